@@ -1,0 +1,137 @@
+"""The catalog: all models by name and alias, from the packaged files and a user's own."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from embedway.catalog.rows import is_weights, read_rows
+from embedway.errors import ConfigError, UnknownModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from embedway.catalog.types import ModelFacts
+
+#: The model that is used when none is named.
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+_NEAREST = 5
+
+
+class Catalog:
+    """What is known of each model. Immutable; made by `load`."""
+
+    __slots__ = ("_by_alias", "_by_name", "_by_weights")
+
+    def __init__(self, rows: Sequence[tuple[str, ModelFacts]]) -> None:
+        """Take pairs of a file's name and a model. Raises `ConfigError` if two claim one name or alias."""
+        self._by_name: dict[str, ModelFacts] = {}
+        self._by_alias: dict[str, ModelFacts] = {}
+        self._by_weights: dict[str, ModelFacts] = {}
+        owners: dict[str, tuple[str, ModelFacts]] = {}
+        for where, model in rows:
+            for name in dict.fromkeys((model.name.casefold(), *map(str.casefold, model.aliases))):
+                _claim(owners, name, where, model)
+            self._by_name[model.name] = model
+            self._by_alias |= {alias.casefold(): model for alias in model.aliases}
+            for file in model.weights.files:
+                # Two models may share weights, with other prompts, say: the first is meant.
+                if file.sha256 is not None and is_weights(file.path):
+                    self._by_weights.setdefault(file.sha256, model)
+
+    @classmethod
+    def load(cls, extra: Sequence[Path] = ()) -> Catalog:
+        """Read the packaged models, then the given files: their rows add models, or replace by name.
+
+        Raises `ConfigError`, naming file, model, field, value and rule, for a row that is not as it must be.
+        """
+        rows: dict[str, tuple[str, ModelFacts]] = {}
+        packaged = resources.files("embedway.catalog").joinpath("models")
+        for entry in sorted(packaged.iterdir(), key=lambda entry: entry.name):
+            if entry.name.endswith(".toml"):
+                where = f"embedway/catalog/models/{entry.name}"
+                _add(rows, where, entry.read_text(encoding="utf-8"), replace=False)
+        for path in extra:
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"the catalog file cannot be read: {error}", where=str(path)) from error
+            _add(rows, str(path), text, replace=True)
+        return cls(tuple(rows.values()))
+
+    def get(self, name: str) -> ModelFacts:
+        """Find a model by its full name, exactly, or by an alias in any case.
+
+        Raises `UnknownModelError` with up to five nearest names.
+        """
+        model = self._by_name.get(name) or self._by_alias.get(name.casefold())
+        if model is None:
+            raise UnknownModelError(name, nearest=self._nearest(name))
+        return model
+
+    def by_weights(self, sha256: str) -> ModelFacts | None:
+        """Find the model that has a file of weights with this sha256 (64 hex digits), or None."""
+        return self._by_weights.get(sha256.lower())
+
+    def names(self) -> tuple[str, ...]:
+        """Give the full names, in the catalog's order."""
+        return tuple(self._by_name)
+
+    def __iter__(self) -> Iterator[ModelFacts]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name in self._by_name or name.casefold() in self._by_alias)
+
+    def __repr__(self) -> str:
+        return f"Catalog({len(self)} models)"
+
+    def _nearest(self, name: str) -> tuple[str, ...]:
+        """One spelling for each of the closest models: the aliases of one would hide the others."""
+        spellings = {
+            spelling.casefold(): (spelling, model)
+            for model in self
+            for spelling in (*model.aliases, model.name)
+        }
+        found: dict[str, str] = {}
+        for key in difflib.get_close_matches(name.casefold(), spellings, n=len(spellings)):
+            spelling, model = spellings[key]
+            found.setdefault(model.name, spelling)
+        return tuple(found.values())[:_NEAREST]
+
+
+@functools.cache
+def default_catalog() -> Catalog:
+    """The packaged catalog, read once."""
+    return Catalog.load()
+
+
+def _add(rows: dict[str, tuple[str, ModelFacts]], where: str, text: str, *, replace: bool) -> None:
+    here: set[str] = set()
+    for model in read_rows(text, where=where):
+        if model.name in here or (model.name in rows and not replace):
+            other = where if model.name in here else rows[model.name][0]
+            raise ConfigError(
+                f"the model stands in {other} already", where=where, key=f"model {model.name!r}: name"
+            )
+        here.add(model.name)
+        rows[model.name] = (where, model)
+
+
+def _claim(owners: dict[str, tuple[str, ModelFacts]], name: str, where: str, model: ModelFacts) -> None:
+    owner = owners.setdefault(name, (where, model))
+    if owner[1] is not model:
+        other_where, other = owner
+        raise ConfigError(
+            f"the name {name!r} belongs to the model {other.name!r} of {other_where} already: "
+            "a name must lead to one model (case does not count)",
+            where=where,
+            key=f"model {model.name!r}: {'name' if name == model.name.casefold() else 'aliases'}",
+        )

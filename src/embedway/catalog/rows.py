@@ -1,0 +1,306 @@
+"""Reads one catalog file: every row checked, every mistake named with file, model, field, value and rule."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args
+
+from embedway.catalog.types import ModelFacts, Source, Task, WeightFile, Weights, Wheel
+from embedway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from embedway.types import InputType, Pooling
+
+#: Encoders that the local runtime builds.
+ARCHITECTURES = ("bert", "distilbert", "mpnet", "roberta", "xlm-roberta")
+TASKS: tuple[str, ...] = get_args(Task)
+# The members of embedway.types.Pooling and InputType, written out: that module loads numpy, which the
+# catalog's readers (`models list`, say) do not need. A test holds them equal.
+POOLINGS = ("mean", "cls", "last")
+INPUT_TYPES = ("query", "document")
+
+#: What a source can give. A reranker has no vectors, so nothing of `_EMBED_FACTS`.
+_SHARED_FACTS = ("task", "architecture", "max_tokens", "languages", "licence", "parameters", "weights")
+_EMBED_FACTS = ("dimensions", "matryoshka", "pooling", "normalized", "prompts")
+_ROW_FIELDS = ("name", "aliases", *_SHARED_FACTS, *_EMBED_FACTS, "sources")
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# A hub name, OWNER/NAME or NAME; never a path, which `get` must be able to tell from a name.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
+
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    str: "a text",
+    list: "a list",
+    dict: "a table",
+    dt.date: "a date (YYYY-MM-DD, without quotes)",
+}
+
+
+def read_rows(text: str, *, where: str) -> tuple[ModelFacts, ...]:
+    """The models of one TOML file, in its order.
+
+    `where` names the file in errors. Raises `ConfigError` for anything that is not as it must be.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not a TOML file: {error}", where=where) from error
+    top = _Table(document, where=where)
+    top.only(("model",))
+    return tuple(_model(row) for row in top.rows("model"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One table of the file, and where it stands; takes fields out of it by type."""
+
+    values: Mapping[str, Any]
+    where: str
+    #: Names the model in errors; empty for the whole file.
+    row: str = ""
+    #: The tables between the row and this one, such as `weights.files[2]`.
+    path: str = ""
+
+    def fail(self, field: str, value: object, rule: str) -> NoReturn:
+        """Raise the error for a field whose value breaks a rule."""
+        raise ConfigError(f"{value!r} is not allowed: {rule}", where=self.where, key=self._key(field))
+
+    def only(self, fields: Iterable[str]) -> None:
+        """Refuse fields that are not in the list, naming the nearest that is."""
+        known = tuple(fields)
+        for field in self.values:
+            if field not in known:
+                near = difflib.get_close_matches(field, known, n=1, cutoff=0)
+                hint = f"; the nearest known field is {near[0]!r}" if near else ""
+                raise ConfigError(f"unknown field{hint}", where=self.where, key=self._key(field))
+
+    def has(self, field: str) -> bool:
+        return field in self.values
+
+    def text(self, field: str, *, empty: bool = False) -> str:
+        value: str = self._take(field, str)
+        if not value and not empty:
+            self.fail(field, value, "it must not be empty")
+        return value
+
+    def one_of(self, field: str, choices: tuple[str, ...]) -> str:
+        value = self.text(field)
+        if value not in choices:
+            self.fail(field, value, f"it must be one of {', '.join(choices)}")
+        return value
+
+    def matching(self, field: str, pattern: re.Pattern[str], rule: str) -> str:
+        value = self.text(field)
+        if not pattern.fullmatch(value):
+            self.fail(field, value, rule)
+        return value
+
+    def boolean(self, field: str) -> bool:
+        value: bool = self._take(field, bool)
+        return value
+
+    def positive(self, field: str) -> int:
+        value: int = self._take(field, int)
+        if value <= 0:
+            self.fail(field, value, "it must be greater than 0")
+        return value
+
+    def date(self, field: str) -> dt.date:
+        value: dt.date = self._take(field, dt.date)
+        return value
+
+    def items(self, field: str, kind: type) -> tuple[Any, ...]:
+        """A list whose members are all of one type."""
+        value: list[object] = self._take(field, list)
+        for item in value:
+            if not _is(item, kind):
+                self.fail(field, item, f"each member must be {_KINDS[kind]}")
+        return tuple(value)
+
+    def table(self, field: str) -> _Table:
+        return _Table(self._take(field, dict), self.where, self.row, self._dotted(field))
+
+    def tables(self, field: str) -> tuple[_Table, ...]:
+        return tuple(
+            _Table(values, self.where, self.row, f"{self._dotted(field)}[{number}]")
+            for number, values in enumerate(self.items(field, dict), start=1)
+        )
+
+    def rows(self, field: str) -> tuple[_Table, ...]:
+        """A list of tables that errors name by their `name`, or by their number where they have none."""
+        made = []
+        for number, values in enumerate(self.items(field, dict), start=1):
+            name = values.get("name")
+            label = repr(name) if isinstance(name, str) and name else str(number)
+            made.append(_Table(values, self.where, f"{field} {label}"))
+        return tuple(made)
+
+    def _take(self, field: str, kind: type) -> Any:
+        if field not in self.values:
+            rule = f"missing; it must be {_KINDS[kind]}"
+            raise ConfigError(rule, where=self.where, key=self._key(field))
+        value = self.values[field]
+        if not _is(value, kind):
+            self.fail(field, value, f"it must be {_KINDS[kind]}")
+        return value
+
+    def _dotted(self, field: str) -> str:
+        return f"{self.path}.{field}" if self.path else field
+
+    def _key(self, field: str) -> str:
+        return f"{self.row}: {self._dotted(field)}" if self.row else field
+
+
+def _is(value: object, kind: type) -> bool:
+    # bool is an int and a moment is a date to Python; neither is meant here.
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is dt.date:
+        return isinstance(value, dt.date) and not isinstance(value, dt.datetime)
+    return isinstance(value, kind)
+
+
+def _model(row: _Table) -> ModelFacts:
+    row.only(_ROW_FIELDS)
+    task = cast("Task", row.one_of("task", TASKS))
+    embeds = task == "embed"
+    if not embeds:
+        for field in _EMBED_FACTS:
+            if row.has(field):
+                row.fail(field, row.values[field], "a reranker makes no vectors, so it has no such field")
+    facts = ModelFacts(
+        name=row.matching("name", _NAME, "it must be NAME or OWNER/NAME"),
+        aliases=_aliases(row),
+        task=task,
+        architecture=row.one_of("architecture", ARCHITECTURES),
+        dimensions=row.positive("dimensions") if embeds else None,
+        matryoshka=_matryoshka(row) if embeds else (),
+        max_tokens=row.positive("max_tokens"),
+        pooling=cast("Pooling", row.one_of("pooling", POOLINGS)) if embeds else None,
+        normalized=row.boolean("normalized") if embeds else None,
+        prompts=_prompts(row) if embeds else MappingProxyType({}),
+        languages=_languages(row),
+        licence=row.text("licence"),
+        parameters=row.positive("parameters"),
+        weights=_weights(row.table("weights")),
+        sources=tuple(_source(source, embeds=embeds) for source in row.tables("sources")),
+    )
+    given = {fact for source in facts.sources for fact in source.facts}
+    for fact in (*_SHARED_FACTS, *(_EMBED_FACTS if embeds else ())):
+        if fact not in given:
+            row.fail(fact, row.values[fact], "no source of this row lists it among its facts")
+    return facts
+
+
+def _aliases(row: _Table) -> tuple[str, ...]:
+    aliases: tuple[str, ...] = row.items("aliases", str)
+    seen: set[str] = set()
+    for alias in aliases:
+        if not _NAME.fullmatch(alias):
+            row.fail("aliases", alias, "an alias must be NAME or OWNER/NAME")
+        if alias.casefold() in seen:
+            row.fail("aliases", alias, "it stands there twice (case does not count)")
+        seen.add(alias.casefold())
+    return aliases
+
+
+def _matryoshka(row: _Table) -> tuple[int, ...]:
+    sizes: tuple[int, ...] = row.items("matryoshka", int)
+    dimensions = row.positive("dimensions")
+    for size in sizes:
+        if not 0 < size < dimensions:
+            row.fail("matryoshka", size, f"a size must be between 1 and {dimensions - 1}, below `dimensions`")
+    if list(sizes) != sorted(set(sizes), reverse=True):
+        row.fail("matryoshka", list(sizes), "sizes must descend")
+    return sizes
+
+
+def _prompts(row: _Table) -> Mapping[InputType, str]:
+    table = row.table("prompts")
+    table.only(INPUT_TYPES)
+    prompts = {cast("InputType", name): table.text(name, empty=True) for name in INPUT_TYPES}
+    return MappingProxyType(prompts)
+
+
+def _languages(row: _Table) -> tuple[str, ...]:
+    languages: tuple[str, ...] = row.items("languages", str)
+    for language in languages:
+        if not _LANGUAGE.fullmatch(language):
+            row.fail("languages", language, "a language must be a BCP 47 tag, such as en or pt-BR")
+    if not languages or ("mul" in languages and len(languages) > 1):
+        row.fail("languages", list(languages), "name the languages, or `mul` alone where no list is known")
+    return languages
+
+
+def _weights(table: _Table) -> Weights:
+    table.only(("repository", "revision", "files", "wheels"))
+    files = tuple(_file(file) for file in table.tables("files"))
+    paths = [file.path for file in files]
+    for path in paths:
+        if paths.count(path) > 1:
+            table.fail("files", path, "it stands there twice")
+    if not any(is_weights(path) for path in paths):
+        table.fail("files", paths, "at least one file must hold weights (.safetensors or .onnx)")
+    revision = None
+    if table.has("revision"):
+        revision = table.matching("revision", _COMMIT, "it must be a commit hash of 40 hex digits")
+    return Weights(
+        repository=table.matching("repository", _NAME, "it must be OWNER/NAME"),
+        revision=revision,
+        files=files,
+        wheels=tuple(_wheel(wheel) for wheel in table.tables("wheels")) if table.has("wheels") else (),
+    )
+
+
+def is_weights(path: str) -> bool:
+    """Whether a file of a repository holds weights."""
+    return path.endswith((".safetensors", ".onnx", ".onnx_data"))
+
+
+def _file(table: _Table) -> WeightFile:
+    table.only(("path", "sha256", "size"))
+    return WeightFile(
+        path=_inside(table, "path"),
+        sha256=table.matching("sha256", _HASH, "it must be 64 hex digits, lower case")
+        if table.has("sha256")
+        else None,
+        size=table.positive("size") if table.has("size") else None,
+    )
+
+
+def _wheel(table: _Table) -> Wheel:
+    table.only(("name", "version", "prefix"))
+    return Wheel(name=table.text("name"), version=table.text("version"), prefix=_inside(table, "prefix"))
+
+
+def _inside(table: _Table, field: str) -> str:
+    path = table.text(field)
+    # A catalog file may come from elsewhere; a path in it must not lead out of the store.
+    if "\\" in path or ":" in path or any(part in {"", ".", ".."} for part in path.split("/")):
+        table.fail(field, path, "it must be a relative path with / between its parts, without . or ..")
+    return path
+
+
+def _source(table: _Table, *, embeds: bool) -> Source:
+    table.only(("url", "date", "facts"))
+    known = (*_SHARED_FACTS, *(_EMBED_FACTS if embeds else ()))
+    facts: tuple[str, ...] = table.items("facts", str)
+    for fact in facts:
+        if fact not in known:
+            near = difflib.get_close_matches(fact, known, n=1, cutoff=0)
+            table.fail("facts", fact, f"no such fact; the nearest is {near[0]!r}")
+    url = table.text("url")
+    if not url.startswith("https://"):
+        table.fail("url", url, "it must begin with https://")
+    return Source(url=url, date=table.date("date"), facts=facts)

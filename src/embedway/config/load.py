@@ -1,0 +1,238 @@
+"""Putting the layers together, checking them, and saying all that is wrong at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
+
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError
+
+from embedway.config.hub import hub_layer
+from embedway.config.layers import (
+    Layer,
+    Problem,
+    environment_layer,
+    file_layer,
+    leaves,
+    overlay,
+    place,
+)
+from embedway.config.sections import Embedding, Local, Run, Section, Tune, Weights
+from embedway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
+
+    from embedway.local.store import StoreSettings
+
+#: Read from the working directory when no file is named.
+DEFAULT_FILE = "embedway.toml"
+
+
+class Config(Section):
+    """All settings, typed and immutable.
+
+    Sections: `embedding` (default_model, on_overflow), `local` (backend, precision, threads, streams,
+    token_budget), `weights` (directory, places, folders, offline, allow_http, hub_endpoint, hub_token,
+    hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error). Each section says what its
+    keys mean.
+    `Config()` holds the defaults and reads nothing; `Config.load()` reads files and environment.
+    Secrets are secret types: no repr, dump or error shows them.
+    """
+
+    embedding: Embedding = Field(default_factory=Embedding)
+    local: Local = Field(default_factory=Local)
+    weights: Weights = Field(default_factory=Weights)
+    tune: Tune = Field(default_factory=Tune)
+    run: Run = Field(default_factory=Run)
+    _sources: tuple[tuple[str, str], ...] = PrivateAttr(())
+
+    @classmethod
+    def load(
+        cls,
+        files: Sequence[Path | str] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Settings from files, environment and arguments, later over earlier, field by field.
+
+        `files` end in .toml or .json; without any, `embedway.toml` of the working directory is read if it is
+        there. `environ` stands for the environment. `overrides` maps dotted keys to values; they come last.
+        Raises ConfigError, which names every problem with its place, key and rule.
+        """
+        variables = os.environ if environ is None else environ
+        kinds = dict(_kinds(cls))
+        folders = frozenset(key for key, kind in kinds.items() if Path in kind)
+        hub, problems = hub_layer(variables)
+        layers = [hub]
+        for path in _files(files):
+            try:
+                layers.append(file_layer(path, folders))
+            except ConfigError as error:
+                place_of = ": ".join(part for part in (error.where, error.key) if part)
+                problems.append(Problem(error.where, error.key, str(error).removeprefix(f"{place_of}: ")))
+        layer, found = environment_layer(variables, kinds)
+        problems += found
+        arguments: dict[str, Any] = {}
+        for key, value in (overrides or {}).items():
+            place(arguments, key, value)
+        layers += [layer, Layer("arguments", arguments)]
+        return cls._from_layers(layers, problems)
+
+    @classmethod
+    def _from_layers(cls, layers: Sequence[Layer], problems: list[Problem]) -> Self:
+        values: dict[str, Any] = {}
+        origins: dict[str, tuple[str, str]] = {}
+        for layer in layers:
+            values = overlay(values, layer.values)
+            for key, _ in _tables_and_leaves(layer.values):
+                origins[key] = (layer.where, layer.origins.get(key, ""))
+        try:
+            config = cls.model_validate(values)
+        except ValidationError as error:
+            # `from None`: the chained error would show the input, and with it what may be a secret.
+            problems += [_problem(details, origins) for details in error.errors(include_url=False)]
+        if problems:
+            raise _one_error(problems) from None
+        config._sources = tuple(  # noqa: SLF001  a new object of this class
+            (key, ": ".join(part for part in origins[key] if part)) for key, _ in leaves(values)
+        )
+        return config
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """For each key that something set, what set it: a file, `environment: NAME` or `arguments`."""
+        return MappingProxyType(dict(self._sources))
+
+    def store_settings(self) -> StoreSettings:
+        """What the weights store needs to know."""
+        from embedway.local.store import StoreSettings  # noqa: PLC0415  the store is above the settings
+
+        weights = self.weights
+        return StoreSettings(
+            root=weights.directory,
+            places=weights.places,
+            folders=weights.folders,
+            offline=weights.offline,
+            hub_endpoint=weights.hub_endpoint,
+            hub_token=weights.hub_token.get_secret_value() if weights.hub_token else None,
+            hub_cache=weights.hub_cache,
+        )
+
+
+def _files(files: Sequence[Path | str]) -> list[Path]:
+    if files:
+        return [Path(file) for file in files]
+    default = Path(DEFAULT_FILE)
+    return [default] if default.exists() else []
+
+
+def _kinds(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
+    """Each dotted key with the plain types it may have."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _kinds(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", frozenset(_types(field.annotation))
+
+
+def _types(annotation: Any) -> Iterator[type]:
+    origin = get_origin(annotation)
+    if isinstance(origin, type):
+        yield origin
+    if isinstance(annotation, type):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _types(argument)
+
+
+def _tables_and_leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        yield f"{prefix}{name}", value
+        if isinstance(value, dict):
+            yield from _tables_and_leaves(value, f"{prefix}{name}.")
+
+
+# --------------------------------------------------------------- errors
+
+
+def _problem(details: ErrorDetails, origins: Mapping[str, tuple[str, str]]) -> Problem:
+    """A finding of pydantic in our words, at the place that set the value."""
+    parts = [str(part) for part in details["loc"]]
+    while parts and ".".join(parts) not in origins:
+        parts.pop()  # an item of a list: the list is what was set
+    key = ".".join(parts)
+    where, origin = origins.get(key, ("", ""))
+    suffix = f" (set by {origin})" if origin else ""
+    if details["type"] == "extra_forbidden":
+        return Problem(where, key, f"is not a setting{_nearest(key)}{suffix}")
+    hidden = key in _SECRETS or details["type"] in {"model_type", "model_attributes_type"}
+    shown = "" if hidden else _shown(details["input"])
+    return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
+
+
+#: Where pydantic's own words are about Python.
+_RULES = {
+    "model_type": "must be a table of settings",
+    "model_attributes_type": "must be a table of settings",
+    "tuple_type": "must be a list",
+    "path_type": "must be a path",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+}
+
+
+def _rule(details: ErrorDetails) -> str:
+    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return _RULES.get(details["type"], message)
+
+
+def _shown(value: Any) -> str:
+    """The value, where it can hold no secret: not a table, not an address with a user and password."""
+    if not isinstance(value, (str, int, float, list, tuple)) or "@" in str(value):
+        return ""
+    text = repr(value)
+    return f"is {text}; " if len(text) <= 80 else f"is {text[:77]}...; "
+
+
+def _nearest(key: str) -> str:
+    """The known key that an unknown one most likely stands for."""
+    if key == "config":
+        return "; settings files are named with --config"
+    section, _, name = key.rpartition(".")
+    siblings = [known for known in _KEYS if known.rpartition(".")[0] == section]
+    close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.75)
+    if not close:
+        same = [known for known in _KEYS if known.rpartition(".")[2] == name]
+        close = same or difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.6)
+    if not close and not section:
+        close = difflib.get_close_matches(key, Config.model_fields, n=1, cutoff=0.6)
+    if not close:
+        return (
+            f"; `{section}` has {', '.join(known.rpartition('.')[2] for known in siblings)}"
+            if siblings
+            else ""
+        )
+    return f"; the nearest is {close[0]}"
+
+
+def _one_error(problems: Sequence[Problem]) -> ConfigError:
+    if len(problems) == 1:
+        return ConfigError(problems[0].message, where=problems[0].where, key=problems[0].key)
+    lines = [ConfigError(item.message, where=item.where, key=item.key) for item in problems]
+    return ConfigError(
+        "\n".join([f"{len(problems)} settings are wrong:", *(f"  - {line}" for line in lines)])
+    )
+
+
+_KEYS = tuple(key for key, _ in _kinds(Config))
+_SECRETS = frozenset(key for key, kind in _kinds(Config) if SecretStr in kind)

@@ -1,0 +1,159 @@
+"""The settings themselves: every key, its type, its rule and its default."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import platformdirs
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+
+HUB_ENDPOINT = "https://huggingface.co"
+
+
+def _absolute(value: Any) -> Any:
+    """Paths are fixed when settings are loaded: changing the working directory later moves nothing."""
+    if not isinstance(value, (str, Path)):
+        return value
+    if not str(value).strip():
+        raise ValueError("must name a folder")
+    return Path(value).expanduser().absolute()
+
+
+Folder: TypeAlias = Annotated[Path, BeforeValidator(_absolute)]
+Positive: TypeAlias = Annotated[int, Field(strict=True, gt=0)]
+NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
+Flag: TypeAlias = Annotated[bool, Field(strict=True)]
+Place: TypeAlias = Literal["folder", "hub", "wheel"]
+
+
+def _weights_folder() -> Path:
+    return platformdirs.user_data_path("embedway", appauthor=False) / "weights"
+
+
+def _tune_folder() -> Path:
+    return platformdirs.user_cache_path("embedway", appauthor=False) / "tune"
+
+
+def _hub_cache() -> Path:
+    return Path("~/.cache/huggingface/hub").expanduser()
+
+
+class Section(BaseModel):
+    """A table of settings. Frozen; an unknown key is an error; an error never repeats the input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Embedding(Section):
+    """`[embedding]`: what is asked for when a call does not say."""
+
+    #: A name of the catalog, `hf:OWNER/NAME`, a folder, or `auto` for the default model.
+    default_model: str = Field(default="auto", min_length=1)
+    #: What happens to a text over the model's limit.
+    on_overflow: Literal["truncate", "error"] = "truncate"
+
+
+class Local(Section):
+    """`[local]`: the built-in runtime. What is `auto` or unset is chosen for the CPU and the model."""
+
+    backend: Literal["auto", "openvino", "onnxruntime"] = "auto"
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    #: Threads in all; unset for the physical cores that this process may use.
+    threads: Positive | None = None
+    #: Batches computed side by side; the threads are shared out among them.
+    streams: Positive | None = None
+    #: Tokens of one batch, padding included. Bounds the memory that a batch takes.
+    token_budget: Positive | None = None
+
+
+class Weights(Section):
+    """`[weights]`: where the files of models are kept, and where they come from."""
+
+    #: Where files are kept, by hash.
+    directory: Folder = Field(default_factory=_weights_folder)
+    #: Where files are looked for, in this order.
+    places: tuple[Place, ...] = Field(default=("folder", "hub", "wheel"), min_length=1)
+    #: Folders that may hold a model's files, for the place `folder`.
+    folders: tuple[Folder, ...] = ()
+    #: Nothing is fetched; only files that are here are used.
+    offline: Flag = False
+    #: Plain http is allowed for `hub_endpoint` on another machine.
+    allow_http: Flag = False
+    #: The hub, or a mirror of it.
+    hub_endpoint: str = HUB_ENDPOINT
+    #: Sent to `hub_endpoint`, for private and gated repositories.
+    hub_token: SecretStr | None = None
+    #: Where huggingface_hub keeps its downloads.
+    hub_cache: Folder = Field(default_factory=_hub_cache)
+
+    @field_validator("places")
+    @classmethod
+    def _no_place_twice(cls, places: tuple[Place, ...]) -> tuple[Place, ...]:
+        if len(set(places)) < len(places):
+            raise ValueError("must name each place once")
+        return places
+
+    @field_validator("hub_endpoint")
+    @classmethod
+    def _safe_endpoint(cls, endpoint: str, info: ValidationInfo) -> str:
+        """https, or http to this machine: a token goes to this address."""
+        try:
+            parts = urlsplit(endpoint)
+            host, user = parts.hostname, parts.username
+        except ValueError:
+            raise ValueError("must be an address such as https://huggingface.co") from None
+        if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
+            raise ValueError("must be an address such as https://huggingface.co")
+        if user is not None:
+            raise ValueError("must not hold a user or password; set weights.hub_token")
+        if parts.scheme == "http" and not (info.data.get("allow_http") or _is_loopback(host)):
+            raise ValueError("must be https, or set weights.allow_http = true")
+        return endpoint.rstrip("/")
+
+    @field_validator("hub_token")
+    @classmethod
+    def _plain_token(cls, token: SecretStr | None) -> SecretStr | None:
+        """A token goes into an HTTP header: a line break or a space in it is a copying mistake."""
+        if token is not None:
+            text = token.get_secret_value()
+            if not text or not text.isascii() or not text.isprintable() or " " in text:
+                raise ValueError("must be printable ASCII without spaces")
+        return token
+
+
+class Tune(Section):
+    """`[tune]`: what `embedway models tune` measured and chose."""
+
+    #: Where the choices are kept, by CPU and model.
+    directory: Folder = Field(default_factory=_tune_folder)
+
+
+class Run(Section):
+    """`[run]`: how `embedway run` cuts texts and treats bad rows."""
+
+    #: Tokens of a chunk; unset for the model's limit.
+    chunk_tokens: Positive | None = None
+    #: Tokens that neighbouring chunks share.
+    overlap: NotNegative = 32
+    #: At a bad row, stop, or write it into the rejects file.
+    on_error: Literal["stop", "skip"] = "stop"
+
+    @field_validator("overlap")
+    @classmethod
+    def _below_chunk(cls, overlap: int, info: ValidationInfo) -> int:
+        chunk_tokens = info.data.get("chunk_tokens")
+        if chunk_tokens is not None and overlap >= chunk_tokens:
+            raise ValueError(f"must be less than run.chunk_tokens, which is {chunk_tokens}")
+        return overlap
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,217 @@
+"""Everything that embedway raises on purpose.
+
+::
+
+    EmbedwayError
+    ├── ConfigError               a setting is wrong: which file, key, value and rule
+    ├── UsageError                a call or command was put together wrongly
+    ├── MissingExtraError         an optional dependency is not installed
+    ├── ClosedError               the embedder was closed
+    ├── InputError                a text cannot be embedded
+    │   ├── TextTooLongError      a text is over the model's limit and may not be cut
+    │   └── SourceError           a file, line or row of a source cannot be used
+    ├── ModelError
+    │   ├── UnknownModelError     no model has that name
+    │   ├── UnsupportedModelError the model needs something that is not built
+    │   ├── RuntimeUnavailableError  no backend can run it here
+    │   └── WeightsError
+    │       ├── WeightsUnavailableError  no place had the files
+    │       └── WeightsCorruptError      the bytes are not the right ones
+    ├── DimensionsError           the model was not trained for that size
+    ├── SpaceMismatchError        two vector spaces would meet
+    ├── BadVectorsError           a model answered with vectors that cannot be right
+    ├── BatchError                running a batch failed
+    └── SinkError                 a destination cannot be written or read
+
+Every error says what was wrong, where, and what to do. None holds a text of the user's or a secret.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class EmbedwayError(Exception):
+    """The root: catch this to catch all that embedway raises on purpose."""
+
+    #: What the command line exits with when this error ends it.
+    exit_code = 1
+
+
+class ConfigError(EmbedwayError):
+    """A setting is wrong.
+
+    `where` is a file, `environment` or `arguments`; `key` is the dotted name, empty for a whole file.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, where: str = "", key: str = "") -> None:
+        self.where = where
+        self.key = key
+        place = ": ".join(part for part in (where, key) if part)
+        super().__init__(f"{place}: {message}" if place else message)
+
+
+class UsageError(EmbedwayError):
+    """A call or a command was put together wrongly."""
+
+    exit_code = 2
+
+
+class MissingExtraError(EmbedwayError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, *, extra: str, package: str) -> None:
+        self.extra = extra
+        self.package = package
+        super().__init__(f"{what} needs {package}, which is not installed: pip install 'embedway[{extra}]'")
+
+
+class ClosedError(EmbedwayError):
+    """The embedder was closed; make a new one."""
+
+
+class InputError(EmbedwayError):
+    """A text cannot be embedded. `row` counts from 0 and is None when the whole input is meant."""
+
+    def __init__(self, message: str, *, row: int | None = None) -> None:
+        self.row = row
+        super().__init__(f"text {row}: {message}" if row is not None else message)
+
+
+class TextTooLongError(InputError):
+    """A text is over the model's limit in tokens, and `on_overflow` is `error`."""
+
+    def __init__(self, *, row: int, max_tokens: int, tokens: int | None) -> None:
+        self.max_tokens = max_tokens
+        self.tokens = tokens
+        have = f"has {tokens} tokens" if tokens is not None else "is far longer"
+        super().__init__(
+            f"{have}; the model takes {max_tokens}. Split it, or pass on_overflow='truncate'", row=row
+        )
+
+
+class SourceError(InputError):
+    """A file, line or row of a source cannot be used. `line` counts from 1."""
+
+    def __init__(
+        self, message: str, *, path: Path | str, line: int | None = None, field: str | None = None
+    ) -> None:
+        self.path = str(path)
+        self.line = line
+        self.field = field
+        self.reason = message
+        place = self.path if line is None else f"{self.path}:{line}"
+        if field is not None:
+            place = f"{place}: field {field!r}"
+        super().__init__(f"{place}: {message}")
+
+
+class ModelError(EmbedwayError):
+    """A model cannot be used."""
+
+
+class UnknownModelError(ModelError):
+    """No model has that name. `nearest` holds the names closest to it."""
+
+    def __init__(self, name: str, *, nearest: Sequence[str]) -> None:
+        self.name = name
+        self.nearest = tuple(nearest)
+        hint = f"; nearest: {', '.join(self.nearest)}" if self.nearest else ""
+        super().__init__(
+            f"no model is called {name!r}{hint}. `embedway models list` shows all; "
+            "write hf:OWNER/NAME for a repository of the Hugging Face hub, or the path of a folder"
+        )
+
+
+class UnsupportedModelError(ModelError):
+    """The model needs something that the local runtime does not build; the message names it."""
+
+
+class RuntimeUnavailableError(ModelError):
+    """No backend here can run the model as asked."""
+
+
+class WeightsError(ModelError):
+    """The files of a model."""
+
+
+class WeightsUnavailableError(WeightsError):
+    """No place had the files. `tried` pairs each place with why it failed."""
+
+    def __init__(self, model: str, *, tried: Sequence[tuple[str, str]], advice: str = "") -> None:
+        self.model = model
+        self.tried = tuple(tried)
+        lines = [f"the files of {model} could not be had. Tried:"]
+        lines += [f"  - {place}: {reason}" for place, reason in self.tried] or ["  - nothing: no place is known"]
+        if advice:
+            lines.append(advice)
+        super().__init__("\n".join(lines))
+
+
+class WeightsCorruptError(WeightsError):
+    """A file's bytes are not the ones that the catalog or the hub names."""
+
+    def __init__(self, path: Path | str, *, expected: str, found: str, advice: str = "") -> None:
+        self.path = str(path)
+        self.expected = expected
+        self.found = found
+        super().__init__(f"{path}: sha256 is {found}, expected {expected}. {advice}".rstrip())
+
+
+class DimensionsError(EmbedwayError):
+    """The model was not trained for that size. `sizes` holds those it was trained for."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, *, asked: int, sizes: Sequence[int]) -> None:
+        self.asked = asked
+        self.sizes = tuple(sizes)
+        super().__init__(
+            f"{model} gives {', '.join(map(str, self.sizes))} dimensions, not {asked}: "
+            "vectors cut to a size that a model was not trained for lose their meaning"
+        )
+
+
+class SpaceMismatchError(EmbedwayError):
+    """Two vector spaces would meet."""
+
+    def __init__(self, *, collection: str, collection_space: str, asked_space: str) -> None:
+        self.collection = collection
+        self.collection_space = collection_space
+        self.asked_space = asked_space
+        super().__init__(
+            f"{collection} holds vectors of the space {collection_space}; the query would be of the space "
+            f"{asked_space}, and distances between the two mean nothing. Use the collection's own model, or embed it anew"
+        )
+
+
+class BadVectorsError(EmbedwayError):
+    """A model answered with vectors that cannot be right. `rows` are the first offending rows."""
+
+    def __init__(self, message: str, *, route: str, rows: Sequence[int] = ()) -> None:
+        self.route = route
+        self.rows = tuple(rows)
+        where = f" (rows {', '.join(map(str, self.rows))})" if self.rows else ""
+        super().__init__(f"{route}: {message}{where}")
+
+
+class BatchError(EmbedwayError):
+    """Running a batch failed; the cause is chained."""
+
+    def __init__(self, message: str, *, route: str) -> None:
+        self.route = route
+        super().__init__(f"{route}: {message}")
+
+
+class SinkError(EmbedwayError):
+    """A destination cannot be written or read."""
+
+    def __init__(self, message: str, *, destination: str) -> None:
+        self.destination = destination
+        super().__init__(f"{destination}: {message}")

@@ -1,0 +1,1 @@
+"""Jobs: from sources over documents and chunks to a destination full of vectors."""

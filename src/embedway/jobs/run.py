@@ -1,0 +1,326 @@
+"""The job: sources to documents to chunks to vectors to a destination, as a stream.
+
+Three things go on at once, one window of chunks each: the next is read and cut in one thread, one is
+embedded, and the last is written in another thread. So three windows are the most that is held, however large
+the corpus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Literal, Protocol
+
+from embedway.errors import (
+    BadVectorsError,
+    InputError,
+    SourceError,
+    SpaceMismatchError,
+    UsageError,
+)
+from embedway.jobs.chunking import Chunker, chunk_limits, count_prompt_tokens
+from embedway.jobs.documents import ByteMeter, ReadOptions
+from embedway.jobs.readers import find_files
+from embedway.jobs.rejects import Rejects
+from embedway.jobs.report import RunSummary, Tally
+from embedway.jobs.signals import sigterm_cancels
+from embedway.jobs.windows import Windows
+from embedway.jobs.worker import Worker
+from embedway.sinks import open_sink, rejects_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tokenizers import Tokenizer
+
+    from embedway.jobs.documents import Format
+    from embedway.jobs.readers import SourceFile
+    from embedway.jobs.report import RunProgress
+    from embedway.jobs.windows import Window
+    from embedway.sinks.base import Sink
+    from embedway.types import EmbedResult, InputType, Overflow, Space
+
+#: A job begins with a small window, so that the model has work at once, and doubles it while one takes less
+#: than this: in large windows texts of like length meet, and a model that is never waited for loses nothing
+#: in between.
+WINDOW_SECONDS = 4.0
+FIRST_WINDOW_CHUNKS = 256
+MAX_WINDOW_CHUNKS = 2048
+
+
+class ModelDescription(Protocol):
+    """What a job must know of a model. `tokenizer` neither pads nor truncates."""
+
+    @property
+    def space(self) -> Space:
+        """Where the vectors will belong."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of a text that the model sees, special tokens included."""
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens that every text gets beside its own."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own."""
+
+    @property
+    def runtime(self) -> str:
+        """How vectors are computed, in words."""
+
+
+class RunEmbedder(Protocol):
+    """The part of an embedder that a job uses."""
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        input_type: InputType = "document",
+        model: str = "auto",
+        dimensions: int | None = None,
+        on_overflow: Overflow = "truncate",
+    ) -> EmbedResult:
+        """Vectors, float32 (n, d), row i of text i."""
+
+    async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
+        """What the model is, ready to be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a job is done.
+
+    `chunk_tokens` counts special tokens and prompt, None is 256 or what the model takes; `overlap_tokens`
+    None is 32 or what goes with smaller chunks. With `chunk` false each document is one row, cut at the
+    model's limit. `on_error` says what becomes of a row that cannot be used: `stop` ends the job, `skip`
+    notes it and goes on.
+    """
+
+    model: str = "auto"
+    dimensions: int | None = None
+    chunk: bool = True
+    chunk_tokens: int | None = None
+    overlap_tokens: int | None = None
+    on_error: Literal["stop", "skip"] = "stop"
+    overwrite: bool = False
+    text_field: str = "text"
+    id_field: str = "id"
+    keep: tuple[str, ...] = ()
+    format: Format = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other."""
+        if not self.chunk and (self.chunk_tokens is not None or self.overlap_tokens is not None):
+            raise UsageError("chunk size and overlap mean nothing where documents are not cut")
+
+    def read_options(self) -> ReadOptions:
+        """The part that readers need. Raises `UsageError`."""
+        return ReadOptions(self.text_field, self.id_field, self.keep, self.format)
+
+
+async def run_job(
+    embedder: RunEmbedder,
+    sources: Sequence[str],
+    destination: str,
+    options: RunOptions,
+    *,
+    progress: RunProgress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    standard_input: IO[bytes] | None = None,
+) -> RunSummary:
+    """Embed sources into a destination, which shows nothing until all is done.
+
+    `clock` gives seconds. Raises `UsageError` and `SinkError` before anything is embedded, `SourceError` for
+    what cannot be read or when there is nothing to embed, and what the embedder raises. Whatever ends the
+    job, also cancellation and SIGTERM, leaves nothing behind; after SIGTERM it ends as `SystemExit(143)`.
+    """
+    with sigterm_cancels() as terminated:
+        try:
+            job = _Job(embedder, destination, options, progress, clock)
+            return await job.run(sources, standard_input)
+        except asyncio.CancelledError:
+            if terminated:
+                raise SystemExit(128 + signal.SIGTERM) from None
+            raise
+
+
+class _Job:
+    """One run. The workers live as long as it does."""
+
+    def __init__(
+        self,
+        embedder: RunEmbedder,
+        destination: str,
+        options: RunOptions,
+        progress: RunProgress | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._embedder = embedder
+        self._destination = destination
+        self._options = options
+        self._progress = progress
+        self._clock = clock
+        self._rejects = Rejects(rejects_path(destination))
+        self._tally = Tally()
+        self._started = clock()
+
+    async def run(self, sources: Sequence[str], standard_input: IO[bytes] | None) -> RunSummary:
+        reader, writer = Worker("embedway-reader"), Worker("embedway-writer")
+        try:
+            return await self._run(sources, standard_input, reader, writer)
+        finally:
+            reader.close()
+            writer.close()
+
+    async def _run(
+        self, sources: Sequence[str], standard_input: IO[bytes] | None, reader: Worker, writer: Worker
+    ) -> RunSummary:
+        options = self._options
+        read_options = options.read_options()
+        files = await reader.call(find_files, sources, read_options)
+        sink = await writer.call(open_sink, self._destination, overwrite=options.overwrite)
+        _refuse_own_source(files, self._destination)
+        described = await self._embedder.describe(options.model, options.dimensions)
+        chunker, settings = _chunking(described, options)
+        windows = Windows(
+            files, read_options, chunker, bad=self._bad, meter=ByteMeter(), standard_input=standard_input
+        )
+        try:
+            await writer.call(sink.open, described.space, settings, options.keep)
+            await self._stream(windows, sink, reader=reader, writer=writer, space=described.space)
+            await writer.call(self._rejects.commit)
+            await writer.call(sink.commit)
+        except BaseException:
+            windows.stop()
+            # In this order: the sink removes the folder it made, if nothing else is in it.
+            await writer.call(self._rejects.abort)
+            await writer.call(sink.abort)
+            if all(file.size_bytes is not None for file in files):
+                # What reads from a pipe may wait there for ever, and nothing of it is left behind.
+                await reader.call(windows.close)
+            raise
+        await reader.call(windows.close)
+        await writer.call(self._rejects.remove_outdated)
+        return self._summary(described)
+
+    async def _stream(
+        self,
+        windows: Windows,
+        sink: Sink,
+        *,
+        reader: Worker,
+        writer: Worker,
+        space: Space,
+    ) -> None:
+        """Embed and write all windows."""
+        size = FIRST_WINDOW_CHUNKS
+        pending = reader.call(windows.next_window, size)
+        writing: asyncio.Future[None] | None = None
+        while (window := await pending) is not None:
+            pending = reader.call(windows.next_window, size)
+            began = self._clock()
+            self._tally.begin(began)
+            result = await self._embed(window, space)
+            ended = self._clock()
+            if ended - began < WINDOW_SECONDS:
+                size = min(size * 2, MAX_WINDOW_CHUNKS)
+            if writing is not None:
+                await writing
+            writing = writer.call(sink.write, window.chunks, result.vectors)
+            self._tally.add(window, result, ended)
+            if self._progress is not None:
+                self._progress.update(self._tally.status(window))
+        if writing is None:
+            rejected = f"; {self._rejects.count} rows were rejected" if self._rejects.count else ""
+            raise SourceError(f"there is nothing to embed{rejected}", path="sources")
+        await writing
+
+    async def _embed(self, window: Window, space: Space) -> EmbedResult:
+        texts = [chunk.text for chunk in window.chunks]
+        try:
+            result = await self._embedder.embed(
+                texts,
+                input_type="document",
+                model=self._options.model,
+                dimensions=self._options.dimensions,
+                on_overflow="truncate",
+            )
+        except InputError as error:
+            if error.row is None:
+                raise
+            chunk = window.chunks[error.row]
+            reason = str(error).removeprefix(f"text {error.row}: ")
+            raise SourceError(reason, path=chunk.source, line=chunk.start_line) from error
+        if result.space != space:
+            raise SpaceMismatchError(
+                collection=self._destination, collection_space=space.id, asked_space=result.space.id
+            )
+        if result.vectors.shape != (len(texts), space.dimensions):
+            raise BadVectorsError(
+                f"gave vectors of shape {result.vectors.shape} for {len(texts)} texts",
+                route=result.receipt.route,
+            )
+        return result
+
+    def _bad(self, fault: SourceError) -> None:
+        if self._options.on_error == "stop":
+            raise fault
+        self._rejects.add(fault)
+
+    def _summary(self, described: ModelDescription) -> RunSummary:
+        tally = self._tally
+        return RunSummary(
+            documents=tally.documents,
+            chunks=tally.chunks,
+            rejected=self._rejects.count,
+            truncated=tally.truncated,
+            tokens=tally.tokens,
+            seconds=self._clock() - self._started,
+            texts_per_s=tally.rate(tally.chunks),
+            tokens_per_s=tally.rate(tally.tokens),
+            destination=self._destination,
+            space_id=described.space.id,
+            model=described.space.model,
+            runtime=tally.runtime,
+            rejects_path=str(self._rejects.path) if self._rejects.count else None,
+        )
+
+
+def _chunking(
+    described: ModelDescription, options: RunOptions
+) -> tuple[Chunker | None, dict[str, str | int | bool | None]]:
+    """How documents are cut, and what the collection says of it."""
+    settings: dict[str, str | int | bool | None] = {
+        "max_tokens": described.max_tokens,
+        "runtime": described.runtime,
+        "chunk": options.chunk,
+        "chunk_tokens": None,
+        "overlap_tokens": None,
+    }
+    if not options.chunk:
+        return None, settings
+    prompt = described.space.document_prompt
+    limits = chunk_limits(
+        max_tokens=described.max_tokens,
+        special_tokens=described.special_tokens,
+        prompt_tokens=count_prompt_tokens(described.tokenizer, prompt),
+        prompt=prompt,
+        chunk_tokens=options.chunk_tokens,
+        overlap_tokens=options.overlap_tokens,
+    )
+    settings |= {"chunk_tokens": limits.chunk_tokens, "overlap_tokens": limits.overlap_tokens}
+    return Chunker(described.tokenizer, limits), settings
+
+
+def _refuse_own_source(files: Sequence[SourceFile], destination: str) -> None:
+    """Raise `UsageError` where the destination is one of the sources."""
+    own = os.path.realpath(destination)
+    if any(os.path.realpath(file.path) == own for file in files):
+        raise UsageError(f"{destination} is both source and destination; name another destination")

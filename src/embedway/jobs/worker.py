@@ -1,0 +1,79 @@
+"""A thread that takes blocking calls off the event loop, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+class Worker:
+    """Runs calls in order in one daemon thread.
+
+    An executor's threads are joined when the process exits, so that one which waits on a standard input that
+    nobody closes would keep an interrupted job alive.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def call(
+        self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> asyncio.Future[Result]:
+        """Have a function called after all that were given before it; the future holds what it returns.
+
+        Cancelling the future does not stop the call.
+        """
+        future: asyncio.Future[Result] = self._loop.create_future()
+        # A call whose caller is gone may still fail; nobody needs to hear of it on standard error.
+        future.add_done_callback(_retrieve)
+        self._calls.put((partial(function, *args, **kwargs), future))
+        return future
+
+    def close(self) -> None:
+        """Let the thread end when it has made the calls it was given. Does not wait."""
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (item := self._calls.get()) is not None:
+            function, future = item
+            try:
+                result = function()
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+                self._answer(future, None, error)
+            else:
+                self._answer(future, result, None)
+            # What the call gave is the caller's alone; this thread may wait long for the next one.
+            del item, function, future
+
+    def _answer(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+        def settle() -> None:
+            if future.cancelled():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        # The loop is closed when the process is on its way out.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(settle)
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,79 @@
+"""What a backend must do, and which there are."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from embedway.errors import RuntimeUnavailableError
+from embedway.local import cpu
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from embedway.local.recipe import Recipe
+    from embedway.types import Vectors
+
+BackendName: TypeAlias = Literal["openvino", "onnxruntime"]
+Precision: TypeAlias = Literal["f32", "bf16"]
+BACKENDS: tuple[BackendName, ...] = ("openvino", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How a session uses the CPU: `streams` batches at once, `threads` in all."""
+
+    backend: BackendName
+    precision: Precision
+    streams: int
+    threads: int
+
+    def __str__(self) -> str:
+        each = max(1, self.threads // self.streams)
+        streams = f"{self.streams} stream{'s' if self.streams > 1 else ''}"
+        return f"{self.backend} {self.precision}, {streams} x {each} thread{'s' if each > 1 else ''}"
+
+
+class Session(Protocol):
+    """A loaded model."""
+
+    @property
+    def options(self) -> SessionOptions:
+        """How it was loaded."""
+
+    def run(
+        self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32], types: npt.NDArray[np.int32] | None = None
+    ) -> Vectors:
+        """Compute one batch, (b, s) each, blocking; float32 (b, d), the caller's own.
+
+        Safe to call from `options.streams` threads at once.
+        """
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+def available(backend: BackendName) -> bool:
+    """Whether the backend's library is installed."""
+    return importlib.util.find_spec(backend) is not None
+
+
+def open_session(recipe: Recipe, options: SessionOptions) -> Session:
+    """Load a model. Raises RuntimeUnavailableError when the backend or its precision is not to be had here."""
+    if not available(options.backend):
+        raise RuntimeUnavailableError(
+            f"the backend {options.backend} is not installed here; use local.backend = 'onnxruntime'"
+        )
+    if options.backend == "openvino":
+        if options.precision == "bf16" and not cpu.facts().bf16:
+            raise RuntimeUnavailableError("this CPU computes no bfloat16 (AMX or AVX512-BF16); use precision f32")
+        from embedway.local.openvino_backend import OpenVinoSession
+
+        return OpenVinoSession(recipe, options)
+    if options.precision != "f32":
+        raise RuntimeUnavailableError(f"onnxruntime runs f32 here, not {options.precision}; use precision f32")
+    from embedway.local.onnx_backend import OnnxSession
+
+    return OnnxSession(recipe, options)

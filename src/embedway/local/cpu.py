@@ -1,0 +1,79 @@
+"""What this CPU can do: the facts that choose a backend, a precision and a number of threads."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Linux's names for the instructions that multiply bfloat16 in hardware.
+_BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
+
+
+@dataclass(frozen=True, slots=True)
+class CpuFacts:
+    """Name, instruction sets and cores of this machine, as far as it tells."""
+
+    name: str
+    flags: frozenset[str]
+    #: Physical cores that this process may use: a second hyper-thread adds nothing to matrix products.
+    cores: int
+
+    @property
+    def bf16(self) -> bool:
+        """Whether matrix products in bfloat16 run in hardware."""
+        return bool(self.flags & _BF16_FLAGS)
+
+    @property
+    def amx(self) -> bool:
+        """Whether the CPU has the AMX tile unit for bfloat16."""
+        return "amx_bf16" in self.flags
+
+    @property
+    def key(self) -> str:
+        """What tuned choices are stored under: letters, digits and dashes."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", f"{self.name} {self.cores} {'bf16' if self.bf16 else 'f32'}").strip("-")
+
+
+@functools.cache
+def facts() -> CpuFacts:
+    """The facts, read once."""
+    name, flags = platform.processor() or platform.machine(), frozenset[str]()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        fields = dict(
+            (part.strip() for part in line.split(":", 1))
+            for line in reversed(cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines())
+            if ":" in line
+        )
+        name = fields.get("model name", name)
+        flags = frozenset(fields.get("flags", "").split())
+    return CpuFacts(name=name, flags=flags, cores=_usable_cores())
+
+
+def _usable_cores() -> int:
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    allowed = os.sched_getaffinity(0)
+    cores = {_core_of(number) for number in allowed}
+    return max(1, min(len(cores), _quota() or len(cores)))
+
+
+def _core_of(number: int) -> str:
+    siblings = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+    try:
+        return siblings.read_text(encoding="ascii").strip()
+    except OSError:
+        return str(number)
+
+
+def _quota() -> int | None:
+    """The container's CPU limit (cgroup v2), rounded up; None for no limit."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(1, -(-int(limit) // int(period)))

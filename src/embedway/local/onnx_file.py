@@ -1,0 +1,39 @@
+"""Reading the outputs of an ONNX file that somebody else exported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedway.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from embedway.local.recipe import Recipe
+
+_POOLED = ("sentence_embedding", "text_embeds", "embeddings", "pooled", "output")
+_HIDDEN = ("token_embeddings", "last_hidden_state", "hidden_states")
+
+
+def sentence_output(ranks: Mapping[str, int], recipe: Recipe) -> tuple[str, bool]:
+    """The output to use, by name, and whether it is pooled already.
+
+    `ranks` maps each output to its number of axes: 2 is one vector for a text, 3 one for a token. Token
+    outputs are preferred when the recipe knows its pooling from the folder, except to an output that is
+    named as a sentence's.
+    """
+    if recipe.task == "rerank":
+        if "logits" in ranks:
+            return "logits", True
+        raise UnsupportedModelError(f"{recipe.onnx}: a classifier without an output called logits")
+    if ranks.get("sentence_embedding") == 2:
+        return "sentence_embedding", True
+    for name in (*_HIDDEN, *ranks):
+        if ranks.get(name) == 3:
+            return name, False
+    for name in (*_POOLED, *ranks):
+        if ranks.get(name) == 2:
+            return name, True
+    raise UnsupportedModelError(
+        f"{recipe.onnx}: none of its outputs ({', '.join(ranks)}) holds vectors of texts or tokens"
+    )

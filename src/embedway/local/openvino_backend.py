@@ -1,0 +1,214 @@
+"""The encoder graph in OpenVINO: bfloat16 where the CPU multiplies it in hardware, float32 elsewhere."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as op
+
+from embedway.errors import UnsupportedModelError
+from embedway.local.graph import build_graph, finish_embedding
+from embedway.local.onnx_file import sentence_output
+from embedway.local.tensors import Tensors
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from embedway.local.backend import SessionOptions
+    from embedway.local.recipe import Recipe
+    from embedway.types import Vectors
+
+# Below the reach of bfloat16's mantissa when added to any score, and far above its smallest number.
+_MASKED_SCORE = -30_000.0
+
+
+class OpenVinoOperations:
+    """`Operations` as OpenVINO nodes. Constants share the mapped file's memory."""
+
+    def __init__(self, *, token_types: bool) -> None:
+        self._ids = op.parameter([-1, -1], ov.Type.i32, name="input_ids")
+        self._mask = op.parameter([-1, -1], ov.Type.i32, name="attention_mask")
+        self._types = op.parameter([-1, -1], ov.Type.i32, name="token_type_ids") if token_types else None
+        self._arange: Any = None
+        self._score_bias: Any = None
+        #: Constants point into these.
+        self.held: list[npt.NDArray[Any]] = []
+
+    @property
+    def parameters(self) -> list[Any]:
+        """The model's inputs."""
+        return [node for node in (self._ids, self._mask, self._types) if node is not None]
+
+    def ids(self) -> Any:
+        return self._ids
+
+    def mask(self) -> Any:
+        return self._mask
+
+    def token_types(self) -> Any:
+        return self._types
+
+    def constant(self, array: npt.NDArray[Any]) -> Any:
+        if array.size < 2:
+            return op.constant(np.array(array))
+        self.held.append(array)
+        return op.constant(array, shared_memory=array.flags.writeable)
+
+    def gather(self, table: Any, indices: Any) -> Any:
+        return op.gather(table, indices, _integers(0))
+
+    def arange(self, ids: Any) -> Any:
+        if self._arange is None:
+            length = op.gather(op.shape_of(ids, "i64"), _integers(1), _integers(0))
+            self._arange = op.range(_integers(0), length, _integers(1), "i32")
+        return self._arange
+
+    def cumulative_sum(self, values: Any) -> Any:
+        return op.cum_sum(values, _integers(1))
+
+    def equal(self, left: Any, right: Any) -> Any:
+        return op.convert(op.equal(left, right), "i32")
+
+    def to_float(self, values: Any) -> Any:
+        return op.convert(values, "f32")
+
+    def unsqueeze(self, values: Any, axes: tuple[int, ...]) -> Any:
+        return op.unsqueeze(values, _integers(axes))
+
+    def transpose(self, values: Any, order: tuple[int, ...]) -> Any:
+        return op.transpose(values, _integers(order))
+
+    def add(self, left: Any, right: Any) -> Any:
+        return op.add(left, right)
+
+    def subtract(self, left: Any, right: Any) -> Any:
+        return op.subtract(left, right)
+
+    def multiply(self, left: Any, right: Any) -> Any:
+        return op.multiply(left, right)
+
+    def divide(self, left: Any, right: Any) -> Any:
+        return op.divide(left, right)
+
+    def linear(self, values: Any, weight: npt.NDArray[Any], bias: npt.NDArray[Any] | None) -> Any:
+        product = op.matmul(values, self.constant(weight), False, True)
+        return product if bias is None else op.add(product, self.constant(bias))
+
+    def layer_norm(self, values: Any, weight: Any, bias: Any, epsilon: float) -> Any:
+        scaled = op.mvn(values, _integers([-1]), True, epsilon, "INSIDE_SQRT")
+        return op.add(op.multiply(scaled, weight), bias)
+
+    def activation(self, values: Any, name: str) -> Any:
+        nodes = {
+            "gelu": lambda: op.gelu(values, "erf"),
+            "gelu_tanh": lambda: op.gelu(values, "tanh"),
+            "relu": lambda: op.relu(values),
+            "silu": lambda: op.swish(values),
+            "tanh": lambda: op.tanh(values),
+            "sigmoid": lambda: op.sigmoid(values),
+            "identity": lambda: values,
+        }
+        return nodes[name]()
+
+    def attention(
+        self, query: Any, key: Any, value: Any, *, heads: int, head_size: int, mask: Any, bias: Any
+    ) -> Any:
+        def split(states: Any) -> Any:
+            return op.transpose(op.reshape(states, _integers([0, 0, heads, head_size]), True), _integers([0, 2, 1, 3]))
+
+        if self._score_bias is None:
+            padding = op.subtract(op.constant(np.float32(1)), op.convert(mask, "f32"))
+            self._score_bias = op.unsqueeze(op.multiply(padding, op.constant(np.float32(_MASKED_SCORE))), _integers([1, 2]))
+        scores_bias = self._score_bias if bias is None else op.add(self._score_bias, bias)
+        context = op.scaled_dot_product_attention(split(query), split(key), split(value), scores_bias)
+        return op.reshape(op.transpose(context, _integers([0, 2, 1, 3])), _integers([0, 0, heads * head_size]), True)
+
+    def sum_tokens(self, values: Any) -> Any:
+        return op.reduce_sum(values, _integers([1]))
+
+    def sum_last(self, values: Any) -> Any:
+        return op.reduce_sum(values, _integers([1]), True)
+
+    def normalize(self, values: Any) -> Any:
+        return op.normalize_l2(values, _integers([1]), 1e-12, "max")
+
+
+class OpenVinoSession:
+    """A compiled model; each thread that calls `run` gets its own inference request."""
+
+    def __init__(self, recipe: Recipe, options: SessionOptions) -> None:
+        self.options = options
+        self._local = threading.local()
+        core = ov.Core()
+        # The model and its mapped weights are dropped once the plugin has packed what it computes with;
+        # embedding tables, which it does not pack, stay mapped through the constants' own references.
+        self._tensors = Tensors(recipe.weights)
+        if recipe.onnx is not None:
+            model, self._held = _read_onnx(core, recipe)
+        else:
+            operations = OpenVinoOperations(token_types=recipe.token_types)
+            output = build_graph(operations, recipe, self._tensors)
+            model, self._held = ov.Model([output], operations.parameters, "encoder"), operations.held
+        self._compiled: Any = core.compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": options.precision,
+                "NUM_STREAMS": options.streams,
+                "INFERENCE_NUM_THREADS": options.threads,
+                # Threads are the whole process's affair; pinned, two sessions would share cores.
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        self._inputs = [port.get_any_name() for port in self._compiled.inputs]
+        self._types = {port.get_any_name(): port.get_element_type().to_dtype() for port in self._compiled.inputs}
+        self._tensors.release_pages()
+
+    def run(
+        self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32], types: npt.NDArray[np.int32] | None = None
+    ) -> Vectors:
+        request = getattr(self._local, "request", None)
+        if request is None:
+            request = self._local.request = self._compiled.create_infer_request()
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        inputs = []
+        for name in self._inputs:
+            array = given[name] if given[name] is not None else np.zeros_like(ids)
+            inputs.append(np.ascontiguousarray(array, dtype=self._types[name]))
+        request.infer(inputs, share_inputs=True)
+        return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+
+    def close(self) -> None:
+        self._compiled = None
+        self._local = threading.local()
+        self._held = []
+
+
+def _read_onnx(core: Any, recipe: Recipe) -> tuple[Any, list[npt.NDArray[Any]]]:
+    model = core.read_model(recipe.onnx)
+    names = {port.get_any_name() for port in model.inputs}
+    unknown = names - {"input_ids", "attention_mask", "token_type_ids"}
+    if unknown:
+        raise UnsupportedModelError(f"{recipe.onnx}: it wants the inputs {', '.join(sorted(unknown))}")
+    shapes = {port.get_any_name(): len(port.get_partial_shape()) for port in model.outputs}
+    name, pooled = sentence_output(shapes, recipe)
+    output = model.output(name).get_node().input_value(0)
+    operations = OpenVinoOperations(token_types=False)
+    by_name = {port.get_any_name(): port.get_node() for port in model.inputs}
+    if "attention_mask" not in by_name:
+        raise UnsupportedModelError(f"{recipe.onnx}: it has no input called attention_mask")
+    operations._ids, operations._mask = by_name["input_ids"], by_name["attention_mask"]  # noqa: SLF001
+    if recipe.task == "rerank":
+        vector = output
+    elif not pooled:
+        vector = finish_embedding(operations, recipe, output)
+    else:
+        vector = operations.normalize(output) if recipe.normalized else output
+    return ov.Model([vector], list(by_name.values()), "encoder"), operations.held
+
+
+def _integers(values: Any) -> Any:
+    return op.constant(np.array(values, np.int64))

@@ -1,0 +1,302 @@
+"""What a model folder says of itself: architecture, pooling, length, prompts, and which files hold the weights.
+
+The files are those of sentence-transformers (`modules.json`, `N_Pooling/config.json`,
+`sentence_bert_config.json`, `config_sentence_transformers.json`) beside transformers' `config.json`. They
+decide; the catalog fills in only what they leave open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from embedway.errors import UnsupportedModelError, WeightsError
+from embedway.types import InputType, Pooling, Space
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from embedway.catalog import ModelFacts, Task
+
+_log = logging.getLogger(__name__)
+
+ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert")
+#: Names that transformers gives to models with the graph of another.
+_SAME_GRAPH = {"camembert": "roberta"}
+_POOLING_MODES: dict[str, Pooling] = {
+    "mean": "mean",
+    "cls": "cls",
+    "lasttoken": "last",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+_DENSE_ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu", "Sigmoid": "sigmoid"}
+#: tokenizers write this and greater numbers for "no limit".
+_NO_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DenseModule:
+    """A sentence-transformers Dense module: a linear layer after pooling."""
+
+    weights: Path
+    activation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that is needed to build a model's graph and name its space."""
+
+    name: str
+    folder: Path
+    task: Task
+    architecture: str
+    config: Mapping[str, Any]
+    #: safetensors files, empty when only `onnx` is there.
+    weights: tuple[Path, ...]
+    onnx: Path | None
+    weights_sha256: str
+    pooling: Pooling
+    normalized: bool
+    dense: tuple[DenseModule, ...]
+    max_tokens: int
+    prompts: Mapping[InputType, str]
+    sizes: tuple[int, ...]
+    tokenizer: Path
+    pad_token_id: int
+
+    @property
+    def dimensions(self) -> int:
+        """The full width of a vector; for rerankers the number of labels."""
+        return self.sizes[0]
+
+    @property
+    def token_types(self) -> bool:
+        """Whether the model is told which of two texts a token belongs to (rerankers of the BERT kind)."""
+        return self.task == "rerank" and int(self.config.get("type_vocab_size", 0)) > 1
+
+    def space(self, dimensions: int, facts: ModelFacts | None) -> Space:
+        """The vector space; its digest is the weights' own where all else is as in the catalog."""
+        as_listed = (
+            facts is not None
+            and not self.dense
+            and facts.pooling == self.pooling
+            and facts.normalized == self.normalized
+            and dict(facts.prompts) == dict(self.prompts)
+        )
+        return Space(
+            model=self.name.rsplit("/", 1)[-1],
+            weights=self.weights_sha256,
+            dimensions=dimensions,
+            pooling=self.pooling,
+            normalized=self.normalized,
+            query_prompt=self.prompts["query"],
+            document_prompt=self.prompts["document"],
+            head=";".join(f"{d.activation}:{_sha256(d.weights)}" for d in self.dense),
+            digest=self.weights_sha256[:8] if as_listed else "",
+        )
+
+
+def read_recipe(
+    folder: Path, *, name: str, weights_sha256: str, facts: ModelFacts | None, onnx_file: str | None = None
+) -> Recipe:
+    """Read a model folder.
+
+    `facts` is the catalog's row, None without one. `onnx_file` names an ONNX file below the folder to be used
+    instead of safetensors. Raises UnsupportedModelError for what the local runtime does not build.
+    """
+    config = _json(folder / "config.json")
+    architecture = str(config.get("model_type", ""))
+    architecture = _SAME_GRAPH.get(architecture, architecture)
+    weights, onnx = _weight_files(folder, onnx_file)
+    if onnx is None:
+        _refuse_unsupported(folder, architecture, config)
+    modules = _modules(folder)
+    task: Task = "rerank" if _is_classifier(config) and not modules else "embed"
+    pooling, dense, normalized, width = _head(folder, modules, facts, config)
+    if task == "rerank":
+        width = len(config.get("id2label") or {0: ""}) if "id2label" in config else int(config.get("num_labels", 1))
+    sizes = (width, *(s for s in (facts.matryoshka if facts else ()) if s < width))
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.is_file():
+        raise UnsupportedModelError(f"{folder}: there is no tokenizer.json; slow tokenizers are not supported")
+    pad = config.get("pad_token_id")
+    return Recipe(
+        name=name,
+        folder=folder,
+        task=task,
+        architecture=architecture,
+        config=config,
+        weights=weights,
+        onnx=onnx,
+        weights_sha256=weights_sha256,
+        pooling=pooling,
+        normalized=normalized,
+        dense=dense,
+        max_tokens=_max_tokens(folder, architecture, config, facts),
+        prompts=_prompts(folder, facts),
+        sizes=sizes,
+        tokenizer=tokenizer,
+        pad_token_id=int(pad) if isinstance(pad, int) else 0,
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{path} is missing; a model folder needs it") from None
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} holds no JSON object")
+    return value
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return _json(path) if path.is_file() else {}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _weight_files(folder: Path, onnx_file: str | None) -> tuple[tuple[Path, ...], Path | None]:
+    if onnx_file is not None:
+        if not (folder / onnx_file).is_file():
+            raise WeightsError(f"{folder / onnx_file} is missing")
+        return (), folder / onnx_file
+    if (folder / "model.safetensors").is_file():
+        return (folder / "model.safetensors",), None
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(_json(index)["weight_map"].values()))
+        return tuple(folder / name for name in names), None
+    for candidate in ("onnx/model.onnx", "model.onnx"):
+        if (folder / candidate).is_file():
+            return (), folder / candidate
+    raise UnsupportedModelError(
+        f"{folder}: there is neither model.safetensors nor onnx/model.onnx; pickled weights are not read, "
+        "because reading them can run code"
+    )
+
+
+def _refuse_unsupported(folder: Path, architecture: str, config: Mapping[str, Any]) -> None:
+    if architecture not in ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"{folder}: the architecture {architecture or '(none named)'!r} is not built; "
+            f"supported are {', '.join(ARCHITECTURES)}, and any other as an ONNX file"
+        )
+    positions = config.get("position_embedding_type", "absolute")
+    if positions != "absolute":
+        raise UnsupportedModelError(f"{folder}: position_embedding_type {positions!r} is not built, only 'absolute'")
+    if config.get("is_decoder"):
+        raise UnsupportedModelError(f"{folder}: is_decoder is set; only encoders are built")
+    if config.get("quantization_config"):
+        raise UnsupportedModelError(f"{folder}: quantized weights (quantization_config) are not built")
+
+
+def _is_classifier(config: Mapping[str, Any]) -> bool:
+    return any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+
+
+def _modules(folder: Path) -> list[tuple[str, Path]]:
+    """Kinds and folders of the sentence-transformers modules, in order; empty when the folder names none."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    listed = json.loads(path.read_text(encoding="utf-8"))
+    return [(str(module["type"]).rsplit(".", 1)[-1], folder / module["path"]) for module in listed]
+
+
+def _head(
+    folder: Path, modules: list[tuple[str, Path]], facts: ModelFacts | None, config: Mapping[str, Any]
+) -> tuple[Pooling, tuple[DenseModule, ...], bool, int]:
+    """Pooling, Dense modules, whether vectors are normalized, and their width."""
+    width = int(config.get("hidden_size") or config.get("dim") or 0)
+    if not modules:
+        if facts is not None and facts.pooling is not None:
+            return facts.pooling, (), bool(facts.normalized), width
+        if not _is_classifier(config):
+            _log.warning("%s names no pooling; mean is used, as sentence-transformers does", folder)
+        return "mean", (), False, width
+    pooling: Pooling | None = None
+    dense: list[DenseModule] = []
+    normalized = False
+    for kind, path in modules:
+        if kind == "Transformer" and path.resolve() == folder.resolve():
+            continue
+        if kind == "Pooling" and pooling is None:
+            pooling = _pooling(path)
+        elif kind == "Dense" and pooling is not None and not normalized:
+            module, width = _dense(path)
+            dense.append(module)
+        elif kind == "Normalize" and pooling is not None:
+            normalized = True
+        elif kind != "Dropout":  # which does nothing when a model is used
+            raise UnsupportedModelError(f"{path}: the module {kind} at this place is not built")
+    if pooling is None:
+        raise UnsupportedModelError(f"{folder / 'modules.json'}: no Pooling module")
+    return pooling, tuple(dense), normalized, width
+
+
+def _pooling(path: Path) -> Pooling:
+    config = _json(path / "config.json")
+    named = config.get("pooling_mode")
+    if named is not None:
+        modes = [named] if isinstance(named, str) else list(named)
+    else:
+        modes = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    if len(modes) != 1 or modes[0] not in _POOLING_MODES:
+        raise UnsupportedModelError(f"{path}: pooling {' + '.join(map(str, modes)) or '(none)'} is not built")
+    return _POOLING_MODES[modes[0]]
+
+
+def _dense(path: Path) -> tuple[DenseModule, int]:
+    config = _json(path / "config.json")
+    name = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1]
+    if name not in _DENSE_ACTIVATIONS:
+        raise UnsupportedModelError(f"{path}: the activation {name} is not built")
+    weights = path / "model.safetensors"
+    if not weights.is_file():
+        raise UnsupportedModelError(f"{path}: there is no model.safetensors; pickled weights are not read")
+    return DenseModule(weights, _DENSE_ACTIVATIONS[name]), int(config["out_features"])
+
+
+def _max_tokens(folder: Path, architecture: str, config: Mapping[str, Any], facts: ModelFacts | None) -> int:
+    limits: list[int] = []
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int):
+        # RoBERTa's family counts positions from the padding id + 1, and so holds that many fewer.
+        offset = int(config.get("pad_token_id") or 0) + 1 if architecture in {"roberta", "xlm-roberta", "mpnet"} else 0
+        limits.append(positions - offset)
+    length = _optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
+    tokenizer_limit = _optional_json(folder / "tokenizer_config.json").get("model_max_length")
+    if isinstance(length, int):
+        limits.append(length)
+    elif facts is not None:
+        limits.append(facts.max_tokens)
+    elif isinstance(tokenizer_limit, int) and tokenizer_limit < _NO_LIMIT:
+        limits.append(tokenizer_limit)
+    if not limits:
+        raise UnsupportedModelError(f"{folder}: no file says how many tokens the model takes")
+    return min(limits)
+
+
+def _prompts(folder: Path, facts: ModelFacts | None) -> dict[InputType, str]:
+    config = _optional_json(folder / "config_sentence_transformers.json")
+    named = {key: str(value or "") for key, value in cast("dict[str, Any]", config.get("prompts") or {}).items()}
+    default = named.get(str(config.get("default_prompt_name")), "")
+    prompts: dict[InputType, str] = {
+        "query": named.get("query", default),
+        "document": named.get("document", named.get("passage", default)),
+    }
+    if not any(prompts.values()) and facts is not None:
+        return {"query": facts.prompts.get("query", ""), "document": facts.prompts.get("document", "")}
+    return prompts

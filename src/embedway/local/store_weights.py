@@ -1,0 +1,142 @@
+"""Which files make a model: what to take from a repository, which of them are weights, and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+from embedway.errors import UnsupportedModelError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from pathlib import Path
+
+SAFETENSORS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ONNX = ("onnx/model.onnx", "model.onnx")
+
+#: Settings, tokenizers and Dense modules. Never pickles (`.bin`) and never code: reading those can run it.
+_SETTINGS = re.compile(
+    r"""config\.json | [^/]+/config\.json | modules\.json | config_sentence_transformers\.json
+    | sentence_[^/]*config\.json | tokenizer[^/]*\.json | special_tokens_map\.json
+    | \d+_[^/]+/model\.safetensors""",
+    re.VERBOSE,
+)
+#: A StringStringEntryProto with the key `location`, as ONNX names a file with a tensor's data.
+_LOCATION = b"\x0a\x08location\x12"
+
+
+def inside(path: str) -> bool:
+    """Whether a name from elsewhere is a plain relative path that stays in its folder, on every system."""
+    parts = path.split("/")
+    return not (set(path) & set('\\:*?"<>|\0') or any(part in {"", ".", ".."} for part in parts))
+
+
+def first_weights(names: Collection[str], onnx_file: str | None = None) -> str | None:
+    """The file that a model is loaded from: safetensors, their index, or else an ONNX file.
+
+    `onnx_file` names one that is to be used instead. None where there is none.
+    """
+    candidates = (onnx_file,) if onnx_file is not None else (SAFETENSORS, INDEX, *ONNX)
+    return next((name for name in candidates if name in names), None)
+
+
+def further_weights(name: str, path: Path) -> tuple[str, ...]:
+    """The files that the first one names: shards of an index, external data of an ONNX file; sorted.
+
+    `name` is the first file's name in its repository, `path` where its bytes are. Raises WeightsError.
+    """
+    if name.endswith(".json"):
+        try:
+            found = {str(shard) for shard in json.loads(path.read_text("utf-8"))["weight_map"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise WeightsError(f"{path} is no index of safetensors files") from None
+    elif name.endswith(".onnx"):
+        found = _external_data(path)
+    else:
+        return ()
+    folder = posixpath.dirname(name)
+    names = sorted(posixpath.join(folder, posixpath.normpath(item)) for item in found)
+    for item in names:
+        if not inside(item):
+            raise WeightsError(f"{path} names a file outside of its folder: {item!r}")
+    return tuple(names)
+
+
+def _external_data(path: Path) -> set[str]:
+    """Names of the files with an ONNX file's external data.
+
+    Found by their place in the encoding rather than by parsing, which would read the weights into memory.
+    """
+    found: set[str] = set()
+    with path.open("rb") as handle:
+        if path.stat().st_size == 0:
+            return found
+        with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            at = data.find(_LOCATION)
+            while at >= 0 and at + len(_LOCATION) + 1 < len(data):
+                at += len(_LOCATION)
+                # One byte of length for names up to 127 bytes, two for all longer ones that disks allow.
+                length, start = data[at], at + 1
+                if length > 127:
+                    length, start = (length & 127) | (data[at + 1] << 7), at + 2
+                found.add(data[start : start + length].decode("utf-8", "replace"))
+                at = data.find(_LOCATION, at)
+    return found
+
+
+def weights_hash(
+    names: Collection[str],
+    *,
+    path_of: Callable[[str], Path],
+    sha256_of: Callable[[str], str],
+    onnx_file: str | None = None,
+) -> str:
+    """The hash that stands for a model's weights, as ModelFolder describes it.
+
+    Raises UnsupportedModelError where there are no weights, WeightsError where a part of them is missing.
+    """
+    first = first_weights(names, onnx_file)
+    if first is None:
+        raise UnsupportedModelError(no_weights(names, onnx_file))
+    further = further_weights(first, path_of(first))
+    for name in further:
+        if name not in names:
+            raise WeightsError(f"{path_of(first)} names {name}, which is missing")
+    # An index says nothing of the weights that the shards do not.
+    parts = further if first.endswith(".json") else (first, *further)
+    if len(parts) == 1:
+        return sha256_of(parts[0])
+    return lines_hash((name, sha256_of(name)) for name in parts)
+
+
+def lines_hash(pairs: Iterable[tuple[str, str]]) -> str:
+    """sha256 over sorted `name sha256` lines."""
+    lines = sorted(f"{name} {sha256}\n" for name, sha256 in pairs)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def choose_files(names: Collection[str], onnx_file: str | None = None) -> tuple[str, ...]:
+    """What to take from a repository, further weights (see `further_weights`) left out; sorted.
+
+    Raises UnsupportedModelError where nothing in it holds weights that are safe to read.
+    """
+    first = first_weights(names, onnx_file)
+    if first is None:
+        raise UnsupportedModelError(no_weights(names, onnx_file))
+    return tuple(sorted({first, *(name for name in names if _SETTINGS.fullmatch(name))}))
+
+
+def no_weights(names: Collection[str], onnx_file: str | None) -> str:
+    """Why there is nothing to load."""
+    if onnx_file is not None:
+        return f"there is no {onnx_file}"
+    onnx = sorted(name for name in names if name.endswith(".onnx"))
+    hint = f"; name one of its ONNX files: {', '.join(onnx[:5])}" if onnx else ""
+    pickled = any(name.endswith((".bin", ".pt", ".ckpt")) for name in names)
+    why = "; pickled weights are not read, because reading them can run code" if pickled else ""
+    return f"there is neither {SAFETENSORS} nor {ONNX[0]}{why}{hint}"

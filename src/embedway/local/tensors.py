@@ -1,0 +1,121 @@
+"""Reading safetensors without copying them.
+
+The safetensors library hands out copies; a model of 2.3 GB would then be held twice while it loads. The
+format is a length, a JSON header and raw little-endian numbers
+(https://github.com/huggingface/safetensors#format), so tensors here are views of the mapped file: pages come
+in when a backend reads them and the kernel may drop them again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedway.errors import UnsupportedModelError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+# The library's own bound on the header (safetensors/src/tensor.rs, MAX_HEADER_SIZE).
+_MAX_HEADER_BYTES = 100_000_000
+_NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4"}
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    file: Path
+    kind: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+class Tensors:
+    """Tensors of one or several safetensors files, by name. All come out as float32 (or as integers).
+
+    float32 tensors are read-only views of the mapped file; other float types are converted, which copies.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._maps: dict[Path, mmap.mmap] = {}
+        for file in files:
+            for name, entry in _read_header(file).items():
+                self._entries[name] = entry
+            with file.open("rb") as handle:
+                self._maps[file] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        return self._entry(name).shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors as float32."""
+        return sum(4 * math.prod(entry.shape) for entry in self._entries.values())
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        entry = self._entry(name)
+        buffer = memoryview(self._maps[entry.file])[entry.start : entry.end]
+        if entry.kind == "BF16":
+            # bfloat16 is the upper half of a float32.
+            wide = np.frombuffer(buffer, "<u2").astype(np.uint32) << 16
+            return wide.view(np.float32).reshape(entry.shape)
+        if entry.start % _ITEM_BYTES[entry.kind]:  # unaligned numbers are slow or refused by backends
+            array = np.frombuffer(bytes(buffer), _NUMPY_TYPES[entry.kind]).reshape(entry.shape)
+        else:
+            array = np.frombuffer(buffer, _NUMPY_TYPES[entry.kind]).reshape(entry.shape)
+        return array.astype(np.float32) if entry.kind in {"F16", "F64"} else array
+
+    def _entry(self, name: str) -> _Entry:
+        try:
+            return self._entries[name]
+        except KeyError:
+            files = ", ".join(str(file) for file in self._maps)
+            raise UnsupportedModelError(f"{files}: no tensor is called {name}") from None
+
+    def release_pages(self) -> None:
+        """Let the kernel drop what was read; later reads bring it back. Keeps residency near what is used."""
+        for mapped in self._maps.values():
+            if hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _read_header(file: Path) -> dict[str, _Entry]:
+    size = file.stat().st_size
+    with file.open("rb") as handle:
+        head = handle.read(8)
+        length = int.from_bytes(head, "little")
+        if len(head) < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
+            raise WeightsError(f"{file}: not a safetensors file, or cut short")
+        try:
+            header = json.loads(handle.read(length))
+        except ValueError as error:
+            raise WeightsError(f"{file}: its safetensors header is not JSON") from error
+    entries: dict[str, _Entry] = {}
+    for name, facts in header.items():
+        if name == "__metadata__":
+            continue
+        kind, shape = facts["dtype"], tuple(facts["shape"])
+        if kind not in _ITEM_BYTES:
+            raise UnsupportedModelError(f"{file}: tensor {name} is of type {kind}, which is not supported")
+        start, end = (8 + length + offset for offset in facts["data_offsets"])
+        if end > size or end - start != math.prod(shape) * _ITEM_BYTES[kind]:
+            raise WeightsError(f"{file}: tensor {name} does not fit the file; it was cut short or damaged")
+        entries[name] = _Entry(file, kind, shape, start, end)
+    return entries

@@ -1,0 +1,181 @@
+"""The values that pass through embedway. All are frozen; arrays in them are not to be written to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+InputType: TypeAlias = Literal["query", "document"]
+Overflow: TypeAlias = Literal["truncate", "error"]
+Pooling: TypeAlias = Literal["mean", "cls", "last"]
+Vectors: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The facts that make vectors comparable. Two spaces are the same only if all facts are.
+
+    `weights` is the sha256 (64 hex digits) of the weights, or the provider's name for a revision where the
+    weights are not ours to hash. `digest` is what stands in `id`: the first 8 digits of `weights` where all
+    other facts are the catalog's for these weights, else the first 8 digits of a sha256 over all facts but
+    the dimensions, so that the same weights used in another way never share an id.
+    """
+
+    model: str
+    weights: str
+    dimensions: int
+    pooling: Pooling
+    normalized: bool
+    query_prompt: str = ""
+    document_prompt: str = ""
+    #: Dense layers and other changes after pooling, by name and hash; empty for none.
+    head: str = ""
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        """Fill in the digest when none was given."""
+        if not self.digest:
+            object.__setattr__(self, "digest", self.facts_digest()[:8])
+
+    def facts_digest(self) -> str:
+        """sha256 over every fact but the model's name and the dimensions, as 64 hex digits."""
+        facts = [self.weights, self.pooling, self.normalized, self.query_prompt, self.document_prompt, self.head]
+        return hashlib.sha256(json.dumps(facts, ensure_ascii=True).encode()).hexdigest()
+
+    @property
+    def id(self) -> str:
+        """The readable name, such as `all-MiniLM-L6-v2@53aa5117/384`."""
+        return f"{self.model}@{self.digest}/{self.dimensions}"
+
+    def prompt(self, input_type: InputType) -> str:
+        """What is put before a text of this input type."""
+        return self.query_prompt if input_type == "query" else self.document_prompt
+
+    def to_json(self) -> dict[str, str | int | bool]:
+        """All facts and the id, as they are written into a collection."""
+        return {
+            "id": self.id,
+            "model": self.model,
+            "weights": self.weights,
+            "dimensions": self.dimensions,
+            "pooling": self.pooling,
+            "normalized": self.normalized,
+            "query_prompt": self.query_prompt,
+            "document_prompt": self.document_prompt,
+            "head": self.head,
+            "digest": self.digest,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """What a caller asks for."""
+
+    texts: tuple[str, ...]
+    model: str = "auto"
+    input_type: InputType = "document"
+    dimensions: int | None = None
+    on_overflow: Overflow = "truncate"
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """A text that was cut at the model's limit. Characters are exact; they do not count the prompt.
+
+    `lost_tokens` is None when the text was so long that its end was never tokenized.
+    """
+
+    row: int
+    kept_tokens: int
+    kept_characters: int
+    lost_characters: int
+    lost_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedTexts:
+    """Texts as token ids, unpadded, special tokens included. `lengths` is int32 (n,)."""
+
+    ids: tuple[npt.NDArray[np.int32], ...]
+    lengths: npt.NDArray[np.int32]
+    truncations: tuple[Truncation, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """All tokens that the model will see, special tokens included."""
+        return int(self.lengths.sum(dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that are computed together. `rows` is int64 (b,), positions among the unique texts of a plan."""
+
+    rows: npt.NDArray[np.int64]
+    #: Length of the longest row in tokens; `len(rows) * width` is what the batch costs.
+    width: int
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens computed, padding included."""
+        return len(self.rows) * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request will take, decided before anything is computed."""
+
+    model: str
+    route: str
+    space: Space
+    input_type: InputType
+    texts: int
+    unique_texts: int
+    tokens: int
+    padded_tokens: int
+    batches: int
+    truncations: tuple[Truncation, ...]
+    #: Nano-dollars; None where no price is known. Local models cost nothing.
+    cost_nanousd: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds spent, by step; `compute_s` is wall time from first batch sent to last one back."""
+
+    tokenize_s: float = 0.0
+    compute_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What happened to a request."""
+
+    model: str
+    route: str
+    space_id: str
+    texts: int
+    unique_texts: int
+    tokens: int
+    billed_tokens: int
+    cost_nanousd: int | None
+    cache_hits: int
+    attempts: int
+    truncations: tuple[Truncation, ...]
+    timing: Timing
+    #: How the vectors were computed, such as `openvino bf16, 1 stream x 2 threads`.
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """Vectors, float32 (n, d), row i of input i; the space they belong to; and the receipt."""
+
+    vectors: Vectors = field(repr=False)
+    space: Space
+    receipt: Receipt

@@ -1,0 +1,290 @@
+"""`run`, `search` and `embed` with the real default model: from text to an answer."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from embedway.cli.embed import WINDOW_LINES
+
+pytestmark = pytest.mark.usefixtures("with_model")
+
+SPACE = "all-MiniLM-L6-v2@53aa5117/384"
+TEXTS = [
+    "To run blocking code without stopping the event loop, hand it to a thread.",
+    "The bakery on the corner sells rye bread and poppy seed cake.",
+    "Glaciers carve valleys as they move slowly downhill.",
+    "Interest rates rose for the third time this year.",
+]
+QUERY = "call a slow function from async code"
+
+
+@pytest.fixture
+def notes(place):
+    """A JSON Lines file of four short texts."""
+    path = place / "notes.jsonl"
+    rows = [{"id": f"n{number}", "text": text, "topic": "t"} for number, text in enumerate(TEXTS)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def make(command, notes, destination):
+    """A collection of the notes."""
+    assert command("run", notes.name, "--to", destination).code == 0
+    return notes.parent / destination
+
+
+def start(arguments, environment, place, **streams):
+    """The command as a process of its own, still running."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "embedway", *arguments],
+        env=environment,
+        cwd=place,
+        **(streams or dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)),
+    )
+
+
+def on_terminal(arguments, environment, place):
+    """What the command writes to standard error when that is a terminal."""
+    controller, terminal = pty.openpty()
+    process = start(
+        arguments, environment, place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while part := os.read(controller, 65536):
+            shown += part
+    except OSError:
+        pass  # how Linux says that nobody holds the terminal any more
+    os.close(controller)
+    assert process.wait() == 0, shown
+    return shown
+
+
+def wait_until(happened, process):
+    """Look again and again, as long as the process lives."""
+    pause = threading.Event()
+    end = time.monotonic() + 60
+    while not happened():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        pause.wait(0.02)
+
+
+class TestRun:
+    """Files into a destination."""
+
+    @pytest.mark.parametrize("destination", ["out.parquet", "out.jsonl", "lancedb:db#notes"])
+    def test_then_search_finds_the_right_row(self, command, notes, destination):
+        done = command("run", notes.name, "--to", destination, "--json")
+        assert done.code == 0, done.stderr
+        summary = done.json
+        assert (summary["documents"], summary["chunks"], summary["rejected"]) == (4, 4, 0)
+        assert summary["space_id"] == SPACE
+        assert summary["tokens"] > 4
+        found = command("search", destination, QUERY, "--top", "2", "--json")
+        assert found.code == 0, found.stderr
+        hits = found.json["hits"]
+        assert [hit["rank"] for hit in hits] == [1, 2]
+        assert hits[0]["text"] == TEXTS[0]
+        assert (hits[0]["source"], hits[0]["start_line"]) == ("notes.jsonl", 1)
+        assert hits[0]["score"] > hits[1]["score"]
+        assert found.json["collection"]["space"]["id"] == SPACE
+
+    def test_summary_and_answer_are_tables(self, command, notes):
+        done = command("run", notes.name, "--to", "out.parquet")
+        assert done.code == 0
+        for word in ("out.parquet", SPACE, "texts/s", "tokens/s", "runtime"):
+            assert word in done.stdout
+        found = command("search", "out.parquet", QUERY)
+        header, first, *_ = found.stdout.splitlines()
+        assert header.split() == ["rank", "score", "where", "text"]
+        assert "notes.jsonl:1" in first
+        assert TEXTS[0] in first
+
+    def test_reads_standard_input_folders_and_columns(self, command, notes, place):
+        done = command("run", "-", "--to", "lines.jsonl", "--json", stdin="\n".join(TEXTS))
+        assert (done.code, done.json["chunks"]) == (0, 4)
+        (place / "docs").mkdir()
+        (place / "docs/a.md").write_text("# Threads\n\n" + TEXTS[0] + "\n")
+        done = command("run", "docs", notes.name, "--to", "both.parquet", "--keep", "topic", "--json")
+        assert (done.code, done.json["documents"]) == (0, 5)
+        table = pq.read_table(place / "both.parquet")
+        assert sorted(table["topic"].to_pylist(), key=str) == [None, "t", "t", "t", "t"]
+
+    def test_chunks_are_as_long_as_asked(self, command, place):
+        (place / "long.txt").write_text(" ".join(f"Sentence number {n} is here." for n in range(200)))
+        few = command("run", "long.txt", "--to", "few.jsonl", "--json").json["chunks"]
+        many = command("run", "long.txt", "--to", "many.jsonl", "--chunk-tokens", "40", "--json").json[
+            "chunks"
+        ]
+        whole = command("run", "long.txt", "--to", "whole.jsonl", "--no-chunk", "--json").json
+        assert 1 < few < many
+        assert (whole["chunks"], whole["truncated"]) == (1, 1)
+
+    def test_bad_row_stops_with_file_and_line_and_leaves_nothing(self, command, notes, place):
+        notes.write_text(notes.read_text() + "not json\n")
+        done = command("run", notes.name, "--to", "out.parquet", "--json")
+        assert (done.code, done.stdout) == (1, "")
+        assert "notes.jsonl:5: is not JSON" in done.stderr
+        assert sorted(path.name for path in place.iterdir()) == ["notes.jsonl"]
+
+    def test_bad_rows_can_be_skipped_and_exit_4(self, command, notes, place):
+        notes.write_text(notes.read_text() + 'not json\n{"text": ""}\n')
+        done = command("run", notes.name, "--to", "out.parquet", "--on-error", "skip", "--json")
+        assert done.code == 4
+        assert (done.json["chunks"], done.json["rejected"]) == (4, 2)
+        rejects = [
+            json.loads(line) for line in (place / "out.parquet.rejects.jsonl").read_text().splitlines()
+        ]
+        assert [row["line"] for row in rejects] == [5, 6]
+        assert "2 rows were rejected; out.parquet.rejects.jsonl" in done.stderr
+
+    def test_settings_file_and_flags(self, command, notes, place):
+        (place / "a.toml").write_text("[run]\non_error = 'skip'\nchunk_tokens = 64\n[local]\nthreads = 1\n")
+        notes.write_text(notes.read_text() + "not json\n")
+        assert command("--config", "a.toml", "run", notes.name, "--to", "a.parquet").code == 4
+        assert command("-c", "a.toml", "run", notes.name, "--to", "b.parquet", "--on-error", "stop").code == 1
+        # A chunk size from a file gives way to --no-chunk.
+        assert command("-c", "a.toml", "run", notes.name, "--to", "c.parquet", "--no-chunk").code == 4
+
+    def test_does_not_overwrite_unless_told(self, command, notes, place):
+        (place / "out.jsonl").write_text("mine")
+        done = command("run", notes.name, "--to", "out.jsonl")
+        assert done.code == 1
+        assert "exists already" in done.stderr
+        assert (place / "out.jsonl").read_text() == "mine"
+        assert command("run", notes.name, "--to", "out.jsonl", "--overwrite").code == 0
+
+    def test_progress_only_on_a_terminal(self, command, environment, notes, place):
+        assert "texts/s" not in command("run", notes.name, "--to", "a.jsonl").stderr
+        shown = on_terminal(["run", notes.name, "--to", "b.jsonl"], environment, place)
+        assert b"texts/s" in shown
+        assert b"tokens/s" in shown
+        assert b"texts/s" not in on_terminal(["-q", "run", notes.name, "--to", "c.jsonl"], environment, place)
+
+    def test_ctrl_c_ends_it_with_130_and_nothing_left(self, environment, place):
+        with start(["run", "-", "--to", "out.jsonl"], environment, place) as process:
+            process.stdin.write(b"a line\n")
+            process.stdin.flush()
+            wait_until(lambda: any(place.iterdir()), process)
+            process.send_signal(signal.SIGINT)
+            # Standard input stays open: what waits for it must not keep the command alive.
+            assert process.wait(30) == 130
+            errors = process.stderr.read()
+            assert b"Traceback" not in errors
+            assert b"Fatal" not in errors
+        assert list(place.iterdir()) == []
+
+
+class TestSearch:
+    """What is refused."""
+
+    def test_a_model_of_another_space_is_refused_by_name(self, command, notes, place):
+        make(command, notes, "out.parquet")
+        assert command("search", "out.parquet", QUERY, "--model", "all-MiniLM-L6-v2").code == 0
+        # The same weights pooled in another way: as many dimensions, and another space.
+        here = command("models", "pull", "all-MiniLM-L6-v2", "--json").json["pulled"][0]["path"]
+        other = place / "other-model"
+        shutil.copytree(here, other, copy_function=lambda a, b: Path(b).symlink_to(Path(a).resolve()))
+        pooling = other / "1_Pooling/config.json"
+        settings = json.loads(pooling.read_text())
+        pooling.unlink()
+        swapped = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+        pooling.write_text(json.dumps(settings | swapped))
+        done = command("search", "out.parquet", QUERY, "--model", "./other-model", "--json")
+        assert (done.code, done.stdout) == (1, "")
+        assert f"out.parquet holds vectors of the space {SPACE}" in done.stderr
+        assert "other-model@" in done.stderr
+
+    def test_what_is_no_collection(self, command, notes, place):
+        assert "there is no such file" in command("search", "none.parquet", QUERY).stderr
+        table = pq.read_table(make(command, notes, "a.parquet")).replace_schema_metadata({})
+        pq.write_table(table, place / "b.parquet")
+        done = command("search", "b.parquet", QUERY)
+        assert done.code == 1
+        assert "does not say which vector space it holds" in done.stderr
+
+    def test_an_empty_query_is_an_error(self, command, notes):
+        make(command, notes, "a.parquet")
+        done = command("search", "a.parquet", "")
+        assert (done.code, done.stdout) == (1, "")
+
+
+class TestEmbed:
+    """Vectors on standard output."""
+
+    def test_lines(self, command):
+        done = command("embed", *TEXTS)
+        assert done.code == 0, done.stderr
+        assert [line["index"] for line in done.lines] == [0, 1, 2, 3]
+        vectors = np.array([line["embedding"] for line in done.lines], dtype=np.float32)
+        assert vectors.shape == (4, 384)
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+
+    def test_document_holds_space_receipt_and_the_same_vectors(self, command):
+        document = command("embed", *TEXTS, "--json").json
+        assert document["space"]["id"] == SPACE
+        assert document["receipt"]["texts"] == 4
+        assert document["receipt"]["tokens"] > 0
+        lines = np.array([line["embedding"] for line in command("embed", *TEXTS).lines])
+        assert np.allclose(document["embeddings"], lines, atol=1e-6)
+
+    def test_standard_input_in_windows_keeps_order_and_numbers(self, command):
+        texts = [f"{TEXTS[number % 4]} {number}" for number in range(1500)]
+        done = command("embed", "-", stdin="\r\n".join(texts))
+        assert [line["index"] for line in done.lines] == list(range(1500))
+        some = command("embed", texts[0], texts[1499]).lines
+        for number, line in ((0, some[0]), (1499, some[1])):
+            a, b = np.array(done.lines[number]["embedding"]), np.array(line["embedding"])
+            assert a @ b >= 0.9999
+
+    def test_bad_line_is_named_by_its_number(self, command):
+        done = command("embed", "-", stdin=b"fine\n\xff\n")
+        assert done.code == 1
+        assert "standard input:2: is not UTF-8" in done.stderr
+        done = command("embed", "-", stdin="fine\n\nfine\n")
+        assert done.code == 1
+        assert "standard input:2: " in done.stderr
+
+    def test_cut_texts_are_told(self, command):
+        long = "word " * 2000
+        done = command("embed", "short", long)
+        assert [line.get("truncated") for line in done.lines] == [None, True]
+        assert "1 text was cut at the model's limit" in done.stderr
+        done = command("embed", "short", long, "--on-overflow", "error")
+        assert (done.code, done.stdout) == (1, "")
+        assert "word" not in done.stderr
+
+    def test_dimensions_that_the_model_was_not_trained_for(self, command):
+        done = command("embed", "x", "--dimensions", "100")
+        assert (done.code, done.stdout) == (2, "")
+        assert "384" in done.stderr
+
+    def test_unknown_model(self, command):
+        done = command("embed", "x", "--model", "all-minilm")
+        assert done.code == 1
+        assert "all-MiniLM-L6-v2" in done.stderr
+
+    def test_ctrl_c_while_waiting_for_input(self, environment, place):
+        with start(["embed", "-"], environment, place) as process:
+            process.stdin.write(b"a line\n" * WINDOW_LINES)
+            process.stdin.flush()
+            for _ in range(WINDOW_LINES):
+                assert process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+            errors = process.stderr.read()
+            assert b"Traceback" not in errors
+            assert b"Fatal" not in errors

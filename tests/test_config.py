@@ -1,0 +1,474 @@
+"""Settings: layers, rules, errors that name everything, and secrets that stay secret."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from embedway.config import Config
+from embedway.config.load import _KEYS
+from embedway.errors import ConfigError
+
+SECRET = "hf_thisIsTheSecret1234567890"  # noqa: S105  not one
+
+#: A value for every key, none of them the default.
+EVERY_KEY = {
+    "embedding.default_model": "BAAI/bge-small-en-v1.5",
+    "embedding.on_overflow": "error",
+    "local.backend": "onnxruntime",
+    "local.precision": "f32",
+    "local.threads": 3,
+    "local.streams": 2,
+    "local.token_budget": 4096,
+    "weights.directory": "/srv/weights",
+    "weights.places": ["wheel", "folder"],
+    "weights.folders": ["/srv/models", "/srv/more"],
+    "weights.offline": True,
+    "weights.allow_http": True,
+    "weights.hub_endpoint": "http://mirror.example:8080/hub",
+    "weights.hub_token": SECRET,
+    "weights.hub_cache": "/srv/hub",
+    "tune.directory": "/srv/tune",
+    "run.chunk_tokens": 200,
+    "run.overlap": 20,
+    "run.on_error": "skip",
+}
+
+
+@pytest.fixture(autouse=True)
+def _empty_place(tmp_path, monkeypatch):
+    """No settings file, and no token of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    for name in [*os.environ]:
+        if name.startswith(("EMBEDWAY_", "HF_", "XDG_", "HUGGING_FACE", "TRANSFORMERS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+def nested(flat):
+    tables = {}
+    for key, value in flat.items():
+        section, name = key.split(".")
+        tables.setdefault(section, {})[name] = value
+    return tables
+
+
+def toml(tables):
+    """TOML's scalars, lists and strings are JSON's, for the values used here."""
+    lines = []
+    for section, values in tables.items():
+        lines += [f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def value_of(config, key):
+    section, name = key.split(".")
+    value = getattr(getattr(config, section), name)
+    if hasattr(value, "get_secret_value"):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(*files, **options):
+    with pytest.raises(ConfigError) as caught:
+        Config.load(files, environ=options.pop("environ", {}), **options)
+    return caught.value
+
+
+def test_every_key_is_exercised_here():
+    assert set(EVERY_KEY) == set(_KEYS)
+
+
+def test_toml_with_every_key(tmp_path):
+    path = write(tmp_path / "all.toml", toml(nested(EVERY_KEY)))
+    config = Config.load([path], environ={})
+    assert {key: value_of(config, key) for key in EVERY_KEY} == EVERY_KEY
+    assert dict(config.sources) == dict.fromkeys(EVERY_KEY, str(path))
+    assert all(value_of(Config(), key) != value for key, value in EVERY_KEY.items())
+
+
+def test_json_with_every_key(tmp_path):
+    path = write(tmp_path / "all.json", json.dumps(nested(EVERY_KEY)))
+    config = Config.load([path], environ={})
+    assert {key: value_of(config, key) for key in EVERY_KEY} == EVERY_KEY
+
+
+def test_environment_with_every_key():
+    def text(value):
+        if isinstance(value, list):
+            return (os.pathsep if value[0].startswith("/") else ",").join(value)
+        return str(value)
+
+    environ = {f"EMBEDWAY_{key.upper().replace('.', '__')}": text(value) for key, value in EVERY_KEY.items()}
+    config = Config.load(environ=environ)
+    assert {key: value_of(config, key) for key in EVERY_KEY} == EVERY_KEY
+    assert config.sources["local.threads"] == "environment: EMBEDWAY_LOCAL__THREADS"
+
+
+def test_arguments_with_every_key():
+    config = Config.load(environ={}, overrides=EVERY_KEY)
+    assert {key: value_of(config, key) for key in EVERY_KEY} == EVERY_KEY
+    assert set(config.sources.values()) == {"arguments"}
+
+
+FLAT = st.fixed_dictionaries(
+    {},
+    optional={
+        "embedding.default_model": st.sampled_from(["a", "b/c", "é"]),
+        "embedding.on_overflow": st.sampled_from(["truncate", "error"]),
+        "local.threads": st.integers(1, 64),
+        "local.precision": st.sampled_from(["auto", "f32", "bf16"]),
+        "weights.offline": st.booleans(),
+        "weights.places": st.lists(st.sampled_from(["folder", "hub", "wheel"]), min_size=1, unique=True),
+        "weights.folders": st.lists(st.sampled_from(["/a", "/b c", "/d"])),
+        "run.overlap": st.integers(0, 100),
+        "run.on_error": st.sampled_from(["stop", "skip"]),
+    },
+)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(layers=st.lists(st.tuples(FLAT, st.booleans()), max_size=4), last=FLAT)
+def test_files_are_overlaid_field_by_field(tmp_path, layers, last):
+    files = []
+    for number, (flat, as_toml) in enumerate(layers):
+        text = toml(nested(flat)) if as_toml else json.dumps(nested(flat))
+        files.append(write(tmp_path / f"{number}.{'toml' if as_toml else 'json'}", text))
+    config = Config.load(files, environ={}, overrides=last)
+    merged, places = {}, {}
+    for flat, place in [*((flat, str(file)) for (flat, _), file in zip(layers, files, strict=True))]:
+        merged.update(flat)
+        places.update(dict.fromkeys(flat, place))
+    merged.update(last)
+    places.update(dict.fromkeys(last, "arguments"))
+    assert {key: value_of(config, key) for key in merged} == merged
+    assert dict(config.sources) == places
+    default = Config()
+    assert all(value_of(config, key) == value_of(default, key) for key in set(EVERY_KEY) - set(merged))
+
+
+def test_order_of_layers(tmp_path):
+    first = write(tmp_path / "first.toml", "[local]\nthreads = 2\nstreams = 2\ntoken_budget = 2\n")
+    second = write(tmp_path / "second.json", '{"local": {"streams": 3, "token_budget": 3}}')
+    config = Config.load(
+        [first, second],
+        environ={"EMBEDWAY_LOCAL__TOKEN_BUDGET": "4", "EMBEDWAY_RUN__OVERLAP": "4"},
+        overrides={"run.overlap": 5},
+    )
+    assert (config.local.threads, config.local.streams, config.local.token_budget) == (2, 3, 4)
+    assert config.run.overlap == 5
+
+
+def test_file_of_the_working_directory_unless_others_are_named(tmp_path):
+    write(tmp_path / "embedway.toml", "[local]\nthreads = 7\n")
+    other = write(tmp_path / "other.toml", "[local]\nstreams = 5\n")
+    assert Config.load(environ={}).local.threads == 7
+    assert Config.load([other], environ={}).local.threads is None
+
+
+def test_the_process_environment_is_the_default(monkeypatch):
+    monkeypatch.setenv("EMBEDWAY_LOCAL__THREADS", "6")
+    assert Config.load().local.threads == 6
+
+
+def test_relative_folders_start_at_the_file(tmp_path):
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    path = write(
+        deep / "a.toml",
+        '[weights]\ndirectory = "w"\nfolders = ["m", "/abs", "~/x"]\n[tune]\ndirectory = "t"\n',
+    )
+    config = Config.load([path], environ={"EMBEDWAY_WEIGHTS__HUB_CACHE": "h"})
+    assert config.weights.directory == deep / "w"
+    assert config.weights.folders == (deep / "m", Path("/abs"), Path("~/x").expanduser())
+    assert config.tune.directory == deep / "t"
+    assert config.weights.hub_cache == tmp_path / "h"
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("local.thread", "local.threads"),
+        ("local.token_budgett", "local.token_budget"),
+        ("weights.hub_tokn", "weights.hub_token"),
+        ("weights.threads", "local.threads"),
+        ("embeding.default_model", "embedding"),
+        ("lokal.threads", "the nearest is local"),
+        ("threads", "local.threads"),
+        ("local.zzz", "backend"),
+    ],
+)
+def test_unknown_key_names_the_nearest(tmp_path, key, nearest):
+    section, _, name = key.rpartition(".")
+    path = write(
+        tmp_path / "a.toml", f"[{section}]\n{name} = {SECRET!r}\n" if section else f"{name} = {SECRET!r}\n"
+    )
+    message = str(refused(path))
+    assert message.startswith(
+        f"{path}: {key if section in Config.model_fields or not section else section}: "
+    )
+    assert "is not a setting" in message
+    assert nearest in message
+    assert SECRET not in message
+
+
+def test_unknown_variable_is_named():
+    error = refused(environ={"EMBEDWAY_LOCAL__THREDS": "4"})
+    assert (error.where, error.key) == ("environment", "local.threds")
+    assert str(error) == (
+        "environment: local.threds: is not a setting; the nearest is local.threads "
+        "(set by EMBEDWAY_LOCAL__THREDS)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("local.threads", 0, "must be greater than 0"),
+        ("local.threads", True, "must be a whole number"),
+        ("local.threads", "4", "must be a whole number"),
+        ("local.threads", 2.5, "must be a whole number"),
+        ("local.backend", "tensorrt", "must be 'auto', 'openvino' or 'onnxruntime'"),
+        ("weights.offline", 1, "must be true or false"),
+        ("weights.places", "hub", "must be a list"),
+        ("weights.places", [], "must not be empty"),
+        ("weights.places", ["hub", "hub"], "must name each place once"),
+        ("weights.places", ["hub", "moon"], "must be 'folder', 'hub' or 'wheel'"),
+        ("weights.directory", "", "must name a folder"),
+        ("weights.directory", 3, "must be a path"),
+        ("weights.hub_endpoint", "http://mirror.example", "must be https"),
+        ("weights.hub_endpoint", "ftp://mirror.example", "must be an address"),
+        ("weights.hub_endpoint", "https://a.example?x=1", "must be an address"),
+        ("weights.hub_endpoint", "https://[", "must be an address"),
+        ("run.overlap", -1, "must be greater than or equal to 0"),
+        ("embedding.default_model", "", "must not be empty"),
+        ("local", 3, "must be a table of settings"),
+    ],
+)
+def test_wrong_value_names_file_key_value_and_rule(tmp_path, key, value, rule):
+    section, _, name = key.rpartition(".")
+    tables = {section: {name: value}} if section else {name: value}
+    error = refused(write(tmp_path / "a.json", json.dumps(tables)))
+    assert (error.where, error.key) == (str(tmp_path / "a.json"), key)
+    assert rule in str(error)
+    assert f"is {value!r}" in str(error) or isinstance(value, list) or not section
+
+
+def test_wrong_variable_and_argument_say_so():
+    assert str(refused(environ={"EMBEDWAY_LOCAL__THREADS": "many"})) == (
+        "environment: local.threads: is 'many'; must be a whole number (set by EMBEDWAY_LOCAL__THREADS)"
+    )
+    assert str(refused(overrides={"local.streams": -2})) == (
+        "arguments: local.streams: is -2; must be greater than 0"
+    )
+    assert "is not a JSON list" in str(refused(environ={"EMBEDWAY_WEIGHTS__FOLDERS": "[oops"}))
+    assert "--config" in str(refused(environ={"EMBEDWAY_CONFIG": "a.toml"}))
+
+
+def test_all_problems_are_told_at_once(tmp_path):
+    path = write(tmp_path / "a.toml", "[local]\nthreads = 0\nbackend = 'x'\n[rum]\n")
+    broken = write(tmp_path / "b.json", "{")
+    message = str(
+        refused(path, broken, environ={"EMBEDWAY_RUN__OVERLAP": "x"}, overrides={"run.on_error": "maybe"})
+    )
+    for part in (
+        f"{path}: local.threads",
+        f"{path}: local.backend",
+        f"{path}: rum",
+        f"{broken}:1:2: is not JSON",
+        "environment: run.overlap",
+        "arguments: run.on_error",
+    ):
+        assert part in message
+    assert len(message.splitlines()) == 7
+
+
+def test_overlap_must_be_below_the_chunk():
+    assert "must be less than run.chunk_tokens, which is 16" in str(
+        refused(overrides={"run.chunk_tokens": 16, "run.overlap": 16})
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.toml", "[local]\nthreads = = 2\n", "a.toml:2:11: is not TOML"),
+        ("a.toml", "[local]\nthreads =", "a.toml:2:10: is not TOML"),
+        ("a.toml", "[local]\nthreads = nan\n", "a.toml: local.threads: NaN and infinity are not values"),
+        ("a.json", '{"local":\n {"threads": }}', "a.json:2:14: is not JSON"),
+        ("a.json", '{"local": {"threads": NaN}}', "a.json: NaN is not a JSON value"),
+        ("a.json", '{"local": {"threads": -Infinity}}', "a.json: -Infinity is not a JSON value"),
+        ("a.json", '{"local": {"threads": 1e999}}', "a.json: local.threads: NaN and infinity"),
+        ("a.json", '{"local": {}, "local": {}}', "a.json: local: is there twice"),
+        ("a.json", "[]", "a.json: must hold one JSON object"),
+        ("a.json", "[" * 100_000, "too deep"),
+        ("a.json", '{"local": {"threads": ' + "9" * 5000 + "}}", "too large"),
+        ("a.yaml", "local: {}", "must end in .toml or .json"),
+    ],
+)
+def test_malformed_file_is_an_error_with_its_place(tmp_path, name, text, message):
+    assert message in str(refused(write(tmp_path / name, text)))
+
+
+def test_file_that_is_not_there_or_not_utf8(tmp_path):
+    assert "cannot be read: No such file" in str(refused(tmp_path / "none.toml"))
+    assert "cannot be read" in str(refused(tmp_path.parent / "x.toml"))
+    (tmp_path / "latin.toml").write_bytes(b"[local]\n# caf\xe9\n")
+    assert f"{tmp_path / 'latin.toml'}:2:6: is not UTF-8" in str(refused(tmp_path / "latin.toml"))
+
+
+def test_byte_order_mark_is_no_error(tmp_path):
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf[local]\r\nthreads = 2\r\n")
+    assert Config.load([tmp_path / "a.toml"], environ={}).local.threads == 2
+
+
+def test_empty_variables_are_unset():
+    config = Config.load(
+        environ={
+            "EMBEDWAY_LOCAL__BACKEND": "",
+            "EMBEDWAY_LOCAL__THREADS": "",
+            "EMBEDWAY_LOCAL__STREAMS": "none",
+            "EMBEDWAY_WEIGHTS__HUB_TOKEN": "",
+            "HF_TOKEN": SECRET,
+            "HF_ENDPOINT": "",
+        },
+    )
+    assert config.local.backend == "auto"
+    assert (config.local.threads, config.local.streams) == (None, None)
+    assert config.weights.hub_token is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", True), ("true", True), ("ON", True), ("0", False), ("No", False), ("off", False)],
+)
+def test_words_for_true_and_false(text, value):
+    assert Config.load(environ={"EMBEDWAY_WEIGHTS__OFFLINE": text}).weights.offline is value
+
+
+def test_store_settings_hold_every_key_of_weights():
+    config = Config.load(environ={}, overrides=EVERY_KEY)
+    store = config.store_settings()
+    assert (store.root, store.hub_cache) == (Path("/srv/weights"), Path("/srv/hub"))
+    assert (store.places, store.folders) == (("wheel", "folder"), (Path("/srv/models"), Path("/srv/more")))
+    assert (store.offline, store.hub_endpoint) == (True, "http://mirror.example:8080/hub")
+    assert store.hub_token == SECRET
+    assert SECRET not in repr(store)
+
+
+def test_config_is_immutable_and_travels():
+    config = Config.load(environ={}, overrides=EVERY_KEY)
+    with pytest.raises(ValueError, match="frozen"):
+        config.local.threads = 9
+    with pytest.raises(ValueError, match="frozen"):
+        config.local = config.local
+    with pytest.raises(TypeError):
+        config.sources["local.threads"] = "x"
+    copy = pickle.loads(pickle.dumps(config))  # noqa: S301
+    assert copy == config
+    assert copy.sources == config.sources
+
+
+class TestHub:
+    """The variables of huggingface_hub."""
+
+    def test_all_of_them(self, tmp_path):
+        config = Config.load(
+            environ={
+                "HF_HUB_OFFLINE": "1",
+                "HF_ENDPOINT": "https://mirror.example/",
+                "HF_TOKEN": f" {SECRET}\n",
+                "HF_HUB_CACHE": "$BASE/cache",
+                "BASE": "/srv",
+            }
+        )
+        assert config.weights.offline is True
+        assert config.weights.hub_endpoint == "https://mirror.example"
+        assert config.weights.hub_token.get_secret_value() == SECRET
+        assert config.weights.hub_cache == Path("/srv/cache")
+        assert config.sources["weights.hub_token"].endswith(": HF_TOKEN")
+
+    def test_home_holds_cache_and_token(self, tmp_path):
+        write(tmp_path / "token", f"{SECRET}\n")
+        config = Config.load(environ={"HF_HOME": str(tmp_path)})
+        assert config.weights.hub_cache == tmp_path / "hub"
+        assert config.weights.hub_token.get_secret_value() == SECRET
+        assert config.sources["weights.hub_token"].endswith(str(tmp_path / "token"))
+
+    def test_token_path_and_default_home(self, tmp_path):
+        path = write(tmp_path / "my-token", SECRET)
+        assert Config.load(environ={"HF_TOKEN_PATH": str(path)}).weights.hub_token is not None
+        assert Config.load(environ={}).weights.hub_token is None
+        default = tmp_path / "home/.cache/huggingface"
+        default.mkdir(parents=True)
+        write(default / "token", SECRET)
+        config = Config.load(environ={})
+        assert config.weights.hub_token.get_secret_value() == SECRET
+        assert config.weights.hub_cache == default / "hub"
+        assert Config.load(environ={"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}).weights.hub_token is None
+
+    def test_files_and_our_variables_beat_them(self, tmp_path):
+        path = write(
+            tmp_path / "a.toml", "[weights]\nhub_endpoint = 'https://file.example'\noffline = false\n"
+        )
+        environ = {"HF_ENDPOINT": "https://hf.example", "HF_HUB_OFFLINE": "1", "HF_TOKEN": "hf_a"}
+        config = Config.load([path], environ={**environ, "EMBEDWAY_WEIGHTS__HUB_TOKEN": "hf_b"})
+        assert config.weights.hub_endpoint == "https://file.example"
+        assert config.weights.offline is False
+        assert config.weights.hub_token.get_secret_value() == "hf_b"
+
+    def test_unsafe_endpoint_is_refused_by_name(self):
+        message = str(refused(environ={"HF_ENDPOINT": "http://mirror.example"}))
+        assert "weights.hub_endpoint" in message
+        assert "(set by HF_ENDPOINT)" in message
+
+    @pytest.mark.parametrize("host", ["localhost:9", "127.0.0.1:9", "[::1]:9", "hub.localhost"])
+    def test_http_to_this_machine_is_fine(self, host):
+        assert Config.load(environ={"HF_ENDPOINT": f"http://{host}"}).weights.hub_endpoint == f"http://{host}"
+
+    def test_unreadable_token_file(self, tmp_path):
+        (tmp_path / "token").write_bytes(b"\xff\xfe")
+        error = refused(environ={"HF_HOME": str(tmp_path)})
+        assert error.where == str(tmp_path / "token")
+        assert "not UTF-8" in str(error)
+
+
+class TestSecrets:
+    """No key in a repr, a dump or an error."""
+
+    def test_repr_and_dump(self):
+        config = Config.load(environ={"HF_TOKEN": SECRET})
+        shown = [repr(config), str(config), repr(config.weights), repr(config.model_dump())]
+        shown += [config.model_dump_json(), repr(config.sources), repr(config.weights.hub_token)]
+        assert all(SECRET not in text for text in shown)
+        assert config.weights.hub_token.get_secret_value() == SECRET
+
+    @pytest.mark.parametrize(
+        "environ",
+        [
+            {"EMBEDWAY_WEIGHTS__HUB_TOKEN": f"{SECRET} {SECRET}"},
+            {"EMBEDWAY_WEIGHTS__HUB_TOKEN": f"{SECRET}é"},
+            {"EMBEDWAY_WEIGHTS__HUB_TOKN": SECRET},
+            {"EMBEDWAY_HUB_TOKEN": SECRET},
+            {"EMBEDWAY_WEIGHTS": SECRET},
+            {"EMBEDWAY_LOCAL__THREADS__HUB_TOKEN": SECRET},
+            {"HF_ENDPOINT": f"https://user:{SECRET}@mirror.example"},
+            {"HF_TOKEN": f"{SECRET}\n{SECRET}"},
+        ],
+    )
+    def test_errors(self, environ):
+        error = refused(environ=environ)
+        assert SECRET not in str(error)
+        assert error.__cause__ is None
+        assert error.__suppress_context__

