@@ -148,7 +148,9 @@ class WeightsUnavailableError(WeightsError):
         self.model = model
         self.tried = tuple(tried)
         lines = [f"the files of {model} could not be had. Tried:"]
-        lines += [f"  - {place}: {reason}" for place, reason in self.tried] or ["  - nothing: no place is known"]
+        lines += [f"  - {place}: {reason}" for place, reason in self.tried] or [
+            "  - nothing: no place is known"
+        ]
         if advice:
             lines.append(advice)
         super().__init__("\n".join(lines))

@@ -44,7 +44,14 @@ class Space:
 
     def facts_digest(self) -> str:
         """sha256 over every fact but the model's name and the dimensions, as 64 hex digits."""
-        facts = [self.weights, self.pooling, self.normalized, self.query_prompt, self.document_prompt, self.head]
+        facts = [
+            self.weights,
+            self.pooling,
+            self.normalized,
+            self.query_prompt,
+            self.document_prompt,
+            self.head,
+        ]
         return hashlib.sha256(json.dumps(facts, ensure_ascii=True).encode()).hexdigest()
 
     @property

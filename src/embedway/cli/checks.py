@@ -9,7 +9,6 @@ from importlib import metadata, util
 from typing import TYPE_CHECKING
 
 from embedway._version import __version__
-from embedway.catalog import DEFAULT_MODEL
 from embedway.cli.machine import Folder, Machine, look, look_at_folder
 from embedway.errors import EmbedwayError
 from embedway.local import cpu
@@ -163,15 +162,20 @@ def _extra(name: str, packages: tuple[str, ...]) -> Extra:
 
 
 def _default_model(config: "Config") -> DefaultModel:
-    from embedway.catalog import default_catalog
     from embedway.local.store import WeightsStore
+    from embedway.providers.local import resolve
 
     name = config.embedding.default_model
-    name = DEFAULT_MODEL if name == "auto" else name
     try:
-        facts = default_catalog().get(name)
-        here = WeightsStore(config.store_settings()).find(facts.weights) is not None
-        return DefaultModel(facts.name, here, None)
+        named = resolve(name)
+        store = WeightsStore(config.store_settings())
+        if named.facts is not None:
+            return DefaultModel(named.key, store.find(named.facts.weights) is not None, None)
+        if named.folder is not None:
+            store.open_folder(named.folder)
+            return DefaultModel(named.key, here=True, problem=None)
+        found = store.find_repository(named.repository or "", named.revision)
+        return DefaultModel(named.key, found is not None, None)
     except EmbedwayError as error:
         return DefaultModel(name, here=False, problem=str(error))
 
@@ -195,7 +199,23 @@ def _hub(config: "Config", *, online: bool) -> Hub:
 
 
 def _tuned(config: "Config") -> tuple[Tuned, ...]:
-    return ()
+    """What was tuned on this CPU; files that cannot be read count as nothing, as they do for the runtime."""
+    import json
+
+    from embedway.local.choice import choice_path, read_choice
+
+    found = []
+    for path in sorted(choice_path(config.tune.directory, "").parent.glob("*.json")):
+        try:
+            stored = json.loads(path.read_text("utf-8"))
+            choice = read_choice(config.tune.directory, stored["weights"])
+            model = str(stored["model"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if choice is not None:
+            shown = f"bulk: {choice.bulk}, {choice.token_budget:,} tokens a batch; single: {choice.single}"
+            found.append(Tuned(model, shown))
+    return tuple(found)
 
 
 def _blockers(report: Report, config: "Config") -> Iterator[str]:
@@ -216,7 +236,7 @@ def _blockers(report: Report, config: "Config") -> Iterator[str]:
 
 def _elsewhere(name: str, config: "Config") -> bool:
     """Whether a folder on this machine may have the model, though the store has not."""
-    cached = config.weights.hub_cache / f"models--{name.replace('/', '--')}"
+    cached = config.weights.hub_cache / f"models--{name.removeprefix('hf:').replace('/', '--')}"
     return bool(config.weights.folders) or cached.is_dir()
 
 

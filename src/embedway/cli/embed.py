@@ -94,7 +94,6 @@ class _Job:
     async def print_lines(self, texts: Iterator[str]) -> None:
         """A line per text, window by window, so that memory does not grow with the input."""
         from embedway.engine import AsyncEmbedder
-
         from embedway.jobs.worker import Worker
 
         first, cut = 0, 0

@@ -7,13 +7,11 @@ import typer
 from embedway.cli.options import JsonFlag
 from embedway.cli.output import Download, note, print_json, print_line, print_table, size, wait_for
 from embedway.cli.session import Session
+from embedway.errors import UsageError
 
 if TYPE_CHECKING:
     from embedway.catalog import ModelFacts
     from embedway.local.store import ModelFolder, WeightsStore
-
-#: Before the name of a hub repository that the catalog need not know; `@REVISION` may follow.
-HUB_PREFIX = "hf:"
 
 app = typer.Typer(
     help="The models that are known, and their weights.", no_args_is_help=True, rich_markup_mode=None
@@ -119,12 +117,14 @@ def pull(
 
 
 def _pull(store: "WeightsStore", name: str, *, force: bool) -> "ModelFolder":
-    from embedway.catalog import default_catalog
+    from embedway.providers.local import resolve
 
-    if not name.startswith(HUB_PREFIX):
-        return store.pull(default_catalog().get(name).weights, force=force)
-    repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
-    return store.pull_repository(repository, revision or None, force=force)
+    named = resolve(name)
+    if named.folder is not None:
+        raise UsageError(f"{named.folder} is a folder: its files are here already")
+    if named.facts is not None:
+        return store.pull(named.facts.weights, force=force)
+    return store.pull_repository(named.repository or "", named.revision, force=force)
 
 
 @app.command("tune")

@@ -142,7 +142,6 @@ async def _run(
     session: Session, config: "Config", sources: list[str], destination: str, options: "RunOptions"
 ) -> "RunSummary":
     from embedway.engine import AsyncEmbedder
-
     from embedway.jobs.run import run_job
 
     progress = _Progress() if wants_progress(session) else None

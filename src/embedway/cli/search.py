@@ -9,7 +9,7 @@ import typer
 from embedway.cli.options import JsonFlag
 from embedway.cli.output import Download, note, one_line, print_json, print_table, wait_for
 from embedway.cli.session import Session
-from embedway.errors import DimensionsError
+from embedway.errors import DimensionsError, UnknownModelError, UsageError
 
 if TYPE_CHECKING:
     from embedway.config import Config
@@ -84,6 +84,13 @@ async def _query_vector(
             description = await embedder.describe(name, dimensions)
         except DimensionsError:
             description = await embedder.describe(name, None)
+        except UnknownModelError as error:
+            if model is not None:
+                raise
+            raise UsageError(
+                f"{collection.destination} was made with {collection.space.id}, a model that the catalog does "
+                "not know: name it with --model, as hf:OWNER/NAME or as its folder"
+            ) from error
         collection.check_space(description.space)
         result: EmbedResult = await embedder.embed(
             [query],

@@ -44,7 +44,10 @@ class Session(Protocol):
         """How it was loaded."""
 
     def run(
-        self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32], types: npt.NDArray[np.int32] | None = None
+        self,
+        ids: npt.NDArray[np.int32],
+        mask: npt.NDArray[np.int32],
+        types: npt.NDArray[np.int32] | None = None,
     ) -> Vectors:
         """Compute one batch, (b, s) each, blocking; float32 (b, d), the caller's own.
 
@@ -68,12 +71,16 @@ def open_session(recipe: Recipe, options: SessionOptions) -> Session:
         )
     if options.backend == "openvino":
         if options.precision == "bf16" and not cpu.facts().bf16:
-            raise RuntimeUnavailableError("this CPU computes no bfloat16 (AMX or AVX512-BF16); use precision f32")
+            raise RuntimeUnavailableError(
+                "this CPU computes no bfloat16 (AMX or AVX512-BF16); use precision f32"
+            )
         from embedway.local.openvino_backend import OpenVinoSession
 
         return OpenVinoSession(recipe, options)
     if options.precision != "f32":
-        raise RuntimeUnavailableError(f"onnxruntime runs f32 here, not {options.precision}; use precision f32")
+        raise RuntimeUnavailableError(
+            f"onnxruntime runs f32 here, not {options.precision}; use precision f32"
+        )
     from embedway.local.onnx_backend import OnnxSession
 
     return OnnxSession(recipe, options)

@@ -35,7 +35,9 @@ class CpuFacts:
     @property
     def key(self) -> str:
         """What tuned choices are stored under: letters, digits and dashes."""
-        return re.sub(r"[^A-Za-z0-9]+", "-", f"{self.name} {self.cores} {'bf16' if self.bf16 else 'f32'}").strip("-")
+        return re.sub(
+            r"[^A-Za-z0-9]+", "-", f"{self.name} {self.cores} {'bf16' if self.bf16 else 'f32'}"
+        ).strip("-")
 
 
 @functools.cache

@@ -96,7 +96,9 @@ class Operations(Protocol[V]):
     def activation(self, values: V, name: str) -> V:
         """One of ACTIVATIONS."""
 
-    def attention(self, query: V, key: V, value: V, *, heads: int, head_size: int, mask: V, bias: V | None) -> V:
+    def attention(
+        self, query: V, key: V, value: V, *, heads: int, head_size: int, mask: V, bias: V | None
+    ) -> V:
         """Scaled dot-product attention over (b, s, h); `bias` (1, a, s, s) is added to the scores."""
 
     def sum_tokens(self, values: V) -> V:
@@ -241,7 +243,9 @@ class _Encoder:
     def logits(self, hidden: Any) -> Any:
         # The first position, as transformers takes it; the runtime pads on the right.
         operations = self.operations
-        first = operations.equal(operations.arange(operations.ids()), operations.constant(np.array(0, np.int32)))
+        first = operations.equal(
+            operations.arange(operations.ids()), operations.constant(np.array(0, np.int32))
+        )
         weights = operations.unsqueeze(operations.to_float(first), (0, 2))
         state = operations.sum_tokens(operations.multiply(hidden, weights))
         architecture = self.recipe.architecture
@@ -304,7 +308,9 @@ class _Encoder:
         distance = operations.subtract(
             operations.unsqueeze(positions, (0,)), operations.unsqueeze(positions, (1,))
         )
-        rows = operations.gather(table, operations.add(distance, operations.constant(np.array(limit - 1, np.int32))))
+        rows = operations.gather(
+            table, operations.add(distance, operations.constant(np.array(limit - 1, np.int32)))
+        )
         return operations.unsqueeze(operations.transpose(rows, (2, 0, 1)), (0,))
 
     def _linear(self, values: Any, name: str) -> Any:
@@ -326,7 +332,9 @@ def _prefix(tensors: Tensors) -> str:
     for name in tensors:
         if name.endswith(ending):
             return name.removesuffix(ending)
-    raise UnsupportedModelError(f"no tensor ends with {ending}; this is not a checkpoint of a BERT-like encoder")
+    raise UnsupportedModelError(
+        f"no tensor ends with {ending}; this is not a checkpoint of a BERT-like encoder"
+    )
 
 
 def _shape(recipe: Recipe) -> _Shape:
@@ -356,5 +364,7 @@ def _relative_buckets(distance: npt.NDArray[np.int64], *, buckets: int) -> npt.N
     away = np.abs(distance)
     scale = (half - exact) / math.log(128 / exact)
     # float32, as transformers computes it: at some distances a wider type falls into another bucket.
-    far = exact + (np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) * np.float32(scale)).astype(np.int64)
+    far = exact + (
+        np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) * np.float32(scale)
+    ).astype(np.int64)
     return np.where(distance > 0, half, 0) + np.where(away < exact, away, np.minimum(far, half - 1))

@@ -79,7 +79,9 @@ class OnnxOperations:
             length = self._node("Shape", [ids], start=1, end=2)
             scalar = self._node("Squeeze", [length])
             zero, one = (self.constant(np.array(value, np.int32)) for value in (0, 1))
-            self._arange = self._node("Range", [zero, self._node("Cast", [scalar], to=TensorProto.INT32), one])
+            self._arange = self._node(
+                "Range", [zero, self._node("Cast", [scalar], to=TensorProto.INT32), one]
+            )
         return self._arange
 
     def cumulative_sum(self, values: str) -> str:
@@ -128,14 +130,18 @@ class OnnxOperations:
             return self.multiply(values, self._node("Sigmoid", [values]))
         if name == "gelu_tanh":
             return self._node("Gelu", [values], approximate="tanh")
-        return self._node({"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}[name], [values])
+        return self._node(
+            {"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}[name], [values]
+        )
 
     def attention(
         self, query: str, key: str, value: str, *, heads: int, head_size: int, mask: str, bias: str | None
     ) -> str:
         del head_size  # the operator divides the width by the heads itself
         inputs = [query, key, value, "", mask, bias or ""]
-        return self._node("MultiHeadAttention", inputs, "com.microsoft", num_heads=heads, mask_filter_value=-30_000.0)
+        return self._node(
+            "MultiHeadAttention", inputs, "com.microsoft", num_heads=heads, mask_filter_value=-30_000.0
+        )
 
     def sum_tokens(self, values: str) -> str:
         return self._node("ReduceSum", [values, self._integers([1])], keepdims=0)
@@ -145,7 +151,9 @@ class OnnxOperations:
 
     def normalize(self, values: str) -> str:
         length = self._node("ReduceL2", [values, self._integers([1])], keepdims=1)
-        return self._node("Div", [values, self._node("Max", [length, self.constant(np.array(1e-12, np.float32))])])
+        return self._node(
+            "Div", [values, self._node("Max", [length, self.constant(np.array(1e-12, np.float32))])]
+        )
 
 
 class OnnxSession:
@@ -166,16 +174,23 @@ class OnnxSession:
         model = _own_graph(recipe, self._tensors, settings, self._values) if recipe.onnx is None else None
         if recipe.onnx is not None:
             model = _foreign_graph(recipe, settings, self._values)
-        self._session: Any = ort.InferenceSession(model, settings, providers=[
-            ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"}),
-        ])
+        self._session: Any = ort.InferenceSession(
+            model,
+            settings,
+            providers=[
+                ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"}),
+            ],
+        )
         kinds = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
         self._inputs = {port.name: kinds[port.type] for port in self._session.get_inputs()}
         self._output = self._session.get_outputs()[0].name
         self._tensors.release_pages()
 
     def run(
-        self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32], types: npt.NDArray[np.int32] | None = None
+        self,
+        ids: npt.NDArray[np.int32],
+        mask: npt.NDArray[np.int32],
+        types: npt.NDArray[np.int32] | None = None,
     ) -> Vectors:
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         feed = {}

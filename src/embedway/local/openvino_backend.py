@@ -117,14 +117,20 @@ class OpenVinoOperations:
         self, query: Any, key: Any, value: Any, *, heads: int, head_size: int, mask: Any, bias: Any
     ) -> Any:
         def split(states: Any) -> Any:
-            return op.transpose(op.reshape(states, _integers([0, 0, heads, head_size]), True), _integers([0, 2, 1, 3]))
+            return op.transpose(
+                op.reshape(states, _integers([0, 0, heads, head_size]), True), _integers([0, 2, 1, 3])
+            )
 
         if self._score_bias is None:
             padding = op.subtract(op.constant(np.float32(1)), op.convert(mask, "f32"))
-            self._score_bias = op.unsqueeze(op.multiply(padding, op.constant(np.float32(_MASKED_SCORE))), _integers([1, 2]))
+            self._score_bias = op.unsqueeze(
+                op.multiply(padding, op.constant(np.float32(_MASKED_SCORE))), _integers([1, 2])
+            )
         scores_bias = self._score_bias if bias is None else op.add(self._score_bias, bias)
         context = op.scaled_dot_product_attention(split(query), split(key), split(value), scores_bias)
-        return op.reshape(op.transpose(context, _integers([0, 2, 1, 3])), _integers([0, 0, heads * head_size]), True)
+        return op.reshape(
+            op.transpose(context, _integers([0, 2, 1, 3])), _integers([0, 0, heads * head_size]), True
+        )
 
     def sum_tokens(self, values: Any) -> Any:
         return op.reduce_sum(values, _integers([1]))
@@ -164,11 +170,16 @@ class OpenVinoSession:
             },
         )
         self._inputs = [port.get_any_name() for port in self._compiled.inputs]
-        self._types = {port.get_any_name(): port.get_element_type().to_dtype() for port in self._compiled.inputs}
+        self._types = {
+            port.get_any_name(): port.get_element_type().to_dtype() for port in self._compiled.inputs
+        }
         self._tensors.release_pages()
 
     def run(
-        self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32], types: npt.NDArray[np.int32] | None = None
+        self,
+        ids: npt.NDArray[np.int32],
+        mask: npt.NDArray[np.int32],
+        types: npt.NDArray[np.int32] | None = None,
     ) -> Vectors:
         request = getattr(self._local, "request", None)
         if request is None:

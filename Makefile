@@ -1,0 +1,54 @@
+# make run    set everything up and do the main job on real text
+# make test   set everything up and run the tests
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PEERS := .venv-peers
+
+.PHONY: run test test-all lint format bench clean
+.DELETE_ON_ERROR:
+
+$(VENV)/base: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "embedway needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/base
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# torch comes first and by version: left to a resolver it brings gigabytes of CUDA.
+$(PEERS)/done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install torch==2.13.0
+	$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt -e '.[dev,peers]'
+	@touch $@
+
+run: $(VENV)/base
+	$(BIN)/python examples/standard_library.py
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest -q -m 'not peers'
+
+# What needs torch and transformers.
+test-all: test $(PEERS)/done
+	$(PEERS)/bin/python -m pytest -q -m peers
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(PEERS)/done
+	$(PEERS)/bin/python benchmarks/bulk.py
+	$(PEERS)/bin/python benchmarks/latency.py
+	$(PEERS)/bin/python benchmarks/large.py
+
+clean:
+	rm -rf $(VENV) $(PEERS) out

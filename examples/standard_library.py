@@ -1,0 +1,78 @@
+"""Embed the installed Python's own standard library and ask it three questions.
+
+Run it with `make run`. Texts are the sources that came with this Python, docstrings and all.
+"""
+
+import asyncio
+import sys
+import sysconfig
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from embedway import AsyncEmbedder, Config
+from embedway.jobs.run import RunOptions, run_job
+from embedway.sinks import open_collection
+
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+#: Packages and modules to read: enough to be worth searching, few enough for half a minute on two cores.
+PARTS = (
+    "asyncio",
+    "json",
+    "logging",
+    "http",
+    "sqlite3",
+    "concurrent",
+    "pathlib.py",
+    "queue.py",
+    "sched.py",
+    "shelve.py",
+)
+QUESTIONS = (
+    "run blocking code without stopping the event loop",
+    "rotate a log file when it grows too large",
+    "decode a JSON document from a string",
+)
+DESTINATION = Path("out/standard-library.parquet")
+ANSWERS = 3
+
+
+async def main() -> int:
+    console = Console()
+    sources = [str(LIBRARY / part) for part in PARTS if (LIBRARY / part).exists()]
+    DESTINATION.parent.mkdir(exist_ok=True)
+    console.print(
+        f"Reading {len(sources)} parts of the standard library of Python {sys.version.split()[0]} …"
+    )
+    async with AsyncEmbedder(Config.load()) as embedder:
+        summary = await run_job(embedder, sources, str(DESTINATION), RunOptions(overwrite=True))
+        collection = open_collection(str(DESTINATION))
+        for question in QUESTIONS:
+            result = await embedder.embed(question, input_type="query")
+            collection.check_space(result.space)
+            hits = await asyncio.to_thread(collection.search, result.vectors[0], ANSWERS)
+            table = Table("score", "where", "text", title=question, title_justify="left", width=110)
+            for hit in hits:
+                place = Path(hit.source).resolve()
+                shown = (
+                    place.relative_to(LIBRARY.resolve()) if place.is_relative_to(LIBRARY.resolve()) else place
+                )
+                table.add_row(f"{hit.score:.3f}", f"{shown}:{hit.start_line}", _first_lines(hit.text))
+            console.print(table)
+    console.print(
+        f"{summary.documents} files, {summary.chunks} chunks, {summary.tokens:,} tokens in {summary.seconds:.1f} s: "
+        f"{summary.texts_per_s:.0f} texts/s, {summary.tokens_per_s:,.0f} tokens/s ({summary.runtime}).\n"
+        f"Vectors of {summary.space_id} are in {summary.destination}; ask more with\n"
+        f"  .venv/bin/embedway search {summary.destination} 'your question'"
+    )
+    return 0
+
+
+def _first_lines(text: str, *, lines: int = 6) -> str:
+    kept = [line for line in text.splitlines() if line.strip()]
+    return "\n".join(kept[:lines])
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,60 @@
+"""Text to vectors with the right model, within a budget, fast, and never in the wrong space.
+
+The names below are imported when they are first used, so that `import embedway` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from embedway._version import __version__
+
+if TYPE_CHECKING:
+    from embedway import errors
+    from embedway.config import Config
+    from embedway.engine import AsyncEmbedder, ModelDescription
+    from embedway.errors import EmbedwayError
+    from embedway.sync import Embedder
+    from embedway.types import EmbedResult, Plan, Receipt, Space, Truncation
+
+__all__ = [
+    "AsyncEmbedder",
+    "Config",
+    "EmbedResult",
+    "Embedder",
+    "EmbedwayError",
+    "ModelDescription",
+    "Plan",
+    "Receipt",
+    "Space",
+    "Truncation",
+    "__version__",
+    "errors",
+]
+
+_HOMES = {
+    "AsyncEmbedder": "engine",
+    "Config": "config",
+    "EmbedResult": "types",
+    "Embedder": "sync",
+    "EmbedwayError": "errors",
+    "ModelDescription": "engine",
+    "Plan": "types",
+    "Receipt": "types",
+    "Space": "types",
+    "Truncation": "types",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'embedway' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"embedway.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

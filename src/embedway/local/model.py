@@ -1,0 +1,111 @@
+"""A local model, loaded: tokenizer, sessions and the threads they run on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.errors import ClosedError
+from embedway.local.backend import Session, SessionOptions, open_session
+from embedway.local.tokenize import TextTokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.local.choice import Choice
+    from embedway.local.recipe import Recipe
+    from embedway.types import Batch, InputType, Space, TokenizedTexts, Vectors
+
+#: A request of no more padded tokens than this is a query: one batch, all threads on it.
+QUERY_TOKENS = 128
+
+
+class LocalModel:
+    """A model on the built-in runtime; an `OpenRoute`.
+
+    There is a session for bulk work and, where the choice names another way for it, one for single queries,
+    loaded when the first of its kind comes.
+    """
+
+    def __init__(self, recipe: Recipe, choice: Choice, space: Space) -> None:
+        self.recipe = recipe
+        self.choice = choice
+        self.space = space
+        self.name = f"local:{space.model}"
+        self.model = recipe.name
+        self.sizes = recipe.sizes
+        self.max_tokens = recipe.max_tokens
+        self.token_budget = choice.token_budget
+        self.runtime = str(choice.bulk)
+        self.tokenizer = TextTokenizer(recipe.tokenizer, max_tokens=recipe.max_tokens)
+        self._sessions: dict[SessionOptions, Session] = {}
+        self._loading = threading.Lock()
+        self._closed = False
+        self._bulk_threads = ThreadPoolExecutor(choice.bulk.streams, thread_name_prefix="embedway-bulk")
+        self._query_threads = ThreadPoolExecutor(choice.single.streams, thread_name_prefix="embedway-query")
+
+    def cost_nanousd(self, tokens: int) -> int:
+        """Nothing: no one bills for this machine."""
+        del tokens
+        return 0
+
+    def tokenize(self, texts: Sequence[str], input_type: InputType) -> TokenizedTexts:
+        """Ids with the prompt of the input type."""
+        return self.tokenizer.encode(texts, prompt=self.recipe.prompts[input_type])
+
+    def warm(self) -> None:
+        """Load the session for bulk work now. Blocking."""
+        self._session(self.choice.bulk)
+
+    async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
+        """Compute a batch on the model's own threads; float32 (b, full width)."""
+        if self._closed:
+            raise ClosedError(f"{self.name} was closed")
+        query = len(tokenized.ids) == 1 and batch.padded_tokens <= QUERY_TOKENS
+        options = self.choice.single if query else self.choice.bulk
+        threads = self._query_threads if query else self._bulk_threads
+        return await asyncio.get_running_loop().run_in_executor(
+            threads, self._compute, options, [tokenized.ids[row] for row in batch.rows], batch.width
+        )
+
+    def compute(self, options: SessionOptions, rows: Sequence[np.ndarray], width: int) -> Vectors:
+        """One batch with these options, on the caller's thread; for tuning and measuring."""
+        return self._compute(options, rows, width)
+
+    def _compute(self, options: SessionOptions, rows: Sequence[np.ndarray], width: int) -> Vectors:
+        ids = np.full((len(rows), width), self.recipe.pad_token_id, np.int32)
+        mask = np.zeros((len(rows), width), np.int32)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row
+            mask[index, : len(row)] = 1
+        return self._session(options).run(ids, mask)
+
+    def _session(self, options: SessionOptions) -> Session:
+        session = self._sessions.get(options)
+        if session is not None:
+            return session
+        with self._loading:
+            if self._closed:
+                raise ClosedError(f"{self.name} was closed")
+            if options not in self._sessions:
+                self._sessions[options] = open_session(self.recipe, options)
+            return self._sessions[options]
+
+    def drop(self, options: SessionOptions) -> None:
+        """Unload one session; the next use loads it again."""
+        with self._loading:
+            session = self._sessions.pop(options, None)
+        if session is not None:
+            session.close()
+
+    async def close(self) -> None:
+        """Let running batches end, then unload."""
+        self._closed = True
+        for threads in (self._bulk_threads, self._query_threads):
+            await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
+        for options in list(self._sessions):
+            self.drop(options)

@@ -1,0 +1,226 @@
+"""Measuring how this CPU runs a model best: `embedway models tune`.
+
+Every way of running is measured on the same probe texts of mixed lengths and held against float32 on ONNX
+Runtime. What is not equal within the quality gate is thrown out, however fast.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedway.errors import EmbedwayError, RuntimeUnavailableError
+from embedway.local import cpu
+from embedway.local.backend import BACKENDS, Precision, SessionOptions, available
+from embedway.local.choice import Choice, write_choice
+from embedway.local.probes import probe_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from embedway.config import Config
+    from embedway.local.model import LocalModel
+    from embedway.types import Batch, TokenizedTexts, Vectors
+
+#: The quality gate: the lowest cosine of any probe to float32, and the share of probes whose ten nearest
+#: neighbours are the same set.
+LOWEST_COSINE = 0.9995
+SAME_NEIGHBOURS = 0.99
+_NEIGHBOURS = 10
+_TOKEN_BUDGETS = (1024, 2048, 4096, 8192)
+_ROUNDS = 3
+_SINGLE_RUNS = 30
+#: Neighbours whose cosines differ by no more than float32 rounding are ties; either order is the same answer.
+_TIE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class TuneRow:
+    """One way of running, measured. Rates are medians; `reason` says why it did not pass."""
+
+    backend: str
+    precision: str
+    streams: int
+    threads: int
+    token_budget: int
+    texts_per_s: float
+    tokens_per_s: float
+    single_ms: float
+    lowest_cosine: float
+    same_neighbours: float
+    passed: bool
+    reason: str = ""
+
+    @property
+    def options(self) -> SessionOptions:
+        """How to run so again."""
+        return SessionOptions(self.backend, self.precision, self.streams, self.threads)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class TuneReport:
+    """All that was measured, the fastest for bulk work, the fastest for single queries, and where that is kept."""
+
+    model: str
+    cpu: str
+    rows: tuple[TuneRow, ...]
+    bulk: TuneRow
+    single: TuneRow
+    stored_at: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {
+            "model": self.model,
+            "cpu": self.cpu,
+            "rows": [asdict(row) for row in self.rows],
+            "bulk": asdict(self.bulk),
+            "single": asdict(self.single),
+            "stored_at": str(self.stored_at),
+        }
+
+
+def tune_model(
+    model: LocalModel,
+    config: Config,
+    progress: Callable[[str], None],
+    split: Callable[..., Sequence[Batch]],
+) -> TuneReport:
+    """Measure, choose and keep. Blocking; minutes on a small machine.
+
+    `split` shares lengths out into batches of a token budget, as the engine does.
+    """
+    tokenized = model.tokenize(probe_texts(model.max_tokens), "document")
+    threads = config.local.threads or cpu.facts().cores
+    reference_options = SessionOptions("onnxruntime", "f32", 1, threads)
+    progress(f"reference: {reference_options}")
+    batches = split(tokenized.lengths, token_budget=_TOKEN_BUDGETS[0])
+    reference, _ = _compute(model, reference_options, tokenized, batches)
+    rows: list[TuneRow] = []
+    for options in _ways(threads):
+        try:
+            rows += _measure(model, options, tokenized, reference, split)
+        except RuntimeUnavailableError as error:
+            progress(f"{options}: {error}")
+            continue
+        finally:
+            model.drop(options)
+        best = max(row.texts_per_s for row in rows if row.options == options)
+        progress(f"{options}: {best:.0f} texts/s, {rows[-1].single_ms:.1f} ms a query{_failed(rows[-1])}")
+    passed = [row for row in rows if row.passed]
+    if not passed:
+        raise EmbedwayError(f"{model.model}: no way of running it passed the quality gate on this CPU")
+    bulk = max(passed, key=lambda row: row.texts_per_s)
+    single = min(passed, key=lambda row: row.single_ms)
+    path = write_choice(
+        config.tune.directory,
+        model.recipe.weights_sha256,
+        Choice(bulk.options, single.options, bulk.token_budget),
+        model=model.model,
+        measured={"bulk_texts_per_s": bulk.texts_per_s, "single_ms": single.single_ms},
+    )
+    return TuneReport(model.model, cpu.facts().name, tuple(rows), bulk, single, path)
+
+
+def _ways(threads: int) -> Iterator[SessionOptions]:
+    precisions: tuple[Precision, ...] = ("f32", "bf16") if cpu.facts().bf16 else ("f32",)
+    streams = sorted({1, max(1, threads // 2), threads})
+    for backend in BACKENDS:
+        if not available(backend):
+            continue
+        for precision in precisions if backend == "openvino" else ("f32",):
+            for count in streams:
+                yield SessionOptions(backend, precision, count, threads)  # type: ignore[arg-type]
+
+
+def _measure(
+    model: LocalModel,
+    options: SessionOptions,
+    tokenized: TokenizedTexts,
+    reference: Vectors,
+    split: Callable[..., Sequence[Batch]],
+) -> list[TuneRow]:
+    rows = []
+    # The shortest probe is the kind of text that a query is.
+    shortest = tokenized.ids[int(np.argmin(tokenized.lengths))]
+    for budget in _TOKEN_BUDGETS:
+        batches = split(tokenized.lengths, token_budget=budget)
+        vectors, _ = _compute(model, options, tokenized, batches)  # warms up, and is what the gate judges
+        seconds = statistics.median(_compute(model, options, tokenized, batches)[1] for _ in range(_ROUNDS))
+        cosine, neighbours, reason = _gate(vectors, reference)
+        rows.append(
+            TuneRow(
+                **asdict(options),
+                token_budget=budget,
+                texts_per_s=len(vectors) / seconds,
+                tokens_per_s=tokenized.tokens / seconds,
+                single_ms=0.0,
+                lowest_cosine=cosine,
+                same_neighbours=neighbours,
+                passed=not reason,
+                reason=reason,
+            )
+        )
+    single_ms = statistics.median(_seconds(model, options, shortest) for _ in range(_SINGLE_RUNS)) * 1e3
+    return [replace(row, single_ms=single_ms) for row in rows]
+
+
+def _seconds(model: LocalModel, options: SessionOptions, ids: Any) -> float:
+    started = time.perf_counter()
+    model.compute(options, [ids], len(ids))
+    return time.perf_counter() - started
+
+
+def _compute(
+    model: LocalModel, options: SessionOptions, tokenized: TokenizedTexts, batches: Sequence[Batch]
+) -> tuple[Vectors, float]:
+    """All probes once, on as many threads as there are streams; the vectors and the seconds."""
+    model.compute(options, [tokenized.ids[0][:2]], 2)  # loads the session outside the clock
+    vectors = np.empty((len(tokenized.ids), model.space.dimensions), np.float32)
+
+    def one(batch: Batch) -> None:
+        vectors[batch.rows] = model.compute(options, [tokenized.ids[row] for row in batch.rows], batch.width)
+
+    with ThreadPoolExecutor(options.streams) as pool:
+        started = time.perf_counter()
+        list(pool.map(one, batches))
+        return vectors, time.perf_counter() - started
+
+
+def _gate(vectors: Vectors, reference: Vectors) -> tuple[float, float, str]:
+    """Lowest cosine, share of probes with the same neighbours, and why the gate is closed (empty: open)."""
+    if not np.isfinite(vectors).all():
+        return float("nan"), 0.0, "numbers that are not finite"
+    ours, theirs = (array / np.linalg.norm(array, axis=1, keepdims=True) for array in (vectors, reference))
+    cosine = float(np.einsum("ij,ij->i", ours, theirs).min())
+    neighbours = _same_neighbours(ours, theirs)
+    if cosine < LOWEST_COSINE:
+        return cosine, neighbours, f"lowest cosine {cosine:.5f} is under {LOWEST_COSINE}"
+    if neighbours < SAME_NEIGHBOURS:
+        return (
+            cosine,
+            neighbours,
+            f"{neighbours:.1%} of probes keep their neighbours, under {SAME_NEIGHBOURS:.0%}",
+        )
+    return cosine, neighbours, ""
+
+
+def _same_neighbours(ours: Vectors, theirs: Vectors) -> float:
+    scores, wanted = ours @ ours.T, theirs @ theirs.T
+    for matrix in (scores, wanted):
+        np.fill_diagonal(matrix, -np.inf)
+    chosen = np.argsort(-scores, axis=1)[:, :_NEIGHBOURS]
+    # In the reference, the chosen ones must all score at least what its own tenth does.
+    tenth = np.sort(wanted, axis=1)[:, -_NEIGHBOURS]
+    lowest = np.take_along_axis(wanted, chosen, axis=1).min(axis=1)
+    return float((lowest >= tenth - _TIE).mean())
+
+
+def _failed(row: TuneRow) -> str:
+    return "" if row.passed else f" (out: {row.reason})"

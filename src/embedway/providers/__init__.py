@@ -1,0 +1,1 @@
+"""Providers: code that can run models. One small file each."""

@@ -1,0 +1,87 @@
+"""The `local` provider: names to loaded models on the built-in runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedway.catalog import DEFAULT_MODEL, default_catalog
+from embedway.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from embedway.catalog import ModelFacts
+    from embedway.config import Config
+    from embedway.local.model import LocalModel
+    from embedway.local.store import ModelFolder, ProgressSink
+
+HUB_PREFIX = "hf:"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a name stands for: a catalog row, a hub repository at a revision, or a folder."""
+
+    key: str
+    facts: ModelFacts | None = None
+    repository: str | None = None
+    revision: str | None = None
+    folder: Path | None = None
+
+
+def resolve(name: str) -> Named:
+    """Resolve a model's name. Raises UnknownModelError with the nearest names.
+
+    `hf:OWNER/NAME[@REVISION]` is a repository; what holds a path separator and exists, or begins with `.`, `/`
+    or `~`, is a folder; anything else is a name or an alias of the catalog.
+    """
+    if name == "auto":
+        name = DEFAULT_MODEL
+    if name.startswith(HUB_PREFIX):
+        repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+        return Named(name, repository=repository, revision=revision or None)
+    if name.startswith((".", "/", "~")) or ("/" in name and Path(name).is_dir()) or Path(name).is_absolute():
+        folder = Path(name).expanduser().resolve()
+        return Named(str(folder), folder=folder)
+    facts = default_catalog().get(name)
+    return Named(facts.name, facts=facts)
+
+
+def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> LocalModel:
+    """Find or pull a model's files and load it. Blocking.
+
+    Raises the errors of names, weights and unsupported models.
+    """
+    from embedway.local.choice import choose  # noqa: PLC0415  numpy and the backends come in only here
+    from embedway.local.model import LocalModel  # noqa: PLC0415
+    from embedway.local.recipe import read_recipe  # noqa: PLC0415
+
+    named = resolve(name)
+    folder = fetch(named, config, progress)
+    facts = named.facts or default_catalog().by_weights(folder.weights_sha256)
+    shown = facts.name if facts is not None else named.repository or folder.path.name
+    recipe = read_recipe(
+        folder.path, name=shown, weights_sha256=folder.weights_sha256, facts=facts, onnx_file=folder.onnx_file
+    )
+    if recipe.task != "embed":
+        raise UnsupportedModelError(f"{shown} is a reranker: it scores pairs of texts and gives no vectors")
+    files = recipe.weights or ((recipe.onnx,) if recipe.onnx else ())
+    choice = choose(
+        config, weights_sha256=folder.weights_sha256, weights_bytes=sum(file.stat().st_size for file in files)
+    )
+    return LocalModel(recipe, choice, recipe.space(recipe.dimensions, facts))
+
+
+def fetch(named: Named, config: Config, progress: ProgressSink | None = None) -> ModelFolder:
+    """The model's folder: what is here and whole, else pulled."""
+    from embedway.local.store import WeightsStore  # noqa: PLC0415
+
+    store = WeightsStore(config.store_settings(), progress=progress)
+    if named.folder is not None:
+        return store.open_folder(named.folder)
+    if named.facts is not None:
+        return store.find(named.facts.weights) or store.pull(named.facts.weights)
+    repository = named.repository or ""
+    return store.find_repository(repository, named.revision) or store.pull_repository(
+        repository, named.revision
+    )

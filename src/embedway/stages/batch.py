@@ -1,0 +1,39 @@
+"""Batches by token length: equal lengths side by side, so that little is computed for padding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.types import Batch
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+#: Below this a batch is not closed for being uneven: a call costs more than the padding.
+_SMALL_TOKENS = 256
+#: A row shorter than this share of its batch's width opens a new batch.
+_EVENNESS = 0.75
+
+
+def fill_batches(lengths: npt.NDArray[np.int32], *, token_budget: int) -> list[Batch]:
+    """Share rows out into batches of at most `token_budget` padded tokens, longest first.
+
+    A row longer than the budget is alone in its batch. Every row is in exactly one batch. Longest first shows
+    the greatest need of memory at once, and lets short batches even out the streams at the end.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[Batch] = []
+    start = 0
+    while start < len(order):
+        width = max(1, int(lengths[order[start]]))
+        end = min(len(order), start + max(1, token_budget // width))
+        # Where lengths fall off within the batch: sorted, so a search finds it.
+        floor = int(width * _EVENNESS)
+        even = start + int(np.searchsorted(-lengths[order[start:end]], -floor, side="right"))
+        if even < end and (even - start) * width >= _SMALL_TOKENS:
+            end = max(even, start + 1)
+        batches.append(Batch(order[start:end].astype(np.int64), width))
+        start = end
+    return batches

@@ -1,0 +1,52 @@
+"""Running a plan's batches on a route, off the event loop, and putting every row where it belongs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.errors import BadVectorsError, BatchError, EmbedwayError
+
+if TYPE_CHECKING:
+    from embedway.providers.base import OpenRoute
+    from embedway.stages.plan import Work
+    from embedway.types import Batch, Vectors
+
+
+async def dispatch(work: Work, route: OpenRoute, *, width: int) -> Vectors:
+    """Compute all batches; float32 (unique texts, width), in the order of the unique texts.
+
+    The first failing batch ends the request with its error, and batches not yet begun are dropped; so are they
+    when the caller is cancelled.
+    """
+    vectors = np.empty((len(work.tokenized.ids), width), np.float32)
+
+    async def run(batch: Batch) -> None:
+        try:
+            rows = await route.run(work.tokenized, batch)
+        except (EmbedwayError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            raise BatchError(
+                f"a batch of {len(batch.rows)} texts of up to {batch.width} tokens failed ({type(error).__name__})",
+                route=route.name,
+            ) from error
+        if rows.shape != (len(batch.rows), width):
+            raise BadVectorsError(
+                f"answered with an array of shape {rows.shape}, not {(len(batch.rows), width)}",
+                route=route.name,
+            )
+        vectors[batch.rows] = rows
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for batch in work.batches:
+                group.create_task(run(batch))
+    except* EmbedwayError as errors:
+        first: BaseException = errors
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from first.__cause__
+    return vectors

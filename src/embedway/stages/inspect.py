@@ -1,0 +1,47 @@
+"""The first step: what was asked is refused here when it cannot be embedded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+from embedway.errors import InputError, UsageError
+from embedway.types import EmbedRequest, InputType, Overflow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def inspect(
+    texts: str | Sequence[str],
+    *,
+    model: str,
+    input_type: InputType,
+    dimensions: int | None,
+    on_overflow: Overflow,
+) -> EmbedRequest:
+    """Check a call and freeze it. Raises UsageError for options and InputError, with the row, for texts."""
+    if input_type not in get_args(InputType):
+        raise UsageError(f"input_type is {input_type!r}; it must be one of {', '.join(get_args(InputType))}")
+    if on_overflow not in get_args(Overflow):
+        raise UsageError(f"on_overflow is {on_overflow!r}; it must be one of {', '.join(get_args(Overflow))}")
+    if dimensions is not None and dimensions < 1:
+        raise UsageError(f"dimensions is {dimensions}; it must be at least 1")
+    rows = (texts,) if isinstance(texts, str) else tuple(texts)
+    for row, text in enumerate(rows):
+        _check(row, text)
+    return EmbedRequest(rows, model, input_type, dimensions, on_overflow)
+
+
+def _check(row: int, text: object) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"it is of type {type(text).__name__}, not a string", row=row)
+    if not text or text.isspace():
+        raise InputError("it is empty; leave it out, because a vector of nothing means nothing", row=row)
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"character {error.start} is half of a surrogate pair, which no text can hold; decode it anew",
+                row=row,
+            ) from None

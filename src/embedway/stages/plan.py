@@ -1,0 +1,71 @@
+"""What a request will take, before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from embedway.errors import TextTooLongError
+from embedway.stages.batch import fill_batches
+from embedway.types import Plan, Truncation
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from embedway.providers.base import OpenRoute
+    from embedway.types import Batch, EmbedRequest, Space, TokenizedTexts
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A plan with what it needs to be carried out. `positions` (n,) maps each text to its unique one."""
+
+    plan: Plan
+    tokenized: TokenizedTexts
+    batches: tuple[Batch, ...]
+    positions: npt.NDArray[np.int64]
+
+
+def make_plan(request: EmbedRequest, route: OpenRoute, space: Space) -> Work:
+    """Tokenize the unique texts once and share them out into batches. Blocking: run it off the event loop.
+
+    Raises TextTooLongError for the first text over the limit when the request forbids cutting.
+    """
+    import numpy as np  # noqa: PLC0415  late, as everything that is not needed to import the package
+
+    first: dict[str, int] = {}
+    positions = np.fromiter(
+        (first.setdefault(text, len(first)) for text in request.texts), np.int64, len(request.texts)
+    )
+    tokenized = route.tokenize(tuple(first), request.input_type)
+    truncations = _by_row(tokenized.truncations, positions)
+    if truncations and request.on_overflow == "error":
+        cut = truncations[0]
+        tokens = None if cut.lost_tokens is None else cut.kept_tokens + cut.lost_tokens
+        raise TextTooLongError(row=cut.row, max_tokens=route.max_tokens, tokens=tokens)
+    batches = tuple(fill_batches(tokenized.lengths, token_budget=route.token_budget))
+    plan = Plan(
+        model=route.model,
+        route=route.name,
+        space=space,
+        input_type=request.input_type,
+        texts=len(request.texts),
+        unique_texts=len(first),
+        tokens=tokenized.tokens,
+        padded_tokens=sum(batch.padded_tokens for batch in batches),
+        batches=len(batches),
+        truncations=truncations,
+        cost_nanousd=route.cost_nanousd(tokenized.tokens),
+    )
+    return Work(plan, tokenized, batches, positions)
+
+
+def _by_row(truncations: tuple[Truncation, ...], positions: npt.NDArray[np.int64]) -> tuple[Truncation, ...]:
+    """Truncations of unique texts, told for every row that holds one."""
+    cut = {truncation.row: truncation for truncation in truncations}
+    if not cut:
+        return ()
+    return tuple(
+        replace(cut[unique], row=row) for row, unique in enumerate(positions.tolist()) if unique in cut
+    )

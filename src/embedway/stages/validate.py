@@ -1,0 +1,40 @@
+"""Bad vectors stop here, before any cache, sink or caller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.errors import BadVectorsError
+
+if TYPE_CHECKING:
+    from embedway.types import Space, Vectors
+
+#: How far a normalized vector's length may be from 1; bfloat16 rounds to 2**-8 of each number.
+_NORM_TOLERANCE = 0.02
+_SHOWN_ROWS = 5
+
+
+def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
+    """Raise BadVectorsError unless there are `count` finite, nonzero float32 rows of the space's width."""
+    if vectors.shape != (count, space.dimensions):
+        raise BadVectorsError(
+            f"answered with an array of shape {vectors.shape}, not {(count, space.dimensions)}", route=route
+        )
+    if vectors.dtype != np.float32:
+        raise BadVectorsError(f"answered with {vectors.dtype}, not float32", route=route)
+    # A row with NaN or infinity has a length that is not finite either.
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    _refuse(~np.isfinite(lengths), "numbers that are not finite", route)
+    _refuse(lengths == 0, "vectors of zeros", route)
+    if space.normalized:
+        _refuse(np.abs(lengths - 1) > _NORM_TOLERANCE, "vectors that are not of length 1", route)
+
+
+def _refuse(bad: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, route: str) -> None:
+    if bad.any():
+        rows = np.flatnonzero(bad)[:_SHOWN_ROWS].tolist()
+        raise BadVectorsError(
+            f"answered with {what} in {int(bad.sum())} of {len(bad)} rows", route=route, rows=rows
+        )

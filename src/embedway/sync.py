@@ -1,0 +1,106 @@
+"""The blocking face: an event loop in a thread of its own, and no logic."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from embedway.engine import AsyncEmbedder, ModelDescription
+from embedway.errors import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from types import TracebackType
+
+    from embedway.config import Config
+    from embedway.local.store import ProgressSink
+    from embedway.local.tune import TuneReport
+    from embedway.types import EmbedResult, InputType, Overflow, Plan
+
+T = TypeVar("T")
+
+
+class Embedder:
+    """`AsyncEmbedder` for code without an event loop. Use it in a `with` block, or call `close`.
+
+    Safe to share between threads.
+    """
+
+    def __init__(self, config: Config | None = None, *, progress: ProgressSink | None = None) -> None:
+        self._embedder = AsyncEmbedder(config, progress=progress)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="embedway-loop", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Embedder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        input_type: InputType = "document",
+        model: str = "auto",
+        dimensions: int | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> EmbedResult:
+        """See `AsyncEmbedder.embed`."""
+        return self._wait(
+            self._embedder.embed(
+                texts, input_type=input_type, model=model, dimensions=dimensions, on_overflow=on_overflow
+            )
+        )
+
+    def plan(
+        self,
+        texts: str | Sequence[str],
+        *,
+        input_type: InputType = "document",
+        model: str = "auto",
+        dimensions: int | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> Plan:
+        """See `AsyncEmbedder.plan`."""
+        return self._wait(
+            self._embedder.plan(
+                texts, input_type=input_type, model=model, dimensions=dimensions, on_overflow=on_overflow
+            )
+        )
+
+    def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
+        """See `AsyncEmbedder.describe`."""
+        return self._wait(self._embedder.describe(model, dimensions))
+
+    def warm(self, model: str = "auto") -> None:
+        """See `AsyncEmbedder.warm`."""
+        self._wait(self._embedder.warm(model))
+
+    def tune(self, model: str = "auto", *, progress: Callable[[str], None] | None = None) -> TuneReport:
+        """See `AsyncEmbedder.tune`."""
+        return self._wait(self._embedder.tune(model, progress=progress))
+
+    def close(self) -> None:
+        """Give all models and the thread back."""
+        if self._loop.is_closed():
+            return
+        self._wait(self._embedder.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise ClosedError("this embedder was closed; make a new one")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # an interrupt of the waiting thread must not leave the work running
+            raise
