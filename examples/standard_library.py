@@ -42,9 +42,7 @@ async def main() -> int:
     console = Console()
     sources = [str(LIBRARY / part) for part in PARTS if (LIBRARY / part).exists()]
     DESTINATION.parent.mkdir(exist_ok=True)
-    console.print(
-        f"Reading {len(sources)} parts of the standard library of Python {sys.version.split()[0]} …"
-    )
+    console.print(f"Reading {len(sources)} parts of the standard library of Python {sys.version.split()[0]} …")
     async with AsyncEmbedder(Config.load()) as embedder:
         summary = await run_job(embedder, sources, str(DESTINATION), RunOptions(overwrite=True))
         collection = open_collection(str(DESTINATION))
@@ -55,9 +53,7 @@ async def main() -> int:
             table = Table("score", "where", "text", title=question, title_justify="left", width=110)
             for hit in hits:
                 place = Path(hit.source).resolve()
-                shown = (
-                    place.relative_to(LIBRARY.resolve()) if place.is_relative_to(LIBRARY.resolve()) else place
-                )
+                shown = place.relative_to(LIBRARY.resolve()) if place.is_relative_to(LIBRARY.resolve()) else place
                 table.add_row(f"{hit.score:.3f}", f"{shown}:{hit.start_line}", _first_lines(hit.text))
             console.print(table)
     console.print(

@@ -211,13 +211,9 @@ def test_relative_folders_start_at_the_file(tmp_path):
 )
 def test_unknown_key_names_the_nearest(tmp_path, key, nearest):
     section, _, name = key.rpartition(".")
-    path = write(
-        tmp_path / "a.toml", f"[{section}]\n{name} = {SECRET!r}\n" if section else f"{name} = {SECRET!r}\n"
-    )
+    path = write(tmp_path / "a.toml", f"[{section}]\n{name} = {SECRET!r}\n" if section else f"{name} = {SECRET!r}\n")
     message = str(refused(path))
-    assert message.startswith(
-        f"{path}: {key if section in Config.model_fields or not section else section}: "
-    )
+    assert message.startswith(f"{path}: {key if section in Config.model_fields or not section else section}: ")
     assert "is not a setting" in message
     assert nearest in message
     assert SECRET not in message
@@ -227,8 +223,7 @@ def test_unknown_variable_is_named():
     error = refused(environ={"EMBEDWAY_LOCAL__THREDS": "4"})
     assert (error.where, error.key) == ("environment", "local.threds")
     assert str(error) == (
-        "environment: local.threds: is not a setting; the nearest is local.threads "
-        "(set by EMBEDWAY_LOCAL__THREDS)"
+        "environment: local.threds: is not a setting; the nearest is local.threads (set by EMBEDWAY_LOCAL__THREDS)"
     )
 
 
@@ -269,9 +264,7 @@ def test_wrong_variable_and_argument_say_so():
     assert str(refused(environ={"EMBEDWAY_LOCAL__THREADS": "many"})) == (
         "environment: local.threads: is 'many'; must be a whole number (set by EMBEDWAY_LOCAL__THREADS)"
     )
-    assert str(refused(overrides={"local.streams": -2})) == (
-        "arguments: local.streams: is -2; must be greater than 0"
-    )
+    assert str(refused(overrides={"local.streams": -2})) == ("arguments: local.streams: is -2; must be greater than 0")
     assert "is not a JSON list" in str(refused(environ={"EMBEDWAY_WEIGHTS__FOLDERS": "[oops"}))
     assert "--config" in str(refused(environ={"EMBEDWAY_CONFIG": "a.toml"}))
 
@@ -279,9 +272,7 @@ def test_wrong_variable_and_argument_say_so():
 def test_all_problems_are_told_at_once(tmp_path):
     path = write(tmp_path / "a.toml", "[local]\nthreads = 0\nbackend = 'x'\n[rum]\n")
     broken = write(tmp_path / "b.json", "{")
-    message = str(
-        refused(path, broken, environ={"EMBEDWAY_RUN__OVERLAP": "x"}, overrides={"run.on_error": "maybe"})
-    )
+    message = str(refused(path, broken, environ={"EMBEDWAY_RUN__OVERLAP": "x"}, overrides={"run.on_error": "maybe"}))
     for part in (
         f"{path}: local.threads",
         f"{path}: local.backend",
@@ -419,9 +410,7 @@ class TestHub:
         assert Config.load(environ={"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}).weights.hub_token is None
 
     def test_files_and_our_variables_beat_them(self, tmp_path):
-        path = write(
-            tmp_path / "a.toml", "[weights]\nhub_endpoint = 'https://file.example'\noffline = false\n"
-        )
+        path = write(tmp_path / "a.toml", "[weights]\nhub_endpoint = 'https://file.example'\noffline = false\n")
         environ = {"HF_ENDPOINT": "https://hf.example", "HF_HUB_OFFLINE": "1", "HF_TOKEN": "hf_a"}
         config = Config.load([path], environ={**environ, "EMBEDWAY_WEIGHTS__HUB_TOKEN": "hf_b"})
         assert config.weights.hub_endpoint == "https://file.example"

@@ -99,9 +99,7 @@ def test_unknown_model_names_the_nearest_and_what_else_works():
 
 
 def test_weights_unavailable_lists_every_place_with_its_reason():
-    error = errors.WeightsUnavailableError(
-        "m", tried=[("hub", "offline"), ("wheel", "no pip")], advice="Go online."
-    )
+    error = errors.WeightsUnavailableError("m", tried=[("hub", "offline"), ("wheel", "no pip")], advice="Go online.")
     assert str(error).splitlines() == [
         "the files of m could not be had. Tried:",
         "  - hub: offline",
@@ -115,8 +113,6 @@ def test_dimensions_and_spaces_name_both_sides():
     error = errors.DimensionsError("m", asked=100, sizes=[384, 256])
     assert "384, 256" in str(error)
     assert "100" in str(error)
-    mismatch = errors.SpaceMismatchError(
-        collection="a.parquet", collection_space="m@1/384", asked_space="n@2/384"
-    )
+    mismatch = errors.SpaceMismatchError(collection="a.parquet", collection_space="m@1/384", asked_space="n@2/384")
     for part in ("a.parquet", "m@1/384", "n@2/384"):
         assert part in str(mismatch)

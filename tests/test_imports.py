@@ -102,11 +102,7 @@ def test_only_config_reads_the_environment(path):
         f"{path}:{node.lineno}"
         for node in ast.walk(tree)
         if (isinstance(node, ast.Attribute) and node.attr in readers)
-        or (
-            isinstance(node, ast.ImportFrom)
-            and node.module == "os"
-            and any(a.name in readers for a in node.names)
-        )
+        or (isinstance(node, ast.ImportFrom) and node.module == "os" and any(a.name in readers for a in node.names))
     ]
     assert not found, f"settings come from embedway.config: {found}"
 

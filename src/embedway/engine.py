@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class AsyncEmbedder:
         self._opening: dict[str, asyncio.Task[LocalModel]] = {}
         self._closed = False
 
-    async def __aenter__(self) -> AsyncEmbedder:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -131,9 +131,7 @@ class AsyncEmbedder:
         from embedway.local.tune import tune_model  # noqa: PLC0415  few ever tune
 
         route = await self._open(model)
-        return await asyncio.to_thread(
-            tune_model, route, self.config, progress or (lambda _: None), fill_batches
-        )
+        return await asyncio.to_thread(tune_model, route, self.config, progress or (lambda _: None), fill_batches)
 
     async def aclose(self) -> None:
         """Let running batches end and give all models back. Later calls raise ClosedError."""

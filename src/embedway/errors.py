@@ -91,17 +91,13 @@ class TextTooLongError(InputError):
         self.max_tokens = max_tokens
         self.tokens = tokens
         have = f"has {tokens} tokens" if tokens is not None else "is far longer"
-        super().__init__(
-            f"{have}; the model takes {max_tokens}. Split it, or pass on_overflow='truncate'", row=row
-        )
+        super().__init__(f"{have}; the model takes {max_tokens}. Split it, or pass on_overflow='truncate'", row=row)
 
 
 class SourceError(InputError):
     """A file, line or row of a source cannot be used. `line` counts from 1."""
 
-    def __init__(
-        self, message: str, *, path: Path | str, line: int | None = None, field: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, path: Path | str, line: int | None = None, field: str | None = None) -> None:
         self.path = str(path)
         self.line = line
         self.field = field
@@ -148,9 +144,7 @@ class WeightsUnavailableError(WeightsError):
         self.model = model
         self.tried = tuple(tried)
         lines = [f"the files of {model} could not be had. Tried:"]
-        lines += [f"  - {place}: {reason}" for place, reason in self.tried] or [
-            "  - nothing: no place is known"
-        ]
+        lines += [f"  - {place}: {reason}" for place, reason in self.tried] or ["  - nothing: no place is known"]
         if advice:
             lines.append(advice)
         super().__init__("\n".join(lines))
@@ -189,7 +183,8 @@ class SpaceMismatchError(EmbedwayError):
         self.asked_space = asked_space
         super().__init__(
             f"{collection} holds vectors of the space {collection_space}; the query would be of the space "
-            f"{asked_space}, and distances between the two mean nothing. Use the collection's own model, or embed it anew"
+            f"{asked_space}, and distances between the two mean nothing. "
+            "Use the collection's own model, or embed it anew"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from embedway.engine import AsyncEmbedder, ModelDescription
 from embedway.errors import ClosedError
@@ -33,7 +33,7 @@ class Embedder:
         self._thread = threading.Thread(target=self._loop.run_forever, name="embedway-loop", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Embedder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

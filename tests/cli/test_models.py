@@ -1,8 +1,13 @@
 """`embedway models`: the catalog as it is, and which weights are here."""
 
 import datetime as dt
+import json
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from embedway.catalog import default_catalog
 
@@ -26,9 +31,7 @@ def test_list_as_json_is_one_document_with_all_facts(command):
         model = models[facts.name]
         assert model["here"] is False
         assert model["prompts"] == dict(facts.prompts)
-        assert [file["sha256"] for file in model["weights"]["files"]] == [
-            file.sha256 for file in facts.weights.files
-        ]
+        assert [file["sha256"] for file in model["weights"]["files"]] == [file.sha256 for file in facts.weights.files]
         assert [dt.date.fromisoformat(source["date"]) for source in model["sources"]] == [
             source.date for source in facts.sources
         ]
@@ -89,15 +92,70 @@ def test_pull_of_what_is_here_tells_where(command, with_model, weights_folder):
     assert "%" not in done.stderr
 
 
-def test_tune_measures_and_keeps_the_choice(command, with_model, tmp_path):
-    tuned = tmp_path / "tuned"
-    done = command(
-        "models", "tune", "all-MiniLM-L6-v2", "--json", variables={"EMBEDWAY_TUNE__DIRECTORY": str(tuned)}
+@pytest.fixture
+def tiny_model(command, with_model, place):
+    """A folder with a BERT of one layer and random weights, with the default model's tokenizer."""
+    here = Path(command("models", "pull", "all-MiniLM-L6-v2", "--json").json["pulled"][0]["path"])
+    folder = place / "tiny"
+    shutil.copytree(here, folder, ignore=shutil.ignore_patterns("model.safetensors"))
+    config = json.loads((folder / "config.json").read_text())
+    wide, inner = 32, 64
+    config |= {"hidden_size": wide, "intermediate_size": inner, "num_hidden_layers": 1, "num_attention_heads": 2}
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "1_Pooling/config.json").unlink()
+    (folder / "1_Pooling/config.json").write_text(
+        json.dumps({"word_embedding_dimension": wide, "pooling_mode_mean_tokens": True})
     )
+    random = np.random.default_rng(7)
+    layer = "encoder.layer.0"
+    shapes = {
+        "embeddings.word_embeddings": (config["vocab_size"], wide),
+        "embeddings.position_embeddings": (config["max_position_embeddings"], wide),
+        "embeddings.token_type_embeddings": (2, wide),
+        f"{layer}.attention.self.query": (wide, wide),
+        f"{layer}.attention.self.key": (wide, wide),
+        f"{layer}.attention.self.value": (wide, wide),
+        f"{layer}.attention.output.dense": (wide, wide),
+        f"{layer}.intermediate.dense": (inner, wide),
+        f"{layer}.output.dense": (wide, inner),
+    }
+    tensors = {f"{name}.weight": random.normal(size=shape) for name, shape in shapes.items()}
+    biases = {name: shape[0] for name, shape in shapes.items() if name.startswith("encoder")}
+    tensors |= {f"{name}.bias": random.normal(size=width) for name, width in biases.items()}
+    for name in ("embeddings", f"{layer}.attention.output", f"{layer}.output"):
+        tensors |= {f"{name}.LayerNorm.weight": np.ones(wide), f"{name}.LayerNorm.bias": np.zeros(wide)}
+    save_file({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, folder / "model.safetensors")
+    return folder
+
+
+def test_tune_measures_and_keeps_the_choice(command, tiny_model, tmp_path):
+    variables = {"EMBEDWAY_TUNE__DIRECTORY": str(tmp_path / "tuned")}
+    done = command("models", "tune", "./tiny", "--json", variables=variables)
     assert done.code == 0, done.stderr
     report = done.json
-    assert report["rows"]
     assert any(row["passed"] for row in report["rows"])
-    assert report["stored_at"].startswith(str(tuned))
-    doctor = command("doctor", "--json", variables={"EMBEDWAY_TUNE__DIRECTORY": str(tuned)}).json
-    assert [item["model"] for item in doctor["tuned"]] == [DEFAULT]
+    assert report["bulk"] in report["rows"]
+    assert report["single"] in report["rows"]
+    assert report["stored_at"].startswith(str(tmp_path / "tuned"))
+    (tuned,) = command("doctor", "--json", variables=variables).json["tuned"]
+    assert tuned["model"] == "tiny"
+    assert f"{report['bulk']['backend']} {report['bulk']['precision']}" in tuned["choice"]
+    shown = command("models", "tune", "./tiny", variables=variables).stdout
+    assert "best for" in shown
+    assert "texts/s" in shown
+
+
+def test_a_collection_of_a_model_that_has_no_name_is_searched_by_naming_its_folder(command, tiny_model, place):
+    (place / "a.txt").write_text("Some text.\n")
+    assert command("run", "a.txt", "--to", "a.jsonl", "--model", "./tiny").code == 0
+    done = command("search", "a.jsonl", "text")
+    assert done.code == 2
+    assert "name it with --model" in done.stderr
+    assert command("search", "a.jsonl", "text", "--model", "./tiny").code == 0
+
+
+def test_a_folder_cannot_be_pulled(command, place):
+    done = command("models", "pull", "./place")
+    assert done.code == 2
+    assert "is a folder" in done.stderr

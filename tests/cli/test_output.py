@@ -52,11 +52,7 @@ def test_a_table_that_is_not_on_a_terminal_is_plain_and_whole(capsys):
     ]
 
 
-@given(
-    numpy_strategies.arrays(
-        np.float32, 8, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)
-    )
-)
+@given(numpy_strategies.arrays(np.float32, 8, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
 def test_vectors_in_json_are_exact(vector):
     back = np.array(json.loads(vector_json(vector)), dtype=np.float32)
     assert np.array_equal(back, vector)

@@ -58,9 +58,7 @@ def start(arguments, environment, place, **streams):
 def on_terminal(arguments, environment, place):
     """What the command writes to standard error when that is a terminal."""
     controller, terminal = pty.openpty()
-    process = start(
-        arguments, environment, place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal
-    )
+    process = start(arguments, environment, place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
     shown = b""
     try:
@@ -127,9 +125,7 @@ class TestRun:
     def test_chunks_are_as_long_as_asked(self, command, place):
         (place / "long.txt").write_text(" ".join(f"Sentence number {n} is here." for n in range(200)))
         few = command("run", "long.txt", "--to", "few.jsonl", "--json").json["chunks"]
-        many = command("run", "long.txt", "--to", "many.jsonl", "--chunk-tokens", "40", "--json").json[
-            "chunks"
-        ]
+        many = command("run", "long.txt", "--to", "many.jsonl", "--chunk-tokens", "40", "--json").json["chunks"]
         whole = command("run", "long.txt", "--to", "whole.jsonl", "--no-chunk", "--json").json
         assert 1 < few < many
         assert (whole["chunks"], whole["truncated"]) == (1, 1)
@@ -146,9 +142,7 @@ class TestRun:
         done = command("run", notes.name, "--to", "out.parquet", "--on-error", "skip", "--json")
         assert done.code == 4
         assert (done.json["chunks"], done.json["rejected"]) == (4, 2)
-        rejects = [
-            json.loads(line) for line in (place / "out.parquet.rejects.jsonl").read_text().splitlines()
-        ]
+        rejects = [json.loads(line) for line in (place / "out.parquet.rejects.jsonl").read_text().splitlines()]
         assert [row["line"] for row in rejects] == [5, 6]
         assert "2 rows were rejected; out.parquet.rejects.jsonl" in done.stderr
 
@@ -274,7 +268,7 @@ class TestEmbed:
         assert "384" in done.stderr
 
     def test_unknown_model(self, command):
-        done = command("embed", "x", "--model", "all-minilm")
+        done = command("embed", "x", "--model", "all-minilm-l6-v3")
         assert done.code == 1
         assert "all-MiniLM-L6-v2" in done.stderr
 

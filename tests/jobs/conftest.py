@@ -65,9 +65,7 @@ class FakeEmbedder:
     async def describe(self, model="auto", dimensions=None):
         return Description(self.space, self.max_tokens, 2, self.tokenizer)
 
-    async def embed(
-        self, texts, *, input_type="document", model="auto", dimensions=None, on_overflow="truncate"
-    ):
+    async def embed(self, texts, *, input_type="document", model="auto", dimensions=None, on_overflow="truncate"):
         assert input_type == "document"
         self.calls.append(len(texts))
         if self.on_embed is not None:

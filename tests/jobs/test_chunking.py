@@ -69,7 +69,7 @@ def chunker_for(tokenizer, *, chunk_tokens=24, overlap_tokens=0, prompt=""):
     room=st.integers(24, 60),
     overlap=st.integers(0, 8),
 )
-def test_every_chunk_is_within_the_limit_and_together_they_are_the_document(  # noqa: PLR0917
+def test_every_chunk_is_within_the_limit_and_together_they_are_the_document(
     any_tokenizer, prompt, text, kind, room, overlap
 ):
     size = room + count_prompt_tokens(any_tokenizer, prompt)
@@ -146,9 +146,7 @@ def test_a_text_without_any_border(wordpiece):
 def test_real_source_code_is_cut_within_the_limit(wordpiece):
     text = inspect.getsource(asyncio.base_events)
     chunks = list(
-        chunker_for(wordpiece, chunk_tokens=256, overlap_tokens=32).chunks(
-            Document("d", text, "d.py", kind="code")
-        )
+        chunker_for(wordpiece, chunk_tokens=256, overlap_tokens=32).chunks(Document("d", text, "d.py", kind="code"))
     )
     assert max(len(wordpiece.encode(chunk.text).ids) for chunk in chunks) <= 256
     for chunk in chunks:

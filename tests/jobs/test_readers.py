@@ -22,9 +22,7 @@ def read():
             bad.append(fault)
 
         files = find_files([str(source) for source in sources], options)
-        return list(
-            read_files(files, options, bad=refuse, meter=meter or ByteMeter(), standard_input=standard_input)
-        )
+        return list(read_files(files, options, bad=refuse, meter=meter or ByteMeter(), standard_input=standard_input))
 
     return run
 

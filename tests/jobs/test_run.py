@@ -105,9 +105,7 @@ def test_the_summary_and_the_progress(fake_embedder, rows_file, out, monkeypatch
         def update(self, status):
             seen.append(status)
 
-    summary = run(
-        fake_embedder(), [rows_file(100)], out / "o.jsonl", progress=Progress(), clock=lambda: next(ticks)
-    )
+    summary = run(fake_embedder(), [rows_file(100)], out / "o.jsonl", progress=Progress(), clock=lambda: next(ticks))
     assert [(status.documents, status.chunks_done) for status in seen] == [(50, 50), (100, 100)]
     assert seen[-1].tokens == summary.tokens > 100
     assert seen[-1].bytes_read == seen[-1].bytes_total
@@ -130,9 +128,7 @@ def test_standard_input_has_no_time_left(fake_embedder, out):
 
     lines = io.BytesIO(b"one\ntwo\n")
     run(fake_embedder(), ["-"], out / "o.jsonl", progress=Progress(), standard_input=lines)
-    assert [(status.bytes_total, status.seconds_left, status.chunks_done) for status in seen] == [
-        (None, None, 2)
-    ]
+    assert [(status.bytes_total, status.seconds_left, status.chunks_done) for status in seen] == [(None, None, 2)]
 
 
 def test_documents_that_are_not_cut_are_truncated_and_counted(fake_embedder, rows_file, out):
@@ -165,9 +161,7 @@ class TestBadRows:
     @pytest.fixture
     def source(self, tmp_path):
         path = tmp_path / "rows.jsonl"
-        path.write_text(
-            '{"text": "a private thing"}\nnonsense of a private kind\n{"text": ""}\n{"text": "b"}\n'
-        )
+        path.write_text('{"text": "a private thing"}\nnonsense of a private kind\n{"text": ""}\n{"text": "b"}\n')
         return str(path)
 
     def test_stop_with_file_and_line_and_leave_nothing(self, fake_embedder, source, out):
@@ -235,9 +229,7 @@ class TestRefusedBeforeAnythingIsEmbedded:
 
     def test_limits(self, fake_embedder, rows_file, out):
         options = RunOptions(chunk_tokens=65)
-        self.check(
-            fake_embedder(), UsageError, "more than the model takes", [rows_file(1)], out / "o.jsonl", options
-        )
+        self.check(fake_embedder(), UsageError, "more than the model takes", [rows_file(1)], out / "o.jsonl", options)
 
 
 class TestEmbedderFaults:

@@ -50,7 +50,7 @@ def shown(folder):
 
 @pytest.mark.parametrize("form", ["parquet", "jsonl", "lancedb"])
 @pytest.mark.parametrize("moment", ["opened", "embed:1", "embed:4", "commit"])
-def test_sigkill_before_the_end_shows_no_output(kill_at, source, tmp_path, fake_embedder, form, moment):  # noqa: PLR0917
+def test_sigkill_before_the_end_shows_no_output(kill_at, source, tmp_path, fake_embedder, form, moment):
     import asyncio
 
     folder = tmp_path / "out"

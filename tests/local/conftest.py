@@ -55,9 +55,7 @@ class Hub:
     def gets(self, path):
         """Headers of the GETs for a file at the hub itself."""
         return [
-            h
-            for method, where, h in self.requests
-            if method == "GET" and where.partition("/resolve/")[2][41:] == path
+            h for method, where, h in self.requests if method == "GET" and where.partition("/resolve/")[2][41:] == path
         ]
 
 

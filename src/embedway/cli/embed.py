@@ -56,9 +56,7 @@ def embed(
     if not given:
         raise UsageError("give texts, or - to read them from standard input, one per line")
     if "-" in given and len(given) > 1:
-        raise UsageError(
-            "- stands for standard input and goes alone; a text that is a dash can come in there"
-        )
+        raise UsageError("- stands for standard input and goes alone; a text that is a dash can come in there")
     config = session.config(
         {
             "embedding.default_model": model,
@@ -104,9 +102,7 @@ class _Job:
                 truncated = {item.row for item in result.receipt.truncations}
                 for row, vector in enumerate(result.vectors):
                     mark = ', "truncated": true' if row in truncated else ""
-                    sys.stdout.write(
-                        f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n'
-                    )
+                    sys.stdout.write(f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n')
                 sys.stdout.flush()
                 first += len(window)
                 cut += len(truncated)

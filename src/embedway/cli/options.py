@@ -69,9 +69,7 @@ DimensionsOption: TypeAlias = Annotated[
     typer.Option("--dimensions", "-d", min=1, metavar="N", help="A size that the model was trained for."),
 ]
 BackendOption: TypeAlias = Annotated[Backend | None, typer.Option("--backend", help="What runs the model.")]
-PrecisionOption: TypeAlias = Annotated[
-    Precision | None, typer.Option("--precision", help="Numbers inside the model.")
-]
+PrecisionOption: TypeAlias = Annotated[Precision | None, typer.Option("--precision", help="Numbers inside the model.")]
 ThreadsOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--threads", min=1, metavar="N", help="Threads in all."),
@@ -82,9 +80,7 @@ StreamsOption: TypeAlias = Annotated[
 ]
 TokenBudgetOption: TypeAlias = Annotated[
     int | None,
-    typer.Option(
-        "--token-budget", min=1, metavar="N", help="Tokens of a batch, padding included; bounds memory."
-    ),
+    typer.Option("--token-budget", min=1, metavar="N", help="Tokens of a batch, padding included; bounds memory."),
 ]
 
 

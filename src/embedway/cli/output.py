@@ -84,9 +84,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     for i, column in enumerate(columns):
         # Where there is too little room, the widest column is folded and the others stay as they are.
         widest = widths[i] == max(widths)
-        table.add_column(
-            column, justify="right" if i in right else "left", overflow="fold", no_wrap=not widest
-        )
+        table.add_column(column, justify="right" if i in right else "left", overflow="fold", no_wrap=not widest)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)

@@ -44,14 +44,10 @@ def run(
     context: typer.Context,
     sources: Annotated[
         list[str],
-        typer.Argument(
-            metavar="SOURCE", help="Folders, text files, JSONL, CSV, Parquet, or - for standard input."
-        ),
+        typer.Argument(metavar="SOURCE", help="Folders, text files, JSONL, CSV, Parquet, or - for standard input."),
     ],
     *,
-    destination: Annotated[
-        str, typer.Option("--to", metavar="DEST", help="X.parquet, X.jsonl, or lancedb:DIR#TABLE.")
-    ],
+    destination: Annotated[str, typer.Option("--to", metavar="DEST", help="X.parquet, X.jsonl, or lancedb:DIR#TABLE.")],
     model: ModelOption = None,
     chunk_tokens: Annotated[
         int | None,
@@ -64,9 +60,7 @@ def run(
     ] = None,
     overlap: Annotated[
         int | None,
-        typer.Option(
-            "--overlap", min=0, metavar="N", help="Tokens that neighbouring chunks share. Default: 32."
-        ),
+        typer.Option("--overlap", min=0, metavar="N", help="Tokens that neighbouring chunks share. Default: 32."),
     ] = None,
     no_chunk: Annotated[
         bool, typer.Option("--no-chunk", help="One vector per document, cut at the model's limit.")

@@ -24,9 +24,7 @@ def search(
     context: typer.Context,
     destination: Annotated[
         str,
-        typer.Argument(
-            metavar="DEST", help="What `embedway run` wrote: X.parquet, X.jsonl, lancedb:DIR#TABLE."
-        ),
+        typer.Argument(metavar="DEST", help="What `embedway run` wrote: X.parquet, X.jsonl, lancedb:DIR#TABLE."),
     ],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
     *,
@@ -88,8 +86,8 @@ async def _query_vector(
             if model is not None:
                 raise
             raise UsageError(
-                f"{collection.destination} was made with {collection.space.id}, a model that the catalog does "
-                "not know: name it with --model, as hf:OWNER/NAME or as its folder"
+                f"{collection.destination} is of {collection.space.id}, whose model the catalog does not know: "
+                "name it with --model, as hf:OWNER/NAME or as its folder"
             ) from error
         collection.check_space(description.space)
         result: EmbedResult = await embedder.embed(

@@ -125,9 +125,7 @@ def _read_toml(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        found = re.fullmatch(
-            r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error), re.DOTALL
-        )
+        found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error), re.DOTALL)
         if found is None:
             raise ConfigError(f"is not TOML: {error}", where=where) from None
         line, column = found[2], found[3]
@@ -152,9 +150,7 @@ def _read_json(text: str, where: str) -> dict[str, Any]:
     try:
         values = json.loads(text, parse_constant=refuse, object_pairs_hook=table)
     except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"is not JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}"
-        ) from None
+        raise ConfigError(f"is not JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}") from None
     if not isinstance(values, dict):
         raise ConfigError("must hold one JSON object", where=where)
     return values
@@ -163,9 +159,7 @@ def _read_json(text: str, where: str) -> dict[str, Any]:
 # ---------------------------------------------------------- environment
 
 
-def environment_layer(
-    environ: Mapping[str, str], kinds: Mapping[str, frozenset[type]]
-) -> tuple[Layer, list[Problem]]:
+def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[type]]) -> tuple[Layer, list[Problem]]:
     """Settings from `EMBEDWAY_SECTION__KEY`. `kinds` holds the types that each known key may have.
 
     An empty variable is an unset one, except where None is allowed: there it is None.

@@ -217,11 +217,7 @@ def _nearest(key: str) -> str:
     if not close and not section:
         close = difflib.get_close_matches(key, Config.model_fields, n=1, cutoff=0.6)
     if not close:
-        return (
-            f"; `{section}` has {', '.join(known.rpartition('.')[2] for known in siblings)}"
-            if siblings
-            else ""
-        )
+        return f"; `{section}` has {', '.join(known.rpartition('.')[2] for known in siblings)}" if siblings else ""
     return f"; the nearest is {close[0]}"
 
 
@@ -229,9 +225,7 @@ def _one_error(problems: Sequence[Problem]) -> ConfigError:
     if len(problems) == 1:
         return ConfigError(problems[0].message, where=problems[0].where, key=problems[0].key)
     lines = [ConfigError(item.message, where=item.where, key=item.key) for item in problems]
-    return ConfigError(
-        "\n".join([f"{len(problems)} settings are wrong:", *(f"  - {line}" for line in lines)])
-    )
+    return ConfigError("\n".join([f"{len(problems)} settings are wrong:", *(f"  - {line}" for line in lines)]))
 
 
 _KEYS = tuple(key for key, _ in _kinds(Config))

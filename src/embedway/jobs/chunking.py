@@ -81,9 +81,7 @@ def chunk_limits(
         )
     overlap = min(DEFAULT_OVERLAP_TOKENS, room // 4) if overlap_tokens is None else overlap_tokens
     if not 0 <= overlap <= room // 2:
-        raise UsageError(
-            f"an overlap of {overlap} tokens does not go with chunks of {tokens}: 0 to {room // 2} does"
-        )
+        raise UsageError(f"an overlap of {overlap} tokens does not go with chunks of {tokens}: 0 to {room // 2} does")
     return ChunkLimits(tokens, overlap, special_tokens, prompt)
 
 

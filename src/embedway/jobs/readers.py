@@ -136,9 +136,7 @@ def _walk(folder: Path) -> Iterator[SourceFile]:
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".")
-            and name not in _SKIPPED_FOLDERS
-            and not Path(root, name, "pyvenv.cfg").exists()
+            if not name.startswith(".") and name not in _SKIPPED_FOLDERS and not Path(root, name, "pyvenv.cfg").exists()
         )
         for name in sorted(names):
             path = Path(root, name)
@@ -157,8 +155,7 @@ def _format_of(source: str, options: ReadOptions) -> Format:
         return "auto"
     if options.format == "auto":
         raise SourceError(
-            "the file's ending says nothing about what it holds; name its format: "
-            "text, jsonl, csv, tsv or parquet",
+            "the file's ending says nothing about what it holds; name its format: text, jsonl, csv, tsv or parquet",
             path=source,
         )
     return "auto" if options.format == "text" else options.format
@@ -195,9 +192,7 @@ def _title(text: str, pattern: re.Pattern[str]) -> str | None:
     return found.group(1).strip() if found else None
 
 
-def _read_rows(
-    file: SourceFile, options: ReadOptions, *, bad: BadRow, meter: ByteMeter
-) -> Iterator[Document]:
+def _read_rows(file: SourceFile, options: ReadOptions, *, bad: BadRow, meter: ByteMeter) -> Iterator[Document]:
     if file.format == "parquet":
         yield from read_parquet(
             file.path, file.name, options, size_bytes=file.size_bytes or 0, bad=bad, advance=meter.advance
@@ -213,9 +208,7 @@ def _read_rows(
                 yield from read_jsonl(raw, file.name, options, bad=bad, advance=meter.advance)
             else:
                 delimiter = "\t" if file.format == "tsv" else ","
-                yield from read_csv(
-                    raw, file.name, options, delimiter=delimiter, bad=bad, advance=meter.advance
-                )
+                yield from read_csv(raw, file.name, options, delimiter=delimiter, bad=bad, advance=meter.advance)
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"cannot be read to its end: {error}", path=file.name) from error
 
@@ -234,9 +227,7 @@ def _read_standard_input(
         yield from read_jsonl(lines, STANDARD_INPUT, options, bad=bad, advance=meter.advance)
     else:
         delimiter = "\t" if file.format == "tsv" else ","
-        yield from read_csv(
-            lines, STANDARD_INPUT, options, delimiter=delimiter, bad=bad, advance=meter.advance
-        )
+        yield from read_csv(lines, STANDARD_INPUT, options, delimiter=delimiter, bad=bad, advance=meter.advance)
 
 
 def _no_advance(_size: int) -> None:

@@ -214,9 +214,7 @@ def _identifier(value: object, source: str, line: int, field: str) -> str:
     return value
 
 
-def _metadata(
-    row: Mapping[str, object], source: str, line: int, keep: tuple[str, ...]
-) -> dict[str, str | None]:
+def _metadata(row: Mapping[str, object], source: str, line: int, keep: tuple[str, ...]) -> dict[str, str | None]:
     kept: dict[str, str | None] = {}
     for name in keep:
         value = row.get(name)

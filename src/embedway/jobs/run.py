@@ -189,9 +189,7 @@ class _Job:
         _refuse_own_source(files, self._destination)
         described = await self._embedder.describe(options.model, options.dimensions)
         chunker, settings = _chunking(described, options)
-        windows = Windows(
-            files, read_options, chunker, bad=self._bad, meter=ByteMeter(), standard_input=standard_input
-        )
+        windows = Windows(files, read_options, chunker, bad=self._bad, meter=ByteMeter(), standard_input=standard_input)
         try:
             await writer.call(sink.open, described.space, settings, options.keep)
             await self._stream(windows, sink, reader=reader, writer=writer, space=described.space)

@@ -48,9 +48,7 @@ class Windows:
         meter: ByteMeter,
         standard_input: IO[bytes] | None = None,
     ) -> None:
-        self._documents = read_files(
-            files, options, bad=self._note, meter=meter, standard_input=standard_input
-        )
+        self._documents = read_files(files, options, bad=self._note, meter=meter, standard_input=standard_input)
         self._bad = bad
         self._chunker = chunker
         self._meter = meter

@@ -71,16 +71,12 @@ def open_session(recipe: Recipe, options: SessionOptions) -> Session:
         )
     if options.backend == "openvino":
         if options.precision == "bf16" and not cpu.facts().bf16:
-            raise RuntimeUnavailableError(
-                "this CPU computes no bfloat16 (AMX or AVX512-BF16); use precision f32"
-            )
-        from embedway.local.openvino_backend import OpenVinoSession
+            raise RuntimeUnavailableError("this CPU computes no bfloat16 (AMX or AVX512-BF16); use precision f32")
+        from embedway.local.openvino_backend import OpenVinoSession  # noqa: PLC0415  only where it is asked for
 
         return OpenVinoSession(recipe, options)
     if options.precision != "f32":
-        raise RuntimeUnavailableError(
-            f"onnxruntime runs f32 here, not {options.precision}; use precision f32"
-        )
-    from embedway.local.onnx_backend import OnnxSession
+        raise RuntimeUnavailableError(f"onnxruntime runs f32 here, not {options.precision}; use precision f32")
+    from embedway.local.onnx_backend import OnnxSession  # noqa: PLC0415
 
     return OnnxSession(recipe, options)

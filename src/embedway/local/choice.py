@@ -85,9 +85,7 @@ def read_choice(directory: Path, weights_sha256: str) -> Choice | None:
         return None
 
 
-def write_choice(
-    directory: Path, weights_sha256: str, choice: Choice, *, model: str, measured: dict[str, Any]
-) -> Path:
+def write_choice(directory: Path, weights_sha256: str, choice: Choice, *, model: str, measured: dict[str, Any]) -> Path:
     """Keep a choice, whole or not at all."""
     path = choice_path(directory, weights_sha256)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -35,9 +35,7 @@ class CpuFacts:
     @property
     def key(self) -> str:
         """What tuned choices are stored under: letters, digits and dashes."""
-        return re.sub(
-            r"[^A-Za-z0-9]+", "-", f"{self.name} {self.cores} {'bf16' if self.bf16 else 'f32'}"
-        ).strip("-")
+        return re.sub(r"[^A-Za-z0-9]+", "-", f"{self.name} {self.cores} {'bf16' if self.bf16 else 'f32'}").strip("-")
 
 
 @functools.cache
@@ -46,11 +44,9 @@ def facts() -> CpuFacts:
     name, flags = platform.processor() or platform.machine(), frozenset[str]()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        fields = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in reversed(cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines())
-            if ":" in line
-        )
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        pairs = (line.split(":", 1) for line in reversed(lines) if ":" in line)
+        fields = {key.strip(): value.strip() for key, value in pairs}
         name = fields.get("model name", name)
         flags = frozenset(fields.get("flags", "").split())
     return CpuFacts(name=name, flags=flags, cores=_usable_cores())

@@ -88,7 +88,7 @@ class Operations(Protocol[V]):
         """Elementwise quotient, broadcast."""
 
     def linear(self, values: V, weight: npt.NDArray[Any], bias: npt.NDArray[Any] | None) -> V:
-        """values @ weight.T + bias, with weight (out, in)."""
+        """Compute values @ weight.T + bias, with weight (out, in)."""
 
     def layer_norm(self, values: V, weight: V, bias: V, epsilon: float) -> V:
         """Layer normalization over the last axis."""
@@ -96,9 +96,7 @@ class Operations(Protocol[V]):
     def activation(self, values: V, name: str) -> V:
         """One of ACTIVATIONS."""
 
-    def attention(
-        self, query: V, key: V, value: V, *, heads: int, head_size: int, mask: V, bias: V | None
-    ) -> V:
+    def attention(self, query: V, key: V, value: V, *, heads: int, head_size: int, mask: V, bias: V | None) -> V:
         """Scaled dot-product attention over (b, s, h); `bias` (1, a, s, s) is added to the scores."""
 
     def sum_tokens(self, values: V) -> V:
@@ -184,9 +182,10 @@ def build_graph(operations: Operations[V], recipe: Recipe, tensors: Tensors) -> 
     says so; classifiers give logits, float32 (b, labels).
     """
     encoder = _Encoder(operations, recipe, tensors)
-    hidden = encoder.hidden_states()
+    hidden: V = encoder.hidden_states()
     if recipe.task == "rerank":
-        return encoder.logits(hidden)
+        logits: V = encoder.logits(hidden)
+        return logits
     return finish_embedding(operations, recipe, hidden)
 
 
@@ -195,10 +194,8 @@ def finish_embedding(operations: Operations[V], recipe: Recipe, hidden: V) -> V:
     vector = _pool(operations, recipe.pooling, hidden)
     for module in recipe.dense:
         tensors = Tensors([module.weights])
-        bias = tensors["linear.bias"] if "linear.bias" in tensors else None
-        vector = operations.activation(
-            operations.linear(vector, tensors["linear.weight"], bias), module.activation
-        )
+        bias = tensors.get("linear.bias")
+        vector = operations.activation(operations.linear(vector, tensors["linear.weight"], bias), module.activation)
     return operations.normalize(vector) if recipe.normalized else vector
 
 
@@ -243,9 +240,7 @@ class _Encoder:
     def logits(self, hidden: Any) -> Any:
         # The first position, as transformers takes it; the runtime pads on the right.
         operations = self.operations
-        first = operations.equal(
-            operations.arange(operations.ids()), operations.constant(np.array(0, np.int32))
-        )
+        first = operations.equal(operations.arange(operations.ids()), operations.constant(np.array(0, np.int32)))
         weights = operations.unsqueeze(operations.to_float(first), (0, 2))
         state = operations.sum_tokens(operations.multiply(hidden, weights))
         architecture = self.recipe.architecture
@@ -284,9 +279,7 @@ class _Encoder:
 
     def _layer(self, states: Any, prefix: str, mask: Any, bias: Any) -> Any:
         operations, names, shape = self.operations, self.names, self.shape
-        query, key, value = (
-            self._linear(states, prefix + name) for name in (names.query, names.key, names.value)
-        )
+        query, key, value = (self._linear(states, prefix + name) for name in (names.query, names.key, names.value))
         context = operations.attention(
             query, key, value, heads=shape.heads, head_size=shape.hidden // shape.heads, mask=mask, bias=bias
         )
@@ -305,16 +298,12 @@ class _Encoder:
         buckets = _relative_buckets(np.arange(-(limit - 1), limit), buckets=learned.shape[0])
         table = operations.constant(np.ascontiguousarray(learned[buckets]))
         positions = operations.arange(operations.ids())
-        distance = operations.subtract(
-            operations.unsqueeze(positions, (0,)), operations.unsqueeze(positions, (1,))
-        )
-        rows = operations.gather(
-            table, operations.add(distance, operations.constant(np.array(limit - 1, np.int32)))
-        )
+        distance = operations.subtract(operations.unsqueeze(positions, (0,)), operations.unsqueeze(positions, (1,)))
+        rows = operations.gather(table, operations.add(distance, operations.constant(np.array(limit - 1, np.int32))))
         return operations.unsqueeze(operations.transpose(rows, (2, 0, 1)), (0,))
 
     def _linear(self, values: Any, name: str) -> Any:
-        bias = self.tensors[name + ".bias"] if name + ".bias" in self.tensors else None
+        bias = self.tensors.get(name + ".bias")
         return self.operations.linear(values, self.tensors[name + ".weight"], bias)
 
     def _norm(self, values: Any, name: str) -> Any:
@@ -332,9 +321,7 @@ def _prefix(tensors: Tensors) -> str:
     for name in tensors:
         if name.endswith(ending):
             return name.removesuffix(ending)
-    raise UnsupportedModelError(
-        f"no tensor ends with {ending}; this is not a checkpoint of a BERT-like encoder"
-    )
+    raise UnsupportedModelError(f"no tensor ends with {ending}; this is not a checkpoint of a BERT-like encoder")
 
 
 def _shape(recipe: Recipe) -> _Shape:
@@ -364,7 +351,7 @@ def _relative_buckets(distance: npt.NDArray[np.int64], *, buckets: int) -> npt.N
     away = np.abs(distance)
     scale = (half - exact) / math.log(128 / exact)
     # float32, as transformers computes it: at some distances a wider type falls into another bucket.
-    far = exact + (
-        np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) * np.float32(scale)
-    ).astype(np.int64)
+    far = exact + (np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) * np.float32(scale)).astype(
+        np.int64
+    )
     return np.where(distance > 0, half, 0) + np.where(away < exact, away, np.minimum(far, half - 1))

@@ -79,9 +79,7 @@ class OnnxOperations:
             length = self._node("Shape", [ids], start=1, end=2)
             scalar = self._node("Squeeze", [length])
             zero, one = (self.constant(np.array(value, np.int32)) for value in (0, 1))
-            self._arange = self._node(
-                "Range", [zero, self._node("Cast", [scalar], to=TensorProto.INT32), one]
-            )
+            self._arange = self._node("Range", [zero, self._node("Cast", [scalar], to=TensorProto.INT32), one])
         return self._arange
 
     def cumulative_sum(self, values: str) -> str:
@@ -130,18 +128,14 @@ class OnnxOperations:
             return self.multiply(values, self._node("Sigmoid", [values]))
         if name == "gelu_tanh":
             return self._node("Gelu", [values], approximate="tanh")
-        return self._node(
-            {"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}[name], [values]
-        )
+        return self._node({"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}[name], [values])
 
     def attention(
         self, query: str, key: str, value: str, *, heads: int, head_size: int, mask: str, bias: str | None
     ) -> str:
         del head_size  # the operator divides the width by the heads itself
         inputs = [query, key, value, "", mask, bias or ""]
-        return self._node(
-            "MultiHeadAttention", inputs, "com.microsoft", num_heads=heads, mask_filter_value=-30_000.0
-        )
+        return self._node("MultiHeadAttention", inputs, "com.microsoft", num_heads=heads, mask_filter_value=-30_000.0)
 
     def sum_tokens(self, values: str) -> str:
         return self._node("ReduceSum", [values, self._integers([1])], keepdims=0)
@@ -151,9 +145,7 @@ class OnnxOperations:
 
     def normalize(self, values: str) -> str:
         length = self._node("ReduceL2", [values, self._integers([1])], keepdims=1)
-        return self._node(
-            "Div", [values, self._node("Max", [length, self.constant(np.array(1e-12, np.float32))])]
-        )
+        return self._node("Div", [values, self._node("Max", [length, self.constant(np.array(1e-12, np.float32))])])
 
 
 class OnnxSession:

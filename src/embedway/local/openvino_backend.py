@@ -113,13 +113,9 @@ class OpenVinoOperations:
         }
         return nodes[name]()
 
-    def attention(
-        self, query: Any, key: Any, value: Any, *, heads: int, head_size: int, mask: Any, bias: Any
-    ) -> Any:
+    def attention(self, query: Any, key: Any, value: Any, *, heads: int, head_size: int, mask: Any, bias: Any) -> Any:
         def split(states: Any) -> Any:
-            return op.transpose(
-                op.reshape(states, _integers([0, 0, heads, head_size]), True), _integers([0, 2, 1, 3])
-            )
+            return op.transpose(op.reshape(states, _integers([0, 0, heads, head_size]), True), _integers([0, 2, 1, 3]))
 
         if self._score_bias is None:
             padding = op.subtract(op.constant(np.float32(1)), op.convert(mask, "f32"))
@@ -128,9 +124,7 @@ class OpenVinoOperations:
             )
         scores_bias = self._score_bias if bias is None else op.add(self._score_bias, bias)
         context = op.scaled_dot_product_attention(split(query), split(key), split(value), scores_bias)
-        return op.reshape(
-            op.transpose(context, _integers([0, 2, 1, 3])), _integers([0, 0, heads * head_size]), True
-        )
+        return op.reshape(op.transpose(context, _integers([0, 2, 1, 3])), _integers([0, 0, heads * head_size]), True)
 
     def sum_tokens(self, values: Any) -> Any:
         return op.reduce_sum(values, _integers([1]))
@@ -170,9 +164,7 @@ class OpenVinoSession:
             },
         )
         self._inputs = [port.get_any_name() for port in self._compiled.inputs]
-        self._types = {
-            port.get_any_name(): port.get_element_type().to_dtype() for port in self._compiled.inputs
-        }
+        self._types = {port.get_any_name(): port.get_element_type().to_dtype() for port in self._compiled.inputs}
         self._tensors.release_pages()
 
     def run(

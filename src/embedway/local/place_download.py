@@ -77,9 +77,7 @@ class Download:
                 self._continue(before)
             except StaleRangeError:
                 if not before:
-                    raise PlaceError(
-                        f"{self.name}: the hub answered 416 to a request without a range"
-                    ) from None
+                    raise PlaceError(f"{self.name}: the hub answered 416 to a request without a range") from None
                 self.into.unlink()
             except PassingError as error:
                 attempt = 0 if self._have() > before else attempt + 1
@@ -125,9 +123,7 @@ class Download:
                 try:
                     chunk = body.read(CHUNK_BYTES if total is None else min(CHUNK_BYTES, total - have))
                 except (OSError, http.client.HTTPException) as error:
-                    raise PassingError(
-                        f"{self.name}: the connection broke ({type(error).__name__})"
-                    ) from None
+                    raise PassingError(f"{self.name}: the connection broke ({type(error).__name__})") from None
                 if not chunk:
                     break
                 file.write(chunk)

@@ -88,9 +88,7 @@ class HubClient:
 
     def api(self, repository: str, revision: str) -> dict[str, Any]:
         """What the hub says of a repository at a revision, its files with sizes and hashes among it."""
-        url = (
-            f"{self._endpoint}/api/models/{quote(repository)}/revision/{quote(revision, safe='')}?blobs=true"
-        )
+        url = f"{self._endpoint}/api/models/{quote(repository)}/revision/{quote(revision, safe='')}?blobs=true"
         answer = self._retrying(lambda: self._json(url))
         if not isinstance(answer, dict):
             raise PlaceError(f"{_shown(url)} answered with JSON that is no object")
@@ -143,9 +141,7 @@ class HubClient:
 
     def wait(self, attempt: int, asked_s: float | None) -> None:
         """Wait before another attempt: as long as the server asked, or twice as long each time."""
-        time.sleep(
-            min(asked_s if asked_s is not None else self.settings.retry_wait_s * 2**attempt, _MAX_WAIT_S)
-        )
+        time.sleep(min(asked_s if asked_s is not None else self.settings.retry_wait_s * 2**attempt, _MAX_WAIT_S))
 
     def open(self, url: str, method: str = "GET", start: int = 0) -> Answer:
         """Ask for an address, following redirects. Raises PlaceError, or PassingError."""

@@ -69,9 +69,7 @@ class HubPlace:
             commit = commit or self._client_commit(order)
             blobs.require_space(sum(file.size or 0 for file in rest), order.repository)
         for file in rest:
-            got[file.path] = self._download(
-                order.repository, str(commit), file, blobs, sink, force=order.force
-            )
+            got[file.path] = self._download(order.repository, str(commit), file, blobs, sink, force=order.force)
         return Delivery(got, commit, self.name)
 
     def _online(self) -> None:

@@ -70,13 +70,13 @@ _OBJECTS = (
     "the encoding is not UTF-8",
     "an iterator is exhausted",
 )
-_PROBES = 160
+_PROBES = 128
 #: Words to a token of such sentences, about; probes aim at lengths, they need not hit them.
 _WORDS_PER_TOKEN = 0.85
 
 
 def probe_texts(max_tokens: int) -> list[str]:
-    """160 different texts, from a few tokens to the model's limit (512 at most), short ones more often."""
+    """128 different texts, from a few tokens to the model's limit (512 at most), short ones more often."""
     chance = random.Random(20_261_123)  # noqa: S311  the same probes everywhere; nothing secret
     longest = min(max_tokens, 512)
     texts = []

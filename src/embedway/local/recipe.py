@@ -1,4 +1,4 @@
-"""What a model folder says of itself: architecture, pooling, length, prompts, and which files hold the weights.
+"""What a model folder says of itself: architecture, pooling, length, prompts, and where the weights are.
 
 The files are those of sentence-transformers (`modules.json`, `N_Pooling/config.json`,
 `sentence_bert_config.json`, `config_sentence_transformers.json`) beside transformers' `config.json`. They
@@ -126,17 +126,11 @@ def read_recipe(
     task: Task = "rerank" if _is_classifier(config) and not modules else "embed"
     pooling, dense, normalized, width = _head(folder, modules, facts, config)
     if task == "rerank":
-        width = (
-            len(config.get("id2label") or {0: ""})
-            if "id2label" in config
-            else int(config.get("num_labels", 1))
-        )
+        width = len(config.get("id2label") or {0: ""}) if "id2label" in config else int(config.get("num_labels", 1))
     sizes = (width, *(s for s in (facts.matryoshka if facts else ()) if s < width))
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.is_file():
-        raise UnsupportedModelError(
-            f"{folder}: there is no tokenizer.json; slow tokenizers are not supported"
-        )
+        raise UnsupportedModelError(f"{folder}: there is no tokenizer.json; slow tokenizers are not supported")
     pad = config.get("pad_token_id")
     return Recipe(
         name=name,
@@ -207,9 +201,7 @@ def _refuse_unsupported(folder: Path, architecture: str, config: Mapping[str, An
         )
     positions = config.get("position_embedding_type", "absolute")
     if positions != "absolute":
-        raise UnsupportedModelError(
-            f"{folder}: position_embedding_type {positions!r} is not built, only 'absolute'"
-        )
+        raise UnsupportedModelError(f"{folder}: position_embedding_type {positions!r} is not built, only 'absolute'")
     if config.get("is_decoder"):
         raise UnsupportedModelError(f"{folder}: is_decoder is set; only encoders are built")
     if config.get("quantization_config"):
@@ -240,6 +232,12 @@ def _head(
         if not _is_classifier(config):
             _log.warning("%s names no pooling; mean is used, as sentence-transformers does", folder)
         return "mean", (), False, width
+    return _read_modules(folder, modules, width)
+
+
+def _read_modules(
+    folder: Path, modules: list[tuple[str, Path]], width: int
+) -> tuple[Pooling, tuple[DenseModule, ...], bool, int]:
     pooling: Pooling | None = None
     dense: list[DenseModule] = []
     normalized = False
@@ -288,11 +286,7 @@ def _max_tokens(folder: Path, architecture: str, config: Mapping[str, Any], fact
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int):
         # RoBERTa's family counts positions from the padding id + 1, and so holds that many fewer.
-        offset = (
-            int(config.get("pad_token_id") or 0) + 1
-            if architecture in {"roberta", "xlm-roberta", "mpnet"}
-            else 0
-        )
+        offset = int(config.get("pad_token_id") or 0) + 1 if architecture in {"roberta", "xlm-roberta", "mpnet"} else 0
         limits.append(positions - offset)
     length = _optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
     tokenizer_limit = _optional_json(folder / "tokenizer_config.json").get("model_max_length")
@@ -309,9 +303,7 @@ def _max_tokens(folder: Path, architecture: str, config: Mapping[str, Any], fact
 
 def _prompts(folder: Path, facts: ModelFacts | None) -> dict[InputType, str]:
     config = _optional_json(folder / "config_sentence_transformers.json")
-    named = {
-        key: str(value or "") for key, value in cast("dict[str, Any]", config.get("prompts") or {}).items()
-    }
+    named = {key: str(value or "") for key, value in cast("dict[str, Any]", config.get("prompts") or {}).items()}
     default = named.get(str(config.get("default_prompt_name")), "")
     prompts: dict[InputType, str] = {
         "query": named.get("query", default),

@@ -146,18 +146,14 @@ class WeightsStore:
             found = self._open_folder(folder.path, folder.onnx_file, anew=True).weights_sha256
             if found != folder.weights_sha256:
                 advice = "The weights were changed since the folder was opened."
-                raise WeightsCorruptError(
-                    folder.path, expected=folder.weights_sha256, found=found, advice=advice
-                )
+                raise WeightsCorruptError(folder.path, expected=folder.weights_sha256, found=found, advice=advice)
             return
         for name, sha256 in record.files.items():
             path = folder.path / name
             try:
                 found = self._blobs.memory.sha256(path, anew=True)
             except OSError as error:
-                raise WeightsError(
-                    f"{path} cannot be read: {error.strerror}; pull the model again"
-                ) from error
+                raise WeightsError(f"{path} cannot be read: {error.strerror}; pull the model again") from error
             if found != sha256:
                 raise WeightsCorruptError(path, expected=sha256, found=found, advice="Pull the model again.")
 
@@ -252,10 +248,7 @@ class WeightsStore:
                 raise WeightsError(f"{onnx_file!r} must be a file below {path}")
             patterns.add(f"{onnx_file.rpartition('/')[0] or '.'}/*".removeprefix("./"))
         names = {
-            file.relative_to(path).as_posix()
-            for pattern in patterns
-            for file in path.glob(pattern)
-            if file.is_file()
+            file.relative_to(path).as_posix() for pattern in patterns for file in path.glob(pattern) if file.is_file()
         }
         try:
             sha256 = weights_hash(

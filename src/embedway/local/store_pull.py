@@ -149,9 +149,7 @@ class RepositoryPull:
         """Fetch what makes a model out of all files of a repository, and then what its weights name."""
         by_path = {file.path: file for file in files}
         tried.files = tuple(files)
-        delivery = self._fetch(
-            place, revision, [by_path[path] for path in choose_files(by_path, self.asked.onnx_file)]
-        )
+        delivery = self._fetch(place, revision, [by_path[path] for path in choose_files(by_path, self.asked.onnx_file)])
         first = str(first_weights(by_path, self.asked.onnx_file))
         further = further_weights(first, self.blobs.path(delivery.files[first]))
         for path in further:

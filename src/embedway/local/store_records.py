@@ -143,9 +143,9 @@ def used_blobs(root: Path) -> set[str]:
 
 def _mixes(there: Collection[str], new: Collection[str], onnx_file: str | None) -> bool:
     both = {*there, *new}
-    return first_weights(both, onnx_file) != first_weights(new, onnx_file) or first_weights(
-        both
-    ) != first_weights(there)
+    return first_weights(both, onnx_file) != first_weights(new, onnx_file) or first_weights(both) != first_weights(
+        there
+    )
 
 
 def _link(path: Path, blob: Path) -> None:

@@ -82,6 +82,10 @@ class Tensors:
             array = np.frombuffer(buffer, _NUMPY_TYPES[entry.kind]).reshape(entry.shape)
         return array.astype(np.float32) if entry.kind in {"F16", "F64"} else array
 
+    def get(self, name: str) -> npt.NDArray[Any] | None:
+        """The tensor, or None."""
+        return self[name] if name in self._entries else None
+
     def _entry(self, name: str) -> _Entry:
         try:
             return self._entries[name]

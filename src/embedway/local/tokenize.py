@@ -66,9 +66,7 @@ class TextTokenizer:
         if lost == 0:
             return encoding, None
         kept = [
-            end
-            for (_, end), special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
-            if not special
+            end for (_, end), special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True) if not special
         ]
         characters = max(0, (kept[-1] if kept else 0) - len(prompt))
         return encoding, Truncation(

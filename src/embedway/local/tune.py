@@ -16,7 +16,7 @@ import numpy as np
 
 from embedway.errors import EmbedwayError, RuntimeUnavailableError
 from embedway.local import cpu
-from embedway.local.backend import BACKENDS, Precision, SessionOptions, available
+from embedway.local.backend import BACKENDS, BackendName, Precision, SessionOptions, available
 from embedway.local.choice import Choice, write_choice
 from embedway.local.probes import probe_texts
 
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 LOWEST_COSINE = 0.9995
 SAME_NEIGHBOURS = 0.99
 _NEIGHBOURS = 10
-_TOKEN_BUDGETS = (1024, 2048, 4096, 8192)
-_ROUNDS = 3
+_TOKEN_BUDGETS = (1024, 2048, 4096)
+#: Ways that come this near to the fastest are measured again, so that noise does not choose.
+_CONTENDER = 0.85
+_MORE_ROUNDS = 2
 _SINGLE_RUNS = 30
 #: Neighbours whose cosines differ by no more than float32 rounding are ties; either order is the same answer.
 _TIE = 1e-6
@@ -44,8 +46,8 @@ _TIE = 1e-6
 class TuneRow:
     """One way of running, measured. Rates are medians; `reason` says why it did not pass."""
 
-    backend: str
-    precision: str
+    backend: BackendName
+    precision: Precision
     streams: int
     threads: int
     token_budget: int
@@ -60,7 +62,7 @@ class TuneRow:
     @property
     def options(self) -> SessionOptions:
         """How to run so again."""
-        return SessionOptions(self.backend, self.precision, self.streams, self.threads)  # type: ignore[arg-type]
+        return SessionOptions(self.backend, self.precision, self.streams, self.threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +115,10 @@ def tune_model(
             model.drop(options)
         best = max(row.texts_per_s for row in rows if row.options == options)
         progress(f"{options}: {best:.0f} texts/s, {rows[-1].single_ms:.1f} ms a query{_failed(rows[-1])}")
-    passed = [row for row in rows if row.passed]
-    if not passed:
+    if not any(row.passed for row in rows):
         raise EmbedwayError(f"{model.model}: no way of running it passed the quality gate on this CPU")
+    rows = _measure_again(model, rows, tokenized, split)
+    passed = [row for row in rows if row.passed]
     bulk = max(passed, key=lambda row: row.texts_per_s)
     single = min(passed, key=lambda row: row.single_ms)
     path = write_choice(
@@ -136,7 +139,7 @@ def _ways(threads: int) -> Iterator[SessionOptions]:
             continue
         for precision in precisions if backend == "openvino" else ("f32",):
             for count in streams:
-                yield SessionOptions(backend, precision, count, threads)  # type: ignore[arg-type]
+                yield SessionOptions(backend, precision, count, threads)
 
 
 def _measure(
@@ -149,10 +152,11 @@ def _measure(
     rows = []
     # The shortest probe is the kind of text that a query is.
     shortest = tokenized.ids[int(np.argmin(tokenized.lengths))]
+    _compute(model, options, tokenized, split(tokenized.lengths, token_budget=_TOKEN_BUDGETS[0]))  # warms up
+    single_ms = statistics.median(_seconds(model, options, shortest) for _ in range(_SINGLE_RUNS)) * 1e3
     for budget in _TOKEN_BUDGETS:
         batches = split(tokenized.lengths, token_budget=budget)
-        vectors, _ = _compute(model, options, tokenized, batches)  # warms up, and is what the gate judges
-        seconds = statistics.median(_compute(model, options, tokenized, batches)[1] for _ in range(_ROUNDS))
+        vectors, seconds = _compute(model, options, tokenized, batches)
         cosine, neighbours, reason = _gate(vectors, reference)
         rows.append(
             TuneRow(
@@ -160,15 +164,38 @@ def _measure(
                 token_budget=budget,
                 texts_per_s=len(vectors) / seconds,
                 tokens_per_s=tokenized.tokens / seconds,
-                single_ms=0.0,
+                single_ms=single_ms,
                 lowest_cosine=cosine,
                 same_neighbours=neighbours,
                 passed=not reason,
                 reason=reason,
             )
         )
-    single_ms = statistics.median(_seconds(model, options, shortest) for _ in range(_SINGLE_RUNS)) * 1e3
-    return [replace(row, single_ms=single_ms) for row in rows]
+    return rows
+
+
+def _measure_again(
+    model: LocalModel, rows: Sequence[TuneRow], tokenized: TokenizedTexts, split: Callable[..., Sequence[Batch]]
+) -> list[TuneRow]:
+    """The contenders once more, in turns, so that a slow moment of the machine strikes all alike."""
+    best = max(row.texts_per_s for row in rows if row.passed)
+    seconds: dict[TuneRow, list[float]] = {
+        row: [len(tokenized.ids) / row.texts_per_s]
+        for row in rows
+        if row.passed and row.texts_per_s >= _CONTENDER * best
+    }
+    for _ in range(_MORE_ROUNDS):
+        for row, times in seconds.items():
+            batches = split(tokenized.lengths, token_budget=row.token_budget)
+            times.append(_compute(model, row.options, tokenized, batches)[1])
+    for options in {row.options for row in seconds}:
+        model.drop(options)
+    return [_with_median(row, seconds[row], tokenized) if row in seconds else row for row in rows]
+
+
+def _with_median(row: TuneRow, seconds: Sequence[float], tokenized: TokenizedTexts) -> TuneRow:
+    median = statistics.median(seconds)
+    return replace(row, texts_per_s=len(tokenized.ids) / median, tokens_per_s=tokenized.tokens / median)
 
 
 def _seconds(model: LocalModel, options: SessionOptions, ids: Any) -> float:

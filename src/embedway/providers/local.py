@@ -82,6 +82,4 @@ def fetch(named: Named, config: Config, progress: ProgressSink | None = None) ->
     if named.facts is not None:
         return store.find(named.facts.weights) or store.pull(named.facts.weights)
     repository = named.repository or ""
-    return store.find_repository(repository, named.revision) or store.pull_repository(
-        repository, named.revision
-    )
+    return store.find_repository(repository, named.revision) or store.pull_repository(repository, named.revision)

@@ -48,9 +48,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     for entry in entries:
         if entry.get("bytes") == size:
             return entry
-    raise SinkError(
-        f"{sidecar.name} speaks of another version of the file; embed it anew", destination=destination
-    )
+    raise SinkError(f"{sidecar.name} speaks of another version of the file; embed it anew", destination=destination)
 
 
 class JsonlSink:

@@ -34,9 +34,7 @@ def parse_lancedb(destination: str) -> tuple[Path, str]:
     """The folder and the table's name in `lancedb:DIR#TABLE`. Raises `UsageError`."""
     folder, hash_sign, table = destination.removeprefix(SCHEME).rpartition("#")
     if not hash_sign or not folder or not _TABLE_NAME.fullmatch(table):
-        raise UsageError(
-            f"{destination!r} is not lancedb:DIR#TABLE; a table's name has letters, digits and _ . - only"
-        )
+        raise UsageError(f"{destination!r} is not lancedb:DIR#TABLE; a table's name has letters, digits and _ . - only")
     return Path(folder), table
 
 
@@ -79,9 +77,7 @@ class LanceDBSink:
         self._held_rows = 0
         self._held_bytes = 0
         refuse_existing(self._path, overwrite=overwrite, destination=destination)
-        nearest = next(
-            parent for parent in (self._folder, *self._folder.absolute().parents) if parent.exists()
-        )
+        nearest = next(parent for parent in (self._folder, *self._folder.absolute().parents) if parent.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise SinkError(f"{nearest} is no folder that may be written to", destination=destination)
 

@@ -53,9 +53,7 @@ class ParquetSink:
             remove_stale(self._path)
             self._temporary = temporary_path(self._path)
             strings = ["document_id", "source", "title", *keep]
-            self._writer = pq.ParquetWriter(
-                self._temporary, self._schema, compression="zstd", use_dictionary=strings
-            )
+            self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd", use_dictionary=strings)
 
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Hold rows until they fill a row group, then write it."""

@@ -68,20 +68,15 @@ class _Collection:
         """Raise `SpaceMismatchError` unless every fact of the asked space is the collection's."""
         if asked == self.space:
             return
-        differing = [
-            fact.name for fact in fields(asked) if getattr(asked, fact.name) != getattr(self.space, fact.name)
-        ]
+        differing = [fact.name for fact in fields(asked) if getattr(asked, fact.name) != getattr(self.space, fact.name)]
         asked_id = asked.id if asked.id != self.space.id else f"{asked.id} (other {', '.join(differing)})"
-        raise SpaceMismatchError(
-            collection=self.destination, collection_space=self.space.id, asked_space=asked_id
-        )
+        raise SpaceMismatchError(collection=self.destination, collection_space=self.space.id, asked_space=asked_id)
 
     def _unit_query(self, query_vector: Vectors, top_n: int) -> Vectors:
         query = np.asarray(query_vector, dtype=np.float32)
         if query.shape != (self.space.dimensions,):
             raise UsageError(
-                f"the query vector has the shape {query.shape}; "
-                f"{self.destination} takes ({self.space.dimensions},)"
+                f"the query vector has the shape {query.shape}; {self.destination} takes ({self.space.dimensions},)"
             )
         if top_n < 1:
             raise UsageError(f"cannot find {top_n} rows; ask for 1 or more")
@@ -139,10 +134,7 @@ class ParquetCollection(_Collection):
                     best.offer(_cosines(flat.reshape(-1, self.space.dimensions), query), first_row)
                     first_row += len(lists)
             rows = self._rows(file, sorted(best.rows.tolist()))
-        return [
-            _hit(score, rows[row])
-            for score, row in zip(best.scores.tolist(), best.rows.tolist(), strict=True)
-        ]
+        return [_hit(score, rows[row]) for score, row in zip(best.scores.tolist(), best.rows.tolist(), strict=True)]
 
     @staticmethod
     def _rows(file: Any, wanted: list[int]) -> dict[int, dict[str, Any]]:
@@ -182,10 +174,7 @@ class JsonlCollection(_Collection):
             kept.update(enumerate(batch, first_row))
             kept = {row: kept[row] for row in best.rows.tolist()}
             first_row += len(batch)
-        return [
-            _hit(score, kept[row])
-            for score, row in zip(best.scores.tolist(), best.rows.tolist(), strict=True)
-        ]
+        return [_hit(score, kept[row]) for score, row in zip(best.scores.tolist(), best.rows.tolist(), strict=True)]
 
     def _batches(self) -> Iterator[list[dict[str, Any]]]:
         batch: list[dict[str, Any]] = []
@@ -229,9 +218,7 @@ class LanceDBCollection(_Collection):
         """LanceDB's own search by cosine distance, which is exact where the table has no index."""
         query = self._unit_query(query_vector, top_n)
         with lancedb_errors(self.destination, "searching"):
-            found = (
-                self._table.search(query, vector_column_name="vector").distance_type("cosine").limit(top_n)
-            )
+            found = self._table.search(query, vector_column_name="vector").distance_type("cosine").limit(top_n)
             rows = found.select([*_COLUMNS, "_distance"]).to_list()
         return [_hit(1.0 - row["_distance"], row) for row in rows]
 

@@ -66,6 +66,4 @@ def _by_row(truncations: tuple[Truncation, ...], positions: npt.NDArray[np.int64
     cut = {truncation.row: truncation for truncation in truncations}
     if not cut:
         return ()
-    return tuple(
-        replace(cut[unique], row=row) for row, unique in enumerate(positions.tolist()) if unique in cut
-    )
+    return tuple(replace(cut[unique], row=row) for row, unique in enumerate(positions.tolist()) if unique in cut)

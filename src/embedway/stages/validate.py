@@ -35,6 +35,4 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
 def _refuse(bad: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, route: str) -> None:
     if bad.any():
         rows = np.flatnonzero(bad)[:_SHOWN_ROWS].tolist()
-        raise BadVectorsError(
-            f"answered with {what} in {int(bad.sum())} of {len(bad)} rows", route=route, rows=rows
-        )
+        raise BadVectorsError(f"answered with {what} in {int(bad.sum())} of {len(bad)} rows", route=route, rows=rows)
