@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 from embedway.cli.session import Session
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Columns up to this width are never folded.
+FOLDED_CHARACTERS = 20
 #: Smaller files come too quickly to be shown.
 WORTH_SHOWING_BYTES = 1_000_000
 
@@ -82,9 +84,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        # Where there is too little room, the widest column is folded and the others stay as they are.
-        widest = widths[i] == max(widths)
-        table.add_column(column, justify="right" if i in right else "left", overflow="fold", no_wrap=not widest)
+        # Where there is too little room, wide columns are folded and the others stay as they are.
+        narrow = widths[i] <= FOLDED_CHARACTERS
+        justify: Literal["left", "right"] = "right" if i in right else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=narrow)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)

