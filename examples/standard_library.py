@@ -29,28 +29,33 @@ PARTS = (
     "sched.py",
     "shelve.py",
 )
+# The first and the second ask for the same thing. The first, in a user's words, does not find it: no passage of the
+# sources that names to_thread or run_in_executor comes near to it in the default model's space (the best possible
+# window of lines scores 0.44, the first answers over 0.5). The second uses the words of the docstring.
 QUESTIONS = (
     "run blocking code without stopping the event loop",
+    "asynchronously run a function in a separate thread",
     "rotate a log file when it grows too large",
-    "decode a JSON document from a string",
 )
 DESTINATION = Path("out/standard-library.parquet")
 ANSWERS = 3
 
 
 async def main() -> int:
-    console = Console()
+    console = Console(width=100)
     sources = [str(LIBRARY / part) for part in PARTS if (LIBRARY / part).exists()]
     DESTINATION.parent.mkdir(exist_ok=True)
     console.print(f"Reading {len(sources)} parts of the standard library of Python {sys.version.split()[0]} …")
     async with AsyncEmbedder(Config.load()) as embedder:
-        summary = await run_job(embedder, sources, str(DESTINATION), RunOptions(overwrite=True))
+        summary = await run_job(
+            embedder, sources, str(DESTINATION), RunOptions(overwrite=True, chunk_tokens=128, overlap_tokens=16)
+        )
         collection = open_collection(str(DESTINATION))
         for question in QUESTIONS:
             result = await embedder.embed(question, input_type="query")
             collection.check_space(result.space)
             hits = await asyncio.to_thread(collection.search, result.vectors[0], ANSWERS)
-            table = Table("score", "where", "text", title=question, title_justify="left", width=110)
+            table = Table("score", "where", "text", title=question, title_justify="left", width=100)
             for hit in hits:
                 place = Path(hit.source).resolve()
                 shown = place.relative_to(LIBRARY.resolve()) if place.is_relative_to(LIBRARY.resolve()) else place
