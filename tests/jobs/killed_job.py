@@ -9,7 +9,6 @@ import sys
 import time
 
 from conftest import FakeEmbedder
-
 from embedway.jobs import run as run_module
 from embedway.jobs.run import RunOptions, run_job
 from embedway.sinks import jsonl, lancedb, parquet

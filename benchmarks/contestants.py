@@ -1,0 +1,184 @@
+"""The libraries that are measured, each in a process of its own, on the same weights, texts and threads.
+
+A process loads its model, warms up, then answers each line on its standard input: `bulk` embeds all texts and
+prints the seconds, `query` embeds one text and prints the seconds, `save PATH` writes the vectors of the last pass,
+`peak` prints the highest resident memory in MB. Run by bulk.py and latency.py, not by hand.
+"""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+THREADS = 2
+QUERY = "how do I run blocking code without stopping the event loop"
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "python-docs-chunks.jsonl.gz"
+
+
+def read_texts(path):
+    """Passages as {"text": …} lines, gzipped or not; without a file, the language reference in Python itself."""
+    if path is None and not SHARED.is_file():
+        from pydoc_data import topics
+
+        joined = [topics.topics[name] for name in sorted(topics.topics)]
+        return [topic[start : start + 1200] for topic in joined for start in range(0, len(topic), 1200)][:1024]
+    path = Path(path or SHARED)
+    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
+    with opened as lines:
+        return [json.loads(line)["text"] for line in lines]
+
+
+def model_folder():
+    from embedway import Config
+    from embedway.providers.local import fetch, resolve
+
+    return fetch(resolve(MODEL), Config.load()).path
+
+
+def embedway(precision):
+    from embedway import Config, Embedder
+
+    options = {"local.threads": THREADS, "local.precision": precision}
+    embedder = Embedder(Config.load(overrides=options))
+    print(embedder.describe().runtime, file=sys.stderr)
+    return lambda texts: embedder.embed(texts).vectors
+
+
+def fastembed(batch_size):
+    import numpy as np
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    folder = export_onnx()
+    TextEmbedding.add_custom_model(
+        model="local/minilm",
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        dim=384,
+        model_file="model.onnx",
+        sources=ModelSource(url="https://localhost/none"),
+    )
+    model = TextEmbedding("local/minilm", specific_model_path=str(folder), threads=THREADS)
+    model.model.tokenizer.enable_truncation(256)
+    return lambda texts: np.stack(list(model.embed(texts, batch_size=int(batch_size))))
+
+
+def export_onnx():
+    """The weights as the ONNX file that fastembed takes, made once by torch's exporter."""
+    import shutil
+
+    import torch
+    from transformers import AutoModel
+
+    folder = Path("out/minilm-onnx")
+    if (folder / "model.onnx").is_file():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    source = model_folder()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copyfile(source / name, folder / name)
+    model = AutoModel.from_pretrained(source, attn_implementation="eager").eval()
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    example = torch.ones(2, 8, dtype=torch.long)
+    axes = {name: {0: "batch", 1: "sequence"} for name in [*names, "last_hidden_state"]}
+    torch.onnx.export(
+        model,
+        (example, example, example * 0),
+        str(folder / "partial.onnx"),
+        input_names=names,
+        output_names=["last_hidden_state"],
+        dynamic_axes=axes,
+        opset_version=17,
+        dynamo=False,
+    )
+    (folder / "partial.onnx").replace(folder / "model.onnx")
+    return folder
+
+
+def sentence_transformers(precision):
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(THREADS)
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
+    model = SentenceTransformer(str(model_folder()), device="cpu", model_kwargs={"dtype": dtype})
+    return lambda texts: model.encode(texts, batch_size=32, normalize_embeddings=True).astype("float32")
+
+
+MAKERS = {"embedway": embedway, "fastembed": fastembed, "sentence-transformers": sentence_transformers}
+
+
+class Contestant:
+    """One of the processes, from outside."""
+
+    def __init__(self, name, texts_path):
+        command = [sys.executable, __file__, name, str(texts_path or "")]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(THREADS),
+            "TOKENIZERS_PARALLELISM": "true",
+            "RAYON_NUM_THREADS": str(THREADS),
+        }
+        self.name = name
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        self.process.stdout.readline()
+
+    def ask(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self.name} ended with {self.process.wait()}")
+        return float(answer)
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def cpu_line():
+    from embedway.local import cpu
+
+    facts = cpu.facts()
+    unit = "AMX" if facts.amx else "AVX512-BF16" if facts.bf16 else "no bfloat16"
+    return f"{facts.name}, {facts.cores} cores, {unit}; {THREADS} threads each; {time.strftime('%Y-%m-%d')}"
+
+
+def serve(name, texts_path):
+    import numpy as np
+
+    kind, _, setting = name.partition(":")
+    embed = MAKERS[kind](setting)
+    texts = read_texts(texts_path or None)
+    embed(texts[:64])
+    vectors = None
+    print("ready", flush=True)
+    for line in sys.stdin:
+        command, _, argument = line.strip().partition(" ")
+        started = time.perf_counter()
+        if command == "bulk":
+            vectors = embed(texts[: int(argument)] if argument else texts)
+        elif command == "query":
+            embed([QUERY])
+        elif command == "save":
+            np.save(argument, vectors)
+        seconds = time.perf_counter() - started
+        if command == "peak":
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+            seconds = next(int(row.split()[1]) for row in status.splitlines() if row.startswith("VmHWM")) / 1024
+        print(seconds, flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.argv[2])
