@@ -47,8 +47,12 @@ def choose(config: Config, *, weights_sha256: str, weights_bytes: int) -> Choice
         budget = local.token_budget or tuned.token_budget
         return Choice(tuned.bulk, tuned.single, budget)
     backend: BackendName
+    large = weights_bytes > _ONE_SESSION_BYTES
     if local.backend == "auto":
-        backend = "openvino" if available("openvino") and _worth_openvino(local.precision) else "onnxruntime"
+        # OpenVINO in float32 reads all of a large model's weights in beside the packed ones: 1.3 times their size.
+        heavy = large and local.precision == "f32"
+        worth = available("openvino") and _worth_openvino(local.precision) and not heavy
+        backend = "openvino" if worth else "onnxruntime"
     else:
         backend = local.backend
     precision: Precision
@@ -56,7 +60,6 @@ def choose(config: Config, *, weights_sha256: str, weights_bytes: int) -> Choice
         precision = "bf16" if backend == "openvino" and cpu.facts().bf16 else "f32"
     else:
         precision = local.precision
-    large = weights_bytes > _ONE_SESSION_BYTES
     streams = min(threads, local.streams or (1 if large else min(threads, 4)))
     bulk = SessionOptions(backend, precision, streams, threads)
     single = bulk if large or local.streams is not None else SessionOptions(backend, precision, 1, threads)

@@ -16,6 +16,7 @@ from embedway.local.tensors import Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -203,28 +204,43 @@ def _own_graph(recipe: Recipe, tensors: Tensors, settings: Any, values: list[Any
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT32, ["b", "s"]) for name in names]
     outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["b", None])]
     graph = helper.make_graph(operations.nodes, "encoder", inputs, outputs, operations.initializers)
-    _attach_external(graph, operations, settings, values)
+    _attach_external(graph, operations, settings, values, tensors)
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="embedway")
     serialized: bytes = model.SerializeToString()
     return serialized
 
 
-def _attach_external(graph: Any, operations: OnnxOperations, settings: Any, values: list[Any]) -> None:
-    """Name the large constants in the graph as external data and hand their memory to the session.
+def _attach_external(
+    graph: Any, operations: OnnxOperations, settings: Any, values: list[Any], tensors: Tensors | None = None
+) -> None:
+    """Name the large constants in the graph as external data, past protobuf's limit of 2 GB.
 
-    Neither protobuf's 2 GB limit nor a copy stands in the way then.
+    A view of a weights file is named by its place in that file, which the session maps for itself. What was
+    converted has no such place and is handed over, which copies it.
     """
-    names = list(operations.external)
-    for name in names:
-        array = operations.external[name]
+    handed: list[str] = []
+    folder: Path | None = None
+    for name, array in operations.external.items():
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         tensor = TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
-        tensor.external_data.add(key="location", value=name)
+        place = tensors.place(array) if tensors is not None and array.flags.c_contiguous else None
+        # Links are followed first: the session refuses files that lie outside the one folder it is told.
+        file = place[0].resolve() if place is not None else None
+        if place is not None and file is not None and folder in {None, file.parent}:
+            folder = file.parent
+            facts = {"location": file.name, "offset": place[1], "length": array.nbytes}
+        else:
+            facts = {"location": name}
+            handed.append(name)
+            values.append(ort.OrtValue.ortvalue_from_numpy(array))
+        for key, value in facts.items():
+            tensor.external_data.add(key=key, value=str(value))
         graph.initializer.append(tensor)
-        values.append(ort.OrtValue.ortvalue_from_numpy(array))
-    if names:
-        settings.add_external_initializers(names, values[-len(names) :])
+    if folder is not None:
+        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    if handed:
+        settings.add_external_initializers(handed, values)
 
 
 def _foreign_graph(recipe: Recipe, settings: Any, values: list[Any]) -> bytes:

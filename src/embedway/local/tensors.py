@@ -86,6 +86,15 @@ class Tensors:
         """The tensor, or None."""
         return self[name] if name in self._entries else None
 
+    def place(self, array: npt.NDArray[Any]) -> tuple[Path, int] | None:
+        """The file and the byte offset that an array is a view of; None for one that was converted or made."""
+        address = array.__array_interface__["data"][0]
+        for file, mapped in self._maps.items():
+            start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
+            if start <= address < start + len(mapped):
+                return file, address - start
+        return None
+
     def _entry(self, name: str) -> _Entry:
         try:
             return self._entries[name]
