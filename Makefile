@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PEERS := .venv-peers
 
-.PHONY: run test test-all lint format bench clean
+.PHONY: run test test-all test-peers lint format bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/base: pyproject.toml constraints.txt
@@ -32,8 +32,10 @@ run: $(VENV)/base
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -q -m 'not peers'
 
+test-all: test test-peers
+
 # What needs torch and transformers.
-test-all: test $(PEERS)/done
+test-peers: $(PEERS)/done
 	$(PEERS)/bin/python -m pytest -q -m peers
 
 lint: $(VENV)/dev
