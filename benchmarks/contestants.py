@@ -10,11 +10,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 THREADS = 2
-QUERY = "how do I run blocking code without stopping the event loop"
+QUERY = "how to run blocking code without stopping the event loop"
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "python-docs-chunks.jsonl.gz"
 
@@ -46,6 +47,16 @@ def embedway(precision):
     embedder = Embedder(Config.load(overrides=options))
     print(embedder.describe().runtime, file=sys.stderr)
     return lambda texts: embedder.embed(texts).vectors
+
+
+def embedway_async(precision):
+    import asyncio
+
+    from embedway import AsyncEmbedder, Config
+
+    embedder = AsyncEmbedder(Config.load(overrides={"local.threads": THREADS, "local.precision": precision}))
+    loop = asyncio.new_event_loop()
+    return lambda texts: loop.run_until_complete(embedder.embed(texts)).vectors
 
 
 def fastembed(batch_size):
@@ -81,12 +92,23 @@ def export_onnx():
     source = model_folder()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         shutil.copyfile(source / name, folder / name)
-    model = AutoModel.from_pretrained(source, attn_implementation="eager").eval()
+    encoder = AutoModel.from_pretrained(source, attn_implementation="eager").eval()
+
+    class ByPosition(torch.nn.Module):
+        """The exporter passes inputs by position, the encoder takes them by name."""
+
+        def __init__(self):
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, ids, mask, types):
+            return self.encoder(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+
     names = ["input_ids", "attention_mask", "token_type_ids"]
     example = torch.ones(2, 8, dtype=torch.long)
     axes = {name: {0: "batch", 1: "sequence"} for name in [*names, "last_hidden_state"]}
     torch.onnx.export(
-        model,
+        ByPosition(),
         (example, example, example * 0),
         str(folder / "partial.onnx"),
         input_names=names,
@@ -109,7 +131,7 @@ def sentence_transformers(precision):
     return lambda texts: model.encode(texts, batch_size=32, normalize_embeddings=True).astype("float32")
 
 
-MAKERS = {"embedway": embedway, "fastembed": fastembed, "sentence-transformers": sentence_transformers}
+MAKERS = {"embedway": embedway, "embedway-async": embedway_async, "fastembed": fastembed, "sentence-transformers": sentence_transformers}
 
 
 class Contestant:
@@ -124,22 +146,28 @@ class Contestant:
             "RAYON_NUM_THREADS": str(THREADS),
         }
         self.name = name
+        self.notes = tempfile.TemporaryFile(mode="w+", encoding="utf-8")
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.notes,
             text=True,
             env=environment,
         )
         self.process.stdout.readline()
 
     def ask(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
         if not answer:
-            raise SystemExit(f"{self.name} ended with {self.process.wait()}")
+            code = self.process.wait()
+            self.notes.seek(0)
+            raise SystemExit(f"{self.name} ended with {code}:\n{self.notes.read()[-2000:]}")
         return float(answer)
 
     def end(self):

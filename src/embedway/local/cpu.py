@@ -21,6 +21,8 @@ class CpuFacts:
     flags: frozenset[str]
     #: Physical cores that this process may use: a second hyper-thread adds nothing to matrix products.
     cores: int
+    #: Physical cores that it may be put on; more than `cores` where a container limits time and not place.
+    schedulable: int
 
     @property
     def bf16(self) -> bool:
@@ -49,15 +51,14 @@ def facts() -> CpuFacts:
         fields = {key.strip(): value.strip() for key, value in pairs}
         name = fields.get("model name", name)
         flags = frozenset(fields.get("flags", "").split())
-    return CpuFacts(name=name, flags=flags, cores=_usable_cores())
+    schedulable = _schedulable_cores()
+    return CpuFacts(name, flags, cores=max(1, min(schedulable, _quota() or schedulable)), schedulable=schedulable)
 
 
-def _usable_cores() -> int:
+def _schedulable_cores() -> int:
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
-    allowed = os.sched_getaffinity(0)
-    cores = {_core_of(number) for number in allowed}
-    return max(1, min(len(cores), _quota() or len(cores)))
+    return len({_core_of(number) for number in os.sched_getaffinity(0)})
 
 
 def _core_of(number: int) -> str:

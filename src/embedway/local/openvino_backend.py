@@ -10,6 +10,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 from embedway.errors import UnsupportedModelError
+from embedway.local import cpu
 from embedway.local.graph import build_graph, finish_embedding
 from embedway.local.onnx_file import sentence_output
 from embedway.local.tensors import Tensors
@@ -159,8 +160,7 @@ class OpenVinoSession:
                 "INFERENCE_PRECISION_HINT": options.precision,
                 "NUM_STREAMS": options.streams,
                 "INFERENCE_NUM_THREADS": options.threads,
-                # Threads are the whole process's affair; pinned, two sessions would share cores.
-                "ENABLE_CPU_PINNING": False,
+                "ENABLE_CPU_PINNING": _worth_pinning(options),
             },
         )
         self._inputs = [port.get_any_name() for port in self._compiled.inputs]
@@ -188,6 +188,16 @@ class OpenVinoSession:
         self._compiled = None
         self._local = threading.local()
         self._held = []
+
+
+def _worth_pinning(options: SessionOptions) -> bool:
+    """Whether the threads are tied to cores.
+
+    Woken from sleep, the helpers of a lone stream are put on the core of the thread that woke them and wait for it:
+    a query then takes twice as long (7.3 ms against 3.4, benchmarks/RESULTS.md). Only where the session takes all
+    cores there are, though: with fewer, every process would tie itself to the same ones.
+    """
+    return options.streams == 1 and options.threads > 1 and options.threads == cpu.facts().schedulable
 
 
 def _read_onnx(core: Any, recipe: Recipe) -> tuple[Any, list[npt.NDArray[Any]]]:

@@ -40,6 +40,9 @@ async def dispatch(work: Work, route: OpenRoute, *, width: int) -> Vectors:
             )
         vectors[batch.rows] = rows
 
+    if len(work.batches) == 1:
+        await run(work.batches[0])  # a query: no tasks to make and wait for
+        return vectors
     try:
         async with asyncio.TaskGroup() as group:
             for batch in work.batches:
