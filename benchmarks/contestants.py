@@ -131,7 +131,12 @@ def sentence_transformers(precision):
     return lambda texts: model.encode(texts, batch_size=32, normalize_embeddings=True).astype("float32")
 
 
-MAKERS = {"embedway": embedway, "embedway-async": embedway_async, "fastembed": fastembed, "sentence-transformers": sentence_transformers}
+MAKERS = {
+    "embedway": embedway,
+    "embedway-async": embedway_async,
+    "fastembed": fastembed,
+    "sentence-transformers": sentence_transformers,
+}
 
 
 class Contestant:

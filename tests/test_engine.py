@@ -16,6 +16,7 @@ from embedway.errors import (
     TextTooLongError,
     UnknownModelError,
 )
+from embedway.local import cpu
 from embedway.local.model import LocalModel
 
 WORDS = ["cat", "kitten", "tax law", "quantum field", "bread", "a red car", "Polish", "polish", "if x: return", "月"]
@@ -45,13 +46,28 @@ def test_no_texts_give_no_rows(embedder):
     assert embedder.embed([]).vectors.shape == (0, 384)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(
+    scope="module",
+    params=[("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16")],
+    ids="-".join,
+)
+def each_runtime(request, default_model_directory, tmp_path_factory):
+    backend, precision = request.param
+    if precision == "bf16" and not cpu.facts().bf16:
+        pytest.skip("this CPU has no bfloat16; the error for that is tested with the choices")
+    settings = {"weights.directory": str(default_model_directory), "tune.directory": str(tmp_path_factory.mktemp("t"))}
+    settings |= {"local.backend": backend, "local.precision": precision}
+    with Embedder(Config.load(environ={}, overrides=settings)) as made:
+        yield made
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(WORDS), st.integers(1, 90)), min_size=1, max_size=40))
-def test_row_i_is_text_i_whatever_its_neighbours(embedder, parts):
+def test_row_i_is_text_i_whatever_its_neighbours(each_runtime, parts):
     texts = [" ".join([word] * times) for word, times in parts]
-    together = embedder.embed(texts).vectors
+    together = each_runtime.embed(texts).vectors
     for index in {0, len(texts) // 2, len(texts) - 1}:
-        alone = embedder.embed(texts[index]).vectors[0]
+        alone = each_runtime.embed(texts[index]).vectors[0]
         assert float(alone @ together[index]) >= 0.9999
 
 

@@ -29,6 +29,7 @@ LEVELS = {
     "catalog": 1,
     "types": 0,
     "errors": 0,
+    "worker": 0,
     "_version": 0,
 }
 #: Inside one level these pairs are meant; both are one-way.

@@ -22,6 +22,7 @@ from embedway.stages.inspect import inspect
 from embedway.stages.plan import Work, make_plan
 from embedway.stages.validate import validate
 from embedway.types import EmbedResult, Receipt, Timing
+from embedway.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -181,12 +182,19 @@ class AsyncEmbedder:
             key = self._keys[name] = resolve(name).key
         task = self._opening.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            work = asyncio.to_thread(open_model, name, self.config, self._progress)
-            task = self._opening[key] = asyncio.create_task(work)
+            task = self._opening[key] = asyncio.create_task(self._load(name))
         if task.done():
             return task.result()
         # Shielded: one caller's cancellation must not fail the others that wait.
         return await asyncio.shield(task)
+
+    async def _load(self, name: str) -> LocalModel:
+        # A daemon's thread: a download that nobody waits for any more must not keep the process from ending.
+        worker = Worker("embedway-load")
+        try:
+            return await worker.call(open_model, name, self.config, self._progress)
+        finally:
+            worker.close()
 
 
 def _space(route: LocalModel, dimensions: int | None) -> Space:

@@ -31,6 +31,11 @@ def test_uneven_rows_do_not_share_a_batch():
     assert [sorted(batch.rows.tolist()) for batch in batches] == [[0, 3], [1, 2]]
 
 
+def test_long_rows_go_alone_whatever_the_budget():
+    batches = fill_batches(np.array([8000, 8000, 30, 1025], np.int32), token_budget=100_000)
+    assert [batch.rows.tolist() for batch in batches] == [[0], [1], [3], [2]]
+
+
 def test_padding_of_mixed_lengths_is_small():
     lengths = np.random.default_rng(1).integers(5, 257, 2000).astype(np.int32)
     padded = sum(batch.padded_tokens for batch in fill_batches(lengths, token_budget=2048))

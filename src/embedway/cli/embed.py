@@ -92,7 +92,7 @@ class _Job:
     async def print_lines(self, texts: Iterator[str]) -> None:
         """A line per text, window by window, so that memory does not grow with the input."""
         from embedway.engine import AsyncEmbedder
-        from embedway.jobs.worker import Worker
+        from embedway.worker import Worker
 
         first, cut = 0, 0
         reader = Worker("embedway-reader")

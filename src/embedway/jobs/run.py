@@ -28,8 +28,8 @@ from embedway.jobs.rejects import Rejects
 from embedway.jobs.report import RunSummary, Tally
 from embedway.jobs.signals import sigterm_cancels
 from embedway.jobs.windows import Windows
-from embedway.jobs.worker import Worker
 from embedway.sinks import open_sink, rejects_path
+from embedway.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
