@@ -49,9 +49,7 @@ def choose(config: Config, *, weights_sha256: str, weights_bytes: int) -> Choice
     backend: BackendName
     large = weights_bytes > _ONE_SESSION_BYTES
     if local.backend == "auto":
-        # OpenVINO in float32 reads all of a large model's weights in beside the packed ones: 1.3 times their size.
-        heavy = large and local.precision == "f32"
-        worth = available("openvino") and _worth_openvino(local.precision) and not heavy
+        worth = available("openvino") and _worth_openvino(local.precision)
         backend = "openvino" if worth else "onnxruntime"
     else:
         backend = local.backend

@@ -153,16 +153,17 @@ class OpenVinoSession:
             operations = OpenVinoOperations(token_types=recipe.token_types)
             output = build_graph(operations, recipe, self._tensors)
             model, self._held = ov.Model([output], operations.parameters, "encoder"), operations.held
-        self._compiled: Any = core.compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": options.precision,
-                "NUM_STREAMS": options.streams,
-                "INFERENCE_NUM_THREADS": options.threads,
-                "ENABLE_CPU_PINNING": _worth_pinning(options),
-            },
-        )
+        with self._tensors.sparing():
+            self._compiled: Any = core.compile_model(
+                model,
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": options.precision,
+                    "NUM_STREAMS": options.streams,
+                    "INFERENCE_NUM_THREADS": options.threads,
+                    "ENABLE_CPU_PINNING": _worth_pinning(options),
+                },
+            )
         self._inputs = [port.get_any_name() for port in self._compiled.inputs]
         self._types = {port.get_any_name(): port.get_element_type().to_dtype() for port in self._compiled.inputs}
         self._tensors.release_pages()

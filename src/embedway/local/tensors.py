@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 # The library's own bound on the header (safetensors/src/tensor.rs, MAX_HEADER_SIZE).
 _MAX_HEADER_BYTES = 100_000_000
 _NUMPY_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4"}
+#: Files over this are read sparingly.
+_LARGE_BYTES = 400_000_000
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
 
 
@@ -101,6 +105,30 @@ class Tensors:
         except KeyError:
             files = ", ".join(str(file) for file in self._maps)
             raise UnsupportedModelError(f"{files}: no tensor is called {name}") from None
+
+    @contextmanager
+    def sparing(self) -> Iterator[None]:
+        """While a backend reads large files through, let go of what it has read, ten times a second.
+
+        It packs weights into memory of its own; without this both copies are resident before it ends. The pages are
+        never written to, so that what is read again comes from the file.
+        """
+        done = threading.Event()
+
+        def release() -> None:
+            while not done.wait(0.1):
+                self.release_pages()
+
+        large = sum(len(mapped) for mapped in self._maps.values()) > _LARGE_BYTES
+        thread = threading.Thread(target=release, name="embedway-spare", daemon=True)
+        if large:
+            thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            if large:
+                thread.join()
 
     def release_pages(self) -> None:
         """Let the kernel drop what was read; later reads bring it back. Keeps residency near what is used."""
