@@ -148,15 +148,21 @@ def _read_header(file: Path) -> dict[str, _Entry]:
             header = json.loads(handle.read(length))
         except ValueError as error:
             raise WeightsError(f"{file}: its safetensors header is not JSON") from error
-    entries: dict[str, _Entry] = {}
-    for name, facts in header.items():
-        if name == "__metadata__":
-            continue
-        kind, shape = facts["dtype"], tuple(facts["shape"])
-        if kind not in _ITEM_BYTES:
-            raise UnsupportedModelError(f"{file}: tensor {name} is of type {kind}, which is not supported")
-        start, end = (8 + length + offset for offset in facts["data_offsets"])
-        if end > size or end - start != math.prod(shape) * _ITEM_BYTES[kind]:
-            raise WeightsError(f"{file}: tensor {name} does not fit the file; it was cut short or damaged")
-        entries[name] = _Entry(file, kind, shape, start, end)
-    return entries
+    if not isinstance(header, dict):
+        raise WeightsError(f"{file}: its safetensors header is not a JSON object")
+    return {
+        name: _entry(file, size, 8 + length, name, facts) for name, facts in header.items() if name != "__metadata__"
+    }
+
+
+def _entry(file: Path, size: int, body: int, name: str, facts: Any) -> _Entry:
+    try:
+        kind, shape = str(facts["dtype"]), tuple(int(width) for width in facts["shape"])
+        start, end = (body + int(offset) for offset in facts["data_offsets"])
+    except (KeyError, TypeError, ValueError):
+        raise WeightsError(f"{file}: the header's facts of tensor {name} are damaged") from None
+    if kind not in _ITEM_BYTES:
+        raise UnsupportedModelError(f"{file}: tensor {name} is of type {kind}, which is not supported")
+    if start < body or end > size or end - start != math.prod(shape) * _ITEM_BYTES[kind]:
+        raise WeightsError(f"{file}: tensor {name} does not fit the file; it was cut short or damaged")
+    return _Entry(file, kind, shape, start, end)

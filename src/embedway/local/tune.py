@@ -38,6 +38,7 @@ _TOKEN_BUDGETS = (1024, 2048, 4096)
 _CONTENDER = 0.85
 _MORE_ROUNDS = 2
 _SINGLE_RUNS = 30
+_PAUSE_S = 0.01
 #: A neighbour that float32 itself scores within this of its tenth counts as the same: 2 in a thousand of a cosine
 #: is less than half of the usual distance between the tenth and the eleventh. Rows also tell the share without it.
 _TIE = 0.002
@@ -156,7 +157,7 @@ def _measure(
     # The shortest probe is the kind of text that a query is.
     shortest = tokenized.ids[int(np.argmin(tokenized.lengths))]
     _compute(model, options, tokenized, split(tokenized.lengths, token_budget=_TOKEN_BUDGETS[0]))  # warms up
-    single_ms = statistics.median(_seconds(model, options, shortest) for _ in range(_SINGLE_RUNS)) * 1e3
+    single_ms = _single_ms(model, options, shortest)
     for budget in _TOKEN_BUDGETS:
         batches = split(tokenized.lengths, token_budget=budget)
         vectors, seconds = _compute(model, options, tokenized, batches)
@@ -202,10 +203,20 @@ def _with_median(row: TuneRow, seconds: Sequence[float], tokenized: TokenizedTex
     return replace(row, texts_per_s=len(tokenized.ids) / median, tokens_per_s=tokenized.tokens / median)
 
 
-def _seconds(model: LocalModel, options: SessionOptions, ids: Any) -> float:
-    started = time.perf_counter()
-    model.compute(options, [ids], len(ids))
-    return time.perf_counter() - started
+def _single_ms(model: LocalModel, options: SessionOptions, ids: Any) -> float:
+    """Median of a query as they come: on a thread that serves them, each after a pause in which threads sleep."""
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        model.compute(options, [ids], len(ids))
+        return time.perf_counter() - started
+
+    times = []
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(_SINGLE_RUNS):
+            time.sleep(_PAUSE_S)
+            times.append(pool.submit(seconds).result())
+    return statistics.median(times) * 1e3
 
 
 def _compute(

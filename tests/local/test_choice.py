@@ -1,0 +1,133 @@
+"""How a model runs here: settings, then what was tuned, then the rule."""
+
+import dataclasses
+import json
+
+import pytest
+
+from embedway import Config
+from embedway.errors import RuntimeUnavailableError
+from embedway.local import choice, cpu
+from embedway.local.backend import SessionOptions, open_session
+from embedway.local.choice import Choice, choice_path, choose, read_choice, write_choice
+
+WEIGHTS = "ab" * 32
+SMALL, LARGE = 90_000_000, 2_000_000_000
+PLAIN = cpu.CpuFacts("plain", frozenset({"avx2"}), cores=2, schedulable=2)
+WIDE = cpu.CpuFacts("wide", frozenset({"avx2", "avx512f"}), cores=8, schedulable=8)
+BF16 = cpu.CpuFacts("bf16", frozenset({"avx2", "avx512f", "avx512_bf16"}), cores=8, schedulable=8)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Pretends to run on a CPU, with or without OpenVINO."""
+
+    def put(facts, *, openvino=True):
+        monkeypatch.setattr(cpu, "facts", lambda: facts)
+        monkeypatch.setattr(choice, "available", lambda backend: openvino or backend == "onnxruntime")
+
+    return put
+
+
+@pytest.fixture
+def settings(tmp_path):
+    def make(**local):
+        given = {f"local.{key}": value for key, value in local.items()}
+        return Config.load(environ={}, overrides={"tune.directory": str(tmp_path), **given})
+
+    return make
+
+
+def chosen(config, size=SMALL):
+    return choose(config, weights_sha256=WEIGHTS, weights_bytes=size)
+
+
+@pytest.mark.parametrize(
+    ("facts", "openvino", "bulk"),
+    [
+        (PLAIN, True, SessionOptions("onnxruntime", "f32", 2, 2)),
+        (WIDE, True, SessionOptions("openvino", "f32", 4, 8)),
+        (BF16, True, SessionOptions("openvino", "bf16", 4, 8)),
+        (BF16, False, SessionOptions("onnxruntime", "f32", 4, 8)),
+    ],
+    ids=["avx2", "avx512", "bf16", "no openvino"],
+)
+def test_the_rule(on, settings, facts, openvino, bulk):
+    on(facts, openvino=openvino)
+    found = chosen(settings())
+    assert found.bulk == bulk
+    assert found.single == dataclasses.replace(bulk, streams=1)
+
+
+def test_a_large_model_is_held_once(on, settings):
+    on(BF16)
+    found = chosen(settings(), LARGE)
+    assert found.bulk == found.single == SessionOptions("openvino", "bf16", 1, 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "bulk"),
+    [
+        ({"precision": "f32"}, SessionOptions("openvino", "f32", 4, 8)),
+        ({"backend": "onnxruntime"}, SessionOptions("onnxruntime", "f32", 4, 8)),
+        ({"threads": 3}, SessionOptions("openvino", "bf16", 3, 3)),
+        ({"streams": 2}, SessionOptions("openvino", "bf16", 2, 8)),
+        ({"threads": 2, "streams": 5}, SessionOptions("openvino", "bf16", 2, 2)),
+    ],
+    ids=str,
+)
+def test_settings_win(on, settings, tmp_path, given, bulk):
+    on(BF16)
+    tuned = Choice(SessionOptions("openvino", "bf16", 8, 8), SessionOptions("openvino", "bf16", 1, 8), 512)
+    write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
+    assert chosen(settings()) == tuned
+    assert chosen(settings(**given)).bulk == bulk
+
+
+def test_a_token_budget_goes_with_what_was_tuned(on, settings, tmp_path):
+    on(BF16)
+    tuned = Choice(SessionOptions("openvino", "bf16", 8, 8), SessionOptions("openvino", "bf16", 1, 8), 512)
+    write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
+    assert chosen(settings(token_budget=64)) == dataclasses.replace(tuned, token_budget=64)
+
+
+def test_what_was_tuned_on_another_cpu_is_not_taken(on, tmp_path):
+    tuned = Choice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
+    on(PLAIN)
+    write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
+    assert read_choice(tmp_path, WEIGHTS) == tuned
+    assert read_choice(tmp_path, "cd" * 32) is None
+    on(WIDE)
+    assert read_choice(tmp_path, WEIGHTS) is None
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 1}', "future", "other weights", "no backend"])
+def test_a_damaged_choice_counts_as_none(on, tmp_path, damage):
+    on(PLAIN)
+    tuned = Choice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
+    path = write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
+    assert path == choice_path(tmp_path, WEIGHTS)
+    stored = json.loads(path.read_text())
+    changes = {
+        "future": stored | {"format": 99},
+        "other weights": stored | {"weights": "cd" * 32},
+        "no backend": stored | {"bulk": {"backend": "onnxruntime"}},
+    }
+    path.write_text(json.dumps(changes[damage]) if damage in changes else damage)
+    assert read_choice(tmp_path, WEIGHTS) is None
+
+
+def test_a_tuned_backend_that_was_removed_is_not_taken(on, tmp_path):
+    on(BF16)
+    tuned = Choice(SessionOptions("openvino", "bf16", 2, 2), SessionOptions("openvino", "bf16", 1, 2), 512)
+    write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
+    on(BF16, openvino=False)
+    assert read_choice(tmp_path, WEIGHTS) is None
+
+
+def test_bfloat16_is_refused_where_there_is_none(on):
+    on(PLAIN)
+    with pytest.raises(RuntimeUnavailableError, match="use precision f32"):
+        open_session(None, SessionOptions("openvino", "bf16", 1, 1))
+    with pytest.raises(RuntimeUnavailableError, match="use precision f32"):
+        open_session(None, SessionOptions("onnxruntime", "bf16", 1, 1))

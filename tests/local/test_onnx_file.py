@@ -1,0 +1,38 @@
+"""Which output of somebody else's ONNX file is used."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from embedway.errors import UnsupportedModelError
+from embedway.local.onnx_file import sentence_output
+
+EMBED = SimpleNamespace(task="embed", onnx="model.onnx")
+RERANK = SimpleNamespace(task="rerank", onnx="model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        ({"last_hidden_state": 3}, ("last_hidden_state", False)),
+        ({"last_hidden_state": 3, "pooler_output": 2}, ("last_hidden_state", False)),
+        ({"token_embeddings": 3, "sentence_embedding": 2}, ("sentence_embedding", True)),
+        ({"out": 3}, ("out", False)),
+        ({"some_pooled": 2, "embeddings": 2}, ("embeddings", True)),
+        ({"some_pooled": 2}, ("some_pooled", True)),
+    ],
+    ids=str,
+)
+def test_the_output_and_whether_it_is_pooled(ranks, expected):
+    assert sentence_output(ranks, EMBED) == expected
+
+
+def test_a_reranker_needs_logits():
+    assert sentence_output({"logits": 2, "hidden": 3}, RERANK) == ("logits", True)
+    with pytest.raises(UnsupportedModelError, match="without an output called logits"):
+        sentence_output({"hidden": 3}, RERANK)
+
+
+def test_outputs_that_are_no_vectors_are_named():
+    with pytest.raises(UnsupportedModelError, match="a, b"):
+        sentence_output({"a": 1, "b": 4}, EMBED)

@@ -1,0 +1,102 @@
+"""Reading safetensors: exact numbers, no copies of float32, and damage that is named."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedway.errors import UnsupportedModelError, WeightsError
+from embedway.local.tensors import Tensors
+
+
+def write(path, header, body=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    return path
+
+
+def one(path, kind, array):
+    return write(path, {"x": {"dtype": kind, "shape": array.shape, "data_offsets": [0, array.nbytes]}}, array.tobytes())
+
+
+def test_float32_is_a_view_of_the_file(tmp_path):
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    path = one(tmp_path / "a.safetensors", "F32", array)
+    tensors = Tensors([path])
+    found = tensors["x"]
+    np.testing.assert_array_equal(found, array)
+    file, offset = tensors.place(found)
+    assert (file, path.read_bytes()[offset : offset + array.nbytes]) == (path, array.tobytes())
+    assert tensors.place(array) is None
+
+
+@given(st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=50))
+def test_bfloat16_is_the_upper_half_of_float32(tmp_path_factory, bits):
+    halves = np.array(bits, np.uint16)
+    path = one(tmp_path_factory.mktemp("t") / "a.safetensors", "BF16", halves)
+    expected = (halves.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(Tensors([path])["x"], expected)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("F16", np.float16), ("F64", np.float64)])
+def test_other_floats_become_float32(tmp_path, kind, dtype):
+    array = np.array([[1.5, -2.25], [0.1, 65504]], dtype)
+    found = Tensors([one(tmp_path / "a.safetensors", kind, array)])["x"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, array.astype(np.float32))
+
+
+def test_several_files_are_one_set(tmp_path):
+    arrays = {name: np.full((2,), number, np.float32) for number, name in enumerate("ab")}
+    paths = []
+    for name, array in arrays.items():
+        header = {name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "__metadata__": {"format": "pt"}}
+        paths.append(write(tmp_path / f"{name}.safetensors", header, array.tobytes()))
+    tensors = Tensors(paths)
+    assert sorted(tensors) == ["a", "b"]
+    assert tensors["b"].tolist() == [1, 1]
+    assert tensors.get("c") is None
+    with pytest.raises(UnsupportedModelError, match="no tensor is called c"):
+        tensors["c"]
+
+
+def test_unaligned_numbers_are_read(tmp_path):
+    body = b"\x00\x00" + np.array([1, 2], np.float32).tobytes()
+    header = {"x": {"dtype": "F32", "shape": [2], "data_offsets": [2, 10]}}
+    assert Tensors([write(tmp_path / "a.safetensors", header, body)])["x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "named"),
+    [
+        (b"{", b"", "not JSON"),
+        ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, b"\x00" * 15, "tensor x does not fit"),
+        ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [0, 12]}}, b"\x00" * 16, "tensor x does not fit"),
+        ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [-16, 0]}}, b"\x00" * 16, "tensor x does not fit"),
+        ({"x": {"shape": [4], "data_offsets": [0, 16]}}, b"\x00" * 16, "tensor x"),
+        ({"x": 3}, b"", "tensor x"),
+        ([], b"", "header"),
+    ],
+    ids=str,
+)
+def test_damage_is_named(tmp_path, header, body, named):
+    path = write(tmp_path / "a.safetensors", header, body)
+    with pytest.raises(WeightsError, match=named) as caught:
+        Tensors([path])
+    assert str(path) in str(caught.value)
+
+
+def test_types_that_are_not_read_are_named(tmp_path):
+    with pytest.raises(UnsupportedModelError, match="tensor x is of type F8_E4M3"):
+        Tensors([one(tmp_path / "a.safetensors", "F8_E4M3", np.zeros(4, np.uint8))])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 4, (10**12).to_bytes(8, "little"), b"\xff" * 30])
+def test_what_is_no_safetensors_file_is_named(tmp_path, content):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        Tensors([path])
