@@ -1,10 +1,16 @@
 """What every test may use: the real default model, pulled once and kept in the checkout's cache."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 CACHE = Path(__file__).parents[1] / ".cache" / "test-store"
+
+# A shell that starts the tests in the background has them ignore interrupts, and processes inherit that; the tests of
+# what an interrupt does need commands that hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
