@@ -131,3 +131,61 @@ def test_bfloat16_is_refused_where_there_is_none(on):
         open_session(None, SessionOptions("openvino", "bf16", 1, 1))
     with pytest.raises(RuntimeUnavailableError, match="use precision f32"):
         open_session(None, SessionOptions("onnxruntime", "bf16", 1, 1))
+
+
+def test_a_large_model_in_float32_is_held_once_too(on, settings):
+    on(WIDE)
+    found = chosen(settings(precision="f32"), LARGE)
+    assert found.bulk == found.single == SessionOptions("openvino", "f32", 1, 8)
+
+
+@pytest.mark.parametrize(("size", "streams"), [(400_000_000, 4), (400_000_001, 1)])
+def test_where_large_begins(on, settings, size, streams):
+    on(BF16)
+    assert chosen(settings(), size).bulk.streams == streams
+
+
+def test_a_backend_that_is_named_is_taken_on_any_cpu(on, settings):
+    on(PLAIN)
+    assert chosen(settings(backend="openvino")).bulk == SessionOptions("openvino", "f32", 2, 2)
+
+
+def test_the_budget_of_the_rule_and_of_the_settings(on, settings):
+    on(PLAIN)
+    assert chosen(settings()).token_budget == choice.DEFAULT_TOKEN_BUDGET
+    assert chosen(settings(token_budget=64)).token_budget == 64
+
+
+def test_a_choice_that_cannot_be_written_leaves_the_last_one(on, tmp_path):
+    on(PLAIN)
+    tuned = Choice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
+    path = write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
+    with pytest.raises(TypeError):
+        write_choice(tmp_path, WEIGHTS, dataclasses.replace(tuned, token_budget=1), model="m", measured={"x": object()})
+    assert read_choice(tmp_path, WEIGHTS) == tuned
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value"),
+    [
+        ("bulk", "streams", 0),
+        ("bulk", "streams", "two"),
+        ("single", "threads", None),
+        ("bulk", "precision", "int4"),
+        ("bulk", "precision", "bf16"),
+        ("single", "backend", "json"),
+        ("single", "backend", None),
+        ("bulk", "backend", "a.b"),
+        (None, "token_budget", -5),
+        (None, "token_budget", True),
+    ],
+)
+def test_an_edited_choice_that_cannot_be_carried_out_counts_as_none(on, tmp_path, where, key, value):
+    on(PLAIN)
+    tuned = Choice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
+    path = write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
+    stored = json.loads(path.read_text())
+    (stored[where] if where else stored)[key] = value
+    path.write_text(json.dumps(stored))
+    assert read_choice(tmp_path, WEIGHTS) is None

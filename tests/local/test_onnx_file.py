@@ -20,6 +20,11 @@ RERANK = SimpleNamespace(task="rerank", onnx="model.onnx")
         ({"out": 3}, ("out", False)),
         ({"some_pooled": 2, "embeddings": 2}, ("embeddings", True)),
         ({"some_pooled": 2}, ("some_pooled", True)),
+        ({"logits": 3, "last_hidden_state": 3}, ("last_hidden_state", False)),
+        ({"last_hidden_state": 3, "token_embeddings": 3}, ("token_embeddings", False)),
+        ({"text_embeds": 2, "last_hidden_state": 3}, ("last_hidden_state", False)),
+        ({"sentence_embedding": 3}, ("sentence_embedding", False)),
+        ({"last_hidden_state": 4, "output": 2}, ("output", True)),
     ],
     ids=str,
 )
@@ -34,5 +39,5 @@ def test_a_reranker_needs_logits():
 
 
 def test_outputs_that_are_no_vectors_are_named():
-    with pytest.raises(UnsupportedModelError, match="a, b"):
+    with pytest.raises(UnsupportedModelError, match=r"model\.onnx: .*a, b"):
         sentence_output({"a": 1, "b": 4}, EMBED)

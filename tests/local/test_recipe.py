@@ -1,5 +1,7 @@
 """What a model folder says of itself, and what is refused by name."""
 
+import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -238,3 +240,232 @@ def test_a_classifier_is_a_reranker_with_its_labels_as_width(folder):
     write(folder, "config.json", CONFIG | {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "x"}})
     recipe = read(folder)
     assert (recipe.task, recipe.dimensions) == ("rerank", 1)
+
+
+def write_dense(folder, activation, weights=b"dense"):
+    write_modules(folder, [*MODULES[:2], ("Dense", "2_Dense")])
+    write(folder, "2_Dense/config.json", {"out_features": 48, "activation_function": f"torch.nn.{activation}"})
+    (folder / "2_Dense" / "model.safetensors").write_bytes(weights)
+
+
+@pytest.mark.parametrize("module", ["Identity", "Tanh", "ReLU", "GELU", "Sigmoid"])
+def test_every_activation_that_a_backend_knows(folder, module):
+    write_dense(folder, module)
+    assert read(folder).dense[0].activation == module.lower()
+
+
+def test_every_dense_activation_and_hash_is_a_space_of_its_own(folder):
+    ids = {read(folder).space(48, None).id}
+    for activation, weights in (("Tanh", b"one"), ("Tanh", b"two"), ("ReLU", b"one")):
+        write_dense(folder, activation, weights)
+        space = read(folder).space(48, None)
+        assert space.head == f"{activation.lower()}:{hashlib.sha256(weights).hexdigest()}"
+        ids.add(space.id)
+    assert len(ids) == 4
+
+
+@pytest.fixture
+def facts():
+    """A catalog row that says of the folder what the folder says of itself, but for its limit."""
+    row = default_catalog().get("all-MiniLM-L6-v2")
+    return dataclasses.replace(
+        row, max_tokens=40, pooling="mean", normalized=True, prompts={"query": "", "document": ""}, matryoshka=()
+    )
+
+
+def test_what_is_as_the_catalog_has_it_is_named_by_its_weights(folder, facts):
+    space = read(folder, facts=facts).space(48, facts)
+    assert space.id == "tiny@aaaaaaaa/48"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pooling": "cls"}, {"normalized": False}, {"prompts": {"query": "find: ", "document": ""}}],
+    ids=str,
+)
+def test_what_differs_from_the_catalog_is_never_named_by_its_weights(folder, facts, change):
+    listed = dataclasses.replace(facts, **change)
+    # The folder's own prompt, so that the catalog's is not filled in.
+    write(folder, "config_sentence_transformers.json", {"prompts": {"query": "ask: "}} if "prompts" in change else {})
+    recipe = read(folder, facts=listed)
+    assert recipe.space(48, listed).digest == recipe.space(48, None).digest != "a" * 8
+
+
+def test_a_dense_module_that_the_catalog_does_not_know_is_another_space(folder, facts):
+    write_modules(folder, [*MODULES[:2], ("Dense", "2_Dense"), ("Normalize", "3_Normalize")])
+    write(folder, "2_Dense/config.json", {"out_features": 48})
+    (folder / "2_Dense" / "model.safetensors").write_bytes(b"dense")
+    recipe = read(folder, facts=facts)
+    assert (recipe.dense[0].activation, recipe.normalized) == ("tanh", True)
+    assert recipe.space(48, facts).digest != "a" * 8
+
+
+def test_sizes_share_a_digest(folder, facts):
+    recipe = read(folder, facts=dataclasses.replace(facts, matryoshka=(64, 48, 16, 8)))
+    assert recipe.sizes == (48, 16, 8)
+    assert recipe.space(48, None).digest == recipe.space(8, None).digest
+
+
+def test_without_modules_the_catalog_names_the_pooling(folder, facts):
+    (folder / "modules.json").unlink()
+    recipe = read(folder, facts=dataclasses.replace(facts, pooling="cls"))
+    assert (recipe.pooling, recipe.normalized) == ("cls", True)
+
+
+def test_a_pooling_that_nobody_names_is_mean_and_said_so(folder, caplog):
+    (folder / "modules.json").unlink()
+    recipe = read(folder)
+    assert (recipe.pooling, recipe.normalized) == ("mean", False)
+    assert f"{folder} names no pooling" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({}, 40),
+        ({"tokenizer_config.json": {"model_max_length": 16}}, 40),
+        ({"sentence_bert_config.json": {"max_seq_length": 50}}, 50),
+        ({"sentence_bert_config.json": {"max_seq_length": 99}}, 64),
+    ],
+    ids=str,
+)
+def test_the_catalogs_limit_stands_where_the_folder_has_no_own(folder, facts, files, limit):
+    for name, content in files.items():
+        write(folder, name, content)
+    assert read(folder, facts=facts).max_tokens == limit
+
+
+def test_prompts_of_the_folder_come_before_the_catalogs(folder):
+    write(folder, "config_sentence_transformers.json", {"prompts": {"document": "d: "}})
+    recipe = read(folder, facts=default_catalog().get("intfloat/e5-small-v2"))
+    assert recipe.prompts == {"query": "", "document": "d: "}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default", "expected"),
+    [
+        ({"all": "a: "}, "all", ("a: ", "a: ")),
+        ({"document": "d: ", "passage": "p: "}, None, ("", "d: ")),
+        ({"query": None, "document": "d: "}, None, ("", "d: ")),
+    ],
+    ids=str,
+)
+def test_default_prompts_stand_in_for_those_not_named(folder, prompts, default, expected):
+    write(folder, "config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": default})
+    found = read(folder).prompts
+    assert (found["query"], found["document"]) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "1_Pooling/config.json",
+        "sentence_bert_config.json",
+        "tokenizer_config.json",
+        "config_sentence_transformers.json",
+        "model.safetensors.index.json",
+    ],
+)
+@pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+def test_every_broken_file_is_named(folder, name, content):
+    (folder / "model.safetensors").unlink()
+    write(folder, "model.safetensors.index.json", {"weight_map": {"a": "1.safetensors"}})
+    (folder / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(WeightsError, match="JSON") as caught:
+        read(folder)
+    assert str(folder / name) in str(caught.value)
+
+
+def test_any_architecture_runs_as_an_onnx_file(folder):
+    write(folder, "config.json", CONFIG | {"model_type": "nomic_bert", "position_embedding_type": "rotary"})
+    write(folder, "onnx/model.onnx", {})
+    with pytest.raises(UnsupportedModelError, match="'nomic_bert'"):
+        read(folder)
+    recipe = read(folder, onnx_file="onnx/model.onnx")
+    assert (recipe.weights, recipe.onnx) == ((), folder / "onnx" / "model.onnx")
+    (folder / "model.safetensors").unlink()
+    assert read(folder).onnx == folder / "onnx" / "model.onnx"
+
+
+def test_camembert_is_built_as_roberta(folder):
+    write(folder, "config.json", CONFIG | {"model_type": "camembert", "pad_token_id": 1})
+    recipe = read(folder)
+    assert (recipe.architecture, recipe.max_tokens, recipe.pad_token_id) == ("roberta", 62, 1)
+
+
+def test_distilbert_calls_its_width_dim(folder):
+    write(folder, "config.json", {"model_type": "distilbert", "dim": 24, "max_position_embeddings": 64})
+    assert read(folder).dimensions == 24
+
+
+@pytest.mark.parametrize(
+    ("more", "labels"), [({"id2label": {"0": "a", "1": "b", "2": "c"}}, 3), ({"num_labels": 2}, 2), ({}, 1)], ids=str
+)
+def test_a_reranker_is_as_wide_as_it_has_labels(folder, more, labels):
+    (folder / "modules.json").unlink()
+    write(folder, "config.json", CONFIG | {"architectures": ["BertForSequenceClassification"]} | more)
+    assert read(folder).dimensions == labels
+
+
+@pytest.mark.parametrize(("types", "told"), [(2, True), (1, False)])
+def test_only_rerankers_are_told_which_text_a_token_is_of(folder, types, told):
+    write(
+        folder, "config.json", CONFIG | {"type_vocab_size": types, "architectures": ["BertForSequenceClassification"]}
+    )
+    assert not read(folder).token_types
+    (folder / "modules.json").unlink()
+    assert read(folder).token_types == told
+
+
+@pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"type": "Pooling"}]', "3"])
+def test_a_broken_list_of_modules_is_named(folder, content):
+    (folder / "modules.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"modules\.json"):
+        read(folder)
+
+
+def test_a_broken_index_of_shards_is_named(folder):
+    (folder / "model.safetensors").unlink()
+    write(folder, "model.safetensors.index.json", {})
+    with pytest.raises(WeightsError, match=r"index\.json has no weight_map"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [({"prompts": ["a"]}, "map names"), ({"prompts": {"a": "b"}, "default_prompt_name": "c"}, "'c' is not among")],
+)
+def test_broken_prompts_are_named(folder, config, named):
+    write(folder, "config_sentence_transformers.json", config)
+    with pytest.raises(WeightsError, match=named):
+        read(folder)
+
+
+def test_prompts_left_out_of_pooling_are_refused_where_there_are_prompts(folder):
+    write(folder, "1_Pooling/config.json", {"pooling_mode_mean_tokens": True, "include_prompt": False})
+    assert read(folder).pooling == "mean"
+    write(folder, "config_sentence_transformers.json", {"prompts": {"query": "q: "}})
+    with pytest.raises(UnsupportedModelError, match="include_prompt"):
+        read(folder)
+
+
+def test_no_width_and_no_length_are_errors(folder):
+    write(folder, "config.json", {key: value for key, value in CONFIG.items() if key != "hidden_size"})
+    with pytest.raises(UnsupportedModelError, match="how wide"):
+        read(folder)
+    write(folder, "config.json", CONFIG)
+    write(folder, "sentence_bert_config.json", {"max_seq_length": 0})
+    with pytest.raises(WeightsError, match="takes 0 tokens"):
+        read(folder)
+
+
+def test_the_padding_id_of_its_family_where_none_is_named(folder):
+    write(folder, "config.json", CONFIG | {"model_type": "roberta", "max_position_embeddings": 514})
+    recipe = read(folder)
+    assert (recipe.pad_token_id, recipe.max_tokens) == (1, 512)
+
+
+def test_lowercasing_is_read(folder):
+    assert not read(folder).lowercase
+    write(folder, "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": True})
+    assert read(folder).lowercase

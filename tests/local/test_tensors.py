@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from embedway.errors import UnsupportedModelError, WeightsError
 from embedway.local.tensors import Tensors
@@ -65,7 +66,10 @@ def test_several_files_are_one_set(tmp_path):
 
 def test_unaligned_numbers_are_read(tmp_path):
     body = b"\x00\x00" + np.array([1, 2], np.float32).tobytes()
-    header = {"x": {"dtype": "F32", "shape": [2], "data_offsets": [2, 10]}}
+    header = {
+        "half": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]},
+        "x": {"dtype": "F32", "shape": [2], "data_offsets": [2, 10]},
+    }
     assert Tensors([write(tmp_path / "a.safetensors", header, body)])["x"].tolist() == [1, 2]
 
 
@@ -100,3 +104,82 @@ def test_what_is_no_safetensors_file_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="not a safetensors file"):
         Tensors([path])
+
+
+def test_every_float16_is_exact(tmp_path):
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    tensors = Tensors([one(tmp_path / "a.safetensors", "F16", halves)])
+    np.testing.assert_array_equal(tensors["x"], halves.astype(np.float32))
+    assert tensors.place(tensors["x"]) is None
+
+
+@given(
+    arrays=st.dictionaries(
+        st.text("abc.", min_size=1, max_size=6),
+        st.tuples(st.sampled_from(["f2", "f4", "f8", "i4", "i8"]), st.lists(st.integers(0, 3), max_size=3)),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_what_the_library_writes_is_read(tmp_path_factory, arrays):
+    path = tmp_path_factory.mktemp("t") / "a.safetensors"
+    made = {
+        name: np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape)
+        for name, (dtype, shape) in arrays.items()
+    }
+    save_file(made, path)
+    tensors = Tensors([path])
+    assert set(tensors) == set(made)
+    for name, array in made.items():
+        assert tensors.shape(name) == array.shape
+        np.testing.assert_array_equal(tensors[name], array)
+        assert tensors[name].dtype == (np.float32 if array.dtype.kind == "f" else array.dtype)
+    assert tensors.nbytes == 4 * sum(array.size for array in made.values())
+
+
+def test_two_reads_share_the_mapped_pages(tmp_path):
+    path = one(tmp_path / "a.safetensors", "F32", np.arange(4, dtype=np.float32))
+    tensors = Tensors([path])
+    assert np.shares_memory(tensors["x"], tensors["x"])
+    before = tensors["x"].tolist()
+    tensors.release_pages()
+    assert tensors["x"].tolist() == before
+
+
+def test_a_file_that_was_cut_short_names_the_tensor_that_is_gone(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"first": np.zeros(4, np.float32), "second": np.zeros(4, np.float32)}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(WeightsError, match="tensor second does not fit"):
+        Tensors([path])
+    path.write_bytes(whole[:20])
+    with pytest.raises(WeightsError, match="cut short"):
+        Tensors([path])
+
+
+@pytest.mark.parametrize(
+    ("offsets", "body", "named"),
+    [
+        ({"a": [0, 8], "b": [4, 12]}, 12, "overlaps"),
+        ({"a": [0, 8], "b": [12, 20]}, 20, "gap"),
+        ({"a": [0, 8], "b": [8, 16]}, 20, "4 bytes after the last tensor"),
+        ({"a": [0.9, 8.7]}, 8, "tensor a are damaged"),
+    ],
+    ids=str,
+)
+def test_tensors_lie_side_by_side(tmp_path, offsets, body, named):
+    header = {name: {"dtype": "F32", "shape": [2], "data_offsets": place} for name, place in offsets.items()}
+    with pytest.raises(WeightsError, match=named):
+        Tensors([write(tmp_path / "a.safetensors", header, b"\x00" * body)])
+
+
+def test_a_negative_shape_is_damage(tmp_path):
+    header = {"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}}
+    with pytest.raises(WeightsError, match="tensor a does not fit"):
+        Tensors([write(tmp_path / "a.safetensors", header, b"\x00" * 8)])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"a\.safetensors is missing"):
+        Tensors([tmp_path / "a.safetensors"])

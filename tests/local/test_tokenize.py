@@ -60,3 +60,17 @@ def test_a_broken_tokenizer_is_named(tmp_path):
     file.write_text("{}")
     with pytest.raises(WeightsError, match=r"tokenizer\.json"):
         TextTokenizer(file, max_tokens=8)
+
+
+def test_lowercasing_where_the_folder_asks_for_it(path, tmp_path):
+    import json
+
+    document = json.loads(path.read_text("utf-8"))
+    document["normalizer"] = None
+    cased = tmp_path / "tokenizer.json"
+    cased.write_text(json.dumps(document), encoding="utf-8")
+    texts = ["hello world", "Hello WORLD"]
+    lower, mixed = TextTokenizer(cased, max_tokens=64, lowercase=True).encode(texts, prompt="").ids
+    assert lower.tolist() == mixed.tolist()
+    lower, mixed = TextTokenizer(cased, max_tokens=64).encode(texts, prompt="").ids
+    assert lower.tolist() != mixed.tolist()

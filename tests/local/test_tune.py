@@ -1,15 +1,20 @@
 """The gate that a way of running must pass before its speed counts, and what tuning keeps."""
 
 import asyncio
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from embedway import AsyncEmbedder
-from embedway.local import tune
+from embedway import AsyncEmbedder, Config
+from embedway.errors import EmbedwayError, RuntimeUnavailableError
+from embedway.local import cpu, tune
 from embedway.local.backend import SessionOptions
 from embedway.local.choice import read_choice
 from embedway.local.model import LocalModel
+from embedway.stages.batch import fill_batches
+from embedway.types import TokenizedTexts
 
 RNG = np.random.default_rng(5)
 
@@ -54,6 +59,14 @@ def test_neighbours_count_beside_the_cosine():
     assert strict == identical
     assert tune._same_neighbours(near, vectors, tie=2.0) == 1
     assert reason == "" or "neighbours" in reason
+
+
+def test_a_vector_of_zeros_is_out():
+    vectors = RNG.standard_normal((128, 64)).astype(np.float32) + 3
+    vectors[0] = -3
+    zeroed = vectors.copy()
+    zeroed[0] = 0
+    assert "zeros" in tune._gate(zeroed, vectors)[-1]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -113,3 +126,130 @@ def test_a_fast_way_that_is_wrong_is_thrown_out(config, short, monkeypatch):
     assert not out.passed
     assert "lowest cosine" in out.reason
     assert report.bulk.options == report.single.options == ways[1]
+
+
+def on_a_circle(angles):
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_other_neighbours_are_out_however_high_the_cosine():
+    angles = np.linspace(0, 2 * np.pi, 128, endpoint=False)
+    shuffled = on_a_circle(angles + 0.03 * np.random.default_rng(2).choice([-1, 1], 128))
+    cosine, neighbours, _, reason = tune._gate(shuffled, on_a_circle(angles))
+    assert cosine >= tune.LOWEST_COSINE
+    assert neighbours < tune.SAME_NEIGHBOURS
+    assert "keep their neighbours" in reason
+
+
+def test_neighbours_that_tie_in_float32_may_change_places():
+    angles = np.random.default_rng(3).uniform(0, 2 * np.pi, 128)
+    moved = on_a_circle(angles + 0.0015 * np.random.default_rng(4).choice([-1, 1], 128))
+    _, neighbours, identical, reason = tune._gate(moved, on_a_circle(angles))
+    assert (neighbours, reason) == (1, "")
+    assert identical < 1
+
+
+@pytest.mark.parametrize("scale", [0.01, 100])
+def test_the_gate_looks_at_directions_and_not_at_lengths(reference, scale):
+    assert not tune._gate(scale * reference, reference)[-1]
+
+
+SLOW = SessionOptions("onnxruntime", "f32", 1, 2)
+FAST = SessionOptions("openvino", "f32", 2, 2)
+QUICK_QUERY = SessionOptions("openvino", "f32", 1, 2)
+WRONG = SessionOptions("openvino", "bf16", 2, 2)
+GONE = SessionOptions("openvino", "bf16", 1, 2)
+#: Seconds that each way of running takes for a text in bulk, and for one alone.
+COSTS = {SLOW: (1.0, 1.0), FAST: (0.1, 0.5), QUICK_QUERY: (0.4, 0.2), WRONG: (0.01, 0.01)}
+
+
+class FakeModel:
+    """Computes nothing: each call moves a clock by what its way of running costs."""
+
+    model = "acme/tiny"
+    max_tokens = 64
+    space = SimpleNamespace(dimensions=16)
+    recipe = SimpleNamespace(weights_sha256="ab" * 32)
+
+    def __init__(self, turn):
+        self.now, self.turn, self.dropped, self.lock = 0.0, turn, [], threading.Lock()
+
+    def tokenize(self, texts, input_type):
+        ids = tuple(np.arange(row, row + 3 + row % 5, dtype=np.int32) for row in range(len(texts)))
+        return TokenizedTexts(ids, np.array([len(row) for row in ids], np.int32))
+
+    def compute(self, options, rows, width):
+        if options not in COSTS:
+            raise RuntimeUnavailableError("not on this CPU")
+        with self.lock:
+            self.now += COSTS[options][len(rows) == 1] * len(rows)
+        exact = [np.random.default_rng(int(row[0])).standard_normal(16) for row in rows]
+        return self.turn(options, np.stack(exact).astype(np.float32))
+
+    def drop(self, options):
+        self.dropped.append(options)
+
+
+@pytest.fixture
+def tuned(monkeypatch, tmp_path):
+    """Tunes a fake model by its own clock; gives the report, the model and what was said meanwhile."""
+
+    def run(ways, turn):
+        model, said = FakeModel(turn), []
+        monkeypatch.setattr(tune, "time", SimpleNamespace(perf_counter=lambda: model.now, sleep=lambda _: None))
+        monkeypatch.setattr(tune, "_ways", lambda threads: ways)
+        config = Config.load(environ={}, overrides={"tune.directory": str(tmp_path), "local.threads": 2})
+        return tune.tune_model(model, config, said.append, fill_batches), model, said
+
+    return run
+
+
+def reversed_if_wrong(options, vectors):
+    return vectors[:, ::-1] if options == WRONG else vectors
+
+
+def test_bulk_and_queries_each_take_the_fastest_way_that_is_right(tuned, tmp_path):
+    report, _, said = tuned([SLOW, WRONG, FAST, QUICK_QUERY], reversed_if_wrong)
+    assert (report.bulk.options, report.single.options) == (FAST, QUICK_QUERY)
+    assert {row.options for row in report.rows if not row.passed} == {WRONG}
+    assert max(report.rows, key=lambda row: row.texts_per_s).options == WRONG
+    assert any("out: lowest cosine" in line for line in said)
+    stored = read_choice(tmp_path, "ab" * 32)
+    assert (stored.bulk, stored.single, stored.token_budget) == (FAST, QUICK_QUERY, report.bulk.token_budget)
+
+
+def test_a_way_that_is_not_to_be_had_is_told_and_left_out(tuned):
+    report, model, said = tuned([GONE, SLOW], reversed_if_wrong)
+    assert {row.options for row in report.rows} == {SLOW}
+    assert f"{GONE}: not on this CPU" in said
+    assert {GONE, SLOW} <= set(model.dropped)
+
+
+def test_when_nothing_passes_nothing_is_kept(tuned, tmp_path):
+    with pytest.raises(EmbedwayError, match=r"acme/tiny: no way of running it passed the quality gate"):
+        tuned([WRONG, GONE], reversed_if_wrong)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "installed", "ways"),
+    [
+        ((), ("onnxruntime",), {("onnxruntime", "f32")}),
+        ((), ("onnxruntime", "openvino"), {("onnxruntime", "f32"), ("openvino", "f32")}),
+        (
+            ("avx512_bf16",),
+            ("onnxruntime", "openvino"),
+            {("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16")},
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("threads", "streams"), [(1, [1]), (2, [1, 2]), (8, [1, 4, 8])])
+def test_ways_are_those_that_this_cpu_has(monkeypatch, flags, installed, ways, threads, streams):
+    monkeypatch.setattr(cpu, "facts", lambda: cpu.CpuFacts("x", frozenset(flags), cores=threads, schedulable=threads))
+    monkeypatch.setattr(tune, "available", installed.__contains__)
+    found = list(tune._ways(threads))
+    assert {(way.backend, way.precision) for way in found} == ways
+    for way in ways:
+        assert [item.streams for item in found if (item.backend, item.precision) == way] == streams
+    assert {item.threads for item in found} == {threads}

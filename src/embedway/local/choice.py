@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedway.local import cpu
-from embedway.local.backend import BackendName, Precision, SessionOptions, available
+from embedway.local.backend import BACKENDS, BackendName, Precision, SessionOptions, available
 
 if TYPE_CHECKING:
     from embedway.config import Config
@@ -80,10 +80,22 @@ def read_choice(directory: Path, weights_sha256: str) -> Choice | None:
         if stored["format"] != _FORMAT or stored["weights"] != weights_sha256:
             return None
         bulk, single = (SessionOptions(**stored[key]) for key in ("bulk", "single"))
-        usable = all(available(options.backend) for options in (bulk, single))
-        return Choice(bulk, single, int(stored["token_budget"])) if usable else None
-    except (OSError, ValueError, KeyError, TypeError):
+        choice = Choice(bulk, single, stored["token_budget"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return choice if _sound(choice) else None
+
+
+def _sound(choice: Choice) -> bool:
+    """Whether a stored choice can be carried out here: its file may have been edited, or a backend removed."""
+    numbers = [choice.token_budget]
+    for options in (choice.bulk, choice.single):
+        numbers += [options.streams, options.threads]
+        if options.backend not in BACKENDS or options.precision not in {"f32", "bf16"}:
+            return False
+        if not available(options.backend) or (options.precision == "bf16" and not cpu.facts().bf16):
+            return False
+    return all(type(number) is int and number > 0 for number in numbers)
 
 
 def write_choice(directory: Path, weights_sha256: str, choice: Choice, *, model: str, measured: dict[str, Any]) -> Path:

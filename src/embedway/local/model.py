@@ -41,7 +41,7 @@ class LocalModel:
         self.max_tokens = recipe.max_tokens
         self.token_budget = choice.token_budget
         self.runtime = str(choice.bulk)
-        self.tokenizer = TextTokenizer(recipe.tokenizer, max_tokens=recipe.max_tokens)
+        self.tokenizer = TextTokenizer(recipe.tokenizer, max_tokens=recipe.max_tokens, lowercase=recipe.lowercase)
         self._sessions: dict[SessionOptions, Session] = {}
         self._loading = threading.Lock()
         self._closed = False

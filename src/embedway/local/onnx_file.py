@@ -18,9 +18,8 @@ _HIDDEN = ("token_embeddings", "last_hidden_state", "hidden_states")
 def sentence_output(ranks: Mapping[str, int], recipe: Recipe) -> tuple[str, bool]:
     """The output to use, by name, and whether it is pooled already.
 
-    `ranks` maps each output to its number of axes: 2 is one vector for a text, 3 one for a token. Token
-    outputs are preferred when the recipe knows its pooling from the folder, except to an output that is
-    named as a sentence's.
+    `ranks` maps each output to its number of axes: 2 is one vector for a text, 3 one for a token. An output that is
+    named as a sentence's goes first, then one for tokens, which the recipe's pooling finishes, then any other pooled.
     """
     if recipe.task == "rerank":
         if "logits" in ranks:

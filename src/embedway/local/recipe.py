@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from embedway.errors import UnsupportedModelError, WeightsError
 from embedway.types import InputType, Pooling, Space
@@ -42,6 +42,9 @@ _DENSE_ACTIVATIONS = {
     "GELU": "gelu",
     "Sigmoid": "sigmoid",
 }
+#: RoBERTa's family counts positions from the padding id + 1, and so holds that many fewer.
+_COUNTED = frozenset({"roberta", "xlm-roberta", "mpnet"})
+_DEFAULT_PAD = dict.fromkeys(_COUNTED, 1)
 #: tokenizers write this and greater numbers for "no limit".
 _NO_LIMIT = 1_000_000
 
@@ -75,6 +78,8 @@ class Recipe:
     sizes: tuple[int, ...]
     tokenizer: Path
     pad_token_id: int
+    #: Texts are lowercased before they are tokenized.
+    lowercase: bool = False
 
     @property
     def dimensions(self) -> int:
@@ -125,13 +130,22 @@ def read_recipe(
     modules = _modules(folder)
     task: Task = "rerank" if _is_classifier(config) and not modules else "embed"
     pooling, dense, normalized, width = _head(folder, modules, facts, config)
+    prompts = _prompts(folder, facts)
+    if any(prompts.values()):
+        _refuse_prompts_left_out(modules)
     if task == "rerank":
         width = len(config.get("id2label") or {0: ""}) if "id2label" in config else int(config.get("num_labels", 1))
+    if not width:
+        width = (facts.dimensions or 0) if facts is not None else 0
+    if not width:
+        raise UnsupportedModelError(f"{folder / 'config.json'}: neither hidden_size nor dim says how wide vectors are")
     sizes = (width, *(s for s in (facts.matryoshka if facts else ()) if s < width))
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.is_file():
         raise UnsupportedModelError(f"{folder}: there is no tokenizer.json; slow tokenizers are not supported")
     pad = config.get("pad_token_id")
+    if not isinstance(pad, int):
+        pad = _DEFAULT_PAD.get(architecture, 0)  # transformers' own, where config.json leaves it out
     return Recipe(
         name=name,
         folder=folder,
@@ -144,11 +158,12 @@ def read_recipe(
         pooling=pooling,
         normalized=normalized,
         dense=dense,
-        max_tokens=_max_tokens(folder, architecture, config, facts),
-        prompts=_prompts(folder, facts),
+        max_tokens=_max_tokens(folder, config, facts, offset=pad + 1 if architecture in _COUNTED else 0),
+        prompts=prompts,
         sizes=sizes,
         tokenizer=tokenizer,
-        pad_token_id=int(pad) if isinstance(pad, int) else 0,
+        pad_token_id=pad,
+        lowercase=bool(_optional_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
     )
 
 
@@ -182,8 +197,11 @@ def _weight_files(folder: Path, onnx_file: str | None) -> tuple[tuple[Path, ...]
         return (folder / "model.safetensors",), None
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(_json(index)["weight_map"].values()))
-        return tuple(folder / name for name in names), None
+        try:
+            names = sorted(set(_json(index)["weight_map"].values()))
+            return tuple(folder / name for name in names), None
+        except (KeyError, AttributeError, TypeError) as error:
+            raise WeightsError(f"{index} has no weight_map from tensors to files") from error
     for candidate in ("onnx/model.onnx", "model.onnx"):
         if (folder / candidate).is_file():
             return (), folder / candidate
@@ -217,8 +235,11 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     path = folder / "modules.json"
     if not path.is_file():
         return []
-    listed = json.loads(path.read_text(encoding="utf-8"))
-    return [(str(module["type"]).rsplit(".", 1)[-1], folder / module["path"]) for module in listed]
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        return [(str(module["type"]).rsplit(".", 1)[-1], folder / module["path"]) for module in listed]
+    except (ValueError, TypeError, KeyError) as error:
+        raise WeightsError(f"{path} is not a list of modules, each with type and path") from error
 
 
 def _head(
@@ -270,6 +291,12 @@ def _pooling(path: Path) -> Pooling:
     return _POOLING_MODES[modes[0]]
 
 
+def _refuse_prompts_left_out(modules: list[tuple[str, Path]]) -> None:
+    for kind, path in modules:
+        if kind == "Pooling" and _json(path / "config.json").get("include_prompt") is False:
+            raise UnsupportedModelError(f"{path}: include_prompt = false (prompts left out of pooling) is not built")
+
+
 def _dense(path: Path) -> tuple[DenseModule, int]:
     config = _json(path / "config.json")
     name = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1]
@@ -278,15 +305,16 @@ def _dense(path: Path) -> tuple[DenseModule, int]:
     weights = path / "model.safetensors"
     if not weights.is_file():
         raise UnsupportedModelError(f"{path}: there is no model.safetensors; pickled weights are not read")
-    return DenseModule(weights, _DENSE_ACTIVATIONS[name]), int(config["out_features"])
+    width = config.get("out_features")
+    if not isinstance(width, int) or width < 1:
+        raise WeightsError(f"{path / 'config.json'}: out_features must be a number of dimensions")
+    return DenseModule(weights, _DENSE_ACTIVATIONS[name]), width
 
 
-def _max_tokens(folder: Path, architecture: str, config: Mapping[str, Any], facts: ModelFacts | None) -> int:
+def _max_tokens(folder: Path, config: Mapping[str, Any], facts: ModelFacts | None, *, offset: int) -> int:
     limits: list[int] = []
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int):
-        # RoBERTa's family counts positions from the padding id + 1, and so holds that many fewer.
-        offset = int(config.get("pad_token_id") or 0) + 1 if architecture in {"roberta", "xlm-roberta", "mpnet"} else 0
         limits.append(positions - offset)
     length = _optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
     tokenizer_limit = _optional_json(folder / "tokenizer_config.json").get("model_max_length")
@@ -298,16 +326,27 @@ def _max_tokens(folder: Path, architecture: str, config: Mapping[str, Any], fact
         limits.append(tokenizer_limit)
     if not limits:
         raise UnsupportedModelError(f"{folder}: no file says how many tokens the model takes")
+    if min(limits) < 1:
+        raise WeightsError(f"{folder}: its files say that the model takes {min(limits)} tokens")
     return min(limits)
 
 
 def _prompts(folder: Path, facts: ModelFacts | None) -> dict[InputType, str]:
-    config = _optional_json(folder / "config_sentence_transformers.json")
-    named = {key: str(value or "") for key, value in cast("dict[str, Any]", config.get("prompts") or {}).items()}
-    default = named.get(str(config.get("default_prompt_name")), "")
+    path = folder / "config_sentence_transformers.json"
+    config = _optional_json(path)
+    given = config.get("prompts") or {}
+    if not isinstance(given, dict):
+        raise WeightsError(f"{path}: prompts must map names to texts")
+    named = {str(key): str(value or "") for key, value in given.items()}
+    name = config.get("default_prompt_name")
+    if name is not None and name not in named:
+        raise WeightsError(f"{path}: default_prompt_name {name!r} is not among its prompts")
+    default = named.get(str(name), "")
+    # The names that sentence-transformers' encode_document looks for, in its order.
+    documents = (named[key] for key in ("document", "passage", "corpus") if named.get(key))
     prompts: dict[InputType, str] = {
-        "query": named.get("query", default),
-        "document": named.get("document", named.get("passage", default)),
+        "query": named.get("query") or default,
+        "document": next(documents, default),
     }
     if not any(prompts.values()) and facts is not None:
         return {"query": facts.prompts.get("query", ""), "document": facts.prompts.get("document", "")}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import operator
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ class _Entry:
 class Tensors:
     """Tensors of one or several safetensors files, by name. All come out as float32 (or as integers).
 
-    float32 tensors are read-only views of the mapped file; other float types are converted, which copies.
+    float32 tensors are views of a private map of the file, which nobody may write to; other float types are converted,
+    which copies.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -138,6 +140,8 @@ class Tensors:
 
 
 def _read_header(file: Path) -> dict[str, _Entry]:
+    if not file.is_file():
+        raise WeightsError(f"{file} is missing")
     size = file.stat().st_size
     with file.open("rb") as handle:
         head = handle.read(8)
@@ -150,19 +154,28 @@ def _read_header(file: Path) -> dict[str, _Entry]:
             raise WeightsError(f"{file}: its safetensors header is not JSON") from error
     if not isinstance(header, dict):
         raise WeightsError(f"{file}: its safetensors header is not a JSON object")
-    return {
+    entries = {
         name: _entry(file, size, 8 + length, name, facts) for name, facts in header.items() if name != "__metadata__"
     }
+    # The format's own rule (safetensors/src/tensor.rs, Metadata::validate): no gaps and no overlaps.
+    reached = 8 + length
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != reached:
+            raise WeightsError(f"{file}: tensor {name} overlaps another or leaves a gap; the header is damaged")
+        reached = entry.end
+    if reached != size:
+        raise WeightsError(f"{file}: {size - reached} bytes after the last tensor; it was damaged")
+    return entries
 
 
 def _entry(file: Path, size: int, body: int, name: str, facts: Any) -> _Entry:
     try:
-        kind, shape = str(facts["dtype"]), tuple(int(width) for width in facts["shape"])
-        start, end = (body + int(offset) for offset in facts["data_offsets"])
+        kind, shape = str(facts["dtype"]), tuple(operator.index(width) for width in facts["shape"])
+        start, end = (body + operator.index(offset) for offset in facts["data_offsets"])
     except (KeyError, TypeError, ValueError):
         raise WeightsError(f"{file}: the header's facts of tensor {name} are damaged") from None
     if kind not in _ITEM_BYTES:
         raise UnsupportedModelError(f"{file}: tensor {name} is of type {kind}, which is not supported")
-    if start < body or end > size or end - start != math.prod(shape) * _ITEM_BYTES[kind]:
+    if start < body or end > size or min(shape, default=0) < 0 or end - start != math.prod(shape) * _ITEM_BYTES[kind]:
         raise WeightsError(f"{file}: tensor {name} does not fit the file; it was cut short or damaged")
     return _Entry(file, kind, shape, start, end)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from embedway.errors import WeightsError
 from embedway.types import TokenizedTexts, Truncation
@@ -25,12 +25,16 @@ _WINDOW_GROWTH = 8
 class TextTokenizer:
     """The model's own tokenizer. Safe to use from several threads."""
 
-    def __init__(self, path: Path, *, max_tokens: int) -> None:
+    def __init__(self, path: Path, *, max_tokens: int, lowercase: bool = False) -> None:
         try:
             self.plain: Tokenizer = Tokenizer.from_file(str(path))
             self._cutting: Tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise WeightsError(f"{path}: the tokenizers library cannot read it: {error}") from error
+        if lowercase:
+            for tokenizer in (self.plain, self._cutting):
+                after = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
+                tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *after])
         self.plain.no_truncation()
         self.plain.no_padding()
         self._cutting.no_padding()

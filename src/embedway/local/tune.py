@@ -239,6 +239,8 @@ def _gate(vectors: Vectors, reference: Vectors) -> tuple[float, float, float, st
     """Lowest cosine, shares of probes with the same and with identical neighbours, and why it is out, if it is."""
     if not np.isfinite(vectors).all():
         return float("nan"), 0.0, 0.0, "numbers that are not finite"
+    if not vectors.any(axis=1).all():
+        return float("nan"), 0.0, 0.0, "vectors of zeros"
     ours, theirs = (array / np.linalg.norm(array, axis=1, keepdims=True) for array in (vectors, reference))
     cosine = float(np.einsum("ij,ij->i", ours, theirs).min())
     neighbours, identical = (_same_neighbours(ours, theirs, tie=tie) for tie in (_TIE, 0.0))

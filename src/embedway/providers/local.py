@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedway.catalog import DEFAULT_MODEL, default_catalog
-from embedway.errors import UnsupportedModelError
+from embedway.errors import UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
     from embedway.catalog import ModelFacts
@@ -39,9 +39,14 @@ def resolve(name: str) -> Named:
         name = DEFAULT_MODEL
     if name.startswith(HUB_PREFIX):
         repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+        if not repository:
+            raise UsageError(f"{name!r} names no repository; write hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
         return Named(name, repository=repository, revision=revision or None)
     if name.startswith((".", "/", "~")) or ("/" in name and Path(name).is_dir()) or Path(name).is_absolute():
-        folder = Path(name).expanduser().resolve()
+        try:
+            folder = Path(name).expanduser().resolve()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UsageError(f"{name!r} is not the path of a folder: {error}") from error
         return Named(str(folder), folder=folder)
     facts = default_catalog().get(name)
     return Named(facts.name, facts=facts)
