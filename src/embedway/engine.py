@@ -11,8 +11,6 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from embedway.config import Config
 from embedway.errors import ClosedError, DimensionsError
 from embedway.providers.local import open_model, resolve
@@ -20,7 +18,7 @@ from embedway.stages.batch import fill_batches
 from embedway.stages.dispatch import dispatch
 from embedway.stages.inspect import inspect
 from embedway.stages.plan import Work, make_plan
-from embedway.stages.validate import validate
+from embedway.stages.validate import to_size, validate
 from embedway.types import EmbedResult, Receipt, Timing
 from embedway.worker import Worker
 
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from embedway.local.model import LocalModel
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
-    from embedway.types import InputType, Overflow, Plan, Space, Vectors
+    from embedway.types import InputType, Overflow, Plan, Space
 
 
 #: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.
@@ -94,7 +92,7 @@ class AsyncEmbedder:
         tokenized = time.perf_counter()
         vectors = await dispatch(work, route, width=route.space.dimensions)
         computed = time.perf_counter()
-        vectors = _to_size(vectors, space)
+        vectors = to_size(vectors, space)
         validate(vectors, count=work.plan.unique_texts, space=space, route=route.name)
         if work.plan.unique_texts < work.plan.texts:
             vectors = vectors[work.positions]
@@ -203,16 +201,6 @@ def _space(route: LocalModel, dimensions: int | None) -> Space:
     if dimensions not in route.sizes:
         raise DimensionsError(route.model, asked=dimensions, sizes=route.sizes)
     return replace(route.space, dimensions=dimensions)
-
-
-def _to_size(vectors: Vectors, space: Space) -> Vectors:
-    """Cut to the space's dimensions and bring back to length 1, as Matryoshka training expects."""
-    if vectors.shape[1] == space.dimensions:
-        return vectors
-    cut = np.ascontiguousarray(vectors[:, : space.dimensions])
-    if space.normalized:
-        cut /= np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
-    return cut
 
 
 def _receipt(plan: Plan, route: Any, timing: Timing) -> Receipt:

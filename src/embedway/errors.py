@@ -21,6 +21,15 @@
     ├── SpaceMismatchError        two vector spaces would meet
     ├── BadVectorsError           a model answered with vectors that cannot be right
     ├── BatchError                running a batch failed
+    ├── UpstreamError             a provider's service failed or refused
+    │   ├── AuthenticationError   the key is missing, wrong, or has no right to the model
+    │   ├── QuotaExceededError    the account's money or quota is used up
+    │   ├── RateLimitedError      asked to come back later
+    │   ├── UnavailableError      not reached, too slow, reset, or failing by itself
+    │   ├── RefusedInputError     something in the request is refused; other texts may pass
+    │   └── ProtocolError         the answer is not what the API promises
+    ├── NoRouteError              no route of the model could compute
+    ├── DeadlineError             the time for a request was up
     └── SinkError                 a destination cannot be written or read
 
 Every error says what was wrong, where, and what to do. None holds a text of the user's or a secret.
@@ -204,6 +213,93 @@ class BatchError(EmbedwayError):
     def __init__(self, message: str, *, route: str) -> None:
         self.route = route
         super().__init__(f"{route}: {message}")
+
+
+class UpstreamError(EmbedwayError):
+    """A provider's service failed or refused.
+
+    `status` is the HTTP status, None where there was no answer. `billed` says that the call may be on the bill
+    although it failed: the request had gone out and may have been carried out.
+    """
+
+    #: Whether the same request may succeed a little later, on this route.
+    transient = False
+
+    def __init__(self, message: str, *, route: str, status: int | None = None, billed: bool = False) -> None:
+        self.route = route
+        self.status = status
+        self.billed = billed
+        shown = f" (HTTP {status})" if status is not None else ""
+        super().__init__(f"{route}: {message}{shown}")
+
+
+class AuthenticationError(UpstreamError):
+    """The key is missing, wrong, or has no right to the model."""
+
+
+class QuotaExceededError(UpstreamError):
+    """The account's money or quota is used up; waiting does not help."""
+
+
+class RateLimitedError(UpstreamError):
+    """The service asks to come back later. `retry_after_s` is None where it does not say when."""
+
+    transient = True
+
+    def __init__(
+        self, message: str, *, route: str, status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message, route=route, status=status)
+
+
+class UnavailableError(UpstreamError):
+    """The service was not reached, was too slow, broke off, or fails by itself (HTTP 408, 409, 5xx)."""
+
+    transient = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        route: str,
+        status: int | None = None,
+        billed: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message, route=route, status=status, billed=billed)
+
+
+class RefusedInputError(UpstreamError):
+    """The service refuses something in the request (HTTP 400, 413, 422); other texts may pass."""
+
+
+class ProtocolError(UpstreamError):
+    """The answer is not what the API promises: no JSON, a field missing, a wrong length."""
+
+
+class NoRouteError(EmbedwayError):
+    """No route of the model could compute. `failed` pairs each route with why."""
+
+    def __init__(self, model: str, *, failed: Sequence[tuple[str, str]], elsewhere: Sequence[str] = ()) -> None:
+        self.model = model
+        self.failed = tuple(failed)
+        self.elsewhere = tuple(elsewhere)
+        lines = [f"no route of {model} could compute:"]
+        lines += [f"  - {route}: {reason}" for route, reason in self.failed] or ["  - it has none that is set up here"]
+        if self.elsewhere:
+            # Told and not taken: vectors of another space do not belong where this model's are.
+            lines.append(f"Other models that are set up here, each with a space of its own: {', '.join(elsewhere)}")
+        super().__init__("\n".join(lines))
+
+
+class DeadlineError(EmbedwayError):
+    """The time for a request was up. `attempts` requests were made until then."""
+
+    def __init__(self, message: str, *, attempts: int) -> None:
+        self.attempts = attempts
+        super().__init__(message)
 
 
 class SinkError(EmbedwayError):

@@ -1,13 +1,89 @@
-"""What the engine asks of a route that has been opened."""
+"""The provider contract, and what the engine asks of a route that has been opened."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from embedway.types import Batch, InputType, Space, TokenizedTexts, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a provider says of itself, for one model, before anything is sent.
+
+    Limits are per request; None where there is none. `dimensions` and `input_type` tell whether the service honours
+    those parameters: where it does not, vectors are cut and prompts are put before the texts on this side.
+    """
+
+    max_inputs: int
+    max_request_tokens: int | None = None
+    dimensions: bool = False
+    input_type: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RateState:
+    """What a service told of its rate limits with an answer; None where it did not."""
+
+    requests_limit: int | None = None
+    requests_remaining: int | None = None
+    requests_reset_s: float | None = None
+    tokens_limit: int | None = None
+    tokens_remaining: int | None = None
+    tokens_reset_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Vectors, float32 (n, d), row i of text i, and what the service told beside them.
+
+    `tokens` is what it counted and bills, None where it does not say.
+    """
+
+    vectors: Vectors
+    tokens: int | None = None
+    rates: RateState = field(default_factory=RateState)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and as what a provider is to work. `secret` is the key; it is in no repr.
+
+    `model` is the service's own name for the model; `options` are the route's further settings.
+    """
+
+    route: str
+    model: str
+    base_url: str = ""
+    secret: str = field(default="", repr=False)
+    timeout_s: float = 60.0
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+class Provider(Protocol):
+    """Code that can embed a batch of texts: one call, one answer or one error.
+
+    No retries, no cache, no limits and no metrics inside: those are stages around it. A provider is found by the entry
+    point group `embedway.providers`; the entry is a callable that takes an `Endpoint`.
+    """
+
+    @property
+    def declared(self) -> Declared:
+        """Limits, and the parameters that the service honours."""
+
+    async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
+        """Embed at most `declared.max_inputs` texts.
+
+        `dimensions` is None for the full width, and only ever set where `declared.dimensions`. Raises `UpstreamError`s
+        and `BadVectorsError`. Cancelling it ends the request.
+        """
+
+    async def aclose(self) -> None:
+        """Give connections back."""
 
 
 class OpenRoute(Protocol):

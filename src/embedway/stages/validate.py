@@ -32,6 +32,16 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
         _refuse(np.abs(lengths - 1) > _NORM_TOLERANCE, "vectors that are not of length 1", route)
 
 
+def to_size(vectors: Vectors, space: Space) -> Vectors:
+    """Cut to the space's dimensions and bring back to length 1, as Matryoshka training expects."""
+    if vectors.shape[1] == space.dimensions:
+        return vectors
+    cut = np.ascontiguousarray(vectors[:, : space.dimensions])
+    if space.normalized:
+        cut /= np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+    return cut
+
+
 def _refuse(bad: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, route: str) -> None:
     if bad.any():
         rows = np.flatnonzero(bad)[:_SHOWN_ROWS].tolist()

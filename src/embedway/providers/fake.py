@@ -1,0 +1,82 @@
+"""A provider for tests: vectors that follow from the text alone, and faults on request."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from embedway.providers.base import Answer, Declared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from embedway.providers.base import Endpoint
+    from embedway.types import InputType, Vectors
+
+    #: What goes wrong with call n (from 0) of these texts: an error to raise, or a change to the answer.
+    Fault: TypeAlias = Exception | Callable[[Answer], Answer] | None
+
+
+def vector_of(text: str, dimensions: int) -> Vectors:
+    """The vector of a text, float32 (dimensions,), of length 1; the same on every machine and in every process."""
+    seed = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    vector = np.random.default_rng(int.from_bytes(seed, "little")).standard_normal(dimensions)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+class Fake:
+    """Answers `vector_of` each text, after `delay_s` seconds.
+
+    `faults` is asked before each answer. `calls` holds the texts of every call, in order, failed ones included; `done`
+    those that were answered well.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 16,
+        declared: Declared | None = None,
+        delay_s: float = 0.0,
+        faults: Callable[[int, Sequence[str]], Fault] | None = None,
+    ) -> None:
+        self.declared = declared or Declared(max_inputs=32, dimensions=True, input_type=True)
+        self.calls: list[tuple[str, ...]] = []
+        self.done: list[tuple[str, ...]] = []
+        self.cancelled = 0
+        self._width = width
+        self._delay_s = delay_s
+        self._faults = faults or (lambda _number, _texts: None)
+
+    async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
+        """Embed texts; see `Provider.embed`. Queries have vectors of their own."""
+        number = len(self.calls)
+        self.calls.append(tuple(texts))
+        try:
+            await asyncio.sleep(self._delay_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        prompt = "query: " if input_type == "query" else ""
+        rows = [vector_of(prompt + text, self._width)[: dimensions or self._width] for text in texts]
+        vectors = np.stack([row / np.linalg.norm(row) for row in rows])
+        answer = Answer(vectors, tokens=sum(len(text.split()) for text in texts))
+        fault = self._faults(number, texts)
+        if isinstance(fault, Exception):
+            raise fault
+        if fault is not None:
+            return fault(answer)
+        self.done.append(tuple(texts))
+        return answer
+
+    async def aclose(self) -> None:
+        """Nothing to give back."""
+
+
+def fake(endpoint: Endpoint) -> Fake:
+    """An entry of `embedway.providers`. Options: `width` (16), `max_inputs` (32), `delay_s` (0)."""
+    options = endpoint.options
+    declared = Declared(max_inputs=int(options.get("max_inputs", 32)), dimensions=True, input_type=True)
+    return Fake(width=int(options.get("width", 16)), declared=declared, delay_s=float(options.get("delay_s", 0)))

@@ -1,0 +1,250 @@
+"""JSON over HTTP for providers: one request, one parsed answer or one error of our tree.
+
+Nothing of a request's body, and of an answer's body only the provider's own short error text without what we sent, ever
+gets into an error; keys travel in headers alone.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from embedway.errors import (
+    AuthenticationError,
+    ConfigError,
+    ProtocolError,
+    QuotaExceededError,
+    RateLimitedError,
+    RefusedInputError,
+    UnavailableError,
+    UpstreamError,
+)
+from embedway.providers.base import RateState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: An answer of 2,048 vectors of 4,096 numbers as JSON text is about 180 MB; more is a fault, not an answer.
+_MAX_BODY_BYTES = 400_000_000
+_CONNECT_S = 10.0
+#: Identifiers that services use for "no money left" beside status 429.
+_EXHAUSTED = frozenset({"insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"})
+#: Below 500, what may be gone at the next try; above, what will not be: not implemented, version not supported.
+_PASSING = frozenset({408, 409, 425})
+_LASTING = frozenset({501, 505})
+_CODE = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A parsed answer with status 2xx."""
+
+    body: Any
+    rates: RateState
+
+
+class JsonHttp:
+    """A connection pool to one service. Made lazily, on the loop that uses it first."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        route: str,
+        headers: Mapping[str, str],
+        timeout_s: float = 60.0,
+        allow_http: bool = False,
+        connections: int = 64,
+    ) -> None:
+        check_base_url(base_url, where=route, allow_http=allow_http)
+        self._base_url = base_url.rstrip("/")
+        self._route = route
+        self._headers = {"accept": "application/json", "content-type": "application/json", **headers}
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, path: str, body: Any) -> Reply:
+        """Send a JSON document and read one. Raises UpstreamErrors."""
+        session = self._open()
+        try:
+            async with session.post(self._base_url + path, data=orjson.dumps(body), allow_redirects=False) as response:
+                content = await self._read(response)
+                if 200 <= response.status < 300:
+                    return Reply(self._parsed(content, response), read_rates(response.headers))
+                raise error_of(response.status, response.headers, content, route=self._route)
+        except TimeoutError as error:
+            raise UnavailableError("no answer in time", route=self._route, billed=True) from error
+        except aiohttp.ClientConnectorError as error:
+            # Nothing was sent. The error's text names host and port alone.
+            raise UnavailableError(
+                f"it cannot be reached: {error.strerror or 'no connection'}", route=self._route
+            ) from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise UnavailableError(
+                f"the connection broke off ({type(error).__name__})", route=self._route, billed=True
+            ) from error
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            self._session = aiohttp.ClientSession(
+                headers=self._headers,
+                timeout=self._timeout,
+                connector=aiohttp.TCPConnector(limit=self._connections),
+                # A key must not follow a cookie or a proxy that the user did not name to us.
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=True,
+            )
+        return self._session
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        if (response.content_length or 0) > _MAX_BODY_BYTES:
+            raise ProtocolError("its answer is too large", route=self._route, status=response.status, billed=True)
+        chunks, size = [], 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > _MAX_BODY_BYTES:
+                raise ProtocolError("its answer is too large", route=self._route, status=response.status, billed=True)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _parsed(self, content: bytes, response: aiohttp.ClientResponse) -> Any:
+        try:
+            return orjson.loads(content)
+        except orjson.JSONDecodeError:
+            kind = response.content_type
+            raise ProtocolError(
+                f"its answer is no JSON but {kind or 'nothing named'}; is the base URL right?",
+                route=self._route,
+                status=response.status,
+                billed=True,
+            ) from None
+
+
+def check_base_url(base_url: str, *, where: str, allow_http: bool) -> None:
+    """Raise ConfigError unless the address is https, or http to this machine or by permission."""
+    try:
+        parts = urlsplit(base_url)
+        host, user = parts.hostname, parts.username
+    except ValueError:
+        host = user = None
+    if not host or parts.scheme not in {"http", "https"} or parts.query or parts.fragment:
+        raise ConfigError("must be an address such as https://api.example.com/v1", where=where, key="base_url")
+    if user is not None:
+        raise ConfigError("must not hold a user or password; set api_key", where=where, key="base_url")
+    if parts.scheme == "http" and not (allow_http or is_loopback(host)):
+        raise ConfigError(
+            "must be https, because keys and texts go there; set allow_http = true to permit it",
+            where=where,
+            key="base_url",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name means this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: str) -> UpstreamError:
+    """The error that a status and a body mean. The body's prose is not shown: it may repeat what was sent."""
+    code = _error_code(content)
+    said = f": {code}" if code else ""
+    if status in {401, 403}:
+        return AuthenticationError(f"the key was refused{said}; check api_key", route=route, status=status)
+    if status == 402 or (status == 429 and code in _EXHAUSTED):
+        return QuotaExceededError(f"the account's quota is used up{said}", route=route, status=status)
+    wait = retry_after_s(headers)
+    if status == 429:
+        return RateLimitedError(f"too many requests{said}", route=route, status=status, retry_after_s=wait)
+    if status in _PASSING or (status >= 500 and status not in _LASTING):
+        return UnavailableError(f"it failed{said}", route=route, status=status, billed=True, retry_after_s=wait)
+    if status in {400, 413, 422}:
+        return RefusedInputError(f"it refused the request{said}", route=route, status=status)
+    advice = "; check model and base_url" if status == 404 else ""
+    return ProtocolError(f"an answer that does not help{said}{advice}", route=route, status=status)
+
+
+def _error_code(content: bytes) -> str:
+    """The short identifier of an error body, where there is one; never its message."""
+    try:
+        body = orjson.loads(content[:65536])
+    except orjson.JSONDecodeError:
+        return ""
+    error = body.get("error", body) if isinstance(body, dict) else {}
+    if not isinstance(error, dict):
+        return ""
+    for key in ("code", "type", "error_type", "status"):
+        value = error.get(key)
+        if isinstance(value, str) and _CODE.fullmatch(value):
+            return value
+    return ""
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that `retry-after-ms` or `Retry-After` (seconds or a date, RFC 9110 10.2.3) name, or None."""
+    exact = headers.get("retry-after-ms", "")
+    if _is_number(exact):
+        return float(exact) / 1000
+    value = headers.get("Retry-After", "").strip()
+    if _is_number(value):
+        return float(value)
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - time.time())
+
+
+def read_rates(headers: Mapping[str, str]) -> RateState:
+    """The `x-ratelimit-*` headers as OpenAI writes them (platform.openai.com/docs/guides/rate-limits)."""
+
+    def count(name: str) -> int | None:
+        value = headers.get(name, "")
+        return int(value) if value.isdecimal() else None
+
+    return RateState(
+        requests_limit=count("x-ratelimit-limit-requests"),
+        requests_remaining=count("x-ratelimit-remaining-requests"),
+        requests_reset_s=duration_s(headers.get("x-ratelimit-reset-requests", "")),
+        tokens_limit=count("x-ratelimit-limit-tokens"),
+        tokens_remaining=count("x-ratelimit-remaining-tokens"),
+        tokens_reset_s=duration_s(headers.get("x-ratelimit-reset-tokens", "")),
+    )
+
+
+def duration_s(text: str) -> float | None:
+    """Seconds of a duration such as `1m30s`, `6ms`, `0.5s` or `12`; None for anything else."""
+    if _is_number(text):
+        return float(text)
+    found = _DURATION.fullmatch(text)
+    if not text or found is None:
+        return None
+    try:
+        days, hours, minutes, seconds, thousandths = (float(part or 0) for part in found.groups())
+    except ValueError:
+        return None
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds + thousandths / 1000
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)?", text) is not None

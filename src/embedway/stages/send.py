@@ -1,0 +1,328 @@
+"""Sending texts to services: split, limited, retried, failed over and bisected, and every row where it belongs.
+
+There is one retry layer, this one. A finished part is never sent again; what failed is sent again alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.errors import (
+    BadVectorsError,
+    DeadlineError,
+    EmbedwayError,
+    NoRouteError,
+    RateLimitedError,
+    RefusedInputError,
+    UnavailableError,
+    UpstreamError,
+)
+from embedway.stages.breaker import Breaker
+from embedway.stages.rates import RateLimiter
+from embedway.stages.validate import to_size, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    import numpy.typing as npt
+
+    from embedway.providers.base import Answer, Provider
+    from embedway.types import InputType, Space, Vectors
+
+    Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long a request is tried.
+
+    `max_attempts` bounds the upstream requests that any one text is part of, over all routes, refusals of a batch that
+    is then halved not counted: they are at most log2 of its size. Waits double from `first_wait_s` to
+    `longest_wait_s`, each shortened by up to a half at random, and are never shorter than the service asks for.
+    """
+
+    max_attempts: int = 5
+    first_wait_s: float = 0.5
+    longest_wait_s: float = 20.0
+    deadline_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRoute:
+    """A provider with what is remembered of it between requests."""
+
+    name: str
+    provider: Provider
+    #: Tokens of a text at most, as the model has it.
+    max_tokens: int
+    limiter: RateLimiter = field(default_factory=RateLimiter)
+    breaker: Breaker = field(default_factory=Breaker)
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+
+    def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
+        """Rows in their order, in parts that keep the service's limits on inputs and tokens of a request."""
+        declared = self.provider.declared
+        most = declared.max_request_tokens
+        parts: list[Rows] = []
+        start = total = 0
+        for end, row in enumerate(rows):
+            tokens = int(lengths[row])
+            full = end - start >= declared.max_inputs or (most is not None and end > start and total + tokens > most)
+            if full:
+                parts.append(rows[start:end])
+                start, total = end, 0
+            total += tokens
+        if start < len(rows):
+            parts.append(rows[start:])
+        return parts
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a request: vectors (n, d), NaN in the rows that `errors` names, and what it took."""
+
+    vectors: Vectors
+    errors: dict[int, EmbedwayError] = field(default_factory=dict)
+    routes: list[str] = field(default_factory=list)
+    attempts: int = 0
+    #: Tokens that services reported as billed; those of answers that did not say are in `unreported_tokens`.
+    billed_tokens: int = 0
+    unreported_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One request: texts, their tokens, and the space that all routes must answer in."""
+
+    texts: Sequence[str]
+    lengths: npt.NDArray[np.int32]
+    input_type: InputType
+    space: Space
+    #: The width that services answer in where they are not asked for another.
+    full_width: int
+    #: Give errors by row instead of raising the first.
+    partial: bool = False
+
+
+class Sender:
+    """Sends requests. `clock` gives seconds, `sleep` waits them, `chance` gives numbers from 0 to 1."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._sleep = sleep
+        self._chance = chance
+
+    async def send(self, sending: Sending, routes: Sequence[ServiceRoute]) -> Outcome:
+        """Embed all texts over the routes, in their order; all of them must serve `sending.space`.
+
+        Raises the first error, or with `partial` returns it with its rows.
+        """
+        vectors = np.full((len(sending.texts), sending.space.dimensions), np.nan, np.float32)
+        outcome = Outcome(vectors)
+        request = _Request(self, sending, outcome, self._clock() + self._policy.deadline_s)
+        rows = np.arange(len(sending.texts), dtype=np.int64)
+        try:
+            await request.over(rows, list(routes), attempts=0, failed=())
+        except* EmbedwayError as errors:
+            raise _first(errors) from None
+        return outcome
+
+    def wait_s(self, attempt: int, error: EmbedwayError) -> float:
+        """Seconds before the next attempt after `attempt` (from 1) failed with this error."""
+        policy = self._policy
+        wait = min(policy.longest_wait_s, policy.first_wait_s * 2.0 ** (attempt - 1)) * (1 - self._chance() / 2)
+        asked = error.retry_after_s if isinstance(error, (RateLimitedError, UnavailableError)) else None
+        return wait if asked is None else max(wait, asked)
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """How often and how long."""
+        return self._policy
+
+    def now(self) -> float:
+        """The clock."""
+        return self._clock()
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep."""
+        await self._sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One call of `Sender.send`, under way."""
+
+    sender: Sender
+    sending: Sending
+    outcome: Outcome
+    deadline: float
+
+    async def over(
+        self, rows: Rows, routes: list[ServiceRoute], *, attempts: int, failed: tuple[tuple[str, str], ...]
+    ) -> None:
+        """Carry rows to the first route that will have them, part by part."""
+        if not len(rows):
+            return
+        if not routes or attempts >= self.sender.policy.max_attempts:
+            skipped = tuple((route.name, "not tried: the attempts were used up") for route in routes)
+            self._give_up(rows, NoRouteError(self.sending.space.model, failed=(*failed, *skipped)))
+            return
+        route, rest = routes[0], routes[1:]
+        async with asyncio.TaskGroup() as group:
+            for part in route.split(rows, self.sending.lengths):
+                group.create_task(self._part(part, route, rest, attempts, failed))
+
+    async def _part(
+        self,
+        rows: Rows,
+        route: ServiceRoute,
+        rest: list[ServiceRoute],
+        attempts: int,
+        failed: tuple[tuple[str, str], ...],
+    ) -> None:
+        lineage = _Lineage(attempts)
+        try:
+            vectors = await self._until_answered(rows, route, lineage, last=not rest)
+        except RefusedInputError as error:
+            if len(rows) == 1:
+                self._give_up(rows, error)
+                return
+            middle = len(rows) // 2
+            # One of the halves at least passes when a single text is at fault; the other is halved again.
+            async with asyncio.TaskGroup() as group:
+                for half in (rows[:middle], rows[middle:]):
+                    group.create_task(self._part(half, route, rest, lineage.attempts, failed))
+        except DeadlineError as error:
+            self._give_up(rows, error)
+        except (UpstreamError, BadVectorsError) as error:
+            if not rest:
+                self._give_up(rows, error if not failed else self._no_route(failed, route, error))
+                return
+            await self.over(rows, rest, attempts=lineage.attempts, failed=(*failed, (route.name, str(error))))
+        else:
+            self.outcome.vectors[rows] = vectors
+
+    async def _until_answered(self, rows: Rows, route: ServiceRoute, lineage: _Lineage, *, last: bool) -> Vectors:
+        """One part on one route, tried until it is answered or nothing more may be tried."""
+        bad = False
+        here = 0
+        while True:
+            here += 1
+            try:
+                return await self._once(rows, route, lineage)
+            except BadVectorsError:
+                # Once may be chance; twice is the route's own fault.
+                if bad or not self._may_go_on(lineage):
+                    raise
+                bad = True
+            except UpstreamError as error:
+                if not error.transient or not self._may_go_on(lineage):
+                    raise
+                # Another route of the space is there at once; this one would have to be waited for again.
+                if not last and here > 1:
+                    raise
+                await self._wait(self.sender.wait_s(here, error), error, route)
+
+    def _may_go_on(self, lineage: _Lineage) -> bool:
+        return lineage.attempts < self.sender.policy.max_attempts
+
+    async def _wait(self, seconds: float, error: EmbedwayError, route: ServiceRoute) -> None:
+        if self.sender.now() + seconds > self.deadline:
+            raise DeadlineError(
+                f"{route.name} would have to be tried again in {seconds:.1f} s, and the time for the request is up "
+                f"before that; its last answer: {error}",
+                attempts=self.outcome.attempts,
+            ) from error
+        if isinstance(error, RateLimitedError):
+            route.limiter.close_for(seconds)
+        else:
+            await self.sender.pause(seconds)
+
+    async def _once(self, rows: Rows, route: ServiceRoute, lineage: _Lineage) -> Vectors:
+        sending = self.sending
+        tokens = int(sending.lengths[rows].sum(dtype=np.int64))
+        declared = route.provider.declared
+        narrow = sending.space.dimensions != sending.full_width and declared.dimensions
+        async with route.slots:
+            try:
+                async with asyncio.timeout(max(0.0, self.deadline - self.sender.now())):
+                    await route.limiter.acquire(tokens)
+                    if not route.breaker.allow():
+                        raise UpstreamError("it failed several times in a row and is left alone", route=route.name)
+                    lineage.attempts += 1
+                    self.outcome.attempts += 1
+                    answer = await self._call(rows, route, sending.space.dimensions if narrow else None)
+            except TimeoutError as error:
+                raise DeadlineError(
+                    f"{route.name} did not answer before the time for the request was up",
+                    attempts=self.outcome.attempts,
+                ) from error
+        route.limiter.learn(answer.rates)
+        if answer.tokens is None:
+            self.outcome.unreported_tokens += tokens
+        else:
+            self.outcome.billed_tokens += answer.tokens
+        if route.name not in self.outcome.routes:
+            self.outcome.routes.append(route.name)
+        return to_size(answer.vectors, sending.space)
+
+    async def _call(self, rows: Rows, route: ServiceRoute, dimensions: int | None) -> Answer:
+        """One request, checked, and what it says of the route's health."""
+        sending = self.sending
+        told = False
+        try:
+            answer = await route.provider.embed(
+                [sending.texts[row] for row in rows], input_type=sending.input_type, dimensions=dimensions
+            )
+            width = replace(sending.space, dimensions=dimensions or sending.full_width)
+            validate(answer.vectors, count=len(rows), space=width, route=route.name)
+            told = True
+            route.breaker.succeeded()
+        except (UpstreamError, BadVectorsError) as error:
+            told = True
+            # A refusal and a limit are answers of a service that is well.
+            if isinstance(error, (RefusedInputError, RateLimitedError)):
+                route.breaker.succeeded()
+            else:
+                route.breaker.failed()
+            raise
+        finally:
+            if not told:
+                route.breaker.abandoned()
+        return answer
+
+    def _no_route(self, failed: tuple[tuple[str, str], ...], route: ServiceRoute, error: EmbedwayError) -> NoRouteError:
+        return NoRouteError(self.sending.space.model, failed=(*failed, (route.name, str(error))))
+
+    def _give_up(self, rows: Rows, error: EmbedwayError) -> None:
+        if not self.sending.partial:
+            raise error
+        self.outcome.errors.update(dict.fromkeys(rows.tolist(), error))
+
+
+@dataclass(slots=True)
+class _Lineage:
+    """How many requests these texts have been part of."""
+
+    attempts: int
+
+
+def _first(errors: BaseException) -> EmbedwayError:
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    assert isinstance(errors, EmbedwayError)  # noqa: S101 - `except*` let nothing else through
+    return errors
