@@ -26,11 +26,13 @@ class Server:
     def __init__(self):
         self.bodies = []
         self.headers = []
+        self.queries = []
         self.misdeeds = []
         self.url = ""
 
     async def handle(self, request):
         self.headers.append(request.headers)
+        self.queries.append(request.query_string)
         body = await request.json()
         self.bodies.append(body)
         refusal = self.refusal(request, body)
@@ -185,6 +187,12 @@ class OpenAIServer(Server):
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "data": rows, "model": body["model"], "usage": usage}
 
+    def rows(self, answer):
+        return answer["data"]
+
+    def with_rows(self, answer, rows):
+        return {**answer, "data": rows}
+
     def rate_headers(self):
         return {
             "x-ratelimit-limit-requests": "3000",
@@ -194,3 +202,206 @@ class OpenAIServer(Server):
             "x-ratelimit-remaining-tokens": "999000",
             "x-ratelimit-reset-tokens": "1m0.06s",
         }
+
+
+class AzureServer(OpenAIServer):
+    """OpenAI's interface with a key of its own; the model is a deployment."""
+
+    def refusal(self, request, body):
+        if request.headers.get("api-key") != KEY:
+            return error(401, "401")
+        return error(400, "DeploymentNotFound") if body.get("model") != "my-deployment" else None
+
+
+class ListedServer(Server):
+    """What the APIs below have in common: fields that are known, and their values."""
+
+    header, scheme = "authorization", f"Bearer {KEY}"
+    most = 1
+
+    def fields(self):
+        """Name of each field to a check of its value; a name that ends in ? may be left out."""
+        raise NotImplementedError
+
+    def bad(self, status, message):
+        return error(status, "bad_request", message)
+
+    def refusal(self, request, body):
+        if request.headers.get(self.header) != self.scheme:
+            return self.bad(401, "invalid key")
+        known = self.fields()
+        unknown = set(body) - {name.rstrip("?") for name in known}
+        if unknown:
+            return self.bad(400, f"unknown: {unknown}")
+        for name, check in known.items():
+            value = body.get(name.rstrip("?"))
+            if value is None and name.endswith("?"):
+                continue
+            if not check(value):
+                return self.bad(400, name)
+        return None
+
+    def texts(self, value):
+        return isinstance(value, list) and 0 < len(value) <= self.most and all(isinstance(t, str) and t for t in value)
+
+    def vectors(self, texts, width, *, unit=True):
+        made = [vector_of(text, self.width)[: width or self.width] for text in texts]
+        return [vector / np.linalg.norm(vector) if unit else vector * 3 for vector in made]
+
+
+def one_of(*values):
+    return lambda value: value in values
+
+
+def positive(value):
+    return type(value) is int and value > 0
+
+
+def as_base64(vector):
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+class CohereServer(ListedServer):
+    path = "/v2/embed"
+    most = 96
+
+    def bad(self, status, message):
+        return web.json_response({"message": message, "id": "x"}, status=status)
+
+    def fields(self):
+        return {
+            "model": one_of("embed-v4.0"),
+            "texts": self.texts,
+            "input_type": one_of("search_query", "search_document"),
+            "embedding_types": one_of(["float"]),
+            "truncate": one_of("NONE"),
+            "output_dimension?": one_of(8, 16),
+        }
+
+    def answer(self, body):
+        # Asked for narrow, it answers vectors that are not of length 1.
+        narrow = body.get("output_dimension")
+        rows = [vector.tolist() for vector in self.vectors(body["texts"], narrow, unit=narrow is None)]
+        tokens = float(sum(len(text.split()) for text in body["texts"]))
+        meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}}
+        return {"id": "x", "response_type": "embeddings_by_type", "embeddings": {"float": rows}, "meta": meta}
+
+    def rows(self, answer):
+        return answer["embeddings"]["float"]
+
+    def with_rows(self, answer, rows):
+        return {**answer, "embeddings": {"float": rows}}
+
+
+class IndexedServer(ListedServer):
+    """An answer in OpenAI's shape."""
+
+    def rows(self, answer):
+        return answer["data"]
+
+    def with_rows(self, answer, rows):
+        return {**answer, "data": rows}
+
+    def listed(self, texts, vectors, **usage):
+        rows = [{"object": "embedding", "index": n, "embedding": as_base64(v)} for n, v in enumerate(vectors)]
+        usage = {"total_tokens": sum(len(text.split()) for text in texts), **usage}
+        return {"object": "list", "data": rows, "model": "m", "usage": usage}
+
+
+class VoyageServer(IndexedServer):
+    path = "/v1/embeddings"
+    most = 1000
+
+    def bad(self, status, message):
+        return web.json_response({"detail": message}, status=status)
+
+    def fields(self):
+        return {
+            "model": one_of("voyage-4"),
+            "input": self.texts,
+            "input_type": one_of("query", "document"),
+            "truncation": one_of(False),
+            "encoding_format": one_of("base64"),
+            "output_dimension?": one_of(8, 16),
+        }
+
+    def answer(self, body):
+        return self.listed(body["input"], self.vectors(body["input"], body.get("output_dimension")))
+
+
+class JinaServer(IndexedServer):
+    path = "/v1/embeddings"
+    most = 512
+
+    def bad(self, status, message):
+        return web.json_response({"detail": message, "code": "INPUT_INVALID"}, status=status)
+
+    def fields(self):
+        return {
+            "model": one_of("jina-embeddings-v3"),
+            "input": self.texts,
+            "task": one_of("retrieval.query", "retrieval.passage"),
+            "embedding_type": one_of("base64"),
+            "truncate": one_of(False),
+            "dimensions?": positive,
+        }
+
+    def answer(self, body):
+        return self.listed(body["input"], self.vectors(body["input"], body.get("dimensions"), unit=False))
+
+
+class MistralServer(IndexedServer):
+    path = "/v1/embeddings"
+    most = 256
+
+    def bad(self, status, message):
+        return web.json_response({"object": "error", "message": message, "type": "invalid_request"}, status=status)
+
+    def fields(self):
+        return {
+            "model": one_of("codestral-embed"),
+            "input": self.texts,
+            "encoding_format": one_of("base64"),
+            "output_dimension?": positive,
+        }
+
+    def answer(self, body):
+        narrow = body.get("output_dimension")
+        return self.listed(body["input"], self.vectors(body["input"], narrow, unit=narrow is None))
+
+
+class GeminiServer(ListedServer):
+    path = "/v1beta/models/gemini-embedding-001:batchEmbedContents"
+    header, scheme = "x-goog-api-key", KEY
+    most = 100
+
+    def bad(self, status, message):
+        details = []
+        if status == 401:  # it answers 400 for a wrong key, and says so in the details
+            status, details = 400, [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
+        body = {"error": {"code": status, "message": message, "status": "INVALID_ARGUMENT", "details": details}}
+        return web.json_response(body, status=status)
+
+    def fields(self):
+        return {"requests": lambda value: 0 < len(value) <= self.most and all(map(self.is_request, value))}
+
+    def is_request(self, value):
+        return (
+            set(value) <= {"model", "content", "taskType", "outputDimensionality"}
+            and value["model"] == "models/gemini-embedding-001"
+            and value["taskType"] in {"RETRIEVAL_QUERY", "RETRIEVAL_DOCUMENT"}
+            and len(value["content"]["parts"]) == 1
+            and bool(value["content"]["parts"][0]["text"])
+        )
+
+    def answer(self, body):
+        texts = [request["content"]["parts"][0]["text"] for request in body["requests"]]
+        narrow = body["requests"][0].get("outputDimensionality")
+        rows = [{"values": vector.tolist()} for vector in self.vectors(texts, narrow, unit=narrow is None)]
+        return {"embeddings": rows, "usageMetadata": {"promptTokenCount": sum(len(t.split()) for t in texts)}}
+
+    def rows(self, answer):
+        return answer["embeddings"]
+
+    def with_rows(self, answer, rows):
+        return {**answer, "embeddings": rows}

@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from embedway.config import Config
-from embedway.errors import ClosedError, DimensionsError
-from embedway.providers.local import open_model, resolve
+from embedway.errors import ClosedError, DimensionsError, UsageError
+from embedway.providers.opening import key_of, open_model
+from embedway.providers.service import ServiceModel
 from embedway.stages.batch import fill_batches
 from embedway.stages.dispatch import dispatch
 from embedway.stages.inspect import inspect
 from embedway.stages.plan import Work, make_plan
+from embedway.stages.rates import RateLimiter
+from embedway.stages.send import RetryPolicy, Sender, Sending, ServiceRoute
 from embedway.stages.validate import to_size, validate
 from embedway.types import EmbedResult, Receipt, Timing
 from embedway.worker import Worker
@@ -26,12 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from tokenizers import Tokenizer
-
-    from embedway.local.model import LocalModel
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
-    from embedway.types import InputType, Overflow, Plan, Space
+    from embedway.providers.opening import AnyModel
+    from embedway.types import InputType, Overflow, PlainTokenizer, Plan, Space, Vectors
 
 
 #: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.
@@ -47,7 +48,7 @@ class ModelDescription:
     sizes: tuple[int, ...]
     max_tokens: int
     special_tokens: int
-    tokenizer: Tokenizer
+    tokenizer: PlainTokenizer
     runtime: str
 
 
@@ -62,7 +63,12 @@ class AsyncEmbedder:
         self.config = config if config is not None else Config.load()
         self._progress = progress
         self._keys: dict[str, str] = {}
-        self._opening: dict[str, asyncio.Task[LocalModel]] = {}
+        self._opening: dict[str, asyncio.Task[AnyModel]] = {}
+        self._routes: dict[str, list[ServiceRoute]] = {}
+        upstream = self.config.upstream
+        self._sender = Sender(
+            RetryPolicy(upstream.max_attempts, upstream.first_wait_s, upstream.longest_wait_s, upstream.deadline_s)
+        )
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -90,14 +96,14 @@ class AsyncEmbedder:
         started = time.perf_counter()
         work, route, space = await self._planned(texts, input_type, model, dimensions, on_overflow)
         tokenized = time.perf_counter()
-        vectors = await dispatch(work, route, width=route.space.dimensions)
+        vectors, billed = await self._computed(work, route, space)
         computed = time.perf_counter()
         vectors = to_size(vectors, space)
         validate(vectors, count=work.plan.unique_texts, space=space, route=route.name)
         if work.plan.unique_texts < work.plan.texts:
             vectors = vectors[work.positions]
         timing = Timing(tokenized - started, computed - tokenized, time.perf_counter() - started)
-        return EmbedResult(vectors, space, _receipt(work.plan, route, timing))
+        return EmbedResult(vectors, space, _receipt(work.plan, route, timing, billed))
 
     async def plan(
         self,
@@ -120,21 +126,24 @@ class AsyncEmbedder:
             space=_space(route, dimensions),
             sizes=route.sizes,
             max_tokens=route.max_tokens,
-            special_tokens=route.tokenizer.special_tokens,
-            tokenizer=route.tokenizer.plain,
+            special_tokens=0 if isinstance(route, ServiceModel) else route.tokenizer.special_tokens,
+            tokenizer=route.tokenizer if isinstance(route, ServiceModel) else route.tokenizer.plain,
             runtime=route.runtime,
         )
 
     async def warm(self, model: str = "auto") -> None:
         """Load a model and its session, so that the first call finds it ready."""
         route = await self._open(model)
-        await asyncio.to_thread(route.warm)
+        if not isinstance(route, ServiceModel):
+            await asyncio.to_thread(route.warm)
 
     async def tune(self, model: str = "auto", *, progress: Callable[[str], None] | None = None) -> TuneReport:
         """Measure how this CPU runs a model best and keep the choice; it holds for embedders made afterwards."""
         from embedway.local.tune import tune_model  # noqa: PLC0415  few ever tune
 
         route = await self._open(model)
+        if isinstance(route, ServiceModel):
+            raise UsageError(f"{route.model} runs on a service; only models on this machine can be tuned")
         return await asyncio.to_thread(tune_model, route, self.config, progress or (lambda _: None), fill_batches)
 
     async def aclose(self) -> None:
@@ -147,6 +156,24 @@ class AsyncEmbedder:
             if not isinstance(outcome, BaseException):
                 await outcome.close()
 
+    async def _computed(self, work: Work, model: AnyModel, space: Space) -> tuple[Vectors, _Billed]:
+        """Vectors of the unique texts, on this machine or by a service, and what a service bills."""
+        if not isinstance(model, ServiceModel):
+            vectors = await dispatch(work, model, width=model.space.dimensions)
+            return vectors, _Billed(0, 0, len(work.batches), (model.name,))
+        sending = Sending(
+            work.texts, work.tokenized.lengths, work.plan.input_type, space, full_width=model.space.dimensions
+        )
+        outcome = await self._sender.send(sending, self._routes[model.model])
+        tokens = outcome.billed_tokens + outcome.unreported_tokens
+        return outcome.vectors, _Billed(
+            tokens,
+            model.cost_nanousd(tokens),
+            outcome.attempts,
+            tuple(outcome.routes),
+            estimated=outcome.unreported_tokens > 0,
+        )
+
     async def _planned(
         self,
         texts: str | Sequence[str],
@@ -154,7 +181,7 @@ class AsyncEmbedder:
         model: str,
         dimensions: int | None,
         on_overflow: Overflow | None,
-    ) -> tuple[Work, LocalModel, Space]:
+    ) -> tuple[Work, AnyModel, Space]:
         request = inspect(
             texts,
             model=model,
@@ -170,14 +197,14 @@ class AsyncEmbedder:
             work = await asyncio.to_thread(make_plan, request, route, space)
         return work, route, space
 
-    async def _open(self, model: str) -> LocalModel:
+    async def _open(self, model: str) -> AnyModel:
         """The loaded model; concurrent first callers wait for one loading, and a failed one is tried anew."""
         if self._closed:
             raise ClosedError("this embedder was closed; make a new one")
         name = self.config.embedding.default_model if model == "auto" else model
         key = self._keys.get(name)
         if key is None:
-            key = self._keys[name] = resolve(name).key
+            key = self._keys[name] = key_of(name)
         task = self._opening.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._opening[key] = asyncio.create_task(self._load(name))
@@ -186,16 +213,27 @@ class AsyncEmbedder:
         # Shielded: one caller's cancellation must not fail the others that wait.
         return await asyncio.shield(task)
 
-    async def _load(self, name: str) -> LocalModel:
+    async def _load(self, name: str) -> AnyModel:
         # A daemon's thread: a download that nobody waits for any more must not keep the process from ending.
         worker = Worker("embedway-load")
         try:
-            return await worker.call(open_model, name, self.config, self._progress)
+            model = await worker.call(open_model, name, self.config, self._progress)
         finally:
             worker.close()
+        if isinstance(model, ServiceModel):
+            self._routes[model.model] = [
+                ServiceRoute(
+                    route,
+                    provider,
+                    limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
+                    slots=asyncio.Semaphore(self.config.upstream.concurrency),
+                )
+                for route, provider, (requests, tokens) in model.endpoints
+            ]
+        return model
 
 
-def _space(route: LocalModel, dimensions: int | None) -> Space:
+def _space(route: AnyModel, dimensions: int | None) -> Space:
     if dimensions is None or dimensions == route.space.dimensions:
         return route.space
     if dimensions not in route.sizes:
@@ -203,19 +241,32 @@ def _space(route: LocalModel, dimensions: int | None) -> Space:
     return replace(route.space, dimensions=dimensions)
 
 
-def _receipt(plan: Plan, route: Any, timing: Timing) -> Receipt:
+@dataclass(frozen=True, slots=True)
+class _Billed:
+    """What computing took: tokens and nano-dollars on the bill, batches or requests, and the routes that answered."""
+
+    tokens: int
+    cost_nanousd: int
+    attempts: int
+    routes: tuple[str, ...]
+    estimated: bool = False
+
+
+def _receipt(plan: Plan, model: AnyModel, timing: Timing, billed: _Billed) -> Receipt:
     return Receipt(
         model=plan.model,
-        route=plan.route,
+        route=billed.routes[0] if billed.routes else plan.route,
         space_id=plan.space.id,
         texts=plan.texts,
         unique_texts=plan.unique_texts,
         tokens=plan.tokens,
-        billed_tokens=0,
-        cost_nanousd=plan.cost_nanousd,
+        billed_tokens=billed.tokens,
+        cost_nanousd=billed.cost_nanousd,
         cache_hits=0,
-        attempts=plan.batches,
+        attempts=billed.attempts,
         truncations=plan.truncations,
         timing=timing,
-        runtime=route.runtime,
+        runtime=model.runtime,
+        routes=billed.routes,
+        estimated=billed.estimated,
     )

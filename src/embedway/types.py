@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 InputType: TypeAlias = Literal["query", "document"]
 Overflow: TypeAlias = Literal["truncate", "error"]
-Pooling: TypeAlias = Literal["mean", "cls", "last"]
+#: `service` stands for what a service does behind its API.
+Pooling: TypeAlias = Literal["mean", "cls", "last", "service"]
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
 
@@ -77,6 +81,25 @@ class Space:
             "head": self.head,
             "digest": self.digest,
         }
+
+
+class EncodedText(Protocol):
+    """A text as tokens."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Token ids."""
+
+    @property
+    def offsets(self) -> Sequence[tuple[int, int]]:
+        """From which character to which each token stands for."""
+
+
+class PlainTokenizer(Protocol):
+    """A model's tokenizer that neither pads nor cuts; the `tokenizers` library's is one."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> EncodedText:
+        """Tokenize a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +195,16 @@ class Receipt:
     billed_tokens: int
     cost_nanousd: int | None
     cache_hits: int
+    #: Batches computed, or requests sent, failed ones included.
     attempts: int
     truncations: tuple[Truncation, ...]
     timing: Timing
     #: How the vectors were computed, such as `openvino bf16, 1 stream x 2 threads`.
     runtime: str
+    #: The routes that answered; more than one after a failover.
+    routes: tuple[str, ...] = ()
+    #: Whether a service did not say what it bills, so that `billed_tokens` and the cost hold our own count.
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ import email.utils
 
 import pytest
 
-from embedway.providers.http import duration_s, retry_after_s
+from embedway.errors import AuthenticationError, QuotaExceededError, RateLimitedError
+from embedway.providers.http import duration_s, error_of, retry_after_s
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,30 @@ def test_retry_after_in_every_form():
     assert 90 < retry_after_s({"Retry-After": email.utils.format_datetime(later, usegmt=True)}) <= 100
     earlier = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=100)
     assert retry_after_s({"Retry-After": email.utils.format_datetime(earlier, usegmt=True)}) == 0
+
+
+def test_google_names_the_wait_in_the_body():
+    body = b'{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [{"retryDelay": "17s"}]}}'
+    error = error_of(429, {}, body, route="r")
+    assert type(error) is RateLimitedError
+    assert error.retry_after_s == 17
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (403, b'{"detail": "no money", "code": "AUTHZ_INSUFFICIENT_BALANCE"}', QuotaExceededError),
+        (402, b"", QuotaExceededError),
+        (400, b'{"error": {"details": [{"reason": "API_KEY_INVALID"}]}}', AuthenticationError),
+        (403, b"[1, 2", AuthenticationError),
+        (403, b'{"error": "a text"}', AuthenticationError),
+        (403, b'{"error": {"details": ["a", 3], "code": 7}}', AuthenticationError),
+    ],
+)
+def test_bodies_that_say_more_than_the_status(status, body, kind):
+    assert type(error_of(status, {}, body, route="r")) is kind
+
+
+def test_a_code_is_shown_only_if_it_is_one():
+    assert "model_not_found" in str(error_of(404, {}, b'{"error": {"code": "model_not_found"}}', route="r"))
+    assert "secret" not in str(error_of(404, {}, b'{"error": {"code": "your secret text"}}', route="r"))

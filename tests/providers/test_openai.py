@@ -68,8 +68,8 @@ def test_dimensions_are_asked_for(server):
 
 
 def test_ada_is_never_asked_for_dimensions():
-    assert not openai(Endpoint("r", "text-embedding-ada-002")).declared.dimensions
-    assert openai(Endpoint("r", "text-embedding-3-large")).declared.dimensions
+    assert not openai(Endpoint("r", "text-embedding-ada-002", secret=KEY)).declared.dimensions
+    assert openai(Endpoint("r", "text-embedding-3-large", secret=KEY)).declared.dimensions
 
 
 def test_texts_go_as_they_are(server):
@@ -206,13 +206,13 @@ def test_a_service_that_is_not_there(server):
 )
 def test_addresses_that_are_refused(url, rule):
     with pytest.raises(ConfigError, match=rule) as caught:
-        openai(Endpoint("my-route", "m", base_url=url))
+        openai(Endpoint("my-route", "m", base_url=url, secret=KEY))
     assert "my-route" in str(caught.value)
     assert "pass@" not in str(caught.value)
 
 
 def test_plain_http_by_permission():
-    openai(Endpoint("r", "m", base_url="http://api.example.com/v1", options={"allow_http": "true"}))
+    openai(Endpoint("r", "m", base_url="http://api.example.com/v1", secret=KEY, options={"allow_http": "true"}))
 
 
 def test_an_endpoint_never_shows_its_key():

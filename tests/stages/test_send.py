@@ -60,7 +60,6 @@ class House:
             ServiceRoute(
                 f"fake-{number}",
                 fake,
-                max_tokens=100,
                 limiter=RateLimiter(clock=self.time, sleep=self.time.sleep),
                 breaker=Breaker(failures=self.failures, clock=self.time),
             )
@@ -218,6 +217,13 @@ def test_a_refused_text_fails_alone():
     assert max(Counter(text for call in fake.done for text in call).values()) == 1
     with pytest.raises(RefusedInputError):
         House(Fake(faults=lambda _number, texts: refused() if poison & set(texts) else None)).send(texts)
+
+
+def test_a_request_that_is_refused_as_such_is_not_halved_to_the_end():
+    fake = Fake(declared=Declared(max_inputs=1000), faults=lambda _number, _texts: refused())
+    outcome = House(fake).send(texts_of(1000), partial=True)
+    assert len(outcome.errors) == 1000
+    assert len(fake.calls) < 60
 
 
 def test_a_route_that_keeps_failing_is_left_alone():

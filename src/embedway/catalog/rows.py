@@ -52,17 +52,22 @@ def read_rows(text: str, *, where: str) -> tuple[ModelFacts, ...]:
 
     `where` names the file in errors. Raises `ConfigError` for anything that is not as it must be.
     """
+    return tuple(_model(row) for row in file_table(text, where=where).rows("model"))
+
+
+def file_table(text: str, *, where: str) -> Table:
+    """A catalog file, parsed, whose rows are all called `model`."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not a TOML file: {error}", where=where) from error
-    top = _Table(document, where=where)
+    top = Table(document, where=where)
     top.only(("model",))
-    return tuple(_model(row) for row in top.rows("model"))
+    return top
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class Table:
     """One table of the file, and where it stands; takes fields out of it by type."""
 
     values: Mapping[str, Any]
@@ -86,37 +91,44 @@ class _Table:
                 raise ConfigError(f"unknown field{hint}", where=self.where, key=self._key(field))
 
     def has(self, field: str) -> bool:
+        """Whether the field is given."""
         return field in self.values
 
     def text(self, field: str, *, empty: bool = False) -> str:
+        """A text; empty only where that is allowed."""
         value: str = self._take(field, str)
         if not value and not empty:
             self.fail(field, value, "it must not be empty")
         return value
 
     def one_of(self, field: str, choices: tuple[str, ...]) -> str:
+        """A text from a list."""
         value = self.text(field)
         if value not in choices:
             self.fail(field, value, f"it must be one of {', '.join(choices)}")
         return value
 
     def matching(self, field: str, pattern: re.Pattern[str], rule: str) -> str:
+        """A text of a form that `rule` puts in words."""
         value = self.text(field)
         if not pattern.fullmatch(value):
             self.fail(field, value, rule)
         return value
 
     def boolean(self, field: str) -> bool:
+        """True or false."""
         value: bool = self._take(field, bool)
         return value
 
     def positive(self, field: str) -> int:
+        """A whole number above 0."""
         value: int = self._take(field, int)
         if value <= 0:
             self.fail(field, value, "it must be greater than 0")
         return value
 
     def date(self, field: str) -> dt.date:
+        """A day."""
         value: dt.date = self._take(field, dt.date)
         return value
 
@@ -128,22 +140,24 @@ class _Table:
                 self.fail(field, item, f"each member must be {_KINDS[kind]}")
         return tuple(value)
 
-    def table(self, field: str) -> _Table:
-        return _Table(self._take(field, dict), self.where, self.row, self._dotted(field))
+    def table(self, field: str) -> Table:
+        """A table within this one."""
+        return Table(self._take(field, dict), self.where, self.row, self._dotted(field))
 
-    def tables(self, field: str) -> tuple[_Table, ...]:
+    def tables(self, field: str) -> tuple[Table, ...]:
+        """A list of tables within this one."""
         return tuple(
-            _Table(values, self.where, self.row, f"{self._dotted(field)}[{number}]")
+            Table(values, self.where, self.row, f"{self._dotted(field)}[{number}]")
             for number, values in enumerate(self.items(field, dict), start=1)
         )
 
-    def rows(self, field: str) -> tuple[_Table, ...]:
+    def rows(self, field: str) -> tuple[Table, ...]:
         """A list of tables that errors name by their `name`, or by their number where they have none."""
         made = []
         for number, values in enumerate(self.items(field, dict), start=1):
             name = values.get("name")
             label = repr(name) if isinstance(name, str) and name else str(number)
-            made.append(_Table(values, self.where, f"{field} {label}"))
+            made.append(Table(values, self.where, f"{field} {label}"))
         return tuple(made)
 
     def _take(self, field: str, kind: type) -> Any:
@@ -171,39 +185,43 @@ def _is(value: object, kind: type) -> bool:
     return isinstance(value, kind)
 
 
-def _model(row: _Table) -> ModelFacts:
+def _model(row: Table) -> ModelFacts:
     row.only(_ROW_FIELDS)
     task = cast("Task", row.one_of("task", TASKS))
     embeds = task == "embed"
+    known = (*_SHARED_FACTS, *(_EMBED_FACTS if embeds else ()))
     if not embeds:
         for field in _EMBED_FACTS:
             if row.has(field):
                 row.fail(field, row.values[field], "a reranker makes no vectors, so it has no such field")
+    name, aliases = names(row)
     facts = ModelFacts(
-        name=row.matching("name", _NAME, "it must be NAME or OWNER/NAME"),
-        aliases=_aliases(row),
+        name=name,
+        aliases=aliases,
         task=task,
         architecture=row.one_of("architecture", ARCHITECTURES),
         dimensions=row.positive("dimensions") if embeds else None,
-        matryoshka=_matryoshka(row) if embeds else (),
+        matryoshka=matryoshka(row) if embeds else (),
         max_tokens=row.positive("max_tokens"),
         pooling=cast("Pooling", row.one_of("pooling", POOLINGS)) if embeds else None,
         normalized=row.boolean("normalized") if embeds else None,
         prompts=_prompts(row) if embeds else MappingProxyType({}),
-        languages=_languages(row),
+        languages=languages(row),
         licence=row.text("licence"),
         parameters=row.positive("parameters"),
         weights=_weights(row.table("weights")),
-        sources=tuple(_source(source, embeds=embeds) for source in row.tables("sources")),
+        sources=tuple(source(table, known=known) for table in row.tables("sources")),
     )
-    given = {fact for source in facts.sources for fact in source.facts}
-    for fact in (*_SHARED_FACTS, *(_EMBED_FACTS if embeds else ())):
+    given = {fact for one in facts.sources for fact in one.facts}
+    for fact in known:
         if fact not in given:
             row.fail(fact, row.values[fact], "no source of this row lists it among its facts")
     return facts
 
 
-def _aliases(row: _Table) -> tuple[str, ...]:
+def names(row: Table) -> tuple[str, tuple[str, ...]]:
+    """The name and the aliases of a row."""
+    name = row.matching("name", _NAME, "it must be NAME or OWNER/NAME")
     aliases: tuple[str, ...] = row.items("aliases", str)
     seen: set[str] = set()
     for alias in aliases:
@@ -212,10 +230,11 @@ def _aliases(row: _Table) -> tuple[str, ...]:
         if alias.casefold() in seen:
             row.fail("aliases", alias, "it stands there twice (case does not count)")
         seen.add(alias.casefold())
-    return aliases
+    return name, aliases
 
 
-def _matryoshka(row: _Table) -> tuple[int, ...]:
+def matryoshka(row: Table) -> tuple[int, ...]:
+    """Sizes below `dimensions`, descending."""
     sizes: tuple[int, ...] = row.items("matryoshka", int)
     dimensions = row.positive("dimensions")
     for size in sizes:
@@ -226,24 +245,25 @@ def _matryoshka(row: _Table) -> tuple[int, ...]:
     return sizes
 
 
-def _prompts(row: _Table) -> Mapping[InputType, str]:
+def _prompts(row: Table) -> Mapping[InputType, str]:
     table = row.table("prompts")
     table.only(INPUT_TYPES)
     prompts = {cast("InputType", name): table.text(name, empty=True) for name in INPUT_TYPES}
     return MappingProxyType(prompts)
 
 
-def _languages(row: _Table) -> tuple[str, ...]:
-    languages: tuple[str, ...] = row.items("languages", str)
-    for language in languages:
+def languages(row: Table) -> tuple[str, ...]:
+    """BCP 47 tags, or `mul` alone."""
+    tags: tuple[str, ...] = row.items("languages", str)
+    for language in tags:
         if not _LANGUAGE.fullmatch(language):
             row.fail("languages", language, "a language must be a BCP 47 tag, such as en or pt-BR")
-    if not languages or ("mul" in languages and len(languages) > 1):
-        row.fail("languages", list(languages), "name the languages, or `mul` alone where no list is known")
-    return languages
+    if not tags or ("mul" in tags and len(tags) > 1):
+        row.fail("languages", list(tags), "name the languages, or `mul` alone where no list is known")
+    return tags
 
 
-def _weights(table: _Table) -> Weights:
+def _weights(table: Table) -> Weights:
     table.only(("repository", "revision", "files", "wheels"))
     files = tuple(_file(file) for file in table.tables("files"))
     paths = [file.path for file in files]
@@ -268,7 +288,7 @@ def is_weights(path: str) -> bool:
     return path.endswith((".safetensors", ".onnx", ".onnx_data"))
 
 
-def _file(table: _Table) -> WeightFile:
+def _file(table: Table) -> WeightFile:
     table.only(("path", "sha256", "size"))
     return WeightFile(
         path=_inside(table, "path"),
@@ -277,12 +297,12 @@ def _file(table: _Table) -> WeightFile:
     )
 
 
-def _wheel(table: _Table) -> Wheel:
+def _wheel(table: Table) -> Wheel:
     table.only(("name", "version", "prefix"))
     return Wheel(name=table.text("name"), version=table.text("version"), prefix=_inside(table, "prefix"))
 
 
-def _inside(table: _Table, field: str) -> str:
+def _inside(table: Table, field: str) -> str:
     path = table.text(field)
     # A catalog file may come from elsewhere; a path in it must not lead out of the store.
     if "\\" in path or ":" in path or any(part in {"", ".", ".."} for part in path.split("/")):
@@ -290,9 +310,9 @@ def _inside(table: _Table, field: str) -> str:
     return path
 
 
-def _source(table: _Table, *, embeds: bool) -> Source:
+def source(table: Table, *, known: tuple[str, ...]) -> Source:
+    """Where facts come from; each must be one of `known`."""
     table.only(("url", "date", "facts"))
-    known = (*_SHARED_FACTS, *(_EMBED_FACTS if embeds else ()))
     facts: tuple[str, ...] = table.items("facts", str)
     for fact in facts:
         if fact not in known:

@@ -108,7 +108,7 @@ def file_layer(path: Path, folders: frozenset[str]) -> Layer:
     for key, value in list(leaves(values)):
         if isinstance(value, float) and (value != value or value in {float("inf"), float("-inf")}):  # noqa: PLR0124
             raise ConfigError("NaN and infinity are not values", where=where, key=key)
-        if key in folders:
+        if pattern_of(key) in folders:
             place(values, key, _from_folder(value, path.absolute().parent))
     return Layer(where, values)
 
@@ -156,6 +156,13 @@ def _read_json(text: str, where: str) -> dict[str, Any]:
     return values
 
 
+def pattern_of(key: str) -> str:
+    """The key with a star for the name that a user gives: `routes.mine.model` is one of `routes.*.model`."""
+    first, _, rest = key.partition(".")
+    name, _, field = rest.partition(".")
+    return f"{first}.*.{field}" if first == "routes" and name and field else key
+
+
 # ---------------------------------------------------------- environment
 
 
@@ -171,9 +178,9 @@ def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[
         if not name.startswith(PREFIX):
             continue
         key = ".".join(name.removeprefix(PREFIX).lower().split("__"))
-        kind = kinds.get(key, frozenset())
+        kind = kinds.get(pattern_of(key), frozenset())
         text = environ[name].strip()
-        if not text and key in kinds and type(None) not in kind:
+        if not text and pattern_of(key) in kinds and type(None) not in kind:
             continue
         try:
             value = _from_text(text, kind)

@@ -18,9 +18,10 @@ from embedway.config.layers import (
     file_layer,
     leaves,
     overlay,
+    pattern_of,
     place,
 )
-from embedway.config.sections import Embedding, Local, Run, Section, Tune, Weights
+from embedway.config.sections import Embedding, Local, Route, Run, Section, Tune, Upstream, Weights
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +31,16 @@ if TYPE_CHECKING:
 
     from embedway.local.store import StoreSettings
 
+#: The variables in which users of a service keep its key, the first that is set counts.
+KEY_VARIABLES: dict[str, tuple[str, ...]] = {
+    "openai": ("OPENAI_API_KEY",),
+    "azure-openai": ("AZURE_OPENAI_API_KEY",),
+    "cohere": ("COHERE_API_KEY", "CO_API_KEY"),
+    "voyage": ("VOYAGE_API_KEY",),
+    "jina": ("JINA_API_KEY",),
+    "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    "mistral": ("MISTRAL_API_KEY",),
+}
 #: Read from the working directory when no file is named.
 DEFAULT_FILE = "embedway.toml"
 
@@ -39,8 +50,8 @@ class Config(Section):
 
     Sections: `embedding` (default_model, on_overflow), `local` (backend, precision, threads, streams,
     token_budget), `weights` (directory, places, folders, offline, allow_http, hub_endpoint, hub_token,
-    hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error). Each section says what its
-    keys mean.
+    hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `upstream` (attempts, waits and
+    times of services), `routes` (a table for each, by name). Each section says what its keys mean.
     `Config()` holds the defaults and reads nothing; `Config.load()` reads files and environment.
     Secrets are secret types: no repr, dump or error shows them.
     """
@@ -50,6 +61,9 @@ class Config(Section):
     weights: Weights = Field(default_factory=Weights)
     tune: Tune = Field(default_factory=Tune)
     run: Run = Field(default_factory=Run)
+    upstream: Upstream = Field(default_factory=Upstream)
+    routes: dict[str, Route] = Field(default_factory=dict)
+    _keys: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
     _sources: tuple[tuple[str, str], ...] = PrivateAttr(())
 
     @classmethod
@@ -83,7 +97,11 @@ class Config(Section):
         for key, value in (overrides or {}).items():
             place(arguments, key, value)
         layers += [layer, Layer("arguments", arguments)]
-        return cls._from_layers(layers, problems)
+        config = cls._from_layers(layers, problems)
+        named = {route.api_key_env for route in config.routes.values() if route.api_key_env}
+        known = named.union(*KEY_VARIABLES.values())
+        config._keys = {name: SecretStr(variables[name]) for name in known if variables.get(name)}  # noqa: SLF001
+        return config
 
     @classmethod
     def _from_layers(cls, layers: Sequence[Layer], problems: list[Problem]) -> Self:
@@ -109,6 +127,27 @@ class Config(Section):
     def sources(self) -> Mapping[str, str]:
         """For each key that something set, what set it: a file, `environment: NAME` or `arguments`."""
         return MappingProxyType(dict(self._sources))
+
+    def key_for(self, provider: str, route: Route | None = None) -> str:
+        """The key that a provider's route sends; empty where there is none.
+
+        It is the route's own `api_key`, `api_key_file` or `api_key_env`, else the variable that the provider's users
+        know (`OPENAI_API_KEY` and the like). Raises ConfigError for a file that cannot be read, or a variable unset.
+        """
+        if route is not None and route.api_key is not None:
+            return route.api_key.get_secret_value()
+        if route is not None and route.api_key_file is not None:
+            try:
+                return route.api_key_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "it is not a text file"
+                raise ConfigError(f"cannot be read: {reason}", where=str(route.api_key_file)) from None
+        if route is not None and route.api_key_env is not None:
+            if route.api_key_env not in self._keys:
+                raise ConfigError("is not set, and a route's api_key_env names it", where=route.api_key_env)
+            return self._keys[route.api_key_env].get_secret_value()
+        found = (self._keys[name] for name in KEY_VARIABLES.get(provider, ()) if name in self._keys)
+        return next((key.get_secret_value() for key in found), "")
 
     def store_settings(self) -> StoreSettings:
         """What the weights store needs to know."""
@@ -136,8 +175,11 @@ def _files(files: Sequence[Path | str]) -> list[Path]:
 def _kinds(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
     """Each dotted key with the plain types it may have."""
     for name, field in model.model_fields.items():
+        named = get_args(field.annotation)[-1:] if get_origin(field.annotation) is dict else ()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _kinds(field.annotation, f"{prefix}{name}.")
+        elif named and isinstance(named[0], type) and issubclass(named[0], BaseModel):
+            yield from _kinds(named[0], f"{prefix}{name}.*.")
         else:
             yield f"{prefix}{name}", frozenset(_types(field.annotation))
 
@@ -171,8 +213,9 @@ def _problem(details: ErrorDetails, origins: Mapping[str, tuple[str, str]]) -> P
     where, origin = origins.get(key, ("", ""))
     suffix = f" (set by {origin})" if origin else ""
     if details["type"] == "extra_forbidden":
-        return Problem(where, key, f"is not a setting{_nearest(key)}{suffix}")
-    hidden = key in _SECRETS or details["type"] in {"model_type", "model_attributes_type"}
+        name = key.split(".")[1] if key.count(".") > 1 else "*"
+        return Problem(where, key, f"is not a setting{_nearest(pattern_of(key)).replace('*', name)}{suffix}")
+    hidden = pattern_of(key) in _SECRETS or details["type"] in {"model_type", "model_attributes_type"}
     shown = "" if hidden else _shown(details["input"])
     return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
 

@@ -25,6 +25,7 @@ def _absolute(value: Any) -> Any:
 Folder: TypeAlias = Annotated[Path, BeforeValidator(_absolute)]
 Positive: TypeAlias = Annotated[int, Field(strict=True, gt=0)]
 NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Place: TypeAlias = Literal["folder", "hub", "wheel"]
 
@@ -129,6 +130,43 @@ class Tune(Section):
 
     #: Where the choices are kept, by CPU and model.
     directory: Folder = Field(default_factory=_tune_folder)
+
+
+class Upstream(Section):
+    """`[upstream]`: how often and how long services are tried."""
+
+    #: Requests that one text may be part of, over all routes.
+    max_attempts: Positive = 5
+    #: The first wait between two attempts; later ones double.
+    first_wait_s: Seconds = 0.5
+    longest_wait_s: Seconds = 20.0
+    #: The time for a whole request, waits and all.
+    deadline_s: Seconds = 120.0
+    #: The time for one answer.
+    timeout_s: Seconds = 60.0
+    #: Requests under way at once, for each route.
+    concurrency: Positive = 8
+
+
+class Route(Section):
+    """`[routes.NAME]`: a way to a model that services run, beside those of the catalog and before them."""
+
+    #: A name of the catalog; all routes of a model must answer in its one vector space.
+    model: str = Field(min_length=1)
+    #: What speaks to the service, such as `openai` or `openai-compatible`.
+    provider: str = Field(min_length=1)
+    #: The service's own name for the model; unset for the catalog's.
+    upstream_model: str | None = None
+    #: Where the service is; unset for the provider's own address.
+    base_url: str = ""
+    api_key: SecretStr | None = None
+    #: A variable of the environment, or a file, that holds the key.
+    api_key_env: str | None = None
+    api_key_file: Folder | None = None
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    #: What the provider itself takes, as texts.
+    options: dict[str, str] = Field(default_factory=dict)
 
 
 class Run(Section):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
+from tokenizers import Tokenizer
 
 from embedway.errors import UsageError
 from embedway.sinks.base import Chunk
@@ -25,9 +26,8 @@ from embedway.sinks.base import Chunk
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tokenizers import Tokenizer
-
     from embedway.jobs.documents import Document, Kind
+    from embedway.types import PlainTokenizer
 
 DEFAULT_CHUNK_TOKENS = 256
 DEFAULT_OVERLAP_TOKENS = 32
@@ -85,7 +85,7 @@ def chunk_limits(
     return ChunkLimits(tokens, overlap, special_tokens, prompt)
 
 
-def count_prompt_tokens(tokenizer: Tokenizer, prompt: str) -> int:
+def count_prompt_tokens(tokenizer: PlainTokenizer, prompt: str) -> int:
     """Tokens that a prompt takes, without special tokens."""
     return len(tokenizer.encode(prompt, add_special_tokens=False).ids) if prompt else 0
 
@@ -96,7 +96,7 @@ class Chunker:
     `tokenizer` must neither pad nor truncate; it is only read.
     """
 
-    def __init__(self, tokenizer: Tokenizer, limits: ChunkLimits) -> None:
+    def __init__(self, tokenizer: PlainTokenizer, limits: ChunkLimits) -> None:
         self._tokenizer = tokenizer
         self._limits = limits
         fixed_tokens = limits.special_tokens + count_prompt_tokens(tokenizer, limits.prompt)
@@ -177,7 +177,11 @@ class Chunker:
         key = (kind, capacity)
         if key not in self._exact:
             splitter = MarkdownSplitter if kind == "markdown" else TextSplitter
-            self._exact[key] = splitter.from_huggingface_tokenizer(self._tokenizer, capacity)
+            if isinstance(self._tokenizer, Tokenizer):
+                self._exact[key] = splitter.from_huggingface_tokenizer(self._tokenizer, capacity)
+            else:
+                encode = self._tokenizer.encode
+                self._exact[key] = splitter.from_callback(lambda text: len(encode(text).ids), capacity)
         return self._exact[key]
 
 
@@ -189,7 +193,7 @@ def whole_document(document: Document) -> Chunk:
 class _Sizer:
     """Sizes of pieces of one loaded text, from the places of its tokens."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: PlainTokenizer) -> None:
         self._tokenizer = tokenizer
         self._text = ""
         self._near = 0

@@ -34,14 +34,12 @@ from embedway.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tokenizers import Tokenizer
-
     from embedway.jobs.documents import Format
     from embedway.jobs.readers import SourceFile
     from embedway.jobs.report import RunProgress
     from embedway.jobs.windows import Window
     from embedway.sinks.base import Sink
-    from embedway.types import EmbedResult, InputType, Overflow, Space
+    from embedway.types import EmbedResult, InputType, Overflow, PlainTokenizer, Space
 
 #: A job begins with a small window, so that the model has work at once, and doubles it while one takes less
 #: than this: in large windows texts of like length meet, and a model that is never waited for loses nothing
@@ -67,7 +65,7 @@ class ModelDescription(Protocol):
         """Tokens that every text gets beside its own."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> PlainTokenizer:
         """The model's own."""
 
     @property

@@ -25,7 +25,7 @@ QUERY_TOKENS = 128
 
 
 class LocalModel:
-    """A model on the built-in runtime; an `OpenRoute`.
+    """A model on the built-in runtime; a `LocalRoute`.
 
     There is a session for bulk work and, where the choice names another way for it, one for single queries,
     loaded when the first of its kind comes.
@@ -41,6 +41,7 @@ class LocalModel:
         self.max_tokens = recipe.max_tokens
         self.token_budget = choice.token_budget
         self.runtime = str(choice.bulk)
+        self.remote = False
         self.tokenizer = TextTokenizer(recipe.tokenizer, max_tokens=recipe.max_tokens, lowercase=recipe.lowercase)
         self._sessions: dict[SessionOptions, Session] = {}
         self._loading = threading.Lock()

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    import numpy.typing as npt
+
     from embedway.types import Batch, InputType, Space, TokenizedTexts, Vectors
 
 
@@ -64,6 +67,25 @@ class Endpoint:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
+def split_requests(
+    rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32], declared: Declared
+) -> list[npt.NDArray[np.int64]]:
+    """Rows in their order, in parts that keep a service's limits on the inputs and tokens of a request."""
+    most = declared.max_request_tokens
+    parts: list[npt.NDArray[np.int64]] = []
+    start = total = 0
+    for end, row in enumerate(rows):
+        tokens = int(lengths[row])
+        full = end - start >= declared.max_inputs or (most is not None and end > start and total + tokens > most)
+        if full:
+            parts.append(rows[start:end])
+            start, total = end, 0
+        total += tokens
+    if start < len(rows):
+        parts.append(rows[start:])
+    return parts
+
+
 class Provider(Protocol):
     """Code that can embed a batch of texts: one call, one answer or one error.
 
@@ -86,8 +108,8 @@ class Provider(Protocol):
         """Give connections back."""
 
 
-class OpenRoute(Protocol):
-    """One provider serving one model, ready to compute."""
+class OpenModel(Protocol):
+    """A model, ready to compute: on this machine, or over the routes of its services."""
 
     @property
     def name(self) -> str:
@@ -117,14 +139,22 @@ class OpenRoute(Protocol):
     def runtime(self) -> str:
         """How it computes, in words."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether a service computes. Then requests are filled by its limits, and no ids are needed."""
+
     def cost_nanousd(self, tokens: int) -> int | None:
         """What so many tokens cost; None where no price is known."""
 
     def tokenize(self, texts: Sequence[str], input_type: InputType) -> TokenizedTexts:
         """Token ids with prompt and special tokens, cut at `max_tokens`. Blocking."""
 
-    async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
-        """One batch; float32 (b, full width), in the batch's order. Never computes on the event loop."""
-
     async def close(self) -> None:
         """Give threads and memory back."""
+
+
+class LocalRoute(OpenModel, Protocol):
+    """A model on this machine."""
+
+    async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
+        """One batch; float32 (b, full width), in the batch's order. Never computes on the event loop."""

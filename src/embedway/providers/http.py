@@ -36,7 +36,17 @@ if TYPE_CHECKING:
 _MAX_BODY_BYTES = 400_000_000
 _CONNECT_S = 10.0
 #: Identifiers that services use for "no money left" beside status 429.
-_EXHAUSTED = frozenset({"insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"})
+_EXHAUSTED = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "quota_exceeded",
+        "AUTHZ_INSUFFICIENT_BALANCE",
+        "AUTHZ_RESOURCE_LIMIT_EXCEEDED",
+    }
+)
+#: Gemini answers 400 for a key that it does not know.
+_NO_KEY = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
 #: Below 500, what may be gone at the next try; above, what will not be: not implemented, version not supported.
 _PASSING = frozenset({408, 409, 425})
 _LASTING = frozenset({501, 505})
@@ -169,11 +179,13 @@ def error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: 
     """The error that a status and a body mean. The body's prose is not shown: it may repeat what was sent."""
     code = _error_code(content)
     said = f": {code}" if code else ""
-    if status in {401, 403}:
-        return AuthenticationError(f"the key was refused{said}; check api_key", route=route, status=status)
-    if status == 402 or (status == 429 and code in _EXHAUSTED):
+    if status == 402 or code in _EXHAUSTED:
         return QuotaExceededError(f"the account's quota is used up{said}", route=route, status=status)
+    if status in {401, 403} or code in _NO_KEY:
+        return AuthenticationError(f"the key was refused{said}; check api_key", route=route, status=status)
     wait = retry_after_s(headers)
+    if wait is None:
+        wait = _retry_delay_s(content)
     if status == 429:
         return RateLimitedError(f"too many requests{said}", route=route, status=status, retry_after_s=wait)
     if status in _PASSING or (status >= 500 and status not in _LASTING):
@@ -184,15 +196,34 @@ def error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: 
     return ProtocolError(f"an answer that does not help{said}{advice}", route=route, status=status)
 
 
-def _error_code(content: bytes) -> str:
-    """The short identifier of an error body, where there is one; never its message."""
+def _error_body(content: bytes) -> dict[str, Any]:
     try:
         body = orjson.loads(content[:65536])
     except orjson.JSONDecodeError:
-        return ""
+        return {}
     error = body.get("error", body) if isinstance(body, dict) else {}
-    if not isinstance(error, dict):
-        return ""
+    return error if isinstance(error, dict) else {}
+
+
+def _details(error: dict[str, Any]) -> list[dict[str, Any]]:
+    """Google's typed details of an error (google.rpc.ErrorInfo, RetryInfo)."""
+    details = error.get("details")
+    return [item for item in details if isinstance(item, dict)] if isinstance(details, list) else []
+
+
+def _retry_delay_s(content: bytes) -> float | None:
+    for detail in _details(_error_body(content)):
+        if isinstance(detail.get("retryDelay"), str):
+            return duration_s(detail["retryDelay"])
+    return None
+
+
+def _error_code(content: bytes) -> str:
+    """The short identifier of an error body, where there is one; never its message."""
+    error = _error_body(content)
+    for detail in _details(error):
+        if detail.get("reason") in _NO_KEY:
+            return str(detail["reason"])
     for key in ("code", "type", "error_type", "status"):
         value = error.get(key)
         if isinstance(value, str) and _CODE.fullmatch(value):

@@ -6,21 +6,19 @@ inputs and 300,000 tokens a request; an input of at most 8,192 tokens.
 
 from __future__ import annotations
 
-import base64
-import binascii
+import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from embedway.errors import BadVectorsError, ConfigError, ProtocolError
+from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
 from embedway.providers.http import JsonHttp
+from embedway.providers.vectors import count_of, read_indexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.providers.base import Endpoint
-    from embedway.types import InputType, Vectors
+    from embedway.types import InputType
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -63,8 +61,8 @@ class OpenAI:
             # NVIDIA NIM's name for documents (docs.nvidia.com/nim, reference of /v1/embeddings).
             body["input_type"] = "query" if input_type == "query" else "passage"
         reply = await self._http.post(self._path, body)
-        vectors = read_vectors(reply.body, count=len(texts), route=self._endpoint.route)
-        return Answer(vectors, tokens=_billed(reply.body), rates=reply.rates)
+        vectors = read_indexed(reply.body, count=len(texts), route=self._endpoint.route)
+        return Answer(vectors, tokens=count_of(reply.body, "usage", "total_tokens"), rates=reply.rates)
 
     async def aclose(self) -> None:
         """Close its connections."""
@@ -73,6 +71,8 @@ class OpenAI:
 
 def openai(endpoint: Endpoint) -> OpenAI:
     """OpenAI's own service: an entry of `embedway.providers`."""
+    if not endpoint.secret:
+        raise ConfigError("is not set; set OPENAI_API_KEY, or api_key of a route", where=endpoint.route, key="api_key")
     http = _http(endpoint, endpoint.base_url or OPENAI_URL)
     declared = Declared(
         max_inputs=2048,
@@ -102,6 +102,38 @@ def openai_compatible(endpoint: Endpoint) -> OpenAI:
     return OpenAI(endpoint, declared, _http(endpoint, endpoint.base_url), encoding=options.get("encoding", "float"))
 
 
+def azure(endpoint: Endpoint) -> OpenAI:
+    """Azure OpenAI: the model is the name of a deployment.
+
+    `base_url` is the v1 address, such as `https://NAME.openai.azure.com/openai/v1`; with the option `api_version` it is
+    the resource's own, `https://NAME.openai.azure.com`, and the deployment stands in the path
+    (https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle, read 2026-11-23).
+    """
+    if not endpoint.base_url:
+        raise ConfigError(
+            "must be set for azure-openai, such as https://NAME.openai.azure.com/openai/v1",
+            where=endpoint.route,
+            key="base_url",
+        )
+    if not endpoint.secret:
+        raise ConfigError(
+            "is not set; set AZURE_OPENAI_API_KEY, or api_key of the route", where=endpoint.route, key="api_key"
+        )
+    http = JsonHttp(
+        endpoint.base_url,
+        route=endpoint.route,
+        headers={"api-key": endpoint.secret},
+        timeout_s=endpoint.timeout_s,
+        allow_http=endpoint.options.get("allow_http") == "true",
+    )
+    version = endpoint.options.get("api_version")
+    deployment = urllib.parse.quote(endpoint.model, safe="")
+    path = f"/openai/deployments/{deployment}/embeddings?api-version={version}" if version else "/embeddings"
+    # A deployment's name says nothing of its model, so the user says whether it takes the parameter.
+    declared = Declared(max_inputs=2048, dimensions=endpoint.options.get("dimensions") == "true")
+    return OpenAI(endpoint, declared, http, path=path, encoding="base64")
+
+
 def _http(endpoint: Endpoint, base_url: str) -> JsonHttp:
     headers = {"authorization": f"Bearer {endpoint.secret}"} if endpoint.secret else {}
     return JsonHttp(
@@ -111,53 +143,3 @@ def _http(endpoint: Endpoint, base_url: str) -> JsonHttp:
         timeout_s=endpoint.timeout_s,
         allow_http=endpoint.options.get("allow_http") == "true",
     )
-
-
-def read_vectors(body: Any, *, count: int, route: str) -> Vectors:
-    """The vectors of an answer in OpenAI's shape, float32 (count, d), by their `index` and not as they come.
-
-    Raises ProtocolError for another shape, BadVectorsError for wrong counts, indexes, lengths and numbers.
-    """
-    rows = body.get("data") if isinstance(body, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ProtocolError("its answer has no list called data", route=route, billed=True)
-    if len(rows) != count:
-        raise BadVectorsError(f"answered with {len(rows)} vectors for {count} texts", route=route)
-    placed: dict[int, Any] = {}
-    for row in rows:
-        index = row.get("index")
-        if type(index) is not int or not 0 <= index < count or index in placed:
-            raise BadVectorsError(f"answered with the index {index!r} among {count} texts", route=route)
-        placed[index] = row.get("embedding")
-    arrays = [decode(placed[index], row=index, route=route) for index in range(count)]
-    widths = {len(array) for array in arrays}
-    if len(widths) > 1:
-        raise BadVectorsError(f"answered with vectors of {len(widths)} different lengths", route=route)
-    return np.stack(arrays) if arrays else np.zeros((0, 0), np.float32)
-
-
-def decode(value: Any, *, row: int, route: str) -> Vectors:
-    """One vector, float32 (d,), from a list of numbers or base64 of little-endian float32."""
-    if isinstance(value, str):
-        try:
-            raw = base64.b64decode(value, validate=True)
-        except binascii.Error:
-            raw = b""
-        if not raw or len(raw) % 4:
-            raise BadVectorsError("answered with base64 that is not float32 numbers", route=route, rows=[row])
-        return np.frombuffer(raw, "<f4").astype(np.float32)
-    if isinstance(value, list) and value:
-        try:
-            array = np.array(value, np.float32)
-        except (ValueError, TypeError):
-            array = np.zeros((0, 0), np.float32)
-        # `null` becomes NaN on its way through numpy, and is refused with it.
-        if array.ndim == 1 and np.isfinite(array).all():
-            return array
-    raise BadVectorsError("answered with something that is not a vector of numbers", route=route, rows=[row])
-
-
-def _billed(body: Any) -> int | None:
-    usage = body.get("usage")
-    tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return tokens if type(tokens) is int and tokens >= 0 else None

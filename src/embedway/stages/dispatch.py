@@ -10,12 +10,12 @@ import numpy as np
 from embedway.errors import BadVectorsError, BatchError, EmbedwayError
 
 if TYPE_CHECKING:
-    from embedway.providers.base import OpenRoute
+    from embedway.providers.base import LocalRoute
     from embedway.stages.plan import Work
     from embedway.types import Batch, Vectors
 
 
-async def dispatch(work: Work, route: OpenRoute, *, width: int) -> Vectors:
+async def dispatch(work: Work, route: LocalRoute, *, width: int) -> Vectors:
     """Compute all batches; float32 (unique texts, width), in the order of the unique texts.
 
     The first failing batch ends the request with its error, and batches not yet begun are dropped; so are they

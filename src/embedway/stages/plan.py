@@ -13,21 +13,25 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from embedway.providers.base import OpenRoute
+    from embedway.providers.base import OpenModel
     from embedway.types import Batch, EmbedRequest, Space, TokenizedTexts
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A plan with what it needs to be carried out. `positions` (n,) maps each text to its unique one."""
+    """A plan with what it needs to be carried out.
+
+    `texts` are the unique ones, cut; `positions` (n,) maps each text of the request to its unique one.
+    """
 
     plan: Plan
+    texts: tuple[str, ...]
     tokenized: TokenizedTexts
     batches: tuple[Batch, ...]
     positions: npt.NDArray[np.int64]
 
 
-def make_plan(request: EmbedRequest, route: OpenRoute, space: Space) -> Work:
+def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
     """Tokenize the unique texts once and share them out into batches. Blocking: run it off the event loop.
 
     Raises TextTooLongError for the first text over the limit when the request forbids cutting.
@@ -38,13 +42,18 @@ def make_plan(request: EmbedRequest, route: OpenRoute, space: Space) -> Work:
     positions = np.fromiter(
         (first.setdefault(text, len(first)) for text in request.texts), np.int64, len(request.texts)
     )
-    tokenized = route.tokenize(tuple(first), request.input_type)
+    texts = tuple(first)
+    tokenized = route.tokenize(texts, request.input_type)
+    if tokenized.truncations:
+        cuts = {cut.row: cut.kept_characters for cut in tokenized.truncations}
+        texts = tuple(text[: cuts[row]] if row in cuts else text for row, text in enumerate(texts))
     truncations = _by_row(tokenized.truncations, positions)
     if truncations and request.on_overflow == "error":
         cut = truncations[0]
         tokens = None if cut.lost_tokens is None else cut.kept_tokens + cut.lost_tokens
         raise TextTooLongError(row=cut.row, max_tokens=route.max_tokens, tokens=tokens)
-    batches = tuple(fill_batches(tokenized.lengths, token_budget=route.token_budget))
+    # A service's requests are filled when they are sent, by the limits of the route that takes them.
+    batches = () if route.remote else tuple(fill_batches(tokenized.lengths, token_budget=route.token_budget))
     plan = Plan(
         model=route.model,
         route=route.name,
@@ -58,7 +67,7 @@ def make_plan(request: EmbedRequest, route: OpenRoute, space: Space) -> Work:
         truncations=truncations,
         cost_nanousd=route.cost_nanousd(tokenized.tokens),
     )
-    return Work(plan, tokenized, batches, positions)
+    return Work(plan, texts, tokenized, batches, positions)
 
 
 def _by_row(truncations: tuple[Truncation, ...], positions: npt.NDArray[np.int64]) -> tuple[Truncation, ...]:

@@ -23,6 +23,7 @@ from embedway.errors import (
     UnavailableError,
     UpstreamError,
 )
+from embedway.providers.base import split_requests
 from embedway.stages.breaker import Breaker
 from embedway.stages.rates import RateLimiter
 from embedway.stages.validate import to_size, validate
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from embedway.types import InputType, Space, Vectors
 
     Rows = npt.NDArray[np.int64]
+
+
+#: So many refusals without a single answer end the search for a text that is at fault.
+_REFUSALS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,38 +64,25 @@ class ServiceRoute:
 
     name: str
     provider: Provider
-    #: Tokens of a text at most, as the model has it.
-    max_tokens: int
     limiter: RateLimiter = field(default_factory=RateLimiter)
     breaker: Breaker = field(default_factory=Breaker)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
 
     def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
         """Rows in their order, in parts that keep the service's limits on inputs and tokens of a request."""
-        declared = self.provider.declared
-        most = declared.max_request_tokens
-        parts: list[Rows] = []
-        start = total = 0
-        for end, row in enumerate(rows):
-            tokens = int(lengths[row])
-            full = end - start >= declared.max_inputs or (most is not None and end > start and total + tokens > most)
-            if full:
-                parts.append(rows[start:end])
-                start, total = end, 0
-            total += tokens
-        if start < len(rows):
-            parts.append(rows[start:])
-        return parts
+        return split_requests(rows, lengths, self.provider.declared)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a request: vectors (n, d), NaN in the rows that `errors` names, and what it took."""
+    """What came of a request: float32 vectors (n, d), NaN in the rows that `errors` names, and what it took."""
 
     vectors: Vectors
     errors: dict[int, EmbedwayError] = field(default_factory=dict)
     routes: list[str] = field(default_factory=list)
     attempts: int = 0
+    #: Requests that were refused as such.
+    refused: int = 0
     #: Tokens that services reported as billed; those of answers that did not say are in `unreported_tokens`.
     billed_tokens: int = 0
     unreported_tokens: int = 0
@@ -131,7 +123,9 @@ class Sender:
 
         Raises the first error, or with `partial` returns it with its rows.
         """
-        vectors = np.full((len(sending.texts), sending.space.dimensions), np.nan, np.float32)
+        vectors = np.empty((len(sending.texts), sending.space.dimensions), np.float32)
+        if sending.partial:
+            vectors.fill(np.nan)
         outcome = Outcome(vectors)
         request = _Request(self, sending, outcome, self._clock() + self._policy.deadline_s)
         rows = np.arange(len(sending.texts), dtype=np.int64)
@@ -198,7 +192,10 @@ class _Request:
         try:
             vectors = await self._until_answered(rows, route, lineage, last=not rest)
         except RefusedInputError as error:
-            if len(rows) == 1:
+            self.outcome.refused += 1
+            # Where nothing was ever taken, it is the request that is refused, and no single text of it.
+            hopeless = self.outcome.refused > _REFUSALS and not self.outcome.routes
+            if len(rows) == 1 or hopeless:
                 self._give_up(rows, error)
                 return
             middle = len(rows) // 2

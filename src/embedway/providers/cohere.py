@@ -1,0 +1,73 @@
+"""Cohere's embeddings: `POST /v2/embed`.
+
+Request, answer and the limit of 96 texts: https://docs.cohere.com/reference/embed (its OpenAPI file in
+cohere-ai/cohere-developer-experience, read 2026-11-23). Over-long texts are refused, because `truncate` is NONE.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from embedway.errors import ConfigError
+from embedway.providers.base import Answer, Declared
+from embedway.providers.http import JsonHttp
+from embedway.providers.vectors import count_of, normalized, read_listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.providers.base import Endpoint
+    from embedway.types import InputType
+
+COHERE_URL = "https://api.cohere.com"
+
+
+class Cohere:
+    """One of Cohere's models."""
+
+    def __init__(self, endpoint: Endpoint, http: JsonHttp) -> None:
+        self._endpoint = endpoint
+        self._http = http
+        self.declared = Declared(max_inputs=96, dimensions=not _is_old(endpoint.model), input_type=True)
+
+    async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
+        """Embed texts; see `Provider.embed`."""
+        body: dict[str, Any] = {
+            "model": self._endpoint.model,
+            "texts": list(texts),
+            "input_type": "search_query" if input_type == "query" else "search_document",
+            "embedding_types": ["float"],
+            "truncate": "NONE",
+        }
+        if dimensions is not None:
+            body["output_dimension"] = dimensions
+        reply = await self._http.post("/v2/embed", body)
+        by_type = reply.body.get("embeddings") if isinstance(reply.body, dict) else None
+        values = by_type.get("float") if isinstance(by_type, dict) else None
+        vectors = read_listed(values, count=len(texts), route=self._endpoint.route)
+        # Nothing is documented of the length of vectors that are asked for narrow.
+        tokens = count_of(reply.body, "meta", "billed_units", "input_tokens")
+        return Answer(normalized(vectors), tokens=tokens, rates=reply.rates)
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+
+def cohere(endpoint: Endpoint) -> Cohere:
+    """An entry of `embedway.providers`. Raises ConfigError without a key."""
+    if not endpoint.secret:
+        raise ConfigError("is not set; set COHERE_API_KEY, or api_key of a route", where=endpoint.route, key="api_key")
+    http = JsonHttp(
+        endpoint.base_url or COHERE_URL,
+        route=endpoint.route,
+        headers={"authorization": f"Bearer {endpoint.secret}"},
+        timeout_s=endpoint.timeout_s,
+        allow_http=endpoint.options.get("allow_http") == "true",
+    )
+    return Cohere(endpoint, http)
+
+
+def _is_old(model: str) -> bool:
+    """Whether a model is of the third generation or before, whose vectors have one size."""
+    return model.endswith(("-v3.0", "-v2.0"))

@@ -1,0 +1,75 @@
+"""Google's Gemini embeddings: `POST /v1beta/models/MODEL:batchEmbedContents`.
+
+Request and answer: googleapis/googleapis, google/ai/generativelanguage/v1beta/generative_service.proto (read
+2026-11-23); at most 100 texts. Only gemini-embedding-001 takes a task type; later models read the task from the text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from embedway.errors import ConfigError
+from embedway.providers.base import Answer, Declared
+from embedway.providers.http import JsonHttp
+from embedway.providers.vectors import count_of, normalized, read_listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.providers.base import Endpoint
+    from embedway.types import InputType
+
+GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta"
+_WITH_TASK_TYPE = "gemini-embedding-001"
+
+
+class Gemini:
+    """One of Google's models."""
+
+    def __init__(self, endpoint: Endpoint, http: JsonHttp) -> None:
+        self._endpoint = endpoint
+        self._http = http
+        self.declared = Declared(max_inputs=100, dimensions=True, input_type=True)
+
+    async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
+        """Embed texts; see `Provider.embed`."""
+        model = f"models/{self._endpoint.model}"
+        requests = [self._request(model, text, input_type, dimensions) for text in texts]
+        reply = await self._http.post(f"/{model}:batchEmbedContents", {"requests": requests})
+        listed = reply.body.get("embeddings") if isinstance(reply.body, dict) else None
+        if isinstance(listed, list):
+            listed = [row.get("values") if isinstance(row, dict) else None for row in listed]
+        vectors = read_listed(listed, count=len(texts), route=self._endpoint.route)
+        # gemini-embedding-001 normalizes its full width alone.
+        tokens = count_of(reply.body, "usageMetadata", "promptTokenCount")
+        return Answer(normalized(vectors), tokens=tokens, rates=reply.rates)
+
+    def _request(self, model: str, text: str, input_type: InputType, dimensions: int | None) -> dict[str, Any]:
+        request: dict[str, Any] = {"model": model}
+        if self._endpoint.model == _WITH_TASK_TYPE:
+            request["taskType"] = "RETRIEVAL_QUERY" if input_type == "query" else "RETRIEVAL_DOCUMENT"
+        else:
+            query = input_type == "query"
+            text = f"task: search result | query: {text}" if query else f"title: none | text: {text}"
+        request["content"] = {"parts": [{"text": text}]}
+        if dimensions is not None:
+            request["outputDimensionality"] = dimensions
+        return request
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+
+def gemini(endpoint: Endpoint) -> Gemini:
+    """An entry of `embedway.providers`. Raises ConfigError without a key."""
+    if not endpoint.secret:
+        raise ConfigError("is not set; set GEMINI_API_KEY, or api_key of a route", where=endpoint.route, key="api_key")
+    http = JsonHttp(
+        endpoint.base_url or GEMINI_URL,
+        route=endpoint.route,
+        headers={"x-goog-api-key": endpoint.secret},
+        timeout_s=endpoint.timeout_s,
+        allow_http=endpoint.options.get("allow_http") == "true",
+    )
+    return Gemini(endpoint, http)

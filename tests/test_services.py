@@ -1,0 +1,259 @@
+"""From a name to vectors of a service: settings, keys, limits, prices and failover, against strict loopback servers."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from api_servers import KEY, OpenAIServer
+from embedway import AsyncEmbedder, Config
+from embedway.catalog.services import default_services, read_services
+from embedway.errors import (
+    AuthenticationError,
+    ConfigError,
+    DimensionsError,
+    NoRouteError,
+    TextTooLongError,
+    UnknownModelError,
+    UsageError,
+)
+from embedway.providers.fake import vector_of
+from embedway.providers.registry import provider_names
+
+SMALL = "text-embedding-3-small"
+TEXTS = ["the first text", "the second", "and a third one", "the second"]
+
+
+class Service(OpenAIServer):
+    width = 1536
+
+
+def route(server, **more):
+    return {"model": SMALL, "provider": "openai", "base_url": f"{server.url}/v1", "api_key": KEY, **more}
+
+
+def load(*servers, environ=None, **overrides):
+    routes = {f"routes.r{number}": route(server) for number, server in enumerate(servers)}
+    waits = {"upstream.first_wait_s": 0.001, "upstream.longest_wait_s": 0.002}
+    return Config.load(environ=environ or {}, overrides={**routes, **waits, **overrides})
+
+
+def embed(*servers, texts=TEXTS, config=None, **options):
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            for server in servers:
+                await stack.enter_async_context(server.running())
+            made = config(*servers) if config else load(*servers)
+            embedder = await stack.enter_async_context(AsyncEmbedder(made))
+            return await embedder.embed(texts, model=SMALL, **options)
+
+    return asyncio.run(main())
+
+
+@pytest.fixture
+def server():
+    return Service()
+
+
+def assert_right(result, texts=TEXTS, width=1536):
+    wanted = np.stack([vector_of(text, 1536)[:width] for text in texts])
+    np.testing.assert_allclose(result.vectors, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_vectors_space_and_bill(server):
+    result = embed(server)
+    assert_right(result)
+    receipt = result.receipt
+    assert result.space.id.startswith("text-embedding-3-small@")
+    assert result.space.id.endswith("/1536")
+    assert (receipt.route, receipt.routes, receipt.attempts) == ("routes.r0", ("routes.r0",), 1)
+    assert (receipt.texts, receipt.unique_texts, receipt.billed_tokens) == (4, 3, 9)
+    assert (receipt.cost_nanousd, receipt.estimated) == (9 * 20, False)
+    assert server.bodies[0]["input"] == list(dict.fromkeys(TEXTS))
+
+
+def test_sizes_are_asked_for_and_others_refused(server):
+    result = embed(server, dimensions=512)
+    assert_right(result, width=512)
+    assert server.bodies[0]["dimensions"] == 512
+    assert result.space.id.endswith("/512")
+    with pytest.raises(DimensionsError, match="1536, 512"):
+        embed(Service(), dimensions=700)
+
+
+def test_a_long_text_is_cut_at_a_token_and_told_or_refused(server):
+    long = "word " * 9000
+    result = embed(server, texts=["short", long])
+    (cut,) = result.receipt.truncations
+    assert (cut.row, cut.kept_tokens) == (1, 8191)
+    sent = server.bodies[0]["input"][1]
+    assert long.startswith(sent)
+    assert len(sent) == cut.kept_characters == len(long) - cut.lost_characters
+    assert cut.lost_tokens == pytest.approx(9001 - 8191, abs=1)
+    with pytest.raises(TextTooLongError, match="takes 8191"):
+        embed(Service(), texts=["short", long], on_overflow="error")
+
+
+def test_a_service_that_says_nothing_of_its_bill_is_estimated_by_our_own_count(server):
+    server.misdeeds = [lambda answer: {key: value for key, value in answer.items() if key != "usage"}]
+    receipt = embed(server).receipt
+    assert receipt.estimated
+    assert receipt.billed_tokens == receipt.tokens == 9
+    assert receipt.cost_nanousd == 180
+
+
+def test_another_route_takes_over(server):
+    dead = Service()
+    dead.misdeeds = ["503"] * 10
+    result = embed(dead, server)
+    assert_right(result)
+    assert result.receipt.routes == ("routes.r1",)
+    assert len(server.bodies) == 1
+
+
+def test_when_every_route_fails_each_is_named(server):
+    other = Service()
+    server.misdeeds, other.misdeeds = ["500"] * 10, ["html"] * 10
+    with pytest.raises(NoRouteError, match=r"(?s)routes\.r0.*HTTP 500.*routes\.r1.*no JSON"):
+        embed(server, other)
+
+
+def test_a_wrong_key_is_said_and_not_shown(server):
+    def config(server):
+        return load(**{"routes.mine": route(server, api_key="sk-wrong")})
+
+    with pytest.raises(AuthenticationError, match=r"routes\.mine: the key was refused") as caught:
+        embed(server, config=config)
+    assert "sk-wrong" not in str(caught.value)
+    assert len(server.bodies) == 1
+
+
+def test_keys_from_a_file_and_from_a_variable(server, tmp_path):
+    secret = tmp_path / "key"
+    secret.write_text(f"{KEY}\n")
+    for more, environ in (
+        ({"api_key_file": str(secret)}, {}),
+        ({"api_key_env": "MY_KEY"}, {"MY_KEY": KEY}),
+        ({}, {"OPENAI_API_KEY": KEY}),
+    ):
+        fresh = Service()
+
+        def config(server, more=more, environ=environ):
+            made = {key: value for key, value in route(server, **more).items() if key != "api_key"}
+            return load(environ=environ, **{"routes.mine": made})
+
+        assert_right(embed(fresh, config=config))
+        shown = repr(config(fresh)) + str(config(fresh).model_dump())
+        assert KEY not in shown
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({}, "openai:text-embedding-3-small: api_key: is not set; set OPENAI_API_KEY"),
+        ({"routes.r": {"model": SMALL, "provider": "opanai"}}, "no provider is called 'opanai'; the nearest is openai"),
+        (
+            {"routes.r": {"model": SMALL, "provider": "openai", "api_key_env": "NOT_SET"}},
+            "NOT_SET: is not set",
+        ),
+        (
+            {"routes.r": {"model": SMALL, "provider": "openai", "api_key_file": "/nowhere/key"}},
+            "/nowhere/key: cannot be read",
+        ),
+        (
+            {"routes.r": {"model": SMALL, "provider": "openai", "api_key": "k", "base_url": "http://example.com"}},
+            "routes.r: base_url: must be https",
+        ),
+        ({"routes.r": {"model": SMALL, "provider": "openai-compatible"}}, "routes.r: base_url: must be set"),
+        ({"routes.r": {"model": SMALL, "providr": "openai"}}, "routes.r.providr"),
+    ],
+    ids=range(7),
+)
+def test_settings_that_are_wrong_say_so(overrides, said):
+    async def main():
+        async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+            await embedder.embed("a", model=SMALL)
+
+    with pytest.raises(ConfigError) as caught:
+        asyncio.run(main())
+    assert said in str(caught.value)
+
+
+def test_routes_in_a_file_are_overlaid_by_field(tmp_path):
+    base, over = tmp_path / "base.toml", tmp_path / "over.toml"
+    base.write_text(
+        '[routes.mine]\nmodel = "m"\nprovider = "openai"\nrequests_per_minute = 60\n[routes.mine.options]\na = "1"\n'
+    )
+    over.write_text('[routes.mine]\nrequests_per_minute = 30\n[routes.mine.options]\nb = "2"\n')
+    mine = Config.load([base, over], environ={}).routes["mine"]
+    assert (mine.model, mine.requests_per_minute, mine.options) == ("m", 30, {"a": "1", "b": "2"})
+
+
+def test_a_service_is_planned_and_described_without_a_request(server):
+    async def main():
+        async with server.running(), AsyncEmbedder(load(server)) as embedder:
+            plan = await embedder.plan(TEXTS, model=SMALL)
+            described = await embedder.describe(SMALL)
+            await embedder.warm(SMALL)
+            with pytest.raises(UsageError, match="runs on a service"):
+                await embedder.tune(SMALL)
+            return plan, described
+
+    plan, described = asyncio.run(main())
+    assert (plan.tokens, plan.cost_nanousd, plan.unique_texts) == (9, 180, 3)
+    assert (described.max_tokens, described.sizes, described.special_tokens) == (8191, (1536, 512), 0)
+    encoded = described.tokenizer.encode("a 漢字 and 😀 end")
+    assert len(encoded.ids) == len(encoded.offsets)
+    assert encoded.offsets[0][0] == 0
+    assert encoded.offsets[-1][1] == len("a 漢字 and 😀 end")
+    assert server.bodies == []
+
+
+def test_a_mistyped_service_model_is_guessed():
+    async def main():
+        async with AsyncEmbedder(Config.load(environ={})) as embedder:
+            await embedder.embed("a", model="text-embeding-3-small")
+
+    with pytest.raises(UnknownModelError, match=SMALL):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("name", "dimensions", "nanousd"),
+    [
+        ("text-embedding-3-small", 1536, 20),
+        ("text-embedding-3-large", 3072, 130),
+        ("text-embedding-ada-002", 1536, 100),
+    ],
+)
+def test_facts_that_others_got_wrong(name, dimensions, nanousd):
+    facts = default_services()[name]
+    assert (facts.dimensions, facts.cost_nanousd(1), facts.max_tokens) == (dimensions, nanousd, 8191)
+    assert default_services()[f"openai/{name}"] is facts
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"0.02"', "0.02", "price_usd_per_million_tokens: 0.02 is not allowed"),
+        ('"0.02"', '"-1"', "it must be dollars"),
+        ("dimensions = 1536", "dimensions = 0", "must be greater than 0"),
+        ("matryoshka = [512]", "matryoshka = [2048]", "below `dimensions`"),
+        ('"tiktoken:cl100k_base"', '"cl100k"', "it must be tiktoken:ENCODING"),
+        ('provider = "openai"', 'provder = "openai"', "the nearest known field is 'provider'"),
+        ('facts = ["max_tokens", "tokenizer"]', 'facts = ["max_tokens"]', "no source of this row lists it"),
+    ],
+)
+def test_rows_that_are_wrong_name_the_field(old, new, said):
+    text = (Path(__file__).parents[1] / "src/embedway/catalog/services/openai.toml").read_text("utf-8")
+    assert old in text
+    with pytest.raises(ConfigError) as caught:
+        read_services(text.replace(old, new, 1), where="x.toml")
+    assert said in str(caught.value)
+    assert "x.toml" in str(caught.value)
+
+
+def test_our_providers_are_found_by_entry_points():
+    assert {"fake", "openai", "openai-compatible"} <= set(provider_names())
