@@ -17,7 +17,7 @@ DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 def test_list_shows_every_model_on_a_line_of_its_own(command):
     done = command("models", "list")
     assert (done.code, done.stderr) == (0, "")
-    header, *rows = done.stdout.splitlines()
+    header, *rows = done.stdout.partition("\n\n")[0].splitlines()
     assert header.split() == ["model", "task", "dimensions", "tokens", "languages", "licence", "here"]
     names = [row.split()[0] for row in rows]
     assert [default_catalog().get(name) for name in names] == list(default_catalog())
@@ -159,3 +159,29 @@ def test_a_folder_cannot_be_pulled(command, place):
     done = command("models", "pull", "./place")
     assert done.code == 2
     assert "is a folder" in done.stderr
+
+
+def test_models_of_services_are_listed_with_price_and_routes(command, place):
+    (place / "embedway.toml").write_text(
+        '[routes.mine]\nmodel = "text-embedding-3-large"\nprovider = "openai"\napi_key = "sk-secret"\n'
+    )
+    done = command("models", "list", variables={"OPENAI_API_KEY": "sk-other"})
+    services = done.stdout.partition("\n\n")[2]
+    assert "text-embedding-3-small" in services
+    assert "routes.mine, openai:text-embedding-3-large" in services
+    assert "sk-" not in done.stdout + done.stderr
+    found = command("models", "list", "--json").json["services"]
+    prices = {model["name"]: model["price_usd_per_million_tokens"] for model in found}
+    assert prices["text-embedding-3-small"] == "0.02"
+    assert {model["name"]: model["routes_here"] for model in found}["text-embedding-3-large"] == ["routes.mine"]
+
+
+def test_a_model_of_a_service_is_shown_and_cannot_be_pulled(command):
+    done = command("models", "show", "openai/text-embedding-3-small")
+    assert (done.code, done.stderr) == (0, "")
+    assert "0.02" in done.stdout
+    assert "https://developers.openai.com/" in done.stdout
+    assert command("models", "show", "text-embedding-3-small", "--json").json["max_tokens"] == 8191
+    done = command("models", "pull", "text-embedding-3-small")
+    assert done.code == 2
+    assert "runs on a service" in done.stderr

