@@ -1,7 +1,10 @@
 """From a name to vectors of a service: settings, keys, limits, prices and failover, against strict loopback servers."""
 
 import asyncio
+import collections
 import contextlib
+import dataclasses
+import random
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,8 @@ from embedway.errors import (
     UnknownModelError,
     UsageError,
 )
+from embedway.jobs.run import RunOptions, run_job
+from embedway.providers import opening
 from embedway.providers.fake import vector_of
 from embedway.providers.registry import provider_names
 
@@ -111,6 +116,35 @@ def test_another_route_takes_over(server):
     assert_right(result)
     assert result.receipt.routes == ("routes.r1",)
     assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_at_a_fault_rate_of_30_percent_no_finished_text_is_sent_again(seed):
+    server = Service()
+    server.width = 16
+    chance = random.Random(seed)
+    faults = ["429", "500", "503", "reset", "hang up", "html error", "408"]
+    server.misdeeds = [chance.choice(faults) if chance.random() < 0.3 else None for _ in range(1000)]
+    sent = list(server.misdeeds)
+    texts = [f"text {number}" for number in range(800)]
+    facts = dataclasses.replace(default_services()[SMALL], dimensions=16, matryoshka=())
+
+    def config(server):
+        route = {"model": SMALL, "provider": "openai-compatible", "base_url": f"{server.url}/v1", "api_key": KEY}
+        return load(**{"routes.r": {**route, "options": {"max_inputs": "8"}}, "upstream.max_attempts": 20})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "service_of", lambda name: facts)
+        result = embed(server, texts=texts, config=config)
+    np.testing.assert_allclose(result.vectors, np.stack([vector_of(text, 16) for text in texts]), atol=1e-6)
+    asked = collections.Counter(text for body in server.bodies for text in body["input"])
+    finished = collections.Counter(
+        text for body, fault in zip(server.bodies, sent, strict=False) if fault is None for text in body["input"]
+    )
+    assert set(finished.values()) == {1}
+    assert len(finished) == 800
+    assert max(asked.values()) <= 20
+    assert result.receipt.attempts == len(server.bodies) < 1.8 * 100
 
 
 def test_when_every_route_fails_each_is_named(server):
@@ -209,6 +243,26 @@ def test_a_service_is_planned_and_described_without_a_request(server):
     assert encoded.offsets[0][0] == 0
     assert encoded.offsets[-1][1] == len("a 漢字 and 😀 end")
     assert server.bodies == []
+
+
+def test_a_job_over_a_service_chunks_by_its_tokens(server, tmp_path):
+    source = tmp_path / "notes.md"
+    sections = [f"# Part {n}\n\n" + f"The loop runs task {n} and 漢字 waits. " * 12 for n in range(6)]
+    source.write_text("\n\n".join(sections), encoding="utf-8")
+    destination = tmp_path / "out.parquet"
+
+    async def main():
+        async with server.running(), AsyncEmbedder(load(server, **{"embedding.default_model": SMALL})) as embedder:
+            options = RunOptions(chunk_tokens=40, overlap_tokens=5)
+            summary = await run_job(embedder, [str(source)], str(destination), options)
+            tokenizer = (await embedder.describe(SMALL)).tokenizer
+            return summary, tokenizer
+
+    summary, tokenizer = asyncio.run(main())
+    sent = [text for body in server.bodies for text in body["input"]]
+    assert summary.chunks >= len(set(sent)) > 6
+    assert all(len(tokenizer.encode(text).ids) <= 40 for text in sent)
+    assert summary.space_id.startswith(SMALL)
 
 
 def test_a_mistyped_service_model_is_guessed():
