@@ -51,6 +51,7 @@ bench: $(PEERS)/done
 	$(PEERS)/bin/python benchmarks/bulk.py
 	$(PEERS)/bin/python benchmarks/latency.py
 	$(PEERS)/bin/python benchmarks/large.py
+	$(PEERS)/bin/python benchmarks/upstream.py
 
 clean:
 	rm -rf $(VENV) $(PEERS) out
