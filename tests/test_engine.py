@@ -200,3 +200,56 @@ def test_after_closing_comes_an_error_that_says_so(config):
 def test_an_empty_text_names_its_row(embedder):
     with pytest.raises(InputError, match="text 2: it is empty"):
         embedder.embed(["a", "b", " "])
+
+
+def test_partial_results_give_what_worked_and_an_error_for_each_row_that_did_not(embedder):
+    texts = ["a", " ", "b", "word " * 400, "a", 3, "b", "word " * 400]
+    result = embedder.embed(texts, partial=True, on_overflow="error")
+    assert sorted(result.errors) == [1, 3, 5, 7]
+    assert [type(result.errors[row]).__name__ for row in (1, 3, 5, 7)] == [
+        "InputError",
+        "TextTooLongError",
+        "InputError",
+        "TextTooLongError",
+    ]
+    assert [result.errors[row].row for row in (1, 3, 5, 7)] == [1, 3, 5, 7]
+    good = [0, 2, 4, 6]
+    np.testing.assert_allclose(result.vectors[good], embedder.embed([texts[row] for row in good]).vectors, atol=1e-2)
+    assert np.isnan(np.delete(result.vectors, good, axis=0)).all()
+
+
+def test_partial_results_of_nothing_that_works(embedder):
+    result = embedder.embed(["", " "], partial=True)
+    assert sorted(result.errors) == [0, 1]
+    assert result.vectors.shape == (2, 384)
+    assert np.isnan(result.vectors).all()
+
+
+def test_partial_results_of_all_that_works_are_the_plain_ones(embedder):
+    plain, partial = embedder.embed(["a", "b", "a"]), embedder.embed(["a", "b", "a"], partial=True)
+    np.testing.assert_array_equal(plain.vectors, partial.vectors)
+    assert partial.errors == {}
+
+
+def test_a_poison_text_fails_alone(config, monkeypatch):
+    compute = LocalModel._compute
+    poison = 2 * [0]
+
+    def faulty(self, options, rows, width):
+        if any(poison_row in tuple(row) for row in rows for poison_row in poison):
+            raise RuntimeError
+        return compute(self, options, rows, width)
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            tokenizer = (await embedder.describe()).tokenizer
+            poison[:] = tokenizer.encode("xylophone", add_special_tokens=False).ids[-1:] * 2
+            monkeypatch.setattr(LocalModel, "_compute", faulty)
+            texts = [f"text number {number}" for number in range(20)] + ["a xylophone", "another xylophone", "a drum"]
+            return await embedder.embed([*texts, "a xylophone"], partial=True)
+
+    result = asyncio.run(main())
+    assert sorted(result.errors) == [20, 21, 23]
+    assert all(isinstance(error, BatchError) for error in result.errors.values())
+    assert np.isfinite(np.delete(result.vectors, [20, 21, 23], axis=0)).all()
+    assert np.isnan(result.vectors[[20, 21, 23]]).all()

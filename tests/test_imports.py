@@ -33,7 +33,7 @@ LEVELS = {
     "_version": 0,
 }
 #: Inside one level these pairs are meant; both are one-way.
-SIDEWAYS = {("providers", "local"), ("config", "catalog")}
+SIDEWAYS = {("providers", "local"), ("config", "catalog"), ("types", "errors")}
 #: The start of the program, and the public names: both stand above everything.
 TOP = {"__init__", "__main__"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

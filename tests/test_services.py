@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from api_servers import KEY, OpenAIServer
+from api_servers import KEY, OpenAIServer, error
 from embedway import AsyncEmbedder, Config
 from embedway.catalog.services import default_services, read_services
 from embedway.errors import (
@@ -18,6 +18,7 @@ from embedway.errors import (
     ConfigError,
     DimensionsError,
     NoRouteError,
+    RefusedInputError,
     TextTooLongError,
     UnknownModelError,
     UsageError,
@@ -152,6 +153,26 @@ def test_when_every_route_fails_each_is_named(server):
     server.misdeeds, other.misdeeds = ["500"] * 10, ["html"] * 10
     with pytest.raises(NoRouteError, match=r"(?s)routes\.r0.*HTTP 500.*routes\.r1.*no JSON"):
         embed(server, other)
+
+
+def test_partial_results_of_a_service_that_refuses_a_text():
+    class Picky(Service):
+        def refusal(self, request, body):
+            bad = any("forbidden" in text for text in body["input"])
+            return error(400, "content_filter") if bad else super().refusal(request, body)
+
+    texts = ["one", "a forbidden text", "three", "", "one", "a forbidden text"]
+    result = embed(Picky(), texts=texts, partial=True)
+    assert {row: type(failure).__name__ for row, failure in result.errors.items()} == {
+        1: "RefusedInputError",
+        3: "InputError",
+        5: "RefusedInputError",
+    }
+    for row in (0, 2, 4):
+        np.testing.assert_allclose(result.vectors[row], vector_of(texts[row], 1536), atol=1e-6)
+    assert np.isnan(result.vectors[[1, 3, 5]]).all()
+    with pytest.raises(RefusedInputError):
+        embed(Picky(), texts=["one", "a forbidden text"])
 
 
 def test_a_wrong_key_is_said_and_not_shown(server):

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 from embedway.config import Config
 from embedway.errors import ClosedError, DimensionsError, UsageError
 from embedway.providers.opening import key_of, open_model
@@ -26,9 +28,10 @@ from embedway.types import EmbedResult, Receipt, Timing
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from embedway.errors import EmbedwayError
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
     from embedway.providers.opening import AnyModel
@@ -87,23 +90,27 @@ class AsyncEmbedder:
         model: str = "auto",
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
+        partial: bool = False,
     ) -> EmbedResult:
         """Embed texts; row i of the result is the vector of text i.
 
         Texts over the model's limit are cut and listed in the receipt, or are an error with
-        `on_overflow="error"`. Raises InputError, ModelError, DimensionsError, BatchError, BadVectorsError.
+        `on_overflow="error"`. With `partial`, what fails for single texts is told in `errors` by row, and the other
+        rows have their vectors. Raises InputError, ModelError, DimensionsError, BatchError, BadVectorsError,
+        UpstreamError, NoRouteError, DeadlineError.
         """
         started = time.perf_counter()
-        work, route, space = await self._planned(texts, input_type, model, dimensions, on_overflow)
+        work, route, space = await self._planned(texts, input_type, model, dimensions, on_overflow, partial=partial)
         tokenized = time.perf_counter()
-        vectors, billed = await self._computed(work, route, space)
+        errors: dict[int, EmbedwayError] = {}
+        vectors, billed = await self._computed(work, route, space, errors if partial else None)
         computed = time.perf_counter()
         vectors = to_size(vectors, space)
-        validate(vectors, count=work.plan.unique_texts, space=space, route=route.name)
-        if work.plan.unique_texts < work.plan.texts:
-            vectors = vectors[work.positions]
+        good = vectors[sorted(set(range(len(vectors))) - set(errors))] if errors else vectors
+        validate(good, count=work.plan.unique_texts - len(errors), space=space, route=route.name)
+        vectors, by_row = _by_row(vectors, work, errors)
         timing = Timing(tokenized - started, computed - tokenized, time.perf_counter() - started)
-        return EmbedResult(vectors, space, _receipt(work.plan, route, timing, billed))
+        return EmbedResult(vectors, space, _receipt(work.plan, route, timing, billed), by_row)
 
     async def plan(
         self,
@@ -115,7 +122,7 @@ class AsyncEmbedder:
         on_overflow: Overflow | None = None,
     ) -> Plan:
         """What `embed` would do with these texts; computes and spends nothing."""
-        work, _, _ = await self._planned(texts, input_type, model, dimensions, on_overflow)
+        work, _, _ = await self._planned(texts, input_type, model, dimensions, on_overflow, partial=False)
         return work.plan
 
     async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
@@ -156,15 +163,24 @@ class AsyncEmbedder:
             if not isinstance(outcome, BaseException):
                 await outcome.close()
 
-    async def _computed(self, work: Work, model: AnyModel, space: Space) -> tuple[Vectors, _Billed]:
+    async def _computed(
+        self, work: Work, model: AnyModel, space: Space, errors: dict[int, EmbedwayError] | None
+    ) -> tuple[Vectors, _Billed]:
         """Vectors of the unique texts, on this machine or by a service, and what a service bills."""
         if not isinstance(model, ServiceModel):
-            vectors = await dispatch(work, model, width=model.space.dimensions)
+            vectors = await dispatch(work, model, width=model.space.dimensions, errors=errors)
             return vectors, _Billed(0, 0, len(work.batches), (model.name,))
         sending = Sending(
-            work.texts, work.tokenized.lengths, work.plan.input_type, space, full_width=model.space.dimensions
+            work.texts,
+            work.tokenized.lengths,
+            work.plan.input_type,
+            space,
+            full_width=model.space.dimensions,
+            partial=errors is not None,
         )
         outcome = await self._sender.send(sending, self._routes[model.model])
+        if errors is not None:
+            errors.update(outcome.errors)
         tokens = outcome.billed_tokens + outcome.unreported_tokens
         return outcome.vectors, _Billed(
             tokens,
@@ -181,6 +197,8 @@ class AsyncEmbedder:
         model: str,
         dimensions: int | None,
         on_overflow: Overflow | None,
+        *,
+        partial: bool,
     ) -> tuple[Work, AnyModel, Space]:
         request = inspect(
             texts,
@@ -188,6 +206,7 @@ class AsyncEmbedder:
             input_type=input_type,
             dimensions=dimensions,
             on_overflow=on_overflow or self.config.embedding.on_overflow,
+            partial=partial,
         )
         route = await self._open(request.model)
         space = _space(route, request.dimensions)
@@ -231,6 +250,23 @@ class AsyncEmbedder:
                 for route, provider, (requests, tokens) in model.endpoints
             ]
         return model
+
+
+def _by_row(
+    vectors: Vectors, work: Work, errors: Mapping[int, EmbedwayError]
+) -> tuple[Vectors, dict[int, EmbedwayError]]:
+    """Vectors and errors of the unique texts, given to every row that has one of them; NaN where there is none."""
+    if not work.refused and work.plan.unique_texts == work.plan.texts:
+        return vectors, dict(errors)
+    by_row = dict(work.refused)
+    for row, unique in enumerate(work.positions.tolist() if errors else ()):
+        if unique in errors:
+            by_row[row] = errors[unique]
+    if not len(vectors):
+        return np.full((work.plan.texts, vectors.shape[1]), np.nan, np.float32), by_row
+    rows = vectors[work.positions]  # a copy, in which -1 took the last one
+    rows[sorted(work.refused)] = np.nan
+    return rows, by_row
 
 
 def _space(route: AnyModel, dimensions: int | None) -> Space:

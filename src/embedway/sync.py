@@ -49,11 +49,17 @@ class Embedder:
         model: str = "auto",
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
+        partial: bool = False,
     ) -> EmbedResult:
         """See `AsyncEmbedder.embed`."""
         return self._wait(
             self._embedder.embed(
-                texts, input_type=input_type, model=model, dimensions=dimensions, on_overflow=on_overflow
+                texts,
+                input_type=input_type,
+                model=model,
+                dimensions=dimensions,
+                on_overflow=on_overflow,
+                partial=partial,
             )
         )
 

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from embedway.errors import EmbedwayError
 
 InputType: TypeAlias = Literal["query", "document"]
 Overflow: TypeAlias = Literal["truncate", "error"]
@@ -111,6 +113,10 @@ class EmbedRequest:
     input_type: InputType = "document"
     dimensions: int | None = None
     on_overflow: Overflow = "truncate"
+    #: Errors go with their rows instead of ending the request.
+    partial: bool = False
+    #: Rows that cannot be embedded, and why; empty unless `partial`.
+    refused: Mapping[int, EmbedwayError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +215,12 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:
-    """Vectors, float32 (n, d), row i of input i; the space they belong to; and the receipt."""
+    """Vectors, float32 (n, d), row i of input i; the space they belong to; and the receipt.
+
+    `errors` holds why a row has no vector, and is empty unless partial results were asked for; such rows are NaN.
+    """
 
     vectors: Vectors = field(repr=False)
     space: Space
     receipt: Receipt
+    errors: Mapping[int, EmbedwayError] = field(default_factory=dict)

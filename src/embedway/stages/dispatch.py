@@ -7,38 +7,39 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.errors import BadVectorsError, BatchError, EmbedwayError
+from embedway.errors import BadVectorsError, BatchError, ClosedError, EmbedwayError
+from embedway.types import Batch
 
 if TYPE_CHECKING:
     from embedway.providers.base import LocalRoute
     from embedway.stages.plan import Work
-    from embedway.types import Batch, Vectors
+    from embedway.types import Vectors
 
 
-async def dispatch(work: Work, route: LocalRoute, *, width: int) -> Vectors:
+async def dispatch(
+    work: Work, route: LocalRoute, *, width: int, errors: dict[int, EmbedwayError] | None = None
+) -> Vectors:
     """Compute all batches; float32 (unique texts, width), in the order of the unique texts.
 
     The first failing batch ends the request with its error, and batches not yet begun are dropped; so are they
-    when the caller is cancelled.
+    when the caller is cancelled. With `errors`, a failing batch is halved until the texts at fault stand alone; their
+    errors go in there by unique text, and their rows are NaN.
     """
     vectors = np.empty((len(work.tokenized.ids), width), np.float32)
 
     async def run(batch: Batch) -> None:
         try:
-            rows = await route.run(work.tokenized, batch)
-        except (EmbedwayError, asyncio.CancelledError):
-            raise
-        except Exception as error:
-            raise BatchError(
-                f"a batch of {len(batch.rows)} texts of up to {batch.width} tokens failed ({type(error).__name__})",
-                route=route.name,
-            ) from error
-        if rows.shape != (len(batch.rows), width):
-            raise BadVectorsError(
-                f"answered with an array of shape {rows.shape}, not {(len(batch.rows), width)}",
-                route=route.name,
-            )
-        vectors[batch.rows] = rows
+            vectors[batch.rows] = await _once(work, route, batch, width)
+        except EmbedwayError as error:
+            if errors is None or isinstance(error, ClosedError):
+                raise
+            if len(batch.rows) == 1:
+                errors[int(batch.rows[0])] = error
+                vectors[batch.rows] = np.nan
+                return
+            middle = len(batch.rows) // 2
+            for half in (batch.rows[:middle], batch.rows[middle:]):
+                await run(Batch(half, int(work.tokenized.lengths[half].max())))
 
     if len(work.batches) == 1:
         await run(work.batches[0])  # a query: no tasks to make and wait for
@@ -47,9 +48,26 @@ async def dispatch(work: Work, route: LocalRoute, *, width: int) -> Vectors:
         async with asyncio.TaskGroup() as group:
             for batch in work.batches:
                 group.create_task(run(batch))
-    except* EmbedwayError as errors:
-        first: BaseException = errors
+    except* EmbedwayError as group_of_errors:
+        first: BaseException = group_of_errors
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         raise first from first.__cause__
     return vectors
+
+
+async def _once(work: Work, route: LocalRoute, batch: Batch, width: int) -> Vectors:
+    try:
+        rows = await route.run(work.tokenized, batch)
+    except (EmbedwayError, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        raise BatchError(
+            f"a batch of {len(batch.rows)} texts of up to {batch.width} tokens failed ({type(error).__name__})",
+            route=route.name,
+        ) from error
+    if rows.shape != (len(batch.rows), width):
+        raise BadVectorsError(
+            f"answered with an array of shape {rows.shape}, not {(len(batch.rows), width)}", route=route.name
+        )
+    return rows

@@ -10,6 +10,8 @@ from embedway.types import EmbedRequest, InputType, Overflow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embedway.errors import EmbedwayError
+
 
 def inspect(
     texts: str | Sequence[str],
@@ -18,8 +20,12 @@ def inspect(
     input_type: InputType,
     dimensions: int | None,
     on_overflow: Overflow,
+    partial: bool = False,
 ) -> EmbedRequest:
-    """Check a call and freeze it. Raises UsageError for options and InputError, with the row, for texts."""
+    """Check a call and freeze it.
+
+    Raises UsageError for options and InputError, with the row, for texts; with `partial` these go into the request.
+    """
     if input_type not in get_args(InputType):
         raise UsageError(f"input_type is {input_type!r}; it must be one of {', '.join(get_args(InputType))}")
     if on_overflow not in get_args(Overflow):
@@ -27,9 +33,17 @@ def inspect(
     if dimensions is not None and dimensions < 1:
         raise UsageError(f"dimensions is {dimensions}; it must be at least 1")
     rows = (texts,) if isinstance(texts, str) else tuple(texts)
+    refused: dict[int, EmbedwayError] = {}
     for row, text in enumerate(rows):
-        _check(row, text)
-    return EmbedRequest(rows, model, input_type, dimensions, on_overflow)
+        try:
+            _check(row, text)
+        except InputError as error:
+            if not partial:
+                raise
+            refused[row] = error
+    if refused:
+        rows = tuple("" if row in refused else text for row, text in enumerate(rows))
+    return EmbedRequest(rows, model, input_type, dimensions, on_overflow, partial, refused)
 
 
 def _check(row: int, text: object) -> None:

@@ -10,9 +10,12 @@ from embedway.stages.batch import fill_batches
 from embedway.types import Plan, Truncation
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import numpy.typing as npt
 
+    from embedway.errors import EmbedwayError
     from embedway.providers.base import OpenModel
     from embedway.types import Batch, EmbedRequest, Space, TokenizedTexts
 
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 class Work:
     """A plan with what it needs to be carried out.
 
-    `texts` are the unique ones, cut; `positions` (n,) maps each text of the request to its unique one.
+    `texts` are the unique ones, cut; `positions` (n,) maps each text of the request to its unique one, -1 for a row
+    that `refused` holds.
     """
 
     plan: Plan
@@ -29,19 +33,21 @@ class Work:
     tokenized: TokenizedTexts
     batches: tuple[Batch, ...]
     positions: npt.NDArray[np.int64]
+    refused: Mapping[int, EmbedwayError]
 
 
 def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
     """Tokenize the unique texts once and share them out into batches. Blocking: run it off the event loop.
 
-    Raises TextTooLongError for the first text over the limit when the request forbids cutting.
+    Raises TextTooLongError for the first text over the limit when the request forbids cutting; in a partial request
+    such texts are refused by row.
     """
     import numpy as np  # noqa: PLC0415  late, as everything that is not needed to import the package
 
     first: dict[str, int] = {}
-    positions = np.fromiter(
-        (first.setdefault(text, len(first)) for text in request.texts), np.int64, len(request.texts)
-    )
+    refused = request.refused
+    places = (-1 if row in refused else first.setdefault(text, len(first)) for row, text in enumerate(request.texts))
+    positions = np.fromiter(places, np.int64, len(request.texts))
     texts = tuple(first)
     tokenized = route.tokenize(texts, request.input_type)
     if tokenized.truncations:
@@ -49,9 +55,10 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
         texts = tuple(text[: cuts[row]] if row in cuts else text for row, text in enumerate(texts))
     truncations = _by_row(tokenized.truncations, positions)
     if truncations and request.on_overflow == "error":
-        cut = truncations[0]
-        tokens = None if cut.lost_tokens is None else cut.kept_tokens + cut.lost_tokens
-        raise TextTooLongError(row=cut.row, max_tokens=route.max_tokens, tokens=tokens)
+        too_long = {cut.row: _too_long(cut, route) for cut in truncations}
+        if not request.partial:
+            raise too_long[truncations[0].row]
+        return make_plan(replace(request, refused={**refused, **too_long}), route, space)
     # A service's requests are filled when they are sent, by the limits of the route that takes them.
     batches = () if route.remote else tuple(fill_batches(tokenized.lengths, token_budget=route.token_budget))
     plan = Plan(
@@ -67,7 +74,12 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
         truncations=truncations,
         cost_nanousd=route.cost_nanousd(tokenized.tokens),
     )
-    return Work(plan, texts, tokenized, batches, positions)
+    return Work(plan, texts, tokenized, batches, positions, refused)
+
+
+def _too_long(cut: Truncation, route: OpenModel) -> TextTooLongError:
+    tokens = None if cut.lost_tokens is None else cut.kept_tokens + cut.lost_tokens
+    return TextTooLongError(row=cut.row, max_tokens=route.max_tokens, tokens=tokens)
 
 
 def _by_row(truncations: tuple[Truncation, ...], positions: npt.NDArray[np.int64]) -> tuple[Truncation, ...]:
