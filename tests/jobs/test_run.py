@@ -224,7 +224,7 @@ class TestRefusedBeforeAnythingIsEmbedded:
         self.check(fake_embedder(), SourceError, "no such file", [rows_file(1), "nowhere"], out / "o.parquet")
         own = rows_file(3)
         overwrite = RunOptions(overwrite=True)
-        self.check(fake_embedder(), UsageError, "both source and destination", [own], own, overwrite)
+        self.check(fake_embedder(), UsageError, "is a source and would be written", [own], own, overwrite)
         assert list(out.iterdir()) == []
 
     def test_limits(self, fake_embedder, rows_file, out):
@@ -367,3 +367,34 @@ def test_no_thread_stays(fake_embedder, rows_file, out):
         if thread.name.startswith("embedway-"):
             thread.join(timeout=30)
             assert not thread.is_alive()
+
+
+def test_files_beside_the_destination_are_the_users_too(fake_embedder, tmp_path):
+    (tmp_path / "a.txt").write_text("a text")
+    own = tmp_path / "out.jsonl.rejects.jsonl"
+    own.write_text("my own notes\n")
+    for source in (str(tmp_path / "a.txt"), str(own)):
+        with pytest.raises((SinkError, UsageError)):
+            asyncio.run(run_job(fake_embedder(), [source], str(tmp_path / "out.jsonl"), RunOptions()))
+    assert own.read_text() == "my own notes\n"
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_quote_that_is_never_closed_does_not_take_in_the_rest(fake_embedder, tmp_path):
+    source = tmp_path / "a.csv"
+    source.write_text('id,text\n1,alpha\n2,"beta\n3,gamma\n4,delta\n')
+    with pytest.raises(SourceError, match="is not CSV") as caught:
+        asyncio.run(run_job(fake_embedder(), [str(source)], str(tmp_path / "out.jsonl"), RunOptions()))
+    assert caught.value.line == 3
+
+
+def test_a_field_to_keep_must_be_there(fake_embedder, tmp_path):
+    source = tmp_path / "a.csv"
+    source.write_text("id,text,title\n1,alpha,A\n")
+    with pytest.raises(SourceError, match=r"'titel'.*no such column to keep; there are 'id', 'text', 'title'"):
+        asyncio.run(run_job(fake_embedder(), [str(source)], str(tmp_path / "out.jsonl"), RunOptions(keep=("titel",))))
+
+
+def test_an_empty_name_is_no_source(fake_embedder, tmp_path):
+    with pytest.raises(UsageError, match="is a variable unset"):
+        asyncio.run(run_job(fake_embedder(), [""], str(tmp_path / "out.jsonl"), RunOptions()))

@@ -13,6 +13,7 @@ from embedway.cli.machine import Folder, Machine, look, look_at_folder
 from embedway.errors import EmbedwayError
 from embedway.local import cpu
 from embedway.local.backend import BACKENDS
+from embedway.local.silence import silence_openvino
 
 if TYPE_CHECKING:
     from embedway.config import Config
@@ -146,6 +147,8 @@ def _version(package: str) -> str | None:
 
 
 def _backend(name: str) -> Backend:
+    if name == "openvino":
+        silence_openvino()
     try:
         importlib.import_module(name)
     except (ImportError, OSError) as error:

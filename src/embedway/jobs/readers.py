@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from embedway.errors import SourceError
+from embedway.errors import SourceError, UsageError
 from embedway.jobs.documents import Document, Format, decode_utf8, text_fault
 from embedway.jobs.html import html_to_text
 from embedway.jobs.rows import open_counted, read_csv, read_jsonl, read_lines, read_parquet
@@ -78,6 +78,8 @@ def find_files(sources: Sequence[str], options: ReadOptions) -> tuple[SourceFile
     """Every file to read, in reading order, each once. Raises `SourceError` for what cannot be a source."""
     files: dict[str, SourceFile] = {}
     for source in sources:
+        if not source.strip():
+            raise UsageError("a source has an empty name; is a variable unset?")
         if source == STANDARD_INPUT:
             stream_format: Format = "text" if options.format == "auto" else options.format
             if stream_format == "parquet":

@@ -7,7 +7,7 @@ import threading
 from typing import IO, TYPE_CHECKING
 
 from embedway.errors import SinkError
-from embedway.sinks.temporary import remove, remove_stale, replace_file, temporary_path
+from embedway.sinks.temporary import refuse_existing, remove, remove_stale, replace_file, temporary_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,10 +60,24 @@ class Rejects:
             except OSError as error:
                 raise SinkError(f"cannot be written: {error.strerror}", destination=str(self.path)) from error
 
+    def refuse_existing(self) -> None:
+        """Raise `SinkError` where a file of that name is there that no job wrote."""
+        if not self._is_ours():
+            refuse_existing(self.path, overwrite=False, destination=str(self.path))
+
     def remove_outdated(self) -> None:
         """Remove the file of an earlier run when this one had nothing to reject."""
-        if self.count == 0:
+        if self.count == 0 and self._is_ours():
             self.path.unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        """Whether the file that is there was written by a job: its first line is a reject."""
+        try:
+            with self.path.open(encoding="utf-8") as file:
+                first = json.loads(file.readline(1 << 20))
+        except (OSError, ValueError):
+            return False
+        return isinstance(first, dict) and list(first) == ["source", "line", "field", "reason"]
 
     def abort(self) -> None:
         """Remove what was written; later rows are dropped."""

@@ -13,7 +13,7 @@ from embedway.errors import SourceError
 from embedway.jobs.documents import NO_METADATA, Document, surrogate_fault, text_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from embedway.jobs.documents import BadRow, ReadOptions
 
@@ -66,7 +66,8 @@ def read_csv(
         csv.field_size_limit(_CSV_FIELD_LIMIT_CHARACTERS)
     # Bytes that are not UTF-8 pass as lone surrogates, so that only their own row is bad.
     lines = (raw.decode("utf-8", "surrogateescape") for _, raw in _numbered(stream, advance))
-    reader = csv.DictReader(lines, delimiter=delimiter)
+    # Strict: a quote that is never closed is an error, and does not take in the rest of the file as one text.
+    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
     try:
         header = reader.fieldnames or ()
     except csv.Error as error:
@@ -78,6 +79,7 @@ def read_csv(
             line=1,
             field=options.text_field,
         )
+    _refuse_unknown(options.keep, header, source, line=1)
     while True:
         line = reader.line_num + 1
         try:
@@ -93,6 +95,14 @@ def read_csv(
             bad(error)
             continue
         yield document
+
+
+def _refuse_unknown(keep: Sequence[str], columns: Sequence[str], source: str, *, line: int | None) -> None:
+    """Raise `SourceError` for a field to keep that is no column."""
+    for name in keep:
+        if name not in columns:
+            known = ", ".join(map(repr, columns[:10]))
+            raise SourceError(f"there is no such column to keep; there are {known}", path=source, line=line, field=name)
 
 
 def read_parquet(
@@ -111,6 +121,7 @@ def read_parquet(
                     path=source,
                     field=options.text_field,
                 )
+            _refuse_unknown(options.keep, names, source, line=None)
             wanted = dict.fromkeys((options.text_field, options.id_field, "title", *options.keep))
             columns = [name for name in wanted if name in names]
             bytes_per_row = size_bytes / max(file.metadata.num_rows, 1)

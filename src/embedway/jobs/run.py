@@ -28,11 +28,12 @@ from embedway.jobs.rejects import Rejects
 from embedway.jobs.report import RunSummary, Tally
 from embedway.jobs.signals import sigterm_cancels
 from embedway.jobs.windows import Windows
-from embedway.sinks import open_sink, rejects_path
+from embedway.sinks import open_sink, rejects_path, sidecars
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from embedway.jobs.documents import Format
     from embedway.jobs.readers import SourceFile
@@ -184,7 +185,9 @@ class _Job:
         read_options = options.read_options()
         files = await reader.call(find_files, sources, read_options)
         sink = await writer.call(open_sink, self._destination, overwrite=options.overwrite)
-        _refuse_own_source(files, self._destination)
+        _refuse_own_source(files, (self._destination, *map(str, self._beside())))
+        if not options.overwrite:
+            await writer.call(self._rejects.refuse_existing)
         described = await self._embedder.describe(options.model, options.dimensions)
         chunker, settings = _chunking(described, options)
         windows = Windows(files, read_options, chunker, bad=self._bad, meter=ByteMeter(), standard_input=standard_input)
@@ -205,6 +208,10 @@ class _Job:
         await reader.call(windows.close)
         await writer.call(self._rejects.remove_outdated)
         return self._summary(described)
+
+    def _beside(self) -> tuple[Path, ...]:
+        """Files that the job writes beside its destination."""
+        return (self._rejects.path, *sidecars(self._destination))
 
     async def _stream(
         self,
@@ -315,8 +322,9 @@ def _chunking(
     return Chunker(described.tokenizer, limits), settings
 
 
-def _refuse_own_source(files: Sequence[SourceFile], destination: str) -> None:
-    """Raise `UsageError` where the destination is one of the sources."""
-    own = os.path.realpath(destination)
-    if any(os.path.realpath(file.path) == own for file in files):
-        raise UsageError(f"{destination} is both source and destination; name another destination")
+def _refuse_own_source(files: Sequence[SourceFile], written: Sequence[str]) -> None:
+    """Raise `UsageError` where the destination, or a file that is written beside it, is one of the sources."""
+    sources = {os.path.realpath(file.path) for file in files}
+    for path in written:
+        if os.path.realpath(path) in sources:
+            raise UsageError(f"{path} is a source and would be written; name another destination")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from embedway.sinks.base import Sink
     from embedway.sinks.search import Collection
 
-__all__ = ["open_collection", "open_sink", "rejects_path"]
+__all__ = ["open_collection", "open_sink", "rejects_path", "sidecars"]
 
 _FORMS = "X.parquet, X.jsonl or lancedb:DIR#TABLE"
 
@@ -50,6 +50,15 @@ def open_collection(destination: str) -> Collection:
     if form == "parquet":
         return search.ParquetCollection(destination)
     return search.JsonlCollection(destination)
+
+
+def sidecars(destination: str) -> tuple[Path, ...]:
+    """Other files that a sink writes beside its destination."""
+    if _form(destination) != "jsonl":
+        return ()
+    from embedway.sinks.jsonl import sidecar_path  # noqa: PLC0415 - only where asked for
+
+    return (sidecar_path(Path(destination)),)
 
 
 def rejects_path(destination: str) -> Path:
