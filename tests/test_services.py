@@ -135,7 +135,7 @@ def test_at_a_fault_rate_of_30_percent_no_finished_text_is_sent_again(seed):
         return load(**{"routes.r": {**route, "options": {"max_inputs": "8"}}, "upstream.max_attempts": 20})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "service_of", lambda name: facts)
+        patch.setattr(opening, "service_of", lambda name, config: facts)
         result = embed(server, texts=texts, config=config)
     np.testing.assert_allclose(result.vectors, np.stack([vector_of(text, 16) for text in texts]), atol=1e-6)
     asked = collections.Counter(text for body in server.bodies for text in body["input"])

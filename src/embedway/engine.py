@@ -133,7 +133,7 @@ class AsyncEmbedder:
             space=_space(route, dimensions),
             sizes=route.sizes,
             max_tokens=route.max_tokens,
-            special_tokens=0 if isinstance(route, ServiceModel) else route.tokenizer.special_tokens,
+            special_tokens=route.special_tokens if isinstance(route, ServiceModel) else route.tokenizer.special_tokens,
             tokenizer=route.tokenizer if isinstance(route, ServiceModel) else route.tokenizer.plain,
             runtime=route.runtime,
         )
@@ -223,7 +223,7 @@ class AsyncEmbedder:
         name = self.config.embedding.default_model if model == "auto" else model
         key = self._keys.get(name)
         if key is None:
-            key = self._keys[name] = key_of(name)
+            key = self._keys[name] = key_of(name, self.config)
         task = self._opening.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._opening[key] = asyncio.create_task(self._load(name))
@@ -282,7 +282,7 @@ class _Billed:
     """What computing took: tokens and nano-dollars on the bill, batches or requests, and the routes that answered."""
 
     tokens: int
-    cost_nanousd: int
+    cost_nanousd: int | None
     attempts: int
     routes: tuple[str, ...]
     estimated: bool = False

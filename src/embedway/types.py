@@ -177,6 +177,8 @@ class Plan:
     truncations: tuple[Truncation, ...]
     #: Nano-dollars; None where no price is known. Local models cost nothing.
     cost_nanousd: int | None
+    #: Whether tokens were estimated, because no tokenizer of the model is to be had.
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,60 +5,74 @@ from __future__ import annotations
 import decimal
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
 
-from embedway.catalog.rows import Table, file_table, languages, matryoshka, names, source
+from embedway.catalog.rows import TASKS, Table, file_table, languages, matryoshka, names, source
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from embedway.catalog.types import Source
+    from embedway.catalog.types import Source, Task
 
-_FACTS = (
-    "dimensions",
-    "matryoshka",
-    "max_tokens",
-    "tokenizer",
-    "normalized",
-    "languages",
-    "price_usd_per_million_tokens",
-    "routes",
-)
-_TOKENIZER = re.compile(r"tiktoken:[a-z0-9_]+")
+_SHARED_FACTS = ("max_tokens", "tokenizer", "languages", "routes")
+#: A reranker has no vectors, so nothing of these.
+_EMBED_FACTS = ("dimensions", "matryoshka", "normalized")
+#: Given where they are known, or where there is any.
+_PRICES = ("price_usd_per_million_tokens", "price_usd_per_thousand_searches")
+_MORE_FACTS = (*_PRICES, "family", "query_prompt", "document_prompt", "licence")
+_FACTS = (*_SHARED_FACTS, *_EMBED_FACTS, *_MORE_FACTS)
+_TOKENIZER = re.compile(r"tiktoken:[a-z0-9_]+|hub:[\w.-]+/[\w.-]+|library|estimate", re.ASCII)
+_TOKENIZER_RULE = "it must be tiktoken:ENCODING, hub:OWNER/NAME, library, or estimate"
 _PRICE = re.compile(r"\d{1,6}(\.\d{1,6})?")
 _PROVIDER = re.compile(r"[a-z][a-z0-9-]*")
 #: Nano-dollars a token for one dollar a million tokens.
 _NANOUSD = 1000
+#: Nano-dollars a search for one dollar a thousand searches.
+_NANOUSD_A_SEARCH = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class RouteFacts:
-    """A provider that serves the model, and the provider's own name for it."""
+    """A provider that serves the model, the provider's own name for it, and what the provider must be told."""
 
     provider: str
     model: str
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """What is known of a model that services run. All of its routes answer in one vector space."""
+    """What is known of a model that services or other libraries run. All of its routes answer in one vector space."""
 
     name: str
     aliases: tuple[str, ...]
+    task: Task
+    #: 0 for rerankers.
     dimensions: int
     #: Sizes that vectors may be cut to, descending; empty for none.
     matryoshka: tuple[int, ...]
     max_tokens: int
-    #: `tiktoken:ENCODING`: what counts its tokens exactly.
+    #: What counts its tokens: `tiktoken:ENCODING`, `hub:OWNER/NAME` for a repository's tokenizer.json, `library` for
+    #: the library that runs it, `estimate` where no tokenizer is published.
     tokenizer: str
     normalized: bool
     #: BCP 47 tags; `mul` alone where the source names no list.
     languages: tuple[str, ...]
-    #: The list price in dollars, exact.
-    price_usd_per_million_tokens: decimal.Decimal
+    #: The list price in dollars, exact; None where none is known.
+    price_usd_per_million_tokens: decimal.Decimal | None
+    #: What a search costs; a search is a query over at most 100 documents, as Cohere counts.
+    price_usd_per_thousand_searches: decimal.Decimal | None
+    #: The name of the vector space that models of one family share; empty for a space of its own.
+    family: str
+    #: Put before texts on this side; services that take an input type put their own.
+    query_prompt: str
+    document_prompt: str
+    #: An SPDX identifier, or `service` for what is used by a service's terms.
+    licence: str
     routes: tuple[RouteFacts, ...]
     sources: tuple[Source, ...]
 
@@ -67,9 +81,22 @@ class ServiceFacts:
         """Every size that vectors may have, largest first."""
         return (self.dimensions, *self.matryoshka)
 
-    def cost_nanousd(self, tokens: int) -> int:
-        """What so many tokens cost by the list, in nano-dollars, a fraction of one rounded up."""
-        cost = self.price_usd_per_million_tokens * _NANOUSD * tokens
+    @property
+    def names(self) -> frozenset[str]:
+        """Name and aliases, in lower case."""
+        return frozenset(name.casefold() for name in (self.name, *self.aliases))
+
+    def cost_nanousd(self, tokens: int, searches: int = 0) -> int | None:
+        """What so many tokens, or searches, cost by the list, in nano-dollars, a fraction of one rounded up.
+
+        None where no price is known.
+        """
+        if self.price_usd_per_thousand_searches is not None:
+            cost = self.price_usd_per_thousand_searches * _NANOUSD_A_SEARCH * searches
+        elif self.price_usd_per_million_tokens is not None:
+            cost = self.price_usd_per_million_tokens * _NANOUSD * tokens
+        else:
+            return None
         return int(cost.to_integral_value(decimal.ROUND_CEILING))
 
 
@@ -99,19 +126,33 @@ def _by_name(models: Iterable[ServiceFacts]) -> dict[str, ServiceFacts]:
 
 
 def _model(row: Table) -> ServiceFacts:
-    row.only(("name", "aliases", "sources", *_FACTS))
+    row.only(("name", "aliases", "task", "sources", *_FACTS))
     name, aliases = names(row)
-    price = row.matching("price_usd_per_million_tokens", _PRICE, 'it must be dollars as a text, such as "0.02"')
+    task = cast("Task", row.one_of("task", TASKS)) if row.has("task") else "embed"
+    embeds = task == "embed"
+    if not embeds:
+        for field in (*_EMBED_FACTS, "family", "query_prompt", "document_prompt"):
+            if row.has(field):
+                row.fail(field, row.values[field], "a reranker makes no vectors, so it has no such field")
+    prices = {field: _price(row, field) for field in _PRICES}
+    if embeds and prices["price_usd_per_thousand_searches"] is not None:
+        row.fail("price_usd_per_thousand_searches", "", "only rerankers are paid by the search")
     facts = ServiceFacts(
         name=name,
         aliases=aliases,
-        dimensions=row.positive("dimensions"),
-        matryoshka=matryoshka(row),
+        task=task,
+        dimensions=row.positive("dimensions") if embeds else 0,
+        matryoshka=matryoshka(row) if embeds else (),
         max_tokens=row.positive("max_tokens"),
-        tokenizer=row.matching("tokenizer", _TOKENIZER, "it must be tiktoken:ENCODING"),
-        normalized=row.boolean("normalized"),
+        tokenizer=row.matching("tokenizer", _TOKENIZER, _TOKENIZER_RULE),
+        normalized=row.boolean("normalized") if embeds else False,
         languages=languages(row),
-        price_usd_per_million_tokens=decimal.Decimal(price),
+        price_usd_per_million_tokens=prices["price_usd_per_million_tokens"],
+        price_usd_per_thousand_searches=prices["price_usd_per_thousand_searches"],
+        family=row.text("family") if row.has("family") else "",
+        query_prompt=row.text("query_prompt") if row.has("query_prompt") else "",
+        document_prompt=row.text("document_prompt") if row.has("document_prompt") else "",
+        licence=row.text("licence") if row.has("licence") else "service",
         routes=tuple(_route(route) for route in row.tables("routes")),
         sources=tuple(source(table, known=_FACTS) for table in row.tables("sources")),
     )
@@ -119,12 +160,22 @@ def _model(row: Table) -> ServiceFacts:
         row.fail("routes", [], "name at least one provider that serves the model")
     given = {fact for one in facts.sources for fact in one.facts}
     for fact in _FACTS:
-        if fact not in given:
+        if row.has(fact) and fact not in given:
             row.fail(fact, row.values[fact], "no source of this row lists it among its facts")
     return facts
 
 
+def _price(row: Table, field: str) -> decimal.Decimal | None:
+    if not row.has(field):
+        return None
+    return decimal.Decimal(row.matching(field, _PRICE, 'it must be dollars as a text, such as "0.02"'))
+
+
 def _route(table: Table) -> RouteFacts:
-    table.only(("provider", "model"))
+    table.only(("provider", "model", "options"))
     provider = table.matching("provider", _PROVIDER, "it must be the name of a provider, such as openai")
-    return RouteFacts(provider, table.text("model"))
+    options: dict[str, str] = {}
+    if table.has("options"):
+        inner = table.table("options")
+        options = {name: inner.text(name) for name in inner.values}
+    return RouteFacts(provider, table.text("model"), MappingProxyType(options))

@@ -92,7 +92,7 @@ def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
     from embedway.catalog import default_catalog
     from embedway.providers.opening import service_of
 
-    service = service_of(name)
+    service = service_of(name, Session.of(context).config())
     if service is not None:
         _show_service(service, as_json=as_json)
         return
@@ -164,7 +164,7 @@ def pull(
     store = _store(context, Download(session))
     pulled = []
     for name in names:
-        folder = _pull(store, name, force=force)
+        folder = _pull(store, session.config(), name, force=force)
         pulled.append(
             {
                 "model": folder.repository,
@@ -178,11 +178,11 @@ def pull(
         print_json({"pulled": pulled})
 
 
-def _pull(store: "WeightsStore", name: str, *, force: bool) -> "ModelFolder":
+def _pull(store: "WeightsStore", config: "Config", name: str, *, force: bool) -> "ModelFolder":
     from embedway.providers.local import resolve
     from embedway.providers.opening import service_of
 
-    if service_of(name) is not None:
+    if service_of(name, config) is not None:
         raise UsageError(f"{name} runs on a service: it has no weights to fetch, only a key to set")
     named = resolve(name)
     if named.folder is not None:

@@ -160,7 +160,7 @@ def pattern_of(key: str) -> str:
     """The key with a star for the name that a user gives: `routes.mine.model` is one of `routes.*.model`."""
     first, _, rest = key.partition(".")
     name, _, field = rest.partition(".")
-    return f"{first}.*.{field}" if first == "routes" and name and field else key
+    return f"{first}.*.{field}" if first in {"models", "routes"} and name and field else key
 
 
 # ---------------------------------------------------------- environment

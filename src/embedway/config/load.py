@@ -21,7 +21,7 @@ from embedway.config.layers import (
     pattern_of,
     place,
 )
-from embedway.config.sections import Embedding, Local, Route, Run, Section, Tune, Upstream, Weights
+from embedway.config.sections import Embedding, Local, Model, Route, Run, Section, Tune, Upstream, Weights
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Config(Section):
     Sections: `embedding` (default_model, on_overflow), `local` (backend, precision, threads, streams,
     token_budget), `weights` (directory, places, folders, offline, allow_http, hub_endpoint, hub_token,
     hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `upstream` (attempts, waits and
-    times of services), `routes` (a table for each, by name). Each section says what its keys mean.
+    times of services), `routes` and `models` (a table for each, by name). Each section says what its keys mean.
     `Config()` holds the defaults and reads nothing; `Config.load()` reads files and environment.
     Secrets are secret types: no repr, dump or error shows them.
     """
@@ -63,6 +63,7 @@ class Config(Section):
     run: Run = Field(default_factory=Run)
     upstream: Upstream = Field(default_factory=Upstream)
     routes: dict[str, Route] = Field(default_factory=dict)
+    models: dict[str, Model] = Field(default_factory=dict)
     _keys: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
     _sources: tuple[tuple[str, str], ...] = PrivateAttr(())
 

@@ -148,6 +148,34 @@ class Upstream(Section):
     concurrency: Positive = 8
 
 
+class Model(Section):
+    """`[models.NAME]`: a model of your own that routes serve and no catalog knows."""
+
+    #: What it is called in `model`; it must be no name of the catalog.
+    name: str = Field(min_length=1)
+    dimensions: Positive
+    #: Sizes below `dimensions` that it was trained to be cut to.
+    matryoshka: tuple[Positive, ...] = ()
+    max_tokens: Positive
+    #: `tiktoken:ENCODING`, `hub:OWNER/NAME` for a repository's tokenizer.json, `library` for a route to a library, or
+    #: `estimate`: three bytes a token, and plans and receipts say so.
+    tokenizer: str = Field(default="estimate", pattern=r"^(tiktoken:[a-z0-9_]+|hub:[\w.-]+/[\w.-]+|library|estimate)$")
+    normalized: Flag = True
+    #: Dollars, as a text such as "0.02"; unset where nothing is known.
+    price_usd_per_million_tokens: str | None = Field(default=None, pattern=r"^\d{1,6}(\.\d{1,6})?$")
+    #: Put before texts on this side.
+    query_prompt: str = ""
+    document_prompt: str = ""
+
+    @field_validator("matryoshka")
+    @classmethod
+    def _below_full(cls, sizes: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        full = info.data.get("dimensions")
+        if full is not None and (list(sizes) != sorted(set(sizes), reverse=True) or any(size >= full for size in sizes)):
+            raise ValueError(f"must descend, and be below dimensions, which is {full}")
+        return sizes
+
+
 class Route(Section):
     """`[routes.NAME]`: a way to a model that services run, beside those of the catalog and before them."""
 

@@ -42,6 +42,7 @@ class LocalModel:
         self.token_budget = choice.token_budget
         self.runtime = str(choice.bulk)
         self.remote = False
+        self.exact = True
         self.tokenizer = TextTokenizer(recipe.tokenizer, max_tokens=recipe.max_tokens, lowercase=recipe.lowercase)
         self._sessions: dict[SessionOptions, Session] = {}
         self._loading = threading.Lock()

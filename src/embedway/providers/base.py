@@ -65,6 +65,8 @@ class Endpoint:
     secret: str = field(default="", repr=False)
     timeout_s: float = 60.0
     options: Mapping[str, str] = field(default_factory=dict)
+    #: What the model wants before its texts; a provider that declares `input_type` sees to it itself.
+    prompts: Mapping[InputType, str] = field(default_factory=dict)
 
 
 def split_requests(
@@ -142,6 +144,10 @@ class OpenModel(Protocol):
     @property
     def remote(self) -> bool:
         """Whether a service computes. Then requests are filled by its limits, and no ids are needed."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether tokens are counted with the model's own tokenizer, not estimated."""
 
     def cost_nanousd(self, tokens: int) -> int | None:
         """What so many tokens cost; None where no price is known."""

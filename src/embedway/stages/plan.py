@@ -73,6 +73,7 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
         batches=len(batches),
         truncations=truncations,
         cost_nanousd=route.cost_nanousd(tokenized.tokens),
+        estimated=not route.exact,
     )
     return Work(plan, texts, tokenized, batches, positions, refused)
 

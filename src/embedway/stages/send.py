@@ -282,8 +282,9 @@ class _Request:
         sending = self.sending
         told = False
         try:
+            prompt = "" if route.provider.declared.input_type else sending.space.prompt(sending.input_type)
             answer = await route.provider.embed(
-                [sending.texts[row] for row in rows], input_type=sending.input_type, dimensions=dimensions
+                [prompt + sending.texts[row] for row in rows], input_type=sending.input_type, dimensions=dimensions
             )
             width = replace(sending.space, dimensions=dimensions or sending.full_width)
             validate(answer.vectors, count=len(rows), space=width, route=route.name)
