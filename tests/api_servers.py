@@ -405,3 +405,91 @@ class GeminiServer(ListedServer):
 
     def with_rows(self, answer, rows):
         return {**answer, "embeddings": rows}
+
+
+def score_of(query, document):
+    """How well a document answers, by the hash of both; between 0 and 1."""
+    return round(float(vector_of(f"{query}\n{document}", 4)[0]) / 2 + 0.5, 6)
+
+
+class RerankServer(ListedServer):
+    """What rerank APIs have in common: results by index, the best first."""
+
+    most = 1000
+    model = "rerank-v3.5"
+    list_name, documents, score = "results", "documents", "relevance_score"
+
+    def fields(self):
+        return {"model": one_of(self.model), "query": bool, self.documents: self.texts, **self.more_fields()}
+
+    def more_fields(self):
+        return {}
+
+    def answer(self, body):
+        query, documents = body["query"], body[self.documents]
+        results = [{"index": n, self.score: score_of(query, text)} for n, text in enumerate(documents)]
+        results.sort(key=lambda result: -result[self.score])
+        return self.framed(results, sum(len(text.split()) for text in documents))
+
+    def framed(self, results, tokens):
+        return {"object": "list", "model": self.model, self.list_name: results, "usage": {"total_tokens": tokens}}
+
+    def rows(self, answer):
+        return answer[self.list_name]
+
+    def with_rows(self, answer, rows):
+        return {**answer, self.list_name: rows}
+
+
+class CohereRerankServer(RerankServer):
+    path = "/v2/rerank"
+
+    def more_fields(self):
+        return {"max_tokens_per_doc?": positive}
+
+    def framed(self, results, tokens):
+        meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+        return {"id": "x", "results": results, "meta": meta}
+
+
+class VoyageRerankServer(RerankServer):
+    path = "/v1/rerank"
+    model = "rerank-2.5"
+    list_name = "data"
+
+    def more_fields(self):
+        return {"truncation": one_of(False)}
+
+
+class JinaRerankServer(RerankServer):
+    path = "/v1/rerank"
+    model = "jina-reranker-v2-base-multilingual"
+    most = 512
+
+    def more_fields(self):
+        return {"return_documents": one_of(False)}
+
+
+class CompatibleRerankServer(RerankServer):
+    """vLLM's and Infinity's."""
+
+    path = "/v1/rerank"
+    most = 32
+
+
+class TeiRerankServer(RerankServer):
+    path = "/v1/rerank"
+    most = 32
+    documents, score = "texts", "score"
+
+    def fields(self):
+        return {"query": bool, "texts": self.texts, "truncate": one_of(False)}
+
+    def framed(self, results, tokens):
+        return results
+
+    def rows(self, answer):
+        return answer
+
+    def with_rows(self, answer, rows):
+        return rows

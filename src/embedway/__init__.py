@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from embedway.engine import AsyncEmbedder, ModelDescription
     from embedway.errors import EmbedwayError
     from embedway.sync import Embedder
-    from embedway.types import EmbedResult, Plan, Receipt, Space, Truncation
+    from embedway.types import EmbedResult, Plan, Receipt, RerankResult, Space, Truncation
 
 __all__ = [
     "AsyncEmbedder",
@@ -27,6 +27,7 @@ __all__ = [
     "ModelDescription",
     "Plan",
     "Receipt",
+    "RerankResult",
     "Space",
     "Truncation",
     "__version__",
@@ -42,6 +43,7 @@ _HOMES = {
     "ModelDescription": "engine",
     "Plan": "types",
     "Receipt": "types",
+    "RerankResult": "types",
     "Space": "types",
     "Truncation": "types",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,29 +17,40 @@ from embedway.config import Config
 from embedway.errors import ClosedError, DimensionsError, UsageError
 from embedway.providers.opening import key_of, open_model
 from embedway.providers.service import ServiceModel
+from embedway.rerank.base import Scoring, check_scores
+from embedway.rerank.models import ServiceReranker, open_reranker
+from embedway.rerank.models import key_of as reranker_key
+from embedway.rerank.models import names as rerankers
 from embedway.stages.batch import fill_batches
 from embedway.stages.dispatch import dispatch
 from embedway.stages.inspect import inspect
 from embedway.stages.plan import Work, make_plan
 from embedway.stages.rates import RateLimiter
+from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
 from embedway.stages.send import RetryPolicy, Sender, Sending, ServiceRoute
 from embedway.stages.validate import to_size, validate
-from embedway.types import EmbedResult, Receipt, Timing
+from embedway.types import EmbedResult, Receipt, RerankResult, Timing
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from types import TracebackType
 
     from embedway.errors import EmbedwayError
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
+    from embedway.providers.base import Provider
     from embedway.providers.opening import AnyModel
+    from embedway.rerank.base import RerankProvider
+    from embedway.rerank.models import AnyReranker
+    from embedway.stages.rerank import RerankWork
+    from embedway.stages.send import Outcome
     from embedway.types import InputType, Overflow, PlainTokenizer, Plan, Space, Vectors
 
 
 #: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.
 _INLINE_CHARACTERS = 512
+_DOCUMENTS_A_SEARCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +76,10 @@ class AsyncEmbedder:
     def __init__(self, config: Config | None = None, *, progress: ProgressSink | None = None) -> None:
         self.config = config if config is not None else Config.load()
         self._progress = progress
-        self._keys: dict[str, str] = {}
-        self._opening: dict[str, asyncio.Task[AnyModel]] = {}
+        self._keys: dict[tuple[str, Callable[[str, Config], str]], str] = {}
+        self._opening: dict[str, asyncio.Task[AnyModel | AnyReranker]] = {}
         self._routes: dict[str, list[ServiceRoute]] = {}
+        self._scoring: dict[str, list[tuple[RerankProvider, ServiceRoute]]] = {}
         upstream = self.config.upstream
         self._sender = Sender(
             RetryPolicy(upstream.max_attempts, upstream.first_wait_s, upstream.longest_wait_s, upstream.deadline_s)
@@ -111,6 +123,58 @@ class AsyncEmbedder:
         vectors, by_row = _by_row(vectors, work, errors)
         timing = Timing(tokenized - started, computed - tokenized, time.perf_counter() - started)
         return EmbedResult(vectors, space, _receipt(work.plan, route, timing, billed), by_row)
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str | None = None,
+        top_n: int | None = None,
+        on_overflow: Overflow | None = None,
+        partial: bool = False,
+    ) -> RerankResult:
+        """Score how well each document answers the query, and order the best first, `top_n` of them or all.
+
+        `model` is `rerank.default_model` by default. Documents over the model's limit are cut and listed in the
+        receipt, or are an error with `on_overflow="error"`; with `partial`, what fails for single documents is told in
+        `errors`. Raises as `embed` does.
+        """
+        name = model or self.config.rerank.default_model
+        if name is None:
+            raise UsageError(f"name a reranker: model=..., or rerank.default_model; there are {', '.join(rerankers())}")
+        inspect_rerank(query, top_n)
+        started = time.perf_counter()
+        opened = await self._open_reranker(name)
+        overflow: Overflow = on_overflow or ("error" if self.config.embedding.on_overflow == "error" else "truncate")
+        work = await asyncio.to_thread(plan_rerank, query, documents, opened, on_overflow=overflow, partial=partial)
+        tokenized = time.perf_counter()
+        errors: dict[int, EmbedwayError] = {}
+        scores, billed = await self._scored(work, opened, errors if partial else None)
+        good = scores[sorted(set(range(len(scores))) - set(errors))] if errors else scores
+        check_scores(good, count=len(good), space=opened.space, route=opened.name)
+        computed = time.perf_counter()
+        per_document, failed = by_document(scores, work, errors)
+        timing = Timing(tokenized - started, computed - tokenized, time.perf_counter() - started)
+        receipt = Receipt(
+            model=opened.model,
+            route=billed.routes[0] if billed.routes else opened.name,
+            space_id="",
+            texts=len(per_document),
+            unique_texts=len(work.documents),
+            tokens=work.tokenized.tokens,
+            billed_tokens=billed.tokens,
+            cost_nanousd=billed.cost_nanousd,
+            cache_hits=0,
+            attempts=billed.attempts,
+            truncations=work.truncations,
+            timing=timing,
+            runtime=opened.runtime,
+            routes=billed.routes,
+            estimated=billed.estimated,
+            billed_searches=billed.searches,
+        )
+        return RerankResult(per_document, best_first(per_document, top_n), receipt, failed)
 
     async def plan(
         self,
@@ -168,7 +232,7 @@ class AsyncEmbedder:
     ) -> tuple[Vectors, _Billed]:
         """Vectors of the unique texts, on this machine or by a service, and what a service bills."""
         if not isinstance(model, ServiceModel):
-            vectors = await dispatch(work, model, width=model.space.dimensions, errors=errors)
+            vectors = await dispatch(work.tokenized, work.batches, model, width=model.space.dimensions, errors=errors)
             return vectors, _Billed(0, 0, len(work.batches), (model.name,))
         sending = Sending(
             work.texts,
@@ -181,14 +245,30 @@ class AsyncEmbedder:
         outcome = await self._sender.send(sending, self._routes[model.model])
         if errors is not None:
             errors.update(outcome.errors)
-        tokens = outcome.billed_tokens + outcome.unreported_tokens
-        return outcome.vectors, _Billed(
-            tokens,
-            model.cost_nanousd(tokens),
-            outcome.attempts,
-            tuple(outcome.routes),
-            estimated=outcome.unreported_tokens > 0,
+        return outcome.vectors, _billed(outcome, model)
+
+    async def _scored(
+        self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None
+    ) -> tuple[Vectors, _Billed]:
+        """Scores of the unique documents, float32 (n, 1), and what a service bills."""
+        if not isinstance(model, ServiceReranker):
+            scores = await dispatch(work.tokenized, work.batches, model, width=1, errors=errors)
+            return scores, _Billed(0, 0, len(work.batches), (model.name,))
+        sending = Sending(
+            work.documents,
+            work.tokenized.lengths,
+            "document",
+            model.space,
+            full_width=1,
+            partial=errors is not None,
+            check=check_scores,
         )
+        scoring = self._scoring[model.model]
+        routes = [replace(route, provider=Scoring(reranker, work.query)) for reranker, route in scoring]
+        outcome = await self._sender.send(sending, routes)
+        if errors is not None:
+            errors.update(outcome.errors)
+        return outcome.vectors, _billed(outcome, model)
 
     async def _planned(
         self,
@@ -217,39 +297,64 @@ class AsyncEmbedder:
         return work, route, space
 
     async def _open(self, model: str) -> AnyModel:
-        """The loaded model; concurrent first callers wait for one loading, and a failed one is tried anew."""
+        """The loaded model."""
+        name = self.config.embedding.default_model if model == "auto" else model
+        opened: AnyModel = await self._opened(name, key_of, self._load)
+        return opened
+
+    async def _open_reranker(self, name: str) -> AnyReranker:
+        """The loaded reranker."""
+        opened: AnyReranker = await self._opened(name, reranker_key, self._load_reranker)
+        return opened
+
+    async def _opened(
+        self, name: str, key_of_name: Callable[[str, Config], str], load: Callable[[str], Coroutine[Any, Any, Any]]
+    ) -> Any:
+        """What was loaded; concurrent first callers wait for one loading, and a failed one is tried anew."""
         if self._closed:
             raise ClosedError("this embedder was closed; make a new one")
-        name = self.config.embedding.default_model if model == "auto" else model
-        key = self._keys.get(name)
+        key = self._keys.get((name, key_of_name))
         if key is None:
-            key = self._keys[name] = key_of(name, self.config)
+            key = self._keys[name, key_of_name] = key_of_name(name, self.config)
         task = self._opening.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._opening[key] = asyncio.create_task(self._load(name))
+            task = self._opening[key] = asyncio.create_task(load(name))
         if task.done():
             return task.result()
         # Shielded: one caller's cancellation must not fail the others that wait.
         return await asyncio.shield(task)
 
     async def _load(self, name: str) -> AnyModel:
+        model: AnyModel = await self._in_worker(open_model, name)
+        if isinstance(model, ServiceModel):
+            self._routes[model.model] = [self._route(*served) for served in model.endpoints]
+        return model
+
+    async def _load_reranker(self, name: str) -> AnyReranker:
+        model: AnyReranker = await self._in_worker(open_reranker, name)
+        if isinstance(model, ServiceReranker):
+            self._scoring[model.model] = [
+                (reranker, self._route(name, Scoring(reranker, ""), limits))
+                for name, reranker, limits in model.endpoints
+            ]
+        return model
+
+    async def _in_worker(self, opening: Callable[..., Any], name: str) -> Any:
         # A daemon's thread: a download that nobody waits for any more must not keep the process from ending.
         worker = Worker("embedway-load")
         try:
-            model = await worker.call(open_model, name, self.config, self._progress)
+            return await worker.call(opening, name, self.config, self._progress)
         finally:
             worker.close()
-        if isinstance(model, ServiceModel):
-            self._routes[model.model] = [
-                ServiceRoute(
-                    route,
-                    provider,
-                    limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
-                    slots=asyncio.Semaphore(self.config.upstream.concurrency),
-                )
-                for route, provider, (requests, tokens) in model.endpoints
-            ]
-        return model
+
+    def _route(self, name: str, provider: Provider, limits: tuple[int | None, int | None]) -> ServiceRoute:
+        requests, tokens = limits
+        return ServiceRoute(
+            name,
+            provider,
+            limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
+            slots=asyncio.Semaphore(self.config.upstream.concurrency),
+        )
 
 
 def _by_row(
@@ -286,6 +391,23 @@ class _Billed:
     attempts: int
     routes: tuple[str, ...]
     estimated: bool = False
+    searches: int = 0
+
+
+def _billed(outcome: Outcome, model: ServiceModel | ServiceReranker) -> _Billed:
+    tokens = outcome.billed_tokens + outcome.unreported_tokens
+    searches, told = outcome.searches, outcome.unreported_tokens == 0
+    if model.facts.price_usd_per_thousand_searches is not None and outcome.routes and not searches:
+        # A search is a query over at most 100 documents.
+        searches, told = -(-len(outcome.vectors) // _DOCUMENTS_A_SEARCH), False
+    return _Billed(
+        tokens,
+        model.facts.cost_nanousd(tokens, searches),
+        outcome.attempts,
+        tuple(outcome.routes),
+        estimated=not told,
+        searches=searches,
+    )
 
 
 def _receipt(plan: Plan, model: AnyModel, timing: Timing, billed: _Billed) -> Receipt:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
-    from embedway.types import EmbedResult, InputType, Overflow, Plan
+    from embedway.types import EmbedResult, InputType, Overflow, Plan, RerankResult
 
 T = TypeVar("T")
 
@@ -61,6 +61,21 @@ class Embedder:
                 on_overflow=on_overflow,
                 partial=partial,
             )
+        )
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str | None = None,
+        top_n: int | None = None,
+        on_overflow: Overflow | None = None,
+        partial: bool = False,
+    ) -> RerankResult:
+        """See `AsyncEmbedder.rerank`."""
+        return self._wait(
+            self._embedder.rerank(query, documents, model=model, top_n=top_n, on_overflow=on_overflow, partial=partial)
         )
 
     def plan(

@@ -140,6 +140,8 @@ class TokenizedTexts:
     ids: tuple[npt.NDArray[np.int32], ...]
     lengths: npt.NDArray[np.int32]
     truncations: tuple[Truncation, ...] = ()
+    #: Which of two texts each token belongs to, for pairs; empty for single texts.
+    types: tuple[npt.NDArray[np.int32], ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -211,8 +213,11 @@ class Receipt:
     runtime: str
     #: The routes that answered; more than one after a failover.
     routes: tuple[str, ...] = ()
-    #: Whether a service did not say what it bills, so that `billed_tokens` and the cost hold our own count.
+    #: Whether a service did not say what it bills, so that `billed_tokens` and the cost hold our own count; or whether
+    #: our own count is an estimate.
     estimated: bool = False
+    #: Searches that a reranking service bills; 0 where it bills tokens.
+    billed_searches: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,5 +229,21 @@ class EmbedResult:
 
     vectors: Vectors = field(repr=False)
     space: Space
+    receipt: Receipt
+    errors: Mapping[int, EmbedwayError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """Scores, float32 (n,), of document i; and which documents answer the query best.
+
+    Scores are the model's own: comparable among the documents of a query, not among models. `order` holds the
+    positions of the best documents, best first, equal scores in the order of the documents, at most `top_n` of them.
+    `errors` holds why a document has no score, and is empty unless partial results were asked for; such scores are NaN
+    and not in `order`.
+    """
+
+    scores: Vectors = field(repr=False)
+    order: tuple[int, ...]
     receipt: Receipt
     errors: Mapping[int, EmbedwayError] = field(default_factory=dict)

@@ -29,7 +29,7 @@ from embedway.errors import (
 )
 from embedway.providers.base import Endpoint
 from embedway.providers.fake import vector_of
-from embedway.providers.registry import GROUP, make_provider
+from embedway.providers.registry import PROVIDERS, make_provider
 
 TEXTS = ["the first text", "the second", "and a third one"]
 #: Provider, its server, a model, and what stands between the server's address and the path that the provider adds.
@@ -82,7 +82,7 @@ def assert_right(answer, texts=TEXTS, width=16):
 
 
 def test_every_provider_of_a_paid_api_is_in_this_suite():
-    ours = {entry.name for entry in importlib.metadata.entry_points(group=GROUP) if "embedway." in entry.value}
+    ours = {entry.name for entry in importlib.metadata.entry_points(group=PROVIDERS) if "embedway." in entry.value}
     assert ours - {"fake"} == set(APIS)
 
 

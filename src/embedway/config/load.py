@@ -21,7 +21,7 @@ from embedway.config.layers import (
     pattern_of,
     place,
 )
-from embedway.config.sections import Embedding, Local, Model, Route, Run, Section, Tune, Upstream, Weights
+from embedway.config.sections import Embedding, Local, Model, Rerank, Route, Run, Section, Tune, Upstream, Weights
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,15 +48,16 @@ DEFAULT_FILE = "embedway.toml"
 class Config(Section):
     """All settings, typed and immutable.
 
-    Sections: `embedding` (default_model, on_overflow), `local` (backend, precision, threads, streams,
-    token_budget), `weights` (directory, places, folders, offline, allow_http, hub_endpoint, hub_token,
-    hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `upstream` (attempts, waits and
+    Sections: `embedding` (default_model, on_overflow), `rerank` (default_model), `local` (backend, precision,
+    threads, streams, token_budget), `weights` (directory, places, folders, offline, allow_http, hub_endpoint,
+    hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `upstream` (attempts, waits and
     times of services), `routes` and `models` (a table for each, by name). Each section says what its keys mean.
     `Config()` holds the defaults and reads nothing; `Config.load()` reads files and environment.
     Secrets are secret types: no repr, dump or error shows them.
     """
 
     embedding: Embedding = Field(default_factory=Embedding)
+    rerank: Rerank = Field(default_factory=Rerank)
     local: Local = Field(default_factory=Local)
     weights: Weights = Field(default_factory=Weights)
     tune: Tune = Field(default_factory=Tune)

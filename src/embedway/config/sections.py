@@ -57,6 +57,13 @@ class Embedding(Section):
     on_overflow: Literal["truncate", "error"] = "truncate"
 
 
+class Rerank(Section):
+    """`[rerank]`: what is asked for when a call of `rerank` does not say."""
+
+    #: A reranker's name; unset for none.
+    default_model: str | None = Field(default=None, min_length=1)
+
+
 class Local(Section):
     """`[local]`: the built-in runtime. What is `auto` or unset is chosen for the CPU and the model."""
 
@@ -171,7 +178,9 @@ class Model(Section):
     @classmethod
     def _below_full(cls, sizes: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         full = info.data.get("dimensions")
-        if full is not None and (list(sizes) != sorted(set(sizes), reverse=True) or any(size >= full for size in sizes)):
+        if full is not None and (
+            list(sizes) != sorted(set(sizes), reverse=True) or any(size >= full for size in sizes)
+        ):
             raise ValueError(f"must descend, and be below dimensions, which is {full}")
         return sizes
 

@@ -70,21 +70,29 @@ class LocalModel:
         query = len(tokenized.ids) == 1 and batch.padded_tokens <= QUERY_TOKENS
         options = self.choice.single if query else self.choice.bulk
         threads = self._query_threads if query else self._bulk_threads
+        types = [tokenized.types[row] for row in batch.rows] if tokenized.types else None
         return await asyncio.get_running_loop().run_in_executor(
-            threads, self._compute, options, [tokenized.ids[row] for row in batch.rows], batch.width
+            threads, self._compute, options, [tokenized.ids[row] for row in batch.rows], batch.width, types
         )
 
     def compute(self, options: SessionOptions, rows: Sequence[np.ndarray], width: int) -> Vectors:
         """One batch with these options, on the caller's thread; for tuning and measuring."""
         return self._compute(options, rows, width)
 
-    def _compute(self, options: SessionOptions, rows: Sequence[np.ndarray], width: int) -> Vectors:
+    def _compute(
+        self, options: SessionOptions, rows: Sequence[np.ndarray], width: int, types: Sequence[np.ndarray] | None = None
+    ) -> Vectors:
         ids = np.full((len(rows), width), self.recipe.pad_token_id, np.int32)
         mask = np.zeros((len(rows), width), np.int32)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = row
             mask[index, : len(row)] = 1
-        return self._session(options).run(ids, mask)
+        if types is None or not self.recipe.token_types:
+            return self._session(options).run(ids, mask)
+        kinds = np.zeros((len(rows), width), np.int32)
+        for index, row in enumerate(types):
+            kinds[index, : len(row)] = row
+        return self._session(options).run(ids, mask, kinds)
 
     def _session(self, options: SessionOptions) -> Session:
         session = self._sessions.get(options)

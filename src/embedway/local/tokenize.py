@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import Tokenizer, normalizers
 
-from embedway.errors import WeightsError
+from embedway.errors import InputError, WeightsError
 from embedway.types import TokenizedTexts, Truncation
 
 if TYPE_CHECKING:
@@ -42,6 +42,50 @@ class TextTokenizer:
         self.max_tokens = max_tokens
         self._cutting.enable_truncation(max_tokens)
         self._window = (max_tokens + _MARGIN_TOKENS) * _CHARACTERS_PER_TOKEN
+        self._pairs: Tokenizer | None = None
+
+    def encode_pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
+        """Ids of `query` and each document together, as a cross-encoder reads them, with the type of each token.
+
+        Documents are cut where a pair is over `max_tokens`; a query is not. Raises InputError for a query that leaves
+        no half of the model's tokens to the documents.
+        """
+        asked = len(self.plain.encode(query, add_special_tokens=False))
+        if asked > self.max_tokens // 2:
+            raise InputError(
+                f"the query has {asked} tokens, more than half of the {self.max_tokens} that the model takes with a "
+                "document; shorten it"
+            )
+        pairs = self._pairs = self._pairs or self._for_pairs()
+        around = asked + int(pairs.num_special_tokens_to_add(is_pair=True))
+        encodings = pairs.encode_batch([(query, text[: self._window]) for text in documents])
+        truncations: list[Truncation] = []
+        for row, text in enumerate(documents):
+            encoding, window = encodings[row], self._window
+            overflowing = encoding.overflowing
+            while not overflowing and len(text) > window:
+                window *= _WINDOW_GROWTH
+                encodings[row] = encoding = pairs.encode(query, text[:window])
+                overflowing = encoding.overflowing
+            if not overflowing:
+                continue
+            kept = [end for (_, end), part in zip(encoding.offsets, encoding.sequence_ids, strict=True) if part == 1]
+            characters = kept[-1] if kept else 0
+            lost = sum(len(rest) - around for rest in overflowing)
+            truncations.append(
+                Truncation(
+                    row, len(encoding), characters, len(text) - characters, lost if len(text) <= window else None
+                )
+            )
+        ids = tuple(np.array(encoding.ids, np.int32) for encoding in encodings)
+        types = tuple(np.array(encoding.type_ids, np.int32) for encoding in encodings)
+        lengths = np.fromiter((len(row) for row in ids), np.int32, len(ids))
+        return TokenizedTexts(ids, lengths, tuple(truncations), types)
+
+    def _for_pairs(self) -> Tokenizer:
+        tokenizer: Tokenizer = Tokenizer.from_str(self.plain.to_str())
+        tokenizer.enable_truncation(self.max_tokens, strategy="only_second")
+        return tokenizer
 
     def encode(self, texts: Sequence[str], *, prompt: str) -> TokenizedTexts:
         """Ids of `prompt + text`, special tokens included; no more than `max_tokens` each."""

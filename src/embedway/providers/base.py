@@ -50,6 +50,8 @@ class Answer:
     vectors: Vectors
     tokens: int | None = None
     rates: RateState = field(default_factory=RateState)
+    #: What a reranker bills by the search.
+    searches: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

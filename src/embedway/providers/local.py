@@ -12,7 +12,9 @@ from embedway.errors import UnsupportedModelError, UsageError
 if TYPE_CHECKING:
     from embedway.catalog import ModelFacts
     from embedway.config import Config
+    from embedway.local.choice import Choice
     from embedway.local.model import LocalModel
+    from embedway.local.recipe import Recipe
     from embedway.local.store import ModelFolder, ProgressSink
 
 HUB_PREFIX = "hf:"
@@ -57,24 +59,32 @@ def open_model(name: str, config: Config, progress: ProgressSink | None = None) 
 
     Raises the errors of names, weights and unsupported models.
     """
-    from embedway.local.choice import choose  # noqa: PLC0415  numpy and the backends come in only here
-    from embedway.local.model import LocalModel  # noqa: PLC0415
+    from embedway.local.model import LocalModel  # noqa: PLC0415  numpy and the backends come in only here
+
+    recipe, choice, facts = load(resolve(name), config, progress)
+    if recipe.task != "embed":
+        raise UnsupportedModelError(f"{recipe.name} is a reranker: it scores pairs of texts and gives no vectors")
+    return LocalModel(recipe, choice, recipe.space(recipe.dimensions, facts))
+
+
+def load(
+    named: Named, config: Config, progress: ProgressSink | None = None
+) -> tuple[Recipe, Choice, ModelFacts | None]:
+    """Find or pull a model's files, and decide how to run it: its recipe, the choice, and its row of the catalog."""
+    from embedway.local.choice import choose  # noqa: PLC0415
     from embedway.local.recipe import read_recipe  # noqa: PLC0415
 
-    named = resolve(name)
     folder = fetch(named, config, progress)
     facts = named.facts or default_catalog().by_weights(folder.weights_sha256)
     shown = facts.name if facts is not None else named.repository or folder.path.name
     recipe = read_recipe(
         folder.path, name=shown, weights_sha256=folder.weights_sha256, facts=facts, onnx_file=folder.onnx_file
     )
-    if recipe.task != "embed":
-        raise UnsupportedModelError(f"{shown} is a reranker: it scores pairs of texts and gives no vectors")
     files = recipe.weights or ((recipe.onnx,) if recipe.onnx else ())
     choice = choose(
         config, weights_sha256=folder.weights_sha256, weights_bytes=sum(file.stat().st_size for file in files)
     )
-    return LocalModel(recipe, choice, recipe.space(recipe.dimensions, facts))
+    return recipe, choice, facts
 
 
 def fetch(named: Named, config: Config, progress: ProgressSink | None = None) -> ModelFolder:

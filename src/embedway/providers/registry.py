@@ -1,10 +1,10 @@
-"""Finding providers by name: entry points of the group `embedway.providers`, ours and others' alike."""
+"""Finding providers and rerankers by name: entry points, ours and others' alike."""
 
 from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedway.errors import ConfigError
 
@@ -12,22 +12,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from embedway.providers.base import Endpoint, Provider
+    from embedway.rerank.base import RerankProvider
 
-GROUP = "embedway.providers"
+PROVIDERS, RERANKERS = "embedway.providers", "embedway.rerankers"
 
 
-def provider_names() -> tuple[str, ...]:
-    """The names of all providers that are installed."""
-    return tuple(sorted({entry.name for entry in importlib.metadata.entry_points(group=GROUP)}))
+def provider_names(group: str = PROVIDERS) -> tuple[str, ...]:
+    """The names of all providers, or rerankers, that are installed."""
+    return tuple(sorted({entry.name for entry in importlib.metadata.entry_points(group=group)}))
 
 
 def make_provider(name: str, endpoint: Endpoint) -> Provider:
     """Make the provider of that name. Raises ConfigError with the nearest name where there is none."""
-    entries = importlib.metadata.entry_points(group=GROUP, name=name)
+    make: Callable[[Endpoint], Provider] = _entry(PROVIDERS, name, endpoint)
+    return make(endpoint)
+
+
+def make_reranker(name: str, endpoint: Endpoint) -> RerankProvider:
+    """Make the reranker of that name. Raises ConfigError with the nearest name where there is none."""
+    make: Callable[[Endpoint], RerankProvider] = _entry(RERANKERS, name, endpoint)
+    return make(endpoint)
+
+
+def _entry(group: str, name: str, endpoint: Endpoint) -> Any:
+    entries = importlib.metadata.entry_points(group=group, name=name)
     if not entries:
-        known = provider_names()
+        known = provider_names(group)
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; the nearest is {near[0]}" if near else f"; there are {', '.join(known)}"
-        raise ConfigError(f"no provider is called {name!r}{hint}", where=endpoint.route, key="provider")
-    make: Callable[[Endpoint], Provider] = next(iter(entries)).load()
-    return make(endpoint)
+        what = "reranker" if group == RERANKERS else "provider"
+        raise ConfigError(f"no {what} is called {name!r}{hint}", where=endpoint.route, key="provider")
+    return next(iter(entries)).load()

@@ -11,13 +11,19 @@ from embedway.errors import BadVectorsError, BatchError, ClosedError, EmbedwayEr
 from embedway.types import Batch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embedway.providers.base import LocalRoute
-    from embedway.stages.plan import Work
-    from embedway.types import Vectors
+    from embedway.types import TokenizedTexts, Vectors
 
 
 async def dispatch(
-    work: Work, route: LocalRoute, *, width: int, errors: dict[int, EmbedwayError] | None = None
+    tokenized: TokenizedTexts,
+    batches: Sequence[Batch],
+    route: LocalRoute,
+    *,
+    width: int,
+    errors: dict[int, EmbedwayError] | None = None,
 ) -> Vectors:
     """Compute all batches; float32 (unique texts, width), in the order of the unique texts.
 
@@ -25,11 +31,11 @@ async def dispatch(
     when the caller is cancelled. With `errors`, a failing batch is halved until the texts at fault stand alone; their
     errors go in there by unique text, and their rows are NaN.
     """
-    vectors = np.empty((len(work.tokenized.ids), width), np.float32)
+    vectors = np.empty((len(tokenized.ids), width), np.float32)
 
     async def run(batch: Batch) -> None:
         try:
-            vectors[batch.rows] = await _once(work, route, batch, width)
+            vectors[batch.rows] = await _once(tokenized, route, batch, width)
         except EmbedwayError as error:
             if errors is None or isinstance(error, ClosedError):
                 raise
@@ -39,14 +45,14 @@ async def dispatch(
                 return
             middle = len(batch.rows) // 2
             for half in (batch.rows[:middle], batch.rows[middle:]):
-                await run(Batch(half, int(work.tokenized.lengths[half].max())))
+                await run(Batch(half, int(tokenized.lengths[half].max())))
 
-    if len(work.batches) == 1:
-        await run(work.batches[0])  # a query: no tasks to make and wait for
+    if len(batches) == 1:
+        await run(batches[0])  # a query: no tasks to make and wait for
         return vectors
     try:
         async with asyncio.TaskGroup() as group:
-            for batch in work.batches:
+            for batch in batches:
                 group.create_task(run(batch))
     except* EmbedwayError as group_of_errors:
         first: BaseException = group_of_errors
@@ -56,9 +62,9 @@ async def dispatch(
     return vectors
 
 
-async def _once(work: Work, route: LocalRoute, batch: Batch, width: int) -> Vectors:
+async def _once(tokenized: TokenizedTexts, route: LocalRoute, batch: Batch, width: int) -> Vectors:
     try:
-        rows = await route.run(work.tokenized, batch)
+        rows = await route.run(tokenized, batch)
     except (EmbedwayError, asyncio.CancelledError):
         raise
     except Exception as error:

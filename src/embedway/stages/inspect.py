@@ -47,15 +47,21 @@ def inspect(
 
 
 def _check(row: int, text: object) -> None:
+    reason = reason_against(text)
+    if reason:
+        raise InputError(reason, row=row)
+
+
+def reason_against(text: object) -> str:
+    """Why a text cannot be embedded; empty where it can."""
     if not isinstance(text, str):
-        raise InputError(f"it is of type {type(text).__name__}, not a string", row=row)
-    if not text or text.isspace():
-        raise InputError("it is empty; leave it out, because a vector of nothing means nothing", row=row)
+        return f"it is of type {type(text).__name__}, not a string"
+    # NULs say nothing: tokenizers drop them.
+    if not text or text.isspace() or ("\x00" in text and not text.replace("\x00", "").strip()):
+        return "it is empty; leave it out, because a vector of nothing means nothing"
     if not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise InputError(
-                f"character {error.start} is half of a surrogate pair, which no text can hold; decode it anew",
-                row=row,
-            ) from None
+            return f"character {error.start} is half of a surrogate pair, which no text can hold; decode it anew"
+    return ""

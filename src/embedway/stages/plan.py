@@ -10,7 +10,7 @@ from embedway.stages.batch import fill_batches
 from embedway.types import Plan, Truncation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -42,18 +42,13 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
     Raises TextTooLongError for the first text over the limit when the request forbids cutting; in a partial request
     such texts are refused by row.
     """
-    import numpy as np  # noqa: PLC0415  late, as everything that is not needed to import the package
-
-    first: dict[str, int] = {}
     refused = request.refused
-    places = (-1 if row in refused else first.setdefault(text, len(first)) for row, text in enumerate(request.texts))
-    positions = np.fromiter(places, np.int64, len(request.texts))
-    texts = tuple(first)
+    texts, positions = unique_texts(request.texts, refused)
     tokenized = route.tokenize(texts, request.input_type)
     if tokenized.truncations:
         cuts = {cut.row: cut.kept_characters for cut in tokenized.truncations}
         texts = tuple(text[: cuts[row]] if row in cuts else text for row, text in enumerate(texts))
-    truncations = _by_row(tokenized.truncations, positions)
+    truncations = by_row(tokenized.truncations, positions)
     if truncations and request.on_overflow == "error":
         too_long = {cut.row: _too_long(cut, route) for cut in truncations}
         if not request.partial:
@@ -67,7 +62,7 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
         space=space,
         input_type=request.input_type,
         texts=len(request.texts),
-        unique_texts=len(first),
+        unique_texts=len(texts),
         tokens=tokenized.tokens,
         padded_tokens=sum(batch.padded_tokens for batch in batches),
         batches=len(batches),
@@ -78,12 +73,24 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
     return Work(plan, texts, tokenized, batches, positions, refused)
 
 
+def unique_texts(
+    texts: Sequence[str], refused: Mapping[int, EmbedwayError]
+) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """Each text once, in the order in which they come, and for each row its place among them; -1 for one refused."""
+    import numpy as np  # noqa: PLC0415  late, as everything that is not needed to import the package
+
+    first: dict[str, int] = {}
+    places = (-1 if row in refused else first.setdefault(text, len(first)) for row, text in enumerate(texts))
+    positions = np.fromiter(places, np.int64, len(texts))
+    return tuple(first), positions
+
+
 def _too_long(cut: Truncation, route: OpenModel) -> TextTooLongError:
     tokens = None if cut.lost_tokens is None else cut.kept_tokens + cut.lost_tokens
     return TextTooLongError(row=cut.row, max_tokens=route.max_tokens, tokens=tokens)
 
 
-def _by_row(truncations: tuple[Truncation, ...], positions: npt.NDArray[np.int64]) -> tuple[Truncation, ...]:
+def by_row(truncations: tuple[Truncation, ...], positions: npt.NDArray[np.int64]) -> tuple[Truncation, ...]:
     """Truncations of unique texts, told for every row that holds one."""
     cut = {truncation.row: truncation for truncation in truncations}
     if not cut:

@@ -86,6 +86,7 @@ class Outcome:
     #: Tokens that services reported as billed; those of answers that did not say are in `unreported_tokens`.
     billed_tokens: int = 0
     unreported_tokens: int = 0
+    searches: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,8 @@ class Sending:
     full_width: int
     #: Give errors by row instead of raising the first.
     partial: bool = False
+    #: Raises BadVectorsError for an answer that is none.
+    check: Callable[..., None] = validate
 
 
 class Sender:
@@ -269,10 +272,11 @@ class _Request:
                     attempts=self.outcome.attempts,
                 ) from error
         route.limiter.learn(answer.rates)
-        if answer.tokens is None:
-            self.outcome.unreported_tokens += tokens
-        else:
+        self.outcome.searches += answer.searches or 0
+        if answer.tokens is not None:
             self.outcome.billed_tokens += answer.tokens
+        elif answer.searches is None:
+            self.outcome.unreported_tokens += tokens
         if route.name not in self.outcome.routes:
             self.outcome.routes.append(route.name)
         return to_size(answer.vectors, sending.space)
@@ -287,7 +291,7 @@ class _Request:
                 [prompt + sending.texts[row] for row in rows], input_type=sending.input_type, dimensions=dimensions
             )
             width = replace(sending.space, dimensions=dimensions or sending.full_width)
-            validate(answer.vectors, count=len(rows), space=width, route=route.name)
+            sending.check(answer.vectors, count=len(rows), space=width, route=route.name)
             told = True
             route.breaker.succeeded()
         except (UpstreamError, BadVectorsError) as error:

@@ -1,0 +1,142 @@
+"""Rerankers over plain HTTP: Cohere, Voyage, Jina, and servers that speak like them.
+
+Requests, answers and limits, read 2026-11-23: Cohere's https://docs.cohere.com/reference/rerank (POST /v2/rerank);
+Voyage's https://docs.voyageai.com/reference/reranker-api (POST /v1/rerank; at most 1,000 documents and 600,000 tokens,
+the query counted with each document); Jina's https://api.jina.ai/openapi.json (POST /v1/rerank); and the `/rerank` of
+vLLM, Infinity and Text Embeddings Inference, by their sources. All documents are asked for, because what is best is
+decided once all have their scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from embedway.errors import ConfigError
+from embedway.providers.base import Declared
+from embedway.providers.cohere import COHERE_URL
+from embedway.providers.http import JsonHttp
+from embedway.providers.jina import JINA_URL
+from embedway.providers.vectors import count_of
+from embedway.providers.voyage import VOYAGE_URL
+from embedway.rerank.base import Scores, read_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from embedway.providers.base import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a service says it."""
+
+    path: str
+    #: The list of results in the answer; empty where the answer is that list.
+    results: str
+    documents: str = "documents"
+    score: str = "relevance_score"
+    tokens: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    #: What is sent in every request beside model, query and documents.
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+_BILLED = ("meta", "billed_units")
+COHERE = Dialect("/v2/rerank", "results", tokens=(*_BILLED, "input_tokens"), searches=(*_BILLED, "search_units"))
+# By default Voyage cuts what is too long and Jina sends the documents back.
+VOYAGE = Dialect("/rerank", "data", tokens=("usage", "total_tokens"), more={"truncation": False})
+JINA = Dialect("/rerank", "results", tokens=("usage", "total_tokens"), more={"return_documents": False})
+COMPATIBLE = Dialect("/rerank", "results", tokens=("usage", "total_tokens"))
+TEI = Dialect("/rerank", "", documents="texts", score="score", more={"truncate": False})
+
+
+class HttpReranker:
+    """A model of a service that scores."""
+
+    def __init__(self, endpoint: Endpoint, http: JsonHttp, dialect: Dialect, declared: Declared) -> None:
+        self._endpoint = endpoint
+        self._http = http
+        self._dialect = dialect
+        self.declared = declared
+
+    async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
+        """Score documents; see `RerankProvider.rerank`."""
+        dialect = self._dialect
+        body = {"query": query, dialect.documents: list(documents), **dialect.more}
+        if dialect is COHERE and "max_tokens_per_doc" in self._endpoint.options:  # 4,096 unless told
+            body["max_tokens_per_doc"] = int(self._endpoint.options["max_tokens_per_doc"])
+        if dialect is not TEI:  # which serves one model, and refuses to be told which
+            body["model"] = self._endpoint.model
+        reply = await self._http.post(dialect.path, body)
+        results = reply.body
+        if dialect.results:
+            results = results.get(dialect.results) if isinstance(results, dict) else None
+        scores = read_scores(results, score=dialect.score, count=len(documents), route=self._endpoint.route)
+        return Scores(
+            scores,
+            tokens=count_of(reply.body, *dialect.tokens) if dialect.tokens else None,
+            searches=count_of(reply.body, *dialect.searches) if dialect.searches else None,
+            rates=reply.rates,
+        )
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+
+def cohere(endpoint: Endpoint) -> HttpReranker:
+    """An entry of `embedway.rerankers`. Raises ConfigError without a key."""
+    return _keyed(endpoint, COHERE_URL, COHERE, Declared(max_inputs=1000), "COHERE_API_KEY")
+
+
+def voyage(endpoint: Endpoint) -> HttpReranker:
+    """An entry of `embedway.rerankers`. Raises ConfigError without a key."""
+    return _keyed(endpoint, VOYAGE_URL, VOYAGE, Declared(1000, max_request_tokens=600_000), "VOYAGE_API_KEY")
+
+
+def jina(endpoint: Endpoint) -> HttpReranker:
+    """An entry of `embedway.rerankers`. Raises ConfigError without a key.
+
+    Its reference names no limit on documents; 512 is that of its embeddings.
+    """
+    return _keyed(endpoint, JINA_URL, JINA, Declared(max_inputs=512), "JINA_API_KEY")
+
+
+def compatible(endpoint: Endpoint) -> HttpReranker:
+    """An entry of `embedway.rerankers`, for vLLM and Infinity, or Text Embeddings Inference with `dialect` = `tei`.
+
+    Options: `max_inputs` (32), `max_request_tokens`, `dialect`, `allow_http`. Raises ConfigError without a base URL.
+    """
+    if not endpoint.base_url:
+        raise ConfigError("is not set; it says where the server is", where=endpoint.route, key="base_url")
+    options = endpoint.options
+    dialects = {"": COMPATIBLE, "tei": TEI}
+    if options.get("dialect", "") not in dialects:
+        raise ConfigError("must be tei, or unset", where=endpoint.route, key="options.dialect")
+    try:
+        tokens = options.get("max_request_tokens")
+        declared = Declared(int(options.get("max_inputs", "32")), max_request_tokens=int(tokens) if tokens else None)
+    except ValueError:
+        raise ConfigError("limits must be whole numbers", where=endpoint.route, key="options") from None
+    headers = {"authorization": f"Bearer {endpoint.secret}"} if endpoint.secret else {}
+    return HttpReranker(
+        endpoint, _http(endpoint, endpoint.base_url, headers), dialects[options.get("dialect", "")], declared
+    )
+
+
+def _keyed(endpoint: Endpoint, url: str, dialect: Dialect, declared: Declared, variable: str) -> HttpReranker:
+    if not endpoint.secret:
+        raise ConfigError(f"is not set; set {variable}, or api_key of a route", where=endpoint.route, key="api_key")
+    http = _http(endpoint, endpoint.base_url or url, {"authorization": f"Bearer {endpoint.secret}"})
+    return HttpReranker(endpoint, http, dialect, declared)
+
+
+def _http(endpoint: Endpoint, url: str, headers: Mapping[str, str]) -> JsonHttp:
+    return JsonHttp(
+        url,
+        route=endpoint.route,
+        headers=headers,
+        timeout_s=endpoint.timeout_s,
+        allow_http=endpoint.options.get("allow_http") == "true",
+    )

@@ -1,0 +1,85 @@
+"""Counting a service's tokens: exact with what is published, estimated and said so where nothing is."""
+
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from embedway.providers.counting import EstimatingCounter, FileCounter, TiktokenCounter, open_counter
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+@given(TEXTS, st.integers(1, 20))
+def test_an_estimate_is_three_bytes_a_token_and_its_cut_fits(text, most):
+    counter = EstimatingCounter(max_tokens=most)
+    counted = counter.count([text, "x"])
+    whole = -(-len(text.encode()) // 3)
+    assert counted.lengths.tolist() == [min(whole, most), 1]
+    assert bool(counted.truncations) == (whole > most)
+    for cut in counted.truncations:
+        kept = text[: cut.kept_characters]
+        assert len(kept.encode()) <= 3 * most < len(text[: cut.kept_characters + 1].encode())
+        assert cut.lost_characters == len(text) - len(kept)
+        assert counter.count([kept]).truncations == ()
+
+
+@given(TEXTS)
+def test_estimated_places_cover_a_text_in_order(text):
+    offsets = EstimatingCounter(max_tokens=5).encode(text).offsets
+    assert "".join(text[start:end] for start, end in offsets) == text
+    assert all(start < end for start, end in offsets)
+
+
+@given(st.lists(st.integers(0, 100_255), max_size=30))
+@hypothesis_settings(deadline=None)
+def test_ids_become_the_text_that_they_came_from_or_an_error(ids):
+    counter = TiktokenCounter("cl100k_base", max_tokens=100)
+    try:
+        text = counter.decode(ids)
+    except ValueError:
+        return
+    assert counter._encoding.decode(ids) == text
+    assert "�" not in text or "�".encode() in counter._encoding.decode_bytes(ids)
+
+
+@pytest.mark.parametrize("ids", [[10**6], [-1], [2**40]])
+def test_ids_beyond_the_vocabulary_are_an_error(ids):
+    with pytest.raises(ValueError, match="not ids"):
+        TiktokenCounter("cl100k_base", max_tokens=100).decode(ids)
+
+
+@pytest.fixture
+def words(hub):
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "one": 1}, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    hub.repositories["acme/tiny"]["tokenizer.json"] = tokenizer.to_str().encode()
+    return hub
+
+
+def test_a_repository_s_tokenizer_counts_exactly(words, settings, caplog):
+    counter = open_counter("hub:acme/tiny", max_tokens=3, model="m", store=settings)
+    assert isinstance(counter, FileCounter)
+    assert counter.exact
+    counted = counter.count(["one two", "one two three four five"])
+    assert counted.lengths.tolist() == [2, 3]
+    assert [(cut.row, cut.kept_characters, cut.lost_tokens) for cut in counted.truncations] == [(1, 13, 2)]
+    assert not caplog.records
+    again = open_counter("hub:acme/tiny", max_tokens=9, model="m", store=settings)
+    assert again.count(["one two three"]).lengths.tolist() == [3]
+
+
+def test_a_tokenizer_that_cannot_be_had_is_an_estimate_with_a_warning(hub, settings, caplog):
+    with caplog.at_level(logging.WARNING):
+        counter = open_counter("hub:nobody/nothing", max_tokens=3, model="voyage-x", store=settings)
+    assert not counter.exact
+    assert "the tokens of voyage-x are estimated" in caplog.text
+
+
+def test_an_estimate_of_many_texts_is_each_text_s_own():
+    texts = ["ab", "äöü", "", "漢字漢字"]
+    np.testing.assert_array_equal(EstimatingCounter(max_tokens=9).count(texts).lengths, [1, 2, 0, 4])
