@@ -25,10 +25,11 @@ _WINDOW_GROWTH = 8
 class TextTokenizer:
     """The model's own tokenizer. Safe to use from several threads."""
 
-    def __init__(self, path: Path, *, max_tokens: int, lowercase: bool = False) -> None:
+    def __init__(self, path: Path, *, max_tokens: int, lowercase: bool = False, written: str = "") -> None:
+        """Read the file `path`, or take what is `written` instead of what such a file holds."""
         try:
-            self.plain: Tokenizer = Tokenizer.from_file(str(path))
-            self._cutting: Tokenizer = Tokenizer.from_file(str(path))
+            self.plain: Tokenizer = Tokenizer.from_str(written) if written else Tokenizer.from_file(str(path))
+            self._cutting: Tokenizer = Tokenizer.from_str(written) if written else Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise WeightsError(f"{path}: the tokenizers library cannot read it: {error}") from error
         if lowercase:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -65,6 +66,13 @@ def open_counter(tokenizer: str, *, max_tokens: int, model: str, store: StoreSet
         except WeightsError as error:
             _log.warning("the tokens of %s are estimated, because its tokenizer is not to be had: %s", model, error)
     return EstimatingCounter(max_tokens=max_tokens)
+
+
+def counter_of(written: str, *, max_tokens: int) -> TokenCounter:
+    """What counts as a tokenizer does that is written as in a `tokenizer.json`."""
+    from embedway.local.tokenize import TextTokenizer  # noqa: PLC0415
+
+    return FileCounter(TextTokenizer(Path("tokenizer.json"), max_tokens=max_tokens, written=written))
 
 
 def _from_hub(repository: str, max_tokens: int, settings: StoreSettings) -> TextTokenizer:
@@ -177,6 +185,11 @@ class FileCounter:
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
         """Lengths in tokens, and the cut of each text over the limit; no ids. Blocking."""
         tokenized = self._tokenizer.encode(texts, prompt="")
+        return TokenizedTexts((), tokenized.lengths, tokenized.truncations)
+
+    def count_pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
+        """Lengths of query and document together, as a cross-encoder reads them, and the cuts of documents."""
+        tokenized = self._tokenizer.encode_pairs(query, documents)
         return TokenizedTexts((), tokenized.lengths, tokenized.truncations)
 
 

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     AnyModel: TypeAlias = LocalModel | ServiceModel
 
 
+#: Names that say which library is to run a model: `sentence-transformers:OWNER/NAME`.
+LIBRARIES = ("fastembed", "sentence-transformers")
+
+
+def library_of(name: str) -> tuple[str, str] | None:
+    """The provider and the library's own name of a model, of a name such as `fastembed:BAAI/bge-m3`; None of others."""
+    provider, _, model = name.partition(":")
+    return (provider, model) if provider in LIBRARIES and model else None
+
+
 def service_of(name: str, config: Config) -> ServiceFacts | None:
     """The model of that name or alias which services or libraries run, or None.
 
@@ -64,6 +74,8 @@ def key_of(name: str, config: Config) -> str:
     facts = service_of(name, config)
     if facts is not None:
         return f"service:{facts.name}"
+    if library_of(name):
+        return f"library:{name}"
     try:
         return local.resolve(name).key
     except UnknownModelError as error:
@@ -76,6 +88,11 @@ def key_of(name: str, config: Config) -> str:
 def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> AnyModel:
     """Open a model of any kind. Blocking; raises the errors of names, weights and settings."""
     facts = service_of(name, config)
+    library = library_of(name)
+    if facts is None and library is not None:
+        from embedway.providers.service import open_library  # noqa: PLC0415
+
+        return open_library(name, *library, config)
     if facts is None:
         return local.open_model(name, config, progress)
     if facts.task == "rerank":

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import decimal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from embedway.config import KEY_VARIABLES
+from embedway.catalog.services import RouteFacts, ServiceFacts
 from embedway.errors import ConfigError
 from embedway.providers.base import Endpoint
 from embedway.providers.counting import open_counter
+from embedway.providers.readiness import missing
 from embedway.providers.registry import make_provider
 from embedway.types import Space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from embedway.catalog.services import ServiceFacts
     from embedway.config import Config
     from embedway.providers.base import Provider
     from embedway.providers.counting import TokenCounter
+    from embedway.providers.library import LibraryFacts
     from embedway.types import InputType, PlainTokenizer, TokenizedTexts
 
     #: A route's name, its provider, and its limits a minute on requests and tokens.
@@ -30,10 +32,18 @@ P = TypeVar("P")
 
 @runtime_checkable
 class CountsTokens(Protocol):
-    """A provider that holds its model's tokenizer."""
+    """A provider, or reranker, that holds its model's tokenizer."""
 
     def counter(self, max_tokens: int) -> TokenCounter:
         """What counts the model's tokens as the library that runs it does. Blocking; may load the model."""
+
+
+@runtime_checkable
+class DescribesModel(CountsTokens, Protocol):
+    """A provider whose library knows its models better than any catalog."""
+
+    def facts(self) -> LibraryFacts:
+        """Load the model and tell what it is. Blocking."""
 
 
 class ServiceModel:
@@ -49,7 +59,7 @@ class ServiceModel:
         self.max_tokens = facts.max_tokens
         #: Requests are filled by each route's own limits; this is no bound.
         self.token_budget = 2**31 - 1
-        self.runtime = "service"
+        self.runtime = str(getattr(self.endpoints[0][1], "runtime", "service"))
         self.remote = True
         self.exact = counter.exact
         self.counter = counter
@@ -110,6 +120,57 @@ def open_service(facts: ServiceFacts, config: Config) -> ServiceModel:
     return ServiceModel(facts, served, counter)
 
 
+def open_library(name: str, provider: str, model: str, config: Config) -> ServiceModel:
+    """Load a model of a library by the library's own name, with the options of a route to `name`, if there is one.
+
+    Blocking. Raises RuntimeUnavailableError without the library, UnsupportedModelError for what it cannot load.
+    """
+    made = make_provider(provider, library_endpoint(name, provider, model, config))
+    if not isinstance(made, DescribesModel):
+        raise ConfigError("this provider does not describe its models", where=name, key="provider")
+    known = made.facts()
+    facts = library_facts(name, provider, model, max_tokens=known.max_tokens)
+    facts = replace(
+        facts,
+        dimensions=known.dimensions,
+        normalized=True,
+        query_prompt=known.query_prompt,
+        document_prompt=known.document_prompt,
+    )
+    return ServiceModel(facts, [(name, made, (None, None))], made.counter(known.max_tokens))
+
+
+def library_endpoint(name: str, provider: str, model: str, config: Config) -> Endpoint:
+    """Where a library is to find a model: by its name, or as the first route to `name` says."""
+    routes = (route for route in config.routes.values() if route.model == name and route.provider == provider)
+    route = next(routes, None)
+    options = route.options if route is not None else {}
+    return Endpoint(name, (route.upstream_model if route else None) or model, options=options)
+
+
+def library_facts(name: str, provider: str, model: str, *, max_tokens: int) -> ServiceFacts:
+    """What can be said of a model before its library has told more."""
+    return ServiceFacts(
+        name=name,
+        aliases=(),
+        task="embed",
+        dimensions=0,
+        matryoshka=(),
+        max_tokens=max_tokens,
+        tokenizer="library",
+        normalized=False,
+        languages=("mul",),
+        price_usd_per_million_tokens=decimal.Decimal(0),
+        price_usd_per_thousand_searches=None,
+        family="",
+        query_prompt="",
+        document_prompt="",
+        licence="unknown",
+        routes=(RouteFacts(provider, model),),
+        sources=(),
+    )
+
+
 def routes_of(
     facts: ServiceFacts, config: Config, make: Callable[[str, Endpoint], P]
 ) -> list[tuple[str, P, tuple[int | None, int | None]]]:
@@ -136,7 +197,7 @@ def routes_of(
     for listed in facts.routes:
         key = config.key_for(listed.provider)
         # Without any way that may work, the error of this one says what is missing.
-        if key or listed.provider not in KEY_VARIABLES or not made:
+        if not missing(listed.provider, key) or not made:
             endpoint = Endpoint(
                 route=f"{listed.provider}:{listed.model}",
                 model=listed.model,

@@ -13,7 +13,8 @@ from embedway.catalog.services import default_services
 from embedway.errors import ConfigError, InputError, UnsupportedModelError, UsageError
 from embedway.local.model import LocalModel
 from embedway.providers import local
-from embedway.providers.opening import service_of
+from embedway.providers.counting import FileCounter
+from embedway.providers.opening import library_of, service_of
 from embedway.types import Space, TokenizedTexts, Truncation
 
 if TYPE_CHECKING:
@@ -76,13 +77,15 @@ class ServiceReranker:
         self.name = self.endpoints[0][0]
         self.model = facts.name
         self.max_tokens = facts.max_tokens
-        self.runtime = "service"
+        self.runtime = str(getattr(self.endpoints[0][1], "runtime", "service"))
         self.exact = counter.exact
         self.space = score_space(facts.name, f"service:{facts.name}")
         self._counter = counter
 
     def pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
         """Tokens of each document with the query, and the cut of each document that is too long with it. Blocking."""
+        if isinstance(self._counter, FileCounter):
+            return self._counter.count_pairs(query, documents)
         asked = int(self._counter.count([query]).lengths[0])
         if asked > self.max_tokens // 2:
             raise InputError(
@@ -128,14 +131,19 @@ def names() -> tuple[str, ...]:
 def key_of(name: str, config: Config) -> str:
     """What two names of one reranker have in common."""
     facts = service_of(name, config)
-    return f"rerank:{facts.name}" if facts is not None else f"rerank:{local.resolve(name).key}"
+    if facts is not None or library_of(name):
+        return f"rerank:{facts.name if facts else name}"
+    return f"rerank:{local.resolve(name).key}"
 
 
 def open_reranker(name: str, config: Config, progress: ProgressSink | None = None) -> AnyReranker:
     """Open a reranker of any kind. Blocking; raises the errors of names, weights and settings."""
     facts = service_of(name, config)
+    library = library_of(name)
     if facts is not None:
         return _open_service(facts, config)
+    if library is not None:
+        return _open_library(name, *library, config)
     named = local.resolve(name)
     if named.facts is not None and named.facts.task != "rerank":
         raise UsageError(f"{named.facts.name} makes vectors and scores no pairs; name a reranker")
@@ -161,6 +169,18 @@ def _open_service(facts: ServiceFacts, config: Config) -> ServiceReranker:
     store = config.store_settings()
     counter = open_counter(facts.tokenizer, max_tokens=facts.max_tokens, model=facts.name, store=store)
     return ServiceReranker(facts, served, counter)
+
+
+def _open_library(name: str, provider: str, model: str, config: Config) -> ServiceReranker:
+    from embedway.providers.registry import make_reranker  # noqa: PLC0415
+    from embedway.providers.service import library_endpoint, library_facts  # noqa: PLC0415
+    from embedway.rerank.sentence_transformers import CrossEncoders  # noqa: PLC0415
+
+    reranker = make_reranker(provider, library_endpoint(name, provider, model, config))
+    assert isinstance(reranker, CrossEncoders)  # noqa: S101 - the only library with rerankers
+    most = reranker.max_tokens()
+    facts = replace(library_facts(name, provider, model, max_tokens=most), task="rerank")
+    return ServiceReranker(facts, [(name, reranker, (None, None))], reranker.counter(most))
 
 
 def _activation(recipe: Recipe) -> str:

@@ -1,0 +1,115 @@
+"""Models that fastembed runs: its own conversions to ONNX, by its names, or a folder.
+
+Options: `device`, `batch_size` (8: on a CPU larger ones are slower and take gigabytes), `threads`, `cache_dir`, and for
+a folder `path`, with `pooling` (`mean` or `cls`) and `model_file` (`onnx/model.onnx`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedway.errors import ConfigError
+from embedway.providers.base import Answer, Declared
+from embedway.providers.library import (
+    LibraryFacts,
+    LoadedOnce,
+    check_installed,
+    device_of,
+    known,
+    shortest_first,
+    whole,
+)
+from embedway.providers.vectors import normalized
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.providers.base import Endpoint
+    from embedway.providers.counting import TokenCounter
+    from embedway.types import InputType, Vectors
+
+_OPTIONS = ("device", "batch_size", "threads", "cache_dir", "path", "pooling", "model_file")
+
+
+class FastEmbed:
+    """One of fastembed's models. Prompts are put before the texts on this side, because they are counted there."""
+
+    declared = Declared(max_inputs=256)
+    runtime = "fastembed"
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._batch_size = whole(endpoint, "batch_size", 8)
+        self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
+
+    async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
+        """Embed texts; see `Provider.embed`."""
+        del input_type, dimensions
+
+        def compute(model: Any) -> Vectors:
+            ordered, places = shortest_first(texts)
+            rows = np.stack(list(model.embed(ordered, batch_size=self._batch_size))).astype(np.float32)
+            return normalized(rows[places])
+
+        return Answer(await self._loaded.compute(compute), tokens=0)
+
+    def facts(self) -> LibraryFacts:
+        """Load the model and tell its width and limit. Blocking."""
+        model = self._loaded.get()
+        width = len(next(iter(model.embed(["a"]))))
+        return LibraryFacts(width, int(model.model.tokenizer.truncation["max_length"]))
+
+    def counter(self, max_tokens: int) -> TokenCounter:
+        """The library's own tokenizer. Blocking; loads the model."""
+        from embedway.providers.counting import counter_of  # noqa: PLC0415  only here
+
+        tokenizer = self._loaded.get().model.tokenizer
+        limit = int((tokenizer.truncation or {}).get("max_length", max_tokens))
+        return counter_of(tokenizer.to_str(), max_tokens=min(max_tokens, limit))
+
+    async def aclose(self) -> None:
+        """Forget the model."""
+        self._loaded.close()
+
+
+def fastembed(endpoint: Endpoint) -> FastEmbed:
+    """An entry of `embedway.providers`. Raises RuntimeUnavailableError without the extra `fastembed`."""
+    check_installed("fastembed", "fastembed", endpoint)
+    known(endpoint, _OPTIONS)
+    device_of(endpoint)
+    if endpoint.options.get("pooling", "mean") not in {"mean", "cls"}:
+        raise ConfigError("must be mean or cls", where=endpoint.route, key="options.pooling")
+    return FastEmbed(endpoint)
+
+
+def _load(endpoint: Endpoint) -> Any:
+    import fastembed as library  # noqa: PLC0415  an extra, and slow to import
+    from fastembed.common.model_description import ModelSource, PoolingType  # noqa: PLC0415
+
+    options = endpoint.options
+    arguments: dict[str, Any] = {"lazy_load": False}
+    if "threads" in options:
+        arguments["threads"] = whole(endpoint, "threads", 1)
+    if "cache_dir" in options:
+        arguments["cache_dir"] = options["cache_dir"]
+    if "path" in options:
+        arguments["specific_model_path"] = options["path"]
+        if endpoint.model not in {model["model"] for model in library.TextEmbedding.list_supported_models()}:
+            config = json.loads((Path(options["path"]) / "config.json").read_text(encoding="utf-8"))
+            library.TextEmbedding.add_custom_model(
+                endpoint.model,
+                pooling=PoolingType.CLS if options.get("pooling") == "cls" else PoolingType.MEAN,
+                normalization=True,
+                sources=ModelSource(hf=endpoint.model),
+                dim=int(config.get("hidden_size") or config.get("dim")),
+                model_file=options.get("model_file", "onnx/model.onnx"),
+            )
+    device = device_of(endpoint)
+    if device == "mps":
+        arguments["providers"] = ["CoreMLExecutionProvider", "CPUExecutionProvider"]
+    elif device != "auto":
+        arguments["cuda"] = device == "cuda"
+    return library.TextEmbedding(endpoint.model, **arguments)

@@ -1,0 +1,138 @@
+"""What providers that run other libraries on this machine have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+
+from embedway.errors import ConfigError, EmbedwayError, RuntimeUnavailableError, UnsupportedModelError, UpstreamError
+from embedway.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from embedway.providers.base import Endpoint
+    from embedway.types import Vectors
+
+M = TypeVar("M")
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryFacts:
+    """What a library says of a model that it has loaded. `max_tokens` counts special tokens."""
+
+    dimensions: int
+    max_tokens: int
+    query_prompt: str = ""
+    document_prompt: str = ""
+
+
+class LoadedOnce(Generic[M]):
+    """A library's model, loaded at its first use, and the one thread that computes on it."""
+
+    def __init__(self, endpoint: Endpoint, load: Callable[[], M]) -> None:
+        self._endpoint = endpoint
+        self._load = load
+        self._lock = threading.Lock()
+        self._model: M | None = None
+        self._worker: Worker | None = None
+
+    def get(self) -> M:
+        """The model. Blocking. Raises UnsupportedModelError where the library cannot load it."""
+        with self._lock:
+            if self._model is None:
+                try:
+                    self._model = self._load()
+                except EmbedwayError:
+                    raise
+                except Exception as error:
+                    raise UnsupportedModelError(_why(self._endpoint, error)) from error
+            return self._model
+
+    async def compute(self, function: Callable[[M], Vectors]) -> Vectors:
+        """Call a function with the model, off the event loop, one call after the other.
+
+        Raises UpstreamError for what the library raises. A call that was cancelled before its turn is not made.
+        """
+        if self._worker is None:
+            self._worker = Worker("embedway-library")
+        cancelled = threading.Event()
+
+        def call() -> Vectors:
+            if cancelled.is_set():
+                return np.zeros((0, 0), np.float32)
+            return function(self.get())
+
+        try:
+            return await self._worker.call(call)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        except EmbedwayError:
+            raise
+        except Exception as error:
+            raise UpstreamError(f"the library failed ({type(error).__name__})", route=self._endpoint.route) from error
+
+    def close(self) -> None:
+        """Let the thread end after the calls that it was given, and forget the model."""
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = self._model = None
+
+
+def shortest_first(texts: Sequence[str]) -> tuple[list[str], np.ndarray[tuple[int], np.dtype[np.intp]]]:
+    """Texts by length, so that little is computed for padding, and the position of each text among them."""
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    return [texts[row] for row in order], places
+
+
+def check_installed(module: str, extra: str, endpoint: Endpoint) -> None:
+    """Raise RuntimeUnavailableError, naming the extra, where a library is not installed."""
+    if importlib.util.find_spec(module) is None:
+        raise RuntimeUnavailableError(f"{endpoint.route} needs a library: pip install 'embedway[{extra}]'")
+
+
+def device_of(endpoint: Endpoint) -> str:
+    """The option `device`: one of `DEVICES`, `auto` by default. Raises ConfigError for any other."""
+    device = endpoint.options.get("device", "auto")
+    if device not in DEVICES:
+        raise ConfigError(f"must be one of {', '.join(DEVICES)}", where=endpoint.route, key="options.device")
+    return device
+
+
+def whole(endpoint: Endpoint, option: str, default: int) -> int:
+    """An option that is a whole number above 0. Raises ConfigError for anything else."""
+    text = endpoint.options.get(option, str(default))
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError("must be a whole number above 0", where=endpoint.route, key=f"options.{option}")
+    return int(text)
+
+
+def known(endpoint: Endpoint, options: Sequence[str]) -> None:
+    """Raise ConfigError for an option that is none of these."""
+    for option in endpoint.options:
+        if option not in options:
+            raise ConfigError(
+                f"is not an option; there are {', '.join(options)}", where=endpoint.route, key=f"options.{option}"
+            )
+
+
+def _why(endpoint: Endpoint, error: Exception) -> str:
+    said: Any = str(error)
+    if "trust_remote_code" in said:
+        return (
+            f"{endpoint.model}: its repository holds code that would be run here. If you trust it, allow that with "
+            f'options.trust_remote_code = "true" on a route of it'
+        )
+    return (
+        f"{endpoint.model}: the library cannot load it ({type(error).__name__}): {said.splitlines()[0] if said else ''}"
+    )

@@ -1,0 +1,152 @@
+"""Models that sentence-transformers runs: any of the hub's, or a folder.
+
+Options: `device`, `batch_size` (32), `dtype` (such as `float16`), `path` (a folder instead of the hub), `revision`,
+`trust_remote_code` (`true` to run code that a repository holds; the catalog's `remote_code` = `needed` says that
+nothing works without), and for models whose cards ask for it
+`max_seq_length`, `padding_side` and `append_eos`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedway.errors import ConfigError, UnsupportedModelError
+from embedway.providers.base import Answer, Declared
+from embedway.providers.library import (
+    LibraryFacts,
+    LoadedOnce,
+    check_installed,
+    device_of,
+    known,
+    whole,
+)
+from embedway.providers.vectors import normalized
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.providers.base import Endpoint
+    from embedway.providers.counting import TokenCounter
+    from embedway.types import InputType, Vectors
+
+OPTIONS = ("device", "batch_size", "dtype", "path", "revision", "trust_remote_code", "remote_code")
+_EMBED_OPTIONS = ("max_seq_length", "padding_side", "append_eos")
+
+
+class SentenceTransformers:
+    """A model of the hub. Its prompts go to the library apart from the texts: some models leave them out of pooling."""
+
+    declared = Declared(max_inputs=256, input_type=True)
+    runtime = "sentence-transformers"
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._batch_size = whole(endpoint, "batch_size", 32)
+        self._append_eos = endpoint.options.get("append_eos") == "true"
+        self._prompts = dict(endpoint.prompts)
+        self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
+
+    async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
+        """Embed texts; see `Provider.embed`."""
+        del dimensions
+
+        def compute(model: Any) -> Vectors:
+            # The library sorts by length itself.
+            rows = model.encode(
+                [text + model.tokenizer.eos_token for text in texts] if self._append_eos else list(texts),
+                # An empty prompt keeps it from a default of its own.
+                prompt=self._prompts.get(input_type, ""),
+                batch_size=self._batch_size,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
+            return normalized(np.asarray(rows, np.float32))
+
+        return Answer(await self._loaded.compute(compute), tokens=0)
+
+    def facts(self) -> LibraryFacts:
+        """Load the model and tell its width, limit and prompts, which are used from then on. Blocking."""
+        model = self._loaded.get()
+        prompts = {name: str(text or "") for name, text in model.prompts.items()}
+        default = prompts.get(str(model.default_prompt_name), "")
+        documents = (prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name))
+        self._prompts = {"query": prompts.get("query") or default, "document": next(documents, default)}
+        return LibraryFacts(
+            int(model.get_embedding_dimension()),
+            int(model.max_seq_length or model.tokenizer.model_max_length),
+            self._prompts["query"],
+            self._prompts["document"],
+        )
+
+    def counter(self, max_tokens: int) -> TokenCounter:
+        """The library's own tokenizer. Blocking; loads the model."""
+        model = self._loaded.get()
+        limit = min(max_tokens, int(model.max_seq_length or max_tokens)) - self._append_eos
+        return fast_counter(model.tokenizer, limit)
+
+    async def aclose(self) -> None:
+        """Forget the model."""
+        self._loaded.close()
+
+
+def sentence_transformers(endpoint: Endpoint) -> SentenceTransformers:
+    """An entry of `embedway.providers`. Raises RuntimeUnavailableError without the extra `sentence-transformers`."""
+    check(endpoint, (*OPTIONS, *_EMBED_OPTIONS))
+    return SentenceTransformers(endpoint)
+
+
+def check(endpoint: Endpoint, options: Sequence[str]) -> None:
+    """Raise RuntimeUnavailableError without the library, ConfigError for options that it does not have."""
+    check_installed("sentence_transformers", "sentence-transformers", endpoint)
+    known(endpoint, options)
+    device_of(endpoint)
+    if endpoint.options.get("remote_code") == "needed" and endpoint.options.get("trust_remote_code") != "true":
+        raise ConfigError(
+            f"{endpoint.model} cannot be loaded without code of its repository, which is run only if you say so: set "
+            '"true" on a route of it',
+            where=endpoint.route,
+            key="options.trust_remote_code",
+        )
+
+
+def loading(endpoint: Endpoint) -> dict[str, Any]:
+    """The arguments of the library's constructors."""
+    import torch  # noqa: PLC0415  an extra, and slow to import
+
+    options = endpoint.options
+    device = device_of(endpoint)
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    arguments: dict[str, Any] = {
+        "device": device,
+        # Code of a repository is run only when the user says so.
+        "trust_remote_code": options.get("trust_remote_code") == "true",
+    }
+    if "revision" in options:
+        arguments["revision"] = options["revision"]
+    if "dtype" in options:
+        arguments["model_kwargs"] = {"torch_dtype": options["dtype"]}
+    return arguments
+
+
+def fast_counter(tokenizer: Any, max_tokens: int) -> TokenCounter:
+    """What counts as a transformers tokenizer does. Raises UnsupportedModelError for one that is written in Python."""
+    from embedway.providers.counting import counter_of  # noqa: PLC0415  only here
+
+    if not getattr(tokenizer, "is_fast", False):
+        raise UnsupportedModelError("its tokenizer is not one of the tokenizers library, and cannot count exactly")
+    return counter_of(tokenizer.backend_tokenizer.to_str(), max_tokens=max_tokens)
+
+
+def _load(endpoint: Endpoint) -> Any:
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415  an extra, and slow to import
+
+    options = endpoint.options
+    model = SentenceTransformer(options.get("path", endpoint.model), **loading(endpoint))
+    if "max_seq_length" in options:
+        model.max_seq_length = whole(endpoint, "max_seq_length", 1)
+    if "padding_side" in options:
+        model.tokenizer.padding_side = options["padding_side"]
+    return model

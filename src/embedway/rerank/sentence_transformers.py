@@ -1,0 +1,66 @@
+"""Cross-encoders that sentence-transformers runs, with the options of its embedding models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedway.providers.base import Declared
+from embedway.providers.library import LoadedOnce, whole
+from embedway.providers.sentence_transformers import OPTIONS, check, fast_counter, loading
+from embedway.rerank.base import Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.providers.base import Endpoint
+    from embedway.providers.counting import TokenCounter
+    from embedway.types import Vectors
+
+
+class CrossEncoders:
+    """A reranker of the hub."""
+
+    declared = Declared(max_inputs=256)
+    runtime = "sentence-transformers"
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._batch_size = whole(endpoint, "batch_size", 32)
+        self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
+
+    async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
+        """Score documents; see `RerankProvider.rerank`."""
+
+        def compute(model: Any) -> Vectors:
+            # The library sorts by length itself.
+            pairs = [(query, document) for document in documents]
+            scores = model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True)
+            return np.asarray(scores, np.float32)
+
+        return Scores(await self._loaded.compute(compute), tokens=0)
+
+    def max_tokens(self) -> int:
+        """Load the model and tell its limit, of query, document and special tokens. Blocking."""
+        model = self._loaded.get()
+        return int(getattr(model, "max_length", None) or model.tokenizer.model_max_length)
+
+    def counter(self, max_tokens: int) -> TokenCounter:
+        """The library's own tokenizer. Blocking; loads the model."""
+        return fast_counter(self._loaded.get().tokenizer, max_tokens)
+
+    async def aclose(self) -> None:
+        """Forget the model."""
+        self._loaded.close()
+
+
+def cross_encoder(endpoint: Endpoint) -> CrossEncoders:
+    """An entry of `embedway.rerankers`. Raises RuntimeUnavailableError without the extra `sentence-transformers`."""
+    check(endpoint, OPTIONS)
+    return CrossEncoders(endpoint)
+
+
+def _load(endpoint: Endpoint) -> Any:
+    from sentence_transformers import CrossEncoder  # noqa: PLC0415  an extra, and slow to import
+
+    return CrossEncoder(endpoint.options.get("path", endpoint.model), **loading(endpoint))

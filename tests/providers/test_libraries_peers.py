@@ -1,0 +1,197 @@
+"""fastembed and sentence-transformers as providers, with the default model's own weights, against the local runtime."""
+
+import argparse
+import asyncio
+import decimal
+import gzip
+import json
+import logging
+import random
+import shutil
+import unittest
+
+import numpy as np
+import pytest
+
+from embedway import AsyncEmbedder, Config
+from embedway.errors import ConfigError, TextTooLongError, UnsupportedModelError
+from embedway.local.store import StoreSettings, WeightsStore
+
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # torch's exporter warns of itself
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+#: Its own name, so that it is not the local model itself.
+MODEL = {"name": "minilm-elsewhere", "dimensions": 384, "max_tokens": 256, "tokenizer": "library"}
+
+
+@pytest.fixture(scope="module")
+def folder(default_model_directory):
+    from embedway.catalog import DEFAULT_MODEL, default_catalog
+
+    store = WeightsStore(StoreSettings(root=default_model_directory))
+    return store.find(default_catalog().get(DEFAULT_MODEL).weights).path
+
+
+@pytest.fixture(scope="module")
+def onnx_folder(folder, tmp_path_factory):
+    """The same weights as a folder that fastembed takes, by torch's exporter."""
+    import torch
+    from transformers import AutoModel
+
+    target = tmp_path_factory.mktemp("onnx")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copyfile(folder / name, target / name)
+    encoder = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+
+    class ByPosition(torch.nn.Module):
+        """The exporter passes inputs by position, the encoder takes them by name."""
+
+        def __init__(self):
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, ids, mask, types):
+            return self.encoder(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+
+    ids = torch.ones((2, 8), dtype=torch.long)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    torch.onnx.export(
+        ByPosition(),
+        (ids, ids, torch.zeros_like(ids)),
+        str(target / "model.onnx"),
+        input_names=names,
+        output_names=["last_hidden_state"],
+        dynamic_axes={name: {0: "b", 1: "s"} for name in [*names, "last_hidden_state"]},
+        dynamo=False,
+    )
+    return target
+
+
+@pytest.fixture(scope="module")
+def probes():
+    """Texts of every kind and length; over the limit too, where cuts must fall on the same token."""
+    texts = ["a", "What is a coroutine?", "def f(x):\n    return x ** 2", "漢字 und ümläuts", "same words " * 40]
+    texts += ["word " * 1000, "x" * 3000]
+    documented = (asyncio, gzip, json, shutil, np, argparse, decimal, unittest, logging, random)
+    texts += [
+        paragraph for module in documented for paragraph in (module.__doc__ or "").split("\n\n") if paragraph.strip()
+    ]
+    return texts
+
+
+def options_for(provider, folder, onnx_folder):
+    if provider == "fastembed":
+        return {"path": str(onnx_folder), "model_file": "model.onnx", "pooling": "mean", "device": "cpu"}
+    return {"path": str(folder), "device": "cpu"}
+
+
+def embedder_for(provider, options, default_model_directory, tmp_path, **model):
+    route = {"model": MODEL["name"], "provider": provider, "options": options}
+    overrides = {
+        "weights.directory": str(default_model_directory),
+        "tune.directory": str(tmp_path),
+        "local.precision": "f32",
+        "models.m": {**MODEL, **model},
+        "routes.r": route,
+    }
+    return AsyncEmbedder(Config.load(environ={}, overrides=overrides))
+
+
+@pytest.mark.parametrize("provider", ["fastembed", "sentence-transformers"])
+def test_vectors_agree_with_the_local_runtime(provider, folder, onnx_folder, probes, default_model_directory, tmp_path):
+    async def main():
+        options = options_for(provider, folder, onnx_folder)
+        async with embedder_for(provider, options, default_model_directory, tmp_path) as embedder:
+            theirs = await embedder.embed(probes, model=MODEL["name"])
+            ours = await embedder.embed(probes, model=MINILM)
+        return ours, theirs
+
+    ours, theirs = asyncio.run(main())
+    cosines = np.einsum("ij,ij->i", ours.vectors, theirs.vectors)
+    assert cosines.min() >= 0.999
+    assert theirs.receipt.tokens == ours.receipt.tokens
+    assert theirs.receipt.truncations == ours.receipt.truncations
+    assert (theirs.receipt.cost_nanousd, theirs.receipt.runtime) == (None, provider)
+    assert theirs.space.id != ours.space.id
+
+
+def test_prompts_reach_the_library(folder, onnx_folder, default_model_directory, tmp_path):
+    async def main(provider):
+        options = options_for(provider, folder, onnx_folder)
+        made = embedder_for(provider, options, default_model_directory, tmp_path, query_prompt="find: ")
+        async with made as embedder:
+            asked = await embedder.embed(["this"], model=MODEL["name"], input_type="query")
+            plain = await embedder.embed(["find: this"], model=MODEL["name"])
+            texts = ["word " * 253]  # with two special tokens and the prompt's two: 257
+            with pytest.raises(TextTooLongError):
+                await embedder.embed(texts, model=MODEL["name"], input_type="query", on_overflow="error")
+        assert float(asked.vectors[0] @ plain.vectors[0]) > 0.9999
+
+    for provider in ("fastembed", "sentence-transformers"):
+        asyncio.run(main(provider))
+
+
+def test_a_model_by_its_library_s_name_tells_what_it_is(folder, default_model_directory, tmp_path):
+    name = f"sentence-transformers:{folder}"
+
+    async def main():
+        async with embedder_for("sentence-transformers", {}, default_model_directory, tmp_path) as embedder:
+            described = await embedder.describe(name)
+            result = await embedder.embed(["a text"], model=name)
+            ours = await embedder.embed(["a text"], model=MINILM)
+        return described, result, ours
+
+    described, result, ours = asyncio.run(main())
+    assert (described.space.dimensions, described.max_tokens, described.special_tokens) == (384, 256, 2)
+    assert float(result.vectors[0] @ ours.vectors[0]) > 0.999
+    assert result.receipt.cost_nanousd == 0
+
+
+def test_code_of_a_repository_runs_only_when_the_user_says_so(tmp_path, default_model_directory):
+    sly, marker = tmp_path / "sly", tmp_path / "it ran"
+    sly.mkdir()
+    (sly / "config.json").write_text(
+        json.dumps({"model_type": "sly", "auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}})
+    )
+    (sly / "code.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+
+    async def main(options):
+        made = embedder_for(
+            "sentence-transformers", {"path": str(sly), **options}, default_model_directory, tmp_path / "tune"
+        )
+        async with made as embedder:
+            await embedder.embed(["a"], model=MODEL["name"])
+
+    with pytest.raises(UnsupportedModelError, match=r"options\.trust_remote_code"):
+        asyncio.run(main({}))
+    assert not marker.exists()
+    with pytest.raises(UnsupportedModelError):  # it holds no model; but it was read
+        asyncio.run(main({"trust_remote_code": "true"}))
+    assert marker.exists()
+
+
+def test_nv_embed_says_what_it_needs_before_anything_is_fetched(tmp_path):
+    async def main():
+        async with AsyncEmbedder(Config.load(environ={}, overrides={"tune.directory": str(tmp_path)})) as embedder:
+            await embedder.embed(["a"], model="nvidia/NV-Embed-v2")
+
+    with pytest.raises(ConfigError, match="code of its repository"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("provider", ["fastembed", "sentence-transformers"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"device": "tpu"}, "one of auto, cpu, cuda, mps"),
+        ({"batch_size": "0"}, "whole number"),
+        ({"batchsize": "3"}, "is not an option"),
+    ],
+)
+def test_a_wrong_option_is_an_error(provider, options, said, default_model_directory, tmp_path):
+    async def main():
+        async with embedder_for(provider, options, default_model_directory, tmp_path) as embedder:
+            await embedder.embed(["a"], model=MODEL["name"])
+
+    with pytest.raises(ConfigError, match=said):
+        asyncio.run(main())
