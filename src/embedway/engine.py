@@ -172,6 +172,7 @@ class AsyncEmbedder:
             runtime=opened.runtime,
             routes=billed.routes,
             estimated=billed.estimated,
+            tokens_estimated=not opened.exact,
             billed_searches=billed.searches,
         )
         return RerankResult(per_document, best_first(per_document, top_n), receipt, failed)
@@ -375,7 +376,9 @@ def _by_row(
 
 
 def _space(route: AnyModel, dimensions: int | None) -> Space:
-    if dimensions is None or dimensions == route.space.dimensions:
+    if dimensions is None:
+        dimensions = route.default_dimensions if isinstance(route, ServiceModel) else route.space.dimensions
+    if dimensions == route.space.dimensions:
         return route.space
     if dimensions not in route.sizes:
         raise DimensionsError(route.model, asked=dimensions, sizes=route.sizes)
@@ -427,4 +430,5 @@ def _receipt(plan: Plan, model: AnyModel, timing: Timing, billed: _Billed) -> Re
         runtime=model.runtime,
         routes=billed.routes,
         estimated=billed.estimated,
+        tokens_estimated=plan.estimated,
     )

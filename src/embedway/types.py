@@ -213,9 +213,10 @@ class Receipt:
     runtime: str
     #: The routes that answered; more than one after a failover.
     routes: tuple[str, ...] = ()
-    #: Whether a service did not say what it bills, so that `billed_tokens` and the cost hold our own count; or whether
-    #: our own count is an estimate.
+    #: Whether a service did not say what it bills, so that `billed_tokens` and the cost hold our own count.
     estimated: bool = False
+    #: Whether `tokens` and the places of cuts were estimated, because no tokenizer of the model is to be had.
+    tokens_estimated: bool = False
     #: Searches that a reranking service bills; 0 where it bills tokens.
     billed_searches: int = 0
 

@@ -21,7 +21,7 @@ def test_list_shows_every_model_on_a_line_of_its_own(command):
     assert header.split() == ["model", "task", "dimensions", "tokens", "languages", "licence", "here"]
     names = [row.split()[0] for row in rows]
     assert [default_catalog().get(name) for name in names] == list(default_catalog())
-    assert all(row.endswith("  no") for row in rows)
+    assert all(row.endswith("  no: weights to be pulled") for row in rows)
 
 
 def test_list_as_json_is_one_document_with_all_facts(command):
@@ -168,12 +168,28 @@ def test_models_of_services_are_listed_with_price_and_routes(command, place):
     done = command("models", "list", variables={"OPENAI_API_KEY": "sk-other"})
     services = done.stdout.partition("\n\n")[2]
     assert "text-embedding-3-small" in services
-    assert "routes.mine, openai:text-embedding-3-large" in services
+    usable = {tuple(line.split()[-2:]) for line in services.splitlines() if line}
+    assert {("routes.mine", "yes"), ("openai:text-embedding-3-large", "yes")} <= usable
+    assert "no key: set VOYAGE_API_KEY" in services
+    assert "no library: pip install 'embedway[fastembed]'" in services
     assert "sk-" not in done.stdout + done.stderr
     found = command("models", "list", "--json").json["services"]
     prices = {model["name"]: model["price_usd_per_million_tokens"] for model in found}
     assert prices["text-embedding-3-small"] == "0.02"
-    assert {model["name"]: model["routes_here"] for model in found}["text-embedding-3-large"] == ["routes.mine"]
+    large = {model["name"]: model["routes_here"] for model in found}["text-embedding-3-large"]
+    assert large[0] == {"route": "routes.mine", "lacks": None}
+    assert large[1] == {"route": "openai:text-embedding-3-large", "lacks": "no key: set OPENAI_API_KEY"}
+
+
+def test_a_model_whose_weights_or_key_cannot_be_had_says_so(command, place):
+    route = '[routes.mine]\nmodel = "voyage-4"\nprovider = "voyage"\napi_key_env = "NOT_SET"\n'
+    (place / "embedway.toml").write_text("[weights]\noffline = true\n" + route)
+    done = command("models", "list", "--json")
+    assert done.code == 0, done.stderr
+    bge = next(model for model in done.json["models"] if model["name"] == "BAAI/bge-m3")
+    assert bge["routes"] == [{"route": "local", "lacks": "weights missing, and offline"}]
+    voyage = next(model for model in done.json["services"] if model["name"] == "voyage-4")
+    assert "NOT_SET: is not set" in voyage["routes_here"][0]["lacks"]
 
 
 def test_a_model_of_a_service_is_shown_and_cannot_be_pulled(command):

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway.cli.embed import WINDOW_LINES
+from tiny_models import tiny_reranker
 
 pytestmark = pytest.mark.usefixtures("with_model")
 
@@ -100,6 +101,26 @@ class TestRun:
         assert (hits[0]["source"], hits[0]["start_line"]) == ("notes.jsonl", 1)
         assert hits[0]["score"] > hits[1]["score"]
         assert found.json["collection"]["space"]["id"] == SPACE
+
+    def test_a_reranker_orders_what_was_found(self, command, notes, place, weights_folder):
+        assert command("run", notes.name, "--to", "out.parquet").code == 0
+        tokenizer = next(weights_folder.glob("models/*/*/tokenizer.json"))
+        tiny_reranker(place / "reranker", tokenizer)
+        done = command("search", "out.parquet", QUERY, "--rerank", "./reranker", "--top", "3", "--json")
+        assert done.code == 0, done.stderr
+        hits = done.json["hits"]
+        assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+        plain = command("search", "out.parquet", QUERY, "--top", "4", "--json").json["hits"]
+        similarities = {hit["id"]: hit["score"] for hit in plain}
+        assert [similarities[hit["id"]] for hit in hits] == pytest.approx([hit["similarity"] for hit in hits])
+        assert (done.json["rerank"]["candidates"], len(hits)) == (4, 3)
+        assert done.json["rerank"]["receipt"]["model"] == "reranker"
+        shown = command("search", "out.parquet", QUERY, "--rerank", "./reranker", "-n", "2", "--candidates", "2")
+        assert "2 read by reranker" in shown.stderr
+        assert len(shown.stdout.splitlines()) == 1 + 2
+        done = command("search", "out.parquet", QUERY, "--rerank", "all-MiniLM-L6-v2")
+        assert done.code == 2
+        assert "makes vectors and scores no pairs" in done.stderr
 
     def test_summary_and_answer_are_tables(self, command, notes):
         done = command("run", notes.name, "--to", "out.parquet")

@@ -23,7 +23,7 @@ _SHARED_FACTS = ("max_tokens", "tokenizer", "languages", "routes")
 _EMBED_FACTS = ("dimensions", "matryoshka", "normalized")
 #: Given where they are known, or where there is any.
 _PRICES = ("price_usd_per_million_tokens", "price_usd_per_thousand_searches")
-_MORE_FACTS = (*_PRICES, "family", "query_prompt", "document_prompt", "licence")
+_MORE_FACTS = (*_PRICES, "default_dimensions", "family", "query_prompt", "document_prompt", "licence")
 _FACTS = (*_SHARED_FACTS, *_EMBED_FACTS, *_MORE_FACTS)
 _TOKENIZER = re.compile(r"tiktoken:[a-z0-9_]+|hub:[\w.-]+/[\w.-]+|library|estimate", re.ASCII)
 _TOKENIZER_RULE = "it must be tiktoken:ENCODING, hub:OWNER/NAME, library, or estimate"
@@ -55,6 +55,8 @@ class ServiceFacts:
     dimensions: int
     #: Sizes that vectors may be cut to, descending; empty for none.
     matryoshka: tuple[int, ...]
+    #: The size that is given where none is asked for.
+    default_dimensions: int
     max_tokens: int
     #: What counts its tokens: `tiktoken:ENCODING`, `hub:OWNER/NAME` for a repository's tokenizer.json, `library` for
     #: the library that runs it, `estimate` where no tokenizer is published.
@@ -131,7 +133,7 @@ def _model(row: Table) -> ServiceFacts:
     task = cast("Task", row.one_of("task", TASKS)) if row.has("task") else "embed"
     embeds = task == "embed"
     if not embeds:
-        for field in (*_EMBED_FACTS, "family", "query_prompt", "document_prompt"):
+        for field in (*_EMBED_FACTS, "default_dimensions", "family", "query_prompt", "document_prompt"):
             if row.has(field):
                 row.fail(field, row.values[field], "a reranker makes no vectors, so it has no such field")
     prices = {field: _price(row, field) for field in _PRICES}
@@ -143,6 +145,7 @@ def _model(row: Table) -> ServiceFacts:
         task=task,
         dimensions=row.positive("dimensions") if embeds else 0,
         matryoshka=matryoshka(row) if embeds else (),
+        default_dimensions=_default_dimensions(row) if embeds else 0,
         max_tokens=row.positive("max_tokens"),
         tokenizer=row.matching("tokenizer", _TOKENIZER, _TOKENIZER_RULE),
         normalized=row.boolean("normalized") if embeds else False,
@@ -163,6 +166,16 @@ def _model(row: Table) -> ServiceFacts:
         if row.has(fact) and fact not in given:
             row.fail(fact, row.values[fact], "no source of this row lists it among its facts")
     return facts
+
+
+def _default_dimensions(row: Table) -> int:
+    full = row.positive("dimensions")
+    if not row.has("default_dimensions"):
+        return full
+    default = row.positive("default_dimensions")
+    if default not in {full, *matryoshka(row)}:
+        row.fail("default_dimensions", default, "it must be `dimensions` or one of `matryoshka`")
+    return default
 
 
 def _price(row: Table, field: str) -> decimal.Decimal | None:

@@ -26,17 +26,23 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name or ali
 
 @app.command("list")
 def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
-    """Show every model, what it takes and gives, and whether its weights are here, or a key for its service."""
+    """Show every model with what it takes and gives, its routes, and which of them can be used here."""
     from embedway.catalog import default_catalog
 
+    config = Session.of(context).config()
     store = _store(context)
     models = [(facts, store.find(facts.weights) is not None) for facts in default_catalog()]
-    services = _services(Session.of(context).config())
+    services = _services(config)
     if as_json:
         print_json(
             {
-                "models": [{**facts_json(facts), "here": here} for facts, here in models],
-                "services": [{**service_json(facts), "routes_here": routes} for facts, routes in services],
+                "models": [
+                    {**facts_json(facts), "here": here, "routes": _local_routes(config, here=here)}
+                    for facts, here in models
+                ],
+                "services": [
+                    {**service_json(facts), "routes_here": _routes_json(routes)} for facts, routes in services
+                ],
             }
         )
         return
@@ -50,7 +56,7 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
                 f"{facts.max_tokens:,}",
                 _languages(facts),
                 facts.licence,
-                "yes" if here else "no",
+                "yes" if here else _not_here(config),
             )
             for facts, here in models
         ],
@@ -58,32 +64,57 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     )
     print_line()
     print_table(
-        ("model of a service", "dimensions", "tokens", "dollars a million tokens", "routes that are set up here"),
+        ("of services and libraries", "task", "dimensions", "tokens", "dollars", "route", "usable here"),
         [
             (
-                facts.name,
-                ", ".join(map(str, facts.sizes)),
-                f"{facts.max_tokens:,}",
-                str(facts.price_usd_per_million_tokens),
-                ", ".join(routes) or "none",
+                facts.name if first else "",
+                facts.task if first else "",
+                (", ".join(map(str, facts.sizes)) if facts.task == "embed" else "-") if first else "",
+                f"{facts.max_tokens:,}" if first else "",
+                _price(facts) if first else "",
+                route,
+                lacks or "yes",
             )
             for facts, routes in services
+            for first, (route, lacks) in zip(
+                (True, *[False] * len(routes)), routes or [("none", "no route")], strict=False
+            )
         ],
-        right=(2, 3),
+        right=(3,),
     )
+    print_line()
+    print_line("Dollars are by the list, for a million tokens or a thousand searches. Libraries run any other model of")
+    print_line("theirs as fastembed:NAME or sentence-transformers:OWNER/NAME.")
 
 
-def _services(config: "Config") -> "list[tuple[ServiceFacts, list[str]]]":
-    """Each model that services run, with the routes that a key or a setting makes usable here."""
+def _services(config: "Config") -> "list[tuple[ServiceFacts, list[tuple[str, str]]]]":
+    """Each model that services or libraries run, with its routes and what each lacks here; empty for nothing."""
     from embedway.catalog.services import default_services
+    from embedway.providers.opening import own_models
+    from embedway.providers.readiness import routes_here
 
-    found = []
-    for facts in dict.fromkeys(default_services().values()):
-        names = {name.casefold() for name in (facts.name, *facts.aliases)}
-        routes = [f"routes.{name}" for name, route in config.routes.items() if route.model.casefold() in names]
-        routes += [f"{route.provider}:{route.model}" for route in facts.routes if config.key_for(route.provider)]
-        found.append((facts, routes))
-    return found
+    found = {facts.name: facts for facts in (*own_models(config).values(), *default_services().values())}
+    return [(facts, routes_here(facts, config)) for facts in found.values()]
+
+
+def _local_routes(config: "Config", *, here: bool) -> list[dict[str, str | None]]:
+    return [{"route": "local", "lacks": None if here else _not_here(config).removeprefix("no: ")}]
+
+
+def _routes_json(routes: "list[tuple[str, str]]") -> list[dict[str, str | None]]:
+    return [{"route": route, "lacks": lacks or None} for route, lacks in routes]
+
+
+def _not_here(config: "Config") -> str:
+    """What it means that a model's weights are not on this machine."""
+    return "no: weights missing, and offline" if config.weights.offline else "no: weights to be pulled"
+
+
+def _price(facts: "ServiceFacts") -> str:
+    if facts.price_usd_per_thousand_searches is not None:
+        return f"{facts.price_usd_per_thousand_searches} a 1000 searches"
+    price = facts.price_usd_per_million_tokens
+    return "unknown" if price is None else str(price)
 
 
 @app.command("show")
@@ -296,16 +327,27 @@ def service_json(facts: "ServiceFacts") -> dict[str, Any]:
     return {
         "name": facts.name,
         "aliases": list(facts.aliases),
-        "dimensions": facts.dimensions,
+        "task": facts.task,
+        "dimensions": facts.dimensions or None,
         "matryoshka": list(facts.matryoshka),
+        "default_dimensions": facts.default_dimensions or None,
         "max_tokens": facts.max_tokens,
         "tokenizer": facts.tokenizer,
-        "normalized": facts.normalized,
+        "normalized": facts.normalized if facts.task == "embed" else None,
         "languages": list(facts.languages),
-        "price_usd_per_million_tokens": str(facts.price_usd_per_million_tokens),
+        "licence": facts.licence,
+        "family": facts.family or None,
+        "query_prompt": facts.query_prompt,
+        "document_prompt": facts.document_prompt,
+        "price_usd_per_million_tokens": _text(facts.price_usd_per_million_tokens),
+        "price_usd_per_thousand_searches": _text(facts.price_usd_per_thousand_searches),
         "routes": [f"{route.provider}:{route.model}" for route in facts.routes],
         "sources": _sources_json(facts.sources),
     }
+
+
+def _text(price: Any) -> str | None:
+    return None if price is None else str(price)
 
 
 def _sources_json(sources: "Sequence[Source]") -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """`embedway search`: look something up in what `run` made."""
 
+import asyncio
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,8 +14,9 @@ from embedway.errors import DimensionsError, UnknownModelError, UsageError
 
 if TYPE_CHECKING:
     from embedway.config import Config
+    from embedway.engine import AsyncEmbedder
     from embedway.sinks.search import Collection, Hit
-    from embedway.types import EmbedResult
+    from embedway.types import EmbedResult, Overflow, Receipt
 
 #: Characters of a row's text that a table shows.
 SNIPPET_CHARACTERS = 160
@@ -38,6 +40,14 @@ def search(
             help="Refuse DEST unless its vectors are this model's. Default: its own.",
         ),
     ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option("--rerank", metavar="MODEL", help="Have a reranker read the nearest rows and order them."),
+    ] = None,
+    candidates: Annotated[
+        int,
+        typer.Option("--candidates", min=1, metavar="N", help="How many of the nearest rows a reranker reads."),
+    ] = 50,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the rows of DEST that are nearest to QUERY, with the model that DEST was made with."""
@@ -47,60 +57,97 @@ def search(
 
     start = time.perf_counter()
     collection = open_collection(destination)
-    answer = wait_for(_query_vector(session, config, collection, query, model))
-    hits = collection.search(answer.vectors[0], top)
+    asked = _Asked(query, model, top, rerank, candidates)
+    found = wait_for(_found(session, config, collection, asked))
     seconds = time.perf_counter() - start
     if as_json:
-        print_json(
-            {
-                "collection": {
-                    "destination": destination,
-                    "count": collection.count,
-                    "space": collection.space.to_json(),
-                },
-                "hits": [{"rank": rank, **asdict(hit)} for rank, hit in enumerate(hits, 1)],
-                "receipt": asdict(answer.receipt),
-                "seconds": round(seconds, 4),
-            }
-        )
+        document = {
+            "collection": {
+                "destination": destination,
+                "count": collection.count,
+                "space": collection.space.to_json(),
+            },
+            "hits": [
+                {"rank": rank, **asdict(hit), **({} if similarity is None else {"similarity": similarity})}
+                for rank, (hit, similarity) in enumerate(found.hits, 1)
+            ],
+            "receipt": asdict(found.receipt),
+            "seconds": round(seconds, 4),
+        }
+        if found.reranked is not None:
+            document["rerank"] = {"candidates": found.reranked.texts, "receipt": asdict(found.reranked)}
+        print_json(document)
         return
-    _print_hits(hits)
-    if answer.receipt.truncations:
+    _print_hits(found.hits)
+    if found.receipt.truncations:
         note(session, "the query was cut at the model's limit")
-    note(session, f"{len(hits)} of {collection.count:,} rows, {collection.space.id}, {seconds:.2f} s")
+    read = f", {found.reranked.texts} read by {found.reranked.model}" if found.reranked is not None else ""
+    if found.reranked is not None and found.reranked.truncations:
+        note(session, f"{len(found.reranked.truncations)} rows were cut at the reranker's limit")
+    note(session, f"{len(found.hits)} of {collection.count:,} rows, {collection.space.id}{read}, {seconds:.2f} s")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    query: str
+    model: str | None
+    top: int
+    reranker: str | None
+    candidates: int
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Hits, best first, each with its similarity where its score is a reranker's; and what finding them took."""
+
+    hits: "list[tuple[Hit, float | None]]"
+    receipt: "Receipt"
+    reranked: "Receipt | None" = None
+
+
+async def _found(session: Session, config: "Config", collection: "Collection", asked: _Asked) -> _Found:
+    from embedway.engine import AsyncEmbedder
+
+    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+        answer = await _query_vector(embedder, config, collection, asked.query, asked.model)
+        most = asked.top if asked.reranker is None else max(asked.top, asked.candidates)
+        hits = await asyncio.to_thread(collection.search, answer.vectors[0], most)
+        if asked.reranker is None:
+            plain: list[tuple[Hit, float | None]] = [(hit, None) for hit in hits]
+            return _Found(plain, answer.receipt)
+        # Too long a row is read as far as the reranker reads.
+        texts = [hit.text for hit in hits]
+        result = await embedder.rerank(
+            asked.query, texts, model=asked.reranker, top_n=asked.top, on_overflow="truncate"
+        )
+        best: list[tuple[Hit, float | None]] = [
+            (replace(hits[n], score=float(result.scores[n])), hits[n].score) for n in result.order
+        ]
+        return _Found(best, answer.receipt, result.receipt)
 
 
 async def _query_vector(
-    session: Session, config: "Config", collection: "Collection", query: str, model: str | None
+    embedder: "AsyncEmbedder", config: "Config", collection: "Collection", query: str, model: str | None
 ) -> "EmbedResult":
     """The vector of the query, (1, d), in the space of the collection. Raises SpaceMismatchError."""
-    from embedway.engine import AsyncEmbedder
-
     name, dimensions = model or collection.space.model, collection.space.dimensions
-    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
-        try:
-            description = await embedder.describe(name, dimensions)
-        except DimensionsError:
-            description = await embedder.describe(name, None)
-        except UnknownModelError as error:
-            if model is not None:
-                raise
-            raise UsageError(
-                f"{collection.destination} is of {collection.space.id}, whose model the catalog does not know: "
-                "name it with --model, as hf:OWNER/NAME or as its folder"
-            ) from error
-        collection.check_space(description.space)
-        result: EmbedResult = await embedder.embed(
-            [query],
-            input_type="query",
-            model=name,
-            dimensions=dimensions,
-            on_overflow=config.embedding.on_overflow,
-        )
-    return result
+    try:
+        description = await embedder.describe(name, dimensions)
+    except DimensionsError:
+        description = await embedder.describe(name, None)
+    except UnknownModelError as error:
+        if model is not None:
+            raise
+        raise UsageError(
+            f"{collection.destination} is of {collection.space.id}, whose model the catalog does not know: "
+            "name it with --model, as hf:OWNER/NAME or as its folder"
+        ) from error
+    collection.check_space(description.space)
+    overflow: Overflow = "error" if config.embedding.on_overflow == "error" else "truncate"
+    return await embedder.embed([query], input_type="query", model=name, dimensions=dimensions, on_overflow=overflow)
 
 
-def _print_hits(hits: "list[Hit]") -> None:
+def _print_hits(hits: "list[tuple[Hit, float | None]]") -> None:
     rows = [
         (
             str(rank),
@@ -108,6 +155,6 @@ def _print_hits(hits: "list[Hit]") -> None:
             f"{hit.source}:{hit.start_line}",
             one_line(hit.text, SNIPPET_CHARACTERS),
         )
-        for rank, hit in enumerate(hits, 1)
+        for rank, (hit, _) in enumerate(hits, 1)
     ]
     print_table(("rank", "score", "where", "text"), rows, right=(0, 1))

@@ -53,6 +53,7 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
             task="embed",
             dimensions=model.dimensions,
             matryoshka=model.matryoshka,
+            default_dimensions=model.dimensions,
             max_tokens=model.max_tokens,
             tokenizer=model.tokenizer,
             normalized=model.normalized,

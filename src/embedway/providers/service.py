@@ -55,6 +55,7 @@ class ServiceModel:
         self.name = self.endpoints[0][0]
         self.model = facts.name
         self.sizes = facts.sizes
+        self.default_dimensions = facts.default_dimensions
         #: Of a text, its prompt not counted.
         self.max_tokens = facts.max_tokens
         #: Requests are filled by each route's own limits; this is no bound.
@@ -133,6 +134,7 @@ def open_library(name: str, provider: str, model: str, config: Config) -> Servic
     facts = replace(
         facts,
         dimensions=known.dimensions,
+        default_dimensions=known.dimensions,
         normalized=True,
         query_prompt=known.query_prompt,
         document_prompt=known.document_prompt,
@@ -156,6 +158,7 @@ def library_facts(name: str, provider: str, model: str, *, max_tokens: int) -> S
         task="embed",
         dimensions=0,
         matryoshka=(),
+        default_dimensions=0,
         max_tokens=max_tokens,
         tokenizer="library",
         normalized=False,

@@ -1,0 +1,50 @@
+"""Tiny models with random weights, made without torch."""
+
+import json
+
+import numpy as np
+from safetensors.numpy import save_file
+
+
+def tiny_reranker(folder, tokenizer):
+    """A cross-encoder of the BERT kind with one layer in a folder; `tokenizer` is the file of MiniLM's."""
+    random = np.random.default_rng(11)
+    wide, inner, vocabulary = 16, 32, 30522
+    folder.mkdir(parents=True)
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertForSequenceClassification"],
+        "vocab_size": vocabulary,
+        "hidden_size": wide,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": inner,
+        "max_position_embeddings": 64,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+        "pad_token_id": 0,
+        "id2label": {"0": "LABEL_0"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    layer = "bert.encoder.layer.0"
+    shapes = {
+        "bert.embeddings.word_embeddings": (vocabulary, wide),
+        "bert.embeddings.position_embeddings": (64, wide),
+        "bert.embeddings.token_type_embeddings": (2, wide),
+        f"{layer}.attention.self.query": (wide, wide),
+        f"{layer}.attention.self.key": (wide, wide),
+        f"{layer}.attention.self.value": (wide, wide),
+        f"{layer}.attention.output.dense": (wide, wide),
+        f"{layer}.intermediate.dense": (inner, wide),
+        f"{layer}.output.dense": (wide, inner),
+        "bert.pooler.dense": (wide, wide),
+        "classifier": (1, wide),
+    }
+    tensors = {f"{name}.weight": random.normal(size=shape) for name, shape in shapes.items()}
+    tensors |= {f"{n}.bias": random.normal(size=s[0]) for n, s in shapes.items() if not n.startswith("bert.embeddings")}
+    for name in ("bert.embeddings", f"{layer}.attention.output", f"{layer}.output"):
+        tensors |= {f"{name}.LayerNorm.weight": np.ones(wide), f"{name}.LayerNorm.bias": np.zeros(wide)}
+    save_file({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, folder / "model.safetensors")
+    return folder
