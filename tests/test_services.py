@@ -17,6 +17,7 @@ from embedway.errors import (
     AuthenticationError,
     ConfigError,
     DimensionsError,
+    InputError,
     NoRouteError,
     RefusedInputError,
     TextTooLongError,
@@ -25,6 +26,7 @@ from embedway.errors import (
 )
 from embedway.jobs.run import RunOptions, run_job
 from embedway.providers import opening
+from embedway.providers.counting import TiktokenCounter
 from embedway.providers.fake import vector_of
 from embedway.providers.registry import provider_names
 
@@ -128,7 +130,7 @@ def test_at_a_fault_rate_of_30_percent_no_finished_text_is_sent_again(seed):
     server.misdeeds = [chance.choice(faults) if chance.random() < 0.3 else None for _ in range(1000)]
     sent = list(server.misdeeds)
     texts = [f"text {number}" for number in range(800)]
-    facts = dataclasses.replace(default_services()[SMALL], dimensions=16, matryoshka=())
+    facts = dataclasses.replace(default_services()[SMALL], dimensions=16, default_dimensions=16, matryoshka=())
 
     def config(server):
         route = {"model": SMALL, "provider": "openai-compatible", "base_url": f"{server.url}/v1", "api_key": KEY}
@@ -332,3 +334,43 @@ def test_rows_that_are_wrong_name_the_field(old, new, said):
 
 def test_our_providers_are_found_by_entry_points():
     assert {"fake", "openai", "openai-compatible"} <= set(provider_names())
+
+
+def test_token_ids_are_the_text_that_they_stand_for():
+    encoding = TiktokenCounter("cl100k_base", max_tokens=8191)
+    texts = ["token ids of a text", "ümläut 漢字"]
+    ids = [encoding.encode(text).ids for text in texts]
+    server = Service()
+    result = embed(server, texts=[ids[0], "a text", tuple(ids[1])])
+    assert server.bodies[0]["input"] == [texts[0], "a text", texts[1]]
+    np.testing.assert_allclose(result.vectors[2], vector_of(texts[1], 1536), atol=1e-6)
+
+
+@pytest.mark.parametrize("ids", [[10**6], [-1], [2**70]])
+def test_token_ids_of_another_encoding_are_an_error_with_their_row(ids):
+    with pytest.raises(InputError, match="text 1: its token ids are not a text"):
+        embed(Service(), texts=["a", ids])
+
+
+def test_an_averaged_text_of_a_service_is_sent_in_windows():
+    server = Service()
+    long = "word and more " * 4000
+    result = embed(server, texts=["short", long], on_overflow="mean")
+    sent = [text for body in server.bodies for text in body["input"]]
+    assert "".join(text for text in sent if text != "short") == long
+    (averaged,) = result.receipt.averaged
+    assert (averaged.row, averaged.windows) == (1, len(sent) - 1)
+    assert result.receipt.truncations == ()
+    assert np.linalg.norm(result.vectors[1]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_window_that_is_refused_fails_its_text():
+    class Picky(Service):
+        def refusal(self, request, body):
+            return error(400, "bad") if "BAD" in "".join(body["input"]) else super().refusal(request, body)
+
+    long = "word and more " * 4000 + "BAD"
+    result = embed(Picky(), texts=["short", long, "last"], on_overflow="mean", partial=True)
+    assert set(result.errors) == {1}
+    assert np.isnan(result.vectors[1]).all()
+    assert np.isfinite(result.vectors[[0, 2]]).all()

@@ -23,7 +23,7 @@ from embedway.rerank.models import key_of as reranker_key
 from embedway.rerank.models import names as rerankers
 from embedway.stages.batch import fill_batches
 from embedway.stages.dispatch import dispatch
-from embedway.stages.inspect import inspect
+from embedway.stages.inspect import decoded, inspect, is_token_ids
 from embedway.stages.plan import Work, make_plan
 from embedway.stages.rates import RateLimiter
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
@@ -106,8 +106,10 @@ class AsyncEmbedder:
     ) -> EmbedResult:
         """Embed texts; row i of the result is the vector of text i.
 
-        Texts over the model's limit are cut and listed in the receipt, or are an error with
-        `on_overflow="error"`. With `partial`, what fails for single texts is told in `errors` by row, and the other
+        Texts over the model's limit are cut and listed in the receipt; with `on_overflow="error"` they are an error,
+        with `"mean"` their windows are embedded and the vectors averaged, as the receipt says. A text may be given as a
+        list of token ids to models whose tokenizer can decode them for certain (OpenAI's). With `partial`, what fails
+        for single texts is told in `errors` by row, and the other
         rows have their vectors. Raises InputError, ModelError, DimensionsError, BatchError, BadVectorsError,
         UpstreamError, NoRouteError, DeadlineError.
         """
@@ -116,6 +118,8 @@ class AsyncEmbedder:
         tokenized = time.perf_counter()
         errors: dict[int, EmbedwayError] = {}
         vectors, billed = await self._computed(work, route, space, errors if partial else None)
+        if work.windows is not None:
+            vectors, errors = work.windows.merge(vectors, space), work.windows.errors(errors)
         computed = time.perf_counter()
         vectors = to_size(vectors, space)
         good = vectors[sorted(set(range(len(vectors))) - set(errors))] if errors else vectors
@@ -143,6 +147,8 @@ class AsyncEmbedder:
         name = model or self.config.rerank.default_model
         if name is None:
             raise UsageError(f"name a reranker: model=..., or rerank.default_model; there are {', '.join(rerankers())}")
+        if on_overflow == "mean":
+            raise UsageError("on_overflow is 'mean', and scores have none; it must be truncate or error")
         inspect_rerank(query, top_n)
         started = time.perf_counter()
         opened = await self._open_reranker(name)
@@ -281,6 +287,10 @@ class AsyncEmbedder:
         *,
         partial: bool,
     ) -> tuple[Work, AnyModel, Space]:
+        if not isinstance(texts, str) and any(map(is_token_ids, texts)):
+            opened = await self._open(model)
+            decode = opened.decode if isinstance(opened, ServiceModel) else None
+            texts = [decoded(row, text, decode, opened.model) for row, text in enumerate(texts)]
         request = inspect(
             texts,
             model=model,
@@ -431,4 +441,5 @@ def _receipt(plan: Plan, model: AnyModel, timing: Timing, billed: _Billed) -> Re
         routes=billed.routes,
         estimated=billed.estimated,
         tokens_estimated=plan.estimated,
+        averaged=plan.averaged,
     )

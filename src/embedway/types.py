@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from embedway.errors import EmbedwayError
 
 InputType: TypeAlias = Literal["query", "document"]
-Overflow: TypeAlias = Literal["truncate", "error"]
+#: What happens to a text over the model's limit: its end is cut off, it is an error, or its windows are embedded and
+#: their vectors averaged.
+Overflow: TypeAlias = Literal["truncate", "error", "mean"]
 #: `service` stands for what a service does behind its API.
 Pooling: TypeAlias = Literal["mean", "cls", "last", "service"]
 Vectors: TypeAlias = npt.NDArray[np.float32]
@@ -134,6 +136,18 @@ class Truncation:
 
 
 @dataclass(frozen=True, slots=True)
+class Averaged:
+    """A text over the model's limit whose vector is the mean of its windows', by their tokens.
+
+    Such a vector stands for the whole text, and is none that the model gives for any text.
+    """
+
+    row: int
+    windows: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizedTexts:
     """Texts as token ids, unpadded, special tokens included. `lengths` is int32 (n,)."""
 
@@ -181,6 +195,8 @@ class Plan:
     cost_nanousd: int | None
     #: Whether tokens were estimated, because no tokenizer of the model is to be had.
     estimated: bool = False
+    #: Texts over the limit that are averaged from windows.
+    averaged: tuple[Averaged, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +233,8 @@ class Receipt:
     estimated: bool = False
     #: Whether `tokens` and the places of cuts were estimated, because no tokenizer of the model is to be had.
     tokens_estimated: bool = False
+    #: Texts over the limit whose vectors are means of their windows'.
+    averaged: tuple[Averaged, ...] = ()
     #: Searches that a reranking service bills; 0 where it bills tokens.
     billed_searches: int = 0
 

@@ -65,11 +65,13 @@ class FakeEmbedder:
     async def describe(self, model="auto", dimensions=None):
         return Description(self.space, self.max_tokens, 2, self.tokenizer)
 
-    async def embed(self, texts, *, input_type="document", model="auto", dimensions=None, on_overflow="truncate"):
+    async def embed(
+        self, texts, *, input_type="document", model="auto", dimensions=None, on_overflow="truncate", partial=False
+    ):
         assert input_type == "document"
+        assert partial
         self.calls.append(len(texts))
-        if self.on_embed is not None:
-            await self.on_embed(texts)
+        errors = (await self.on_embed(texts) or {}) if self.on_embed is not None else {}
         lengths = [len(self.tokenizer.encode(text).ids) for text in texts]
         cut = tuple(
             Truncation(row, self.max_tokens, 0, 0, length - self.max_tokens)
@@ -91,7 +93,9 @@ class FakeEmbedder:
             timing=Timing(),
             runtime="fake f32",
         )
-        return EmbedResult(vectors=vectors_of(texts), space=self.space, receipt=receipt)
+        vectors = vectors_of(texts)
+        vectors[list(errors)] = np.nan
+        return EmbedResult(vectors=vectors, space=self.space, receipt=receipt, errors=errors)
 
 
 def vectors_of(texts):

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway.errors import (
+    AuthenticationError,
     BadVectorsError,
     InputError,
+    RefusedInputError,
     SinkError,
     SourceError,
     SpaceMismatchError,
@@ -246,10 +248,43 @@ class TestEmbedderFaults:
 
     def test_of_one_text_name_its_source(self, fake_embedder, rows_file, out):
         async def refuse(texts):
-            raise InputError("is odd", row=3)
+            return {3: InputError("is odd", row=3)}
 
         with pytest.raises(SourceError, match=r"rows\.jsonl:4: is odd"):
             run(fake_embedder(on_embed=refuse), [rows_file(10)], out / "o.jsonl")
+        assert list(out.iterdir()) == []
+
+    @pytest.mark.usefixtures("small_windows")
+    @pytest.mark.parametrize("kind", ["input", "refused"])
+    def test_of_single_texts_are_set_aside_and_the_others_written(self, fake_embedder, rows_file, out, kind):
+        async def refuse(texts):
+            odd = [row for row, text in enumerate(texts) if text.endswith(("row 7", "row 31"))]
+            return {
+                row: InputError("is odd", row=row) if kind == "input" else RefusedInputError("it is odd", route="r")
+                for row in odd
+            }
+
+        options = RunOptions(on_error="skip")
+        summary = run(fake_embedder(on_embed=refuse), [rows_file(50)], out / "o.jsonl", options)
+        assert (summary.chunks, summary.rejected) == (48, 2)
+        written = [json.loads(line) for line in (out / "o.jsonl").read_text().splitlines()]
+        assert not {"row 7", "row 31"} & {" ".join(row["text"].split()[-2:]) for row in written}
+        assert len(written) == 48
+        rejects = [json.loads(line) for line in (out / "o.jsonl.rejects.jsonl").read_text().splitlines()]
+        assert [row["line"] for row in rejects] == [8, 32]
+        assert all("is odd" in row["reason"] for row in rejects)
+
+    def test_that_no_text_caused_end_the_job(self, fake_embedder, rows_file, out):
+        async def deny(texts):
+            return {3: AuthenticationError("the key was refused", route="r")}
+
+        async def refuse_all(texts):
+            return {row: RefusedInputError("a wrong parameter", route="r") for row in range(len(texts))}
+
+        for on_embed, kind in ((deny, AuthenticationError), (refuse_all, RefusedInputError)):
+            with pytest.raises(kind):
+                run(fake_embedder(on_embed=on_embed), [rows_file(10)], out / "o.jsonl", RunOptions(on_error="skip"))
+            assert list(out.iterdir()) == []
 
     @pytest.mark.parametrize("fault", ["space", "shape"])
     def test_of_another_space_or_shape_never_reach_the_sink(self, fake_embedder, rows_file, out, fault):

@@ -100,8 +100,10 @@ class _Job:
             while window := await reader.call(_window, texts):
                 result = await self._embed(embedder, window, first)
                 truncated = {item.row for item in result.receipt.truncations}
+                averaged = {item.row: item.windows for item in result.receipt.averaged}
                 for row, vector in enumerate(result.vectors):
                     mark = ', "truncated": true' if row in truncated else ""
+                    mark = f', "averaged_windows": {averaged[row]}' if row in averaged else mark
                     sys.stdout.write(f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n')
                 sys.stdout.flush()
                 first += len(window)

@@ -33,6 +33,7 @@ class Overflow(StrEnum):
     """`--on-overflow`."""
 
     TRUNCATE = "truncate"
+    MEAN = "mean"
     ERROR = "error"
 
 

@@ -11,6 +11,7 @@ from embedway.cli.options import (
     JsonFlag,
     ModelOption,
     OnError,
+    Overflow,
     PrecisionOption,
     StreamsOption,
     ThreadsOption,
@@ -63,8 +64,11 @@ def run(
         typer.Option("--overlap", min=0, metavar="N", help="Tokens that neighbouring chunks share. Default: 32."),
     ] = None,
     no_chunk: Annotated[
-        bool, typer.Option("--no-chunk", help="One vector per document, cut at the model's limit.")
+        bool, typer.Option("--no-chunk", help="One vector per document; --on-overflow tells what of long ones.")
     ] = False,
+    on_overflow: Annotated[
+        Overflow | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
+    ] = None,
     on_error: Annotated[
         OnError | None,
         typer.Option("--on-error", help="At a bad row, stop, or set it aside in DEST.rejects.jsonl."),
@@ -100,6 +104,7 @@ def run(
             "run.chunk_tokens": chunk_tokens,
             "run.overlap": overlap,
             "run.on_error": on_error.value if on_error else None,
+            "embedding.on_overflow": on_overflow.value if on_overflow else None,
             **runtime_overrides(backend, precision, threads, streams, token_budget),
         }
     )
@@ -114,6 +119,7 @@ def run(
         chunk_tokens=chunk_tokens if no_chunk else config.run.chunk_tokens,
         overlap_tokens=overlap if no_chunk else config.run.overlap if overlap_is_set else None,
         on_error=config.run.on_error,
+        on_overflow=config.embedding.on_overflow,
         overwrite=overwrite,
         text_field=text_field,
         id_field=id_field,

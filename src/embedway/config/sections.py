@@ -54,7 +54,7 @@ class Embedding(Section):
     #: A name of the catalog, `hf:OWNER/NAME`, a folder, or `auto` for the default model.
     default_model: str = Field(default="auto", min_length=1)
     #: What happens to a text over the model's limit.
-    on_overflow: Literal["truncate", "error"] = "truncate"
+    on_overflow: Literal["truncate", "error", "mean"] = "truncate"
 
 
 class Rerank(Section):

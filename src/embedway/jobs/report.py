@@ -83,7 +83,7 @@ class Tally:
     def add(self, window: Window, result: EmbedResult, now: float) -> None:
         """Note a window that was embedded."""
         self.documents = window.documents
-        self.chunks += len(window.chunks)
+        self.chunks += len(result.vectors)
         self.tokens += result.receipt.tokens
         self.truncated += len(result.receipt.truncations)
         self.runtime = result.receipt.runtime

@@ -11,12 +11,13 @@ import asyncio
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 from embedway.errors import (
     BadVectorsError,
     InputError,
+    RefusedInputError,
     SourceError,
     SpaceMismatchError,
     UsageError,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from embedway.jobs.readers import SourceFile
     from embedway.jobs.report import RunProgress
     from embedway.jobs.windows import Window
-    from embedway.sinks.base import Sink
+    from embedway.sinks.base import Chunk, Sink
     from embedway.types import EmbedResult, InputType, Overflow, PlainTokenizer, Space
 
 #: A job begins with a small window, so that the model has work at once, and doubles it while one takes less
@@ -85,8 +86,9 @@ class RunEmbedder(Protocol):
         model: str = "auto",
         dimensions: int | None = None,
         on_overflow: Overflow = "truncate",
+        partial: bool = False,
     ) -> EmbedResult:
-        """Vectors, float32 (n, d), row i of text i."""
+        """Vectors, float32 (n, d), row i of text i; with `partial`, errors by row instead of the first one."""
 
     async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
         """What the model is, ready to be used."""
@@ -98,8 +100,8 @@ class RunOptions:
 
     `chunk_tokens` counts special tokens and prompt, None is 256 or what the model takes; `overlap_tokens`
     None is 32 or what goes with smaller chunks. With `chunk` false each document is one row, cut at the
-    model's limit. `on_error` says what becomes of a row that cannot be used: `stop` ends the job, `skip`
-    notes it and goes on.
+    model's limit unless `on_overflow` says otherwise. `on_error` says what becomes of a row that cannot be used:
+    `stop` ends the job, `skip` notes it and goes on.
     """
 
     model: str = "auto"
@@ -108,6 +110,7 @@ class RunOptions:
     chunk_tokens: int | None = None
     overlap_tokens: int | None = None
     on_error: Literal["stop", "skip"] = "stop"
+    on_overflow: Overflow = "truncate"
     overwrite: bool = False
     text_field: str = "text"
     id_field: str = "id"
@@ -230,13 +233,15 @@ class _Job:
             pending = reader.call(windows.next_window, size)
             began = self._clock()
             self._tally.begin(began)
-            result = await self._embed(window, space)
+            chunks, result = await self._embed(window, space)
             ended = self._clock()
             if ended - began < WINDOW_SECONDS:
                 size = min(size * 2, MAX_WINDOW_CHUNKS)
             if writing is not None:
                 await writing
-            writing = writer.call(sink.write, window.chunks, result.vectors)
+            if not chunks:
+                continue
+            writing = writer.call(sink.write, chunks, result.vectors)
             self._tally.add(window, result, ended)
             if self._progress is not None:
                 self._progress.update(self._tally.status(window))
@@ -245,22 +250,17 @@ class _Job:
             raise SourceError(f"there is nothing to embed{rejected}", path="sources")
         await writing
 
-    async def _embed(self, window: Window, space: Space) -> EmbedResult:
+    async def _embed(self, window: Window, space: Space) -> tuple[tuple[Chunk, ...], EmbedResult]:
+        """The vectors of a window, and the chunks that they are of: all but those that were rejected."""
         texts = [chunk.text for chunk in window.chunks]
-        try:
-            result = await self._embedder.embed(
-                texts,
-                input_type="document",
-                model=self._options.model,
-                dimensions=self._options.dimensions,
-                on_overflow="truncate",
-            )
-        except InputError as error:
-            if error.row is None:
-                raise
-            chunk = window.chunks[error.row]
-            reason = str(error).removeprefix(f"text {error.row}: ")
-            raise SourceError(reason, path=chunk.source, line=chunk.start_line) from error
+        result = await self._embedder.embed(
+            texts,
+            input_type="document",
+            model=self._options.model,
+            dimensions=self._options.dimensions,
+            on_overflow=self._options.on_overflow,
+            partial=True,
+        )
         if result.space != space:
             raise SpaceMismatchError(
                 collection=self._destination, collection_space=space.id, asked_space=result.space.id
@@ -270,7 +270,24 @@ class _Job:
                 f"gave vectors of shape {result.vectors.shape} for {len(texts)} texts",
                 route=result.receipt.route,
             )
-        return result
+        return self._without_rejects(window, result)
+
+    def _without_rejects(self, window: Window, result: EmbedResult) -> tuple[tuple[Chunk, ...], EmbedResult]:
+        """Chunks that have vectors. A row that is refused for itself is bad; any other error ends the job."""
+        if not result.errors:
+            return window.chunks, result
+        for error in result.errors.values():
+            # What is refused without exception is no single row's fault.
+            if not isinstance(error, (InputError, RefusedInputError)) or (
+                isinstance(error, RefusedInputError) and 1 < len(window.chunks) == len(result.errors)
+            ):
+                raise error
+        for row, error in sorted(result.errors.items()):
+            chunk = window.chunks[row]
+            reason = str(error).removeprefix(f"text {row}: ")
+            self._bad(SourceError(reason, path=chunk.source, line=chunk.start_line))
+        good = [row for row in range(len(window.chunks)) if row not in result.errors]
+        return tuple(window.chunks[row] for row in good), replace(result, vectors=result.vectors[good])
 
     def _bad(self, fault: SourceError) -> None:
         if self._options.on_error == "stop":

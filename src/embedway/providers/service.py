@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, runtime_checkabl
 from embedway.catalog.services import RouteFacts, ServiceFacts
 from embedway.errors import ConfigError
 from embedway.providers.base import Endpoint
-from embedway.providers.counting import open_counter
+from embedway.providers.counting import TiktokenCounter, open_counter
 from embedway.providers.readiness import missing
 from embedway.providers.registry import make_provider
 from embedway.types import Space
@@ -94,6 +94,11 @@ class ServiceModel:
     def tokenizer(self) -> PlainTokenizer:
         """What counts its tokens."""
         return self.counter.plain
+
+    @property
+    def decode(self) -> Callable[[Sequence[int]], str] | None:
+        """Token ids to the text that they stand for; None where ids are not known for certain to be this model's."""
+        return self.counter.decode if isinstance(self.counter, TiktokenCounter) else None
 
     async def close(self) -> None:
         """Close all connections."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from embedway.errors import InputError, UsageError
 from embedway.types import EmbedRequest, InputType, Overflow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from embedway.errors import EmbedwayError
 
@@ -44,6 +44,30 @@ def inspect(
     if refused:
         rows = tuple("" if row in refused else text for row, text in enumerate(rows))
     return EmbedRequest(rows, model, input_type, dimensions, on_overflow, partial, refused)
+
+
+def is_token_ids(text: object) -> bool:
+    """Whether a text is given as a list of token ids."""
+    return isinstance(text, (list, tuple)) and bool(text) and all(type(item) is int for item in text)
+
+
+def decoded(row: int, text: Any, decode: Callable[[Sequence[int]], str] | None, model: str) -> Any:
+    """The text that token ids stand for; anything else as it is.
+
+    Raises InputError where the model's tokenizer cannot tell: ids of another tokenizer would be another text.
+    """
+    if not is_token_ids(text):
+        return text
+    if decode is None:
+        raise InputError(
+            f"it is a list of token ids, and whether they are {model}'s cannot be told; send the text itself", row=row
+        )
+    try:
+        return decode(text)
+    except ValueError:
+        raise InputError(
+            f"its token ids are not a text in the encoding of {model}; send the text itself", row=row
+        ) from None
 
 
 def _check(row: int, text: object) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from embedway.errors import TextTooLongError
 from embedway.stages.batch import fill_batches
-from embedway.types import Plan, Truncation
+from embedway.stages.windows import Windows, split_windows
+from embedway.types import Averaged, Plan, Truncation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 class Work:
     """A plan with what it needs to be carried out.
 
-    `texts` are the unique ones, cut; `positions` (n,) maps each text of the request to its unique one, -1 for a row
-    that `refused` holds.
+    `texts` are what is computed: the unique texts, cut, or the windows of those that are averaged. `positions` (n,)
+    maps each text of the request to its unique one, -1 for a row that `refused` holds.
     """
 
     plan: Plan
@@ -34,6 +35,8 @@ class Work:
     batches: tuple[Batch, ...]
     positions: npt.NDArray[np.int64]
     refused: Mapping[int, EmbedwayError]
+    #: How the windows make up the unique texts; None where nothing is averaged.
+    windows: Windows | None = None
 
 
 def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
@@ -45,6 +48,7 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
     refused = request.refused
     texts, positions = unique_texts(request.texts, refused)
     tokenized = route.tokenize(texts, request.input_type)
+    whole = texts
     if tokenized.truncations:
         cuts = {cut.row: cut.kept_characters for cut in tokenized.truncations}
         texts = tuple(text[: cuts[row]] if row in cuts else text for row, text in enumerate(texts))
@@ -54,6 +58,13 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
         if not request.partial:
             raise too_long[truncations[0].row]
         return make_plan(replace(request, refused={**refused, **too_long}), route, space)
+    unique, windows = len(texts), None
+    averaged: tuple[Averaged, ...] = ()
+    if truncations and request.on_overflow == "mean":
+        texts, windows = split_windows(whole, {cut.row for cut in tokenized.truncations}, route, request.input_type)
+        tokenized = route.tokenize(texts, request.input_type)
+        averaged = tuple(windows.averaged(cut.row, int(positions[cut.row]), tokenized.lengths) for cut in truncations)
+        windows, truncations = replace(windows, weights=windows.weigh(tokenized, route, request.input_type)), ()
     # A service's requests are filled when they are sent, by the limits of the route that takes them.
     batches = () if route.remote else tuple(fill_batches(tokenized.lengths, token_budget=route.token_budget))
     plan = Plan(
@@ -62,15 +73,16 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
         space=space,
         input_type=request.input_type,
         texts=len(request.texts),
-        unique_texts=len(texts),
+        unique_texts=unique,
         tokens=tokenized.tokens,
         padded_tokens=sum(batch.padded_tokens for batch in batches),
         batches=len(batches),
         truncations=truncations,
         cost_nanousd=route.cost_nanousd(tokenized.tokens),
         estimated=not route.exact,
+        averaged=averaged,
     )
-    return Work(plan, texts, tokenized, batches, positions, refused)
+    return Work(plan, texts, tokenized, batches, positions, refused, windows)
 
 
 def unique_texts(
