@@ -22,6 +22,7 @@ LEVELS = {
     "engine": 4,
     "stages": 3,
     "providers": 2,
+    "rerank": 2,
     "cache": 2,
     "ledger": 2,
     "local": 2,
@@ -33,7 +34,14 @@ LEVELS = {
     "_version": 0,
 }
 #: Inside one level these pairs are meant; both are one-way.
-SIDEWAYS = {("providers", "local"), ("config", "catalog"), ("types", "errors")}
+SIDEWAYS = {
+    ("providers", "local"),
+    ("rerank", "local"),
+    ("rerank", "providers"),
+    ("providers", "rerank"),
+    ("config", "catalog"),
+    ("types", "errors"),
+}
 #: The start of the program, and the public names: both stand above everything.
 TOP = {"__init__", "__main__"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from embedway.config import Config
-from embedway.errors import ClosedError, DimensionsError, UsageError
-from embedway.providers.opening import key_of, open_model
+from embedway.errors import ClosedError, DimensionsError, NoRouteError, UsageError
+from embedway.providers.opening import key_of, local_names, open_model
+from embedway.providers.readiness import set_up_here
 from embedway.providers.service import ServiceModel
 from embedway.rerank.base import Scoring, check_scores
 from embedway.rerank.models import ServiceReranker, open_reranker
@@ -24,6 +25,7 @@ from embedway.rerank.models import names as rerankers
 from embedway.stages.batch import fill_batches
 from embedway.stages.dispatch import dispatch
 from embedway.stages.inspect import decoded, inspect, is_token_ids
+from embedway.stages.mixed import MixedModel, with_services
 from embedway.stages.plan import Work, make_plan
 from embedway.stages.rates import RateLimiter
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
@@ -212,6 +214,7 @@ class AsyncEmbedder:
     async def warm(self, model: str = "auto") -> None:
         """Load a model and its session, so that the first call finds it ready."""
         route = await self._open(model)
+        route = route.local if isinstance(route, MixedModel) else route
         if not isinstance(route, ServiceModel):
             await asyncio.to_thread(route.warm)
 
@@ -220,6 +223,7 @@ class AsyncEmbedder:
         from embedway.local.tune import tune_model  # noqa: PLC0415  few ever tune
 
         route = await self._open(model)
+        route = route.local if isinstance(route, MixedModel) else route
         if isinstance(route, ServiceModel):
             raise UsageError(f"{route.model} runs on a service; only models on this machine can be tuned")
         return await asyncio.to_thread(tune_model, route, self.config, progress or (lambda _: None), fill_batches)
@@ -249,7 +253,11 @@ class AsyncEmbedder:
             full_width=model.space.dimensions,
             partial=errors is not None,
         )
-        outcome = await self._sender.send(sending, self._routes[model.model])
+        try:
+            outcome = await self._sender.send(sending, self._routes[model.model])
+        except NoRouteError as error:
+            others = await asyncio.to_thread(set_up_here, self.config, but=model.model)
+            raise NoRouteError(error.model, failed=error.failed, elsewhere=others) from error.__cause__
         if errors is not None:
             errors.update(outcome.errors)
         return outcome.vectors, _billed(outcome, model)
@@ -337,6 +345,8 @@ class AsyncEmbedder:
 
     async def _load(self, name: str) -> AnyModel:
         model: AnyModel = await self._in_worker(open_model, name)
+        if not isinstance(model, ServiceModel):
+            model = with_services(model, local_names(name), self.config)
         if isinstance(model, ServiceModel):
             self._routes[model.model] = [self._route(*served) for served in model.endpoints]
         return model
@@ -415,7 +425,7 @@ def _billed(outcome: Outcome, model: ServiceModel | ServiceReranker) -> _Billed:
         searches, told = -(-len(outcome.vectors) // _DOCUMENTS_A_SEARCH), False
     return _Billed(
         tokens,
-        model.facts.cost_nanousd(tokens, searches),
+        model.facts.cost_nanousd(tokens, searches) if tokens or searches else 0,
         outcome.attempts,
         tuple(outcome.routes),
         estimated=not told,

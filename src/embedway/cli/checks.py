@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from embedway.config import Config
 
 #: Extras that a user may want, each with the packages that make it.
-EXTRAS = {"lancedb": ("lancedb",)}
+EXTRAS = {
+    "fastembed": ("fastembed",),
+    "lancedb": ("lancedb",),
+    "sentence-transformers": ("sentence-transformers", "torch", "transformers"),
+}
 #: How long the hub may take to answer.
 HUB_TIMEOUT_S = 5.0
 #: Memory below which the default model does not fit beside a batch.

@@ -1,6 +1,5 @@
 """`embedway search`: look something up in what `run` made."""
 
-import asyncio
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
@@ -106,6 +105,8 @@ class _Found:
 
 
 async def _found(session: Session, config: "Config", collection: "Collection", asked: _Asked) -> _Found:
+    import asyncio
+
     from embedway.engine import AsyncEmbedder
 
     async with AsyncEmbedder(config, progress=Download(session)) as embedder:

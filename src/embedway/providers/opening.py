@@ -70,6 +70,12 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
     return found
 
 
+def local_names(name: str) -> tuple[str, ...]:
+    """Every name of a model of this machine: those of the catalog, and the one that it was asked by."""
+    facts = local.resolve(name).facts
+    return (name,) if facts is None else (facts.name, *facts.aliases)
+
+
 def key_of(name: str, config: Config) -> str:
     """What two names of one model have in common. Raises UnknownModelError with the nearest names."""
     facts = service_of(name, config)

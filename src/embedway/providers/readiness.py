@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
+from embedway.catalog import default_catalog
+from embedway.catalog.services import default_services
 from embedway.config import KEY_VARIABLES
 from embedway.errors import ConfigError
 
@@ -42,3 +44,14 @@ def routes_here(facts: ServiceFacts, config: Config) -> list[tuple[str, str]]:
             lacks = "its repository holds code: a route with options.trust_remote_code allows it to run"
         found.append((f"{listed.provider}:{listed.model}", lacks))
     return found
+
+
+def set_up_here(config: Config, *, but: str) -> tuple[str, ...]:
+    """Models that embed and could be used now: those with weights on this machine, and those with a usable route."""
+    from embedway.local.store import WeightsStore  # noqa: PLC0415  only after a failure
+
+    store = WeightsStore(config.store_settings())
+    here = [facts.name for facts in default_catalog() if facts.task == "embed" and store.find(facts.weights)]
+    served = {facts.name: facts for facts in default_services().values() if facts.task == "embed"}
+    here += [name for name, facts in served.items() if any(not lacks for _, lacks in routes_here(facts, config))]
+    return tuple(name for name in here if name != but)

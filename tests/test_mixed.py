@@ -1,0 +1,184 @@
+"""A model of this machine that servers run too: one space, checked before a server's first vector is used."""
+
+import asyncio
+import base64
+import contextlib
+
+import numpy as np
+import pytest
+
+from api_servers import KEY, OpenAIServer
+from embedway import AsyncEmbedder, Config, Embedder
+from embedway.errors import BadVectorsError, NoRouteError
+
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+TEXTS = ["What is a coroutine?", "def f(): pass", "What is a coroutine?", "a third"]
+
+
+class Elsewhere(OpenAIServer):
+    """A server that runs the default model itself, as half precision would: with a little noise."""
+
+    def __init__(self, config, spoil=lambda vectors: vectors):
+        super().__init__()
+        self.embedder = Embedder(config)
+        self.spoil = spoil
+
+    def refusal(self, request, body):
+        return None
+
+    def answer(self, body):
+        vectors = self.spoil(self.embedder.embed(body["input"], model=MODEL).vectors)
+        noisy = vectors + np.random.default_rng(1).normal(0, 1e-4, vectors.shape)
+        noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
+        rows = [
+            {"index": n, "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode()}
+            for n, row in enumerate(noisy)
+        ]
+        return {"data": rows, "model": "m", "usage": {"prompt_tokens": 7, "total_tokens": 7}}
+
+
+@contextlib.asynccontextmanager
+async def embedder_for(config, *servers, name=MODEL, **more):
+    async with contextlib.AsyncExitStack() as stack:
+        overrides = {
+            "weights.directory": str(config.weights.directory),
+            "tune.directory": str(config.tune.directory),
+            "upstream.first_wait_s": 0.001,
+            "upstream.longest_wait_s": 0.001,
+            "upstream.max_attempts": 3,
+            **more,
+        }
+        for number, server in enumerate(servers):
+            await stack.enter_async_context(server.running())
+            route = {"model": name, "provider": "openai-compatible", "base_url": f"{server.url}/v1", "api_key": KEY}
+            overrides.setdefault(f"routes.r{number}", route)
+        yield await stack.enter_async_context(AsyncEmbedder(Config.load(environ={}, overrides=overrides)))
+
+
+def ours(config):
+    with Embedder(config) as embedder:
+        return embedder.embed(TEXTS)
+
+
+@pytest.mark.parametrize("name", [MODEL, "all-minilm-l6-v2"])
+def test_a_server_of_the_same_model_is_used_once_it_has_shown_so(config, name):
+    async def main():
+        server = Elsewhere(config)
+        async with embedder_for(config, server, name=name) as embedder:
+            first = await embedder.embed(TEXTS)
+            again = await embedder.embed(TEXTS)
+        return server, first, again
+
+    server, first, again = asyncio.run(main())
+    local = ours(config)
+    assert first.space == local.space
+    assert first.receipt.routes == ("routes.r0",)
+    cosines = np.einsum("ij,ij->i", first.vectors, local.vectors)
+    assert cosines.min() > 0.9999
+    sent = [len(body["input"]) for body in server.bodies]
+    assert sent == [1, 1, 3, 3]  # a probe as query, one as document, then the texts
+    assert (again.receipt.billed_tokens, again.receipt.cost_nanousd) == (7, None)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda v: -v, lambda v: np.roll(v, 1, axis=1), lambda v: v[:, :200], lambda v: v + 0.08],
+    ids=["turned", "rolled", "narrow", "moved"],
+)
+def test_a_server_of_another_space_is_never_used(config, spoil):
+    async def main():
+        server = Elsewhere(config, spoil)
+        async with embedder_for(config, server) as embedder:
+            return server, await embedder.embed(TEXTS), await embedder.embed(TEXTS)
+
+    server, first, again = asyncio.run(main())
+    local = ours(config)
+    np.testing.assert_array_equal(first.vectors, local.vectors)
+    assert first.receipt.routes == again.receipt.routes == ("local:all-MiniLM-L6-v2",)
+    assert first.receipt.cost_nanousd == 0
+    assert all(len(body["input"]) == 1 for body in server.bodies)  # no text of the user's went there
+
+
+def test_the_local_model_takes_over_from_a_server_that_is_down(config):
+    async def main():
+        server = Elsewhere(config)
+        async with embedder_for(config, server) as embedder:
+            first = await embedder.embed(TEXTS)
+            server.misdeeds = ["503"] * 9
+            return first, await embedder.embed(TEXTS)
+
+    first, second = asyncio.run(main())
+    assert first.receipt.routes == ("routes.r0",)
+    assert second.receipt.routes == ("local:all-MiniLM-L6-v2",)
+    assert first.space == second.space
+    assert np.einsum("ij,ij->i", first.vectors, second.vectors).min() > 0.9999
+
+
+def test_the_local_model_goes_first_where_the_settings_say_so(config):
+    async def main():
+        server = Elsewhere(config)
+        more = {
+            "routes.a": {"model": MODEL, "provider": "local"},
+            "routes.b": {"model": MODEL, "provider": "openai-compatible", "base_url": "http://127.0.0.1:1/v1"},
+        }
+        async with embedder_for(config, **more) as embedder:
+            return server, await embedder.embed(TEXTS)
+
+    _, result = asyncio.run(main())
+    assert result.receipt.routes == ("routes.a",)
+
+
+def test_the_check_can_be_left_out(config):
+    async def main():
+        server = Elsewhere(config, lambda vectors: -vectors)
+        async with server.running():
+            options = {"verify": "false"}
+            route = {
+                "model": MODEL,
+                "provider": "openai-compatible",
+                "base_url": f"{server.url}/v1",
+                "options": options,
+            }
+            async with embedder_for(config, **{"routes.r": route}) as embedder:
+                return server, await embedder.embed(TEXTS)
+
+    server, result = asyncio.run(main())
+    assert len(server.bodies) == 1
+    assert result.vectors[0] @ ours(config).vectors[0] < -0.99
+
+
+def test_long_texts_and_queries_keep_their_limits_and_prompts(config):
+    async def main():
+        server = Elsewhere(config)
+        async with embedder_for(config, server) as embedder:
+            plan = await embedder.plan(["word " * 1000])
+            described = await embedder.describe()
+            narrow = await embedder.embed(["word " * 1000], on_overflow="mean")
+        return plan, described, narrow
+
+    plan, described, averaged = asyncio.run(main())
+    with Embedder(config) as embedder:
+        assert plan.truncations == embedder.plan(["word " * 1000]).truncations
+        assert described.max_tokens == embedder.describe().max_tokens
+        local = embedder.embed(["word " * 1000], on_overflow="mean")
+    assert local.receipt.averaged == averaged.receipt.averaged
+    assert float(local.vectors[0] @ averaged.vectors[0]) > 0.9999
+
+
+def test_when_all_is_lost_the_error_names_what_else_there_is(config):
+    async def main():
+        first, second = OpenAIServer(), OpenAIServer()
+        first.misdeeds, second.misdeeds = ["401"] * 9, ["404"] * 9
+        route = {"model": "text-embedding-3-small", "provider": "openai", "api_key": KEY}
+        async with first.running(), second.running():
+            more = {
+                "routes.x": {**route, "base_url": f"{first.url}/v1"},
+                "routes.y": {**route, "base_url": f"{second.url}/v1"},
+            }
+            async with embedder_for(config, **more) as embedder:
+                await embedder.embed(TEXTS, model="text-embedding-3-small")
+
+    with pytest.raises(NoRouteError, match=r"each with a space of its own: .*all-MiniLM-L6-v2") as caught:
+        asyncio.run(main())
+    assert [route for route, _ in caught.value.failed] == ["routes.x", "routes.y"]
+    assert not isinstance(caught.value, BadVectorsError)
