@@ -19,6 +19,7 @@ SECRET = "hf_thisIsTheSecret1234567890"  # noqa: S105  not one
 EVERY_KEY = {
     "embedding.default_model": "BAAI/bge-small-en-v1.5",
     "embedding.on_overflow": "error",
+    "rerank.default_model": "rerank-2.5",
     "local.backend": "onnxruntime",
     "local.precision": "f32",
     "local.threads": 3,
@@ -132,7 +133,7 @@ FLAT = st.fixed_dictionaries(
     {},
     optional={
         "embedding.default_model": st.sampled_from(["a", "b/c", "é"]),
-        "embedding.on_overflow": st.sampled_from(["truncate", "error"]),
+        "embedding.on_overflow": st.sampled_from(["truncate", "error", "mean"]),
         "local.threads": st.integers(1, 64),
         "local.precision": st.sampled_from(["auto", "f32", "bf16"]),
         "weights.offline": st.booleans(),

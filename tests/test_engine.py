@@ -136,7 +136,7 @@ def test_inference_never_runs_on_the_event_loop(config, monkeypatch):
 def test_a_failing_batch_is_an_error_for_its_callers_and_not_for_others(config, monkeypatch, answer, error):
     compute = LocalModel._compute
 
-    def faulty(self, options, rows, width):
+    def faulty(self, options, rows, width, types=None):
         if width > 100:
             if isinstance(answer, Exception):
                 raise answer
@@ -235,7 +235,7 @@ def test_a_poison_text_fails_alone(config, monkeypatch):
     compute = LocalModel._compute
     poison = 2 * [0]
 
-    def faulty(self, options, rows, width):
+    def faulty(self, options, rows, width, types=None):
         if any(poison_row in tuple(row) for row in rows for poison_row in poison):
             raise RuntimeError
         return compute(self, options, rows, width)

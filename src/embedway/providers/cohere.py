@@ -44,7 +44,7 @@ class Cohere:
         reply = await self._http.post("/v2/embed", body)
         by_type = reply.body.get("embeddings") if isinstance(reply.body, dict) else None
         values = by_type.get("float") if isinstance(by_type, dict) else None
-        vectors = read_listed(values, count=len(texts), route=self._endpoint.route)
+        vectors = await reply.read(read_listed, values, count=len(texts), route=self._endpoint.route)
         # Nothing is documented of the length of vectors that are asked for narrow.
         tokens = count_of(reply.body, "meta", "billed_units", "input_tokens")
         return Answer(normalized(vectors), tokens=tokens, rates=reply.rates)

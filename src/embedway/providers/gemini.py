@@ -39,7 +39,7 @@ class Gemini:
         listed = reply.body.get("embeddings") if isinstance(reply.body, dict) else None
         if isinstance(listed, list):
             listed = [row.get("values") if isinstance(row, dict) else None for row in listed]
-        vectors = read_listed(listed, count=len(texts), route=self._endpoint.route)
+        vectors = await reply.read(read_listed, listed, count=len(texts), route=self._endpoint.route)
         # gemini-embedding-001 normalizes its full width alone.
         tokens = count_of(reply.body, "usageMetadata", "promptTokenCount")
         return Answer(normalized(vectors), tokens=tokens, rates=reply.rates)

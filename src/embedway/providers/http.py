@@ -6,12 +6,13 @@ gets into an error; keys travel in headers alone.
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import ipaddress
 import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -30,11 +31,15 @@ from embedway.errors import (
 from embedway.providers.base import RateState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+V = TypeVar("V")
 
 #: An answer of 2,048 vectors of 4,096 numbers as JSON text is about 180 MB; more is a fault, not an answer.
 _MAX_BODY_BYTES = 400_000_000
 _CONNECT_S = 10.0
+#: Parsing so much and decoding its vectors takes about a millisecond; a thread for less costs more than it saves.
+_LARGE_BYTES = 1_000_000
 #: Identifiers that services use for "no money left" beside status 429.
 _EXHAUSTED = frozenset(
     {
@@ -60,6 +65,14 @@ class Reply:
 
     body: Any
     rates: RateState
+    #: Whether going through it takes so long that the event loop must not do it.
+    large: bool = False
+
+    async def read(self, function: Callable[..., V], *arguments: Any, **more: Any) -> V:
+        """What a function makes of the answer, called in a thread where it is large."""
+        if self.large:
+            return await asyncio.to_thread(function, *arguments, **more)
+        return function(*arguments, **more)
 
 
 class JsonHttp:
@@ -90,7 +103,10 @@ class JsonHttp:
             async with session.post(self._base_url + path, data=orjson.dumps(body), allow_redirects=False) as response:
                 content = await self._read(response)
                 if 200 <= response.status < 300:
-                    return Reply(self._parsed(content, response), read_rates(response.headers))
+                    large = len(content) > _LARGE_BYTES
+                    parse = asyncio.to_thread(self._parsed, content, response) if large else None
+                    parsed = await parse if parse else self._parsed(content, response)
+                    return Reply(parsed, read_rates(response.headers), large)
                 raise error_of(response.status, response.headers, content, route=self._route)
         except TimeoutError as error:
             raise UnavailableError("no answer in time", route=self._route, billed=True) from error

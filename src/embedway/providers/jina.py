@@ -42,7 +42,7 @@ class Jina:
         if dimensions is not None:
             body["dimensions"] = dimensions
         reply = await self._http.post("/embeddings", body)
-        vectors = read_indexed(reply.body, count=len(texts), route=self._endpoint.route)
+        vectors = await reply.read(read_indexed, reply.body, count=len(texts), route=self._endpoint.route)
         # v4 has no `normalized`, and its reference says nothing of the length of its vectors.
         tokens = count_of(reply.body, "usage", "total_tokens")
         return Answer(normalized(vectors), tokens=tokens, rates=reply.rates)

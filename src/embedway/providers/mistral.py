@@ -43,7 +43,7 @@ class Mistral:
         if dimensions is not None:
             body["output_dimension"] = dimensions
         reply = await self._http.post("/embeddings", body)
-        vectors = read_indexed(reply.body, count=len(texts), route=self._endpoint.route)
+        vectors = await reply.read(read_indexed, reply.body, count=len(texts), route=self._endpoint.route)
         if dimensions is not None:
             # The reference says that its first numbers can be taken alone, and nothing of their length.
             vectors = normalized(vectors)

@@ -61,7 +61,7 @@ class OpenAI:
             # NVIDIA NIM's name for documents (docs.nvidia.com/nim, reference of /v1/embeddings).
             body["input_type"] = "query" if input_type == "query" else "passage"
         reply = await self._http.post(self._path, body)
-        vectors = read_indexed(reply.body, count=len(texts), route=self._endpoint.route)
+        vectors = await reply.read(read_indexed, reply.body, count=len(texts), route=self._endpoint.route)
         return Answer(vectors, tokens=count_of(reply.body, "usage", "total_tokens"), rates=reply.rates)
 
     async def aclose(self) -> None:

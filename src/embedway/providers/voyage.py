@@ -57,7 +57,7 @@ class Voyage:
         if dimensions is not None:
             body["output_dimension"] = dimensions
         reply = await self._http.post("/embeddings", body)
-        vectors = read_indexed(reply.body, count=len(texts), route=self._endpoint.route)
+        vectors = await reply.read(read_indexed, reply.body, count=len(texts), route=self._endpoint.route)
         return Answer(vectors, tokens=count_of(reply.body, "usage", "total_tokens"), rates=reply.rates)
 
     async def aclose(self) -> None:

@@ -1,0 +1,99 @@
+"""Models of one's own in the settings: any server that speaks OpenAI's way."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from api_servers import KEY, OpenAIServer
+from embedway import AsyncEmbedder, Config
+from embedway.errors import ConfigError, DimensionsError, UnknownModelError
+from embedway.providers.fake import vector_of
+
+MODEL = {
+    "name": "acme/docs-v1.5",
+    "dimensions": 16,
+    "matryoshka": [8, 4],
+    "max_tokens": 100,
+    "query_prompt": "query: ",
+    "price_usd_per_million_tokens": "0.5",
+}
+
+
+class Acme(OpenAIServer):
+    def refusal(self, request, body):
+        return None
+
+
+def embed(texts, *, model=None, route=None, **options):
+    async def main():
+        server = Acme()
+        async with server.running():
+            way = {"model": "Acme/Docs-v1.5", "provider": "openai-compatible", "base_url": f"{server.url}/v1"}
+            overrides = {
+                "models.acme": {**MODEL, **(model or {})},
+                "routes.r": {**way, "api_key": KEY, **(route or {})},
+            }
+            async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+                return server, await embedder.embed(texts, model="acme/docs-v1.5", **options)
+
+    return asyncio.run(main())
+
+
+def test_it_is_used_by_its_name_with_its_prompt_price_and_sizes():
+    server, result = embed(["a text", "another"], input_type="query")
+    assert server.bodies[0]["input"] == ["query: a text", "query: another"]
+    assert server.bodies[0]["model"] == "acme/docs-v1.5"
+    np.testing.assert_allclose(result.vectors[0], vector_of("query: a text", 16), atol=1e-6)
+    assert (result.receipt.cost_nanousd, result.receipt.billed_tokens) == (2500, 5)
+    assert result.receipt.tokens_estimated
+    assert result.space.id.startswith("docs-v1.5@")
+    _, narrow = embed(["a text"], dimensions=8)
+    cut = vector_of("a text", 16)[:8]
+    np.testing.assert_allclose(narrow.vectors[0], cut / np.linalg.norm(cut), atol=1e-6)
+    with pytest.raises(DimensionsError, match="16, 8, 4"):
+        embed(["a text"], dimensions=12)
+
+
+def test_the_upstream_s_own_name_and_no_price():
+    server, result = embed(["a"], model={"price_usd_per_million_tokens": None}, route={"upstream_model": "m-7"})
+    assert server.bodies[0]["model"] == "m-7"
+    assert result.receipt.cost_nanousd is None
+
+
+def test_prompts_that_differ_are_another_space():
+    _, one = embed(["a"])
+    _, two = embed(["a"], model={"query_prompt": "ask: "})
+    assert one.space.id != two.space.id
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"matryoshka": [4, 8]}, r"models\.acme\.matryoshka: is \[4, 8\]; must descend"),
+        ({"matryoshka": [16]}, "must descend, and be below dimensions, which is 16"),
+        ({"tokenizer": "guess"}, r"models\.acme\.tokenizer"),
+        ({"price_usd_per_million_tokens": "cheap"}, r"models\.acme\.price"),
+        ({"dimension": 3}, r"models\.acme\.dimension: is not a setting; the nearest is models\.acme\.dimensions"),
+    ],
+)
+def test_mistakes_are_told_with_their_key(change, said):
+    with pytest.raises(ConfigError, match=said):
+        embed(["a"], model=change)
+
+
+@pytest.mark.parametrize("name", ["text-embedding-3-small", "all-MiniLM-L6-v2", "BAAI/bge-m3"])
+def test_a_name_of_the_catalog_is_not_to_be_had(name):
+    with pytest.raises(ConfigError, match=r"models\.acme: name: the name '.*' belongs to another model"):
+        embed(["a"], model={"name": name})
+
+
+def test_without_a_route_it_says_what_to_add():
+    async def main(name):
+        async with AsyncEmbedder(Config.load(environ={}, overrides={"models.acme": MODEL})) as embedder:
+            await embedder.embed(["a"], model=name)
+
+    with pytest.raises(ConfigError, match=r"no route leads to this model; add \[routes\.NAME\]"):
+        asyncio.run(main("acme/docs-v1.5"))
+    with pytest.raises(UnknownModelError, match="acme/docs-v1"):
+        asyncio.run(main("acme/docs-v1"))
