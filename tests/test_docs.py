@@ -1,6 +1,7 @@
 """The documentation's own examples run."""
 
 import asyncio
+import functools
 import re
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def blocks(language):
 
 def test_the_provider_of_your_own():
     names = {}
-    exec(blocks("python")[0], names)  # noqa: S102 - our own page
+    exec(next(block for block in blocks("python") if "class Acme" in block), names)  # noqa: S102 - our own page
     server = AcmeServer()
 
     async def main():
@@ -49,3 +50,30 @@ def test_the_settings_of_a_route(tmp_path):
     route = config.routes["azure"]
     assert config.key_for("azure-openai", route) == KEY
     assert (route.tokens_per_minute, config.upstream.concurrency) == (350_000, 8)
+
+
+def test_all_settings_of_the_page_are_settings(tmp_path):
+    for number, block in enumerate(blocks("toml")):
+        if "[project" in block:
+            continue
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block)
+        assert Config.load([path], environ={}).sources
+
+
+def test_the_reranking_of_the_page(tmp_path, default_model_directory, monkeypatch):
+    from embedway import Embedder
+    from embedway.catalog import DEFAULT_MODEL, default_catalog
+    from embedway.local.store import StoreSettings, WeightsStore
+    from tiny_models import tiny_reranker
+
+    folder = WeightsStore(StoreSettings(root=default_model_directory)).find(
+        default_catalog().get(DEFAULT_MODEL).weights
+    )
+    reranker = tiny_reranker(tmp_path / "reranker", folder.path / "tokenizer.json")
+    block = next(block for block in blocks("python") if "rerank" in block)
+    names = {"passages": ["one", "two", "three", "four"]}
+    assert "BAAI/bge-reranker-v2-m3" in block
+    monkeypatch.setattr(Embedder, "__init__", functools.partialmethod(Embedder.__init__, Config()))
+    exec(block.replace("BAAI/bge-reranker-v2-m3", str(reranker)), names)  # noqa: S102 - our own page
+    assert len(names["result"].order) == 3

@@ -1,0 +1,110 @@
+"""The rows of models that services and libraries run."""
+
+import decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedway.catalog import default_catalog
+from embedway.catalog.services import default_services, read_services
+from embedway.errors import ConfigError
+from embedway.providers.registry import PROVIDERS, RERANKERS, provider_names
+
+SERVICES = {facts.name: facts for facts in default_services().values()}
+
+ROW = """
+[[model]]
+name = "m"
+aliases = []
+dimensions = 16
+matryoshka = [8]
+max_tokens = 100
+tokenizer = "estimate"
+normalized = true
+languages = ["en"]
+routes = [{ provider = "openai", model = "m" }]
+[[model.sources]]
+url = "https://example.com"
+date = 2026-11-23
+facts = ["dimensions", "matryoshka", "max_tokens", "tokenizer", "normalized", "languages", "routes"]
+"""
+
+
+@pytest.mark.parametrize("facts", SERVICES.values(), ids=lambda facts: facts.name)
+def test_row_leads_to_providers_that_there_are(facts):
+    group = RERANKERS if facts.task == "rerank" else PROVIDERS
+    assert {route.provider for route in facts.routes} <= set(provider_names(group))
+    assert facts.default_dimensions in facts.sizes or facts.task == "rerank"
+    assert facts.price_usd_per_million_tokens is None or facts.price_usd_per_thousand_searches is None
+    # The classic unit error is a price a thousand times too high: no list has a model at over a dollar.
+    assert (facts.price_usd_per_million_tokens or 0) < 1
+
+
+def test_no_name_leads_to_a_service_and_to_weights():
+    local = {name.casefold() for facts in default_catalog() for name in (facts.name, *facts.aliases)}
+    assert not local & set(default_services())
+
+
+@pytest.mark.parametrize(
+    ("name", "dimensions", "price"),
+    [
+        ("text-embedding-3-small", 1536, "0.02"),
+        ("text-embedding-3-large", 3072, "0.13"),
+        ("text-embedding-ada-002", 1536, "0.10"),
+        ("embed-v4.0", 1536, "0.12"),
+        ("voyage-4-lite", 1024, "0.02"),
+        ("gemini-embedding-001", 3072, "0.15"),
+        ("mistral-embed", 1024, "0.10"),
+        ("nvidia/nv-embed-v2", 4096, "0"),
+        ("fastembed-bge-base-en-v1.5", 768, "0"),
+    ],
+)
+def test_facts_that_users_know_by_heart(name, dimensions, price):
+    facts = default_services()[name.casefold()]
+    assert (facts.default_dimensions, facts.price_usd_per_million_tokens) == (dimensions, decimal.Decimal(price))
+
+
+def test_families_share_a_space_and_others_do_not():
+    families = {}
+    for facts in SERVICES.values():
+        families.setdefault(facts.family, []).append(facts.name)
+    assert families["voyage-4"] == ["voyage-4-large", "voyage-4", "voyage-4-lite"]
+    assert families["embed-v5.0"] == ["embed-v5.0-pro", "embed-v5.0-fast"]
+    assert set(families) == {"", "voyage-4", "embed-v5.0"}
+    for family, names in families.items():
+        assert not family or len({SERVICES[name].dimensions for name in names}) == 1
+
+
+@given(st.integers(0, 10**12), st.sampled_from(sorted(SERVICES)))
+def test_costs_are_exact_and_never_rounded_down(tokens, name):
+    facts = SERVICES[name]
+    price = facts.price_usd_per_million_tokens
+    if price is not None:
+        exact = price * 1000 * tokens
+        assert exact <= facts.cost_nanousd(tokens) < exact + 1
+
+
+def test_searches_cost_by_the_thousand():
+    assert SERVICES["rerank-v3.5"].cost_nanousd(10**6, searches=3) == 6_000_000
+    assert SERVICES["rerank-2.5"].cost_nanousd(10**6, searches=3) == 50_000_000
+    assert SERVICES["jina-reranker-v3"].cost_nanousd(10**6) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("max_tokens = 100", "max_tokens = 0", "greater than 0"),
+        ('"estimate"', '"guess"', "tiktoken:ENCODING"),
+        ("matryoshka = [8]", "matryoshka = [8]\ndefault_dimensions = 4", "one of `matryoshka`"),
+        ("matryoshka = [8]", 'matryoshka = [8]\nfamily = "f"', "no source"),
+        ("matryoshka = [8]", 'matryoshka = [8]\nprice_usd_per_thousand_searches = "2"', "only rerankers"),
+        ("matryoshka = [8]", 'matryoshka = [8]\ntask = "rerank"', "makes no vectors"),
+        ("matryoshka = [8]", 'matryoshka = [8]\nprice_usd_per_million_tokens = "2e-5"', "dollars as a text"),
+    ],
+)
+def test_a_mistake_is_told_with_file_model_and_field(old, new, said):
+    assert read_services(ROW, where="x.toml")[0].name == "m"
+    with pytest.raises(ConfigError, match=r"x\.toml: model 'm'") as caught:
+        read_services(ROW.replace(old, new, 1), where="x.toml")
+    assert said in str(caught.value)
