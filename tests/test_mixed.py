@@ -23,6 +23,12 @@ class Elsewhere(OpenAIServer):
         self.embedder = Embedder(config)
         self.spoil = spoil
 
+    @contextlib.asynccontextmanager
+    async def running(self):
+        with self.embedder:
+            async with super().running():
+                yield self
+
     def refusal(self, request, body):
         return None
 
@@ -116,16 +122,14 @@ def test_the_local_model_takes_over_from_a_server_that_is_down(config):
 
 def test_the_local_model_goes_first_where_the_settings_say_so(config):
     async def main():
-        server = Elsewhere(config)
         more = {
             "routes.a": {"model": MODEL, "provider": "local"},
             "routes.b": {"model": MODEL, "provider": "openai-compatible", "base_url": "http://127.0.0.1:1/v1"},
         }
         async with embedder_for(config, **more) as embedder:
-            return server, await embedder.embed(TEXTS)
+            return await embedder.embed(TEXTS)
 
-    _, result = asyncio.run(main())
-    assert result.receipt.routes == ("routes.a",)
+    assert asyncio.run(main()).receipt.routes == ("routes.a",)
 
 
 def test_the_check_can_be_left_out(config):

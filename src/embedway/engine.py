@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from embedway.cache.codec import Meta
+from embedway.cache.opening import open_cache
 from embedway.config import Config
-from embedway.errors import ClosedError, DimensionsError, NoRouteError, UsageError
+from embedway.errors import ClosedError, DimensionsError, NoRouteError, TextTooLongError, UsageError
 from embedway.providers.opening import key_of, local_names, open_model
 from embedway.providers.readiness import set_up_here
 from embedway.providers.service import ServiceModel
@@ -26,17 +28,20 @@ from embedway.stages.batch import fill_batches
 from embedway.stages.dispatch import dispatch
 from embedway.stages.inspect import decoded, inspect, is_token_ids
 from embedway.stages.mixed import MixedModel, with_services
-from embedway.stages.plan import Work, make_plan
+from embedway.stages.plan import Work, make_plan, unique_texts
 from embedway.stages.rates import RateLimiter
+from embedway.stages.recall import Made, Recall, group_of, key_maker, only
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
 from embedway.stages.send import RetryPolicy, Sender, Sending, ServiceRoute
 from embedway.stages.validate import to_size, validate
-from embedway.types import EmbedResult, Receipt, RerankResult, Timing
+from embedway.types import Averaged, EmbedResult, Receipt, RerankResult, Timing
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from types import TracebackType
+
+    import numpy.typing as npt
 
     from embedway.errors import EmbedwayError
     from embedway.local.store import ProgressSink
@@ -47,7 +52,7 @@ if TYPE_CHECKING:
     from embedway.rerank.models import AnyReranker
     from embedway.stages.rerank import RerankWork
     from embedway.stages.send import Outcome
-    from embedway.types import InputType, Overflow, PlainTokenizer, Plan, Space, Vectors
+    from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Space, Truncation, Vectors
 
 
 #: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.
@@ -86,6 +91,9 @@ class AsyncEmbedder:
         self._sender = Sender(
             RetryPolicy(upstream.max_attempts, upstream.first_wait_s, upstream.longest_wait_s, upstream.deadline_s)
         )
+        cache = open_cache(self.config)
+        settings = self.config.cache
+        self._recall = Recall(cache, codec=settings.codec, zstd=settings.zstd) if cache is not None else None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -116,19 +124,86 @@ class AsyncEmbedder:
         UpstreamError, NoRouteError, DeadlineError.
         """
         started = time.perf_counter()
-        work, route, space = await self._planned(texts, input_type, model, dimensions, on_overflow, partial=partial)
+        request, route = await self._asked(texts, input_type, model, dimensions, on_overflow, partial=partial)
+        space = _space(route, request.dimensions)
+        if self._recall is not None:
+            return await self._recalled(self._recall, request, route, space, started)
+        work = await self._work(request, route, space)
         tokenized = time.perf_counter()
+        vectors, errors, billed = await self._made(work, route, space)
+        computed = time.perf_counter()
+        vectors, by_row = _by_row(vectors, work.positions, work.refused, errors)
+        timing = Timing(tokenized - started, computed - tokenized, time.perf_counter() - started)
+        return EmbedResult(vectors, space, _receipt(work.plan, route, timing, billed), by_row)
+
+    async def _recalled(
+        self, recall: Recall, request: EmbedRequest, route: AnyModel, space: Space, started: float
+    ) -> EmbedResult:
+        """The same with a cache: only what is not found is planned and computed, at full width."""
+        full, namespace = route.space, self.config.cache.namespace
+        texts, positions = unique_texts(request.texts, request.refused)
+        bills: list[_Billed] = []
+        spent: list[float] = []
+
+        async def compute(rows: list[int]) -> Made:
+            began = time.perf_counter()
+            try:
+                work = await self._work(only(request, tuple(texts[row] for row in rows)), route, full)
+            except TextTooLongError as error:
+                row = int(np.flatnonzero(positions == rows[error.row or 0])[0])
+                raise TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens) from None
+            planned = time.perf_counter()
+            vectors, errors, billed = await self._made(work, route, full)
+            spent.extend((planned - began, time.perf_counter() - planned))
+            bills.append(billed)
+            return _told(work, vectors, errors, storable=not self._batch_dependent(route, billed.routes))
+
+        maker = key_maker(request, full, variant=route.variant, max_tokens=route.max_tokens, namespace=namespace)
+        group = group_of(full, route.model, namespace)
+        found = await recall.vectors(texts, maker, group, full, compute)
+        recall.counts[route.model].nanousd_saved += route.cost_nanousd(found.tokens_saved) or 0
+        errors = {unique: _in_row(error, positions, unique) for unique, error in found.errors.items()}
+        vectors, by_row = _by_row(to_size(found.vectors, space), positions, request.refused, errors)
+        truncations, averaged = _cuts(found.metas, positions)
+        billed = _sum(bills)
+        receipt = Receipt(
+            model=route.model,
+            route=billed.routes[0] if billed.routes else "cache",
+            space_id=space.id,
+            texts=len(request.texts),
+            unique_texts=len(texts),
+            tokens=sum(meta.tokens for meta in found.metas if meta is not None),
+            billed_tokens=billed.tokens,
+            cost_nanousd=billed.cost_nanousd,
+            cache_hits=found.hits,
+            attempts=billed.attempts,
+            truncations=truncations,
+            timing=Timing(sum(spent[::2]), sum(spent[1::2]), time.perf_counter() - started),
+            runtime=route.runtime,
+            routes=billed.routes,
+            estimated=billed.estimated,
+            tokens_estimated=not route.exact,
+            averaged=averaged,
+        )
+        return EmbedResult(vectors, space, receipt, by_row)
+
+    async def _made(
+        self, work: Work, route: AnyModel, space: Space
+    ) -> tuple[Vectors, dict[int, EmbedwayError], _Billed]:
+        """Vectors of the unique texts, checked, the errors of those that have none, and the bill."""
         errors: dict[int, EmbedwayError] = {}
-        vectors, billed = await self._computed(work, route, space, errors if partial else None)
+        vectors, billed = await self._computed(work, route, space, errors if work.partial else None)
         if work.windows is not None:
             vectors, errors = work.windows.merge(vectors, space), work.windows.errors(errors)
-        computed = time.perf_counter()
         vectors = to_size(vectors, space)
         good = vectors[sorted(set(range(len(vectors))) - set(errors))] if errors else vectors
         validate(good, count=work.plan.unique_texts - len(errors), space=space, route=route.name)
-        vectors, by_row = _by_row(vectors, work, errors)
-        timing = Timing(tokenized - started, computed - tokenized, time.perf_counter() - started)
-        return EmbedResult(vectors, space, _receipt(work.plan, route, timing, billed), by_row)
+        return vectors, errors, billed
+
+    def _batch_dependent(self, route: AnyModel, answered: Sequence[str]) -> bool:
+        """Whether one of the routes that answered gives vectors that depend on their batch."""
+        routes = self._routes.get(route.model, ()) if isinstance(route, ServiceModel) else ()
+        return any(one.provider.declared.batch_dependent for one in routes if one.name in answered)
 
     async def rerank(
         self,
@@ -195,7 +270,8 @@ class AsyncEmbedder:
         on_overflow: Overflow | None = None,
     ) -> Plan:
         """What `embed` would do with these texts; computes and spends nothing."""
-        work, _, _ = await self._planned(texts, input_type, model, dimensions, on_overflow, partial=False)
+        request, route = await self._asked(texts, input_type, model, dimensions, on_overflow, partial=False)
+        work = await self._work(request, route, _space(route, request.dimensions))
         return work.plan
 
     async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
@@ -237,6 +313,8 @@ class AsyncEmbedder:
         for outcome in await asyncio.gather(*opening.values(), return_exceptions=True):
             if not isinstance(outcome, BaseException):
                 await outcome.close()
+        if self._recall is not None:
+            await self._recall.cache.aclose()
 
     async def _computed(
         self, work: Work, model: AnyModel, space: Space, errors: dict[int, EmbedwayError] | None
@@ -285,7 +363,7 @@ class AsyncEmbedder:
             errors.update(outcome.errors)
         return outcome.vectors, _billed(outcome, model)
 
-    async def _planned(
+    async def _asked(
         self,
         texts: str | Sequence[str],
         input_type: InputType,
@@ -294,7 +372,8 @@ class AsyncEmbedder:
         on_overflow: Overflow | None,
         *,
         partial: bool,
-    ) -> tuple[Work, AnyModel, Space]:
+    ) -> tuple[EmbedRequest, AnyModel]:
+        """The request, checked, and its model, loaded."""
         if not isinstance(texts, str) and any(map(is_token_ids, texts)):
             opened = await self._open(model)
             decode = opened.decode if isinstance(opened, ServiceModel) else None
@@ -307,13 +386,12 @@ class AsyncEmbedder:
             on_overflow=on_overflow or self.config.embedding.on_overflow,
             partial=partial,
         )
-        route = await self._open(request.model)
-        space = _space(route, request.dimensions)
+        return request, await self._open(request.model)
+
+    async def _work(self, request: EmbedRequest, route: AnyModel, space: Space) -> Work:
         if sum(map(len, request.texts)) <= _INLINE_CHARACTERS:
-            work = make_plan(request, route, space)
-        else:
-            work = await asyncio.to_thread(make_plan, request, route, space)
-        return work, route, space
+            return make_plan(request, route, space)
+        return await asyncio.to_thread(make_plan, request, route, space)
 
     async def _open(self, model: str) -> AnyModel:
         """The loaded model."""
@@ -379,20 +457,63 @@ class AsyncEmbedder:
 
 
 def _by_row(
-    vectors: Vectors, work: Work, errors: Mapping[int, EmbedwayError]
+    vectors: Vectors,
+    positions: npt.NDArray[np.int64],
+    refused: Mapping[int, EmbedwayError],
+    errors: Mapping[int, EmbedwayError],
 ) -> tuple[Vectors, dict[int, EmbedwayError]]:
     """Vectors and errors of the unique texts, given to every row that has one of them; NaN where there is none."""
-    if not work.refused and work.plan.unique_texts == work.plan.texts:
+    if not refused and len(vectors) == len(positions):
         return vectors, dict(errors)
-    by_row = dict(work.refused)
-    for row, unique in enumerate(work.positions.tolist() if errors else ()):
+    by_row = dict(refused)
+    for row, unique in enumerate(positions.tolist() if errors else ()):
         if unique in errors:
             by_row[row] = errors[unique]
     if not len(vectors):
-        return np.full((work.plan.texts, vectors.shape[1]), np.nan, np.float32), by_row
-    rows = vectors[work.positions]  # a copy, in which -1 took the last one
-    rows[sorted(work.refused)] = np.nan
+        return np.full((len(positions), vectors.shape[1]), np.nan, np.float32), by_row
+    rows = vectors[positions]  # a copy, in which -1 took the last one
+    rows[sorted(refused)] = np.nan
     return rows, by_row
+
+
+def _told(work: Work, vectors: Vectors, errors: Mapping[int, EmbedwayError], *, storable: bool) -> Made:
+    """What was computed for the unique texts of a request, each of which is one of its rows."""
+    owner = work.windows.owner if work.windows is not None else np.arange(len(work.texts))
+    tokens = np.bincount(owner, work.tokenized.lengths, minlength=work.plan.unique_texts)
+    cuts = {cut.row: replace(cut, row=0) for cut in work.plan.truncations}
+    windows = {item.row: item.windows for item in work.plan.averaged}
+    made = Made(np.full((len(work.positions), vectors.shape[1]), np.nan, np.float32), [], storable=storable)
+    for row, unique in enumerate(work.positions.tolist()):
+        error = work.refused.get(row) or errors.get(unique)
+        if error is not None:
+            made.errors[row] = error
+            made.metas.append(None)
+        else:
+            made.vectors[row] = vectors[unique]
+            made.metas.append(Meta(int(tokens[unique]), cuts.get(row), windows.get(row, 0)))
+    return made
+
+
+def _in_row(error: EmbedwayError, positions: npt.NDArray[np.int64], unique: int) -> EmbedwayError:
+    """An error that names a row, with the first of the request's that has the text."""
+    if not isinstance(error, TextTooLongError):
+        return error
+    row = int(np.flatnonzero(positions == unique)[0])
+    return TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens)
+
+
+def _cuts(
+    metas: Sequence[Meta | None], positions: npt.NDArray[np.int64]
+) -> tuple[tuple[Truncation, ...], tuple[Averaged, ...]]:
+    """The cuts and means of unique texts, told for every row that has one of them."""
+    told = {unique: meta for unique, meta in enumerate(metas) if meta is not None and (meta.truncation or meta.windows)}
+    if not told:
+        return (), ()
+    rows = [(row, told[unique]) for row, unique in enumerate(positions.tolist()) if unique in told]
+    return (
+        tuple(replace(meta.truncation, row=row) for row, meta in rows if meta.truncation is not None),
+        tuple(Averaged(row, meta.windows, meta.tokens) for row, meta in rows if meta.windows),
+    )
 
 
 def _space(route: AnyModel, dimensions: int | None) -> Space:
@@ -415,6 +536,18 @@ class _Billed:
     routes: tuple[str, ...]
     estimated: bool = False
     searches: int = 0
+
+
+def _sum(bills: Sequence[_Billed]) -> _Billed:
+    """Several bills as one; its cost is None where that of one is."""
+    costs = [bill.cost_nanousd for bill in bills]
+    return _Billed(
+        sum(bill.tokens for bill in bills),
+        None if None in costs else sum(cost for cost in costs if cost is not None),
+        sum(bill.attempts for bill in bills),
+        tuple(dict.fromkeys(route for bill in bills for route in bill.routes)),
+        estimated=any(bill.estimated for bill in bills),
+    )
 
 
 def _billed(outcome: Outcome, model: ServiceModel | ServiceReranker) -> _Billed:

@@ -111,7 +111,7 @@ def test_vectors_agree_with_the_local_runtime(provider, folder, onnx_folder, pro
     assert cosines.min() >= 0.999
     assert theirs.receipt.tokens == ours.receipt.tokens
     assert theirs.receipt.truncations == ours.receipt.truncations
-    assert (theirs.receipt.cost_nanousd, theirs.receipt.runtime) == (None, provider)
+    assert (theirs.receipt.cost_nanousd, theirs.receipt.runtime) == (0, provider)
     assert theirs.space.id != ours.space.id
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 EXTRAS = {
     "fastembed": ("fastembed",),
     "lancedb": ("lancedb",),
+    "redis": ("redis", "hiredis"),
     "sentence-transformers": ("sentence-transformers", "torch", "transformers"),
+    "zstd": ("zstandard",),
 }
 #: How long the hub may take to answer.
 HUB_TIMEOUT_S = 5.0

@@ -21,7 +21,19 @@ from embedway.config.layers import (
     pattern_of,
     place,
 )
-from embedway.config.sections import Embedding, Local, Model, Rerank, Route, Run, Section, Tune, Upstream, Weights
+from embedway.config.sections import (
+    Cache,
+    Embedding,
+    Local,
+    Model,
+    Rerank,
+    Route,
+    Run,
+    Section,
+    Tune,
+    Upstream,
+    Weights,
+)
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,8 +62,9 @@ class Config(Section):
 
     Sections: `embedding` (default_model, on_overflow), `rerank` (default_model), `local` (backend, precision,
     threads, streams, token_budget), `weights` (directory, places, folders, offline, allow_http, hub_endpoint,
-    hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `upstream` (attempts, waits and
-    times of services), `routes` and `models` (a table for each, by name). Each section says what its keys mean.
+    hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `cache` (backend, codec and
+    bounds), `upstream` (attempts, waits and times of services), `routes` and `models` (a table for each, by name). Each
+    section says what its keys mean.
     `Config()` holds the defaults and reads nothing; `Config.load()` reads files and environment.
     Secrets are secret types: no repr, dump or error shows them.
     """
@@ -62,6 +75,7 @@ class Config(Section):
     weights: Weights = Field(default_factory=Weights)
     tune: Tune = Field(default_factory=Tune)
     run: Run = Field(default_factory=Run)
+    cache: Cache = Field(default_factory=Cache)
     upstream: Upstream = Field(default_factory=Upstream)
     routes: dict[str, Route] = Field(default_factory=dict)
     models: dict[str, Model] = Field(default_factory=dict)

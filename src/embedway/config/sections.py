@@ -23,6 +23,7 @@ def _absolute(value: Any) -> Any:
 
 
 Folder: TypeAlias = Annotated[Path, BeforeValidator(_absolute)]
+File: TypeAlias = Folder
 Positive: TypeAlias = Annotated[int, Field(strict=True, gt=0)]
 NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -36,6 +37,10 @@ def _weights_folder() -> Path:
 
 def _tune_folder() -> Path:
     return platformdirs.user_cache_path("embedway", appauthor=False) / "tune"
+
+
+def _cache_file() -> Path:
+    return platformdirs.user_cache_path("embedway", appauthor=False) / "vectors.sqlite"
 
 
 def _hub_cache() -> Path:
@@ -137,6 +142,32 @@ class Tune(Section):
 
     #: Where the choices are kept, by CPU and model.
     directory: Folder = Field(default_factory=_tune_folder)
+
+
+class Cache(Section):
+    """`[cache]`: vectors that were computed before, so that no text is computed twice."""
+
+    #: Where entries are kept.
+    backend: Literal["none", "memory", "sqlite", "redis"] = "none"
+    #: The file, for `sqlite`.
+    path: File = Field(default_factory=_cache_file)
+    #: The server, for `redis`: it may hold a password.
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    #: Whether `url` is one server of a cluster.
+    cluster: Flag = False
+    #: How numbers are kept: `f32` exactly, `f16` and `i8` with a loss.
+    codec: Literal["f32", "f16", "i8"] = "f32"
+    #: Entries are compressed; needs the extra `zstd`.
+    zstd: Flag = False
+    #: Memory stands in front of `sqlite` and `redis`.
+    tiered: Flag = True
+    #: Bounds of what is kept in memory and in the file.
+    memory_mib: Positive = 128
+    disk_mib: Positive = 4096
+    #: Seconds after which an entry is forgotten; unset for never.
+    ttl_s: Seconds | None = None
+    #: Callers of one namespace never see another's entries.
+    namespace: str = ""
 
 
 class Upstream(Section):

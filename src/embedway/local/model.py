@@ -43,6 +43,7 @@ class LocalModel:
         self.runtime = str(choice.bulk)
         self.remote = False
         self.exact = True
+        self.variant = " ".join(sorted({choice.bulk.precision, choice.single.precision}))
         self.tokenizer = TextTokenizer(recipe.tokenizer, max_tokens=recipe.max_tokens, lowercase=recipe.lowercase)
         self._sessions: dict[SessionOptions, Session] = {}
         self._loading = threading.Lock()

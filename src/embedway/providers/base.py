@@ -26,6 +26,9 @@ class Declared:
     max_request_tokens: int | None = None
     dimensions: bool = False
     input_type: bool = False
+    #: Whether a vector depends on the other texts of its request (per-tensor quantization, late chunking): such vectors
+    #: are never cached.
+    batch_dependent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,10 @@ class OpenModel(Protocol):
     @property
     def remote(self) -> bool:
         """Whether a service computes. Then requests are filled by its limits, and no ids are needed."""
+
+    @property
+    def variant(self) -> str:
+        """How it computes, as far as the numbers depend on it, such as its precision; empty for services."""
 
     @property
     def exact(self) -> bool:

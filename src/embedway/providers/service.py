@@ -63,6 +63,7 @@ class ServiceModel:
         self.runtime = str(getattr(self.endpoints[0][1], "runtime", "service"))
         self.remote = True
         self.exact = counter.exact
+        self.variant = ""
         self.counter = counter
         self.special_tokens = counter.special_tokens
         shared = facts.family or facts.name

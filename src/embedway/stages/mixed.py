@@ -128,6 +128,7 @@ class MixedModel(ServiceModel):
         self.space = local.space
         self.max_tokens = local.max_tokens
         self.runtime = local.runtime
+        self.variant = f"{local.variant} or a server"
 
 
 def with_services(local: LocalModel, names: Sequence[str], config: Config) -> LocalModel | MixedModel:

@@ -37,6 +37,8 @@ class Work:
     refused: Mapping[int, EmbedwayError]
     #: How the windows make up the unique texts; None where nothing is averaged.
     windows: Windows | None = None
+    #: Errors go with their rows.
+    partial: bool = False
 
 
 def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
@@ -82,7 +84,7 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
         estimated=not route.exact,
         averaged=averaged,
     )
-    return Work(plan, texts, tokenized, batches, positions, refused, windows)
+    return Work(plan, texts, tokenized, batches, positions, refused, windows, request.partial)
 
 
 def unique_texts(

@@ -1,0 +1,1 @@
+"""Vectors that were computed before: keys, entries, and where they are kept."""

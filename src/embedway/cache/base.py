@@ -1,0 +1,93 @@
+"""What a cache does: it keeps entries by key, and never fails a request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What entries are told apart by when they are counted and cleared; `space_id` is that of the full width."""
+
+    model: str
+    space_id: str
+    namespace: str = ""
+
+    @property
+    def id(self) -> str:
+        """16 hex digits."""
+        text = json.dumps([self.model, self.space_id, self.namespace])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a group holds: entries, and their bytes as far as the backend counts them."""
+
+    group: Group
+    entries: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which entries are meant: those of all that is given here. `older_than_s` is seconds since they were stored."""
+
+    model: str | None = None
+    space_id: str | None = None
+    namespace: str | None = None
+    older_than_s: float | None = None
+
+    def takes(self, group: Group) -> bool:
+        """Whether entries of a group can be meant."""
+        pairs = ((self.model, group.model), (self.space_id, group.space_id), (self.namespace, group.namespace))
+        return all(wanted is None or wanted == have for wanted, have in pairs)
+
+
+@dataclass(slots=True)
+class Troubles:
+    """What went wrong in a backend, counted; none of it fails a request."""
+
+    failed_reads: int = 0
+    failed_writes: int = 0
+    evictions: int = 0
+    #: Files that were damaged and set aside.
+    set_aside: int = 0
+    last: str = field(default="", repr=False)
+
+
+class Cache(Protocol):
+    """Keeps entries.
+
+    No method raises for what a store does: what cannot be read is a miss, what cannot be written is not kept, and
+    `troubles` counts both.
+    """
+
+    troubles: Troubles
+
+    async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The entry of each key, None where there is none."""
+
+    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keep entries by key. When it returns, they are where they stay when the process ends."""
+
+    async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
+        """Forget entries."""
+
+    async def held(self) -> list[Held]:
+        """What there is, by group."""
+
+    async def clear(self, which: Which) -> int:
+        """Forget all that is meant, and tell how many entries that were."""
+
+    async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
+        """Some keys with their entries."""
+
+    async def aclose(self) -> None:
+        """Give files and connections back."""

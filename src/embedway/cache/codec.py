@@ -1,0 +1,170 @@
+"""Entries as bytes: a fixed header, then numbers, little-endian. Nothing is ever unpickled.
+
+::
+
+    offset 0   2  magic `eW`
+           2   1  version 1
+           3   1  codec: 1 f32, 2 f16, 3 i8 with one scale for the vector; 128 is added where the numbers are zstd's
+           4   4  dimension
+           8   4  tokens of the text as sent, special ones included
+          12   1  0 whole, 1 cut, 2 averaged
+          13   3  zeros
+          16   4  cut: tokens kept; averaged: windows
+          20   4  cut: characters kept
+          24   4  cut: characters lost
+          28   4  cut: tokens lost, 2**32 - 1 where they were not counted
+          32   8  xxh3 of all that comes before and after this field
+          40      numbers
+
+An entry that is not of this form, in any byte, is damaged: a miss.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import xxhash
+
+from embedway.errors import RuntimeUnavailableError
+from embedway.types import Truncation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.types import Vectors
+
+CodecName: TypeAlias = Literal["f32", "f16", "i8"]
+CODECS: tuple[CodecName, ...] = get_args(CodecName)
+
+_HEAD = struct.Struct("<2sBBIIB3sIIII")
+_SUM = struct.Struct("<Q")
+HEADER_BYTES = _HEAD.size + _SUM.size
+_MAGIC, _VERSION, _ZEROS = b"eW", 1, b"\0\0\0"
+_NUMBERS = {"f32": 1, "f16": 2, "i8": 3}
+_NAMES = {number: name for name, number in _NUMBERS.items()}
+_COMPRESSED = 128
+_NOT_COUNTED = 2**32 - 1
+#: No model is wider; a header that says so is damaged, and nothing is allocated for it.
+_MAX_DIMENSIONS = 65_536
+_WHOLE, _CUT, _AVERAGED = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What is told of a text beside its vector. `truncation` has row 0, whatever row the text comes in."""
+
+    tokens: int
+    truncation: Truncation | None = None
+    windows: int = 0
+
+
+def encode(vectors: Vectors, metas: Sequence[Meta], codec: CodecName = "f32", *, zstd: bool = False) -> list[bytes]:
+    """Entries of rows, float32 (n, d). Raises RuntimeUnavailableError where zstd is asked for and not installed."""
+    compress = _zstd().ZstdCompressor(level=3).compress if zstd else None
+    number = _NUMBERS[codec] + (_COMPRESSED if compress else 0)
+    entries = []
+    for body, meta in zip(_bodies(vectors, codec), metas, strict=True):
+        packed = compress(body) if compress else body
+        head = _HEAD.pack(_MAGIC, _VERSION, number, vectors.shape[1], *_told(meta))
+        entries.append(head + _SUM.pack(_checksum(head, packed)) + packed)
+    return entries
+
+
+def decode(entries: Sequence[bytes | None], dimensions: int, out: Vectors) -> list[Meta | None]:
+    """Write the vectors of entries into rows of `out`, float32 (n, d), and give what is told of each.
+
+    None, with its row untouched, for an entry that is missing or damaged, or has another dimension.
+    """
+    metas: list[Meta | None] = []
+    plain_bytes = HEADER_BYTES + 4 * dimensions
+    unpack, checksum, frombuffer = _HEAD.unpack_from, xxhash.xxh3_64_intdigest, np.frombuffer
+    for row, entry in enumerate(entries):
+        if entry is None or len(entry) < HEADER_BYTES:
+            metas.append(None)
+            continue
+        magic, version, number, width, tokens, kind, zeros, *told = unpack(entry)
+        good = (magic, version, zeros, width) == (_MAGIC, _VERSION, _ZEROS, dimensions) and kind <= _AVERAGED
+        if not good or _SUM.unpack_from(entry, _HEAD.size)[0] != checksum(entry[HEADER_BYTES:], checksum(entry[:32])):
+            metas.append(None)
+            continue
+        if number == 1 and len(entry) == plain_bytes:
+            out[row] = frombuffer(entry, "<f4", dimensions, HEADER_BYTES)
+        else:
+            vector = _vector(entry, number, dimensions)
+            if vector is None:
+                metas.append(None)
+                continue
+            out[row] = vector
+        metas.append(_meta(tokens, kind, told))
+    return metas
+
+
+def _vector(entry: bytes, number: int, dimensions: int) -> Any:
+    """The numbers of an entry of any codec; None for one whose length is wrong."""
+    name = _NAMES.get(number & ~_COMPRESSED)
+    if name is None or dimensions > _MAX_DIMENSIONS:
+        return None
+    wanted = {"f32": 4 * dimensions, "f16": 2 * dimensions, "i8": 4 + dimensions}[name]
+    body = memoryview(entry)[HEADER_BYTES:]
+    if number & _COMPRESSED:
+        body = _decompressed(body, wanted)
+    if len(body) != wanted:
+        return None
+    if name == "f32":
+        return np.frombuffer(body, "<f4")
+    if name == "f16":
+        return np.frombuffer(body, "<f2").astype(np.float32)
+    (scale,) = struct.unpack_from("<f", body)
+    return np.frombuffer(body, np.int8, dimensions, 4).astype(np.float32) * np.float32(scale)
+
+
+def _decompressed(body: memoryview, wanted: int) -> memoryview:
+    """The bytes of a compressed body; none where they are not as many as they must be."""
+    library = _zstd()
+    try:
+        # Asked before anything is allocated: a few bytes can claim to hold gigabytes.
+        if library.frame_content_size(body) != wanted:
+            return memoryview(b"")
+        return memoryview(library.ZstdDecompressor().decompress(body))
+    except library.ZstdError:
+        return memoryview(b"")
+
+
+def _bodies(vectors: Vectors, codec: CodecName) -> list[bytes]:
+    if codec == "f32":
+        return [row.tobytes() for row in np.ascontiguousarray(vectors, "<f4")]
+    if codec == "f16":
+        return [row.tobytes() for row in vectors.astype("<f2")]
+    scales = np.maximum(np.abs(vectors).max(axis=1), 1e-30) / 127
+    rounded = np.rint(vectors / scales[:, None]).astype(np.int8)
+    return [struct.pack("<f", scale) + row.tobytes() for scale, row in zip(scales, rounded, strict=True)]
+
+
+def _checksum(head: bytes, body: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(head))
+
+
+def _told(meta: Meta) -> tuple[int, int, bytes, int, int, int, int]:
+    cut = meta.truncation
+    if cut is not None:
+        lost = _NOT_COUNTED if cut.lost_tokens is None else cut.lost_tokens
+        return (meta.tokens, _CUT, _ZEROS, cut.kept_tokens, cut.kept_characters, cut.lost_characters, lost)
+    return (meta.tokens, _AVERAGED if meta.windows else _WHOLE, _ZEROS, meta.windows, 0, 0, 0)
+
+
+def _meta(tokens: int, kind: int, told: Sequence[int]) -> Meta:
+    if kind == _CUT:
+        lost = None if told[3] == _NOT_COUNTED else told[3]
+        return Meta(tokens, Truncation(0, told[0], told[1], told[2], lost))
+    return Meta(tokens, None, told[0] if kind == _AVERAGED else 0)
+
+
+def _zstd() -> Any:
+    try:
+        import zstandard  # noqa: PLC0415  an extra
+    except ImportError:
+        raise RuntimeUnavailableError("cache.zstd needs a library: pip install 'embedway[zstd]'") from None
+    return zstandard

@@ -1,0 +1,61 @@
+"""The only maker of cache keys.
+
+A key is a 256-bit BLAKE2b over fields that decide a vector, each with its length before it, so that no two lists of
+fields run together into one: the space's facts, the way of computing, input type and prompt, what happens to too long a
+text and from which length on, a tenant's namespace, and the text's own bytes. What a client asked the numbers to be
+written as is no part of it, nor is the size: every trained size is cut from the full width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.types import InputType, Overflow, Space
+
+KEY_BYTES = 32
+_VERSION = b"embedway 1"
+
+
+class KeyMaker:
+    """Makes the keys of texts that are embedded in one way."""
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        variant: str,
+        input_type: InputType,
+        on_overflow: Overflow,
+        max_tokens: int,
+        namespace: str = "",
+    ) -> None:
+        self._start = hashlib.blake2b(digest_size=KEY_BYTES)
+        fields = (
+            space.model,
+            space.facts_digest(),
+            str(space.dimensions),
+            variant,
+            input_type,
+            space.prompt(input_type),
+            on_overflow,
+            str(max_tokens),
+            namespace,
+        )
+        for field in (_VERSION, *(field.encode() for field in fields)):
+            self._start.update(len(field).to_bytes(8, "little"))
+            self._start.update(field)
+
+    def keys(self, texts: Sequence[str]) -> list[bytes]:
+        """The key of each text, 32 bytes."""
+        made = []
+        copy = self._start.copy
+        for text in texts:
+            hashed = copy()
+            # The last field needs no length before it: nothing comes after.
+            hashed.update(text.encode())
+            made.append(hashed.digest())
+        return made

@@ -1,0 +1,203 @@
+"""Entries in Redis or Valkey: shared by machines.
+
+Each entry is a key of its own, `embedway:v1:GROUP:KEY`, and no command names keys of several slots of a cluster. The
+value is the time of storing (8 bytes) before the entry. A server that is down or slow costs at most the timeouts, and
+then rests for a while, in which all is a miss; no request fails for it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from embedway.cache.base import Group, Held, Troubles, Which
+from embedway.errors import RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+R = TypeVar("R")
+
+_PREFIX = "embedway:v1:"
+_GROUPS = "embedway:v1:groups"
+_STAMP = struct.Struct("<d")
+#: Keys of one MGET, or commands of one pipeline.
+_BATCH = 500
+_CONNECT_S, _ANSWER_S = 0.5, 1.0
+#: How long a server that failed is left alone.
+_REST_S = 5.0
+
+
+class RedisCache:
+    """A Redis or Valkey server, or a cluster of them."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ttl_s: float | None = None,
+        cluster: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Connects at its first use. Raises RuntimeUnavailableError without the extra `redis`."""
+        self.troubles = Troubles()
+        self._ttl_ms = max(1, round(ttl_s * 1000)) if ttl_s is not None else None
+        self._cluster = cluster
+        self._clock = clock
+        self._rests_until = 0.0
+        self._known: set[Group] = set()
+        self._client = _client(url, cluster=cluster)
+
+    async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Cache.get_many`."""
+        found: list[bytes | None] = []
+        for start in range(0, len(keys), _BATCH):
+            names = [_name(group, key) for key in keys[start : start + _BATCH]]
+            read = self._client.mget_nonatomic if self._cluster else self._client.mget
+            values = await self._guarded(lambda read=read, names=names: read(names), reading=True)  # type: ignore[misc]
+            if values is None:
+                found += [None] * (len(keys) - start)
+                break
+            found += [value[_STAMP.size :] if value is not None else None for value in values]
+        return found
+
+    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """See `Cache.put_many`."""
+        stamp = _STAMP.pack(self._clock())
+        for start in range(0, len(items), _BATCH):
+            some = items[start : start + _BATCH]
+            if await self._guarded(lambda some=some: self._write(group, stamp, some)) is None:  # type: ignore[misc]
+                return
+
+    async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
+        """See `Cache.delete_many`."""
+        await self._guarded(lambda: self._forget([_name(group, key) for key in keys]))
+
+    async def held(self) -> list[Held]:
+        """See `Cache.held`. Reads the lengths of all values."""
+        return await self._guarded(self._count, reading=True) or []
+
+    async def clear(self, which: Which) -> int:
+        """See `Cache.clear`."""
+        return await self._guarded(lambda: self._clear(which)) or 0
+
+    async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
+        """See `Cache.sample`."""
+        return await self._guarded(lambda: self._sample(group, count), reading=True) or []
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def _guarded(self, call: Callable[[], Awaitable[R]], *, reading: bool = False) -> R | None:
+        """What a call gives; None where the server fails or rests, which is counted."""
+        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+
+        if self._clock() < self._rests_until:
+            self.troubles.failed_reads += reading
+            self.troubles.failed_writes += not reading
+            return None
+        try:
+            return await call()
+        except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+            self.troubles.failed_reads += reading
+            self.troubles.failed_writes += not reading
+            self.troubles.last = type(error).__name__
+            # What the server refuses (it is full, say) it refuses at once, and the next may pass.
+            if not isinstance(error, redis.exceptions.ResponseError):
+                self._rests_until = self._clock() + _REST_S
+            return None
+
+    async def _write(self, group: Group, stamp: bytes, items: Sequence[tuple[bytes, bytes]]) -> bool:
+        if group not in self._known:
+            facts = json.dumps([group.model, group.space_id, group.namespace])
+            await self._client.hset(_GROUPS, group.id, facts)
+            self._known.add(group)
+        pipeline = self._client.pipeline(transaction=False)
+        for key, entry in items:
+            pipeline.set(_name(group, key), stamp + entry, px=self._ttl_ms)
+        await pipeline.execute()
+        return True
+
+    async def _forget(self, names: Sequence[str]) -> int:
+        pipeline = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.unlink(name)
+        return sum(await pipeline.execute()) if names else 0
+
+    async def _group_names(self) -> list[Group]:
+        facts = await self._client.hgetall(_GROUPS)
+        return [Group(*json.loads(value)) for value in facts.values()]
+
+    async def _names(self, group: Group) -> list[bytes]:
+        return [name async for name in self._client.scan_iter(match=f"{_PREFIX}{group.id}:*", count=1000)]
+
+    async def _count(self) -> list[Held]:
+        found = []
+        for group in await self._group_names():
+            names = await self._names(group)
+            size = 0
+            for start in range(0, len(names), _BATCH):
+                pipeline = self._client.pipeline(transaction=False)
+                for name in names[start : start + _BATCH]:
+                    pipeline.strlen(name)
+                size += sum(await pipeline.execute())
+            if names:
+                found.append(Held(group, len(names), size))
+        return found
+
+    async def _clear(self, which: Which) -> int:
+        gone = 0
+        for group in await self._group_names():
+            if not which.takes(group):
+                continue
+            names = await self._names(group)
+            for start in range(0, len(names), _BATCH):
+                some = names[start : start + _BATCH]
+                if which.older_than_s is not None:
+                    some = await self._older(some, self._clock() - which.older_than_s)
+                gone += await self._forget(some)  # type: ignore[arg-type]
+        return gone
+
+    async def _older(self, names: list[bytes], newest: float) -> list[bytes]:
+        pipeline = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.getrange(name, 0, _STAMP.size - 1)
+        stamps = await pipeline.execute()
+        return [
+            name
+            for name, stamp in zip(names, stamps, strict=True)
+            if len(stamp) == _STAMP.size and _STAMP.unpack(stamp)[0] <= newest
+        ]
+
+    async def _sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
+        names = []
+        async for name in self._client.scan_iter(match=f"{_PREFIX}{group.id}:*", count=1000):
+            names.append(name)
+            if len(names) >= count:
+                break
+        keys = [bytes.fromhex(name.rsplit(b":", 1)[1].decode()) for name in names]
+        entries = await self.get_many(group, keys)
+        return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
+
+
+def _name(group: Group, key: bytes) -> str:
+    return f"{_PREFIX}{group.id}:{key.hex()}"
+
+
+def _client(url: str, *, cluster: bool) -> Any:
+    try:
+        import redis.asyncio as redis  # noqa: PLC0415  an extra
+        from redis.asyncio.retry import Retry  # noqa: PLC0415
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+    except ImportError:
+        raise RuntimeUnavailableError(
+            "cache.backend = 'redis' needs a library: pip install 'embedway[redis]'"
+        ) from None
+    if cluster:
+        return redis.RedisCluster.from_url(url, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S)
+    return redis.Redis.from_url(
+        url, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S, retry=Retry(NoBackoff(), 0)
+    )

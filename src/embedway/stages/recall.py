@@ -1,0 +1,186 @@
+"""Looking vectors up before they are computed, and keeping what was: hits, misses, single flight, and their counts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.cache.base import Group
+from embedway.cache.codec import Meta, decode, encode
+from embedway.cache.key import KeyMaker
+from embedway.stages.flights import Flights
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from embedway.cache.base import Cache
+    from embedway.cache.codec import CodecName
+    from embedway.errors import EmbedwayError
+    from embedway.types import EmbedRequest, Space, Vectors
+
+#: Making keys and reading entries of so many texts takes a millisecond; more goes to a thread.
+_INLINE_TEXTS = 600
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a cache did for a model, since the process began."""
+
+    hits: int = 0
+    misses: int = 0
+    #: Texts that another caller was computing already.
+    shared: int = 0
+    stored: int = 0
+    damaged: int = 0
+    tokens_saved: int = 0
+    nanousd_saved: int = 0
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits of all texts that were looked up; 0 before the first."""
+        asked = self.hits + self.misses
+        return self.hits / asked if asked else 0.0
+
+
+@dataclass(slots=True)
+class Made:
+    """Vectors of texts, float32 (n, full width), what is told of each, and why one has none.
+
+    A text has a meta or an error. `storable` is False for vectors that depend on their batch.
+    """
+
+    vectors: Vectors
+    metas: list[Meta | None]
+    errors: dict[int, EmbedwayError] = field(default_factory=dict)
+    storable: bool = True
+
+
+@dataclass(slots=True)
+class Recalled(Made):
+    """The same with where it came from."""
+
+    hits: int = 0
+    tokens_saved: int = 0
+
+
+class Recall:
+    """A cache with the callers that wait for it."""
+
+    def __init__(self, cache: Cache, *, codec: CodecName = "f32", zstd: bool = False) -> None:
+        self.cache = cache
+        self.counts: dict[str, Counts] = {}
+        self._codec: CodecName = codec
+        self._zstd = zstd
+        self._flights: Flights[tuple[Vectors, Meta]] = Flights()
+
+    async def vectors(
+        self,
+        texts: Sequence[str],
+        maker: KeyMaker,
+        group: Group,
+        space: Space,
+        compute: Callable[[list[int]], Awaitable[Made]],
+    ) -> Recalled:
+        """The vectors of unique texts: found, or computed here, or by another caller who began before.
+
+        `compute` is asked for the texts of some positions, and its result has their order.
+        """
+        counts = self.counts.setdefault(group.model, Counts())
+        many = len(texts) > _INLINE_TEXTS
+        keys = await asyncio.to_thread(maker.keys, texts) if many else maker.keys(texts)
+        entries = await self.cache.get_many(group, keys)
+        found = Recalled(np.empty((len(texts), space.dimensions), np.float32), [])
+        arguments = (entries, space.dimensions, found.vectors)
+        found.metas = await asyncio.to_thread(decode, *arguments) if many else decode(*arguments)
+        missing = [row for row, meta in enumerate(found.metas) if meta is None]
+        found.hits = len(texts) - len(missing)
+        found.tokens_saved = sum(meta.tokens for meta in found.metas if meta is not None)
+        counts.hits += found.hits
+        counts.misses += len(missing)
+        counts.tokens_saved += found.tokens_saved
+        damaged = [keys[row] for row in missing if entries[row] is not None]
+        if damaged:
+            counts.damaged += len(damaged)
+            await self.cache.delete_many(group, damaged)
+        while missing:
+            missing = await self._round(missing, keys, group=group, found=found, compute=compute)
+        return found
+
+    async def _round(
+        self,
+        missing: list[int],
+        keys: list[bytes],
+        *,
+        group: Group,
+        found: Recalled,
+        compute: Callable[[list[int]], Awaitable[Made]],
+    ) -> list[int]:
+        """Compute what nobody else computes, wait for the rest, and give what is missing still."""
+        counts = self.counts[group.model]
+        own, others = self._flights.claim([keys[row] for row in missing])
+        rows = [missing[position] for position in own]
+        try:
+            if rows:
+                made = await compute(rows)
+                await self._keep(rows, made, keys, group, counts)
+                for position, row in enumerate(rows):
+                    meta = made.metas[position]
+                    if meta is None:
+                        found.errors[row] = made.errors[position]
+                        found.vectors[row] = np.nan
+                    else:
+                        found.vectors[row], found.metas[row] = made.vectors[position], meta
+                        self._flights.land(keys[row], (made.vectors[position], meta))
+        finally:
+            # Nobody waits for ever: what has not landed is somebody else's to compute.
+            for row in rows:
+                self._flights.abandon(keys[row])
+        still: list[int] = []
+        for position, going in others:
+            row = missing[position]
+            result = await asyncio.shield(going)
+            if result is None:
+                still.append(row)
+            else:
+                counts.shared += 1
+                found.vectors[row], found.metas[row] = result
+        return still
+
+    async def _keep(self, rows: Sequence[int], made: Made, keys: Sequence[bytes], group: Group, counts: Counts) -> None:
+        if not made.storable:
+            return
+        good = [position for position, meta in enumerate(made.metas) if meta is not None]
+        metas = [meta for meta in made.metas if meta is not None]
+        arguments = (made.vectors[good], metas, self._codec)
+        if len(good) > _INLINE_TEXTS:
+            entries = await asyncio.to_thread(encode, *arguments, zstd=self._zstd)
+        else:
+            entries = encode(*arguments, zstd=self._zstd)
+        items = [(keys[rows[position]], entry) for position, entry in zip(good, entries, strict=True)]
+        await self.cache.put_many(group, items)
+        counts.stored += len(items)
+
+
+def key_maker(request: EmbedRequest, space: Space, *, variant: str, max_tokens: int, namespace: str) -> KeyMaker:
+    """The maker of a request's keys; `space` is that of the full width."""
+    return KeyMaker(
+        space,
+        variant=variant,
+        input_type=request.input_type,
+        on_overflow=request.on_overflow,
+        max_tokens=max_tokens,
+        namespace=namespace,
+    )
+
+
+def group_of(space: Space, model: str, namespace: str) -> Group:
+    """What a request's entries are counted and cleared by."""
+    return Group(model, space.id, namespace)
+
+
+def only(request: EmbedRequest, texts: tuple[str, ...]) -> EmbedRequest:
+    """The request for some of its texts."""
+    return replace(request, texts=texts, refused={})

