@@ -18,6 +18,9 @@ class Flights(Generic[R]):
     """
 
     def __init__(self) -> None:
+        #: How many results have landed. Where it has grown since a caller looked something up, what was missing then
+        #: may be there now.
+        self.landed = 0
         self._going: dict[bytes, asyncio.Future[R | None]] = {}
 
     def claim(self, keys: Sequence[bytes]) -> tuple[list[int], list[tuple[int, asyncio.Future[R | None]]]]:
@@ -39,6 +42,7 @@ class Flights(Generic[R]):
 
     def land(self, key: bytes, result: R) -> None:
         """Give a result to all who wait for it."""
+        self.landed += 1
         self._end(key, result)
 
     def abandon(self, key: bytes) -> None:

@@ -91,6 +91,7 @@ class Recall:
         counts = self.counts.setdefault(group.model, Counts())
         many = len(texts) > _INLINE_TEXTS
         keys = await asyncio.to_thread(maker.keys, texts) if many else maker.keys(texts)
+        landed = self._flights.landed
         entries = await self.cache.get_many(group, keys)
         found = Recalled(np.empty((len(texts), space.dimensions), np.float32), [])
         arguments = (entries, space.dimensions, found.vectors)
@@ -106,7 +107,8 @@ class Recall:
             counts.damaged += len(damaged)
             await self.cache.delete_many(group, damaged)
         while missing:
-            missing = await self._round(missing, keys, group=group, found=found, compute=compute)
+            since, landed = landed, self._flights.landed
+            missing = await self._round(missing, keys, group=group, found=found, compute=compute, since=since)
         return found
 
     async def _round(
@@ -117,12 +119,19 @@ class Recall:
         group: Group,
         found: Recalled,
         compute: Callable[[list[int]], Awaitable[Made]],
+        since: int,
     ) -> list[int]:
-        """Compute what nobody else computes, wait for the rest, and give what is missing still."""
+        """Compute what nobody else computes, wait for the rest, and give what is missing still.
+
+        `since` is how many results had landed when the missing ones were looked up.
+        """
         counts = self.counts[group.model]
         own, others = self._flights.claim([keys[row] for row in missing])
         rows = [missing[position] for position in own]
         try:
+            if rows and self._flights.landed != since:
+                # Another caller may have stored some after they were looked up here, and before they were claimed.
+                rows = await self._looked_up_again(rows, keys, group, found)
             if rows:
                 made = await compute(rows)
                 await self._keep(rows, made, keys, group, counts)
@@ -136,8 +145,8 @@ class Recall:
                         self._flights.land(keys[row], (made.vectors[position], meta))
         finally:
             # Nobody waits for ever: what has not landed is somebody else's to compute.
-            for row in rows:
-                self._flights.abandon(keys[row])
+            for position in own:
+                self._flights.abandon(keys[missing[position]])
         still: list[int] = []
         for position, going in others:
             row = missing[position]
@@ -147,6 +156,22 @@ class Recall:
             else:
                 counts.shared += 1
                 found.vectors[row], found.metas[row] = result
+        return still
+
+    async def _looked_up_again(self, rows: list[int], keys: list[bytes], group: Group, found: Recalled) -> list[int]:
+        """Which of the rows are still missing; the others land."""
+        entries = await self.cache.get_many(group, [keys[row] for row in rows])
+        vectors = np.empty((len(rows), found.vectors.shape[1]), np.float32)
+        metas = decode(entries, vectors.shape[1], vectors)
+        still = []
+        for position, row in enumerate(rows):
+            meta = metas[position]
+            if meta is None:
+                still.append(row)
+            else:
+                found.vectors[row], found.metas[row] = vectors[position], meta
+                self.counts[group.model].shared += 1
+                self._flights.land(keys[row], (vectors[position], meta))
         return still
 
     async def _keep(self, rows: Sequence[int], made: Made, keys: Sequence[bytes], group: Group, counts: Counts) -> None:

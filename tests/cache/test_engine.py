@@ -1,0 +1,311 @@
+"""Embedding with a cache: the same vectors as without, and each text computed once."""
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from embedway import AsyncEmbedder, Config, Embedder
+from embedway.cache.base import Which
+from embedway.errors import InputError, RefusedInputError, TextTooLongError, UnavailableError
+from embedway.providers.fake import vector_of
+
+MODEL = {
+    "name": "acme/m",
+    "dimensions": 16,
+    "matryoshka": [8, 4],
+    "max_tokens": 20,
+    "price_usd_per_million_tokens": "1",
+}
+ROUTE = {"model": "acme/m", "provider": "fake", "options": {"width": "16", "max_inputs": "4"}}
+BACKENDS = ["memory", "sqlite", "redis"]
+_numbers = itertools.count()
+
+
+def config_for(backend, place, url="", **more):
+    overrides = {
+        "models.m": MODEL,
+        "routes.r": ROUTE,
+        "upstream.first_wait_s": 0.001,
+        "upstream.longest_wait_s": 0.001,
+        "upstream.max_attempts": 2,
+        "cache.backend": backend,
+        "cache.path": str(place / "v.sqlite"),
+        **({"cache.url": url} if url else {}),
+        **more,
+    }
+    return Config.load(environ={}, overrides=overrides)
+
+
+@pytest.fixture(params=BACKENDS)
+def config(request, tmp_path):
+    url = ""
+    if request.param == "redis":
+        url = request.getfixturevalue("valkey")
+        import redis
+
+        with contextlib.closing(redis.Redis.from_url(url)) as client:
+            client.flushall()
+    return config_for(request.param, tmp_path, url)
+
+
+def provider_of(embedder):
+    return embedder._routes["acme/m"][0].provider
+
+
+async def embed(embedder, texts, **options):
+    return await embedder.embed(texts, model="acme/m", **options)
+
+
+TEXTS = st.lists(st.sampled_from([f"text {n}" for n in range(9)]), min_size=1, max_size=12)
+REQUESTS = st.lists(
+    st.tuples(TEXTS, st.sampled_from(["query", "document"]), st.sampled_from([None, 16, 8, 4])), min_size=1, max_size=5
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(st.lists(REQUESTS, min_size=1, max_size=3))
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_mix_of_hits_and_misses_gives_the_uncached_vectors_and_computes_each_key_once(
+    backend, tmp_path, valkey, rounds
+):
+    # A namespace of its own stands for an empty cache.
+    config = config_for(backend, tmp_path, valkey, **{"cache.namespace": f"n{next(_numbers)}"})
+    plain = config_for("none", tmp_path)
+
+    async def main():
+        seen = set()
+        async with AsyncEmbedder(config) as cached, AsyncEmbedder(plain) as uncached:
+            for requests in rounds:
+                asked = [(texts, {"input_type": kind, "dimensions": size}) for texts, kind, size in requests]
+                results = await asyncio.gather(*(embed(cached, texts, **options) for texts, options in asked))
+                for (texts, options), result in zip(asked, results, strict=True):
+                    other = await embed(uncached, texts, **options)
+                    if options["dimensions"] in {None, 16}:
+                        np.testing.assert_array_equal(result.vectors, other.vectors)
+                    else:
+                        np.testing.assert_allclose(result.vectors, other.vectors, atol=1e-6)
+                    assert result.space == other.space
+                    assert result.receipt.tokens == other.receipt.tokens
+                seen |= {(text, kind) for texts, kind, _ in requests for text in texts}
+            sent = [text for call in provider_of(cached).calls for text in call]
+            assert len(sent) == len(seen)
+            return cached
+
+    asyncio.run(main())
+
+
+def test_a_second_process_finds_what_the_first_computed(config):
+    async def main():
+        async with AsyncEmbedder(config) as first:
+            one = await embed(first, ["a", "b", "a"])
+        async with AsyncEmbedder(config) as second:
+            two = await embed(second, ["b", "c", "a", "b"])
+            narrow = await embed(second, ["a", "b", "c"], dimensions=4)
+            return one, two, narrow, provider_of(second).calls, second._recall.counts["acme/m"]
+
+    one, two, narrow, calls, counts = asyncio.run(main())
+    np.testing.assert_array_equal(two.vectors[[2, 0]], one.vectors[:2])
+    np.testing.assert_allclose(
+        narrow.vectors[0], vector_of("a", 16)[:4] / np.linalg.norm(vector_of("a", 16)[:4]), atol=1e-6
+    )
+    if config.cache.backend == "memory":
+        assert calls == [("b", "c", "a")]
+        return
+    assert calls == [("c",)]
+    assert (two.receipt.cache_hits, two.receipt.unique_texts, two.receipt.attempts) == (2, 3, 1)
+    assert (narrow.receipt.cache_hits, narrow.receipt.route, narrow.receipt.cost_nanousd) == (3, "cache", 0)
+    assert (counts.hits, counts.misses, counts.stored) == (5, 1, 1)
+    assert (counts.tokens_saved, counts.nanousd_saved) == (5, 5000)
+
+
+def test_input_types_overflow_and_namespaces_do_not_meet(config, tmp_path):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embed(embedder, ["a"])
+            await embed(embedder, ["a"], input_type="query")
+            await embed(embedder, ["a"], on_overflow="mean")
+            calls = list(provider_of(embedder).calls)
+        other = config.model_copy(update={"cache": config.cache.model_copy(update={"namespace": "tenant"})})
+        async with AsyncEmbedder(other) as embedder:
+            await embed(embedder, ["a"])
+            return calls, provider_of(embedder).calls
+
+    calls, others = asyncio.run(main())
+    assert calls == [("a",)] * 3
+    assert others == [("a",)]
+
+
+def test_cuts_and_means_are_told_of_hits_too(config):
+    long = "word " * 30
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            results = []
+            for policy in ("truncate", "mean"):
+                results.append(await embed(embedder, ["short", long], on_overflow=policy))
+                results.append(await embed(embedder, [long, "short", long], on_overflow=policy))
+            for partial in (False, True):
+                with contextlib.suppress(TextTooLongError):
+                    results.append(await embed(embedder, ["ok", "short", long], on_overflow="error", partial=partial))
+            with pytest.raises(TextTooLongError, match="text 2: has"):
+                await embed(embedder, ["ok", "short", long, long], on_overflow="error")
+            return results
+
+    cut, cut_again, mean, mean_again, partial = asyncio.run(main())
+    (told,) = cut.receipt.truncations
+    assert [dataclasses.replace(item, row=1) for item in cut_again.receipt.truncations] == [told, told]
+    assert [item.row for item in cut_again.receipt.truncations] == [0, 2]
+    assert cut_again.receipt.cache_hits == 2
+    assert cut_again.receipt.tokens == cut.receipt.tokens
+    assert mean_again.receipt.cache_hits == 2
+    assert [item.row for item in mean_again.receipt.averaged] == [0, 2]
+    assert mean_again.receipt.averaged[0].windows == mean.receipt.averaged[0].windows == 3
+    assert mean_again.receipt.truncations == ()
+    np.testing.assert_array_equal(mean.vectors[1], mean_again.vectors[0])
+    assert set(partial.errors) == {2}
+    assert "text 2: has" in str(partial.errors[2])
+
+
+def test_64_callers_compute_each_text_once(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            provider_of(embedder)._delay_s = 0.01
+            wanted = [[f"text {(n * k) % 50}" for k in range(1, 9)] for n in range(64)]
+            results = await asyncio.gather(*(embed(embedder, texts) for texts in wanted))
+            for texts, result in zip(wanted, results, strict=True):
+                np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
+            sent = [text for call in provider_of(embedder).calls for text in call]
+            assert sorted(sent) == sorted({text for texts in wanted for text in texts})
+            return embedder._recall.counts["acme/m"]
+
+    counts = asyncio.run(main())
+    assert counts.shared > 0
+    assert counts.stored == 50
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+def test_when_the_leader_goes_a_follower_takes_over(config, how):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            provider = provider_of(embedder)
+            provider._delay_s = 0.05
+            if how == "failed":
+                down = UnavailableError("down", route="r")
+                provider._faults = lambda _, texts: down if tuple(texts) == ("a", "b") else None
+            leader = asyncio.create_task(embed(embedder, ["a", "b"]))
+            await asyncio.sleep(0.01)
+            followers = [asyncio.create_task(embed(embedder, texts)) for texts in (["b", "c"], ["a"], ["b", "a"])]
+            await asyncio.sleep(0.01)
+            if how == "cancelled":
+                leader.cancel()
+            done = await asyncio.wait_for(asyncio.gather(leader, *followers, return_exceptions=True), 20)
+            return done, provider.done
+
+    (leader, *followers), done = asyncio.run(main())
+    assert isinstance(leader, asyncio.CancelledError if how == "cancelled" else UnavailableError)
+    for texts, result in zip((["b", "c"], ["a"], ["b", "a"]), followers, strict=True):
+        np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
+    sent = [text for call in done for text in call]
+    assert sorted(sent) == sorted(set(sent)) or how == "cancelled"
+
+
+def test_partial_results_are_kept_and_their_errors_not(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            provider = provider_of(embedder)
+            bad = RefusedInputError("bad", route="r")
+            provider._faults = lambda _, texts: bad if "bad" in texts else None
+            first = await embed(embedder, ["a", "bad", "", "b", "bad"], partial=True)
+            with pytest.raises(InputError):
+                await embed(embedder, ["a", ""])
+            provider._faults = lambda _number, _texts: None
+            provider.calls.clear()
+            return first, await embed(embedder, ["b", "bad", "a"], partial=True), provider.calls
+
+    first, second, calls = asyncio.run(main())
+    assert set(first.errors) == {1, 2, 4}
+    assert np.isnan(first.vectors[[1, 2, 4]]).all()
+    np.testing.assert_allclose(first.vectors[[0, 3]], [vector_of("a", 16), vector_of("b", 16)], atol=1e-6)
+    assert second.errors == {}
+    assert calls == [("bad",)]
+
+
+def test_vectors_that_depend_on_their_batch_are_never_kept(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            provider = provider_of(embedder)
+            provider.declared = dataclasses.replace(provider.declared, batch_dependent=True)
+            await embed(embedder, ["a", "b"])
+            await embed(embedder, ["a", "b"])
+            return provider.calls, await embedder._recall.cache.held()
+
+    calls, held = asyncio.run(main())
+    assert calls == [("a", "b")] * 2
+    assert held == []
+
+
+def test_flipped_bits_are_found_out_counted_and_put_right(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            good = await embed(embedder, ["a", "b"])
+            cache = embedder._recall.cache
+            (held,) = await cache.held()
+            spoiled = []
+            for key, entry in await cache.sample(held.group, 10):
+                bad = bytearray(entry)
+                bad[60] ^= 1
+                spoiled.append((key, bytes(bad)))
+            await cache.put_many(held.group, spoiled)
+            again = await embed(embedder, ["a", "b"])
+            third = await embed(embedder, ["a", "b"])
+            return good, again, third, embedder._recall.counts["acme/m"]
+
+    good, again, third, counts = asyncio.run(main())
+    np.testing.assert_array_equal(good.vectors, again.vectors)
+    assert (again.receipt.cache_hits, third.receipt.cache_hits) == (0, 2)
+    assert counts.damaged == 2
+
+
+def test_after_clearing_texts_are_computed_again(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embed(embedder, ["a", "b"])
+            gone = await embedder._recall.cache.clear(Which(model="acme/m"))
+            result = await embed(embedder, ["a"])
+            return gone, result
+
+    gone, result = asyncio.run(main())
+    assert (gone, result.receipt.cache_hits) == (2, 0)
+
+
+def test_the_default_model_s_vectors_come_back_to_the_bit(default_model_directory, tmp_path):
+    overrides = {
+        "weights.directory": str(default_model_directory),
+        "tune.directory": str(tmp_path / "tune"),
+        "cache.backend": "sqlite",
+        "cache.path": str(tmp_path / "v.sqlite"),
+    }
+    texts = ["What is a coroutine?", "word " * 400, "a", "What is a coroutine?"]
+    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        first = embedder.embed(texts)
+    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        second = embedder.embed(texts)
+        reordered = embedder.embed([*texts[::-1], "new"])
+    np.testing.assert_array_equal(first.vectors, second.vectors)
+    np.testing.assert_array_equal(first.vectors[::-1], reordered.vectors[:4])
+    assert (second.receipt.cache_hits, reordered.receipt.cache_hits) == (3, 3)
+    assert second.receipt.truncations == first.receipt.truncations
+    other = Config.load(environ={}, overrides={**overrides, "local.precision": "f32", "local.backend": "onnxruntime"})
+    with Embedder(other) as embedder:
+        hits = embedder.embed(texts).receipt.cache_hits
+    assert hits in {0, 3}  # 3 where the CPU computes f32 anyway

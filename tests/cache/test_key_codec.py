@@ -1,0 +1,136 @@
+"""Keys that never meet, and entries that come back as they were or not at all."""
+
+import dataclasses
+import struct
+
+import numpy as np
+import pytest
+import xxhash
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedway.cache.codec import HEADER_BYTES, Meta, decode, encode
+from embedway.cache.key import KEY_BYTES, KeyMaker
+from embedway.types import Space, Truncation
+
+SPACE = Space("m", "weights", 4, "mean", normalized=True)
+ASKED = {"variant": "f32", "input_type": "document", "on_overflow": "truncate", "max_tokens": 256, "namespace": ""}
+CHANGES = [
+    {"variant": "bf16"},
+    {"input_type": "query"},
+    {"on_overflow": "mean"},
+    {"max_tokens": 128},
+    {"namespace": "tenant"},
+    {"space": dataclasses.replace(SPACE, weights="others", digest="")},
+    {"space": dataclasses.replace(SPACE, pooling="cls", digest="")},
+    {"space": dataclasses.replace(SPACE, document_prompt="x: ", digest="")},
+    {"space": dataclasses.replace(SPACE, dimensions=8)},
+    {"space": dataclasses.replace(SPACE, model="n")},
+]
+
+
+def key(text="a text", space=SPACE, **changes):
+    return KeyMaker(space, **{**ASKED, **changes}).keys([text])[0]
+
+
+def test_a_key_is_the_same_in_every_process():
+    assert key().hex() == key().hex()
+    assert len(key()) == KEY_BYTES == 32
+    # Kept: another key would make every cache of a user's useless.
+    assert key().hex().startswith("d03d8877ef48686fd405dbdbed586eed")
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: str(*change))
+def test_every_fact_is_in_the_key(change):
+    assert key(**change) != key()
+
+
+@given(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8), st.text(max_size=8))
+def test_fields_never_run_together(namespace, text, other_namespace, other_text):
+    same = (namespace, text) == (other_namespace, other_text)
+    try:
+        first, second = key(text, namespace=namespace), key(other_text, namespace=other_namespace)
+    except UnicodeEncodeError:
+        return  # surrogates are refused before
+    assert (first == second) == same
+
+
+def test_texts_that_differ_in_case_space_or_form_have_keys_of_their_own():
+    texts = ["Polish", "polish", " polish", "polish ", "polish\x00", "\u00e9", "e\u0301"]
+    assert len(set(KeyMaker(SPACE, **ASKED).keys(texts))) == len(texts)
+
+
+METAS = st.one_of(
+    st.builds(Meta, st.integers(0, 2**31)),
+    st.builds(Meta, st.integers(0, 2**31), st.none(), st.integers(1, 10_000)),
+    st.builds(
+        Meta,
+        st.integers(0, 2**31),
+        st.builds(
+            Truncation,
+            st.just(0),
+            st.integers(0, 2**31),
+            st.integers(0, 2**31),
+            st.integers(0, 2**31),
+            st.none() | st.integers(0, 2**31),
+        ),
+    ),
+)
+
+
+@given(st.lists(METAS, min_size=1, max_size=5), st.integers(1, 70), st.booleans(), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_f32_comes_back_to_the_bit_with_all_that_was_told(metas, width, zstd, seed):
+    vectors = np.random.default_rng(seed).standard_normal((len(metas), width)).astype(np.float32)
+    out = np.empty_like(vectors)
+    assert decode(encode(vectors, metas, zstd=zstd), width, out) == metas
+    np.testing.assert_array_equal(out.view(np.uint32), vectors.view(np.uint32))
+
+
+@pytest.mark.parametrize(("codec", "lost", "bytes_"), [("f16", 1e-6, 1536), ("i8", 2e-4, 772)])
+@pytest.mark.parametrize("zstd", [False, True])
+def test_lossy_codecs_lose_little_and_take_less(codec, lost, bytes_, zstd):
+    vectors = np.random.default_rng(3).standard_normal((50, 768)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    entries = encode(vectors, [Meta(1)] * 50, codec, zstd=zstd)
+    out = np.empty_like(vectors)
+    decode(entries, 768, out)
+    cosines = np.einsum("ij,ij->i", vectors, out) / np.linalg.norm(out, axis=1)
+    assert 1 - cosines.min() < lost
+    assert zstd or {len(entry) for entry in entries} == {HEADER_BYTES + bytes_}
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_an_entry_with_any_byte_changed_is_a_miss(data):
+    codec = data.draw(st.sampled_from(["f32", "f16", "i8"]))
+    (entry,) = encode(np.ones((1, 6), np.float32), [Meta(3)], codec, zstd=data.draw(st.booleans()))
+    place, flip = data.draw(st.integers(0, len(entry) - 1)), data.draw(st.integers(1, 255))
+    bad = bytearray(entry)
+    bad[place] ^= flip
+    out = np.full((1, 6), 7, np.float32)
+    assert decode([bytes(bad)], 6, out) == [None]
+    assert (out == 7).all()
+
+
+@given(st.binary(max_size=120))
+def test_noise_is_a_miss(noise):
+    assert decode([noise, None], 6, np.empty((2, 6), np.float32)) == [None, None]
+
+
+def test_an_entry_cut_short_or_of_another_width_is_a_miss():
+    (entry,) = encode(np.ones((1, 6), np.float32), [Meta(3)])
+    out = np.empty((1, 6), np.float32)
+    assert all(decode([entry[:size]], 6, out) == [None] for size in range(len(entry)))
+    assert decode([entry + b"\0"], 6, out) == [None]
+    assert decode([entry], 5, np.empty((1, 5), np.float32)) == [None]
+
+
+def test_what_claims_to_hold_gigabytes_is_not_decompressed(monkeypatch):
+    bomb = zstandard.ZstdCompressor(level=19).compress(bytes(200_000_000))
+    (entry,) = encode(np.ones((1, 6), np.float32), [Meta(3)], zstd=True)
+    head = entry[:32]
+    forged = head + struct.pack("<Q", xxhash.xxh3_64_intdigest(bomb, xxhash.xxh3_64_intdigest(head))) + bomb
+    monkeypatch.setattr(zstandard.ZstdDecompressor, "decompress", None)
+    assert decode([forged], 6, np.empty((1, 6), np.float32)) == [None]
