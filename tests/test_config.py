@@ -44,6 +44,7 @@ EVERY_KEY = {
     "cache.memory_mib": 7,
     "cache.disk_mib": 70,
     "cache.ttl_s": 12.5,
+    "cache.lease_s": 3.5,
     "cache.namespace": "tenant",
     "upstream.max_attempts": 3,
     "upstream.first_wait_s": 0.25,

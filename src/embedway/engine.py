@@ -93,7 +93,11 @@ class AsyncEmbedder:
         )
         cache = open_cache(self.config)
         settings = self.config.cache
-        self._recall = Recall(cache, codec=settings.codec, zstd=settings.zstd) if cache is not None else None
+        self._recall = (
+            Recall(cache, codec=settings.codec, zstd=settings.zstd, lease_s=settings.lease_s)
+            if cache is not None
+            else None
+        )
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -314,7 +318,7 @@ class AsyncEmbedder:
             if not isinstance(outcome, BaseException):
                 await outcome.close()
         if self._recall is not None:
-            await self._recall.cache.aclose()
+            await self._recall.aclose()
 
     async def _computed(
         self, work: Work, model: AnyModel, space: Space, errors: dict[int, EmbedwayError] | None

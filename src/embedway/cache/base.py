@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,14 @@ class Troubles:
 class Cache(Protocol):
     """Keeps entries.
 
+    `leases` tells whether processes that share it keep out of each other's way.
+
     No method raises for what a store does: what cannot be read is a miss, what cannot be written is not kept, and
     `troubles` counts both.
     """
 
     troubles: Troubles
+    leases: bool
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """The entry of each key, None where there is none."""
@@ -88,6 +91,21 @@ class Cache(Protocol):
 
     async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
         """Some keys with their entries."""
+
+    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Add to what is counted for each model, by name of the count, for as long as the cache lives."""
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """What was counted for each model."""
+
+    async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
+        """Which keys are the caller's to compute: nobody else, in any process, has them leased.
+
+        A lease that the caller has already begins anew.
+        """
+
+    async def release(self, group: Group, keys: Sequence[bytes]) -> None:
+        """Give back what `lease` gave; what is another's by now stays."""
 
     async def aclose(self) -> None:
         """Give files and connections back."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from embedway.cache.base import Group, Held, Troubles, Which
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 #: What Python's objects for one entry take besides its bytes: key, tuple, dictionary.
 _OVERHEAD_BYTES = 280
@@ -20,6 +20,8 @@ class MemoryCache:
 
     def __init__(self, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time) -> None:
         self.troubles = Troubles()
+        self.leases = False
+        self._counts: dict[str, dict[str, int]] = {}
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._clock = clock
@@ -85,6 +87,25 @@ class MemoryCache:
         """See `Cache.sample`."""
         mine = ((key, held[0]) for key, held in self._entries.items() if held[1] == group)
         return [pair for pair, _ in zip(mine, range(count), strict=False)]
+
+    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """See `Cache.add_counts`."""
+        for model, numbers in counts.items():
+            mine = self._counts.setdefault(model, {})
+            for name, number in numbers.items():
+                mine[name] = mine.get(name, 0) + number
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """See `Cache.counts`."""
+        return {model: dict(numbers) for model, numbers in self._counts.items()}
+
+    async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
+        """All: no other process shares this memory."""
+        del group, seconds
+        return [True] * len(keys)
+
+    async def release(self, group: Group, keys: Sequence[bytes]) -> None:
+        """Nothing to give back."""
 
     async def aclose(self) -> None:
         """Forget everything."""

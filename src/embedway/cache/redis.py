@@ -8,6 +8,7 @@ then rests for a while, in which all is a miss; no request fails for it.
 from __future__ import annotations
 
 import json
+import secrets
 import struct
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,12 +17,23 @@ from embedway.cache.base import Group, Held, Troubles, Which
 from embedway.errors import RuntimeUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 R = TypeVar("R")
 
 _PREFIX = "embedway:v1:"
+_LEASES = "embedway:lease:"
 _GROUPS = "embedway:v1:groups"
+_COUNTS = "embedway:v1:counts"
+#: Only who holds a lease gives it back: it may have run out and be another's.
+_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
+#: A lease that the caller holds already begins anew.
+_LEASE = """
+local holder = redis.call('get', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
 _STAMP = struct.Struct("<d")
 #: Keys of one MGET, or commands of one pipeline.
 _BATCH = 500
@@ -43,6 +55,8 @@ class RedisCache:
     ) -> None:
         """Connects at its first use. Raises RuntimeUnavailableError without the extra `redis`."""
         self.troubles = Troubles()
+        self.leases = True
+        self._owner = secrets.token_hex(8).encode()
         self._ttl_ms = max(1, round(ttl_s * 1000)) if ttl_s is not None else None
         self._cluster = cluster
         self._clock = clock
@@ -87,6 +101,24 @@ class RedisCache:
         """See `Cache.sample`."""
         return await self._guarded(lambda: self._sample(group, count), reading=True) or []
 
+    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """See `Cache.add_counts`."""
+        if counts:
+            await self._guarded(lambda: self._add_counts(counts))
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """See `Cache.counts`."""
+        return await self._guarded(self._counts, reading=True) or {}
+
+    async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
+        """See `Cache.lease`; all where the server fails: then everybody computes for himself."""
+        return await self._guarded(lambda: self._lease(group, keys, seconds)) or [True] * len(keys)
+
+    async def release(self, group: Group, keys: Sequence[bytes]) -> None:
+        """See `Cache.release`."""
+        if keys:
+            await self._guarded(lambda: self._release(group, keys))
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
@@ -120,6 +152,34 @@ class RedisCache:
             pipeline.set(_name(group, key), stamp + entry, px=self._ttl_ms)
         await pipeline.execute()
         return True
+
+    async def _lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.eval(_LEASE, 1, _lease_name(group, key), self._owner, max(1, round(seconds * 1000)))
+        return [bool(answer) for answer in await pipeline.execute()]
+
+    async def _release(self, group: Group, keys: Sequence[bytes]) -> bool:
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.eval(_RELEASE, 1, _lease_name(group, key), self._owner)
+        await pipeline.execute()
+        return True
+
+    async def _add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
+        pipeline = self._client.pipeline(transaction=False)
+        for model, numbers in counts.items():
+            for name, number in numbers.items():
+                pipeline.hincrby(_COUNTS, json.dumps([model, name]), number)
+        await pipeline.execute()
+        return True
+
+    async def _counts(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for field, number in (await self._client.hgetall(_COUNTS)).items():
+            model, name = json.loads(field)
+            found.setdefault(model, {})[name] = int(number)
+        return found
 
     async def _forget(self, names: Sequence[str]) -> int:
         pipeline = self._client.pipeline(transaction=False)
@@ -181,6 +241,10 @@ class RedisCache:
         keys = [bytes.fromhex(name.rsplit(b":", 1)[1].decode()) for name in names]
         entries = await self.get_many(group, keys)
         return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
+
+
+def _lease_name(group: Group, key: bytes) -> str:
+    return f"{_LEASES}{group.id}:{key.hex()}"
 
 
 def _name(group: Group, key: bytes) -> str:

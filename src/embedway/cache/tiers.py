@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from embedway.cache.base import Cache, Group, Held, Which
     from embedway.cache.memory import MemoryCache
@@ -18,6 +18,7 @@ class Tiers:
         self.front = front
         self.behind = behind
         self.troubles = behind.troubles
+        self.leases = behind.leases
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Cache.get_many`."""
@@ -55,6 +56,22 @@ class Tiers:
     async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
         """See `Cache.sample`."""
         return await self.behind.sample(group, count)
+
+    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """See `Cache.add_counts`."""
+        await self.behind.add_counts(counts)
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """See `Cache.counts`."""
+        return await self.behind.counts()
+
+    async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
+        """See `Cache.lease`."""
+        return await self.behind.lease(group, keys, seconds)
+
+    async def release(self, group: Group, keys: Sequence[bytes]) -> None:
+        """See `Cache.release`."""
+        await self.behind.release(group, keys)
 
     async def aclose(self) -> None:
         """Close both."""

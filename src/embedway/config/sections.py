@@ -166,6 +166,8 @@ class Cache(Section):
     disk_mib: Positive = 4096
     #: Seconds after which an entry is forgotten; unset for never.
     ttl_s: Seconds | None = None
+    #: How long after a process ended others wait for what it was computing; for `redis`.
+    lease_s: Seconds = 10.0
     #: Callers of one namespace never see another's entries.
     namespace: str = ""
 

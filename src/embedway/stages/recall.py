@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Making keys and reading entries of so many texts takes a millisecond; more goes to a thread.
 _INLINE_TEXTS = 600
+#: How often it is looked whether another process has stored what it computes.
+_POLL_S = 0.02
 
 
 @dataclass(slots=True)
@@ -69,8 +71,19 @@ class Recalled(Made):
 class Recall:
     """A cache with the callers that wait for it."""
 
-    def __init__(self, cache: Cache, *, codec: CodecName = "f32", zstd: bool = False) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        codec: CodecName = "f32",
+        zstd: bool = False,
+        lease_s: float = 10.0,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
         self.cache = cache
+        self._lease_s = lease_s
+        self._sleep = sleep
+        self._told: dict[str, Counts] = {}
         self.counts: dict[str, Counts] = {}
         self._codec: CodecName = codec
         self._zstd = zstd
@@ -111,6 +124,18 @@ class Recall:
             missing = await self._round(missing, keys, group=group, found=found, compute=compute, since=since)
         return found
 
+    async def aclose(self) -> None:
+        """Tell the cache what was counted, and close it."""
+        fresh = {}
+        for model, counts in self.counts.items():
+            told = asdict(self._told.get(model, Counts()))
+            numbers = {name: number - told[name] for name, number in asdict(counts).items() if number != told[name]}
+            if numbers:
+                fresh[model] = numbers
+            self._told[model] = replace(counts)
+        await self.cache.add_counts(fresh)
+        await self.cache.aclose()
+
     async def _round(
         self,
         missing: list[int],
@@ -125,38 +150,97 @@ class Recall:
 
         `since` is how many results had landed when the missing ones were looked up.
         """
-        counts = self.counts[group.model]
         own, others = self._flights.claim([keys[row] for row in missing])
         rows = [missing[position] for position in own]
         try:
+            # Another caller may have stored some after they were looked up here, and before they were claimed.
             if rows and self._flights.landed != since:
-                # Another caller may have stored some after they were looked up here, and before they were claimed.
                 rows = await self._looked_up_again(rows, keys, group, found)
-            if rows:
-                made = await compute(rows)
-                await self._keep(rows, made, keys, group, counts)
-                for position, row in enumerate(rows):
-                    meta = made.metas[position]
-                    if meta is None:
-                        found.errors[row] = made.errors[position]
-                        found.vectors[row] = np.nan
-                    else:
-                        found.vectors[row], found.metas[row] = made.vectors[position], meta
-                        self._flights.land(keys[row], (made.vectors[position], meta))
+            still = await self._leased(rows, keys, group, found, compute) if rows else []
         finally:
             # Nobody waits for ever: what has not landed is somebody else's to compute.
             for position in own:
                 self._flights.abandon(keys[missing[position]])
-        still: list[int] = []
         for position, going in others:
             row = missing[position]
             result = await asyncio.shield(going)
             if result is None:
                 still.append(row)
             else:
-                counts.shared += 1
+                self.counts[group.model].shared += 1
                 found.vectors[row], found.metas[row] = result
         return still
+
+    async def _leased(
+        self,
+        rows: list[int],
+        keys: list[bytes],
+        group: Group,
+        found: Recalled,
+        compute: Callable[[list[int]], Awaitable[Made]],
+    ) -> list[int]:
+        """Compute rows that no other process computes, wait for the others, and give what is missing still."""
+        if not self.cache.leases:
+            await self._computed(rows, keys, group, found, compute)
+            return []
+        granted = await self.cache.lease(group, [keys[row] for row in rows], self._lease_s)
+        mine = [row for row, free in zip(rows, granted, strict=True) if free]
+        theirs = [row for row, free in zip(rows, granted, strict=True) if not free]
+        if mine:
+            leased = [keys[row] for row in mine]
+            renewing = asyncio.create_task(self._renewed(group, leased))
+            try:
+                # Another process may have stored some after they were looked up here, and given its lease back.
+                mine = await self._looked_up_again(mine, keys, group, found)
+                if mine:
+                    await self._computed(mine, keys, group, found, compute)
+            finally:
+                renewing.cancel()
+                await asyncio.shield(self.cache.release(group, leased))
+        if theirs:
+            await self._waited(theirs, keys, group, found)
+        return [row for row in theirs if found.metas[row] is None]
+
+    async def _renewed(self, group: Group, keys: list[bytes]) -> None:
+        """Hold leases for as long as the computing takes: only those of a process that ended run out."""
+        while True:
+            await self._sleep(self._lease_s / 3)
+            await self.cache.lease(group, keys, self._lease_s)
+
+    async def _computed(
+        self,
+        rows: list[int],
+        keys: list[bytes],
+        group: Group,
+        found: Recalled,
+        compute: Callable[[list[int]], Awaitable[Made]],
+    ) -> None:
+        """Compute rows, keep them, and land them."""
+        made = await compute(rows)
+        await self._keep(rows, made, keys, group)
+        for position, row in enumerate(rows):
+            meta = made.metas[position]
+            if meta is None:
+                found.errors[row] = made.errors[position]
+                found.vectors[row] = np.nan
+            else:
+                found.vectors[row], found.metas[row] = made.vectors[position], meta
+                self._flights.land(keys[row], (made.vectors[position], meta))
+
+    async def _waited(self, rows: list[int], keys: list[bytes], group: Group, found: Recalled) -> None:
+        """Wait until other processes have stored rows, or gave up a lease of theirs, or let it run out."""
+        waiting = rows
+        while waiting:
+            await self._sleep(_POLL_S)
+            waiting = await self._looked_up_again(waiting, keys, group, found)
+            if not waiting:
+                return
+            wanted = [keys[row] for row in waiting]
+            granted = await self.cache.lease(group, wanted, self._lease_s)
+            if any(granted):
+                # Their leader is gone, or stored nothing. The next round takes what is missing in the usual way.
+                await self.cache.release(group, [key for key, free in zip(wanted, granted, strict=True) if free])
+                return
 
     async def _looked_up_again(self, rows: list[int], keys: list[bytes], group: Group, found: Recalled) -> list[int]:
         """Which of the rows are still missing; the others land."""
@@ -174,7 +258,7 @@ class Recall:
                 self._flights.land(keys[row], (vectors[position], meta))
         return still
 
-    async def _keep(self, rows: Sequence[int], made: Made, keys: Sequence[bytes], group: Group, counts: Counts) -> None:
+    async def _keep(self, rows: Sequence[int], made: Made, keys: Sequence[bytes], group: Group) -> None:
         if not made.storable:
             return
         good = [position for position, meta in enumerate(made.metas) if meta is not None]
@@ -186,7 +270,7 @@ class Recall:
             entries = encode(*arguments, zstd=self._zstd)
         items = [(keys[rows[position]], entry) for position, entry in zip(good, entries, strict=True)]
         await self.cache.put_many(group, items)
-        counts.stored += len(items)
+        self.counts[group.model].stored += len(items)
 
 
 def key_maker(request: EmbedRequest, space: Space, *, variant: str, max_tokens: int, namespace: str) -> KeyMaker:
