@@ -121,7 +121,7 @@ def test_entries_are_forgotten_after_their_time(make, clock, backend):
     async def steps(cache):
         await cache.put_many(GROUP, items(range(3)))
         if "redis" in backend:
-            return  # the server's own clock runs; the test of the command that sets it is below
+            return  # the server's own clock runs; that it is told the time, the tests of faults see
         clock.now += 59
         assert None not in await cache.get_many(GROUP, [key(0)])
         clock.now += 2

@@ -61,7 +61,6 @@ class RedisCache:
         self._cluster = cluster
         self._clock = clock
         self._rests_until = 0.0
-        self._known: set[Group] = set()
         self._client = _client(url, cluster=cluster)
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -143,11 +142,9 @@ class RedisCache:
             return None
 
     async def _write(self, group: Group, stamp: bytes, items: Sequence[tuple[bytes, bytes]]) -> bool:
-        if group not in self._known:
-            facts = json.dumps([group.model, group.space_id, group.namespace])
-            await self._client.hset(_GROUPS, group.id, facts)
-            self._known.add(group)
         pipeline = self._client.pipeline(transaction=False)
+        # With every write: a server that was restarted or emptied knows no groups.
+        pipeline.hset(_GROUPS, group.id, json.dumps([group.model, group.space_id, group.namespace]))
         for key, entry in items:
             pipeline.set(_name(group, key), stamp + entry, px=self._ttl_ms)
         await pipeline.execute()

