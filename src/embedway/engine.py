@@ -16,7 +16,7 @@ import numpy as np
 from embedway.cache.codec import Meta
 from embedway.cache.opening import open_cache
 from embedway.config import Config
-from embedway.errors import ClosedError, DimensionsError, NoRouteError, TextTooLongError, UsageError
+from embedway.errors import ClosedError, DeadlineError, DimensionsError, NoRouteError, TextTooLongError, UsageError
 from embedway.providers.opening import key_of, local_names, open_model
 from embedway.providers.readiness import set_up_here
 from embedway.providers.service import ServiceModel
@@ -25,7 +25,9 @@ from embedway.rerank.models import ServiceReranker, open_reranker
 from embedway.rerank.models import key_of as reranker_key
 from embedway.rerank.models import names as rerankers
 from embedway.stages.batch import fill_batches
+from embedway.stages.crews import Gathered, LocalCrew, ServiceCrew
 from embedway.stages.dispatch import dispatch
+from embedway.stages.gather import Gather, Urgency
 from embedway.stages.inspect import decoded, inspect, is_token_ids
 from embedway.stages.mixed import MixedModel, with_services
 from embedway.stages.plan import Work, make_plan, unique_texts
@@ -46,10 +48,12 @@ if TYPE_CHECKING:
     from embedway.errors import EmbedwayError
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
-    from embedway.providers.base import Provider
+    from embedway.providers.base import LocalRoute, Provider
     from embedway.providers.opening import AnyModel
     from embedway.rerank.base import RerankProvider
     from embedway.rerank.models import AnyReranker
+    from embedway.stages.crews import Piece
+    from embedway.stages.dispatch import Runs
     from embedway.stages.rerank import RerankWork
     from embedway.stages.send import Outcome
     from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Space, Truncation, Vectors
@@ -98,6 +102,8 @@ class AsyncEmbedder:
             if cache is not None
             else None
         )
+        self._local: dict[LocalRoute, Gather[Piece, Vectors]] = {}
+        self._remote: dict[str, tuple[ServiceCrew, Gather[Sending, Outcome]]] = {}
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -117,6 +123,8 @@ class AsyncEmbedder:
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
         partial: bool = False,
+        priority: int = 0,
+        deadline_s: float | None = None,
     ) -> EmbedResult:
         """Embed texts; row i of the result is the vector of text i.
 
@@ -124,11 +132,40 @@ class AsyncEmbedder:
         with `"mean"` their windows are embedded and the vectors averaged, as the receipt says. A text may be given as a
         list of token ids to models whose tokenizer can decode them for certain (OpenAI's). With `partial`, what fails
         for single texts is told in `errors` by row, and the other
-        rows have their vectors. Raises InputError, ModelError, DimensionsError, BatchError, BadVectorsError,
-        UpstreamError, NoRouteError, DeadlineError.
+        rows have their vectors. Concurrent calls are computed together; queries go first, then higher priorities (0 to
+        9), and above 5 nothing waits for other callers. Raises InputError, ModelError, DimensionsError, BatchError,
+        BadVectorsError, UpstreamError, NoRouteError, and DeadlineError when `deadline_s` seconds were not enough.
         """
+        asked = (texts, input_type, model, dimensions, on_overflow)
+        if deadline_s is None:
+            return await self._embedded(*asked, partial=partial, priority=priority)
+        if not deadline_s > 0:
+            raise UsageError(f"deadline_s is {deadline_s}; it must be more than 0 seconds")
+        limit = asyncio.timeout(deadline_s)
+        try:
+            async with limit:
+                return await self._embedded(*asked, partial=partial, priority=priority)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineError(f"the vectors were not there after {deadline_s:g} s", attempts=0) from None
+
+    async def _embedded(
+        self,
+        texts: str | Sequence[str],
+        input_type: InputType,
+        model: str,
+        dimensions: int | None,
+        on_overflow: Overflow | None,
+        *,
+        partial: bool,
+        priority: int,
+    ) -> EmbedResult:
+        """The steps."""
         started = time.perf_counter()
-        request, route = await self._asked(texts, input_type, model, dimensions, on_overflow, partial=partial)
+        request, route = await self._asked(
+            texts, input_type, model, dimensions, on_overflow, partial=partial, priority=priority
+        )
         space = _space(route, request.dimensions)
         if self._recall is not None:
             return await self._recalled(self._recall, request, route, space, started)
@@ -325,7 +362,8 @@ class AsyncEmbedder:
     ) -> tuple[Vectors, _Billed]:
         """Vectors of the unique texts, on this machine or by a service, and what a service bills."""
         if not isinstance(model, ServiceModel):
-            vectors = await dispatch(work.tokenized, work.batches, model, width=model.space.dimensions, errors=errors)
+            runs = self._among_others(model, work.urgency)
+            vectors = await dispatch(work.tokenized, work.batches, runs, width=model.space.dimensions, errors=errors)
             return vectors, _Billed(0, 0, len(work.batches), (model.name,))
         sending = Sending(
             work.texts,
@@ -336,7 +374,7 @@ class AsyncEmbedder:
             partial=errors is not None,
         )
         try:
-            outcome = await self._sender.send(sending, self._routes[model.model])
+            outcome = await self._sent(sending, model.model, work.urgency)
         except NoRouteError as error:
             others = await asyncio.to_thread(set_up_here, self.config, but=model.model)
             raise NoRouteError(error.model, failed=error.failed, elsewhere=others) from error.__cause__
@@ -344,12 +382,48 @@ class AsyncEmbedder:
             errors.update(outcome.errors)
         return outcome.vectors, _billed(outcome, model)
 
+    def _among_others(self, model: LocalRoute, urgency: Urgency) -> Runs:
+        """A model on this machine, whose batches may hold other callers' texts too."""
+        if not self.config.batching.across_callers:
+            return model
+        gather = self._local.get(model)
+        if gather is None:
+            crew = LocalCrew(model, max_batch_size=self.config.batching.max_batch_size)
+            gather = self._local[model] = Gather(crew)
+        return Gathered(model, gather, urgency)
+
+    async def _sent(self, sending: Sending, model: str, urgency: Urgency) -> Outcome:
+        """Send a request, and where it is small with those of others."""
+        batching, upstream = self.config.batching, self.config.upstream
+        if not batching.across_callers:
+            return await self._sender.send(sending, self._routes[model])
+        if model not in self._remote:
+            crew = ServiceCrew(
+                self._sender,
+                self._routes[model],
+                slots=upstream.concurrency,
+                max_wait_s=batching.max_wait_ms / 1000,
+                max_batch_size=batching.max_batch_size,
+            )
+            self._remote[model] = crew, Gather(crew)
+        crew, gather = self._remote[model]
+        if crew.large(sending):
+            return await self._sender.send(sending, self._routes[model])
+        try:
+            async with asyncio.timeout(upstream.deadline_s):
+                return await gather.run(sending, urgency)
+        except TimeoutError:
+            raise DeadlineError(
+                f"{model}: no request was free or answered in {upstream.deadline_s:g} s", attempts=0
+            ) from None
+
     async def _scored(
         self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None
     ) -> tuple[Vectors, _Billed]:
         """Scores of the unique documents, float32 (n, 1), and what a service bills."""
         if not isinstance(model, ServiceReranker):
-            scores = await dispatch(work.tokenized, work.batches, model, width=1, errors=errors)
+            runs = self._among_others(model, Urgency(query=True))
+            scores = await dispatch(work.tokenized, work.batches, runs, width=1, errors=errors)
             return scores, _Billed(0, 0, len(work.batches), (model.name,))
         sending = Sending(
             work.documents,
@@ -376,6 +450,7 @@ class AsyncEmbedder:
         on_overflow: Overflow | None,
         *,
         partial: bool,
+        priority: int = 0,
     ) -> tuple[EmbedRequest, AnyModel]:
         """The request, checked, and its model, loaded."""
         if not isinstance(texts, str) and any(map(is_token_ids, texts)):
@@ -389,6 +464,7 @@ class AsyncEmbedder:
             dimensions=dimensions,
             on_overflow=on_overflow or self.config.embedding.on_overflow,
             partial=partial,
+            priority=priority,
         )
         return request, await self._open(request.model)
 

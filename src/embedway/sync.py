@@ -50,6 +50,8 @@ class Embedder:
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
         partial: bool = False,
+        priority: int = 0,
+        deadline_s: float | None = None,
     ) -> EmbedResult:
         """See `AsyncEmbedder.embed`."""
         return self._wait(
@@ -60,6 +62,8 @@ class Embedder:
                 dimensions=dimensions,
                 on_overflow=on_overflow,
                 partial=partial,
+                priority=priority,
+                deadline_s=deadline_s,
             )
         )
 

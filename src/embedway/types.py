@@ -119,6 +119,8 @@ class EmbedRequest:
     partial: bool = False
     #: Rows that cannot be embedded, and why; empty unless `partial`.
     refused: Mapping[int, EmbedwayError] = field(default_factory=dict)
+    #: 0 to 9; above 5 it never waits for the work of other callers.
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from embedway.config.layers import (
     place,
 )
 from embedway.config.sections import (
+    Batching,
     Cache,
     Embedding,
     Local,
@@ -76,6 +77,7 @@ class Config(Section):
     tune: Tune = Field(default_factory=Tune)
     run: Run = Field(default_factory=Run)
     cache: Cache = Field(default_factory=Cache)
+    batching: Batching = Field(default_factory=Batching)
     upstream: Upstream = Field(default_factory=Upstream)
     routes: dict[str, Route] = Field(default_factory=dict)
     models: dict[str, Model] = Field(default_factory=dict)

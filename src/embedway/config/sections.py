@@ -172,6 +172,17 @@ class Cache(Section):
     namespace: str = ""
 
 
+class Batching(Section):
+    """`[batching]`: how the texts of concurrent callers are computed together."""
+
+    #: Off: each call is computed by itself.
+    across_callers: Flag = True
+    #: How long a small request gathers company while another one of its service is under way.
+    max_wait_ms: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 2.0
+    #: Texts of one batch, or of one request to a service, at most.
+    max_batch_size: Positive = 1000
+
+
 class Upstream(Section):
     """`[upstream]`: how often and how long services are tried."""
 

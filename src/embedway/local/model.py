@@ -40,6 +40,7 @@ class LocalModel:
         self.sizes = recipe.sizes
         self.max_tokens = recipe.max_tokens
         self.token_budget = choice.token_budget
+        self.streams = choice.bulk.streams
         self.runtime = str(choice.bulk)
         self.remote = False
         self.exact = True

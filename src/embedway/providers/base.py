@@ -171,5 +171,9 @@ class OpenModel(Protocol):
 class LocalRoute(OpenModel, Protocol):
     """A model on this machine."""
 
+    @property
+    def streams(self) -> int:
+        """Batches that are computed at the same time."""
+
     async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
         """One batch; float32 (b, full width), in the batch's order. Never computes on the event loop."""

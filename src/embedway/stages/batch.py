@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 #: Below this a batch is not closed for being uneven: a call costs more than the padding.
-_SMALL_TOKENS = 256
+SMALL_TOKENS = 256
 #: A row shorter than this share of its batch's width opens a new batch.
-_EVENNESS = 0.75
+EVENNESS = 0.75
 #: A row of more tokens goes alone: it fills the CPU by itself, and unpadded attention needs memory linear in it.
-_ALONE_TOKENS = 1024
+ALONE_TOKENS = 1024
 
 
 def fill_batches(lengths: npt.NDArray[np.int32], *, token_budget: int) -> list[Batch]:
@@ -30,12 +30,12 @@ def fill_batches(lengths: npt.NDArray[np.int32], *, token_budget: int) -> list[B
     start = 0
     while start < len(order):
         width = max(1, int(lengths[order[start]]))
-        most = 1 if width > _ALONE_TOKENS else max(1, token_budget // width)
+        most = 1 if width > ALONE_TOKENS else max(1, token_budget // width)
         end = min(len(order), start + most)
         # Where lengths fall off within the batch: sorted, so a search finds it.
-        floor = int(width * _EVENNESS)
+        floor = int(width * EVENNESS)
         even = start + int(np.searchsorted(-lengths[order[start:end]], -floor, side="right"))
-        if even < end and (even - start) * width >= _SMALL_TOKENS:
+        if even < end and (even - start) * width >= SMALL_TOKENS:
             end = max(even, start + 1)
         batches.append(Batch(order[start:end].astype(np.int64), width))
         start = end

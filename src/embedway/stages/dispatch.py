@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -13,14 +13,24 @@ from embedway.types import Batch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedway.providers.base import LocalRoute
     from embedway.types import TokenizedTexts, Vectors
+
+
+class Runs(Protocol):
+    """What computes batches: a model on this machine, or its part in one request."""
+
+    @property
+    def name(self) -> str:
+        """For errors."""
+
+    async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
+        """One batch; float32 (b, full width), in the batch's order."""
 
 
 async def dispatch(
     tokenized: TokenizedTexts,
     batches: Sequence[Batch],
-    route: LocalRoute,
+    route: Runs,
     *,
     width: int,
     errors: dict[int, EmbedwayError] | None = None,
@@ -62,7 +72,7 @@ async def dispatch(
     return vectors
 
 
-async def _once(tokenized: TokenizedTexts, route: LocalRoute, batch: Batch, width: int) -> Vectors:
+async def _once(tokenized: TokenizedTexts, route: Runs, batch: Batch, width: int) -> Vectors:
     try:
         rows = await route.run(tokenized, batch)
     except (EmbedwayError, asyncio.CancelledError):

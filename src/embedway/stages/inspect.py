@@ -21,6 +21,7 @@ def inspect(
     dimensions: int | None,
     on_overflow: Overflow,
     partial: bool = False,
+    priority: int = 0,
 ) -> EmbedRequest:
     """Check a call and freeze it.
 
@@ -32,6 +33,8 @@ def inspect(
         raise UsageError(f"on_overflow is {on_overflow!r}; it must be one of {', '.join(get_args(Overflow))}")
     if dimensions is not None and dimensions < 1:
         raise UsageError(f"dimensions is {dimensions}; it must be at least 1")
+    if priority not in range(10):
+        raise UsageError(f"priority is {priority!r}; it must be a whole number from 0 to 9")
     rows = (texts,) if isinstance(texts, str) else tuple(texts)
     refused: dict[int, EmbedwayError] = {}
     for row, text in enumerate(rows):
@@ -43,7 +46,7 @@ def inspect(
             refused[row] = error
     if refused:
         rows = tuple("" if row in refused else text for row, text in enumerate(rows))
-    return EmbedRequest(rows, model, input_type, dimensions, on_overflow, partial, refused)
+    return EmbedRequest(rows, model, input_type, dimensions, on_overflow, partial, refused, priority)
 
 
 def is_token_ids(text: object) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from embedway.errors import TextTooLongError
 from embedway.stages.batch import fill_batches
+from embedway.stages.gather import Urgency
 from embedway.stages.windows import Windows, split_windows
 from embedway.types import Averaged, Plan, Truncation
 
@@ -39,6 +40,7 @@ class Work:
     windows: Windows | None = None
     #: Errors go with their rows.
     partial: bool = False
+    urgency: Urgency = field(default_factory=Urgency)
 
 
 def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
@@ -84,7 +86,8 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
         estimated=not route.exact,
         averaged=averaged,
     )
-    return Work(plan, texts, tokenized, batches, positions, refused, windows, request.partial)
+    urgency = Urgency(request.priority, query=request.input_type == "query")
+    return Work(plan, texts, tokenized, batches, positions, refused, windows, request.partial, urgency)
 
 
 def unique_texts(

@@ -81,8 +81,8 @@ class Outcome:
     errors: dict[int, EmbedwayError] = field(default_factory=dict)
     routes: list[str] = field(default_factory=list)
     attempts: int = 0
-    #: Requests that were refused as such.
-    refused: int = 0
+    #: Requests that were refused as such, by whose texts were in them.
+    refused: dict[int, int] = field(default_factory=dict)
     #: Tokens that services reported as billed; those of answers that did not say are in `unreported_tokens`.
     billed_tokens: int = 0
     unreported_tokens: int = 0
@@ -103,6 +103,27 @@ class Sending:
     partial: bool = False
     #: Raises BadVectorsError for an answer that is none.
     check: Callable[..., None] = validate
+    #: Whose each text is (n,), ascending, where several callers' requests were put together; None for one caller.
+    owners: Rows | None = None
+
+    def first_half(self, rows: Rows) -> int:
+        """Where to halve rows that were refused.
+
+        It is between two callers where there are several, so that none of them pays for another's texts.
+        """
+        middle = len(rows) // 2
+        if self.owners is None or not self.mixed(rows):
+            return middle
+        starts = np.flatnonzero(np.diff(self.owners[rows])) + 1
+        return int(starts[np.abs(starts - middle).argmin()])
+
+    def mixed(self, rows: Rows) -> bool:
+        """Whether rows are of several callers."""
+        return self.owners is not None and bool(self.owners[rows[0]] != self.owners[rows[-1]])
+
+    def owner(self, rows: Rows) -> int:
+        """Whose rows of one caller are."""
+        return 0 if self.owners is None else int(self.owners[rows[0]])
 
 
 class Sender:
@@ -195,13 +216,15 @@ class _Request:
         try:
             vectors = await self._until_answered(rows, route, lineage, last=not rest)
         except RefusedInputError as error:
-            self.outcome.refused += 1
-            # Where nothing was ever taken, it is the request that is refused, and no single text of it.
-            hopeless = self.outcome.refused > _REFUSALS and not self.outcome.routes
-            if len(rows) == 1 or hopeless:
-                self._give_up(rows, error)
-                return
-            middle = len(rows) // 2
+            if not self.sending.mixed(rows):
+                owner = self.sending.owner(rows)
+                refused = self.outcome.refused[owner] = self.outcome.refused.get(owner, 0) + 1
+                # Where nothing was ever taken, it is the request that is refused, and no single text of it.
+                hopeless = refused > _REFUSALS and not self.outcome.routes
+                if len(rows) == 1 or hopeless:
+                    self._give_up(rows, error)
+                    return
+            middle = self.sending.first_half(rows)
             # One of the halves at least passes when a single text is at fault; the other is halved again.
             async with asyncio.TaskGroup() as group:
                 for half in (rows[:middle], rows[middle:]):

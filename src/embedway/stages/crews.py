@@ -1,0 +1,216 @@
+"""How the work of several callers is done as one: batches of a model on this machine, and requests to a service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.stages.batch import ALONE_TOKENS, EVENNESS, SMALL_TOKENS
+from embedway.stages.gather import Crew
+from embedway.stages.send import Outcome
+from embedway.types import Batch, TokenizedTexts, Vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from embedway.providers.base import LocalRoute
+    from embedway.stages.gather import Gather, Urgency
+    from embedway.stages.send import Sender, Sending, ServiceRoute
+
+#: So many of those that wait are looked at for one batch.
+_LOOKED_AT = 256
+#: Later parts of a large request are due as if so many padded tokens were computed in a second: small requests that
+#: come meanwhile need not wait for its end.
+_TOKENS_A_SECOND = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A batch of one caller's texts."""
+
+    tokenized: TokenizedTexts
+    batch: Batch
+    query: bool
+
+    @property
+    def shortest(self) -> int:
+        """Tokens of its shortest row."""
+        return int(self.tokenized.lengths[self.batch.rows].min())
+
+
+class LocalCrew(Crew[Piece, Vectors]):
+    """Batches of all callers on a model's own threads.
+
+    One batch more than there are streams is begun where it is full, so that no stream waits for the event loop.
+    """
+
+    def __init__(self, route: LocalRoute, *, max_batch_size: int) -> None:
+        self.eager = route.streams
+        self.slots = route.streams + 1
+        self.express = True
+        self.max_wait_s = float("inf")
+        self._route = route
+        self._most_rows = max_batch_size
+
+    def choose(self, waiting: Iterable[Piece]) -> tuple[list[int], bool]:
+        """See `Crew.choose`: pieces of like lengths, as long as padding costs less than another call."""
+        pieces = islice(waiting, _LOOKED_AT)
+        head, budget = next(pieces), self._route.token_budget
+        rows, width = len(head.batch.rows), head.batch.width
+        chosen = [0]
+        if rows * width * 2 >= budget or width > ALONE_TOKENS:
+            return chosen, True
+        shortest = head.shortest
+        for position, piece in enumerate(pieces, 1):
+            wider = max(width, piece.batch.width)
+            more, floor = rows + len(piece.batch.rows), min(shortest, piece.shortest)
+            # Documents wait for nobody's query longer than they must, and a query for no documents at all.
+            fits = more <= self._most_rows and more * wider <= budget and (piece.query or not head.query)
+            even = floor >= EVENNESS * wider or more * wider < SMALL_TOKENS
+            if fits and even:
+                chosen.append(position)
+                rows, width, shortest = more, wider, floor
+        return chosen, rows * width * 2 >= budget
+
+    async def alone(self, job: Piece) -> Vectors:
+        """Compute one batch."""
+        return await self._route.run(job.tokenized, job.batch)
+
+    async def together(self, jobs: Sequence[Piece]) -> list[Vectors | Exception]:
+        """Compute several as one; where that fails, each alone, so that nobody's text fails another's."""
+        pairs = [(job, row) for job in jobs for row in job.batch.rows.tolist()]
+        tokenized = TokenizedTexts(
+            tuple(job.tokenized.ids[row] for job, row in pairs),
+            np.concatenate([job.tokenized.lengths[job.batch.rows] for job in jobs]),
+            types=tuple(job.tokenized.types[row] for job, row in pairs if job.tokenized.types),
+        )
+        batch = Batch(np.arange(len(pairs), dtype=np.int64), max(job.batch.width for job in jobs))
+        try:
+            vectors = await self._route.run(tokenized, batch)
+        except Exception:  # noqa: BLE001  it comes again, alone
+            vectors = None
+        if vectors is None or len(vectors) != len(pairs):
+            return [await self._tried(job) for job in jobs]
+        ends = np.cumsum([len(job.batch.rows) for job in jobs])[:-1]
+        return list(np.split(vectors, ends))
+
+    async def _tried(self, job: Piece) -> Vectors | Exception:
+        try:
+            return await self.alone(job)
+        except Exception as error:  # noqa: BLE001  the caller's
+            return error
+
+
+class Gathered:
+    """A model on this machine for one request among others'."""
+
+    def __init__(self, route: LocalRoute, gather: Gather[Piece, Vectors], urgency: Urgency) -> None:
+        self.name = route.name
+        self._gather = gather
+        self._urgency = urgency
+        self._asked = 0
+
+    async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
+        """See `LocalRoute.run`."""
+        behind = self._asked / _TOKENS_A_SECOND
+        self._asked += batch.padded_tokens
+        return await self._gather.run(Piece(tokenized, batch, self._urgency.query), self._urgency, behind_s=behind)
+
+
+class ServiceCrew(Crew["Sending", Outcome]):
+    """Requests of all callers to a model's services, each of no more than the first route takes at once."""
+
+    express = False
+    eager = 1
+
+    def __init__(
+        self, sender: Sender, routes: Sequence[ServiceRoute], *, slots: int, max_wait_s: float, max_batch_size: int
+    ) -> None:
+        self.slots = slots
+        self.max_wait_s = max_wait_s
+        self._sender = sender
+        self._routes = routes
+        declared = routes[0].provider.declared
+        self._most_inputs = min(max_batch_size, declared.max_inputs)
+        self._most_tokens = declared.max_request_tokens
+
+    def large(self, sending: Sending) -> bool:
+        """Whether a request fills one of the service's by half, and gains nothing from company."""
+        return len(sending.texts) * 2 > self._most_inputs or self._too_many(_tokens(sending) * 2)
+
+    def choose(self, waiting: Iterable[Sending]) -> tuple[list[int], bool]:
+        """See `Crew.choose`: requests of one kind, in the order in which they are due."""
+        requests = islice(waiting, self._most_inputs * 2)
+        head = next(requests)
+        chosen, inputs, tokens, full = [0], len(head.texts), _tokens(head), False
+        for position, one in enumerate(requests, 1):
+            if (one.input_type, one.space, one.full_width) != (head.input_type, head.space, head.full_width):
+                continue
+            more, larger = inputs + len(one.texts), tokens + _tokens(one)
+            if more > self._most_inputs or self._too_many(larger):
+                full = True
+                continue
+            chosen.append(position)
+            inputs, tokens = more, larger
+        return chosen, full or inputs == self._most_inputs
+
+    async def alone(self, job: Sending) -> Outcome:
+        """Send one request."""
+        return await self._sender.send(job, self._routes)
+
+    async def together(self, jobs: Sequence[Sending]) -> list[Outcome | Exception]:
+        """Send several as one, and share out what came: each caller's vectors, errors and part of the bill."""
+        counts = [len(job.texts) for job in jobs]
+        merged = replace(
+            jobs[0],
+            texts=tuple(text for job in jobs for text in job.texts),
+            lengths=np.concatenate([job.lengths for job in jobs]),
+            partial=True,
+            owners=np.repeat(np.arange(len(jobs)), counts),
+        )
+        whole = await self._sender.send(merged, self._routes)
+        # What was refused is on nobody's bill.
+        taken = merged.lengths.astype(np.int64)
+        taken[list(whole.errors)] = 0
+        weights = [int(part.sum()) for part in np.split(taken, np.cumsum(counts)[:-1])]
+        billed, unreported = shares(whole.billed_tokens, weights), shares(whole.unreported_tokens, weights)
+        results: list[Outcome | Exception] = []
+        start = 0
+        for job, count, told, guessed in zip(jobs, counts, billed, unreported, strict=True):
+            own = {row - start: whole.errors[row] for row in range(start, start + count) if row in whole.errors}
+            outcome = Outcome(
+                whole.vectors[start : start + count],
+                errors=own,
+                routes=list(whole.routes),
+                attempts=whole.attempts,
+                billed_tokens=told,
+                unreported_tokens=guessed,
+            )
+            results.append(own[min(own)] if own and not job.partial else outcome)
+            start += count
+        return results
+
+    def _too_many(self, tokens: int) -> bool:
+        return self._most_tokens is not None and tokens > self._most_tokens
+
+
+def shares(total: int, weights: Sequence[int]) -> list[int]:
+    """A whole number, shared out by weights; the shares add up to it."""
+    whole = sum(weights)
+    if not whole:
+        weights, whole = [1] * len(weights), len(weights)
+    given = passed = 0
+    parts = []
+    for weight in weights:
+        passed += weight
+        upto = total * passed // whole
+        parts.append(upto - given)
+        given = upto
+    return parts
+
+
+def _tokens(sending: Sending) -> int:
+    return int(sending.lengths.sum(dtype=np.int64))
