@@ -25,6 +25,8 @@ def fill_batches(lengths: npt.NDArray[np.int32], *, token_budget: int) -> list[B
     A row longer than the budget is alone in its batch. Every row is in exactly one batch. Longest first shows
     the greatest need of memory at once, and lets short batches even out the streams at the end.
     """
+    if len(lengths) == 1:  # a query
+        return [Batch(np.zeros(1, np.int64), max(1, int(lengths[0])))]
     order = np.argsort(-lengths, kind="stable")
     batches: list[Batch] = []
     start = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +13,12 @@ from embedway.stages.send import Outcome
 from embedway.types import Batch, TokenizedTexts, Vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from embedway.providers.base import LocalRoute
     from embedway.stages.gather import Gather, Urgency
     from embedway.stages.send import Sender, Sending, ServiceRoute
 
-#: So many of those that wait are looked at for one batch.
-_LOOKED_AT = 256
 #: Later parts of a large request are due as if so many padded tokens were computed in a second: small requests that
 #: come meanwhile need not wait for its end.
 _TOKENS_A_SECOND = 20_000
@@ -33,7 +30,6 @@ class Piece:
 
     tokenized: TokenizedTexts
     batch: Batch
-    query: bool
 
     @property
     def shortest(self) -> int:
@@ -50,25 +46,24 @@ class LocalCrew(Crew[Piece, Vectors]):
     def __init__(self, route: LocalRoute, *, max_batch_size: int) -> None:
         self.eager = route.streams
         self.slots = route.streams + 1
-        self.express = True
         self.max_wait_s = float("inf")
         self._route = route
         self._most_rows = max_batch_size
 
-    def choose(self, waiting: Iterable[Piece]) -> tuple[list[int], bool]:
+    def choose(self, waiting: Sequence[Piece], free: int) -> tuple[list[int], bool]:
         """See `Crew.choose`: pieces of like lengths, as long as padding costs less than another call."""
-        pieces = islice(waiting, _LOOKED_AT)
-        head, budget = next(pieces), self._route.token_budget
+        head, budget = waiting[0], self._route.token_budget
         rows, width = len(head.batch.rows), head.batch.width
         chosen = [0]
         if rows * width * 2 >= budget or width > ALONE_TOKENS:
             return chosen, True
+        # One large batch is no faster than two on two streams.
+        most = min(self._most_rows, -(-sum(len(piece.batch.rows) for piece in waiting) // free))
         shortest = head.shortest
-        for position, piece in enumerate(pieces, 1):
+        for position, piece in enumerate(waiting[1:], 1):
             wider = max(width, piece.batch.width)
             more, floor = rows + len(piece.batch.rows), min(shortest, piece.shortest)
-            # Documents wait for nobody's query longer than they must, and a query for no documents at all.
-            fits = more <= self._most_rows and more * wider <= budget and (piece.query or not head.query)
+            fits = more <= most and more * wider <= budget
             even = floor >= EVENNESS * wider or more * wider < SMALL_TOKENS
             if fits and even:
                 chosen.append(position)
@@ -117,13 +112,12 @@ class Gathered:
         """See `LocalRoute.run`."""
         behind = self._asked / _TOKENS_A_SECOND
         self._asked += batch.padded_tokens
-        return await self._gather.run(Piece(tokenized, batch, self._urgency.query), self._urgency, behind_s=behind)
+        return await self._gather.run(Piece(tokenized, batch), self._urgency, behind_s=behind)
 
 
 class ServiceCrew(Crew["Sending", Outcome]):
     """Requests of all callers to a model's services, each of no more than the first route takes at once."""
 
-    express = False
     eager = 1
 
     def __init__(
@@ -141,12 +135,12 @@ class ServiceCrew(Crew["Sending", Outcome]):
         """Whether a request fills one of the service's by half, and gains nothing from company."""
         return len(sending.texts) * 2 > self._most_inputs or self._too_many(_tokens(sending) * 2)
 
-    def choose(self, waiting: Iterable[Sending]) -> tuple[list[int], bool]:
+    def choose(self, waiting: Sequence[Sending], free: int) -> tuple[list[int], bool]:
         """See `Crew.choose`: requests of one kind, in the order in which they are due."""
-        requests = islice(waiting, self._most_inputs * 2)
-        head = next(requests)
+        del free
+        head = waiting[0]
         chosen, inputs, tokens, full = [0], len(head.texts), _tokens(head), False
-        for position, one in enumerate(requests, 1):
+        for position, one in enumerate(waiting[1:], 1):
             if (one.input_type, one.space, one.full_width) != (head.input_type, head.space, head.full_width):
                 continue
             more, larger = inputs + len(one.texts), tokens + _tokens(one)

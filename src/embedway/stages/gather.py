@@ -1,7 +1,7 @@
 """Batching across callers: work begins at once while a route is idle, and gathers while it is busy.
 
 What waits is ordered by when it is due: queries and higher priorities sooner, and nothing is overtaken for longer than
-its slack, so that nothing starves.
+its slack, so that nothing starves. Queries wait for queries alone: one more than the slots is begun for them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from embedway.errors import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -25,6 +25,9 @@ R = TypeVar("R")
 _MAY_WAIT = 5
 #: How long after it came work is due: documents this long after queries, and each step of priority so much sooner.
 _DOCUMENT_SLACK_S, _STEP_S = 0.5, 0.1
+
+#: So many of those that wait are looked at for one piece of work.
+_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +52,16 @@ class Crew(ABC, Generic[J, R]):
 
     eager: int
     slots: int
-    #: Whether one query may be under way beyond the slots.
-    express: bool
     #: How long work gathers where `eager` pieces are under way, and a slot is free.
     max_wait_s: float
 
     @abstractmethod
-    def choose(self, waiting: Iterable[J]) -> tuple[list[int], bool]:
-        """Which of the jobs go together, the first and others by position, and whether there is no room for more."""
+    def choose(self, waiting: Sequence[J], free: int) -> tuple[list[int], bool]:
+        """Which of the jobs go together, the first and others by position, and whether there is no room for more.
+
+        They are in the order in which they are due, all of them queries or none. `free` pieces of work can begin now
+        and share them.
+        """
 
     @abstractmethod
     async def alone(self, job: J) -> R:
@@ -70,7 +75,6 @@ class Crew(ABC, Generic[J, R]):
 @dataclass(eq=False, slots=True)
 class _Waiting(Generic[J, R]):
     job: J
-    query: bool
     due: float
     since: float
     future: asyncio.Future[R]
@@ -90,9 +94,14 @@ class Gather(Generic[J, R]):
         self._crew = crew
         self._clock = clock
         self._later = later
-        self._queue: list[_Waiting[J, R]] = []
+        self._queries: list[_Waiting[J, R]] = []
+        self._others: list[_Waiting[J, R]] = []
+        #: Callers that came in this turn of the event loop.
+        self._arriving = 0
+        #: Whether the last work that ended was that of several callers.
+        self._together = False
         self._running = 0
-        self._queries = 0
+        self._running_queries = 0
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -103,62 +112,77 @@ class Gather(Generic[J, R]):
         """
         if urgency.never_waits:
             return await self._crew.alone(job)
-        if not self._queue and self._running < self._crew.eager:
-            self._begin(query=urgency.query)
+        if self._running or self._together:
+            # Those whose work ended together come again together: a turn of the event loop shows who else is there.
+            self._arriving += 1
             try:
-                return await self._crew.alone(job)
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                self._arriving -= 1
+                self._pump()
+                raise
+            self._arriving -= 1
+        crew, query = self._crew, urgency.query
+        queue = self._queries if query else self._others
+        idle = self._running < crew.eager or (query and not self._running_queries)
+        if idle and not queue and not self._arriving:
+            self._begin(query=query)
+            try:
+                return await crew.alone(job)
             finally:
-                self._end(query=urgency.query)
+                self._together = False
+                self._end(query=query)
         now = self._clock()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(job, urgency.query, urgency.due(now) + behind_s, now, future)
-        bisect.insort(self._queue, waiting, key=lambda one: one.due)
+        bisect.insort(queue, _Waiting(job, urgency.due(now) + behind_s, now, future), key=lambda one: one.due)
         self._pump()
         return await future
 
     @property
     def waiting(self) -> int:
         """Jobs that have not begun."""
-        return sum(not one.future.done() for one in self._queue)
+        return sum(not one.future.done() for queue in (self._queries, self._others) for one in queue)
 
     def _begin(self, *, query: bool) -> None:
         self._running += 1
-        self._queries += query
+        self._running_queries += query
 
     def _end(self, *, query: bool) -> None:
         self._running -= 1
-        self._queries -= query
+        self._running_queries -= query
         self._pump()
 
     def _pump(self) -> None:
-        """Begin what can begin now."""
+        """Begin what can begin now; the last of those who come together does it for all."""
+        if self._arriving:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._queue:
-            head = self._queue[0]
-            if head.future.done():
-                del self._queue[0]
-                continue
-            crew = self._crew
-            if self._running >= crew.slots and not (crew.express and head.query and not self._queries):
-                return
-            chosen, full = crew.choose(one.job for one in self._queue)
-            express = crew.express and head.query and not self._queries
-            if self._running >= crew.eager and not full and not express:
-                rest = crew.max_wait_s - (self._clock() - head.since)
-                if rest > 0:
-                    self._wake_after(rest)
-                    return
-            picked = [self._queue[position] for position in chosen]
-            for position in reversed(chosen):
-                del self._queue[position]
-            self._start([one for one in picked if not one.future.done()], query=head.query)
-
-    def _wake_after(self, seconds: float) -> None:
-        if seconds != float("inf"):
+        rest = float("inf")
+        for query, queue in ((True, self._queries), (False, self._others)):
+            while head := _head(queue):
+                express = query and not self._running_queries
+                if not express and (self._running >= self._crew.slots or self._is_behind(head, query=query)):
+                    break
+                free = max(1, self._crew.eager - self._running)
+                chosen, full = self._crew.choose([one.job for one in queue[:_LOOKED_AT]], free)
+                gathers = self._crew.max_wait_s - (self._clock() - head.since)
+                if self._running >= self._crew.eager and not full and not express and gathers > 0:
+                    rest = min(rest, gathers)
+                    break
+                picked = [queue[position] for position in chosen]
+                for position in reversed(chosen):
+                    del queue[position]
+                self._start([one for one in picked if not one.future.done()], query=query)
+        if rest != float("inf"):
             later = self._later if self._later is not None else asyncio.get_running_loop().call_later
-            self._timer = later(seconds, self._pump)
+            self._timer = later(rest, self._pump)
+
+    def _is_behind(self, head: _Waiting[J, R], *, query: bool) -> bool:
+        """Whether a query is to leave a slot to other work that was due before it."""
+        other = _head(self._others) if query else None
+        return other is not None and other.due < head.due
 
     def _start(self, picked: list[_Waiting[J, R]], *, query: bool) -> None:
         self._begin(query=query)
@@ -193,4 +217,12 @@ class Gather(Generic[J, R]):
                     one.future.set_exception(result)
                 else:
                     one.future.set_result(result)
+            self._together = len(picked) > 1
             self._end(query=query)
+
+
+def _head(queue: list[_Waiting[J, R]]) -> _Waiting[J, R] | None:
+    """The first that somebody still waits for."""
+    while queue and queue[0].future.done():
+        del queue[0]
+    return queue[0] if queue else None

@@ -121,6 +121,10 @@ class Sending:
         """Whether rows are of several callers."""
         return self.owners is not None and bool(self.owners[rows[0]] != self.owners[rows[-1]])
 
+    def apart(self, rows: Rows) -> list[Rows]:
+        """Rows by caller."""
+        return [rows] if self.owners is None else np.split(rows, np.flatnonzero(np.diff(self.owners[rows])) + 1)
+
     def owner(self, rows: Rows) -> int:
         """Whose rows of one caller are."""
         return 0 if self.owners is None else int(self.owners[rows[0]])
@@ -216,19 +220,7 @@ class _Request:
         try:
             vectors = await self._until_answered(rows, route, lineage, last=not rest)
         except RefusedInputError as error:
-            if not self.sending.mixed(rows):
-                owner = self.sending.owner(rows)
-                refused = self.outcome.refused[owner] = self.outcome.refused.get(owner, 0) + 1
-                # Where nothing was ever taken, it is the request that is refused, and no single text of it.
-                hopeless = refused > _REFUSALS and not self.outcome.routes
-                if len(rows) == 1 or hopeless:
-                    self._give_up(rows, error)
-                    return
-            middle = self.sending.first_half(rows)
-            # One of the halves at least passes when a single text is at fault; the other is halved again.
-            async with asyncio.TaskGroup() as group:
-                for half in (rows[:middle], rows[middle:]):
-                    group.create_task(self._part(half, route, rest, lineage.attempts, failed))
+            await self._refused(rows, route, rest, lineage, failed=failed, error=error)
         except DeadlineError as error:
             self._give_up(rows, error)
         except (UpstreamError, BadVectorsError) as error:
@@ -237,10 +229,45 @@ class _Request:
                 return
             await self.over(rows, rest, attempts=lineage.attempts, failed=(*failed, (route.name, str(error))))
         else:
-            self.outcome.vectors[rows] = vectors
+            if vectors is not None:
+                self.outcome.vectors[rows] = vectors
+                return
+            async with asyncio.TaskGroup() as group:
+                for own in self.sending.apart(rows):
+                    group.create_task(self._part(own, route, rest, lineage.attempts, failed))
 
-    async def _until_answered(self, rows: Rows, route: ServiceRoute, lineage: _Lineage, *, last: bool) -> Vectors:
-        """One part on one route, tried until it is answered or nothing more may be tried."""
+    async def _refused(
+        self,
+        rows: Rows,
+        route: ServiceRoute,
+        rest: list[ServiceRoute],
+        lineage: _Lineage,
+        *,
+        failed: tuple[tuple[str, str], ...],
+        error: RefusedInputError,
+    ) -> None:
+        """Halve what was refused, until the texts at fault stand alone."""
+        if not self.sending.mixed(rows):
+            owner = self.sending.owner(rows)
+            refused = self.outcome.refused[owner] = self.outcome.refused.get(owner, 0) + 1
+            # Where nothing was ever taken, it is the request that is refused, and no single text of it.
+            hopeless = refused > _REFUSALS and not self.outcome.routes
+            if len(rows) == 1 or hopeless:
+                self._give_up(rows, error)
+                return
+        middle = self.sending.first_half(rows)
+        # One of the halves at least passes when a single text is at fault; the other is halved again.
+        async with asyncio.TaskGroup() as group:
+            for half in (rows[:middle], rows[middle:]):
+                group.create_task(self._part(half, route, rest, lineage.attempts, failed))
+
+    async def _until_answered(
+        self, rows: Rows, route: ServiceRoute, lineage: _Lineage, *, last: bool
+    ) -> Vectors | None:
+        """One part on one route, tried until it is answered or nothing more may be tried.
+
+        None where texts of several callers failed together: they are tried again apart, for it may be one of theirs.
+        """
         bad = False
         here = 0
         while True:
@@ -252,6 +279,8 @@ class _Request:
                 if bad or not self._may_go_on(lineage):
                     raise
                 bad = True
+                if self.sending.mixed(rows):
+                    return None
             except UpstreamError as error:
                 if not error.transient or not self._may_go_on(lineage):
                     raise
@@ -259,6 +288,8 @@ class _Request:
                 if not last and here > 1:
                     raise
                 await self._wait(self.sender.wait_s(here, error), error, route)
+                if self.sending.mixed(rows) and not isinstance(error, RateLimitedError):
+                    return None
 
     def _may_go_on(self, lineage: _Lineage) -> bool:
         return lineage.attempts < self.sender.policy.max_attempts
