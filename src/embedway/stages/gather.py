@@ -98,7 +98,7 @@ class Gather(Generic[J, R]):
         self._others: list[_Waiting[J, R]] = []
         #: Callers that came in this turn of the event loop.
         self._arriving = 0
-        #: Whether the last work that ended was that of several callers.
+        #: Whether work of several callers ended since the route was idle.
         self._together = False
         self._running = 0
         self._running_queries = 0
@@ -130,7 +130,7 @@ class Gather(Generic[J, R]):
             try:
                 return await crew.alone(job)
             finally:
-                self._together = False
+                self._together = self._together and self._running > 1
                 self._end(query=query)
         now = self._clock()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
@@ -217,7 +217,7 @@ class Gather(Generic[J, R]):
                     one.future.set_exception(result)
                 else:
                     one.future.set_result(result)
-            self._together = len(picked) > 1
+            self._together = len(picked) > 1 or (self._together and self._running > 1)
             self._end(query=query)
 
 
