@@ -259,6 +259,7 @@ def test_flipped_bits_are_found_out_counted_and_put_right(config):
         async with AsyncEmbedder(config) as embedder:
             good = await embed(embedder, ["a", "b"])
             cache = embedder._recall.cache
+            await embedder._recall.settle()
             (held,) = await cache.held()
             spoiled = []
             for key, entry in await cache.sample(held.group, 10):
@@ -267,6 +268,7 @@ def test_flipped_bits_are_found_out_counted_and_put_right(config):
                 spoiled.append((key, bytes(bad)))
             await cache.put_many(held.group, spoiled)
             again = await embed(embedder, ["a", "b"])
+            await embedder._recall.settle()
             third = await embed(embedder, ["a", "b"])
             return good, again, third, embedder._recall.counts["acme/m"]
 
@@ -280,6 +282,7 @@ def test_after_clearing_texts_are_computed_again(config):
     async def main():
         async with AsyncEmbedder(config) as embedder:
             await embed(embedder, ["a", "b"])
+            await embedder._recall.settle()
             gone = await embedder._recall.cache.clear(Which(model="acme/m"))
             result = await embed(embedder, ["a"])
             return gone, result
@@ -309,3 +312,32 @@ def test_the_default_model_s_vectors_come_back_to_the_bit(default_model_director
     with Embedder(other) as embedder:
         hits = embedder.embed(texts).receipt.cache_hits
     assert hits in {0, 3}  # 3 where the CPU computes f32 anyway
+
+
+def test_what_was_computed_is_found_while_it_is_being_stored_and_is_stored_before_the_end(config):
+    async def main():
+        storing, going = asyncio.Event(), asyncio.Event()
+        async with AsyncEmbedder(config) as embedder:
+            cache = embedder._recall.cache
+            put = cache.put_many
+
+            async def slow(group, items):
+                storing.set()
+                await going.wait()
+                await put(group, items)
+
+            cache.put_many = slow
+            first = await embed(embedder, ["a", "b"])
+            await storing.wait()
+            second = await embed(embedder, ["b", "a", "c"])
+            asyncio.get_running_loop().call_soon(going.set)
+            calls = list(provider_of(embedder).calls)
+        async with AsyncEmbedder(config) as embedder:
+            third = await embed(embedder, ["a", "b", "c"])
+            return first, second, third, calls
+
+    first, second, third, calls = asyncio.run(main())
+    assert calls == [("a", "b"), ("c",)]
+    np.testing.assert_array_equal(second.vectors[:2], first.vectors[::-1])
+    assert second.receipt.cache_hits == 2
+    assert third.receipt.cache_hits == (0 if config.cache.backend == "memory" else 3)

@@ -45,6 +45,7 @@ def cache_of(embedder, clock=None):
 async def embedded(embedder, texts=TEXTS):
     """The receipt, of vectors that are right."""
     result = await embedder.embed(texts, model="acme/m")
+    await embedder._recall.settle()
     np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
     return result.receipt
 
@@ -202,6 +203,7 @@ async def main():
             texts = [f"text {n} {i}" for i in range(500)]
             result = await embedder.embed(texts, model="acme/m")
             np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
+        await embedder._recall.settle()
         print(embedder._recall.cache.troubles.failed_writes)
 
 asyncio.run(main())

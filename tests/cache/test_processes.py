@@ -154,6 +154,7 @@ def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey
 
         keys = maker.keys(["a", "b"])
         await recall.vectors(["a", "b"], maker, group, space, compute)
+        await recall.settle()
         granted += await other.lease(group, keys, 1)
         await other.release(group, keys)
         await other.aclose()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Making keys and reading entries of so many texts takes a millisecond; more goes to a thread.
 _INLINE_TEXTS = 600
+#: So many computed texts may wait to be stored before callers wait for it too.
+_MOST_FRESH = 20_000
 #: How often it is looked whether another process has stored what it computes.
 _POLL_S = 0.02
 
@@ -68,6 +70,15 @@ class Recalled(Made):
     tokens_saved: int = 0
 
 
+@dataclass(slots=True)
+class _Lease:
+    """Keys that no other process computes, as long as they are renewed."""
+
+    renewing: asyncio.Task[None]
+    #: Whether storing gives it back.
+    handed: bool = False
+
+
 class Recall:
     """A cache with the callers that wait for it."""
 
@@ -88,6 +99,9 @@ class Recall:
         self._codec: CodecName = codec
         self._zstd = zstd
         self._flights: Flights[tuple[Vectors, Meta]] = Flights()
+        #: What was computed and is not yet stored.
+        self._fresh: dict[bytes, tuple[Vectors, Meta]] = {}
+        self._storing: set[asyncio.Task[None]] = set()
 
     async def vectors(
         self,
@@ -110,12 +124,13 @@ class Recall:
         arguments = (entries, space.dimensions, found.vectors)
         found.metas = await asyncio.to_thread(decode, *arguments) if many else decode(*arguments)
         missing = [row for row, meta in enumerate(found.metas) if meta is None]
+        damaged = [keys[row] for row in missing if entries[row] is not None]
+        missing = [row for row in missing if not self._is_fresh(row, keys, found)]
         found.hits = len(texts) - len(missing)
         found.tokens_saved = sum(meta.tokens for meta in found.metas if meta is not None)
         counts.hits += found.hits
         counts.misses += len(missing)
         counts.tokens_saved += found.tokens_saved
-        damaged = [keys[row] for row in missing if entries[row] is not None]
         if damaged:
             counts.damaged += len(damaged)
             await self.cache.delete_many(group, damaged)
@@ -124,8 +139,14 @@ class Recall:
             missing = await self._round(missing, keys, group=group, found=found, compute=compute, since=since)
         return found
 
+    async def settle(self) -> None:
+        """Wait until all that was computed is stored."""
+        while self._storing:
+            await asyncio.gather(*self._storing, return_exceptions=True)
+
     async def aclose(self) -> None:
-        """Tell the cache what was counted, and close it."""
+        """Store what is not stored yet, tell the cache what was counted, and close it."""
+        await self.settle()
         fresh = {}
         for model, counts in self.counts.items():
             told = asdict(self._told.get(model, Counts()))
@@ -187,19 +208,22 @@ class Recall:
         mine = [row for row, free in zip(rows, granted, strict=True) if free]
         theirs = [row for row, free in zip(rows, granted, strict=True) if not free]
         if mine:
-            leased = [keys[row] for row in mine]
-            renewing = asyncio.create_task(self._renewed(group, leased))
+            lease = _Lease(asyncio.create_task(self._renewed(group, [keys[row] for row in mine])))
             try:
                 # Another process may have stored some after they were looked up here, and given its lease back.
-                mine = await self._looked_up_again(mine, keys, group, found)
-                if mine:
-                    await self._computed(mine, keys, group, found, compute)
+                computed = await self._looked_up_again(mine, keys, group, found)
+                if computed:
+                    await self._computed(computed, keys, group, found, compute, lease=lease)
             finally:
-                renewing.cancel()
-                await asyncio.shield(self.cache.release(group, leased))
+                if not lease.handed:
+                    await asyncio.shield(self._given_back(group, [keys[row] for row in mine], lease))
         if theirs:
             await self._waited(theirs, keys, group, found)
         return [row for row in theirs if found.metas[row] is None]
+
+    async def _given_back(self, group: Group, keys: list[bytes], lease: _Lease) -> None:
+        lease.renewing.cancel()
+        await self.cache.release(group, keys)
 
     async def _renewed(self, group: Group, keys: list[bytes]) -> None:
         """Hold leases for as long as the computing takes: only those of a process that ended run out."""
@@ -214,10 +238,12 @@ class Recall:
         group: Group,
         found: Recalled,
         compute: Callable[[list[int]], Awaitable[Made]],
+        *,
+        lease: _Lease | None = None,
     ) -> None:
-        """Compute rows, keep them, and land them."""
+        """Compute rows and land them. They are stored while the caller goes on."""
         made = await compute(rows)
-        await self._keep(rows, made, keys, group)
+        fresh: dict[bytes, tuple[Vectors, Meta]] = {}
         for position, row in enumerate(rows):
             meta = made.metas[position]
             if meta is None:
@@ -225,7 +251,48 @@ class Recall:
                 found.vectors[row] = np.nan
             else:
                 found.vectors[row], found.metas[row] = made.vectors[position], meta
-                self._flights.land(keys[row], (made.vectors[position], meta))
+                fresh[keys[row]] = made.vectors[position], meta
+        if made.storable:
+            self._fresh.update(fresh)
+        for key, result in fresh.items():
+            self._flights.land(key, result)
+        if not made.storable or not fresh:
+            return
+        if lease is not None:
+            lease.handed = True
+        task = asyncio.create_task(self._stored(fresh, group, lease))
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
+        if len(self._fresh) > _MOST_FRESH:
+            await asyncio.shield(task)
+
+    async def _stored(self, fresh: dict[bytes, tuple[Vectors, Meta]], group: Group, lease: _Lease | None) -> None:
+        """Store what was computed, and give leases back."""
+        vectors = np.array([vector for vector, _ in fresh.values()], np.float32)
+        arguments = (vectors, [meta for _, meta in fresh.values()], self._codec)
+        try:
+            if len(fresh) > _INLINE_TEXTS:
+                entries = await asyncio.to_thread(encode, *arguments, zstd=self._zstd)
+            else:
+                entries = encode(*arguments, zstd=self._zstd)
+            await self.cache.put_many(group, list(zip(fresh, entries, strict=True)))
+            self.counts[group.model].stored += len(fresh)
+        finally:
+            for key, result in fresh.items():
+                if self._fresh.get(key) is result:
+                    del self._fresh[key]
+            # What was looked for before it was stored, and is claimed after that, is looked for again.
+            self._flights.landed += 1
+            if lease is not None:
+                await self._given_back(group, list(fresh), lease)
+
+    def _is_fresh(self, row: int, keys: list[bytes], found: Recalled) -> bool:
+        """Whether a row was computed and is not yet stored; then it is found."""
+        fresh = self._fresh.get(keys[row])
+        if fresh is None:
+            return False
+        found.vectors[row], found.metas[row] = fresh
+        return True
 
     async def _waited(self, rows: list[int], keys: list[bytes], group: Group, found: Recalled) -> None:
         """Wait until other processes have stored rows, or gave up a lease of theirs, or let it run out."""
@@ -250,27 +317,15 @@ class Recall:
         still = []
         for position, row in enumerate(rows):
             meta = metas[position]
-            if meta is None:
+            if meta is None and not self._is_fresh(row, keys, found):
                 still.append(row)
-            else:
+                continue
+            if meta is not None:
                 found.vectors[row], found.metas[row] = vectors[position], meta
+            if (known := found.metas[row]) is not None:
                 self.counts[group.model].shared += 1
-                self._flights.land(keys[row], (vectors[position], meta))
+                self._flights.land(keys[row], (found.vectors[row], known))
         return still
-
-    async def _keep(self, rows: Sequence[int], made: Made, keys: Sequence[bytes], group: Group) -> None:
-        if not made.storable:
-            return
-        good = [position for position, meta in enumerate(made.metas) if meta is not None]
-        metas = [meta for meta in made.metas if meta is not None]
-        arguments = (made.vectors[good], metas, self._codec)
-        if len(good) > _INLINE_TEXTS:
-            entries = await asyncio.to_thread(encode, *arguments, zstd=self._zstd)
-        else:
-            entries = encode(*arguments, zstd=self._zstd)
-        items = [(keys[rows[position]], entry) for position, entry in zip(good, entries, strict=True)]
-        await self.cache.put_many(group, items)
-        self.counts[group.model].stored += len(items)
 
 
 def key_maker(request: EmbedRequest, space: Space, *, variant: str, max_tokens: int, namespace: str) -> KeyMaker:
