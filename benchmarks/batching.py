@@ -50,7 +50,9 @@ def texts_of(count):
 
 
 def embedder(*, across):
-    return AsyncEmbedder(Config.load(environ={}, overrides={"batching.across_callers": across}))
+    return AsyncEmbedder(
+        Config.load(environ={}, overrides={"batching.across_callers": across, "cache.backend": "none"})
+    )
 
 
 async def load(serving, texts, callers, input_type):

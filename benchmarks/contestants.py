@@ -44,7 +44,7 @@ def embedway(precision):
     from embedway import Config, Embedder
 
     options = {"local.threads": THREADS, "local.precision": precision}
-    embedder = Embedder(Config.load(overrides=options))
+    embedder = Embedder(Config.load(overrides={"cache.backend": "none", **options}))
     print(embedder.describe().runtime, file=sys.stderr)
     return lambda texts: embedder.embed(texts).vectors
 
@@ -54,7 +54,9 @@ def embedway_async(precision):
 
     from embedway import AsyncEmbedder, Config
 
-    embedder = AsyncEmbedder(Config.load(overrides={"local.threads": THREADS, "local.precision": precision}))
+    embedder = AsyncEmbedder(
+        Config.load(overrides={"cache.backend": "none", "local.threads": THREADS, "local.precision": precision})
+    )
     loop = asyncio.new_event_loop()
     return lambda texts: loop.run_until_complete(embedder.embed(texts)).vectors
 

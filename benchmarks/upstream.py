@@ -59,7 +59,9 @@ async def embedway(url, given):
     from embedway import AsyncEmbedder, Config
 
     route = {"model": MODEL, "provider": "openai", "base_url": url, "api_key": "sk-none"}
-    async with AsyncEmbedder(Config.load(environ={}, overrides={"routes.loopback": route})) as embedder:
+    async with AsyncEmbedder(
+        Config.load(environ={}, overrides={"routes.loopback": route, "cache.backend": "none"})
+    ) as embedder:
         await embedder.embed(given[:BATCH], model=MODEL)
         return await timed(lambda: embedder.embed(given, model=MODEL), lambda result: result.vectors)
 

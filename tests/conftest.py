@@ -25,6 +25,12 @@ def default_model_directory():
     return CACHE
 
 
+@pytest.fixture(autouse=True)
+def own_cache_folder(monkeypatch, tmp_path_factory):
+    """Each test begins with an empty cache of vectors, and leaves the user's alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache-home")))
+
+
 @pytest.fixture
 def config(default_model_directory, tmp_path):
     from embedway import Config

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from embedway.cache.base import Which
 from embedway.cache.codec import Meta
 from embedway.cache.opening import open_cache
+from embedway.cache.stats import CacheCheck
 from embedway.config import Config
 from embedway.errors import ClosedError, DeadlineError, DimensionsError, NoRouteError, TextTooLongError, UsageError
 from embedway.providers.opening import key_of, local_names, open_model
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from embedway.cache.stats import CacheStats, Cleared
     from embedway.errors import EmbedwayError
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
@@ -314,6 +317,69 @@ class AsyncEmbedder:
         request, route = await self._asked(texts, input_type, model, dimensions, on_overflow, partial=False)
         work = await self._work(request, route, _space(route, request.dimensions))
         return work.plan
+
+    async def cache_stats(self) -> CacheStats:
+        """What the cache holds and saved, by model and in total, over all processes that used it and ended.
+
+        Raises CacheError where it cannot be read, UsageError where there is none.
+        """
+        return await self._cache().stats()
+
+    async def clear_cache(
+        self,
+        *,
+        model: str | None = None,
+        space_id: str | None = None,
+        namespace: str | None = None,
+        older_than_s: float | None = None,
+    ) -> Cleared:
+        """Forget entries of all that is given: a model's full name, a space's id at full width, a namespace, an age.
+
+        Raises CacheError where the cache cannot be read or written, UsageError where there is none.
+        """
+        return await self._cache().clear(Which(model, space_id, namespace, older_than_s))
+
+    async def check_cache(
+        self,
+        texts: Sequence[str],
+        *,
+        input_type: InputType = "document",
+        model: str = "auto",
+        on_overflow: Overflow | None = None,
+        sample: int = 100,
+    ) -> CacheCheck:
+        """Compute anew what the cache holds of these texts, `sample` of them at most, and compare.
+
+        Entries hold no texts, so that they have to be given. Raises as `embed` does, CacheError where the cache cannot
+        be read, UsageError where there is none.
+        """
+        recall = self._cache()
+        if sample < 1:
+            raise UsageError(f"sample is {sample}; it must be at least 1")
+        request, route = await self._asked(texts, input_type, model, None, on_overflow, partial=False)
+        unique, positions = unique_texts(request.texts, {})
+        full, namespace = route.space, self.config.cache.namespace
+        maker = key_maker(request, full, variant=route.variant, max_tokens=route.max_tokens, namespace=namespace)
+        stored, metas, damaged = await recall.peek(unique, maker, group_of(full, route.model, namespace), full)
+        found = [number for number, meta in enumerate(metas) if meta is not None]
+        # Evenly over all that was found, so that a sample of a long list is of all its parts.
+        chosen = [found[place] for place in np.linspace(0, len(found) - 1, min(sample, len(found))).round().astype(int)]
+        if not chosen:
+            return CacheCheck(len(unique), 0, damaged, 0, None, None, 0)
+        work = await self._work(only(request, tuple(unique[number] for number in chosen)), route, full)
+        vectors, _, billed = await self._made(work, route, full)
+        cosines = np.einsum("ij,ij->i", vectors, stored[chosen])
+        cosines /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(stored[chosen], axis=1)
+        worst = int(cosines.argmin())
+        row = int(np.flatnonzero(positions == chosen[worst])[0])
+        return CacheCheck(
+            len(unique), len(found), damaged, len(chosen), float(cosines[worst]), row, billed.cost_nanousd
+        )
+
+    def _cache(self) -> Recall:
+        if self._recall is None:
+            raise UsageError("there is no cache: cache.backend is none; set it to memory, sqlite or redis")
+        return self._recall
 
     async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
         """Load a model and tell its space, limits and tokenizer."""

@@ -30,6 +30,7 @@
     │   └── ProtocolError         the answer is not what the API promises
     ├── NoRouteError              no route of the model could compute
     ├── DeadlineError             the time for a request was up
+    ├── CacheError                a cache that was asked for cannot be read or cleared
     └── SinkError                 a destination cannot be written or read
 
 Every error says what was wrong, where, and what to do. None holds a text of the user's or a secret.
@@ -300,6 +301,10 @@ class DeadlineError(EmbedwayError):
     def __init__(self, message: str, *, attempts: int) -> None:
         self.attempts = attempts
         super().__init__(message)
+
+
+class CacheError(EmbedwayError):
+    """A cache that was asked for cannot be read or cleared. Requests never raise it: they compute instead."""
 
 
 class SinkError(EmbedwayError):

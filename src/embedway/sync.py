@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from types import TracebackType
 
+    from embedway.cache.stats import CacheCheck, CacheStats, Cleared
     from embedway.config import Config
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
@@ -95,6 +96,39 @@ class Embedder:
         return self._wait(
             self._embedder.plan(
                 texts, input_type=input_type, model=model, dimensions=dimensions, on_overflow=on_overflow
+            )
+        )
+
+    def cache_stats(self) -> CacheStats:
+        """See `AsyncEmbedder.cache_stats`."""
+        return self._wait(self._embedder.cache_stats())
+
+    def clear_cache(
+        self,
+        *,
+        model: str | None = None,
+        space_id: str | None = None,
+        namespace: str | None = None,
+        older_than_s: float | None = None,
+    ) -> Cleared:
+        """See `AsyncEmbedder.clear_cache`."""
+        return self._wait(
+            self._embedder.clear_cache(model=model, space_id=space_id, namespace=namespace, older_than_s=older_than_s)
+        )
+
+    def check_cache(
+        self,
+        texts: Sequence[str],
+        *,
+        input_type: InputType = "document",
+        model: str = "auto",
+        on_overflow: Overflow | None = None,
+        sample: int = 100,
+    ) -> CacheCheck:
+        """See `AsyncEmbedder.check_cache`."""
+        return self._wait(
+            self._embedder.check_cache(
+                texts, input_type=input_type, model=model, on_overflow=on_overflow, sample=sample
             )
         )
 

@@ -7,6 +7,7 @@ then rests for a while, in which all is a miss; no request fails for it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import struct
@@ -14,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedway.cache.base import Group, Held, Troubles, Which
+from embedway.cache.stats import NO_MODEL
 from embedway.errors import RuntimeUnavailableError
 
 if TYPE_CHECKING:
@@ -172,10 +174,18 @@ class RedisCache:
         return True
 
     async def _counts(self) -> dict[str, dict[str, int]]:
+        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+
         found: dict[str, dict[str, int]] = {}
         for field, number in (await self._client.hgetall(_COUNTS)).items():
             model, name = json.loads(field)
             found.setdefault(model, {})[name] = int(number)
+        # What a server evicts, it counts itself; an answer of a cluster is one by node.
+        with contextlib.suppress(redis.exceptions.ResponseError):  # not every user may ask
+            told = await self._client.info("stats")
+            nodes = told.values() if self._cluster else [told]
+            evicted = sum(int(node.get("evicted_keys", 0)) for node in nodes if isinstance(node, dict))
+            found.setdefault(NO_MODEL, {})["evictions"] = evicted
         return found
 
     async def _forget(self, names: Sequence[str]) -> int:

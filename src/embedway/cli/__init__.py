@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from embedway._version import __version__
-from embedway.cli import doctor, embed, models, run, search
+from embedway.cli import cache, doctor, embed, models, run, search
 from embedway.cli.session import Session
 from embedway.errors import EmbedwayError
 
@@ -31,6 +31,7 @@ app.command("run", short_help="Embed files, folders, tables or standard input.")
 app.command("search", short_help="Look something up in what run made.")(search.search)
 app.command("embed", short_help="Print the vectors of texts as JSON lines.")(embed.embed)
 app.add_typer(models.app, name="models")
+app.add_typer(cache.app, name="cache")
 app.command("doctor", short_help="Say what works here, and how to get the rest.")(doctor.doctor)
 
 

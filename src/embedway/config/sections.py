@@ -148,7 +148,7 @@ class Cache(Section):
     """`[cache]`: vectors that were computed before, so that no text is computed twice."""
 
     #: Where entries are kept.
-    backend: Literal["none", "memory", "sqlite", "redis"] = "none"
+    backend: Literal["none", "memory", "sqlite", "redis"] = "sqlite"
     #: The file, for `sqlite`.
     path: File = Field(default_factory=_cache_file)
     #: The server, for `redis`: it may hold a password.

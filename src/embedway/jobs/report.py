@@ -39,15 +39,16 @@ class RunProgress(Protocol):
 class RunSummary:
     """What a job did.
 
-    `truncated` counts chunks that were cut at the model's limit, `rejected` rows that could not be used, and
-    `tokens` all that the model saw. `seconds` is the whole job's time; the rates leave out what came before
-    the first text went to the model.
+    `truncated` counts chunks that were cut at the model's limit, `cached` unique texts whose vectors were in the cache,
+    `rejected` rows that could not be used, and `tokens` those of all texts. `seconds` is the whole job's time; the
+    rates leave out what came before the first text went to the model.
     """
 
     documents: int
     chunks: int
     rejected: int
     truncated: int
+    cached: int
     tokens: int
     seconds: float
     texts_per_s: float
@@ -71,6 +72,7 @@ class Tally:
     chunks: int = 0
     tokens: int = 0
     truncated: int = 0
+    cached: int = 0
     runtime: str = ""
     began: float | None = None
     ended: float = 0.0
@@ -86,6 +88,7 @@ class Tally:
         self.chunks += len(result.vectors)
         self.tokens += result.receipt.tokens
         self.truncated += len(result.receipt.truncations)
+        self.cached += result.receipt.cache_hits
         self.runtime = result.receipt.runtime
         self.ended = now
 

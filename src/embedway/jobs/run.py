@@ -153,6 +153,34 @@ async def run_job(
             raise
 
 
+async def read_texts(
+    embedder: RunEmbedder, sources: Sequence[str], options: RunOptions, *, standard_input: IO[bytes] | None = None
+) -> list[str]:
+    """The texts that `run_job` would embed, in its order. Raises `SourceError` for what cannot be used."""
+
+    def refuse(fault: SourceError) -> None:
+        raise fault
+
+    reader = Worker("embedway-reader")
+    try:
+        files = await reader.call(find_files, sources, options.read_options())
+        described = await embedder.describe(options.model, options.dimensions)
+        windows = Windows(
+            files,
+            options.read_options(),
+            _chunking(described, options)[0],
+            bad=refuse,
+            meter=ByteMeter(),
+            standard_input=standard_input,
+        )
+        texts: list[str] = []
+        while (window := await reader.call(windows.next_window, MAX_WINDOW_CHUNKS)) is not None:
+            texts += [chunk.text for chunk in window.chunks]
+    finally:
+        reader.close()
+    return texts
+
+
 class _Job:
     """One run. The workers live as long as it does."""
 
@@ -301,6 +329,7 @@ class _Job:
             chunks=tally.chunks,
             rejected=self._rejects.count,
             truncated=tally.truncated,
+            cached=tally.cached,
             tokens=tally.tokens,
             seconds=self._clock() - self._started,
             texts_per_s=tally.rate(tally.chunks),

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedway.cache.base import Group
 from embedway.cache.codec import Meta, decode, encode
 from embedway.cache.key import KeyMaker
+from embedway.cache.stats import NO_MODEL, CacheStats, Cleared, read_stats
+from embedway.errors import CacheError
 from embedway.stages.flights import Flights
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from embedway.cache.base import Cache
+    from embedway.cache.base import Cache, Which
     from embedway.cache.codec import CodecName
     from embedway.errors import EmbedwayError
     from embedway.types import EmbedRequest, Space, Vectors
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 _INLINE_TEXTS = 600
 #: So many computed texts may wait to be stored before callers wait for it too.
 _MOST_FRESH = 20_000
+#: How often the cache is told what was counted: what a process that is killed loses.
+_TELL_S = 60.0
 #: How often it is looked whether another process has stored what it computes.
 _POLL_S = 0.02
 
@@ -41,12 +46,6 @@ class Counts:
     damaged: int = 0
     tokens_saved: int = 0
     nanousd_saved: int = 0
-
-    @property
-    def hit_rate(self) -> float:
-        """Hits of all texts that were looked up; 0 before the first."""
-        asked = self.hits + self.misses
-        return self.hits / asked if asked else 0.0
 
 
 @dataclass(slots=True)
@@ -90,11 +89,14 @@ class Recall:
         zstd: bool = False,
         lease_s: float = 10.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cache = cache
         self._lease_s = lease_s
         self._sleep = sleep
-        self._told: dict[str, Counts] = {}
+        self._told: dict[str, dict[str, int]] = {}
+        self._clock = clock
+        self._told_at = clock()
         self.counts: dict[str, Counts] = {}
         self._codec: CodecName = codec
         self._zstd = zstd
@@ -137,6 +139,9 @@ class Recall:
         while missing:
             since, landed = landed, self._flights.landed
             missing = await self._round(missing, keys, group=group, found=found, compute=compute, since=since)
+        if self._clock() - self._told_at > _TELL_S:
+            self._told_at = self._clock()
+            self._beside(self._tell())
         return found
 
     async def settle(self) -> None:
@@ -147,15 +152,68 @@ class Recall:
     async def aclose(self) -> None:
         """Store what is not stored yet, tell the cache what was counted, and close it."""
         await self.settle()
-        fresh = {}
-        for model, counts in self.counts.items():
-            told = asdict(self._told.get(model, Counts()))
-            numbers = {name: number - told[name] for name, number in asdict(counts).items() if number != told[name]}
-            if numbers:
-                fresh[model] = numbers
-            self._told[model] = replace(counts)
-        await self.cache.add_counts(fresh)
+        await self._tell()
         await self.cache.aclose()
+
+    async def stats(self) -> CacheStats:
+        """What the cache holds and what it was good for, until now.
+
+        Raises CacheError where it cannot be read.
+        """
+        await self.settle()
+        failed = self.cache.troubles.failed_reads
+        stats = await read_stats(self.cache, self._untold())
+        self._raise_if_more(failed, self.cache.troubles.failed_reads, "read")
+        return stats
+
+    async def clear(self, which: Which) -> Cleared:
+        """Forget entries. Raises CacheError where the cache cannot be read or written."""
+        await self.settle()
+        troubles = self.cache.troubles
+        failed = troubles.failed_reads + troubles.failed_writes
+        before = sum(held.entries for held in await self.cache.held() if which.takes(held.group))
+        gone = await self.cache.clear(which)
+        self._raise_if_more(failed, troubles.failed_reads + troubles.failed_writes, "cleared")
+        return Cleared(before, before - gone)
+
+    async def peek(
+        self, texts: Sequence[str], maker: KeyMaker, group: Group, space: Space
+    ) -> tuple[Vectors, list[Meta | None], int]:
+        """What is stored for texts, and how many entries are damaged; counts and computes nothing."""
+        await self.settle()
+        failed = self.cache.troubles.failed_reads
+        entries = await self.cache.get_many(group, await asyncio.to_thread(maker.keys, texts))
+        self._raise_if_more(failed, self.cache.troubles.failed_reads, "read")
+        vectors = np.empty((len(texts), space.dimensions), np.float32)
+        metas = await asyncio.to_thread(decode, entries, space.dimensions, vectors)
+        damaged = sum(entry is not None and meta is None for entry, meta in zip(entries, metas, strict=True))
+        return vectors, metas, damaged
+
+    def _raise_if_more(self, before: int, now: int, done: str) -> None:
+        if now > before:
+            raise CacheError(f"the cache cannot be {done}: {self.cache.troubles.last or 'it failed a moment ago'}")
+
+    def _untold(self) -> dict[str, dict[str, int]]:
+        """What was counted since the cache was last told."""
+        now = {model: asdict(counts) for model, counts in self.counts.items()}
+        troubles = asdict(self.cache.troubles)
+        del troubles["last"]
+        now[NO_MODEL] = troubles
+        told = {model: self._told.get(model, {}) for model in now}
+        fresh = {
+            model: {name: number - told[model].get(name, 0) for name, number in numbers.items()}
+            for model, numbers in now.items()
+        }
+        return {model: some for model, numbers in fresh.items() if (some := {n: v for n, v in numbers.items() if v})}
+
+    async def _tell(self) -> None:
+        fresh = self._untold()
+        for model, numbers in fresh.items():
+            told = self._told.setdefault(model, {})
+            for name, number in numbers.items():
+                told[name] = told.get(name, 0) + number
+        self._told_at = self._clock()
+        await self.cache.add_counts(fresh)
 
     async def _round(
         self,
@@ -188,8 +246,8 @@ class Recall:
             if result is None:
                 still.append(row)
             else:
-                self.counts[group.model].shared += 1
                 found.vectors[row], found.metas[row] = result
+                self._share(group, found, result[1])
         return still
 
     async def _leased(
@@ -260,11 +318,16 @@ class Recall:
             return
         if lease is not None:
             lease.handed = True
-        task = asyncio.create_task(self._stored(fresh, group, lease))
-        self._storing.add(task)
-        task.add_done_callback(self._storing.discard)
+        task = self._beside(self._stored(fresh, group, lease))
         if len(self._fresh) > _MOST_FRESH:
             await asyncio.shield(task)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Have something done while callers go on, and before the cache is closed."""
+        task = asyncio.create_task(work)
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
+        return task
 
     async def _stored(self, fresh: dict[bytes, tuple[Vectors, Meta]], group: Group, lease: _Lease | None) -> None:
         """Store what was computed, and give leases back."""
@@ -285,6 +348,12 @@ class Recall:
             self._flights.landed += 1
             if lease is not None:
                 await self._given_back(group, list(fresh), lease)
+
+    def _share(self, group: Group, found: Recalled, meta: Meta) -> None:
+        counts = self.counts[group.model]
+        counts.shared += 1
+        counts.tokens_saved += meta.tokens
+        found.tokens_saved += meta.tokens
 
     def _is_fresh(self, row: int, keys: list[bytes], found: Recalled) -> bool:
         """Whether a row was computed and is not yet stored; then it is found."""
@@ -323,7 +392,7 @@ class Recall:
             if meta is not None:
                 found.vectors[row], found.metas[row] = vectors[position], meta
             if (known := found.metas[row]) is not None:
-                self.counts[group.model].shared += 1
+                self._share(group, found, known)
                 self._flights.land(keys[row], (found.vectors[row], known))
         return still
 

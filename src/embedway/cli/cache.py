@@ -1,0 +1,260 @@
+"""`embedway cache stats|clear|verify`: the vectors that are kept."""
+
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from embedway.cli.options import InputType, JsonFlag, ModelOption, Overflow
+from embedway.cli.output import Download, note, print_json, print_line, print_table, size, wait_for
+from embedway.cli.session import Session
+from embedway.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedway.cache.stats import CacheCheck, CacheStats, Cleared, ModelStats
+    from embedway.config import Config
+    from embedway.jobs.run import RunOptions
+
+app = typer.Typer(help="The vectors that are kept.", no_args_is_help=True, rich_markup_mode=None)
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+#: Kernels and batches differ in the last digits, and codecs that lose some stay above it.
+SAME_COSINE = 0.999
+
+
+@app.command("stats")
+def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
+    """Show what is kept, and the tokens and money that it saved, over all processes that ended."""
+    config = Session.of(context).config()
+    found = wait_for(_stats(config))
+    if as_json:
+        print_json(_stats_json(config, found))
+        return
+    print_line(_where(config))
+    rows = [_row(model, one) for model, one in found.models.items()]
+    print_table(
+        ("model", "entries", "size", "hits", "misses", "hit rate", "tokens saved", "dollars saved"),
+        [*rows, _row("total", found.total)],
+        right=(1, 2, 3, 4, 5, 6, 7),
+    )
+    total = found.total
+    troubles = {
+        "computed by another caller meanwhile": total.shared,
+        "evicted": found.evictions,
+        "damaged entries": total.damaged,
+        "damaged files set aside": found.set_aside,
+        "reads that failed": found.failed_reads,
+        "writes that failed": found.failed_writes,
+    }
+    told = ", ".join(f"{number:,} {what}" for what, number in troubles.items() if number)
+    if told:
+        print_line(told)
+
+
+@app.command("clear")
+def clear(
+    context: typer.Context,
+    *,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="NAME", help="Of this model, by its full or short name.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", metavar="ID", help="Of this vector space, as `embed --json` tells it.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", metavar="NAME", help="Of this namespace; '' for none.")
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="AGE", help="Stored longer ago than 30d, 12h, 90m or 45s.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Forget vectors: those of all that is given."""
+    limits = (model, space, namespace, older_than)
+    if everything == any(limit is not None for limit in limits):
+        raise UsageError("say which vectors: --model, --space, --namespace, --older-than, or --all")
+    age = _age_s(older_than) if older_than is not None else None
+    config = Session.of(context).config()
+    done = wait_for(_clear(config, model, space, namespace, age))
+    if as_json:
+        print_json({"before": done.before, "after": done.after})
+        return
+    print_line(f"{done.before - done.after:,} vectors forgotten: {done.before:,} before, {done.after:,} after")
+
+
+@app.command("verify")
+def verify(
+    context: typer.Context,
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="What was embedded: as for `run`, or - for one text per line."),
+    ],
+    *,
+    input_type: Annotated[
+        InputType, typer.Option("--input-type", help="What the texts were embedded as.")
+    ] = InputType.DOCUMENT,
+    model: ModelOption = None,
+    sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="So many are computed anew.")] = 100,
+    no_chunk: Annotated[bool, typer.Option("--no-chunk", help="As in `run`: one vector per document.")] = False,
+    on_overflow: Annotated[
+        Overflow | None, typer.Option("--on-overflow", help="As it was when they were embedded.")
+    ] = None,
+    text_field: Annotated[
+        str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
+    ] = "text",
+    as_json: JsonFlag = False,
+) -> None:
+    """Compute some of the kept vectors anew and compare. The cache keeps no texts, so say where they are.
+
+    Exits with 1 where a vector is not the same.
+    """
+    session = Session.of(context)
+    config = session.config(
+        {
+            "embedding.default_model": model,
+            "embedding.on_overflow": on_overflow.value if on_overflow else None,
+        }
+    )
+    from embedway.jobs.run import RunOptions
+
+    overlap_is_set = "run.overlap" in config.sources
+    options = RunOptions(
+        model=config.embedding.default_model,
+        chunk=not no_chunk and input_type is InputType.DOCUMENT,
+        chunk_tokens=None if no_chunk or input_type is not InputType.DOCUMENT else config.run.chunk_tokens,
+        overlap_tokens=config.run.overlap if overlap_is_set and not no_chunk else None,
+        text_field=text_field,
+    )
+    checked = wait_for(_verify(session, config, sources, options, (input_type.value, sample)))
+    same = checked.lowest_cosine is None or checked.lowest_cosine >= SAME_COSINE
+    if as_json:
+        print_json({**asdict(checked), "same": same})
+    else:
+        _print_check(session, checked, same=same)
+    if not same:
+        raise typer.Exit(1)
+
+
+def _print_check(session: Session, checked: "CacheCheck", *, same: bool) -> None:
+    print_line(f"{checked.found:,} of {checked.texts:,} texts are in the cache")
+    if checked.damaged:
+        print_line(f"{checked.damaged:,} entries are damaged: they are misses, and put right when they are used")
+    if checked.lowest_cosine is None:
+        note(session, "nothing to compare: were these texts embedded with this model, input type and overflow policy?")
+        return
+    cost = f" for {checked.cost_nanousd / 1e9:.6f} dollars" if checked.cost_nanousd else ""
+    print_line(f"{checked.recomputed:,} computed anew{cost}: the lowest cosine is {checked.lowest_cosine:.6f}")
+    if not same:
+        print_line(f"that is another vector (text {checked.row}); `embedway cache clear --model …` forgets them")
+
+
+async def _stats(config: "Config") -> "CacheStats":
+    from embedway.cache.stats import CacheStats
+    from embedway.engine import AsyncEmbedder
+
+    # Asking makes no file.
+    if config.cache.backend == "sqlite" and not config.cache.path.exists():
+        return CacheStats({})
+    async with AsyncEmbedder(config) as embedder:
+        return await embedder.cache_stats()
+
+
+async def _clear(
+    config: "Config", model: str | None, space: str | None, namespace: str | None, age: float | None
+) -> "Cleared":
+    from embedway.cache.stats import Cleared
+    from embedway.engine import AsyncEmbedder
+
+    if config.cache.backend == "sqlite" and not config.cache.path.exists():
+        return Cleared(0, 0)
+    async with AsyncEmbedder(config) as embedder:
+        if model is not None:
+            known = (await embedder.cache_stats()).models
+            model = _full_name(model, list(known))
+        return await embedder.clear_cache(model=model, space_id=space, namespace=namespace, older_than_s=age)
+
+
+async def _verify(
+    session: Session,
+    config: "Config",
+    sources: list[str],
+    options: "RunOptions",
+    asked: "tuple[Literal['query', 'document'], int]",
+) -> "CacheCheck":
+    from embedway.engine import AsyncEmbedder
+    from embedway.jobs.run import read_texts
+
+    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+        texts = await read_texts(embedder, sources, options)
+        return await embedder.check_cache(
+            texts,
+            input_type=asked[0],
+            model=options.model,
+            on_overflow=config.embedding.on_overflow,
+            sample=asked[1],
+        )
+
+
+def _full_name(name: str, known: list[str]) -> str:
+    """The model of the cache that is meant. Raises UsageError, with those that there are."""
+    from embedway.catalog import default_catalog
+    from embedway.errors import UnknownModelError
+
+    if name in known:
+        return name
+    try:
+        full = default_catalog().get(name).name
+    except UnknownModelError:
+        full = name
+    meant = [model for model in known if model == full or model.rpartition("/")[2] == name]
+    if len(meant) != 1:
+        there = ", ".join(known) or "none"
+        raise UsageError(f"no model of the cache is {name!r}; there are: {there}")
+    return meant[0]
+
+
+def _age_s(text: str) -> float:
+    match = _AGE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"--older-than is {text!r}; it must be a number and a unit, such as 30d, 12h, 90m or 45s")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _where(config: "Config") -> str:
+    cache = config.cache
+    if cache.backend == "sqlite":
+        return f"sqlite: {cache.path}" + ("" if cache.path.exists() else " (nothing is kept yet)")
+    # The address may hold a password.
+    return cache.backend
+
+
+def _row(name: str, one: "ModelStats") -> tuple[str, ...]:
+    return (
+        name,
+        f"{one.entries:,}",
+        size(one.bytes),
+        f"{one.hits:,}",
+        f"{one.misses:,}",
+        f"{one.hit_rate:.1%}",
+        f"{one.tokens_saved:,}",
+        f"{one.nanousd_saved / 1e9:.6f}",
+    )
+
+
+def _stats_json(config: "Config", found: "CacheStats") -> dict[str, object]:
+    return {
+        "backend": config.cache.backend,
+        "models": {model: _model_json(one) for model, one in found.models.items()},
+        "total": _model_json(found.total),
+        "evictions": found.evictions,
+        "set_aside": found.set_aside,
+        "failed_reads": found.failed_reads,
+        "failed_writes": found.failed_writes,
+    }
+
+
+def _model_json(one: "ModelStats") -> dict[str, object]:
+    return {**asdict(one), "hit_rate": one.hit_rate}

@@ -1,0 +1,160 @@
+"""`embedway cache stats|clear|verify`, as a user starts them."""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedway import Config, Embedder
+from embedway.cache.codec import decode, encode
+
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.fixture
+def ready_command(command, with_model):
+    """Start a command that ends with `code`."""
+
+    def start(*arguments, code=0, **options):
+        done = command(*arguments, **options)
+        assert done.code == code, done.stderr
+        return done
+
+    return start
+
+
+LINES = [f"Paragraph {n} tells how to read the file {n}.csv and what it holds." for n in range(30)]
+
+
+@pytest.fixture(scope="module")
+def kept(weights_folder, tmp_path_factory):
+    """A file with the vectors of 30 documents and a query."""
+    path = tmp_path_factory.mktemp("kept") / "vectors.sqlite"
+    overrides = {"weights.directory": str(weights_folder), "cache.path": str(path)}
+    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        embedder.embed(LINES)
+        embedder.embed("how do I read a file", input_type="query")
+    return path
+
+
+@pytest.fixture
+def cached(ready_command, place, environment, kept):
+    """A command whose cache holds them."""
+    (place / "rows.jsonl").write_text(
+        "".join(json.dumps({"id": n, "text": line}) + "\n" for n, line in enumerate(LINES))
+    )
+    folder = Path(environment["HOME"], ".cache", "embedway")
+    folder.mkdir(parents=True)
+    shutil.copy(kept, folder)
+    return ready_command
+
+
+def stats(command):
+    return command("cache", "stats", "--json").json
+
+
+def test_a_run_that_is_repeated_computes_nothing(cached):
+    again = cached("run", "rows.jsonl", "--to", "again.parquet", "--json").json
+    assert (again["cached"], again["chunks"]) == (30, 30)
+    total = stats(cached)["total"]
+    assert (total["entries"], total["hits"], total["misses"], total["stored"]) == (31, 30, 31, 31)
+    assert total["tokens_saved"] == again["tokens"]
+    assert total["hit_rate"] == pytest.approx(30 / 61)
+    table = cached("cache", "stats").stdout
+    assert MODEL in table
+    assert "49.2%" in table
+
+
+def test_without_a_cache_nothing_is_kept_and_asking_makes_no_file(ready_command):
+    empty = ready_command("cache", "stats")
+    assert "nothing is kept yet" in empty.stdout
+    path = ready_command("cache", "clear", "--all", "--json").json
+    assert path == {"before": 0, "after": 0}
+    assert "nothing is kept yet" in ready_command("cache", "stats").stdout
+    off = {"EMBEDWAY_CACHE__BACKEND": "none"}
+    ready_command("embed", "text", variables=off)
+    assert "nothing is kept yet" in ready_command("cache", "stats").stdout
+    refused = ready_command("cache", "stats", variables=off, code=2)
+    assert "cache.backend is none" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (["--model", "all-MiniLM-L6-v2"], 0),
+        (["--model", MODEL, "--older-than", "1h"], 31),
+        (["--older-than", "0s"], 0),
+        (["--namespace", "tenant"], 31),
+        (["--namespace", ""], 0),
+        (["--all"], 0),
+        (["--space", "nothing@1/2"], 31),
+    ],
+)
+def test_clearing_tells_the_counts_before_and_after(cached, arguments, left):
+    told = cached("cache", "clear", *arguments, "--json").json
+    assert told["after"] == left or told == {"before": 0, "after": 0}
+    assert stats(cached)["total"]["entries"] == left
+
+
+def test_what_is_cleared_by_space(cached):
+    space = cached("embed", "x", "--json").json["space"]["id"]
+    words = cached("cache", "clear", "--space", space).stdout
+    assert words == "32 vectors forgotten: 32 before, 0 after\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "say which vectors"),
+        (["--all", "--model", MODEL], "say which vectors"),
+        (["--older-than", "soon"], "30d, 12h"),
+        (["--model", "nobody"], f"there are: {MODEL}"),
+    ],
+)
+def test_wrong_clearing_clears_nothing(cached, arguments, words):
+    refused = cached("cache", "clear", *arguments, code=2)
+    assert words in refused.stderr
+    assert stats(cached)["total"]["entries"] == 31
+
+
+def test_verifying_computes_a_sample_anew(cached):
+    told = cached("cache", "verify", "rows.jsonl", "--sample", "7", "--json").json
+    assert (told["texts"], told["found"], told["recomputed"], told["damaged"]) == (30, 30, 7, 0)
+    assert told["lowest_cosine"] > 0.9999
+    query = cached("cache", "verify", "-", "--input-type", "query", stdin="how do I read a file\nnever asked\n")
+    assert query.stdout.startswith("1 of 2 texts are in the cache\n1 computed anew: the lowest cosine is ")
+    none = cached("cache", "verify", "-", "--input-type", "query", stdin="never asked\n")
+    assert "nothing to compare" in none.stderr
+
+
+def test_verifying_finds_a_foreign_vector(cached, place):
+    (path,) = (place.parent / "home").rglob("vectors.sqlite")
+    with sqlite3.connect(path) as database:
+        (key, value), *_ = database.execute("SELECT key, value FROM entries ORDER BY id LIMIT 1 OFFSET 4").fetchall()
+        vector = np.empty((1, 384), np.float32)
+        (meta,) = decode([value], 384, vector)
+        (other,) = encode(np.roll(vector, 7, axis=1), [meta])
+        database.execute("UPDATE entries SET value = ? WHERE key = ?", (other, key))
+        damaged = bytearray(value)
+        damaged[50] ^= 255
+        database.execute("UPDATE entries SET value = ? WHERE id = 9", (bytes(damaged),))
+    told = cached("cache", "verify", "rows.jsonl", "--json", code=1).json
+    assert told["lowest_cosine"] < 0.9
+    assert not told["same"]
+    assert (told["found"], told["damaged"], told["recomputed"]) == (29, 1, 29)
+    words = cached("cache", "verify", "rows.jsonl", code=1).stdout
+    assert "1 entries are damaged" in words
+    assert "another vector" in words
+
+
+def test_a_cache_that_cannot_be_read_is_an_error_of_the_command_and_of_no_embedding(ready_command, place):
+    (place / "file").write_text("no folder")
+    variables = {"EMBEDWAY_CACHE__PATH": str(place / "file" / "v.sqlite")}
+    assert '"embedding"' in ready_command("embed", "text", variables=variables).stdout
+    (place / "folder").mkdir()
+    variables = {"EMBEDWAY_CACHE__PATH": str(place / "folder")}
+    refused = ready_command("cache", "stats", variables=variables, code=1)
+    assert "the cache cannot be read: OperationalError" in refused.stderr
