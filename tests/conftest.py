@@ -1,6 +1,7 @@
 """What every test may use: the real default model, pulled once and kept in the checkout's cache."""
 
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,14 @@ def default_model_directory():
     if store.find(weights) is None:
         store.pull(weights)
     return CACHE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cache_of_the_user():
+    """What is made for several tests keeps its vectors elsewhere too."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setenv("XDG_CACHE_HOME", folder)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ WORDS = ["cat", "kitten", "tax law", "quantum field", "bread", "a red car", "Pol
 def embedder(default_model_directory, tmp_path_factory):
     tune = tmp_path_factory.mktemp("tune")
     settings = {"weights.directory": str(default_model_directory), "tune.directory": str(tune)}
+    settings["cache.backend"] = "none"
     with Embedder(Config.load(environ={}, overrides=settings)) as made:
         yield made
 
@@ -56,7 +57,7 @@ def each_runtime(request, default_model_directory, tmp_path_factory):
     if precision == "bf16" and not cpu.facts().bf16:
         pytest.skip("this CPU has no bfloat16; the error for that is tested with the choices")
     settings = {"weights.directory": str(default_model_directory), "tune.directory": str(tmp_path_factory.mktemp("t"))}
-    settings |= {"local.backend": backend, "local.precision": precision}
+    settings |= {"local.backend": backend, "local.precision": precision, "cache.backend": "none"}
     with Embedder(Config.load(environ={}, overrides=settings)) as made:
         yield made
 

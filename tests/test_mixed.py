@@ -52,6 +52,7 @@ async def embedder_for(config, *servers, name=MODEL, **more):
             "upstream.first_wait_s": 0.001,
             "upstream.longest_wait_s": 0.001,
             "upstream.max_attempts": 3,
+            "cache.backend": "none",
             **more,
         }
         for number, server in enumerate(servers):

@@ -44,7 +44,7 @@ def route(server, **more):
 
 def load(*servers, environ=None, **overrides):
     routes = {f"routes.r{number}": route(server) for number, server in enumerate(servers)}
-    waits = {"upstream.first_wait_s": 0.001, "upstream.longest_wait_s": 0.002}
+    waits = {"upstream.first_wait_s": 0.001, "upstream.longest_wait_s": 0.002, "cache.backend": "none"}
     return Config.load(environ=environ or {}, overrides={**routes, **waits, **overrides})
 
 

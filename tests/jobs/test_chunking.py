@@ -5,7 +5,7 @@ import inspect
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from embedway.errors import UsageError
@@ -69,6 +69,7 @@ def chunker_for(tokenizer, *, chunk_tokens=24, overlap_tokens=0, prompt=""):
     room=st.integers(24, 60),
     overlap=st.integers(0, 8),
 )
+@example(text="event event\n    event\nevent ", kind="markdown", room=24, overlap=5)
 def test_every_chunk_is_within_the_limit_and_together_they_are_the_document(
     any_tokenizer, prompt, text, kind, room, overlap
 ):

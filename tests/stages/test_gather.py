@@ -476,6 +476,7 @@ def config(**overrides):
             "routes.r": {"model": "acme/m", "provider": "fake", "options": {"max_inputs": "64", "delay_s": "0.005"}},
             "upstream.first_wait_s": 0.001,
             "upstream.longest_wait_s": 0.001,
+            "cache.backend": "none",
             **overrides,
         },
     )
@@ -549,6 +550,7 @@ def test_when_a_service_is_down_every_caller_hears_of_it():
 
 def test_the_default_model_gives_the_vectors_of_lone_calls(default_model_directory, tmp_path):
     overrides = {"weights.directory": str(default_model_directory), "tune.directory": str(tmp_path)}
+    overrides["cache.backend"] = "none"
     texts = ["What is a coroutine?", *(f"How do I open file {n}?" for n in range(30)), "word " * 600]
 
     async def main():

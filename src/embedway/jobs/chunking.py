@@ -134,14 +134,26 @@ class Chunker:
         else:
             found = self._splitters[kind].chunk_indices(text)
             pieces = [(start, start + len(piece)) for start, piece in found]
-        for start, end in pieces:
-            if not text[start:end].strip():
+        before = 0
+        for begin, end in pieces:
+            if not text[begin:end].strip():
                 continue
+            start, before = self._within_overlap(text, begin, before), end
             first = self._with_indentation(text, start) if document_kind in _INDENTED else start
             if self._is_sure(text, first, end):
                 yield first, end
             else:
                 yield from self._checked(text, first, end, kind)
+
+    def _within_overlap(self, text: str, start: int, before: int) -> int:
+        """Where a piece begins that may share no more than was asked with the one that ended at `before`.
+
+        The splitter counts what is shared without the indentation that it then keeps.
+        """
+        while start < before and self._sizer.between(start, before) > self._limits.overlap_tokens:
+            blank = len(text[start:before]) - len(text[start:before].lstrip())
+            start = start + blank if blank else before
+        return start
 
     def _with_indentation(self, text: str, start: int) -> int:
         """Where the line's indentation begins, if only that stands before `start` and it takes no token."""
