@@ -18,7 +18,15 @@ from embedway.cache.codec import Meta
 from embedway.cache.opening import open_cache
 from embedway.cache.stats import CacheCheck
 from embedway.config import Config
-from embedway.errors import ClosedError, DeadlineError, DimensionsError, NoRouteError, TextTooLongError, UsageError
+from embedway.errors import (
+    CacheError,
+    ClosedError,
+    DeadlineError,
+    DimensionsError,
+    NoRouteError,
+    TextTooLongError,
+    UsageError,
+)
 from embedway.providers.opening import key_of, local_names, open_model
 from embedway.providers.readiness import set_up_here
 from embedway.providers.service import ServiceModel
@@ -313,10 +321,37 @@ class AsyncEmbedder:
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
     ) -> Plan:
-        """What `embed` would do with these texts; computes and spends nothing."""
+        """What `embed` would do with these texts; computes and spends nothing.
+
+        Batches and cost are those of what is not in the cache.
+        """
         request, route = await self._asked(texts, input_type, model, dimensions, on_overflow, partial=False)
-        work = await self._work(request, route, _space(route, request.dimensions))
-        return work.plan
+        space = _space(route, request.dimensions)
+        plan = (await self._work(request, route, space)).plan
+        missing = await self._missing(request, route)
+        if len(missing) == plan.unique_texts:
+            return plan
+        rest = (await self._work(only(request, missing), route, space)).plan
+        return replace(
+            plan,
+            cached_texts=plan.unique_texts - len(missing),
+            padded_tokens=rest.padded_tokens,
+            batches=rest.batches,
+            cost_nanousd=rest.cost_nanousd,
+        )
+
+    async def _missing(self, request: EmbedRequest, route: AnyModel) -> tuple[str, ...]:
+        """The unique texts that the cache does not hold."""
+        texts, _ = unique_texts(request.texts, request.refused)
+        if self._recall is None:
+            return texts
+        full, namespace = route.space, self.config.cache.namespace
+        maker = key_maker(request, full, variant=route.variant, max_tokens=route.max_tokens, namespace=namespace)
+        try:
+            _, metas, _ = await self._recall.peek(texts, maker, group_of(full, route.model, namespace), full)
+        except CacheError:
+            return texts  # as a request would
+        return tuple(text for text, meta in zip(texts, metas, strict=True) if meta is None)
 
     async def cache_stats(self) -> CacheStats:
         """What the cache holds and saved, by model and in total, over all processes that used it and ended.

@@ -199,6 +199,8 @@ class Plan:
     estimated: bool = False
     #: Texts over the limit that are averaged from windows.
     averaged: tuple[Averaged, ...] = ()
+    #: Unique texts whose vectors are in the cache; `batches` and `cost_nanousd` are those of the others.
+    cached_texts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

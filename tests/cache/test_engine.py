@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.cache.base import Which
-from embedway.errors import InputError, RefusedInputError, TextTooLongError, UnavailableError
+from embedway.cache.stats import Cleared
+from embedway.errors import (
+    CacheError,
+    InputError,
+    RefusedInputError,
+    TextTooLongError,
+    UnavailableError,
+    UsageError,
+)
 from embedway.providers.fake import vector_of
 
 MODEL = {
@@ -341,3 +349,95 @@ def test_what_was_computed_is_found_while_it_is_being_stored_and_is_stored_befor
     np.testing.assert_array_equal(second.vectors[:2], first.vectors[::-1])
     assert second.receipt.cache_hits == 2
     assert third.receipt.cache_hits == (0 if config.cache.backend == "memory" else 3)
+
+
+def test_a_plan_knows_what_is_in_the_cache(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            before = await embedder.plan(["a", "b", "a"], model="acme/m")
+            await embed(embedder, ["a"])
+            half = await embedder.plan(["a", "b", "a"], model="acme/m", dimensions=8)
+            await embed(embedder, ["b"])
+            after = await embedder.plan(["a", "b", "a"], model="acme/m")
+            stats = await embedder.cache_stats()
+            return before, half, after, stats
+
+    before, half, after, stats = asyncio.run(main())
+    assert [plan.cached_texts for plan in (before, half, after)] == [0, 1, 2]
+    assert [plan.cost_nanousd for plan in (before, half, after)] == [2000, 1000, 0]
+    assert before.tokens == after.tokens == 2
+    assert (stats.total.misses, stats.total.hits) == (2, 0)
+
+
+def test_statistics_are_of_all_processes_and_of_each_model(config):
+    async def main():
+        async with AsyncEmbedder(config) as first:
+            await embed(first, ["a", "b"])
+            await embed(first, ["a", "c"])
+            one = await first.cache_stats()
+        async with AsyncEmbedder(config) as second:
+            await asyncio.gather(*(embed(second, ["a", "new"]) for _ in range(3)))
+            two = await second.cache_stats()
+        return one, two
+
+    one, two = asyncio.run(main())
+    mine = one.models["acme/m"]
+    assert (mine.hits, mine.misses, mine.stored, mine.entries) == (1, 3, 3, 3)
+    assert (mine.tokens_saved, mine.nanousd_saved) == (1, 1000)
+    assert mine.bytes >= 3 * 64
+    assert one.total == mine
+    if config.cache.backend != "memory":
+        again = two.models["acme/m"]
+        assert (again.stored, again.entries) == (4, 4)
+        assert again.hits + again.misses == 10
+        # Each text but those that were computed was found, or taken from the caller that computed it.
+        assert again.hits + again.shared == 6
+        assert again.tokens_saved == 6
+        assert again.nanousd_saved == 1000 * again.tokens_saved
+
+
+def test_checking_compares_with_what_is_computed_anew(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embed(embedder, ["a", "b", "c"])
+            good = await embedder.check_cache(["x", "c", "a", "c"], model="acme/m", sample=10)
+            cache = embedder._recall.cache
+            (held,) = await cache.held()
+            sampled = await cache.sample(held.group, 3)
+            swapped = [(sampled[0][0], sampled[1][1]), (sampled[1][0], sampled[0][1])]
+            await cache.put_many(held.group, swapped)
+            bad = await embedder.check_cache(["a", "b", "c"], model="acme/m")
+            none = await embedder.check_cache(["x"], model="acme/m")
+            return good, bad, none, len(provider_of(embedder).calls)
+
+    good, bad, none, calls = asyncio.run(main())
+    assert (good.texts, good.found, good.recomputed, good.cost_nanousd) == (3, 2, 2, 2000)
+    assert good.lowest_cosine == pytest.approx(1)
+    assert bad.lowest_cosine < 0.99
+    assert bad.row in {0, 1, 2}
+    assert (none.found, none.lowest_cosine, none.row) == (0, None, None)
+    assert calls == 3
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    with Embedder(config_for("none", tmp_path)) as embedder:
+        for call in (embedder.cache_stats, embedder.clear_cache, lambda: embedder.check_cache(["a"], model="acme/m")):
+            with pytest.raises(UsageError, match=r"cache\.backend is none"):
+                call()
+    with Embedder(config_for("memory", tmp_path)) as embedder:
+        with pytest.raises(UsageError, match="sample is 0"):
+            embedder.check_cache(["a"], model="acme/m", sample=0)
+        embedder.embed(["a", "b"], model="acme/m")
+        assert embedder.clear_cache(model="acme/m") == Cleared(2, 0)
+        assert embedder.clear_cache() == Cleared(0, 0)
+        assert embedder.cache_stats().total.entries == 0
+
+
+def test_a_cache_that_cannot_be_read_fails_only_who_asks_for_it(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with Embedder(config_for("sqlite", tmp_path / "file")) as embedder:
+        assert embedder.embed(["a"], model="acme/m").receipt.cache_hits == 0
+        assert embedder.plan(["b"], model="acme/m").cached_texts == 0
+        for call in (embedder.cache_stats, embedder.clear_cache):
+            with pytest.raises(CacheError, match="the cache cannot be"):
+                call()

