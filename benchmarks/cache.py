@@ -45,60 +45,108 @@ def config(backend, place, url):
     )
 
 
-async def run(backend, place, url, texts, rounds):
-    """Texts stored a second, hits a second by round, and single hits in ms."""
-    batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-    async with AsyncEmbedder(config(backend, place, url)) as embedder:
-        await embedder.embed(["warm"], model="bench/m")
+class Ours:
+    """embedway with one backend."""
+
+    def __init__(self, backend, place, url):
+        self.name = backend
+        self.embedder = AsyncEmbedder(config(backend, place, url))
+        self.stored = self.vectors = None
+        self.single = []
+
+    async def store(self, batches):
+        await self.embedder.embed(["warm"], model="bench/m")
         started = time.perf_counter()
-        vectors = [(await embedder.embed(batch, model="bench/m")).vectors for batch in batches]
-        await embedder.cache_stats()  # all of them are where they stay
-        stored = len(texts) / (time.perf_counter() - started)
-        hits = []
-        for _ in range(rounds):
+        self.vectors = [(await self.embedder.embed(batch, model="bench/m")).vectors for batch in batches]
+        await self.embedder.cache_stats()  # all of them are where they stay
+        self.stored = sum(map(len, batches)) / (time.perf_counter() - started)
+
+    async def hit(self, batches):
+        for batch in batches:
+            result = await self.embedder.embed(batch, model="bench/m")
+            assert result.receipt.cache_hits == len(batch)
+        assert np.array_equal(result.vectors, self.vectors[-1])
+
+    async def one_by_one(self, texts):
+        for text in texts:
             started = time.perf_counter()
-            for batch in batches:
-                result = await embedder.embed(batch, model="bench/m")
-                assert result.receipt.cache_hits == len(batch)
-            hits.append(len(texts) / (time.perf_counter() - started))
-        assert np.array_equal(result.vectors, vectors[-1])
-        single = []
-        for text in texts[:500]:
-            started = time.perf_counter()
-            await embedder.embed([text], model="bench/m")
-            single.append((time.perf_counter() - started) * 1000)
-    return stored, hits, single
+            await self.embedder.embed([text], model="bench/m")
+            self.single.append((time.perf_counter() - started) * 1000)
 
 
-def langchain(place, texts, rounds):
-    try:
+class LangChain:
+    """`CacheBackedEmbeddings` over files; its model answers at once."""
+
+    name, stored, single = "langchain", None, ()
+
+    def __init__(self, place):
         from langchain_classic.embeddings import CacheBackedEmbeddings
         from langchain_classic.storage import LocalFileStore
         from langchain_core.embeddings import Embeddings
-    except ImportError:
-        return None
-    made = np.random.default_rng(1).standard_normal((len(texts), WIDTH)).tolist()
 
-    class Made(Embeddings):
-        def embed_documents(self, some):
-            return made[: len(some)]
+        made = np.random.default_rng(1).standard_normal((BATCH, WIDTH)).tolist()
 
-        def embed_query(self, text):  # noqa: ARG002
-            return made[0]
+        class Made(Embeddings):
+            def embed_documents(self, some):
+                return made[: len(some)]
 
-    cached = CacheBackedEmbeddings.from_bytes_store(
-        Made(), LocalFileStore(place / "langchain"), namespace="m", key_encoder="blake2b"
-    )
-    batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-    for batch in batches:
-        cached.embed_documents(batch)
-    hits = []
-    for _ in range(rounds):
-        started = time.perf_counter()
+            def embed_query(self, text):  # noqa: ARG002
+                return made[0]
+
+        store = LocalFileStore(place / "langchain")
+        self.cached = CacheBackedEmbeddings.from_bytes_store(Made(), store, namespace="m", key_encoder="blake2b")
+
+    async def store(self, batches):
         for batch in batches:
-            np.array(cached.embed_documents(batch), np.float32)
-        hits.append(len(texts) / (time.perf_counter() - started))
-    return hits
+            self.cached.embed_documents(batch)
+
+    async def hit(self, batches):
+        for batch in batches:
+            assert len(self.cached.embed_documents(batch)) == len(batch)
+
+    async def one_by_one(self, texts):
+        pass
+
+
+async def compare(contestants, texts, rounds):
+    batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
+    hits = {one.name: [] for one in contestants}
+    for one in contestants:
+        await one.store(batches)
+    for _ in range(rounds):
+        for one in contestants:
+            started = time.perf_counter()
+            await one.hit(batches)
+            hits[one.name].append(len(texts) / (time.perf_counter() - started))
+    for one in contestants:
+        await one.one_by_one(texts[:500])
+        line = f"{one.name:10} {statistics.median(hits[one.name]):10,.0f} hits/s"
+        if one.stored:
+            line += f"   {one.stored:10,.0f} stored/s   one text p50 {statistics.median(one.single):.3f} ms"
+            await one.embedder.aclose()
+        print(line)
+
+
+async def misses(place, count=400):
+    """Queries that are in no cache, with the default model: without one, and with SQLite's."""
+    seconds = {}
+    embedders = {
+        backend: AsyncEmbedder(
+            Config.load(overrides={"cache.backend": backend, "cache.path": str(place / "misses.sqlite")})
+        )
+        for backend in ("none", "sqlite")
+    }
+    for number in range(count):
+        for backend, embedder in embedders.items():
+            started = time.perf_counter()
+            await embedder.embed(f"{backend} {number}: how do I read a file", input_type="query")
+            seconds.setdefault(backend, []).append(time.perf_counter() - started)
+    for embedder in embedders.values():
+        await embedder.aclose()
+    without, stored = (statistics.median(seconds[backend][50:]) * 1000 for backend in ("none", "sqlite"))
+    print(
+        f"a query that no cache has: {without:.2f} ms without one, {stored:.2f} ms with SQLite: {stored / without:.3f}x"
+    )
 
 
 def codecs():
@@ -116,6 +164,14 @@ def codecs():
             )
 
 
+def peers(place):
+    try:
+        return [LangChain(place)]
+    except ImportError:
+        print("langchain-classic is not installed; see make test-peers")
+        return []
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--texts", type=int, default=10_000)
@@ -131,17 +187,11 @@ def main():
         server.wait_until_ready()
         try:
             url = f"redis://127.0.0.1:{server.port}"
-            for backend in ("memory", "sqlite", "redis"):
-                stored, hits, single = asyncio.run(run(backend, place, url, texts, asked.rounds))
-                print(
-                    f"{backend:10} {statistics.median(hits):10,.0f} hits/s   {stored:10,.0f} stored/s   "
-                    f"one text p50 {statistics.median(single):.3f} ms"
-                )
+            contestants = [*(Ours(backend, place, url) for backend in ("memory", "sqlite", "redis")), *peers(place)]
+            asyncio.run(compare(contestants, texts, asked.rounds))
+            asyncio.run(misses(place))
         finally:
             server.stop()
-        peer = langchain(place, texts, min(asked.rounds, 3))
-        if peer:
-            print(f"{'langchain':10} {statistics.median(peer):10,.0f} hits/s")
     codecs()
 
 

@@ -80,8 +80,9 @@ class RedisCache:
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Cache.get_many`."""
         found: list[bytes | None] = []
+        names_of = _names(_PREFIX, group, keys)
         for start in range(0, len(keys), _BATCH):
-            names = [_name(group, key) for key in keys[start : start + _BATCH]]
+            names = names_of[start : start + _BATCH]
             read = self._client.mget_nonatomic if self._cluster else self._client.mget
             values = await self._guarded(lambda read=read, names=names: read(names), reading=True)  # type: ignore[misc]
             if values is None:
@@ -100,7 +101,7 @@ class RedisCache:
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """See `Cache.delete_many`."""
-        await self._guarded(lambda: self._forget([_name(group, key) for key in keys]))
+        await self._guarded(lambda: self._forget(_names(_PREFIX, group, keys)))
 
     async def held(self) -> list[Held]:
         """See `Cache.held`. Reads the lengths of all values."""
@@ -159,8 +160,9 @@ class RedisCache:
         pipeline = self._client.pipeline(transaction=False)
         # With every write: a server that was restarted or emptied knows no groups.
         pipeline.hset(_GROUPS, group.id, json.dumps([group.model, group.space_id, group.namespace]))
-        for key, entry in items:
-            pipeline.set(_name(group, key), stamp + entry, px=self._ttl_ms)
+        names = _names(_PREFIX, group, [key for key, _ in items])
+        for name, (_, entry) in zip(names, items, strict=True):
+            pipeline.set(name, stamp + entry, px=self._ttl_ms)
         await pipeline.execute()
         return True
 
@@ -174,7 +176,7 @@ class RedisCache:
 
     async def _script(self, script: str, group: Group, keys: Sequence[bytes], *arguments: bytes | int) -> list[Any]:
         """Run a script over the leases of keys; in a cluster for each by itself, because they lie in several slots."""
-        names = [_lease_name(group, key) for key in keys]
+        names = _names(_LEASES, group, keys)
         most = 1 if self._cluster else _BATCH
         pipeline = self._client.pipeline(transaction=False)
         for start in range(0, len(names), most):
@@ -269,12 +271,9 @@ class RedisCache:
         return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
 
 
-def _lease_name(group: Group, key: bytes) -> str:
-    return f"{_LEASES}{group.id}:{key.hex()}"
-
-
-def _name(group: Group, key: bytes) -> str:
-    return f"{_PREFIX}{group.id}:{key.hex()}"
+def _names(prefix: str, group: Group, keys: Sequence[bytes]) -> list[str]:
+    start = f"{prefix}{group.id}:"
+    return [start + key.hex() for key in keys]
 
 
 def _client(url: str, *, cluster: bool) -> Any:
