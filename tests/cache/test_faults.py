@@ -179,6 +179,7 @@ def test_the_disk_is_full(tmp_path, clock):
                 "OperationalError: database or disk is full",
             )
             assert (await embedded(embedder)).cache_hits == 40
+            assert embedder._recall.counts["acme/m"].stored == 40
             connection.execute("PRAGMA max_page_count = 1000000")
             clock.now += 10
             await embedded(embedder, many)

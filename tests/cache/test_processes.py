@@ -15,6 +15,7 @@ from embedway.cache.base import Group
 from embedway.cache.codec import Meta
 from embedway.cache.key import KeyMaker
 from embedway.cache.redis import RedisCache
+from embedway.errors import RefusedInputError
 from embedway.providers.fake import vector_of
 from embedway.stages.recall import Made, Recall
 from embedway.types import Space
@@ -163,3 +164,27 @@ def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey
 
     assert asyncio.run(main()) == [False, False, True, True]
     assert renewals[0] == pytest.approx(0.2)
+
+
+def test_what_could_not_be_computed_is_given_back_at_once(valkey):
+    refused = RefusedInputError("no", route="r")
+    group, space = Group("m", "m@1/4", f"refused{next(_namespaces)}"), Space("m", "1", 4, "mean", (), True)
+    maker = KeyMaker(space, variant="", input_type="document", on_overflow="truncate", max_tokens=9, namespace="n")
+
+    async def main():
+        recall, other = Recall(RedisCache(valkey), lease_s=600), RedisCache(valkey)
+
+        async def compute(rows):
+            return Made(np.ones((len(rows), 4), np.float32), [Meta(1), None], {1: refused})
+
+        found = await recall.vectors(["a", "b"], maker, group, space, compute)
+        await recall.settle()
+        granted = await other.lease(group, maker.keys(["a", "b"]), 1)
+        await other.release(group, maker.keys(["a", "b"]))
+        await other.aclose()
+        await recall.aclose()
+        return found, granted
+
+    found, granted = asyncio.run(main())
+    assert found.errors == {1: refused}
+    assert granted == [True, True]

@@ -77,8 +77,8 @@ class Cache(Protocol):
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """The entry of each key, None where there is none."""
 
-    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
-        """Keep entries by key. When it returns, they are where they stay when the process ends."""
+    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
+        """Keep entries by key, and tell how many. When it returns, they are where they stay when the process ends."""
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """Forget entries."""

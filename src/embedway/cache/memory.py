@@ -46,7 +46,7 @@ class MemoryCache:
                 found.append(held[0])
         return found
 
-    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
+    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
         """See `Cache.put_many`."""
         now = self._clock()
         for key, entry in items:
@@ -56,6 +56,7 @@ class MemoryCache:
         while self._bytes > self._max_bytes:
             self._forget(next(iter(self._entries)))
             self.troubles.evictions += 1
+        return len(items)
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """See `Cache.delete_many`."""

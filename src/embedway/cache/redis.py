@@ -91,13 +91,16 @@ class RedisCache:
             found += [value[_STAMP.size :] if value is not None else None for value in values]
         return found
 
-    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
+    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
         """See `Cache.put_many`."""
+        kept = 0
         stamp = _STAMP.pack(self._clock())
         for start in range(0, len(items), _BATCH):
             some = items[start : start + _BATCH]
             if await self._guarded(lambda some=some: self._write(group, stamp, some)) is None:  # type: ignore[misc]
-                return
+                break
+            kept += len(some)
+        return kept
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """See `Cache.delete_many`."""

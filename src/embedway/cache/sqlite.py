@@ -63,10 +63,9 @@ class SqliteCache:
         found: list[bytes | None] | None = await self._call(self._get, list(keys), reading=True)
         return found if found is not None else [None] * len(keys)
 
-    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
+    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
         """See `Cache.put_many`."""
-        if items:
-            await self._call(self._put, group, list(items))
+        return (await self._call(self._put, group, list(items)) or 0) if items else 0
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """See `Cache.delete_many`."""
@@ -179,7 +178,7 @@ class SqliteCache:
                 connection.executemany("UPDATE entries SET used = ? WHERE id = ?", stale)
         return [found.get(key) for key in keys]
 
-    def _put(self, group: Group, items: list[tuple[bytes, bytes]]) -> None:
+    def _put(self, group: Group, items: list[tuple[bytes, bytes]]) -> int:
         connection, now = self._open(), self._clock()
         with connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -189,6 +188,7 @@ class SqliteCache:
                 [(key, number, now, now, entry) for key, entry in items],
             )
             self._make_room(connection)
+        return len(items)
 
     def _number(self, connection: sqlite3.Connection, group: Group) -> int:
         """The group's row. Another process may have cleared the table: it is looked up every time."""

@@ -34,10 +34,11 @@ class Tiers:
             await self.front.put_many(group, fresh)
         return found
 
-    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
-        """See `Cache.put_many`."""
-        await self.behind.put_many(group, items)
+    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
+        """See `Cache.put_many`; what only memory keeps is not counted."""
+        kept = await self.behind.put_many(group, items)
         await self.front.put_many(group, items)
+        return kept
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """See `Cache.delete_many`."""

@@ -73,6 +73,7 @@ class Recalled(Made):
 class _Lease:
     """Keys that no other process computes, as long as they are renewed."""
 
+    keys: list[bytes]
     renewing: asyncio.Task[None]
     #: Whether storing gives it back.
     handed: bool = False
@@ -266,7 +267,8 @@ class Recall:
         mine = [row for row, free in zip(rows, granted, strict=True) if free]
         theirs = [row for row, free in zip(rows, granted, strict=True) if not free]
         if mine:
-            lease = _Lease(asyncio.create_task(self._renewed(group, [keys[row] for row in mine])))
+            leased = [keys[row] for row in mine]
+            lease = _Lease(leased, asyncio.create_task(self._renewed(group, leased)))
             try:
                 # Another process may have stored some after they were looked up here, and given its lease back.
                 computed = await self._looked_up_again(mine, keys, group, found)
@@ -274,14 +276,14 @@ class Recall:
                     await self._computed(computed, keys, group, found, compute, lease=lease)
             finally:
                 if not lease.handed:
-                    await asyncio.shield(self._given_back(group, [keys[row] for row in mine], lease))
+                    await asyncio.shield(self._given_back(group, lease))
         if theirs:
             await self._waited(theirs, keys, group, found)
         return [row for row in theirs if found.metas[row] is None]
 
-    async def _given_back(self, group: Group, keys: list[bytes], lease: _Lease) -> None:
+    async def _given_back(self, group: Group, lease: _Lease) -> None:
         lease.renewing.cancel()
-        await self.cache.release(group, keys)
+        await self.cache.release(group, lease.keys)
 
     async def _renewed(self, group: Group, keys: list[bytes]) -> None:
         """Hold leases for as long as the computing takes: only those of a process that ended run out."""
@@ -338,8 +340,8 @@ class Recall:
                 entries = await asyncio.to_thread(encode, *arguments, zstd=self._zstd)
             else:
                 entries = encode(*arguments, zstd=self._zstd)
-            await self.cache.put_many(group, list(zip(fresh, entries, strict=True)))
-            self.counts[group.model].stored += len(fresh)
+            stored = await self.cache.put_many(group, list(zip(fresh, entries, strict=True)))
+            self.counts[group.model].stored += stored
         finally:
             for key, result in fresh.items():
                 if self._fresh.get(key) is result:
@@ -347,7 +349,7 @@ class Recall:
             # What was looked for before it was stored, and is claimed after that, is looked for again.
             self._flights.landed += 1
             if lease is not None:
-                await self._given_back(group, list(fresh), lease)
+                await self._given_back(group, lease)
 
     def _share(self, group: Group, found: Recalled, meta: Meta) -> None:
         counts = self.counts[group.model]
