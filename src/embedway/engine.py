@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from embedway.cache.base import Which
-from embedway.cache.codec import Meta
 from embedway.cache.opening import open_cache
 from embedway.cache.stats import CacheCheck
 from embedway.config import Config
@@ -22,7 +21,6 @@ from embedway.errors import (
     CacheError,
     ClosedError,
     DeadlineError,
-    DimensionsError,
     NoRouteError,
     TextTooLongError,
     UsageError,
@@ -44,16 +42,15 @@ from embedway.stages.plan import Work, make_plan, unique_texts
 from embedway.stages.rates import RateLimiter
 from embedway.stages.recall import Made, Recall, group_of, key_maker, only
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
+from embedway.stages.result import Billed, bill_of, by_row, cuts, in_row, receipt_of, space_of, summed, told
 from embedway.stages.send import RetryPolicy, Sender, Sending, ServiceRoute
 from embedway.stages.validate import to_size, validate
-from embedway.types import Averaged, EmbedResult, Receipt, RerankResult, Timing
+from embedway.types import EmbedResult, Receipt, RerankResult, Timing
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from types import TracebackType
-
-    import numpy.typing as npt
 
     from embedway.cache.stats import CacheStats, Cleared
     from embedway.errors import EmbedwayError
@@ -67,12 +64,11 @@ if TYPE_CHECKING:
     from embedway.stages.dispatch import Runs
     from embedway.stages.rerank import RerankWork
     from embedway.stages.send import Outcome
-    from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Space, Truncation, Vectors
+    from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Space, Vectors
 
 
 #: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.
 _INLINE_CHARACTERS = 512
-_DOCUMENTS_A_SEARCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,16 +173,16 @@ class AsyncEmbedder:
         request, route = await self._asked(
             texts, input_type, model, dimensions, on_overflow, partial=partial, priority=priority
         )
-        space = _space(route, request.dimensions)
+        space = space_of(route, request.dimensions)
         if self._recall is not None:
             return await self._recalled(self._recall, request, route, space, started)
         work = await self._work(request, route, space)
         tokenized = time.perf_counter()
         vectors, errors, billed = await self._made(work, route, space)
         computed = time.perf_counter()
-        vectors, by_row = _by_row(vectors, work.positions, work.refused, errors)
+        vectors, failed = by_row(vectors, work.positions, work.refused, errors)
         timing = Timing(tokenized - started, computed - tokenized, time.perf_counter() - started)
-        return EmbedResult(vectors, space, _receipt(work.plan, route, timing, billed), by_row)
+        return EmbedResult(vectors, space, receipt_of(work.plan, route, timing, billed), failed)
 
     async def _recalled(
         self, recall: Recall, request: EmbedRequest, route: AnyModel, space: Space, started: float
@@ -194,7 +190,7 @@ class AsyncEmbedder:
         """The same with a cache: only what is not found is planned and computed, at full width."""
         full, namespace = route.space, self.config.cache.namespace
         texts, positions = unique_texts(request.texts, request.refused)
-        bills: list[_Billed] = []
+        bills: list[Billed] = []
         spent: list[float] = []
 
         async def compute(rows: list[int]) -> Made:
@@ -208,16 +204,16 @@ class AsyncEmbedder:
             vectors, errors, billed = await self._made(work, route, full)
             spent.extend((planned - began, time.perf_counter() - planned))
             bills.append(billed)
-            return _told(work, vectors, errors, storable=not self._batch_dependent(route, billed.routes))
+            return told(work, vectors, errors, storable=not self._batch_dependent(route, billed.routes))
 
         maker = key_maker(request, full, variant=route.variant, max_tokens=route.max_tokens, namespace=namespace)
         group = group_of(full, route.model, namespace)
         found = await recall.vectors(texts, maker, group, full, compute)
         recall.counts[route.model].nanousd_saved += route.cost_nanousd(found.tokens_saved) or 0
-        errors = {unique: _in_row(error, positions, unique) for unique, error in found.errors.items()}
-        vectors, by_row = _by_row(to_size(found.vectors, space), positions, request.refused, errors)
-        truncations, averaged = _cuts(found.metas, positions)
-        billed = _sum(bills)
+        errors = {unique: in_row(error, positions, unique) for unique, error in found.errors.items()}
+        vectors, failed = by_row(to_size(found.vectors, space), positions, request.refused, errors)
+        truncations, averaged = cuts(found.metas, positions)
+        billed = summed(bills)
         receipt = Receipt(
             model=route.model,
             route=billed.routes[0] if billed.routes else "cache",
@@ -237,11 +233,11 @@ class AsyncEmbedder:
             tokens_estimated=not route.exact,
             averaged=averaged,
         )
-        return EmbedResult(vectors, space, receipt, by_row)
+        return EmbedResult(vectors, space, receipt, failed)
 
     async def _made(
         self, work: Work, route: AnyModel, space: Space
-    ) -> tuple[Vectors, dict[int, EmbedwayError], _Billed]:
+    ) -> tuple[Vectors, dict[int, EmbedwayError], Billed]:
         """Vectors of the unique texts, checked, the errors of those that have none, and the bill."""
         errors: dict[int, EmbedwayError] = {}
         vectors, billed = await self._computed(work, route, space, errors if work.partial else None)
@@ -326,7 +322,7 @@ class AsyncEmbedder:
         Batches and cost are those of what is not in the cache.
         """
         request, route = await self._asked(texts, input_type, model, dimensions, on_overflow, partial=False)
-        space = _space(route, request.dimensions)
+        space = space_of(route, request.dimensions)
         plan = (await self._work(request, route, space)).plan
         missing = await self._missing(request, route)
         if len(missing) == plan.unique_texts:
@@ -421,7 +417,7 @@ class AsyncEmbedder:
         route = await self._open(model)
         return ModelDescription(
             model=route.model,
-            space=_space(route, dimensions),
+            space=space_of(route, dimensions),
             sizes=route.sizes,
             max_tokens=route.max_tokens,
             special_tokens=route.special_tokens if isinstance(route, ServiceModel) else route.tokenizer.special_tokens,
@@ -460,12 +456,12 @@ class AsyncEmbedder:
 
     async def _computed(
         self, work: Work, model: AnyModel, space: Space, errors: dict[int, EmbedwayError] | None
-    ) -> tuple[Vectors, _Billed]:
+    ) -> tuple[Vectors, Billed]:
         """Vectors of the unique texts, on this machine or by a service, and what a service bills."""
         if not isinstance(model, ServiceModel):
             runs = self._among_others(model, work.urgency)
             vectors = await dispatch(work.tokenized, work.batches, runs, width=model.space.dimensions, errors=errors)
-            return vectors, _Billed(0, 0, len(work.batches), (model.name,))
+            return vectors, Billed(0, 0, len(work.batches), (model.name,))
         sending = Sending(
             work.texts,
             work.tokenized.lengths,
@@ -481,7 +477,7 @@ class AsyncEmbedder:
             raise NoRouteError(error.model, failed=error.failed, elsewhere=others) from error.__cause__
         if errors is not None:
             errors.update(outcome.errors)
-        return outcome.vectors, _billed(outcome, model)
+        return outcome.vectors, bill_of(outcome, model)
 
     def _among_others(self, model: LocalRoute, urgency: Urgency) -> Runs:
         """A model on this machine, whose batches may hold other callers' texts too."""
@@ -520,12 +516,12 @@ class AsyncEmbedder:
 
     async def _scored(
         self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None
-    ) -> tuple[Vectors, _Billed]:
+    ) -> tuple[Vectors, Billed]:
         """Scores of the unique documents, float32 (n, 1), and what a service bills."""
         if not isinstance(model, ServiceReranker):
             runs = self._among_others(model, Urgency(query=True))
             scores = await dispatch(work.tokenized, work.batches, runs, width=1, errors=errors)
-            return scores, _Billed(0, 0, len(work.batches), (model.name,))
+            return scores, Billed(0, 0, len(work.batches), (model.name,))
         sending = Sending(
             work.documents,
             work.tokenized.lengths,
@@ -540,7 +536,7 @@ class AsyncEmbedder:
         outcome = await self._sender.send(sending, routes)
         if errors is not None:
             errors.update(outcome.errors)
-        return outcome.vectors, _billed(outcome, model)
+        return outcome.vectors, bill_of(outcome, model)
 
     async def _asked(
         self,
@@ -635,135 +631,3 @@ class AsyncEmbedder:
             limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
             slots=asyncio.Semaphore(self.config.upstream.concurrency),
         )
-
-
-def _by_row(
-    vectors: Vectors,
-    positions: npt.NDArray[np.int64],
-    refused: Mapping[int, EmbedwayError],
-    errors: Mapping[int, EmbedwayError],
-) -> tuple[Vectors, dict[int, EmbedwayError]]:
-    """Vectors and errors of the unique texts, given to every row that has one of them; NaN where there is none."""
-    if not refused and len(vectors) == len(positions):
-        return vectors, dict(errors)
-    by_row = dict(refused)
-    for row, unique in enumerate(positions.tolist() if errors else ()):
-        if unique in errors:
-            by_row[row] = errors[unique]
-    if not len(vectors):
-        return np.full((len(positions), vectors.shape[1]), np.nan, np.float32), by_row
-    rows = vectors[positions]  # a copy, in which -1 took the last one
-    rows[sorted(refused)] = np.nan
-    return rows, by_row
-
-
-def _told(work: Work, vectors: Vectors, errors: Mapping[int, EmbedwayError], *, storable: bool) -> Made:
-    """What was computed for the unique texts of a request, each of which is one of its rows."""
-    owner = work.windows.owner if work.windows is not None else np.arange(len(work.texts))
-    tokens = np.bincount(owner, work.tokenized.lengths, minlength=work.plan.unique_texts)
-    cuts = {cut.row: replace(cut, row=0) for cut in work.plan.truncations}
-    windows = {item.row: item.windows for item in work.plan.averaged}
-    made = Made(np.full((len(work.positions), vectors.shape[1]), np.nan, np.float32), [], storable=storable)
-    for row, unique in enumerate(work.positions.tolist()):
-        error = work.refused.get(row) or errors.get(unique)
-        if error is not None:
-            made.errors[row] = error
-            made.metas.append(None)
-        else:
-            made.vectors[row] = vectors[unique]
-            made.metas.append(Meta(int(tokens[unique]), cuts.get(row), windows.get(row, 0)))
-    return made
-
-
-def _in_row(error: EmbedwayError, positions: npt.NDArray[np.int64], unique: int) -> EmbedwayError:
-    """An error that names a row, with the first of the request's that has the text."""
-    if not isinstance(error, TextTooLongError):
-        return error
-    row = int(np.flatnonzero(positions == unique)[0])
-    return TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens)
-
-
-def _cuts(
-    metas: Sequence[Meta | None], positions: npt.NDArray[np.int64]
-) -> tuple[tuple[Truncation, ...], tuple[Averaged, ...]]:
-    """The cuts and means of unique texts, told for every row that has one of them."""
-    told = {unique: meta for unique, meta in enumerate(metas) if meta is not None and (meta.truncation or meta.windows)}
-    if not told:
-        return (), ()
-    rows = [(row, told[unique]) for row, unique in enumerate(positions.tolist()) if unique in told]
-    return (
-        tuple(replace(meta.truncation, row=row) for row, meta in rows if meta.truncation is not None),
-        tuple(Averaged(row, meta.windows, meta.tokens) for row, meta in rows if meta.windows),
-    )
-
-
-def _space(route: AnyModel, dimensions: int | None) -> Space:
-    if dimensions is None:
-        dimensions = route.default_dimensions if isinstance(route, ServiceModel) else route.space.dimensions
-    if dimensions == route.space.dimensions:
-        return route.space
-    if dimensions not in route.sizes:
-        raise DimensionsError(route.model, asked=dimensions, sizes=route.sizes)
-    return replace(route.space, dimensions=dimensions)
-
-
-@dataclass(frozen=True, slots=True)
-class _Billed:
-    """What computing took: tokens and nano-dollars on the bill, batches or requests, and the routes that answered."""
-
-    tokens: int
-    cost_nanousd: int | None
-    attempts: int
-    routes: tuple[str, ...]
-    estimated: bool = False
-    searches: int = 0
-
-
-def _sum(bills: Sequence[_Billed]) -> _Billed:
-    """Several bills as one; its cost is None where that of one is."""
-    costs = [bill.cost_nanousd for bill in bills]
-    return _Billed(
-        sum(bill.tokens for bill in bills),
-        None if None in costs else sum(cost for cost in costs if cost is not None),
-        sum(bill.attempts for bill in bills),
-        tuple(dict.fromkeys(route for bill in bills for route in bill.routes)),
-        estimated=any(bill.estimated for bill in bills),
-    )
-
-
-def _billed(outcome: Outcome, model: ServiceModel | ServiceReranker) -> _Billed:
-    tokens = outcome.billed_tokens + outcome.unreported_tokens
-    searches, told = outcome.searches, outcome.unreported_tokens == 0
-    if model.facts.price_usd_per_thousand_searches is not None and outcome.routes and not searches:
-        # A search is a query over at most 100 documents.
-        searches, told = -(-len(outcome.vectors) // _DOCUMENTS_A_SEARCH), False
-    return _Billed(
-        tokens,
-        model.facts.cost_nanousd(tokens, searches) if tokens or searches else 0,
-        outcome.attempts,
-        tuple(outcome.routes),
-        estimated=not told,
-        searches=searches,
-    )
-
-
-def _receipt(plan: Plan, model: AnyModel, timing: Timing, billed: _Billed) -> Receipt:
-    return Receipt(
-        model=plan.model,
-        route=billed.routes[0] if billed.routes else plan.route,
-        space_id=plan.space.id,
-        texts=plan.texts,
-        unique_texts=plan.unique_texts,
-        tokens=plan.tokens,
-        billed_tokens=billed.tokens,
-        cost_nanousd=billed.cost_nanousd,
-        cache_hits=0,
-        attempts=billed.attempts,
-        truncations=plan.truncations,
-        timing=timing,
-        runtime=model.runtime,
-        routes=billed.routes,
-        estimated=billed.estimated,
-        tokens_estimated=plan.estimated,
-        averaged=plan.averaged,
-    )

@@ -134,3 +134,41 @@ def test_what_claims_to_hold_gigabytes_is_not_decompressed(monkeypatch):
     forged = head + struct.pack("<Q", xxhash.xxh3_64_intdigest(bomb, xxhash.xxh3_64_intdigest(head))) + bomb
     monkeypatch.setattr(zstandard.ZstdDecompressor, "decompress", None)
     assert decode([forged], 6, np.empty((1, 6), np.float32)) == [None]
+
+
+KINDS = ["good", "changed", "short", "missing", "f16", "wide", "of another version"]
+
+
+def entry_of(kind, vector, meta, data):
+    """An entry that is good, or is not."""
+    (entry,) = encode(np.zeros((1, 13), np.float32) if kind == "wide" else vector[None], [meta])
+    if kind == "changed":
+        place = data.draw(st.integers(0, len(entry) - 1))
+        return entry[:place] + bytes([entry[place] ^ data.draw(st.integers(1, 255))]) + entry[place + 1 :]
+    if kind == "short":
+        return entry[: data.draw(st.integers(0, len(entry) - 1))]
+    if kind == "f16":
+        return encode(vector[None], [meta], "f16")[0]
+    if kind == "of another version":
+        head, body = entry[:2] + b"\2" + entry[3 : HEADER_BYTES - 8], entry[HEADER_BYTES:]
+        return head + struct.pack("<Q", xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(head))) + body
+    return None if kind == "missing" else entry
+
+
+@given(st.lists(st.tuples(METAS, st.sampled_from(KINDS)), min_size=1, max_size=6), st.integers(0, 2**32 - 1), st.data())
+@settings(deadline=None)
+def test_entries_together_are_read_as_each_by_itself(kinds, seed, data):
+    vectors = np.random.default_rng(seed).standard_normal((len(kinds), 12)).astype(np.float32)
+    entries = [entry_of(kind, vector, meta, data) for vector, (meta, kind) in zip(vectors, kinds, strict=True)]
+    together = np.full((len(kinds), 12), 7, np.float32)
+    metas = decode(entries, 12, together)
+    for row, (entry, (meta, kind)) in enumerate(zip(entries, kinds, strict=True)):
+        alone = np.full((1, 12), 7, np.float32)
+        assert decode([entry], 12, alone) == [metas[row]]
+        if metas[row] is not None:
+            np.testing.assert_array_equal(together[row], alone[0])
+        if kind == "good":
+            assert metas[row] == meta
+            np.testing.assert_array_equal(together[row], vectors[row])
+        elif kind != "f16":
+            assert metas[row] is None

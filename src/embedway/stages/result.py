@@ -1,0 +1,164 @@
+"""The last step: what was computed, given to the rows that asked for it, with the receipt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.cache.codec import Meta
+from embedway.errors import DimensionsError, TextTooLongError
+from embedway.providers.service import ServiceModel
+from embedway.stages.recall import Made
+from embedway.types import Averaged, Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from embedway.errors import EmbedwayError
+    from embedway.providers.opening import AnyModel
+    from embedway.rerank.models import ServiceReranker
+    from embedway.stages.plan import Work
+    from embedway.stages.send import Outcome
+    from embedway.types import Plan, Space, Timing, Truncation, Vectors
+
+#: Documents that a reranking service counts as one search.
+_DOCUMENTS_A_SEARCH = 100
+
+
+def by_row(
+    vectors: Vectors,
+    positions: npt.NDArray[np.int64],
+    refused: Mapping[int, EmbedwayError],
+    errors: Mapping[int, EmbedwayError],
+) -> tuple[Vectors, dict[int, EmbedwayError]]:
+    """Vectors and errors of the unique texts, given to every row that has one of them; NaN where there is none."""
+    if not refused and len(vectors) == len(positions):
+        return vectors, dict(errors)
+    failed = dict(refused)
+    for row, unique in enumerate(positions.tolist() if errors else ()):
+        if unique in errors:
+            failed[row] = errors[unique]
+    if not len(vectors):
+        return np.full((len(positions), vectors.shape[1]), np.nan, np.float32), failed
+    rows = vectors[positions]  # a copy, in which -1 took the last one
+    rows[sorted(refused)] = np.nan
+    return rows, failed
+
+
+def told(work: Work, vectors: Vectors, errors: Mapping[int, EmbedwayError], *, storable: bool) -> Made:
+    """What was computed for the unique texts of a request, each of which is one of its rows."""
+    owner = work.windows.owner if work.windows is not None else np.arange(len(work.texts))
+    tokens = np.bincount(owner, work.tokenized.lengths, minlength=work.plan.unique_texts)
+    cuts = {cut.row: replace(cut, row=0) for cut in work.plan.truncations}
+    windows = {item.row: item.windows for item in work.plan.averaged}
+    made = Made(np.full((len(work.positions), vectors.shape[1]), np.nan, np.float32), [], storable=storable)
+    for row, unique in enumerate(work.positions.tolist()):
+        error = work.refused.get(row) or errors.get(unique)
+        if error is not None:
+            made.errors[row] = error
+            made.metas.append(None)
+        else:
+            made.vectors[row] = vectors[unique]
+            made.metas.append(Meta(int(tokens[unique]), cuts.get(row), windows.get(row, 0)))
+    return made
+
+
+def in_row(error: EmbedwayError, positions: npt.NDArray[np.int64], unique: int) -> EmbedwayError:
+    """An error that names a row, with the first of the request's that has the text."""
+    if not isinstance(error, TextTooLongError):
+        return error
+    row = int(np.flatnonzero(positions == unique)[0])
+    return TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens)
+
+
+def cuts(
+    metas: Sequence[Meta | None], positions: npt.NDArray[np.int64]
+) -> tuple[tuple[Truncation, ...], tuple[Averaged, ...]]:
+    """The cuts and means of unique texts, told for every row that has one of them."""
+    told = {unique: meta for unique, meta in enumerate(metas) if meta is not None and (meta.truncation or meta.windows)}
+    if not told:
+        return (), ()
+    rows = [(row, told[unique]) for row, unique in enumerate(positions.tolist()) if unique in told]
+    return (
+        tuple(replace(meta.truncation, row=row) for row, meta in rows if meta.truncation is not None),
+        tuple(Averaged(row, meta.windows, meta.tokens) for row, meta in rows if meta.windows),
+    )
+
+
+def space_of(route: AnyModel, dimensions: int | None) -> Space:
+    """The space of a model at the size asked for, or its own. Raises DimensionsError for a size it has not."""
+    if dimensions is None:
+        dimensions = route.default_dimensions if isinstance(route, ServiceModel) else route.space.dimensions
+    if dimensions == route.space.dimensions:
+        return route.space
+    if dimensions not in route.sizes:
+        raise DimensionsError(route.model, asked=dimensions, sizes=route.sizes)
+    return replace(route.space, dimensions=dimensions)
+
+
+@dataclass(frozen=True, slots=True)
+class Billed:
+    """What computing took: tokens and nano-dollars on the bill, batches or requests, and the routes that answered."""
+
+    tokens: int
+    cost_nanousd: int | None
+    attempts: int
+    routes: tuple[str, ...]
+    estimated: bool = False
+    searches: int = 0
+
+
+def summed(bills: Sequence[Billed]) -> Billed:
+    """Several bills as one; its cost is None where that of one is."""
+    costs = [bill.cost_nanousd for bill in bills]
+    return Billed(
+        sum(bill.tokens for bill in bills),
+        None if None in costs else sum(cost for cost in costs if cost is not None),
+        sum(bill.attempts for bill in bills),
+        tuple(dict.fromkeys(route for bill in bills for route in bill.routes)),
+        estimated=any(bill.estimated for bill in bills),
+    )
+
+
+def bill_of(outcome: Outcome, model: ServiceModel | ServiceReranker) -> Billed:
+    """What a service bills, as it told or as is known of its prices."""
+    tokens = outcome.billed_tokens + outcome.unreported_tokens
+    searches, told = outcome.searches, outcome.unreported_tokens == 0
+    if model.facts.price_usd_per_thousand_searches is not None and outcome.routes and not searches:
+        # A search is a query over at most 100 documents.
+        searches, told = -(-len(outcome.vectors) // _DOCUMENTS_A_SEARCH), False
+    return Billed(
+        tokens,
+        model.facts.cost_nanousd(tokens, searches) if tokens or searches else 0,
+        outcome.attempts,
+        tuple(outcome.routes),
+        estimated=not told,
+        searches=searches,
+    )
+
+
+def receipt_of(plan: Plan, model: AnyModel, timing: Timing, billed: Billed) -> Receipt:
+    """The receipt of what was planned and computed."""
+    return Receipt(
+        model=plan.model,
+        route=billed.routes[0] if billed.routes else plan.route,
+        space_id=plan.space.id,
+        texts=plan.texts,
+        unique_texts=plan.unique_texts,
+        tokens=plan.tokens,
+        billed_tokens=billed.tokens,
+        cost_nanousd=billed.cost_nanousd,
+        cache_hits=0,
+        attempts=billed.attempts,
+        truncations=plan.truncations,
+        timing=timing,
+        runtime=model.runtime,
+        routes=billed.routes,
+        estimated=billed.estimated,
+        tokens_estimated=plan.estimated,
+        averaged=plan.averaged,
+    )
