@@ -61,9 +61,10 @@ async def main() -> int:
                 shown = place.relative_to(LIBRARY.resolve()) if place.is_relative_to(LIBRARY.resolve()) else place
                 table.add_row(f"{hit.score:.3f}", f"{shown}:{hit.start_line}", _first_lines(hit.text))
             console.print(table)
+    known = f" ({summary.cached:,} of them from the cache: `embedway cache stats`)" if summary.cached else ""
     console.print(
-        f"{summary.documents} files, {summary.chunks} chunks, {summary.tokens:,} tokens in {summary.seconds:.1f} s: "
-        f"{summary.texts_per_s:.0f} texts/s, {summary.tokens_per_s:,.0f} tokens/s ({summary.runtime}).\n"
+        f"{summary.documents} files, {summary.chunks} chunks{known}, {summary.tokens:,} tokens "
+        f"in {summary.seconds:.1f} s: {summary.texts_per_s:.0f} texts/s, {summary.tokens_per_s:,.0f} tokens/s ({summary.runtime}).\n"
         f"Vectors of {summary.space_id} are in {summary.destination}; ask more with\n"
         f"  .venv/bin/embedway search {summary.destination} 'your question'"
     )
