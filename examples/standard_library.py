@@ -64,7 +64,8 @@ async def main() -> int:
     known = f" ({summary.cached:,} of them from the cache: `embedway cache stats`)" if summary.cached else ""
     console.print(
         f"{summary.documents} files, {summary.chunks} chunks{known}, {summary.tokens:,} tokens "
-        f"in {summary.seconds:.1f} s: {summary.texts_per_s:.0f} texts/s, {summary.tokens_per_s:,.0f} tokens/s ({summary.runtime}).\n"
+        f"in {summary.seconds:.1f} s: {summary.texts_per_s:.0f} texts/s, {summary.tokens_per_s:,.0f} tokens/s "
+        f"({summary.runtime}).\n"
         f"Vectors of {summary.space_id} are in {summary.destination}; ask more with\n"
         f"  .venv/bin/embedway search {summary.destination} 'your question'"
     )
