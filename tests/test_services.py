@@ -314,7 +314,7 @@ def test_facts_that_others_got_wrong(name, dimensions, nanousd):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"0.02"', "0.02", "price_usd_per_million_tokens: 0.02 is not allowed"),
+        ('"0.02"', "0.02", "usd_per_million_tokens: 0.02 is not allowed"),
         ('"0.02"', '"-1"', "it must be dollars"),
         ("dimensions = 1536", "dimensions = 0", "must be greater than 0"),
         ("matryoshka = [512]", "matryoshka = [2048]", "below `dimensions`"),

@@ -477,7 +477,7 @@ class AsyncEmbedder:
             raise NoRouteError(error.model, failed=error.failed, elsewhere=others) from error.__cause__
         if errors is not None:
             errors.update(outcome.errors)
-        return outcome.vectors, bill_of(outcome, model)
+        return outcome.vectors, bill_of(outcome, model, space.dimensions)
 
     def _among_others(self, model: LocalRoute, urgency: Urgency) -> Runs:
         """A model on this machine, whose batches may hold other callers' texts too."""

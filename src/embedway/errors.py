@@ -12,6 +12,7 @@
     │   └── SourceError           a file, line or row of a source cannot be used
     ├── ModelError
     │   ├── UnknownModelError     no model has that name
+    │   ├── NoModelError          no model meets every requirement
     │   ├── UnsupportedModelError the model needs something that is not built
     │   ├── RuntimeUnavailableError  no backend can run it here
     │   └── WeightsError
@@ -30,6 +31,8 @@
     │   └── ProtocolError         the answer is not what the API promises
     ├── NoRouteError              no route of the model could compute
     ├── DeadlineError             the time for a request was up
+    ├── BudgetExceededError       a limit on money would be passed
+    ├── LedgerError               what was spent cannot be read or written, so nothing is spent
     ├── CacheError                a cache that was asked for cannot be read or cleared
     └── SinkError                 a destination cannot be written or read
 
@@ -133,6 +136,16 @@ class UnknownModelError(ModelError):
             f"no model is called {name!r}{hint}. `embedway models list` shows all; "
             "write hf:OWNER/NAME for a repository of the Hugging Face hub, or the path of a folder"
         )
+
+
+class NoModelError(ModelError):
+    """No model meets every requirement. `advice` says which to relax; `table` has every model with every reason."""
+
+    def __init__(self, advice: Sequence[str], *, table: Sequence[object] = ()) -> None:
+        self.advice = tuple(advice)
+        self.table = tuple(table)
+        lines = ["no model meets every requirement; what would help:", *(f"  - {line}" for line in self.advice)]
+        super().__init__("\n".join(lines) if self.advice else "there is no model to choose from")
 
 
 class UnsupportedModelError(ModelError):
@@ -301,6 +314,26 @@ class DeadlineError(EmbedwayError):
     def __init__(self, message: str, *, attempts: int) -> None:
         self.attempts = attempts
         super().__init__(message)
+
+
+class BudgetExceededError(EmbedwayError):
+    """A limit on money would be passed, so that nothing was sent. Amounts are nano-dollars.
+
+    `budget` names the limit, `needed` is what the request may cost, None where no price is known; `left` is what the
+    limit still allows.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, budget: str, needed: int | None, left: int) -> None:
+        self.budget = budget
+        self.needed = needed
+        self.left = left
+        super().__init__(message)
+
+
+class LedgerError(EmbedwayError):
+    """What was spent cannot be read or written. Nothing is spent without it: a limit could be passed unseen."""
 
 
 class CacheError(EmbedwayError):

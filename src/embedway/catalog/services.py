@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import decimal
 import functools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
@@ -23,7 +24,9 @@ _SHARED_FACTS = ("max_tokens", "tokenizer", "languages", "routes")
 _EMBED_FACTS = ("dimensions", "matryoshka", "normalized")
 #: Given where they are known, or where there is any.
 _PRICES = ("price_usd_per_million_tokens", "price_usd_per_thousand_searches")
-_MORE_FACTS = (*_PRICES, "default_dimensions", "family", "query_prompt", "document_prompt", "licence")
+#: Or a price for each time, and for single sizes, with the batch API's where there is one.
+_DATED = ("prices",)
+_MORE_FACTS = (*_PRICES, *_DATED, "default_dimensions", "family", "query_prompt", "document_prompt", "licence")
 _FACTS = (*_SHARED_FACTS, *_EMBED_FACTS, *_MORE_FACTS)
 _TOKENIZER = re.compile(r"tiktoken:[a-z0-9_]+|hub:[\w.-]+/[\w.-]+|library|estimate", re.ASCII)
 _TOKENIZER_RULE = "it must be tiktoken:ENCODING, hub:OWNER/NAME, library, or estimate"
@@ -42,6 +45,18 @@ class RouteFacts:
     provider: str
     model: str
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Dollars per million tokens from a day (UTC) on, until the next price of the same sizes."""
+
+    since: dt.date
+    usd_per_million_tokens: decimal.Decimal
+    #: Through the provider's batch API, which answers within a day; None where there is none.
+    batch_usd_per_million_tokens: decimal.Decimal | None = None
+    #: The sizes of vectors that it holds for; empty for all.
+    dimensions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +92,8 @@ class ServiceFacts:
     licence: str
     routes: tuple[RouteFacts, ...]
     sources: tuple[Source, ...]
+    #: Prices by time and size; where there are any, `price_usd_per_million_tokens` is the one of the day of loading.
+    prices: tuple[Price, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -88,18 +105,37 @@ class ServiceFacts:
         """Name and aliases, in lower case."""
         return frozenset(name.casefold() for name in (self.name, *self.aliases))
 
-    def cost_nanousd(self, tokens: int, searches: int = 0) -> int | None:
-        """What so many tokens, or searches, cost by the list, in nano-dollars, a fraction of one rounded up.
+    def price(
+        self, *, dimensions: int | None = None, day: dt.date | None = None, batch: bool = False
+    ) -> decimal.Decimal | None:
+        """Dollars per million tokens for vectors of a size on a day (UTC, today by default), or through the batch API.
+
+        None where no price is known.
+        """
+        day = day or dt.datetime.now(dt.UTC).date()
+        size = dimensions or self.default_dimensions
+        held = [one for one in self.prices if one.since <= day and (not one.dimensions or size in one.dimensions)]
+        if held:
+            # A price for this size alone goes before one for all, and the newest before older ones.
+            best = max(held, key=lambda one: (bool(one.dimensions), one.since))
+            return best.batch_usd_per_million_tokens if batch else best.usd_per_million_tokens
+        return None if batch or self.prices else self.price_usd_per_million_tokens
+
+    def cost_nanousd(self, tokens: int, searches: int = 0, *, dimensions: int | None = None) -> int | None:
+        """What so many tokens, or searches, cost by today's list, in nano-dollars, a fraction of one rounded up.
 
         None where no price is known.
         """
         if self.price_usd_per_thousand_searches is not None:
             cost = self.price_usd_per_thousand_searches * _NANOUSD_A_SEARCH * searches
-        elif self.price_usd_per_million_tokens is not None:
-            cost = self.price_usd_per_million_tokens * _NANOUSD * tokens
-        else:
-            return None
-        return int(cost.to_integral_value(decimal.ROUND_CEILING))
+            return int(cost.to_integral_value(decimal.ROUND_CEILING))
+        price = self.price(dimensions=dimensions) if self.prices else self.price_usd_per_million_tokens
+        return None if price is None else tokens_nanousd(price, tokens)
+
+
+def tokens_nanousd(price: decimal.Decimal, tokens: int) -> int:
+    """What so many tokens cost at a price in dollars per million, in nano-dollars, a fraction of one rounded up."""
+    return int((price * _NANOUSD * tokens).to_integral_value(decimal.ROUND_CEILING))
 
 
 def read_services(text: str, *, where: str) -> tuple[ServiceFacts, ...]:
@@ -137,6 +173,9 @@ def _model(row: Table) -> ServiceFacts:
             if row.has(field):
                 row.fail(field, row.values[field], "a reranker makes no vectors, so it has no such field")
     prices = {field: _price(row, field) for field in _PRICES}
+    dated = tuple(_dated(table) for table in row.tables("prices")) if row.has("prices") else ()
+    if dated and prices["price_usd_per_million_tokens"] is not None:
+        row.fail("prices", "", "give price_usd_per_million_tokens or prices, not both")
     if embeds and prices["price_usd_per_thousand_searches"] is not None:
         row.fail("price_usd_per_thousand_searches", "", "only rerankers are paid by the search")
     facts = ServiceFacts(
@@ -159,6 +198,9 @@ def _model(row: Table) -> ServiceFacts:
         routes=tuple(_route(route) for route in row.tables("routes")),
         sources=tuple(source(table, known=_FACTS) for table in row.tables("sources")),
     )
+    if dated:
+        facts = replace(facts, prices=dated)
+        facts = replace(facts, price_usd_per_million_tokens=facts.price())
     if not facts.routes:
         row.fail("routes", [], "name at least one provider that serves the model")
     given = {fact for one in facts.sources for fact in one.facts}
@@ -182,6 +224,19 @@ def _price(row: Table, field: str) -> decimal.Decimal | None:
     if not row.has(field):
         return None
     return decimal.Decimal(row.matching(field, _PRICE, 'it must be dollars as a text, such as "0.02"'))
+
+
+def _dated(table: Table) -> Price:
+    table.only(("since", "usd_per_million_tokens", "batch_usd_per_million_tokens", "dimensions"))
+    price = _price(table, "usd_per_million_tokens")
+    if price is None:
+        table.fail("usd_per_million_tokens", None, "it is missing")
+    return Price(
+        table.date("since"),
+        price,
+        _price(table, "batch_usd_per_million_tokens"),
+        table.items("dimensions", int) if table.has("dimensions") else (),
+    )
 
 
 def _route(table: Table) -> RouteFacts:

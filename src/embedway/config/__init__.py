@@ -5,7 +5,8 @@ the working directory, or the files that are named instead, each laid over the o
 `EMBEDWAY_SECTION__KEY` from the environment; and what the caller passes.
 """
 
+from embedway.config.benchmarks import ModelBenchmark
 from embedway.config.load import KEY_VARIABLES, Config
 from embedway.config.sections import Embedding, Local, Run, Tune, Weights
 
-__all__ = ["KEY_VARIABLES", "Config", "Embedding", "Local", "Run", "Tune", "Weights"]
+__all__ = ["KEY_VARIABLES", "Config", "Embedding", "Local", "ModelBenchmark", "Run", "Tune", "Weights"]

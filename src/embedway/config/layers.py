@@ -153,14 +153,28 @@ def _read_json(text: str, where: str) -> dict[str, Any]:
         raise ConfigError(f"is not JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}") from None
     if not isinstance(values, dict):
         raise ConfigError("must hold one JSON object", where=where)
+    values.pop("$schema", None)  # editors look for it
     return values
+
+
+#: Tables whose entries users name; the names of models may hold dots.
+_NAMED = ("models.", "routes.", "budgets.")
+BENCHMARKS = "embedding.model_benchmarks."
 
 
 def pattern_of(key: str) -> str:
     """The key with a star for the name that a user gives: `routes.mine.model` is one of `routes.*.model`."""
+    return pattern_and_name(key)[0]
+
+
+def pattern_and_name(key: str) -> tuple[str, str]:
+    """The same with the name; a star for the name where there is none."""
+    if key.startswith(BENCHMARKS):
+        name, _, field = key.removeprefix(BENCHMARKS).rpartition(".")
+        return (f"{BENCHMARKS}*.{field}", name) if name else (key, "*")
     first, _, rest = key.partition(".")
     name, _, field = rest.partition(".")
-    return f"{first}.*.{field}" if first in {"models", "routes"} and name and field else key
+    return (f"{first}.*.{field}", name) if f"{first}." in _NAMED and name and field else (key, "*")
 
 
 # ---------------------------------------------------------- environment

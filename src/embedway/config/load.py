@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError
 
+from embedway.catalog import default_catalog
+from embedway.catalog.benchmarks import default_benchmarks
+from embedway.catalog.services import default_services
+from embedway.config.benchmarks import ModelBenchmark, benchmark_values
 from embedway.config.hub import hub_layer
 from embedway.config.layers import (
+    BENCHMARKS,
     Layer,
     Problem,
     environment_layer,
     file_layer,
     leaves,
     overlay,
+    pattern_and_name,
     pattern_of,
     place,
 )
@@ -129,17 +136,36 @@ class Config(Section):
             values = overlay(values, layer.values)
             for key, _ in _tables_and_leaves(layer.values):
                 origins[key] = (layer.where, layer.origins.get(key, ""))
+        own = _benchmarks_of(values)
         try:
-            config = cls.model_validate(values)
+            config = cls.model_validate(_over_shipped(values, own, origins) if own else values)
         except ValidationError as error:
             # `from None`: the chained error would show the input, and with it what may be a secret.
-            problems += [_problem(details, origins) for details in error.errors(include_url=False)]
+            misnamed = _misnamed(own, origins)
+            found = _problems(error, origins)
+            problems += [one for one in found if not misnamed or one.key != BENCHMARKS.rstrip(".")] + misnamed
         if problems:
             raise _one_error(problems) from None
         config._sources = tuple(  # noqa: SLF001  a new object of this class
             (key, ": ".join(part for part in origins[key] if part)) for key, _ in leaves(values)
         )
         return config
+
+    def with_benchmarks(self, changes: Mapping[str, ModelBenchmark | Mapping[str, Any]]) -> Self:
+        """The same settings with other benchmarks: whole ones, or single fields over those that are there.
+
+        Raises ConfigError, which names every problem.
+        """
+        tables = {name: benchmark_values(known) for name, known in self.embedding.model_benchmarks.items()}
+        for name, change in changes.items():
+            fields = benchmark_values(change) if isinstance(change, ModelBenchmark) else _with_sources(change, "arguments")
+            tables[name] = {**tables.get(name, {}), **fields}
+        embedding = {**dict(self.embedding), "model_benchmarks": tables}
+        try:
+            checked = Embedding.model_validate(embedding)
+        except ValidationError as error:
+            raise _one_error(_problems(error, {}, "embedding.")) from None
+        return self.model_copy(update={"embedding": checked})
 
     @property
     def sources(self) -> Mapping[str, str]:
@@ -219,23 +245,99 @@ def _tables_and_leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[
             yield from _tables_and_leaves(value, f"{prefix}{name}.")
 
 
+# ----------------------------------------------------------- benchmarks
+
+
+def _benchmarks_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What settings say of models; empty where they say nothing, or no table."""
+    embedding = values.get("embedding")
+    benchmarks = embedding.get("model_benchmarks") if isinstance(embedding, dict) else None
+    return benchmarks if isinstance(benchmarks, dict) else {}
+
+
+def _over_shipped(
+    values: Mapping[str, Any], own: Mapping[str, Any], origins: Mapping[str, tuple[str, str]]
+) -> dict[str, Any]:
+    """The settings with their benchmarks laid over the shipped ones, field by field."""
+    told = {
+        name: _with_sources(fields, origins[f"{BENCHMARKS}{name}"][0]) if isinstance(fields, dict) else fields
+        for name, fields in own.items()
+    }
+    shipped = {name: dict(fields) for name, fields in default_benchmarks().items()}
+    return {**values, "embedding": {**values["embedding"], "model_benchmarks": overlay(shipped, told)}}
+
+
+def _with_sources(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A number that is replaced is no longer of the source that the shipped one names."""
+    named = dict(fields)
+    if "quality_score" in fields:
+        named = {"quality_source": f"settings: {where}", "quality_comparable": True, **named}
+    if {"avg_latency_ms", "tokens_per_second"} & set(fields):
+        named = {"speed_source": f"settings: {where}", "measured_on": None, **named}
+    return named
+
+
 # --------------------------------------------------------------- errors
 
 
-def _problem(details: ErrorDetails, origins: Mapping[str, tuple[str, str]]) -> Problem:
+def _problems(
+    error: ValidationError, origins: Mapping[str, tuple[str, str]], under: str = ""
+) -> list[Problem]:
+    """All findings; what a table lacks is one of them."""
+    found: list[Problem] = []
+    lacking: dict[str, list[str]] = {}
+    for details in error.errors(include_url=False):
+        if details["type"] == "missing":
+            parent = under + ".".join(map(str, details["loc"][:-1]))
+            if parent not in lacking:
+                found.append(Problem(origins.get(parent, ("", ""))[0], parent, ""))
+            lacking.setdefault(parent, []).append(str(details["loc"][-1]))
+        else:
+            found.append(_problem(details, origins, under))
+    return [
+        problem
+        if problem.message
+        else replace(problem, message=f"lacks {', '.join(lacking[problem.key])}{_full_name(problem.key)}")
+        for problem in found
+    ]
+
+
+def _misnamed(own: Mapping[str, Any], origins: Mapping[str, tuple[str, str]]) -> list[Problem]:
+    """Benchmarks whose own name is not their key's, which pydantic looks at only where all else is right."""
+    return [
+        Problem(origins[key][0], key, f"is {fields['model_name']!r}; must be the table's own name, {name!r}")
+        for name, fields in own.items()
+        if isinstance(fields, dict) and isinstance(fields.get("model_name", name), str)
+        if fields.get("model_name", name) != name and (key := f"{BENCHMARKS}{name}.model_name") in origins
+    ]
+
+
+def _problem(details: ErrorDetails, origins: Mapping[str, tuple[str, str]], under: str = "") -> Problem:
     """A finding of pydantic in our words, at the place that set the value."""
-    parts = [str(part) for part in details["loc"]]
-    while parts and ".".join(parts) not in origins:
+    parts = [part for part in under.split(".") if part] + [str(part) for part in details["loc"]]
+    while origins and parts and ".".join(parts) not in origins:
         parts.pop()  # an item of a list: the list is what was set
     key = ".".join(parts)
     where, origin = origins.get(key, ("", ""))
     suffix = f" (set by {origin})" if origin else ""
+    pattern, name = pattern_and_name(key)
     if details["type"] == "extra_forbidden":
-        name = key.split(".")[1] if key.count(".") > 1 else "*"
-        return Problem(where, key, f"is not a setting{_nearest(pattern_of(key)).replace('*', name)}{suffix}")
-    hidden = pattern_of(key) in _SECRETS or details["type"] in {"model_type", "model_attributes_type"}
+        return Problem(where, key, f"is not a setting{_nearest(pattern).replace('*', name)}{suffix}")
+    hidden = pattern in _SECRETS or details["type"] in {"model_type", "model_attributes_type"}
     shown = "" if hidden else _shown(details["input"])
     return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
+
+
+def _full_name(key: str) -> str:
+    """A hint for who changes a shipped benchmark by an alias of its model."""
+    name = key.removeprefix(BENCHMARKS)
+    if name == key:
+        return ""
+    service = default_services().get(name.casefold())
+    full = service.name if service is not None else default_catalog().get(name).name if name in default_catalog() else ""
+    if full:
+        return f"; the model's full name is {full}, and a new model needs every field"
+    return "; a new model needs every field"
 
 
 #: Where pydantic's own words are about Python.
@@ -249,6 +351,9 @@ _RULES = {
     "string_type": "must be a text",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
+    "float_type": "must be a number",
+    "date_type": "must be a date, such as 2026-11-23",
+    "finite_number": "must be a finite number",
 }
 
 

@@ -8,7 +8,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+
+from embedway.config.base import Section
+from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
 
 HUB_ENDPOINT = "https://huggingface.co"
 
@@ -47,12 +50,6 @@ def _hub_cache() -> Path:
     return Path("~/.cache/huggingface/hub").expanduser()
 
 
-class Section(BaseModel):
-    """A table of settings. Frozen; an unknown key is an error; an error never repeats the input."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
 class Embedding(Section):
     """`[embedding]`: what is asked for when a call does not say."""
 
@@ -60,6 +57,16 @@ class Embedding(Section):
     default_model: str = Field(default="auto", min_length=1)
     #: What happens to a text over the model's limit.
     on_overflow: Literal["truncate", "error", "mean"] = "truncate"
+    #: What selection knows of each model, by its full name; a setting changes single fields of what is shipped.
+    model_benchmarks: dict[str, ModelBenchmark] = Field(default_factory=shipped_benchmarks)
+
+    @field_validator("model_benchmarks")
+    @classmethod
+    def _named_as_keyed(cls, benchmarks: dict[str, ModelBenchmark]) -> dict[str, ModelBenchmark]:
+        for name, benchmark in benchmarks.items():
+            if benchmark.model_name != name:
+                raise ValueError(f"has {benchmark.model_name!r} as model_name of {name!r}; they must be the same")
+        return benchmarks
 
 
 class Rerank(Section):

@@ -52,7 +52,7 @@ class LocalModel:
         self._bulk_threads = ThreadPoolExecutor(choice.bulk.streams, thread_name_prefix="embedway-bulk")
         self._query_threads = ThreadPoolExecutor(choice.single.streams, thread_name_prefix="embedway-query")
 
-    def cost_nanousd(self, tokens: int) -> int:
+    def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int:
         """Nothing: no one bills for this machine."""
         del tokens
         return 0

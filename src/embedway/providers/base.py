@@ -158,7 +158,7 @@ class OpenModel(Protocol):
     def exact(self) -> bool:
         """Whether tokens are counted with the model's own tokenizer, not estimated."""
 
-    def cost_nanousd(self, tokens: int) -> int | None:
+    def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
         """What so many tokens cost; None where no price is known."""
 
     def tokenize(self, texts: Sequence[str], input_type: InputType) -> TokenizedTexts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import difflib
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from embedway.catalog import default_catalog
@@ -35,8 +36,16 @@ def service_of(name: str, config: Config) -> ServiceFacts | None:
 
     Models of the settings come first; they may not take a name of the catalog. Raises ConfigError if one does.
     """
-    own = own_models(config).get(name.casefold())
-    return own or default_services().get(name.casefold())
+    facts = own_models(config).get(name.casefold()) or default_services().get(name.casefold())
+    return None if facts is None else _priced(facts, config)
+
+
+def _priced(facts: ServiceFacts, config: Config) -> ServiceFacts:
+    """The facts with the price that the settings name, which is the user's own, in place of the list's."""
+    benchmark = config.embedding.model_benchmarks.get(facts.name)
+    if benchmark is None or benchmark.cost_per_million_tokens == facts.price_usd_per_million_tokens:
+        return facts
+    return replace(facts, price_usd_per_million_tokens=benchmark.cost_per_million_tokens, prices=())
 
 
 def own_models(config: Config) -> dict[str, ServiceFacts]:

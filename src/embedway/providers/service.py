@@ -77,9 +77,9 @@ class ServiceModel:
             document_prompt=facts.document_prompt,
         )
 
-    def cost_nanousd(self, tokens: int) -> int | None:
-        """The list price of so many tokens; None where none is known."""
-        return self.facts.cost_nanousd(tokens)
+    def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
+        """The list price of so many tokens, for vectors of a size; None where none is known."""
+        return self.facts.cost_nanousd(tokens, dimensions=dimensions)
 
     def tokenize(self, texts: Sequence[str], input_type: InputType) -> TokenizedTexts:
         """Lengths and cuts, the prompt counted; the ids stay with the service."""

@@ -82,7 +82,7 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
         padded_tokens=sum(batch.padded_tokens for batch in batches),
         batches=len(batches),
         truncations=truncations,
-        cost_nanousd=route.cost_nanousd(tokenized.tokens),
+        cost_nanousd=route.cost_nanousd(tokenized.tokens, space.dimensions),
         estimated=not route.exact,
         averaged=averaged,
     )

