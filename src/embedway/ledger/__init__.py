@@ -1,0 +1,1 @@
+"""What was spent, what may be spent, and which collection is of which space."""

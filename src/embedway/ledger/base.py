@@ -1,0 +1,285 @@
+"""What a ledger does: it reserves money before a request is sent, and books what came of it.
+
+All amounts are whole nano-dollars. An entry is one call: opened with a reservation, and closed when the call is over.
+Between the two, `send` marks parts of the reservation as under way, and `settle` books each with what it cost. So at any
+moment a limit holds over `spent + held`, where held is what is reserved or under way. An entry whose process died is
+closed when its lease has run out: what was only reserved is given back, what was under way is booked as unsure, because
+the service may bill it.
+
+Days and months are UTC, those in which an entry was opened.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
+
+from embedway.errors import UsageError
+from embedway.money import usd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Period: TypeAlias = Literal["total", "day", "month"]
+PERIODS: tuple[Period, ...] = get_args(Period)
+State: TypeAlias = Literal["open", "done", "expired"]
+
+EVERYTHING = "*"
+WARN_AT = (50, 80, 100)
+RAN_OUT = "the reservation of this call ran out before it was used: the process stood still for longer than ledger.lease_s"
+#: What limits may be for, and how a scope of each begins.
+SCOPES = ("api_key", "collection", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What money is spent for: names, never secrets or texts."""
+
+    model: str
+    collection: str = ""
+    #: A name for the key on whose behalf a call is made, never the key itself.
+    api_key: str = ""
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Everything that limits can be for, and this spending is part of."""
+        names = (("api_key", self.api_key), ("collection", self.collection), ("model", self.model))
+        return (EVERYTHING, *(f"{kind}:{name}" for kind, name in names if name))
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The most that may be spent in a period for one scope: `*`, `model:NAME`, `collection:NAME` or `api_key:NAME`.
+
+    A soft limit refuses nothing and only warns.
+    """
+
+    name: str
+    nanousd: int
+    scope: str = EVERYTHING
+    period: Period = "total"
+    hard: bool = True
+    #: Percent of the limit at which a warning is given, once in each period.
+    warn_at: tuple[int, ...] = WARN_AT
+
+    def __post_init__(self) -> None:
+        """Refuse what is no limit. Raises UsageError."""
+        kind, _, subject = self.scope.partition(":")
+        if self.scope != EVERYTHING and (kind not in SCOPES or not subject):
+            wanted = ", ".join(f"{scope}:NAME" for scope in SCOPES)
+            raise UsageError(f"budget {self.name}: scope is {self.scope!r}; it must be * or one of {wanted}")
+        if self.period not in PERIODS:
+            raise UsageError(f"budget {self.name}: period is {self.period!r}; it must be one of {', '.join(PERIODS)}")
+        if self.nanousd < 0:
+            raise UsageError(f"budget {self.name}: a limit must be 0 or more")
+
+    def takes(self, purpose: Purpose) -> bool:
+        """Whether spending for this purpose counts."""
+        return self.scope in purpose.scopes
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types; money as a text, because it is exact."""
+        return {
+            "name": self.name,
+            "limit_usd": usd(self.nanousd),
+            "scope": self.scope,
+            "period": self.period,
+            "hard": self.hard,
+            "warn_at": list(self.warn_at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a limit stands in its present period."""
+
+    limit: Limit
+    period: str
+    spent: int
+    held: int
+
+    @property
+    def left(self) -> int:
+        """What may still be reserved; never below 0."""
+        return max(0, self.limit.nanousd - self.spent - self.held)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types."""
+        return {
+            **self.limit.to_json(),
+            "now": self.period,
+            "spent_usd": usd(self.spent),
+            "held_usd": usd(self.held),
+            "left_usd": usd(self.left),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A limit of which a part is spent that a warning was asked for at."""
+
+    limit: Limit
+    period: str
+    level: int
+    spent: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types."""
+        return {
+            "budget": self.limit.name,
+            "level": self.level,
+            "spent_usd": usd(self.spent),
+            "limit_usd": usd(self.limit.nanousd),
+            "scope": self.limit.scope,
+            "period": self.period,
+            "hard": self.limit.hard,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A hard limit that a reservation would pass."""
+
+    limit: Limit
+    period: str
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What came of what was under way: `sent` of it is over, and cost `cost`.
+
+    `kind` is `reported` where the service told its usage, `estimated` where our count stands for it, `unsure` for a
+    failed request that may be billed, and `unbilled` for one that is not.
+    """
+
+    sent: int
+    cost: int
+    tokens: int
+    kind: Literal["reported", "estimated", "unsure", "unbilled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A call and what it cost. Times are seconds since 1970 (UTC)."""
+
+    id: str
+    opened: float
+    closed: float | None
+    state: State
+    model: str
+    route: str
+    collection: str
+    api_key: str
+    texts: int
+    hits: int
+    tokens: int
+    #: Reserved and not under way, and under way.
+    reserved: int
+    sent: int
+    spent: int
+    #: Of what is spent: by our own count, and for failed requests that may be billed.
+    estimated: int
+    unsure: int
+    #: What the hits would have cost.
+    saved: int
+    #: Whether no price was known, so that nothing could be booked.
+    unpriced: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types."""
+        found = asdict(self)
+        for name in ("opened", "closed"):
+            found[name] = None if found[name] is None else moment(found[name])
+        for name in ("reserved", "sent", "spent", "estimated", "unsure", "saved"):
+            found[f"{name}_usd"] = usd(found.pop(name))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What was spent in a period, and what hits saved."""
+
+    period: str
+    spent: int
+    held: int
+    saved: int
+
+
+class Ledger(Protocol):
+    """Keeps entries and limits. Safe for concurrent use by tasks and, where it is shared, by processes.
+
+    Every method raises LedgerError where the store fails.
+    """
+
+    async def reserve(
+        self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], *, lease_s: float, texts: int
+    ) -> str | Refused:
+        """Open an entry and hold an amount, unless a hard limit of `limits` or of the ledger's own would be passed.
+
+        None stands for a price that is not known: any hard limit refuses it.
+        """
+
+    async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
+        """Mark an amount as under way; what the entry has not reserved is reserved first, or refused."""
+
+    async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
+        """Book what is over, and tell of which limits a part is spent now that warnings are asked for at."""
+
+    async def close(self, entry: str, *, route: str = "") -> None:
+        """Give back what is reserved and end the entry. What is under way is booked as unsure."""
+
+    async def book_saved(self, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
+        """Book hits as savings, in an entry of their own."""
+
+    async def renew(self, entries: Sequence[str], lease_s: float) -> None:
+        """Keep entries open."""
+
+    async def expire(self) -> int:
+        """Close entries whose lease has run out, and tell how many."""
+
+    async def set_limit(self, limit: Limit) -> None:
+        """Keep a limit, in the place of one of the same name."""
+
+    async def remove_limit(self, name: str) -> bool:
+        """Forget a limit; False where there is none of that name."""
+
+    async def limits(self) -> list[Limit]:
+        """The limits that are kept, by name."""
+
+    async def standings(self, limits: Sequence[Limit] = ()) -> list[Standing]:
+        """Where the ledger's limits stand, and others."""
+
+    async def totals(self) -> list[Totals]:
+        """What was spent in all, this month and today."""
+
+    async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
+        """Entries opened since a time, newest first, at most so many."""
+
+    async def aclose(self) -> None:
+        """Give files and connections back."""
+
+
+def periods_at(seconds: float) -> dict[Period, str]:
+    """The names of the periods that a moment lies in: `total`, `2026-11-23`, `2026-11`."""
+    day = dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d")
+    return {"total": "total", "day": day, "month": day[:7]}
+
+
+def moment(seconds: float) -> str:
+    """A time as ISO 8601, UTC."""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
+
+
+def together(own: Sequence[Limit], given: Sequence[Limit]) -> list[Limit]:
+    """The ledger's limits and others; where names are the same, the settings' come with their own name."""
+    names = {limit.name for limit in own}
+    renamed = (replace(limit, name=f"{limit.name} (settings)") if limit.name in names else limit for limit in given)
+    return [*own, *renamed]
+
+
+def crossed(limit: Limit, spent: int, before: int) -> int | None:
+    """The highest level of a limit that is reached now and was not warned of, `before` being the last that was."""
+    reached = [level for level in limit.warn_at if level > before and spent * 100 >= level * limit.nanousd and spent]
+    return max(reached, default=None)

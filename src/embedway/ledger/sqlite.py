@@ -1,0 +1,393 @@
+"""A ledger in a SQLite file, for the processes of one machine. Every call is one transaction, on a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from embedway.errors import LedgerError
+from embedway.ledger.base import (
+    RAN_OUT,
+    Crossing,
+    Entry,
+    Limit,
+    Period,
+    Purpose,
+    Refused,
+    Settlement,
+    Standing,
+    Totals,
+    crossed,
+    periods_at,
+    together,
+)
+from embedway.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+R = TypeVar("R")
+
+#: How long a call waits for another process's.
+_BUSY_S = 30.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    id TEXT PRIMARY KEY, opened REAL NOT NULL, closed REAL, state TEXT NOT NULL, model TEXT NOT NULL,
+    route TEXT NOT NULL DEFAULT '', collection TEXT NOT NULL, api_key TEXT NOT NULL, texts INTEGER NOT NULL,
+    hits INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL DEFAULT 0,
+    sent INTEGER NOT NULL DEFAULT 0, spent INTEGER NOT NULL DEFAULT 0, estimated INTEGER NOT NULL DEFAULT 0,
+    unsure INTEGER NOT NULL DEFAULT 0, saved INTEGER NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
+    lease_until REAL
+);
+CREATE INDEX IF NOT EXISTS entries_open ON entries (lease_until) WHERE state = 'open';
+CREATE INDEX IF NOT EXISTS entries_opened ON entries (opened);
+CREATE TABLE IF NOT EXISTS accounts (
+    scope TEXT NOT NULL, period TEXT NOT NULL, spent INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0,
+    saved INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (scope, period)
+);
+CREATE TABLE IF NOT EXISTS limits (
+    name TEXT PRIMARY KEY, nanousd INTEGER NOT NULL, scope TEXT NOT NULL, period TEXT NOT NULL, hard INTEGER NOT NULL,
+    warn_at TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS warned (
+    name TEXT NOT NULL, period TEXT NOT NULL, level INTEGER NOT NULL, PRIMARY KEY (name, period)
+);
+"""
+_ENTRY = (
+    "id, opened, closed, state, model, route, collection, api_key, texts, hits, tokens, reserved, sent, spent, "
+    "estimated, unsure, saved, unpriced"
+)
+
+
+class SqliteLedger:
+    """A file. `clock` gives seconds since 1970."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._worker: Worker | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    async def reserve(
+        self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], *, lease_s: float, texts: int
+    ) -> str | Refused:
+        """See `Ledger.reserve`."""
+        return await self._call(self._reserve, purpose, nanousd, limits, lease_s, texts)
+
+    async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
+        """See `Ledger.send`."""
+        return await self._call(self._send, entry, nanousd, limits)
+
+    async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
+        """See `Ledger.settle`."""
+        return await self._call(self._settle, entry, settlement, limits)
+
+    async def close(self, entry: str, *, route: str = "") -> None:
+        """See `Ledger.close`."""
+        await self._call(self._end, entry, "done", route)
+
+    async def book_saved(self, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
+        """See `Ledger.book_saved`."""
+        await self._call(self._book_saved, purpose, nanousd, texts, tokens)
+
+    async def renew(self, entries: Sequence[str], lease_s: float) -> None:
+        """See `Ledger.renew`."""
+        await self._call(self._renew, list(entries), lease_s)
+
+    async def expire(self) -> int:
+        """See `Ledger.expire`."""
+        return await self._call(self._expire)
+
+    async def set_limit(self, limit: Limit) -> None:
+        """See `Ledger.set_limit`."""
+        await self._call(self._set_limit, limit)
+
+    async def remove_limit(self, name: str) -> bool:
+        """See `Ledger.remove_limit`."""
+        return await self._call(self._remove_limit, name)
+
+    async def limits(self) -> list[Limit]:
+        """See `Ledger.limits`."""
+        return await self._call(self._limits)
+
+    async def standings(self, limits: Sequence[Limit] = ()) -> list[Standing]:
+        """See `Ledger.standings`."""
+        return await self._call(self._standings, limits)
+
+    async def totals(self) -> list[Totals]:
+        """See `Ledger.totals`."""
+        return await self._call(self._totals)
+
+    async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
+        """See `Ledger.entries`."""
+        return await self._call(self._entries, newest, since)
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.call(self._disconnect)
+            worker.close()
+
+    # ------------------------------------------------------ on the file's thread
+
+    async def _call(self, function: Callable[..., R], *arguments: Any) -> R:
+        if self._worker is None:
+            self._worker = Worker("embedway-ledger")
+        return await self._worker.call(self._transaction, function, arguments)
+
+    def _transaction(self, function: Callable[..., R], arguments: tuple[Any, ...]) -> R:
+        try:
+            connection = self._connection or self._connect()
+            # Writers first: a transaction that begins as a reader cannot become one while another writes.
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = function(*arguments)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerError(
+                f"the ledger {self._path} cannot be used: {error}; set ledger.path, or ledger.backend = none to "
+                "spend without one"
+            ) from error
+        return result
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_SCHEMA)
+        self._connection = connection
+        return connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        assert self._connection is not None  # noqa: S101  within a transaction
+        return self._connection.execute(statement, values)
+
+    def _reserve(
+        self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], lease_s: float, texts: int
+    ) -> str | Refused:
+        self._expire()
+        now = self._clock()
+        refused = self._refused(purpose, nanousd, limits, periods_at(now))
+        if refused is not None:
+            return refused
+        entry = uuid.uuid4().hex
+        self._execute(
+            "INSERT INTO entries (id, opened, state, model, collection, api_key, texts, reserved, unpriced, lease_until)"
+            " VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?)",
+            entry,
+            now,
+            purpose.model,
+            purpose.collection,
+            purpose.api_key,
+            texts,
+            nanousd or 0,
+            nanousd is None,
+            now + lease_s,
+        )
+        self._add(purpose, now, held=nanousd or 0)
+        return entry
+
+    def _refused(
+        self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], periods: dict[Period, str]
+    ) -> Refused | None:
+        for limit in together(self._limits(), limits):
+            if not limit.hard or not limit.takes(purpose):
+                continue
+            period = periods[limit.period]
+            spent, held = self._account(limit.scope, period)
+            if nanousd is None or spent + held + nanousd > limit.nanousd:
+                return Refused(limit, period, max(0, limit.nanousd - spent - held))
+        return None
+
+    def _send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
+        purpose, opened, reserved, state = self._open_entry(entry)
+        if state != "open":
+            # What it held was given back, and others may have it by now.
+            raise LedgerError(RAN_OUT)
+        more = nanousd - reserved
+        if more > 0:
+            refused = self._refused(purpose, more, limits, periods_at(opened))
+            if refused is not None:
+                return refused
+            self._add(purpose, opened, held=more)
+        self._execute(
+            "UPDATE entries SET reserved = MAX(0, reserved - ?), sent = sent + ? WHERE id = ?", nanousd, nanousd, entry
+        )
+        return None
+
+    def _settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
+        purpose, opened, _, state = self._open_entry(entry)
+        kind, cost = settlement.kind, settlement.cost
+        # After an expiry what was under way is booked already, as unsure; now it is known what it cost.
+        booked = settlement.sent if state == "expired" else 0
+        # What is not billed can be spent by the next attempt of the same call.
+        back = settlement.sent if kind == "unbilled" and state == "open" else 0
+        self._execute(
+            "UPDATE entries SET sent = sent - ?, reserved = reserved + ?, spent = spent + ?, tokens = tokens + ?,"
+            " estimated = estimated + ?, unsure = unsure + ? WHERE id = ?",
+            0 if booked else settlement.sent,
+            back,
+            cost - booked,
+            settlement.tokens if kind in {"reported", "estimated"} else 0,
+            cost if kind == "estimated" else 0,
+            (cost if kind == "unsure" else 0) - booked,
+            entry,
+        )
+        self._add(purpose, opened, held=back - (0 if booked else settlement.sent), spent=cost - booked)
+        return self._crossings(purpose, opened, limits) if cost else []
+
+    def _crossings(self, purpose: Purpose, opened: float, limits: Sequence[Limit]) -> list[Crossing]:
+        found = []
+        periods = periods_at(opened)
+        for limit in together(self._limits(), limits):
+            if not limit.takes(purpose):
+                continue
+            period = periods[limit.period]
+            spent, _ = self._account(limit.scope, period)
+            row = self._execute("SELECT level FROM warned WHERE name = ? AND period = ?", limit.name, period).fetchone()
+            level = crossed(limit, spent, row[0] if row else 0)
+            if level is not None:
+                self._execute("INSERT OR REPLACE INTO warned VALUES (?, ?, ?)", limit.name, period, level)
+                found.append(Crossing(limit, period, level, spent))
+        return found
+
+    def _end(self, entry: str, state: str, route: str) -> None:
+        purpose, opened, reserved, now_state = self._open_entry(entry)
+        if now_state != "open":
+            self._execute("UPDATE entries SET route = ? WHERE id = ? AND route = ''", route, entry)
+            return
+        sent: int = self._execute("SELECT sent FROM entries WHERE id = ?", entry).fetchone()[0]
+        self._execute(
+            "UPDATE entries SET state = ?, closed = ?, route = ?, reserved = 0, sent = 0, spent = spent + ?,"
+            " unsure = unsure + ?, lease_until = NULL WHERE id = ?",
+            state,
+            self._clock(),
+            route,
+            sent,
+            sent,
+            entry,
+        )
+        self._add(purpose, opened, held=-reserved - sent, spent=sent)
+
+    def _book_saved(self, purpose: Purpose, nanousd: int, texts: int, tokens: int) -> None:
+        now = self._clock()
+        self._execute(
+            "INSERT INTO entries (id, opened, closed, state, model, route, collection, api_key, texts, hits, tokens,"
+            " saved) VALUES (?, ?, ?, 'done', ?, 'cache', ?, ?, ?, ?, ?, ?)",
+            uuid.uuid4().hex,
+            now,
+            now,
+            purpose.model,
+            purpose.collection,
+            purpose.api_key,
+            texts,
+            texts,
+            tokens,
+            nanousd,
+        )
+        self._add(purpose, now, saved=nanousd)
+
+    def _renew(self, entries: list[str], lease_s: float) -> None:
+        until = self._clock() + lease_s
+        for entry in entries:
+            self._execute("UPDATE entries SET lease_until = ? WHERE id = ? AND state = 'open'", until, entry)
+
+    def _expire(self) -> int:
+        dead = self._execute(
+            "SELECT id FROM entries WHERE state = 'open' AND lease_until < ?", self._clock()
+        ).fetchall()
+        for (entry,) in dead:
+            self._end(entry, "expired", "")
+        return len(dead)
+
+    def _open_entry(self, entry: str) -> tuple[Purpose, float, int, str]:
+        row = self._execute(
+            "SELECT model, collection, api_key, opened, reserved, state FROM entries WHERE id = ?", entry
+        ).fetchone()
+        if row is None:
+            raise LedgerError(f"the ledger {self._path} has no entry {entry}: was the file replaced?")
+        return Purpose(*row[:3]), row[3], row[4], row[5]
+
+    def _account(self, scope: str, period: str) -> tuple[int, int]:
+        row = self._execute("SELECT spent, held FROM accounts WHERE scope = ? AND period = ?", scope, period).fetchone()
+        return (row[0], row[1]) if row else (0, 0)
+
+    def _add(self, purpose: Purpose, opened: float, *, held: int = 0, spent: int = 0, saved: int = 0) -> None:
+        for scope in purpose.scopes:
+            for period in periods_at(opened).values():
+                self._execute(
+                    "INSERT INTO accounts (scope, period, spent, held, saved) VALUES (?, ?, ?, ?, ?)"
+                    " ON CONFLICT (scope, period) DO UPDATE SET spent = spent + excluded.spent,"
+                    " held = held + excluded.held, saved = saved + excluded.saved",
+                    scope,
+                    period,
+                    spent,
+                    held,
+                    saved,
+                )
+
+    def _set_limit(self, limit: Limit) -> None:
+        self._execute(
+            "INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?)",
+            limit.name,
+            limit.nanousd,
+            limit.scope,
+            limit.period,
+            limit.hard,
+            json.dumps(limit.warn_at),
+        )
+        # A new limit warns anew.
+        self._execute("DELETE FROM warned WHERE name = ?", limit.name)
+
+    def _remove_limit(self, name: str) -> bool:
+        self._execute("DELETE FROM warned WHERE name = ?", name)
+        return self._execute("DELETE FROM limits WHERE name = ?", name).rowcount > 0
+
+    def _limits(self) -> list[Limit]:
+        rows = self._execute("SELECT name, nanousd, scope, period, hard, warn_at FROM limits ORDER BY name")
+        return [
+            Limit(name, nanousd, scope, period, hard=bool(hard), warn_at=tuple(json.loads(warn_at)))
+            for name, nanousd, scope, period, hard, warn_at in rows
+        ]
+
+    def _standings(self, limits: Sequence[Limit]) -> list[Standing]:
+        self._expire()
+        periods = periods_at(self._clock())
+        found = together(self._limits(), limits)
+        return [
+            Standing(limit, periods[limit.period], *self._account(limit.scope, periods[limit.period]))
+            for limit in found
+        ]
+
+    def _totals(self) -> list[Totals]:
+        self._expire()
+        found = []
+        for period in periods_at(self._clock()).values():
+            row = self._execute(
+                "SELECT spent, held, saved FROM accounts WHERE scope = '*' AND period = ?", period
+            ).fetchone()
+            found.append(Totals(period, *(row or (0, 0, 0))))
+        return found
+
+    def _entries(self, newest: int | None, since: float | None) -> list[Entry]:
+        self._expire()
+        rows = self._execute(
+            f"SELECT {_ENTRY} FROM entries WHERE opened >= ? ORDER BY opened DESC, rowid DESC LIMIT ?",  # noqa: S608  a constant
+            since or 0.0,
+            -1 if newest is None else newest,
+        )
+        return [Entry(*row[:-1], unpriced=bool(row[-1])) for row in rows]

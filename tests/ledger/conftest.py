@@ -1,0 +1,60 @@
+"""Every ledger, with a real file and a real Valkey."""
+
+import asyncio
+import contextlib
+
+import pytest
+import redis
+
+from embedway.ledger.redis import RedisLedger
+from embedway.ledger.sqlite import SqliteLedger
+
+#: 2026-11-23 12:00:00 UTC.
+NOON = 1795435200.0
+
+
+class Clock:
+    def __init__(self):
+        self.now = NOON
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture(params=["sqlite", "redis", "redis cluster"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def make(kind, tmp_path, clock, request):
+    """Makes ledgers that share what lies behind."""
+    if kind == "sqlite":
+        return lambda: SqliteLedger(tmp_path / "state" / "ledger.sqlite", clock=clock)
+    cluster = kind == "redis cluster"
+    url = request.getfixturevalue("valkey_cluster" if cluster else "valkey")
+    with contextlib.closing(redis.Redis.from_url(url)) as client:
+        client.flushall()
+    return lambda: RedisLedger(url, cluster=cluster, clock=clock)
+
+
+@pytest.fixture
+def run(make):
+    """Runs a coroutine function with a ledger, and closes it."""
+
+    def ran(work):
+        async def whole():
+            ledger = make()
+            try:
+                return await work(ledger)
+            finally:
+                await ledger.aclose()
+
+        return asyncio.run(whole())
+
+    return ran
