@@ -28,6 +28,8 @@ LEVELS = {
     "local": 2,
     "config": 1,
     "catalog": 1,
+    "money": 0,
+    "telemetry": 0,
     "types": 0,
     "errors": 0,
     "worker": 0,
@@ -41,6 +43,7 @@ SIDEWAYS = {
     ("providers", "rerank"),
     ("config", "catalog"),
     ("types", "errors"),
+    ("money", "errors"),
 }
 #: The start of the program, and the public names: both stand above everything.
 TOP = {"__init__", "__main__"}

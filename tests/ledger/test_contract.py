@@ -304,14 +304,16 @@ STEPS = st.lists(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
-def test_accounts_are_the_sums_of_entries_and_limits_hold(make, kind, clock, steps):
+def test_accounts_are_the_sums_of_entries_and_limits_hold(  # noqa: C901  a branch for each step
+    make, kind, clock, steps
+):
     if kind == "redis cluster":
         return  # the same script on the same server
     clock.now = NOON
     limits = [Limit("all", 1000), Limit("day", 700, period="day")]
     purposes = [Purpose("a"), Purpose("a", "docs"), Purpose("b", "docs", "k"), Purpose("b", "", "k")]
 
-    async def work():
+    async def work():  # noqa: C901
         ledger = make()
         await wiped(ledger)
         live, flying = [], []
@@ -352,7 +354,7 @@ async def wiped(ledger):
     else:
         await ledger.entries()
         for table in ("entries", "accounts", "limits", "warned"):
-            await ledger._call(ledger._execute, f"DELETE FROM {table}")
+            await ledger._call(ledger._execute, f"DELETE FROM {table}")  # noqa: S608  constants
 
 
 async def audited(ledger, limits):
@@ -388,7 +390,7 @@ def test_a_file_that_is_no_ledger_is_told(tmp_path):
     path.write_bytes(b"no database" * 100)
 
     async def work():
-        with pytest.raises(LedgerError, match="ledger.sqlite cannot be used"):
+        with pytest.raises(LedgerError, match=r"ledger\.sqlite cannot be used"):
             await reserved(SqliteLedger(path), 1)
 
     asyncio.run(work())

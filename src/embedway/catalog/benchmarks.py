@@ -32,7 +32,9 @@ def default_benchmarks() -> Mapping[str, Mapping[str, Any]]:
     document = tomllib.loads(text)
     rows, speeds, boards = document["models"], document["speeds"], document["boards"]
     services = {facts.name: facts for facts in default_services().values() if facts.task == "embed"}
-    models: dict[str, ModelFacts | ServiceFacts] = {facts.name: facts for facts in default_catalog() if facts.dimensions}
+    models: dict[str, ModelFacts | ServiceFacts] = {
+        facts.name: facts for facts in default_catalog() if facts.dimensions
+    }
     models |= services
     for name in rows:
         if name not in models:

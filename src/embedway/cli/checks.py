@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EXTRAS = {
     "fastembed": ("fastembed",),
     "lancedb": ("lancedb",),
+    "magika": ("magika",),
     "redis": ("redis", "hiredis"),
     "sentence-transformers": ("sentence-transformers", "torch", "transformers"),
     "zstd": ("zstandard",),

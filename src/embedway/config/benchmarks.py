@@ -25,7 +25,7 @@ def _price(value: Any) -> Any:
     if value is None or value == _UNKNOWN:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, str, decimal.Decimal)):
-        raise ValueError("must be a number of dollars, or unknown")
+        raise ValueError("must be a number of dollars, or unknown")  # noqa: TRY004  pydantic makes its error of it
     try:
         price = decimal.Decimal(str(value))
     except decimal.InvalidOperation:

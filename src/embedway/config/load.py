@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError
 from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import default_benchmarks
 from embedway.catalog.services import default_services
+from embedway.config.base import Section
 from embedway.config.benchmarks import ModelBenchmark, benchmark_values
 from embedway.config.hub import hub_layer
 from embedway.config.layers import (
@@ -25,19 +26,21 @@ from embedway.config.layers import (
     leaves,
     overlay,
     pattern_and_name,
-    pattern_of,
     place,
 )
 from embedway.config.sections import (
     Batching,
+    Budget,
     Cache,
     Embedding,
+    Ledger,
     Local,
     Model,
+    Pins,
     Rerank,
     Route,
     Run,
-    Section,
+    Selection,
     Tune,
     Upstream,
     Weights,
@@ -68,11 +71,11 @@ DEFAULT_FILE = "embedway.toml"
 class Config(Section):
     """All settings, typed and immutable.
 
-    Sections: `embedding` (default_model, on_overflow), `rerank` (default_model), `local` (backend, precision,
-    threads, streams, token_budget), `weights` (directory, places, folders, offline, allow_http, hub_endpoint,
-    hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `cache` (backend, codec and
-    bounds), `upstream` (attempts, waits and times of services), `routes` and `models` (a table for each, by name). Each
-    section says what its keys mean.
+    Sections: `embedding` (default_model, on_overflow, model_benchmarks), `rerank` (default_model), `local` (backend,
+    precision, threads, streams, token_budget), `weights` (directory, places, folders, offline, allow_http,
+    hub_endpoint, hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `cache` (backend,
+    codec and bounds), `upstream` (attempts, waits and times of services), `selection`, `ledger`, `pins`, and `budgets`,
+    `routes` and `models` (a table for each, by name). Each section says what its keys mean.
     `Config()` holds the defaults and reads nothing; `Config.load()` reads files and environment.
     Secrets are secret types: no repr, dump or error shows them.
     """
@@ -86,6 +89,10 @@ class Config(Section):
     cache: Cache = Field(default_factory=Cache)
     batching: Batching = Field(default_factory=Batching)
     upstream: Upstream = Field(default_factory=Upstream)
+    selection: Selection = Field(default_factory=Selection)
+    ledger: Ledger = Field(default_factory=Ledger)
+    pins: Pins = Field(default_factory=Pins)
+    budgets: dict[str, Budget] = Field(default_factory=dict)
     routes: dict[str, Route] = Field(default_factory=dict)
     models: dict[str, Model] = Field(default_factory=dict)
     _keys: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
@@ -158,7 +165,9 @@ class Config(Section):
         """
         tables = {name: benchmark_values(known) for name, known in self.embedding.model_benchmarks.items()}
         for name, change in changes.items():
-            fields = benchmark_values(change) if isinstance(change, ModelBenchmark) else _with_sources(change, "arguments")
+            fields = (
+                benchmark_values(change) if isinstance(change, ModelBenchmark) else _with_sources(change, "arguments")
+            )
             tables[name] = {**tables.get(name, {}), **fields}
         embedding = {**dict(self.embedding), "model_benchmarks": tables}
         try:
@@ -280,9 +289,7 @@ def _with_sources(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
 # --------------------------------------------------------------- errors
 
 
-def _problems(
-    error: ValidationError, origins: Mapping[str, tuple[str, str]], under: str = ""
-) -> list[Problem]:
+def _problems(error: ValidationError, origins: Mapping[str, tuple[str, str]], under: str = "") -> list[Problem]:
     """All findings; what a table lacks is one of them."""
     found: list[Problem] = []
     lacking: dict[str, list[str]] = {}
@@ -334,7 +341,8 @@ def _full_name(key: str) -> str:
     if name == key:
         return ""
     service = default_services().get(name.casefold())
-    full = service.name if service is not None else default_catalog().get(name).name if name in default_catalog() else ""
+    known = name in default_catalog()
+    full = service.name if service is not None else default_catalog().get(name).name if known else ""
     if full:
         return f"; the model's full name is {full}, and a new model needs every field"
     return "; a new model needs every field"

@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 
 from embedway.config.base import Section
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
+from embedway.errors import UsageError
+from embedway.money import to_nanousd, usd
 
 HUB_ENDPOINT = "https://huggingface.co"
 
@@ -30,6 +32,7 @@ File: TypeAlias = Folder
 Positive: TypeAlias = Annotated[int, Field(strict=True, gt=0)]
 NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotLess: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Place: TypeAlias = Literal["folder", "hub", "wheel"]
 
@@ -46,8 +49,26 @@ def _cache_file() -> Path:
     return platformdirs.user_cache_path("embedway", appauthor=False) / "vectors.sqlite"
 
 
+def _ledger_file() -> Path:
+    return platformdirs.user_state_path("embedway", appauthor=False) / "ledger.sqlite"
+
+
+def _pins_file() -> Path:
+    return platformdirs.user_state_path("embedway", appauthor=False) / "pins.sqlite"
+
+
+def _dollars(value: Any) -> Any:
+    try:
+        return usd(to_nanousd(value, name="it"))
+    except UsageError as error:
+        raise ValueError(str(error).split("; ")[-1].removeprefix("it ")) from None
+
+
 def _hub_cache() -> Path:
     return Path("~/.cache/huggingface/hub").expanduser()
+
+
+Dollars: TypeAlias = Annotated[str, BeforeValidator(_dollars)]
 
 
 class Embedding(Section):
@@ -204,6 +225,104 @@ class Upstream(Section):
     timeout_s: Seconds = 60.0
     #: Requests under way at once, for each route.
     concurrency: Positive = 8
+
+
+class Selection(Section):
+    """`[selection]`: how a model is selected where a call says no more than that one is to be.
+
+    A preset, and single criteria in its place; `docs/selection.md` says what each means.
+    """
+
+    preset: Literal["fast", "balanced", "best", "cheap", "private"] = "balanced"
+    accuracy_weight: NotLess | None = None
+    speed_weight: NotLess | None = None
+    cost_weight: NotLess | None = None
+    max_cost_per_million: Dollars | None = None
+    require_multilingual: Flag | None = None
+    require_local: Flag | None = None
+    min_accuracy: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    max_latency_ms: Seconds | None = None
+    min_context: Positive | None = None
+    dimensions: Positive | None = None
+    languages: tuple[str, ...] | None = None
+    licences: tuple[str, ...] | None = None
+    max_total_cost: Dollars | None = None
+    match_languages: Flag | None = None
+    require_fit: Flag | None = None
+
+    @property
+    def criteria(self) -> dict[str, Any]:
+        """What is set in place of the preset's."""
+        given = {name: getattr(self, name) for name in type(self).model_fields if name != "preset"}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Ledger(Section):
+    """`[ledger]`: what paid calls cost, and what they may."""
+
+    #: `none` books nothing and holds no budget.
+    backend: Literal["none", "sqlite", "redis"] = "sqlite"
+    #: The file, for `sqlite`.
+    path: File = Field(default_factory=_ledger_file)
+    #: The server, for `redis`: it may hold a password.
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    cluster: Flag = False
+    #: How long after a process ended what it had reserved is given back.
+    lease_s: Seconds = 60.0
+    #: An address that is told, as JSON, when a part of a budget is spent: it may hold a token.
+    webhook: SecretStr | None = None
+
+    @field_validator("webhook")
+    @classmethod
+    def _safe_webhook(cls, webhook: SecretStr | None) -> SecretStr | None:
+        if webhook is not None:
+            parts = urlsplit(webhook.get_secret_value())
+            if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
+                raise ValueError("must be an https address, or http to this machine")
+        return webhook
+
+
+class Budget(Section):
+    """`[budgets.NAME]`: the most that may be spent in a period, for everything or for one of what is named."""
+
+    #: Dollars, as a number or text; 0 is for nothing at all.
+    usd: Dollars
+    period: Literal["total", "day", "month"] = "total"
+    model: str | None = Field(default=None, min_length=1)
+    collection: str | None = Field(default=None, min_length=1)
+    #: The name that calls give for their key, never the key itself.
+    api_key: str | None = Field(default=None, min_length=1)
+    #: A soft budget refuses nothing and only warns.
+    hard: Flag = True
+    #: Percent of the budget at which a warning is given.
+    warn_at: tuple[Annotated[int, Field(strict=True, ge=1, le=100)], ...] = (50, 80, 100)
+
+    @field_validator("collection", "api_key")
+    @classmethod
+    def _for_one_thing(cls, name: str | None, info: ValidationInfo) -> str | None:
+        named = [other for other in ("model", "collection") if info.data.get(other)]
+        if named and name:
+            raise ValueError(f"must be unset where {named[0]} is set; make a budget for each")
+        return name
+
+    @property
+    def scope(self) -> str:
+        """What it is for, as ledgers have it."""
+        for kind in ("api_key", "collection", "model"):
+            name = getattr(self, kind)
+            if name:
+                return f"{kind}:{name}"
+        return "*"
+
+
+class Pins(Section):
+    """`[pins]`: which vector space each collection is of, since its first write."""
+
+    #: A file on this machine, or a server for several.
+    backend: Literal["sqlite", "redis"] = "sqlite"
+    path: File = Field(default_factory=_pins_file)
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    cluster: Flag = False
 
 
 class Model(Section):

@@ -1,10 +1,10 @@
 """What a ledger does: it reserves money before a request is sent, and books what came of it.
 
 All amounts are whole nano-dollars. An entry is one call: opened with a reservation, and closed when the call is over.
-Between the two, `send` marks parts of the reservation as under way, and `settle` books each with what it cost. So at any
-moment a limit holds over `spent + held`, where held is what is reserved or under way. An entry whose process died is
-closed when its lease has run out: what was only reserved is given back, what was under way is booked as unsure, because
-the service may bill it.
+Between the two, `send` marks parts of the reservation as under way, and `settle` books each with what it cost. So at
+any moment a limit holds over `spent + held`, where held is what is reserved or under way. An entry whose process died
+is closed when its lease has run out: what was only reserved is given back, what was under way is booked as unsure,
+because the service may bill it.
 
 Days and months are UTC, those in which an entry was opened.
 """
@@ -27,7 +27,7 @@ State: TypeAlias = Literal["open", "done", "expired"]
 
 EVERYTHING = "*"
 WARN_AT = (50, 80, 100)
-RAN_OUT = "the reservation of this call ran out before it was used: the process stood still for longer than ledger.lease_s"
+RAN_OUT = "this call's reservation ran out before it was used: the process stood still for longer than ledger.lease_s"
 #: What limits may be for, and how a scope of each begins.
 SCOPES = ("api_key", "collection", "model")
 

@@ -295,8 +295,7 @@ class RedisLedger:
     def __init__(self, url: str, *, cluster: bool = False, clock: Callable[[], float] | None = None) -> None:
         """Connects at its first use. Raises MissingExtraError without the library."""
         self._clock = clock
-        self._client = _client(url, cluster=cluster)
-        self._errors: tuple[type[Exception], ...] = ()
+        self._client = redis_client(url, cluster=cluster, what="ledger.backend = 'redis'")
 
     async def reserve(
         self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], *, lease_s: float, texts: int
@@ -453,7 +452,7 @@ def _entry(fields: dict[str, str]) -> Entry:
         id=fields["id"],
         opened=float(fields["opened"]),
         closed=float(fields["closed"]) if "closed" in fields else None,
-        state=fields["state"],  # type: ignore[arg-type]  our own script wrote it
+        state=fields["state"],  # type: ignore[arg-type]  # our own script wrote it
         model=fields["model"],
         route=fields.get("route", ""),
         collection=fields["collection"],
@@ -470,15 +469,20 @@ def _groups(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [values[at : at + size] for at in range(0, len(values), size)]
 
 
-def _client(url: str, *, cluster: bool) -> Any:
+def redis_client(url: str, *, cluster: bool, what: str) -> Any:
+    """A client that tries nothing twice. Raises MissingExtraError, which says that `what` needs the library."""
     try:
         import redis.asyncio as redis  # noqa: PLC0415  an extra
         from redis.asyncio.retry import Retry  # noqa: PLC0415
         from redis.backoff import NoBackoff  # noqa: PLC0415
     except ImportError:
-        raise MissingExtraError("ledger.backend = 'redis'", extra="redis", package="redis") from None
+        raise MissingExtraError(what, extra="redis", package="redis") from None
     # No retries: a script may have run although its answer was lost, and a second run would book twice.
-    options = {"socket_connect_timeout": _CONNECT_S, "socket_timeout": _ANSWER_S, "decode_responses": True}
+    options: dict[str, Any] = {
+        "socket_connect_timeout": _CONNECT_S,
+        "socket_timeout": _ANSWER_S,
+        "decode_responses": True,
+    }
     if cluster:
         return redis.RedisCluster.from_url(url, **options)
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)

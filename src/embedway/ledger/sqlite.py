@@ -1,4 +1,4 @@
-"""A ledger in a SQLite file, for the processes of one machine. Every call is one transaction, on a thread of its own."""
+"""A ledger in a SQLite file, for one machine's processes. Every call is one transaction, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -186,7 +186,8 @@ class SqliteLedger:
             return refused
         entry = uuid.uuid4().hex
         self._execute(
-            "INSERT INTO entries (id, opened, state, model, collection, api_key, texts, reserved, unpriced, lease_until)"
+            "INSERT INTO entries"
+            " (id, opened, state, model, collection, api_key, texts, reserved, unpriced, lease_until)"
             " VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?)",
             entry,
             now,
@@ -390,4 +391,4 @@ class SqliteLedger:
             since or 0.0,
             -1 if newest is None else newest,
         )
-        return [Entry(*row[:-1], unpriced=bool(row[-1])) for row in rows]
+        return [Entry(*(*row[:-1], bool(row[-1]))) for row in rows]

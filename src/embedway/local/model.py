@@ -54,7 +54,7 @@ class LocalModel:
 
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int:
         """Nothing: no one bills for this machine."""
-        del tokens
+        del tokens, dimensions
         return 0
 
     def tokenize(self, texts: Sequence[str], input_type: InputType) -> TokenizedTexts:

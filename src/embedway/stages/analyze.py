@@ -66,8 +66,10 @@ _STATEMENT = re.compile(
     r"""^\s*(?:
         (?:async\s+)?def\s+\w+\s*\( | class\s+\w+\s*[:({] | (?:from\s+[\w.]+\s+)?import\s+[\w.*{"'] [\w.*{}"',\s]*;?$ |
         @\w[\w.]*(?:\(.*\))?$ | return\b.*[;)\]}\w]$ | (?:if|elif|for|while|with|except|else|try)\b.*:$ |
-        (?:if|for|while|switch|catch)\s*\(.*\)\s*\{? | \}\s*(?:else|catch|finally)?.*$ | \#(?:include|define|ifdef|pragma)\b |
-        (?:public|private|protected|static|export|const|let|var|func|fn|function|package|namespace|struct|enum|impl)\s+\S+.*[({;=] |
+        (?:if|for|while|switch|catch)\s*\(.*\)\s*\{? | \}\s*(?:else|catch|finally)?.*$ |
+        \#(?:include|define|ifdef|pragma)\b |
+        (?:public|private|protected|static|export|const|let|var|func|fn|function|package|namespace|struct|enum|impl)
+            \s+\S+.*[({;=] |
         (?:SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|CREATE\s+TABLE)\s+.*\b(?:FROM|VALUES|SET|\() |
         [\w.\[\]"']+\s*(?:=|\+=|:=)\s*\S+.* | [\w.]+\(.*\)[;:]?$ | .*[;{]$ | <\/?[a-z]+[^>]*>$ | (?://|/\*|\*/|\#!)\S*.*
     )""",
@@ -247,4 +249,4 @@ def _magika_says_code(text: str) -> bool:
     if magika is None:
         return False
     answer = magika.identify_bytes(text.encode("utf-8", "replace"))
-    return answer.output.group == "code" and answer.score >= _MAGIKA_SURE
+    return bool(answer.output.group == "code" and answer.score >= _MAGIKA_SURE)

@@ -106,10 +106,8 @@ class Candidates:
         config = self._config
         benchmarks = dict(config.embedding.model_benchmarks)
         found = [self._one(name, benchmark) for name, benchmark in benchmarks.items()]
-        for facts in own_models(config).values():
-            if facts.name not in benchmarks:
-                found.append(self._without_benchmark(facts))
-        return found
+        unmeasured = (facts for facts in own_models(config).values() if facts.name not in benchmarks)
+        return [*found, *(self._without_benchmark(facts) for facts in unmeasured)]
 
     def _one(self, name: str, benchmark: ModelBenchmark) -> _Known:
         service = service_of(name, self._config)
@@ -148,11 +146,7 @@ class Candidates:
         benchmark = ModelBenchmark(
             model_name=facts.name,
             provider=next(
-                (
-                    route.provider
-                    for route in self._config.routes.values()
-                    if route.model.casefold() in facts.names
-                ),
+                (route.provider for route in self._config.routes.values() if route.model.casefold() in facts.names),
                 "none",
             ),
             avg_latency_ms=float(_NO_LIMIT),
@@ -195,4 +189,3 @@ def _open_counts(key: str) -> Counts:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return lambda texts: [len(encoding) for encoding in tokenizer.encode_batch(list(texts))]
-

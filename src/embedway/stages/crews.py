@@ -10,6 +10,7 @@ import numpy as np
 from embedway.stages.batch import ALONE_TOKENS, EVENNESS, SMALL_TOKENS
 from embedway.stages.gather import Crew
 from embedway.stages.send import Outcome
+from embedway.stages.sharing import shares
 from embedway.types import Batch, TokenizedTexts, Vectors
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class ServiceCrew(Crew["Sending", Outcome]):
             lengths=np.concatenate([job.lengths for job in jobs]),
             partial=True,
             owners=np.repeat(np.arange(len(jobs)), counts),
+            accounts=tuple(account for job in jobs for account in job.accounts),
         )
         whole = await self._sender.send(merged, self._routes)
         # What was refused is on nobody's bill.
@@ -189,21 +191,6 @@ class ServiceCrew(Crew["Sending", Outcome]):
 
     def _too_many(self, tokens: int) -> bool:
         return self._most_tokens is not None and tokens > self._most_tokens
-
-
-def shares(total: int, weights: Sequence[int]) -> list[int]:
-    """A whole number, shared out by weights; the shares add up to it."""
-    whole = sum(weights)
-    if not whole:
-        weights, whole = [1] * len(weights), len(weights)
-    given = passed = 0
-    parts = []
-    for weight in weights:
-        passed += weight
-        upto = total * passed // whole
-        parts.append(upto - given)
-        given = upto
-    return parts
 
 
 def _tokens(sending: Sending) -> int:

@@ -11,6 +11,7 @@ from embedway.cache.codec import Meta
 from embedway.errors import DimensionsError, TextTooLongError
 from embedway.providers.service import ServiceModel
 from embedway.stages.recall import Made
+from embedway.stages.send import DOCUMENTS_A_SEARCH
 from embedway.types import Averaged, Receipt
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from embedway.stages.plan import Work
     from embedway.stages.send import Outcome
     from embedway.types import Plan, Space, Timing, Truncation, Vectors
-
-#: Documents that a reranking service counts as one search.
-_DOCUMENTS_A_SEARCH = 100
 
 
 def by_row(
@@ -130,7 +128,7 @@ def bill_of(outcome: Outcome, model: ServiceModel | ServiceReranker, dimensions:
     searches, told = outcome.searches, outcome.unreported_tokens == 0
     if model.facts.price_usd_per_thousand_searches is not None and outcome.routes and not searches:
         # A search is a query over at most 100 documents.
-        searches, told = -(-len(outcome.vectors) // _DOCUMENTS_A_SEARCH), False
+        searches, told = -(-len(outcome.vectors) // DOCUMENTS_A_SEARCH), False
     return Billed(
         tokens,
         model.facts.cost_nanousd(tokens, searches, dimensions=dimensions) if tokens or searches else 0,

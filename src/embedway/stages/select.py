@@ -72,6 +72,14 @@ class ModelSelectionCriteria:
                 raise UsageError(f"{name} is {weight!r}; it must be a number, 0 or more")
         if not any(weights):
             raise UsageError("accuracy_weight, speed_weight and cost_weight are all 0; one must count")
+        self._check_limits()
+        for name in ("languages", "licences"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise UsageError(f"{name} is {value!r}; it must be a list")
+            object.__setattr__(self, name, tuple(value))
+
+    def _check_limits(self) -> None:
         if not _is_number(self.min_accuracy) or not 0 <= self.min_accuracy <= 1:
             raise UsageError(f"min_accuracy is {self.min_accuracy!r}; it must be from 0 to 1")
         if self.max_latency_ms is not None and (not _is_number(self.max_latency_ms) or self.max_latency_ms <= 0):
@@ -83,11 +91,6 @@ class ModelSelectionCriteria:
         for name in ("max_cost_per_million", "max_total_cost"):
             if getattr(self, name) is not None:
                 to_nanousd(getattr(self, name), name=name)
-        for name in ("languages", "licences"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise UsageError(f"{name} is {value!r}; it must be a list")
-            object.__setattr__(self, name, tuple(value))
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelSelectionCriteria:

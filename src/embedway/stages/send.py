@@ -6,17 +6,20 @@ There is one retry layer, this one. A finished part is never sent again; what fa
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedway.errors import (
     BadVectorsError,
+    BudgetExceededError,
     DeadlineError,
     EmbedwayError,
+    LedgerError,
     NoRouteError,
     RateLimitedError,
     RefusedInputError,
@@ -26,19 +29,25 @@ from embedway.errors import (
 from embedway.providers.base import split_requests
 from embedway.stages.breaker import Breaker
 from embedway.stages.rates import RateLimiter
+from embedway.stages.sharing import shares
 from embedway.stages.validate import to_size, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     import numpy.typing as npt
 
     from embedway.providers.base import Answer, Provider
+    from embedway.stages.budget import Account
     from embedway.types import InputType, Space, Vectors
 
     Rows = npt.NDArray[np.int64]
 
 
+_log = logging.getLogger(__name__)
+
+#: Documents that a reranking service counts as one search.
+DOCUMENTS_A_SEARCH = 100
 #: So many refusals without a single answer end the search for a text that is at fault.
 _REFUSALS = 24
 
@@ -105,6 +114,8 @@ class Sending:
     check: Callable[..., None] = validate
     #: Whose each text is (n,), ascending, where several callers' requests were put together; None for one caller.
     owners: Rows | None = None
+    #: Who pays, one for each owner; empty where nothing is billed.
+    accounts: tuple[Account, ...] = ()
 
     def first_half(self, rows: Rows) -> int:
         """Where to halve rows that were refused.
@@ -221,7 +232,7 @@ class _Request:
             vectors = await self._until_answered(rows, route, lineage, last=not rest)
         except RefusedInputError as error:
             await self._refused(rows, route, rest, lineage, failed=failed, error=error)
-        except DeadlineError as error:
+        except (DeadlineError, BudgetExceededError, LedgerError) as error:
             self._give_up(rows, error)
         except (UpstreamError, BadVectorsError) as error:
             if not rest:
@@ -261,7 +272,7 @@ class _Request:
             for half in (rows[:middle], rows[middle:]):
                 group.create_task(self._part(half, route, rest, lineage.attempts, failed))
 
-    async def _until_answered(
+    async def _until_answered(  # noqa: C901  one branch for each way to fail
         self, rows: Rows, route: ServiceRoute, lineage: _Lineage, *, last: bool
     ) -> Vectors | None:
         """One part on one route, tried until it is answered or nothing more may be tried.
@@ -274,6 +285,11 @@ class _Request:
             here += 1
             try:
                 return await self._once(rows, route, lineage)
+            except BudgetExceededError:
+                # One caller's money, and not the others'.
+                if not self.sending.mixed(rows):
+                    raise
+                return None
             except BadVectorsError:
                 # Once may be chance; twice is the route's own fault.
                 if bad or not self._may_go_on(lineage):
@@ -317,9 +333,10 @@ class _Request:
                     await route.limiter.acquire(tokens)
                     if not route.breaker.allow():
                         raise UpstreamError("it failed several times in a row and is left alone", route=route.name)
+                    paid = await self._covered(rows, route)
                     lineage.attempts += 1
                     self.outcome.attempts += 1
-                    answer = await self._call(rows, route, sending.space.dimensions if narrow else None)
+                    answer = await self._call(rows, route, sending.space.dimensions if narrow else None, paid)
             except TimeoutError as error:
                 raise DeadlineError(
                     f"{route.name} did not answer before the time for the request was up",
@@ -335,21 +352,44 @@ class _Request:
             self.outcome.routes.append(route.name)
         return to_size(answer.vectors, sending.space)
 
-    async def _call(self, rows: Rows, route: ServiceRoute, dimensions: int | None) -> Answer:
-        """One request, checked, and what it says of the route's health."""
+    async def _covered(self, rows: Rows, route: ServiceRoute) -> list[_Paid]:
+        """Mark what this attempt may cost as under way, for each caller whose texts are in it."""
+        if not self.sending.accounts:
+            return []
+        paid: list[_Paid] = []
+        try:
+            for own in self.sending.apart(rows):
+                account = self.sending.accounts[self.sending.owner(own)]
+                tokens = int(self.sending.lengths[own].sum(dtype=np.int64))
+                sent = await account.cover(tokens, -(-len(own) // DOCUMENTS_A_SEARCH))
+                paid.append(_Paid(account, sent, tokens, len(own)))
+        except BaseException:
+            route.breaker.abandoned()
+            await _finally(paid, lambda one: one.account.failed(one.sent, billed=False))
+            raise
+        return paid
+
+    async def _call(
+        self, rows: Rows, route: ServiceRoute, dimensions: int | None, paid: Sequence[_Paid] = ()
+    ) -> Answer:
+        """One request, checked, what it says of the route's health, and what it costs."""
         sending = self.sending
         told = False
+        # Until there is an answer that says otherwise, it may be carried out, and billed.
+        billed = True
+        answered: Answer | None = None
         try:
             prompt = "" if route.provider.declared.input_type else sending.space.prompt(sending.input_type)
-            answer = await route.provider.embed(
+            answered = await route.provider.embed(
                 [prompt + sending.texts[row] for row in rows], input_type=sending.input_type, dimensions=dimensions
             )
             width = replace(sending.space, dimensions=dimensions or sending.full_width)
-            sending.check(answer.vectors, count=len(rows), space=width, route=route.name)
+            sending.check(answered.vectors, count=len(rows), space=width, route=route.name)
             told = True
             route.breaker.succeeded()
         except (UpstreamError, BadVectorsError) as error:
             told = True
+            billed = isinstance(error, UpstreamError) and error.billed
             # A refusal and a limit are answers of a service that is well.
             if isinstance(error, (RefusedInputError, RateLimitedError)):
                 route.breaker.succeeded()
@@ -359,7 +399,12 @@ class _Request:
         finally:
             if not told:
                 route.breaker.abandoned()
-        return answer
+            if paid and answered is not None:
+                # Bad vectors are billed like good ones.
+                await _answered(paid, answered)
+            elif paid:
+                await _finally(paid, lambda one: one.account.failed(one.sent, billed=billed))
+        return answered
 
     def _no_route(self, failed: tuple[tuple[str, str], ...], route: ServiceRoute, error: EmbedwayError) -> NoRouteError:
         return NoRouteError(self.sending.space.model, failed=(*failed, (route.name, str(error))))
@@ -368,6 +413,49 @@ class _Request:
         if not self.sending.partial:
             raise error
         self.outcome.errors.update(dict.fromkeys(rows.tolist(), error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Paid:
+    """One caller's part of an attempt: what of its money is under way, for how many tokens and texts."""
+
+    account: Account
+    sent: int
+    tokens: int
+    texts: int
+
+
+async def _answered(paid: Sequence[_Paid], answer: Answer) -> None:
+    """Book an answered attempt: the service's own count of tokens, shared out by ours, or ours."""
+    reported = answer.tokens is not None or answer.searches is not None
+    weights = [one.tokens for one in paid]
+    tokens = weights if answer.tokens is None else shares(answer.tokens, weights)
+    if answer.tokens is None and answer.searches is not None:
+        tokens = [0] * len(paid)
+    guessed = [-(-one.texts // DOCUMENTS_A_SEARCH) for one in paid]
+    searches = guessed if answer.searches is None else shares(answer.searches, guessed)
+    parts = {id(one): part for one, *part in zip(paid, tokens, searches, strict=True)}
+
+    async def book(one: _Paid) -> None:
+        own_tokens, own_searches = parts[id(one)]
+        await one.account.answered(one.sent, tokens=own_tokens, searches=own_searches, reported=reported)
+
+    await _finally(paid, book)
+
+
+async def _finally(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any, Any, None]]) -> None:
+    """Book for every caller, also when the one who waits is cancelled meanwhile."""
+    if paid:
+        await asyncio.shield(paid[0].account.budgets.beside(_each(paid, book)))
+
+
+async def _each(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any, Any, None]]) -> None:
+    for one in paid:
+        try:
+            await book(one)
+        except LedgerError as error:
+            # The answer is here and paid for; what is not booked now is booked as unsure when its lease has run out.
+            _log.warning("what a request cost could not be booked yet: %s", error)
 
 
 @dataclass(slots=True)

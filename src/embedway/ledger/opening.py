@@ -1,0 +1,52 @@
+"""The ledger, its limits, and the pins that the settings ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedway.ledger.base import Limit
+from embedway.money import to_nanousd
+
+if TYPE_CHECKING:
+    from embedway.config import Config
+    from embedway.ledger.base import Ledger
+    from embedway.ledger.pins import Pins
+
+
+def open_ledger(config: Config) -> Ledger | None:
+    """The ledger of `[ledger]`, None for none. Nothing is read or connected yet."""
+    settings = config.ledger
+    if settings.backend == "sqlite":
+        from embedway.ledger.sqlite import SqliteLedger  # noqa: PLC0415  what is not asked for is not loaded
+
+        return SqliteLedger(settings.path)
+    if settings.backend == "redis":
+        from embedway.ledger.redis import RedisLedger  # noqa: PLC0415
+
+        return RedisLedger(settings.url.get_secret_value(), cluster=settings.cluster)
+    return None
+
+
+def limits_of(config: Config) -> tuple[Limit, ...]:
+    """The limits of `[budgets.NAME]`."""
+    return tuple(
+        Limit(
+            name,
+            to_nanousd(budget.usd, name="usd"),
+            budget.scope,
+            budget.period,
+            hard=budget.hard,
+            warn_at=budget.warn_at,
+        )
+        for name, budget in config.budgets.items()
+    )
+
+
+def open_pins(config: Config) -> Pins:
+    """The pins of `[pins]`. Nothing is read or connected yet."""
+    from embedway.ledger.pins import RedisPins, SqlitePins  # noqa: PLC0415
+
+    settings = config.pins
+    if settings.backend == "redis":
+        return RedisPins(settings.url.get_secret_value(), cluster=settings.cluster)
+    return SqlitePins(settings.path)

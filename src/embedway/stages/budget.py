@@ -1,0 +1,318 @@
+"""Money: reserved before a request is sent, booked when it is over, given back when it is not used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from embedway.errors import BudgetExceededError, EmbedwayError
+from embedway.ledger.base import Purpose, Refused, Settlement
+from embedway.money import usd
+from embedway.telemetry import budget as metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from typing import Literal
+
+    from embedway.ledger.base import Crossing, Ledger, Limit
+
+    #: What so many tokens or searches cost in nano-dollars; None where no price is known.
+    Prices = Callable[[int, int], int | None]
+
+_log = logging.getLogger("embedway.budget")
+
+#: Where tokens are estimated, so many times the estimate is reserved: the service counts for itself.
+_MARGIN = 2
+#: How often hits are booked as savings, and how long a webhook may take.
+_SAVINGS_S = 60.0
+_WEBHOOK_S = 10.0
+MAX_COST = "max_cost"
+
+
+@dataclass(slots=True)
+class Spending:
+    """What one call may spend, and has spent, over all the requests it takes."""
+
+    purpose: Purpose
+    #: Nano-dollars; None for no limit of its own.
+    most: int | None = None
+    spent: int = 0
+    #: Reserved and under way.
+    held: int = 0
+
+    def left(self) -> int | None:
+        """What it may still reserve."""
+        return None if self.most is None else max(0, self.most - self.spent - self.held)
+
+
+@dataclass(slots=True)
+class _Savings:
+    nanousd: int = 0
+    texts: int = 0
+    tokens: int = 0
+
+
+class Budgets:
+    """A ledger with the limits of the settings, for one embedder. `ledger` None books nothing and limits nothing."""
+
+    def __init__(
+        self,
+        ledger: Ledger | None,
+        limits: Sequence[Limit] = (),
+        *,
+        lease_s: float = 60.0,
+        webhook: str | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self.ledger = ledger
+        self.limits = tuple(limits)
+        self.lease_s = lease_s
+        self._webhook = webhook
+        self._sleep = sleep
+        self._open: dict[str, Account] = {}
+        self._saved: dict[Purpose, _Savings] = {}
+        self._renewing: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._beside: set[asyncio.Task[Any]] = set()
+
+    async def open(
+        self, spending: Spending, prices: Prices, *, tokens: int, texts: int, searches: int = 0, exact: bool = True
+    ) -> Account:
+        """Reserve what a request may cost. Raises BudgetExceededError, before anything is sent, and LedgerError."""
+        margin = 1 if exact else _MARGIN
+        needed = prices(tokens * margin, searches)
+        left = spending.left()
+        if left is not None and (needed is None or needed > left):
+            raise _too_dear(spending, needed, left, exact=exact)
+        account = Account(self, spending, prices, reserved=needed or 0)
+        spending.held += needed or 0
+        if self.ledger is not None:
+            try:
+                answer = await self.ledger.reserve(
+                    spending.purpose, needed, self.limits, lease_s=self.lease_s, texts=texts
+                )
+            except BaseException:
+                spending.held -= needed or 0
+                raise
+            if isinstance(answer, Refused):
+                spending.held -= needed or 0
+                raise self.refusal(answer, needed)
+            account.entry = answer
+            self._open[answer] = account
+            if self._renewing is None:
+                self._renewing = asyncio.create_task(self._renew())
+        return account
+
+    def saved(self, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
+        """Note hits; they are booked a little later, many at once."""
+        if self.ledger is None or not nanousd:
+            return
+        savings = self._saved.setdefault(purpose, _Savings())
+        savings.nanousd += nanousd
+        savings.texts += texts
+        savings.tokens += tokens
+        if self._saving is None:
+            self._saving = asyncio.create_task(self._save_often())
+
+    async def settle(self) -> None:
+        """Wait until all is booked that is over."""
+        while self._beside:
+            await asyncio.gather(*self._beside, return_exceptions=True)
+        await self._save()
+
+    async def aclose(self) -> None:
+        """Book all that is over, give back what is reserved, and close the ledger."""
+        if self.ledger is None:
+            return
+        for account in list(self._open.values()):
+            await account.close()
+        for entry in list(self._open):
+            await self.ledger.close(entry)  # what is under way still may be billed
+        for task in (self._renewing, self._saving):
+            if task is not None:
+                task.cancel()
+        await self.settle()
+        await self.ledger.aclose()
+
+    def beside(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Do something that a caller's cancellation must not end."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
+
+    def forget(self, entry: str) -> None:
+        """An account is closed."""
+        self._open.pop(entry, None)
+        if not self._open and self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+
+    def refusal(self, refused: Refused, needed: int | None) -> BudgetExceededError:
+        """The error for a reservation that a limit refuses."""
+        limit = refused.limit
+        metrics.refused(limit.name)
+        when = "in all" if limit.period == "total" else f"in {refused.period}"
+        scope = "" if limit.scope == "*" else f" for {limit.scope.replace(':', ' ')}"
+        what = "has no known price" if needed is None else f"may cost ${usd(needed)}"
+        raised = "; give the model a price" if needed is None else ""
+        return BudgetExceededError(
+            f"the call {what}, and budget {limit.name!r} allows ${usd(limit.nanousd)} {when}{scope}, of which "
+            f"${usd(refused.left)} is left; nothing was sent{raised}",
+            budget=limit.name,
+            needed=needed,
+            left=refused.left,
+        )
+
+    def warn(self, crossings: Sequence[Crossing]) -> None:
+        """Tell that parts of budgets are spent: in the log, as a metric, and to the webhook."""
+        for crossing in crossings:
+            limit = crossing.limit
+            _log.warning(
+                "budget %s: %d %% spent, $%s of $%s (%s)",
+                limit.name,
+                crossing.level,
+                usd(crossing.spent),
+                usd(limit.nanousd),
+                crossing.period,
+            )
+            metrics.warned(limit.name, crossing.level, crossing.spent / limit.nanousd if limit.nanousd else 1.0)
+            if self._webhook is not None:
+                self.beside(_post(self._webhook, crossing.to_json()))
+
+    async def _renew(self) -> None:
+        while True:
+            await self._sleep(self.lease_s / 3)
+            assert self.ledger is not None  # noqa: S101  it gave the reservations
+            try:
+                await self.ledger.renew(list(self._open), self.lease_s)
+            except EmbedwayError as error:
+                _log.warning("reservations could not be renewed: %s", error)
+
+    async def _save_often(self) -> None:
+        while True:
+            await self._sleep(_SAVINGS_S)
+            try:
+                await self._save()
+            except EmbedwayError as error:
+                _log.warning("savings could not be booked: %s", error)
+
+    async def _save(self) -> None:
+        saved, self._saved = self._saved, {}
+        for purpose, savings in saved.items():
+            assert self.ledger is not None  # noqa: S101  else nothing was noted
+            await self.ledger.book_saved(purpose, savings.nanousd, texts=savings.texts, tokens=savings.tokens)
+
+
+@dataclass(slots=True)
+class Account:
+    """The money of one request, from its reservation until its last attempt is over."""
+
+    budgets: Budgets
+    spending: Spending
+    prices: Prices
+    #: Held and not under way.
+    reserved: int
+    entry: str | None = None
+    sent: int = 0
+    #: What it cost, the tokens on the bill, and what of it is our own count, or may be on the bill although it failed.
+    spent: int = 0
+    tokens: int = 0
+    searches: int = 0
+    estimated: bool = False
+    unsure: int = 0
+    unpriced: bool = False
+    _closing: bool = False
+    _closed: bool = False
+    _route: str = ""
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def cover(self, tokens: int, searches: int) -> int:
+        """Mark what an attempt may cost as under way, and tell how much that is.
+
+        Raises BudgetExceededError where earlier attempts used up what was reserved and there is no more.
+        """
+        amount = self.prices(tokens, searches)
+        self.unpriced = self.unpriced or amount is None
+        amount = amount or 0
+        async with self._lock:
+            more = max(0, amount - self.reserved)
+            left = self.spending.left()
+            if more and left is not None and more > left:
+                raise _too_dear(self.spending, more, left, exact=True)
+            if self.budgets.ledger is not None and self.entry is not None:
+                refused = await self.budgets.ledger.send(self.entry, amount, self.budgets.limits)
+                if refused is not None:
+                    raise self.budgets.refusal(refused, more)
+            self.spending.held += more
+            self.reserved = max(0, self.reserved - amount)
+            self.sent += amount
+        return amount
+
+    async def answered(self, sent: int, *, tokens: int, searches: int, reported: bool) -> None:
+        """An attempt was answered: book what the service says it bills, or what we counted."""
+        cost = self.prices(tokens, searches) or 0
+        self.tokens += tokens
+        self.searches += searches
+        self.estimated = self.estimated or not reported
+        await self._settled(sent, cost, tokens, "reported" if reported else "estimated")
+
+    async def failed(self, sent: int, *, billed: bool) -> None:
+        """An attempt failed; what may be on the bill is booked."""
+        self.unsure += sent if billed else 0
+        await self._settled(sent, sent if billed else 0, 0, "unsure" if billed else "unbilled")
+
+    async def _settled(
+        self, sent: int, cost: int, tokens: int, kind: Literal["reported", "estimated", "unsure", "unbilled"]
+    ) -> None:
+        async with self._lock:
+            self.sent -= sent
+            back = sent if kind == "unbilled" else 0
+            self.reserved += back
+            self.spent += cost
+            self.spending.spent += cost
+            self.spending.held -= sent - back
+            if self.budgets.ledger is not None and self.entry is not None:
+                settlement = Settlement(sent, cost, tokens, kind)
+                self.budgets.warn(await self.budgets.ledger.settle(self.entry, settlement, self.budgets.limits))
+        if self._closing:
+            await self.close(self._route)
+
+    async def close(self, route: str = "") -> None:
+        """Give back what is reserved; where an attempt is under way still, when that is over."""
+        self._closing, self._route = True, route
+        async with self._lock:
+            if self.sent or self._closed:
+                return
+            self._closed = True
+            self.spending.held -= self.reserved
+            self.reserved = 0
+            if self.budgets.ledger is not None and self.entry is not None:
+                self.budgets.forget(self.entry)
+                await self.budgets.ledger.close(self.entry, route=route)
+
+
+def _too_dear(spending: Spending, needed: int | None, left: int, *, exact: bool) -> BudgetExceededError:
+    most = usd(spending.most or 0)
+    if needed is None:
+        what = f"{spending.purpose.model} has no known price, and max_cost is ${most}; give the model a price"
+    else:
+        about = "" if exact else f" (twice its estimate, for {spending.purpose.model} has no tokenizer here)"
+        rest = "" if left == spending.most else f", of which ${usd(left)} is left"
+        what = f"the call may cost ${usd(needed)} with {spending.purpose.model}{about}; max_cost is ${most}{rest}"
+    return BudgetExceededError(f"{what}; nothing more was sent", budget=MAX_COST, needed=needed, left=left)
+
+
+async def _post(url: str, document: dict[str, Any]) -> None:
+    import aiohttp  # noqa: PLC0415  few have a webhook
+
+    try:
+        timeout = aiohttp.ClientTimeout(total=_WEBHOOK_S)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.post(url, json=document) as answer:
+            if answer.status >= 400:
+                _log.warning("the webhook answered a budget's warning with HTTP %d", answer.status)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        # Its address may hold a token.
+        _log.warning("the webhook could not be told of a budget's warning: %s", type(error).__name__)
