@@ -29,6 +29,7 @@ LEVELS = {
     "config": 1,
     "catalog": 1,
     "money": 0,
+    "sqlite": 0,
     "telemetry": 0,
     "types": 0,
     "errors": 0,

@@ -12,6 +12,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from embedway import sqlite
 from embedway.cache.base import Group, Held, Troubles, Which
 from embedway.worker import Worker
 
@@ -144,18 +145,9 @@ class SqliteCache:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                # A power cut may lose the last entries, and never damages the file; they can be computed again.
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.execute("PRAGMA mmap_size = 1073741824")
-                connection.executescript(_SCHEMA)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
+            # A power cut may lose the last entries, and never damages the file; they can be computed again.
+            pragmas = ("synchronous = NORMAL", "mmap_size = 1073741824")
+            self._connection = sqlite.connect(self._path, *pragmas, schema=_SCHEMA, busy_s=_BUSY_S)
             self._inode = self._path.stat().st_ino
         return self._connection
 

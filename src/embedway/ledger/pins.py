@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from embedway import sqlite
 from embedway.errors import LedgerError
 from embedway.ledger.redis import redis_client
 from embedway.types import Space
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_BUSY_S = 30.0
+_SCHEMA = "CREATE TABLE IF NOT EXISTS pins (collection TEXT PRIMARY KEY, pin TEXT NOT NULL)"
 _KEY = "{embedway:pins}"
 #: Who claimed takes the claim back, unless somebody's write succeeded meanwhile.
 _WITHDRAW = """
@@ -148,11 +149,7 @@ class SqlitePins:
 
     def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         if self._connection is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("CREATE TABLE IF NOT EXISTS pins (collection TEXT PRIMARY KEY, pin TEXT NOT NULL)")
-            self._connection = connection
+            self._connection = sqlite.connect(self._path, schema=_SCHEMA)
         return self._connection.execute(statement, values)
 
     def _disconnect(self) -> None:

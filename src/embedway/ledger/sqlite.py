@@ -8,6 +8,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from embedway import sqlite
 from embedway.errors import LedgerError
 from embedway.ledger.base import (
     RAN_OUT,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 #: How long a call waits for another process's.
-_BUSY_S = 30.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     id TEXT PRIMARY KEY, opened REAL NOT NULL, closed REAL, state TEXT NOT NULL, model TEXT NOT NULL,
@@ -159,13 +159,8 @@ class SqliteLedger:
         return result
 
     def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.executescript(_SCHEMA)
-        self._connection = connection
-        return connection
+        self._connection = sqlite.connect(self._path, "synchronous = NORMAL", schema=_SCHEMA)
+        return self._connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:
