@@ -12,9 +12,10 @@ from embedway._version import __version__
 
 if TYPE_CHECKING:
     from embedway import errors
-    from embedway.config import Config
+    from embedway.config import Config, ModelBenchmark
     from embedway.engine import AsyncEmbedder, ModelDescription
     from embedway.errors import EmbedwayError
+    from embedway.stages.select import ModelSelectionCriteria, Selection
     from embedway.sync import Embedder
     from embedway.types import EmbedResult, Plan, Receipt, RerankResult, Space, Truncation
 
@@ -24,10 +25,13 @@ __all__ = [
     "EmbedResult",
     "Embedder",
     "EmbedwayError",
+    "ModelBenchmark",
     "ModelDescription",
+    "ModelSelectionCriteria",
     "Plan",
     "Receipt",
     "RerankResult",
+    "Selection",
     "Space",
     "Truncation",
     "__version__",
@@ -40,10 +44,13 @@ _HOMES = {
     "EmbedResult": "types",
     "Embedder": "sync",
     "EmbedwayError": "errors",
+    "ModelBenchmark": "config",
     "ModelDescription": "engine",
+    "ModelSelectionCriteria": "stages.select",
     "Plan": "types",
     "Receipt": "types",
     "RerankResult": "types",
+    "Selection": "stages.select",
     "Space": "types",
     "Truncation": "types",
 }

@@ -7,6 +7,7 @@ result. Inference never runs on the event loop, nor does tokenizing more than a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +26,8 @@ from embedway.errors import (
     TextTooLongError,
     UsageError,
 )
+from embedway.ledger.base import Purpose
+from embedway.ledger.opening import limits_of, open_ledger
 from embedway.providers.opening import key_of, local_names, open_model
 from embedway.providers.readiness import set_up_here
 from embedway.providers.service import ServiceModel
@@ -33,6 +36,17 @@ from embedway.rerank.models import ServiceReranker, open_reranker
 from embedway.rerank.models import key_of as reranker_key
 from embedway.rerank.models import names as rerankers
 from embedway.stages.batch import fill_batches
+from embedway.stages.budget import Budgets, Spending
+from embedway.stages.choosing import (
+    AUTO,
+    Choice,
+    Chooser,
+    for_dimensions,
+    nothing_fits,
+    pinned_elsewhere,
+    selected,
+    terms_of,
+)
 from embedway.stages.crews import Gathered, LocalCrew, ServiceCrew
 from embedway.stages.dispatch import dispatch
 from embedway.stages.gather import Gather, Urgency
@@ -43,28 +57,33 @@ from embedway.stages.rates import RateLimiter
 from embedway.stages.recall import Made, Recall, group_of, key_maker, only
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
 from embedway.stages.result import Billed, bill_of, by_row, cuts, in_row, receipt_of, space_of, summed, told
-from embedway.stages.send import RetryPolicy, Sender, Sending, ServiceRoute
+from embedway.stages.send import DOCUMENTS_A_SEARCH, RetryPolicy, Sender, Sending, ServiceRoute
 from embedway.stages.validate import to_size, validate
 from embedway.types import EmbedResult, Receipt, RerankResult, Timing
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from types import TracebackType
 
     from embedway.cache.stats import CacheStats, Cleared
     from embedway.errors import EmbedwayError
+    from embedway.ledger.pins import Pin
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
+    from embedway.money import Amount
     from embedway.providers.base import LocalRoute, Provider
     from embedway.providers.opening import AnyModel
     from embedway.rerank.base import RerankProvider
     from embedway.rerank.models import AnyReranker
+    from embedway.stages.budget import Account
+    from embedway.stages.choosing import Terms
     from embedway.stages.crews import Piece
     from embedway.stages.dispatch import Runs
     from embedway.stages.rerank import RerankWork
+    from embedway.stages.select import ModelSelectionCriteria, Selection
     from embedway.stages.send import Outcome
-    from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Space, Vectors
+    from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Selected, Space, Vectors
 
 
 #: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.
@@ -82,6 +101,33 @@ class ModelDescription:
     special_tokens: int
     tokenizer: PlainTokenizer
     runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What `embed` and `plan` are given, unchecked."""
+
+    texts: str | Sequence[str]
+    input_type: InputType
+    model: str
+    dimensions: int | None
+    on_overflow: Overflow | None
+    partial: bool = False
+    priority: int = 0
+
+    @property
+    def has_token_ids(self) -> bool:
+        """Whether a text is given as token ids."""
+        return not isinstance(self.texts, str) and any(map(is_token_ids, self.texts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the receipt tells beside what was computed, and when the call began."""
+
+    terms: Terms
+    selected: Selected | None
+    started: float
 
 
 class AsyncEmbedder:
@@ -111,6 +157,14 @@ class AsyncEmbedder:
         )
         self._local: dict[LocalRoute, Gather[Piece, Vectors]] = {}
         self._remote: dict[str, tuple[ServiceCrew, Gather[Sending, Outcome]]] = {}
+        self._chooser = Chooser(self.config)
+        webhook = self.config.ledger.webhook
+        self._budgets = Budgets(
+            open_ledger(self.config),
+            limits_of(self.config),
+            lease_s=self.config.ledger.lease_s,
+            webhook=None if webhook is None else webhook.get_secret_value(),
+        )
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -132,8 +186,18 @@ class AsyncEmbedder:
         partial: bool = False,
         priority: int = 0,
         deadline_s: float | None = None,
+        criteria: ModelSelectionCriteria | str | None = None,
+        collection: str = "",
+        max_cost: Amount | None = None,
+        api_key_name: str = "",
     ) -> EmbedResult:
         """Embed texts; row i of the result is the vector of text i.
+
+        Where no model is named, `criteria` (a preset's name, or `ModelSelectionCriteria`) select one, those of
+        `[selection]` if only a collection or `max_cost` is given; with none of them it is
+        `embedding.default_model`. A `collection` keeps the model and space of its first write for good, and vectors of
+        any other space are refused. `max_cost` is dollars: the best model that fits is taken, where one is selected,
+        and nothing is sent that may cost more. `api_key_name` is whose budget is charged, a name and never the key.
 
         Texts over the model's limit are cut and listed in the receipt; with `on_overflow="error"` they are an error,
         with `"mean"` their windows are embedded and the vectors averaged, as the receipt says. A text may be given as a
@@ -141,53 +205,97 @@ class AsyncEmbedder:
         for single texts is told in `errors` by row, and the other
         rows have their vectors. Concurrent calls are computed together; queries go first, then higher priorities (0 to
         9), and above 5 nothing waits for other callers. Raises InputError, ModelError, DimensionsError, BatchError,
-        BadVectorsError, UpstreamError, NoRouteError, and DeadlineError when `deadline_s` seconds were not enough.
+        BadVectorsError, UpstreamError, NoRouteError, NoModelError, SpaceMismatchError, BudgetExceededError,
+        LedgerError, and DeadlineError when `deadline_s` seconds were not enough.
         """
-        asked = (texts, input_type, model, dimensions, on_overflow)
+        terms = terms_of(criteria, collection, api_key_name, max_cost)
+        call = _Call(texts, input_type, model, dimensions, on_overflow, partial, priority)
         if deadline_s is None:
-            return await self._embedded(*asked, partial=partial, priority=priority)
+            return await self._embedded(call, terms)
         if not deadline_s > 0:
             raise UsageError(f"deadline_s is {deadline_s}; it must be more than 0 seconds")
         limit = asyncio.timeout(deadline_s)
         try:
             async with limit:
-                return await self._embedded(*asked, partial=partial, priority=priority)
+                return await self._embedded(call, terms)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise DeadlineError(f"the vectors were not there after {deadline_s:g} s", attempts=0) from None
 
-    async def _embedded(
-        self,
-        texts: str | Sequence[str],
-        input_type: InputType,
-        model: str,
-        dimensions: int | None,
-        on_overflow: Overflow | None,
-        *,
-        partial: bool,
-        priority: int,
-    ) -> EmbedResult:
-        """The steps."""
+    async def _embedded(self, call: _Call, terms: Terms) -> EmbedResult:
+        """The steps, once the model is found; for a collection within its pin."""
         started = time.perf_counter()
-        request, route = await self._asked(
-            texts, input_type, model, dimensions, on_overflow, partial=partial, priority=priority
-        )
+        choice = await self._choice(call, terms)
+        request, route = await self._asked(replace(call, model=choice.model, dimensions=choice.dimensions))
         space = space_of(route, request.dimensions)
+        if not terms.collection:
+            return await self._result(request, route, space, _Facts(terms, choice.selected, started))
+        pin, mine = choice.pin, False
+        if pin is None and request.input_type == "document" and request.texts:
+            pin, mine = await self._chooser.claim(terms.collection, route.model, space)
+            if call.model == AUTO and pin.space.id != space.id:  # another first write was faster
+                choice = Choice(pin.model, call.dimensions or pin.space.dimensions, pin)
+                request, route = await self._asked(replace(call, model=choice.model, dimensions=choice.dimensions))
+                space = space_of(route, request.dimensions)
+        if pin is not None and pin.space.id != space.id:
+            raise pinned_elsewhere(pin, space, request.input_type)
+        held = pin if request.input_type == "document" else None
+        async with self._chooser.writing(held, mine=mine) as written:
+            result = await self._result(request, route, space, _Facts(terms, choice.selected, started))
+            written.append(len(result.errors) < len(request.texts))
+        return result
+
+    async def _choice(self, call: _Call, terms: Terms) -> Choice:
+        """The model that a call names, that its collection is pinned to, or that its criteria select."""
+        if terms.criteria is not None and call.model != AUTO:
+            raise UsageError(f"model is {call.model!r} and criteria are given; leave one of them out")
+        pin = await self._chooser.pins.get(terms.collection) if terms.collection else None
+        if pin is not None:
+            own = call.model == AUTO or (await self._open(call.model)).model == pin.model
+            size = call.dimensions or (pin.space.dimensions if own else None)
+            return Choice(pin.model if call.model == AUTO else call.model, size, pin)
+        if call.model != AUTO or not terms.selecting:
+            return Choice(call.model, call.dimensions)
+        if call.input_type == "query" and terms.collection:
+            raise UsageError(
+                f"nothing was written to collection {terms.collection!r} yet, so that it has no model; write documents "
+                "to it first, or name the model"
+            )
+        if call.has_token_ids:
+            raise UsageError("token ids are those of one model; name it: model=...")
+        texts = self._inspected(replace(call, partial=True)).texts
+        criteria = for_dimensions(self._chooser.criteria(terms.criteria), call.dimensions)
+        selection = await self._chooser.select(texts, criteria)
+        if terms.most is None:
+            return Choice(selection.model, criteria.dimensions, None, selected(selection))
+        too_dear: list[tuple[str, int | None]] = []
+        for place, row in enumerate(selection.ranked):
+            plan = await self._planned(replace(call, texts=texts, model=row.model, dimensions=criteria.dimensions))
+            if plan.most_nanousd is not None and plan.most_nanousd <= terms.most:
+                return Choice(row.model, criteria.dimensions, None, selected(selection, place, too_dear))
+            too_dear.append((row.model, plan.most_nanousd))
+        raise nothing_fits(terms.most, too_dear)
+
+    async def _result(self, request: EmbedRequest, route: AnyModel, space: Space, facts: _Facts) -> EmbedResult:
+        """The steps for a model and its space."""
         if self._recall is not None:
-            return await self._recalled(self._recall, request, route, space, started)
+            return await self._recalled(self._recall, request, route, space, facts)
         work = await self._work(request, route, space)
         tokenized = time.perf_counter()
-        vectors, errors, billed = await self._made(work, route, space)
+        vectors, errors, billed = await self._made(work, route, space, facts.terms.spending(route.model))
         computed = time.perf_counter()
         vectors, failed = by_row(vectors, work.positions, work.refused, errors)
-        timing = Timing(tokenized - started, computed - tokenized, time.perf_counter() - started)
-        return EmbedResult(vectors, space, receipt_of(work.plan, route, timing, billed), failed)
+        timing = Timing(tokenized - facts.started, computed - tokenized, time.perf_counter() - facts.started)
+        receipt = receipt_of(work.plan, route, timing, billed)
+        receipt = replace(receipt, collection=facts.terms.collection, selected=facts.selected)
+        return EmbedResult(vectors, space, receipt, failed)
 
     async def _recalled(
-        self, recall: Recall, request: EmbedRequest, route: AnyModel, space: Space, started: float
+        self, recall: Recall, request: EmbedRequest, route: AnyModel, space: Space, facts: _Facts
     ) -> EmbedResult:
         """The same with a cache: only what is not found is planned and computed, at full width."""
+        spending = facts.terms.spending(route.model)
         full, namespace = route.space, self.config.cache.namespace
         texts, positions = unique_texts(request.texts, request.refused)
         bills: list[Billed] = []
@@ -201,7 +309,7 @@ class AsyncEmbedder:
                 row = int(np.flatnonzero(positions == rows[error.row or 0])[0])
                 raise TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens) from None
             planned = time.perf_counter()
-            vectors, errors, billed = await self._made(work, route, full)
+            vectors, errors, billed = await self._made(work, route, full, spending)
             spent.extend((planned - began, time.perf_counter() - planned))
             bills.append(billed)
             return told(work, vectors, errors, storable=not self._batch_dependent(route, billed.routes))
@@ -209,7 +317,9 @@ class AsyncEmbedder:
         maker = key_maker(request, full, variant=route.variant, max_tokens=route.max_tokens, namespace=namespace)
         group = group_of(full, route.model, namespace)
         found = await recall.vectors(texts, maker, group, full, compute)
-        recall.counts[route.model].nanousd_saved += route.cost_nanousd(found.tokens_saved) or 0
+        saved = route.cost_nanousd(found.tokens_saved, full.dimensions) or 0
+        recall.counts[route.model].nanousd_saved += saved
+        self._budgets.saved(spending.purpose, saved, texts=found.hits, tokens=found.tokens_saved)
         errors = {unique: in_row(error, positions, unique) for unique, error in found.errors.items()}
         vectors, failed = by_row(to_size(found.vectors, space), positions, request.refused, errors)
         truncations, averaged = cuts(found.metas, positions)
@@ -226,21 +336,26 @@ class AsyncEmbedder:
             cache_hits=found.hits,
             attempts=billed.attempts,
             truncations=truncations,
-            timing=Timing(sum(spent[::2]), sum(spent[1::2]), time.perf_counter() - started),
+            timing=Timing(sum(spent[::2]), sum(spent[1::2]), time.perf_counter() - facts.started),
             runtime=route.runtime,
             routes=billed.routes,
             estimated=billed.estimated,
             tokens_estimated=not route.exact,
             averaged=averaged,
+            unsure_nanousd=billed.unsure,
+            saved_nanousd=saved,
+            collection=facts.terms.collection,
+            selected=facts.selected,
+            ledger_entries=billed.entries,
         )
         return EmbedResult(vectors, space, receipt, failed)
 
     async def _made(
-        self, work: Work, route: AnyModel, space: Space
+        self, work: Work, route: AnyModel, space: Space, spending: Spending
     ) -> tuple[Vectors, dict[int, EmbedwayError], Billed]:
         """Vectors of the unique texts, checked, the errors of those that have none, and the bill."""
         errors: dict[int, EmbedwayError] = {}
-        vectors, billed = await self._computed(work, route, space, errors if work.partial else None)
+        vectors, billed = await self._computed(work, route, space, errors if work.partial else None, spending)
         if work.windows is not None:
             vectors, errors = work.windows.merge(vectors, space), work.windows.errors(errors)
         vectors = to_size(vectors, space)
@@ -262,12 +377,16 @@ class AsyncEmbedder:
         top_n: int | None = None,
         on_overflow: Overflow | None = None,
         partial: bool = False,
+        max_cost: Amount | None = None,
+        collection: str = "",
+        api_key_name: str = "",
     ) -> RerankResult:
         """Score how well each document answers the query, and order the best first, `top_n` of them or all.
 
         `model` is `rerank.default_model` by default. Documents over the model's limit are cut and listed in the
         receipt, or are an error with `on_overflow="error"`; with `partial`, what fails for single documents is told in
-        `errors`. Raises as `embed` does.
+        `errors`. `max_cost` is dollars; `collection` and `api_key_name` are whose budgets are charged. Raises as
+        `embed` does.
         """
         name = model or self.config.rerank.default_model
         if name is None:
@@ -275,13 +394,14 @@ class AsyncEmbedder:
         if on_overflow == "mean":
             raise UsageError("on_overflow is 'mean', and scores have none; it must be truncate or error")
         inspect_rerank(query, top_n)
+        terms = terms_of(None, collection, api_key_name, max_cost)
         started = time.perf_counter()
         opened = await self._open_reranker(name)
         overflow: Overflow = on_overflow or ("error" if self.config.embedding.on_overflow == "error" else "truncate")
         work = await asyncio.to_thread(plan_rerank, query, documents, opened, on_overflow=overflow, partial=partial)
         tokenized = time.perf_counter()
         errors: dict[int, EmbedwayError] = {}
-        scores, billed = await self._scored(work, opened, errors if partial else None)
+        scores, billed = await self._scored(work, opened, errors if partial else None, terms.spending(opened.model))
         good = scores[sorted(set(range(len(scores))) - set(errors))] if errors else scores
         check_scores(good, count=len(good), space=opened.space, route=opened.name)
         computed = time.perf_counter()
@@ -305,6 +425,9 @@ class AsyncEmbedder:
             estimated=billed.estimated,
             tokens_estimated=not opened.exact,
             billed_searches=billed.searches,
+            unsure_nanousd=billed.unsure,
+            collection=collection,
+            ledger_entries=billed.entries,
         )
         return RerankResult(per_document, best_first(per_document, top_n), receipt, failed)
 
@@ -321,13 +444,20 @@ class AsyncEmbedder:
 
         Batches and cost are those of what is not in the cache.
         """
-        request, route = await self._asked(texts, input_type, model, dimensions, on_overflow, partial=False)
+        return await self._planned(_Call(texts, input_type, model, dimensions, on_overflow))
+
+    async def _planned(self, call: _Call) -> Plan:
+        request, route = await self._asked(call)
         space = space_of(route, request.dimensions)
         plan = (await self._work(request, route, space)).plan
+        if self._recall is not None:
+            # Whatever size is asked for, the cache is given vectors of full width.
+            full = route.space.dimensions
+            plan = replace(plan, cost_nanousd=route.cost_nanousd(plan.tokens, full))
         missing = await self._missing(request, route)
         if len(missing) == plan.unique_texts:
             return plan
-        rest = (await self._work(only(request, missing), route, space)).plan
+        rest = (await self._work(only(request, missing), route, route.space)).plan
         return replace(
             plan,
             cached_texts=plan.unique_texts - len(missing),
@@ -348,6 +478,33 @@ class AsyncEmbedder:
         except CacheError:
             return texts  # as a request would
         return tuple(text for text, meta in zip(texts, metas, strict=True) if meta is None)
+
+    async def select(
+        self,
+        texts: str | Sequence[str],
+        criteria: ModelSelectionCriteria | str | None = None,
+        *,
+        anywhere: bool = False,
+    ) -> Selection:
+        """The model that `embed` would select for these texts, with the whole table; computes and spends nothing.
+
+        `criteria` is the name of a preset, or those of `[selection]` by default. With `anywhere`, models that cannot
+        run here now may be selected too. Raises NoModelError, which holds the table, when no model meets all that is
+        required.
+        """
+        if self._closed:
+            raise ClosedError("this embedder was closed; make a new one")
+        wanted = self._chooser.criteria(terms_of(criteria, "", "", None).criteria)
+        checked = inspect(texts, model=AUTO, input_type="document", dimensions=None, on_overflow="truncate")
+        return await self._chooser.select(checked.texts, wanted, anywhere=anywhere)
+
+    async def pins(self) -> list[Pin]:
+        """The collections that have a space for good, by name. Raises LedgerError."""
+        return await self._chooser.pins.all()
+
+    async def unpin(self, collection: str) -> bool:
+        """Forget a collection whose vectors are gone; False where nothing is known of it. Raises LedgerError."""
+        return await self._chooser.pins.remove(collection)
 
     async def cache_stats(self) -> CacheStats:
         """What the cache holds and saved, by model and in total, over all processes that used it and ended.
@@ -387,7 +544,7 @@ class AsyncEmbedder:
         recall = self._cache()
         if sample < 1:
             raise UsageError(f"sample is {sample}; it must be at least 1")
-        request, route = await self._asked(texts, input_type, model, None, on_overflow, partial=False)
+        request, route = await self._asked(_Call(texts, input_type, model, None, on_overflow))
         unique, positions = unique_texts(request.texts, {})
         full, namespace = route.space, self.config.cache.namespace
         maker = key_maker(request, full, variant=route.variant, max_tokens=route.max_tokens, namespace=namespace)
@@ -398,7 +555,7 @@ class AsyncEmbedder:
         if not chosen:
             return CacheCheck(len(unique), 0, damaged, 0, None, None, 0)
         work = await self._work(only(request, tuple(unique[number] for number in chosen)), route, full)
-        vectors, _, billed = await self._made(work, route, full)
+        vectors, _, billed = await self._made(work, route, full, Spending(Purpose(route.model)))
         cosines = np.einsum("ij,ij->i", vectors, stored[chosen])
         cosines /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(stored[chosen], axis=1)
         worst = int(cosines.argmin())
@@ -453,9 +610,16 @@ class AsyncEmbedder:
                 await outcome.close()
         if self._recall is not None:
             await self._recall.aclose()
+        await self._budgets.aclose()
+        await self._chooser.aclose()
 
     async def _computed(
-        self, work: Work, model: AnyModel, space: Space, errors: dict[int, EmbedwayError] | None
+        self,
+        work: Work,
+        model: AnyModel,
+        space: Space,
+        errors: dict[int, EmbedwayError] | None,
+        spending: Spending,
     ) -> tuple[Vectors, Billed]:
         """Vectors of the unique texts, on this machine or by a service, and what a service bills."""
         if not isinstance(model, ServiceModel):
@@ -470,14 +634,47 @@ class AsyncEmbedder:
             full_width=model.space.dimensions,
             partial=errors is not None,
         )
+        async with self._paying(sending, model, spending) as account:
+            if account is not None:
+                sending = replace(sending, accounts=(account,))
+            try:
+                outcome = await self._sent(sending, model.model, work.urgency)
+            except NoRouteError as error:
+                others = await asyncio.to_thread(set_up_here, self.config, but=model.model)
+                raise NoRouteError(error.model, failed=error.failed, elsewhere=others) from error.__cause__
+            if errors is not None:
+                errors.update(outcome.errors)
+            if account is not None:
+                account.route = ", ".join(outcome.routes)
+        return outcome.vectors, bill_of(outcome, model, space.dimensions, account)
+
+    @contextlib.asynccontextmanager
+    async def _paying(
+        self, sending: Sending, model: ServiceModel | ServiceReranker, spending: Spending
+    ) -> AsyncIterator[Account | None]:
+        """Reserve what a request may cost, and give back what of it is left; None where nothing is billed."""
+        facts, size = model.facts, sending.space.dimensions
+        scoring = isinstance(model, ServiceReranker)
+
+        def prices(tokens: int, searches: int) -> int | None:
+            return facts.cost_nanousd(tokens, searches, dimensions=None if scoring else size)
+
+        if not sending.texts or prices(1_000_000, 1000) == 0:
+            yield None
+            return
+        account = await self._budgets.open(
+            spending,
+            prices,
+            tokens=int(sending.lengths.sum(dtype=np.int64)),
+            texts=len(sending.texts),
+            searches=-(-len(sending.texts) // DOCUMENTS_A_SEARCH) if scoring else 0,
+            exact=model.exact,
+        )
         try:
-            outcome = await self._sent(sending, model.model, work.urgency)
-        except NoRouteError as error:
-            others = await asyncio.to_thread(set_up_here, self.config, but=model.model)
-            raise NoRouteError(error.model, failed=error.failed, elsewhere=others) from error.__cause__
-        if errors is not None:
-            errors.update(outcome.errors)
-        return outcome.vectors, bill_of(outcome, model, space.dimensions)
+            yield account
+        finally:
+            # Also when the caller is cancelled meanwhile.
+            await asyncio.shield(self._budgets.beside(account.close()))
 
     def _among_others(self, model: LocalRoute, urgency: Urgency) -> Runs:
         """A model on this machine, whose batches may hold other callers' texts too."""
@@ -515,7 +712,7 @@ class AsyncEmbedder:
             ) from None
 
     async def _scored(
-        self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None
+        self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None, spending: Spending
     ) -> tuple[Vectors, Billed]:
         """Scores of the unique documents, float32 (n, 1), and what a service bills."""
         if not isinstance(model, ServiceReranker):
@@ -533,37 +730,36 @@ class AsyncEmbedder:
         )
         scoring = self._scoring[model.model]
         routes = [replace(route, provider=Scoring(reranker, work.query)) for reranker, route in scoring]
-        outcome = await self._sender.send(sending, routes)
-        if errors is not None:
-            errors.update(outcome.errors)
-        return outcome.vectors, bill_of(outcome, model)
+        async with self._paying(sending, model, spending) as account:
+            if account is not None:
+                sending = replace(sending, accounts=(account,))
+            outcome = await self._sender.send(sending, routes)
+            if errors is not None:
+                errors.update(outcome.errors)
+            if account is not None:
+                account.route = ", ".join(outcome.routes)
+        return outcome.vectors, bill_of(outcome, model, account=account)
 
-    async def _asked(
-        self,
-        texts: str | Sequence[str],
-        input_type: InputType,
-        model: str,
-        dimensions: int | None,
-        on_overflow: Overflow | None,
-        *,
-        partial: bool,
-        priority: int = 0,
-    ) -> tuple[EmbedRequest, AnyModel]:
+    async def _asked(self, call: _Call) -> tuple[EmbedRequest, AnyModel]:
         """The request, checked, and its model, loaded."""
-        if not isinstance(texts, str) and any(map(is_token_ids, texts)):
-            opened = await self._open(model)
+        if call.has_token_ids:
+            opened = await self._open(call.model)
             decode = opened.decode if isinstance(opened, ServiceModel) else None
-            texts = [decoded(row, text, decode, opened.model) for row, text in enumerate(texts)]
-        request = inspect(
-            texts,
-            model=model,
-            input_type=input_type,
-            dimensions=dimensions,
-            on_overflow=on_overflow or self.config.embedding.on_overflow,
-            partial=partial,
-            priority=priority,
-        )
+            texts = [decoded(row, text, decode, opened.model) for row, text in enumerate(call.texts)]
+            call = replace(call, texts=texts)
+        request = self._inspected(call)
         return request, await self._open(request.model)
+
+    def _inspected(self, call: _Call) -> EmbedRequest:
+        return inspect(
+            call.texts,
+            model=call.model,
+            input_type=call.input_type,
+            dimensions=call.dimensions,
+            on_overflow=call.on_overflow or self.config.embedding.on_overflow,
+            partial=call.partial,
+            priority=call.priority,
+        )
 
     async def _work(self, request: EmbedRequest, route: AnyModel, space: Space) -> Work:
         if sum(map(len, request.texts)) <= _INLINE_CHARACTERS:
@@ -572,7 +768,7 @@ class AsyncEmbedder:
 
     async def _open(self, model: str) -> AnyModel:
         """The loaded model."""
-        name = self.config.embedding.default_model if model == "auto" else model
+        name = self.config.embedding.default_model if model == AUTO else model
         opened: AnyModel = await self._opened(name, key_of, self._load)
         return opened
 

@@ -200,12 +200,12 @@ class DimensionsError(EmbedwayError):
 class SpaceMismatchError(EmbedwayError):
     """Two vector spaces would meet."""
 
-    def __init__(self, *, collection: str, collection_space: str, asked_space: str) -> None:
+    def __init__(self, *, collection: str, collection_space: str, asked_space: str, asked: str = "the query") -> None:
         self.collection = collection
         self.collection_space = collection_space
         self.asked_space = asked_space
         super().__init__(
-            f"{collection} holds vectors of the space {collection_space}; the query would be of the space "
+            f"{collection} holds vectors of the space {collection_space}; {asked} would be of the space "
             f"{asked_space}, and distances between the two mean nothing. "
             "Use the collection's own model, or embed it anew"
         )

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
     from embedway.cache.stats import CacheCheck, CacheStats, Cleared
     from embedway.config import Config
+    from embedway.ledger.pins import Pin
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
+    from embedway.money import Amount
+    from embedway.stages.select import ModelSelectionCriteria, Selection
     from embedway.types import EmbedResult, InputType, Overflow, Plan, RerankResult
 
 T = TypeVar("T")
@@ -53,6 +56,10 @@ class Embedder:
         partial: bool = False,
         priority: int = 0,
         deadline_s: float | None = None,
+        criteria: ModelSelectionCriteria | str | None = None,
+        collection: str = "",
+        max_cost: Amount | None = None,
+        api_key_name: str = "",
     ) -> EmbedResult:
         """See `AsyncEmbedder.embed`."""
         return self._wait(
@@ -65,6 +72,10 @@ class Embedder:
                 partial=partial,
                 priority=priority,
                 deadline_s=deadline_s,
+                criteria=criteria,
+                collection=collection,
+                max_cost=max_cost,
+                api_key_name=api_key_name,
             )
         )
 
@@ -77,10 +88,23 @@ class Embedder:
         top_n: int | None = None,
         on_overflow: Overflow | None = None,
         partial: bool = False,
+        max_cost: Amount | None = None,
+        collection: str = "",
+        api_key_name: str = "",
     ) -> RerankResult:
         """See `AsyncEmbedder.rerank`."""
         return self._wait(
-            self._embedder.rerank(query, documents, model=model, top_n=top_n, on_overflow=on_overflow, partial=partial)
+            self._embedder.rerank(
+                query,
+                documents,
+                model=model,
+                top_n=top_n,
+                on_overflow=on_overflow,
+                partial=partial,
+                max_cost=max_cost,
+                collection=collection,
+                api_key_name=api_key_name,
+            )
         )
 
     def plan(
@@ -98,6 +122,24 @@ class Embedder:
                 texts, input_type=input_type, model=model, dimensions=dimensions, on_overflow=on_overflow
             )
         )
+
+    def select(
+        self,
+        texts: str | Sequence[str],
+        criteria: ModelSelectionCriteria | str | None = None,
+        *,
+        anywhere: bool = False,
+    ) -> Selection:
+        """See `AsyncEmbedder.select`."""
+        return self._wait(self._embedder.select(texts, criteria, anywhere=anywhere))
+
+    def pins(self) -> list[Pin]:
+        """See `AsyncEmbedder.pins`."""
+        return self._wait(self._embedder.pins())
+
+    def unpin(self, collection: str) -> bool:
+        """See `AsyncEmbedder.unpin`."""
+        return self._wait(self._embedder.unpin(collection))
 
     def cache_stats(self) -> CacheStats:
         """See `AsyncEmbedder.cache_stats`."""

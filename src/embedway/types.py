@@ -23,6 +23,9 @@ Overflow: TypeAlias = Literal["truncate", "error", "mean"]
 Pooling: TypeAlias = Literal["mean", "cls", "last", "service"]
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
+#: Where tokens are estimated, so many times the estimate is reserved: the service counts for itself.
+ESTIMATE_MARGIN = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Space:
@@ -202,6 +205,11 @@ class Plan:
     #: Unique texts whose vectors are in the cache; `batches` and `cost_nanousd` are those of the others.
     cached_texts: int = 0
 
+    @property
+    def most_nanousd(self) -> int | None:
+        """What may be reserved for it: its cost, twice where tokens are estimated; None where no price is known."""
+        return self.cost_nanousd and self.cost_nanousd * (ESTIMATE_MARGIN if self.estimated else 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -210,6 +218,18 @@ class Timing:
     tokenize_s: float = 0.0
     compute_s: float = 0.0
     total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """How a model was selected: `ranked` has every model that met the criteria with its score, the best first."""
+
+    model: str
+    score: float
+    ranked: tuple[tuple[str, float], ...]
+    criteria: Mapping[str, object] = field(default_factory=dict)
+    #: Better ones that were passed over, because they may cost more than `max_cost`, in nano-dollars.
+    too_dear: tuple[tuple[str, int | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +261,15 @@ class Receipt:
     averaged: tuple[Averaged, ...] = ()
     #: Searches that a reranking service bills; 0 where it bills tokens.
     billed_searches: int = 0
+    #: Of the cost, what failed requests may cost that a service may have carried out.
+    unsure_nanousd: int = 0
+    #: What the hits would have cost.
+    saved_nanousd: int = 0
+    collection: str = ""
+    #: How the model was selected; None where the call named it, or its collection did.
+    selected: Selected | None = None
+    #: The entries of the ledger that hold the cost.
+    ledger_entries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

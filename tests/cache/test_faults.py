@@ -217,6 +217,7 @@ def test_the_system_refuses_to_write(tmp_path):
         "routes.r": {"model": "acme/m", "provider": "fake"},
         "cache.backend": "sqlite",
         "cache.path": str(tmp_path / "v.sqlite"),
+        "ledger.backend": "none",
     }
     command = [sys.executable, "-c", CRAMPED, json.dumps(overrides)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import json
 import sqlite3
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from embedway import sqlite
 from embedway.errors import LedgerError
@@ -63,6 +66,20 @@ _ENTRY = (
 )
 
 
+#: Calls that share a transaction at most.
+_TOGETHER = 128
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """Something to do in a transaction, and what came of it."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    result: Any = None
+    error: Exception | None = None
+
+
 class SqliteLedger:
     """A file. `clock` gives seconds since 1970."""
 
@@ -71,6 +88,7 @@ class SqliteLedger:
         self._clock = clock
         self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
+        self._waiting: collections.deque[_Ticket] = collections.deque()
 
     async def reserve(
         self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], *, lease_s: float, texts: int
@@ -136,27 +154,50 @@ class SqliteLedger:
     # ------------------------------------------------------ on the file's thread
 
     async def _call(self, function: Callable[..., R], *arguments: Any) -> R:
+        """Have something done in a transaction, which calls that wait at the same time share."""
         if self._worker is None:
             self._worker = Worker("embedway-ledger")
-        return await self._worker.call(self._transaction, function, arguments)
+        ticket: _Ticket = _Ticket(function, arguments)
+        self._waiting.append(ticket)
+        await self._worker.call(self._do_waiting)
+        if ticket.error is not None:
+            raise ticket.error
+        return cast("R", ticket.result)
 
-    def _transaction(self, function: Callable[..., R], arguments: tuple[Any, ...]) -> R:
+    def _do_waiting(self) -> None:
+        tickets: list[_Ticket] = []
+        with contextlib.suppress(IndexError):
+            while len(tickets) < _TOGETHER:
+                tickets.append(self._waiting.popleft())
+        try:
+            self._transaction(tickets)
+        except Exception:  # noqa: BLE001  whose it is, is found out by doing each alone
+            for ticket in tickets:
+                try:
+                    self._transaction([ticket])
+                except Exception as error:  # noqa: BLE001  the caller's
+                    ticket.error = error
+
+    def _transaction(self, tickets: Sequence[_Ticket]) -> None:
+        if not tickets:
+            return  # done with those of an earlier turn
         try:
             connection = self._connection or self._connect()
             # Writers first: a transaction that begins as a reader cannot become one while another writes.
             connection.execute("BEGIN IMMEDIATE")
             try:
-                result = function(*arguments)
+                for ticket in tickets:
+                    ticket.result = ticket.function(*ticket.arguments)
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             raise LedgerError(
                 f"the ledger {self._path} cannot be used: {error}; set ledger.path, or ledger.backend = none to "
                 "spend without one"
             ) from error
-        return result
 
     def _connect(self) -> sqlite3.Connection:
         self._connection = sqlite.connect(self._path, "synchronous = NORMAL", schema=_SCHEMA)

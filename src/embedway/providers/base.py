@@ -29,6 +29,8 @@ class Declared:
     #: Whether a vector depends on the other texts of its request (per-tensor quantization, late chunking): such vectors
     #: are never cached.
     batch_dependent: bool = False
+    #: Whether nobody bills for it, whatever the model's price elsewhere.
+    free: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from embedway.errors import BudgetExceededError, EmbedwayError
+from embedway.errors import BudgetExceededError, EmbedwayError, LedgerError
 from embedway.ledger.base import Purpose, Refused, Settlement
 from embedway.money import usd
 from embedway.telemetry import budget as metrics
+from embedway.types import ESTIMATE_MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     #: What so many tokens or searches cost in nano-dollars; None where no price is known.
     Prices = Callable[[int, int], int | None]
 
+R = TypeVar("R")
+
 _log = logging.getLogger("embedway.budget")
 
-#: Where tokens are estimated, so many times the estimate is reserved: the service counts for itself.
-_MARGIN = 2
 #: How often hits are booked as savings, and how long a webhook may take.
 _SAVINGS_S = 60.0
 _WEBHOOK_S = 10.0
@@ -81,7 +83,7 @@ class Budgets:
         self, spending: Spending, prices: Prices, *, tokens: int, texts: int, searches: int = 0, exact: bool = True
     ) -> Account:
         """Reserve what a request may cost. Raises BudgetExceededError, before anything is sent, and LedgerError."""
-        margin = 1 if exact else _MARGIN
+        margin = 1 if exact else ESTIMATE_MARGIN
         needed = prices(tokens * margin, searches)
         left = spending.left()
         if left is not None and (needed is None or needed > left):
@@ -89,12 +91,14 @@ class Budgets:
         account = Account(self, spending, prices, reserved=needed or 0)
         spending.held += needed or 0
         if self.ledger is not None:
+            reserving = self.beside(
+                self.ledger.reserve(spending.purpose, needed, self.limits, lease_s=self.lease_s, texts=texts)
+            )
             try:
-                answer = await self.ledger.reserve(
-                    spending.purpose, needed, self.limits, lease_s=self.lease_s, texts=texts
-                )
+                answer = await asyncio.shield(reserving)
             except BaseException:
                 spending.held -= needed or 0
+                self.beside(self._give_back(reserving))
                 raise
             if isinstance(answer, Refused):
                 spending.held -= needed or 0
@@ -126,17 +130,21 @@ class Budgets:
         """Book all that is over, give back what is reserved, and close the ledger."""
         if self.ledger is None:
             return
-        for account in list(self._open.values()):
-            await account.close()
-        for entry in list(self._open):
-            await self.ledger.close(entry)  # what is under way still may be billed
         for task in (self._renewing, self._saving):
             if task is not None:
                 task.cancel()
-        await self.settle()
-        await self.ledger.aclose()
+        try:
+            for account in list(self._open.values()):
+                await account.close()
+            for entry in list(self._open):
+                await self.ledger.close(entry)  # what is under way still may be billed
+            await self.settle()
+        except LedgerError as error:
+            _log.warning("not all could be booked; reservations are given back when their leases run out: %s", error)
+        finally:
+            await self.ledger.aclose()
 
-    def beside(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def beside(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         """Do something that a caller's cancellation must not end."""
         task = asyncio.create_task(work)
         self._beside.add(task)
@@ -182,6 +190,13 @@ class Budgets:
             if self._webhook is not None:
                 self.beside(_post(self._webhook, crossing.to_json()))
 
+    async def _give_back(self, reserving: asyncio.Task[str | Refused]) -> None:
+        """A caller went away while its reservation was made."""
+        with contextlib.suppress(EmbedwayError):
+            answer = await reserving
+            if isinstance(answer, str) and self.ledger is not None:
+                await self.ledger.close(answer)
+
     async def _renew(self) -> None:
         while True:
             await self._sleep(self.lease_s / 3)
@@ -226,14 +241,28 @@ class Account:
     unpriced: bool = False
     _closing: bool = False
     _closed: bool = False
-    _route: str = ""
+    #: The routes that answered, for the ledger.
+    route: str = ""
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def cover(self, tokens: int, searches: int) -> int:
         """Mark what an attempt may cost as under way, and tell how much that is.
 
-        Raises BudgetExceededError where earlier attempts used up what was reserved and there is no more.
+        Raises BudgetExceededError where earlier attempts used up what was reserved and there is no more. When the
+        caller goes away meanwhile, nothing is under way.
         """
+        covering = self.budgets.beside(self._cover(tokens, searches))
+        try:
+            return await asyncio.shield(covering)
+        except asyncio.CancelledError:
+            self.budgets.beside(self._uncover(covering))
+            raise
+
+    async def _uncover(self, covering: asyncio.Task[int]) -> None:
+        with contextlib.suppress(EmbedwayError):
+            await self.failed(await covering, billed=False)
+
+    async def _cover(self, tokens: int, searches: int) -> int:
         amount = self.prices(tokens, searches)
         self.unpriced = self.unpriced or amount is None
         amount = amount or 0
@@ -251,8 +280,10 @@ class Account:
             self.sent += amount
         return amount
 
-    async def answered(self, sent: int, *, tokens: int, searches: int, reported: bool) -> None:
+    async def answered(self, sent: int, *, tokens: int, searches: int, tokens_told: bool, searches_told: bool) -> None:
         """An attempt was answered: book what the service says it bills, or what we counted."""
+        # Only what is priced has to be told.
+        reported = searches_told if self.prices(0, 1) else tokens_told
         cost = self.prices(tokens, searches) or 0
         self.tokens += tokens
         self.searches += searches
@@ -278,11 +309,11 @@ class Account:
                 settlement = Settlement(sent, cost, tokens, kind)
                 self.budgets.warn(await self.budgets.ledger.settle(self.entry, settlement, self.budgets.limits))
         if self._closing:
-            await self.close(self._route)
+            await self.close()
 
-    async def close(self, route: str = "") -> None:
+    async def close(self) -> None:
         """Give back what is reserved; where an attempt is under way still, when that is over."""
-        self._closing, self._route = True, route
+        self._closing = True
         async with self._lock:
             if self.sent or self._closed:
                 return
@@ -291,7 +322,7 @@ class Account:
             self.reserved = 0
             if self.budgets.ledger is not None and self.entry is not None:
                 self.budgets.forget(self.entry)
-                await self.budgets.ledger.close(self.entry, route=route)
+                await self.budgets.ledger.close(self.entry, route=self.route)
 
 
 def _too_dear(spending: Spending, needed: int | None, left: int, *, exact: bool) -> BudgetExceededError:

@@ -40,7 +40,7 @@ LOCAL = "local"
 class LocalProvider:
     """A model of this machine as a provider."""
 
-    declared = Declared(max_inputs=1024, input_type=True)
+    declared = Declared(max_inputs=1024, input_type=True, free=True)
     runtime = "local"
 
     def __init__(self, model: LocalModel) -> None:

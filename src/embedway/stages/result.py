@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from embedway.errors import EmbedwayError
     from embedway.providers.opening import AnyModel
     from embedway.rerank.models import ServiceReranker
+    from embedway.stages.budget import Account
     from embedway.stages.plan import Work
     from embedway.stages.send import Outcome
     from embedway.types import Plan, Space, Timing, Truncation, Vectors
@@ -108,6 +109,10 @@ class Billed:
     routes: tuple[str, ...]
     estimated: bool = False
     searches: int = 0
+    #: What failed requests may have cost, which is in the cost.
+    unsure: int = 0
+    #: The ledger's entries.
+    entries: tuple[str, ...] = ()
 
 
 def summed(bills: Sequence[Billed]) -> Billed:
@@ -119,11 +124,29 @@ def summed(bills: Sequence[Billed]) -> Billed:
         sum(bill.attempts for bill in bills),
         tuple(dict.fromkeys(route for bill in bills for route in bill.routes)),
         estimated=any(bill.estimated for bill in bills),
+        unsure=sum(bill.unsure for bill in bills),
+        entries=tuple(entry for bill in bills for entry in bill.entries),
     )
 
 
-def bill_of(outcome: Outcome, model: ServiceModel | ServiceReranker, dimensions: int | None = None) -> Billed:
-    """What a service bills, as it told or as is known of its prices."""
+def bill_of(
+    outcome: Outcome,
+    model: ServiceModel | ServiceReranker,
+    dimensions: int | None = None,
+    account: Account | None = None,
+) -> Billed:
+    """What a service bills, as it told or as is known of its prices, and as the account of the request has it."""
+    if account is not None:
+        return Billed(
+            account.tokens,
+            None if account.unpriced else account.spent,
+            outcome.attempts,
+            tuple(outcome.routes),
+            estimated=account.estimated,
+            searches=account.searches,
+            unsure=account.unsure,
+            entries=() if account.entry is None else (account.entry,),
+        )
     tokens = outcome.billed_tokens + outcome.unreported_tokens
     searches, told = outcome.searches, outcome.unreported_tokens == 0
     if model.facts.price_usd_per_thousand_searches is not None and outcome.routes and not searches:
@@ -159,4 +182,6 @@ def receipt_of(plan: Plan, model: AnyModel, timing: Timing, billed: Billed) -> R
         estimated=billed.estimated,
         tokens_estimated=plan.estimated,
         averaged=plan.averaged,
+        unsure_nanousd=billed.unsure,
+        ledger_entries=billed.entries,
     )

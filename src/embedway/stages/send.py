@@ -354,15 +354,20 @@ class _Request:
 
     async def _covered(self, rows: Rows, route: ServiceRoute) -> list[_Paid]:
         """Mark what this attempt may cost as under way, for each caller whose texts are in it."""
-        if not self.sending.accounts:
+        if not self.sending.accounts or route.provider.declared.free:
             return []
         paid: list[_Paid] = []
+
+        async def cover(own: Rows) -> None:
+            account = self.sending.accounts[self.sending.owner(own)]
+            tokens = int(self.sending.lengths[own].sum(dtype=np.int64))
+            sent = await account.cover(tokens, -(-len(own) // DOCUMENTS_A_SEARCH))
+            paid.append(_Paid(account, sent, tokens, len(own)))
+
         try:
-            for own in self.sending.apart(rows):
-                account = self.sending.accounts[self.sending.owner(own)]
-                tokens = int(self.sending.lengths[own].sum(dtype=np.int64))
-                sent = await account.cover(tokens, -(-len(own) // DOCUMENTS_A_SEARCH))
-                paid.append(_Paid(account, sent, tokens, len(own)))
+            # All at once: a ledger books them together.
+            outcomes = await asyncio.gather(*map(cover, self.sending.apart(rows)), return_exceptions=True)
+            _raise_first(outcomes)
         except BaseException:
             route.breaker.abandoned()
             await _finally(paid, lambda one: one.account.failed(one.sent, billed=False))
@@ -427,7 +432,6 @@ class _Paid:
 
 async def _answered(paid: Sequence[_Paid], answer: Answer) -> None:
     """Book an answered attempt: the service's own count of tokens, shared out by ours, or ours."""
-    reported = answer.tokens is not None or answer.searches is not None
     weights = [one.tokens for one in paid]
     tokens = weights if answer.tokens is None else shares(answer.tokens, weights)
     if answer.tokens is None and answer.searches is not None:
@@ -438,7 +442,13 @@ async def _answered(paid: Sequence[_Paid], answer: Answer) -> None:
 
     async def book(one: _Paid) -> None:
         own_tokens, own_searches = parts[id(one)]
-        await one.account.answered(one.sent, tokens=own_tokens, searches=own_searches, reported=reported)
+        await one.account.answered(
+            one.sent,
+            tokens=own_tokens,
+            searches=own_searches,
+            tokens_told=answer.tokens is not None,
+            searches_told=answer.searches is not None,
+        )
 
     await _finally(paid, book)
 
@@ -449,13 +459,19 @@ async def _finally(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any,
         await asyncio.shield(paid[0].account.budgets.beside(_each(paid, book)))
 
 
+def _raise_first(outcomes: Sequence[BaseException | None]) -> None:
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
+
+
 async def _each(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any, Any, None]]) -> None:
-    for one in paid:
-        try:
-            await book(one)
-        except LedgerError as error:
+    for outcome in await asyncio.gather(*map(book, paid), return_exceptions=True):
+        if isinstance(outcome, LedgerError):
             # The answer is here and paid for; what is not booked now is booked as unsure when its lease has run out.
-            _log.warning("what a request cost could not be booked yet: %s", error)
+            _log.warning("what a request cost could not be booked yet: %s", outcome)
+        elif outcome is not None:
+            raise outcome
 
 
 @dataclass(slots=True)

@@ -1,0 +1,186 @@
+"""Which model takes a call's texts: the one that is named, the one of the collection, or the one that scores best."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import uuid
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from embedway.errors import BudgetExceededError, SpaceMismatchError, UsageError
+from embedway.ledger.base import Purpose
+from embedway.ledger.opening import open_pins
+from embedway.ledger.pins import new_pin
+from embedway.money import to_nanousd, usd
+from embedway.stages.analyze import analyze, sample_of
+from embedway.stages.budget import MAX_COST, Spending
+from embedway.stages.candidates import Candidates
+from embedway.stages.select import ModelSelectionCriteria, select
+from embedway.types import Selected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from embedway.config import Config
+    from embedway.ledger.pins import Pin, Pins
+    from embedway.money import Amount
+    from embedway.stages.select import Selection
+    from embedway.types import InputType, Space
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a call says beside its texts: how its model is selected, what they are for, who pays, and how much."""
+
+    criteria: ModelSelectionCriteria | str | None = None
+    collection: str = ""
+    api_key_name: str = ""
+    #: Nano-dollars.
+    most: int | None = None
+
+    @property
+    def selecting(self) -> bool:
+        """Whether a call that names no model wants one to be selected."""
+        return self.criteria is not None or bool(self.collection) or self.most is not None
+
+    def spending(self, model: str) -> Spending:
+        """What the call may spend on a model."""
+        return Spending(Purpose(model, self.collection, self.api_key_name), self.most)
+
+
+def terms_of(
+    criteria: ModelSelectionCriteria | str | None, collection: str, api_key_name: str, max_cost: Amount | None
+) -> Terms:
+    """The terms of a call, checked. Raises UsageError."""
+    if criteria is not None and not isinstance(criteria, (ModelSelectionCriteria, str)):
+        raise UsageError(f"criteria is {criteria!r}; it must be ModelSelectionCriteria, or the name of a preset")
+    most = None if max_cost is None else to_nanousd(max_cost, name="max_cost")
+    return Terms(criteria, collection, api_key_name, most)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model of a call, by a name that opens it, and how it was found."""
+
+    model: str
+    dimensions: int | None
+    pin: Pin | None = None
+    selected: Selected | None = None
+
+
+class Chooser:
+    """Selects models by the settings, and keeps what collections are pinned to."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._candidates: Candidates | None = None
+        self._lock = threading.Lock()
+        self._pins: Pins | None = None
+
+    @property
+    def pins(self) -> Pins:
+        """Where pins are kept; opened at its first use."""
+        if self._pins is None:
+            self._pins = open_pins(self._config)
+        return self._pins
+
+    def criteria(self, given: ModelSelectionCriteria | str | None = None) -> ModelSelectionCriteria:
+        """The criteria of a call: its own, a preset's, or those of `[selection]`. Raises UsageError."""
+        if isinstance(given, ModelSelectionCriteria):
+            return given
+        if given is not None:
+            return ModelSelectionCriteria.preset(given)
+        settings = self._config.selection
+        return ModelSelectionCriteria.preset(settings.preset, **settings.criteria)
+
+    async def select(
+        self, texts: Sequence[str], criteria: ModelSelectionCriteria, *, anywhere: bool = False
+    ) -> Selection:
+        """The best model for some texts. Raises NoModelError."""
+        return await asyncio.to_thread(self._select, texts, criteria, anywhere)
+
+    def _select(self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool) -> Selection:
+        sample = sample_of(texts)
+        analysis = analyze(texts, sample=sample)
+        with self._lock:
+            if self._candidates is None:
+                self._candidates = Candidates(self._config)
+            # A limit on the whole is held against a count of the whole.
+            counted = self._candidates.counted(texts, sample, whole=criteria.max_total_cost is not None)
+        return select(counted, criteria, analysis, anywhere=anywhere)
+
+    async def claim(self, collection: str, model: str, space: Space) -> tuple[Pin, bool]:
+        """The pin of a collection, made if there is none, and whether it is this call's to confirm or withdraw."""
+        mine = new_pin(collection, model, space, uuid.uuid4().hex)
+        pin = await self.pins.claim(mine)
+        return pin, pin.claim == mine.claim
+
+    @contextlib.asynccontextmanager
+    async def writing(self, pin: Pin | None, *, mine: bool) -> AsyncIterator[list[bool]]:
+        """Hold a pin while vectors are made for its collection; the list is told whether there are any.
+
+        `pin` is None where none is to be held, as for queries.
+        """
+        written: list[bool] = []
+        try:
+            yield written
+        finally:
+            if pin is not None and pin.claim:
+                if any(written):
+                    await self.pins.confirm(pin.collection)
+                elif mine:
+                    await asyncio.shield(self.pins.withdraw(pin))
+
+    async def aclose(self) -> None:
+        """Give files and connections back."""
+        if self._pins is not None:
+            await self._pins.aclose()
+
+
+def for_dimensions(criteria: ModelSelectionCriteria, dimensions: int | None) -> ModelSelectionCriteria:
+    """The criteria of a call that asks for a size itself."""
+    return criteria if dimensions is None else replace(criteria, dimensions=dimensions)
+
+
+def selected(selection: Selection, place: int = 0, too_dear: Sequence[tuple[str, int | None]] = ()) -> Selected:
+    """What the receipt tells of a selection, of which the model in this place was taken."""
+    row = selection.ranked[place]
+    assert row.score is not None  # noqa: S101  it is ranked
+    return Selected(
+        row.model,
+        row.score,
+        tuple((other.model, other.score or 0.0) for other in selection.ranked),
+        selection.criteria.to_json(),
+        tuple(too_dear),
+    )
+
+
+def pinned_elsewhere(pin: Pin, space: Space, input_type: InputType) -> SpaceMismatchError:
+    """The error for vectors that do not belong into a collection."""
+    return SpaceMismatchError(
+        collection=f"collection {pin.collection!r}",
+        collection_space=pin.space.id,
+        asked_space=space.id,
+        asked="the query" if input_type == "query" else "these vectors",
+    )
+
+
+def nothing_fits(most: int, too_dear: Sequence[tuple[str, int | None]]) -> BudgetExceededError:
+    """The error of a call whose `max_cost` buys none of the models that would do."""
+    known = [(cost, model) for model, cost in too_dear if cost is not None]
+    if not known:
+        names = ", ".join(model for model, _ in too_dear)
+        message = f"max_cost is ${usd(most)}, and no price is known of {names}; give one of them a price"
+        return BudgetExceededError(f"{message}; nothing was sent", budget=MAX_COST, needed=None, left=most)
+    cost, model = min(known)
+    return BudgetExceededError(
+        f"max_cost is ${usd(most)}, and the cheapest model that would do is {model}, which may cost ${usd(cost)}; "
+        "nothing was sent",
+        budget=MAX_COST,
+        needed=cost,
+        left=most,
+    )
