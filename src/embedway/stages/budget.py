@@ -263,9 +263,7 @@ class Account:
             await self.failed(await covering, billed=False)
 
     async def _cover(self, tokens: int, searches: int) -> int:
-        amount = self.prices(tokens, searches)
-        self.unpriced = self.unpriced or amount is None
-        amount = amount or 0
+        amount = self.prices(tokens, searches) or 0
         async with self._lock:
             more = max(0, amount - self.reserved)
             left = self.spending.left()
@@ -284,7 +282,9 @@ class Account:
         """An attempt was answered: book what the service says it bills, or what we counted."""
         # Only what is priced has to be told.
         reported = searches_told if self.prices(0, 1) else tokens_told
-        cost = self.prices(tokens, searches) or 0
+        cost = self.prices(tokens, searches)
+        if cost is None:
+            self.unpriced, cost = True, 0
         self.tokens += tokens
         self.searches += searches
         self.estimated = self.estimated or not reported
@@ -292,7 +292,9 @@ class Account:
 
     async def failed(self, sent: int, *, billed: bool) -> None:
         """An attempt failed; what may be on the bill is booked."""
-        self.unsure += sent if billed else 0
+        if billed:
+            self.unsure += sent
+            self.unpriced = self.unpriced or self.prices(1, 1) is None
         await self._settled(sent, sent if billed else 0, 0, "unsure" if billed else "unbilled")
 
     async def _settled(
