@@ -17,6 +17,7 @@ import numpy as np
 from embedway.cache.base import Which
 from embedway.cache.opening import open_cache
 from embedway.cache.stats import CacheCheck
+from embedway.catalog.services import tokens_nanousd
 from embedway.config import Config
 from embedway.errors import (
     CacheError,
@@ -28,7 +29,8 @@ from embedway.errors import (
 )
 from embedway.ledger.base import Purpose
 from embedway.ledger.opening import limits_of, open_ledger
-from embedway.providers.opening import key_of, local_names, open_model
+from embedway.providers.base import split_requests
+from embedway.providers.opening import full_name, key_of, local_names, open_model
 from embedway.providers.readiness import set_up_here
 from embedway.providers.service import ServiceModel
 from embedway.rerank.base import Scoring, check_scores
@@ -130,6 +132,19 @@ class _Facts:
     started: float
 
 
+def _requests(work: Work, model: AnyModel) -> int:
+    """Into how many requests the first route of a service puts some texts."""
+    if not isinstance(model, ServiceModel):
+        return 0
+    rows = np.arange(len(work.texts), dtype=np.int64)
+    return len(split_requests(rows, work.tokenized.lengths, model.endpoints[0][1].declared))
+
+
+def _batch_cost(model: AnyModel, tokens: int, dimensions: int) -> int | None:
+    price = model.facts.price(dimensions=dimensions, batch=True) if isinstance(model, ServiceModel) else None
+    return None if price is None else tokens_nanousd(price, tokens)
+
+
 class AsyncEmbedder:
     """Texts to vectors.
 
@@ -161,7 +176,7 @@ class AsyncEmbedder:
         webhook = self.config.ledger.webhook
         self._budgets = Budgets(
             open_ledger(self.config),
-            limits_of(self.config),
+            limits_of(self.config, full_name),
             lease_s=self.config.ledger.lease_s,
             webhook=None if webhook is None else webhook.get_secret_value(),
         )
@@ -446,24 +461,56 @@ class AsyncEmbedder:
         """
         return await self._planned(_Call(texts, input_type, model, dimensions, on_overflow))
 
+    async def plans(
+        self,
+        texts: str | Sequence[str],
+        *,
+        models: Sequence[str] | None = None,
+        input_type: InputType = "document",
+        dimensions: int | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> list[Plan]:
+        """The plan of each model that could embed these texts: of `models`, or of all that run here now.
+
+        Computes and spends nothing. Raises as `plan` does.
+        """
+        names = await self.candidates(dimensions) if models is None else models
+        call = _Call(texts, input_type, AUTO, dimensions, on_overflow)
+        return [await self._planned(replace(call, model=name)) for name in names]
+
+    async def candidates(self, dimensions: int | None = None) -> list[str]:
+        """The models that run here now, and give vectors of this size, if one is asked for."""
+        known = await self._chooser.known()
+        return [
+            one.benchmark.model_name
+            for one in known
+            if not one.lacks
+            and (dimensions is None or dimensions in (one.sizes or (one.benchmark.embedding_dimensions,)))
+        ]
+
     async def _planned(self, call: _Call) -> Plan:
         request, route = await self._asked(call)
         space = space_of(route, request.dimensions)
-        plan = (await self._work(request, route, space)).plan
-        if self._recall is not None:
-            # Whatever size is asked for, the cache is given vectors of full width.
-            full = route.space.dimensions
-            plan = replace(plan, cost_nanousd=route.cost_nanousd(plan.tokens, full))
+        work = await self._work(request, route, space)
         missing = await self._missing(request, route)
-        if len(missing) == plan.unique_texts:
-            return plan
-        rest = (await self._work(only(request, missing), route, route.space)).plan
+        plan = replace(work.plan, cached_texts=work.plan.unique_texts - len(missing))
+        rest = work if not plan.cached_texts else await self._work(only(request, missing), route, space)
+        # Whatever size is asked for, a cache is given vectors of full width.
+        size = space.dimensions if self._recall is None else route.space.dimensions
+        tokens = rest.tokenized.tokens
+        benchmark = self.config.embedding.model_benchmarks.get(route.model)
+        seconds = None
+        if benchmark is not None:
+            seconds = tokens / benchmark.tokens_per_second + (benchmark.avg_latency_ms / 1000 if tokens else 0)
         return replace(
             plan,
-            cached_texts=plan.unique_texts - len(missing),
-            padded_tokens=rest.padded_tokens,
-            batches=rest.batches,
-            cost_nanousd=rest.cost_nanousd,
+            padded_tokens=rest.plan.padded_tokens,
+            batches=len(rest.batches),
+            cost_nanousd=route.cost_nanousd(tokens, size),
+            billed_tokens=tokens,
+            requests=_requests(rest, route),
+            batch_cost_nanousd=_batch_cost(route, tokens, size),
+            seconds=seconds,
         )
 
     async def _missing(self, request: EmbedRequest, route: AnyModel) -> tuple[str, ...]:

@@ -123,6 +123,26 @@ class Embedder:
             )
         )
 
+    def plans(
+        self,
+        texts: str | Sequence[str],
+        *,
+        models: Sequence[str] | None = None,
+        input_type: InputType = "document",
+        dimensions: int | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> list[Plan]:
+        """See `AsyncEmbedder.plans`."""
+        return self._wait(
+            self._embedder.plans(
+                texts, models=models, input_type=input_type, dimensions=dimensions, on_overflow=on_overflow
+            )
+        )
+
+    def candidates(self, dimensions: int | None = None) -> list[str]:
+        """See `AsyncEmbedder.candidates`."""
+        return self._wait(self._embedder.candidates(dimensions))
+
     def select(
         self,
         texts: str | Sequence[str],

@@ -202,8 +202,16 @@ class Plan:
     estimated: bool = False
     #: Texts over the limit that are averaged from windows.
     averaged: tuple[Averaged, ...] = ()
-    #: Unique texts whose vectors are in the cache; `batches` and `cost_nanousd` are those of the others.
+    #: Unique texts whose vectors are in the cache; what follows, `batches` and `cost_nanousd` are those of the others.
     cached_texts: int = 0
+    #: Tokens that are computed, and billed where a service does it.
+    billed_tokens: int = 0
+    #: Requests to a service; 0 for models of this machine.
+    requests: int = 0
+    #: The cost by the service's batch API; None where it has none or its price is not known.
+    batch_cost_nanousd: int | None = None
+    #: Seconds, by the model's benchmark; None where there is none.
+    seconds: float | None = None
 
     @property
     def most_nanousd(self) -> int | None:

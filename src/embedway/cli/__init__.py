@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from embedway._version import __version__
-from embedway.cli import cache, doctor, embed, models, run, search
+from embedway.cli import budget, cache, doctor, embed, models, planning, run, search, selecting
 from embedway.cli.session import Session
 from embedway.errors import EmbedwayError
 
@@ -30,8 +30,11 @@ app = typer.Typer(
 app.command("run", short_help="Embed files, folders, tables or standard input.")(run.run)
 app.command("search", short_help="Look something up in what run made.")(search.search)
 app.command("embed", short_help="Print the vectors of texts as JSON lines.")(embed.embed)
+app.command("select", short_help="Show which model fits some texts best, and why.")(selecting.select)
+app.command("plan", short_help="Show what embedding some texts would take with each model.")(planning.plan)
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
+app.add_typer(budget.app, name="budget")
 app.command("doctor", short_help="Say what works here, and how to get the rest.")(doctor.doctor)
 
 

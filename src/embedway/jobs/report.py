@@ -58,6 +58,9 @@ class RunSummary:
     model: str
     runtime: str
     rejects_path: str | None
+    #: Tokens on the bill, and what they cost in nano-dollars; None where no price is known.
+    billed_tokens: int = 0
+    cost_nanousd: int | None = 0
 
     def to_json(self) -> dict[str, str | int | float | None]:
         """All fields, for `--json`."""
@@ -73,6 +76,8 @@ class Tally:
     tokens: int = 0
     truncated: int = 0
     cached: int = 0
+    billed_tokens: int = 0
+    cost_nanousd: int | None = 0
     runtime: str = ""
     began: float | None = None
     ended: float = 0.0
@@ -89,6 +94,9 @@ class Tally:
         self.tokens += result.receipt.tokens
         self.truncated += len(result.receipt.truncations)
         self.cached += result.receipt.cache_hits
+        self.billed_tokens += result.receipt.billed_tokens
+        cost = result.receipt.cost_nanousd
+        self.cost_nanousd = None if cost is None or self.cost_nanousd is None else self.cost_nanousd + cost
         self.runtime = result.receipt.runtime
         self.ended = now
 

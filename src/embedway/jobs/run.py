@@ -55,6 +55,10 @@ class ModelDescription(Protocol):
     """What a job must know of a model. `tokenizer` neither pads nor truncates."""
 
     @property
+    def model(self) -> str:
+        """Its full name."""
+
+    @property
     def space(self) -> Space:
         """Where the vectors will belong."""
 
@@ -168,7 +172,7 @@ async def read_texts(
         windows = Windows(
             files,
             options.read_options(),
-            _chunking(described, options)[0],
+            chunking(described, options)[0],
             bad=refuse,
             meter=ByteMeter(),
             standard_input=standard_input,
@@ -220,7 +224,7 @@ class _Job:
         if not options.overwrite:
             await writer.call(self._rejects.refuse_existing)
         described = await self._embedder.describe(options.model, options.dimensions)
-        chunker, settings = _chunking(described, options)
+        chunker, settings = chunking(described, options)
         windows = Windows(files, read_options, chunker, bad=self._bad, meter=ByteMeter(), standard_input=standard_input)
         try:
             await writer.call(sink.open, described.space, settings, options.keep)
@@ -339,10 +343,12 @@ class _Job:
             model=described.space.model,
             runtime=tally.runtime,
             rejects_path=str(self._rejects.path) if self._rejects.count else None,
+            billed_tokens=tally.billed_tokens,
+            cost_nanousd=tally.cost_nanousd,
         )
 
 
-def _chunking(
+def chunking(
     described: ModelDescription, options: RunOptions
 ) -> tuple[Chunker | None, dict[str, str | int | bool | None]]:
     """How documents are cut, and what the collection says of it."""

@@ -8,6 +8,8 @@ from embedway.ledger.base import Limit
 from embedway.money import to_nanousd
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from embedway.config import Config
     from embedway.ledger.base import Ledger
     from embedway.ledger.pins import Pins
@@ -27,13 +29,13 @@ def open_ledger(config: Config) -> Ledger | None:
     return None
 
 
-def limits_of(config: Config) -> tuple[Limit, ...]:
-    """The limits of `[budgets.NAME]`."""
+def limits_of(config: Config, full_name: Callable[[str, Config], str]) -> tuple[Limit, ...]:
+    """The limits of `[budgets.NAME]`; `full_name` gives the name that calls of a model are booked under."""
     return tuple(
         Limit(
             name,
             to_nanousd(budget.usd, name="usd"),
-            budget.scope,
+            budget.scope if budget.model is None else f"model:{full_name(budget.model, config)}",
             budget.period,
             hard=budget.hard,
             warn_at=budget.warn_at,

@@ -101,6 +101,16 @@ def key_of(name: str, config: Config) -> str:
         raise UnknownModelError(name, nearest=[*known, *error.nearest][:5]) from None
 
 
+def full_name(name: str, config: Config) -> str:
+    """The name that a model is known by in receipts, the ledger and the cache. Raises as `key_of` does."""
+    facts = service_of(name, config)
+    if facts is not None:
+        return facts.name
+    key_of(name, config)
+    known = None if library_of(name) else local.resolve(name).facts
+    return name if known is None else known.name
+
+
 def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> AnyModel:
     """Open a model of any kind. Blocking; raises the errors of names, weights and settings."""
     facts = service_of(name, config)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.ledger.pins import Pin, Pins
     from embedway.money import Amount
-    from embedway.stages.select import Selection
+    from embedway.stages.select import Candidate, Selection
     from embedway.types import InputType, Space
 
 AUTO = "auto"
@@ -103,14 +103,25 @@ class Chooser:
         """The best model for some texts. Raises NoModelError."""
         return await asyncio.to_thread(self._select, texts, criteria, anywhere)
 
+    async def known(self) -> tuple[Candidate, ...]:
+        """Every model that may be selected, here or elsewhere."""
+        return await asyncio.to_thread(self._known)
+
+    def _known(self) -> tuple[Candidate, ...]:
+        with self._lock:
+            return self._opened().known()
+
+    def _opened(self) -> Candidates:
+        if self._candidates is None:
+            self._candidates = Candidates(self._config)
+        return self._candidates
+
     def _select(self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool) -> Selection:
         sample = sample_of(texts)
         analysis = analyze(texts, sample=sample)
         with self._lock:
-            if self._candidates is None:
-                self._candidates = Candidates(self._config)
             # A limit on the whole is held against a count of the whole.
-            counted = self._candidates.counted(texts, sample, whole=criteria.max_total_cost is not None)
+            counted = self._opened().counted(texts, sample, whole=criteria.max_total_cost is not None)
         return select(counted, criteria, analysis, anywhere=anywhere)
 
     async def claim(self, collection: str, model: str, space: Space) -> tuple[Pin, bool]:

@@ -1,0 +1,112 @@
+"""`embedway plan`: what embedding some texts would take with each model."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embedway.cli.options import DimensionsOption, Format, JsonFlag, OnError, Overflow
+from embedway.cli.output import Download, duration, print_json, print_line, print_table, wait_for
+from embedway.cli.session import Session
+from embedway.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedway.config import Config
+    from embedway.jobs.plan import JobPlan, ModelPlan
+    from embedway.jobs.run import RunOptions
+
+
+def plan(
+    context: typer.Context,
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="The texts: as for `run`.")],
+    *,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", metavar="NAME", help="Of this model. Several. Default: all that run here now."),
+    ] = None,
+    dimensions: DimensionsOption = None,
+    no_chunk: Annotated[bool, typer.Option("--no-chunk", help="One vector per document.")] = False,
+    chunk_tokens: Annotated[
+        int | None, typer.Option("--chunk-tokens", min=1, metavar="N", help="As for `run`.")
+    ] = None,
+    overlap: Annotated[int | None, typer.Option("--overlap", min=0, metavar="N", help="As for `run`.")] = None,
+    on_overflow: Annotated[Overflow | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
+    on_error: Annotated[OnError | None, typer.Option("--on-error", help="As for `run`.")] = None,
+    text_field: Annotated[
+        str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
+    ] = "text",
+    file_format: Annotated[Format, typer.Option("--format", help="Of all sources.")] = Format.AUTO,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show texts, tokens, requests, money and time for each model. Reads the sources once, and spends nothing."""
+    session = Session.of(context)
+    config = session.config(
+        {
+            "run.chunk_tokens": chunk_tokens,
+            "run.overlap": overlap,
+            "run.on_error": on_error.value if on_error else None,
+            "embedding.on_overflow": on_overflow.value if on_overflow else None,
+        }
+    )
+    if no_chunk and (chunk_tokens is not None or overlap is not None):
+        raise UsageError("--chunk-tokens and --overlap mean nothing with --no-chunk")
+    from embedway.jobs.run import RunOptions
+
+    options = RunOptions(
+        dimensions=dimensions,
+        chunk=not no_chunk,
+        chunk_tokens=None if no_chunk else config.run.chunk_tokens,
+        overlap_tokens=config.run.overlap if "run.overlap" in config.sources and not no_chunk else None,
+        on_error=config.run.on_error,
+        on_overflow=config.embedding.on_overflow,
+        text_field=text_field,
+        format=file_format.value,
+    )
+    planned = wait_for(_plan(session, config, sources, model, options))
+    if as_json:
+        print_json(planned.to_json())
+        return
+    print_line(f"{planned.documents:,} documents, {planned.characters:,} characters")
+    print_table(
+        ("model", "texts", "unique", "tokens", "cached", "to send", "requests", "cost", "by batch API", "time"),
+        [_row(one) for one in planned.models],
+        right=(1, 2, 3, 4, 5, 6, 7, 8, 9),
+    )
+    if any(one.estimated for one in planned.models):
+        print_line("~ estimated: the model's tokenizer is not here")
+    if any(one.seconds is not None for one in planned.models):
+        print_line("times are reckoned from the models' benchmarks (embedding.model_benchmarks)")
+
+
+async def _plan(
+    session: Session, config: "Config", sources: list[str], models: list[str] | None, options: "RunOptions"
+) -> "JobPlan":
+    from embedway.engine import AsyncEmbedder
+    from embedway.jobs.plan import plan_job
+
+    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+        names = models or await embedder.candidates(options.dimensions)
+        if not names:
+            raise UsageError(f"no model that runs here gives vectors of {options.dimensions} dimensions")
+        return await plan_job(embedder, sources, names, options, cached=config.cache.backend != "none")
+
+
+def _row(one: "ModelPlan") -> tuple[str, ...]:
+    about = "~" if one.estimated else ""
+    return (
+        one.model,
+        f"{one.texts:,}",
+        f"{one.unique_texts:,}",
+        f"{about}{one.tokens:,}",
+        f"{one.cached_texts:,}",
+        f"{about}{one.billed_tokens:,}",
+        f"{one.requests:,}",
+        _money(one.cost_nanousd, about, "unknown"),
+        _money(one.batch_cost_nanousd, about, ""),
+        "unknown" if one.seconds is None else duration(one.seconds),
+    )
+
+
+def _money(nanousd: int | None, about: str, none: str) -> str:
+    from embedway.money import usd
+
+    return none if nanousd is None else f"{about if nanousd else ''}${usd(nanousd)}"

@@ -1,0 +1,199 @@
+"""`embedway select`: which model fits some texts best, and why."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from embedway.cli.options import DimensionsOption, Format, JsonFlag
+from embedway.cli.output import note, one_line, print_json, print_line, print_table, wait_for
+from embedway.cli.session import Session
+from embedway.errors import NoModelError
+
+if TYPE_CHECKING:
+    from embedway.config import Config
+    from embedway.jobs.run import RunOptions
+    from embedway.stages.analyze import TextAnalysis
+    from embedway.stages.select import ModelSelectionCriteria, Scored, Selection
+
+#: Of longer sources the first documents are looked at.
+MOST_CHARACTERS = 16 << 20
+
+
+class Preset(StrEnum):
+    """`--preset`."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    BEST = "best"
+    CHEAP = "cheap"
+    PRIVATE = "private"
+
+
+def select(
+    context: typer.Context,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE...]", help="The texts: as for `run`. Without any, the criteria alone decide."),
+    ] = None,
+    *,
+    preset: Annotated[
+        Preset | None, typer.Option("--preset", "-p", help="Default: selection.preset, balanced.")
+    ] = None,
+    accuracy_weight: Annotated[float | None, typer.Option("--accuracy-weight", min=0, metavar="W")] = None,
+    speed_weight: Annotated[float | None, typer.Option("--speed-weight", min=0, metavar="W")] = None,
+    cost_weight: Annotated[float | None, typer.Option("--cost-weight", min=0, metavar="W")] = None,
+    max_cost_per_million: Annotated[
+        str | None, typer.Option("--max-cost-per-million", metavar="USD", help="Per million tokens.")
+    ] = None,
+    max_total_cost: Annotated[
+        str | None, typer.Option("--max-total-cost", metavar="USD", help="For all the texts.")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option("--min-accuracy", min=0, max=1, metavar="A", help="Of 1.")
+    ] = None,
+    max_latency_ms: Annotated[float | None, typer.Option("--max-latency-ms", metavar="MS", help="Of a query.")] = None,
+    min_context: Annotated[
+        int | None, typer.Option("--min-context", min=1, metavar="N", help="Tokens of a text that the model reads.")
+    ] = None,
+    dimensions: DimensionsOption = None,
+    multilingual: Annotated[bool, typer.Option("--multilingual", help="Only multilingual models.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Only models that keep texts on this machine.")] = False,
+    fit: Annotated[bool, typer.Option("--fit", help="Only models that read the longest text whole.")] = False,
+    match_languages: Annotated[
+        bool, typer.Option("--match-languages", help="Only models that know the texts' languages.")
+    ] = False,
+    language: Annotated[
+        list[str] | None, typer.Option("--language", "-l", metavar="TAG", help="It must know this one. Several.")
+    ] = None,
+    licence: Annotated[
+        list[str] | None, typer.Option("--licence", metavar="NAME", help="Only of these licences. Several.")
+    ] = None,
+    anywhere: Annotated[
+        bool, typer.Option("--anywhere", help="Also models that cannot run here now, for lack of a key or weights.")
+    ] = False,
+    text_field: Annotated[
+        str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
+    ] = "text",
+    file_format: Annotated[Format, typer.Option("--format", help="Of all sources.")] = Format.AUTO,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show which model fits some texts best, with the score of each, or every reason why it is out."""
+    session = Session.of(context)
+    config = session.config({"selection.preset": preset.value if preset else None})
+    given: dict[str, Any] = {
+        "accuracy_weight": accuracy_weight,
+        "speed_weight": speed_weight,
+        "cost_weight": cost_weight,
+        "max_cost_per_million": max_cost_per_million,
+        "max_total_cost": max_total_cost,
+        "min_accuracy": min_accuracy,
+        "max_latency_ms": max_latency_ms,
+        "min_context": min_context,
+        "dimensions": dimensions,
+        "require_multilingual": multilingual or None,
+        "require_local": local or None,
+        "require_fit": fit or None,
+        "match_languages": match_languages or None,
+        "languages": tuple(language) if language else None,
+        "licences": tuple(licence) if licence else None,
+    }
+    criteria = criteria_of(config, {name: value for name, value in given.items() if value is not None})
+    from embedway.jobs.run import RunOptions
+
+    options = RunOptions(text_field=text_field, format=file_format.value, on_error="skip")
+    try:
+        selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))
+    except NoModelError as error:
+        if as_json:
+            print_json({"model": None, "advice": list(error.advice), "table": [_json(row) for row in error.table]})
+        else:
+            print_selection(cast("list[Scored]", list(error.table)))
+        raise
+    if as_json:
+        print_json({**selection.to_json(), "all_documents": whole})
+        return
+    if selection.analysis is not None and sources:
+        print_line(_told(selection.analysis))
+        if not whole:
+            note(session, f"the first {selection.analysis.texts:,} documents were looked at")
+    print_line(f"selected: {selection.model}")
+    print_line()
+    print_selection(list(selection.table))
+
+
+def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCriteria":
+    """The criteria of the settings, with changes. Raises UsageError."""
+    from embedway.stages.select import ModelSelectionCriteria
+
+    return ModelSelectionCriteria.preset(config.selection.preset, **{**config.selection.criteria, **changes})
+
+
+async def _select(
+    config: "Config", sources: list[str], options: "RunOptions", criteria: "ModelSelectionCriteria", *, anywhere: bool
+) -> "tuple[Selection, bool]":
+    from embedway.engine import AsyncEmbedder
+    from embedway.jobs.plan import read_sample
+
+    texts: list[str] = []
+    whole = True
+    if sources:
+        texts, whole = await read_sample(sources, options, most_characters=MOST_CHARACTERS)
+    async with AsyncEmbedder(config) as embedder:
+        return await embedder.select(texts, criteria, anywhere=anywhere), whole
+
+
+def _told(analysis: "TextAnalysis") -> str:
+    """What the texts are like, in a line."""
+    languages = [f"{language} {share:.0%}" for language, share in analysis.languages]
+    if analysis.unknown:
+        languages.append(f"unknown {analysis.unknown:.0%}")
+    parts = [f"{analysis.texts:,} texts, {analysis.characters:,} characters"]
+    parts.append(", ".join(languages) or "no language")
+    parts.append(f"code in {analysis.code:.0%}" if analysis.contains_code else "no code")
+    if analysis.multilingual:
+        parts.append("multilingual")
+    return "; ".join(parts) + f" (a sample of {analysis.sampled})"
+
+
+def print_selection(rows: "list[Scored]") -> None:
+    """The table: models that are in, by rank, then why the others are out."""
+    inside = [row for row in rows if row.rank is not None]
+    if inside:
+        print_table(
+            ("rank", "model", "score", "accuracy", "speed", "cost", "bonus", "latency", "$/M tokens", "texts cost", ""),
+            [_row(row) for row in inside],
+            right=(0, 2, 3, 4, 5, 6, 7, 8, 9),
+        )
+        print_line("pareto: no model is better in accuracy, latency and price at once")
+    outside = [row for row in rows if row.rank is None]
+    if inside and outside:
+        print_line()
+    if outside:
+        print_table(
+            ("out", "why"), [(row.model, "; ".join(reason.message for reason in row.reasons)) for row in outside]
+        )
+
+
+def _row(row: "Scored") -> tuple[str, ...]:
+    from embedway.money import usd
+
+    benchmark = row.candidate.benchmark
+    price, cost = benchmark.cost_per_million_tokens, row.candidate.nanousd
+    return (
+        str(row.rank),
+        one_line(row.model),
+        f"{row.score:.4f}",
+        "unknown" if row.accuracy is None else f"{row.accuracy:.3f}",
+        f"{row.speed:.3f}",
+        "unknown" if row.cost is None else f"{row.cost:.3f}",
+        f"{row.multilingual_bonus * row.code_bonus:.2f}",
+        f"{benchmark.avg_latency_ms:g} ms",
+        "unknown" if price is None else f"{price.normalize():f}",
+        "unknown" if cost is None else usd(cost),
+        "pareto" if row.pareto else "",
+    )
+
+
+def _json(row: Any) -> Any:
+    return row.to_json()

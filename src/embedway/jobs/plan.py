@@ -1,0 +1,250 @@
+"""What a job would take with each of several models, read from the sources once; computes and spends nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from embedway.errors import SourceError
+from embedway.jobs.chunking import whole_document
+from embedway.jobs.documents import ByteMeter
+from embedway.jobs.readers import find_files, read_files
+from embedway.jobs.run import FIRST_WINDOW_CHUNKS, MAX_WINDOW_CHUNKS, chunking
+from embedway.jobs.windows import WINDOW_CHARACTERS
+from embedway.money import usd
+from embedway.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import IO
+
+    from embedway.jobs.chunking import Chunker
+    from embedway.jobs.documents import Document
+    from embedway.jobs.run import ModelDescription, RunOptions
+    from embedway.types import InputType, Overflow, Plan
+
+#: Documents that are read, and cut for every model, at a time.
+_DOCUMENTS = 64
+#: Of the hash by which a text is known again; two of a billion texts share one with a chance of 1 in 10**20.
+_DIGEST_BYTES = 16
+
+
+class PlanEmbedder(Protocol):
+    """The part of an embedder that a plan uses."""
+
+    async def plan(
+        self,
+        texts: Sequence[str],
+        *,
+        input_type: InputType = "document",
+        model: str = "auto",
+        dimensions: int | None = None,
+        on_overflow: Overflow | None = None,
+    ) -> Plan:
+        """What `embed` would do with these texts."""
+
+    async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
+        """What the model is."""
+
+
+@dataclass(slots=True)
+class ModelPlan:
+    """What a job would take with one model.
+
+    `texts` are the rows of the collection; `unique_texts`, `tokens` (of the unique ones), `cached_texts`, and what is
+    sent for the others: `billed_tokens`, `requests`, money and seconds, as `Plan` has them.
+    """
+
+    model: str
+    space_id: str
+    texts: int = 0
+    unique_texts: int = 0
+    tokens: int = 0
+    cached_texts: int = 0
+    truncated: int = 0
+    billed_tokens: int = 0
+    requests: int = 0
+    cost_nanousd: int | None = 0
+    batch_cost_nanousd: int | None = 0
+    seconds: float | None = 0.0
+    estimated: bool = False
+
+    def add(self, plan: Plan) -> None:
+        """One window more."""
+        self.unique_texts += plan.unique_texts
+        self.tokens += plan.tokens
+        self.cached_texts += plan.cached_texts
+        self.truncated += len(plan.truncations)
+        self.billed_tokens += plan.billed_tokens
+        self.requests += plan.requests
+        self.cost_nanousd = _sum(self.cost_nanousd, plan.cost_nanousd)
+        self.batch_cost_nanousd = _sum(self.batch_cost_nanousd, plan.batch_cost_nanousd)
+        self.seconds = None if self.seconds is None or plan.seconds is None else self.seconds + plan.seconds
+        self.estimated = self.estimated or plan.estimated
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types; money in dollars."""
+        return {
+            "model": self.model,
+            "space_id": self.space_id,
+            "texts": self.texts,
+            "unique_texts": self.unique_texts,
+            "tokens": self.tokens,
+            "tokens_estimated": self.estimated,
+            "cached_texts": self.cached_texts,
+            "truncated": self.truncated,
+            "billed_tokens": self.billed_tokens,
+            "requests": self.requests,
+            "cost_usd": None if self.cost_nanousd is None else usd(self.cost_nanousd),
+            "batch_cost_usd": None if self.batch_cost_nanousd is None else usd(self.batch_cost_nanousd),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """What was read, and the plan of each model."""
+
+    documents: int
+    characters: int
+    models: tuple[ModelPlan, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types."""
+        return {
+            "documents": self.documents,
+            "characters": self.characters,
+            "models": [one.to_json() for one in self.models],
+        }
+
+
+@dataclass(slots=True)
+class _Planning:
+    """One model's chunks, gathered to windows as a job would."""
+
+    chunker: Chunker | None
+    plan: ModelPlan
+    size: int = FIRST_WINDOW_CHUNKS
+    waiting: list[str] = field(default_factory=list)
+    characters: int = 0
+    seen: set[bytes] = field(default_factory=set)
+
+    def cut(self, documents: Sequence[Document]) -> list[str]:
+        """The chunks of some documents."""
+        if self.chunker is None:
+            return [whole_document(document).text for document in documents]
+        return [chunk.text for document in documents for chunk in self.chunker.chunks(document)]
+
+    def windows(self, texts: Sequence[str], *, last: bool) -> Iterator[list[str]]:
+        """Windows that are full with these texts; what is left too, if these are the last."""
+        for text in texts:
+            self.waiting.append(text)
+            self.characters += len(text)
+            if len(self.waiting) >= self.size or self.characters >= WINDOW_CHARACTERS:
+                yield self._take()
+        if last and self.waiting:
+            yield self._take()
+
+    def _take(self) -> list[str]:
+        window, self.waiting, self.characters = self.waiting, [], 0
+        self.size = min(self.size * 2, MAX_WINDOW_CHUNKS)
+        return window
+
+    def new(self, window: Sequence[str]) -> list[str]:
+        """Texts of a window that no earlier one had: those would be in the cache by then."""
+        found = []
+        for text in window:
+            digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+            if digest not in self.seen:
+                self.seen.add(digest)
+                found.append(text)
+        return found
+
+
+async def plan_job(
+    embedder: PlanEmbedder,
+    sources: Sequence[str],
+    models: Sequence[str],
+    options: RunOptions,
+    *,
+    cached: bool,
+    standard_input: IO[bytes] | None = None,
+) -> JobPlan:
+    """Plan `run_job` with each of some models. `cached` says whether the embedder has a cache.
+
+    Reads the sources once and keeps no more of them than a window for each model. Raises as `run_job` does; a row that
+    cannot be used is left out with `on_error="skip"`.
+    """
+
+    def refuse(fault: SourceError) -> None:
+        if options.on_error == "stop":
+            raise fault
+
+    plannings = []
+    for name in models:
+        described = await embedder.describe(name, options.dimensions)
+        plannings.append(_Planning(chunking(described, options)[0], ModelPlan(described.model, described.space.id)))
+    read_options = options.read_options()
+    count = characters = 0
+    reader = Worker("embedway-reader")
+    try:
+        files = await reader.call(find_files, sources, read_options)
+        documents = read_files(files, read_options, bad=refuse, meter=ByteMeter(), standard_input=standard_input)
+        while True:
+            some = await reader.call(_some, documents)
+            count += len(some)
+            characters += sum(len(document.text) for document in some)
+            for name, planning in zip(models, plannings, strict=True):
+                texts = await reader.call(planning.cut, some)
+                planning.plan.texts += len(texts)
+                for window in planning.windows(texts, last=not some):
+                    unique = planning.new(window) if cached else window
+                    if unique:
+                        planning.plan.add(
+                            await embedder.plan(
+                                unique, model=name, dimensions=options.dimensions, on_overflow=options.on_overflow
+                            )
+                        )
+            if not some:
+                break
+    finally:
+        reader.close()
+    if not any(planning.plan.texts for planning in plannings):
+        raise SourceError("there is nothing to embed", path="sources")
+    return JobPlan(count, characters, tuple(planning.plan for planning in plannings))
+
+
+async def read_sample(
+    sources: Sequence[str], options: RunOptions, *, most_characters: int, standard_input: IO[bytes] | None = None
+) -> tuple[list[str], bool]:
+    """The texts of the first documents, and whether these are all. Raises `SourceError`."""
+
+    def skip(fault: SourceError) -> None:
+        del fault  # a sample needs not every row
+
+    reader = Worker("embedway-reader")
+    texts: list[str] = []
+    characters = 0
+    try:
+        files = await reader.call(find_files, sources, options.read_options())
+        documents = read_files(
+            files, options.read_options(), bad=skip, meter=ByteMeter(), standard_input=standard_input
+        )
+        while characters < most_characters and (some := await reader.call(_some, documents)):
+            texts += [document.text for document in some]
+            characters += sum(len(document.text) for document in some)
+        whole = characters < most_characters
+        await reader.call(documents.close)
+    finally:
+        reader.close()
+    return texts, whole
+
+
+def _some(documents: Iterator[Document]) -> list[Document]:
+    return list(itertools.islice(documents, _DOCUMENTS))
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
