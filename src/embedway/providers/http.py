@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import io
 import ipaddress
 import re
 import time
@@ -40,6 +41,8 @@ _MAX_BODY_BYTES = 400_000_000
 _CONNECT_S = 10.0
 #: Parsing so much and decoding its vectors takes about a millisecond; a thread for less costs more than it saves.
 _LARGE_BYTES = 1_000_000
+#: aiohttp sends what is larger piece by piece, if it is given as a stream.
+_LARGE_BODY_BYTES = 2**20
 #: Identifiers that services use for "no money left" beside status 429.
 _EXHAUSTED = frozenset(
     {
@@ -75,6 +78,11 @@ class Reply:
         return function(*arguments, **more)
 
 
+def _sendable(body: bytes) -> bytes | io.BytesIO:
+    """What aiohttp sends without holding up the event loop: a large body goes piece by piece."""
+    return io.BytesIO(body) if len(body) > _LARGE_BODY_BYTES else body
+
+
 class JsonHttp:
     """A connection pool to one service. Made lazily, on the loop that uses it first."""
 
@@ -100,7 +108,9 @@ class JsonHttp:
         """Send a JSON document and read one. Raises UpstreamErrors."""
         session = self._open()
         try:
-            async with session.post(self._base_url + path, data=orjson.dumps(body), allow_redirects=False) as response:
+            async with session.post(
+                self._base_url + path, data=_sendable(orjson.dumps(body)), allow_redirects=False
+            ) as response:
                 content = await self._read(response)
                 if 200 <= response.status < 300:
                     large = len(content) > _LARGE_BYTES

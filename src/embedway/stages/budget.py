@@ -102,7 +102,7 @@ class Budgets:
                 raise
             if isinstance(answer, Refused):
                 spending.held -= needed or 0
-                raise self.refusal(answer, needed)
+                raise self.refusal(answer, needed, about=_about(spending, exact=exact))
             account.entry = answer
             self._open[answer] = account
             if self._renewing is None:
@@ -158,13 +158,13 @@ class Budgets:
             self._renewing.cancel()
             self._renewing = None
 
-    def refusal(self, refused: Refused, needed: int | None) -> BudgetExceededError:
+    def refusal(self, refused: Refused, needed: int | None, *, about: str = "") -> BudgetExceededError:
         """The error for a reservation that a limit refuses."""
         limit = refused.limit
         metrics.refused(limit.name)
         when = "in all" if limit.period == "total" else f"in {refused.period}"
         scope = "" if limit.scope == "*" else f" for {limit.scope.replace(':', ' ')}"
-        what = "has no known price" if needed is None else f"may cost ${usd(needed)}"
+        what = "has no known price" if needed is None else f"may cost ${usd(needed)}{about}"
         raised = "; give the model a price" if needed is None else ""
         return BudgetExceededError(
             f"the call {what}, and budget {limit.name!r} allows ${usd(limit.nanousd)} {when}{scope}, of which "
@@ -327,14 +327,18 @@ class Account:
                 await self.budgets.ledger.close(self.entry, route=self.route)
 
 
+def _about(spending: Spending, *, exact: bool) -> str:
+    return "" if exact else f" (twice its estimate, for {spending.purpose.model} has no tokenizer here)"
+
+
 def _too_dear(spending: Spending, needed: int | None, left: int, *, exact: bool) -> BudgetExceededError:
     most = usd(spending.most or 0)
     if needed is None:
         what = f"{spending.purpose.model} has no known price, and max_cost is ${most}; give the model a price"
     else:
-        about = "" if exact else f" (twice its estimate, for {spending.purpose.model} has no tokenizer here)"
         rest = "" if left == spending.most else f", of which ${usd(left)} is left"
-        what = f"the call may cost ${usd(needed)} with {spending.purpose.model}{about}; max_cost is ${most}{rest}"
+        model = f"{spending.purpose.model}{_about(spending, exact=exact)}"
+        what = f"the call may cost ${usd(needed)} with {model}; max_cost is ${most}{rest}"
     return BudgetExceededError(f"{what}; nothing more was sent", budget=MAX_COST, needed=needed, left=left)
 
 

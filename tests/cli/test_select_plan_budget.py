@@ -1,0 +1,221 @@
+"""`embedway select`, `plan` and `budget`, as a user starts them."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+ENGLISH = (
+    "A vector store keeps the embeddings of all passages, and answers a question with those that lie nearest to it. "
+    "Which of them is best depends on how many passages there are, and how often they change."
+)
+CODE = '''def nearest(query, vectors, count=10):
+    """Positions of the vectors that lie nearest."""
+    scores = vectors @ query
+    order = np.argsort(-scores)[:count]
+    return [(int(row), float(scores[row])) for row in order]
+'''
+GERMAN = (
+    "Ein Vektor gehört in genau einen Raum, und Abstände zwischen zwei Räumen bedeuten nichts. Deshalb wird geprüft."
+)
+CHINESE = "向量属于一个空间。两个空间之间的距离没有意义。每次写入之前都会检查模型和维度。"
+
+
+@pytest.fixture
+def offline(with_model, environment):
+    """The default model is here, and nothing is fetched; no service has a key."""
+    for name in list(environment):
+        if name.endswith("_API_KEY"):
+            del environment[name]
+
+
+def models_of(document):
+    return {row["model"]: row for row in document["table"]}
+
+
+# ---------------------------------------------------------------- select
+
+
+def test_the_table_has_every_model_or_why_it_is_out(command, place, offline):
+    (place / "prose.txt").write_text(ENGLISH)
+    done = command("select", "prose.txt")
+    assert done.code == 0, done.stderr
+    first, second, *rest = done.stdout.splitlines()
+    assert first.startswith("1 texts, ")
+    assert "en 100%; no code" in first
+    assert second == "selected: sentence-transformers/all-MiniLM-L6-v2"
+    table = "\n".join(rest)
+    assert "no key: set OPENAI_API_KEY" in table
+    assert "weights missing: embedway models pull BAAI/bge-m3" in table
+    asked = command("select", "prose.txt", "--json").json
+    assert asked["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert len(asked["table"]) > 50
+    assert all((row["rank"] is None) == bool(row["out"]) for row in asked["table"])
+    assert asked["analysis"]["primary_language"] == "en"
+
+
+def test_what_the_texts_are_counts(command, place, offline):
+    (place / "code.py").write_text(CODE)
+    (place / "mix").mkdir()
+    (place / "mix" / "a.txt").write_text(GERMAN)
+    (place / "mix" / "b.txt").write_text(CHINESE)
+    code = command("select", "code.py", "--anywhere", "--json").json
+    assert code["analysis"]["contains_code"]
+    strong = [row for row in code["table"] if row["parts"]["code_bonus"] > 1]
+    assert strong
+    assert all(row["parts"]["code_bonus"] in {1.0, 1.1} for row in code["table"])
+    mix = command("select", "mix", "--anywhere", "--multilingual", "--json").json
+    assert mix["analysis"]["multilingual"]
+    assert mix["analysis"]["languages"] == {"de": 0.5, "zh": 0.5}
+    chosen = models_of(mix)[mix["model"]]
+    assert chosen["parts"]["multilingual_bonus"] == 1.2
+    assert "require_multilingual" in {one["requirement"] for one in models_of(mix)["BAAI/bge-base-en-v1.5"]["out"]}
+    printed = command("select", "mix", "--anywhere").stdout
+    assert "multilingual" in printed.splitlines()[0]
+
+
+def test_criteria_alone_decide_without_texts(command, offline):
+    best = command("select", "--anywhere", "--preset", "best", "--json").json
+    cheap = command("select", "--anywhere", "--preset", "cheap", "--local", "--json").json
+    assert best["table"][0]["quality_score"] == max(row["quality_score"] or 0 for row in best["table"] if row["rank"])
+    assert cheap["table"][0]["cost_per_million_tokens"] == "0"
+    capped = command("select", "--anywhere", "--max-cost-per-million", "0.02", "--min-accuracy", "0.6", "--json").json
+    for row in capped["table"]:
+        if row["rank"]:
+            assert float(row["cost_per_million_tokens"]) <= 0.02
+            assert row["quality_score"] >= 60
+
+
+def test_where_none_is_left_it_says_what_to_relax(command, offline):
+    done = command("select", "--min-accuracy", "0.99")
+    assert done.code == 1
+    assert "no model meets every requirement" in done.stderr
+    assert "min_accuracy" in done.stderr
+    assert re.search(r"accuracy 0\.56\d+ is below 0\.99", done.stdout)
+    asked = command("select", "--min-accuracy", "0.99", "--json")
+    assert asked.code == 1
+    assert asked.json["model"] is None
+    assert asked.json["advice"]
+    wrong = command("select", "--max-total-cost", "a lot")
+    assert wrong.code == 2
+    assert "max_total_cost is 'a lot'" in wrong.stderr
+
+
+def test_benchmarks_of_a_file_count(command, place, offline):
+    changes = {"embedding": {"model_benchmarks": {"BAAI/bge-m3": {"quality_score": 99, "avg_latency_ms": 1}}}}
+    (place / "mine.json").write_text(json.dumps(changes))
+    done = command("-c", "mine.json", "select", "--anywhere", "--json")
+    assert done.json["model"] == "BAAI/bge-m3"
+    (place / "mine.json").write_text(
+        json.dumps({"embedding": {"model_benchmarks": {"BAAI/bge-m3": {"quality_score": 990}}}})
+    )
+    wrong = command("-c", "mine.json", "select")
+    assert wrong.code != 0
+    assert "mine.json" in wrong.stderr
+    assert "quality_score" in wrong.stderr
+    assert "990" in wrong.stderr
+
+
+# ------------------------------------------------------------------ plan
+
+
+def test_a_plan_lists_what_runs_here(command, place, offline):
+    (place / "a.txt").write_text(ENGLISH)
+    done = command("plan", "a.txt", variables={"OPENAI_API_KEY": "unused"})
+    assert done.code == 0, done.stderr
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[2:]}
+    assert "$0.00 " in rows["sentence-transformers/all-MiniLM-L6-v2"]
+    planned = command("plan", "a.txt", "--json", variables={"OPENAI_API_KEY": "unused"}).json
+    by_model = {one["model"]: one for one in planned["models"]}
+    small, large = by_model["text-embedding-3-small"], by_model["text-embedding-3-large"]
+    assert small["tokens"] == large["tokens"] > 20
+    assert float(small["cost_usd"]) == pytest.approx(small["tokens"] * 2e-8, abs=1e-15)
+    assert float(large["cost_usd"]) == pytest.approx(large["tokens"] * 13e-8, abs=1e-15)
+    assert float(small["batch_cost_usd"]) == float(small["cost_usd"]) / 2
+    one = command("plan", "-", "--model", "all-MiniLM-L6-v2", "--json", stdin="first\nsecond\nfirst\n").json
+    assert [(row["texts"], row["unique_texts"]) for row in one["models"]] == [(3, 2)]
+    assert command("budget", "ledger").stdout == "the ledger is empty\n"
+
+
+def test_a_plan_of_nothing_and_of_no_model(command, place, offline):
+    (place / "a.txt").write_text("text")
+    assert "no-such-model" in command("plan", "a.txt", "-m", "no-such-model").stderr
+    none = command("plan", "a.txt", "--dimensions", "7")
+    assert none.code == 2
+    assert "no model that runs here gives vectors of 7 dimensions" in none.stderr
+    missing = command("plan", "missing.txt")
+    assert missing.code != 0
+    assert "missing.txt" in missing.stderr
+
+
+# ---------------------------------------------------------------- budget
+
+
+def spend(place):
+    """Settings with a model that costs a dollar per million tokens and runs inside the test."""
+    settings = """
+[models.m]
+name = "acme/m"
+dimensions = 16
+max_tokens = 50
+price_usd_per_million_tokens = "1"
+[routes.r]
+model = "acme/m"
+provider = "fake"
+[budgets.mine]
+usd = "0.00005"
+model = "acme/m"
+"""
+    (place / "embedway.toml").write_text(settings)
+
+
+def test_a_budget_is_set_spent_shown_and_enforced(command, place, offline):
+    spend(place)
+    assert command("budget", "set", "all", "0.00002", "--per", "day").code == 0
+    first = command("embed", "--model", "acme/m", "one two three")
+    assert first.code == 0, first.stderr
+    refused = command("embed", "--model", "acme/m", *[f"word number {n}" for n in range(9)])
+    assert refused.code == 3
+    assert "budget 'all' allows $0.00002 in " in refused.stderr
+    assert "twice its estimate, for acme/m has no tokenizer here" in refused.stderr
+    assert "nothing was sent" in refused.stderr
+    shown = command("budget", "show", "--json").json
+    by_name = {one["name"]: one for one in shown["budgets"]}
+    assert by_name["all"]["spent_usd"] == by_name["mine"]["spent_usd"] == "0.000003"
+    assert (by_name["all"]["left_usd"], by_name["mine"]["left_usd"]) == ("0.000017", "0.000047")
+    table = command("budget", "show").stdout
+    assert "model acme/m" in table
+    assert "everything" in table
+    (entry,) = command("budget", "ledger", "--json").json
+    assert (entry["model"], entry["spent_usd"], entry["tokens"], entry["state"]) == ("acme/m", "0.000003", 3, "done")
+    rows = list(csv.DictReader(io.StringIO(command("budget", "ledger", "--csv").stdout)))
+    assert [row["spent_usd"] for row in rows] == ["0.000003"]
+    assert [row["name"] for row in csv.DictReader(io.StringIO(command("budget", "show", "--csv").stdout))]
+    assert "acme/m" in command("budget", "ledger").stdout
+    assert command("budget", "ledger", "--since", "2999-01-01").stdout == "the ledger is empty\n"
+    assert command("budget", "remove", "all").code == 0
+    assert command("embed", "--model", "acme/m", "one two three four").code == 0
+
+
+def test_mistakes_with_budgets(command, place, offline):
+    spend(place)
+    for arguments, told in [
+        (("set", "x", "much"), "USD is 'much'"),
+        (("set", "x", "1", "--model", "acme/m", "--collection", "c"), "for one of --model, --collection and --api-key"),
+        (("set", "x", "1", "--model", "nobody/nothing"), "nobody/nothing"),
+        (("set", "mine", "1"), "budget 'mine' is in the settings"),
+        (("remove", "mine"), "take [budgets.mine] out of them"),
+        (("remove", "nothing"), "there is no budget 'nothing'"),
+        (("ledger", "--since", "yesterday"), "--since is 'yesterday'; it must be a day such as 2026-11-01"),
+    ]:
+        done = command("budget", *arguments)
+        assert done.code != 0
+        assert told in done.stderr
+    without = command("budget", "show", variables={"EMBEDWAY_LEDGER__BACKEND": "none"})
+    assert without.code == 2
+    assert "there is no ledger: ledger.backend is none" in without.stderr
+    aliased = command("budget", "set", "small", "1", "--model", "openai/text-embedding-3-small")
+    assert aliased.code == 0
+    assert "model text-embedding-3-small" in command("budget", "show").stdout

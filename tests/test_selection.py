@@ -1,0 +1,317 @@
+"""The engine selects models, keeps collections in their space, and stays below `max_cost`."""
+
+import asyncio
+import contextlib
+
+import numpy as np
+import pytest
+
+from api_servers import KEY, OpenAIServer
+from embedway import AsyncEmbedder, Config, ModelSelectionCriteria
+from embedway.errors import (
+    AuthenticationError,
+    BudgetExceededError,
+    InputError,
+    NoModelError,
+    SpaceMismatchError,
+    UsageError,
+)
+from embedway.money import usd
+from embedway.providers.fake import vector_of
+
+TEXTS = ["one text", "and another text"]
+
+
+class Small(OpenAIServer):
+    width = 1536
+
+
+class Large(OpenAIServer):
+    width = 3072
+
+
+def load(config, small=None, large=None, **overrides):
+    """The default model, and OpenAI's two where a server stands for each."""
+    routes = {
+        f"routes.{name}": {
+            "model": f"text-embedding-3-{name}",
+            "provider": "openai",
+            "base_url": f"{server.url}/v1",
+            "api_key": KEY,
+        }
+        for name, server in (("small", small), ("large", large))
+        if server
+    }
+    waits = {"upstream.first_wait_s": 0.001, "upstream.longest_wait_s": 0.002, "cache.backend": "none"}
+    places = {"weights.directory": str(config.weights.directory), "weights.offline": True}
+    return Config.load(environ={}, overrides={**places, **waits, **routes, **overrides})
+
+
+@contextlib.asynccontextmanager
+async def services(config, **overrides):
+    small, large = Small(), Large()
+    async with small.running(), large.running(), AsyncEmbedder(load(config, small, large, **overrides)) as embedder:
+        yield embedder, small, large
+
+
+def run(config, work, **overrides):
+    async def main():
+        async with services(config, **overrides) as (embedder, small, large):
+            return await work(embedder, small, large)
+
+    return asyncio.run(main())
+
+
+# ------------------------------------------------------------- selection
+
+
+def test_auto_alone_is_the_default_model(config):
+    async def work(embedder, small, large):
+        result = await embedder.embed(TEXTS)
+        assert result.receipt.model == "sentence-transformers/all-MiniLM-L6-v2"
+        assert result.receipt.selected is None
+        assert not small.bodies
+        assert not large.bodies
+
+    run(config, work)
+
+
+def test_the_model_selected_is_the_model_used_and_the_receipt_says_so(config):
+    async def work(embedder, small, large):
+        best = await embedder.embed(TEXTS, criteria="best")
+        assert best.receipt.model == best.receipt.selected.model == "text-embedding-3-large"
+        np.testing.assert_allclose(
+            best.vectors[0], vector_of(TEXTS[0], 3072) / np.linalg.norm(vector_of(TEXTS[0], 3072)), atol=1e-6
+        )
+        assert [body["model"] for body in large.bodies] == ["text-embedding-3-large"]
+        private = await embedder.embed(TEXTS, criteria="private")
+        assert private.receipt.model == private.receipt.selected.model == "sentence-transformers/all-MiniLM-L6-v2"
+        assert private.receipt.routes == ("local:all-MiniLM-L6-v2",)
+        assert not small.bodies
+        told = best.receipt.selected
+        assert told.ranked[0] == ("text-embedding-3-large", told.score)
+        assert [score for _, score in told.ranked] == sorted((score for _, score in told.ranked), reverse=True)
+        assert told.criteria["accuracy_weight"] == 1.0
+        selection = await embedder.select(TEXTS, "best")
+        assert selection.model == told.model
+        assert [(row.model, row.score) for row in selection.ranked] == list(told.ranked)
+
+    run(config, work)
+
+
+def test_the_settings_say_what_is_selected_by(config):
+    async def work(embedder, small, large):
+        del small, large
+        selection = await embedder.select(TEXTS)
+        assert selection.criteria == ModelSelectionCriteria.preset("best", require_local=True)
+        assert selection.model == "sentence-transformers/all-MiniLM-L6-v2"
+
+    run(config, work, **{"selection.preset": "best", "selection.require_local": True})
+
+
+def test_a_size_is_a_requirement(config):
+    async def work(embedder, small, large):
+        result = await embedder.embed(TEXTS, criteria="cheap", dimensions=1024)
+        assert result.receipt.model == "text-embedding-3-large"  # of these three it alone has that size
+        assert result.vectors.shape == (2, 1024)
+        by_criteria = await embedder.embed(TEXTS, criteria=ModelSelectionCriteria(dimensions=1024, min_accuracy=0.5))
+        assert by_criteria.space == result.space
+        assert not small.bodies
+        assert len(large.bodies) == 2
+
+    run(config, work)
+
+
+def test_nothing_is_sent_where_no_model_will_do(config):
+    async def work(embedder, small, large):
+        with pytest.raises(NoModelError) as caught:
+            await embedder.embed(TEXTS, criteria=ModelSelectionCriteria(min_accuracy=0.9))
+        assert "min_accuracy" in str(caught.value)
+        with pytest.raises(UsageError, match="'none' is no preset"):
+            await embedder.embed(TEXTS, criteria="none")
+        with pytest.raises(UsageError, match="criteria are given; leave one of them out"):
+            await embedder.embed(TEXTS, model="text-embedding-3-small", criteria="best")
+        with pytest.raises(UsageError, match="criteria is 5"):
+            await embedder.embed(TEXTS, criteria=5)
+        with pytest.raises(UsageError, match="token ids are those of one model"):
+            await embedder.embed([[1, 2]], criteria="best")
+        with pytest.raises(InputError, match="text 1"):
+            await embedder.embed(["a", ""], criteria="best")
+        assert not small.bodies
+        assert not large.bodies
+
+    run(config, work)
+
+
+# -------------------------------------------------------------- max_cost
+
+
+def test_the_best_model_whose_cost_fits_is_taken(config):
+    # Six words are some ten tokens: 3-large is 130 nano-dollars a token, 3-small 20.
+    async def work(embedder, small, large):
+        plans = {plan.model: plan.cost_nanousd for plan in await embedder.plans(TEXTS)}
+        dear, cheap = plans["text-embedding-3-large"], plans["text-embedding-3-small"]
+        assert dear > cheap > 0
+        for most, model in ((dear, "large"), (dear - 1, "small"), (cheap, "small")):
+            result = await embedder.embed(TEXTS, criteria="best", max_cost=usd(most))
+            assert result.receipt.model == f"text-embedding-3-{model}"
+            assert result.receipt.cost_nanousd <= most
+        passed_over = result.receipt.selected.too_dear
+        assert passed_over == (("text-embedding-3-large", dear),)
+        free = await embedder.embed(TEXTS, criteria="best", max_cost=usd(cheap - 1))
+        assert free.receipt.cost_nanousd == 0
+        assert free.receipt.model == "sentence-transformers/all-MiniLM-L6-v2"
+        assert len(large.bodies) == 1
+        assert len(small.bodies) == 2
+        criteria = ModelSelectionCriteria(min_accuracy=0.6)
+        with pytest.raises(
+            BudgetExceededError, match="the cheapest model that would do is text-embedding-3-small"
+        ) as no:
+            await embedder.embed(TEXTS, criteria=criteria, max_cost=usd(cheap - 1))
+        assert (no.value.needed, no.value.left, no.value.budget) == (cheap, cheap - 1, "max_cost")
+        assert len(small.bodies) == 2
+
+    run(config, work)
+
+
+def test_max_cost_of_a_named_model_refuses_before_anything_is_sent(config):
+    async def work(embedder, small, large):
+        del large
+        with pytest.raises(BudgetExceededError, match=r"may cost \$0\.\d+ with text-embedding-3-small; max_cost"):
+            await embedder.embed(TEXTS, model="text-embedding-3-small", max_cost="0.00000001")
+        assert not small.bodies
+        with pytest.raises(UsageError, match="max_cost is -1"):
+            await embedder.embed(TEXTS, max_cost=-1)
+
+    run(config, work)
+
+
+def test_hits_cost_nothing_so_that_a_dearer_model_fits(config):
+    async def work(embedder, small, large):
+        del small
+        first = await embedder.embed(TEXTS, criteria="best")
+        again = await embedder.embed(TEXTS, criteria="best", max_cost=0)
+        assert first.receipt.model == again.receipt.model == "text-embedding-3-large"
+        assert (again.receipt.cache_hits, again.receipt.cost_nanousd) == (2, 0)
+        assert again.receipt.saved_nanousd > 0
+        assert len(large.bodies) == 1
+
+    run(config, work, **{"cache.backend": "memory"})
+
+
+# ------------------------------------------------------------------ pins
+
+
+def test_a_collection_keeps_the_model_that_its_first_write_selected(config):
+    async def work(embedder, small, large):
+        first = await embedder.embed(TEXTS, collection="docs", criteria="best", dimensions=1024)
+        assert first.receipt.selected.model == "text-embedding-3-large"
+        (pin,) = await embedder.pins()
+        assert (pin.collection, pin.model, pin.space) == ("docs", "text-embedding-3-large", first.space)
+        assert pin.claim == ""
+        # Neither other criteria nor money change it.
+        later = await embedder.embed(TEXTS, collection="docs", criteria="cheap")
+        assert (later.space, later.receipt.selected, later.receipt.collection) == (first.space, None, "docs")
+        query = await embedder.embed("a query", collection="docs", input_type="query")
+        assert query.space == first.space
+        with pytest.raises(BudgetExceededError):
+            await embedder.embed(TEXTS, collection="docs", max_cost=0)
+        assert not small.bodies
+        assert len(large.bodies) == 3
+
+    run(config, work)
+
+
+def test_other_spaces_are_refused_with_the_name_of_the_collection(config):
+    async def work(embedder, small, large):
+        await embedder.embed(TEXTS, collection="docs", model="text-embedding-3-small")
+        sent = len(small.bodies)
+        for options in (
+            {"model": "text-embedding-3-large"},
+            {"model": "all-MiniLM-L6-v2"},
+            {"model": "text-embedding-3-small", "dimensions": 512},
+            {"dimensions": 512},
+        ):
+            for input_type in ("document", "query"):
+                with pytest.raises(SpaceMismatchError, match="collection 'docs' holds vectors of the space"):
+                    await embedder.embed(TEXTS, collection="docs", input_type=input_type, **options)
+        # The own model by an alias is no other space.
+        same = await embedder.embed(TEXTS, collection="docs", model="openai/text-embedding-3-small")
+        assert same.space.dimensions == 1536
+        assert len(small.bodies) == sent + 1
+        assert not large.bodies
+
+    run(config, work)
+
+
+def test_a_query_of_an_empty_collection_needs_a_model_and_pins_nothing(config):
+    async def work(embedder, small, large):
+        del small, large
+        with pytest.raises(UsageError, match="nothing was written to collection 'docs' yet"):
+            await embedder.embed("a query", collection="docs", input_type="query")
+        await embedder.embed("a query", collection="docs", input_type="query", model="all-MiniLM-L6-v2")
+        assert await embedder.pins() == []
+
+    run(config, work)
+
+
+def test_a_write_that_failed_pins_nothing(config):
+    async def work(embedder, small, large):
+        small.misdeeds = ["401"] * 20
+        with pytest.raises(AuthenticationError):
+            await embedder.embed(TEXTS, collection="docs", model="text-embedding-3-small")
+        assert await embedder.pins() == []
+        nothing = await embedder.embed([], collection="docs", model="text-embedding-3-small")
+        assert len(nothing.vectors) == 0
+        refused = await embedder.embed(["", ""], collection="docs", model="text-embedding-3-small", partial=True)
+        assert len(refused.errors) == 2
+        assert await embedder.pins() == []
+        await embedder.embed(TEXTS, collection="docs", model="text-embedding-3-large")
+        assert [pin.model for pin in await embedder.pins()] == ["text-embedding-3-large"]
+        assert len(large.bodies) == 1
+
+    run(config, work)
+
+
+def test_first_writes_at_once_agree(config):
+    async def work(embedder, small, large):
+        del small, large
+        calls = [
+            embedder.embed([f"text {n}"], collection="docs", criteria=("best", "private", "cheap")[n % 3])
+            for n in range(12)
+        ]
+        results = await asyncio.gather(*calls)
+        assert len({result.space.id for result in results}) == 1
+        (pin,) = await embedder.pins()
+        assert pin.space == results[0].space
+        assert pin.claim == ""
+
+    run(config, work)
+
+
+def test_a_pin_is_of_the_machine_and_can_be_forgotten(config):
+    async def work(embedder, small, large):
+        await embedder.embed(TEXTS, collection="docs", model="all-MiniLM-L6-v2")
+        async with AsyncEmbedder(load(config, small, large)) as other:
+            with pytest.raises(SpaceMismatchError):
+                await other.embed(TEXTS, collection="docs", model="text-embedding-3-small")
+            assert (await other.embed(TEXTS, collection="docs")).receipt.model.endswith("all-MiniLM-L6-v2")
+            assert await other.unpin("docs")
+            assert not await other.unpin("docs")
+        result = await embedder.embed(TEXTS, collection="docs", model="text-embedding-3-small")
+        assert result.space.dimensions == 1536
+
+    run(config, work)
+
+
+def test_pins_are_shared_through_redis(config, valkey):
+    async def work(embedder, small, large):
+        await embedder.unpin("shared docs")
+        await embedder.embed(TEXTS, collection="shared docs", model="text-embedding-3-small")
+        settings = load(config, small, large, **{"pins.backend": "redis", "pins.url": valkey})
+        async with AsyncEmbedder(settings) as other:
+            result = await other.embed("a query", collection="shared docs", input_type="query")
+            assert result.receipt.model == "text-embedding-3-small"
+            assert await other.unpin("shared docs")
+
+    run(config, work, **{"pins.backend": "redis", "pins.url": valkey})
