@@ -219,3 +219,58 @@ def test_mistakes_with_budgets(command, place, offline):
     aliased = command("budget", "set", "small", "1", "--model", "openai/text-embedding-3-small")
     assert aliased.code == 0
     assert "model text-embedding-3-small" in command("budget", "show").stdout
+
+
+# ------------------------------------------------- run and embed by criteria
+
+
+def test_a_job_takes_the_model_that_its_criteria_select(command, place, offline):
+    (place / "a.txt").write_text(ENGLISH)
+    done = command("run", "a.txt", "--to", "a.jsonl", "--preset", "private", "--max-cost", "0", "--collection", "docs")
+    assert done.code == 0, done.stderr
+    assert "selected sentence-transformers/all-MiniLM-L6-v2" in done.stderr
+    again = command("embed", ENGLISH, "--collection", "docs", "--preset", "best", "--json")
+    assert again.json["receipt"]["collection"] == "docs"
+    assert again.json["receipt"]["selected"] is None
+    chosen = command("embed", ENGLISH, "--preset", "private", "--json").json["receipt"]["selected"]
+    assert chosen["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_a_job_of_another_space_does_not_get_into_a_collection(command, place, offline):
+    spend(place)
+    (place / "a.txt").write_text("one two three")
+    assert command("run", "a.txt", "--to", "a.jsonl", "--model", "acme/m", "--collection", "docs").code == 0
+    done = command("run", "a.txt", "--to", "b.jsonl", "--model", "all-MiniLM-L6-v2", "--collection", "docs")
+    assert done.code == 1
+    assert "collection 'docs' holds vectors of the space m@" in done.stderr
+    assert not (place / "b.jsonl").exists()
+    kept = command("run", "a.txt", "--to", "b.jsonl", "--collection", "docs", "--json")
+    assert kept.json["model"] == "m"
+    assert (kept.json["billed_tokens"], kept.json["cached"]) == (0, 1)
+
+
+def test_a_job_costs_no_more_than_it_may(command, place, offline):
+    spend(place)
+    (place / "a.txt").write_text("one two three")
+    dear = command("run", "a.txt", "--to", "a.jsonl", "--model", "acme/m", "--max-cost", "0.000001")
+    assert dear.code == 3
+    assert "max_cost is $0.000001" in dear.stderr
+    assert not (place / "a.jsonl").exists()
+    done = command("run", "a.txt", "--to", "a.jsonl", "--model", "acme/m", "--max-cost", "0.00002")
+    assert done.code == 0, done.stderr
+    assert "$0.000003 for 3 tokens" in done.stdout
+
+
+def test_criteria_that_contradict_each_other(command, place, offline):
+    (place / "a.txt").write_text("text")
+    for arguments, told in [
+        (("run", "a.txt", "--to", "a.jsonl", "--model", "m", "--preset", "best"), "--model names a model and --preset"),
+        (("embed", "text", "--model", "m", "--preset", "best"), "--model names a model and --preset"),
+        (("embed", "-", "--preset", "best"), "--preset and --max-cost need --json"),
+        (("run", "-", "--to", "a.jsonl", "--preset", "best"), "standard input can be read only once"),
+        (("run", "a.txt", "--to", "a.jsonl", "--max-cost", "some"), "--max-cost is 'some'"),
+    ]:
+        done = command(*arguments, stdin="line\n")
+        assert done.code == 2
+        assert told in done.stderr
+    assert not (place / "a.jsonl").exists()

@@ -8,13 +8,17 @@ import typer
 
 from embedway.cli.options import (
     BackendOption,
+    CollectionOption,
     DimensionsOption,
     InputType,
     JsonFlag,
+    MaxCostOption,
     ModelOption,
     Overflow,
     PrecisionOption,
+    PresetOption,
     ThreadsOption,
+    refuse_both,
     runtime_overrides,
 )
 from embedway.cli.output import Download, note, standard_input, wait_for
@@ -41,6 +45,9 @@ def embed(
         InputType, typer.Option("--input-type", help="What the texts are: models may treat them differently.")
     ] = InputType.DOCUMENT,
     model: ModelOption = None,
+    preset: PresetOption = None,
+    max_cost: MaxCostOption = None,
+    collection: CollectionOption = None,
     dimensions: DimensionsOption = None,
     on_overflow: Annotated[
         Overflow | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
@@ -52,6 +59,7 @@ def embed(
 ) -> None:
     """Embed texts and print their vectors, one JSON object per line: {"index": 0, "embedding": […]}."""
     session = Session.of(context)
+    refuse_both(model, preset)
     given = list(texts or ())
     if not given:
         raise UsageError("give texts, or - to read them from standard input, one per line")
@@ -64,7 +72,11 @@ def embed(
             **runtime_overrides(backend, precision, threads, None, None),
         }
     )
-    job = _Job(session, config, input_type, dimensions, from_stdin=given == ["-"])
+    terms = {"criteria": preset.value if preset else None, "max_cost": max_cost, "collection": collection or ""}
+    if given == ["-"] and not as_json and (preset or max_cost):
+        raise UsageError("standard input is embedded as it comes: --preset and --max-cost need --json, or texts")
+    named = config.embedding.default_model if model or not any(terms.values()) else "auto"
+    job = _Job(session, config, input_type, {"model": named, "dimensions": dimensions, **terms}, given == ["-"])
     if as_json:
         wait_for(job.print_document(list(stdin_lines()) if job.from_stdin else given))
     else:
@@ -79,14 +91,13 @@ class _Job:
         session: Session,
         config: "Config",
         input_type: InputType,
-        dimensions: int | None,
-        *,
+        asked: dict[str, Any],
         from_stdin: bool,
     ) -> None:
         self.session = session
         self.config = config
         self.input_type = input_type
-        self.dimensions = dimensions
+        self.asked = asked
         self.from_stdin = from_stdin
 
     async def print_lines(self, texts: Iterator[str]) -> None:
@@ -134,9 +145,8 @@ class _Job:
             result: EmbedResult = await embedder.embed(
                 texts,
                 input_type=self.input_type.value,
-                model=self.config.embedding.default_model,
-                dimensions=self.dimensions,
                 on_overflow=self.config.embedding.on_overflow,
+                **self.asked,
             )
         except InputError as error:
             if not self.from_stdin or error.row is None:

@@ -5,6 +5,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from embedway.errors import UsageError
+
 
 class Backend(StrEnum):
     """`--backend`."""
@@ -55,6 +57,16 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+class Preset(StrEnum):
+    """`--preset`."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    BEST = "best"
+    CHEAP = "cheap"
+    PRIVATE = "private"
+
+
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ModelOption: TypeAlias = Annotated[
     str | None,
@@ -68,6 +80,18 @@ ModelOption: TypeAlias = Annotated[
 DimensionsOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--dimensions", "-d", min=1, metavar="N", help="A size that the model was trained for."),
+]
+PresetOption: TypeAlias = Annotated[
+    Preset | None,
+    typer.Option("--preset", "-p", help="Select the model that fits the texts best; see `embedway select`."),
+]
+MaxCostOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--max-cost", metavar="USD", help="Spend no more; of several models, take the best that fits."),
+]
+CollectionOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--collection", metavar="NAME", help="Keep to the model and space of its first write."),
 ]
 BackendOption: TypeAlias = Annotated[Backend | None, typer.Option("--backend", help="What runs the model.")]
 PrecisionOption: TypeAlias = Annotated[Precision | None, typer.Option("--precision", help="Numbers inside the model.")]
@@ -83,6 +107,12 @@ TokenBudgetOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--token-budget", min=1, metavar="N", help="Tokens of a batch, padding included; bounds memory."),
 ]
+
+
+def refuse_both(model: str | None, preset: Preset | None) -> None:
+    """Raise UsageError for a model that is named and to be selected too."""
+    if model is not None and preset is not None:
+        raise UsageError("--model names a model and --preset selects one; give one of them")
 
 
 def runtime_overrides(

@@ -6,16 +6,20 @@ import typer
 
 from embedway.cli.options import (
     BackendOption,
+    CollectionOption,
     DimensionsOption,
     Format,
     JsonFlag,
+    MaxCostOption,
     ModelOption,
     OnError,
     Overflow,
     PrecisionOption,
+    PresetOption,
     StreamsOption,
     ThreadsOption,
     TokenBudgetOption,
+    refuse_both,
     runtime_overrides,
 )
 from embedway.cli.output import (
@@ -50,6 +54,9 @@ def run(
     *,
     destination: Annotated[str, typer.Option("--to", metavar="DEST", help="X.parquet, X.jsonl, or lancedb:DIR#TABLE.")],
     model: ModelOption = None,
+    preset: PresetOption = None,
+    max_cost: MaxCostOption = None,
+    collection: CollectionOption = None,
     chunk_tokens: Annotated[
         int | None,
         typer.Option(
@@ -98,9 +105,11 @@ def run(
 ) -> None:
     """Embed SOURCE into DEST, which appears whole when all is done, or not at all."""
     session = Session.of(context)
+    refuse_both(model, preset)
     config = session.config(
         {
             "embedding.default_model": model,
+            "selection.preset": preset.value if preset else None,
             "run.chunk_tokens": chunk_tokens,
             "run.overlap": overlap,
             "run.on_error": on_error.value if on_error else None,
@@ -109,6 +118,7 @@ def run(
         }
     )
     from embedway.jobs.run import RunOptions
+    from embedway.money import to_nanousd
 
     overlap_is_set = "run.overlap" in config.sources
     options = RunOptions(
@@ -125,8 +135,11 @@ def run(
         id_field=id_field,
         keep=tuple(keep or ()),
         format=format_.value,
+        collection=collection or "",
+        most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
-    summary = wait_for(_run(session, config, sources, destination, options))
+    selecting = model is None and any(wanted is not None for wanted in (preset, max_cost, collection))
+    summary = wait_for(_run(session, config, sources, destination, options, selecting=selecting))
     if as_json:
         print_json(summary.to_json())
     else:
@@ -139,14 +152,25 @@ def run(
 
 
 async def _run(
-    session: Session, config: "Config", sources: list[str], destination: str, options: "RunOptions"
+    session: Session,
+    config: "Config",
+    sources: list[str],
+    destination: str,
+    options: "RunOptions",
+    *,
+    selecting: bool,
 ) -> "RunSummary":
     from embedway.engine import AsyncEmbedder
+    from embedway.jobs.plan import select_for_job
     from embedway.jobs.run import run_job
 
     progress = _Progress() if wants_progress(session) else None
     async with AsyncEmbedder(config, progress=Download(session)) as embedder:
         try:
+            if selecting:
+                cached = config.cache.backend != "none"
+                options = await select_for_job(embedder, sources, options, None, cached=cached)
+                note(session, f"selected {options.model}")
             return await run_job(
                 embedder,
                 sources,
@@ -201,6 +225,8 @@ def progress_text(status: "RunStatus") -> str:
 
 
 def _print_summary(summary: "RunSummary") -> None:
+    from embedway.money import usd
+
     rows = [
         ("written to", summary.destination),
         ("space", summary.space_id),
@@ -214,4 +240,8 @@ def _print_summary(summary: "RunSummary") -> None:
         ("time", duration(summary.seconds)),
         ("speed", f"{count(summary.texts_per_s)} texts/s, {count(summary.tokens_per_s)} tokens/s"),
     ]
+    if summary.cost_nanousd is None:
+        rows.append(("cost", f"unknown: no price of {summary.billed_tokens:,} tokens"))
+    elif summary.billed_tokens or summary.cost_nanousd:
+        rows.append(("cost", f"${usd(summary.cost_nanousd)} for {summary.billed_tokens:,} tokens"))
     print_table(("embedded", ""), rows)

@@ -1,11 +1,10 @@
 """`embedway select`: which model fits some texts best, and why."""
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from embedway.cli.options import DimensionsOption, Format, JsonFlag
+from embedway.cli.options import DimensionsOption, Format, JsonFlag, Preset
 from embedway.cli.output import note, one_line, print_json, print_line, print_table, wait_for
 from embedway.cli.session import Session
 from embedway.errors import NoModelError
@@ -15,19 +14,6 @@ if TYPE_CHECKING:
     from embedway.jobs.run import RunOptions
     from embedway.stages.analyze import TextAnalysis
     from embedway.stages.select import ModelSelectionCriteria, Scored, Selection
-
-#: Of longer sources the first documents are looked at.
-MOST_CHARACTERS = 16 << 20
-
-
-class Preset(StrEnum):
-    """`--preset`."""
-
-    FAST = "fast"
-    BALANCED = "balanced"
-    BEST = "best"
-    CHEAP = "cheap"
-    PRIVATE = "private"
 
 
 def select(
@@ -133,12 +119,12 @@ async def _select(
     config: "Config", sources: list[str], options: "RunOptions", criteria: "ModelSelectionCriteria", *, anywhere: bool
 ) -> "tuple[Selection, bool]":
     from embedway.engine import AsyncEmbedder
-    from embedway.jobs.plan import read_sample
+    from embedway.jobs.plan import SAMPLE_CHARACTERS, read_sample
 
     texts: list[str] = []
     whole = True
     if sources:
-        texts, whole = await read_sample(sources, options, most_characters=MOST_CHARACTERS)
+        texts, whole = await read_sample(sources, options, most_characters=SAMPLE_CHARACTERS)
     async with AsyncEmbedder(config) as embedder:
         return await embedder.select(texts, criteria, anywhere=anywhere), whole
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from embedway.errors import SourceError
+from embedway.errors import SourceError, UsageError
 from embedway.jobs.chunking import whole_document
 from embedway.jobs.documents import ByteMeter
 from embedway.jobs.readers import find_files, read_files
 from embedway.jobs.run import FIRST_WINDOW_CHUNKS, MAX_WINDOW_CHUNKS, chunking
 from embedway.jobs.windows import WINDOW_CHARACTERS
 from embedway.money import usd
+from embedway.stages.choosing import nothing_fits
+from embedway.types import ESTIMATE_MARGIN
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -23,8 +25,12 @@ if TYPE_CHECKING:
     from embedway.jobs.chunking import Chunker
     from embedway.jobs.documents import Document
     from embedway.jobs.run import ModelDescription, RunOptions
+    from embedway.ledger.pins import Pin
+    from embedway.stages.select import ModelSelectionCriteria, Selection
     from embedway.types import InputType, Overflow, Plan
 
+#: Of longer sources the first documents are looked at.
+SAMPLE_CHARACTERS = 16 << 20
 #: Documents that are read, and cut for every model, at a time.
 _DOCUMENTS = 64
 #: Of the hash by which a text is known again; two of a billion texts share one with a chance of 1 in 10**20.
@@ -49,6 +55,16 @@ class PlanEmbedder(Protocol):
         """What the model is."""
 
 
+class SelectEmbedder(PlanEmbedder, Protocol):
+    """The part of an embedder that selecting a job's model uses."""
+
+    async def select(self, texts: Sequence[str], criteria: ModelSelectionCriteria | str | None = None) -> Selection:
+        """The best model for some texts."""
+
+    async def pins(self) -> list[Pin]:
+        """The collections that have a space for good."""
+
+
 @dataclass(slots=True)
 class ModelPlan:
     """What a job would take with one model.
@@ -70,6 +86,11 @@ class ModelPlan:
     batch_cost_nanousd: int | None = 0
     seconds: float | None = 0.0
     estimated: bool = False
+
+    @property
+    def most_nanousd(self) -> int | None:
+        """What may be reserved for it: its cost, twice where tokens are estimated."""
+        return self.cost_nanousd and self.cost_nanousd * (ESTIMATE_MARGIN if self.estimated else 1)
 
     def add(self, plan: Plan) -> None:
         """One window more."""
@@ -214,6 +235,39 @@ async def plan_job(
     if not any(planning.plan.texts for planning in plannings):
         raise SourceError("there is nothing to embed", path="sources")
     return JobPlan(count, characters, tuple(planning.plan for planning in plannings))
+
+
+async def select_for_job(
+    embedder: SelectEmbedder,
+    sources: Sequence[str],
+    options: RunOptions,
+    criteria: ModelSelectionCriteria | str | None,
+    *,
+    cached: bool,
+) -> RunOptions:
+    """The options of a job with the model and size of its collection's pin, or those that its criteria select.
+
+    With `options.most_nanousd`, the best model with which the job costs no more. Reads the sources once before the job
+    does, twice for a limit on money. Raises UsageError for standard input, NoModelError, and BudgetExceededError where
+    no model is cheap enough.
+    """
+    if options.collection:
+        pin = next((pin for pin in await embedder.pins() if pin.collection == options.collection), None)
+        if pin is not None:
+            return replace(options, model=pin.model, dimensions=options.dimensions or pin.space.dimensions)
+    if "-" in sources:
+        raise UsageError("standard input can be read only once, and is looked at before a model is selected; name one")
+    texts, _ = await read_sample(sources, options, most_characters=SAMPLE_CHARACTERS)
+    selection = await embedder.select(texts, criteria)
+    options = replace(options, dimensions=options.dimensions or selection.criteria.dimensions)
+    if options.most_nanousd is None:
+        return replace(options, model=selection.model)
+    names = [row.model for row in selection.ranked]
+    planned = await plan_job(embedder, sources, names, options, cached=cached)
+    for one in planned.models:
+        if one.most_nanousd is not None and one.most_nanousd <= options.most_nanousd:
+            return replace(options, model=one.model)
+    raise nothing_fits(options.most_nanousd, [(one.model, one.most_nanousd) for one in planned.models])
 
 
 async def read_sample(

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from embedway.errors import (
     BadVectorsError,
@@ -29,6 +29,7 @@ from embedway.jobs.rejects import Rejects
 from embedway.jobs.report import RunSummary, Tally
 from embedway.jobs.signals import sigterm_cancels
 from embedway.jobs.windows import Windows
+from embedway.money import usd
 from embedway.sinks import open_sink, rejects_path, sidecars
 from embedway.worker import Worker
 
@@ -91,6 +92,8 @@ class RunEmbedder(Protocol):
         dimensions: int | None = None,
         on_overflow: Overflow = "truncate",
         partial: bool = False,
+        collection: str = "",
+        max_cost: str | None = None,
     ) -> EmbedResult:
         """Vectors, float32 (n, d), row i of text i; with `partial`, errors by row instead of the first one."""
 
@@ -120,6 +123,10 @@ class RunOptions:
     id_field: str = "id"
     keep: tuple[str, ...] = ()
     format: Format = "auto"
+    #: The collection whose budget is charged, and whose space the vectors must be of.
+    collection: str = ""
+    #: Nano-dollars that the whole job may cost.
+    most_nanousd: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other."""
@@ -292,6 +299,7 @@ class _Job:
             dimensions=self._options.dimensions,
             on_overflow=self._options.on_overflow,
             partial=True,
+            **self._terms(),
         )
         if result.space != space:
             raise SpaceMismatchError(
@@ -303,6 +311,14 @@ class _Job:
                 route=result.receipt.route,
             )
         return self._without_rejects(window, result)
+
+    def _terms(self) -> dict[str, Any]:
+        """What is said of money and collections, where it is."""
+        terms: dict[str, Any] = {"collection": self._options.collection} if self._options.collection else {}
+        most = self._options.most_nanousd
+        if most is not None:
+            terms["max_cost"] = usd(max(0, most - (self._tally.cost_nanousd or 0)))
+        return terms
 
     def _without_rejects(self, window: Window, result: EmbedResult) -> tuple[tuple[Chunk, ...], EmbedResult]:
         """Chunks that have vectors. A row that is refused for itself is bad; any other error ends the job."""
