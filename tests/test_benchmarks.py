@@ -1,0 +1,254 @@
+"""What is known of models is configuration: shipped rows, overlays, own models, and what mistakes print."""
+
+import datetime as dt
+import decimal
+import json
+from importlib import resources
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import embedway.config
+from embedway import Config, ModelBenchmark
+from embedway.catalog import default_catalog
+from embedway.catalog.services import default_services
+from embedway.config.benchmarks import benchmarks_schema, shipped_benchmarks
+from embedway.errors import ConfigError, UnknownModelError
+from embedway.providers.opening import service_of
+
+SMALL = "text-embedding-3-small"
+TABLE = f"embedding.model_benchmarks.{SMALL}"
+TEMPLATES = resources.files("embedway.config").joinpath("templates")
+OWN = {
+    "model_name": "acme",
+    "provider": "custom",
+    "avg_latency_ms": 60,
+    "quality_score": 64.5,
+    "tokens_per_second": 18000,
+    "cost_per_million_tokens": "0.05",
+    "max_context_length": 2048,
+    "embedding_dimensions": 1024,
+}
+
+
+def file_of(folder, models, name="benchmarks.json"):
+    path = folder / name
+    path.write_text(json.dumps({"embedding": {"model_benchmarks": models}}))
+    return path
+
+
+def benchmarks(*files, **options):
+    return Config.load(files, environ={}, **options).embedding.model_benchmarks
+
+
+# ------------------------------------------------------------ what is shipped
+
+
+@pytest.mark.parametrize("name", shipped_benchmarks())
+def test_every_shipped_row(name):
+    row = shipped_benchmarks()[name]
+    assert row.model_name == name
+    assert row.avg_latency_ms > 0
+    assert row.tokens_per_second > 0
+    assert row.speed_source
+    if row.quality_score is not None:
+        assert 0 < row.quality_score <= 100
+        assert row.quality_source
+    service = default_services().get(name.casefold())
+    facts = service if service is not None else default_catalog().get(name)
+    assert row.embedding_dimensions in facts.sizes
+    assert row.max_context_length == facts.max_tokens
+    assert row.cost_per_million_tokens == (service.price_usd_per_million_tokens if service else 0)
+    assert row.runs_here == (row.provider in {"local", "fastembed", "sentence-transformers"})
+    if row.provider not in {"local", "fastembed", "sentence-transformers"}:
+        # Nobody here measured another's machines, and the row must not look as if.
+        assert "assumed" in row.speed_source
+
+
+def test_every_model_that_embeds_has_a_row():
+    names = {facts.name for facts in default_catalog() if facts.dimensions}
+    names |= {facts.name for facts in default_services().values() if facts.task == "embed"}
+    assert set(shipped_benchmarks()) == names
+    assert len(names) >= 50
+
+
+def test_the_template_fits_the_schema_and_loads():
+    schema = json.loads(TEMPLATES.joinpath("benchmarks.schema.json").read_text())
+    assert schema == benchmarks_schema()
+    template = json.loads(TEMPLATES.joinpath("custom-benchmarks.json").read_text())
+    jsonschema.validate(template, schema, cls=jsonschema.Draft202012Validator)
+    with resources.as_file(TEMPLATES.joinpath("custom-benchmarks.json")) as path:
+        found = benchmarks(path)
+    for name, fields in template["embedding"]["model_benchmarks"].items():
+        for field, value in fields.items():
+            held = getattr(found[name], field)
+            if field == "measured_on":
+                assert held == dt.date.fromisoformat(value)
+            elif field == "cost_per_million_tokens":
+                assert held == decimal.Decimal(str(value))
+            else:
+                assert (list(held) if isinstance(held, tuple) else held) == value
+    for broken in ({"quality_score": 101}, {"avg_latency_ms": 0}, {"colour": 1}):
+        wrong = {"embedding": {"model_benchmarks": {SMALL: broken}}}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema, cls=jsonschema.Draft202012Validator)
+
+
+def test_the_templates_lie_where_the_documentation_says():
+    root = Path(embedway.config.__file__).parents[3]
+    if (root / "pyproject.toml").is_file():  # a checkout
+        beside = root / "config" / "templates" / "custom-benchmarks.json"
+        assert beside.read_text() == TEMPLATES.joinpath("custom-benchmarks.json").read_text()
+
+
+# ------------------------------------------------------------------- overlays
+
+
+def test_single_fields_are_laid_over_the_base(tmp_path):
+    base = file_of(tmp_path, {SMALL: {"avg_latency_ms": 95, "speed_source": "ours"}, "acme": OWN}, "base.json")
+    production = tmp_path / "production.toml"
+    production.write_text(
+        f"[embedding.model_benchmarks.{SMALL}]\navg_latency_ms = 80.5\n"
+        "[embedding.model_benchmarks.acme]\ncost_per_million_tokens = 0.1\nmeasured_on = 2026-11-01\n"
+    )
+    shipped = shipped_benchmarks()[SMALL]
+    config = Config.load([base, production], environ={})
+    small, acme = config.embedding.model_benchmarks[SMALL], config.embedding.model_benchmarks["acme"]
+    assert (small.avg_latency_ms, small.speed_source) == (80.5, "ours")
+    assert (small.quality_score, small.quality_source) == (shipped.quality_score, shipped.quality_source)
+    assert (acme.cost_per_million_tokens, acme.measured_on) == (decimal.Decimal("0.1"), dt.date(2026, 11, 1))
+    assert acme.quality_score == 64.5
+    assert config.sources[f"{TABLE}.avg_latency_ms"] == str(production)
+    assert config.sources[f"{TABLE}.speed_source"] == str(base)
+    assert len(config.embedding.model_benchmarks) == len(shipped_benchmarks()) + 1
+    assert benchmarks(production, base)[SMALL].avg_latency_ms == 95
+
+
+def test_a_score_that_is_changed_does_not_keep_the_boards_name(tmp_path):
+    changed = benchmarks(file_of(tmp_path, {SMALL: {"quality_score": 70}}))[SMALL]
+    assert changed.quality_score == 70
+    assert changed.quality_source != shipped_benchmarks()[SMALL].quality_source
+
+
+def test_changes_in_python():
+    config = Config()
+    changed = config.with_benchmarks({SMALL: {"quality_score": 87}, "acme": ModelBenchmark(**OWN)})
+    assert changed.embedding.model_benchmarks[SMALL].quality_score == 87
+    assert changed.embedding.model_benchmarks["acme"] == ModelBenchmark(**OWN)
+    assert config.embedding.model_benchmarks[SMALL].quality_score != 87
+    with pytest.raises(ConfigError, match="quality_score"):
+        config.with_benchmarks({SMALL: {"quality_score": 187}})
+
+
+def test_the_price_of_the_settings_is_the_price(tmp_path):
+    path = file_of(tmp_path, {SMALL: {"cost_per_million_tokens": "0.015"}})
+    facts = service_of(SMALL, Config.load([path], environ={}))
+    assert facts.cost_nanousd(1_000_000) == 15_000_000
+
+
+def test_an_unknown_price_is_unknown_and_not_free(tmp_path):
+    path = file_of(tmp_path, {SMALL: {"cost_per_million_tokens": "unknown"}})
+    assert benchmarks(path)[SMALL].cost_per_million_tokens is None
+    assert service_of(SMALL, Config.load([path], environ={})).cost_nanousd(1000) is None
+
+
+@pytest.mark.parametrize("price", [0.00002, 2.0, "2", 0])
+def test_a_price_of_the_wrong_unit_needs_confirmation(tmp_path, price):
+    with pytest.raises(ConfigError, match=r"the catalog's price is 0\.02, .*; set cost_confirmed = true beside it"):
+        benchmarks(file_of(tmp_path, {SMALL: {"cost_per_million_tokens": price}}))
+    confirmed = {SMALL: {"cost_per_million_tokens": price, "cost_confirmed": True}}
+    assert benchmarks(file_of(tmp_path, confirmed))[SMALL].cost_per_million_tokens == decimal.Decimal(str(price))
+    assert benchmarks(file_of(tmp_path, {SMALL: {"cost_per_million_tokens": 1.99}}))[SMALL].cost_per_million_tokens
+
+
+# ------------------------------------------------------------------- mistakes
+
+LACKS = "provider, avg_latency_ms, tokens_per_second, cost_per_million_tokens, max_context_length, embedding_dimensions"
+MALFORMED = {
+    "negative latency": (
+        {SMALL: {"avg_latency_ms": -1}},
+        f"FILE: {TABLE}.avg_latency_ms: is -1; must be greater than 0",
+    ),
+    "a score above 100": (
+        {SMALL: {"quality_score": 101}},
+        f"FILE: {TABLE}.quality_score: is 101; must be less than or equal to 100",
+    ),
+    "a price per thousand tokens": (
+        {SMALL: {"cost_per_million_tokens": 0.00002}},
+        (
+            f"FILE: {TABLE}.cost_per_million_tokens: is 2e-05; must be dollars per million tokens; the catalog's price is "
+            "0.02, 1,000 times off; set cost_confirmed = true beside it if it is meant"
+        ),
+    ),
+    "a size that the model was not trained for": (
+        {SMALL: {"embedding_dimensions": 1000}},
+        f"FILE: {TABLE}.embedding_dimensions: is 1000; must be a size that {SMALL} gives: 1536, 512",
+    ),
+    "texts for numbers": (
+        {SMALL: {"tokens_per_second": "fast", "max_context_length": 8191.5}},
+        (
+            "2 settings are wrong:\n"
+            f"  - FILE: {TABLE}.tokens_per_second: is 'fast'; must be a number\n"
+            f"  - FILE: {TABLE}.max_context_length: is 8191.5; must be a whole number"
+        ),
+    ),
+    "a field that is none": (
+        {SMALL: {"latency_ms": 5}},
+        f"FILE: {TABLE}.latency_ms: is not a setting; the nearest is {TABLE}.avg_latency_ms",
+    ),
+    "a new model without its fields": (
+        {"acme": {"quality_score": 50}},
+        f"FILE: embedding.model_benchmarks.acme: lacks model_name, {LACKS}; a new model needs every field",
+    ),
+    "all mistakes at once": (
+        {
+            SMALL: {"avg_latency_ms": 0, "quality_score": -3, "cost_per_million_tokens": -1},
+            "acme": {**OWN, "tokens_per_second": 0, "embedding_dimensions": 0},
+        },
+        (
+            "5 settings are wrong:\n"
+            f"  - FILE: {TABLE}.avg_latency_ms: is 0; must be greater than 0\n"
+            f"  - FILE: {TABLE}.quality_score: is -3; must be greater than or equal to 0\n"
+            f"  - FILE: {TABLE}.cost_per_million_tokens: is -1; must be greater than or equal to 0\n"
+            "  - FILE: embedding.model_benchmarks.acme.tokens_per_second: is 0; must be greater than 0\n"
+            "  - FILE: embedding.model_benchmarks.acme.embedding_dimensions: is 0; must be greater than 0"
+        ),
+    ),
+    "a number for a model": ({SMALL: 5}, f"FILE: {TABLE}: must be a table of settings"),
+    "JSON that breaks off": (
+        '{"embedding": {"model_benchmarks": {',
+        "FILE:1:37: is not JSON: Expecting property name enclosed in double quotes",
+    ),
+    "another model's name inside": (
+        {"acme": {**OWN, "model_name": "other"}},
+        "FILE: embedding.model_benchmarks.acme.model_name: is 'other'; must be the table's own name, 'acme'",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MALFORMED)
+def test_malformed_files_say_file_model_field_value_and_rule(tmp_path, mistake):
+    content, told = MALFORMED[mistake]
+    if isinstance(content, str):
+        path = tmp_path / "benchmarks.json"
+        path.write_text(content)
+    else:
+        path = file_of(tmp_path, content)
+    with pytest.raises(ConfigError) as caught:
+        Config.load([path], environ={})
+    assert str(caught.value) == told.replace("FILE", str(path))
+
+
+def test_toml_that_breaks_off(tmp_path):
+    path = tmp_path / "benchmarks.toml"
+    path.write_text("[embedding.model_benchmarks.acme\nquality_score = 5\n")
+    with pytest.raises(ConfigError, match=r"benchmarks\.toml:1:33: is not TOML"):
+        Config.load([path], environ={})
+
+
+def test_an_alias_names_the_model_that_is_meant(tmp_path):
+    with pytest.raises(ConfigError, match=r"the model's full name is sentence-transformers/all-MiniLM-L6-v2"):
+        benchmarks(file_of(tmp_path, {"all-MiniLM-L6-v2": {"quality_score": 50}}))
+    with pytest.raises(UnknownModelError):
+        default_catalog().get("acme")
