@@ -71,6 +71,7 @@ _STATEMENT = re.compile(
         (?:public|private|protected|static|export|const|let|var|func|fn|function|package|namespace|struct|enum|impl)
             \s+\S+.*[({;=] |
         (?:SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|CREATE\s+TABLE)\s+.*\b(?:FROM|VALUES|SET|\() |
+        (?:SELECT|FROM|WHERE|(?:LEFT\s+|INNER\s+)?JOIN|ORDER\s+BY|GROUP\s+BY|VALUES)\s+\S+ |
         [\w.\[\]"']+\s*(?:=|\+=|:=)\s*\S+.* | [\w.]+\(.*\)[;:]?$ | .*[;{]$ | <\/?[a-z]+[^>]*>$ | (?://|/\*|\*/|\#!)\S*.*
     )""",
     re.VERBOSE,

@@ -1,0 +1,438 @@
+"""Money in the engine: limits, reservations, what is booked for what happened, savings and warnings."""
+
+import asyncio
+import contextlib
+import logging
+
+import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+
+from api_servers import KEY, CohereRerankServer, OpenAIServer
+from embedway import AsyncEmbedder, Config
+from embedway.errors import BudgetExceededError, EmbedwayError, LedgerError, ProtocolError, UnknownModelError
+from embedway.ledger.opening import limits_of
+from embedway.money import usd
+from embedway.providers.opening import full_name
+
+SMALL = "text-embedding-3-small"
+TEXTS = ["one two three", "four five six"]
+#: Tokens of both by tiktoken, and by the server's count of words; 20 nano-dollars each.
+COUNTED, BILLED = 6, 6
+
+
+class Service(OpenAIServer):
+    width = 1536
+
+
+def load(server, **overrides):
+    return Config.load(
+        environ={},
+        overrides={
+            "routes.r": {"model": SMALL, "provider": "openai", "base_url": f"{server.url}/v1", "api_key": KEY},
+            "upstream.first_wait_s": 0.001,
+            "upstream.longest_wait_s": 0.002,
+            "cache.backend": "none",
+            **overrides,
+        },
+    )
+
+
+def run(work, **overrides):
+    async def main():
+        server = Service()
+        async with server.running(), AsyncEmbedder(load(server, **overrides)) as embedder:
+            return await work(embedder, server)
+
+    return asyncio.run(main())
+
+
+async def entries(embedder):
+    await embedder._budgets.settle()
+    return await embedder._budgets.ledger.entries()
+
+
+def embed(embedder, texts=TEXTS, **options):
+    return embedder.embed(texts, model=SMALL, **options)
+
+
+# --------------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize("period", ["total", "day", "month"])
+def test_a_hard_budget_refuses_before_anything_is_sent(period):
+    async def work(embedder, server):
+        first = await embed(embedder)
+        assert first.receipt.cost_nanousd == 120
+        with pytest.raises(BudgetExceededError) as caught:
+            await embed(embedder)
+        assert len(server.bodies) == 1
+        error = caught.value
+        assert (error.budget, error.needed, error.left, error.exit_code) == ("mine", 120, 80, 3)
+        assert "may cost $0.00000012, and budget 'mine' allows $0.0000002 in " in str(error)
+        assert "of which $0.00000008 is left; nothing was sent" in str(error)
+        assert (await embed(embedder, ["one two three"])).receipt.cost_nanousd == 60
+
+    run(work, **{"budgets.mine": {"usd": "0.0000002", "period": period}})
+
+
+@pytest.mark.parametrize(
+    ("budget", "counted", "others"),
+    [
+        ({"model": SMALL}, {}, None),
+        ({"model": "openai/text-embedding-3-small"}, {}, None),
+        ({"collection": "docs"}, {"collection": "docs"}, {"collection": "other"}),
+        ({"api_key": "team-a"}, {"api_key_name": "team-a"}, {"api_key_name": "team-b"}),
+    ],
+)
+def test_budgets_are_for_what_they_name(budget, counted, others):
+    async def work(embedder, server):
+        await embed(embedder, **counted)
+        with pytest.raises(BudgetExceededError, match=r"budget 'mine' allows .* for "):
+            await embed(embedder, **counted)
+        if others is not None:
+            await embed(embedder, **others)
+            await embed(embedder)
+        assert len(server.bodies) == (3 if others is not None else 1)
+
+    run(work, **{"budgets.mine": {"usd": "0.0000002", **budget}})
+
+
+def test_a_budget_for_a_model_that_nobody_knows_is_a_mistake():
+    config = Config.load(environ={}, overrides={"budgets.mine": {"usd": 1, "model": "nobody/nothing"}})
+    with pytest.raises(UnknownModelError, match="nobody/nothing"):
+        limits_of(config, full_name)
+
+
+def test_an_unknown_price_is_refused_under_a_limit_and_told_without_one():
+    async def limited(embedder, server):
+        with pytest.raises(BudgetExceededError, match=r"the call has no known price.*give the model a price"):
+            await embed(embedder)
+        with pytest.raises(BudgetExceededError, match="has no known price, and max_cost is"):
+            await embed(embedder, max_cost=1)
+        assert not server.bodies
+
+    async def free(embedder, server):
+        receipt = (await embed(embedder)).receipt
+        assert (receipt.cost_nanousd, receipt.billed_tokens) == (None, BILLED)
+        (entry,) = await entries(embedder)
+        assert (entry.unpriced, entry.spent, entry.tokens) == (True, 0, BILLED)
+        assert len(server.bodies) == 1
+
+    changes = {"embedding.model_benchmarks": {SMALL: {"cost_per_million_tokens": "unknown"}}}
+    run(limited, **changes, **{"budgets.mine": {"usd": "5"}})
+    run(free, **changes)
+
+
+# ------------------------------------------------------- what is booked for what
+
+
+def test_the_receipt_is_the_ledgers_entry():
+    async def work(embedder, server):
+        receipt = (await embed(embedder, collection="docs", api_key_name="team-a")).receipt
+        (entry,) = await entries(embedder)
+        assert receipt.ledger_entries == (entry.id,)
+        assert (entry.spent, entry.tokens) == (receipt.cost_nanousd, receipt.billed_tokens) == (120, 6)
+        assert (entry.model, entry.collection, entry.api_key, entry.route) == (SMALL, "docs", "team-a", "routes.r")
+        assert (entry.state, entry.reserved, entry.sent, entry.unsure, entry.estimated) == ("done", 0, 0, 0, 0)
+        assert len(server.bodies) == 1
+
+    run(work)
+
+
+def test_refusals_and_limits_of_the_service_cost_nothing():
+    async def work(embedder, server):
+        server.misdeeds = ["429", "429"]
+        receipt = (await embed(embedder)).receipt
+        assert (receipt.attempts, receipt.cost_nanousd, receipt.unsure_nanousd) == (3, 120, 0)
+        server.misdeeds = ["401"]
+        with pytest.raises(EmbedwayError):
+            await embed(embedder)
+        spent = [entry.spent for entry in await entries(embedder)]
+        assert sorted(spent) == [0, 120]
+        # The retries were paid from the one reservation.
+        await embed(embedder)
+
+    run(work, **{"budgets.mine": {"usd": usd(240)}})
+
+
+@pytest.mark.parametrize("misdeed", ["500", "reset", "hang up"])
+def test_what_failed_and_may_be_billed_is_booked_as_such(misdeed):
+    async def work(embedder, server):
+        server.misdeeds = [misdeed]
+        receipt = (await embed(embedder)).receipt
+        assert (receipt.cost_nanousd, receipt.unsure_nanousd, receipt.billed_tokens) == (240, 120, BILLED)
+        (entry,) = await entries(embedder)
+        assert (entry.spent, entry.unsure) == (240, 120)
+
+    run(work)
+
+
+def test_a_failure_that_is_not_tried_again_is_booked_too():
+    async def work(embedder, server):
+        server.misdeeds = ["half json"]
+        with pytest.raises(ProtocolError):
+            await embed(embedder)
+        (entry,) = await entries(embedder)
+        assert (entry.spent, entry.unsure, entry.state) == (120, 120, "done")
+
+    run(work)
+
+
+def test_retries_that_a_budget_does_not_cover_are_not_sent():
+    async def work(embedder, server):
+        server.misdeeds = ["500"]
+        with pytest.raises(BudgetExceededError):
+            await embed(embedder)
+        assert len(server.bodies) == 1
+        (entry,) = await entries(embedder)
+        assert (entry.spent, entry.unsure, entry.state) == (120, 120, "done")
+        with pytest.raises(BudgetExceededError, match="max_cost"):
+            await embed(embedder, ["one"], max_cost=usd(19))
+
+    run(work, **{"budgets.mine": {"usd": usd(200)}})
+
+
+def test_usage_that_is_not_reported_is_estimated_and_marked():
+    async def work(embedder, server):
+        server.misdeeds = [lambda answer: {key: value for key, value in answer.items() if key != "usage"}]
+        receipt = (await embed(embedder)).receipt
+        assert (receipt.cost_nanousd, receipt.estimated) == (20 * COUNTED, True)
+        (entry,) = await entries(embedder)
+        assert entry.estimated == entry.spent == 20 * COUNTED
+
+    run(work)
+
+
+def test_hits_cost_nothing_and_are_booked_as_savings():
+    async def work(embedder, server):
+        await embed(embedder)
+        receipt = (await embed(embedder)).receipt
+        assert (receipt.cost_nanousd, receipt.saved_nanousd, receipt.ledger_entries) == (0, 20 * COUNTED, ())
+        saved, paid = await entries(embedder)
+        assert (saved.saved, saved.spent, saved.hits, saved.route) == (20 * COUNTED, 0, 2, "cache")
+        assert paid.spent == 120
+        totals = {one.period: one for one in await embedder._budgets.ledger.totals()}
+        assert (totals["total"].spent, totals["total"].saved) == (120, 20 * COUNTED)
+        # Nothing is left of the budget, and nothing is needed.
+        await embed(embedder)
+        assert len(server.bodies) == 1
+
+    run(work, **{"cache.backend": "memory", "budgets.mine": {"usd": usd(120)}})
+
+
+def test_callers_whose_requests_are_put_together_pay_each_their_own():
+    async def work(embedder, server):
+        await embed(embedder, ["first"])
+        names = [f"team-{n}" for n in range(6)]
+        results = await asyncio.gather(
+            *(embed(embedder, [f"text {n} of team {n}"], api_key_name=name) for n, name in enumerate(names))
+        )
+        assert len(server.bodies) < 7
+        booked = {entry.api_key: entry for entry in await entries(embedder)}
+        for name, result in zip(names, results, strict=True):
+            assert booked[name].spent == result.receipt.cost_nanousd > 0
+        words = sum(len(text.split()) for body in server.bodies for text in body["input"])
+        assert sum(entry.spent for entry in booked.values()) == 20 * words
+
+    run(work, **{"upstream.concurrency": 1})
+
+
+def test_a_caller_without_money_does_not_take_others_along():
+    async def work(embedder, server):
+        await embed(embedder, ["first"])
+        calls = [
+            embed(embedder, [f"text number {n}"], api_key_name="poor" if n == 2 else "rich", max_cost=1)
+            for n in range(5)
+        ]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [isinstance(result, BudgetExceededError) for result in results] == [n == 2 for n in range(5)]
+        assert all("text number 2" not in body["input"] for body in server.bodies)
+
+    run(work, **{"upstream.concurrency": 1, "budgets.poor": {"usd": 0, "api_key": "poor"}})
+
+
+def test_a_call_that_is_given_up_before_it_is_sent_leaves_nothing_reserved():
+    async def work(embedder, server):
+        busy = asyncio.create_task(embed(embedder))
+        waiting = asyncio.create_task(embed(embedder, ["another text"]))
+        while not server.bodies:  # noqa: ASYNC110  the server is in this loop
+            await asyncio.sleep(0)
+        waiting.cancel()
+        busy.cancel()
+        await asyncio.gather(busy, waiting, return_exceptions=True)
+        booked = await entries(embedder)
+        assert all((entry.state, entry.reserved, entry.sent) == ("done", 0, 0) for entry in booked)
+        assert sum(entry.spent for entry in booked) == 120  # what the server has may be billed
+        assert sum(entry.unsure for entry in booked) in {0, 120}
+
+    run(work, **{"upstream.concurrency": 1, "batching.across_callers": False})
+
+
+def test_free_models_and_no_ledger_book_nothing(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.embed(TEXTS, max_cost=0)
+            assert await entries(embedder) == []
+
+    asyncio.run(main())
+
+    async def without(embedder, server):
+        receipt = (await embed(embedder)).receipt
+        assert (receipt.cost_nanousd, receipt.ledger_entries) == (120, ())
+        with pytest.raises(BudgetExceededError):
+            await embed(embedder, max_cost=usd(119))
+        assert len(server.bodies) == 1
+
+    run(without, **{"ledger.backend": "none"})
+
+
+def test_without_its_ledger_nothing_is_sent(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"this is no database" * 100)
+
+    async def work(embedder, server):
+        with pytest.raises(LedgerError, match=r"ledger\.sqlite cannot be used: .*ledger\.backend = none"):
+            await embed(embedder)
+        assert not server.bodies
+
+    run(work, **{"ledger.path": str(path)})
+
+
+def test_reranking_is_paid_by_the_search():
+    async def main():
+        server = CohereRerankServer()
+        async with server.running():
+            overrides = {
+                "routes.r": {
+                    "model": "rerank-v3.5",
+                    "provider": "cohere",
+                    "base_url": server.url,
+                    "api_key": KEY,
+                },
+                "budgets.mine": {"usd": "0.003", "collection": "docs"},
+            }
+            async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+                options = {"model": "rerank-v3.5", "collection": "docs"}
+                result = await embedder.rerank("a question", ["one", "two"], **options)
+                assert (result.receipt.billed_searches, result.receipt.cost_nanousd) == (1, 2_000_000)
+                (entry,) = await entries(embedder)
+                assert (entry.spent, entry.id) == (2_000_000, *result.receipt.ledger_entries)
+                with pytest.raises(BudgetExceededError, match="budget 'mine'"):
+                    await embedder.rerank("a question", ["one"], **options)
+                with pytest.raises(BudgetExceededError, match="max_cost"):
+                    await embedder.rerank("a question", ["one"], model="rerank-v3.5", max_cost="0.001")
+                assert len(server.bodies) == 1
+
+    asyncio.run(main())
+
+
+# -------------------------------------------------------------------- warnings
+
+
+LEVELS = ("50", "80", "100")
+
+
+def metric(name, **labels):
+    return REGISTRY.get_sample_value(name, labels) or 0
+
+
+def test_warnings_go_to_the_log_a_metric_and_the_webhook_once_each(caplog):
+    caplog.set_level(logging.WARNING, "embedway.budget")
+
+    async def main():
+        told = []
+
+        async def hook(request):
+            told.append(await request.json())
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_post("/hook", hook)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        overrides = {
+            "budgets.watched": {"usd": usd(240), "hard": False},
+            "ledger.webhook": f"http://127.0.0.1:{runner.addresses[0][1]}/hook",
+        }
+        server = Service()
+        async with server.running(), AsyncEmbedder(load(server, **overrides)) as embedder:
+            before = {
+                level: metric("embedway_budget_warnings_total", budget="watched", level=level) for level in LEVELS
+            }
+            for _ in range(4):
+                await embed(embedder)  # 50, 100, 150 and 200 percent
+            await embedder._budgets.settle()
+        await runner.cleanup()
+        return told, before
+
+    told, before = asyncio.run(main())
+    assert sorted(told, key=lambda one: one["level"]) == [
+        {
+            "budget": "watched",
+            "level": level,
+            "spent_usd": spent,
+            "limit_usd": "0.00000024",
+            "scope": "*",
+            "period": "total",
+            "hard": False,
+        }
+        for level, spent in ((50, "0.00000012"), (100, "0.00000024"))
+    ]
+    lines = [record.getMessage() for record in caplog.records if record.name == "embedway.budget"]
+    assert lines == [
+        "budget watched: 50 % spent, $0.00000012 of $0.00000024 (total)",
+        "budget watched: 100 % spent, $0.00000024 of $0.00000024 (total)",
+    ]
+    for level in LEVELS:
+        after = metric("embedway_budget_warnings_total", budget="watched", level=level)
+        assert after - before[level] == (level in {"50", "100"})
+    assert metric("embedway_budget_spent_ratio", budget="watched") == 1.0
+
+
+def test_a_webhook_that_is_down_fails_no_call(caplog):
+    async def work(embedder, server):
+        await embed(embedder)
+        await embedder._budgets.settle()
+        assert len(server.bodies) == 1
+
+    run(work, **{"budgets.b": {"usd": usd(120)}, "ledger.webhook": "http://127.0.0.1:1/secret-token"})
+    assert "the webhook could not be told of a budget's warning" in caplog.text
+    assert "secret-token" not in caplog.text
+
+
+# ------------------------------------------------------------------ properties
+
+CALLS = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from(["a", "b c", "d e f", "g h i j"]), min_size=1, max_size=3, unique=True),
+        st.lists(st.sampled_from(["429", "500", "reset", "401", "half json"]), max_size=2),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(CALLS, st.integers(0, 600))
+def test_the_ledger_holds_what_receipts_and_failures_say_and_no_more_than_the_limit(tmp_path_factory, calls, limit):
+    path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
+
+    async def work(embedder, server):
+        receipts = 0
+        for texts, misdeeds in calls:
+            server.misdeeds = list(misdeeds)
+            with contextlib.suppress(EmbedwayError):
+                receipts += (await embed(embedder, texts)).receipt.cost_nanousd
+        booked = await entries(embedder)
+        assert all((entry.state, entry.reserved, entry.sent) == ("done", 0, 0) for entry in booked)
+        spent = sum(entry.spent for entry in booked)
+        assert spent <= limit
+        failed = sum(entry.spent for entry in booked if not entry.tokens)
+        assert receipts + failed == spent
+        assert failed == sum(entry.unsure for entry in booked if not entry.tokens)
+
+    run(work, **{"ledger.path": str(path), "budgets.b": {"usd": usd(limit)}})
