@@ -167,7 +167,10 @@ class OpenAIServer(Server):
             (not unknown, f"unrecognized arguments: {sorted(unknown)}"),
             (isinstance(texts, list) and 0 < len(texts) <= self.max_inputs, "input: wrong number of texts"),
             (isinstance(texts, list) and all(isinstance(text, str) and text for text in texts), "input: empty"),
-            (body.get("model") in {"text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"}, "model"),
+            (
+                body.get("model") in {"text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"},
+                "model",
+            ),
             (body.get("encoding_format", "float") in {"float", "base64"}, "encoding_format"),
             ("dimensions" not in body or body["model"] != "text-embedding-ada-002", "dimensions not supported"),
             (type(body.get("dimensions", 1)) is int, "dimensions"),

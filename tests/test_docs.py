@@ -5,6 +5,8 @@ import functools
 import re
 from pathlib import Path
 
+import pytest
+
 from api_servers import KEY, IndexedServer, one_of
 from embedway.config import Config
 from embedway.providers.base import Endpoint
@@ -23,8 +25,8 @@ class AcmeServer(IndexedServer):
         return self.listed(body["texts"], self.vectors(body["texts"], None))
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", (DOCS / "providers.md").read_text("utf-8"), re.DOTALL)
+def blocks(language, page="providers.md"):
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
 
 
 def test_the_provider_of_your_own():
@@ -59,6 +61,22 @@ def test_all_settings_of_the_page_are_settings(tmp_path):
         path = tmp_path / f"{number}.toml"
         path.write_text(block)
         assert Config.load([path], environ={}).sources
+
+
+@pytest.mark.parametrize("page", ["cache.md", "selection.md", "budgets.md"])
+def test_all_settings_of_other_pages_are_settings(tmp_path, page):
+    for number, block in enumerate(blocks("toml", page)):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block)
+        assert Config.load([path], environ={}).sources
+
+
+def test_the_selection_of_the_page(default_model_directory, monkeypatch):
+    monkeypatch.setenv("EMBEDWAY_WEIGHTS__DIRECTORY", str(default_model_directory))
+    monkeypatch.setenv("EMBEDWAY_WEIGHTS__OFFLINE", "1")
+    names = {}
+    exec(blocks("python", "selection.md")[0], names)  # noqa: S102  our own page
+    assert names["result"].receipt.selected.model == names["result"].receipt.model
 
 
 def test_the_reranking_of_the_page(tmp_path, default_model_directory, monkeypatch):

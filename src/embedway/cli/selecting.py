@@ -152,6 +152,8 @@ def print_selection(rows: "list[Scored]") -> None:
             right=(0, 2, 3, 4, 5, 6, 7, 8, 9),
         )
         print_line("pareto: no model is better in accuracy, latency and price at once")
+        if not all(row.candidate.benchmark.quality_comparable for row in inside):
+            print_line("*: not of the board that most scores are from, and hardly to be compared; --json tells which")
     outside = [row for row in rows if row.rank is None]
     if inside and outside:
         print_line()
@@ -170,7 +172,7 @@ def _row(row: "Scored") -> tuple[str, ...]:
         str(row.rank),
         one_line(row.model),
         f"{row.score:.4f}",
-        "unknown" if row.accuracy is None else f"{row.accuracy:.3f}",
+        "unknown" if row.accuracy is None else f"{row.accuracy:.3f}{'' if benchmark.quality_comparable else '*'}",
         f"{row.speed:.3f}",
         "unknown" if row.cost is None else f"{row.cost:.3f}",
         f"{row.multilingual_bonus * row.code_bonus:.2f}",
