@@ -157,6 +157,7 @@ class OpenAIServer(Server):
 
     path = "/v1/embeddings"
     max_inputs = 2048
+    models = frozenset({"text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"})
 
     def refusal(self, request, body):
         if request.headers.get("authorization") != f"Bearer {KEY}":

@@ -177,8 +177,8 @@ MALFORMED = {
     "a price per thousand tokens": (
         {SMALL: {"cost_per_million_tokens": 0.00002}},
         (
-            f"FILE: {TABLE}.cost_per_million_tokens: is 2e-05; must be dollars per million tokens; the catalog's price is "
-            "0.02, 1,000 times off; set cost_confirmed = true beside it if it is meant"
+            f"FILE: {TABLE}.cost_per_million_tokens: is 2e-05; must be dollars per million tokens; the catalog's price "
+            "is 0.02, 1,000 times off; set cost_confirmed = true beside it if it is meant"
         ),
     ),
     "a size that the model was not trained for": (
