@@ -1,5 +1,6 @@
 """The rows of models that services and libraries run."""
 
+import datetime as dt
 import decimal
 
 import pytest
@@ -108,3 +109,51 @@ def test_a_mistake_is_told_with_file_model_and_field(old, new, said):
     with pytest.raises(ConfigError, match=r"x\.toml: model 'm'") as caught:
         read_services(ROW.replace(old, new, 1), where="x.toml")
     assert said in str(caught.value)
+
+
+DATED = ROW.replace(
+    "matryoshka = [8]",
+    """matryoshka = [8]
+prices = [
+  { since = 2024-01-01, usd_per_million_tokens = "0.10", batch_usd_per_million_tokens = "0.05" },
+  { since = 2025-06-01, usd_per_million_tokens = "0.04" },
+  { since = 2025-01-01, usd_per_million_tokens = "0.08", batch_usd_per_million_tokens = "0.03", dimensions = [8] },
+]""",
+    1,
+).replace("facts = [", 'facts = ["prices", ', 1)
+
+
+@pytest.mark.parametrize(
+    ("day", "dimensions", "batch", "price"),
+    [
+        ("2023-12-31", 16, False, None),
+        ("2024-01-01", 16, False, "0.10"),
+        ("2024-01-01", 16, True, "0.05"),
+        ("2025-05-31", 16, False, "0.10"),
+        ("2025-06-01", 16, False, "0.04"),
+        # The newer price names no batch price, and the older one's is over.
+        ("2025-06-01", 16, True, None),
+        # A price for a size goes before one for all.
+        ("2024-12-31", 8, False, "0.10"),
+        ("2025-01-01", 8, False, "0.08"),
+        ("2025-07-01", 8, False, "0.08"),
+        ("2025-07-01", 8, True, "0.03"),
+    ],
+)
+def test_prices_by_day_size_and_batch(day, dimensions, batch, price):
+    (facts,) = read_services(DATED, where="x.toml")
+    found = facts.price(day=dt.date.fromisoformat(day), dimensions=dimensions, batch=batch)
+    assert found == (None if price is None else decimal.Decimal(price))
+
+
+def test_dated_prices_are_those_of_today():
+    (facts,) = read_services(DATED, where="x.toml")
+    assert facts.price_usd_per_million_tokens == decimal.Decimal("0.04")
+    assert facts.cost_nanousd(1_000_000) == 40_000_000
+    assert facts.cost_nanousd(1_000_000, dimensions=8) == 80_000_000
+    small = SERVICES["text-embedding-3-small"]
+    assert small.price(batch=True) == small.price() / 2
+    with pytest.raises(ConfigError, match="not both"):
+        read_services(DATED.replace("prices = [", 'price_usd_per_million_tokens = "1"\nprices = [', 1), where="x.toml")
+    with pytest.raises(ConfigError, match="usd_per_million_tokens"):
+        read_services(DATED.replace('usd_per_million_tokens = "0.04" ', "dimensions = [8] ", 1), where="x.toml")
