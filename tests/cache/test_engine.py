@@ -351,6 +351,34 @@ def test_what_was_computed_is_found_while_it_is_being_stored_and_is_stored_befor
     assert third.receipt.cache_hits == (0 if config.cache.backend == "memory" else 3)
 
 
+def test_what_is_stored_while_the_cache_is_asked_is_a_hit(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            recall = embedder._recall
+            get, put, going = recall.cache.get_many, recall.cache.put_many, asyncio.Event()
+
+            async def slow_put(group, items):
+                await going.wait()
+                return await put(group, items)
+
+            async def overtaken(group, keys):
+                entries = await get(group, keys)
+                going.set()
+                await recall.settle()
+                return entries
+
+            recall.cache.put_many = slow_put
+            first = await embed(embedder, ["a", "b"])
+            recall.cache.get_many = overtaken
+            second = await embed(embedder, ["b", "a"])
+            return first, second, recall.counts["acme/m"], provider_of(embedder).calls
+
+    first, second, counts, calls = asyncio.run(main())
+    assert calls == [("a", "b")]
+    np.testing.assert_array_equal(second.vectors, first.vectors[::-1])
+    assert (second.receipt.cache_hits, counts.hits, counts.shared) == (2, 2, 0)
+
+
 def test_a_plan_knows_what_is_in_the_cache(config):
     async def main():
         async with AsyncEmbedder(config) as embedder:

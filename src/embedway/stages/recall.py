@@ -122,13 +122,17 @@ class Recall:
         many = len(texts) > _INLINE_TEXTS
         keys = await asyncio.to_thread(maker.keys, texts) if many else maker.keys(texts)
         landed = self._flights.landed
+        # Taken before the cache is asked: what is stored meanwhile is not yet in its answer, and no longer here then.
+        fresh = {row: self._fresh[key] for row, key in enumerate(keys) if key in self._fresh} if self._fresh else {}
         entries = await self.cache.get_many(group, keys)
         found = Recalled(np.empty((len(texts), space.dimensions), np.float32), [])
         arguments = (entries, space.dimensions, found.vectors)
         found.metas = await asyncio.to_thread(decode, *arguments) if many else decode(*arguments)
         missing = [row for row, meta in enumerate(found.metas) if meta is None]
         damaged = [keys[row] for row in missing if entries[row] is not None]
-        missing = [row for row in missing if not self._is_fresh(row, keys, found)]
+        for row in fresh.keys() & set(missing):
+            found.vectors[row], found.metas[row] = fresh[row]
+        missing = [row for row in missing if row not in fresh]
         found.hits = len(texts) - len(missing)
         found.tokens_saved = sum(meta.tokens for meta in found.metas if meta is not None)
         counts.hits += found.hits
