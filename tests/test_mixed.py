@@ -9,7 +9,7 @@ import pytest
 
 from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config, Embedder
-from embedway.errors import BadVectorsError, NoRouteError
+from embedway.errors import BadVectorsError, BudgetExceededError, NoRouteError
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["What is a coroutine?", "def f(): pass", "What is a coroutine?", "a third"]
@@ -187,3 +187,22 @@ def test_when_all_is_lost_the_error_names_what_else_there_is(config):
         asyncio.run(main())
     assert [route for route, _ in caught.value.failed] == ["routes.x", "routes.y"]
     assert not isinstance(caught.value, BadVectorsError)
+
+
+def test_a_servers_price_is_the_settings_and_unknown_without_one(config):
+    full = "sentence-transformers/all-MiniLM-L6-v2"
+
+    async def under_a_budget(**benchmark):
+        server = Elsewhere(config)
+        more = {"budgets.b": {"usd": "1"}}
+        if benchmark:
+            more["embedding.model_benchmarks"] = {full: benchmark}
+        async with embedder_for(config, server, **more) as embedder:
+            return (await embedder.embed(TEXTS)).receipt
+
+    with pytest.raises(BudgetExceededError, match="has no known price.*give the model a price"):
+        asyncio.run(under_a_budget())
+    priced = asyncio.run(under_a_budget(cost_per_million_tokens="2"))
+    assert (priced.billed_tokens, priced.cost_nanousd) == (7, 14_000)
+    own = asyncio.run(under_a_budget(cost_per_million_tokens=0))
+    assert (own.cost_nanousd, own.ledger_entries) == (0, ())

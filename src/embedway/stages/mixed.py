@@ -22,6 +22,7 @@ from embedway.stages.dispatch import dispatch
 from embedway.stages.validate import validate
 
 if TYPE_CHECKING:
+    import decimal
     from collections.abc import Sequence
 
     from embedway.catalog.services import ServiceFacts
@@ -131,6 +132,13 @@ class MixedModel(ServiceModel):
         self.variant = f"{local.variant} or a server"
 
 
+def _price(model: str, config: Config) -> decimal.Decimal | None:
+    """What its servers bill, where the settings say so; this machine bills nothing, and of others nobody knows."""
+    if f"embedding.model_benchmarks.{model}.cost_per_million_tokens" not in config.sources:
+        return None
+    return config.embedding.model_benchmarks[model].cost_per_million_tokens
+
+
 def with_services(local: LocalModel, names: Sequence[str], config: Config) -> LocalModel | MixedModel:
     """The model with the settings' routes that lead to one of its names, before its own; itself where there is none."""
     facts = library_facts(local.model, LOCAL, local.model, max_tokens=local.max_tokens)
@@ -143,7 +151,7 @@ def with_services(local: LocalModel, names: Sequence[str], config: Config) -> Lo
         normalized=local.space.normalized,
         query_prompt=local.space.query_prompt,
         document_prompt=local.space.document_prompt,
-        price_usd_per_million_tokens=None,
+        price_usd_per_million_tokens=_price(local.model, config),
         routes=(),
     )
     if any(route.model.casefold() in facts.names for route in config.routes.values()):
