@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from embedway.errors import BadVectorsError, BatchError, ClosedError, EmbedwayEr
 from embedway.types import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
+
+    import numpy.typing as npt
 
     from embedway.types import TokenizedTexts, Vectors
 
@@ -34,18 +36,22 @@ async def dispatch(
     *,
     width: int,
     errors: dict[int, EmbedwayError] | None = None,
+    landed: Callable[[npt.NDArray[np.int64], Vectors], None] | None = None,
 ) -> Vectors:
     """Compute all batches; float32 (unique texts, width), in the order of the unique texts.
 
     The first failing batch ends the request with its error, and batches not yet begun are dropped; so are they
     when the caller is cancelled. With `errors`, a failing batch is halved until the texts at fault stand alone; their
     errors go in there by unique text, and their rows are NaN.
+
+    `landed` is told of each batch as soon as it is computed, whatever becomes of the others: positions of its texts,
+    and their vectors, of the right shape and not checked beyond that.
     """
     vectors = np.empty((len(tokenized.ids), width), np.float32)
 
     async def run(batch: Batch) -> None:
         try:
-            vectors[batch.rows] = await _once(tokenized, route, batch, width)
+            answered = await _once(tokenized, route, batch, width)
         except EmbedwayError as error:
             if errors is None or isinstance(error, ClosedError):
                 raise
@@ -56,20 +62,29 @@ async def dispatch(
             middle = len(batch.rows) // 2
             for half in (batch.rows[:middle], batch.rows[middle:]):
                 await run(Batch(half, int(tokenized.lengths[half].max())))
+            return
+        vectors[batch.rows] = answered
+        if landed is not None:
+            landed(batch.rows, answered)
 
     if len(batches) == 1:
         await run(batches[0])  # a query: no tasks to make and wait for
-        return vectors
+    else:
+        await _side_by_side([run(batch) for batch in batches])
+    return vectors
+
+
+async def _side_by_side(runs: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """All at once; the first error ends them all and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
-            for batch in batches:
-                group.create_task(run(batch))
+            for run in runs:
+                group.create_task(run)
     except* EmbedwayError as group_of_errors:
         first: BaseException = group_of_errors
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         raise first from first.__cause__
-    return vectors
 
 
 async def _once(tokenized: TokenizedTexts, route: Runs, batch: Batch, width: int) -> Vectors:
