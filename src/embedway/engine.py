@@ -24,7 +24,9 @@ from embedway.errors import (
     ClosedError,
     DeadlineError,
     NoRouteError,
+    RefusedInputError,
     TextTooLongError,
+    UpstreamError,
     UsageError,
 )
 from embedway.ledger.base import Purpose
@@ -59,7 +61,8 @@ from embedway.stages.rates import RateLimiter
 from embedway.stages.recall import Made, Recall, group_of, key_maker, only
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
 from embedway.stages.result import Billed, bill_of, by_row, cuts, in_row, receipt_of, space_of, summed, told
-from embedway.stages.send import DOCUMENTS_A_SEARCH, RetryPolicy, Sender, Sending, ServiceRoute
+from embedway.stages.send import RetryPolicy, Sender, Sending, ServiceRoute, searches_of
+from embedway.stages.slots import Slots
 from embedway.stages.validate import to_size, validate
 from embedway.types import EmbedResult, Receipt, RerankResult, Timing
 from embedway.worker import Worker
@@ -679,16 +682,19 @@ class AsyncEmbedder:
             work.plan.input_type,
             space,
             full_width=model.space.dimensions,
+            default_width=model.default_dimensions,
             partial=errors is not None,
+            urgency=work.urgency,
         )
         async with self._paying(sending, model, spending) as account:
             if account is not None:
                 sending = replace(sending, accounts=(account,))
             try:
-                outcome = await self._sent(sending, model.model, work.urgency)
-            except NoRouteError as error:
-                others = await asyncio.to_thread(set_up_here, self.config, but=model.model)
-                raise NoRouteError(error.model, failed=error.failed, elsewhere=others) from error.__cause__
+                outcome = await self._sent(sending, model.model)
+            except (NoRouteError, UpstreamError) as error:
+                raise await self._elsewhere(error, model.model) from error.__cause__
+            for failure in set(outcome.errors.values()):
+                await self._elsewhere(failure, model.model)
             if errors is not None:
                 errors.update(outcome.errors)
             if account is not None:
@@ -714,7 +720,7 @@ class AsyncEmbedder:
             prices,
             tokens=int(sending.lengths.sum(dtype=np.int64)),
             texts=len(sending.texts),
-            searches=-(-len(sending.texts) // DOCUMENTS_A_SEARCH) if scoring else 0,
+            searches=searches_of(sending.lengths) if scoring else 0,
             exact=model.exact,
         )
         try:
@@ -733,7 +739,14 @@ class AsyncEmbedder:
             gather = self._local[model] = Gather(crew)
         return Gathered(model, gather, urgency)
 
-    async def _sent(self, sending: Sending, model: str, urgency: Urgency) -> Outcome:
+    async def _elsewhere(self, error: EmbedwayError, model: str) -> EmbedwayError:
+        """An error of all of a model's routes, with the other models that are set up here."""
+        # A text that is refused is refused for what it is, not for where it was sent.
+        if isinstance(error, (NoRouteError, UpstreamError)) and not isinstance(error, RefusedInputError):
+            error.elsewhere = await asyncio.to_thread(set_up_here, self.config, but=model)
+        return error
+
+    async def _sent(self, sending: Sending, model: str) -> Outcome:
         """Send a request, and where it is small with those of others."""
         batching, upstream = self.config.batching, self.config.upstream
         if not batching.across_callers:
@@ -750,9 +763,10 @@ class AsyncEmbedder:
         crew, gather = self._remote[model]
         if crew.large(sending):
             return await self._sender.send(sending, self._routes[model])
+        here = any(route.provider.declared.local for route in self._routes[model])
         try:
-            async with asyncio.timeout(upstream.deadline_s):
-                return await gather.run(sending, urgency)
+            async with asyncio.timeout(None if here else upstream.deadline_s):
+                return await gather.run(sending, sending.urgency)
         except TimeoutError:
             raise DeadlineError(
                 f"{model}: no request was free or answered in {upstream.deadline_s:g} s", attempts=0
@@ -872,5 +886,5 @@ class AsyncEmbedder:
             name,
             provider,
             limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
-            slots=asyncio.Semaphore(self.config.upstream.concurrency),
+            slots=Slots(self.config.upstream.concurrency),
         )

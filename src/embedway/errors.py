@@ -41,7 +41,7 @@ Every error says what was wrong, where, and what to do. None holds a text of the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -238,6 +238,10 @@ class UpstreamError(EmbedwayError):
 
     #: Whether the same request may succeed a little later, on this route.
     transient = False
+    #: What the service told of its rate limits with the error, a `RateState`; None where it told nothing.
+    rates: Any = None
+    #: Other models that are set up here, where nothing could be done for this one.
+    elsewhere: tuple[str, ...] = ()
 
     def __init__(self, message: str, *, route: str, status: int | None = None, billed: bool = False) -> None:
         self.route = route
@@ -245,6 +249,10 @@ class UpstreamError(EmbedwayError):
         self.billed = billed
         shown = f" (HTTP {status})" if status is not None else ""
         super().__init__(f"{route}: {message}{shown}")
+
+    def __str__(self) -> str:
+        """The message, with what else there is."""
+        return _with_elsewhere(super().__str__(), self.elsewhere)
 
 
 class AuthenticationError(UpstreamError):
@@ -302,10 +310,11 @@ class NoRouteError(EmbedwayError):
         self.elsewhere = tuple(elsewhere)
         lines = [f"no route of {model} could compute:"]
         lines += [f"  - {route}: {reason}" for route, reason in self.failed] or ["  - it has none that is set up here"]
-        if self.elsewhere:
-            # Told and not taken: vectors of another space do not belong where this model's are.
-            lines.append(f"Other models that are set up here, each with a space of its own: {', '.join(elsewhere)}")
         super().__init__("\n".join(lines))
+
+    def __str__(self) -> str:
+        """The message, with what else there is."""
+        return _with_elsewhere(super().__str__(), self.elsewhere)
 
 
 class DeadlineError(EmbedwayError):
@@ -346,3 +355,9 @@ class SinkError(EmbedwayError):
     def __init__(self, message: str, *, destination: str) -> None:
         self.destination = destination
         super().__init__(f"{destination}: {message}")
+
+
+def _with_elsewhere(message: str, models: Sequence[str]) -> str:
+    # Told and not taken: vectors of another space do not belong where this model's are.
+    told = f"\nOther models that are set up here, each with a space of its own: {', '.join(models)}"
+    return message + told if models else message

@@ -127,6 +127,18 @@ class EmbedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RateState:
+    """What a service told of its rate limits with an answer; None where it did not."""
+
+    requests_limit: int | None = None
+    requests_remaining: int | None = None
+    requests_reset_s: float | None = None
+    tokens_limit: int | None = None
+    tokens_remaining: int | None = None
+    tokens_reset_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Truncation:
     """A text that was cut at the model's limit. Characters are exact; they do not count the prompt.
 

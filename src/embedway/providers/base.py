@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from embedway.types import RateState
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -31,18 +33,8 @@ class Declared:
     batch_dependent: bool = False
     #: Whether nobody bills for it, whatever the model's price elsewhere.
     free: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RateState:
-    """What a service told of its rate limits with an answer; None where it did not."""
-
-    requests_limit: int | None = None
-    requests_remaining: int | None = None
-    requests_reset_s: float | None = None
-    tokens_limit: int | None = None
-    tokens_remaining: int | None = None
-    tokens_reset_s: float | None = None
+    #: Whether it computes on this machine: then it takes as long as it takes, and no deadline of services holds.
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +69,18 @@ class Endpoint:
 
 
 def split_requests(
-    rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32], declared: Declared
+    rows: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int32],
+    declared: Declared,
+    *,
+    tokens_per_minute: int | None = None,
 ) -> list[npt.NDArray[np.int64]]:
-    """Rows in their order, in parts that keep a service's limits on the inputs and tokens of a request."""
-    most = declared.max_request_tokens
+    """Rows in their order, in parts that keep a service's limits on the inputs and tokens of a request.
+
+    No request has more tokens than a minute may have, unless a single text has.
+    """
+    bounds = [bound for bound in (declared.max_request_tokens, tokens_per_minute) if bound is not None]
+    most = min(bounds, default=None)
     parts: list[npt.NDArray[np.int64]] = []
     start = total = 0
     for end, row in enumerate(rows):

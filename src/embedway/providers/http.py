@@ -29,7 +29,7 @@ from embedway.errors import (
     UnavailableError,
     UpstreamError,
 )
-from embedway.providers.base import RateState
+from embedway.types import RateState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from embedway.errors import BadVectorsError, ProtocolError
-from embedway.providers.base import Answer, RateState
+from embedway.providers.base import Answer
+from embedway.types import RateState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,21 +7,26 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from embedway.stages.slots import DOCUMENTS, Slots
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from embedway.providers.base import RateState
+    from embedway.stages.gather import Urgency
+    from embedway.types import RateState
 
 _MINUTE_S = 60.0
 
 
 @dataclass(slots=True)
 class _Bucket:
-    """A token bucket: `limit` a minute, refilled evenly. No limit while `limit` is None."""
+    """A token bucket: `limit` a minute, refilled evenly. No limit while `limit` is None; never more than `most`."""
 
     limit: int | None
     level: float = 0.0
     filled_at: float = 0.0
+    #: The user's own limit: a service that allows more does not lift it.
+    most: int | None = None
 
     def refill(self, now: float) -> None:
         if self.limit is not None:
@@ -40,6 +45,8 @@ class _Bucket:
             self.level -= amount  # may go below zero: what was over the limit is paid for afterwards
 
     def learn(self, limit: int | None, remaining: int | None, reset_s: float | None) -> None:
+        if limit is not None and self.most is not None:
+            limit = min(limit, self.most)
         if limit is not None and limit > 0 and limit != self.limit:
             if self.limit is None:
                 self.level = float(limit)
@@ -53,7 +60,7 @@ class _Bucket:
 
 
 class RateLimiter:
-    """One route's limits. Callers are let through in the order they came.
+    """One route's limits. Callers are let through by urgency, then in the order they came.
 
     Limits are a minute's; None is unknown and does not hold anybody up until the service names one.
     `clock` gives seconds and `sleep` waits them.
@@ -70,14 +77,23 @@ class RateLimiter:
         self._clock = clock
         self._sleep = sleep
         now = clock()
-        self._requests = _Bucket(requests_per_minute, float(requests_per_minute or 0), now)
-        self._tokens = _Bucket(tokens_per_minute, float(tokens_per_minute or 0), now)
+        self._requests = _Bucket(requests_per_minute, float(requests_per_minute or 0), now, requests_per_minute)
+        self._tokens = _Bucket(tokens_per_minute, float(tokens_per_minute or 0), now, tokens_per_minute)
         self._closed_until = 0.0
-        self._turn = asyncio.Lock()
+        self._turn = Slots(1, express=False, clock=clock)
 
-    async def acquire(self, tokens: int) -> None:
+    @property
+    def tokens_per_minute(self) -> int | None:
+        """The limit on tokens, as far as it is known; None for none."""
+        return self._tokens.limit
+
+    def closed_s(self) -> float:
+        """Seconds until the service wants to be asked again; 0 where it said nothing of the kind."""
+        return max(0.0, self._closed_until - self._clock())
+
+    async def acquire(self, tokens: int, urgency: Urgency = DOCUMENTS) -> None:
         """Wait until a request of so many tokens may go out."""
-        async with self._turn:
+        async with self._turn.place(urgency):
             while (wait := self.wait_s(tokens)) > 0:
                 await self._sleep(wait)
             self._requests.take(1)

@@ -11,7 +11,6 @@ from embedway.cache.codec import Meta
 from embedway.errors import DimensionsError, TextTooLongError
 from embedway.providers.service import ServiceModel
 from embedway.stages.recall import Made
-from embedway.stages.send import DOCUMENTS_A_SEARCH
 from embedway.types import Averaged, Receipt
 
 if TYPE_CHECKING:
@@ -148,16 +147,13 @@ def bill_of(
             entries=() if account.entry is None else (account.entry,),
         )
     tokens = outcome.billed_tokens + outcome.unreported_tokens
-    searches, told = outcome.searches, outcome.unreported_tokens == 0
-    if model.facts.price_usd_per_thousand_searches is not None and outcome.routes and not searches:
-        # A search is a query over at most 100 documents.
-        searches, told = -(-len(outcome.vectors) // DOCUMENTS_A_SEARCH), False
+    searches = outcome.searches
     return Billed(
         tokens,
         model.facts.cost_nanousd(tokens, searches, dimensions=dimensions) if tokens or searches else 0,
         outcome.attempts,
         tuple(outcome.routes),
-        estimated=not told,
+        estimated=outcome.unreported_tokens > 0,
         searches=searches,
     )
 

@@ -6,10 +6,13 @@ There is one retry layer, this one. A finished part is never sent again; what fa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
+import traceback
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from embedway.errors import (
     EmbedwayError,
     LedgerError,
     NoRouteError,
+    ProtocolError,
     RateLimitedError,
     RefusedInputError,
     UnavailableError,
@@ -28,8 +32,10 @@ from embedway.errors import (
 )
 from embedway.providers.base import split_requests
 from embedway.stages.breaker import Breaker
+from embedway.stages.gather import Urgency
 from embedway.stages.rates import RateLimiter
 from embedway.stages.sharing import shares
+from embedway.stages.slots import Slots
 from embedway.stages.validate import to_size, validate
 
 if TYPE_CHECKING:
@@ -46,10 +52,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Documents that a reranking service counts as one search.
-DOCUMENTS_A_SEARCH = 100
-#: So many refusals without a single answer end the search for a text that is at fault.
-_REFUSALS = 24
+#: Documents that a reranking service counts as one search; of more than so many tokens, the query's among them, it
+#: makes several (https://docs.cohere.com/docs/how-does-cohere-pricing-work, read 2026-11-24). How many depends on the
+#: query: with one of up to half that length, no more than one for each half.
+_DOCUMENTS_A_SEARCH, _DOCUMENT_TOKENS = 100, 500
+#: So many texts that are refused, each alone, without a single one taken: then the request is refused as such.
+_REFUSED_ALONE = 24
+#: Later parts of a large request are due as if the slots were through with theirs in so long: what comes meanwhile from
+#: others need not wait for its end.
+_ROUND_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +86,12 @@ class ServiceRoute:
     provider: Provider
     limiter: RateLimiter = field(default_factory=RateLimiter)
     breaker: Breaker = field(default_factory=Breaker)
-    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    slots: Slots = field(default_factory=lambda: Slots(8))
 
     def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
         """Rows in their order, in parts that keep the service's limits on inputs and tokens of a request."""
-        return split_requests(rows, lengths, self.provider.declared)
+        most = self.limiter.tokens_per_minute
+        return split_requests(rows, lengths, self.provider.declared, tokens_per_minute=most)
 
 
 @dataclass(slots=True)
@@ -90,8 +102,6 @@ class Outcome:
     errors: dict[int, EmbedwayError] = field(default_factory=dict)
     routes: list[str] = field(default_factory=list)
     attempts: int = 0
-    #: Requests that were refused as such, by whose texts were in them.
-    refused: dict[int, int] = field(default_factory=dict)
     #: Tokens that services reported as billed; those of answers that did not say are in `unreported_tokens`.
     billed_tokens: int = 0
     unreported_tokens: int = 0
@@ -106,7 +116,7 @@ class Sending:
     lengths: npt.NDArray[np.int32]
     input_type: InputType
     space: Space
-    #: The width that services answer in where they are not asked for another.
+    #: The width of services that cannot be asked for another.
     full_width: int
     #: Give errors by row instead of raising the first.
     partial: bool = False
@@ -116,6 +126,18 @@ class Sending:
     owners: Rows | None = None
     #: Who pays, one for each owner; empty where nothing is billed.
     accounts: tuple[Account, ...] = ()
+    #: The width that services answer in where they are not asked for one; None for the full width.
+    default_width: int | None = None
+    #: Told of each part as soon as it is answered and checked: positions of its texts, and their vectors.
+    landed: Callable[[Rows, Vectors], None] | None = None
+    #: How its parts wait for a route that others use too.
+    urgency: Urgency = field(default_factory=Urgency)
+
+    @property
+    def asked_width(self) -> int | None:
+        """The width to ask for of services that honour it; None where they answer in it unasked."""
+        wanted = self.space.dimensions
+        return None if wanted == (self.default_width or self.full_width) else wanted
 
     def first_half(self, rows: Rows) -> int:
         """Where to halve rows that were refused.
@@ -203,6 +225,10 @@ class _Request:
     sending: Sending
     outcome: Outcome
     deadline: float
+    #: Held while it is found out whether a request is refused as such.
+    doubt: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: Whose texts are all refused, by route.
+    hopeless: set[tuple[str, int]] = field(default_factory=set)
 
     async def over(
         self, rows: Rows, routes: list[ServiceRoute], *, attempts: int, failed: tuple[tuple[str, str], ...]
@@ -216,8 +242,9 @@ class _Request:
             return
         route, rest = routes[0], routes[1:]
         async with asyncio.TaskGroup() as group:
-            for part in route.split(rows, self.sending.lengths):
-                group.create_task(self._part(part, route, rest, attempts, failed))
+            for number, part in enumerate(route.split(rows, self.sending.lengths)):
+                behind_s = number // route.slots.limit * _ROUND_S
+                group.create_task(self._part(part, route, rest, attempts, failed, behind_s=behind_s))
 
     async def _part(
         self,
@@ -226,15 +253,17 @@ class _Request:
         rest: list[ServiceRoute],
         attempts: int,
         failed: tuple[tuple[str, str], ...],
+        *,
+        behind_s: float = 0.0,
     ) -> None:
-        lineage = _Lineage(attempts)
+        lineage = _Lineage(attempts, behind_s)
         try:
             vectors = await self._until_answered(rows, route, lineage, last=not rest)
         except RefusedInputError as error:
             await self._refused(rows, route, rest, lineage, failed=failed, error=error)
         except (DeadlineError, BudgetExceededError, LedgerError) as error:
             self._give_up(rows, error)
-        except (UpstreamError, BadVectorsError) as error:
+        except EmbedwayError as error:
             if not rest:
                 self._give_up(rows, error if not failed else self._no_route(failed, route, error))
                 return
@@ -242,6 +271,8 @@ class _Request:
         else:
             if vectors is not None:
                 self.outcome.vectors[rows] = vectors
+                if self.sending.landed is not None:
+                    self.sending.landed(rows, vectors)
                 return
             async with asyncio.TaskGroup() as group:
                 for own in self.sending.apart(rows):
@@ -257,20 +288,55 @@ class _Request:
         failed: tuple[tuple[str, str], ...],
         error: RefusedInputError,
     ) -> None:
-        """Halve what was refused, until the texts at fault stand alone."""
+        """Halve what was refused, until the texts at fault stand alone. A refusal is no attempt."""
+        attempts = lineage.attempts - 1
         if not self.sending.mixed(rows):
-            owner = self.sending.owner(rows)
-            refused = self.outcome.refused[owner] = self.outcome.refused.get(owner, 0) + 1
-            # Where nothing was ever taken, it is the request that is refused, and no single text of it.
-            hopeless = refused > _REFUSALS and not self.outcome.routes
-            if len(rows) == 1 or hopeless:
+            if len(rows) == 1:
                 self._give_up(rows, error)
+                return
+            owner = self.sending.owner(rows)
+            if not self.outcome.routes:
+                async with self.doubt:
+                    rows = await self._singly(rows, route, rest, attempts, failed)
+            if (route.name, owner) in self.hopeless:
+                self._give_up(rows, error)
+                return
+            if len(rows) < 2:
+                # What is left after single texts were tried is tried alone too.
+                if len(rows):
+                    await self._part(rows, route, rest, attempts, failed)
                 return
         middle = self.sending.first_half(rows)
         # One of the halves at least passes when a single text is at fault; the other is halved again.
         async with asyncio.TaskGroup() as group:
             for half in (rows[:middle], rows[middle:]):
-                group.create_task(self._part(half, route, rest, lineage.attempts, failed))
+                group.create_task(self._part(half, route, rest, attempts, failed))
+
+    async def _singly(
+        self,
+        rows: Rows,
+        route: ServiceRoute,
+        rest: list[ServiceRoute],
+        attempts: int,
+        failed: tuple[tuple[str, str], ...],
+    ) -> Rows:
+        """Try texts alone until one is taken, and give the others.
+
+        Nothing was ever taken: it may be the request that is refused, whatever its texts, and halving would end in a
+        request for each of them. Texts from all over it that are refused alone, and none taken, tell.
+        """
+        verdict = route.name, self.sending.owner(rows)
+        places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _REFUSED_ALONE)).astype(np.int64))
+        tried = 0
+        for place in places.tolist():
+            if self.outcome.routes or verdict in self.hopeless:
+                break
+            await self._part(rows[place : place + 1], route, rest, attempts, failed)
+            tried += 1
+        else:
+            if not self.outcome.routes and len(places) == _REFUSED_ALONE:
+                self.hopeless.add(verdict)
+        return np.delete(rows, places[:tried])
 
     async def _until_answered(  # noqa: C901  one branch for each way to fail
         self, rows: Rows, route: ServiceRoute, lineage: _Lineage, *, last: bool
@@ -283,16 +349,18 @@ class _Request:
         here = 0
         while True:
             here += 1
+            lineage.called_at = self.sender.now()
             try:
-                return await self._once(rows, route, lineage)
+                return await self._once(rows, route, lineage, last=last)
             except BudgetExceededError:
                 # One caller's money, and not the others'.
                 if not self.sending.mixed(rows):
                     raise
                 return None
-            except BadVectorsError:
-                # Once may be chance; twice is the route's own fault.
-                if bad or not self._may_go_on(lineage):
+            except (BadVectorsError, ProtocolError) as error:
+                # Once may be chance; twice is the route's own fault. So is an answer that says what it is at once.
+                final = isinstance(error, ProtocolError) and not error.billed
+                if bad or final or not self._may_go_on(lineage):
                     raise
                 bad = True
                 if self.sending.mixed(rows):
@@ -300,12 +368,21 @@ class _Request:
             except UpstreamError as error:
                 if not error.transient or not self._may_go_on(lineage):
                     raise
-                # Another route of the space is there at once; this one would have to be waited for again.
-                if not last and here > 1:
+                wait_s = self.sender.wait_s(here, error)
+                lost_s = wait_s + self.sender.now() - lineage.called_at
+                # Another route of the space is there at once; this one would have to be waited for.
+                if not last and (here > 1 or lost_s > self._patience_s):
+                    if isinstance(error, RateLimitedError):
+                        route.limiter.close_for(wait_s)
                     raise
-                await self._wait(self.sender.wait_s(here, error), error, route)
+                await self._wait(wait_s, error, route)
                 if self.sending.mixed(rows) and not isinstance(error, RateLimitedError):
                     return None
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a route may keep texts waiting that another route could take."""
+        return 2 * self.sender.policy.first_wait_s
 
     def _may_go_on(self, lineage: _Lineage) -> bool:
         return lineage.attempts < self.sender.policy.max_attempts
@@ -322,26 +399,30 @@ class _Request:
         else:
             await self.sender.pause(seconds)
 
-    async def _once(self, rows: Rows, route: ServiceRoute, lineage: _Lineage) -> Vectors:
+    async def _once(self, rows: Rows, route: ServiceRoute, lineage: _Lineage, *, last: bool) -> Vectors:
         sending = self.sending
         tokens = int(sending.lengths[rows].sum(dtype=np.int64))
         declared = route.provider.declared
-        narrow = sending.space.dimensions != sending.full_width and declared.dimensions
-        async with route.slots:
+        if route.breaker.state == "open":
+            raise _left_alone(route)
+        async with contextlib.AsyncExitStack() as held:
             try:
-                async with asyncio.timeout(max(0.0, self.deadline - self.sender.now())):
-                    await route.limiter.acquire(tokens)
-                    if not route.breaker.allow():
-                        raise UpstreamError("it failed several times in a row and is left alone", route=route.name)
-                    paid = await self._covered(rows, route)
-                    lineage.attempts += 1
-                    self.outcome.attempts += 1
-                    answer = await self._call(rows, route, sending.space.dimensions if narrow else None, paid)
+                async with asyncio.timeout(None if declared.local else self._left_s()):
+                    place = route.slots.place(sending.urgency, behind_s=lineage.behind_s)
+                    await held.enter_async_context(place)
+                    closed_s = route.limiter.closed_s()
+                    if not last and closed_s > self._patience_s:
+                        raise RateLimitedError("too many requests", route=route.name, retry_after_s=closed_s)
+                    await route.limiter.acquire(tokens, sending.urgency)
             except TimeoutError as error:
-                raise DeadlineError(
-                    f"{route.name} did not answer before the time for the request was up",
-                    attempts=self.outcome.attempts,
-                ) from error
+                raise self._too_late(route) from error
+            if not route.breaker.allow():
+                raise _left_alone(route)
+            paid = await self._covered(rows, route)
+            lineage.attempts += 1
+            lineage.called_at = self.sender.now()
+            self.outcome.attempts += 1
+            answer = await self._call(rows, route, paid, last=last)
         route.limiter.learn(answer.rates)
         self.outcome.searches += answer.searches or 0
         if answer.tokens is not None:
@@ -352,6 +433,14 @@ class _Request:
             self.outcome.routes.append(route.name)
         return to_size(answer.vectors, sending.space)
 
+    def _left_s(self) -> float:
+        return max(0.0, self.deadline - self.sender.now())
+
+    def _too_late(self, route: ServiceRoute) -> DeadlineError:
+        return DeadlineError(
+            f"{route.name} did not answer before the time for the request was up", attempts=self.outcome.attempts
+        )
+
     async def _covered(self, rows: Rows, route: ServiceRoute) -> list[_Paid]:
         """Mark what this attempt may cost as under way, for each caller whose texts are in it."""
         if not self.sending.accounts or route.provider.declared.free:
@@ -361,8 +450,9 @@ class _Request:
         async def cover(own: Rows) -> None:
             account = self.sending.accounts[self.sending.owner(own)]
             tokens = int(self.sending.lengths[own].sum(dtype=np.int64))
-            sent = await account.cover(tokens, -(-len(own) // DOCUMENTS_A_SEARCH))
-            paid.append(_Paid(account, sent, tokens, len(own)))
+            searches = searches_of(self.sending.lengths[own])
+            sent = await account.cover(tokens, searches)
+            paid.append(_Paid(account, sent, tokens, searches))
 
         try:
             # All at once: a ledger books them together.
@@ -374,27 +464,26 @@ class _Request:
             raise
         return paid
 
-    async def _call(
-        self, rows: Rows, route: ServiceRoute, dimensions: int | None, paid: Sequence[_Paid] = ()
-    ) -> Answer:
+    async def _call(self, rows: Rows, route: ServiceRoute, paid: Sequence[_Paid], *, last: bool) -> Answer:
         """One request, checked, what it says of the route's health, and what it costs."""
-        sending = self.sending
+        sending, declared = self.sending, route.provider.declared
+        asked = sending.asked_width if declared.dimensions else None
         told = False
         # Until there is an answer that says otherwise, it may be carried out, and billed.
         billed = True
         answered: Answer | None = None
         try:
-            prompt = "" if route.provider.declared.input_type else sending.space.prompt(sending.input_type)
-            answered = await route.provider.embed(
-                [prompt + sending.texts[row] for row in rows], input_type=sending.input_type, dimensions=dimensions
-            )
-            width = replace(sending.space, dimensions=dimensions or sending.full_width)
-            sending.check(answered.vectors, count=len(rows), space=width, route=route.name)
+            answered = await self._answer(rows, route, asked, last=last)
+            width = sending.space.dimensions if declared.dimensions else sending.full_width
+            space = replace(sending.space, dimensions=width)
+            sending.check(answered.vectors, count=len(rows), space=space, route=route.name)
             told = True
             route.breaker.succeeded()
-        except (UpstreamError, BadVectorsError) as error:
+        except EmbedwayError as error:
             told = True
-            billed = isinstance(error, UpstreamError) and error.billed
+            billed = isinstance(error, DeadlineError) or (isinstance(error, UpstreamError) and error.billed)
+            if isinstance(error, UpstreamError) and error.rates is not None:
+                route.limiter.learn(error.rates)
             # A refusal and a limit are answers of a service that is well.
             if isinstance(error, (RefusedInputError, RateLimitedError)):
                 route.breaker.succeeded()
@@ -411,6 +500,29 @@ class _Request:
                 await _finally(paid, lambda one: one.account.failed(one.sent, billed=billed))
         return answered
 
+    async def _answer(self, rows: Rows, route: ServiceRoute, width: int | None, *, last: bool) -> Answer:
+        """What a provider answers in time. Raises errors of our tree alone, and nothing of what a stranger's says."""
+        sending, declared = self.sending, route.provider.declared
+        prompt = "" if declared.input_type else sending.space.prompt(sending.input_type)
+        left_s = self._left_s()
+        # A route that hangs must leave time for the next.
+        share_s = None if declared.local else left_s if last else left_s / 2
+        try:
+            async with asyncio.timeout(share_s):
+                return await route.provider.embed(
+                    [prompt + sending.texts[row] for row in rows], input_type=sending.input_type, dimensions=width
+                )
+        except TimeoutError as error:
+            if last:
+                raise self._too_late(route) from error
+            raise UnavailableError("no answer in time", route=route.name, billed=True) from error
+        except EmbedwayError:
+            raise
+        except Exception as error:  # noqa: BLE001  a provider may be anybody's
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+            raise UpstreamError(f"its provider failed ({where})", route=route.name, billed=True) from None
+
     def _no_route(self, failed: tuple[tuple[str, str], ...], route: ServiceRoute, error: EmbedwayError) -> NoRouteError:
         return NoRouteError(self.sending.space.model, failed=(*failed, (route.name, str(error))))
 
@@ -422,12 +534,12 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Paid:
-    """One caller's part of an attempt: what of its money is under way, for how many tokens and texts."""
+    """One caller's part of an attempt: what of its money is under way, for how many tokens and searches."""
 
     account: Account
     sent: int
     tokens: int
-    texts: int
+    searches: int
 
 
 async def _answered(paid: Sequence[_Paid], answer: Answer) -> None:
@@ -436,7 +548,7 @@ async def _answered(paid: Sequence[_Paid], answer: Answer) -> None:
     tokens = weights if answer.tokens is None else shares(answer.tokens, weights)
     if answer.tokens is None and answer.searches is not None:
         tokens = [0] * len(paid)
-    guessed = [-(-one.texts // DOCUMENTS_A_SEARCH) for one in paid]
+    guessed = [one.searches for one in paid]
     searches = guessed if answer.searches is None else shares(answer.searches, guessed)
     parts = {id(one): part for one, *part in zip(paid, tokens, searches, strict=True)}
 
@@ -459,6 +571,16 @@ async def _finally(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any,
         await asyncio.shield(paid[0].account.budgets.beside(_each(paid, book)))
 
 
+def searches_of(lengths: npt.NDArray[np.int32]) -> int:
+    """Searches that a service bills for documents of so many tokens, each with its query; never too few."""
+    documents = np.where(lengths > _DOCUMENT_TOKENS, -(-2 * lengths.astype(np.int64) // _DOCUMENT_TOKENS), 1)
+    return -(-int(documents.sum()) // _DOCUMENTS_A_SEARCH)
+
+
+def _left_alone(route: ServiceRoute) -> UpstreamError:
+    return UpstreamError("it failed several times in a row and is left alone", route=route.name)
+
+
 def _raise_first(outcomes: Sequence[BaseException | None]) -> None:
     for outcome in outcomes:
         if outcome is not None:
@@ -476,9 +598,11 @@ async def _each(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any, An
 
 @dataclass(slots=True)
 class _Lineage:
-    """How many requests these texts have been part of."""
+    """How many requests these texts have been part of, how far behind they are due, and when they last went out."""
 
     attempts: int
+    behind_s: float = 0.0
+    called_at: float = 0.0
 
 
 def _first(errors: BaseException) -> EmbedwayError:
