@@ -200,14 +200,26 @@ class DimensionsError(EmbedwayError):
 class SpaceMismatchError(EmbedwayError):
     """Two vector spaces would meet."""
 
-    def __init__(self, *, collection: str, collection_space: str, asked_space: str, asked: str = "the query") -> None:
+    def __init__(
+        self,
+        *,
+        collection: str,
+        collection_space: str,
+        asked_space: str,
+        asked: str = "the query",
+        claimed: bool = False,
+    ) -> None:
+        """`claimed` where nothing is written yet, and a first write is under way."""
         self.collection = collection
         self.collection_space = collection_space
         self.asked_space = asked_space
+        self.claimed = claimed
+        holds = "is just being written for the first time, with vectors" if claimed else "holds vectors"
+        advice = "Wait until that write is over" if claimed else "Use the collection's own model"
         super().__init__(
-            f"{collection} holds vectors of the space {collection_space}; {asked} would be of the space "
+            f"{collection} {holds} of the space {collection_space}; {asked} would be of the space "
             f"{asked_space}, and distances between the two mean nothing. "
-            "Use the collection's own model, or embed it anew"
+            f"{advice}, or {'use its model' if claimed else 'embed it anew'}"
         )
 
 

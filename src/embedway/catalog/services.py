@@ -94,6 +94,8 @@ class ServiceFacts:
     sources: tuple[Source, ...]
     #: Prices by time and size; where there are any, `price_usd_per_million_tokens` is the one of the day of loading.
     prices: tuple[Price, ...] = ()
+    #: What tells the weights of a model of the settings from those it had before; empty for none.
+    revision: str = ""
 
     @property
     def sizes(self) -> tuple[int, ...]:

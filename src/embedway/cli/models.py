@@ -37,7 +37,7 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
         print_json(
             {
                 "models": [
-                    {**facts_json(facts), "here": here, "routes": _local_routes(config, here=here)}
+                    {**facts_json(facts), "here": here, "routes": _local_routes(facts, config, here=here)}
                     for facts, here in models
                 ],
                 "services": [
@@ -56,7 +56,10 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
                 f"{facts.max_tokens:,}",
                 _languages(facts),
                 facts.licence,
-                "yes" if here else _not_here(config),
+                ", ".join(
+                    ["yes" if here else _not_here(config)]
+                    + [f"{route}: {lacks or 'yes'}" for route, lacks in _server_routes(facts, config)]
+                ),
             )
             for facts, here in models
         ],
@@ -97,8 +100,17 @@ def _services(config: "Config") -> "list[tuple[ServiceFacts, list[tuple[str, str
     return [(facts, routes_here(facts, config)) for facts in found.values()]
 
 
-def _local_routes(config: "Config", *, here: bool) -> list[dict[str, str | None]]:
-    return [{"route": "local", "lacks": None if here else _not_here(config).removeprefix("no: ")}]
+def _local_routes(facts: "ModelFacts", config: "Config", *, here: bool) -> list[dict[str, str | None]]:
+    own = {"route": "local", "lacks": None if here else _not_here(config).removeprefix("no: ")}
+    return [*_routes_json(_server_routes(facts, config)), own]
+
+
+def _server_routes(facts: "ModelFacts", config: "Config") -> "list[tuple[str, str]]":
+    """The settings' routes to a model that this machine can run, and what each lacks."""
+    from embedway.providers.readiness import routes_to
+
+    names = {name.casefold() for name in (facts.name, *facts.aliases)}
+    return routes_to(names, config, task=facts.task)
 
 
 def _routes_json(routes: "list[tuple[str, str]]") -> list[dict[str, str | None]]:

@@ -1,4 +1,4 @@
-"""Settings from the variables and the token file of huggingface_hub, read as it reads them."""
+"""Settings from the variables and the token file of huggingface_hub, and fastembed's, read as they read them."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ def _plain(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
         yield "weights.offline", True, offline
     if environ.get("HF_ENDPOINT"):
         yield "weights.hub_endpoint", environ["HF_ENDPOINT"], "HF_ENDPOINT"
+    if environ.get("FASTEMBED_CACHE_PATH"):
+        yield "weights.fastembed_cache", environ["FASTEMBED_CACHE_PATH"], "FASTEMBED_CACHE_PATH"
 
 
 def _path(environ: Mapping[str, str], name: str) -> str | None:

@@ -185,22 +185,23 @@ class Config(Section):
         """The key that a provider's route sends; empty where there is none.
 
         It is the route's own `api_key`, `api_key_file` or `api_key_env`, else the variable that the provider's users
-        know (`OPENAI_API_KEY` and the like). Raises ConfigError for a file that cannot be read, or a variable unset.
+        know (`OPENAI_API_KEY` and the like). Raises ConfigError for a file that cannot be read, a variable unset, or
+        what cannot be a key.
         """
         if route is not None and route.api_key is not None:
-            return route.api_key.get_secret_value()
+            return _clean_key(route.api_key.get_secret_value(), "api_key of a route")
         if route is not None and route.api_key_file is not None:
             try:
-                return route.api_key_file.read_text(encoding="utf-8").strip()
+                return _clean_key(route.api_key_file.read_text(encoding="utf-8"), str(route.api_key_file))
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or "it is not a text file"
                 raise ConfigError(f"cannot be read: {reason}", where=str(route.api_key_file)) from None
         if route is not None and route.api_key_env is not None:
             if route.api_key_env not in self._keys:
                 raise ConfigError("is not set, and a route's api_key_env names it", where=route.api_key_env)
-            return self._keys[route.api_key_env].get_secret_value()
-        found = (self._keys[name] for name in KEY_VARIABLES.get(provider, ()) if name in self._keys)
-        return next((key.get_secret_value() for key in found), "")
+            return _clean_key(self._keys[route.api_key_env].get_secret_value(), route.api_key_env)
+        found = (name for name in KEY_VARIABLES.get(provider, ()) if name in self._keys)
+        return next((_clean_key(self._keys[name].get_secret_value(), name) for name in found), "")
 
     def store_settings(self) -> StoreSettings:
         """What the weights store needs to know."""
@@ -216,6 +217,14 @@ class Config(Section):
             hub_token=weights.hub_token.get_secret_value() if weights.hub_token else None,
             hub_cache=weights.hub_cache,
         )
+
+
+def _clean_key(key: str, where: str) -> str:
+    """A key without the white space around it, such as a line's end. Raises ConfigError for what no header can hold."""
+    key = key.strip()
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError("holds a character that no key has, such as a line break; paste it anew", where=where)
+    return key
 
 
 def _files(files: Sequence[Path | str]) -> list[Path]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from embedway.config.base import Section
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
@@ -34,6 +35,10 @@ NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotLess: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
+def _fastembed_cache() -> Path:
+    return Path(tempfile.gettempdir()) / "fastembed_cache"
+
+
 Place: TypeAlias = Literal["folder", "hub", "wheel"]
 
 
@@ -129,6 +134,8 @@ class Weights(Section):
     hub_token: SecretStr | None = None
     #: Where huggingface_hub keeps its downloads.
     hub_cache: Folder = Field(default_factory=_hub_cache)
+    #: Where fastembed keeps its own.
+    fastembed_cache: Folder = Field(default_factory=_fastembed_cache)
 
     @field_validator("places")
     @classmethod
@@ -330,7 +337,9 @@ class Model(Section):
 
     #: What it is called in `model`; it must be no name of the catalog.
     name: str = Field(min_length=1)
-    dimensions: Positive
+    #: What it does; a reranker has no dimensions and no prompts.
+    task: Literal["embed", "rerank"] = "embed"
+    dimensions: Positive | None = None
     #: Sizes below `dimensions` that it was trained to be cut to.
     matryoshka: tuple[Positive, ...] = ()
     max_tokens: Positive
@@ -343,6 +352,8 @@ class Model(Section):
     #: Put before texts on this side.
     query_prompt: str = ""
     document_prompt: str = ""
+    #: Part of its vector space: another one is another space, so change it when your server's weights change.
+    revision: str = ""
 
     @field_validator("matryoshka")
     @classmethod
@@ -353,6 +364,12 @@ class Model(Section):
         ):
             raise ValueError(f"must descend, and be below dimensions, which is {full}")
         return sizes
+
+    @model_validator(mode="after")
+    def _with_dimensions(self) -> Self:
+        if (self.task == "embed") != (self.dimensions is not None):
+            raise ValueError("dimensions must be given for a model that embeds, and for no reranker")
+        return self
 
 
 class Route(Section):

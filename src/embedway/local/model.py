@@ -11,6 +11,7 @@ import numpy as np
 
 from embedway.errors import ClosedError
 from embedway.local.backend import Session, SessionOptions, open_session
+from embedway.local.onnx_file import depends_on_batch
 from embedway.local.tokenize import TextTokenizer
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class LocalModel:
         self.remote = False
         self.exact = True
         self.variant = " ".join(sorted({choice.bulk.precision, choice.single.precision}))
+        self.batch_dependent = recipe.onnx is not None and depends_on_batch(recipe.onnx)
         self.tokenizer = TextTokenizer(recipe.tokenizer, max_tokens=recipe.max_tokens, lowercase=recipe.lowercase)
         self._sessions: dict[SessionOptions, Session] = {}
         self._loading = threading.Lock()

@@ -8,9 +8,12 @@ from embedway.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from embedway.local.recipe import Recipe
 
+#: Operators that scale activations by the largest number of the whole batch, padding and neighbours among them.
+_DYNAMIC = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"})
 _POOLED = ("sentence_embedding", "text_embeds", "embeddings", "pooled", "output")
 _HIDDEN = ("token_embeddings", "last_hidden_state", "hidden_states")
 
@@ -36,3 +39,14 @@ def sentence_output(ranks: Mapping[str, int], recipe: Recipe) -> tuple[str, bool
     raise UnsupportedModelError(
         f"{recipe.onnx}: none of its outputs ({', '.join(ranks)}) holds vectors of texts or tokens"
     )
+
+
+def depends_on_batch(path: Path) -> bool:
+    """Whether a text's vector depends on the other texts of its batch, as with dynamic int8. Blocking: reads the graph.
+
+    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html: scales are computed per tensor.
+    """
+    import onnx  # noqa: PLC0415  slow to import, and read for models that others exported alone
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return any(node.op_type in _DYNAMIC for node in graph.node)

@@ -157,6 +157,10 @@ class OpenModel(Protocol):
         """How it computes, as far as the numbers depend on it, such as its precision; empty for services."""
 
     @property
+    def batch_dependent(self) -> bool:
+        """Whether a vector may depend on the other texts of its batch; such vectors are never cached."""
+
+    @property
     def exact(self) -> bool:
         """Whether tokens are counted with the model's own tokenizer, not estimated."""
 

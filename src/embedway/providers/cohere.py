@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import JsonHttp
+from embedway.providers.http import keyed
 from embedway.providers.vectors import count_of, normalized, read_listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.providers.base import Endpoint
+    from embedway.providers.http import JsonHttp
     from embedway.types import InputType
 
 COHERE_URL = "https://api.cohere.com"
@@ -56,16 +56,7 @@ class Cohere:
 
 def cohere(endpoint: Endpoint) -> Cohere:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
-    if not endpoint.secret:
-        raise ConfigError("is not set; set COHERE_API_KEY, or api_key of a route", where=endpoint.route, key="api_key")
-    http = JsonHttp(
-        endpoint.base_url or COHERE_URL,
-        route=endpoint.route,
-        headers={"authorization": f"Bearer {endpoint.secret}"},
-        timeout_s=endpoint.timeout_s,
-        allow_http=endpoint.options.get("allow_http") == "true",
-    )
-    return Cohere(endpoint, http)
+    return Cohere(endpoint, keyed(endpoint, COHERE_URL, variable="COHERE_API_KEY"))
 
 
 def _is_old(model: str) -> bool:

@@ -30,7 +30,7 @@ _WINDOW_GROWTH = 8
 #: (https://huggingface.co/Cohere/multilingual-22-12): 3 bytes count too many for prose rather than too few.
 _BYTES_PER_TOKEN = 3
 
-TIKTOKEN, HUB, ESTIMATE = "tiktoken:", "hub:", "estimate"
+TIKTOKEN, HUB, ESTIMATE, LIBRARY = "tiktoken:", "hub:", "estimate", "library"
 
 
 class TokenCounter(Protocol):

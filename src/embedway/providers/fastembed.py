@@ -7,22 +7,23 @@ a folder `path`, with `pooling` (`mean` or `cls`) and `model_file` (`onnx/model.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.errors import ConfigError
+from embedway.local.onnx_file import depends_on_batch
 from embedway.providers.base import Answer, Declared
 from embedway.providers.library import (
     LibraryFacts,
     LoadedOnce,
     check_installed,
     device_of,
-    known,
+    digest_of,
     shortest_first,
-    whole,
 )
+from embedway.providers.options import known, one_of, whole
 from embedway.providers.vectors import normalized
 
 if TYPE_CHECKING:
@@ -38,10 +39,12 @@ _OPTIONS = ("device", "batch_size", "threads", "cache_dir", "path", "pooling", "
 class FastEmbed:
     """One of fastembed's models. Prompts are put before the texts on this side, because they are counted there."""
 
-    declared = Declared(max_inputs=256)
     runtime = "fastembed"
+    variant = ""
 
     def __init__(self, endpoint: Endpoint) -> None:
+        self.declared = Declared(max_inputs=256, local=True)
+        self._endpoint = endpoint
         self._batch_size = whole(endpoint, "batch_size", 8)
         self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
 
@@ -62,6 +65,17 @@ class FastEmbed:
         width = len(next(iter(model.embed(["a"]))))
         return LibraryFacts(width, int(model.model.tokenizer.truncation["max_length"]))
 
+    def weights(self) -> str:
+        """What tells the model's weights and pooling from others. Blocking; loads the model.
+
+        From then on `declared` says whether its vectors depend on their batch, as those of dynamic int8 do.
+        """
+        model = self._loaded.get().model
+        graph = Path(model._model_dir) / model.model_description.model_file  # noqa: SLF001  told nowhere else
+        self.declared = replace(self.declared, batch_dependent=depends_on_batch(graph))
+        pooling = {"pooling": type(model).__name__, **_chosen(self._endpoint, "pooling")}
+        return digest_of([graph, *graph.parent.glob(f"{graph.name}[_.]data")], pooling)
+
     def counter(self, max_tokens: int) -> TokenCounter:
         """The library's own tokenizer. Blocking; loads the model."""
         from embedway.providers.counting import counter_of  # noqa: PLC0415  only here
@@ -80,9 +94,12 @@ def fastembed(endpoint: Endpoint) -> FastEmbed:
     check_installed("fastembed", "fastembed", endpoint)
     known(endpoint, _OPTIONS)
     device_of(endpoint)
-    if endpoint.options.get("pooling", "mean") not in {"mean", "cls"}:
-        raise ConfigError("must be mean or cls", where=endpoint.route, key="options.pooling")
+    one_of(endpoint, "pooling", ("mean", "cls"))
     return FastEmbed(endpoint)
+
+
+def _chosen(endpoint: Endpoint, *options: str) -> dict[str, str]:
+    return {name: endpoint.options[name] for name in options if name in endpoint.options}
 
 
 def _load(endpoint: Endpoint) -> Any:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import JsonHttp
+from embedway.providers.http import keyed
 from embedway.providers.vectors import count_of, normalized, read_listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.providers.base import Endpoint
+    from embedway.providers.http import JsonHttp
     from embedway.types import InputType
 
 GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta"
@@ -63,13 +63,4 @@ class Gemini:
 
 def gemini(endpoint: Endpoint) -> Gemini:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
-    if not endpoint.secret:
-        raise ConfigError("is not set; set GEMINI_API_KEY, or api_key of a route", where=endpoint.route, key="api_key")
-    http = JsonHttp(
-        endpoint.base_url or GEMINI_URL,
-        route=endpoint.route,
-        headers={"x-goog-api-key": endpoint.secret},
-        timeout_s=endpoint.timeout_s,
-        allow_http=endpoint.options.get("allow_http") == "true",
-    )
-    return Gemini(endpoint, http)
+    return Gemini(endpoint, keyed(endpoint, GEMINI_URL, variable="GEMINI_API_KEY", header="x-goog-api-key"))

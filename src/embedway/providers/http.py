@@ -29,10 +29,13 @@ from embedway.errors import (
     UnavailableError,
     UpstreamError,
 )
+from embedway.providers.options import known, yes
 from embedway.types import RateState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from embedway.providers.base import Endpoint
 
 V = TypeVar("V")
 
@@ -118,17 +121,18 @@ class JsonHttp:
                     parsed = await parse if parse else self._parsed(content, response)
                     return Reply(parsed, read_rates(response.headers), large)
                 raise error_of(response.status, response.headers, content, route=self._route)
-        except TimeoutError as error:
-            raise UnavailableError("no answer in time", route=self._route, billed=True) from error
+        # The library's errors hold the request with its headers, and so the key: none of them is chained.
+        except TimeoutError:
+            raise UnavailableError("no answer in time", route=self._route, billed=True) from None
         except aiohttp.ClientConnectorError as error:
-            # Nothing was sent. The error's text names host and port alone.
+            # Nothing was sent.
             raise UnavailableError(
                 f"it cannot be reached: {error.strerror or 'no connection'}", route=self._route
-            ) from error
+            ) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             raise UnavailableError(
                 f"the connection broke off ({type(error).__name__})", route=self._route, billed=True
-            ) from error
+            ) from None
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -142,9 +146,10 @@ class JsonHttp:
                 headers=self._headers,
                 timeout=self._timeout,
                 connector=aiohttp.TCPConnector(limit=self._connections),
-                # A key must not follow a cookie or a proxy that the user did not name to us.
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=True,
+                # The proxy of the environment gets to see where we connect to, and nothing else: key and texts of an
+                # address without https would lie open to it.
+                trust_env=self._base_url.casefold().startswith("https://"),
             )
         return self._session
 
@@ -170,6 +175,31 @@ class JsonHttp:
                 status=response.status,
                 billed=True,
             ) from None
+
+
+def keyed(
+    endpoint: Endpoint, url: str, *, variable: str, header: str = "authorization", options: Sequence[str] = ()
+) -> JsonHttp:
+    """The pool of a service that wants a key, which is at `url` unless the route says otherwise.
+
+    Raises ConfigError without a key, which `variable` usually holds, and for options that are none of these.
+    """
+    known(endpoint, (*options, "allow_http"))
+    if not endpoint.secret:
+        raise ConfigError(f"is not set; set {variable}, or api_key of a route", where=endpoint.route, key="api_key")
+    secret = f"Bearer {endpoint.secret}" if header == "authorization" else endpoint.secret
+    return pool(endpoint, url, {header: secret})
+
+
+def pool(endpoint: Endpoint, url: str, headers: Mapping[str, str]) -> JsonHttp:
+    """The pool of a route, which is at `url` unless it says otherwise."""
+    return JsonHttp(
+        endpoint.base_url or url,
+        route=endpoint.route,
+        headers=headers,
+        timeout_s=endpoint.timeout_s,
+        allow_http=yes(endpoint, "allow_http"),
+    )
 
 
 def check_base_url(base_url: str, *, where: str, allow_http: bool) -> None:
@@ -202,7 +232,16 @@ def is_loopback(host: str) -> bool:
 
 
 def error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: str) -> UpstreamError:
-    """The error that a status and a body mean. The body's prose is not shown: it may repeat what was sent."""
+    """The error that a status and a body mean, with the rate limits that the headers tell.
+
+    The body's prose is not shown: it may repeat what was sent.
+    """
+    error = _error_of(status, headers, content, route=route)
+    error.rates = read_rates(headers)
+    return error
+
+
+def _error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: str) -> UpstreamError:
     code = _error_code(content)
     said = f": {code}" if code else ""
     if status == 402 or code in _EXHAUSTED:

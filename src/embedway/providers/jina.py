@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import JsonHttp
+from embedway.providers.http import keyed
 from embedway.providers.vectors import count_of, normalized, read_indexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.providers.base import Endpoint
+    from embedway.providers.http import JsonHttp
     from embedway.types import InputType
 
 JINA_URL = "https://api.jina.ai/v1"
@@ -54,13 +54,4 @@ class Jina:
 
 def jina(endpoint: Endpoint) -> Jina:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
-    if not endpoint.secret:
-        raise ConfigError("is not set; set JINA_API_KEY, or api_key of a route", where=endpoint.route, key="api_key")
-    http = JsonHttp(
-        endpoint.base_url or JINA_URL,
-        route=endpoint.route,
-        headers={"authorization": f"Bearer {endpoint.secret}"},
-        timeout_s=endpoint.timeout_s,
-        allow_http=endpoint.options.get("allow_http") == "true",
-    )
-    return Jina(endpoint, http)
+    return Jina(endpoint, keyed(endpoint, JINA_URL, variable="JINA_API_KEY"))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
+import json
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from embedway.errors import ConfigError, EmbedwayError, RuntimeUnavailableError, UnsupportedModelError, UpstreamError
+from embedway.errors import EmbedwayError, RuntimeUnavailableError, UnsupportedModelError, UpstreamError
+from embedway.providers.options import one_of
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from embedway.providers.base import Endpoint
     from embedway.types import Vectors
@@ -103,27 +107,17 @@ def check_installed(module: str, extra: str, endpoint: Endpoint) -> None:
 
 def device_of(endpoint: Endpoint) -> str:
     """The option `device`: one of `DEVICES`, `auto` by default. Raises ConfigError for any other."""
-    device = endpoint.options.get("device", "auto")
-    if device not in DEVICES:
-        raise ConfigError(f"must be one of {', '.join(DEVICES)}", where=endpoint.route, key="options.device")
-    return device
+    return one_of(endpoint, "device", DEVICES)
 
 
-def whole(endpoint: Endpoint, option: str, default: int) -> int:
-    """An option that is a whole number above 0. Raises ConfigError for anything else."""
-    text = endpoint.options.get(option, str(default))
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError("must be a whole number above 0", where=endpoint.route, key=f"options.{option}")
-    return int(text)
-
-
-def known(endpoint: Endpoint, options: Sequence[str]) -> None:
-    """Raise ConfigError for an option that is none of these."""
-    for option in endpoint.options:
-        if option not in options:
-            raise ConfigError(
-                f"is not an option; there are {', '.join(options)}", where=endpoint.route, key=f"options.{option}"
-            )
+def digest_of(files: Sequence[Path], options: Mapping[str, str]) -> str:
+    """16 hex digits that tell weights and the options that decide their vectors from others. Blocking: reads files."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    digest.update(json.dumps(dict(options), sort_keys=True).encode())
+    return digest.hexdigest()[:16]
 
 
 def _why(endpoint: Endpoint, error: Exception) -> str:

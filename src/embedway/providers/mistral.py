@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import JsonHttp
+from embedway.providers.http import keyed
 from embedway.providers.vectors import count_of, normalized, read_indexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.providers.base import Endpoint
+    from embedway.providers.http import JsonHttp
     from embedway.types import InputType
 
 MISTRAL_URL = "https://api.mistral.ai/v1"
@@ -56,13 +56,4 @@ class Mistral:
 
 def mistral(endpoint: Endpoint) -> Mistral:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
-    if not endpoint.secret:
-        raise ConfigError("is not set; set MISTRAL_API_KEY, or api_key of a route", where=endpoint.route, key="api_key")
-    http = JsonHttp(
-        endpoint.base_url or MISTRAL_URL,
-        route=endpoint.route,
-        headers={"authorization": f"Bearer {endpoint.secret}"},
-        timeout_s=endpoint.timeout_s,
-        allow_http=endpoint.options.get("allow_http") == "true",
-    )
-    return Mistral(endpoint, http)
+    return Mistral(endpoint, keyed(endpoint, MISTRAL_URL, variable="MISTRAL_API_KEY"))

@@ -11,16 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import JsonHttp
+from embedway.providers.http import keyed, pool
+from embedway.providers.options import known, one_of, whole, whole_or_none, yes
 from embedway.providers.vectors import count_of, read_indexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.providers.base import Endpoint
+    from embedway.providers.http import JsonHttp
     from embedway.types import InputType
 
 OPENAI_URL = "https://api.openai.com/v1"
+_COMPATIBLE = (
+    "max_inputs",
+    "max_request_tokens",
+    "dimensions",
+    "encoding",
+    "input_type",
+    "batch_dependent",
+    "allow_http",
+)
 
 
 class OpenAI:
@@ -71,9 +82,7 @@ class OpenAI:
 
 def openai(endpoint: Endpoint) -> OpenAI:
     """OpenAI's own service: an entry of `embedway.providers`."""
-    if not endpoint.secret:
-        raise ConfigError("is not set; set OPENAI_API_KEY, or api_key of a route", where=endpoint.route, key="api_key")
-    http = _http(endpoint, endpoint.base_url or OPENAI_URL)
+    http = keyed(endpoint, OPENAI_URL, variable="OPENAI_API_KEY")
     declared = Declared(
         max_inputs=2048,
         max_request_tokens=300_000,
@@ -87,19 +96,22 @@ def openai_compatible(endpoint: Endpoint) -> OpenAI:
     """A server with OpenAI's interface, at `base_url`.
 
     Options: `max_inputs` (32, the bound that TEI sets by default), `max_request_tokens`, `dimensions` (`true` where
-    the server honours it), `encoding` (`float` or `base64`), `input_type` (`true` for NVIDIA NIM).
+    the server honours it), `encoding` (`float` or `base64`), `input_type` (`true` for NVIDIA NIM), `batch_dependent`
+    (`true` where a vector depends on its neighbours, as with dynamic int8: such vectors are not cached).
     """
-    options = endpoint.options
+    known(endpoint, _COMPATIBLE)
     if not endpoint.base_url:
         raise ConfigError("must be set for openai-compatible", where=endpoint.route, key="base_url")
-    tokens = options.get("max_request_tokens")
     declared = Declared(
-        max_inputs=int(options.get("max_inputs", 32)),
-        max_request_tokens=int(tokens) if tokens else None,
-        dimensions=options.get("dimensions") == "true",
-        input_type=options.get("input_type") == "true",
+        max_inputs=whole(endpoint, "max_inputs", 32),
+        max_request_tokens=whole_or_none(endpoint, "max_request_tokens"),
+        dimensions=yes(endpoint, "dimensions"),
+        input_type=yes(endpoint, "input_type"),
+        batch_dependent=yes(endpoint, "batch_dependent"),
     )
-    return OpenAI(endpoint, declared, _http(endpoint, endpoint.base_url), encoding=options.get("encoding", "float"))
+    headers = {"authorization": f"Bearer {endpoint.secret}"} if endpoint.secret else {}
+    encoding = one_of(endpoint, "encoding", ("float", "base64"))
+    return OpenAI(endpoint, declared, pool(endpoint, "", headers), encoding=encoding)
 
 
 def azure(endpoint: Endpoint) -> OpenAI:
@@ -115,31 +127,12 @@ def azure(endpoint: Endpoint) -> OpenAI:
             where=endpoint.route,
             key="base_url",
         )
-    if not endpoint.secret:
-        raise ConfigError(
-            "is not set; set AZURE_OPENAI_API_KEY, or api_key of the route", where=endpoint.route, key="api_key"
-        )
-    http = JsonHttp(
-        endpoint.base_url,
-        route=endpoint.route,
-        headers={"api-key": endpoint.secret},
-        timeout_s=endpoint.timeout_s,
-        allow_http=endpoint.options.get("allow_http") == "true",
-    )
+    options = ("api_version", "dimensions")
+    http = keyed(endpoint, "", variable="AZURE_OPENAI_API_KEY", header="api-key", options=options)
     version = endpoint.options.get("api_version")
     deployment = urllib.parse.quote(endpoint.model, safe="")
-    path = f"/openai/deployments/{deployment}/embeddings?api-version={version}" if version else "/embeddings"
+    query = urllib.parse.urlencode({"api-version": version})
+    path = f"/openai/deployments/{deployment}/embeddings?{query}" if version else "/embeddings"
     # A deployment's name says nothing of its model, so the user says whether it takes the parameter.
-    declared = Declared(max_inputs=2048, dimensions=endpoint.options.get("dimensions") == "true")
+    declared = Declared(max_inputs=2048, max_request_tokens=300_000, dimensions=yes(endpoint, "dimensions"))
     return OpenAI(endpoint, declared, http, path=path, encoding="base64")
-
-
-def _http(endpoint: Endpoint, base_url: str) -> JsonHttp:
-    headers = {"authorization": f"Bearer {endpoint.secret}"} if endpoint.secret else {}
-    return JsonHttp(
-        base_url,
-        route=endpoint.route,
-        headers=headers,
-        timeout_s=endpoint.timeout_s,
-        allow_http=endpoint.options.get("allow_http") == "true",
-    )

@@ -59,10 +59,10 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
         found[name] = ServiceFacts(
             name=model.name,
             aliases=(),
-            task="embed",
-            dimensions=model.dimensions,
+            task=model.task,
+            dimensions=model.dimensions or 0,
             matryoshka=model.matryoshka,
-            default_dimensions=model.dimensions,
+            default_dimensions=model.dimensions or 0,
             max_tokens=model.max_tokens,
             tokenizer=model.tokenizer,
             normalized=model.normalized,
@@ -75,6 +75,7 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
             licence="unknown",
             routes=(),
             sources=(),
+            revision=model.revision,
         )
     return found
 

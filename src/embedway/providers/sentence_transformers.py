@@ -8,6 +8,7 @@ nothing works without), and for models whose cards ask for it
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +20,13 @@ from embedway.providers.library import (
     LoadedOnce,
     check_installed,
     device_of,
-    known,
-    whole,
+    digest_of,
 )
+from embedway.providers.options import known, one_of, whole, yes
 from embedway.providers.vectors import normalized
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from embedway.providers.base import Endpoint
     from embedway.providers.counting import TokenCounter
@@ -33,17 +34,24 @@ if TYPE_CHECKING:
 
 OPTIONS = ("device", "batch_size", "dtype", "path", "revision", "trust_remote_code", "remote_code")
 _EMBED_OPTIONS = ("max_seq_length", "padding_side", "append_eos")
+#: Options that a vector depends on, beside which weights are loaded.
+_DECIDING = frozenset({"padding_side", "append_eos"})
+#: Files of a folder that decide on vectors.
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.json", "*/config.json", "*/*.safetensors")
 
 
 class SentenceTransformers:
     """A model of the hub. Its prompts go to the library apart from the texts: some models leave them out of pooling."""
 
-    declared = Declared(max_inputs=256, input_type=True)
+    declared = Declared(max_inputs=256, input_type=True, local=True)
     runtime = "sentence-transformers"
 
     def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._batch_size = whole(endpoint, "batch_size", 32)
-        self._append_eos = endpoint.options.get("append_eos") == "true"
+        self._append_eos = yes(endpoint, "append_eos")
+        #: Precision is no part of a space, and decides on the numbers.
+        self.variant = endpoint.options.get("dtype", "")
         self._prompts = dict(endpoint.prompts)
         self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
 
@@ -79,6 +87,11 @@ class SentenceTransformers:
             self._prompts["document"],
         )
 
+    def weights(self) -> str:
+        """What tells the model's weights, and how they are read, from others. Blocking; loads the model."""
+        options = {name: value for name, value in self._endpoint.options.items() if name in _DECIDING}
+        return weights_of(self._loaded.get()[0].auto_model, self._endpoint, options)
+
     def counter(self, max_tokens: int) -> TokenCounter:
         """The library's own tokenizer. Blocking; loads the model."""
         model = self._loaded.get()
@@ -101,13 +114,23 @@ def check(endpoint: Endpoint, options: Sequence[str]) -> None:
     check_installed("sentence_transformers", "sentence-transformers", endpoint)
     known(endpoint, options)
     device_of(endpoint)
-    if endpoint.options.get("remote_code") == "needed" and endpoint.options.get("trust_remote_code") != "true":
+    one_of(endpoint, "padding_side", ("right", "left"))
+    if endpoint.options.get("remote_code") == "needed" and not yes(endpoint, "trust_remote_code"):
         raise ConfigError(
             f"{endpoint.model} cannot be loaded without code of its repository, which is run only if you say so: set "
             '"true" on a route of it',
             where=endpoint.route,
             key="options.trust_remote_code",
         )
+
+
+def weights_of(model: Any, endpoint: Endpoint, options: Mapping[str, str]) -> str:
+    """What tells a transformers model's weights from others: the hub's commit, or the files of its folder. Blocking."""
+    folder = Path(endpoint.options.get("path", endpoint.model))
+    if folder.is_dir():
+        return digest_of([path for pattern in _WEIGHTS for path in folder.glob(pattern)], options)
+    commit = str(getattr(model.config, "_commit_hash", None) or endpoint.options.get("revision", "main"))
+    return digest_of([], {"commit": commit, **options})
 
 
 def loading(endpoint: Endpoint) -> dict[str, Any]:
@@ -122,7 +145,7 @@ def loading(endpoint: Endpoint) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "device": device,
         # Code of a repository is run only when the user says so.
-        "trust_remote_code": options.get("trust_remote_code") == "true",
+        "trust_remote_code": yes(endpoint, "trust_remote_code"),
     }
     if "revision" in options:
         arguments["revision"] = options["revision"]

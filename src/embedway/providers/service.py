@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from embedway.catalog.services import RouteFacts, ServiceFacts
-from embedway.errors import ConfigError
+from embedway.errors import ConfigError, RuntimeUnavailableError
 from embedway.providers.base import Endpoint
-from embedway.providers.counting import TiktokenCounter, open_counter
+from embedway.providers.counting import ESTIMATE, HUB, LIBRARY, TiktokenCounter, open_counter
 from embedway.providers.readiness import missing
 from embedway.providers.registry import make_provider
 from embedway.types import Space
@@ -39,6 +39,18 @@ class CountsTokens(Protocol):
 
 
 @runtime_checkable
+class KnowsWeights(Protocol):
+    """A provider that has a model's weights itself. `variant` is how it computes, as far as numbers depend on it."""
+
+    @property
+    def variant(self) -> str:
+        """Such as a precision; empty for the usual."""
+
+    def weights(self) -> str:
+        """What tells the weights, and how they are read, from others. Blocking; loads the model."""
+
+
+@runtime_checkable
 class DescribesModel(CountsTokens, Protocol):
     """A provider whose library knows its models better than any catalog."""
 
@@ -50,6 +62,7 @@ class ServiceModel:
     """A model that services run. `endpoints` are its routes, in the order in which they are tried."""
 
     def __init__(self, facts: ServiceFacts, endpoints: Sequence[Served], counter: TokenCounter) -> None:
+        """Blocking where the first route is a library's: its weights are a fact of the space."""
         self.facts = facts
         self.endpoints = tuple(endpoints)
         self.name = self.endpoints[0][0]
@@ -63,19 +76,27 @@ class ServiceModel:
         self.runtime = str(getattr(self.endpoints[0][1], "runtime", "service"))
         self.remote = True
         self.exact = counter.exact
-        self.variant = ""
+        first = self.endpoints[0][1]
+        # Models of one family share a space, and still have vectors of their own.
+        self.variant = first.variant if isinstance(first, KnowsWeights) else facts.name if facts.family else ""
         self.counter = counter
         self.special_tokens = counter.special_tokens
         shared = facts.family or facts.name
+        revision = first.weights() if isinstance(first, KnowsWeights) else facts.revision
         self.space = Space(
             model=shared.rsplit("/", 1)[-1],
-            weights=f"service:{shared}",
+            weights=f"service:{shared}@{revision}" if revision else f"service:{shared}",
             dimensions=facts.dimensions,
             pooling="service",
             normalized=facts.normalized,
             query_prompt=facts.query_prompt,
             document_prompt=facts.document_prompt,
         )
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether one of its routes gives vectors that depend on their batch."""
+        return any(provider.declared.batch_dependent for _, provider, _ in self.endpoints)
 
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
         """The list price of so many tokens, for vectors of a size; None where none is known."""
@@ -112,19 +133,19 @@ def open_service(facts: ServiceFacts, config: Config) -> ServiceModel:
     Raises ConfigError for a provider that is not known or a setting that it refuses.
     """
     served = routes_of(facts, config, make_provider)
-    if facts.tokenizer == "library":
-        providers = [provider for _, provider, _ in served if isinstance(provider, CountsTokens)]
-        if not providers:
-            raise ConfigError(
-                "its tokens are counted by the library that runs it, and no route leads to one",
-                where=facts.name,
-                key="tokenizer",
-            )
-        return ServiceModel(facts, served, providers[0].counter(facts.max_tokens))
-    counter = open_counter(
-        facts.tokenizer, max_tokens=facts.max_tokens, model=facts.name, store=config.store_settings()
-    )
-    return ServiceModel(facts, served, counter)
+    return ServiceModel(facts, served, counter_for(facts, served[0][1], config))
+
+
+def counter_for(facts: ServiceFacts, first: object, config: Config) -> TokenCounter:
+    """What counts a model's tokens, where `first` is the provider of its first route. Blocking."""
+    if facts.tokenizer != LIBRARY:
+        tokenizer = facts.tokenizer
+    elif isinstance(first, CountsTokens):
+        return first.counter(facts.max_tokens)
+    else:
+        # Nobody loads billions of weights to count the tokens that a server is sent.
+        tokenizer = f"{HUB}{facts.name}" if facts.name.count("/") == 1 else ESTIMATE
+    return open_counter(tokenizer, max_tokens=facts.max_tokens, model=facts.name, store=config.store_settings())
 
 
 def open_library(name: str, provider: str, model: str, config: Config) -> ServiceModel:
@@ -166,7 +187,7 @@ def library_facts(name: str, provider: str, model: str, *, max_tokens: int) -> S
         matryoshka=(),
         default_dimensions=0,
         max_tokens=max_tokens,
-        tokenizer="library",
+        tokenizer=LIBRARY,
         normalized=False,
         languages=("mul",),
         price_usd_per_million_tokens=decimal.Decimal(0),
@@ -204,9 +225,11 @@ def routes_of(
         limits = (route.requests_per_minute, route.tokens_per_minute)
         made.append((endpoint.route, make(route.provider, endpoint), limits))
     for listed in facts.routes:
-        key = config.key_for(listed.provider)
-        # Without any way that may work, the error of this one says what is missing.
-        if not missing(listed.provider, key) or not made:
+        # Without any way that may work, the error of this one says what is missing; it stops no other.
+        try:
+            key = config.key_for(listed.provider)
+            if made and missing(listed.provider, key):
+                continue
             endpoint = Endpoint(
                 route=f"{listed.provider}:{listed.model}",
                 model=listed.model,
@@ -216,6 +239,9 @@ def routes_of(
                 prompts=prompts,
             )
             made.append((endpoint.route, make(listed.provider, endpoint), (None, None)))
+        except (ConfigError, RuntimeUnavailableError):
+            if not made:
+                raise
     if not made:
         raise ConfigError("no route leads to this model; add [routes.NAME] with it as `model`", where=facts.name)
     return made

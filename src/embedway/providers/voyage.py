@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import JsonHttp
+from embedway.providers.http import keyed
 from embedway.providers.vectors import count_of, read_indexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.providers.base import Endpoint
+    from embedway.providers.http import JsonHttp
     from embedway.types import InputType
 
 VOYAGE_URL = "https://api.voyageai.com/v1"
@@ -67,13 +67,4 @@ class Voyage:
 
 def voyage(endpoint: Endpoint) -> Voyage:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
-    if not endpoint.secret:
-        raise ConfigError("is not set; set VOYAGE_API_KEY, or api_key of a route", where=endpoint.route, key="api_key")
-    http = JsonHttp(
-        endpoint.base_url or VOYAGE_URL,
-        route=endpoint.route,
-        headers={"authorization": f"Bearer {endpoint.secret}"},
-        timeout_s=endpoint.timeout_s,
-        allow_http=endpoint.options.get("allow_http") == "true",
-    )
-    return Voyage(endpoint, http)
+    return Voyage(endpoint, keyed(endpoint, VOYAGE_URL, variable="VOYAGE_API_KEY"))

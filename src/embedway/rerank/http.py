@@ -9,14 +9,15 @@ decided once all have their scores.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import ConfigError
 from embedway.providers.base import Declared
 from embedway.providers.cohere import COHERE_URL
-from embedway.providers.http import JsonHttp
+from embedway.providers.http import keyed, pool
 from embedway.providers.jina import JINA_URL
+from embedway.providers.options import known, one_of, whole, whole_or_none
 from embedway.providers.vectors import count_of
 from embedway.providers.voyage import VOYAGE_URL
 from embedway.rerank.base import Scores, read_scores
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from embedway.providers.base import Endpoint
+    from embedway.providers.http import JsonHttp
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,6 @@ class HttpReranker:
         """Score documents; see `RerankProvider.rerank`."""
         dialect = self._dialect
         body = {"query": query, dialect.documents: list(documents), **dialect.more}
-        if dialect is COHERE and "max_tokens_per_doc" in self._endpoint.options:  # 4,096 unless told
-            body["max_tokens_per_doc"] = int(self._endpoint.options["max_tokens_per_doc"])
         if dialect is not TEI:  # which serves one model, and refuses to be told which
             body["model"] = self._endpoint.model
         reply = await self._http.post(dialect.path, body)
@@ -86,21 +86,32 @@ class HttpReranker:
 
 
 def cohere(endpoint: Endpoint) -> HttpReranker:
-    """An entry of `embedway.rerankers`. Raises ConfigError without a key."""
-    return _keyed(endpoint, COHERE_URL, COHERE, Declared(max_inputs=1000), "COHERE_API_KEY")
+    """An entry of `embedway.rerankers`. Raises ConfigError without a key.
+
+    Option: `max_tokens_per_doc`, from which on the service cuts a document without a word; the catalog sets it to what
+    the model reads.
+    """
+    http = keyed(endpoint, COHERE_URL, variable="COHERE_API_KEY", options=("max_tokens_per_doc",))
+    most = whole_or_none(endpoint, "max_tokens_per_doc")
+    more = {} if most is None else {"max_tokens_per_doc": most}
+    return HttpReranker(endpoint, http, replace(COHERE, more=more), Declared(max_inputs=1000))
 
 
 def voyage(endpoint: Endpoint) -> HttpReranker:
     """An entry of `embedway.rerankers`. Raises ConfigError without a key."""
-    return _keyed(endpoint, VOYAGE_URL, VOYAGE, Declared(1000, max_request_tokens=600_000), "VOYAGE_API_KEY")
+    http = keyed(endpoint, VOYAGE_URL, variable="VOYAGE_API_KEY")
+    return HttpReranker(endpoint, http, VOYAGE, Declared(1000, max_request_tokens=600_000))
 
 
 def jina(endpoint: Endpoint) -> HttpReranker:
     """An entry of `embedway.rerankers`. Raises ConfigError without a key.
 
-    Its reference names no limit on documents; 512 is that of its embeddings.
+    Its reference names no limit on documents; 512 is that of its embeddings. jina-reranker-v3 reads all documents of a
+    request together (https://huggingface.co/jinaai/jina-reranker-v3), so that scores of two requests do not compare.
     """
-    return _keyed(endpoint, JINA_URL, JINA, Declared(max_inputs=512), "JINA_API_KEY")
+    http = keyed(endpoint, JINA_URL, variable="JINA_API_KEY")
+    together = endpoint.model.startswith("jina-reranker-v3")
+    return HttpReranker(endpoint, http, JINA, Declared(max_inputs=512, batch_dependent=together))
 
 
 def compatible(endpoint: Endpoint) -> HttpReranker:
@@ -108,35 +119,11 @@ def compatible(endpoint: Endpoint) -> HttpReranker:
 
     Options: `max_inputs` (32), `max_request_tokens`, `dialect`, `allow_http`. Raises ConfigError without a base URL.
     """
+    known(endpoint, ("max_inputs", "max_request_tokens", "dialect", "allow_http"))
     if not endpoint.base_url:
         raise ConfigError("is not set; it says where the server is", where=endpoint.route, key="base_url")
-    options = endpoint.options
-    dialects = {"": COMPATIBLE, "tei": TEI}
-    if options.get("dialect", "") not in dialects:
-        raise ConfigError("must be tei, or unset", where=endpoint.route, key="options.dialect")
-    try:
-        tokens = options.get("max_request_tokens")
-        declared = Declared(int(options.get("max_inputs", "32")), max_request_tokens=int(tokens) if tokens else None)
-    except ValueError:
-        raise ConfigError("limits must be whole numbers", where=endpoint.route, key="options") from None
+    dialect = TEI if one_of(endpoint, "dialect", ("", "tei")) else COMPATIBLE
+    tokens = whole_or_none(endpoint, "max_request_tokens")
+    declared = Declared(whole(endpoint, "max_inputs", 32), max_request_tokens=tokens)
     headers = {"authorization": f"Bearer {endpoint.secret}"} if endpoint.secret else {}
-    return HttpReranker(
-        endpoint, _http(endpoint, endpoint.base_url, headers), dialects[options.get("dialect", "")], declared
-    )
-
-
-def _keyed(endpoint: Endpoint, url: str, dialect: Dialect, declared: Declared, variable: str) -> HttpReranker:
-    if not endpoint.secret:
-        raise ConfigError(f"is not set; set {variable}, or api_key of a route", where=endpoint.route, key="api_key")
-    http = _http(endpoint, endpoint.base_url or url, {"authorization": f"Bearer {endpoint.secret}"})
-    return HttpReranker(endpoint, http, dialect, declared)
-
-
-def _http(endpoint: Endpoint, url: str, headers: Mapping[str, str]) -> JsonHttp:
-    return JsonHttp(
-        url,
-        route=endpoint.route,
-        headers=headers,
-        timeout_s=endpoint.timeout_s,
-        allow_http=endpoint.options.get("allow_http") == "true",
-    )
+    return HttpReranker(endpoint, pool(endpoint, "", headers), dialect, declared)

@@ -10,7 +10,7 @@ import numpy as np
 
 from embedway.catalog import default_catalog
 from embedway.catalog.services import default_services
-from embedway.errors import ConfigError, InputError, UnsupportedModelError, UsageError
+from embedway.errors import InputError, UnsupportedModelError, UsageError
 from embedway.local.model import LocalModel
 from embedway.providers import local
 from embedway.providers.counting import FileCounter
@@ -147,6 +147,11 @@ def open_reranker(name: str, config: Config, progress: ProgressSink | None = Non
     named = local.resolve(name)
     if named.facts is not None and named.facts.task != "rerank":
         raise UsageError(f"{named.facts.name} makes vectors and scores no pairs; name a reranker")
+    return open_local(named, config, progress)
+
+
+def open_local(named: local.Named, config: Config, progress: ProgressSink | None = None) -> LocalReranker:
+    """Open a reranker of this machine. Blocking; raises as `open_reranker` does."""
     recipe, choice, _ = local.load(named, config, progress)
     if recipe.task != "rerank":
         raise UsageError(f"{recipe.name} makes vectors and scores no pairs; name a reranker")
@@ -154,21 +159,13 @@ def open_reranker(name: str, config: Config, progress: ProgressSink | None = Non
 
 
 def _open_service(facts: ServiceFacts, config: Config) -> ServiceReranker:
-    from embedway.providers.counting import open_counter  # noqa: PLC0415  aiohttp and tiktoken come in only here
-    from embedway.providers.registry import make_reranker  # noqa: PLC0415
-    from embedway.providers.service import CountsTokens, routes_of  # noqa: PLC0415
+    from embedway.providers.registry import make_reranker  # noqa: PLC0415  aiohttp and tiktoken come in only here
+    from embedway.providers.service import counter_for, routes_of  # noqa: PLC0415
 
     if facts.task != "rerank":
         raise UsageError(f"{facts.name} makes vectors and scores no pairs; name a reranker")
     served = routes_of(facts, config, make_reranker)
-    if facts.tokenizer == "library":
-        counting = [provider for _, provider, _ in served if isinstance(provider, CountsTokens)]
-        if not counting:
-            raise ConfigError("no route leads to the library that counts its tokens", where=facts.name, key="tokenizer")
-        return ServiceReranker(facts, served, counting[0].counter(facts.max_tokens))
-    store = config.store_settings()
-    counter = open_counter(facts.tokenizer, max_tokens=facts.max_tokens, model=facts.name, store=store)
-    return ServiceReranker(facts, served, counter)
+    return ServiceReranker(facts, served, counter_for(facts, served[0][1], config))
 
 
 def _open_library(name: str, provider: str, model: str, config: Config) -> ServiceReranker:

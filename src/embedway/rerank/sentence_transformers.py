@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.providers.base import Declared
-from embedway.providers.library import LoadedOnce, whole
+from embedway.providers.library import LoadedOnce
+from embedway.providers.options import whole
 from embedway.providers.sentence_transformers import OPTIONS, check, fast_counter, loading
 from embedway.rerank.base import Scores
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class CrossEncoders:
     """A reranker of the hub."""
 
-    declared = Declared(max_inputs=256)
+    declared = Declared(max_inputs=256, local=True)
     runtime = "sentence-transformers"
 
     def __init__(self, endpoint: Endpoint) -> None:

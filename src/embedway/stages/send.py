@@ -22,6 +22,7 @@ from embedway.errors import (
     BudgetExceededError,
     DeadlineError,
     EmbedwayError,
+    InputError,
     LedgerError,
     NoRouteError,
     ProtocolError,
@@ -132,6 +133,9 @@ class Sending:
     landed: Callable[[Rows, Vectors], None] | None = None
     #: How its parts wait for a route that others use too.
     urgency: Urgency = field(default_factory=Urgency)
+    #: Whether routes whose answers depend on the rest of the request have to answer it in one: as with scores, which
+    #: are compared with one another.
+    compared: bool = False
 
     @property
     def asked_width(self) -> int | None:
@@ -241,8 +245,18 @@ class _Request:
             self._give_up(rows, NoRouteError(self.sending.space.model, failed=(*failed, *skipped)))
             return
         route, rest = routes[0], routes[1:]
+        parts = route.split(rows, self.sending.lengths)
+        if len(parts) > 1 and self._in_one(route):
+            self._give_up(
+                rows,
+                InputError(
+                    f"{route.name} reads all texts of a request together, and these take {len(parts)} requests, whose "
+                    f"answers do not compare; it takes at most {route.provider.declared.max_inputs} at once, so give fewer"
+                ),
+            )
+            return
         async with asyncio.TaskGroup() as group:
-            for number, part in enumerate(route.split(rows, self.sending.lengths)):
+            for number, part in enumerate(parts):
                 behind_s = number // route.slots.limit * _ROUND_S
                 group.create_task(self._part(part, route, rest, attempts, failed, behind_s=behind_s))
 
@@ -291,7 +305,7 @@ class _Request:
         """Halve what was refused, until the texts at fault stand alone. A refusal is no attempt."""
         attempts = lineage.attempts - 1
         if not self.sending.mixed(rows):
-            if len(rows) == 1:
+            if len(rows) == 1 or self._in_one(route):
                 self._give_up(rows, error)
                 return
             owner = self.sending.owner(rows)
@@ -383,6 +397,9 @@ class _Request:
     def _patience_s(self) -> float:
         """How long a route may keep texts waiting that another route could take."""
         return 2 * self.sender.policy.first_wait_s
+
+    def _in_one(self, route: ServiceRoute) -> bool:
+        return self.sending.compared and route.provider.declared.batch_dependent
 
     def _may_go_on(self, lineage: _Lineage) -> bool:
         return lineage.attempts < self.sender.policy.max_attempts
