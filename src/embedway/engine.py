@@ -36,7 +36,7 @@ from embedway.providers.opening import full_name, key_of, local_names, open_mode
 from embedway.providers.readiness import set_up_here
 from embedway.providers.service import ServiceModel
 from embedway.rerank.base import Scoring, check_scores
-from embedway.rerank.models import ServiceReranker, open_reranker
+from embedway.rerank.models import ServiceReranker
 from embedway.rerank.models import key_of as reranker_key
 from embedway.rerank.models import names as rerankers
 from embedway.stages.batch import fill_batches
@@ -57,6 +57,7 @@ from embedway.stages.gather import Gather, Urgency
 from embedway.stages.inspect import decoded, inspect, is_token_ids
 from embedway.stages.mixed import MixedModel, with_services
 from embedway.stages.plan import Work, make_plan, unique_texts
+from embedway.stages.mixed_rerank import open_any_reranker
 from embedway.stages.rates import RateLimiter
 from embedway.stages.recall import Made, Recall, group_of, key_maker, only
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 
     from embedway.cache.stats import CacheStats, Cleared
     from embedway.errors import EmbedwayError
+    from embedway.catalog.types import Task
     from embedway.ledger.pins import Pin
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
@@ -739,11 +741,11 @@ class AsyncEmbedder:
             gather = self._local[model] = Gather(crew)
         return Gathered(model, gather, urgency)
 
-    async def _elsewhere(self, error: EmbedwayError, model: str) -> EmbedwayError:
+    async def _elsewhere(self, error: EmbedwayError, model: str, *, task: Task = "embed") -> EmbedwayError:
         """An error of all of a model's routes, with the other models that are set up here."""
         # A text that is refused is refused for what it is, not for where it was sent.
         if isinstance(error, (NoRouteError, UpstreamError)) and not isinstance(error, RefusedInputError):
-            error.elsewhere = await asyncio.to_thread(set_up_here, self.config, but=model)
+            error.elsewhere = await asyncio.to_thread(set_up_here, self.config, but=model, task=task)
         return error
 
     async def _sent(self, sending: Sending, model: str) -> Outcome:
@@ -794,12 +796,17 @@ class AsyncEmbedder:
         async with self._paying(sending, model, spending) as account:
             if account is not None:
                 sending = replace(sending, accounts=(account,))
-            outcome = await self._sender.send(sending, routes)
+            try:
+                outcome = await self._sender.send(sending, routes)
+            except (NoRouteError, UpstreamError) as error:
+                raise await self._elsewhere(error, model.model, task="rerank") from error.__cause__
             if errors is not None:
                 errors.update(outcome.errors)
             if account is not None:
                 account.route = ", ".join(outcome.routes)
         return outcome.vectors, bill_of(outcome, model, account=account)
+            urgency=Urgency(query=True),
+            compared=True,
 
     async def _asked(self, call: _Call) -> tuple[EmbedRequest, AnyModel]:
         """The request, checked, and its model, loaded."""
@@ -864,7 +871,7 @@ class AsyncEmbedder:
         return model
 
     async def _load_reranker(self, name: str) -> AnyReranker:
-        model: AnyReranker = await self._in_worker(open_reranker, name)
+        model: AnyReranker = await self._in_worker(open_any_reranker, name)
         if isinstance(model, ServiceReranker):
             self._scoring[model.model] = [
                 (reranker, self._route(name, Scoring(reranker, ""), limits))
