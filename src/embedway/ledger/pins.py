@@ -1,6 +1,7 @@
 """Which vector space a collection is of: that of its first write, for good.
 
 A first write claims the pin before it computes, so that two at once agree; the pin holds when one of them succeeded.
+A claim has a lease, which its write renews: one of a process that died counts for nothing when that has run out.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from embedway import sqlite
@@ -24,20 +25,78 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS pins (collection TEXT PRIMARY KEY, pin TEXT NOT NULL)"
-_KEY = "{embedway:pins}"
-#: Who claimed takes the claim back, unless somebody's write succeeded meanwhile.
-_WITHDRAW = """
-local written = redis.call('HGET', KEYS[1], ARGV[1])
-if written and cjson.decode(written).claim == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end
-return 0
-"""
+#: A pin, unless a write succeeded meanwhile; and a claim, unless there is another whose lease has not run out.
 _CONFIRM = """
-local written = redis.call('HGET', KEYS[1], ARGV[1])
-if not written then return 0 end
-local pin = cjson.decode(written)
-pin.claim = ''
-redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(pin))
-return 1
+INSERT INTO pins VALUES (?, ?) ON CONFLICT (collection) DO UPDATE SET pin = excluded.pin
+WHERE json_extract(pins.pin, '$.claim') != ''
+"""
+_CLAIM = """
+INSERT INTO pins VALUES (?, json_set(?, '$.until', ?)) ON CONFLICT (collection) DO UPDATE SET pin = excluded.pin
+WHERE json_extract(pins.pin, '$.claim') != '' AND coalesce(json_extract(pins.pin, '$.until'), 0) < ?
+"""
+_RENEW = """
+UPDATE pins SET pin = json_set(pin, '$.until', ?) WHERE collection = ? AND json_extract(pin, '$.claim') = ?
+"""
+_WITHDRAW = "DELETE FROM pins WHERE collection = ? AND json_extract(pin, '$.claim') = ?"
+
+#: Pins by collection, and until when the claims among them hold. Times are the server's own.
+_KEYS = ("{embedway:pins}", "{embedway:pins}:until")
+_SCRIPT = """
+local op, collection, given, claim = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local lease_s, now = tonumber(ARGV[5]), tonumber(ARGV[6])
+if not now then
+    local time = redis.call('TIME')
+    now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+
+local function held(name)
+    local written = redis.call('HGET', KEYS[1], name)
+    if not written then return nil, nil end
+    local own = cjson.decode(written).claim
+    if own ~= '' and tonumber(redis.call('ZSCORE', KEYS[2], name) or '0') < now then return nil, nil end
+    return written, own
+end
+
+local function keep(written)
+    redis.call('HSET', KEYS[1], collection, written)
+    redis.call('ZREM', KEYS[2], collection)
+    return written
+end
+
+local written, own = held(collection)
+if op == 'get' then return written end
+if op == 'claim' then
+    if written then return written end
+    keep(given)
+    redis.call('ZADD', KEYS[2], string.format('%.6f', now + lease_s), collection)
+    return given
+end
+if op == 'confirm' then
+    if own == '' then return written end
+    return keep(given)
+end
+if op == 'renew' then
+    if own == claim then redis.call('ZADD', KEYS[2], string.format('%.6f', now + lease_s), collection) end
+    return nil
+end
+if op == 'withdraw' or op == 'remove' then
+    if op == 'withdraw' and own ~= claim then return 0 end
+    redis.call('ZREM', KEYS[2], collection)
+    local gone = redis.call('HDEL', KEYS[1], collection)
+    return written and gone or 0
+end
+if op == 'all' then
+    local found = {}
+    for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+        local one = held(name)
+        if one then
+            table.insert(found, name)
+            table.insert(found, one)
+        end
+    end
+    return found
+end
+return redis.error_reply('unknown operation')
 """
 
 
@@ -70,35 +129,45 @@ def read_pin(collection: str, written: str) -> Pin:
 
 
 class Pins(Protocol):
-    """Keeps pins. Every method raises LedgerError where the store fails."""
+    """Keeps pins. A claim whose lease has run out is as if it were not there.
+
+    Every method raises LedgerError where the store fails.
+    """
 
     async def get(self, collection: str) -> Pin | None:
-        """The pin of a collection, None where nothing was written to it."""
+        """The pin of a collection, None where nothing was written to it and no first write is under way."""
 
-    async def claim(self, pin: Pin) -> Pin:
-        """Keep a pin, unless there is one; give the one that holds."""
+    async def claim(self, pin: Pin, lease_s: float) -> Pin:
+        """Keep a claim for so long, unless there is a pin or another claim; give the one that holds."""
 
-    async def confirm(self, collection: str) -> None:
-        """A write succeeded: the pin holds for good."""
+    async def renew(self, pin: Pin, lease_s: float) -> None:
+        """Keep a claim for so much longer from now, while a write of its space is under way."""
+
+    async def confirm(self, pin: Pin) -> Pin:
+        """A write succeeded: its pin holds for good, unless another write did before; give the one that holds.
+
+        It need not be there any more: who claimed it may have withdrawn it, or died.
+        """
 
     async def withdraw(self, pin: Pin) -> None:
-        """A first write failed: forget its pin, unless another write succeeded."""
+        """A first write failed: forget its claim, unless another write succeeded."""
 
     async def remove(self, collection: str) -> bool:
         """Forget a collection, whose vectors are gone; False where there is none."""
 
     async def all(self) -> list[Pin]:
-        """All pins, by collection."""
+        """All pins and claims, by collection."""
 
     async def aclose(self) -> None:
         """Give files and connections back."""
 
 
 class SqlitePins:
-    """A file on this machine, safe for many processes."""
+    """A file on this machine, safe for many processes. `clock` gives seconds since 1970."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
+        self._clock = clock
         self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
 
@@ -106,24 +175,25 @@ class SqlitePins:
         """See `Pins.get`."""
         return await self._call(self._get, collection)
 
-    async def claim(self, pin: Pin) -> Pin:
+    async def claim(self, pin: Pin, lease_s: float) -> Pin:
         """See `Pins.claim`."""
-        return await self._call(self._claim, pin)
+        return await self._call(self._claim, pin, lease_s)
 
-    async def confirm(self, collection: str) -> None:
+    async def renew(self, pin: Pin, lease_s: float) -> None:
+        """See `Pins.renew`."""
+        await self._call(self._execute, _RENEW, self._clock() + lease_s, pin.collection, pin.claim)
+
+    async def confirm(self, pin: Pin) -> Pin:
         """See `Pins.confirm`."""
-        statement = "UPDATE pins SET pin = json_set(pin, '$.claim', '') WHERE collection = ?"
-        await self._call(self._execute, statement, collection)
+        return await self._call(self._confirm, pin)
 
     async def withdraw(self, pin: Pin) -> None:
         """See `Pins.withdraw`."""
-        statement = "DELETE FROM pins WHERE collection = ? AND json_extract(pin, '$.claim') = ?"
-        await self._call(self._execute, statement, pin.collection, pin.claim)
+        await self._call(self._execute, _WITHDRAW, pin.collection, pin.claim)
 
     async def remove(self, collection: str) -> bool:
         """See `Pins.remove`."""
-        cursor = await self._call(self._execute, "DELETE FROM pins WHERE collection = ?", collection)
-        return cursor.rowcount > 0
+        return await self._call(self._remove, collection)
 
     async def all(self) -> list[Pin]:
         """See `Pins.all`."""
@@ -158,67 +228,89 @@ class SqlitePins:
             self._connection = None
 
     def _get(self, collection: str) -> Pin | None:
-        row = self._execute("SELECT pin FROM pins WHERE collection = ?", collection).fetchone()
-        return None if row is None else read_pin(collection, row[0])
+        return self._read(self._execute("SELECT collection, pin FROM pins WHERE collection = ?", collection).fetchone())
 
-    def _claim(self, pin: Pin) -> Pin:
-        self._execute("INSERT OR IGNORE INTO pins VALUES (?, ?)", pin.collection, pin.written())
+    def _read(self, row: tuple[str, str] | None) -> Pin | None:
+        pin = None if row is None else read_pin(*row)
+        if row is not None and pin is not None and pin.claim and json.loads(row[1]).get("until", 0) < self._clock():
+            return None
+        return pin
+
+    def _claim(self, pin: Pin, lease_s: float) -> Pin:
+        found = None
         # Withdrawn between the two, it is claimed again.
-        return self._get(pin.collection) or self._claim(pin)
+        while found is None:
+            now = self._clock()
+            self._execute(_CLAIM, pin.collection, pin.written(), now + lease_s, now)
+            found = self._get(pin.collection)
+        return found
+
+    def _confirm(self, pin: Pin) -> Pin:
+        pin = replace(pin, claim="")
+        self._execute(_CONFIRM, pin.collection, pin.written())
+        return self._get(pin.collection) or pin
+
+    def _remove(self, collection: str) -> bool:
+        there = self._get(collection) is not None
+        return self._execute("DELETE FROM pins WHERE collection = ?", collection).rowcount > 0 and there
 
     def _all(self) -> list[Pin]:
         rows = self._execute("SELECT collection, pin FROM pins ORDER BY collection").fetchall()
-        return [read_pin(collection, written) for collection, written in rows]
+        return [pin for pin in map(self._read, rows) if pin is not None]
 
 
 class RedisPins:
-    """A Redis or Valkey server, for several machines."""
+    """A Redis or Valkey server, for several machines. Without `clock` the server's own time counts."""
 
-    def __init__(self, url: str, *, cluster: bool = False) -> None:
+    def __init__(self, url: str, *, cluster: bool = False, clock: Callable[[], float] | None = None) -> None:
         """Connects at its first use. Raises MissingExtraError without the library."""
+        self._clock = clock
         self._client = redis_client(url, cluster=cluster, what="pins.backend = 'redis'")
 
     async def get(self, collection: str) -> Pin | None:
         """See `Pins.get`."""
-        written = await self._call("HGET", _KEY, collection)
+        written = await self._call("get", collection)
         return None if written is None else read_pin(collection, written)
 
-    async def claim(self, pin: Pin) -> Pin:
+    async def claim(self, pin: Pin, lease_s: float) -> Pin:
         """See `Pins.claim`."""
-        while True:
-            await self._call("HSETNX", _KEY, pin.collection, pin.written())
-            found = await self.get(pin.collection)
-            if found is not None:
-                return found
+        return read_pin(pin.collection, await self._call("claim", pin.collection, pin.written(), lease_s=lease_s))
 
-    async def confirm(self, collection: str) -> None:
+    async def renew(self, pin: Pin, lease_s: float) -> None:
+        """See `Pins.renew`."""
+        await self._call("renew", pin.collection, claim=pin.claim, lease_s=lease_s)
+
+    async def confirm(self, pin: Pin) -> Pin:
         """See `Pins.confirm`."""
-        await self._call("EVAL", _CONFIRM, 1, _KEY, collection)
+        written = replace(pin, claim="").written()
+        return read_pin(pin.collection, await self._call("confirm", pin.collection, written))
 
     async def withdraw(self, pin: Pin) -> None:
         """See `Pins.withdraw`."""
-        await self._call("EVAL", _WITHDRAW, 1, _KEY, pin.collection, pin.claim)
+        await self._call("withdraw", pin.collection, claim=pin.claim)
 
     async def remove(self, collection: str) -> bool:
         """See `Pins.remove`."""
-        return bool(await self._call("HDEL", _KEY, collection))
+        return bool(await self._call("remove", collection))
 
     async def all(self) -> list[Pin]:
         """See `Pins.all`."""
-        found = await self._call("HGETALL", _KEY)
-        if isinstance(found, list):
-            found = dict(zip(found[::2], found[1::2], strict=True))
-        return [read_pin(collection, written) for collection, written in sorted(found.items())]
+        found = await self._call("all")
+        return [read_pin(*pair) for pair in sorted(zip(found[::2], found[1::2], strict=True))]
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
 
-    async def _call(self, *command: Any) -> Any:
+    async def _call(
+        self, operation: str, collection: str = "", given: str = "", *, claim: str = "", lease_s: float = 0.0
+    ) -> Any:
         import redis.exceptions  # noqa: PLC0415  the client has it loaded
 
+        now = "" if self._clock is None else repr(self._clock())
+        arguments = (operation, collection, given, claim, lease_s, now)
         try:
-            return await self._client.execute_command(*command)
+            return await self._client.eval(_SCRIPT, len(_KEYS), *_KEYS, *arguments)
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
             raise LedgerError(f"the pins of collections in Redis cannot be used: {type(error).__name__}") from error
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from embedway.errors import BudgetExceededError, SpaceMismatchError, UsageError
+from embedway.errors import BudgetExceededError, LedgerError, NoModelError, SpaceMismatchError, UsageError
 from embedway.ledger.base import Purpose
 from embedway.ledger.opening import open_pins
 from embedway.ledger.pins import new_pin
@@ -21,7 +22,7 @@ from embedway.stages.select import ModelSelectionCriteria, select
 from embedway.types import Selected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from embedway.config import Config
     from embedway.ledger.pins import Pin, Pins
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from embedway.types import InputType, Space
 
 AUTO = "auto"
+#: How long after a process died the collection that it wrote to first is free again.
+CLAIM_S = 60.0
+
+_log = logging.getLogger("embedway.pins")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,10 @@ class Terms:
     #: Nano-dollars.
     most: int | None = None
 
-    @property
-    def selecting(self) -> bool:
-        """Whether a call that names no model wants one to be selected."""
-        return self.criteria is not None or bool(self.collection) or self.most is not None
+    def selects(self, default_model: str) -> bool:
+        """Whether a call that names no model wants one to be selected: by criteria, or where no default is named."""
+        asked = self.criteria is not None
+        return asked or (default_model == AUTO and (bool(self.collection) or self.most is not None))
 
     def spending(self, model: str) -> Spending:
         """What the call may spend on a model."""
@@ -75,8 +80,9 @@ class Choice:
 class Chooser:
     """Selects models by the settings, and keeps what collections are pinned to."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         self._config = config
+        self._sleep = sleep
         self._candidates: Candidates | None = None
         self._lock = threading.Lock()
         self._pins: Pins | None = None
@@ -103,6 +109,36 @@ class Chooser:
         """The best model for some texts. Raises NoModelError."""
         return await asyncio.to_thread(self._select, texts, criteria, anywhere)
 
+    async def select_for(
+        self, texts: Sequence[str], criteria: ModelSelectionCriteria, *, whole: bool, partial: bool
+    ) -> Selection:
+        """The same for a call; with `whole`, of models that cut no text. Raises NoModelError.
+
+        In a partial call texts that are too long fail by themselves, so that others are embedded where no model fits.
+        """
+        try:
+            return await self.select(texts, replace(criteria, require_fit=criteria.require_fit or whole))
+        except NoModelError:
+            if not whole or not partial or criteria.require_fit:
+                raise
+        return await self.select(texts, criteria)
+
+    async def check_privacy(self, pin: Pin, terms: Terms, *, named: bool = False) -> None:
+        """Raise UsageError where texts are to stay on this machine, and the model of their collection lets them leave.
+
+        A call that names its model is not asked where the texts go.
+        """
+        if not named and self.criteria(terms.criteria).require_local:
+            away = await asyncio.to_thread(self._gets_texts, pin.model)
+            if away:
+                raise UsageError(
+                    f"collection {pin.collection!r} has vectors of {pin.model}, and {away}; require_local forbids that"
+                )
+
+    def _gets_texts(self, model: str) -> str:
+        with self._lock:
+            return self._opened().gets_texts(model)
+
     async def known(self) -> tuple[Candidate, ...]:
         """Every model that may be selected, here or elsewhere."""
         return await asyncio.to_thread(self._known)
@@ -127,24 +163,46 @@ class Chooser:
     async def claim(self, collection: str, model: str, space: Space) -> tuple[Pin, bool]:
         """The pin of a collection, made if there is none, and whether it is this call's to confirm or withdraw."""
         mine = new_pin(collection, model, space, uuid.uuid4().hex)
-        pin = await self.pins.claim(mine)
+        pin = await self.pins.claim(mine, CLAIM_S)
         return pin, pin.claim == mine.claim
 
     @contextlib.asynccontextmanager
     async def writing(self, pin: Pin | None, *, mine: bool) -> AsyncIterator[list[bool]]:
         """Hold a pin while vectors are made for its collection; the list is told whether there are any.
 
-        `pin` is None where none is to be held, as for queries.
+        `pin` is None where none is to be held, as for queries. Raises SpaceMismatchError where another space was first
+        after all: the claim may be withdrawn, or run out, while a write that joined it goes on.
         """
         written: list[bool] = []
+        if pin is None or not pin.claim:
+            yield written
+            return
+        renewing = asyncio.create_task(self._renew(pin))
         try:
             yield written
         finally:
-            if pin is not None and pin.claim:
-                if any(written):
-                    await self.pins.confirm(pin.collection)
-                elif mine:
-                    await asyncio.shield(self.pins.withdraw(pin))
+            renewing.cancel()
+            if not any(written) and mine:
+                await asyncio.shield(self._withdraw(pin))
+        if any(written):
+            held = await self.pins.confirm(pin)
+            if held.space.id != pin.space.id:
+                raise pinned_elsewhere(held, pin.space, "document")
+
+    async def _withdraw(self, pin: Pin) -> None:
+        try:
+            await self.pins.withdraw(pin)
+        except LedgerError as error:
+            # Why the write failed is what counts; the claim ends with its lease.
+            _log.warning("the claim on a collection could not be withdrawn: %s", error)
+
+    async def _renew(self, pin: Pin) -> None:
+        while True:
+            await self._sleep(CLAIM_S / 3)
+            try:
+                await self.pins.renew(pin, CLAIM_S)
+            except LedgerError as error:
+                _log.warning("the claim on a collection could not be renewed: %s", error)
 
     async def aclose(self) -> None:
         """Give files and connections back."""
@@ -174,6 +232,7 @@ def pinned_elsewhere(pin: Pin, space: Space, input_type: InputType) -> SpaceMism
     """The error for vectors that do not belong into a collection."""
     return SpaceMismatchError(
         collection=f"collection {pin.collection!r}",
+        claimed=bool(pin.claim),
         collection_space=pin.space.id,
         asked_space=space.id,
         asked="the query" if input_type == "query" else "these vectors",
