@@ -56,8 +56,8 @@ from embedway.stages.dispatch import dispatch
 from embedway.stages.gather import Gather, Urgency
 from embedway.stages.inspect import decoded, inspect, is_token_ids
 from embedway.stages.mixed import MixedModel, with_services
-from embedway.stages.plan import Work, make_plan, unique_texts
 from embedway.stages.mixed_rerank import open_any_reranker
+from embedway.stages.plan import Work, make_plan, unique_texts
 from embedway.stages.rates import RateLimiter
 from embedway.stages.recall import Made, Recall, group_of, key_maker, only
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
@@ -73,8 +73,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from embedway.cache.stats import CacheStats, Cleared
-    from embedway.errors import EmbedwayError
     from embedway.catalog.types import Task
+    from embedway.errors import EmbedwayError
     from embedway.ledger.pins import Pin
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
@@ -788,6 +788,8 @@ class AsyncEmbedder:
             "document",
             model.space,
             full_width=1,
+            urgency=Urgency(query=True),
+            compared=True,
             partial=errors is not None,
             check=check_scores,
         )
@@ -805,8 +807,6 @@ class AsyncEmbedder:
             if account is not None:
                 account.route = ", ".join(outcome.routes)
         return outcome.vectors, bill_of(outcome, model, account=account)
-            urgency=Urgency(query=True),
-            compared=True,
 
     async def _asked(self, call: _Call) -> tuple[EmbedRequest, AnyModel]:
         """The request, checked, and its model, loaded."""
