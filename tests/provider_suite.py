@@ -1,0 +1,202 @@
+"""What the suites of providers share: every API with its server, and ways to ask a provider or the whole engine."""
+
+import asyncio
+import contextlib
+import traceback
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from api_servers import (
+    KEY,
+    AzureServer,
+    ClassicAzureServer,
+    CohereServer,
+    CompatibleServer,
+    GeminiServer,
+    IndexedServer,
+    JinaServer,
+    LaterGeminiServer,
+    MistralServer,
+    NimServer,
+    OpenAIServer,
+    VoyageServer,
+)
+from embedway import AsyncEmbedder, Config
+from embedway.providers import service
+from embedway.providers.base import Endpoint
+from embedway.providers.fake import vector_of
+from embedway.providers.registry import make_provider
+
+MODEL = "the-model"
+TEXTS = ["the first text", "the second", "and a third one"]
+TIKTOKEN = "tiktoken:cl100k_base"
+
+
+@dataclass(frozen=True)
+class Api:
+    """One way to reach a provider: its server, its name for the model, and the path before what the provider adds."""
+
+    server: type
+    model: str
+    prefix: str = "/v1"
+    options: dict[str, str] = field(default_factory=dict)
+    width: int | None = None
+    tokenizer: str = "estimate"
+
+    @property
+    def indexed(self) -> bool:
+        return issubclass(self.server, (OpenAIServer, IndexedServer))
+
+    def serve(self):
+        made = self.server()
+        if self.width is not None:
+            made.width = self.width
+        return made
+
+
+OPENAI = Api(OpenAIServer, "text-embedding-3-small", width=1536, tokenizer=TIKTOKEN)
+AZURE = Api(AzureServer, "my-deployment", options={"dimensions": "true"}, width=1536, tokenizer=TIKTOKEN)
+COMPATIBLE = replace(OPENAI, server=CompatibleServer, width=384)
+#: Provider, and after a space what is particular about it.
+APIS = {
+    "openai": OPENAI,
+    "azure-openai": AZURE,
+    "azure-openai classic": replace(
+        AZURE, server=ClassicAzureServer, prefix="", options={**AZURE.options, "api_version": "2024-10-21"}
+    ),
+    "openai-compatible": COMPATIBLE,
+    "openai-compatible base64": replace(COMPATIBLE, options={"encoding": "base64", "dimensions": "true"}),
+    "openai-compatible nim": replace(COMPATIBLE, server=NimServer, options={"input_type": "true"}),
+    "cohere": Api(CohereServer, "embed-v4.0", ""),
+    "voyage": Api(VoyageServer, "voyage-4"),
+    "jina": Api(JinaServer, "jina-embeddings-v3"),
+    "mistral": Api(MistralServer, "codestral-embed"),
+    "gemini": Api(GeminiServer, "gemini-embedding-001", "/v1beta"),
+    "gemini later": Api(LaterGeminiServer, "gemini-embedding-2", "/v1beta"),
+}
+INDEXED = [name for name, api in APIS.items() if api.indexed]
+
+
+def provider_of(name, server, *, secret=KEY, timeout_s=20.0):
+    api = APIS[name]
+    url = server.url + api.prefix
+    endpoint = Endpoint("r", api.model, url, secret=secret, timeout_s=timeout_s, options=api.options)
+    return make_provider(name.partition(" ")[0], endpoint)
+
+
+@contextlib.asynccontextmanager
+async def opened(name, server, **endpoint):
+    """A provider and its running server; in the end no connection may be left."""
+    async with server.running():
+        provider = provider_of(name, server, **endpoint)
+        try:
+            yield provider
+        finally:
+            await provider.aclose()
+            await server.deserted()
+
+
+def ask(name, server, texts=TEXTS, *, input_type="document", dimensions=None, **endpoint):
+    """What a provider alone answers, or raises: one call, one request."""
+
+    async def main():
+        async with opened(name, server, **endpoint) as provider:
+            return await provider.embed(texts, input_type=input_type, dimensions=dimensions)
+
+    return asyncio.run(main())
+
+
+def config_for(name, server, *, model=None, **settings):
+    """Settings in which the server's model is `MODEL`, with waits too short to matter."""
+    api = APIS[name]
+    facts = {
+        "name": MODEL,
+        "dimensions": server.width,
+        "matryoshka": [256] if server.width > 256 else [],
+        "max_tokens": 8192,
+        "tokenizer": api.tokenizer,
+        # Services that know input types put the same before a query themselves.
+        "query_prompt": "query: ",
+        "normalized": True,
+    }
+    route = {
+        "model": MODEL,
+        "provider": name.partition(" ")[0],
+        "upstream_model": api.model,
+        "base_url": server.url + api.prefix,
+        "api_key": KEY,
+        "options": api.options,
+    }
+    overrides = {
+        "models.m": {**facts, **(model or {})},
+        "routes.r": route,
+        "upstream.first_wait_s": 0.001,
+        "upstream.longest_wait_s": 0.002,
+        "cache.backend": "none",
+        "ledger.backend": "none",
+        **settings,
+    }
+    return Config.load(environ={}, overrides=overrides)
+
+
+@contextlib.asynccontextmanager
+async def embedder_for(name, server, **settings):
+    """The engine over a running server; in the end no connection may be left."""
+    async with server.running():
+        try:
+            async with AsyncEmbedder(config_for(name, server, **settings)) as embedder:
+                yield embedder
+        finally:
+            await server.deserted()
+
+
+def embed(name, server, texts=TEXTS, *, settings=None, **options):
+    """What comes of texts by way of the whole engine."""
+
+    async def main():
+        async with embedder_for(name, server, **(settings or {})) as embedder:
+            return await embedder.embed(texts, model=MODEL, **options)
+
+    return asyncio.run(main())
+
+
+def limited(patch, max_inputs):
+    """Let every provider that is made from now on declare so many inputs a request."""
+
+    def make(name, endpoint):
+        provider = make_provider(name, endpoint)
+        provider.declared = replace(provider.declared, max_inputs=max_inputs)
+        return provider
+
+    patch.setattr(service, "make_provider", make)
+
+
+def wanted(texts, server, width=None):
+    """The right vectors."""
+    full = getattr(server, "widest", None) or server.width
+    rows = np.stack([vector_of(text, full)[: width or server.width] for text in texts])
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def assert_right(vectors, texts, server, width=None):
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, wanted(texts, server, width), atol=1e-6)
+
+
+def all_said(error):
+    """Everything that an error and those behind it say, causes and contexts alike."""
+    said, seen, left = [], set(), [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        said += [str(one), repr(one), repr(one.args), *traceback.format_exception_only(one)]
+        left += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+    return "\n".join(said)
+
+
+def assert_tells_no_secret(said, texts=TEXTS):
+    assert KEY not in said
+    assert not [text for text in texts if text in said]
