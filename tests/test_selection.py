@@ -2,24 +2,28 @@
 
 import asyncio
 import contextlib
+import decimal
 
 import numpy as np
 import pytest
 
 from api_servers import KEY, OpenAIServer
-from embedway import AsyncEmbedder, Config, ModelSelectionCriteria
+from embedway import AsyncEmbedder, Config, Embedder, ModelSelectionCriteria
 from embedway.errors import (
     AuthenticationError,
     BudgetExceededError,
+    ConfigError,
     InputError,
     NoModelError,
     SpaceMismatchError,
     UsageError,
 )
 from embedway.money import usd
+from embedway.providers.counting import TiktokenCounter
 from embedway.providers.fake import vector_of
 
 TEXTS = ["one text", "and another text"]
+COUNTER = TiktokenCounter("cl100k_base", max_tokens=8191)
 
 
 class Small(OpenAIServer):
@@ -143,6 +147,117 @@ def test_nothing_is_sent_where_no_model_will_do(config):
     run(config, work)
 
 
+def test_a_default_model_that_is_named_is_kept_by_calls_that_ask_for_no_other(config):
+    async def work(embedder, small, large):
+        for terms in ({}, {"max_cost": 1}, {"collection": "docs"}, {"max_cost": 1, "collection": "more"}):
+            result = await embedder.embed(TEXTS, **terms)
+            assert (result.receipt.model, result.receipt.selected) == ("text-embedding-3-small", None)
+            assert (await embedder.plan(TEXTS, **terms)).model == "text-embedding-3-small"
+        with pytest.raises(BudgetExceededError, match="text-embedding-3-small"):
+            await embedder.embed(TEXTS, max_cost=0)
+        assert (await embedder.embed(TEXTS, criteria="best")).receipt.model == "text-embedding-3-large"
+        assert len(small.bodies) == 4
+        assert len(large.bodies) == 1
+
+    run(config, work, **{"embedding.default_model": "text-embedding-3-small"})
+
+
+# --------------------------------------------------------------- privacy
+
+MINI = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def server_of(model, provider, server, name="mine"):
+    return {f"routes.{name}": {"model": model, "provider": provider, "base_url": f"{server.url}/v1", "api_key": KEY}}
+
+
+class Mini(OpenAIServer):
+    width = 384
+
+
+@pytest.mark.parametrize("spelling", [MINI, "all-minilm-l6-v2"])
+def test_texts_that_are_to_stay_here_are_sent_to_no_server_of_a_model_of_this_machine(config, spelling):
+    async def main():
+        server = Mini()
+        async with server.running():
+            settings = load(config, **server_of(spelling, "openai-compatible", server))
+            async with AsyncEmbedder(settings) as embedder:
+                for criteria in ("private", ModelSelectionCriteria(require_local=True, min_accuracy=0)):
+                    with pytest.raises(NoModelError) as caught:
+                        await embedder.embed(TEXTS, criteria=criteria)
+                    (row,) = [row for row in caught.value.table if row.model == MINI]
+                    assert [reason.message for reason in row.reasons] == ["routes.mine leads to a server"]
+                # What its server bills nobody has said.
+                selection = await embedder.select(TEXTS)
+                assert selection.model == MINI
+                assert selection.ranked[0].candidate.nanousd is None
+                assert (await embedder.plan(TEXTS, model=MINI)).cost_nanousd is None
+                with pytest.raises(BudgetExceededError, match=f"no price is known of {MINI}"):
+                    await embedder.embed(TEXTS, max_cost=0)
+            assert not server.bodies
+            price = {"embedding.model_benchmarks": {MINI: {"cost_per_million_tokens": "0.01"}}}
+            settings = load(config, **server_of(spelling, "openai-compatible", server), **price)
+            async with AsyncEmbedder(settings) as embedder:
+                row = (await embedder.select(TEXTS)).ranked[0]
+                plan = await embedder.plan(TEXTS, model=MINI)
+                assert row.candidate.benchmark.cost_per_million_tokens == decimal.Decimal("0.01")
+                assert plan.cost_nanousd == 10 * plan.billed_tokens > 0
+
+    asyncio.run(main())
+
+
+OWN = {"name": "acme/m", "dimensions": 16, "max_tokens": 50}
+NUMBERS = {
+    "provider": "fastembed",
+    "avg_latency_ms": 50,
+    "quality_score": 99,
+    "tokens_per_second": 1000,
+    "cost_per_million_tokens": "0.05",
+    "max_context_length": 50,
+    "embedding_dimensions": 16,
+}
+
+
+@pytest.mark.parametrize(
+    ("label", "provider", "kept"),
+    [("fastembed", "openai-compatible", False), ("custom", "fastembed", True), ("local", "fake", False)],
+)
+def test_routes_say_where_texts_go_and_not_what_a_benchmark_calls_its_provider(config, label, provider, kept):
+    benchmark = {**NUMBERS, "provider": label, "model_name": "acme/m"}
+    route = {"model": "acme/m", "provider": provider, "base_url": "http://127.0.0.1:9/v1", "api_key": KEY}
+    settings = load(config, **{"models.m": OWN, "routes.q": route, "embedding.model_benchmarks": {"acme/m": benchmark}})
+
+    async def main():
+        async with AsyncEmbedder(settings) as embedder:
+            selection = await embedder.select(TEXTS, "private", anywhere=True)
+            (row,) = [row for row in selection.table if row.model == "acme/m"]
+            assert [one.message for one in row.reasons] == ([] if kept else ["routes.q leads to a server"])
+            assert (await embedder.select(TEXTS, "best", anywhere=True)).model == "acme/m"
+
+    asyncio.run(main())
+
+
+def test_a_collection_of_a_servers_model_takes_no_text_that_is_to_stay_here(config):
+    async def work(embedder, small, large):
+        del large
+        await embedder.embed(TEXTS, collection="docs", model="text-embedding-3-small")
+        for input_type in ("document", "query"):
+            with pytest.raises(UsageError, match=r"collection 'docs' .*routes\.small leads to a server; require_local"):
+                await embedder.embed(TEXTS, collection="docs", criteria="private", input_type=input_type)
+        assert len(small.bodies) == 1
+        # Of two first writes at once, one is later.
+        calls = [embedder.embed(TEXTS, collection="new", criteria="best")]
+        calls += [embedder.embed(TEXTS, collection="new", criteria="private")]
+        first, second = await asyncio.gather(*calls, return_exceptions=True)
+        if isinstance(second, Exception):
+            assert isinstance(second, UsageError)
+        else:
+            assert second.receipt.routes == ("local:all-MiniLM-L6-v2",)
+            assert first.space == second.space
+
+    run(config, work)
+
+
 # -------------------------------------------------------------- max_cost
 
 
@@ -197,6 +312,112 @@ def test_hits_cost_nothing_so_that_a_dearer_model_fits(config):
         assert len(large.bodies) == 1
 
     run(config, work, **{"cache.backend": "memory"})
+
+
+class Dear(Small):
+    max_inputs = 2048
+
+    def answer(self, body):
+        tokens = int(COUNTER.count(body["input"]).lengths.sum())
+        return {**super().answer(body), "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+
+
+def test_a_plan_rounds_as_the_bill_does_so_that_its_price_suffices(config):
+    async def main():
+        server = Dear()
+        async with server.running():
+            price = {"text-embedding-3-small": {"cost_per_million_tokens": "0.0123"}}
+            async with AsyncEmbedder(load(config, server, **{"embedding.model_benchmarks": price})) as embedder:
+                texts = [f"text {n}" for n in range(4500)]
+                plan = await embedder.plan(texts, model="text-embedding-3-small")
+                assert plan.requests == 3
+                result = await embedder.embed(texts, model="text-embedding-3-small", max_cost=usd(plan.cost_nanousd))
+                assert result.receipt.cost_nanousd == plan.cost_nanousd
+                assert plan.cost_nanousd > -(-plan.billed_tokens * 123 // 10)  # rounded once
+
+    asyncio.run(main())
+
+
+def test_where_no_text_may_be_cut_a_model_is_taken_that_reads_the_longest(config):
+    long = "word " * 2000
+
+    async def work(embedder, small, large):
+        for terms in ({"criteria": "balanced"}, {"criteria": "balanced", "max_cost": 1}, {"max_cost": 1}):
+            for partial in (False, True):
+                result = await embedder.embed([long, "short"], on_overflow="error", partial=partial, **terms)
+                assert result.receipt.model == "text-embedding-3-small"
+                assert not result.errors
+        assert (await embedder.embed([long], criteria="balanced")).receipt.model == MINI
+        # Characters of the longest do not tell: these few are more tokens.
+        few = "\u5411\u91cf" * 200
+        result = await embedder.embed([few, "word " * 100], on_overflow="error", criteria="balanced")
+        assert result.receipt.model == "text-embedding-3-small"
+        sent = len(small.bodies)
+        with pytest.raises(NoModelError, match="require_fit"):
+            await embedder.embed([long * 5], on_overflow="error", criteria="balanced")
+        some = await embedder.embed([long * 5, "short"], on_overflow="error", criteria="balanced", partial=True)
+        assert list(some.errors) == [0]
+        assert len(small.bodies) == sent
+        assert not large.bodies
+
+    run(config, work)
+
+
+# ------------------------------------------------------------------ plans
+
+
+def test_a_plan_of_a_call_is_of_the_model_that_the_call_takes(config):
+    async def work(embedder, small, large):
+        for terms in (
+            {"criteria": "best"},
+            {"criteria": "best", "dimensions": 1024},
+            {"criteria": "best", "max_cost": "0.0000003"},
+            {"criteria": "cheap", "collection": "docs"},
+            {"criteria": "best", "collection": "docs"},  # its pin
+            {"collection": "docs"},
+            {"collection": "docs", "max_cost": 1},
+        ):
+            plan = await embedder.plan(TEXTS, **terms)
+            result = await embedder.embed(TEXTS, **terms)
+            assert (plan.model, plan.space) == (result.receipt.model, result.space)
+            assert (plan.cost_nanousd, plan.requests) == (
+                result.receipt.cost_nanousd,
+                len(result.receipt.routes[:1]) * (not result.receipt.routes[0].startswith("local:")),
+            )
+        refused = (
+            (BudgetExceededError, {"model": "text-embedding-3-large", "max_cost": 0}),
+            (UsageError, {"model": "text-embedding-3-large", "criteria": "best"}),
+            (SpaceMismatchError, {"model": "text-embedding-3-large", "collection": "docs"}),
+        )
+        for error, terms in refused:
+            with pytest.raises(error):
+                await embedder.plan(TEXTS, **terms)
+            with pytest.raises(error):
+                await embedder.embed(TEXTS, **terms)
+
+    run(config, work)
+
+
+def test_a_plan_of_a_service_needs_no_key(config):
+    async def main():
+        route = {"model": "text-embedding-3-large", "provider": "openai", "api_key_env": "UNSET"}
+        async with AsyncEmbedder(load(config, **{"routes.keyless": route})) as embedder:
+            for model, price in (("text-embedding-3-small", 20), ("text-embedding-3-large", 130)):
+                plan = await embedder.plan(TEXTS, model=model)
+                assert plan.cost_nanousd == price * plan.billed_tokens > 0
+                assert plan.requests == 1
+                assert (await embedder.describe(model, sending=False)).model == model
+                with pytest.raises(ConfigError):
+                    await embedder.embed(TEXTS, model=model)
+                with pytest.raises(ConfigError):
+                    await embedder.describe(model)
+
+    asyncio.run(main())
+
+
+def test_the_blocking_face_plans_calls_too(config):
+    with Embedder(load(config)) as embedder:
+        assert embedder.plan(TEXTS, criteria="private", collection="docs", max_cost=0, partial=True).model == MINI
 
 
 # ------------------------------------------------------------------ pins
@@ -277,7 +498,7 @@ def test_first_writes_at_once_agree(config):
     async def work(embedder, small, large):
         del small, large
         calls = [
-            embedder.embed([f"text {n}"], collection="docs", criteria=("best", "private", "cheap")[n % 3])
+            embedder.embed([f"text {n}"], collection="docs", criteria=("best", "fast", "cheap")[n % 3])
             for n in range(12)
         ]
         results = await asyncio.gather(*calls)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -17,11 +18,11 @@ import numpy as np
 from embedway.cache.base import Which
 from embedway.cache.opening import open_cache
 from embedway.cache.stats import CacheCheck
-from embedway.catalog.services import tokens_nanousd
 from embedway.config import Config
 from embedway.errors import (
     CacheError,
     ClosedError,
+    ConfigError,
     DeadlineError,
     NoRouteError,
     RefusedInputError,
@@ -31,10 +32,10 @@ from embedway.errors import (
 )
 from embedway.ledger.base import Purpose
 from embedway.ledger.opening import limits_of, open_ledger
-from embedway.providers.base import split_requests
-from embedway.providers.opening import full_name, key_of, local_names, open_model
+from embedway.providers.opening import full_name, key_of, local_names, open_model, service_of
 from embedway.providers.readiness import set_up_here
 from embedway.providers.service import ServiceModel
+from embedway.providers.unsent import open_unsent, unsent_key
 from embedway.rerank.base import Scoring, check_scores
 from embedway.rerank.models import ServiceReranker
 from embedway.rerank.models import key_of as reranker_key
@@ -57,7 +58,7 @@ from embedway.stages.gather import Gather, Urgency
 from embedway.stages.inspect import decoded, inspect, is_token_ids
 from embedway.stages.mixed import MixedModel, with_services
 from embedway.stages.mixed_rerank import open_any_reranker
-from embedway.stages.plan import Work, make_plan, unique_texts
+from embedway.stages.plan import Work, bill_of_work, make_plan, unique_texts
 from embedway.stages.rates import RateLimiter
 from embedway.stages.recall import Made, Recall, group_of, key_maker, only
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
@@ -135,19 +136,6 @@ class _Facts:
     terms: Terms
     selected: Selected | None
     started: float
-
-
-def _requests(work: Work, model: AnyModel) -> int:
-    """Into how many requests the first route of a service puts some texts."""
-    if not isinstance(model, ServiceModel):
-        return 0
-    rows = np.arange(len(work.texts), dtype=np.int64)
-    return len(split_requests(rows, work.tokenized.lengths, model.endpoints[0][1].declared))
-
-
-def _batch_cost(model: AnyModel, tokens: int, dimensions: int) -> int | None:
-    price = model.facts.price(dimensions=dimensions, batch=True) if isinstance(model, ServiceModel) else None
-    return None if price is None else tokens_nanousd(price, tokens)
 
 
 class AsyncEmbedder:
@@ -255,6 +243,7 @@ class AsyncEmbedder:
         if pin is None and request.input_type == "document" and request.texts:
             pin, mine = await self._chooser.claim(terms.collection, route.model, space)
             if call.model == AUTO and pin.space.id != space.id:  # another first write was faster
+                await self._chooser.check_privacy(pin, terms)
                 choice = Choice(pin.model, call.dimensions or pin.space.dimensions, pin)
                 request, route = await self._asked(replace(call, model=choice.model, dimensions=choice.dimensions))
                 space = space_of(route, request.dimensions)
@@ -272,10 +261,11 @@ class AsyncEmbedder:
             raise UsageError(f"model is {call.model!r} and criteria are given; leave one of them out")
         pin = await self._chooser.pins.get(terms.collection) if terms.collection else None
         if pin is not None:
+            await self._chooser.check_privacy(pin, terms, named=call.model != AUTO)
             own = call.model == AUTO or (await self._open(call.model)).model == pin.model
             size = call.dimensions or (pin.space.dimensions if own else None)
             return Choice(pin.model if call.model == AUTO else call.model, size, pin)
-        if call.model != AUTO or not terms.selecting:
+        if call.model != AUTO or not terms.selects(self.config.embedding.default_model):
             return Choice(call.model, call.dimensions)
         if call.input_type == "query" and terms.collection:
             raise UsageError(
@@ -286,15 +276,28 @@ class AsyncEmbedder:
             raise UsageError("token ids are those of one model; name it: model=...")
         texts = self._inspected(replace(call, partial=True)).texts
         criteria = for_dimensions(self._chooser.criteria(terms.criteria), call.dimensions)
-        selection = await self._chooser.select(texts, criteria)
-        if terms.most is None:
+        whole = (call.on_overflow or self.config.embedding.on_overflow) == "error"
+        selection = await self._chooser.select_for(texts, criteria, whole=whole, partial=call.partial)
+        if terms.most is None and not whole:
             return Choice(selection.model, criteria.dimensions, None, selected(selection))
+        return await self._fitting(replace(call, texts=texts, dimensions=criteria.dimensions), selection, terms)
+
+    async def _fitting(self, call: _Call, selection: Selection, terms: Terms) -> Choice:
+        """The best of the selected models by which a call costs no more than it may, and that cuts nothing it must not."""
         too_dear: list[tuple[str, int | None]] = []
+        too_long: TextTooLongError | None = None
         for place, row in enumerate(selection.ranked):
-            plan = await self._planned(replace(call, texts=texts, model=row.model, dimensions=criteria.dimensions))
-            if plan.most_nanousd is not None and plan.most_nanousd <= terms.most:
-                return Choice(row.model, criteria.dimensions, None, selected(selection, place, too_dear))
+            try:
+                plan = await self._planned(replace(call, model=row.model))
+            except TextTooLongError as error:
+                too_long = error
+                continue
+            if terms.most is None or (plan.most_nanousd is not None and plan.most_nanousd <= terms.most):
+                return Choice(row.model, call.dimensions, None, selected(selection, place, too_dear))
             too_dear.append((row.model, plan.most_nanousd))
+        if terms.most is None or not too_dear:
+            assert too_long is not None  # noqa: S101  some model was ranked
+            raise too_long
         raise nothing_fits(terms.most, too_dear)
 
     async def _result(self, request: EmbedRequest, route: AnyModel, space: Space, facts: _Facts) -> EmbedResult:
@@ -459,12 +462,25 @@ class AsyncEmbedder:
         model: str = "auto",
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
+        partial: bool = False,
+        criteria: ModelSelectionCriteria | str | None = None,
+        collection: str = "",
+        max_cost: Amount | None = None,
     ) -> Plan:
-        """What `embed` would do with these texts; computes and spends nothing.
+        """What `embed` would do with these texts, with the same model and pin; computes and spends nothing.
 
-        Batches and cost are those of what is not in the cache.
+        Batches and cost are those of what is not in the cache. A service's model needs no key. Raises as `embed` does,
+        BudgetExceededError and SpaceMismatchError too.
         """
-        return await self._planned(_Call(texts, input_type, model, dimensions, on_overflow))
+        terms = terms_of(criteria, collection, "", max_cost)
+        call = _Call(texts, input_type, model, dimensions, on_overflow, partial)
+        choice = await self._choice(call, terms)
+        plan = await self._planned(replace(call, model=choice.model, dimensions=choice.dimensions))
+        if choice.pin is not None and choice.pin.space.id != plan.space.id:
+            raise pinned_elsewhere(choice.pin, plan.space, input_type)
+        if terms.most is not None and (plan.most_nanousd is None or plan.most_nanousd > terms.most):
+            raise nothing_fits(terms.most, [(plan.model, plan.most_nanousd)])
+        return plan
 
     async def plans(
         self,
@@ -494,27 +510,27 @@ class AsyncEmbedder:
         ]
 
     async def _planned(self, call: _Call) -> Plan:
-        request, route = await self._asked(call)
+        request, route = await self._asked(call, sending=False)
         space = space_of(route, request.dimensions)
         work = await self._work(request, route, space)
         missing = await self._missing(request, route)
         plan = replace(work.plan, cached_texts=work.plan.unique_texts - len(missing))
         rest = work if not plan.cached_texts else await self._work(only(request, missing), route, space)
         # Whatever size is asked for, a cache is given vectors of full width.
-        size = space.dimensions if self._recall is None else route.space.dimensions
-        tokens = rest.tokenized.tokens
+        bill = bill_of_work(rest, route, space.dimensions if self._recall is None else route.space.dimensions)
         benchmark = self.config.embedding.model_benchmarks.get(route.model)
         seconds = None
         if benchmark is not None:
-            seconds = tokens / benchmark.tokens_per_second + (benchmark.avg_latency_ms / 1000 if tokens else 0)
+            seconds = bill.tokens / benchmark.tokens_per_second
+            seconds += benchmark.avg_latency_ms / 1000 if bill.tokens else 0
         return replace(
             plan,
             padded_tokens=rest.plan.padded_tokens,
             batches=len(rest.batches),
-            cost_nanousd=route.cost_nanousd(tokens, size),
-            billed_tokens=tokens,
-            requests=_requests(rest, route),
-            batch_cost_nanousd=_batch_cost(route, tokens, size),
+            cost_nanousd=bill.cost_nanousd,
+            billed_tokens=bill.tokens,
+            requests=bill.requests,
+            batch_cost_nanousd=bill.batch_cost_nanousd,
             seconds=seconds,
         )
 
@@ -621,9 +637,11 @@ class AsyncEmbedder:
             raise UsageError("there is no cache: cache.backend is none; set it to memory, sqlite or redis")
         return self._recall
 
-    async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
-        """Load a model and tell its space, limits and tokenizer."""
-        route = await self._open(model)
+    async def describe(
+        self, model: str = "auto", dimensions: int | None = None, *, sending: bool = True
+    ) -> ModelDescription:
+        """Load a model and tell its space, limits and tokenizer. A service needs its key unless `sending` is false."""
+        route = await self._open(model, sending=sending)
         return ModelDescription(
             model=route.model,
             space=space_of(route, dimensions),
@@ -808,15 +826,15 @@ class AsyncEmbedder:
                 account.route = ", ".join(outcome.routes)
         return outcome.vectors, bill_of(outcome, model, account=account)
 
-    async def _asked(self, call: _Call) -> tuple[EmbedRequest, AnyModel]:
+    async def _asked(self, call: _Call, *, sending: bool = True) -> tuple[EmbedRequest, AnyModel]:
         """The request, checked, and its model, loaded."""
         if call.has_token_ids:
-            opened = await self._open(call.model)
+            opened = await self._open(call.model, sending=sending)
             decode = opened.decode if isinstance(opened, ServiceModel) else None
             texts = [decoded(row, text, decode, opened.model) for row, text in enumerate(call.texts)]
             call = replace(call, texts=texts)
         request = self._inspected(call)
-        return request, await self._open(request.model)
+        return request, await self._open(request.model, sending=sending)
 
     def _inspected(self, call: _Call) -> EmbedRequest:
         return inspect(
@@ -834,10 +852,16 @@ class AsyncEmbedder:
             return make_plan(request, route, space)
         return await asyncio.to_thread(make_plan, request, route, space)
 
-    async def _open(self, model: str) -> AnyModel:
-        """The loaded model."""
+    async def _open(self, model: str, *, sending: bool = True) -> AnyModel:
+        """The loaded model; one that will not be sent anything needs no key."""
         name = self.config.embedding.default_model if model == AUTO else model
-        opened: AnyModel = await self._opened(name, key_of, self._load)
+        opened: AnyModel
+        try:
+            opened = await self._opened(name, key_of, self._load)
+        except ConfigError:
+            if sending or service_of(name, self.config) is None:
+                raise
+            opened = await self._opened(name, unsent_key, functools.partial(self._in_worker, open_unsent))
         return opened
 
     async def _open_reranker(self, name: str) -> AnyReranker:

@@ -115,11 +115,23 @@ class Embedder:
         model: str = "auto",
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
+        partial: bool = False,
+        criteria: ModelSelectionCriteria | str | None = None,
+        collection: str = "",
+        max_cost: Amount | None = None,
     ) -> Plan:
         """See `AsyncEmbedder.plan`."""
         return self._wait(
             self._embedder.plan(
-                texts, input_type=input_type, model=model, dimensions=dimensions, on_overflow=on_overflow
+                texts,
+                input_type=input_type,
+                model=model,
+                dimensions=dimensions,
+                on_overflow=on_overflow,
+                partial=partial,
+                criteria=criteria,
+                collection=collection,
+                max_cost=max_cost,
             )
         )
 

@@ -104,7 +104,7 @@ class ModelBenchmark(Section):
 
     @property
     def runs_here(self) -> bool:
-        """Whether it runs on this machine, so that no text leaves it."""
+        """Whether its provider computes on this machine. Routes of the settings may lead elsewhere."""
         return self.provider in LOCAL_PROVIDERS
 
     @field_validator("embedding_dimensions")

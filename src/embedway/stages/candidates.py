@@ -56,6 +56,15 @@ class Candidates:
         """Every model that has a benchmark, or is one of the settings' own."""
         return tuple(one.candidate for one in self._known())
 
+    def gets_texts(self, model: str) -> str:
+        """Why texts leave this machine with a model; empty where they stay."""
+        for one in self.known():
+            if one.benchmark.model_name.casefold() == model.casefold():
+                return one.gets_texts
+        # A folder, or a library's own name: it computes here, unless the settings lead elsewhere.
+        away = _leads_away({model.casefold()}, (), self._config)
+        return f"{away} leads to a server" if away else ""
+
     def counted(
         self, texts: Sequence[str], sample: Sequence[str], *, only: Iterable[str] | None = None, whole: bool = False
     ) -> tuple[Candidate, ...]:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from embedway.catalog.services import tokens_nanousd
 from embedway.errors import TextTooLongError
+from embedway.providers.base import split_requests
+from embedway.providers.service import ServiceModel
 from embedway.stages.batch import fill_batches
 from embedway.stages.gather import Urgency
 from embedway.stages.windows import Windows, split_windows
@@ -14,11 +19,11 @@ from embedway.types import Averaged, Plan, Truncation
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     import numpy.typing as npt
 
     from embedway.errors import EmbedwayError
     from embedway.providers.base import OpenModel
+    from embedway.providers.opening import AnyModel
     from embedway.types import Batch, EmbedRequest, Space, TokenizedTexts
 
 
@@ -90,12 +95,39 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
     return Work(plan, texts, tokenized, batches, positions, refused, windows, request.partial, urgency)
 
 
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What is sent to a service, and what that costs: at once, and through its batch API. None where nobody knows."""
+
+    tokens: int
+    requests: int
+    cost_nanousd: int | None
+    batch_cost_nanousd: int | None
+
+
+def bill_of_work(work: Work, model: AnyModel, dimensions: int) -> Bill:
+    """The bill of some work with a model, for vectors of a size: nothing on this machine.
+
+    Requests are those that the first route is sent. Each is billed by itself, a fraction of a nano-dollar rounded up.
+    """
+    tokens = work.tokenized.tokens
+    if not isinstance(model, ServiceModel):
+        return Bill(tokens, 0, model.cost_nanousd(tokens, dimensions), None)
+    lengths = work.tokenized.lengths
+    _, provider, (_, tokens_per_minute) = model.endpoints[0]
+    rows = np.arange(len(work.texts), dtype=np.int64)
+    parts = split_requests(rows, lengths, provider.declared, tokens_per_minute=tokens_per_minute)
+    costs = [model.cost_nanousd(int(lengths[part].sum(dtype=np.int64)), dimensions) for part in parts]
+    known = [cost for cost in costs if cost is not None]
+    price = model.facts.price(dimensions=dimensions, batch=True)
+    batch = None if price is None else tokens_nanousd(price, tokens)
+    return Bill(tokens, len(parts), sum(known) if len(known) == len(costs) else None, batch)
+
+
 def unique_texts(
     texts: Sequence[str], refused: Mapping[int, EmbedwayError]
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """Each text once, in the order in which they come, and for each row its place among them; -1 for one refused."""
-    import numpy as np  # noqa: PLC0415  late, as everything that is not needed to import the package
-
     first: dict[str, int] = {}
     places = (-1 if row in refused else first.setdefault(text, len(first)) for row, text in enumerate(texts))
     positions = np.fromiter(places, np.int64, len(texts))

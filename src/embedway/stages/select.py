@@ -147,6 +147,15 @@ class Candidate:
     #: What it lacks to run here and now; empty for nothing.
     lacks: str = ""
     tokens: TokenEstimate | None = None
+    #: A route of its that leads to a server; empty for none, None where its benchmark's provider is all that is known.
+    away: str | None = None
+
+    @property
+    def gets_texts(self) -> str:
+        """Why texts leave this machine with it; empty where they stay."""
+        if self.away is not None:
+            return f"{self.away} leads to a server" if self.away else ""
+        return "" if self.benchmark.runs_here else f"{self.benchmark.provider} gets the texts"
 
     @property
     def context(self) -> int:
@@ -384,8 +393,8 @@ def _reasons(
         yield Reason("min_accuracy", f"accuracy {accuracy:g} is below {criteria.min_accuracy:g}", accuracy)
     if criteria.require_multilingual and not benchmark.multilingual:
         yield Reason("require_multilingual", "it is not multilingual")
-    if criteria.require_local and not benchmark.runs_here:
-        yield Reason("require_local", f"{benchmark.provider} gets the texts")
+    if criteria.require_local and candidate.gets_texts:
+        yield Reason("require_local", candidate.gets_texts)
     if criteria.max_latency_ms is not None and benchmark.avg_latency_ms > criteria.max_latency_ms:
         latency = benchmark.avg_latency_ms
         yield Reason("max_latency_ms", f"latency {latency:g} ms is above {criteria.max_latency_ms:g}", latency)
