@@ -33,6 +33,7 @@ EVERY_KEY = {
     "weights.hub_endpoint": "http://mirror.example:8080/hub",
     "weights.hub_token": SECRET,
     "weights.hub_cache": "/srv/hub",
+    "weights.fastembed_cache": "/srv/fastembed",
     "tune.directory": "/srv/tune",
     "cache.backend": "memory",
     "cache.path": "/srv/vectors.sqlite",

@@ -59,9 +59,6 @@ _log = logging.getLogger(__name__)
 _DOCUMENTS_A_SEARCH, _DOCUMENT_TOKENS = 100, 500
 #: So many texts that are refused, each alone, without a single one taken: then the request is refused as such.
 _REFUSED_ALONE = 24
-#: Later parts of a large request are due as if the slots were through with theirs in so long: what comes meanwhile from
-#: others need not wait for its end.
-_ROUND_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +230,9 @@ class _Request:
     doubt: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: Whose texts are all refused, by route.
     hopeless: set[tuple[str, int]] = field(default_factory=set)
+    #: By route, what keeps all parts of a large request but some from waiting for the route's places: others who come
+    #: meanwhile need not wait for its end.
+    turns: dict[str, asyncio.Semaphore] = field(default_factory=dict)
 
     async def over(
         self, rows: Rows, routes: list[ServiceRoute], *, attempts: int, failed: tuple[tuple[str, str], ...]
@@ -256,9 +256,8 @@ class _Request:
             )
             return
         async with asyncio.TaskGroup() as group:
-            for number, part in enumerate(parts):
-                behind_s = number // route.slots.limit * _ROUND_S
-                group.create_task(self._part(part, route, rest, attempts, failed, behind_s=behind_s))
+            for part in parts:
+                group.create_task(self._part(part, route, rest, attempts, failed))
 
     async def _part(
         self,
@@ -267,10 +266,8 @@ class _Request:
         rest: list[ServiceRoute],
         attempts: int,
         failed: tuple[tuple[str, str], ...],
-        *,
-        behind_s: float = 0.0,
     ) -> None:
-        lineage = _Lineage(attempts, behind_s)
+        lineage = _Lineage(attempts)
         try:
             vectors = await self._until_answered(rows, route, lineage, last=not rest)
         except RefusedInputError as error:
@@ -385,7 +382,8 @@ class _Request:
                 wait_s = self.sender.wait_s(here, error)
                 lost_s = wait_s + self.sender.now() - lineage.called_at
                 # Another route of the space is there at once; this one would have to be waited for.
-                if not last and (here > 1 or lost_s > self._patience_s):
+                too_late = self.sender.now() + wait_s > self.deadline
+                if not last and (here > 1 or too_late or lost_s > self._patience_s):
                     if isinstance(error, RateLimitedError):
                         route.limiter.close_for(wait_s)
                     raise
@@ -425,8 +423,9 @@ class _Request:
         async with contextlib.AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(None if declared.local else self._left_s()):
-                    place = route.slots.place(sending.urgency, behind_s=lineage.behind_s)
-                    await held.enter_async_context(place)
+                    turns = self.turns.setdefault(route.name, asyncio.Semaphore(route.slots.limit))
+                    await held.enter_async_context(turns)
+                    await held.enter_async_context(route.slots.place(sending.urgency))
                     closed_s = route.limiter.closed_s()
                     if not last and closed_s > self._patience_s:
                         raise RateLimitedError("too many requests", route=route.name, retry_after_s=closed_s)
@@ -615,10 +614,9 @@ async def _each(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any, An
 
 @dataclass(slots=True)
 class _Lineage:
-    """How many requests these texts have been part of, how far behind they are due, and when they last went out."""
+    """How many requests these texts have been part of, and when they last went out."""
 
     attempts: int
-    behind_s: float = 0.0
     called_at: float = 0.0
 
 

@@ -33,8 +33,8 @@ class Slots:
         self._numbers = itertools.count()
 
     @contextlib.asynccontextmanager
-    async def place(self, urgency: Urgency = DOCUMENTS, *, behind_s: float = 0.0) -> AsyncIterator[None]:
-        """Wait for a place, and hold it; `behind_s` is how much later it is due than its urgency says."""
+    async def place(self, urgency: Urgency = DOCUMENTS) -> AsyncIterator[None]:
+        """Wait for a place, and hold it."""
         if self._express and not self._express_taken and self._taken >= self.limit and _is_urgent(urgency):
             self._express_taken = True
             try:
@@ -42,18 +42,18 @@ class Slots:
             finally:
                 self._express_taken = False
             return
-        await self._take(urgency, behind_s)
+        await self._take(urgency)
         try:
             yield
         finally:
             self._give_back()
 
-    async def _take(self, urgency: Urgency, behind_s: float) -> None:
+    async def _take(self, urgency: Urgency) -> None:
         if self._taken < self.limit and not self._waiting:
             self._taken += 1
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        due = float("-inf") if urgency.never_waits else urgency.due(self._clock()) + behind_s
+        due = float("-inf") if urgency.never_waits else urgency.due(self._clock())
         heapq.heappush(self._waiting, (due, next(self._numbers), future))
         try:
             await future
