@@ -65,6 +65,8 @@ class Limit:
 
     def __post_init__(self) -> None:
         """Refuse what is no limit. Raises UsageError."""
+        if not self.name.strip():
+            raise UsageError("a budget needs a name")
         kind, _, subject = self.scope.partition(":")
         if self.scope != EVERYTHING and (kind not in SCOPES or not subject):
             wanted = ", ".join(f"{scope}:NAME" for scope in SCOPES)
@@ -224,8 +226,15 @@ class Ledger(Protocol):
     async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
         """Mark an amount as under way; what the entry has not reserved is reserved first, or refused."""
 
+    async def unsend(self, entry: str, still_sent: int) -> None:
+        """Take back a `send` whose answer was lost, whether or not it was made: no more than so much is under way."""
+
     async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
-        """Book what is over, and tell of which limits a part is spent now that warnings are asked for at."""
+        """Book what is over, and tell of which limits a part is spent now that warnings are asked for at.
+
+        What cost more than was sent is taken from what the entry has reserved, as far as that goes. An entry that ended
+        has what was under way booked as unsure; it is put right.
+        """
 
     async def close(self, entry: str, *, route: str = "") -> None:
         """Give back what is reserved and end the entry. What is under way is booked as unsure."""

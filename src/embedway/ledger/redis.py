@@ -174,14 +174,25 @@ if op == 'send' then
     return {'sent'}
 end
 
+if op == 'unsend' then
+    local entry = read(call.id)
+    local back = entry.sent - tonumber(call.still_sent)
+    if entry.state == 'open' and back > 0 then
+        more(call.id, 'sent', -back)
+        more(call.id, 'reserved', back)
+    end
+    return {'unsent'}
+end
+
 if op == 'settle' then
     local entry = read(call.id)
     if not entry.state then return {'gone'} end
     local sent, cost, kind = tonumber(call.sent), tonumber(call.cost), call.kind
-    -- After an expiry what was under way is booked already, as unsure; now it is known what it cost.
+    -- What was under way when the entry ended is booked already, as unsure; now it is known what it cost.
     local booked = entry.state == 'open' and 0 or sent
-    local back = (kind == 'unbilled' and entry.state == 'open') and sent or 0
-    local over = booked == 0 and sent or 0
+    local over = sent - booked
+    -- What is not billed can be spent by the next attempt of the same call; what cost more takes of its reservation.
+    local back = kind == 'unbilled' and over or -math.min(entry.reserved, math.max(0, cost - over))
     more(call.id, 'sent', -over)
     more(call.id, 'reserved', back)
     more(call.id, 'spent', cost - booked)
@@ -197,7 +208,8 @@ if op == 'settle' then
         if takes(limit, scopes) then
             local period = periods[limit.period]
             local spent = account(limit.scope, period, 'spent')
-            local key = limit.name .. '|' .. period
+            -- Of an amount: a limit that was raised warns anew.
+            local key = limit.name .. '|' .. period .. '|' .. limit.nanousd
             local before = tonumber(redis.call('HGET', warned, key) or '0')
             local reached = nil
             for _, level in ipairs(limit.warn_at) do
@@ -318,6 +330,10 @@ class RedisLedger:
         if answer[0] == "gone":
             raise LedgerError(RAN_OUT)
         return _refused(answer)
+
+    async def unsend(self, entry: str, still_sent: int) -> None:
+        """See `Ledger.unsend`."""
+        await self._call("unsend", id=entry, still_sent=str(still_sent))
 
     async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
         """See `Ledger.settle`."""

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-#: How long a call waits for another process's.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     id TEXT PRIMARY KEY, opened REAL NOT NULL, closed REAL, state TEXT NOT NULL, model TEXT NOT NULL,
@@ -56,8 +55,9 @@ CREATE TABLE IF NOT EXISTS limits (
     name TEXT PRIMARY KEY, nanousd INTEGER NOT NULL, scope TEXT NOT NULL, period TEXT NOT NULL, hard INTEGER NOT NULL,
     warn_at TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS warned (
-    name TEXT NOT NULL, period TEXT NOT NULL, level INTEGER NOT NULL, PRIMARY KEY (name, period)
+CREATE TABLE IF NOT EXISTS warnings (
+    name TEXT NOT NULL, period TEXT NOT NULL, nanousd INTEGER NOT NULL, level INTEGER NOT NULL,
+    PRIMARY KEY (name, period, nanousd)
 );
 """
 _ENTRY = (
@@ -99,6 +99,10 @@ class SqliteLedger:
     async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
         """See `Ledger.send`."""
         return await self._call(self._send, entry, nanousd, limits)
+
+    async def unsend(self, entry: str, still_sent: int) -> None:
+        """See `Ledger.unsend`."""
+        await self._call(self._unsend, entry, still_sent)
 
     async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
         """See `Ledger.settle`."""
@@ -200,7 +204,8 @@ class SqliteLedger:
             ) from error
 
     def _connect(self) -> sqlite3.Connection:
-        self._connection = sqlite.connect(self._path, "synchronous = NORMAL", schema=_SCHEMA)
+        # A power cut must not forget what was spent.
+        self._connection = sqlite.connect(self._path, "synchronous = FULL", schema=_SCHEMA)
         return self._connection
 
     def _disconnect(self) -> None:
@@ -266,17 +271,27 @@ class SqliteLedger:
         )
         return None
 
+    def _unsend(self, entry: str, still_sent: int) -> None:
+        self._execute(
+            "UPDATE entries SET reserved = reserved + MAX(0, sent - ?), sent = MIN(sent, ?)"
+            " WHERE id = ? AND state = 'open'",
+            still_sent,
+            still_sent,
+            entry,
+        )
+
     def _settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
-        purpose, opened, _, state = self._open_entry(entry)
+        purpose, opened, reserved, state = self._open_entry(entry)
         kind, cost = settlement.kind, settlement.cost
-        # After an expiry what was under way is booked already, as unsure; now it is known what it cost.
-        booked = settlement.sent if state == "expired" else 0
-        # What is not billed can be spent by the next attempt of the same call.
-        back = settlement.sent if kind == "unbilled" and state == "open" else 0
+        # What was under way when the entry ended is booked already, as unsure; now it is known what it cost.
+        booked = 0 if state == "open" else settlement.sent
+        over = settlement.sent - booked
+        # What is not billed can be spent by the next attempt of the same call; what cost more takes of its reservation.
+        back = over if kind == "unbilled" else -min(reserved, max(0, cost - over))
         self._execute(
             "UPDATE entries SET sent = sent - ?, reserved = reserved + ?, spent = spent + ?, tokens = tokens + ?,"
             " estimated = estimated + ?, unsure = unsure + ? WHERE id = ?",
-            0 if booked else settlement.sent,
+            over,
             back,
             cost - booked,
             settlement.tokens if kind in {"reported", "estimated"} else 0,
@@ -284,7 +299,7 @@ class SqliteLedger:
             (cost if kind == "unsure" else 0) - booked,
             entry,
         )
-        self._add(purpose, opened, held=back - (0 if booked else settlement.sent), spent=cost - booked)
+        self._add(purpose, opened, held=back - over, spent=cost - booked)
         return self._crossings(purpose, opened, limits) if cost else []
 
     def _crossings(self, purpose: Purpose, opened: float, limits: Sequence[Limit]) -> list[Crossing]:
@@ -295,10 +310,14 @@ class SqliteLedger:
                 continue
             period = periods[limit.period]
             spent, _ = self._account(limit.scope, period)
-            row = self._execute("SELECT level FROM warned WHERE name = ? AND period = ?", limit.name, period).fetchone()
+            # Of an amount: a limit that was raised warns anew.
+            key = limit.name, period, limit.nanousd
+            row = self._execute(
+                "SELECT level FROM warnings WHERE name = ? AND period = ? AND nanousd = ?", *key
+            ).fetchone()
             level = crossed(limit, spent, row[0] if row else 0)
             if level is not None:
-                self._execute("INSERT OR REPLACE INTO warned VALUES (?, ?, ?)", limit.name, period, level)
+                self._execute("INSERT OR REPLACE INTO warnings VALUES (?, ?, ?, ?)", *key, level)
                 found.append(Crossing(limit, period, level, spent))
         return found
 
@@ -388,10 +407,10 @@ class SqliteLedger:
             json.dumps(limit.warn_at),
         )
         # A new limit warns anew.
-        self._execute("DELETE FROM warned WHERE name = ?", limit.name)
+        self._execute("DELETE FROM warnings WHERE name = ?", limit.name)
 
     def _remove_limit(self, name: str) -> bool:
-        self._execute("DELETE FROM warned WHERE name = ?", name)
+        self._execute("DELETE FROM warnings WHERE name = ?", name)
         return self._execute("DELETE FROM limits WHERE name = ?", name).rowcount > 0
 
     def _limits(self) -> list[Limit]:
