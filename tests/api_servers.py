@@ -366,6 +366,7 @@ class CohereServer(ListedServer):
     """https://docs.cohere.com/reference/embed: `truncate` is END where nothing is said."""
 
     path = "/v2/embed"
+    models = ("embed-v4.0",)
     most, max_tokens = 96, 128_000
     width, widest, sizes = 1536, 1536, (256, 512, 1024, 1536)
     kinds = ("search_query", "search_document")
@@ -376,7 +377,7 @@ class CohereServer(ListedServer):
 
     def fields(self):
         return {
-            "model": one_of("embed-v4.0"),
+            "model": one_of(*self.models),
             "texts": self.texts,
             "input_type": one_of(*self.kinds, "classification", "clustering"),
             "embedding_types?": one_of(["float"], ["base64"]),
@@ -434,6 +435,7 @@ class VoyageServer(IndexedServer):
     """https://docs.voyageai.com/reference/embeddings-api: 1,024 numbers and cut texts where nothing is said."""
 
     path = "/v1/embeddings"
+    models = ("voyage-4", "voyage-code-4")
     most, max_tokens, max_request_tokens = 1000, 32_000, 320_000
     width, widest, sizes = 1024, 2048, (256, 512, 1024, 2048)
     kinds = ("query", "document")
@@ -443,7 +445,7 @@ class VoyageServer(IndexedServer):
 
     def fields(self):
         return {
-            "model": one_of("voyage-4"),
+            "model": one_of(*self.models),
             "input": self.texts,
             "input_type?": one_of(*self.kinds),
             "truncation?": one_of(True, False),
@@ -461,6 +463,7 @@ class VoyageServer(IndexedServer):
 
 class JinaServer(IndexedServer):
     path = "/v1/embeddings"
+    models = ("jina-embeddings-v3",)
     most, max_tokens = 512, 8192
     width = 1024
     kinds = ("retrieval.query", "retrieval.passage")
@@ -471,7 +474,7 @@ class JinaServer(IndexedServer):
 
     def fields(self):
         return {
-            "model": one_of("jina-embeddings-v3"),
+            "model": one_of(*self.models),
             "input": self.texts,
             "task?": one_of(*self.kinds, "text-matching", "classification", "separation"),
             "embedding_type?": one_of("float", "base64"),
@@ -495,6 +498,7 @@ class MistralServer(IndexedServer):
     """Any size up to 3,072, and 1,536 where nothing is said; texts that are too long are refused."""
 
     path = "/v1/embeddings"
+    models = ("codestral-embed",)
     most, max_tokens, max_request_tokens = 256, 8192, 16_384
     width, widest = 1536, 3072
 
@@ -503,7 +507,7 @@ class MistralServer(IndexedServer):
 
     def fields(self):
         return {
-            "model": one_of("codestral-embed"),
+            "model": one_of(*self.models),
             "input": self.texts,
             "encoding_format?": one_of("float", "base64"),
             "output_dimension?": self.is_width,

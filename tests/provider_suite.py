@@ -107,30 +107,11 @@ def ask(name, server, texts=TEXTS, *, input_type="document", dimensions=None, **
     return asyncio.run(main())
 
 
-def config_for(name, server, *, model=None, **settings):
-    """Settings in which the server's model is `MODEL`, with waits too short to matter."""
-    api = APIS[name]
-    facts = {
-        "name": MODEL,
-        "dimensions": server.width,
-        "matryoshka": [256] if server.width > 256 else [],
-        "max_tokens": 8192,
-        "tokenizer": api.tokenizer,
-        # Services that know input types put the same before a query themselves.
-        "query_prompt": "query: ",
-        "normalized": True,
-    }
-    route = {
-        "model": MODEL,
-        "provider": name.partition(" ")[0],
-        "upstream_model": api.model,
-        "base_url": server.url + api.prefix,
-        "api_key": KEY,
-        "options": api.options,
-    }
+def config_of(model, route, **settings):
+    """Settings in which `MODEL` has one route, with waits too short to matter and nothing kept."""
     overrides = {
-        "models.m": {**facts, **(model or {})},
-        "routes.r": route,
+        "models.m": {"name": MODEL, "max_tokens": 8192, "tokenizer": "estimate", "normalized": True, **model},
+        "routes.r": {"model": MODEL, **route},
         "upstream.first_wait_s": 0.001,
         "upstream.longest_wait_s": 0.002,
         "cache.backend": "none",
@@ -138,6 +119,26 @@ def config_for(name, server, *, model=None, **settings):
         **settings,
     }
     return Config.load(environ={}, overrides=overrides)
+
+
+def config_for(name, server, *, model=None, **settings):
+    """Settings in which `MODEL` is that of a running server."""
+    api = APIS[name]
+    facts = {
+        "dimensions": server.width,
+        "matryoshka": [256] if server.width > 256 else [],
+        "tokenizer": api.tokenizer,
+        # Services that know input types put the same before a query themselves.
+        "query_prompt": "query: ",
+    }
+    route = {
+        "provider": name.partition(" ")[0],
+        "upstream_model": api.model,
+        "base_url": server.url + api.prefix,
+        "api_key": KEY,
+        "options": api.options,
+    }
+    return config_of({**facts, **(model or {})}, route, **settings)
 
 
 @contextlib.asynccontextmanager
@@ -161,6 +162,11 @@ def embed(name, server, texts=TEXTS, *, settings=None, **options):
     return asyncio.run(main())
 
 
+def made_by(patch, make):
+    """Let `make` have every provider, of a name and an endpoint, that is made from now on."""
+    patch.setattr(service, "make_provider", make)
+
+
 def limited(patch, max_inputs):
     """Let every provider that is made from now on declare so many inputs a request."""
 
@@ -169,7 +175,7 @@ def limited(patch, max_inputs):
         provider.declared = replace(provider.declared, max_inputs=max_inputs)
         return provider
 
-    patch.setattr(service, "make_provider", make)
+    made_by(patch, make)
 
 
 def wanted(texts, server, width=None):

@@ -1,7 +1,4 @@
-"""Every provider against a strict server of its own that misbehaves: one suite for all.
-
-Libraries that run models here pass it in `test_contract_peers.py`, with real weights.
-"""
+"""Every provider of a service against a strict server of its own that misbehaves: one suite for all."""
 
 import asyncio
 import importlib.metadata
@@ -11,6 +8,7 @@ import pytest
 
 from api_misdeeds import ENCODINGS, INDEX, LIST, NUMBERS, ORDERS
 from api_servers import KEY
+from embedway.catalog.services import default_services
 from embedway.errors import (
     AuthenticationError,
     BadVectorsError,
@@ -39,7 +37,7 @@ from provider_suite import (
     opened,
 )
 
-#: Tested in files of their own: without a server, with real models.
+#: Tested in `test_contract_fake.py`, and with real models in `test_contract_peers.py`.
 ELSEWHERE = {"fake", "fastembed", "sentence-transformers"}
 #: What happens to a request, the error that it is, and whether it is tried again.
 FAILURES = {
@@ -131,6 +129,37 @@ def test_widths_are_asked_for_only_where_they_are_not_the_service_s_own(name, se
 
     asyncio.run(main())
     assert [server.asked_width(body) for body in server.bodies] in ([None], [None, 256])
+
+
+#: Models of the catalog whose tokens are counted without a download, and how many numbers a service answers unasked.
+UNASKED = {
+    ("openai", "text-embedding-3-small"): 1536,
+    ("openai", "text-embedding-3-large"): 3072,
+    ("openai", "text-embedding-ada-002"): 1536,
+    ("cohere", "embed-v4.0"): 1536,
+    ("voyage", "voyage-code-4"): 1024,
+    ("mistral", "codestral-embed"): 1536,
+    ("gemini", "gemini-embedding-001"): 3072,
+    ("gemini later", "gemini-embedding-2"): 3072,
+}
+
+
+@pytest.mark.parametrize(("name", "model"), UNASKED)
+def test_every_size_of_the_catalog_is_had_of_the_service(name, model, server):
+    server.width = UNASKED[name, model]
+    facts = default_services()[model]
+    assert facts.default_dimensions == server.width
+
+    async def main():
+        listed = {"routes.r.model": model, "routes.r.upstream_model": model}
+        async with embedder_for(name, server, **listed) as embedder:
+            for size in (None, *facts.sizes):
+                result = await embedder.embed(TEXTS, model=model, dimensions=size)
+                assert_right(result.vectors, TEXTS, server, width=size)
+                assert result.space.dimensions == (size or server.width)
+
+    asyncio.run(main())
+    assert [served.fate for served in server.log] == ["answered"] * (1 + len(facts.sizes))
 
 
 def test_texts_go_as_they_are(name, server):

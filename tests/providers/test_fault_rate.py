@@ -1,0 +1,74 @@
+"""Thirty percent of all requests fail, over real HTTP: what was answered is never sent again, attempts have an end."""
+
+import collections
+import random
+
+import numpy as np
+import pytest
+
+from provider_suite import APIS, assert_right, embed, limited
+
+RATE = 0.3
+TEXTS = [f"text {number}" for number in range(2000)]
+A_REQUEST, ATTEMPTS = 32, 4
+#: A service that asks to come back is well, so that its circuit stays closed whatever the order of failures.
+FAULTS = ["429", "429 at once", "429 date", "500", "reset", "hang up"]
+
+
+def fault(seed, texts, attempt):
+    """What happens to a request by its texts and how often they were sent before, whatever comes in between."""
+    chance = random.Random(f"{seed} {texts} {attempt}")
+    return chance.choice(FAULTS) if chance.random() < RATE else None
+
+
+def attempts_until_answered(seed, texts):
+    """How many requests these texts take, were there no end of attempts."""
+    attempt = 1
+    while fault(seed, texts, attempt):
+        attempt += 1
+    return attempt
+
+
+class Failing(APIS["openai"].server):
+    def __init__(self, seed):
+        super().__init__()
+        self.seed = seed
+        self.asked = collections.Counter()
+        self.width = 16
+
+    def misdeed_for(self, body):
+        texts = self.texts_of(body)
+        self.asked.update(texts)
+        return fault(self.seed, texts, self.asked[texts[0]])
+
+
+@pytest.mark.parametrize("seed", [2, 24, 29])
+def test_no_answered_text_is_sent_again_and_none_more_than_the_attempts(seed, monkeypatch):
+    limited(monkeypatch, A_REQUEST)
+    server = Failing(seed)
+    result = embed("openai", server, TEXTS, settings={"upstream.max_attempts": ATTEMPTS}, partial=True)
+
+    parts = [tuple(TEXTS[start : start + A_REQUEST]) for start in range(0, len(TEXTS), A_REQUEST)]
+    needed = {part: attempts_until_answered(seed, part) for part in parts}
+    # Some take every attempt that they have, and some would take more: one too many would be seen.
+    assert ATTEMPTS in needed.values()
+    assert max(needed.values()) > ATTEMPTS
+
+    sent, answered = collections.Counter(), set()
+    for served in server.log:
+        assert not answered & set(served.texts)
+        sent.update(served.texts)
+        if served.fate == "answered":
+            answered.update(served.texts)
+    assert max(sent.values()) == ATTEMPTS
+    assert sent == {text: min(ATTEMPTS, number) for part, number in needed.items() for text in part}
+
+    # And what came of them is the right row, or an error of those that ran out of attempts.
+    lost = {text for part, number in needed.items() if number > ATTEMPTS for text in part}
+    assert {TEXTS[row] for row in result.errors} == lost == set(TEXTS) - answered
+    kept = [row for row, text in enumerate(TEXTS) if text not in lost]
+    assert_right(result.vectors[kept], [TEXTS[row] for row in kept], server)
+    assert np.isnan(result.vectors[list(result.errors)]).all()
+    assert result.receipt.attempts == len(server.log)
+    failed = [served for served in server.log if served.fate != "answered"]
+    assert len(failed) == pytest.approx(RATE * len(server.log), rel=0.2)
