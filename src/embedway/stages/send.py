@@ -251,7 +251,7 @@ class _Request:
                 rows,
                 InputError(
                     f"{route.name} reads all texts of a request together, and these take {len(parts)} requests, whose "
-                    f"answers do not compare; it takes at most {route.provider.declared.max_inputs} at once, so give fewer"
+                    f"answers do not compare; give fewer: it takes at most {route.provider.declared.max_inputs} at once"
                 ),
             )
             return
@@ -363,8 +363,8 @@ class _Request:
             lineage.called_at = self.sender.now()
             try:
                 return await self._once(rows, route, lineage, last=last)
-            except BudgetExceededError:
-                # One caller's money, and not the others'.
+            except (BudgetExceededError, LedgerError):
+                # One caller's money or account, and not the others'.
                 if not self.sending.mixed(rows):
                     raise
                 return None
