@@ -278,6 +278,34 @@ def test_batches_are_even_and_within_the_budget():
     held(steps)
 
 
+def test_a_batch_holds_as_many_texts_as_the_settings_allow():
+    async def steps(route, gather, call):
+        route.token_budget = 1 << 20
+        first = [call(1), call(2)]
+        await turns()
+        more = [call(number) for number in range(100, 2600)]
+        await turns()
+        route.gate.set()
+        await asyncio.gather(*first, *more)
+        assert [len(batch) for batch in route.batches[2:]] == [2400, 100]
+
+    held(steps, max_batch_size=2400)
+
+
+def test_a_text_that_fills_the_model_is_joined_by_nothing():
+    async def steps(route, gather, call):
+        route.token_budget = 1 << 14
+        first = [call(1), call(2)]
+        await turns()
+        others = [call(number, length=1000) for number in range(3, 6)] + [call(9, length=1100)]
+        await turns()
+        route.gate.set()
+        await asyncio.gather(*first, *others)
+        assert sorted(map(sorted, route.batches[2:])) == [[3, 4, 5], [9]]
+
+    held(steps)
+
+
 # ---- services
 
 
@@ -376,6 +404,53 @@ def test_requests_of_another_kind_do_not_share():
         )
         await asyncio.gather(*(gather.run(one, DOCUMENT) for one in (sending("first"), *queries, narrow, sending("z"))))
         assert sorted(map(sorted, service.calls)) == [["first"], ["n"], ["q0", "q2", "z"], ["q1"]]
+
+    asyncio.run(main())
+
+
+def test_a_shared_request_is_as_urgent_as_its_most_urgent_part():
+    async def main():
+        crew, _ = house(fake())
+        sent = []
+
+        async def send(merged, routes):
+            sent.append(merged.urgency)
+            return await Sender(RetryPolicy()).send(merged, routes)
+
+        crew._sender = type("Told", (), {"send": staticmethod(send)})()
+        priorities = (1, 5, 3)
+        await crew.together([sending(f"text {n}", urgency=Urgency(n)) for n in priorities])
+        await crew.together([sending(f"text {n}", urgency=Urgency(n, query=True)) for n in priorities[:1]])
+        assert sent == [Urgency(5), Urgency(1, query=True)]
+
+    asyncio.run(main())
+
+
+def test_each_caller_of_a_shared_request_is_told_of_his_own_texts_as_they_come():
+    def faults(_, texts):
+        return RefusedInputError("no", route="r") if "bad" in texts else None
+
+    async def main():
+        crew, _ = house(fake(faults=faults))
+        told = {}
+
+        def landed(name):
+            def tell(rows, vectors):
+                for row, vector in zip(rows.tolist(), vectors, strict=True):
+                    assert (name, row) not in told
+                    told[name, row] = vector
+
+            return tell
+
+        requests = {"a": ("one", "two"), "b": ("three",), "c": ("four", "bad", "five"), "d": ("six",)}
+        jobs = [
+            sending(*texts, landed=None if name == "b" else landed(name), partial=True)
+            for name, texts in requests.items()
+        ]
+        await crew.together(jobs)
+        assert set(told) == {("a", 0), ("a", 1), ("c", 0), ("c", 2), ("d", 0)}
+        for (name, row), vector in told.items():
+            np.testing.assert_allclose(vector, vector_of(requests[name][row], 16), atol=1e-6)
 
     asyncio.run(main())
 

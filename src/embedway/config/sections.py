@@ -212,7 +212,8 @@ class Batching(Section):
 
     #: Off: each call is computed by itself.
     across_callers: Flag = True
-    #: How long a small request gathers company while another one of its service is under way.
+    #: How long a small request gathers company while another one of its service is under way. What runs on this machine
+    #: gathers while all streams of the model are busy, and no longer.
     max_wait_ms: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 2.0
     #: Texts of one batch, or of one request to a service, at most.
     max_batch_size: Positive = 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,9 @@ from embedway.stages.sharing import shares
 from embedway.types import Batch, TokenizedTexts, Vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
 
     from embedway.providers.base import LocalRoute
     from embedway.stages.gather import Gather, Urgency
@@ -31,11 +33,16 @@ class Piece:
 
     tokenized: TokenizedTexts
     batch: Batch
+    count: int = field(init=False)
+    #: Tokens of its shortest row.
+    shortest: int = field(init=False)
 
-    @property
-    def shortest(self) -> int:
-        """Tokens of its shortest row."""
-        return int(self.tokenized.lengths[self.batch.rows].min())
+    def __post_init__(self) -> None:
+        """Look at the rows once: a piece that waits is looked at many times."""
+        rows = self.batch.rows
+        shortest = self.batch.width if len(rows) == 1 else int(self.tokenized.lengths[rows].min())
+        object.__setattr__(self, "count", len(rows))
+        object.__setattr__(self, "shortest", shortest)
 
 
 class LocalCrew(Crew[Piece, Vectors]):
@@ -48,28 +55,35 @@ class LocalCrew(Crew[Piece, Vectors]):
         self.eager = route.streams
         self.slots = route.streams + 1
         self.max_wait_s = float("inf")
+        self.most = max_batch_size
         self._route = route
-        self._most_rows = max_batch_size
 
     def choose(self, waiting: Sequence[Piece], free: int) -> tuple[list[int], bool]:
         """See `Crew.choose`: pieces of like lengths, as long as padding costs less than another call."""
         head, budget = waiting[0], self._route.token_budget
-        rows, width = len(head.batch.rows), head.batch.width
+        rows, width, shortest = head.count, head.batch.width, head.shortest
         chosen = [0]
         if rows * width * 2 >= budget or width > ALONE_TOKENS:
             return chosen, True
-        # One large batch is no faster than two on two streams.
-        most = min(self._most_rows, -(-sum(len(piece.batch.rows) for piece in waiting) // free))
-        shortest = head.shortest
+        most = self.most
+        if free > 1:  # one large batch is no faster than two on two streams
+            most = min(most, -(-sum(piece.count for piece in waiting) // free))
         for position, piece in enumerate(waiting[1:], 1):
+            if rows >= most:
+                break
             wider = max(width, piece.batch.width)
-            more, floor = rows + len(piece.batch.rows), min(shortest, piece.shortest)
+            more, floor = rows + piece.count, min(shortest, piece.shortest)
             fits = more <= most and more * wider <= budget
             even = floor >= EVENNESS * wider or more * wider < SMALL_TOKENS
-            if fits and even:
+            if fits and even and wider <= ALONE_TOKENS:
                 chosen.append(position)
                 rows, width, shortest = more, wider, floor
         return chosen, rows * width * 2 >= budget
+
+    def weight(self, job: Piece) -> float:
+        """See `Crew.weight`: of half the budget, which is a full batch. Padding may add to each row."""
+        width = job.batch.width
+        return 1.0 if width > ALONE_TOKENS else job.count * width * 2 / (EVENNESS * self._route.token_budget)
 
     async def alone(self, job: Piece) -> Vectors:
         """Compute one batch."""
@@ -129,7 +143,7 @@ class ServiceCrew(Crew["Sending", Outcome]):
         self._sender = sender
         self._routes = routes
         declared = routes[0].provider.declared
-        self._most_inputs = min(max_batch_size, declared.max_inputs)
+        self.most = self._most_inputs = min(max_batch_size, declared.max_inputs)
         self._most_tokens = declared.max_request_tokens
 
     def large(self, sending: Sending) -> bool:
@@ -140,9 +154,12 @@ class ServiceCrew(Crew["Sending", Outcome]):
         """See `Crew.choose`: requests of one kind, in the order in which they are due."""
         del free
         head = waiting[0]
+        kind = head.input_type, head.space, head.full_width
         chosen, inputs, tokens, full = [0], len(head.texts), _tokens(head), False
         for position, one in enumerate(waiting[1:], 1):
-            if (one.input_type, one.space, one.full_width) != (head.input_type, head.space, head.full_width):
+            if inputs == self._most_inputs:
+                break
+            if (one.input_type, one.space, one.full_width) != kind:
                 continue
             more, larger = inputs + len(one.texts), tokens + _tokens(one)
             if more > self._most_inputs or self._too_many(larger):
@@ -151,6 +168,11 @@ class ServiceCrew(Crew["Sending", Outcome]):
             chosen.append(position)
             inputs, tokens = more, larger
         return chosen, full or inputs == self._most_inputs
+
+    def weight(self, job: Sending) -> float:
+        """See `Crew.weight`: of the inputs and tokens of a request."""
+        tokens = 0.0 if self._most_tokens is None else _tokens(job) / self._most_tokens
+        return max(len(job.texts) / self._most_inputs, tokens)
 
     async def alone(self, job: Sending) -> Outcome:
         """Send one request."""
@@ -166,6 +188,8 @@ class ServiceCrew(Crew["Sending", Outcome]):
             partial=True,
             owners=np.repeat(np.arange(len(jobs)), counts),
             accounts=tuple(account for job in jobs for account in job.accounts),
+            landed=_landed(jobs, counts) if any(job.landed is not None for job in jobs) else None,
+            urgency=min((job.urgency for job in jobs), key=lambda urgency: urgency.due(0.0)),
         )
         whole = await self._sender.send(merged, self._routes)
         # What was refused is on nobody's bill.
@@ -195,3 +219,18 @@ class ServiceCrew(Crew["Sending", Outcome]):
 
 def _tokens(sending: Sending) -> int:
     return int(sending.lengths.sum(dtype=np.int64))
+
+
+def _landed(jobs: Sequence[Sending], counts: Sequence[int]) -> Callable[[npt.NDArray[np.int64], Vectors], None]:
+    """Tells each caller of his own texts, by their positions in his request."""
+    starts = np.cumsum([0, *counts])
+
+    def landed(rows: npt.NDArray[np.int64], vectors: Vectors) -> None:
+        owners = np.searchsorted(starts, rows, side="right") - 1
+        for owner in np.unique(owners).tolist():
+            tell = jobs[owner].landed
+            if tell is not None:
+                own = owners == owner
+                tell(rows[own] - starts[owner], vectors[own])
+
+    return landed
