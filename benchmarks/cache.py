@@ -152,11 +152,12 @@ async def misses(place, count=400):
 def codecs():
     vectors = np.random.default_rng(2).standard_normal((1000, WIDTH)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    keys = [number.to_bytes(32) for number in range(len(vectors))]
     for codec in ("f32", "f16", "i8"):
         for zstd in (False, True):
-            entries = encode(vectors, [Meta(1)] * len(vectors), codec, zstd=zstd)
+            entries = encode(keys, vectors, [Meta(1)] * len(vectors), codec, zstd=zstd)
             out = np.empty_like(vectors)
-            decode(entries, WIDTH, out)
+            decode(keys, entries, WIDTH, out)
             cosine = np.einsum("ij,ij->i", vectors, out) / np.linalg.norm(out, axis=1)
             name = codec + (" zstd" if zstd else "")
             print(

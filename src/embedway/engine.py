@@ -56,11 +56,12 @@ from embedway.stages.crews import Gathered, LocalCrew, ServiceCrew
 from embedway.stages.dispatch import dispatch
 from embedway.stages.gather import Gather, Urgency
 from embedway.stages.inspect import decoded, inspect, is_token_ids
+from embedway.stages.landing import Landing
 from embedway.stages.mixed import MixedModel, with_services
 from embedway.stages.mixed_rerank import open_any_reranker
 from embedway.stages.plan import Work, bill_of_work, make_plan, unique_texts
 from embedway.stages.rates import RateLimiter
-from embedway.stages.recall import Made, Recall, group_of, key_maker, only
+from embedway.stages.recall import Landed, Made, Recall, group_of, key_maker, only
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
 from embedway.stages.result import Billed, bill_of, by_row, cuts, in_row, receipt_of, space_of, summed, told
 from embedway.stages.send import RetryPolicy, Sender, Sending, ServiceRoute, searches_of
@@ -70,7 +71,7 @@ from embedway.types import EmbedResult, Receipt, RerankResult, Timing
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Sequence
     from types import TracebackType
 
     from embedway.cache.stats import CacheStats, Cleared
@@ -324,7 +325,7 @@ class AsyncEmbedder:
         bills: list[Billed] = []
         spent: list[float] = []
 
-        async def compute(rows: list[int]) -> Made:
+        async def compute(rows: list[int], landed: Landed) -> Made:
             began = time.perf_counter()
             try:
                 work = await self._work(only(request, tuple(texts[row] for row in rows)), route, full)
@@ -332,7 +333,9 @@ class AsyncEmbedder:
                 row = int(np.flatnonzero(positions == rows[error.row or 0])[0])
                 raise TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens) from None
             planned = time.perf_counter()
-            vectors, errors, billed = await self._made(work, route, full, spending)
+            # What depends on its batch is known by its route, when the answer is here.
+            landing = None if self._batch_dependent(route) else Landing(work, full, landed)
+            vectors, errors, billed = await self._made(work, route, full, spending, landing=landing)
             spent.extend((planned - began, time.perf_counter() - planned))
             bills.append(billed)
             return told(work, vectors, errors, storable=not self._batch_dependent(route, billed.routes))
@@ -344,6 +347,8 @@ class AsyncEmbedder:
         recall.counts[route.model].nanousd_saved += saved
         self._budgets.saved(spending.purpose, saved, texts=found.hits, tokens=found.tokens_saved)
         errors = {unique: in_row(error, positions, unique) for unique, error in found.errors.items()}
+        if errors and not request.partial:  # another caller's request for the same text told it
+            raise errors[min(errors)]
         vectors, failed = by_row(to_size(found.vectors, space), positions, request.refused, errors)
         truncations, averaged = cuts(found.metas, positions)
         billed = summed(bills)
@@ -357,6 +362,7 @@ class AsyncEmbedder:
             billed_tokens=billed.tokens,
             cost_nanousd=billed.cost_nanousd,
             cache_hits=found.hits,
+            lossy_hits=found.lossy_hits,
             attempts=billed.attempts,
             truncations=truncations,
             timing=Timing(sum(spent[::2]), sum(spent[1::2]), time.perf_counter() - facts.started),
@@ -374,11 +380,12 @@ class AsyncEmbedder:
         return EmbedResult(vectors, space, receipt, failed)
 
     async def _made(
-        self, work: Work, route: AnyModel, space: Space, spending: Spending
+        self, work: Work, route: AnyModel, space: Space, spending: Spending, *, landing: Landing | None = None
     ) -> tuple[Vectors, dict[int, EmbedwayError], Billed]:
         """Vectors of the unique texts, checked, the errors of those that have none, and the bill."""
         errors: dict[int, EmbedwayError] = {}
-        vectors, billed = await self._computed(work, route, space, errors if work.partial else None, spending)
+        wanted = errors if work.partial else None
+        vectors, billed = await self._computed(work, route, space, wanted, spending, landing=landing)
         if work.windows is not None:
             vectors, errors = work.windows.merge(vectors, space), work.windows.errors(errors)
         vectors = to_size(vectors, space)
@@ -386,10 +393,10 @@ class AsyncEmbedder:
         validate(good, count=work.plan.unique_texts - len(errors), space=space, route=route.name)
         return vectors, errors, billed
 
-    def _batch_dependent(self, route: AnyModel, answered: Sequence[str]) -> bool:
-        """Whether one of the routes that answered gives vectors that depend on their batch."""
+    def _batch_dependent(self, route: AnyModel, answered: Sequence[str] | None = None) -> bool:
+        """Whether one of the routes that answered, or of all, gives vectors that depend on their batch."""
         routes = self._routes.get(route.model, ()) if isinstance(route, ServiceModel) else ()
-        return any(one.provider.declared.batch_dependent for one in routes if one.name in answered)
+        return any(one.provider.declared.batch_dependent for one in routes if answered is None or one.name in answered)
 
     async def rerank(
         self,
@@ -553,21 +560,22 @@ class AsyncEmbedder:
         criteria: ModelSelectionCriteria | str | None = None,
         *,
         anywhere: bool = False,
+        rest: AsyncIterable[Sequence[str]] | None = None,
     ) -> Selection:
         """The model that `embed` would select for these texts, with the whole table; computes and spends nothing.
 
         `criteria` is the name of a preset, or those of `[selection]` by default. With `anywhere`, models that cannot
-        run here now may be selected too. Raises NoModelError, which holds the table, when no model meets all that is
-        required.
+        run here now may be selected too. `rest` are more texts, which are read and counted only for `max_total_cost`.
+        Raises NoModelError, which holds the table, when no model meets all that is required.
         """
         if self._closed:
             raise ClosedError("this embedder was closed; make a new one")
         wanted = self._chooser.criteria(terms_of(criteria, "", "", None).criteria)
         checked = inspect(texts, model=AUTO, input_type="document", dimensions=None, on_overflow="truncate")
-        return await self._chooser.select(checked.texts, wanted, anywhere=anywhere)
+        return await self._chooser.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
 
     async def pins(self) -> list[Pin]:
-        """The collections that have a space for good, by name. Raises LedgerError."""
+        """The collections that have a space, by name; those with a `claim` are being written. Raises LedgerError."""
         return await self._chooser.pins.all()
 
     async def unpin(self, collection: str) -> bool:
@@ -690,11 +698,14 @@ class AsyncEmbedder:
         space: Space,
         errors: dict[int, EmbedwayError] | None,
         spending: Spending,
+        *,
+        landing: Landing | None = None,
     ) -> tuple[Vectors, Billed]:
         """Vectors of the unique texts, on this machine or by a service, and what a service bills."""
         if not isinstance(model, ServiceModel):
             runs = self._among_others(model, work.urgency)
-            vectors = await dispatch(work.tokenized, work.batches, runs, width=model.space.dimensions, errors=errors)
+            width = model.space.dimensions
+            vectors = await dispatch(work.tokenized, work.batches, runs, width=width, errors=errors, landed=landing)
             return vectors, Billed(0, 0, len(work.batches), (model.name,))
         sending = Sending(
             work.texts,
@@ -705,6 +716,7 @@ class AsyncEmbedder:
             default_width=model.default_dimensions,
             partial=errors is not None,
             urgency=work.urgency,
+            landed=landing,
         )
         async with self._paying(sending, model, spending) as account:
             if account is not None:

@@ -290,6 +290,8 @@ class Receipt:
     selected: Selected | None = None
     #: The entries of the ledger that hold the cost.
     ledger_entries: tuple[str, ...] = ()
+    #: Vectors that were kept by a codec that loses some digits (`cache.codec`).
+    lossy_hits: int = 0
 
 
 @dataclass(frozen=True, slots=True)

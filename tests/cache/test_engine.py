@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.cache.base import Which
+from embedway.cache.codec import decode, encode
 from embedway.cache.stats import Cleared
 from embedway.errors import (
     CacheError,
@@ -431,9 +432,11 @@ def test_checking_compares_with_what_is_computed_anew(config):
             good = await embedder.check_cache(["x", "c", "a", "c"], model="acme/m", sample=10)
             cache = embedder._recall.cache
             (held,) = await cache.held()
-            sampled = await cache.sample(held.group, 3)
-            swapped = [(sampled[0][0], sampled[1][1]), (sampled[1][0], sampled[0][1])]
-            await cache.put_many(held.group, swapped)
+            (one, _), (two, mine), _ = await cache.sample(held.group, 3)
+            await cache.put_many(held.group, [(one, mine)])  # another's
+            vectors = np.empty((1, 16), np.float32)
+            metas = decode([two], [mine], 16, vectors)
+            await cache.put_many(held.group, [(two, *encode([two], vectors[:, ::-1], metas))])
             bad = await embedder.check_cache(["a", "b", "c"], model="acme/m")
             none = await embedder.check_cache(["x"], model="acme/m")
             return good, bad, none, len(provider_of(embedder).calls)
@@ -442,6 +445,7 @@ def test_checking_compares_with_what_is_computed_anew(config):
     assert (good.texts, good.found, good.recomputed, good.cost_nanousd) == (3, 2, 2, 2000)
     assert good.lowest_cosine == pytest.approx(1)
     assert bad.lowest_cosine < 0.99
+    assert (bad.found, bad.damaged) == (2, 1)
     assert bad.row in {0, 1, 2}
     assert (none.found, none.lowest_cosine, none.row) == (0, None, None)
     assert calls == 3

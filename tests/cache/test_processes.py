@@ -148,7 +148,7 @@ def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey
         recall, other = Recall(RedisCache(valkey), lease_s=0.6, sleep=sleep), RedisCache(valkey)
         granted = []
 
-        async def compute(rows):
+        async def compute(rows, landed):
             await enough.wait()  # three sleeps: more than a lease
             granted.extend(await other.lease(group, keys, 1))
             return Made(np.ones((len(rows), 4), np.float32), [Meta(1, None, 0) for _ in rows])
@@ -174,7 +174,7 @@ def test_what_could_not_be_computed_is_given_back_at_once(valkey):
     async def main():
         recall, other = Recall(RedisCache(valkey), lease_s=600), RedisCache(valkey)
 
-        async def compute(rows):
+        async def compute(rows, landed):
             return Made(np.ones((len(rows), 4), np.float32), [Meta(1), None], {1: refused})
 
         found = await recall.vectors(["a", "b"], maker, group, space, compute)

@@ -135,8 +135,8 @@ def test_verifying_finds_a_foreign_vector(cached, place):
     with sqlite3.connect(path) as database:
         (key, value), *_ = database.execute("SELECT key, value FROM entries ORDER BY id LIMIT 1 OFFSET 4").fetchall()
         vector = np.empty((1, 384), np.float32)
-        (meta,) = decode([value], 384, vector)
-        (other,) = encode(np.roll(vector, 7, axis=1), [meta])
+        (meta,) = decode([key], [value], 384, vector)
+        (other,) = encode([key], np.roll(vector, 7, axis=1), [meta])
         database.execute("UPDATE entries SET value = ? WHERE key = ?", (other, key))
         damaged = bytearray(value)
         damaged[50] ^= 255

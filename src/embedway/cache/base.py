@@ -37,7 +37,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Which entries are meant: those of all that is given here. `older_than_s` is seconds since they were stored."""
+    """Which entries are meant: those of all that is given here. `older_than_s` is seconds since they were stored.
+
+    A space is meant at every size, because all sizes are cut from one entry.
+    """
 
     model: str | None = None
     space_id: str | None = None
@@ -46,8 +49,14 @@ class Which:
 
     def takes(self, group: Group) -> bool:
         """Whether entries of a group can be meant."""
-        pairs = ((self.model, group.model), (self.space_id, group.space_id), (self.namespace, group.namespace))
+        space_id = self.space_id and _sizeless(self.space_id)
+        pairs = ((self.model, group.model), (space_id, _sizeless(group.space_id)), (self.namespace, group.namespace))
         return all(wanted is None or wanted == have for wanted, have in pairs)
+
+
+def _sizeless(space_id: str) -> str:
+    start, _, size = space_id.rpartition("/")
+    return start if size.isdecimal() else space_id
 
 
 @dataclass(slots=True)
@@ -77,6 +86,12 @@ class Cache(Protocol):
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """The entry of each key, None where there is none."""
 
+    async def get_aged(self, group: Group, keys: Sequence[bytes]) -> list[tuple[bytes, float] | None]:
+        """The same, each with when it was stored, in seconds since 1970."""
+
+    async def generation(self) -> int | None:
+        """A number that is another one after anybody has cleared entries; None where it cannot be read."""
+
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
         """Keep entries by key, and tell how many. When it returns, they are where they stay when the process ends."""
 
@@ -92,8 +107,11 @@ class Cache(Protocol):
     async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
         """Some keys with their entries."""
 
-    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
-        """Add to what is counted for each model, by name of the count, for as long as the cache lives."""
+    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
+        """Add to what is counted for each model, by name of the count, for as long as the cache lives.
+
+        False where that failed.
+        """
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """What was counted for each model."""

@@ -3,7 +3,7 @@
 ::
 
     offset 0   2  magic `eW`
-           2   1  version 1
+           2   1  version 2
            3   1  codec: 1 f32, 2 f16, 3 i8 with one scale for the vector; 128 is added where the numbers are zstd's
            4   4  dimension
            8   4  tokens of the text as sent, special ones included
@@ -13,10 +13,11 @@
           20   4  cut: characters kept
           24   4  cut: characters lost
           28   4  cut: tokens lost, 2**32 - 1 where they were not counted
-          32   8  xxh3 of all that comes before and after this field
+          32   8  xxh3 of all that comes before and after this field, and of the entry's key
           40      numbers
 
-An entry that is not of this form, in any byte, is damaged: a miss.
+An entry that is not of this form, in any byte, is damaged: a miss. So is one that lies under another key, because a
+store's own index may be damaged too.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ CODECS: tuple[CodecName, ...] = get_args(CodecName)
 _HEAD = struct.Struct("<2sBBIIB3sIIII")
 _SUM = struct.Struct("<Q")
 HEADER_BYTES = _HEAD.size + _SUM.size
-_MAGIC, _VERSION, _ZEROS = b"eW", 1, b"\0\0\0"
-_NUMBERS = {"f32": 1, "f16": 2, "i8": 3}
-_NAMES = {number: name for name, number in _NUMBERS.items()}
+_MAGIC, _VERSION, _ZEROS = b"eW", 2, b"\0\0\0"
+_NUMBERS: dict[CodecName, int] = {"f32": 1, "f16": 2, "i8": 3}
+_NAMES: dict[int, CodecName] = {number: name for name, number in _NUMBERS.items()}
 _COMPRESSED = 128
 _NOT_COUNTED = 2**32 - 1
 #: No model is wider; a header that says so is damaged, and nothing is allocated for it.
@@ -55,44 +56,62 @@ _WHOLE, _CUT, _AVERAGED = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What is told of a text beside its vector. `truncation` has row 0, whatever row the text comes in."""
+    """What is told of a text beside its vector. `truncation` has row 0, whatever row the text comes in.
+
+    `codec` is how the entry held the vector that it was read from.
+    """
 
     tokens: int
     truncation: Truncation | None = None
     windows: int = 0
+    codec: CodecName = "f32"
 
 
-def encode(vectors: Vectors, metas: Sequence[Meta], codec: CodecName = "f32", *, zstd: bool = False) -> list[bytes]:
-    """Entries of rows, float32 (n, d). Raises RuntimeUnavailableError where zstd is asked for and not installed."""
-    compress = _zstd().ZstdCompressor(level=3).compress if zstd else None
-    number = _NUMBERS[codec] + (_COMPRESSED if compress else 0)
+def encode(
+    keys: Sequence[bytes], vectors: Vectors, metas: Sequence[Meta], codec: CodecName = "f32", *, zstd: bool = False
+) -> list[bytes]:
+    """Entries of rows, float32 (n, d), each for its key. A vector that a lossy codec cannot hold is written as f32.
+
+    Raises RuntimeUnavailableError where zstd is asked for and not installed.
+    """
+    compress = open_zstd().ZstdCompressor(level=3).compress if zstd else None
     entries = []
-    for body, meta in zip(_bodies(vectors, codec), metas, strict=True):
+    for key, (name, body), meta in zip(keys, _bodies(vectors, codec), metas, strict=True):
         packed = compress(body) if compress else body
+        number = _NUMBERS[name] + (_COMPRESSED if compress else 0)
         head = _HEAD.pack(_MAGIC, _VERSION, number, vectors.shape[1], *_told(meta))
-        entries.append(head + _SUM.pack(_checksum(head, packed)) + packed)
+        entries.append(head + _SUM.pack(_checksum(key, head, packed)) + packed)
     return entries
 
 
-def decode(entries: Sequence[bytes | None], dimensions: int, out: Vectors) -> list[Meta | None]:
+def decode(
+    keys: Sequence[bytes],
+    entries: Sequence[bytes | None],
+    dimensions: int,
+    out: Vectors,
+    *,
+    normalized: bool = False,
+) -> list[Meta | None]:
     """Write the vectors of entries into rows of `out`, float32 (n, d), and give what is told of each.
 
-    None, with its row untouched, for an entry that is missing or damaged, or has another dimension.
+    None, with its row untouched, for an entry that is missing or damaged, is another key's, or has another dimension.
+    With `normalized`, vectors of lossy entries are brought back to length 1.
     """
     plain_bytes = HEADER_BYTES + 4 * dimensions
     if len(entries) > 1 and all(entry is not None and len(entry) == plain_bytes for entry in entries):
-        tokens_of = _plain(entries, dimensions, out)
+        tokens_of = _plain(keys, entries, dimensions, out)
         if tokens_of is not None:
             return [_whole(tokens) for tokens in tokens_of]
     metas: list[Meta | None] = []
     unpack, checksum, frombuffer = _HEAD.unpack_from, xxhash.xxh3_64_intdigest, np.frombuffer
-    for row, entry in enumerate(entries):
+    for row, (key, entry) in enumerate(zip(keys, entries, strict=True)):
         if entry is None or len(entry) < HEADER_BYTES:
             metas.append(None)
             continue
         magic, version, number, width, tokens, kind, zeros, *told = unpack(entry)
         good = (magic, version, zeros, width) == (_MAGIC, _VERSION, _ZEROS, dimensions) and kind <= _AVERAGED
-        if not good or _SUM.unpack_from(entry, _HEAD.size)[0] != checksum(entry[HEADER_BYTES:], checksum(entry[:32])):
+        seed = checksum(key + entry[: _HEAD.size])
+        if not good or _SUM.unpack_from(entry, _HEAD.size)[0] != checksum(entry[HEADER_BYTES:], seed):
             metas.append(None)
             continue
         if number == 1 and len(entry) == plain_bytes:
@@ -103,11 +122,14 @@ def decode(entries: Sequence[bytes | None], dimensions: int, out: Vectors) -> li
                 metas.append(None)
                 continue
             out[row] = vector
-        metas.append(_meta(tokens, kind, told))
+        metas.append(_meta(tokens, kind, told, _NAMES[number & ~_COMPRESSED]))
+    lossy = [row for row, meta in enumerate(metas) if meta is not None and meta.codec != "f32"]
+    if lossy and normalized:
+        out[lossy] /= np.maximum(np.linalg.norm(out[lossy], axis=1, keepdims=True), 1e-12)
     return metas
 
 
-def _plain(entries: Sequence[bytes | None], dimensions: int, out: Vectors) -> list[int] | None:
+def _plain(keys: Sequence[bytes], entries: Sequence[bytes | None], dimensions: int, out: Vectors) -> list[int] | None:
     """The usual case at once: all entries are there, f32, uncompressed, of whole texts and good. None for any other."""
     given = [entry for entry in entries if entry is not None]
     start = struct.pack("<2sBBI", _MAGIC, _VERSION, _NUMBERS["f32"], dimensions)
@@ -115,7 +137,10 @@ def _plain(entries: Sequence[bytes | None], dimensions: int, out: Vectors) -> li
     if any(not entry.startswith(start) for entry in given) or rows[:, len(start) + 4 : _HEAD.size].any():
         return None
     checksum = xxhash.xxh3_64_intdigest
-    sums = np.array([checksum(entry[HEADER_BYTES:], checksum(entry[: _HEAD.size])) for entry in given], np.uint64)
+    pairs = zip(keys, given, strict=True)
+    sums = np.array(
+        [checksum(entry[HEADER_BYTES:], checksum(key + entry[: _HEAD.size])) for key, entry in pairs], np.uint64
+    )
     if (rows[:, _HEAD.size : HEADER_BYTES].view("<u8")[:, 0] != sums).any():
         return None
     out[: len(given)] = rows[:, HEADER_BYTES:].view("<f4")
@@ -150,7 +175,10 @@ def _vector(entry: bytes, number: int, dimensions: int) -> Any:
 
 def _decompressed(body: memoryview, wanted: int) -> memoryview:
     """The bytes of a compressed body; none where they are not as many as they must be."""
-    library = _zstd()
+    try:
+        library = open_zstd()
+    except RuntimeUnavailableError:
+        return memoryview(b"")  # another process has it
     try:
         # Asked before anything is allocated: a few bytes can claim to hold gigabytes.
         if library.frame_content_size(body) != wanted:
@@ -160,18 +188,26 @@ def _decompressed(body: memoryview, wanted: int) -> memoryview:
         return memoryview(b"")
 
 
-def _bodies(vectors: Vectors, codec: CodecName) -> list[bytes]:
+def _bodies(vectors: Vectors, codec: CodecName) -> list[tuple[CodecName, bytes]]:
+    """The numbers of each row, and the codec that they are written in."""
+    exact: list[tuple[CodecName, bytes]] = [("f32", row.tobytes()) for row in np.ascontiguousarray(vectors, "<f4")]
     if codec == "f32":
-        return [row.tobytes() for row in np.ascontiguousarray(vectors, "<f4")]
+        return exact
     if codec == "f16":
-        return [row.tobytes() for row in vectors.astype("<f2")]
-    scales = np.maximum(np.abs(vectors).max(axis=1), 1e-30) / 127
-    rounded = np.rint(vectors / scales[:, None]).astype(np.int8)
-    return [struct.pack("<f", scale) + row.tobytes() for scale, row in zip(scales, rounded, strict=True)]
+        with np.errstate(over="ignore"):  # what became infinite is seen below
+            halves = vectors.astype("<f2")
+        bodies = [row.tobytes() for row in halves]
+        fits = np.isfinite(halves).all(axis=1) & halves.any(axis=1)
+    else:
+        scales = np.maximum(np.abs(vectors).max(axis=1), 1e-30) / 127
+        fits = np.isfinite(scales) & vectors.any(axis=1)
+        rounded = np.rint(np.where(fits[:, None], vectors, 0) / np.where(fits, scales, 1)[:, None]).astype(np.int8)
+        bodies = [struct.pack("<f", scale) + row.tobytes() for scale, row in zip(scales, rounded, strict=True)]
+    return [(codec, body) if good else whole for body, good, whole in zip(bodies, fits, exact, strict=True)]
 
 
-def _checksum(head: bytes, body: bytes) -> int:
-    return xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(head))
+def _checksum(key: bytes, head: bytes, body: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(key + head))
 
 
 def _told(meta: Meta) -> tuple[int, int, bytes, int, int, int, int]:
@@ -182,14 +218,15 @@ def _told(meta: Meta) -> tuple[int, int, bytes, int, int, int, int]:
     return (meta.tokens, _AVERAGED if meta.windows else _WHOLE, _ZEROS, meta.windows, 0, 0, 0)
 
 
-def _meta(tokens: int, kind: int, told: Sequence[int]) -> Meta:
+def _meta(tokens: int, kind: int, told: Sequence[int], codec: CodecName) -> Meta:
     if kind == _CUT:
         lost = None if told[3] == _NOT_COUNTED else told[3]
-        return Meta(tokens, Truncation(0, told[0], told[1], told[2], lost))
-    return Meta(tokens, None, told[0] if kind == _AVERAGED else 0)
+        return Meta(tokens, Truncation(0, told[0], told[1], told[2], lost), codec=codec)
+    return Meta(tokens, None, told[0] if kind == _AVERAGED else 0, codec)
 
 
-def _zstd() -> Any:
+def open_zstd() -> Any:
+    """The library that compresses. Raises RuntimeUnavailableError where it is not installed."""
     try:
         import zstandard  # noqa: PLC0415  an extra
     except ImportError:

@@ -26,32 +26,43 @@ class MemoryCache:
         self._ttl_s = ttl_s
         self._clock = clock
         self._bytes = 0
+        self._generation = 0
         self._entries: OrderedDict[bytes, tuple[bytes, Group, float]] = OrderedDict()
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Cache.get_many`."""
+        return [held and held[0] for held in await self.get_aged(group, keys)]
+
+    async def get_aged(self, group: Group, keys: Sequence[bytes]) -> list[tuple[bytes, float] | None]:
+        """See `Cache.get_aged`."""
         del group  # keys differ already
         entries, touch = self._entries, self._entries.move_to_end
-        found: list[bytes | None] = []
-        oldest = self._clock() - self._ttl_s if self._ttl_s is not None else None
+        found: list[tuple[bytes, float] | None] = []
+        oldest = self._oldest()
         for key in keys:
             held = entries.get(key)
             if held is None:
                 found.append(None)
-            elif oldest is not None and held[2] <= oldest:
+            elif held[2] <= oldest:
                 self._forget(key)
                 found.append(None)
             else:
                 touch(key)
-                found.append(held[0])
+                found.append((held[0], held[2]))
         return found
 
-    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        """See `Cache.put_many`."""
-        now = self._clock()
-        for key, entry in items:
+    async def generation(self) -> int:
+        """See `Cache.generation`."""
+        return self._generation
+
+    async def put_many(
+        self, group: Group, items: Sequence[tuple[bytes, bytes]], *, created: Sequence[float] | None = None
+    ) -> int:
+        """See `Cache.put_many`; `created` is when each was stored first, now by default."""
+        times = created if created is not None else [self._clock()] * len(items)
+        for (key, entry), stored in zip(items, times, strict=True):
             self._forget(key)
-            self._entries[key] = (entry, group, now)
+            self._entries[key] = (entry, group, stored)
             self._bytes += len(entry) + _OVERHEAD_BYTES
         while self._bytes > self._max_bytes:
             self._forget(next(iter(self._entries)))
@@ -67,14 +78,20 @@ class MemoryCache:
     async def held(self) -> list[Held]:
         """See `Cache.held`."""
         counted: dict[Group, tuple[int, int]] = {}
-        for entry, group, _ in self._entries.values():
+        oldest = self._oldest()
+        for entry, group, created in self._entries.values():
+            if created <= oldest:
+                continue
             entries, size = counted.get(group, (0, 0))
             counted[group] = (entries + 1, size + len(entry) + _OVERHEAD_BYTES)
         return [Held(group, *numbers) for group, numbers in counted.items()]
 
     async def clear(self, which: Which) -> int:
         """See `Cache.clear`."""
+        self._generation += 1
         newest = self._clock() - which.older_than_s if which.older_than_s is not None else None
+        for key in [key for key, held in self._entries.items() if held[2] <= self._oldest()]:
+            self._forget(key)  # gone, for everybody
         meant = [
             key
             for key, (_, group, created) in self._entries.items()
@@ -89,12 +106,13 @@ class MemoryCache:
         mine = ((key, held[0]) for key, held in self._entries.items() if held[1] == group)
         return [pair for pair, _ in zip(mine, range(count), strict=False)]
 
-    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
         """See `Cache.add_counts`."""
         for model, numbers in counts.items():
             mine = self._counts.setdefault(model, {})
             for name, number in numbers.items():
                 mine[name] = mine.get(name, 0) + number
+        return True
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """See `Cache.counts`."""
@@ -112,6 +130,10 @@ class MemoryCache:
         """Forget everything."""
         self._entries.clear()
         self._bytes = 0
+
+    def _oldest(self) -> float:
+        """What was stored then, or before, is too old."""
+        return self._clock() - self._ttl_s if self._ttl_s is not None else float("-inf")
 
     def _forget(self, key: bytes) -> None:
         held = self._entries.pop(key, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedway.cache.codec import open_zstd
 from embedway.cache.memory import MemoryCache
 from embedway.cache.tiers import Tiers
 
@@ -21,9 +22,11 @@ def open_cache(config: Config) -> Cache | None:
     """
     settings = config.cache
     ttl_s = settings.ttl_s
-    memory = MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s)
     if settings.backend == "none":
         return None
+    if settings.zstd:
+        open_zstd()
+    memory = MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s)
     if settings.backend == "memory":
         return memory
     behind: Cache

@@ -1,12 +1,13 @@
 """Entries in Redis or Valkey: shared by machines.
 
 Each entry is a key of its own, `embedway:v1:GROUP:KEY`, and no command names keys of several slots of a cluster. The
-value is the time of storing (8 bytes) before the entry. A server that is down or slow costs at most the timeouts, and
+value is the time of storing (8 bytes) before the entry. A server that is down or slow costs at most one timeout, and
 then rests for a while, in which all is a miss; no request fails for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import secrets
@@ -27,6 +28,7 @@ _PREFIX = "embedway:v1:"
 _LEASES = "embedway:lease:"
 _GROUPS = "embedway:v1:groups"
 _COUNTS = "embedway:v1:counts"
+_CLEARED = "embedway:v1:cleared"
 #: A lease that the caller holds already begins anew.
 _LEASE = """
 local granted = {}
@@ -52,6 +54,8 @@ _STAMP = struct.Struct("<d")
 #: Keys of one MGET, or commands of one pipeline.
 _BATCH = 500
 _CONNECT_S, _ANSWER_S = 0.5, 1.0
+#: What a call may take for each key beyond that: a healthy server needs a tenth.
+_KEY_S = 100e-6
 #: How long a server that failed is left alone.
 _REST_S = 5.0
 
@@ -79,32 +83,41 @@ class RedisCache:
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Cache.get_many`."""
-        found: list[bytes | None] = []
-        names_of = _names(_PREFIX, group, keys)
-        for start in range(0, len(keys), _BATCH):
-            names = names_of[start : start + _BATCH]
-            read = self._client.mget_nonatomic if self._cluster else self._client.mget
-            values = await self._guarded(lambda read=read, names=names: read(names), reading=True)  # type: ignore[misc]
-            if values is None:
-                found += [None] * (len(keys) - start)
-                break
-            found += [value[_STAMP.size :] if value is not None else None for value in values]
-        return found
+        return [value[_STAMP.size :] if value is not None else None for value in await self._values(group, keys)]
+
+    async def get_aged(self, group: Group, keys: Sequence[bytes]) -> list[tuple[bytes, float] | None]:
+        """See `Cache.get_aged`."""
+        return [
+            (value[_STAMP.size :], _stored_at(value)) if value is not None else None
+            for value in await self._values(group, keys)
+        ]
+
+    async def generation(self) -> int | None:
+        """See `Cache.generation`."""
+        told = await self._guarded(self._generation, reading=True, limit_s=_ANSWER_S)
+        return int(told) if told is not None else None
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
         """See `Cache.put_many`."""
         kept = 0
         stamp = _STAMP.pack(self._clock())
-        for start in range(0, len(items), _BATCH):
-            some = items[start : start + _BATCH]
-            if await self._guarded(lambda some=some: self._write(group, stamp, some)) is None:  # type: ignore[misc]
-                break
-            kept += len(some)
+
+        async def write() -> bool:
+            nonlocal kept
+            for start in range(0, len(items), _BATCH):
+                some = items[start : start + _BATCH]
+                await self._write(group, stamp, some)
+                kept += len(some)
+            return True
+
+        if items:
+            await self._guarded(write, limit_s=_limit_s(items))
         return kept
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """See `Cache.delete_many`."""
-        await self._guarded(lambda: self._forget(_names(_PREFIX, group, keys)))
+        if keys:
+            await self._guarded(lambda: self._forget(_names(_PREFIX, group, keys)), limit_s=_limit_s(keys))
 
     async def held(self) -> list[Held]:
         """See `Cache.held`. Reads the lengths of all values."""
@@ -118,10 +131,9 @@ class RedisCache:
         """See `Cache.sample`."""
         return await self._guarded(lambda: self._sample(group, count), reading=True) or []
 
-    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
         """See `Cache.add_counts`."""
-        if counts:
-            await self._guarded(lambda: self._add_counts(counts))
+        return not counts or bool(await self._guarded(lambda: self._add_counts(counts), limit_s=_ANSWER_S))
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """See `Cache.counts`."""
@@ -129,19 +141,42 @@ class RedisCache:
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
         """See `Cache.lease`; all where the server fails: then everybody computes for himself."""
-        return await self._guarded(lambda: self._lease(group, keys, seconds)) or [True] * len(keys)
+        granted = await self._guarded(lambda: self._lease(group, keys, seconds), limit_s=_limit_s(keys))
+        return granted if granted is not None else [True] * len(keys)
 
     async def release(self, group: Group, keys: Sequence[bytes]) -> None:
         """See `Cache.release`."""
         if keys:
-            await self._guarded(lambda: self._release(group, keys))
+            await self._guarded(lambda: self._release(group, keys), limit_s=_limit_s(keys))
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
 
-    async def _guarded(self, call: Callable[[], Awaitable[R]], *, reading: bool = False) -> R | None:
-        """What a call gives; None where the server fails or rests, which is counted."""
+    async def _values(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
+        """What is read until the time is up; the rest is missing."""
+        found: list[bytes | None] = []
+        names = _names(_PREFIX, group, keys)
+        # The other one asks a node for the keys of each slot.
+        read = self._client.mget_nonatomic if self._cluster else self._client.mget
+
+        async def fill() -> bool:
+            for start in range(0, len(names), _BATCH):
+                found.extend(await read(names[start : start + _BATCH]))
+            return True
+
+        if keys:
+            await self._guarded(fill, reading=True, limit_s=_limit_s(keys))
+        return found + [None] * (len(keys) - len(found))
+
+    async def _generation(self) -> bytes:
+        told: bytes | None = await self._client.get(_CLEARED)
+        return told or b"0"
+
+    async def _guarded(
+        self, call: Callable[[], Awaitable[R]], *, reading: bool = False, limit_s: float | None = None
+    ) -> R | None:
+        """What a call gives; None where the server fails, takes longer than `limit_s` or rests, which is counted."""
         import redis.exceptions  # noqa: PLC0415  the client has it loaded
 
         if self._clock() < self._rests_until:
@@ -149,8 +184,10 @@ class RedisCache:
             self.troubles.failed_writes += not reading
             return None
         try:
-            return await call()
-        except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+            async with asyncio.timeout(limit_s):
+                return await call()
+        # That of clusters is no `RedisError`.
+        except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError, TimeoutError) as error:
             self.troubles.failed_reads += reading
             self.troubles.failed_writes += not reading
             self.troubles.last = type(error).__name__
@@ -250,6 +287,7 @@ class RedisCache:
                 if which.older_than_s is not None:
                     some = await self._older(some, self._clock() - which.older_than_s)
                 gone += await self._forget(some)  # type: ignore[arg-type]
+        await self._client.incr(_CLEARED)
         return gone
 
     async def _older(self, names: list[bytes], newest: float) -> list[bytes]:
@@ -257,11 +295,7 @@ class RedisCache:
         for name in names:
             pipeline.getrange(name, 0, _STAMP.size - 1)
         stamps = await pipeline.execute()
-        return [
-            name
-            for name, stamp in zip(names, stamps, strict=True)
-            if len(stamp) == _STAMP.size and _STAMP.unpack(stamp)[0] <= newest
-        ]
+        return [name for name, stamp in zip(names, stamps, strict=True) if _stored_at(stamp) <= newest]
 
     async def _sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
         names = []
@@ -279,6 +313,16 @@ def _names(prefix: str, group: Group, keys: Sequence[bytes]) -> list[str]:
     return [start + key.hex() for key in keys]
 
 
+def _stored_at(value: bytes) -> float:
+    """When a value was stored; long ago, where it does not say."""
+    return float(_STAMP.unpack_from(value)[0]) if len(value) >= _STAMP.size else 0.0
+
+
+def _limit_s(keys: Sequence[object]) -> float:
+    """How long a call with so many keys may take in all."""
+    return _ANSWER_S + _KEY_S * len(keys)
+
+
 def _client(url: str, *, cluster: bool) -> Any:
     try:
         import redis.asyncio as redis  # noqa: PLC0415  an extra
@@ -288,8 +332,8 @@ def _client(url: str, *, cluster: bool) -> Any:
         raise RuntimeUnavailableError(
             "cache.backend = 'redis' needs a library: pip install 'embedway[redis]'"
         ) from None
+    timeouts: dict[str, Any] = {"socket_connect_timeout": _CONNECT_S, "socket_timeout": _ANSWER_S}
     if cluster:
-        return redis.RedisCluster.from_url(url, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S)
-    return redis.Redis.from_url(
-        url, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S, retry=Retry(NoBackoff(), 0)
-    )
+        # Once more, for a slot that has moved; by itself it waits and tries for several seconds.
+        return redis.RedisCluster.from_url(url, retry=Retry(NoBackoff(), 1), **timeouts)
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **timeouts)

@@ -1,34 +1,31 @@
 """Entries in a SQLite file: shared by processes of this machine, bounded in bytes, the least recently used go first.
 
-Read in batches on a thread of its own. Times of use are noted at most once an hour for an entry, so that reading does
-not write. A file that is damaged is set aside, and a new one begun. One that cannot be opened, written or read, because
-it is locked or the disk is full, is left alone for a while, so that no more than one request waits for it.
+Read in batches, and written, each on a thread and a connection of its own, so that no read waits for a write. Times of
+use are noted at most once an hour for an entry, and beside the read. A file that is damaged is set aside, and a new one
+begun; so it is where somebody has removed the file. One that cannot be opened, written or read, because it is locked or
+the disk is full, is left alone for a while, so that no more than one request waits for it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
+import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from sqlite3 import Connection, Error, OperationalError
+from typing import TYPE_CHECKING
 
-from embedway import sqlite
 from embedway.cache.base import Group, Held, Troubles, Which
-from embedway.worker import Worker
+from embedway.cache.lane import BUSY_S, Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-R = TypeVar("R")
-
 #: Below SQLite's own limit on parameters of a statement in every version.
 _BATCH = 500
 _REFRESH_S = 3600.0
-#: How long a write waits for another process's.
-_BUSY_S = 2.0
-#: How long writes (or reads) are not tried after one failed.
-_REST_S = 5.0
+#: So many entries that are too old go with every write.
+_MOST_EXPIRED = 1000
 #: A table with rowids reads faster than one without.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS groups (id INTEGER PRIMARY KEY, name TEXT UNIQUE, model TEXT, space_id TEXT, namespace TEXT);
@@ -36,8 +33,10 @@ CREATE TABLE IF NOT EXISTS entries (
     id INTEGER PRIMARY KEY, key BLOB UNIQUE, grp INTEGER, created REAL, used REAL, value BLOB
 );
 CREATE TABLE IF NOT EXISTS counts (model TEXT, name TEXT, number INTEGER, PRIMARY KEY (model, name));
+CREATE TABLE IF NOT EXISTS cleared (id INTEGER PRIMARY KEY CHECK (id = 1), times INTEGER);
 CREATE INDEX IF NOT EXISTS entries_used ON entries (used);
 """
+_SCHEMA_OF_TIMES = "CREATE INDEX IF NOT EXISTS entries_created ON entries (created);"
 
 
 class SqliteCache:
@@ -48,53 +47,64 @@ class SqliteCache:
     ) -> None:
         self.troubles = Troubles()
         self.leases = False
-        self._path = path
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._clock = clock
-        self._worker: Worker | None = None
-        self._connection: sqlite3.Connection | None = None
-        self._inode = 0
-        #: Until when reads (True) and writes (False) rest.
-        self._rests = {True: 0.0, False: 0.0}
+        schema = _SCHEMA if ttl_s is None else _SCHEMA + _SCHEMA_OF_TIMES
+        asides = threading.Lock()
+        self._reading, self._writing = (
+            Lane(path, schema, self.troubles, asides, reading=reading, clock=clock) for reading in (True, False)
+        )
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Cache.get_many`."""
+        return [held and held[0] for held in await self.get_aged(group, keys)]
+
+    async def get_aged(self, group: Group, keys: Sequence[bytes]) -> list[tuple[bytes, float] | None]:
+        """See `Cache.get_aged`."""
         del group  # keys differ already
-        found: list[bytes | None] | None = await self._call(self._get, list(keys), reading=True)
-        return found if found is not None else [None] * len(keys)
+        answer = await self._reading.call(self._get, list(keys))
+        if answer is None:
+            return [None] * len(keys)
+        found, stale = answer
+        if stale and not self._writing.rests:
+            self._writing.call(self._refresh, stale)  # nobody waits for it
+        return [found.get(key) for key in keys]
+
+    async def generation(self) -> int | None:
+        """See `Cache.generation`."""
+        return await self._reading.call(self._generation)
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
         """See `Cache.put_many`."""
-        return (await self._call(self._put, group, list(items)) or 0) if items else 0
+        return (await self._writing.call(self._put, group, list(items)) or 0) if items else 0
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """See `Cache.delete_many`."""
         del group
         if keys:
-            await self._call(self._delete, list(keys))
+            await self._writing.call(self._delete, list(keys))
 
     async def held(self) -> list[Held]:
         """See `Cache.held`."""
-        return await self._call(self._held, reading=True) or []
+        return await self._reading.call(self._held) or []
 
     async def clear(self, which: Which) -> int:
         """See `Cache.clear`."""
-        return await self._call(self._clear, which) or 0
+        return await self._writing.call(self._clear, which) or 0
 
     async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
         """See `Cache.sample`."""
-        return await self._call(self._sample, group, count, reading=True) or []
+        return await self._reading.call(self._sample, group, count) or []
 
-    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
         """See `Cache.add_counts`."""
         rows = [(model, name, number) for model, numbers in counts.items() for name, number in numbers.items()]
-        if rows:
-            await self._call(self._add_counts, rows)
+        return not rows or bool(await self._writing.call(self._add_counts, rows))
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """See `Cache.counts`."""
-        return await self._call(self._counts, reading=True) or {}
+        return await self._reading.call(self._counts) or {}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
         """All: processes that share a file may compute the same text at the same time, once each."""
@@ -106,74 +116,53 @@ class SqliteCache:
 
     async def aclose(self) -> None:
         """Close the file."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await worker.call(self._close)
-            worker.close()
+        await self._reading.aclose()
+        await self._writing.aclose()
 
-    async def _call(self, function: Callable[..., R], *arguments: Any, reading: bool = False) -> R | None:
-        """Call on the file's thread; None where SQLite fails, which is counted."""
-        if self._worker is None:
-            self._worker = Worker("embedway-cache")
-        return await self._worker.call(self._guarded, function, arguments, reading)
+    def _oldest(self) -> float:
+        """What was stored then, or before, is too old."""
+        return self._clock() - self._ttl_s if self._ttl_s is not None else float("-inf")
 
-    def _guarded(self, function: Callable[..., R], arguments: tuple[Any, ...], reading: bool) -> R | None:
-        if self._clock() < self._rests[reading]:
-            self.troubles.failed_reads += reading
-            self.troubles.failed_writes += not reading
-            return None
-        try:
-            return function(*arguments)
-        except (sqlite3.Error, OSError) as error:
-            self._note(error, reading=reading)
-            return None
-
-    def _note(self, error: Exception, *, reading: bool) -> None:
-        self.troubles.failed_reads += reading
-        self.troubles.failed_writes += not reading
-        self.troubles.last = f"{type(error).__name__}: {error}"
-        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        with contextlib.suppress(sqlite3.Error):
-            if self._connection is not None and self._connection.in_transaction:
-                self._connection.rollback()
-        if damaged:
-            self._set_aside()
-            return
-        self._rests[reading] = self._clock() + _REST_S
-        if self._connection is None:  # it could not be opened
-            self._rests[not reading] = self._rests[reading]
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            # A power cut may lose the last entries, and never damages the file; they can be computed again.
-            pragmas = ("synchronous = NORMAL", "mmap_size = 1073741824")
-            self._connection = sqlite.connect(self._path, *pragmas, schema=_SCHEMA, busy_s=_BUSY_S)
-            self._inode = self._path.stat().st_ino
-        return self._connection
-
-    def _get(self, keys: list[bytes]) -> list[bytes | None]:
-        connection, now = self._open(), self._clock()
-        oldest = now - self._ttl_s if self._ttl_s is not None else -1.0
-        found: dict[bytes, bytes] = {}
+    def _get(
+        self, connection: Connection, keys: list[bytes]
+    ) -> tuple[dict[bytes, tuple[bytes, float]], list[tuple[float, int]]]:
+        """Entries with when they were stored, and which of them are to be noted as used now."""
+        now = self._clock()
+        found: dict[bytes, tuple[bytes, float]] = {}
         stale: list[tuple[float, int]] = []
         for start in range(0, len(keys), _BATCH):
             some = keys[start : start + _BATCH]
             marks = ",".join("?" * len(some))
-            query = f"SELECT key, value, id, used FROM entries WHERE key IN ({marks}) AND created > ?"  # noqa: S608
-            for key, value, row, used in connection.execute(query, (*some, oldest)):
-                found[key] = value
+            query = f"SELECT key, value, id, used, created FROM entries WHERE key IN ({marks}) AND created > ?"  # noqa: S608
+            for key, value, row, used, created in connection.execute(query, (*some, self._oldest())):
+                if not (isinstance(value, bytes) and isinstance(used, float) and isinstance(created, float)):
+                    found[key] = (b"", 0.0)  # a damaged page: no entry that anybody wrote
+                    continue
+                found[key] = (value, created)
                 if used < now - _REFRESH_S:
                     stale.append((now, row))
-        if stale:
-            with contextlib.suppress(sqlite3.OperationalError), connection:  # it is only a hint for what goes first
+        return found, stale
+
+    def _refresh(self, connection: Connection, stale: list[tuple[float, int]]) -> None:
+        """Note times of use, unless that had to wait: they are only a hint for what goes first."""
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            with contextlib.suppress(OperationalError), connection:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.executemany("UPDATE entries SET used = ? WHERE id = ?", stale)
-        return [found.get(key) for key in keys]
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
 
-    def _put(self, group: Group, items: list[tuple[bytes, bytes]]) -> int:
-        connection, now = self._open(), self._clock()
+    def _generation(self, connection: Connection) -> int:
+        return int(connection.execute("SELECT COALESCE(MAX(times), 0) FROM cleared").fetchone()[0])
+
+    def _put(self, connection: Connection, group: Group, items: list[tuple[bytes, bytes]]) -> int:
+        now = self._clock()
         with connection:
             connection.execute("BEGIN IMMEDIATE")
+            if self._ttl_s is not None:
+                expired = "SELECT id FROM entries WHERE created <= ? LIMIT ?"
+                connection.execute(f"DELETE FROM entries WHERE id IN ({expired})", (self._oldest(), _MOST_EXPIRED))  # noqa: S608
             number = self._number(connection, group)
             connection.executemany(
                 "INSERT OR REPLACE INTO entries (key, grp, created, used, value) VALUES (?, ?, ?, ?, ?)",
@@ -182,14 +171,14 @@ class SqliteCache:
             self._make_room(connection)
         return len(items)
 
-    def _number(self, connection: sqlite3.Connection, group: Group) -> int:
+    def _number(self, connection: Connection, group: Group) -> int:
         """The group's row. Another process may have cleared the table: it is looked up every time."""
         row = (group.id, group.model, group.space_id, group.namespace)
         connection.execute("INSERT OR IGNORE INTO groups (name, model, space_id, namespace) VALUES (?, ?, ?, ?)", row)
         (number,) = connection.execute("SELECT id FROM groups WHERE name = ?", (group.id,)).fetchone()
         return int(number)
 
-    def _make_room(self, connection: sqlite3.Connection) -> None:
+    def _make_room(self, connection: Connection) -> None:
         while self._bytes(connection) > self._max_bytes:
             (count,) = connection.execute("SELECT COUNT(*) FROM entries").fetchone()
             some = max(1, count // 20)
@@ -200,31 +189,30 @@ class SqliteCache:
             )
             self.troubles.evictions += gone.rowcount
 
-    def _bytes(self, connection: sqlite3.Connection) -> int:
+    def _bytes(self, connection: Connection) -> int:
         """What the file's pages in use hold: told by SQLite at once, where a sum would read them all."""
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         (free,) = connection.execute("PRAGMA freelist_count").fetchone()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
         return int((pages - free) * size)
 
-    def _delete(self, keys: list[bytes]) -> None:
-        connection = self._open()
+    def _delete(self, connection: Connection, keys: list[bytes]) -> None:
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in keys])
 
-    def _held(self) -> list[Held]:
+    def _held(self, connection: Connection) -> list[Held]:
         query = """
             SELECT g.model, g.space_id, g.namespace, COUNT(*), SUM(LENGTH(e.value) + LENGTH(e.key))
-            FROM entries e JOIN groups g ON g.id = e.grp GROUP BY g.id ORDER BY g.id
+            FROM entries e JOIN groups g ON g.id = e.grp WHERE e.created > ? GROUP BY g.id ORDER BY g.id
         """
-        rows = self._open().execute(query)
+        rows = connection.execute(query, (self._oldest(),))
         return [Held(Group(model, space, namespace), count, size) for model, space, namespace, count, size in rows]
 
-    def _clear(self, which: Which) -> int:
-        connection = self._open()
+    def _clear(self, connection: Connection, which: Which) -> int:
         with connection:
             connection.execute("BEGIN IMMEDIATE")
+            connection.execute("DELETE FROM entries WHERE created <= ?", (self._oldest(),))  # gone, for everybody
             rows = connection.execute("SELECT id, model, space_id, namespace FROM groups").fetchall()
             meant = [row[0] for row in rows if which.takes(Group(*row[1:]))]
             newest = float("inf") if which.older_than_s is None else self._clock() - which.older_than_s
@@ -233,45 +221,36 @@ class SqliteCache:
                 gone += connection.execute(
                     "DELETE FROM entries WHERE grp = ? AND created <= ?", (number, newest)
                 ).rowcount
+            connection.execute("INSERT INTO cleared VALUES (1, 1) ON CONFLICT DO UPDATE SET times = times + 1")
+        self._shrink(connection)
         return gone
 
-    def _add_counts(self, rows: list[tuple[str, str, int]]) -> None:
-        connection = self._open()
+    def _shrink(self, connection: Connection) -> None:
+        """Give room back to the disk, where most of the file is free."""
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+        if free * 2 > pages:
+            with contextlib.suppress(Error):  # another process is at it, or the disk has no room for a copy
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _add_counts(self, connection: Connection, rows: list[tuple[str, str, int]]) -> bool:
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(
                 "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET number = number + excluded.number", rows
             )
+        return True
 
-    def _counts(self) -> dict[str, dict[str, int]]:
+    def _counts(self, connection: Connection) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
-        for model, name, number in self._open().execute("SELECT model, name, number FROM counts ORDER BY model, name"):
+        for model, name, number in connection.execute("SELECT model, name, number FROM counts ORDER BY model, name"):
             found.setdefault(model, {})[name] = number
         return found
 
-    def _sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
+    def _sample(self, connection: Connection, group: Group, count: int) -> list[tuple[bytes, bytes]]:
         query = """
             SELECT e.key, e.value FROM entries e JOIN groups g ON g.id = e.grp
             WHERE g.name = ? ORDER BY e.used LIMIT ?
         """
-        return list(self._open().execute(query, (group.id, count)))
-
-    def _set_aside(self) -> None:
-        opened, inode = self._connection is not None, self._inode
-        self._close()
-        with contextlib.suppress(OSError):
-            if opened and self._path.stat().st_ino != inode:
-                return  # another process has done so
-        aside = self._path.with_name(f"{self._path.name}.damaged-{int(self._clock())}")
-        with contextlib.suppress(OSError):
-            self._path.replace(aside)
-            self.troubles.set_aside += 1
-        for ending in ("-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                self._path.with_name(self._path.name + ending).unlink()
-
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
+        return list(connection.execute(query, (group.id, count)))

@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embedway.errors import EmbedwayError
+
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Generic[R]):
+    """What became of a flight: a result, or an error that is the text's own, or neither.
+
+    With neither, whoever computed it was cancelled, or what was computed `failed`: it is another's to compute.
+    """
+
+    result: R | None = None
+    error: EmbedwayError | None = None
+    failed: bool = False
+
+
+#: A position among the keys that were claimed, and what will become of it.
+Flight: TypeAlias = "tuple[int, asyncio.Future[Ended[R]]]"
 
 
 class Flights(Generic[R]):
     """Who computes what. Used from one event loop.
 
-    A caller that `claim`s keys must `land` or `abandon` each that became its own, whatever happens.
+    A caller that `claim`s keys must `land`, `fail` or `abandon` each that became its own, whatever happens.
     """
 
     def __init__(self) -> None:
         #: How many results have landed. Where it has grown since a caller looked something up, what was missing then
         #: may be there now.
         self.landed = 0
-        self._going: dict[bytes, asyncio.Future[R | None]] = {}
+        self._going: dict[bytes, asyncio.Future[Ended[R]]] = {}
 
-    def claim(self, keys: Sequence[bytes]) -> tuple[list[int], list[tuple[int, asyncio.Future[R | None]]]]:
-        """Positions of the keys that are the caller's to compute, and what others are computing already.
+    def claim(self, keys: Sequence[bytes]) -> tuple[list[Flight[R]], list[Flight[R]]]:
+        """What is the caller's to compute, and what others are computing already, with its position among the keys.
 
-        Such a future gives the result, or None when whoever computed it failed or was cancelled: claim again.
+        Where one of the others gives no result and no error, claim again.
         """
-        own: list[int] = []
-        others: list[tuple[int, asyncio.Future[R | None]]] = []
+        own: list[Flight[R]] = []
+        others: list[Flight[R]] = []
         loop = asyncio.get_running_loop()
         for position, key in enumerate(keys):
             going = self._going.get(key)
             if going is None:
-                self._going[key] = loop.create_future()
-                own.append(position)
+                mine = self._going[key] = loop.create_future()
+                own.append((position, mine))
             else:
                 others.append((position, going))
         return own, others
@@ -43,13 +62,18 @@ class Flights(Generic[R]):
     def land(self, key: bytes, result: R) -> None:
         """Give a result to all who wait for it."""
         self.landed += 1
-        self._end(key, result)
+        self._end(key, Ended(result))
 
-    def abandon(self, key: bytes) -> None:
-        """Pass the work on to those who wait; nothing for what has landed."""
-        self._end(key, None)
+    def fail(self, key: bytes, error: EmbedwayError) -> None:
+        """Give an error to all who wait: nobody could compute this."""
+        self._end(key, Ended(error=error))
 
-    def _end(self, key: bytes, result: R | None) -> None:
+    def abandon(self, key: bytes, mine: asyncio.Future[Ended[R]], *, failed: bool = False) -> None:
+        """Pass the work on to those who wait; nothing for what has landed, and may be another's by now."""
+        if self._going.get(key) is mine:
+            self._end(key, Ended(failed=failed))
+
+    def _end(self, key: bytes, ended: Ended[R]) -> None:
         going = self._going.pop(key, None)
         if going is not None and not going.done():
-            going.set_result(result)
+            going.set_result(ended)

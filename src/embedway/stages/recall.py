@@ -4,34 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from embedway.cache.base import Group
-from embedway.cache.codec import Meta, decode, encode
+from embedway.cache.codec import CODECS, Meta, decode
 from embedway.cache.key import KeyMaker
 from embedway.cache.stats import NO_MODEL, CacheStats, Cleared, read_stats
-from embedway.errors import CacheError
-from embedway.stages.flights import Flights
+from embedway.errors import (
+    BadVectorsError,
+    BatchError,
+    CacheError,
+    DeadlineError,
+    InputError,
+    NoRouteError,
+    RefusedInputError,
+    UpstreamError,
+)
+from embedway.stages.flights import Ended, Flights
+from embedway.stages.keeping import Computed, Keeper, Lease
+from embedway.types import Vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
-
     from embedway.cache.base import Cache, Which
     from embedway.cache.codec import CodecName
     from embedway.errors import EmbedwayError
-    from embedway.types import EmbedRequest, Space, Vectors
+    from embedway.types import EmbedRequest, Space
 
-#: Making keys and reading entries of so many texts takes a millisecond; more goes to a thread.
-_INLINE_TEXTS = 600
+#: Making keys of so much, and reading so many entries, takes a millisecond; more goes to a thread.
+_INLINE_TEXTS, _INLINE_CHARACTERS = 600, 500_000
 #: So many computed texts may wait to be stored before callers wait for it too.
 _MOST_FRESH = 20_000
 #: How often the cache is told what was counted: what a process that is killed loses.
 _TELL_S = 60.0
 #: How often it is looked whether another process has stored what it computes.
 _POLL_S = 0.02
+#: Errors that are a text's own: whoever asks for it would hear the same.
+_OWN_ERRORS = (RefusedInputError, InputError)
+#: Errors of computing. What failed so for a caller, and for the next, is computed by all the others at once: they would
+#: wait for one another's failures.
+_COMPUTING_ERRORS = (UpstreamError, NoRouteError, BadVectorsError, BatchError, DeadlineError)
+_MOST_FAILURES = 1
 
 
 @dataclass(slots=True)
@@ -61,22 +77,63 @@ class Made:
     storable: bool = True
 
 
+#: Takes the vectors (k, full width) of some of the texts, by position, and what is told of them.
+Landed: TypeAlias = Callable[[Sequence[int], Vectors, Sequence[Meta]], None]
+#: Computes the texts of some positions. `Landed` may be given those that are ready, checked and storable, whatever is
+#: to come of the others; what it was not given is taken from the result, which has the order of the positions.
+Compute: TypeAlias = Callable[[list[int], Landed], Awaitable[Made]]
+
+
 @dataclass(slots=True)
 class Recalled(Made):
     """The same with where it came from."""
 
     hits: int = 0
+    #: Vectors that a lossy codec kept.
+    lossy_hits: int = 0
     tokens_saved: int = 0
 
 
 @dataclass(slots=True)
-class _Lease:
-    """Keys that no other process computes, as long as they are renewed."""
+class _Asked:
+    """One call of `Recall.vectors`, under way."""
 
     keys: list[bytes]
-    renewing: asyncio.Task[None]
-    #: Whether storing gives it back.
-    handed: bool = False
+    group: Group
+    space: Space
+    compute: Compute
+    found: Recalled
+    #: What others wait for.
+    flights: dict[bytes, asyncio.Future[Ended[Computed]]] = field(default_factory=dict)
+    #: How often computing failed for another caller, by row.
+    failures: dict[int, int] = field(default_factory=dict)
+
+    def keys_of(self, rows: Sequence[int]) -> list[bytes]:
+        """The keys of rows."""
+        return [self.keys[row] for row in rows]
+
+    def take(self, row: int, result: Computed) -> None:
+        """A row is there."""
+        self.found.vectors[row], self.found.metas[row] = result
+
+    def give_up(self, row: int, error: EmbedwayError) -> None:
+        """A row has an error."""
+        self.found.errors[row] = error
+        self.found.vectors[row] = np.nan
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What is known of keys: vectors, float32 (n, full width), what is told of each, and keys of damaged entries."""
+
+    vectors: Vectors
+    metas: list[Meta | None]
+    damaged: list[bytes]
+
+    @property
+    def missing(self) -> list[int]:
+        """Positions of what is not known."""
+        return [position for position, meta in enumerate(self.metas) if meta is None]
 
 
 class Recall:
@@ -96,67 +153,48 @@ class Recall:
         self._lease_s = lease_s
         self._sleep = sleep
         self._told: dict[str, dict[str, int]] = {}
+        self._telling = asyncio.Lock()
         self._clock = clock
         self._told_at = clock()
         self.counts: dict[str, Counts] = {}
-        self._codec: CodecName = codec
-        self._zstd = zstd
-        self._flights: Flights[tuple[Vectors, Meta]] = Flights()
-        #: What was computed and is not yet stored.
-        self._fresh: dict[bytes, tuple[Vectors, Meta]] = {}
-        self._storing: set[asyncio.Task[None]] = set()
+        #: Entries of these are served: those that lose no more than what is written.
+        self._codecs = CODECS[: CODECS.index(codec) + 1]
+        self._flights: Flights[Computed] = Flights()
+        self._keeper = Keeper(cache, codec=codec, zstd=zstd, on_stored=self._on_stored)
 
     async def vectors(
-        self,
-        texts: Sequence[str],
-        maker: KeyMaker,
-        group: Group,
-        space: Space,
-        compute: Callable[[list[int]], Awaitable[Made]],
+        self, texts: Sequence[str], maker: KeyMaker, group: Group, space: Space, compute: Compute
     ) -> Recalled:
-        """The vectors of unique texts: found, or computed here, or by another caller who began before.
-
-        `compute` is asked for the texts of some positions, and its result has their order.
-        """
+        """The vectors of unique texts: found, or computed here, or by another caller who began before."""
         counts = self.counts.setdefault(group.model, Counts())
-        many = len(texts) > _INLINE_TEXTS
-        keys = await asyncio.to_thread(maker.keys, texts) if many else maker.keys(texts)
+        keys = await _keys(texts, maker)
         landed = self._flights.landed
-        # Taken before the cache is asked: what is stored meanwhile is not yet in its answer, and no longer here then.
-        fresh = {row: self._fresh[key] for row, key in enumerate(keys) if key in self._fresh} if self._fresh else {}
-        entries = await self.cache.get_many(group, keys)
-        found = Recalled(np.empty((len(texts), space.dimensions), np.float32), [])
-        arguments = (entries, space.dimensions, found.vectors)
-        found.metas = await asyncio.to_thread(decode, *arguments) if many else decode(*arguments)
-        missing = [row for row, meta in enumerate(found.metas) if meta is None]
-        damaged = [keys[row] for row in missing if entries[row] is not None]
-        for row in fresh.keys() & set(missing):
-            found.vectors[row], found.metas[row] = fresh[row]
-        missing = [row for row in missing if row not in fresh]
+        read = await self._read(group, keys, space)
+        found = Recalled(read.vectors, read.metas)
+        asked = _Asked(keys, group, space, compute, found)
+        missing = read.missing
         found.hits = len(texts) - len(missing)
         found.tokens_saved = sum(meta.tokens for meta in found.metas if meta is not None)
         counts.hits += found.hits
         counts.misses += len(missing)
         counts.tokens_saved += found.tokens_saved
-        if damaged:
-            counts.damaged += len(damaged)
-            await self.cache.delete_many(group, damaged)
+        await self._removed(group, read.damaged)
         while missing:
             since, landed = landed, self._flights.landed
-            missing = await self._round(missing, keys, group=group, found=found, compute=compute, since=since)
+            missing = await self._round(asked, missing, since)
+        found.lossy_hits = sum(meta.codec != "f32" for meta in found.metas if meta is not None)
         if self._clock() - self._told_at > _TELL_S:
             self._told_at = self._clock()
-            self._beside(self._tell())
+            self._keeper.beside(self._tell())
         return found
 
     async def settle(self) -> None:
-        """Wait until all that was computed is stored."""
-        while self._storing:
-            await asyncio.gather(*self._storing, return_exceptions=True)
+        """Wait until all that was computed before is stored."""
+        await self._keeper.settle()
 
     async def aclose(self) -> None:
         """Store what is not stored yet, tell the cache what was counted, and close it."""
-        await self.settle()
+        await self._keeper.finish()
         await self._tell()
         await self.cache.aclose()
 
@@ -167,7 +205,8 @@ class Recall:
         """
         await self.settle()
         failed = self.cache.troubles.failed_reads
-        stats = await read_stats(self.cache, self._untold())
+        async with self._telling:
+            stats = await read_stats(self.cache, self._untold())
         self._raise_if_more(failed, self.cache.troubles.failed_reads, "read")
         return stats
 
@@ -179,20 +218,19 @@ class Recall:
         before = sum(held.entries for held in await self.cache.held() if which.takes(held.group))
         gone = await self.cache.clear(which)
         self._raise_if_more(failed, troubles.failed_reads + troubles.failed_writes, "cleared")
-        return Cleared(before, before - gone)
+        return Cleared(before, max(0, before - gone))
 
     async def peek(
         self, texts: Sequence[str], maker: KeyMaker, group: Group, space: Space
     ) -> tuple[Vectors, list[Meta | None], int]:
-        """What is stored for texts, and how many entries are damaged; counts and computes nothing."""
-        await self.settle()
+        """What is known of texts, and how many entries are damaged; counts and computes nothing.
+
+        Raises CacheError where the cache cannot be read.
+        """
         failed = self.cache.troubles.failed_reads
-        entries = await self.cache.get_many(group, await asyncio.to_thread(maker.keys, texts))
+        read = await self._read(group, await _keys(texts, maker), space)
         self._raise_if_more(failed, self.cache.troubles.failed_reads, "read")
-        vectors = np.empty((len(texts), space.dimensions), np.float32)
-        metas = await asyncio.to_thread(decode, entries, space.dimensions, vectors)
-        damaged = sum(entry is not None and meta is None for entry, meta in zip(entries, metas, strict=True))
-        return vectors, metas, damaged
+        return read.vectors, read.metas, len(read.damaged)
 
     def _raise_if_more(self, before: int, now: int, done: str) -> None:
         if now > before:
@@ -212,195 +250,198 @@ class Recall:
         return {model: some for model, numbers in fresh.items() if (some := {n: v for n, v in numbers.items() if v})}
 
     async def _tell(self) -> None:
-        fresh = self._untold()
-        for model, numbers in fresh.items():
-            told = self._told.setdefault(model, {})
-            for name, number in numbers.items():
-                told[name] = told.get(name, 0) + number
-        self._told_at = self._clock()
-        await self.cache.add_counts(fresh)
+        async with self._telling:
+            fresh = self._untold()
+            self._told_at = self._clock()
+            if not await self.cache.add_counts(fresh):
+                return  # it is told the next time
+            for model, numbers in fresh.items():
+                told = self._told.setdefault(model, {})
+                for name, number in numbers.items():
+                    told[name] = told.get(name, 0) + number
 
-    async def _round(
-        self,
-        missing: list[int],
-        keys: list[bytes],
-        *,
-        group: Group,
-        found: Recalled,
-        compute: Callable[[list[int]], Awaitable[Made]],
-        since: int,
-    ) -> list[int]:
+    def _on_stored(self, group: Group, entries: int) -> None:
+        self.counts[group.model].stored += entries
+        # What was looked for before it was stored, and is claimed after that, is looked for again.
+        self._flights.landed += 1
+
+    async def _read(self, group: Group, keys: list[bytes], space: Space) -> _Read:
+        """What is stored, or computed and on its way there."""
+        # Taken before the cache is asked: what is stored meanwhile is not yet in its answer, and no longer here then.
+        known = self._keeper.fresh
+        fresh = {position: known[key] for position, key in enumerate(keys) if key in known} if known else {}
+        entries = await self.cache.get_many(group, keys)
+        vectors = np.empty((len(keys), space.dimensions), np.float32)
+
+        def read() -> list[Meta | None]:
+            return decode(keys, entries, space.dimensions, vectors, normalized=space.normalized)
+
+        metas = await asyncio.to_thread(read) if len(keys) > _INLINE_TEXTS else read()
+        damaged = [
+            key for key, entry, meta in zip(keys, entries, metas, strict=True) if meta is None and entry is not None
+        ]
+        metas = [meta if meta is not None and meta.codec in self._codecs else None for meta in metas]
+        for position, (vector, meta) in fresh.items():
+            if metas[position] is None:
+                vectors[position], metas[position] = vector, meta
+        return _Read(vectors, metas, damaged)
+
+    async def _removed(self, group: Group, damaged: list[bytes]) -> None:
+        if damaged:
+            self.counts[group.model].damaged += len(damaged)
+            await self.cache.delete_many(group, damaged)
+
+    async def _round(self, asked: _Asked, missing: list[int], since: int) -> list[int]:
         """Compute what nobody else computes, wait for the rest, and give what is missing still.
 
         `since` is how many results had landed when the missing ones were looked up.
         """
-        own, others = self._flights.claim([keys[row] for row in missing])
-        rows = [missing[position] for position in own]
+        alone = [row for row in missing if asked.failures.get(row, 0) > _MOST_FAILURES]
+        shared = [row for row in missing if asked.failures.get(row, 0) <= _MOST_FAILURES]
+        own, others = self._flights.claim(asked.keys_of(shared))
+        rows = [shared[position] for position, _ in own]
+        asked.flights = {asked.keys[shared[position]]: flight for position, flight in own}
+        failed = False
         try:
             # Another caller may have stored some after they were looked up here, and before they were claimed.
+            rows += alone
             if rows and self._flights.landed != since:
-                rows = await self._looked_up_again(rows, keys, group, found)
-            still = await self._leased(rows, keys, group, found, compute) if rows else []
+                rows = await self._looked_up_again(asked, rows)
+            still = await self._leased(asked, rows) if rows else []
+        except _COMPUTING_ERRORS:
+            failed = True
+            raise
         finally:
             # Nobody waits for ever: what has not landed is somebody else's to compute.
-            for position in own:
-                self._flights.abandon(keys[missing[position]])
+            for key, flight in asked.flights.items():
+                self._flights.abandon(key, flight, failed=failed)
         for position, going in others:
-            row = missing[position]
-            result = await asyncio.shield(going)
-            if result is None:
-                still.append(row)
+            row = shared[position]
+            ended = await asyncio.shield(going)
+            if ended.result is not None:
+                asked.take(row, ended.result)
+                self._share(asked, ended.result[1])
+            elif ended.error is not None:
+                asked.give_up(row, ended.error)
             else:
-                found.vectors[row], found.metas[row] = result
-                self._share(group, found, result[1])
+                asked.failures[row] = asked.failures.get(row, 0) + ended.failed
+                still.append(row)
         return still
 
-    async def _leased(
-        self,
-        rows: list[int],
-        keys: list[bytes],
-        group: Group,
-        found: Recalled,
-        compute: Callable[[list[int]], Awaitable[Made]],
-    ) -> list[int]:
+    async def _leased(self, asked: _Asked, rows: list[int]) -> list[int]:
         """Compute rows that no other process computes, wait for the others, and give what is missing still."""
         if not self.cache.leases:
-            await self._computed(rows, keys, group, found, compute)
+            await self._computed(asked, rows)
             return []
-        granted = await self.cache.lease(group, [keys[row] for row in rows], self._lease_s)
-        mine = [row for row, free in zip(rows, granted, strict=True) if free]
-        theirs = [row for row, free in zip(rows, granted, strict=True) if not free]
+        granted = await self._granted(asked.group, asked.keys_of(rows))
+        mine = [row for row in rows if asked.keys[row] in granted]
+        theirs = [row for row in rows if asked.keys[row] not in granted]
         if mine:
-            leased = [keys[row] for row in mine]
-            lease = _Lease(leased, asyncio.create_task(self._renewed(group, leased)))
+            lease = Lease(self.cache, asked.group, granted, seconds=self._lease_s, sleep=self._sleep)
             try:
                 # Another process may have stored some after they were looked up here, and given its lease back.
-                computed = await self._looked_up_again(mine, keys, group, found)
+                computed = await self._looked_up_again(asked, mine)
                 if computed:
-                    await self._computed(computed, keys, group, found, compute, lease=lease)
+                    await self._computed(asked, computed, lease)
             finally:
-                if not lease.handed:
-                    await asyncio.shield(self._given_back(group, lease))
+                await asyncio.shield(lease.give_back())
         if theirs:
-            await self._waited(theirs, keys, group, found)
-        return [row for row in theirs if found.metas[row] is None]
+            await self._waited(asked, theirs)
+        return [row for row in theirs if asked.found.metas[row] is None]
 
-    async def _given_back(self, group: Group, lease: _Lease) -> None:
-        lease.renewing.cancel()
-        await self.cache.release(group, lease.keys)
+    async def _granted(self, group: Group, keys: list[bytes]) -> set[bytes]:
+        """The keys that no other process computes; they are leased now.
 
-    async def _renewed(self, group: Group, keys: list[bytes]) -> None:
-        """Hold leases for as long as the computing takes: only those of a process that ended run out."""
-        while True:
-            await self._sleep(self._lease_s / 3)
-            await self.cache.lease(group, keys, self._lease_s)
+        When the caller is cancelled before the answer is here, what it grants is given back.
+        """
+        granting = asyncio.create_task(self.cache.lease(group, keys, self._lease_s))
 
-    async def _computed(
-        self,
-        rows: list[int],
-        keys: list[bytes],
-        group: Group,
-        found: Recalled,
-        compute: Callable[[list[int]], Awaitable[Made]],
-        *,
-        lease: _Lease | None = None,
-    ) -> None:
-        """Compute rows and land them. They are stored while the caller goes on."""
-        made = await compute(rows)
-        fresh: dict[bytes, tuple[Vectors, Meta]] = {}
-        for position, row in enumerate(rows):
-            meta = made.metas[position]
-            if meta is None:
-                found.errors[row] = made.errors[position]
-                found.vectors[row] = np.nan
-            else:
-                found.vectors[row], found.metas[row] = made.vectors[position], meta
-                fresh[keys[row]] = made.vectors[position], meta
-        if made.storable:
-            self._fresh.update(fresh)
-        for key, result in fresh.items():
-            self._flights.land(key, result)
-        if not made.storable or not fresh:
-            return
-        if lease is not None:
-            lease.handed = True
-        task = self._beside(self._stored(fresh, group, lease))
-        if len(self._fresh) > _MOST_FRESH:
-            await asyncio.shield(task)
+        async def returned() -> None:
+            free = await granting
+            await self.cache.release(group, [key for key, mine in zip(keys, free, strict=True) if mine])
 
-    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Have something done while callers go on, and before the cache is closed."""
-        task = asyncio.create_task(work)
-        self._storing.add(task)
-        task.add_done_callback(self._storing.discard)
-        return task
-
-    async def _stored(self, fresh: dict[bytes, tuple[Vectors, Meta]], group: Group, lease: _Lease | None) -> None:
-        """Store what was computed, and give leases back."""
-        vectors = np.array([vector for vector, _ in fresh.values()], np.float32)
-        arguments = (vectors, [meta for _, meta in fresh.values()], self._codec)
         try:
-            if len(fresh) > _INLINE_TEXTS:
-                entries = await asyncio.to_thread(encode, *arguments, zstd=self._zstd)
-            else:
-                entries = encode(*arguments, zstd=self._zstd)
-            stored = await self.cache.put_many(group, list(zip(fresh, entries, strict=True)))
-            self.counts[group.model].stored += stored
-        finally:
-            for key, result in fresh.items():
-                if self._fresh.get(key) is result:
-                    del self._fresh[key]
-            # What was looked for before it was stored, and is claimed after that, is looked for again.
-            self._flights.landed += 1
-            if lease is not None:
-                await self._given_back(group, lease)
+            free = await asyncio.shield(granting)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._keeper.beside(returned()))
+            raise
+        return {key for key, mine in zip(keys, free, strict=True) if mine}
 
-    def _share(self, group: Group, found: Recalled, meta: Meta) -> None:
-        counts = self.counts[group.model]
+    async def _computed(self, asked: _Asked, rows: list[int], lease: Lease | None = None) -> None:
+        """Compute rows. What is ready lands at once, and is stored while the caller goes on."""
+        keys, found = asked.keys_of(rows), asked.found
+
+        def land(positions: Sequence[int], vectors: Vectors, metas: Sequence[Meta], *, storable: bool = True) -> None:
+            results = {}
+            for position, vector, meta in zip(positions, vectors, metas, strict=True):
+                results[keys[position]] = vector, meta
+                asked.take(rows[position], (vector, meta))
+            if storable:
+                self._keeper.keep(asked.group, results, lease)
+            for key, result in results.items():
+                self._flights.land(key, result)
+
+        try:
+            made = await asked.compute(rows, land)
+        except _OWN_ERRORS as refusal:
+            if len(rows) == 1:
+                self._flights.fail(keys[0], refusal)
+            raise
+        left = [position for position, row in enumerate(rows) if found.metas[row] is None]
+        ready = [(position, meta) for position in left if (meta := made.metas[position]) is not None]
+        chosen = [position for position, _ in ready]
+        land(chosen, made.vectors[chosen], [meta for _, meta in ready], storable=made.storable)
+        for position, error in made.errors.items():
+            asked.give_up(rows[position], error)
+            self._end(asked, keys[position], error)
+        if len(self._keeper.fresh) > _MOST_FRESH:
+            await self.settle()
+
+    def _end(self, asked: _Asked, key: bytes, error: EmbedwayError) -> None:
+        """Tell those who wait for a text what became of it."""
+        flight = asked.flights.get(key)
+        if isinstance(error, _OWN_ERRORS):
+            self._flights.fail(key, error)
+        elif flight is not None:
+            self._flights.abandon(key, flight, failed=isinstance(error, _COMPUTING_ERRORS))
+
+    def _share(self, asked: _Asked, meta: Meta) -> None:
+        counts = self.counts[asked.group.model]
         counts.shared += 1
         counts.tokens_saved += meta.tokens
-        found.tokens_saved += meta.tokens
+        asked.found.tokens_saved += meta.tokens
 
-    def _is_fresh(self, row: int, keys: list[bytes], found: Recalled) -> bool:
-        """Whether a row was computed and is not yet stored; then it is found."""
-        fresh = self._fresh.get(keys[row])
-        if fresh is None:
-            return False
-        found.vectors[row], found.metas[row] = fresh
-        return True
-
-    async def _waited(self, rows: list[int], keys: list[bytes], group: Group, found: Recalled) -> None:
+    async def _waited(self, asked: _Asked, rows: list[int]) -> None:
         """Wait until other processes have stored rows, or gave up a lease of theirs, or let it run out."""
         waiting = rows
         while waiting:
             await self._sleep(_POLL_S)
-            waiting = await self._looked_up_again(waiting, keys, group, found)
+            waiting = await self._looked_up_again(asked, waiting)
             if not waiting:
                 return
-            wanted = [keys[row] for row in waiting]
-            granted = await self.cache.lease(group, wanted, self._lease_s)
-            if any(granted):
+            granted = await self._granted(asked.group, asked.keys_of(waiting))
+            if granted:
                 # Their leader is gone, or stored nothing. The next round takes what is missing in the usual way.
-                await self.cache.release(group, [key for key, free in zip(wanted, granted, strict=True) if free])
+                await self.cache.release(asked.group, list(granted))
                 return
 
-    async def _looked_up_again(self, rows: list[int], keys: list[bytes], group: Group, found: Recalled) -> list[int]:
+    async def _looked_up_again(self, asked: _Asked, rows: list[int]) -> list[int]:
         """Which of the rows are still missing; the others land."""
-        entries = await self.cache.get_many(group, [keys[row] for row in rows])
-        vectors = np.empty((len(rows), found.vectors.shape[1]), np.float32)
-        metas = decode(entries, vectors.shape[1], vectors)
-        still = []
+        read = await self._read(asked.group, asked.keys_of(rows), asked.space)
+        await self._removed(asked.group, read.damaged)
         for position, row in enumerate(rows):
-            meta = metas[position]
-            if meta is None and not self._is_fresh(row, keys, found):
-                still.append(row)
-                continue
+            meta = read.metas[position]
             if meta is not None:
-                found.vectors[row], found.metas[row] = vectors[position], meta
-            if (known := found.metas[row]) is not None:
-                self._share(group, found, known)
-                self._flights.land(keys[row], (found.vectors[row], known))
-        return still
+                asked.take(row, (read.vectors[position], meta))
+                self._share(asked, meta)
+                self._flights.land(asked.keys[row], (read.vectors[position], meta))
+        return [rows[position] for position in read.missing]
+
+
+async def _keys(texts: Sequence[str], maker: KeyMaker) -> list[bytes]:
+    if len(texts) > _INLINE_TEXTS or sum(map(len, texts)) > _INLINE_CHARACTERS:
+        return await asyncio.to_thread(maker.keys, texts)
+    return maker.keys(texts)
 
 
 def key_maker(request: EmbedRequest, space: Space, *, variant: str, max_tokens: int, namespace: str) -> KeyMaker:

@@ -49,10 +49,7 @@ def by_row(
 
 def told(work: Work, vectors: Vectors, errors: Mapping[int, EmbedwayError], *, storable: bool) -> Made:
     """What was computed for the unique texts of a request, each of which is one of its rows."""
-    owner = work.windows.owner if work.windows is not None else np.arange(len(work.texts))
-    tokens = np.bincount(owner, work.tokenized.lengths, minlength=work.plan.unique_texts)
-    cuts = {cut.row: replace(cut, row=0) for cut in work.plan.truncations}
-    windows = {item.row: item.windows for item in work.plan.averaged}
+    metas = metas_of(work)
     made = Made(np.full((len(work.positions), vectors.shape[1]), np.nan, np.float32), [], storable=storable)
     for row, unique in enumerate(work.positions.tolist()):
         error = work.refused.get(row) or errors.get(unique)
@@ -61,8 +58,21 @@ def told(work: Work, vectors: Vectors, errors: Mapping[int, EmbedwayError], *, s
             made.metas.append(None)
         else:
             made.vectors[row] = vectors[unique]
-            made.metas.append(Meta(int(tokens[unique]), cuts.get(row), windows.get(row, 0)))
+            made.metas.append(metas[row])
     return made
+
+
+def metas_of(work: Work) -> dict[int, Meta]:
+    """What is told of the rows of a request whose texts are unique, but of those that are refused."""
+    owner = work.windows.owner if work.windows is not None else np.arange(len(work.texts))
+    tokens = np.bincount(owner, work.tokenized.lengths, minlength=work.plan.unique_texts)
+    cuts = {cut.row: replace(cut, row=0) for cut in work.plan.truncations}
+    windows = {item.row: item.windows for item in work.plan.averaged}
+    return {
+        row: Meta(int(tokens[unique]), cuts.get(row), windows.get(row, 0))
+        for row, unique in enumerate(work.positions.tolist())
+        if unique >= 0
+    }
 
 
 def in_row(error: EmbedwayError, positions: npt.NDArray[np.int64], unique: int) -> EmbedwayError:

@@ -9,6 +9,8 @@ import numpy as np
 from embedway.errors import BadVectorsError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from embedway.types import Space, Vectors
 
 #: How far a normalized vector's length may be from 1; bfloat16 rounds to 2**-8 of each number.
@@ -33,6 +35,13 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
     _refuse(lengths == 0, "vectors of zeros", route)
     if space.normalized:
         _refuse(np.abs(lengths - 1) > _NORM_TOLERANCE, "vectors that are not of length 1", route)
+
+
+def good_rows(vectors: Vectors, space: Space) -> npt.NDArray[np.bool_]:
+    """Which rows `validate` would take (n,)."""
+    lengths: npt.NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    near = np.abs(lengths - 1) <= _NORM_TOLERANCE
+    return near if space.normalized else np.isfinite(lengths) & (lengths > 0)
 
 
 def to_size(vectors: Vectors, space: Space) -> Vectors:

@@ -1,0 +1,150 @@
+"""Storing what was computed, while those who wanted it go on."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from embedway.cache.codec import Meta, encode
+from embedway.types import Vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+
+    from embedway.cache.base import Cache, Group
+    from embedway.cache.codec import CodecName
+
+#: A vector, float32 (full width,), and what is told of its text.
+Computed: TypeAlias = tuple[Vectors, Meta]
+
+#: Encoding so many entries takes some milliseconds; more goes to a thread.
+_INLINE_ENTRIES = 600
+#: So many entries are stored at a time: a file that others write too is locked meanwhile.
+_MOST_ENTRIES = 2000
+
+
+class Lease:
+    """Keys that no other process computes, as long as they are renewed."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        group: Group,
+        keys: Iterable[bytes],
+        *,
+        seconds: float,
+        sleep: Callable[[float], Awaitable[object]],
+    ) -> None:
+        self._cache = cache
+        self._group = group
+        self._seconds = seconds
+        self._sleep = sleep
+        self._left = set(keys)
+        #: What is given back when it is stored.
+        self._kept: set[bytes] = set()
+        # What is given back must not be renewed at the same time.
+        self._turn = asyncio.Lock()
+        self._renewing = asyncio.create_task(self._renewed())
+
+    def keep(self, keys: Iterable[bytes]) -> None:
+        """Hold keys until they are stored, even where the others are given back."""
+        self._kept.update(keys)
+
+    async def give_back(self, keys: Iterable[bytes] | None = None) -> None:
+        """Let others compute keys; by default all but those that are kept."""
+        async with self._turn:
+            given = list(self._left.intersection(keys) if keys is not None else self._left - self._kept)
+            self._left.difference_update(given)
+            if not self._left:
+                self._renewing.cancel()
+            await self._cache.release(self._group, given)
+
+    async def _renewed(self) -> None:
+        """Hold them for as long as the computing takes: only those of a process that ended run out."""
+        while True:
+            await self._sleep(self._seconds / 3)
+            async with self._turn:
+                await self._cache.lease(self._group, list(self._left), self._seconds)
+
+
+@dataclass(eq=False, slots=True)
+class _Chunk:
+    """What is stored together."""
+
+    group: Group
+    computed: dict[bytes, Computed] = field(default_factory=dict)
+    leases: set[Lease] = field(default_factory=set)
+
+
+class Keeper:
+    """Stores what it is given, in order; what comes while something is being stored is stored together."""
+
+    def __init__(self, cache: Cache, *, codec: CodecName, zstd: bool, on_stored: Callable[[Group, int], None]) -> None:
+        self._cache = cache
+        self._codec: CodecName = codec
+        self._zstd = zstd
+        self._on_stored = on_stored
+        #: What was computed and is not yet stored.
+        self.fresh: dict[bytes, Computed] = {}
+        self._gathering: dict[Group, _Chunk] = {}
+        self._order = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def keep(self, group: Group, computed: Mapping[bytes, Computed], lease: Lease | None = None) -> None:
+        """Have something stored, and its lease given back after that."""
+        if not computed:
+            return
+        self.fresh.update(computed)
+        chunk = self._gathering.get(group)
+        if chunk is None or len(chunk.computed) >= _MOST_ENTRIES:
+            chunk = self._gathering[group] = _Chunk(group)
+            self.beside(self._stored(chunk))
+        chunk.computed.update(computed)
+        if lease is not None:
+            lease.keep(computed)
+            chunk.leases.add(lease)
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Have something done while callers go on, and before the cache is closed."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def settle(self) -> None:
+        """Wait until all that was given before is stored."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)  # which a caller that is cancelled leaves to go on
+
+    async def finish(self) -> None:
+        """Wait until everything is stored."""
+        while self._tasks:
+            await self.settle()
+
+    async def _stored(self, chunk: _Chunk) -> None:
+        try:
+            async with self._order:
+                if self._gathering.get(chunk.group) is chunk:
+                    del self._gathering[chunk.group]
+                items = list(zip(chunk.computed, await self._encoded(chunk), strict=True))
+                self._on_stored(chunk.group, await self._cache.put_many(chunk.group, items))
+        except Exception as error:  # noqa: BLE001  nobody waits for it, so that it is counted
+            self._cache.troubles.failed_writes += 1
+            self._cache.troubles.last = f"{type(error).__name__}: {error}"
+        finally:
+            for key, result in chunk.computed.items():
+                if self.fresh.get(key) is result:
+                    del self.fresh[key]
+            for lease in chunk.leases:
+                await lease.give_back(chunk.computed)
+
+    async def _encoded(self, chunk: _Chunk) -> list[bytes]:
+        def encoded() -> list[bytes]:
+            vectors = np.array([vector for vector, _ in chunk.computed.values()], np.float32)
+            metas = [meta for _, meta in chunk.computed.values()]
+            return encode(list(chunk.computed), vectors, metas, self._codec, zstd=self._zstd)
+
+        return await asyncio.to_thread(encoded) if len(chunk.computed) > _INLINE_ENTRIES else encoded()
