@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from embedway.errors import ConfigError, UnavailableError
 from embedway.providers.base import Answer, Declared
+from embedway.providers.options import known, whole, whole_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +79,20 @@ class Fake:
 
 
 def fake(endpoint: Endpoint) -> Fake:
-    """An entry of `embedway.providers`. Options: `width` (16), `max_inputs` (32), `delay_s` (0)."""
-    options = endpoint.options
-    declared = Declared(max_inputs=int(options.get("max_inputs", 32)), dimensions=True, input_type=True)
-    return Fake(width=int(options.get("width", 16)), declared=declared, delay_s=float(options.get("delay_s", 0)))
+    """An entry of `embedway.providers`.
+
+    Options: `width` (16), `max_inputs` (32), `delay_s` (0), and `fail_every`, of how many calls the last one fails.
+    """
+    known(endpoint, ("width", "max_inputs", "delay_s", "fail_every"))
+    declared = Declared(max_inputs=whole(endpoint, "max_inputs", 32), dimensions=True, input_type=True)
+    delay_s = endpoint.options.get("delay_s", "0")
+    if not re.fullmatch(r"\d+(\.\d+)?", delay_s):
+        raise ConfigError("must be seconds, such as 0.5", where=endpoint.route, key="options.delay_s")
+    every = whole_or_none(endpoint, "fail_every")
+    down = UnavailableError("it failed, as it was told to", route=endpoint.route)
+
+    def faults(number: int, texts: Sequence[str]) -> Fault:
+        del texts
+        return down if every is not None and (number + 1) % every == 0 else None
+
+    return Fake(width=whole(endpoint, "width", 16), declared=declared, delay_s=float(delay_s), faults=faults)
