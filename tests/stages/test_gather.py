@@ -292,6 +292,21 @@ def test_a_batch_holds_as_many_texts_as_the_settings_allow():
     held(steps, max_batch_size=2400)
 
 
+def test_a_text_at_fault_is_searched_for_by_halves():
+    async def steps(route, gather, call):
+        route.token_budget = 1 << 14
+        first = [call(1), call(2)]
+        await turns()
+        others = [call(number) for number in (*range(100, 227), POISON)]
+        await turns()
+        route.gate.set()
+        results = await asyncio.gather(*first, *others, return_exceptions=True)
+        assert [isinstance(result, ValueError) for result in results] == [False] * 129 + [True]
+        assert len(route.batches) == 2 + 1 + 2 * 7
+
+    held(steps)
+
+
 def test_a_text_that_fills_the_model_is_joined_by_nothing():
     async def steps(route, gather, call):
         route.token_budget = 1 << 14

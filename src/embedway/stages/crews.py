@@ -90,7 +90,7 @@ class LocalCrew(Crew[Piece, Vectors]):
         return await self._route.run(job.tokenized, job.batch)
 
     async def together(self, jobs: Sequence[Piece]) -> list[Vectors | Exception]:
-        """Compute several as one; where that fails, each alone, so that nobody's text fails another's."""
+        """Compute several as one; where that fails, by halves, so that nobody's text fails another's."""
         pairs = [(job, row) for job in jobs for row in job.batch.rows.tolist()]
         tokenized = TokenizedTexts(
             tuple(job.tokenized.ids[row] for job, row in pairs),
@@ -100,18 +100,21 @@ class LocalCrew(Crew[Piece, Vectors]):
         batch = Batch(np.arange(len(pairs), dtype=np.int64), max(job.batch.width for job in jobs))
         try:
             vectors = await self._route.run(tokenized, batch)
-        except Exception:  # noqa: BLE001  it comes again, alone
+        except Exception:  # noqa: BLE001  it comes again, at last alone
             vectors = None
         if vectors is None or len(vectors) != len(pairs):
-            return [await self._tried(job) for job in jobs]
+            middle = len(jobs) // 2
+            return [*await self._half(jobs[:middle]), *await self._half(jobs[middle:])]
         ends = np.cumsum([len(job.batch.rows) for job in jobs])[:-1]
         return list(np.split(vectors, ends))
 
-    async def _tried(self, job: Piece) -> Vectors | Exception:
+    async def _half(self, jobs: Sequence[Piece]) -> list[Vectors | Exception]:
+        if len(jobs) > 1:
+            return await self.together(jobs)
         try:
-            return await self.alone(job)
+            return [await self.alone(jobs[0])]
         except Exception as error:  # noqa: BLE001  the caller's
-            return error
+            return [error]
 
 
 class Gathered:

@@ -286,9 +286,12 @@ class Gather(Generic[J, R]):
         task = asyncio.create_task(self._carry(picked, query=query, beside=beside))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        wanted = len(picked)
 
         def left(future: asyncio.Future[R]) -> None:
-            if future.cancelled() and all(one.future.cancelled() for one in picked):
+            nonlocal wanted
+            wanted -= future.cancelled()
+            if not wanted:
                 task.cancel()
 
         for one in picked:
