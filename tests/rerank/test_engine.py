@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from api_servers import (
     KEY,
     CohereRerankServer,
+    CompatibleRerankServer,
     JinaRerankServer,
+    TeiRerankServer,
     VoyageRerankServer,
     error,
     score_of,
@@ -211,6 +213,88 @@ def test_a_local_reranker_scores_each_document_as_if_it_were_alone(reranker, con
     assert together.scores[0] == together.scores[3]
     assert len({round(float(score), 3) for score in together.scores}) >= 3
     assert (together.receipt.cost_nanousd, together.receipt.space_id) == (0, "")
+
+
+def test_cohere_is_told_how_much_of_a_document_to_read():
+    server = CohereRerankServer()
+    server.model = "rerank-v4.0-pro"
+    assert_right(rerank(server))
+    assert server.bodies[0]["max_tokens_per_doc"] == 32768
+
+
+def test_scores_that_depend_on_their_request_are_never_of_two():
+    server = JinaRerankServer()
+    server.model = "jina-reranker-v3"
+    assert_right(rerank(server))
+    with pytest.raises(InputError, match=r"reads all texts of a request together, .* at most 512 at once"):
+        rerank(server, documents=[f"text {n}" for n in range(513)])
+    assert len(server.bodies) == 1
+
+
+def over_server(server, model, documents=DOCUMENTS, **overrides):
+    async def main():
+        async with server.running():
+            options = {"dialect": "tei"} if isinstance(server, TeiRerankServer) else {}
+            way = {"model": model, "provider": "openai-compatible", "base_url": f"{server.url}/v1", "api_key": KEY}
+            made = load(**{"routes.gpu": {**way, "options": options}, **overrides})
+            async with AsyncEmbedder(made) as embedder:
+                return await embedder.rerank(QUERY, documents, model=model)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", [CompatibleRerankServer, TeiRerankServer])
+def test_a_server_may_run_a_reranker_whose_weights_are_not_here(kind, tmp_path):
+    server = kind()
+    server.model = "BAAI/bge-reranker-v2-m3"
+    result = over_server(server, server.model, **{"weights.directory": str(tmp_path)})
+    assert_right(result)
+    assert (result.receipt.model, result.receipt.routes) == (server.model, ("routes.gpu",))
+    assert (result.receipt.cost_nanousd, result.receipt.tokens_estimated) == (None, True)
+
+
+def test_a_reranker_of_one_s_own_has_a_name_and_a_price():
+    server = CompatibleRerankServer()
+    server.model = "acme/judge"
+    own = {"name": "acme/judge", "task": "rerank", "max_tokens": 100, "price_usd_per_million_tokens": "2"}
+    result = over_server(server, "acme/judge", **{"models.j": own})
+    assert_right(result)
+    assert result.receipt.cost_nanousd == 11 * 2000
+
+    async def embed():
+        async with AsyncEmbedder(load(**{"models.j": own})) as embedder:
+            await embedder.embed(DOCUMENTS, model="acme/judge")
+
+    with pytest.raises(UnsupportedModelError, match="is a reranker"):
+        asyncio.run(embed())
+    with pytest.raises(ConfigError, match="dimensions must be given for a model that embeds, and for no reranker"):
+        load(**{"models.j": {**own, "dimensions": 3}})
+
+
+class Twin(TeiRerankServer):
+    """A server that scores as this machine does, or `off` so much."""
+
+    def __init__(self, folder, config, off=0.0):
+        super().__init__()
+        self.folder, self.config, self.off = folder, config, off
+
+    def answer(self, body):
+        with Embedder(self.config) as embedder:
+            scores = embedder.rerank(body["query"], body["texts"], model=str(self.folder)).scores
+        return [{"index": n, "score": float(score) + self.off} for n, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize("off", [0.0, 0.3])
+def test_a_server_of_a_reranker_that_runs_here_is_used_once_its_scores_are_the_same(reranker, config, off):
+    server = Twin(reranker, config, off)
+    documents = ["one", "a longer text with more words in it", "two " * 20]
+    result = over_server(server, str(reranker), documents, **{"weights.offline": True})
+    with Embedder(config) as embedder:
+        ours = embedder.rerank(QUERY, documents, model=str(reranker))
+    np.testing.assert_allclose(result.scores, ours.scores, atol=0.01)
+    assert result.order == ours.order
+    assert result.receipt.routes == ((f"local:{reranker.name}",) if off else ("routes.gpu",))
+    assert len(server.bodies) == (1 if off else 2)
 
 
 @given(st.lists(st.sampled_from([0.1, 0.5, 0.5, 0.9, float("nan")]), max_size=12), st.none() | st.integers(1, 5))

@@ -17,7 +17,7 @@ from embedway.local.store import WeightsStore
 from embedway.providers import local
 from embedway.providers.base import Declared
 from embedway.providers.counting import FileCounter
-from embedway.providers.opening import library_of, service_of
+from embedway.providers.opening import library_of, local_names, service_of
 from embedway.providers.registry import make_reranker
 from embedway.providers.service import counter_for, library_facts, routes_of
 from embedway.rerank.base import Scores
@@ -28,7 +28,6 @@ from embedway.stages.mixed import LOCAL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedway.catalog import ModelFacts
     from embedway.config import Config
     from embedway.local.store import ProgressSink
     from embedway.providers.base import Endpoint
@@ -45,16 +44,18 @@ _SAME = 0.02
 
 def open_any_reranker(name: str, config: Config, progress: ProgressSink | None = None) -> AnyReranker:
     """Open a reranker of any kind, with the settings' routes to it. Blocking; raises as `open_reranker` does."""
-    if service_of(name, config) is None and library_of(name) is None:
-        named = local.resolve(name)
-        facts = named.facts
-        if facts is not None and facts.task == "rerank":
-            known = {one.casefold() for one in (facts.name, *facts.aliases)}
-            providers = [route.provider for route in config.routes.values() if route.model.casefold() in known]
-            if providers:
-                here = LOCAL in providers or WeightsStore(config.store_settings()).find(facts.weights) is not None
-                return _with_routes(facts, open_local(named, config, progress) if here else None, config)
-    return open_reranker(name, config, progress)
+    if service_of(name, config) is not None or library_of(name) is not None:
+        return open_reranker(name, config, progress)
+    named, names = local.resolve(name), local_names(name)
+    listed = {one.casefold() for one in names}
+    providers = {route.provider for route in config.routes.values() if route.model.casefold() in listed}
+    if not providers or (named.facts is not None and named.facts.task != "rerank"):
+        return open_reranker(name, config, progress)
+    weights = None if named.facts is None else named.facts.weights
+    here = weights is None or LOCAL in providers or WeightsStore(config.store_settings()).find(weights) is not None
+    model = open_local(named, config, progress) if here else None
+    most = model.max_tokens if model is not None else named.facts.max_tokens if named.facts is not None else 0
+    return _with_routes(names, most, model, config)
 
 
 class LocalScores:
@@ -117,13 +118,13 @@ class VerifiedScores:
         await self._reranker.aclose()
 
 
-def _with_routes(facts: ModelFacts, model: LocalReranker | None, config: Config) -> ServiceReranker:
-    """The settings' routes to servers, and this machine where the weights are here."""
+def _with_routes(names: Sequence[str], max_tokens: int, model: LocalReranker | None, config: Config) -> ServiceReranker:
+    """The settings' routes to servers of a model with these names, and this machine where the weights are here."""
     own = LocalScores(model) if model is not None else None
     served_facts = replace(
-        library_facts(facts.name, LOCAL, facts.name, max_tokens=facts.max_tokens),
+        library_facts(names[0], LOCAL, names[0], max_tokens=max_tokens),
         task="rerank",
-        aliases=facts.aliases,
+        aliases=tuple(names),
         # Nobody knows what a server bills.
         price_usd_per_million_tokens=None,
         routes=(),
@@ -141,6 +142,6 @@ def _with_routes(facts: ModelFacts, model: LocalReranker | None, config: Config)
 
     served = routes_of(served_facts, config, make)
     if own is not None and not any(reranker is own for _, reranker, _ in served):
-        served.append((f"local:{facts.name.rsplit('/', 1)[-1]}", own, (None, None)))
+        served.append((f"local:{names[0].rsplit('/', 1)[-1]}", own, (None, None)))
     counter = FileCounter(model.tokenizer) if model is not None else counter_for(served_facts, None, config)
     return ServiceReranker(served_facts, served, counter)
