@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
+import os
 import threading
+import weakref
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from embedway.engine import AsyncEmbedder, ModelDescription
@@ -24,18 +29,70 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: How long the end of the process waits for what was computed to be stored.
+_LAST_S = 30.0
+
+
+class _Running:
+    """An embedder's event loop and its thread. They outlive an `Embedder` that nobody closed, until all is stored."""
+
+    def __init__(self, embedder: AsyncEmbedder) -> None:
+        self._embedder = embedder
+        self._process = os.getpid()
+        self._closing: Future[None] | None = None
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="embedway-loop", daemon=True)
+        self._thread.start()
+        _open.add(self)
+
+    def leave(self) -> None:
+        """Store what was computed and give all back; does not wait, because it is called wherever garbage is found."""
+        if self._closing is None and self._process == os.getpid():
+            self._closing = asyncio.run_coroutine_threadsafe(self._embedder.aclose(), self.loop)
+            self._closing.add_done_callback(lambda _: self.loop.call_soon_threadsafe(self.loop.stop))
+
+    def end(self, timeout_s: float | None = None) -> None:
+        """The same, and wait for it."""
+        self.leave()
+        try:
+            if self._closing is not None:
+                self._closing.result(timeout_s)
+        finally:
+            _open.discard(self)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        self.loop.run_forever()
+        self.loop.close()
+        _open.discard(self)
+
+
+#: Those of which not all may be stored yet.
+_open: set[_Running] = set()
+
+
+def _end_all() -> None:
+    """Store what was computed by embedders that nobody closed, before the process ends."""
+    for one in list(_open):
+        with contextlib.suppress(Exception):  # it is too late to hear of it
+            one.end(_LAST_S)
+
+
+# Before threads can no longer be begun: `atexit` comes after that, and storing may need one.
+getattr(threading, "_register_atexit", atexit.register)(_end_all)
+
 
 class Embedder:
     """`AsyncEmbedder` for code without an event loop. Use it in a `with` block, or call `close`.
 
-    Safe to share between threads.
+    Safe to share between threads. Where it is not closed, what was computed is stored when the process ends.
     """
 
     def __init__(self, config: Config | None = None, *, progress: ProgressSink | None = None) -> None:
         self._embedder = AsyncEmbedder(config, progress=progress)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="embedway-loop", daemon=True)
-        self._thread.start()
+        self._running = _Running(self._embedder)
+        self._loop = self._running.loop
+        weakref.finalize(self, self._running.leave).atexit = False
 
     def __enter__(self) -> Self:
         return self
@@ -220,12 +277,8 @@ class Embedder:
 
     def close(self) -> None:
         """Give all models and the thread back."""
-        if self._loop.is_closed():
-            return
-        self._wait(self._embedder.aclose())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        if not self._loop.is_closed():
+            self._running.end()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop.is_closed():

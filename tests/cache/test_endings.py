@@ -1,0 +1,251 @@
+"""What was computed is kept, however its request or its process ends."""
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from embedway import AsyncEmbedder, Config, Embedder
+from embedway.errors import BadVectorsError, RefusedInputError
+from embedway.providers.fake import vector_of
+
+MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
+TEXTS = [f"text {n}" for n in range(40)]
+
+
+def overrides_for(place, **more):
+    return {
+        "models.m": MODEL,
+        "routes.r": {"model": "acme/m", "provider": "fake", "options": {"max_inputs": "4"}},
+        "upstream.first_wait_s": 0.001,
+        "upstream.longest_wait_s": 0.001,
+        "upstream.max_attempts": 2,
+        "cache.path": str(place / "v.sqlite"),
+        "ledger.backend": "none",
+        **more,
+    }
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def config(request, tmp_path):
+    more = {"cache.backend": request.param}
+    if request.param == "redis":
+        more["cache.url"] = request.getfixturevalue("valkey")
+        more["cache.namespace"] = str(tmp_path)
+    return Config.load(environ={}, overrides=overrides_for(tmp_path, **more))
+
+
+def provider_of(embedder):
+    return embedder._routes["acme/m"][0].provider
+
+
+async def until(true):
+    while not true():  # noqa: ASYNC110  others make it true, a turn of the loop at a time
+        await asyncio.sleep(0)
+
+
+async def embed(embedder, texts, **options):
+    result = await embedder.embed(texts, model="acme/m", **options)
+    assert len(result.vectors) == len(texts)
+    return result
+
+
+def refuses(word):
+    refused = RefusedInputError("no", route="r")
+    return lambda _number, texts: refused if any(word in text for text in texts) else None
+
+
+def answered(provider):
+    return sorted(text for call in provider.done for text in call)
+
+
+def test_what_was_answered_before_a_refusal_is_kept(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            provider = provider_of(embedder)
+            provider._faults = refuses("bad")
+            with pytest.raises(RefusedInputError):
+                await embed(embedder, [*TEXTS, "bad"])
+            paid = answered(provider)
+            await embedder._recall.settle()
+            provider.done.clear()
+            again = await embed(embedder, TEXTS)
+            return paid, again, answered(provider), await embedder.cache_stats()
+
+    paid, again, later, stats = asyncio.run(main())
+    assert len(paid) > 20
+    assert sorted([*paid, *later]) == sorted(TEXTS)  # each was paid once
+    assert again.receipt.cache_hits == len(paid)
+    assert stats.total.stored == 40
+    np.testing.assert_allclose(again.vectors, [vector_of(text, 16) for text in TEXTS], atol=1e-6)
+
+
+def test_what_was_answered_before_a_cancellation_is_kept(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            provider = provider_of(embedder)
+            answer, gate = provider.embed, asyncio.Event()
+
+            async def gated(texts, **options):
+                if TEXTS.index(texts[0]) >= 20:
+                    await gate.wait()
+                return await answer(texts, **options)
+
+            provider.embed = gated
+            bulk = asyncio.create_task(embed(embedder, TEXTS))
+            await until(lambda: len(answered(provider)) >= 20)
+            # Whoever wants one of them need not wait for the bulk.
+            early = await embed(embedder, TEXTS[3:5])
+            assert not bulk.done()
+            bulk.cancel()
+            await asyncio.gather(bulk, return_exceptions=True)
+            await embedder._recall.settle()
+            gate.set()
+            again = await embed(embedder, TEXTS)
+            return early, again, answered(provider)
+
+    early, again, paid = asyncio.run(main())
+    np.testing.assert_allclose(early.vectors, [vector_of(text, 16) for text in TEXTS[3:5]], atol=1e-6)
+    assert paid == sorted(TEXTS)
+    assert again.receipt.cache_hits == 20
+
+
+def test_windows_land_when_all_of_them_are_there_and_are_what_they_are_without_a_cache(tmp_path):
+    long = [" ".join(f"w{n}x{i}" for i in range(3 + 9 * n)) for n in range(6)]
+    kept = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.backend": "memory"}))
+    plain = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.backend": "none"}))
+
+    async def main():
+        async with AsyncEmbedder(kept) as embedder, AsyncEmbedder(plain) as other:
+            await embedder.describe("acme/m")
+            wanted = await embed(other, long, on_overflow="mean")
+            provider = provider_of(embedder)
+            provider._faults = refuses("w5x40")
+            with pytest.raises(RefusedInputError):
+                await embed(embedder, long, on_overflow="mean")
+            await embedder._recall.settle()
+            provider._faults = lambda _number, _texts: None
+            return wanted, await embed(embedder, long, on_overflow="mean")
+
+    wanted, found = asyncio.run(main())
+    np.testing.assert_array_equal(found.vectors, wanted.vectors)
+    assert found.receipt.averaged == wanted.receipt.averaged
+    assert found.receipt.tokens == wanted.receipt.tokens
+    assert 0 < found.receipt.cache_hits < 6
+
+
+def test_cuts_are_told_of_what_landed_early(tmp_path):
+    config = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.backend": "memory"}))
+    long = "word " * 30
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            provider_of(embedder)._faults = refuses("bad")
+            with contextlib.suppress(RefusedInputError):
+                await embed(embedder, ["a", long, "b", "c", "bad"])
+            await embedder._recall.settle()
+            return await embed(embedder, [long, "a"])
+
+    result = asyncio.run(main())
+    assert result.receipt.cache_hits == 2
+    assert [cut.row for cut in result.receipt.truncations] == [0]
+    assert result.receipt.truncations[0].kept_tokens == 20
+
+
+@pytest.mark.parametrize("kind", ["not finite", "depends on its batch"])
+def test_what_must_not_be_kept_does_not_land(tmp_path, kind):
+    config = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.backend": "memory"}))
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            provider = provider_of(embedder)
+            if kind == "depends on its batch":
+                provider.declared = dataclasses.replace(provider.declared, batch_dependent=True)
+                provider._faults = refuses("bad")
+                with pytest.raises(RefusedInputError):
+                    await embed(embedder, [*TEXTS, "bad"])
+            else:
+                spoiled = np.full((4, 16), np.nan, np.float32)
+                provider._faults = lambda _, texts: (
+                    (lambda answer: dataclasses.replace(answer, vectors=spoiled[: len(texts)]))
+                    if "text 0" in texts
+                    else None
+                )
+                with pytest.raises(BadVectorsError):
+                    await embed(embedder, TEXTS[:4])
+            return await embedder.cache_stats()
+
+    assert asyncio.run(main()).total.entries == 0
+
+
+def test_parts_are_stored_together_while_something_is_being_stored(tmp_path):
+    config = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.tiered": False}))
+    many = [f"text {n}" for n in range(4000)]
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            puts, put = [], embedder._recall.cache.put_many
+
+            async def counted(group, items):
+                puts.append(len(items))
+                return await put(group, items)
+
+            embedder._recall.cache.put_many = counted
+            await embed(embedder, many)
+            await embedder._recall.settle()
+            return puts
+
+    puts = asyncio.run(main())
+    assert sum(puts) == 4000
+    assert max(puts) <= 2100
+    assert len(puts) < 500  # of a thousand parts
+
+
+#: A process that embeds, and ends without closing anything.
+PROCESS = """
+import json, sys
+from embedway import Config, Embedder
+
+def embedded():
+    embedder = Embedder(Config.load(environ={}, overrides=json.loads(sys.argv[1])))
+    assert len(embedder.embed([f"text {n}" for n in range(2000)], model="acme/m").vectors) == 2000
+    return embedder
+
+embedder = embedded()
+if sys.argv[2] == "forgotten":
+    del embedder
+if sys.argv[2] == "failed":
+    raise ValueError("an error of the user's own")
+sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize("how", ["ended", "forgotten", "failed"])
+def test_a_process_that_ends_without_closing_keeps_what_it_computed(tmp_path, how):
+    overrides = overrides_for(tmp_path)
+    command = [sys.executable, "-c", PROCESS, json.dumps(overrides), how]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ran.returncode, "an error" in ran.stderr) == ((1, True) if how == "failed" else (0, False)), ran.stderr
+    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        stats = embedder.cache_stats()
+    assert (stats.total.entries, stats.total.misses) == (2000, 2000)
+
+
+def test_an_embedder_that_is_forgotten_gives_its_thread_back(tmp_path):
+    embedder = Embedder(Config.load(environ={}, overrides=overrides_for(tmp_path)))
+    embedder.embed(["a"], model="acme/m")
+    thread = embedder._running._thread
+    del embedder
+    gc.collect()
+    thread.join(30)
+    assert not thread.is_alive()
