@@ -2,10 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import quantize_dynamic
 
 from embedway.errors import UnsupportedModelError
-from embedway.local.onnx_file import sentence_output
+from embedway.local.onnx_file import depends_on_batch, sentence_output
 
 EMBED = SimpleNamespace(task="embed", onnx="model.onnx")
 RERANK = SimpleNamespace(task="rerank", onnx="model.onnx")
@@ -41,3 +45,19 @@ def test_a_reranker_needs_logits():
 def test_outputs_that_are_no_vectors_are_named():
     with pytest.raises(UnsupportedModelError, match=r"model\.onnx: .*a, b"):
         sentence_output({"a": 1, "b": 4}, EMBED)
+
+
+def test_dynamic_quantization_is_seen(tmp_path):
+    weights = numpy_helper.from_array(np.random.default_rng(1).standard_normal((8, 8)).astype(np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8])],
+        [weights],
+    )
+    plain, quantized = tmp_path / "model.onnx", tmp_path / "model_quantized.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), plain)
+    quantize_dynamic(plain, quantized)
+    assert not depends_on_batch(plain)
+    assert depends_on_batch(quantized)

@@ -151,3 +151,53 @@ def test_a_wrong_option_is_an_error(provider, options, said, default_model_direc
 
     with pytest.raises(ConfigError, match=said):
         asyncio.run(main())
+
+
+def test_other_weights_and_other_ways_to_read_them_are_another_space(
+    folder, onnx_folder, default_model_directory, tmp_path
+):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other, symlinks=False)
+    pooling = next(other.glob("1_Pooling/config.json"))
+    pooling.write_text(pooling.read_text().replace('"pooling_mode_cls_token": false', '"pooling_mode_cls_token": true'))
+
+    async def space(provider, options):
+        async with embedder_for(provider, options, default_model_directory, tmp_path) as embedder:
+            return (await embedder.describe(MODEL["name"])).space.id
+
+    def spaces(provider, *variants):
+        return [asyncio.run(space(provider, options)) for options in variants]
+
+    theirs = {"path": str(folder), "device": "cpu"}
+    first, again, side, moved = spaces(
+        "sentence-transformers",
+        theirs,
+        {**theirs, "batch_size": "8"},
+        {**theirs, "padding_side": "left"},
+        {**theirs, "path": str(other)},
+    )
+    assert first == again
+    assert len({first, side, moved}) == 3
+    mean, cls = spaces(
+        "fastembed",
+        options_for("fastembed", folder, onnx_folder),
+        {**options_for("fastembed", folder, onnx_folder), "pooling": "cls"},
+    )
+    assert mean != cls
+
+
+def test_vectors_of_dynamic_int8_are_never_kept(onnx_folder, default_model_directory, tmp_path):
+    from onnxruntime.quantization import quantize_dynamic
+
+    int8 = tmp_path / "int8"
+    shutil.copytree(onnx_folder, int8, symlinks=False)
+    quantize_dynamic(onnx_folder / "model.onnx", int8 / "model.onnx")
+
+    async def main(path):
+        options = {"path": str(path), "model_file": "model.onnx", "device": "cpu"}
+        async with embedder_for("fastembed", options, default_model_directory, tmp_path) as embedder:
+            await embedder.embed(["a text"], model=MODEL["name"])
+            return (await embedder.embed(["a text"], model=MODEL["name"])).receipt.cache_hits
+
+    assert asyncio.run(main(onnx_folder)) == 1
+    assert asyncio.run(main(int8)) == 0

@@ -43,7 +43,7 @@ class FastEmbed:
     variant = ""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.declared = Declared(max_inputs=256, local=True)
+        self.declared = Declared(max_inputs=256, free=True, local=True)
         self._endpoint = endpoint
         self._batch_size = whole(endpoint, "batch_size", 8)
         self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))

@@ -7,7 +7,9 @@ import hashlib
 import importlib.util
 import json
 import threading
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -18,7 +20,6 @@ from embedway.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from embedway.providers.base import Endpoint
     from embedway.types import Vectors
@@ -81,8 +82,8 @@ class LoadedOnce(Generic[M]):
             raise
         except EmbedwayError:
             raise
-        except Exception as error:
-            raise UpstreamError(f"the library failed ({type(error).__name__})", route=self._endpoint.route) from error
+        except Exception as error:  # noqa: BLE001  the library's, and it may repeat texts
+            raise UpstreamError(f"the library failed ({place_of(error)})", route=self._endpoint.route) from None
 
     def close(self) -> None:
         """Let the thread end after the calls that it was given, and forget the model."""
@@ -118,6 +119,12 @@ def digest_of(files: Sequence[Path], options: Mapping[str, str]) -> str:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     digest.update(json.dumps(dict(options), sort_keys=True).encode())
     return digest.hexdigest()[:16]
+
+
+def place_of(error: Exception) -> str:
+    """The kind of a stranger's error and where it was raised: all that can be told of it without repeating a text."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
 
 
 def _why(endpoint: Endpoint, error: Exception) -> str:

@@ -43,7 +43,7 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.json", "*/config.json", "*
 class SentenceTransformers:
     """A model of the hub. Its prompts go to the library apart from the texts: some models leave them out of pooling."""
 
-    declared = Declared(max_inputs=256, input_type=True, local=True)
+    declared = Declared(max_inputs=256, input_type=True, free=True, local=True)
     runtime = "sentence-transformers"
 
     def __init__(self, endpoint: Endpoint) -> None:

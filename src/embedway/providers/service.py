@@ -63,6 +63,8 @@ class ServiceModel:
 
     def __init__(self, facts: ServiceFacts, endpoints: Sequence[Served], counter: TokenCounter) -> None:
         """Blocking where the first route is a library's: its weights are a fact of the space."""
+        if facts.price_usd_per_million_tokens is None and all(one.declared.free for _, one, _ in endpoints):
+            facts = replace(facts, price_usd_per_million_tokens=decimal.Decimal(0))
         self.facts = facts
         self.endpoints = tuple(endpoints)
         self.name = self.endpoints[0][0]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class CrossEncoders:
     """A reranker of the hub."""
 
-    declared = Declared(max_inputs=256, local=True)
+    declared = Declared(max_inputs=256, free=True, local=True)
     runtime = "sentence-transformers"
 
     def __init__(self, endpoint: Endpoint) -> None:

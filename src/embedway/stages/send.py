@@ -10,9 +10,7 @@ import contextlib
 import logging
 import random
 import time
-import traceback
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +30,7 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.base import split_requests
+from embedway.providers.library import place_of
 from embedway.stages.breaker import Breaker
 from embedway.stages.gather import Urgency
 from embedway.stages.rates import RateLimiter
@@ -535,9 +534,7 @@ class _Request:
         except EmbedwayError:
             raise
         except Exception as error:  # noqa: BLE001  a provider may be anybody's
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-            raise UpstreamError(f"its provider failed ({where})", route=route.name, billed=True) from None
+            raise UpstreamError(f"its provider failed ({place_of(error)})", route=route.name, billed=True) from None
 
     def _no_route(self, failed: tuple[tuple[str, str], ...], route: ServiceRoute, error: EmbedwayError) -> NoRouteError:
         return NoRouteError(self.sending.space.model, failed=(*failed, (route.name, str(error))))
