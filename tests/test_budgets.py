@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -14,8 +15,12 @@ from api_servers import KEY, CohereRerankServer, OpenAIServer
 from embedway import AsyncEmbedder, Config
 from embedway.errors import BudgetExceededError, EmbedwayError, LedgerError, ProtocolError, UnknownModelError
 from embedway.ledger.opening import limits_of
+from embedway.ledger.sqlite import SqliteLedger
 from embedway.money import usd
+from embedway.providers.counting import EstimatingCounter
+from embedway.providers.fake import Fake
 from embedway.providers.opening import full_name
+from embedway.stages import budget
 
 SMALL = "text-embedding-3-small"
 TEXTS = ["one two three", "four five six"]
@@ -172,11 +177,11 @@ def test_what_failed_and_may_be_billed_is_booked_as_such(misdeed):
 
 def test_a_failure_that_is_not_tried_again_is_booked_too():
     async def work(embedder, server):
-        server.misdeeds = ["half json"]
+        server.misdeeds = ["half json"] * 2
         with pytest.raises(ProtocolError):
             await embed(embedder)
         (entry,) = await entries(embedder)
-        assert (entry.spent, entry.unsure, entry.state) == (120, 120, "done")
+        assert (entry.spent, entry.unsure, entry.state) == (240, 240, "done")
 
     run(work)
 
@@ -269,6 +274,243 @@ def test_a_call_that_is_given_up_before_it_is_sent_leaves_nothing_reserved():
         assert sum(entry.unsure for entry in booked) in {0, 120}
 
     run(work, **{"upstream.concurrency": 1, "batching.across_callers": False})
+
+
+# ------------------------------------------------- where the ledger itself fails
+
+
+class Gate(Service):
+    """Holds requests until it is opened."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = asyncio.Event()
+        self.here = asyncio.Condition()
+        self.received = 0
+
+    async def handle(self, request):
+        self.received += 1
+        async with self.here:
+            self.here.notify_all()
+        await self.open.wait()
+        return await super().handle(request)
+
+    async def has(self, count):
+        async with self.here:
+            await self.here.wait_for(lambda: self.received >= count)
+
+
+def at_a_gate(work, **overrides):
+    async def main():
+        server = Gate()
+        async with server.running(), AsyncEmbedder(load(server, **overrides)) as embedder:
+            return await work(embedder, server)
+
+    return asyncio.run(main())
+
+
+def failing(method, *, after=False, once=False):
+    """A ledger's method that fails, before or after its work is done."""
+    left = [True] if once else None
+
+    async def failed(*arguments, **options):
+        if left is not None and not left:
+            return await method(*arguments, **options)
+        if left:
+            left.pop()
+        if after:
+            await method(*arguments, **options)
+        raise LedgerError("the ledger is away")
+
+    return failed
+
+
+def test_what_was_paid_for_is_given_although_the_ledger_fails_afterwards(monkeypatch, caplog):
+    async def work(embedder, server):
+        await embed(embedder, ["warm"])
+        ledger = embedder._budgets.ledger
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "settle", failing(ledger.settle))
+            patch.setattr(ledger, "close", failing(ledger.close))
+            result = await embed(embedder)
+            assert result.receipt.cost_nanousd == 120
+            await embedder._budgets.settle()
+        assert (await embed(embedder)).receipt.cache_hits == 2
+        assert len(server.bodies) == 2
+        # Until its lease has run out it is held; then it is booked.
+        (entry,) = [entry for entry in await entries(embedder) if entry.state == "open"]
+        assert (entry.sent, entry.reserved) == (120, 0)
+        assert not embedder._budgets._open
+
+    run(work, **{"cache.backend": "memory"})
+    assert "a reservation could not be given back, and ends with its lease: the ledger is away" in caplog.text
+
+
+def test_an_account_is_closed_although_its_caller_went_and_its_last_booking_failed(monkeypatch):
+    async def work(embedder, server):
+        ledger = embedder._budgets.ledger
+        busy = asyncio.create_task(embed(embedder, ["busy"]))
+        await server.has(1)
+        first, second = (asyncio.create_task(embed(embedder, [text])) for text in ("one two", "three four"))
+        while len(embedder._budgets._open) < 3:  # noqa: ASYNC110  nothing tells of a reservation
+            await asyncio.sleep(0)
+        server.open.set()
+        await busy
+        server.open.clear()
+        await server.has(2)
+        first.cancel()
+        await asyncio.wait([first])
+        monkeypatch.setattr(ledger, "settle", failing(ledger.settle, once=True))
+        server.open.set()
+        await second
+        booked = await entries(embedder)
+        assert not embedder._budgets._open
+        assert [entry.state for entry in booked] == ["done"] * 3
+        assert sum(entry.spent for entry in booked) == 100
+        assert len(server.bodies) == 2  # both in one request
+
+    at_a_gate(work, **{"upstream.concurrency": 1})
+
+
+def test_a_mark_whose_answer_was_lost_books_nothing(monkeypatch):
+    async def work(embedder, server):
+        ledger = embedder._budgets.ledger
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "send", failing(ledger.send, after=True))
+            with pytest.raises(LedgerError):
+                await embed(embedder)
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "send", failing(ledger.send))
+            with pytest.raises(LedgerError):
+                await embed(embedder)
+        assert not server.bodies
+        assert [(entry.state, entry.spent, entry.unsure) for entry in await entries(embedder)] == [("done", 0, 0)] * 2
+
+    run(work)
+
+
+def test_a_caller_who_goes_before_a_shared_request_is_sent_does_not_take_others_along():
+    async def work(embedder, server):
+        large = asyncio.create_task(embed(embedder, [f"{n} " * 3000 for n in range(150)]))  # takes both places
+        await server.has(2)
+        calls = [asyncio.create_task(embed(embedder, [text])) for text in ("zero", "one two", "three four", "five six")]
+        while len(embedder._budgets._open) < 5:  # noqa: ASYNC110  nothing tells of a reservation
+            await asyncio.sleep(0)
+        # The others' request has begun, and waits for a place at the service.
+        while SMALL not in embedder._remote or embedder._remote[SMALL][1].waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        calls[1].cancel()
+        await asyncio.wait([calls[1]])
+        server.open.set()
+        results = await asyncio.gather(large, *calls, return_exceptions=True)
+        kinds = [type(result).__name__ for result in results]
+        assert kinds == ["EmbedResult", "EmbedResult", "CancelledError", "EmbedResult", "EmbedResult"]
+        assert sum(entry.spent for entry in await entries(embedder)) == 20 * (150 * 3000 + 5)
+
+    at_a_gate(work, **{"upstream.concurrency": 2})
+
+
+def test_an_answer_that_outlives_its_embedder_is_booked_once(monkeypatch, tmp_path):
+    begun, go = asyncio.Event(), asyncio.Event()
+    embed_at_once = Fake.embed
+
+    async def slow(self, *arguments, **options):
+        begun.set()
+        await go.wait()
+        return await embed_at_once(self, *arguments, **options)
+
+    async def main():
+        monkeypatch.setattr(Fake, "embed", slow)
+        embedder = AsyncEmbedder(Config.load(environ={}, overrides=ESTIMATED | {"ledger.path": str(tmp_path / "l")}))
+        call = asyncio.create_task(embedder.embed(TEXTS, model="acme/m"))
+        await begun.wait()
+        await embedder.aclose()
+        go.set()
+        receipt = (await call).receipt
+        assert receipt.cost_nanousd == 6000
+        while embedder._budgets.ledger._connection is not None:  # noqa: ASYNC110  nobody waits for its last close
+            await asyncio.sleep(0)
+        ledger = SqliteLedger(tmp_path / "l")
+        total, (entry,) = (await ledger.totals())[0], await ledger.entries()
+        await ledger.aclose()
+        assert (total.spent, total.held) == (6000, 0)
+        assert (entry.state, entry.spent, entry.unsure, entry.sent, entry.reserved) == ("done", 6000, 0, 0, 0)
+
+    asyncio.run(main())
+
+
+# ------------------------------------------------------------ estimated tokens
+
+#: A model without a tokenizer here, of whose tokens each costs 1,000 nano-dollars.
+ESTIMATED = {
+    "models.m": {"name": "acme/m", "dimensions": 16, "max_tokens": 500, "price_usd_per_million_tokens": "1"},
+    "routes.q": {"model": "acme/m", "provider": "fake"},
+    "cache.backend": "none",
+}
+
+
+def estimated(texts):
+    return int(EstimatingCounter(max_tokens=500).count(texts).lengths.sum())
+
+
+def test_what_services_bill_beyond_an_estimate_stays_in_the_reservation(monkeypatch):
+    texts = [f"text number {n} " * 5 for n in range(300)]
+    most = 2000 * estimated(texts)
+    samples, embed_free = [], Fake.embed
+
+    async def main():
+        overrides = ESTIMATED | {"budgets.b": {"usd": usd(most)}}
+        async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+
+            async def sample():
+                (standing,) = await embedder._budgets.ledger.standings(embedder._budgets.limits)
+                samples.append(standing.spent + standing.held)
+
+            async def twice(self, texts, **options):
+                await sample()
+                answer = await embed_free(self, texts, **options)
+                await sample()
+                return replace(answer, tokens=2 * estimated(texts))
+
+            monkeypatch.setattr(Fake, "embed", twice)
+            assert (await embedder.plan(texts, model="acme/m")).most_nanousd == most
+            result = await embedder.embed(texts, model="acme/m", max_cost=usd(most))
+            await sample()
+            assert result.receipt.cost_nanousd == most
+            assert result.receipt.attempts > 5
+
+    asyncio.run(main())
+    assert max(samples) == samples[-1] == most
+
+
+def test_a_failed_attempt_of_estimated_tokens_is_booked_with_all_that_it_may_cost():
+    async def work(embedder, server):
+        server.misdeeds = ["500"]
+        plan = await embedder.plan(TEXTS, model="acme/m")
+        with pytest.raises(BudgetExceededError):
+            await embedder.embed(TEXTS, model="acme/m")
+        (entry,) = await entries(embedder)
+        assert (entry.spent, entry.unsure) == (plan.most_nanousd, plan.most_nanousd) == (10 * 2000, 10 * 2000)
+        assert len(server.bodies) == 1
+
+    async def main():
+        server = OpenAIServer()
+        async with server.running():
+            overrides = ESTIMATED | {
+                "routes.q": {
+                    "model": "acme/m",
+                    "provider": "openai",
+                    "base_url": f"{server.url}/v1",
+                    "api_key": KEY,
+                },
+                "upstream.first_wait_s": 0.001,
+                "upstream.longest_wait_s": 0.002,
+                "budgets.b": {"usd": usd(39_999)},
+            }
+            async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+                await work(embedder, server)
+
+    asyncio.run(main())
 
 
 def test_free_models_and_no_ledger_book_nothing(config):
@@ -402,6 +644,39 @@ def test_a_webhook_that_is_down_fails_no_call(caplog):
     run(work, **{"budgets.b": {"usd": usd(120)}, "ledger.webhook": "http://127.0.0.1:1/secret-token"})
     assert "the webhook could not be told of a budget's warning" in caplog.text
     assert "secret-token" not in caplog.text
+
+
+def test_a_webhook_that_hangs_holds_nothing_up(monkeypatch, caplog):
+    monkeypatch.setattr(budget, "_TELLING_S", 0.01)
+
+    async def main():
+        told, over = asyncio.Event(), asyncio.Event()
+
+        async def hook(request):
+            told.set()
+            await over.wait()
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_post("/hook", hook)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        overrides = {
+            "budgets.b": {"usd": usd(120)},
+            "ledger.webhook": f"http://127.0.0.1:{runner.addresses[0][1]}/hook",
+        }
+        server = Service()
+        async with server.running(), AsyncEmbedder(load(server, **overrides)) as embedder:
+            await embed(embedder)
+            await told.wait()
+            await embedder._budgets.settle()  # while the webhook hangs
+            assert not over.is_set()
+        over.set()
+        await runner.cleanup()
+
+    asyncio.run(main())
+    assert "the webhook was too slow to be told of 1 warnings of budgets before the end" in caplog.text
 
 
 # ------------------------------------------------------------------ properties

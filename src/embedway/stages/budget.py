@@ -27,9 +27,10 @@ R = TypeVar("R")
 
 _log = logging.getLogger("embedway.budget")
 
-#: How often hits are booked as savings, and how long a webhook may take.
+#: How often hits are booked as savings, how long a webhook may take, and how long closing waits for it.
 _SAVINGS_S = 60.0
 _WEBHOOK_S = 10.0
+_TELLING_S = 1.0
 MAX_COST = "max_cost"
 
 
@@ -78,6 +79,9 @@ class Budgets:
         self._renewing: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
         self._beside: set[asyncio.Task[Any]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
+        self._last: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def open(
         self, spending: Spending, prices: Prices, *, tokens: int, texts: int, searches: int = 0, exact: bool = True
@@ -88,7 +92,7 @@ class Budgets:
         left = spending.left()
         if left is not None and (needed is None or needed > left):
             raise _too_dear(spending, needed, left, exact=exact)
-        account = Account(self, spending, prices, reserved=needed or 0)
+        account = Account(self, spending, prices, reserved=needed or 0, margin=margin)
         spending.held += needed or 0
         if self.ledger is not None:
             reserving = self.beside(
@@ -143,13 +147,25 @@ class Budgets:
             _log.warning("not all could be booked; reservations are given back when their leases run out: %s", error)
         finally:
             await self.ledger.aclose()
+            self._closed = True
+            await self._stop_telling()
 
     def beside(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         """Do something that a caller's cancellation must not end."""
         task = asyncio.create_task(work)
         self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        task.add_done_callback(self._over)
         return task
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._beside.discard(task)
+        if self._closed and not self._beside:
+            # An answer outlived its embedder, and its booking opened the ledger again.
+            self._last = asyncio.create_task(self._close_again())
+
+    async def _close_again(self) -> None:
+        if self.ledger is not None and not self._beside:
+            await self.ledger.aclose()
 
     def forget(self, entry: str) -> None:
         """An account is closed."""
@@ -188,7 +204,20 @@ class Budgets:
             )
             metrics.warned(limit.name, crossing.level, crossing.spent / limit.nanousd if limit.nanousd else 1.0)
             if self._webhook is not None:
-                self.beside(_post(self._webhook, crossing.to_json()))
+                telling = asyncio.create_task(_post(self._webhook, crossing.to_json()))
+                self._telling.add(telling)
+                telling.add_done_callback(self._telling.discard)
+
+    async def _stop_telling(self) -> None:
+        """Give the webhook a moment: it is told of money, and holds nothing up."""
+        if not self._telling:
+            return
+        _, late = await asyncio.wait(self._telling, timeout=_TELLING_S)
+        for task in late:
+            task.cancel()
+        if late:
+            _log.warning("the webhook was too slow to be told of %d warnings of budgets before the end", len(late))
+            await asyncio.wait(late)
 
     async def _give_back(self, reserving: asyncio.Task[str | Refused]) -> None:
         """A caller went away while its reservation was made."""
@@ -230,6 +259,8 @@ class Account:
     prices: Prices
     #: Held and not under way.
     reserved: int
+    #: How many times over tokens are held, because they are estimated.
+    margin: int = 1
     entry: str | None = None
     sent: int = 0
     #: What it cost, the tokens on the bill, and what of it is our own count, or may be on the bill although it failed.
@@ -239,6 +270,8 @@ class Account:
     estimated: bool = False
     unsure: int = 0
     unpriced: bool = False
+    #: What is over, although the ledger may still have it as under way.
+    _unbooked: int = 0
     _closing: bool = False
     _closed: bool = False
     #: The routes that answered, for the ledger.
@@ -246,7 +279,7 @@ class Account:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def cover(self, tokens: int, searches: int) -> int:
-        """Mark what an attempt may cost as under way, and tell how much that is.
+        """Mark what an attempt may cost at most as under way, and tell how much that is.
 
         Raises BudgetExceededError where earlier attempts used up what was reserved and there is no more. When the
         caller goes away meanwhile, nothing is under way.
@@ -263,14 +296,20 @@ class Account:
             await self.failed(await covering, billed=False)
 
     async def _cover(self, tokens: int, searches: int) -> int:
-        amount = self.prices(tokens, searches) or 0
+        amount = self.prices(tokens * self.margin, searches) or 0
         async with self._lock:
             more = max(0, amount - self.reserved)
             left = self.spending.left()
             if more and left is not None and more > left:
                 raise _too_dear(self.spending, more, left, exact=True)
             if self.budgets.ledger is not None and self.entry is not None:
-                refused = await self.budgets.ledger.send(self.entry, amount, self.budgets.limits)
+                try:
+                    refused = await self.budgets.ledger.send(self.entry, amount, self.budgets.limits)
+                except LedgerError:
+                    # Nothing is sent, and it may be marked all the same.
+                    with contextlib.suppress(LedgerError):
+                        await self.budgets.ledger.unsend(self.entry, self.sent + self._unbooked)
+                    raise
                 if refused is not None:
                     raise self.budgets.refusal(refused, more)
             self.spending.held += more
@@ -300,18 +339,29 @@ class Account:
     async def _settled(
         self, sent: int, cost: int, tokens: int, kind: Literal["reported", "estimated", "unsure", "unbilled"]
     ) -> None:
-        async with self._lock:
-            self.sent -= sent
-            back = sent if kind == "unbilled" else 0
-            self.reserved += back
-            self.spent += cost
-            self.spending.spent += cost
-            self.spending.held -= sent - back
-            if self.budgets.ledger is not None and self.entry is not None:
-                settlement = Settlement(sent, cost, tokens, kind)
-                self.budgets.warn(await self.budgets.ledger.settle(self.entry, settlement, self.budgets.limits))
-        if self._closing:
-            await self.close()
+        try:
+            async with self._lock:
+                self.sent -= sent
+                # What is not billed can be spent by the next attempt; what cost more takes of the reservation.
+                back = sent if kind == "unbilled" else -min(self.reserved, max(0, cost - sent))
+                self.reserved += back
+                self.spent += cost
+                self.spending.spent += cost
+                self.spending.held += back - sent
+                await self._book(Settlement(sent, cost, tokens, kind))
+        finally:
+            if self._closing:
+                await self.close()
+
+    async def _book(self, settlement: Settlement) -> None:
+        ledger = self.budgets.ledger
+        if ledger is None or self.entry is None:
+            return
+        try:
+            self.budgets.warn(await ledger.settle(self.entry, settlement, self.budgets.limits))
+        except LedgerError:
+            self._unbooked += settlement.sent
+            raise
 
     async def close(self) -> None:
         """Give back what is reserved; where an attempt is under way still, when that is over."""
@@ -324,7 +374,11 @@ class Account:
             self.reserved = 0
             if self.budgets.ledger is not None and self.entry is not None:
                 self.budgets.forget(self.entry)
-                await self.budgets.ledger.close(self.entry, route=self.route)
+                try:
+                    await self.budgets.ledger.close(self.entry, route=self.route)
+                except LedgerError as error:
+                    # What was bought is here, and no reason to lose it.
+                    _log.warning("a reservation could not be given back, and ends with its lease: %s", error)
 
 
 def _about(spending: Spending, *, exact: bool) -> str:
