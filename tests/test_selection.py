@@ -162,6 +162,33 @@ def test_a_default_model_that_is_named_is_kept_by_calls_that_ask_for_no_other(co
     run(config, work, **{"embedding.default_model": "text-embedding-3-small"})
 
 
+def test_what_all_texts_cost_is_counted_to_the_last(config):
+    async def work(embedder, small, large):
+        del small, large
+        read = []
+
+        async def rest():
+            for start in range(0, 300, 100):
+                read.append(start)
+                yield [f"passage number {n}" for n in range(start, start + 100)]
+
+        texts = [f"passage number {n}" for n in range(50)]
+        whole = await embedder.plan([f"passage number {n}" for n in range(300)], model="text-embedding-3-large")
+        for most, model in ((whole.cost_nanousd, "large"), (whole.cost_nanousd - 1, "small")):
+            read.clear()
+            wanted = ModelSelectionCriteria.preset("best", max_total_cost=usd(most))
+            selection = await embedder.select(texts, wanted, rest=rest())
+            assert selection.model == f"text-embedding-3-{model}"
+            assert read == [0, 100, 200]
+        tokens = {row.model: row.candidate.tokens for row in selection.table}["text-embedding-3-large"]
+        assert (tokens.total, tokens.sampled) == (whole.tokens, False)
+        read.clear()
+        assert (await embedder.select(texts, "best", rest=rest())).model == "text-embedding-3-large"
+        assert not read
+
+    run(config, work)
+
+
 # --------------------------------------------------------------- privacy
 
 MINI = "sentence-transformers/all-MiniLM-L6-v2"

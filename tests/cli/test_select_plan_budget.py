@@ -49,6 +49,12 @@ def test_the_table_has_every_model_or_why_it_is_out(command, place, offline):
     table = "\n".join(rest)
     assert "no key: set OPENAI_API_KEY" in table
     assert "weights missing: embedway models pull BAAI/bge-m3" in table
+    keyed = command("select", "prose.txt", "prose.txt", variables={"OPENAI_API_KEY": "unused"}).stdout
+    assert re.search(r"text-embedding-3-small .* ~0\.00\d+", keyed)
+    assert "~ reckoned from a sample of the texts; --max-total-cost counts them all" in keyed
+    counted = command("select", "prose.txt", "--max-total-cost", "1", variables={"OPENAI_API_KEY": "unused"}).stdout
+    assert "text-embedding-3-small" in counted
+    assert "~" not in counted
     asked = command("select", "prose.txt", "--json").json
     assert asked["model"] == "sentence-transformers/all-MiniLM-L6-v2"
     assert len(asked["table"]) > 50
@@ -148,6 +154,61 @@ def test_a_plan_of_nothing_and_of_no_model(command, place, offline):
     missing = command("plan", "missing.txt")
     assert missing.code != 0
     assert "missing.txt" in missing.stderr
+
+
+def test_a_plan_of_a_service_needs_no_key(command, place, offline):
+    (place / "a.txt").write_text(ENGLISH)
+    planned = command("plan", "a.txt", "-m", "text-embedding-3-small", "--json")
+    assert planned.code == 0, planned.stderr
+    assert float(planned.json["models"][0]["cost_usd"]) > 0
+    refused = command("run", "a.txt", "--to", "o.jsonl", "-m", "text-embedding-3-small")
+    assert refused.code != 0
+    assert "OPENAI_API_KEY" in refused.stderr
+
+
+def test_a_plan_of_what_run_would_select(command, place, offline):
+    (place / "a.txt").write_text(ENGLISH)
+    key = {"OPENAI_API_KEY": "unused"}
+    best = command("plan", "a.txt", "--preset", "best", "--json", variables=key)
+    assert [one["model"] for one in best.json["models"]] == ["text-embedding-3-large"]
+    assert "selected text-embedding-3-large" in best.stderr
+    assert command("embed", "a passage", "--collection", "docs", variables=key).code == 0
+    pinned = command("plan", "a.txt", "--preset", "best", "--collection", "docs", "--json", variables=key)
+    assert [one["model"] for one in pinned.json["models"]] == ["sentence-transformers/all-MiniLM-L6-v2"]
+    other = command("plan", "a.txt", "-m", "text-embedding-3-small", "--collection", "docs", variables=key)
+    assert other.code != 0
+    assert "collection 'docs'" in other.stderr
+    both = command("plan", "a.txt", "-m", "text-embedding-3-small", "--preset", "best")
+    assert both.code == 2
+
+
+def test_a_default_model_that_is_named_is_kept(command, place, offline):
+    spend(place)
+    settings = (place / "embedway.toml").read_text()
+    (place / "embedway.toml").write_text(f'embedding.default_model = "acme/m"\n{settings}')
+    (place / "a.txt").write_text("one two three")
+    for extra in (("--max-cost", "0.00001"), ("--collection", "docs")):
+        embedded = command("embed", "one two three", "--json", *extra)
+        assert embedded.json["receipt"]["model"] == "acme/m"
+        run = command("run", "a.txt", "--to", "o.jsonl", "--overwrite", "--json", *extra)
+        assert run.json["model"] == "m", run.stderr
+    selected = command("embed", "one two three", "--json", "--preset", "private")
+    assert selected.json["receipt"]["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_what_texts_may_cost_is_for_all_of_them(command, place, offline, form):
+    spend(place)
+    texts = [f"word number {n}" for n in range(1100)]
+    settings = (place / "embedway.toml").read_text().replace('usd = "0.00005"', "usd = 1")
+    (place / "embedway.toml").write_text(settings)
+    whole = command("embed", "-m", "acme/m", "--max-cost", "0", *texts).stderr
+    needed = round(float(re.search(r"may cost \$(0\.\d+)", whole)[1]) * 1_000_000)
+    refused = command("embed", "-m", "acme/m", "--max-cost", f"0.{needed - 1:06d}", *form, *texts)
+    assert (refused.code, refused.stdout) == (3, "")
+    assert command("budget", "ledger").stdout == "the ledger is empty\n"
+    done = command("embed", "-m", "acme/m", "--max-cost", f"0.{needed:06d}", *form, *texts)
+    assert done.code == 0, done.stderr
 
 
 # ---------------------------------------------------------------- budget

@@ -9,7 +9,7 @@ import sys
 import time
 
 from conftest import FakeEmbedder
-from embedway.jobs import run as run_module
+from embedway.jobs import windows as windows_module
 from embedway.jobs.run import RunOptions, run_job
 from embedway.sinks import jsonl, lancedb, parquet
 
@@ -48,7 +48,7 @@ def patched(sink_class):
 
 for each in (parquet.ParquetSink, jsonl.JsonlSink, lancedb.LanceDBSink):
     patched(each)
-run_module.FIRST_WINDOW_CHUNKS = run_module.MAX_WINDOW_CHUNKS = 20
+windows_module.FIRST_WINDOW_CHUNKS = windows_module.MAX_WINDOW_CHUNKS = 20
 embedder = FakeEmbedder(on_embed=on_embed)
 options = RunOptions(on_error="skip", overwrite="overwrite" in flags)
 asyncio.run(run_job(embedder, [source], destination, options))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import gzip
 import inspect
 import json
@@ -12,10 +13,21 @@ import pytest
 import tiktoken
 
 from api_servers import KEY, OpenAIServer
-from embedway import AsyncEmbedder, Config
-from embedway.errors import SourceError, UnknownModelError
-from embedway.jobs.plan import plan_job, read_sample
+from embedway import AsyncEmbedder, Config, ModelSelectionCriteria
+from embedway.errors import (
+    BudgetExceededError,
+    SourceError,
+    SpaceMismatchError,
+    TextTooLongError,
+    UnknownModelError,
+    UsageError,
+)
+from embedway.jobs import choose as choose_module
+from embedway.jobs.choose import read_sample, select_for_job
+from embedway.jobs.plan import plan_job
 from embedway.jobs.run import RunOptions, run_job
+from embedway.jobs.windows import window_sizes
+from embedway.money import usd
 
 PRICES = {"text-embedding-3-small": 20, "text-embedding-3-large": 130}
 WIDTHS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072}
@@ -51,13 +63,13 @@ class Billing(OpenAIServer):
         super().__init__()
         self.width = WIDTHS[model]
         self.model = model
-        self.billed = 0
+        self.total = 0
         self._encoding = encoding()
 
     def answer(self, body):
         assert body["model"] == self.model
         tokens = sum(map(len, self._encoding.encode_batch(body["input"], disallowed_special=())))
-        self.billed += tokens
+        self.total += tokens
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {**super().answer(body), "usage": usage}
 
@@ -107,7 +119,7 @@ def test_a_plan_of_many_passages_is_what_the_run_then_costs(config, tmp_path, ca
                 receipt = result.receipt
                 assert (receipt.billed_tokens, receipt.cost_nanousd) == (plan.billed_tokens, plan.cost_nanousd)
                 assert receipt.attempts == plan.requests == len(servers[model].bodies)
-                assert servers[model].billed == counted
+                assert servers[model].total == counted
                 again = await embedder.plan(texts, model=model)
                 held = cache != "none"
                 assert again.cached_texts == (len(unique) if held else 0)
@@ -126,12 +138,133 @@ def test_a_plan_of_many_passages_is_what_the_run_then_costs(config, tmp_path, ca
                 assert one.texts == PASSAGES
                 model_options = RunOptions(chunk=False, model=one.model)
                 summary = await run_job(embedder, [str(source)], str(tmp_path / f"{one.model}.jsonl"), model_options)
-                assert summary.billed_tokens == one.billed_tokens == servers[one.model].billed
+                assert summary.billed_tokens == one.billed_tokens == servers[one.model].total
                 assert summary.cost_nanousd == one.cost_nanousd == one.billed_tokens * PRICES[one.model]
                 assert len(servers[one.model].bodies) == one.requests
                 if cache != "none":
                     assert one.unique_texts == len(unique)
                     assert one.billed_tokens == counted
+
+    asyncio.run(main())
+
+
+def test_windows_grow_by_their_place_alone():
+    sizes = window_sizes()
+    assert [next(sizes) for _ in range(6)] == [256, 512, 1024, 2048, 2048, 2048]
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+@pytest.mark.parametrize(
+    ("count", "distinct"), [(1, 1), (255, 255), (257, 257), (1500, 1500), (1500, 400), (5000, 700)]
+)
+def test_a_run_is_what_its_plan_says_at_every_size(config, tmp_path, count, distinct, cache):
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps({"text": f"passage number {n % distinct}"}) + "\n" for n in range(count)))
+    model = "text-embedding-3-small"
+    # A price of which a request's tokens are no whole number of nano-dollars.
+    price = {"embedding.model_benchmarks": {model: {"cost_per_million_tokens": "0.0123"}}}
+
+    async def main():
+        async with embedder_with_servers(config, **{"cache.backend": cache}, **price) as (embedder, servers):
+            options = RunOptions(chunk=False, model=model, overwrite=True)
+            planned = await plan_job(embedder, [str(source)], [model], options, cached=cache != "none")
+            (one,) = planned.models
+            enough = dataclasses.replace(options, most_nanousd=one.most_nanousd)
+            slow = iter(range(0, 1_000_000, 60))
+            summary = await run_job(
+                embedder, [str(source)], str(tmp_path / "o.jsonl"), enough, clock=lambda: float(next(slow))
+            )
+            assert len(servers[model].bodies) == one.requests
+            assert summary.billed_tokens == one.billed_tokens == servers[model].total
+            assert summary.cost_nanousd == one.cost_nanousd > 0
+            if cache == "none":
+                too_little = dataclasses.replace(options, most_nanousd=one.most_nanousd - 1)
+                with pytest.raises(BudgetExceededError):
+                    await run_job(embedder, [str(source)], str(tmp_path / "o.jsonl"), too_little)
+
+    asyncio.run(main())
+
+
+def test_a_jobs_model_is_selected_by_what_the_whole_costs(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(choose_module, "SAMPLE_CHARACTERS", 1000)
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps({"text": f"passage number {n}"}) + "\n" for n in range(1000)))
+    best = ModelSelectionCriteria.preset("best")
+    options = RunOptions(chunk=False)
+
+    async def main():
+        async with embedder_with_servers(config, **{"cache.backend": "none"}) as (embedder, servers):
+
+            async def chosen(criteria=best, **changes):
+                some = dataclasses.replace(options, **changes)
+                return await select_for_job(embedder, [str(source)], some, criteria, cached=False)
+
+            plans = (await plan_job(embedder, [str(source)], list(PRICES), options, cached=False)).models
+            small, large = (one.cost_nanousd for one in plans)
+            assert (await chosen()).model == "text-embedding-3-large"
+            for most, model in ((large, "large"), (large - 1, "small"), (small, "small")):
+                by_money = await chosen(most_nanousd=most)
+                by_total = await chosen(dataclasses.replace(best, max_total_cost=usd(most)))
+                assert by_money.model == by_total.model == f"text-embedding-3-{model}"
+            accurate = dataclasses.replace(best, min_accuracy=0.6)
+            for limit, changes in (("max_cost", {"most_nanousd": 1}), ("max_total_cost", {})):
+                total = None if changes else "0.000000001"
+                with pytest.raises(BudgetExceededError, match=f"^{limit} is .* text-embedding-3-small") as caught:
+                    await chosen(dataclasses.replace(accurate, max_total_cost=total), **changes)
+                assert caught.value.budget == limit
+            # A model that is named is kept, and what no text may be cut for has to read them all.
+            assert (await chosen(model="text-embedding-3-small", most_nanousd=1)).model == "text-embedding-3-small"
+            with pytest.raises(UsageError, match="standard input can be read only once"):
+                await select_for_job(embedder, ["-"], options, best, cached=False)
+            source.write_text(json.dumps({"text": "word " * 1000}) + "\n" + json.dumps({"text": "short"}) + "\n")
+            cheap = ModelSelectionCriteria.preset("cheap")
+            assert (await chosen(cheap)).model == "sentence-transformers/all-MiniLM-L6-v2"
+            for more in ({}, {"most_nanousd": 10**9}):
+                whole = await chosen(cheap, on_overflow="error", **more)
+                assert whole.model == "text-embedding-3-small"
+            assert not any(server.bodies for server in servers.values())
+
+    asyncio.run(main())
+
+
+def test_a_text_behind_the_sample_that_is_too_long_leaves_its_model_out(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(choose_module, "SAMPLE_CHARACTERS", 1000)
+    source = tmp_path / "rows.jsonl"
+    texts = ["short text " * 3] * 200 + ["word " * 1000]
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    cheap = ModelSelectionCriteria.preset("cheap")
+
+    async def main():
+        async with embedder_with_servers(config, **{"cache.backend": "none"}) as (embedder, _):
+            options = RunOptions(chunk=False, on_overflow="error", most_nanousd=10**9)
+            chosen = await select_for_job(embedder, [str(source)], options, cheap, cached=False)
+            assert chosen.model == "text-embedding-3-small"
+            local = dataclasses.replace(cheap, require_local=True)
+            with pytest.raises(TextTooLongError):
+                await select_for_job(embedder, [str(source)], options, local, cached=False)
+
+    asyncio.run(main())
+
+
+def test_a_plan_of_a_collection_keeps_to_its_pin(config, tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text(json.dumps({"text": "a passage"}) + "\n")
+
+    async def main():
+        async with embedder_with_servers(config, **{"cache.backend": "none"}) as (embedder, _):
+            await embedder.embed(["first"], collection="docs", model="text-embedding-3-small", dimensions=512)
+            options = RunOptions(collection="docs")
+            for preset in ("best", "cheap"):
+                criteria = ModelSelectionCriteria.preset(preset)
+                chosen = await select_for_job(embedder, [str(source)], options, criteria, cached=False)
+                assert (chosen.model, chosen.dimensions) == ("text-embedding-3-small", 512)
+                planned = await plan_job(embedder, [str(source)], [chosen.model], chosen, cached=False)
+                assert planned.models[0].requests == 1
+            with pytest.raises(SpaceMismatchError, match="docs"):
+                await plan_job(embedder, [str(source)], ["text-embedding-3-large"], options, cached=False)
+            private = ModelSelectionCriteria.preset("private")
+            with pytest.raises(UsageError, match="require_local forbids"):
+                await select_for_job(embedder, [str(source)], options, private, cached=False)
 
     asyncio.run(main())
 

@@ -21,7 +21,7 @@ from embedway.errors import (
     SpaceMismatchError,
     UsageError,
 )
-from embedway.jobs import run as run_module
+from embedway.jobs import windows as windows_module
 from embedway.jobs.run import RunOptions, run_job
 from embedway.sinks import open_collection
 
@@ -49,8 +49,8 @@ def out(tmp_path):
 
 @pytest.fixture
 def small_windows(monkeypatch):
-    monkeypatch.setattr(run_module, "FIRST_WINDOW_CHUNKS", 4)
-    monkeypatch.setattr(run_module, "MAX_WINDOW_CHUNKS", 16)
+    monkeypatch.setattr(windows_module, "FIRST_WINDOW_CHUNKS", 4)
+    monkeypatch.setattr(windows_module, "MAX_WINDOW_CHUNKS", 16)
 
 
 def run(embedder, sources, destination, options=None, **more):
@@ -71,7 +71,7 @@ def test_every_row_has_the_vector_of_its_own_text(fake_embedder, vectors_for, ro
         hit = collection.search(vector, 1)[0]
         assert (hit.id, hit.text, hit.start_line) == (f"{n}#0", texts[n], n + 1)
         assert hit.score == pytest.approx(1.0, abs=1e-5)
-    assert embedder.calls[:3] == [4, 4, 8]
+    assert embedder.calls[:3] == [4, 8, 16]
     assert sum(embedder.calls) == 101
     assert max(embedder.calls) == 16
 
@@ -98,8 +98,8 @@ def test_rows_keep_the_order_of_the_sources(fake_embedder, vectors_for, tmp_path
 
 
 def test_the_summary_and_the_progress(fake_embedder, rows_file, out, monkeypatch):
-    monkeypatch.setattr(run_module, "FIRST_WINDOW_CHUNKS", 50)
-    monkeypatch.setattr(run_module, "MAX_WINDOW_CHUNKS", 50)
+    monkeypatch.setattr(windows_module, "FIRST_WINDOW_CHUNKS", 50)
+    monkeypatch.setattr(windows_module, "MAX_WINDOW_CHUNKS", 50)
     ticks = iter(range(1000))
     seen = []
 
@@ -365,8 +365,8 @@ def test_sigterm_cleans_up_and_says_so(fake_embedder, rows_file, out):
 
 def test_what_is_read_ahead_is_bounded_and_the_loop_stays_free(fake_embedder, tmp_path, out, monkeypatch):
     """While one window is embedded the next is read, and not one row more."""
-    monkeypatch.setattr(run_module, "FIRST_WINDOW_CHUNKS", 10)
-    monkeypatch.setattr(run_module, "MAX_WINDOW_CHUNKS", 10)
+    monkeypatch.setattr(windows_module, "FIRST_WINDOW_CHUNKS", 10)
+    monkeypatch.setattr(windows_module, "MAX_WINDOW_CHUNKS", 10)
     taken = 0
     ahead = []
 

@@ -394,7 +394,10 @@ def test_the_specifications_questions_on_the_shipped_defaults(shipped):
 
 def test_tokens_are_counted_by_each_models_own_tokenizer(shipped):
     texts = [PROSE, CODE, "word " * 500, PROSE]
-    counted = {one.benchmark.model_name: one for one in shipped.counted(texts, texts, whole=True)}
+    totals = shipped.totals()
+    totals.add(texts[:2])
+    totals.add(texts[1:])
+    counted = {one.benchmark.model_name: one for one in shipped.counted(texts, texts, totals=totals)}
     small = counted["text-embedding-3-small"].tokens
     assert (small.own, small.sampled) == (True, False)
     from embedway.providers.counting import TiktokenCounter

@@ -75,8 +75,8 @@ def embed(
     terms = {"criteria": preset.value if preset else None, "max_cost": max_cost, "collection": collection or ""}
     if given == ["-"] and not as_json and (preset or max_cost):
         raise UsageError("standard input is embedded as it comes: --preset and --max-cost need --json, or texts")
-    named = config.embedding.default_model if model or not any(terms.values()) else "auto"
-    job = _Job(session, config, input_type, {"model": named, "dimensions": dimensions, **terms}, given == ["-"])
+    asked = {"model": model or "auto", "dimensions": dimensions, **terms}
+    job = _Job(session, config, input_type, asked, given == ["-"])
     if as_json:
         wait_for(job.print_document(list(stdin_lines()) if job.from_stdin else given))
     else:
@@ -106,9 +106,12 @@ class _Job:
         from embedway.worker import Worker
 
         first, cut = 0, 0
+        # A model is selected for all of the texts, and what they may cost is for all of them.
+        together = bool(self.asked["criteria"] or self.asked["max_cost"])
+        window_of = _all if together else _window
         reader = Worker("embedway-reader")
         async with AsyncEmbedder(self.config, progress=Download(self.session)) as embedder:
-            while window := await reader.call(_window, texts):
+            while window := await reader.call(window_of, texts):
                 result = await self._embed(embedder, window, first)
                 truncated = {item.row for item in result.receipt.truncations}
                 averaged = {item.row: item.windows for item in result.receipt.averaged}
@@ -169,6 +172,10 @@ def stdin_lines() -> Iterator[str]:
         except UnicodeDecodeError:
             # The chained error would hold the user's text.
             raise SourceError("is not UTF-8", path="standard input", line=number) from None
+
+
+def _all(texts: Iterator[str]) -> list[str]:
+    return list(texts)
 
 
 def _window(texts: Iterator[str]) -> list[str]:

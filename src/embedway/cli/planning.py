@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedway.cli.options import DimensionsOption, Format, JsonFlag, OnError, Overflow
-from embedway.cli.output import Download, duration, print_json, print_line, print_table, wait_for
+from embedway.cli.options import CollectionOption, DimensionsOption, Format, JsonFlag, OnError, Overflow, PresetOption
+from embedway.cli.output import Download, duration, note, print_json, print_line, print_table, standard_input, wait_for
 from embedway.cli.session import Session
 from embedway.errors import UsageError
 
@@ -23,6 +23,8 @@ def plan(
         list[str] | None,
         typer.Option("--model", "-m", metavar="NAME", help="Of this model. Several. Default: all that run here now."),
     ] = None,
+    preset: PresetOption = None,
+    collection: CollectionOption = None,
     dimensions: DimensionsOption = None,
     no_chunk: Annotated[bool, typer.Option("--no-chunk", help="One vector per document.")] = False,
     chunk_tokens: Annotated[
@@ -41,17 +43,21 @@ def plan(
     session = Session.of(context)
     config = session.config(
         {
+            "selection.preset": preset.value if preset else None,
             "run.chunk_tokens": chunk_tokens,
             "run.overlap": overlap,
             "run.on_error": on_error.value if on_error else None,
             "embedding.on_overflow": on_overflow.value if on_overflow else None,
         }
     )
+    if model and preset:
+        raise UsageError("--model names models and --preset selects one; give one of them")
     if no_chunk and (chunk_tokens is not None or overlap is not None):
         raise UsageError("--chunk-tokens and --overlap mean nothing with --no-chunk")
     from embedway.jobs.run import RunOptions
 
     options = RunOptions(
+        model="auto" if preset else config.embedding.default_model,
         dimensions=dimensions,
         chunk=not no_chunk,
         chunk_tokens=None if no_chunk else config.run.chunk_tokens,
@@ -60,8 +66,10 @@ def plan(
         on_overflow=config.embedding.on_overflow,
         text_field=text_field,
         format=file_format.value,
+        collection=collection or "",
     )
-    planned = wait_for(_plan(session, config, sources, model, options))
+    selecting = not model and (preset is not None or collection is not None)
+    planned = wait_for(_plan(session, config, sources, model, options, selecting=selecting))
     if as_json:
         print_json(planned.to_json())
         return
@@ -78,16 +86,31 @@ def plan(
 
 
 async def _plan(
-    session: Session, config: "Config", sources: list[str], models: list[str] | None, options: "RunOptions"
+    session: Session,
+    config: "Config",
+    sources: list[str],
+    models: list[str] | None,
+    options: "RunOptions",
+    *,
+    selecting: bool,
 ) -> "JobPlan":
+    from embedway.cli.selecting import criteria_of
     from embedway.engine import AsyncEmbedder
+    from embedway.jobs.choose import select_for_job
     from embedway.jobs.plan import plan_job
 
+    cached = config.cache.backend != "none"
     async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+        if selecting:
+            # The model that `run` would take.
+            options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
+            note(session, f"selected {options.model}")
+            models = [options.model]
         names = models or await embedder.candidates(options.dimensions)
         if not names:
             raise UsageError(f"no model that runs here gives vectors of {options.dimensions} dimensions")
-        return await plan_job(embedder, sources, names, options, cached=config.cache.backend != "none")
+        stream = standard_input() if "-" in sources else None
+        return await plan_job(embedder, sources, names, options, cached=cached, standard_input=stream)
 
 
 def _row(one: "ModelPlan") -> tuple[str, ...]:

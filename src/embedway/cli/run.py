@@ -122,7 +122,8 @@ def run(
 
     overlap_is_set = "run.overlap" in config.sources
     options = RunOptions(
-        model=config.embedding.default_model,
+        # A preset selects, whatever default the settings name.
+        model="auto" if preset else config.embedding.default_model,
         dimensions=dimensions,
         chunk=not no_chunk,
         # What settings say about chunks gives way to --no-chunk; flags that contradict it are an error.
@@ -160,8 +161,9 @@ async def _run(
     *,
     selecting: bool,
 ) -> "RunSummary":
+    from embedway.cli.selecting import criteria_of
     from embedway.engine import AsyncEmbedder
-    from embedway.jobs.plan import select_for_job
+    from embedway.jobs.choose import select_for_job
     from embedway.jobs.run import run_job
 
     progress = _Progress() if wants_progress(session) else None
@@ -169,7 +171,7 @@ async def _run(
         try:
             if selecting:
                 cached = config.cache.backend != "none"
-                options = await select_for_job(embedder, sources, options, None, cached=cached)
+                options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
                 note(session, f"selected {options.model}")
             return await run_job(
                 embedder,

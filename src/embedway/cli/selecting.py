@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from embedway.cli.options import DimensionsOption, Format, JsonFlag, Preset
-from embedway.cli.output import note, one_line, print_json, print_line, print_table, wait_for
+from embedway.cli.output import note, one_line, print_json, print_line, print_table, standard_input, wait_for
 from embedway.cli.session import Session
 from embedway.errors import NoModelError
 
@@ -102,7 +102,9 @@ def select(
     if selection.analysis is not None and sources:
         print_line(_told(selection.analysis))
         if not whole:
-            note(session, f"the first {selection.analysis.texts:,} documents were looked at")
+            read = f"the first {selection.analysis.texts:,} documents, {selection.analysis.characters:,} characters,"
+            counted = criteria.max_total_cost is not None
+            note(session, f"{read} were looked at, and {'all were counted' if counted else 'costs are of these'}")
     print_line(f"selected: {selection.model}")
     print_line()
     print_selection(list(selection.table))
@@ -119,14 +121,15 @@ async def _select(
     config: "Config", sources: list[str], options: "RunOptions", criteria: "ModelSelectionCriteria", *, anywhere: bool
 ) -> "tuple[Selection, bool]":
     from embedway.engine import AsyncEmbedder
-    from embedway.jobs.plan import SAMPLE_CHARACTERS, read_sample
+    from embedway.jobs.choose import SAMPLE_CHARACTERS, first_of, reading
 
-    texts: list[str] = []
-    whole = True
-    if sources:
-        texts, whole = await read_sample(sources, options, most_characters=SAMPLE_CHARACTERS)
     async with AsyncEmbedder(config) as embedder:
-        return await embedder.select(texts, criteria, anywhere=anywhere), whole
+        if not sources:
+            return await embedder.select([], criteria, anywhere=anywhere), True
+        stream = standard_input() if "-" in sources else None
+        async with reading(sources, options, standard_input=stream) as documents:
+            texts, whole = await first_of(documents, most_characters=SAMPLE_CHARACTERS)
+            return await embedder.select(texts, criteria, anywhere=anywhere, rest=documents), whole
 
 
 def _told(analysis: "TextAnalysis") -> str:
@@ -151,6 +154,8 @@ def print_selection(rows: "list[Scored]") -> None:
             [_row(row) for row in inside],
             right=(0, 2, 3, 4, 5, 6, 7, 8, 9),
         )
+        if any(_reckoned(row) for row in inside):
+            print_line("~ reckoned from a sample of the texts; --max-total-cost counts them all")
         print_line("pareto: no model is better in accuracy, latency and price at once")
         if not all(row.candidate.benchmark.quality_comparable for row in inside):
             print_line("*: not of the board that most scores are from, and hardly to be compared; --json tells which")
@@ -178,9 +183,15 @@ def _row(row: "Scored") -> tuple[str, ...]:
         f"{row.multilingual_bonus * row.code_bonus:.2f}",
         f"{benchmark.avg_latency_ms:g} ms",
         "unknown" if price is None else f"{price.normalize():f}",
-        "unknown" if cost is None else usd(cost),
+        "unknown" if cost is None else f"{'~' if _reckoned(row) else ''}{usd(cost)}",
         "pareto" if row.pareto else "",
     )
+
+
+def _reckoned(row: "Scored") -> bool:
+    """Whether its cost is reckoned from a sample."""
+    tokens = row.candidate.tokens
+    return bool(row.candidate.nanousd) and tokens is not None and tokens.sampled
 
 
 def _json(row: Any) -> Any:

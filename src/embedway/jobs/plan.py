@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from embedway.errors import SourceError, UsageError
+from embedway.errors import SourceError, TextTooLongError
 from embedway.jobs.chunking import whole_document
 from embedway.jobs.documents import ByteMeter
 from embedway.jobs.readers import find_files, read_files
-from embedway.jobs.run import FIRST_WINDOW_CHUNKS, MAX_WINDOW_CHUNKS, chunking
-from embedway.jobs.windows import WINDOW_CHARACTERS
+from embedway.jobs.run import chunking
+from embedway.jobs.windows import WINDOW_CHARACTERS, window_sizes
 from embedway.money import usd
-from embedway.stages.choosing import nothing_fits
 from embedway.types import ESTIMATE_MARGIN
 from embedway.worker import Worker
 
@@ -25,12 +24,9 @@ if TYPE_CHECKING:
     from embedway.jobs.chunking import Chunker
     from embedway.jobs.documents import Document
     from embedway.jobs.run import ModelDescription, RunOptions
-    from embedway.ledger.pins import Pin
-    from embedway.stages.select import ModelSelectionCriteria, Selection
+    from embedway.stages.select import ModelSelectionCriteria
     from embedway.types import InputType, Overflow, Plan
 
-#: Of longer sources the first documents are looked at.
-SAMPLE_CHARACTERS = 16 << 20
 #: Documents that are read, and cut for every model, at a time.
 _DOCUMENTS = 64
 #: Of the hash by which a text is known again; two of a billion texts share one with a chance of 1 in 10**20.
@@ -42,27 +38,22 @@ class PlanEmbedder(Protocol):
 
     async def plan(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         *,
         input_type: InputType = "document",
         model: str = "auto",
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
+        partial: bool = False,
+        criteria: ModelSelectionCriteria | str | None = None,
+        collection: str = "",
     ) -> Plan:
         """What `embed` would do with these texts."""
 
-    async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
+    async def describe(
+        self, model: str = "auto", dimensions: int | None = None, *, sending: bool = True
+    ) -> ModelDescription:
         """What the model is."""
-
-
-class SelectEmbedder(PlanEmbedder, Protocol):
-    """The part of an embedder that selecting a job's model uses."""
-
-    async def select(self, texts: Sequence[str], criteria: ModelSelectionCriteria | str | None = None) -> Selection:
-        """The best model for some texts."""
-
-    async def pins(self) -> list[Pin]:
-        """The collections that have a space for good."""
 
 
 @dataclass(slots=True)
@@ -86,6 +77,8 @@ class ModelPlan:
     batch_cost_nanousd: int | None = 0
     seconds: float | None = 0.0
     estimated: bool = False
+    #: A text that may not be cut, and that the model does not read whole; nothing is counted from there on.
+    too_long: TextTooLongError | None = None
 
     @property
     def most_nanousd(self) -> int | None:
@@ -147,7 +140,8 @@ class _Planning:
 
     chunker: Chunker | None
     plan: ModelPlan
-    size: int = FIRST_WINDOW_CHUNKS
+    sizes: Iterator[int] = field(default_factory=window_sizes)
+    size: int = 0
     waiting: list[str] = field(default_factory=list)
     characters: int = 0
     seen: set[bytes] = field(default_factory=set)
@@ -160,6 +154,7 @@ class _Planning:
 
     def windows(self, texts: Sequence[str], *, last: bool) -> Iterator[list[str]]:
         """Windows that are full with these texts; what is left too, if these are the last."""
+        self.size = self.size or next(self.sizes)
         for text in texts:
             self.waiting.append(text)
             self.characters += len(text)
@@ -170,7 +165,7 @@ class _Planning:
 
     def _take(self) -> list[str]:
         window, self.waiting, self.characters = self.waiting, [], 0
-        self.size = min(self.size * 2, MAX_WINDOW_CHUNKS)
+        self.size = next(self.sizes)
         return window
 
     def new(self, window: Sequence[str]) -> list[str]:
@@ -192,11 +187,13 @@ async def plan_job(
     *,
     cached: bool,
     standard_input: IO[bytes] | None = None,
+    unfit: bool = False,
 ) -> JobPlan:
     """Plan `run_job` with each of some models. `cached` says whether the embedder has a cache.
 
     Reads the sources once and keeps no more of them than a window for each model. Raises as `run_job` does; a row that
-    cannot be used is left out with `on_error="skip"`.
+    cannot be used is left out with `on_error="skip"`. With `unfit`, models that cannot read a text that may not be cut
+    are told of in their plan.
     """
 
     def refuse(fault: SourceError) -> None:
@@ -205,7 +202,7 @@ async def plan_job(
 
     plannings = []
     for name in models:
-        described = await embedder.describe(name, options.dimensions)
+        described = await embedder.describe(name, options.dimensions, sending=False)
         plannings.append(_Planning(chunking(described, options)[0], ModelPlan(described.model, described.space.id)))
     read_options = options.read_options()
     count = characters = 0
@@ -214,7 +211,7 @@ async def plan_job(
         files = await reader.call(find_files, sources, read_options)
         documents = read_files(files, read_options, bad=refuse, meter=ByteMeter(), standard_input=standard_input)
         while True:
-            some = await reader.call(_some, documents)
+            some = await reader.call(some_of, documents)
             count += len(some)
             characters += sum(len(document.text) for document in some)
             for name, planning in zip(models, plannings, strict=True):
@@ -222,12 +219,8 @@ async def plan_job(
                 planning.plan.texts += len(texts)
                 for window in planning.windows(texts, last=not some):
                     unique = planning.new(window) if cached else window
-                    if unique:
-                        planning.plan.add(
-                            await embedder.plan(
-                                unique, model=name, dimensions=options.dimensions, on_overflow=options.on_overflow
-                            )
-                        )
+                    if unique and planning.plan.too_long is None:
+                        await _add(planning.plan, embedder, name, unique, options, unfit=unfit)
             if not some:
                 break
     finally:
@@ -237,66 +230,28 @@ async def plan_job(
     return JobPlan(count, characters, tuple(planning.plan for planning in plannings))
 
 
-async def select_for_job(
-    embedder: SelectEmbedder,
-    sources: Sequence[str],
-    options: RunOptions,
-    criteria: ModelSelectionCriteria | str | None,
-    *,
-    cached: bool,
-) -> RunOptions:
-    """The options of a job with the model and size of its collection's pin, or those that its criteria select.
-
-    With `options.most_nanousd`, the best model with which the job costs no more. Reads the sources once before the job
-    does, twice for a limit on money. Raises UsageError for standard input, NoModelError, and BudgetExceededError where
-    no model is cheap enough.
-    """
-    if options.collection:
-        pin = next((pin for pin in await embedder.pins() if pin.collection == options.collection), None)
-        if pin is not None:
-            return replace(options, model=pin.model, dimensions=options.dimensions or pin.space.dimensions)
-    if "-" in sources:
-        raise UsageError("standard input can be read only once, and is looked at before a model is selected; name one")
-    texts, _ = await read_sample(sources, options, most_characters=SAMPLE_CHARACTERS)
-    selection = await embedder.select(texts, criteria)
-    options = replace(options, dimensions=options.dimensions or selection.criteria.dimensions)
-    if options.most_nanousd is None:
-        return replace(options, model=selection.model)
-    names = [row.model for row in selection.ranked]
-    planned = await plan_job(embedder, sources, names, options, cached=cached)
-    for one in planned.models:
-        if one.most_nanousd is not None and one.most_nanousd <= options.most_nanousd:
-            return replace(options, model=one.model)
-    raise nothing_fits(options.most_nanousd, [(one.model, one.most_nanousd) for one in planned.models])
-
-
-async def read_sample(
-    sources: Sequence[str], options: RunOptions, *, most_characters: int, standard_input: IO[bytes] | None = None
-) -> tuple[list[str], bool]:
-    """The texts of the first documents, and whether these are all. Raises `SourceError`."""
-
-    def skip(fault: SourceError) -> None:
-        del fault  # a sample needs not every row
-
-    reader = Worker("embedway-reader")
-    texts: list[str] = []
-    characters = 0
+async def _add(
+    plan: ModelPlan, embedder: PlanEmbedder, model: str, texts: Sequence[str], options: RunOptions, *, unfit: bool
+) -> None:
     try:
-        files = await reader.call(find_files, sources, options.read_options())
-        documents = read_files(
-            files, options.read_options(), bad=skip, meter=ByteMeter(), standard_input=standard_input
+        plan.add(
+            await embedder.plan(
+                texts,
+                model=model,
+                dimensions=options.dimensions,
+                on_overflow=options.on_overflow,
+                partial=options.on_error == "skip",
+                collection=options.collection,
+            )
         )
-        while characters < most_characters and (some := await reader.call(_some, documents)):
-            texts += [document.text for document in some]
-            characters += sum(len(document.text) for document in some)
-        whole = characters < most_characters
-        await reader.call(documents.close)
-    finally:
-        reader.close()
-    return texts, whole
+    except TextTooLongError as error:
+        if not unfit:
+            raise
+        plan.too_long = error
 
 
-def _some(documents: Iterator[Document]) -> list[Document]:
+def some_of(documents: Iterator[Document]) -> list[Document]:
+    """The next documents; none at the end."""
     return list(itertools.islice(documents, _DOCUMENTS))
 
 

@@ -28,7 +28,7 @@ from embedway.jobs.readers import find_files
 from embedway.jobs.rejects import Rejects
 from embedway.jobs.report import RunSummary, Tally
 from embedway.jobs.signals import sigterm_cancels
-from embedway.jobs.windows import Windows
+from embedway.jobs.windows import MAX_WINDOW_CHUNKS, Windows, window_sizes
 from embedway.money import usd
 from embedway.sinks import open_sink, rejects_path, sidecars
 from embedway.worker import Worker
@@ -43,13 +43,6 @@ if TYPE_CHECKING:
     from embedway.jobs.windows import Window
     from embedway.sinks.base import Chunk, Sink
     from embedway.types import EmbedResult, InputType, Overflow, PlainTokenizer, Space
-
-#: A job begins with a small window, so that the model has work at once, and doubles it while one takes less
-#: than this: in large windows texts of like length meet, and a model that is never waited for loses nothing
-#: in between.
-WINDOW_SECONDS = 4.0
-FIRST_WINDOW_CHUNKS = 256
-MAX_WINDOW_CHUNKS = 2048
 
 
 class ModelDescription(Protocol):
@@ -265,17 +258,14 @@ class _Job:
         space: Space,
     ) -> None:
         """Embed and write all windows."""
-        size = FIRST_WINDOW_CHUNKS
-        pending = reader.call(windows.next_window, size)
+        sizes = window_sizes()
+        pending = reader.call(windows.next_window, next(sizes))
         writing: asyncio.Future[None] | None = None
         while (window := await pending) is not None:
-            pending = reader.call(windows.next_window, size)
-            began = self._clock()
-            self._tally.begin(began)
+            pending = reader.call(windows.next_window, next(sizes))
+            self._tally.begin(self._clock())
             chunks, result = await self._embed(window, space)
             ended = self._clock()
-            if ended - began < WINDOW_SECONDS:
-                size = min(size * 2, MAX_WINDOW_CHUNKS)
             if writing is not None:
                 await writing
             if not chunks:

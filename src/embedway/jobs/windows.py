@@ -9,7 +9,7 @@ from embedway.jobs.chunking import whole_document
 from embedway.jobs.readers import read_files
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from typing import IO
 
     from embedway.errors import SourceError
@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 
 #: Texts of one window, in characters: what is read ahead stays small, however long the chunks are.
 WINDOW_CHARACTERS = 4 << 20
+#: A job begins with a small window, so that the model has work at once, and doubles it: in large windows texts of like
+#: length meet, and a model that is never waited for loses nothing in between.
+FIRST_WINDOW_CHUNKS = 256
+MAX_WINDOW_CHUNKS = 2048
+
+
+def window_sizes() -> Iterator[int]:
+    """Chunks of each window at most, from the first one on.
+
+    By their place alone and no clock, so that a plan knows which texts a run will send together.
+    """
+    size = FIRST_WINDOW_CHUNKS
+    while True:
+        yield size
+        size = min(size * 2, MAX_WINDOW_CHUNKS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from embedway.stages.mixed import served_price
 from embedway.stages.select import Candidate, TokenEstimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from embedway.catalog import ModelFacts
     from embedway.catalog.services import RouteFacts, ServiceFacts
@@ -34,6 +35,8 @@ _LONGEST_CHARACTERS = 100_000
 _TOKENIZED_TEXTS = 32
 _ESTIMATE = "estimate"
 _NO_LIMIT = 2**31 - 1
+#: Of the hash by which a text is known again; two of a billion texts share one with a chance of 1 in 10**20.
+_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,25 @@ class _Known:
 
     candidate: Candidate
     counter: str
+
+
+class Totals:
+    """Tokens of texts that come some at a time, each text counted once, by several tokenizers. Blocking."""
+
+    def __init__(self, counts: Mapping[str, Counts]) -> None:
+        self._counts = counts
+        self._seen: set[bytes] = set()
+        self.tokens = dict.fromkeys(counts, 0)
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Count more texts."""
+        # What is no Unicode is refused later, and none of the tokenizers would take it.
+        written = [text.encode("utf-8", "replace") for text in texts]
+        digests = {hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest(): text for text in written}
+        new = [text.decode() for digest, text in digests.items() if digest not in self._seen]
+        self._seen.update(digests)
+        for key, count in self._counts.items():
+            self.tokens[key] += sum(count(new)) if new else 0
 
 
 class Candidates:
@@ -65,44 +87,45 @@ class Candidates:
         away = _leads_away({model.casefold()}, (), self._config)
         return f"{away} leads to a server" if away else ""
 
+    def totals(self) -> Totals:
+        """What counts texts by every tokenizer that is here for a candidate."""
+        keys = {self._here(one.counter) for one in self._known()}
+        counts = {key: self._counts(key) for key in sorted(keys)}
+        return Totals({key: count for key, count in counts.items() if count is not None})
+
+    def _here(self, key: str) -> str:
+        return key if self._counts(key) is not None else _ESTIMATE
+
     def counted(
-        self, texts: Sequence[str], sample: Sequence[str], *, only: Iterable[str] | None = None, whole: bool = False
+        self, texts: Sequence[str], sample: Sequence[str], *, totals: Totals | None = None
     ) -> tuple[Candidate, ...]:
         """The same with the tokens of the texts, by each model's own tokenizer where it is here.
 
-        Tokens of all texts are reckoned from the sample, or counted with `whole`, each text once.
+        Tokens of all texts are reckoned from the sample, or are those of `totals`, which has counted them.
         """
-        wanted = None if only is None else set(only)
-        unique = list(dict.fromkeys(texts)) if whole else []
         longest = max(texts, key=len, default="")
         shares: dict[str, TokenEstimate] = {}
         found = []
         for one in self._known():
-            candidate = one.candidate
-            if wanted is not None and candidate.benchmark.model_name not in wanted:
-                continue
-            key = one.counter if self._counts(one.counter) is not None else _ESTIMATE
+            key = self._here(one.counter)
             if key not in shares:
-                shares[key] = self._estimate(key, texts, unique, sample, longest)
-            found.append(replace(candidate, tokens=shares[key]))
+                shares[key] = self._estimate(key, texts, sample, longest)
+                if totals is not None:
+                    shares[key] = replace(shares[key], total=totals.tokens[key], sampled=False)
+            found.append(replace(one.candidate, tokens=shares[key]))
         return tuple(found)
 
-    def _estimate(
-        self, key: str, texts: Sequence[str], unique: Sequence[str], sample: Sequence[str], longest: str
-    ) -> TokenEstimate:
+    def _estimate(self, key: str, texts: Sequence[str], sample: Sequence[str], longest: str) -> TokenEstimate:
         counts = self._counts(key)
         assert counts is not None  # noqa: S101  the caller looked
         head = longest[:_LONGEST_CHARACTERS]
         tokens = sum(counts([head])) if head else 0
         most = tokens if len(head) == len(longest) else math.ceil(tokens * len(longest) / len(head))
-        own = key != _ESTIMATE
-        if unique:
-            return TokenEstimate(most, sum(counts(unique)), own, sampled=False)
         sample = sample[:: 2 if len(sample) > _TOKENIZED_TEXTS else 1]
         sampled = sum(map(len, sample))
         characters = sum(map(len, texts))
         total = math.ceil(sum(counts(sample)) * characters / sampled) if sampled else 0
-        return TokenEstimate(most, total, own)
+        return TokenEstimate(most, total, own=key != _ESTIMATE)
 
     def _counts(self, key: str) -> Counts | None:
         """What counts tokens; None where it is not on this machine. Fetches nothing but a vocabulary of tiktoken's."""

@@ -22,11 +22,12 @@ from embedway.stages.select import ModelSelectionCriteria, select
 from embedway.types import Selected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 
     from embedway.config import Config
     from embedway.ledger.pins import Pin, Pins
     from embedway.money import Amount
+    from embedway.stages.candidates import Totals
     from embedway.stages.select import Candidate, Selection
     from embedway.types import InputType, Space
 
@@ -104,10 +105,28 @@ class Chooser:
         return ModelSelectionCriteria.preset(settings.preset, **settings.criteria)
 
     async def select(
-        self, texts: Sequence[str], criteria: ModelSelectionCriteria, *, anywhere: bool = False
+        self,
+        texts: Sequence[str],
+        criteria: ModelSelectionCriteria,
+        *,
+        anywhere: bool = False,
+        rest: AsyncIterable[Sequence[str]] | None = None,
     ) -> Selection:
-        """The best model for some texts. Raises NoModelError."""
-        return await asyncio.to_thread(self._select, texts, criteria, anywhere)
+        """The best model for some texts. Raises NoModelError.
+
+        `rest` are more texts, which are read only for a limit on what all cost.
+        """
+        totals = None
+        if criteria.max_total_cost is not None:
+            totals = await asyncio.to_thread(self._totals)
+            await asyncio.to_thread(totals.add, texts)
+            async for more in rest or _nothing():
+                await asyncio.to_thread(totals.add, more)
+        return await asyncio.to_thread(self._select, texts, criteria, anywhere, totals)
+
+    def _totals(self) -> Totals:
+        with self._lock:
+            return self._opened().totals()
 
     async def select_for(
         self, texts: Sequence[str], criteria: ModelSelectionCriteria, *, whole: bool, partial: bool
@@ -152,12 +171,13 @@ class Chooser:
             self._candidates = Candidates(self._config)
         return self._candidates
 
-    def _select(self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool) -> Selection:
+    def _select(
+        self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool, totals: Totals | None
+    ) -> Selection:
         sample = sample_of(texts)
         analysis = analyze(texts, sample=sample)
         with self._lock:
-            # A limit on the whole is held against a count of the whole.
-            counted = self._opened().counted(texts, sample, whole=criteria.max_total_cost is not None)
+            counted = self._opened().counted(texts, sample, totals=totals)
         return select(counted, criteria, analysis, anywhere=anywhere)
 
     async def claim(self, collection: str, model: str, space: Space) -> tuple[Pin, bool]:
@@ -210,6 +230,12 @@ class Chooser:
             await self._pins.aclose()
 
 
+async def _nothing() -> AsyncIterator[Sequence[str]]:
+    nothing: tuple[Sequence[str], ...] = ()
+    for none in nothing:
+        yield none
+
+
 def for_dimensions(criteria: ModelSelectionCriteria, dimensions: int | None) -> ModelSelectionCriteria:
     """The criteria of a call that asks for a size itself."""
     return criteria if dimensions is None else replace(criteria, dimensions=dimensions)
@@ -239,18 +265,20 @@ def pinned_elsewhere(pin: Pin, space: Space, input_type: InputType) -> SpaceMism
     )
 
 
-def nothing_fits(most: int, too_dear: Sequence[tuple[str, int | None]]) -> BudgetExceededError:
-    """The error of a call whose `max_cost` buys none of the models that would do."""
+def nothing_fits(
+    most: int, too_dear: Sequence[tuple[str, int | None]], *, limit: str = MAX_COST
+) -> BudgetExceededError:
+    """The error of a call whose `max_cost`, or other limit, buys none of the models that would do."""
     known = [(cost, model) for model, cost in too_dear if cost is not None]
     if not known:
         names = ", ".join(model for model, _ in too_dear)
-        message = f"max_cost is ${usd(most)}, and no price is known of {names}; give one of them a price"
-        return BudgetExceededError(f"{message}; nothing was sent", budget=MAX_COST, needed=None, left=most)
+        message = f"{limit} is ${usd(most)}, and no price is known of {names}; give one of them a price"
+        return BudgetExceededError(f"{message}; nothing was sent", budget=limit, needed=None, left=most)
     cost, model = min(known)
     return BudgetExceededError(
-        f"max_cost is ${usd(most)}, and the cheapest model that would do is {model}, which may cost ${usd(cost)}; "
+        f"{limit} is ${usd(most)}, and the cheapest model that would do is {model}, which may cost ${usd(cost)}; "
         "nothing was sent",
-        budget=MAX_COST,
+        budget=limit,
         needed=cost,
         left=most,
     )
