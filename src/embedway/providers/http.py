@@ -121,18 +121,15 @@ class JsonHttp:
                     parsed = await parse if parse else self._parsed(content, response)
                     return Reply(parsed, read_rates(response.headers), large)
                 raise error_of(response.status, response.headers, content, route=self._route)
-        # The library's errors hold the request with its headers, and so the key: none of them is chained.
         except TimeoutError:
-            raise UnavailableError("no answer in time", route=self._route, billed=True) from None
+            failed, billed = "no answer in time", True
         except aiohttp.ClientConnectorError as error:
             # Nothing was sent.
-            raise UnavailableError(
-                f"it cannot be reached: {error.strerror or 'no connection'}", route=self._route
-            ) from None
+            failed, billed = f"it cannot be reached: {error.strerror or 'no connection'}", False
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise UnavailableError(
-                f"the connection broke off ({type(error).__name__})", route=self._route, billed=True
-            ) from None
+            failed, billed = f"the connection broke off ({type(error).__name__})", True
+        # Not raised above: the library's errors hold the request with its headers, and so the key.
+        raise UnavailableError(failed, route=self._route, billed=billed)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -82,8 +82,10 @@ class LoadedOnce(Generic[M]):
             raise
         except EmbedwayError:
             raise
-        except Exception as error:  # noqa: BLE001  the library's, and it may repeat texts
-            raise UpstreamError(f"the library failed ({place_of(error)})", route=self._endpoint.route) from None
+        except Exception as error:  # noqa: BLE001  the library's
+            place = place_of(error)
+        # Not raised above: the library's error may repeat texts, and would be this one's context.
+        raise UpstreamError(f"the library failed ({place})", route=self._endpoint.route)
 
     def close(self) -> None:
         """Let the thread end after the calls that it was given, and forget the model."""

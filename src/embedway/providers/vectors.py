@@ -82,9 +82,13 @@ def decode(value: Any, *, row: int, route: str) -> Vectors:
 
 
 def normalized(vectors: Vectors) -> Vectors:
-    """Rows brought to length 1, for services that cut without doing so. Rows of zeros stay, to be refused."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    """Rows brought to length 1, for services that cut without doing so.
+
+    Rows of zeros stay, and those with infinite numbers become NaN, to be refused.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
     return unit
 
 

@@ -534,7 +534,9 @@ class _Request:
         except EmbedwayError:
             raise
         except Exception as error:  # noqa: BLE001  a provider may be anybody's
-            raise UpstreamError(f"its provider failed ({place_of(error)})", route=route.name, billed=True) from None
+            place = place_of(error)
+        # Not raised above: a stranger's error may repeat texts, and would be this one's context.
+        raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)
 
     def _no_route(self, failed: tuple[tuple[str, str], ...], route: ServiceRoute, error: EmbedwayError) -> NoRouteError:
         return NoRouteError(self.sending.space.model, failed=(*failed, (route.name, str(error))))
