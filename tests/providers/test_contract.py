@@ -385,6 +385,12 @@ def test_a_request_over_the_limit_on_texts_would_be_refused(name, server):
     assert len(ask(name, fresh, texts[1:]).vectors) == server.most
 
 
+@pytest.mark.parametrize("name", sorted(set(APIS) - {"gemini", "gemini later"}))  # which cannot be told to refuse
+def test_the_service_is_told_to_refuse_a_long_text_and_not_to_cut_it(name, server):
+    with pytest.raises(RefusedInputError):
+        ask(name, server, ["short", "word " * (server.max_tokens + 1)])
+
+
 def test_many_texts_are_split_by_the_limit_on_texts(name, server):
     server.width = 8
     texts = [f"{number} of many" for number in range(2 * server.most + 3)]

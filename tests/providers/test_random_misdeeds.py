@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from api_misdeeds import ENCODINGS, INDEX, LIST, NUMBERS, ORDERS, error
@@ -55,7 +55,7 @@ def mixes(draw, kinds, *, for_ever=st.just(False), most=12):  # noqa: B008 - str
         draw(for_ever) and not slow,
         tuple(f"text {number}" for number in texts),
         frozenset(f"text {number}" for number in poison),
-        draw(st.integers(1, 12)),
+        draw(st.integers(1, 32)),
         draw(st.integers(1, 4)),
     )
 
@@ -129,7 +129,7 @@ def assert_sent_no_more_than_needed(mix, server):
 
 
 ANYTHING = mixes([*PASSING, *SLOW, *BAD, *FINAL, *HARMLESS], for_ever=st.booleans())
-bounded = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+bounded = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
 @given(ANYTHING)
@@ -150,7 +150,20 @@ def test_all_rows_are_right_or_the_call_is_one_error(mix):
     assert not mix.poison
 
 
+#: One text at fault among 32, which takes five halvings, and failures before and amid them.
+DEEP = Mix(
+    name="openai",
+    misdeeds=("500", "500", *[None] * 6, "500", "429"),
+    for_ever=False,
+    texts=tuple(f"text {number}" for number in range(32)),
+    poison=frozenset({"text 13"}),
+    max_inputs=32,
+    concurrency=1,
+)
+
+
 @given(mixes([*PASSING, *SLOW, *HARMLESS], most=ATTEMPTS - 2), st.sampled_from([None, *BAD]), st.integers(0, 3))
+@example(DEEP, None, 3)
 @bounded
 def test_faults_that_end_cost_no_innocent_text_its_vector(mix, bad, place):
     misdeeds = [*mix.misdeeds[:place], bad, *mix.misdeeds[place:]]
