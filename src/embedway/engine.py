@@ -236,7 +236,11 @@ class AsyncEmbedder:
         """The steps, once the model is found; for a collection within its pin."""
         started = time.perf_counter()
         choice = await self._choice(call, terms)
-        request, route = await self._asked(replace(call, model=choice.model, dimensions=choice.dimensions))
+        if (choice.model, choice.dimensions) != (call.model, call.dimensions):
+            asked = replace(call, model=choice.model, dimensions=choice.dimensions)
+        else:
+            asked = call
+        request, route = await self._asked(asked)
         space = space_of(route, request.dimensions)
         if not terms.collection:
             return await self._result(request, route, space, _Facts(terms, choice.selected, started))
@@ -311,8 +315,8 @@ class AsyncEmbedder:
         computed = time.perf_counter()
         vectors, failed = by_row(vectors, work.positions, work.refused, errors)
         timing = Timing(tokenized - facts.started, computed - tokenized, time.perf_counter() - facts.started)
-        receipt = receipt_of(work.plan, route, timing, billed)
-        receipt = replace(receipt, collection=facts.terms.collection, selected=facts.selected)
+        collection = facts.terms.collection
+        receipt = receipt_of(work.plan, route, timing, billed, collection=collection, selected=facts.selected)
         return EmbedResult(vectors, space, receipt, failed)
 
     async def _recalled(
@@ -395,7 +399,9 @@ class AsyncEmbedder:
 
     def _batch_dependent(self, route: AnyModel, answered: Sequence[str] | None = None) -> bool:
         """Whether one of the routes that answered, or of all, gives vectors that depend on their batch."""
-        routes = self._routes.get(route.model, ()) if isinstance(route, ServiceModel) else ()
+        if not isinstance(route, ServiceModel):
+            return route.batch_dependent
+        routes = self._routes.get(route.model, ())
         return any(one.provider.declared.batch_dependent for one in routes if answered is None or one.name in answered)
 
     async def rerank(
