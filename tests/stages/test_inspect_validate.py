@@ -61,6 +61,16 @@ def test_bad_vectors_are_refused_with_their_rows(change, rows):
     assert caught.value.rows == rows
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, 0.0, 0.97, 1.03, -1.03])
+def test_a_single_vector_is_looked_at_as_many_are(number):
+    vectors = unit(1) * np.float32(0.999)
+    validate(vectors, count=1, space=SPACE, route="r")
+    vectors[0, 0] = number
+    with pytest.raises(BadVectorsError) as caught:
+        validate(vectors, count=1, space=SPACE, route="r")
+    assert caught.value.rows == (0,)
+
+
 @pytest.mark.parametrize("array", [unit(2), np.eye(3, dtype=np.float32), np.eye(4)[:3]])
 def test_wrong_shapes_and_types_are_refused(array):
     with pytest.raises(BadVectorsError):

@@ -76,6 +76,7 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
         windows, truncations = replace(windows, weights=windows.weigh(tokenized, route, request.input_type)), ()
     # A service's requests are filled when they are sent, by the limits of the route that takes them.
     batches = () if route.remote else tuple(fill_batches(tokenized.lengths, token_budget=route.token_budget))
+    tokens = tokenized.tokens
     plan = Plan(
         model=route.model,
         route=route.name,
@@ -83,11 +84,11 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
         input_type=request.input_type,
         texts=len(request.texts),
         unique_texts=unique,
-        tokens=tokenized.tokens,
+        tokens=tokens,
         padded_tokens=sum(batch.padded_tokens for batch in batches),
         batches=len(batches),
         truncations=truncations,
-        cost_nanousd=route.cost_nanousd(tokenized.tokens, space.dimensions),
+        cost_nanousd=route.cost_nanousd(tokens, space.dimensions),
         estimated=not route.exact,
         averaged=averaged,
     )
@@ -128,6 +129,8 @@ def unique_texts(
     texts: Sequence[str], refused: Mapping[int, EmbedwayError]
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """Each text once, in the order in which they come, and for each row its place among them; -1 for one refused."""
+    if len(texts) == 1 and not refused:  # a query
+        return (texts[0],), np.zeros(1, np.int64)
     first: dict[str, int] = {}
     places = (-1 if row in refused else first.setdefault(text, len(first)) for row, text in enumerate(texts))
     positions = np.fromiter(places, np.int64, len(texts))

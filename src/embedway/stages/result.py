@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from embedway.stages.budget import Account
     from embedway.stages.plan import Work
     from embedway.stages.send import Outcome
-    from embedway.types import Plan, Space, Timing, Truncation, Vectors
+    from embedway.types import Plan, Selected, Space, Timing, Truncation, Vectors
 
 
 def by_row(
@@ -168,7 +168,15 @@ def bill_of(
     )
 
 
-def receipt_of(plan: Plan, model: AnyModel, timing: Timing, billed: Billed) -> Receipt:
+def receipt_of(
+    plan: Plan,
+    model: AnyModel,
+    timing: Timing,
+    billed: Billed,
+    *,
+    collection: str = "",
+    selected: Selected | None = None,
+) -> Receipt:
     """The receipt of what was planned and computed."""
     return Receipt(
         model=plan.model,
@@ -189,5 +197,7 @@ def receipt_of(plan: Plan, model: AnyModel, timing: Timing, billed: Billed) -> R
         tokens_estimated=plan.estimated,
         averaged=plan.averaged,
         unsure_nanousd=billed.unsure,
+        collection=collection,
+        selected=selected,
         ledger_entries=billed.entries,
     )
