@@ -162,6 +162,66 @@ def test_a_price_of_the_wrong_unit_needs_confirmation(tmp_path, price):
     assert benchmarks(file_of(tmp_path, {SMALL: {"cost_per_million_tokens": 1.99}}))[SMALL].cost_per_million_tokens
 
 
+def test_a_confirmation_is_of_the_price_beside_it(tmp_path):
+    base = file_of(tmp_path, {SMALL: {"cost_per_million_tokens": 3, "cost_confirmed": True}}, "base.json")
+
+    def over(**fields):
+        return file_of(tmp_path, {SMALL: fields}, "over.json")
+
+    with pytest.raises(ConfigError, match=r"over\.json: .*: is 20\.0; .*1,000 times off; set cost_confirmed"):
+        benchmarks(base, over(cost_per_million_tokens=20.0))
+    for fields, price in (
+        ({"cost_per_million_tokens": 20.0, "cost_confirmed": True}, 20),
+        ({"cost_per_million_tokens": 3}, 3),
+        ({"avg_latency_ms": 5}, 3),
+    ):
+        assert benchmarks(base, over(**fields))[SMALL].cost_per_million_tokens == price
+    assert not benchmarks(base, over(cost_per_million_tokens=0.03))[SMALL].cost_confirmed
+    confirmed = Config.load([base], environ={})
+    with pytest.raises(ConfigError, match="1,000 times off"):
+        confirmed.with_benchmarks({SMALL: {"cost_per_million_tokens": 20}})
+    assert confirmed.with_benchmarks({SMALL: {"avg_latency_ms": 5}}).embedding.model_benchmarks[SMALL].cost_confirmed
+
+
+def test_prices_of_what_runs_here_and_of_own_models(tmp_path):
+    # A machine of one's own costs its owner something, and no embedding model twenty dollars a million tokens.
+    local = "BAAI/bge-m3"
+    assert benchmarks(file_of(tmp_path, {local: {"cost_per_million_tokens": 0.7}}))[local].cost_per_million_tokens
+    meant = {local: {"cost_per_million_tokens": 20, "cost_confirmed": True}}
+    assert benchmarks(file_of(tmp_path, meant))[local].cost_per_million_tokens == 20
+    own = {"models.m": {"name": "acme", "dimensions": 1024, "max_tokens": 99, "price_usd_per_million_tokens": "0.02"}}
+    path = file_of(tmp_path, {"acme": {**OWN, "cost_per_million_tokens": 2}})
+    with pytest.raises(ConfigError) as caught:
+        Config.load([path], environ={}, overrides=own)
+    assert str(caught.value) == (
+        f"{path}: embedding.model_benchmarks.acme.cost_per_million_tokens: is 2; must be dollars per million tokens; "
+        "models.m has 0.02, 100 times off; set cost_confirmed = true beside it if it is meant"
+    )
+    config = Config.load([file_of(tmp_path, {"acme": OWN})], environ={}, overrides=own)
+    with pytest.raises(ConfigError, match=r"models\.m has 0\.02, 1,000 times off"):
+        config.with_benchmarks({"acme": {"cost_per_million_tokens": "0.00002"}})
+    sure = {"acme": {"cost_per_million_tokens": 2, "cost_confirmed": True}}
+    assert config.with_benchmarks(sure).embedding.model_benchmarks["acme"].cost_per_million_tokens == 2
+
+
+def test_names_of_models_are_the_same_in_any_case(tmp_path):
+    first = file_of(
+        tmp_path, {"Acme/M": {**OWN, "model_name": "Acme/M"}, SMALL.upper(): {"avg_latency_ms": 7}}, "1.json"
+    )
+    second = file_of(tmp_path, {"ACME/m": {"avg_latency_ms": 8}}, "2.json")
+    own = {"models.m": {"name": "acme/m", "dimensions": 1024, "max_tokens": 99}}
+    config = Config.load([first, second], environ={}, overrides=own)
+    held = config.embedding.model_benchmarks
+    assert len(held) == len(shipped_benchmarks()) + 1
+    assert held[SMALL].avg_latency_ms == 7
+    assert (held["acme/m"].avg_latency_ms, held["acme/m"].model_name) == (8, "acme/m")
+    assert service_of("ACME/M", config).cost_nanousd(1_000_000) == 50_000_000
+    assert config.sources["embedding.model_benchmarks.acme/m.avg_latency_ms"] == str(second)
+    changed = config.with_benchmarks({"ACME/M": {"avg_latency_ms": 9, "model_name": "ACME/M"}})
+    assert changed.embedding.model_benchmarks["acme/m"].avg_latency_ms == 9
+    assert len(changed.embedding.model_benchmarks) == len(held)
+
+
 # ------------------------------------------------------------------- mistakes
 
 LACKS = "provider, avg_latency_ms, tokens_per_second, cost_per_million_tokens, max_context_length, embedding_dimensions"
@@ -215,7 +275,56 @@ MALFORMED = {
             "  - FILE: embedding.model_benchmarks.acme.embedding_dimensions: is 0; must be greater than 0"
         ),
     ),
-    "a number for a model": ({SMALL: 5}, f"FILE: {TABLE}: must be a table of settings"),
+    "a number for a model": ({SMALL: 5}, f"FILE: {TABLE}: is 5; must be a table of settings"),
+    "NaN beside other mistakes": (
+        f'{{"embedding": {{"model_benchmarks": {{"{SMALL}": {{"quality_score": NaN, "tokens_per_second": 0}}}}}}}}',
+        (
+            "2 settings are wrong:\n"
+            f"  - FILE: {TABLE}.quality_score: is NaN; must be a finite number\n"
+            f"  - FILE: {TABLE}.tokens_per_second: is 0; must be greater than 0"
+        ),
+    ),
+    "a field that is there twice, and another mistake": (
+        (
+            f'{{"embedding": {{"model_benchmarks": {{"{SMALL}": {{"quality_score": 5, "quality_score": 60, '
+            '"avg_latency_ms": 0}}}}'
+        ),
+        (
+            "2 settings are wrong:\n"
+            f"  - FILE: {TABLE}.quality_score: is there twice, as 5 and 60; must be there once\n"
+            f"  - FILE: {TABLE}.avg_latency_ms: is 0; must be greater than 0"
+        ),
+    ),
+    "null for numbers": (
+        {SMALL: {"avg_latency_ms": None, "multilingual": None}},
+        (
+            "2 settings are wrong:\n"
+            f"  - FILE: {TABLE}.avg_latency_ms: is null; must be a number\n"
+            f"  - FILE: {TABLE}.multilingual: is null; must be true or false"
+        ),
+    ),
+    "a list for the models": ([], "FILE: embedding.model_benchmarks: is []; must be a table of settings"),
+    "no table of models": (None, "FILE: embedding.model_benchmarks: is null; must be a table of settings"),
+    "a list for the section": (
+        '{"embedding": []}',
+        "FILE: embedding: is []; must be a table of settings",
+    ),
+    "models at the top": (
+        '{"model_benchmarks": {}}',
+        "FILE: model_benchmarks: is not a setting; the nearest is embedding.model_benchmarks",
+    ),
+    "a model that is there twice": (
+        {"acme": OWN, "ACME": {**OWN, "model_name": "ACME"}},
+        "FILE: embedding.model_benchmarks.ACME: is there twice, in other letters",
+    ),
+    "a price per thousand for a free model": (
+        {"BAAI/bge-m3": {"cost_per_million_tokens": 20.0}},
+        (
+            "FILE: embedding.model_benchmarks.BAAI/bge-m3.cost_per_million_tokens: is 20.0; must be dollars per "
+            "million tokens; the catalog's dearest has 0.20, 100 times off; "
+            "set cost_confirmed = true beside it if it is meant"
+        ),
+    ),
     "JSON that breaks off": (
         '{"embedding": {"model_benchmarks": {',
         "FILE:1:37: is not JSON: Expecting property name enclosed in double quotes",

@@ -214,6 +214,41 @@ def test_all_reasons_are_told_and_what_would_help():
         select([], criteria)
 
 
+def test_advice_compares_numbers_and_names_only_those_whom_it_lets_in():
+    def costing(name, dollars):
+        return candidate(name, 60, 50, "10", tokens=TokenEstimate(10, int(dollars * 100_000), own=True))
+
+    capped = ModelSelectionCriteria(max_total_cost=1, min_accuracy=0)
+    table = score(
+        [costing("dear", 200), costing("ten", 10), costing("nine", 9.5), candidate("free", 60, 50, None)], capped
+    )
+    assert [str(one) for one in relaxations(table)] == ["with max_total_cost = 9.50: nine"]
+    accurate = ModelSelectionCriteria(min_accuracy=0.7)
+    rows = [candidate("a", 56.98), candidate("b", 56.09), candidate("c", 56.98), candidate("d", None)]
+    assert [str(one) for one in relaxations(score(rows, accurate))] == [
+        "with min_accuracy = 0.5698: a, c",
+        "give one of these a quality_score: d",
+    ]
+    fitting = dataclasses.replace(accurate, min_accuracy=0, require_fit=True)
+    long = candidate("short-sighted", tokens=TokenEstimate(9000, 9000, own=True))
+    assert [str(one) for one in relaxations(score([long], fitting))] == ["without require_fit: short-sighted"]
+
+
+def test_advice_where_no_single_requirement_is_to_blame():
+    criteria = ModelSelectionCriteria(min_accuracy=0.7, max_latency_ms=20, require_local=True)
+    rows = [candidate("near", 65, 10), candidate("far", 60, 15), candidate("slow", 60, 50), candidate("other", 80, 30)]
+    advice = relaxations(score(rows, criteria))
+    assert [str(one) for one in advice] == [
+        "with min_accuracy = 0.65 and without require_local: near",
+        "without require_local and with max_latency_ms = 30.0: other",
+    ]
+    for one in advice:
+        changes = {name: False if to is None else to for name, to in one.changes}
+        assert {row.model for row in score(rows, dataclasses.replace(criteria, **changes)) if row.rank} >= set(
+            one.models
+        )
+
+
 def test_the_pareto_set_has_those_that_no_other_beats_in_everything():
     worse = candidate("worse", 62.0, 60, "0.03")
     twin = candidate("twin", 62.3, 50, "0.02")
@@ -254,16 +289,21 @@ def test_criteria_that_are_none(changes, told):
 NAMES = ["a", "b", "c", "d", "e", "f"]
 TABLES = st.lists(
     st.builds(
-        lambda name, quality, latency, price, local, multilingual, context, size, lacks: candidate(
-            name,
-            quality,
-            latency,
-            price,
-            provider="local" if local else "openai",
-            multilingual=multilingual,
-            max_context_length=context,
-            embedding_dimensions=size,
-            lacks=lacks,
+        lambda name, quality, latency, price, local, multilingual, context, size, lacks, known, licence, tokens: (
+            candidate(
+                name,
+                quality,
+                latency,
+                price,
+                provider="local" if local else "openai",
+                multilingual=multilingual,
+                max_context_length=context,
+                embedding_dimensions=size,
+                lacks=lacks,
+                languages=known,
+                licence=licence,
+                tokens=tokens and TokenEstimate(tokens, 100 * tokens, own=True),
+            )
         ),
         st.sampled_from(NAMES),
         st.one_of(st.none(), st.integers(0, 100)),
@@ -274,20 +314,30 @@ TABLES = st.lists(
         st.sampled_from([256, 512, 8192]),
         st.sampled_from([384, 768]),
         st.sampled_from(["", "", "no key"]),
+        st.sampled_from([(), ("mul",), ("en",), ("de", "zh"), ("de", "en", "zh")]),
+        st.sampled_from(["", "mit", "apache-2.0"]),
+        st.sampled_from([None, 100, 400, 9000]),
     ),
     max_size=6,
     unique_by=lambda one: one.benchmark.model_name,
 )
+EVERY_REQUIREMENT = {
+    "min_accuracy": st.integers(0, 10).map(lambda n: n / 10),
+    "max_cost_per_million": st.sampled_from(["0", "0.05", "0.5"]),
+    "require_multilingual": st.booleans(),
+    "require_local": st.booleans(),
+    "max_latency_ms": st.sampled_from([5, 60, 100]),
+    "min_context": st.sampled_from([300, 1000]),
+    "dimensions": st.sampled_from([384, 768]),
+    "languages": st.lists(st.sampled_from(["de", "en-GB", "fr"]), max_size=2, unique=True),
+    "licences": st.lists(st.sampled_from(["MIT", "apache-2.0"]), min_size=1, max_size=2, unique=True),
+    "max_total_cost": st.sampled_from(["0", "0.0001", "0.001", "1"]),
+    "match_languages": st.booleans(),
+    "require_fit": st.booleans(),
+}
 REQUIREMENTS = st.fixed_dictionaries(
-    {"min_accuracy": st.integers(0, 10).map(lambda n: n / 10)},
-    optional={
-        "max_cost_per_million": st.sampled_from(["0", "0.05", "0.5"]),
-        "require_multilingual": st.booleans(),
-        "require_local": st.booleans(),
-        "max_latency_ms": st.sampled_from([5, 60, 100]),
-        "min_context": st.sampled_from([300, 1000]),
-        "dimensions": st.sampled_from([384, 768]),
-    },
+    {"min_accuracy": EVERY_REQUIREMENT["min_accuracy"]},
+    optional={name: values for name, values in EVERY_REQUIREMENT.items() if name != "min_accuracy"},
 )
 WEIGHTS = st.tuples(*[st.integers(0, 5)] * 3).filter(any)
 #: Each requirement, weakened; None drops it.
@@ -299,19 +349,48 @@ WEAKER = {
     "max_latency_ms": lambda value: value * 2,
     "min_context": lambda value: value - 200,
     "dimensions": lambda _: None,
+    "languages": lambda value: value[:-1],
+    "licences": lambda value: [*value, "mit", "apache-2.0"],
+    "max_total_cost": lambda value: str(decimal.Decimal(value) * 20 + decimal.Decimal("0.0002")),
+    "match_languages": lambda _: False,
+    "require_fit": lambda _: False,
+}
+#: Each requirement, dropped.
+NONE = {
+    **dict.fromkeys(WEAKER),
+    **dict.fromkeys(("require_multilingual", "require_local", "match_languages", "require_fit"), False),
+    "min_accuracy": 0,
+    "languages": (),
+    "licences": (),
 }
 TEXTS = st.sampled_from([None, analyze([PROSE]), analyze(MIX), analyze([CODE])])
 
 
+@pytest.mark.parametrize("name", sorted(WEAKER))
+@settings(deadline=None, max_examples=40)
+@given(data=st.data(), table=TABLES, analysis=TEXTS)
+def test_relaxing_a_requirement_never_loses_a_candidate(name, data, table, analysis):
+    wanted = data.draw(REQUIREMENTS)
+    wanted.setdefault(name, data.draw(EVERY_REQUIREMENT[name]))
+    for weaker in (WEAKER[name](wanted[name]), NONE[name]):
+        before = scores(ModelSelectionCriteria(**wanted), analysis, table)
+        after = scores(ModelSelectionCriteria(**{**wanted, name: weaker}), analysis, table)
+        assert set(before) <= set(after)
+        assert all(after[model] == value for model, value in before.items())
+
+
 @settings(deadline=None, max_examples=200)
-@given(TABLES, REQUIREMENTS, st.sampled_from(sorted(WEAKER)), TEXTS)
-def test_relaxing_a_requirement_never_loses_a_candidate(table, wanted, name, analysis):
-    before = scores(ModelSelectionCriteria(**wanted), analysis, table)
-    if wanted.get(name) is None:
-        return
-    after = scores(ModelSelectionCriteria(**{**wanted, name: WEAKER[name](wanted[name])}), analysis, table)
-    assert set(before) <= set(after)
-    assert all(after[model] == value for model, value in before.items())
+@given(TABLES, REQUIREMENTS, TEXTS)
+def test_advice_lets_in_whom_it_names(table, wanted, analysis):
+    criteria = ModelSelectionCriteria(**wanted)
+    for advice in relaxations(score(table, criteria, analysis)):
+        names = {requirement for requirement, _ in advice.changes}
+        if names & {"runs here", "quality_score"}:
+            continue
+        changes = {name: NONE[name] if to is None or to is False else to for name, to in advice.changes}
+        after = scores(dataclasses.replace(criteria, **changes), analysis, table)
+        assert set(advice.models) <= set(after)
+        assert advice.models
 
 
 @settings(deadline=None, max_examples=200)

@@ -118,18 +118,33 @@ class ModelBenchmark(Section):
     @field_validator("cost_per_million_tokens")
     @classmethod
     def _right_unit(cls, price: decimal.Decimal | None, info: ValidationInfo) -> decimal.Decimal | None:
-        """Prices are per million tokens: one per token or per thousand is refused where the catalog knows better."""
-        listed = _listed_price(info.data.get("model_name", ""))
-        if price is None or not listed or info.data.get("cost_confirmed"):
+        """Prices are per million tokens: one per token or per thousand is refused where the catalog knows better.
+
+        Of a model that the catalog has no price of, or that costs nothing there, for its owner pays for the machine, it
+        knows no more than that none is 100 times as dear as its dearest.
+        """
+        if price is None or info.data.get("cost_confirmed"):
             return price
-        times = max(price, listed) / min(price, listed) if price else None
-        if times is None or times >= _UNIT_ERROR:
-            off = "and nothing is free" if times is None else f"{times:,.0f} times off"
-            raise ValueError(
-                f"must be dollars per million tokens; the catalog's price is {listed}, {off}; "
-                "set cost_confirmed = true beside it if it is meant"
-            )
+        listed = _listed_price(info.data.get("model_name", ""))
+        dearest = _dearest()
+        if listed:
+            wrong = unit_error(price, listed, f"the catalog's price is {listed}")
+        else:
+            wrong = unit_error(price, dearest, f"the catalog's dearest has {dearest}") if price > dearest else ""
+        if wrong:
+            raise ValueError(wrong)
         return price
+
+
+def unit_error(price: decimal.Decimal, listed: decimal.Decimal, known: str) -> str:
+    """What is wrong with a price beside one that is known; empty for less than 100 times."""
+    if price == listed:
+        return ""
+    times = max(price, listed) / min(price, listed) if price and listed else None
+    if times is not None and times < _UNIT_ERROR:
+        return ""
+    off = "and nothing is free" if times is None else f"{times:,.0f} times off"
+    return f"must be dollars per million tokens; {known}, {off}; set cost_confirmed = true beside it if it is meant"
 
 
 def benchmark_values(benchmark: ModelBenchmark) -> dict[str, Any]:
@@ -160,6 +175,12 @@ def _sizes(name: str) -> tuple[int, ...]:
 def _listed_price(name: str) -> decimal.Decimal | None:
     service = default_services().get(name.casefold())
     return service.price_usd_per_million_tokens if service is not None else None
+
+
+@functools.cache
+def _dearest() -> decimal.Decimal:
+    prices = [facts.price_usd_per_million_tokens for facts in default_services().values() if facts.task == "embed"]
+    return max(price for price in prices if price is not None)
 
 
 def benchmarks_schema() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tomllib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ class Layer:
     where: str
     values: Mapping[str, Any]
     origins: Mapping[str, str] = field(default_factory=dict)
+    #: What is wrong beside the values themselves.
+    problems: tuple[Problem, ...] = ()
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,11 +109,9 @@ def file_layer(path: Path, folders: frozenset[str]) -> Layer:
     except (RecursionError, ValueError):  # tables in tables without end; whole numbers of thousands of digits
         raise ConfigError("holds a value that is too large or too deep", where=where) from None
     for key, value in list(leaves(values)):
-        if isinstance(value, float) and (value != value or value in {float("inf"), float("-inf")}):  # noqa: PLR0124
-            raise ConfigError("NaN and infinity are not values", where=where, key=key)
         if pattern_of(key) in folders:
             place(values, key, _from_folder(value, path.absolute().parent))
-    return Layer(where, values)
+    return Layer(where, values, problems=tuple(_twice(values, where)))
 
 
 def _from_folder(value: Any, folder: Path) -> Any:
@@ -136,25 +137,37 @@ def _read_toml(text: str, where: str) -> dict[str, Any]:
 
 
 def _read_json(text: str, where: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ConfigError(f"{constant} is not a JSON value", where=where)
-
-    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in values:
-                raise ConfigError("is there twice", where=where, key=name)
-            values[name] = value
-        return values
-
     try:
-        values = json.loads(text, parse_constant=refuse, object_pairs_hook=table)
+        # NaN and infinity are told of by the rule of their field, with all else that is wrong.
+        values = json.loads(text, object_pairs_hook=_Table)
     except json.JSONDecodeError as error:
         raise ConfigError(f"is not JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}") from None
     if not isinstance(values, dict):
         raise ConfigError("must hold one JSON object", where=where)
     values.pop("$schema", None)  # editors look for it
     return values
+
+
+class _Table(dict[str, Any]):
+    """A JSON object that knows what stood in it twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        counts = Counter(name for name, _ in pairs)
+        self.twice = {name: [value for key, value in pairs if key == name] for name in counts if counts[name] > 1}
+
+
+def _twice(values: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[Problem]:
+    """Keys that stood in a JSON object more than once."""
+    for name, given in (values.twice if isinstance(values, _Table) else {}).items():
+        key = f"{prefix}{name}"
+        # Of benchmarks alone it is known that they hold no secret.
+        plain = key.startswith(BENCHMARKS) and not any(isinstance(one, (dict, list)) for one in given)
+        shown = f", as {' and '.join(map(repr, given))}" if plain else ""
+        yield Problem(where, key, f"is there twice{shown}; must be there once")
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _twice(value, where, f"{prefix}{name}.")
 
 
 #: Tables whose entries users name; the names of models may hold dots.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import decimal
 import difflib
+import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +18,7 @@ from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import default_benchmarks
 from embedway.catalog.services import default_services
 from embedway.config.base import Section
-from embedway.config.benchmarks import ModelBenchmark, benchmark_values
+from embedway.config.benchmarks import ModelBenchmark, benchmark_values, unit_error
 from embedway.config.hub import hub_layer
 from embedway.config.layers import (
     BENCHMARKS,
@@ -27,6 +30,15 @@ from embedway.config.layers import (
     overlay,
     pattern_and_name,
     place,
+)
+from embedway.config.overlays import (
+    as_known,
+    benchmarks_of,
+    misnamed_in,
+    over_shipped,
+    table_unconfirmed,
+    unconfirmed,
+    with_sources,
 )
 from embedway.config.sections import (
     Batching,
@@ -139,16 +151,19 @@ class Config(Section):
     def _from_layers(cls, layers: Sequence[Layer], problems: list[Problem]) -> Self:
         values: dict[str, Any] = {}
         origins: dict[str, tuple[str, str]] = {}
+        layers, found = as_known(layers)
+        problems += [*(one for layer in layers for one in layer.problems), *found]
         for layer in layers:
-            values = overlay(values, layer.values)
+            values = overlay(unconfirmed(values, layer.values), layer.values)
             for key, _ in _tables_and_leaves(layer.values):
                 origins[key] = (layer.where, layer.origins.get(key, ""))
-        own = _benchmarks_of(values)
+        own = benchmarks_of(values)
         try:
-            config = cls.model_validate(_over_shipped(values, own, origins) if own else values)
+            config = cls.model_validate(over_shipped(values, own, origins) if own else values)
+            problems += _own_prices(config, origins)
         except ValidationError as error:
             # `from None`: the chained error would show the input, and with it what may be a secret.
-            misnamed = _misnamed(own, origins)
+            misnamed = misnamed_in(own, origins)
             found = _problems(error, origins)
             problems += [one for one in found if not misnamed or one.key != BENCHMARKS.rstrip(".")] + misnamed
         if problems:
@@ -164,17 +179,26 @@ class Config(Section):
         Raises ConfigError, which names every problem.
         """
         tables = {name: benchmark_values(known) for name, known in self.embedding.model_benchmarks.items()}
-        for name, change in changes.items():
-            fields = (
-                benchmark_values(change) if isinstance(change, ModelBenchmark) else _with_sources(change, "arguments")
-            )
-            tables[name] = {**tables.get(name, {}), **fields}
+        own = {model.name.casefold(): model.name for model in self.models.values()}
+        spellings = {**own, **{name.casefold(): name for name in tables}}
+        for asked, change in changes.items():
+            name = spellings.get(asked.casefold(), asked)
+            if isinstance(change, ModelBenchmark):
+                fields = benchmark_values(change)
+            else:
+                fields = with_sources(change, "arguments")
+            if str(fields.get("model_name", "")).casefold() == name.casefold():
+                fields["model_name"] = name
+            tables[name] = {**table_unconfirmed(tables.get(name, {}), fields), **fields}
         embedding = {**dict(self.embedding), "model_benchmarks": tables}
         try:
             checked = Embedding.model_validate(embedding)
         except ValidationError as error:
             raise _one_error(_problems(error, {}, "embedding.")) from None
-        return self.model_copy(update={"embedding": checked})
+        changed = self.model_copy(update={"embedding": checked})
+        if problems := _own_prices(changed, {}):
+            raise _one_error(problems)
+        return changed
 
     @property
     def sources(self) -> Mapping[str, str]:
@@ -263,38 +287,6 @@ def _tables_and_leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[
             yield from _tables_and_leaves(value, f"{prefix}{name}.")
 
 
-# ----------------------------------------------------------- benchmarks
-
-
-def _benchmarks_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What settings say of models; empty where they say nothing, or no table."""
-    embedding = values.get("embedding")
-    benchmarks = embedding.get("model_benchmarks") if isinstance(embedding, dict) else None
-    return benchmarks if isinstance(benchmarks, dict) else {}
-
-
-def _over_shipped(
-    values: Mapping[str, Any], own: Mapping[str, Any], origins: Mapping[str, tuple[str, str]]
-) -> dict[str, Any]:
-    """The settings with their benchmarks laid over the shipped ones, field by field."""
-    told = {
-        name: _with_sources(fields, origins[f"{BENCHMARKS}{name}"][0]) if isinstance(fields, dict) else fields
-        for name, fields in own.items()
-    }
-    shipped = {name: dict(fields) for name, fields in default_benchmarks().items()}
-    return {**values, "embedding": {**values["embedding"], "model_benchmarks": overlay(shipped, told)}}
-
-
-def _with_sources(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A number that is replaced is no longer of the source that the shipped one names."""
-    named = dict(fields)
-    if "quality_score" in fields:
-        named = {"quality_source": f"settings: {where}", "quality_comparable": True, **named}
-    if {"avg_latency_ms", "tokens_per_second"} & set(fields):
-        named = {"speed_source": f"settings: {where}", "measured_on": None, **named}
-    return named
-
-
 # --------------------------------------------------------------- errors
 
 
@@ -318,16 +310,6 @@ def _problems(error: ValidationError, origins: Mapping[str, tuple[str, str]], un
     ]
 
 
-def _misnamed(own: Mapping[str, Any], origins: Mapping[str, tuple[str, str]]) -> list[Problem]:
-    """Benchmarks whose own name is not their key's, which pydantic looks at only where all else is right."""
-    return [
-        Problem(origins[key][0], key, f"is {fields['model_name']!r}; must be the table's own name, {name!r}")
-        for name, fields in own.items()
-        if isinstance(fields, dict) and isinstance(fields.get("model_name", name), str)
-        if fields.get("model_name", name) != name and (key := f"{BENCHMARKS}{name}.model_name") in origins
-    ]
-
-
 def _problem(details: ErrorDetails, origins: Mapping[str, tuple[str, str]], under: str = "") -> Problem:
     """A finding of pydantic in our words, at the place that set the value."""
     parts = [part for part in under.split(".") if part] + [str(part) for part in details["loc"]]
@@ -339,9 +321,27 @@ def _problem(details: ErrorDetails, origins: Mapping[str, tuple[str, str]], unde
     pattern, name = pattern_and_name(key)
     if details["type"] == "extra_forbidden":
         return Problem(where, key, f"is not a setting{_nearest(pattern).replace('*', name)}{suffix}")
-    hidden = pattern in _SECRETS or details["type"] in {"model_type", "model_attributes_type"}
+    table = details["type"] in {"model_type", "model_attributes_type", "dict_type"}
+    hidden = pattern in _SECRETS or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
     shown = "" if hidden else _shown(details["input"])
     return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
+
+
+def _own_prices(config: Config, origins: Mapping[str, tuple[str, str]]) -> list[Problem]:
+    """Benchmarks with a price of another unit than the settings' own model has."""
+    found = []
+    for name, model in config.models.items():
+        benchmark = config.embedding.model_benchmarks.get(model.name)
+        if benchmark is None or benchmark.cost_confirmed or model.price_usd_per_million_tokens is None:
+            continue
+        if model.name in default_benchmarks():
+            continue  # a name of the catalog is refused for itself
+        price, listed = benchmark.cost_per_million_tokens, decimal.Decimal(model.price_usd_per_million_tokens)
+        wrong = "" if price is None else unit_error(price, listed, f"models.{name} has {listed}")
+        if wrong:
+            key = f"{BENCHMARKS}{model.name}.cost_per_million_tokens"
+            found.append(Problem(origins.get(key, ("", ""))[0], key, f"is {price}; {wrong}"))
+    return found
 
 
 def _full_name(key: str) -> str:
@@ -361,6 +361,7 @@ def _full_name(key: str) -> str:
 _RULES = {
     "model_type": "must be a table of settings",
     "model_attributes_type": "must be a table of settings",
+    "dict_type": "must be a table of settings",
     "tuple_type": "must be a list",
     "path_type": "must be a path",
     "int_type": "must be a whole number",
@@ -381,9 +382,12 @@ def _rule(details: ErrorDetails) -> str:
 
 def _shown(value: Any) -> str:
     """The value, where it can hold no secret: not a table, not an address with a user and password."""
+    if value is None:
+        return "is null; "
     if not isinstance(value, (str, int, float, list, tuple)) or "@" in str(value):
         return ""
-    text = repr(value)
+    # NaN and infinity as files spell them.
+    text = json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else repr(value)
     return f"is {text}; " if len(text) <= 80 else f"is {text[:77]}...; "
 
 
@@ -392,6 +396,9 @@ def _nearest(key: str) -> str:
     if key == "config":
         return "; settings files are named with --config"
     section, _, name = key.rpartition(".")
+    tables = [table for table in _TABLES if table.rpartition(".")[2] == name]
+    if tables:
+        return f"; the nearest is {tables[0]}"
     siblings = [known for known in _KEYS if known.rpartition(".")[0] == section]
     close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.75)
     if not close:
@@ -412,4 +419,6 @@ def _one_error(problems: Sequence[Problem]) -> ConfigError:
 
 
 _KEYS = tuple(key for key, _ in _kinds(Config))
+#: Tables within sections, which a key may stand for.
+_TABLES = tuple({known.partition(".*.")[0]: None for known in _KEYS if ".*." in known and known.count(".") > 2})
 _SECRETS = frozenset(key for key, kind in _kinds(Config) if SecretStr in kind)

@@ -141,7 +141,8 @@ class Candidates:
         benchmarks = dict(config.embedding.model_benchmarks)
         found = [self._one(name, benchmark) for name, benchmark in benchmarks.items()]
         own = [facts for facts in own_models(config).values() if facts.task == "embed"]
-        unmeasured = (facts for facts in own if facts.name not in benchmarks)
+        measured = set(map(str.casefold, benchmarks))
+        unmeasured = (facts for facts in own if facts.name.casefold() not in measured)
         return [*found, *(self._without_benchmark(facts) for facts in unmeasured)]
 
     def _one(self, name: str, benchmark: ModelBenchmark) -> _Known:

@@ -237,19 +237,23 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Relaxation:
-    """A requirement that alone keeps models out, the value that would let the best of them in, and their names."""
+    """Requirements that together keep models out, for each the value that lets the named ones in, None for none."""
 
-    requirement: str
-    to: Any
+    changes: tuple[tuple[str, Any], ...]
     models: tuple[str, ...]
 
     def __str__(self) -> str:
         """As advice."""
         names = ", ".join(self.models[:_TOLD]) + (f" and {len(self.models) - _TOLD} more" * (len(self.models) > _TOLD))
-        if self.requirement == "runs here":
-            return f"make one of these run here: {names}"
-        what = f"without {self.requirement}" if self.to is None else f"with {self.requirement} = {self.to}"
-        return f"{what}: {names}"
+        return f"{' and '.join(_advice(requirement, to) for requirement, to in self.changes)}: {names}"
+
+
+def _advice(requirement: str, to: Any) -> str:
+    if requirement == "runs here":
+        return "make one of these run here"
+    if requirement == "quality_score":
+        return "give one of these a quality_score"
+    return f"without {requirement}" if to is None or to is False else f"with {requirement} = {to}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,24 +332,36 @@ def score(
 
 
 def relaxations(table: Sequence[Scored]) -> tuple[Relaxation, ...]:
-    """For each requirement that alone keeps models out, what to change; the one that lets most in first.
+    """For each requirement that alone keeps models out, the least change that lets one in, and all whom it lets in.
 
-    Where no single requirement does, those of the models that lack least.
+    The one that lets most in is first. Where no single requirement does, the same for the models that lack least.
     """
     out = [row for row in table if row.reasons]
     fewest = min((len(row.reasons) for row in out), default=0)
-    lacking: dict[str, list[tuple[Any, str]]] = {}
+    lacking: dict[tuple[str, ...], list[Scored]] = {}
     for row in out:
         if len(row.reasons) == fewest:
-            for reason in row.reasons:
-                lacking.setdefault(reason.requirement, []).append((reason.would_pass, row.model))
+            lacking.setdefault(tuple(reason.requirement for reason in row.reasons), []).append(row)
     found = []
-    for requirement, rows in lacking.items():
-        values = [value for value, _ in rows if value is not None]
-        # The least change lets the nearest model in.
-        nearest = None if not values else max(values) if requirement.startswith("min_") else min(values)
-        found.append(Relaxation(requirement, nearest, tuple(model for _, model in rows)))
-    return tuple(sorted(found, key=lambda one: (-len(one.models), one.requirement)))
+    for requirements, rows in lacking.items():
+        nearest = min(rows, key=lambda row: [_change(reason) for reason in row.reasons])
+        least = [_change(reason) for reason in nearest.reasons]
+        admitted = [row for row in rows if all(map(_admits, least, map(_change, row.reasons)))]
+        changes = zip(requirements, (reason.would_pass for reason in nearest.reasons), strict=True)
+        found.append(Relaxation(tuple(changes), tuple(row.model for row in admitted)))
+    return tuple(sorted(found, key=lambda one: (-len(one.models), [requirement for requirement, _ in one.changes])))
+
+
+def _change(reason: Reason) -> tuple[bool, Fraction]:
+    """How far a requirement has to give way for a model: the less the smaller, and dropping it is the most."""
+    if reason.would_pass is None:
+        return True, Fraction(0)
+    value = Fraction(reason.would_pass) if not isinstance(reason.would_pass, float) else _exact(reason.would_pass)
+    return False, -value if reason.requirement.startswith("min_") else value
+
+
+def _admits(least: tuple[bool, Fraction], needed: tuple[bool, Fraction]) -> bool:
+    return needed <= least
 
 
 def _scored(
@@ -426,7 +442,8 @@ def _money_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> It
         elif cost is None:
             yield Reason("max_total_cost", "nobody has counted the texts' tokens")
         elif cost > most_nano:
-            yield Reason("max_total_cost", f"the texts cost ${usd(cost)}, above ${usd(most_nano)}", usd(cost))
+            told = f"the texts cost ${usd(cost)}, above ${usd(most_nano)}"
+            yield Reason("max_total_cost", told, decimal.Decimal(usd(cost)))
 
 
 def _text_reasons(
