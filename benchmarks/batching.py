@@ -4,7 +4,8 @@
 
 The built-in runtime with the default model, cache off, all texts unique. Each caller sends its next text when it has
 the vector of the last. With and without alternate round by round, in one process. Vectors of both ways are compared.
-A lone caller is timed against the same runtime called directly: tokenize, `LocalModel.run`, normalized already.
+A lone caller is timed against the same runtime called directly: tokenize, `LocalModel.run`, normalized already. Once
+without a cache, and once with the one that is on by default, SQLite, in a folder of its own; the ways take turns.
 """
 
 import argparse
@@ -12,7 +13,9 @@ import asyncio
 import itertools
 import random
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -49,10 +52,9 @@ def texts_of(count):
     return [f"{next(_numbers)} " + " ".join(_chance.choices(WORDS, k=_chance.randint(3, 10))) for _ in range(count)]
 
 
-def embedder(*, across):
-    return AsyncEmbedder(
-        Config.load(environ={}, overrides={"batching.across_callers": across, "cache.backend": "none"})
-    )
+def embedder(*, across, **overrides):
+    overrides = {"cache.backend": "none"} | overrides
+    return AsyncEmbedder(Config.load(environ={}, overrides={"batching.across_callers": across} | overrides))
 
 
 async def load(serving, texts, callers, input_type):
@@ -87,18 +89,38 @@ async def mixed(serving, texts, documents):
     return taken
 
 
-async def lone(serving, model, count):
-    """Seconds of single queries: through `embed`, and by the runtime directly, one after the other."""
-    ours, direct = [], []
-    for text, other in zip(texts_of(count), texts_of(count), strict=True):
-        began = time.perf_counter()
-        await serving.embed([text], input_type="query")
-        middle = time.perf_counter()
-        tokenized = model.tokenize([other], "query")
+async def lone(ways, *, turns, texts):
+    """Seconds of single queries, each way; so many texts of each in a turn."""
+    taken = {name: [] for name in ways}
+    for turn in range(turns):
+        names = list(ways)[turn % len(ways) :] + list(ways)[: turn % len(ways)]
+        for name in names:
+            for text in texts_of(texts):
+                began = time.perf_counter()
+                await ways[name](text)
+                taken[name].append(time.perf_counter() - began)
+            # What is stored while the next query is computed is this way's to bear; the last is not the next way's.
+            await asyncio.sleep(0.02)
+    return taken
+
+
+async def lone_ways(serving):
+    """What to time, all on one loaded model: the runtime itself, and `embed` with and without its cache."""
+    model, recall = await serving._open("auto"), serving._recall  # noqa: SLF001  the runtime itself
+
+    async def directly(text):
+        tokenized = model.tokenize([text], "query")
         await model.run(tokenized, Batch(np.zeros(1, np.int64), int(tokenized.lengths[0])))
-        direct.append(time.perf_counter() - middle)
-        ours.append(middle - began)
-    return ours, direct
+
+    async def stored(text):
+        await serving.embed([text], input_type="query")
+
+    async def without(text):
+        serving._recall = None  # noqa: SLF001  as an embedder with `cache.backend` none has it
+        await stored(text)
+        serving._recall = recall  # noqa: SLF001
+
+    return {"the runtime itself": directly, "embed without a cache": without, "embed with SQLite": stored}
 
 
 def ms(seconds, share):
@@ -141,12 +163,20 @@ async def main():
         for name, serving in ways.items():
             taken = await mixed(serving, texts_of(3000), documents)
             print(f"queries beside a bulk request, {name:22}: {len(taken)}, {both(taken)}")
-    async with embedder(across=True) as serving:
-        await serving.embed(texts_of(300))
-        model = await serving._open("auto")  # noqa: SLF001  the runtime itself
-        ours, direct = await lone(serving, model, 2000)
-        ratio = statistics.median(ours) / statistics.median(direct)
-        print(f"lone caller: embed p50 {ms(ours, 0.5)} ms, the runtime p50 {ms(direct, 0.5)} ms, ratio {ratio:.3f}")
+    await one_caller()
+
+
+async def one_caller():
+    with tempfile.TemporaryDirectory() as folder:
+        cache = {"cache.backend": "sqlite", "cache.path": str(Path(folder, "vectors.sqlite"))}
+        async with embedder(across=True, **cache) as serving:
+            await serving.embed(texts_of(300))
+            ways = await lone_ways(serving)
+            await lone(ways, turns=3, texts=25)
+            taken = await lone(ways, turns=80, texts=25)
+    least = statistics.median(taken["the runtime itself"])
+    for name, seconds in taken.items():
+        print(f"lone caller, {name:22}: {both(seconds)}, ratio {statistics.median(seconds) / least:.3f}")
 
 
 asyncio.run(main())
