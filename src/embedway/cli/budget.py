@@ -1,14 +1,16 @@
-"""`embedway budget show|set|remove|ledger`: what may be spent, and what was."""
+"""`embedway budget show|set|remove|ledger|pins|unpin`: what may be spent, what was, and whose space is taken."""
 
 import csv
 import datetime as dt
 import json
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
+from embedway.cli import pins
 from embedway.cli.options import JsonFlag
 from embedway.cli.output import note, print_json, print_line, print_table, wait_for
 from embedway.cli.session import Session
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from embedway.config import Config
-    from embedway.ledger.base import Entry, Ledger, Standing, Totals
+    from embedway.ledger.base import Entry, Ledger, Limit, Standing, Totals
 
 T = TypeVar("T")
 
@@ -26,8 +28,19 @@ ENTRY_COLUMNS = (
     *("when (UTC)", "state", "model", "route", "collection", "key"),
     *("texts", "hits", "tokens", "cost", "saved", ""),
 )
+#: What CSV has a column for, whether or not there is a row.
+BUDGET_FIELDS = (
+    *("name", "limit_usd", "scope", "period", "hard", "warn_at"),
+    *("now", "spent_usd", "held_usd", "left_usd"),
+)
+ENTRY_FIELDS = (
+    *("id", "opened", "closed", "state", "model", "route", "collection", "api_key", "texts", "hits", "tokens"),
+    *("unpriced", "reserved_usd", "sent_usd", "spent_usd", "estimated_usd", "unsure_usd", "saved_usd"),
+)
 
 app = typer.Typer(help="What may be spent, and what was.", no_args_is_help=True, rich_markup_mode=None)
+app.command("pins")(pins.show)
+app.command("unpin")(pins.remove)
 
 
 class Period(StrEnum):
@@ -44,6 +57,7 @@ CsvFlag: TypeAlias = Annotated[bool, typer.Option("--csv", help="CSV on standard
 @app.command("show")
 def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag = False) -> None:
     """Show where each budget stands, and what was spent and saved today, this month and in all."""
+    _check_one_way(as_csv=as_csv, as_json=as_json)
     config = Session.of(context).config()
     standings, totals = _with_ledger(config, _standings)
     document = {
@@ -54,7 +68,7 @@ def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag =
         print_json(document)
         return
     if as_csv:
-        _print_csv(document["budgets"], ("name", "scope", "period", "usd", "hard"))
+        _print_csv(document["budgets"], BUDGET_FIELDS)
         return
     if standings:
         print_table(
@@ -78,39 +92,44 @@ def set_limit(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the budget is called.")],
     amount: Annotated[str, typer.Argument(metavar="USD", help="The most that may be spent; 0 for nothing.")],
     *,
-    per: Annotated[Period, typer.Option("--per", help="In which time, by UTC.")] = Period.TOTAL,
+    per: Annotated[Period | None, typer.Option("--per", help="In which time, by UTC; total for a new one.")] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="For this model alone.")] = None,
     collection: Annotated[str | None, typer.Option("--collection", metavar="NAME", help="For this one alone.")] = None,
     api_key: Annotated[
         str | None, typer.Option("--api-key", metavar="NAME", help="For this key's calls alone; its name, not the key.")
     ] = None,
-    soft: Annotated[bool, typer.Option("--soft", help="Warn, and refuse nothing.")] = False,
+    soft: Annotated[
+        bool | None,
+        typer.Option("--soft/--hard", help="Warn, and refuse nothing; a new one is hard.", show_default=False),
+    ] = None,
     warn_at: Annotated[
         list[int] | None, typer.Option("--warn-at", min=1, max=100, metavar="PERCENT", help="Several.")
     ] = None,
 ) -> None:
-    """Set a budget, which holds for all who use this ledger, at once."""
-    from embedway.ledger.base import WARN_AT, Limit
+    """Set a budget, which holds for all who use this ledger, at once. What is not said stays as it is."""
     from embedway.money import to_nanousd
 
     session = Session.of(context)
     config = session.config()
-    named = [f"{kind}:{value}" for kind, value in (("api_key", api_key), ("collection", collection)) if value]
-    named += [f"model:{_full_name(model, config)}"] if model else []
+    given = (("api_key", api_key), ("collection", collection))
+    named = [f"{kind}:{value}" for kind, value in given if value is not None]
+    named += [f"model:{_full_name(model, config)}"] if model is not None else []
     if len(named) > 1:
         raise UsageError("a budget is for one of --model, --collection and --api-key; set one for each")
     if name in config.budgets:
         raise UsageError(f"budget {name!r} is in the settings ({config.sources.get(f'budgets.{name}.usd', 'there')})")
-    limit = Limit(
-        name,
-        to_nanousd(amount, name="USD"),
-        named[0] if named else "*",
-        per.value,
-        hard=not soft,
-        warn_at=tuple(sorted(warn_at)) if warn_at else WARN_AT,
+    changes: dict[str, Any] = {
+        "scope": named[0] if named else None,
+        "period": per.value if per else None,
+        "hard": None if soft is None else not soft,
+        "warn_at": tuple(sorted(warn_at)) if warn_at else None,
+    }
+    told = {field: value for field, value in changes.items() if value is not None}
+    before, limit = _with_ledger(
+        config, lambda ledger, _: _set_limit(ledger, name, to_nanousd(amount, name="USD"), told)
     )
-    _with_ledger(config, lambda ledger, _: ledger.set_limit(limit))
-    note(session, f"budget {name}: ${_usd(limit.nanousd)} {_per(limit.period)}")
+    was = f" (it was {_told(before)})" if before is not None else ""
+    note(session, f"budget {name}: {_told(limit)}{was}")
 
 
 @app.command("remove")
@@ -137,6 +156,7 @@ def ledger(
     as_json: JsonFlag = False,
 ) -> None:
     """Show what was spent, call by call, the newest first."""
+    _check_one_way(as_csv=as_csv, as_json=as_json)
     config = Session.of(context).config()
     start = _day(since) if since else None
     entries = _with_ledger(config, lambda book, _: book.entries(newest=newest or None, since=start))
@@ -144,26 +164,9 @@ def ledger(
     if as_json:
         print_json(rows)
     elif as_csv:
-        _print_csv(rows, ("id", "opened", "state", "model"))
+        _print_csv(rows, ENTRY_FIELDS)
     elif rows:
-        print_table(
-            (
-                "when (UTC)",
-                "state",
-                "model",
-                "route",
-                "collection",
-                "key",
-                "texts",
-                "hits",
-                "tokens",
-                "cost",
-                "saved",
-                "",
-            ),
-            [_entry_row(entry) for entry in entries],
-            right=(6, 7, 8, 9, 10),
-        )
+        print_table(ENTRY_COLUMNS, [_entry_row(entry) for entry in entries], right=(6, 7, 8, 9, 10))
     else:
         print_line("the ledger is empty")
 
@@ -181,6 +184,16 @@ def _with_ledger(config: "Config", work: "Callable[[Ledger, Config], Awaitable[T
             await book.aclose()
 
     return wait_for(run())
+
+
+async def _set_limit(book: "Ledger", name: str, nanousd: int, changes: dict[str, Any]) -> "tuple[Limit | None, Limit]":
+    """The limit of this name before, and now."""
+    from embedway.ledger.base import Limit
+
+    before = next((one for one in await book.limits() if one.name == name), None)
+    limit = replace(before or Limit(name, nanousd), nanousd=nanousd, **changes)
+    await book.set_limit(limit)
+    return before, limit
 
 
 async def _standings(book: "Ledger", config: "Config") -> "tuple[list[Standing], list[Totals]]":
@@ -210,7 +223,7 @@ def _standing_row(one: "Standing") -> tuple[str, ...]:
     used = f"{(one.spent + one.held) / limit.nanousd:.0%}" if limit.nanousd else "-"
     return (
         limit.name,
-        "everything" if limit.scope == "*" else limit.scope.replace(":", " ", 1),
+        _scope(limit),
         limit.period,
         *(_usd(value) for value in (limit.nanousd, one.spent, one.held, one.left)),
         used,
@@ -254,9 +267,13 @@ def _totals_json(one: "Totals") -> dict[str, Any]:
     }
 
 
+def _check_one_way(*, as_csv: bool, as_json: bool) -> None:
+    if as_csv and as_json:
+        raise UsageError("--csv and --json are two ways to print one result; leave one of them out")
+
+
 def _print_csv(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """All fields of all rows; `columns` where there are none."""
-    writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else columns, lineterminator="\n")
+    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
 
@@ -268,8 +285,14 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
 
 
-def _per(period: str) -> str:
-    return "in all" if period == "total" else f"a {period}"
+def _told(limit: "Limit") -> str:
+    """A limit in words."""
+    per = "in all" if limit.period == "total" else f"a {limit.period}"
+    return f"${_usd(limit.nanousd)} {per} for {_scope(limit)}, {'hard' if limit.hard else 'soft'}"
+
+
+def _scope(limit: "Limit") -> str:
+    return "everything" if limit.scope == "*" else limit.scope.replace(":", " ", 1)
 
 
 def _usd(nanousd: int) -> str:

@@ -1,0 +1,76 @@
+"""`embedway budget pins|unpin`: which collection is of which space, for good."""
+
+import datetime as dt
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from embedway.cli.options import JsonFlag
+from embedway.cli.output import note, one_line, print_json, print_line, print_table, wait_for
+from embedway.cli.session import Session
+from embedway.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from embedway.config import Config
+    from embedway.ledger.pins import Pin, Pins
+
+T = TypeVar("T")
+
+
+def show(context: typer.Context, *, as_json: JsonFlag = False) -> None:
+    """Show which model and space each collection is pinned to, since its first write."""
+    found = _with_pins(Session.of(context).config(), lambda pins: pins.all())
+    if as_json:
+        print_json([_json(pin) for pin in found])
+    elif found:
+        print_table(
+            ("collection", "model", "space", "since (UTC)", ""),
+            [(one_line(pin.collection), one_line(pin.model), pin.space.id, _since(pin), _state(pin)) for pin in found],
+        )
+    else:
+        print_line("no collections: the first write to one pins it")
+
+
+def remove(
+    context: typer.Context,
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Whose vectors are gone.")],
+) -> None:
+    """Forget the space of a collection, whose vectors are gone: its next write is a first one again."""
+    session = Session.of(context)
+    if not _with_pins(session.config(), lambda pins: pins.remove(collection)):
+        raise UsageError(f"nothing is known of collection {collection!r}; `embedway budget pins` lists them")
+    note(session, f"collection {collection}: its next write decides on its space")
+
+
+def _with_pins(config: "Config", work: "Callable[[Pins], Awaitable[T]]") -> T:
+    from embedway.ledger.opening import open_pins
+
+    async def run() -> T:
+        pins = open_pins(config)
+        try:
+            return await work(pins)
+        finally:
+            await pins.aclose()
+
+    return wait_for(run())
+
+
+def _since(pin: "Pin") -> str:
+    return dt.datetime.fromtimestamp(pin.since, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _state(pin: "Pin") -> str:
+    return "first write under way" if pin.claim else ""
+
+
+def _json(pin: "Pin") -> dict[str, object]:
+    return {
+        "collection": pin.collection,
+        "model": pin.model,
+        "space": pin.space.id,
+        "dimensions": pin.space.dimensions,
+        "since": dt.datetime.fromtimestamp(pin.since, dt.UTC).isoformat(timespec="seconds"),
+        "pinned": not pin.claim,
+    }

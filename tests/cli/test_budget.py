@@ -1,0 +1,103 @@
+"""`embedway budget`, as a user starts it: what is not said stays, every table has its header, and pins."""
+
+import asyncio
+import csv
+import io
+
+import pytest
+
+from embedway.ledger.pins import SqlitePins, new_pin
+from embedway.types import Space
+
+SMALL = Space("small", "service:small", 8, "service", normalized=True)
+
+
+def budgets(command):
+    return {one["name"]: one for one in command("budget", "show", "--json").json["budgets"]}
+
+
+def test_what_is_not_said_of_a_budget_stays_as_it_is(command, place):
+    options = ("--per", "month", "--collection", "docs", "--soft", "--warn-at", "90")
+    first = command("budget", "set", "all", "5", *options)
+    assert "budget all: $5.00 a month for collection docs, soft\n" in first.stderr
+    before = budgets(command)["all"]
+    second = command("budget", "set", "all", "6")
+    assert "budget all: $6.00 a month for collection docs, soft (it was $5.00 a month for collection docs, soft)" in (
+        second.stderr
+    )
+    assert budgets(command)["all"] == {**before, "limit_usd": "6.00", "left_usd": "6.00"}
+    command("budget", "set", "all", "6", "--hard", "--per", "total", "--model", "openai/text-embedding-3-small")
+    now = budgets(command)["all"]
+    assert (now["hard"], now["period"], now["scope"]) == (True, "total", "model:text-embedding-3-small")
+    assert now["warn_at"] == [90]
+    command("budget", "set", "other", "1")
+    assert {name: budgets(command)["other"][name] for name in ("hard", "period", "scope", "warn_at")} == {
+        "hard": True,
+        "period": "total",
+        "scope": "*",
+        "warn_at": [50, 80, 100],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("set", "", "1"), "a budget needs a name"),
+        (("set", "x", "1", "--collection", ""), "scope is 'collection:'"),
+        (("show", "--csv", "--json"), "--csv and --json are two ways to print one result"),
+        (("ledger", "--csv", "--json"), "--csv and --json are two ways to print one result"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(command, place, arguments, told):
+    done = command("budget", *arguments)
+    assert done.code == 2
+    assert told in done.stderr
+    assert not done.stdout
+    assert not budgets(command)
+
+
+def test_a_table_without_rows_has_the_header_of_one_with_rows(command, place):
+    (place / "embedway.toml").write_text(
+        '[models.m]\nname = "acme/m"\ndimensions = 16\nmax_tokens = 50\nprice_usd_per_million_tokens = "1"\n'
+        '[routes.r]\nmodel = "acme/m"\nprovider = "fake"\n'
+    )
+    empty = {name: command("budget", name, "--csv").stdout for name in ("show", "ledger")}
+    command("budget", "set", "all", "5")
+    assert command("embed", "--model", "acme/m", "one two three").code == 0
+    for name, header in empty.items():
+        filled = command("budget", name, "--csv").stdout
+        assert filled.startswith(header)
+        (row,) = csv.DictReader(io.StringIO(filled))
+        assert None not in row
+        rows = command("budget", name, "--json").json
+        assert list(row) == list((rows["budgets"] if name == "show" else rows)[0])
+
+
+def test_collections_are_listed_and_forgotten(command, place, environment):
+    assert command("budget", "pins").stdout == "no collections: the first write to one pins it\n"
+    assert command("budget", "pins", "--json").json == []
+    (place / "embedway.toml").write_text('[pins]\npath = "pins.sqlite"\n')
+
+    async def write():
+        pins = SqlitePins(place / "pins.sqlite")
+        await pins.confirm(new_pin("docs", "small", SMALL, "a"))
+        await pins.claim(new_pin("new", "small", SMALL, "b"), 60)
+        await pins.aclose()
+
+    asyncio.run(write())
+    listed = command("budget", "pins", "--json").json
+    assert [(one["collection"], one["space"], one["pinned"]) for one in listed] == [
+        ("docs", SMALL.id, True),
+        ("new", SMALL.id, False),
+    ]
+    docs, new = command("budget", "pins").stdout.splitlines()[1:]
+    assert docs.startswith("docs")
+    assert "first write under way" in new
+    assert "first write under way" not in docs
+    done = command("budget", "unpin", "docs")
+    assert done.code == 0
+    assert "its next write decides on its space" in done.stderr
+    assert [one["collection"] for one in command("budget", "pins", "--json").json] == ["new"]
+    gone = command("budget", "unpin", "docs")
+    assert gone.code == 2
+    assert "nothing is known of collection 'docs'" in gone.stderr
