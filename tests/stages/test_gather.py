@@ -615,6 +615,39 @@ def test_a_deadline_ends_a_call_and_takes_it_out_of_the_queue():
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
+def test_what_is_urgent_goes_before_the_parts_of_large_calls():
+    async def main():
+        settings = config(**{"upstream.concurrency": 1, "ledger.backend": "none"})
+        async with AsyncEmbedder(settings) as embedder:
+            await embedder.describe("acme/m")
+            provider, gate = provider_of(embedder), asyncio.Event()
+            embed = provider.embed
+
+            async def held(texts, **options):
+                await gate.wait()
+                return await embed(texts, **options)
+
+            provider.embed = held
+
+            def call(name, count, **options):
+                texts = [f"{name} {number}" for number in range(count)]
+                return asyncio.create_task(embedder.embed(texts, model="acme/m", **options))
+
+            calls = [call("document", 64 * 6)]
+            await turns()
+            # Large ones and small ones: their own parts, and those of shared requests.
+            calls += [call("query", 64 * 2, input_type="query"), call("urgent", 1, priority=9), call("small", 1)]
+            await turns()
+            gate.set()
+            await asyncio.gather(*calls)
+            return [texts[0].split()[0] for texts in provider.calls]
+
+    order = asyncio.run(asyncio.wait_for(main(), 20))
+    assert Counter(order) == {"document": 6, "query": 2, "urgent": 1, "small": 1}
+    assert max(place for place, name in enumerate(order) if name in ("query", "urgent")) <= 4
+    assert order.index("small") < len(order) - 3
+
+
 def test_priorities_and_deadlines_are_checked():
     async def main():
         async with AsyncEmbedder(config()) as embedder:

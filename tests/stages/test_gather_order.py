@@ -48,6 +48,17 @@ class Timer:
             self._timers.remove(self._timer)
 
 
+class Watched(Gather):
+    """Tells the crew what begins when it is decided."""
+
+    def _start(self, picked, *, query, beside):
+        try:
+            self._crew.begins([one.job for one in picked], beside=beside)
+        except AssertionError as error:  # the event loop would log it
+            self._crew.failures.append(error)
+        super()._start(picked, query=query, beside=beside)
+
+
 class Simulation(Crew):
     """A crew whose pieces of work end when told, and which looks at every rule when one begins."""
 
@@ -56,9 +67,9 @@ class Simulation(Crew):
         self.now_s = 0.0
         self.jobs = []
         self.running = []
-        self.finished = 0
+        self.failures = []
         self._timers = []
-        self.gather = Gather(self, clock=lambda: self.now_s, later=self._later)
+        self.gather = Watched(self, clock=lambda: self.now_s, later=self._later)
 
     # ---- what a crew does
 
@@ -75,36 +86,35 @@ class Simulation(Crew):
         return (await self.together([job]))[0]
 
     async def together(self, jobs):
-        self._check(jobs)
-        gate = asyncio.Event()
-        piece = (jobs, gate)
         for job in jobs:
             job.began_s = self.now_s
+        piece = (jobs, asyncio.Event())
         self.running.append(piece)
         try:
-            await gate.wait()
+            await piece[1].wait()
         finally:
             self.running.remove(piece)
         return [("done", job.number) for job in jobs]
 
-    def _check(self, jobs):
-        """A piece of work is about to begin: it is the turn of each of its jobs."""
-        assert all(job.began_s is None for job in jobs)
-        if jobs[0].urgency.never_waits:
-            assert len(jobs) == 1
-            return
+    def begins(self, jobs, *, beside):
+        """A piece of work begins: it is the turn of each of its jobs."""
         query, due_s = jobs[0].urgency.query, min(job.due_s for job in jobs)
-        assert {job.urgency.query for job in jobs} == {query}
-        waiting = [job for job in self.jobs if job.waits and not job.urgency.never_waits and job not in jobs]
+        assert all(job.began_s is None and job.urgency.query == query for job in jobs)
+        assert not any(job.urgency.never_waits for job in jobs)
+        for job in jobs:
+            job.began_s = self.now_s
+        before = [job for job in self.jobs if job.waits and not job.urgency.never_waits and job.due_s < due_s]
         # Among queries, and among documents, what is due first goes first.
-        assert all(job.due_s >= due_s for job in waiting if job.urgency.query == query)
-        if query and any(job.due_s < due_s for job in waiting):
-            # It is beside the slots, which are left to documents that were due before it.
-            assert not any(self._is_query(piece) for piece in self.running)
-        if not query and any(job.due_s < due_s for job in waiting):
-            # Queries that were due before it wait for queries, and find a slot when they have waited long enough.
-            assert any(self._is_query(piece) for piece in self.running)
-            assert len(self.slotted) + 1 < self.slots
+        assert all(job.urgency.query != query for job in before)
+        if beside:
+            assert query
+        elif query:
+            # The slots are left to documents that were due before it.
+            assert not before
+        elif before:
+            # Queries that were due before it wait for a query, and a slot is left to them.
+            assert self.gather._running_queries
+            assert self.gather._running + 1 < self.slots
 
     @staticmethod
     def _is_query(piece):
@@ -117,6 +127,8 @@ class Simulation(Crew):
 
     def check_rest(self):
         """Nothing moves any more: what waits has a reason to."""
+        if self.failures:
+            raise self.failures[0]
         waiting = [job for job in self.jobs if job.waits]
         assert self.gather.waiting == len(waiting)
         assert len(self.slotted) <= self.slots + 1
@@ -155,7 +167,6 @@ class Simulation(Crew):
     async def finish(self, number=0):
         if self.running:
             self.running[number % len(self.running)][1].set()
-            self.finished += 1
             await self.settle()
 
     async def pass_time(self, seconds):
