@@ -12,6 +12,9 @@ import json
 import numpy as np
 from aiohttp import web
 
+#: The server that a request came to.
+SERVER = web.AppKey("server", object)
+
 
 def dumps(value):
     """JSON as careless servers write it, NaN and all."""
@@ -79,11 +82,20 @@ async def bad_status_line(request, text):
     return web.Response()
 
 
-def status(code, name="server_error", **headers):
+def status(code, **headers):
+    """A status with an error in the API's own shape."""
+
     async def answered(request, text):
-        return error(code, name, message=await echo(request), **headers)
+        response = request.app[SERVER].failure(code, await echo(request))
+        response.headers.update(headers)
+        return response
 
     return answered
+
+
+async def exhausted(request, text):
+    """As OpenAI says that there is no money left; others say it by status 402, or in prose alone."""
+    return error(429, "insufficient_quota", await echo(request))
 
 
 async def html(request, text):
@@ -115,20 +127,20 @@ WIRE = {
     "html error": html_error,
     "redirect": elsewhere,
     "half json": half_json,
-    "400": status(400, "invalid_request_error"),
-    "401": status(401, "invalid_api_key"),
-    "402": status(402, "payment_required"),
-    "403": status(403, "forbidden"),
-    "404": status(404, "model_not_found"),
-    "408": status(408, "timeout"),
-    "409": status(409, "conflict"),
-    "413": status(413, "too_large"),
-    "422": status(422, "unprocessable"),
-    "429": status(429, "rate_limit_exceeded"),
-    "429 at once": status(429, "rate_limit_exceeded", **{"Retry-After": "0"}),
-    "429 later": status(429, "rate_limit_exceeded", **{"Retry-After": "17"}),
-    "429 date": status(429, "rate_limit_exceeded", **{"Retry-After": PAST}),
-    "429 quota": status(429, "insufficient_quota"),
+    "400": status(400),
+    "401": status(401),
+    "402": status(402),
+    "403": status(403),
+    "404": status(404),
+    "408": status(408),
+    "409": status(409),
+    "413": status(413),
+    "422": status(422),
+    "429": status(429),
+    "429 at once": status(429, **{"Retry-After": "0"}),
+    "429 later": status(429, **{"Retry-After": "17"}),
+    "429 date": status(429, **{"Retry-After": PAST}),
+    "429 quota": exhausted,
     "500": status(500),
     "501": status(501),
     "502": status(502),

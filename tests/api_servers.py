@@ -10,7 +10,7 @@ import numpy as np
 import tiktoken
 from aiohttp import web
 
-from api_misdeeds import WIRE, as_base64, dumps, error, spoil
+from api_misdeeds import SERVER, WIRE, as_base64, dumps, error, spoil
 from embedway.providers.fake import vector_of
 
 KEY = "sk-secret-of-the-test"
@@ -84,6 +84,10 @@ class Server:
         """The API's own error for a request that it would not take, or None."""
         raise NotImplementedError
 
+    def failure(self, status, message):
+        """An error in the API's own shape."""
+        return error(status, "code_of_the_error", message)
+
     def answer(self, body):
         """The API's good answer."""
         raise NotImplementedError
@@ -103,6 +107,7 @@ class Server:
     @contextlib.asynccontextmanager
     async def running(self):
         app = web.Application(client_max_size=64 * 2**20)
+        app[SERVER] = self
         app.router.add_post(self.path, self.handle)
         # A request whose client went away is cancelled, so that a test sees that it did.
         runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None, handler_cancellation=True)
@@ -317,6 +322,9 @@ class ListedServer(VectorServer):
 
     def bad(self, status, message):
         return error(status, "bad_request", message)
+
+    def failure(self, status, message):
+        return self.bad(status, message)
 
     def refusal(self, request, body):
         if request.headers.get(self.header) != self.scheme:
