@@ -311,9 +311,11 @@ class AsyncEmbedder:
             return await self._recalled(self._recall, request, route, space, facts)
         work = await self._work(request, route, space)
         tokenized = time.perf_counter()
-        vectors, errors, billed = await self._made(work, route, space, facts.terms.spending(route.model))
+        # Means are of whole windows: cut before, they would be other vectors than those that a cache keeps.
+        size = space if work.windows is None else route.space
+        vectors, errors, billed = await self._made(work, route, size, facts.terms.spending(route.model))
         computed = time.perf_counter()
-        vectors, failed = by_row(vectors, work.positions, work.refused, errors)
+        vectors, failed = by_row(to_size(vectors, space), work.positions, work.refused, errors)
         timing = Timing(tokenized - facts.started, computed - tokenized, time.perf_counter() - facts.started)
         collection = facts.terms.collection
         receipt = receipt_of(work.plan, route, timing, billed, collection=collection, selected=facts.selected)

@@ -8,7 +8,6 @@ import contextlib
 import os
 import threading
 import weakref
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from embedway.engine import AsyncEmbedder, ModelDescription
@@ -16,6 +15,7 @@ from embedway.errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+    from concurrent.futures import Future
     from types import TracebackType
 
     from embedway.cache.stats import CacheCheck, CacheStats, Cleared

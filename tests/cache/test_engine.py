@@ -16,6 +16,7 @@ from embedway.cache.codec import decode, encode
 from embedway.cache.stats import Cleared
 from embedway.errors import (
     CacheError,
+    EmbedwayError,
     InputError,
     RefusedInputError,
     TextTooLongError,
@@ -23,6 +24,8 @@ from embedway.errors import (
     UsageError,
 )
 from embedway.providers.fake import vector_of
+from embedway.stages.recall import Counts
+from embedway.stages.validate import to_size
 
 MODEL = {
     "name": "acme/m",
@@ -71,42 +74,83 @@ async def embed(embedder, texts, **options):
     return await embedder.embed(texts, model="acme/m", **options)
 
 
-TEXTS = st.lists(st.sampled_from([f"text {n}" for n in range(9)]), min_size=1, max_size=12)
-REQUESTS = st.lists(
-    st.tuples(TEXTS, st.sampled_from(["query", "document"]), st.sampled_from([None, 16, 8, 4])), min_size=1, max_size=5
+TEXTS = st.lists(
+    st.sampled_from([*(f"text {n}" for n in range(7)), "long " * 30, "longer " * 50]), min_size=1, max_size=12
 )
+OPTIONS = st.fixed_dictionaries(
+    {
+        "input_type": st.sampled_from(["query", "document"]),
+        "dimensions": st.sampled_from([None, 16, 8, 4]),
+        "on_overflow": st.sampled_from(["truncate", "mean"]),
+    }
+)
+#: Requests of two tenants that share what lies behind.
+REQUESTS = st.lists(st.tuples(TEXTS, OPTIONS, st.booleans()), min_size=1, max_size=5)
 
 
+@pytest.mark.parametrize("anew", [False, True], ids=["one embedder", "a new one each round"])
+@pytest.mark.parametrize("tiered", [False, True], ids=["alone", "behind memory"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(st.lists(REQUESTS, min_size=1, max_size=3))
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_mix_of_hits_and_misses_gives_the_uncached_vectors_and_computes_each_key_once(
-    backend, tmp_path, valkey, rounds
+    backend, tiered, anew, tmp_path, valkey, rounds
 ):
+    if backend == "memory" and (anew or tiered):
+        return  # it ends with its embedder, and has nothing in front
     # A namespace of its own stands for an empty cache.
-    config = config_for(backend, tmp_path, valkey, **{"cache.namespace": f"n{next(_numbers)}"})
+    number = next(_numbers)
+    tenants = [
+        config_for(backend, tmp_path, valkey, **{"cache.namespace": f"{name}{number}", "cache.tiered": tiered})
+        for name in "nm"
+    ]
     plain = config_for("none", tmp_path)
 
+    windows = {}
+
     async def main():
-        seen = set()
-        async with AsyncEmbedder(config) as cached, AsyncEmbedder(plain) as uncached:
+        sent, seen = [], set()
+        async with contextlib.AsyncExitStack() as stack:
+            uncached = await stack.enter_async_context(AsyncEmbedder(plain))
+
+            async def opened():
+                embedders = [await stack.enter_async_context(AsyncEmbedder(config)) for config in tenants]
+                for embedder in embedders:
+                    await embedder.describe("acme/m")
+                return embedders
+
+            cached = await opened()
             for requests in rounds:
-                asked = [(texts, {"input_type": kind, "dimensions": size}) for texts, kind, size in requests]
-                results = await asyncio.gather(*(embed(cached, texts, **options) for texts, options in asked))
-                for (texts, options), result in zip(asked, results, strict=True):
+                results = await asyncio.gather(
+                    *(embed(cached[tenant], texts, **options) for texts, options, tenant in requests)
+                )
+                for (texts, options, _), result in zip(requests, results, strict=True):
+                    # Narrower sizes are cut from full ones: the service's own are the same but for rounding.
+                    whole = await embed(uncached, texts, **{**options, "dimensions": None})
+                    space = dataclasses.replace(whole.space, dimensions=options["dimensions"] or 16)
+                    np.testing.assert_array_equal(result.vectors, to_size(whole.vectors, space))
                     other = await embed(uncached, texts, **options)
-                    if options["dimensions"] in {None, 16}:
-                        np.testing.assert_array_equal(result.vectors, other.vectors)
-                    else:
-                        np.testing.assert_allclose(result.vectors, other.vectors, atol=1e-6)
+                    np.testing.assert_allclose(result.vectors, other.vectors, atol=1e-6)
+                    windows.update({texts[item.row]: item.windows for item in other.receipt.averaged})
                     assert result.space == other.space
                     assert result.receipt.tokens == other.receipt.tokens
-                seen |= {(text, kind) for texts, kind, _ in requests for text in texts}
-            sent = [text for call in provider_of(cached).calls for text in call]
-            assert len(sent) == len(seen)
-            return cached
+                    assert result.receipt.truncations == other.receipt.truncations
+                    assert result.receipt.averaged == other.receipt.averaged
+                seen |= {
+                    (text, options["input_type"], options["on_overflow"], tenant)
+                    for texts, options, tenant in requests
+                    for text in texts
+                }
+                if anew:
+                    for embedder in cached:
+                        sent += [text for call in provider_of(embedder).calls for text in call]
+                        await embedder.aclose()
+                    cached = await opened()
+            sent += [text for embedder in cached for call in provider_of(embedder).calls for text in call]
+        return sent, seen
 
-    asyncio.run(main())
+    sent, seen = asyncio.run(main())
+    assert len(sent) == sum(windows.get(text, 1) if overflow == "mean" else 1 for text, _, overflow, _ in seen)
 
 
 def test_a_second_process_finds_what_the_first_computed(config):
@@ -199,31 +243,124 @@ def test_64_callers_compute_each_text_once(config):
     assert counts.stored == 50
 
 
+class Gate:
+    """Holds back what a provider is asked for, until it is opened."""
+
+    def __init__(self, provider):
+        self.asked, self.opened = [], asyncio.Event()
+        self.most = self.now = 0
+        self._embed = provider.embed
+        provider.embed = self
+
+    async def __call__(self, texts, **options):
+        self.asked.append(tuple(texts))
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await self.opened.wait()
+            return await self._embed(texts, **options)
+        finally:
+            self.now -= 1
+
+
+async def until(true):
+    while not true():  # noqa: ASYNC110  others make it true, a turn of the loop at a time
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
-def test_when_the_leader_goes_a_follower_takes_over(config, how):
+def test_when_the_leader_goes_64_followers_compute_each_text_once(config, how):
+    leading = ["text 0", "text 1", "text 2", "text 3"]
+    wanted = [leading, *([f"text {(n * k) % 50}" for k in range(8)] for n in range(1, 65))]
+
     async def main():
         async with AsyncEmbedder(config) as embedder:
             await embedder.describe("acme/m")
             provider = provider_of(embedder)
-            provider._delay_s = 0.05
-            if how == "failed":
-                down = UnavailableError("down", route="r")
-                provider._faults = lambda _, texts: down if tuple(texts) == ("a", "b") else None
-            leader = asyncio.create_task(embed(embedder, ["a", "b"]))
-            await asyncio.sleep(0.01)
-            followers = [asyncio.create_task(embed(embedder, texts)) for texts in (["b", "c"], ["a"], ["b", "a"])]
-            await asyncio.sleep(0.01)
+            gate, down = Gate(provider), UnavailableError("down", route="r")
+            # Its request and the one that is tried again.
+            failing = iter([down, down]) if how == "failed" else iter(())
+            provider._faults = lambda _, texts: next(failing, None) if tuple(texts) == tuple(leading) else None
+            leader = asyncio.create_task(embed(embedder, leading))
+            await until(lambda: gate.asked)
+            followers = [asyncio.create_task(embed(embedder, texts)) for texts in wanted[1:]]
+            counts = embedder._recall.counts["acme/m"]
+            await until(lambda: counts.misses == sum(len(set(texts)) for texts in wanted))
             if how == "cancelled":
                 leader.cancel()
-            done = await asyncio.wait_for(asyncio.gather(leader, *followers, return_exceptions=True), 20)
-            return done, provider.done
+                await asyncio.gather(leader, return_exceptions=True)
+            gate.opened.set()
+            return await asyncio.gather(leader, *followers, return_exceptions=True), provider.done
 
-    (leader, *followers), done = asyncio.run(main())
+    (leader, *followers), done = asyncio.run(asyncio.wait_for(main(), 60))
     assert isinstance(leader, asyncio.CancelledError if how == "cancelled" else UnavailableError)
-    for texts, result in zip((["b", "c"], ["a"], ["b", "a"]), followers, strict=True):
+    for texts, result in zip(wanted[1:], followers, strict=True):
         np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
     sent = [text for call in done for text in call]
-    assert sorted(sent) == sorted(set(sent)) or how == "cancelled"
+    assert sorted(sent) == sorted({text for texts in wanted for text in texts})
+
+
+def test_an_error_of_a_text_is_told_to_all_who_wait_for_it(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            provider = provider_of(embedder)
+            gate, bad = Gate(provider), RefusedInputError("bad", route="r")
+            provider._faults = lambda _, texts: bad if "bad" in texts else None
+            calls = [embed(embedder, ["bad"]) for _ in range(16)]
+            calls += [embed(embedder, ["good", "bad"], partial=True) for _ in range(16)]
+            tasks = [asyncio.create_task(call) for call in calls]
+            counts = embedder._recall.counts.setdefault("acme/m", Counts())
+            await until(lambda: counts.misses == 16 + 32)
+            gate.opened.set()
+            return await asyncio.gather(*tasks, return_exceptions=True), gate.asked
+
+    results, asked = asyncio.run(asyncio.wait_for(main(), 60))
+    assert all(isinstance(result, RefusedInputError) for result in results[:16])
+    for result in results[16:]:
+        np.testing.assert_allclose(result.vectors[0], vector_of("good", 16), atol=1e-6)
+        assert set(result.errors) == {1}
+        assert isinstance(result.errors[1], RefusedInputError)
+    # Together, then apart where another's text was beside it; never once for each caller.
+    assert sum("bad" in texts for texts in asked) <= 3
+
+
+def test_too_long_a_text_is_told_with_each_caller_s_own_row(config):
+    long = "word " * 30
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            gate = Gate(provider_of(embedder))
+            first = asyncio.create_task(embed(embedder, ["a", long], on_overflow="error", partial=True))
+            await until(lambda: gate.asked)
+            second = asyncio.create_task(embed(embedder, ["b", "c", long], on_overflow="error", partial=True))
+            third = asyncio.create_task(embed(embedder, [long], on_overflow="error"))
+            await until(lambda: embedder._recall.counts["acme/m"].misses == 6)
+            gate.opened.set()
+            return await asyncio.gather(first, second, third, return_exceptions=True)
+
+    first, second, third = asyncio.run(asyncio.wait_for(main(), 60))
+    assert "text 1: has" in str(first.errors[1])
+    assert "text 2: has" in str(second.errors[2])
+    assert isinstance(third, TextTooLongError)
+    assert "text 0: has" in str(third)
+
+
+def test_callers_of_what_keeps_failing_do_not_wait_for_one_another(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            provider = provider_of(embedder)
+            gate, down = Gate(provider), UnavailableError("down", route="r")
+            gate.opened.set()
+            provider._faults = lambda *_: down
+            outcomes = await asyncio.gather(*(embed(embedder, ["a"]) for _ in range(16)), return_exceptions=True)
+            return outcomes, gate
+
+    outcomes, gate = asyncio.run(asyncio.wait_for(main(), 60))
+    assert all(isinstance(outcome, EmbedwayError) for outcome in outcomes)
+    assert max(map(len, gate.asked)) > 1 or gate.most > 1  # the third and all after it went at the same time
 
 
 def test_partial_results_are_kept_and_their_errors_not(config):
@@ -350,6 +487,125 @@ def test_what_was_computed_is_found_while_it_is_being_stored_and_is_stored_befor
     np.testing.assert_array_equal(second.vectors[:2], first.vectors[::-1])
     assert second.receipt.cache_hits == 2
     assert third.receipt.cache_hits == (0 if config.cache.backend == "memory" else 3)
+
+
+def test_what_is_stored_while_it_is_looked_for_again_is_not_computed_again(config):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.describe("acme/m")
+            recall, looks = embedder._recall, []
+            get, put, answered, going = recall.cache.get_many, recall.cache.put_many, asyncio.Event(), asyncio.Event()
+
+            async def slow_put(group, items):
+                await going.wait()
+                return await put(group, items)
+
+            async def slow_get(group, keys):
+                looks.append(keys)
+                mine = len(looks)
+                entries = await get(group, keys)
+                if mine == late:  # what it did not find lands now
+                    await answered.wait()
+                if mine == late + again:  # and is stored now
+                    going.set()
+                    await recall.settle()
+                return entries
+
+            # A lease is a reason to look again too.
+            late, again = (3, 1) if recall.cache.leases else (2, 1)
+            recall.cache.get_many, recall.cache.put_many = slow_get, slow_put
+            gate = Gate(provider_of(embedder))
+            first = asyncio.create_task(embed(embedder, ["a"]))
+            await until(lambda: gate.asked)
+            second = asyncio.create_task(embed(embedder, ["a"]))
+            await until(lambda: len(looks) == late)
+            gate.opened.set()
+            await first
+            answered.set()
+            await second
+            return gate.asked
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == [("a",)]
+
+
+def test_what_waits_for_the_cache_does_not_wait_for_those_who_come_later(tmp_path):
+    async def main():
+        async with AsyncEmbedder(config_for("memory", tmp_path)) as embedder:
+            recall, numbers = embedder._recall, itertools.count()
+            put, stopping = recall.cache.put_many, asyncio.Event()
+
+            async def slow(group, items):
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                return await put(group, items)
+
+            async def load():
+                while not stopping.is_set():
+                    await embed(embedder, [f"new {next(numbers)}"])
+
+            recall.cache.put_many = slow
+            loads = [asyncio.create_task(load()) for _ in range(8)]
+            await until(lambda: recall._keeper.fresh)
+            plan = await embedder.plan(["x"], model="acme/m")
+            stats = await embedder.cache_stats()
+            stopping.set()
+            await asyncio.gather(*loads)
+            return plan, stats
+
+    plan, stats = asyncio.run(asyncio.wait_for(main(), 30))
+    assert plan.cached_texts == 0
+    assert stats.total.misses > 0
+
+
+def test_a_caller_that_goes_while_its_lease_is_granted_leaves_none(tmp_path, valkey):
+    config = config_for("redis", tmp_path, valkey, **{"cache.namespace": str(tmp_path), "cache.lease_s": 600.0})
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder, AsyncEmbedder(config) as other:
+            await embedder.describe("acme/m")
+            cache = embedder._recall.cache
+            lease, granted, answer = cache.lease, asyncio.Event(), asyncio.Event()
+
+            async def slow(*arguments):
+                answered = await lease(*arguments)
+                granted.set()
+                await answer.wait()
+                return answered
+
+            cache.lease = slow
+            gone = asyncio.create_task(embed(embedder, ["a", "b"]))
+            await granted.wait()
+            gone.cancel()
+            await asyncio.sleep(0)
+            answer.set()
+            (outcome,) = await asyncio.gather(gone, return_exceptions=True)
+            return outcome, await embed(other, ["a", "b"])
+
+    outcome, result = asyncio.run(asyncio.wait_for(main(), 30))
+    assert isinstance(outcome, asyncio.CancelledError)
+    assert result.receipt.attempts == 1
+
+
+@pytest.mark.parametrize("codec", ["f16", "i8"])
+def test_lossy_entries_are_told_of_and_never_stand_for_exact_ones(tmp_path, codec):
+    async def main():
+        results = []
+        # Exact, lossy, and exact again: each time what is kept loses no more than what is asked for.
+        for wanted in (codec, codec, "f32", codec, "f32"):
+            async with AsyncEmbedder(config_for("sqlite", tmp_path, **{"cache.codec": wanted})) as embedder:
+                results.append((await embed(embedder, ["a", "b"])).vectors)
+                results.append((await embed(embedder, ["a", "b"])).receipt)
+                results.append((await embedder.cache_stats()).models["acme/m"].damaged)
+                await embedder._recall.settle()
+        return results
+
+    exact = np.array([vector_of(text, 16) for text in ("a", "b")])
+    results = asyncio.run(main())
+    vectors, receipts, damaged = results[::3], results[1::3], results[2::3]
+    assert [np.array_equal(one, exact) for one in vectors] == [True, False, True, True, True]
+    np.testing.assert_allclose(np.linalg.norm(vectors[1], axis=1), 1, atol=1e-6)
+    assert [receipt.lossy_hits for receipt in receipts[1:]] == [2, 0, 0, 0]
+    assert damaged == [0] * 5
 
 
 def test_what_is_stored_while_the_cache_is_asked_is_a_hit(config):
