@@ -1,9 +1,14 @@
 """What texts are like: languages with an honest unknown, code, lengths, and the sample that was looked at."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
-from embedway.stages.analyze import analyze, languages_of, looks_like_code, sample_of
+from embedway.stages.analyze import analyze, languages_of, sample_of
+from embedway.stages.code import holds_code, looks_like_code
 
+SNIPPETS = tomllib.loads((Path(__file__).parent / "snippets.toml").read_text(encoding="utf-8"))
 TEXTS = {
     "en": "A vector belongs to one space, and distances between two spaces mean nothing to whoever searches.",
     "de": "Ein Vektor gehört in genau einen Raum, und Abstände zwischen zwei Räumen bedeuten nichts.",
@@ -101,6 +106,36 @@ def test_prose_that_holds_code_is_both():
 def test_prose_is_no_code(text):
     assert not looks_like_code(text)
     assert not analyze([text]).contains_code
+
+
+@pytest.mark.parametrize("kind", SNIPPETS["prose"])
+def test_prose_of_every_kind_is_no_code(kind):
+    assert holds_code(SNIPPETS["prose"][kind]) == (False, False)
+
+
+@pytest.mark.parametrize("kind", SNIPPETS["code"])
+def test_code_of_every_kind_is_code_and_nothing_else(kind):
+    assert holds_code(SNIPPETS["code"][kind]) == (True, True)
+
+
+@pytest.mark.parametrize("kind", SNIPPETS["both"])
+def test_prose_with_code_is_told_by_its_language_too(kind):
+    analysis = analyze([SNIPPETS["both"][kind]])
+    assert (analysis.code, analysis.languages) == (1.0, (("en", 1.0),))
+
+
+@pytest.mark.parametrize("languages", SNIPPETS["mixed"])
+def test_a_text_of_two_languages_makes_a_batch_multilingual(languages):
+    analysis = analyze([SNIPPETS["mixed"][languages]])
+    assert set(dict(analysis.languages)) == set(languages.split("-"))
+    assert analysis.multilingual
+
+
+@pytest.mark.parametrize("language", SNIPPETS["alone"])
+def test_a_text_of_one_language_is_not_taken_apart(language):
+    analysis = analyze([SNIPPETS["alone"][language]])
+    assert analysis.languages == ((language, 1.0),)
+    assert not analysis.multilingual
 
 
 def test_lengths_are_of_all_texts_and_the_rest_of_a_bounded_sample():

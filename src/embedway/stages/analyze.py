@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from embedway.stages.code import holds_code, magika, without_fences
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 #: Texts that are looked at, evenly over all, and characters of each from its beginning.
 SAMPLE_TEXTS = 64
@@ -59,34 +60,23 @@ _LETTERS = {name: re.compile(f"[{chars}]") for name, chars in _SHARED.items()} |
 }
 #: What belongs to words of a script: its letters and the spaces between.
 _WORDS = {name: re.compile(f"[{chars}]+") for name, chars in _SHARED.items()}
-
-_FENCE = re.compile(r"^(?:```|~~~)", re.MULTILINE)
-#: Lines that begin as statements do, or end or hold what only they do.
-_STATEMENT = re.compile(
-    r"""^\s*(?:
-        (?:async\s+)?def\s+\w+\s*\( | class\s+\w+\s*[:({] | (?:from\s+[\w.]+\s+)?import\s+[\w.*{"'] [\w.*{}"',\s]*;?$ |
-        @\w[\w.]*(?:\(.*\))?$ | return\b.*[;)\]}\w]$ | (?:if|elif|for|while|with|except|else|try)\b.*:$ |
-        (?:if|for|while|switch|catch)\s*\(.*\)\s*\{? | \}\s*(?:else|catch|finally)?.*$ |
-        \#(?:include|define|ifdef|pragma)\b |
-        (?:public|private|protected|static|export|const|let|var|func|fn|function|package|namespace|struct|enum|impl)
-            \s+\S+.*[({;=] |
-        (?:SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|CREATE\s+TABLE)\s+.*\b(?:FROM|VALUES|SET|\() |
-        (?:SELECT|FROM|WHERE|(?:LEFT\s+|INNER\s+)?JOIN|ORDER\s+BY|GROUP\s+BY|VALUES)\s+\S+ |
-        [\w.\[\]"']+\s*(?:=|\+=|:=)\s*\S+.* | [\w.]+\(.*\)[;:]?$ | .*[;{]$ | <\/?[a-z]+[^>]*>$ | (?://|/\*|\*/|\#!)\S*.*
-    )""",
-    re.VERBOSE,
+#: Where a sentence, or a line, ends.
+_END = re.compile(r"(?<=[.!?…])\s+|\n+")
+#: Letters of a part whose language is told by itself, and the share of a text's letters that its languages have each.
+_PART_LETTERS = 40
+_PART_SHARE = 0.2
+#: Languages that are taken for one another in a sentence: within a text they are the one that the whole is in.
+_AKIN = (
+    {"no", "nb", "nn", "da"},
+    {"hr", "bs", "sr", "sl"},
+    {"es", "gl", "pt", "an", "ca", "oc"},
+    {"id", "ms", "jv"},
+    {"cs", "sk"},
+    {"nl", "af"},
+    {"ru", "uk", "be", "bg", "mk"},
+    {"ar", "fa", "ur"},
+    {"hi", "mr", "ne"},
 )
-_OPERATORS = re.compile(r"[{}()\[\];=<>]|->|=>|::|\.\w+\(")
-#: Lines that no prose has; two of them are code among whatever else.
-_STRONG = re.compile(
-    r"^\s*(?:(?:async )?def \w+\(.*|class \w+(?:\(.*\))?:|from [\w.]+ import .+|import [\w.]+(?: as \w+)?;?|"
-    r"#include [<\"].*|(?:export )?(?:async )?function \w*\(.*|(?:public|private) (?:static )?[\w<>]+ \w+.*[{;])\s*$",
-    re.MULTILINE,
-)
-#: A text is code from this share of its lines on, where they also hold this many operators a character.
-_CODE_LINES = 0.4
-_CODE_OPERATORS = 0.02
-_MAGIKA_SURE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +126,12 @@ def analyze(texts: Sequence[str], *, sample: Sequence[str] | None = None) -> Tex
     votes: Counter[str] = Counter()
     unknown = code = prose = 0
     for text in sample:
-        holds, all_code = _code(text)
+        holds, all_code = holds_code(text)
         code += holds
         if all_code:
             continue
         prose += 1
-        found = languages_of(_without_fences(text))
+        found = languages_of(without_fences(text))
         unknown += not found
         for language in found:
             votes[language] += 1
@@ -164,14 +154,15 @@ def analyze(texts: Sequence[str], *, sample: Sequence[str] | None = None) -> Tex
         multilingual=sum(share >= _LANGUAGE_SHARE for _, share in shares) > 1,
         code=code / len(sample) if sample else 0.0,
         contains_code=bool(sample) and code / len(sample) >= CODE_SHARE,
-        code_by="look and magika" if _magika() is not None else "look",
+        code_by="look and magika" if magika() is not None else "look",
     )
 
 
 def languages_of(text: str) -> tuple[str, ...]:
     """The languages of a text; none where nobody can tell.
 
-    Scripts that belong to one language tell it alone. Others need twenty letters and a sure classifier.
+    Scripts that belong to one language tell it alone. Others need twenty letters and a sure classifier, which is asked
+    of each part, so that a text may be of two languages.
     """
     letters = {name: len(pattern.findall(text)) for name, pattern in _LETTERS.items()}
     total = sum(letters.values())
@@ -187,40 +178,36 @@ def languages_of(text: str) -> tuple[str, ...]:
         if name in _SCRIPTS:
             found[_SCRIPTS[name][0]] = None
         elif count >= _FEWEST_LETTERS:
-            language, sure = _classify(" ".join(_WORDS[name].findall(text)))
-            if sure >= _SUREST:
-                found[language] = None
+            found |= dict.fromkeys(_languages_in(text, _WORDS[name]))
     return tuple(found)
 
 
-def looks_like_code(text: str) -> bool:
-    """Whether most of a text is code, by the look of its lines and signs."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        return False
-    statements = sum(_STATEMENT.match(line) is not None for line in lines)
-    dense = len(_OPERATORS.findall(text)) >= _CODE_OPERATORS * len(text)
-    return dense and statements >= max(_CODE_LINES * len(lines), 1)
+def _languages_in(text: str, words: re.Pattern[str]) -> tuple[str, ...]:
+    """The languages of a text that are written in one script, told of its parts; none where nobody can tell."""
+    whole, sure = _classify(" ".join(words.findall(text)))
+    letters: Counter[str] = Counter()
+    total = 0
+    for part in _parts(text, words):
+        count = sum(map(len, words.findall(part)))
+        total += count
+        language, probability = _classify(" ".join(words.findall(part)))
+        if probability >= _SUREST:
+            akin = any({language, whole} <= group for group in _AKIN)
+            letters[whole if akin else language] += count
+    found = tuple(language for language, count in letters.most_common() if count >= _PART_SHARE * total)
+    return found or ((whole,) if sure >= _SUREST else ())
 
 
-def _code(text: str) -> tuple[bool, bool]:
-    """Whether a text holds code, and whether it is nothing else."""
-    fences = len(_FENCE.findall(text))
-    if looks_like_code(_without_fences(text)) or _magika_says_code(text):
-        return True, True
-    # The end of a block may be cut off.
-    return fences > 0 or len(_STRONG.findall(text)) > 1 or _indented_block(text), False
-
-
-def _indented_block(text: str) -> bool:
-    """Whether prose holds an indented block that looks like code, as in Markdown and in docstrings."""
-    block = [line for line in text.splitlines() if line.startswith(("    ", "\t")) or line.lstrip().startswith(">>> ")]
-    return len(block) > 1 and looks_like_code("\n".join(line.lstrip().removeprefix(">>> ") for line in block))
-
-
-def _without_fences(text: str) -> str:
-    """What stands outside of fenced blocks."""
-    return "\n".join(part for number, part in enumerate(re.split(r"(?m)^(?:```|~~~).*$", text)) if number % 2 == 0)
+def _parts(text: str, words: re.Pattern[str]) -> Iterator[str]:
+    """Sentences and lines of a text, short ones together."""
+    waiting, letters = "", 0
+    pieces = _END.split(text)
+    for number, piece in enumerate(pieces):
+        waiting = f"{waiting} {piece}"
+        letters += sum(map(len, words.findall(piece)))
+        if letters >= _PART_LETTERS or (number == len(pieces) - 1 and letters):
+            yield waiting
+            waiting, letters = "", 0
 
 
 @functools.cache
@@ -233,21 +220,3 @@ def _identifier() -> Any:
 def _classify(text: str) -> tuple[str, float]:
     language, probability = _identifier().classify(text)
     return str(language), float(probability)
-
-
-@functools.cache
-def _magika() -> Any:
-    """The classifier of the extra `magika`; None where it is not installed."""
-    if importlib.util.find_spec("magika") is None:
-        return None
-    from magika import Magika  # noqa: PLC0415  an extra
-
-    return Magika()
-
-
-def _magika_says_code(text: str) -> bool:
-    magika = _magika()
-    if magika is None:
-        return False
-    answer = magika.identify_bytes(text.encode("utf-8", "replace"))
-    return bool(answer.output.group == "code" and answer.score >= _MAGIKA_SURE)

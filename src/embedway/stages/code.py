@@ -1,0 +1,147 @@
+"""Whether texts hold code: fences, the look of lines and signs, JSON and YAML, and magika where it is installed."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import re
+from typing import Any
+
+_FENCE = re.compile(r"^(?:```|~~~)", re.MULTILINE)
+_STRING = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|`[^`\n]*`")
+#: Lines, strings taken out, that begin as statements do, or end or hold what only they do.
+_STATEMENT = re.compile(
+    r"""^\s*(?:
+        (?:async\s+)?def\s+\w+\s*\( | class\s+\w+\s*[:({] | (?:from\s+[\w.]+\s+)?import\s+[\w.*{"'] [\w.*{}"',\s]*;?$ |
+        @\w[\w.]*(?:\(.*\))?$ | return\b.*[;)\]}\w]$ | (?:if|elif|for|while|with|except|else|try)\b.*:$ |
+        (?:if|for|while|switch|catch)\s*\(.*\)\s*\{? | \}\s*(?:else|catch|finally)?\W*$ | [)\]]+[;,:]?$ |
+        \#(?:include|define|ifdef|pragma)\b | template\s*< |
+        (?:public|private|protected|static|export|const|let|var|func|fn|function|package|namespace|struct|enum|impl)
+            \s+\S+.*[({;=] | pub\s.*\{$ | package\s+\w+$ |
+        (?:use|using)\s+[\w:.]+;$ |
+        (?:SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|CREATE\s+TABLE)\s+.*(?:\b(?:FROM|VALUES|SET)\b|\() |
+        (?:SELECT|FROM|WHERE|(?:LEFT\s+|INNER\s+)?JOIN|ORDER\s+BY|GROUP\s+BY|VALUES|LIMIT)\s+\S+ |
+        \w+\s+(?:INTEGER|INT|TEXT|VARCHAR|BOOLEAN|TIMESTAMP|SERIAL|REAL)\b |
+        (?!.*\b[A-Za-z]+\s[A-Za-z]+\s[A-Za-z]+\s[A-Za-z]+\b) [\w.\[\]"'$-]+\s*(?:=|\+=|:=)\s*\S+.* |
+        [\w.]+!?\(.*\)[;:]?$ | .*\{$ | .*(?:\w\(|[=\]]|\+\+|--|->|::).*;$ | (?:break|continue|pass);?$ |
+        [\w-]+\??:\s*\S+(?:\s\S+){0,3};$ | [\w:.]+(?:\(.*\))?\s*=>\s*.*,$ | \[[\w.-]+\]$ |
+        (?:<!DOCTYPE\b|</?[a-zA-Z][\w-]*(?:\s[^<>]*)?/?>).* | (?://|/\*|\*/|\#!)\S*.*
+    )""",
+    re.VERBOSE,
+)
+_OPERATORS = re.compile(r"[{}()\[\];=<>]|->|=>|::|\.\w+\(")
+#: Lines that a shell or a container's build runs: a known command with a flag, variable, pipe or path, or with a verb.
+_COMMAND = re.compile(
+    r"""^\s*(?:\$\s+|sudo\s+)*(?:
+        \#! | (?:if|while|until)\s.*;\s*(?:then|do)$ | for\s+\w+\s+in\s.*;\s*do$ | (?:fi|done|esac|then|else|do)$ |
+        set\s+-\w | (?:export|local)\s+\w+= | \w+\(\)\s*\{$ | \}$ |
+        (?:awk|cat|cd|chmod|chown|cp|curl|docker|echo|find|git|go|grep|head|kubectl|ls|make|mkdir|mv|npm|npx|pip3?|
+            python3?|rm|rsync|sed|source|ssh|systemctl|tail|tar|touch|uv|wget|xargs)
+            \s(?=.*(?:(?:^|\s)--?[a-zA-Z]|\$[\w{(]|\s\|\s|\s&&\s|\s>>?\s|[\s"][~.]?/[\w./-]+|\\$)).* |
+        (?:apt|apt-get|brew|cargo|conda|docker|git|go|kubectl|make|npm|pip3?|python3?|systemctl|uv|yarn)
+            \s+(?:add|apply|build|clone|commit|compose|enable|get|init|install|pull|push|restart|run|start|test|update)\b
+            [^.]*$ |
+        (?:ADD|ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|FROM|RUN|WORKDIR)\s+[^A-Z\s]\S*.*
+    )""",
+    re.VERBOSE,
+)
+_TARGET = re.compile(r"^[a-z][\w.-]*:[^=\n]*\n\t\S", re.MULTILINE)
+#: Lines that no prose has; two of them are code among whatever else.
+_STRONG = re.compile(
+    r"^\s*(?:(?:async )?def \w+\(.*|class \w+(?:\(.*\))?:|from [\w.]+ import .+|import [\w.]+(?: as \w+)?;?|"
+    r"#include [<\"].*|(?:export )?(?:async )?function \w*\(.*|(?:public|private) (?:static )?[\w<>]+ \w+.*[{;])\s*$",
+    re.MULTILINE,
+)
+_JSON_KEY = re.compile(r"\"[^\"\n]+\"\s*:\s*[\[{\"\d\-tfn]")
+_YAML_KEY = re.compile(r"^\s*(?:- )?[\"']?[A-Za-z_][\w./-]*[\"']?:(?:\s+\S.*)?$")
+_YAML_ITEM = re.compile(r"^\s*- \S")
+_YAML_NEST = re.compile(r"^(\s*)(?:- )?[\w./-]+:\s*\n(?:\1\s+\S|\1- )", re.MULTILINE)
+#: A text is code from this share of its lines, and of its characters on, where it also holds so many operators each.
+_CODE_LINES = 0.4
+_CODE_CHARACTERS = 0.45
+_CODE_OPERATORS = 0.02
+#: Commands and data are told with fewer signs, and so need most of the lines.
+_COMMAND_LINES = 0.6
+_DATA_LINES = 0.8
+_YAML_KEYS, _JSON_KEYS = 3, 2
+_MAGIKA_SURE = 0.9
+
+
+def holds_code(text: str) -> tuple[bool, bool]:
+    """Whether a text holds code, and whether it is nothing else."""
+    fences = len(_FENCE.findall(text))
+    if looks_like_code(without_fences(text)) or _magika_says_code(text):
+        return True, True
+    # The end of a block may be cut off.
+    return fences > 0 or len(_STRONG.findall(text)) > 1 or _indented_block(text), False
+
+
+def looks_like_code(text: str) -> bool:
+    """Whether most of a text is code, by the look of its lines and signs."""
+    lines = [_STRING.sub('""', line) for line in text.splitlines() if line.strip()]
+    if not lines:
+        return False
+    statements = [line for line in lines if _STATEMENT.match(line)]
+    characters = sum(map(len, statements))
+    dense = len(_OPERATORS.findall(text)) >= _CODE_OPERATORS * len(text)
+    most = len(statements) >= _CODE_LINES * len(lines) and characters >= _CODE_CHARACTERS * sum(map(len, lines))
+    if dense and statements and most:
+        return True
+    commands = sum(_COMMAND.match(line) is not None for line in text.splitlines())
+    return commands >= max(_COMMAND_LINES * len(lines), 1) or _is_json(text) or _is_yaml(text) or _is_makefile(text)
+
+
+def without_fences(text: str) -> str:
+    """What stands outside of fenced blocks."""
+    return "\n".join(part for number, part in enumerate(re.split(r"(?m)^(?:```|~~~).*$", text)) if number % 2 == 0)
+
+
+def _indented_block(text: str) -> bool:
+    """Whether prose holds an indented block that looks like code, as in Markdown and in docstrings."""
+    block = [line for line in text.splitlines() if line.startswith(("    ", "\t")) or line.lstrip().startswith(">>> ")]
+    return len(block) > 1 and looks_like_code("\n".join(line.lstrip().removeprefix(">>> ") for line in block))
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text is an object or a list of JSON with names in it; its end may be cut off."""
+    text = text.strip()
+    if not text.startswith(("{", "[")):
+        return False
+    keys = len(_JSON_KEY.findall(text))
+    if keys >= _JSON_KEYS:
+        return True
+    try:
+        return keys > 0 and bool(json.loads(text))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_yaml(text: str) -> bool:
+    """Whether a text is nested keys and items, and hardly anything else."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    keys = sum(_YAML_KEY.match(line) is not None for line in lines)
+    items = sum(_YAML_ITEM.match(line) is not None and _YAML_KEY.match(line) is None for line in lines)
+    return keys >= _YAML_KEYS and keys + items >= _DATA_LINES * len(lines) and _YAML_NEST.search(text) is not None
+
+
+def _is_makefile(text: str) -> bool:
+    return len(_TARGET.findall(text)) > 1
+
+
+@functools.cache
+def magika() -> Any:
+    """The classifier of the extra `magika`; None where it is not installed."""
+    if importlib.util.find_spec("magika") is None:
+        return None
+    from magika import Magika  # noqa: PLC0415  an extra
+
+    return Magika()
+
+
+def _magika_says_code(text: str) -> bool:
+    classifier = magika()
+    if classifier is None:
+        return False
+    answer = classifier.identify_bytes(text.encode("utf-8", "replace"))
+    return bool(answer.output.group == "code" and answer.score >= _MAGIKA_SURE)
