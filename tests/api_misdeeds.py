@@ -178,7 +178,7 @@ INDEX = {
     "a gap": lambda rows: [*rows[:-1], {**rows[-1], "index": len(rows)}],
     "far off": of_first(10**6),
     "negative": of_first(-1),
-    "a repeated index": lambda rows: [*rows[:-1], {**rows[-1], "index": -1 if len(rows) == 1 else 0}],
+    "a repeated index": lambda rows: [*rows[:-1], {**rows[-1], "index": -1 if len(rows) == 1 else rows[0]["index"]}],
     "a null index": of_first(None),
     "null indexes": lambda rows: [{**row, "index": None} for row in rows],
     "no indexes": lambda rows: [{key: value for key, value in row.items() if key != "index"} for row in rows],

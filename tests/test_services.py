@@ -126,7 +126,7 @@ def test_at_a_fault_rate_of_30_percent_no_finished_text_is_sent_again(seed):
     server = Service()
     server.width = 16
     chance = random.Random(seed)
-    faults = ["429", "500", "503", "reset", "hang up", "html error", "408"]
+    faults = ["429", "500", "503 at once", "reset", "hang up", "html error", "408"]
     server.misdeeds = [chance.choice(faults) if chance.random() < 0.3 else None for _ in range(1000)]
     sent = list(server.misdeeds)
     texts = [f"text {number}" for number in range(800)]
