@@ -23,6 +23,14 @@ from api_servers import (
     VoyageServer,
 )
 from embedway import AsyncEmbedder, Config
+from embedway.errors import (
+    AuthenticationError,
+    ProtocolError,
+    QuotaExceededError,
+    RateLimitedError,
+    RefusedInputError,
+    UnavailableError,
+)
 from embedway.providers import service
 from embedway.providers.base import Endpoint
 from embedway.providers.fake import vector_of
@@ -75,6 +83,44 @@ APIS = {
     "gemini": Api(GeminiServer, "gemini-embedding-001", "/v1beta"),
     "gemini later": Api(LaterGeminiServer, "gemini-embedding-2", "/v1beta"),
 }
+#: What happens to a request, the error that it is, and whether it is tried again.
+FAILURES = {
+    "reset": (UnavailableError, True),
+    "hang up": (UnavailableError, True),
+    "bad status line": (UnavailableError, True),
+    "slow": (UnavailableError, True),
+    "drip": (UnavailableError, True),
+    "stall": (UnavailableError, True),
+    "408": (UnavailableError, True),
+    "409": (UnavailableError, True),
+    "500": (UnavailableError, True),
+    "502": (UnavailableError, True),
+    "503 at once": (UnavailableError, True),
+    "504": (UnavailableError, True),
+    "html error": (UnavailableError, True),
+    "429": (RateLimitedError, True),
+    "429 at once": (RateLimitedError, True),
+    "429 date": (RateLimitedError, True),
+    "html": (ProtocolError, True),
+    "half json": (ProtocolError, True),
+    "redirect": (ProtocolError, False),
+    "404": (ProtocolError, False),
+    "501": (ProtocolError, False),
+    "400": (RefusedInputError, False),
+    "413": (RefusedInputError, False),
+    "422": (RefusedInputError, False),
+    "401": (AuthenticationError, False),
+    "403": (AuthenticationError, False),
+    "402": (QuotaExceededError, False),
+    "429 quota": (QuotaExceededError, False),
+}
+NEVER_ENDING = {"slow", "drip", "stall"}
+
+
+def timeout_for(misdeed):
+    return 0.05 if misdeed in NEVER_ENDING else 20.0
+
+
 INDEXED = [name for name, api in APIS.items() if api.indexed]
 
 

@@ -16,7 +16,6 @@ from embedway.errors import (
     DeadlineError,
     EmbedwayError,
     ProtocolError,
-    QuotaExceededError,
     RateLimitedError,
     RefusedInputError,
     UnavailableError,
@@ -24,8 +23,10 @@ from embedway.errors import (
 from embedway.providers.registry import PROVIDERS
 from provider_suite import (
     APIS,
+    FAILURES,
     INDEXED,
     MODEL,
+    NEVER_ENDING,
     TEXTS,
     all_said,
     ask,
@@ -35,42 +36,11 @@ from provider_suite import (
     embedder_for,
     limited,
     opened,
+    timeout_for,
 )
 
 #: Tested in `test_contract_fake.py`, and with real models in `test_contract_peers.py`.
 ELSEWHERE = {"fake", "fastembed", "sentence-transformers"}
-#: What happens to a request, the error that it is, and whether it is tried again.
-FAILURES = {
-    "reset": (UnavailableError, True),
-    "hang up": (UnavailableError, True),
-    "bad status line": (UnavailableError, True),
-    "slow": (UnavailableError, True),
-    "drip": (UnavailableError, True),
-    "stall": (UnavailableError, True),
-    "408": (UnavailableError, True),
-    "409": (UnavailableError, True),
-    "500": (UnavailableError, True),
-    "502": (UnavailableError, True),
-    "503 at once": (UnavailableError, True),
-    "504": (UnavailableError, True),
-    "html error": (UnavailableError, True),
-    "429": (RateLimitedError, True),
-    "429 at once": (RateLimitedError, True),
-    "429 date": (RateLimitedError, True),
-    "html": (ProtocolError, True),
-    "half json": (ProtocolError, True),
-    "redirect": (ProtocolError, False),
-    "404": (ProtocolError, False),
-    "501": (ProtocolError, False),
-    "400": (RefusedInputError, False),
-    "413": (RefusedInputError, False),
-    "422": (RefusedInputError, False),
-    "401": (AuthenticationError, False),
-    "403": (AuthenticationError, False),
-    "402": (QuotaExceededError, False),
-    "429 quota": (QuotaExceededError, False),
-}
-NEVER_ENDING = {"slow", "drip", "stall"}
 BAD_ANSWERS = [*LIST, "no field", *NUMBERS, *(f"first: {name}" for name in ("one NaN", "a number less", "zeros"))]
 
 
@@ -264,10 +234,6 @@ def test_usage_that_is_no_number_is_not_known(name, server, tokens):
 
 
 # Failures of the way and of the service.
-
-
-def timeout_for(misdeed):
-    return 0.05 if misdeed in NEVER_ENDING else 20.0
 
 
 @pytest.mark.parametrize("misdeed", FAILURES)

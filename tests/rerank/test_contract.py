@@ -1,7 +1,10 @@
 """Every reranker of an API against a strict server of its own that misbehaves: one suite."""
 
 import asyncio
+import contextlib
+import functools
 import importlib.metadata
+import logging
 import math
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from api_misdeeds import INDEX, LIST, ORDERS
 from api_servers import (
     KEY,
     CohereRerankServer,
@@ -18,19 +22,11 @@ from api_servers import (
     VoyageRerankServer,
     score_of,
 )
-from embedway.errors import (
-    AuthenticationError,
-    BadVectorsError,
-    ConfigError,
-    EmbedwayError,
-    ProtocolError,
-    QuotaExceededError,
-    RateLimitedError,
-    RefusedInputError,
-    UnavailableError,
-)
+from embedway import AsyncEmbedder, Config
+from embedway.errors import AuthenticationError, BadVectorsError, ConfigError, EmbedwayError, ProtocolError
 from embedway.providers.base import Endpoint
 from embedway.providers.registry import RERANKERS, make_reranker
+from provider_suite import FAILURES, all_said, assert_tells_no_secret, timeout_for
 
 QUERY = "which one?"
 DOCUMENTS = ["the first text", "the second", "and a third one", "a fourth"]
@@ -112,71 +108,177 @@ def test_without_a_key_it_says_which_variable_to_set(name, server):
     assert server.bodies == []
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda rows: rows[:-1],
-        lambda rows: [*rows, rows[0]],
-        lambda rows: [],
-        lambda rows: [None, *rows[1:]],
-        lambda rows: [*rows[:-1], {}],
-        lambda rows: [*rows[:-1], rows[0]],
-        lambda rows: [{**rows[0], "index": None}, *rows[1:]],
-        lambda rows: [{**rows[0], "index": 17}, *rows[1:]],
-        lambda rows: [{**rows[0], "index": -1}, *rows[1:]],
-        lambda rows: [{**rows[0], "index": True}, *rows[1:]],
-        lambda rows: [{"index": row["index"], "relevance_score": None, "score": "0.5"} for row in rows],
-    ],
-    ids=["short", "long", "empty", "null", "table", "repeated", "null index", "gap", "negative", "true", "no number"],
-)
-def test_a_bad_answer_is_an_error(name, server, change):
-    server.misdeeds = [lambda answer: server.with_rows(answer, change(server.rows(answer)))]
-    with pytest.raises((BadVectorsError, ProtocolError)):
-        ask(name, server)
+MODEL = "the-reranker"
+#: Scores that are none.
+SCORES = {
+    "null": None,
+    "text": "0.5",
+    "NaN": math.nan,
+    "infinity": math.inf,
+    "a list": [0.5],
+    "true": True,
+}
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_json_cannot_hold_is_an_error(name, server, value):
-    def spoil(answer):
-        rows = [dict(row) for row in server.rows(answer)]
-        rows[0][server.score] = value
-        return server.with_rows(answer, rows)
+def config_for(name, server, **settings):
+    """Settings in which `MODEL` is that of a running server."""
+    provider, _, dialect = name.partition(" ")
+    overrides = {
+        "models.m": {"name": MODEL, "task": "rerank", "max_tokens": 8192},
+        "routes.r": {
+            "model": MODEL,
+            "provider": provider,
+            "upstream_model": server.model,
+            "base_url": server.url + APIS[name][1],
+            "api_key": KEY,
+            "options": {"dialect": dialect} if dialect else {},
+        },
+        "upstream.first_wait_s": 0.001,
+        "upstream.longest_wait_s": 0.002,
+        "ledger.backend": "none",
+        **settings,
+    }
+    return Config.load(environ={}, overrides=overrides)
 
-    server.misdeeds = [spoil]
-    with pytest.raises((BadVectorsError, ProtocolError)):
-        ask(name, server)
+
+@contextlib.asynccontextmanager
+async def embedder_for(name, server, **settings):
+    """The engine over a running server; in the end no connection may be left."""
+    async with server.running():
+        try:
+            async with AsyncEmbedder(config_for(name, server, **settings)) as embedder:
+                yield embedder
+        finally:
+            await server.deserted()
 
 
-@pytest.mark.parametrize(
-    ("misdeed", "kind"),
-    [
-        ("reset", UnavailableError),
-        ("hang up", UnavailableError),
-        ("html", ProtocolError),
-        ("html error", UnavailableError),
-        ("redirect", ProtocolError),
-        ("half json", ProtocolError),
-        ("401", AuthenticationError),
-        ("400", RefusedInputError),
-        ("404", ProtocolError),
-        ("429", RateLimitedError),
-        ("429 quota", QuotaExceededError),
-        ("503", UnavailableError),
-    ],
-)
-def test_failures_have_their_kind_and_tell_no_secret(name, server, misdeed, kind):
+def rerank(name, server, documents=DOCUMENTS, *, settings=None, **options):
+    """What comes of documents by way of the whole engine."""
+
+    async def main():
+        async with embedder_for(name, server, **(settings or {})) as embedder:
+            return await embedder.rerank(QUERY, documents, model=MODEL, **options)
+
+    return asyncio.run(main())
+
+
+def assert_tells_nothing(error, log):
+    assert_tells_no_secret(all_said(error) + log.text, [QUERY, *DOCUMENTS])
+
+
+@pytest.fixture
+def log(caplog):
+    caplog.set_level(logging.DEBUG)
+    return caplog
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_index_decides_and_not_the_order(name, server, order):
+    server.misdeeds = [order]
+    assert_right(rerank(name, server))
+    assert len(server.log) == 1
+
+
+def first_score(value):
+    def spoil(server, answer):
+        rows = server.rows(answer)
+        return server.with_rows(answer, [{**rows[0], server.score: value}, *rows[1:]])
+
+    return spoil
+
+
+BAD_ANSWERS = {
+    **{kind: kind for kind in (*LIST, *INDEX)},
+    **{f"score {kind}": first_score(value) for kind, value in SCORES.items()},
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ANSWERS)
+def test_a_bad_answer_is_asked_for_again_once(name, server, kind, log):
+    misdeed = BAD_ANSWERS[kind]
+    if not isinstance(misdeed, str):
+        misdeed = functools.partial(misdeed, server)
+
+    async def main():
+        async with embedder_for(name, server) as embedder:
+            server.misdeeds = [misdeed]
+            assert_right(await embedder.rerank(QUERY, DOCUMENTS, model=MODEL))
+            assert len(server.log) == 2
+            server.misdeeds = [misdeed] * 3
+            with pytest.raises((BadVectorsError, ProtocolError), match=r"routes\.r: ") as caught:
+                await embedder.rerank(QUERY, DOCUMENTS, model=MODEL)
+            assert len(server.log) == 4
+            assert_tells_nothing(caught.value, log)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("misdeed", FAILURES)
+def test_what_passes_is_tried_again_and_what_lasts_is_not(name, server, misdeed, log):
+    kind, again = FAILURES[misdeed]
     server.misdeeds = [misdeed]
+    settings = {"upstream.timeout_s": timeout_for(misdeed)}
+    if again:
+        assert_right(rerank(name, server, settings=settings))
+        assert len(server.log) == 2
+        return
     with pytest.raises(kind) as caught:
-        ask(name, server)
-    said = f"{caught.value!r} {caught.value}"
-    assert KEY not in said
-    assert not any(text in said for text in (QUERY, *DOCUMENTS))
+        rerank(name, server, DOCUMENTS[:1], settings=settings)
+    assert len(server.log) == 1
+    assert_tells_nothing(caught.value, log)
 
 
-def test_a_slow_body_ends_in_time(name, server):
-    server.misdeeds = ["slow"]
-    with pytest.raises(UnavailableError, match="in time"):
-        ask(name, server, timeout_s=0.05)
+@pytest.mark.parametrize("misdeed", ["500", "429", "reset", "bad status line"])
+def test_a_storm_ends_when_the_attempts_are_used_up(name, server, misdeed, log):
+    server.misdeeds = [misdeed] * 20
+    with pytest.raises(FAILURES[misdeed][0]) as caught:
+        rerank(name, server, settings={"upstream.max_attempts": 4})
+    assert len(server.log) == 4
+    assert_tells_nothing(caught.value, log)
+
+
+@pytest.mark.parametrize("misdeed", ["stall", "slow"])
+def test_cancelling_ends_the_request_at_the_server(name, server, misdeed):
+    async def main():
+        server.misdeeds = [misdeed]
+        async with embedder_for(name, server) as embedder:
+            task = asyncio.create_task(embedder.rerank(QUERY, DOCUMENTS, model=MODEL))
+            await server.arrived.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await server.deserted()
+            assert_right(await embedder.rerank(QUERY, DOCUMENTS, model=MODEL))
+
+    asyncio.run(main())
+    assert server.cancelled == 1
+
+
+def test_voyage_counts_the_query_with_each_document_and_takes_so_many_tokens():
+    server = VoyageRerankServer()
+    server.max_request_tokens = 600_000
+    query, documents = "why " * 700, [f"{number:04} " + "word " * 1400 for number in range(240)]
+    server.over_limits = lambda texts, **_: (
+        "too many tokens" if sum(-(-len((query + text).encode()) // 3) for text in texts) > 600_000 else None
+    )
+
+    async def main():
+        async with embedder_for("voyage", server) as embedder:
+            return await embedder.rerank(query, documents, model=MODEL)
+
+    result = asyncio.run(main())
+    np.testing.assert_allclose(result.scores, [score_of(query, text) for text in documents], atol=1e-6)
+    assert not server.refused
+    assert len(server.log) >= 2
+
+
+def test_failures_of_one_call_have_their_kind(name, server, log):
+    for misdeed in ("html", "404", "401", "429 quota"):
+        server.misdeeds = [misdeed]
+        with pytest.raises(FAILURES[misdeed][0]) as caught:
+            ask(name, server)
+        assert str(caught.value).startswith("r: ")
+        assert_tells_nothing(caught.value, log)
 
 
 @given(st.permutations(range(4)), st.sets(st.integers(0, 3), max_size=2), st.none() | st.integers(-1, 5))

@@ -118,7 +118,7 @@ def test_it_fails_over_and_tries_again():
     result = rerank(first, second)
     assert_right(result)
     assert result.receipt.routes == ("routes.r1",)
-    first.misdeeds = ["503", "429"]
+    first.misdeeds = ["503 at once", "429"]
     first.bodies.clear()
     assert_right(rerank(first))
     assert len(first.bodies) == 3
