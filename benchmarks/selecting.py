@@ -1,16 +1,20 @@
 """What it takes to select a model for 10,000 texts among all that have benchmarks: the sample's look, and the rest.
 
-    python benchmarks/selecting.py [--texts 10000] [--rounds 15]
+    python benchmarks/selecting.py [--texts 10000] [--rounds 15] [--tokenizers 12]
 
-Texts are passages of the Python documentation in `../shared/data` where it is there, and of the language reference
-in Python otherwise, five times over. The first round loads language models and vocabularies, and is told apart.
+Texts are passages of the Python documentation in `../shared/data` where it is there, and of the language reference in
+Python otherwise, five times over. The first round loads language models and vocabularies, and is told apart. The second
+table is of a machine with the files of many models, each of which has a tokenizer of its own.
 """
 
 import argparse
+import json
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
-from contestants import read_texts
+from contestants import model_folder, read_texts
 from embedway import Config, ModelSelectionCriteria
 from embedway.stages.analyze import analyze, sample_of
 from embedway.stages.candidates import Candidates
@@ -22,13 +26,65 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--texts", type=int, default=10_000)
     options.add_argument("--rounds", type=int, default=15)
+    options.add_argument("--tokenizers", type=int, default=12)
     given = options.parse_args()
     some = read_texts(None)
     texts = (some * (given.texts // len(some) + 1))[: given.texts]
-    candidates = Candidates(Config.load(environ={"OPENAI_API_KEY": "unused"}))
+    usual = {"environ": {"OPENAI_API_KEY": "unused"}}
+    tell("what is installed", Candidates(Config.load(**usual)), texts, given.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = with_tokenizers(Path(folder), given.tokenizers)
+        many = WithTokenizers(Config.load(**usual, overrides=overrides), Path(folder))
+        tell(f"{given.tokenizers} tokenizer files more, each another", many, texts, given.rounds)
+
+
+class WithTokenizers(Candidates):
+    """The models of the settings with tokenizers in a folder, as if their files had been pulled."""
+
+    def __init__(self, config, folder):
+        super().__init__(config)
+        self._folder = folder
+
+    def _service_counter(self, facts):
+        file = self._folder / facts.name / "tokenizer.json"
+        return f"file:{file}" if file.is_file() else super()._service_counter(facts)
+
+
+def with_tokenizers(folder, count):
+    """Settings of models with tokenizers of their own, which are copies of the default model's."""
+    written = json.loads((model_folder() / "tokenizer.json").read_text())
+    overrides = {}
+    benchmarks = {}
+    for number in range(count):
+        name = f"bench/model-{number}"
+        (folder / name).mkdir(parents=True)
+        (folder / name / "tokenizer.json").write_text(json.dumps(written, indent=number + 1))
+        overrides[f"models.m{number}"] = {
+            "name": name,
+            "dimensions": 16,
+            "max_tokens": 512,
+            "price_usd_per_million_tokens": "0.02",
+        }
+        overrides[f"routes.r{number}"] = {"model": name, "provider": "fake"}
+        benchmarks[name] = {
+            "model_name": name,
+            "provider": "fake",
+            "avg_latency_ms": 50,
+            "quality_score": 60,
+            "tokens_per_second": 1000,
+            "cost_per_million_tokens": "0.02",
+            "max_context_length": 512,
+            "embedding_dimensions": 16,
+        }
+    overrides["embedding.model_benchmarks"] = benchmarks
+    return overrides
+
+
+def tell(name, candidates, texts, count):
+    """Select again and again, and print the medians."""
     criteria = ModelSelectionCriteria.preset("balanced")
     rounds = []
-    for _ in range(given.rounds + 1):
+    for _ in range(count + 1):
         began = time.perf_counter()
         sample = sample_of(texts)
         analysis = analyze(texts, sample=sample)
@@ -37,13 +93,15 @@ def main():
         counted = time.perf_counter()
         selection = select(known, criteria, analysis)
         rounds.append((looked - began, counted - looked, time.perf_counter() - counted))
-    print(f"{len(known)} models, {len(texts):,} texts, a sample of {analysis.sampled}: {selection.model}")
+    own = sum(one.tokens.own for one in known)
+    print(f"{name}: {len(known)} models, {own} with their own tokenizer, {len(texts):,} texts, ", end="")
+    print(f"a sample of {analysis.sampled}: {selection.model}")
     print("| | the sample's languages and code, ms | tokens, ms | score and rank, ms | beyond the sample, ms |")
     print("| --- | ---: | ---: | ---: | ---: |")
     median = [statistics.median(column) for column in zip(*rounds[1:], strict=True)]
-    for name, row in (("first", rounds[0]), ("median of the others", median)):
+    for told, row in (("first", rounds[0]), ("median of the others", median)):
         cells = " | ".join(f"{1000 * value:.1f}" for value in (*row, row[1] + row[2]))
-        print(f"| {name} | {cells} |")
+        print(f"| {told} | {cells} |")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from embedway import Config, ModelBenchmark
 from embedway.errors import NoModelError, UsageError
-from embedway.stages.analyze import analyze
-from embedway.stages.candidates import Candidates
+from embedway.stages.analyze import analyze, sample_of
+from embedway.stages.candidates import Candidates, Look
 from embedway.stages.select import (
     PRESETS,
     Candidate,
@@ -490,3 +490,37 @@ def test_tokens_are_counted_by_each_models_own_tokenizer(shipped):
     assert all(one.tokens.sampled for one in sampled)
     assert "OPENAI" not in counted["text-embedding-3-small"].lacks
     assert counted["embed-v4.0"].lacks == "no key: set COHERE_API_KEY"
+
+
+@pytest.mark.parametrize("tokenizers", [1, 2, 12, 50])
+def test_many_tokenizers_count_no_more_together_and_reckon_well(tokenizers):
+    texts = [f"{PROSE} Number {n}: {CODE}" * (1 + n % 7) for n in range(2000)]
+    texts[77] = PROSE * 2000
+    counted = 0
+
+    def counts(some):
+        nonlocal counted
+        counted += sum(map(len, some))
+        return [2 + len(re.findall(r"\w+|[^\w\s]", text)) for text in some]
+
+    exact = sum(counts(texts)), max(counts(texts))
+    counted = 0
+    look = Look.at(texts, sample_of(texts), tokenizers=tokenizers)
+    estimates = [look.estimate(counts, own=True) for _ in range(tokenizers)]
+    assert counted <= 150_000
+    for estimate in estimates:
+        assert estimate.sampled
+        assert estimate.total == pytest.approx(exact[0], rel=0.05)
+        assert estimate.longest == pytest.approx(exact[1], rel=0.02)
+
+
+def test_a_sample_that_is_all_texts_is_no_sample():
+    def counts(some):
+        return [1 + len(text) for text in some]
+
+    for texts, sampled in ((["a", "bb"], False), (["a", "a"], True), (["a", "b" * 2000], True), ([PROSE] * 100, True)):
+        estimate = Look.at(texts, sample_of(texts), tokenizers=2).estimate(counts, own=True)
+        assert estimate.sampled == sampled
+        assert estimate.total == sum(counts(texts))
+        assert estimate.longest == max(counts(texts))
+    assert Look.at([], [], tokenizers=0).estimate(counts, own=True).total == 0

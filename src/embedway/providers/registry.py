@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 PROVIDERS, RERANKERS = "embedway.providers", "embedway.rerankers"
 
 
+@functools.cache  # reading what is installed takes some milliseconds
 def provider_names(group: str = PROVIDERS) -> tuple[str, ...]:
     """The names of all providers, or rerankers, that are installed."""
     return tuple(sorted({entry.name for entry in importlib.metadata.entry_points(group=group)}))

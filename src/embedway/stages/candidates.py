@@ -29,10 +29,16 @@ if TYPE_CHECKING:
     #: Lengths in tokens of texts.
     Counts = Callable[[Sequence[str]], Sequence[int]]
 
-#: Characters of the longest text that are counted; the rest is reckoned from them.
+#: Characters of the longest text that all tokenizers count together; the rest is reckoned from them.
 _LONGEST_CHARACTERS = 100_000
-#: Texts of the sample that every tokenizer counts: it takes each some milliseconds.
+#: Texts of the sample that every tokenizer counts, and the characters that all of them count together: a tokenizer
+#: takes some ten milliseconds for half of them, and fifty models are selected from while somebody waits.
 _TOKENIZED_TEXTS = 32
+_TOKENIZED_CHARACTERS = 48_000
+#: Of fewer characters a tokenizer's words are no longer those of the text.
+_TOKENIZED_PIECE = 240
+#: So many tokenizers, as one usually has, count their share of it at most.
+_FEW_TOKENIZERS = 2
 _ESTIMATE = "estimate"
 _NO_LIMIT = 2**31 - 1
 #: Of the hash by which a text is known again; two of a billion texts share one with a chance of 1 in 10**20.
@@ -45,6 +51,54 @@ class _Known:
 
     candidate: Candidate
     counter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Texts as far as every tokenizer counts them: pieces of some, and the beginning of the longest."""
+
+    texts: int
+    characters: int
+    longest: int
+    head: str
+    sample: tuple[str, ...]
+    #: Whether the sample is all texts, each of them once.
+    whole: bool
+
+    @classmethod
+    def at(cls, texts: Sequence[str], sample: Sequence[str], *, tokenizers: int) -> Look:
+        """Look at texts through a sample of them. The more tokenizers there are, the less each one counts."""
+        share = _TOKENIZED_CHARACTERS // max(_FEW_TOKENIZERS, tokenizers)
+        most = min(_TOKENIZED_TEXTS, share // _TOKENIZED_PIECE)
+        some = sample[:: math.ceil(len(sample) / most) or 1]
+        each = share // max(1, len(some))
+        longest = max(texts, key=len, default="")
+        head = longest[: _LONGEST_CHARACTERS // max(1, tokenizers)]
+        characters = sum(map(len, texts))
+        # From every part of texts, for those of a kind begin alike.
+        cut = tuple(_piece(text, each, place / len(some)) for place, text in enumerate(some))
+        whole = len(cut) == len(texts) == len(set(cut)) and sum(map(len, cut)) == characters
+        return cls(len(texts), characters, len(longest), head, cut, whole)
+
+    def estimate(self, counts: Counts, *, own: bool) -> TokenEstimate:
+        """The tokens of all texts, reckoned from the sample; what a tokenizer adds to every text is told apart."""
+        added, *lengths = counts(["", *self.sample, *([self.head] if self.head else [])])
+        most = lengths.pop() if self.head else 0
+        if len(self.head) < self.longest:
+            most = added + math.ceil((most - added) * self.longest / len(self.head))
+        sampled = sum(map(len, self.sample))
+        own_tokens = sum(lengths) - added * len(self.sample)
+        total = math.ceil(own_tokens * self.characters / sampled) + added * self.texts if sampled else 0
+        return TokenEstimate(most, total, own, sampled=not self.whole)
+
+
+def _piece(text: str, characters: int, part: float) -> str:
+    """So many characters of a text, from a part of it on; from a word's beginning, where there is one near."""
+    if len(text) <= characters:
+        return text
+    start = int((len(text) - characters) * part)
+    word = text.find(" ", start, start + characters // 4) if start else -1
+    return text[max(start, word + 1) : start + characters]
 
 
 class Totals:
@@ -103,29 +157,17 @@ class Candidates:
 
         Tokens of all texts are reckoned from the sample, or are those of `totals`, which has counted them.
         """
-        longest = max(texts, key=len, default="")
+        known = [(one.candidate, self._here(one.counter)) for one in self._known()]
+        tokenizers = {key for _, key in known} - {_ESTIMATE}
+        look = Look.at(texts, sample, tokenizers=len(tokenizers))
         shares: dict[str, TokenEstimate] = {}
-        found = []
-        for one in self._known():
-            key = self._here(one.counter)
-            if key not in shares:
-                shares[key] = self._estimate(key, texts, sample, longest)
-                if totals is not None:
-                    shares[key] = replace(shares[key], total=totals.tokens[key], sampled=False)
-            found.append(replace(one.candidate, tokens=shares[key]))
-        return tuple(found)
-
-    def _estimate(self, key: str, texts: Sequence[str], sample: Sequence[str], longest: str) -> TokenEstimate:
-        counts = self._counts(key)
-        assert counts is not None  # noqa: S101  the caller looked
-        head = longest[:_LONGEST_CHARACTERS]
-        tokens = sum(counts([head])) if head else 0
-        most = tokens if len(head) == len(longest) else math.ceil(tokens * len(longest) / len(head))
-        sample = sample[:: 2 if len(sample) > _TOKENIZED_TEXTS else 1]
-        sampled = sum(map(len, sample))
-        characters = sum(map(len, texts))
-        total = math.ceil(sum(counts(sample)) * characters / sampled) if sampled else 0
-        return TokenEstimate(most, total, own=key != _ESTIMATE)
+        for key in {key for _, key in known}:
+            counts = self._counts(key)
+            assert counts is not None  # noqa: S101  it is here
+            shares[key] = look.estimate(counts, own=key != _ESTIMATE)
+            if totals is not None:
+                shares[key] = replace(shares[key], total=totals.tokens[key], sampled=False)
+        return tuple(replace(candidate, tokens=shares[key]) for candidate, key in known)
 
     def _counts(self, key: str) -> Counts | None:
         """What counts tokens; None where it is not on this machine. Fetches nothing but a vocabulary of tiktoken's."""
