@@ -50,6 +50,6 @@ def make(backend, tmp_path, clock, request):
             behind = SqliteCache(tmp_path / "c" / "v.sqlite", 64 * MIB, clock=clock, **options)
         else:
             behind = RedisCache(url, clock=clock, cluster=cluster, **options)
-        return Tiers(front, behind) if backend.startswith("memory over") else behind
+        return Tiers(front, behind, clock=clock) if backend.startswith("memory over") else behind
 
     return made

@@ -85,6 +85,56 @@ def test_old_entries_are_cleared_by_age(make, clock):
     run(make, steps)
 
 
+def test_a_space_is_cleared_at_every_size_and_no_other(make):
+    async def steps(cache):
+        await cache.put_many(GROUP, items(range(3)))
+        await cache.put_many(THIRD, items(range(20, 22)))
+        assert await cache.clear(Which(space_id="m@2/4")) == 0
+        assert await cache.clear(Which(space_id="m@1/2")) == 3
+        assert [held.group for held in await cache.held()] == [THIRD]
+
+    run(make, steps)
+
+
+def test_an_entry_is_as_old_as_it_is_wherever_it_was_read_from(make, clock, backend):
+    async def put(cache):
+        await cache.put_many(GROUP, items(range(3)))
+
+    async def later(cache):
+        clock.now += 100
+        aged = await cache.get_aged(GROUP, [key(0), key(5)])
+        if backend == "memory":
+            assert aged == [None, None]
+            return
+        assert aged == [(b"\0" * 40, clock.now - 100), None]
+        clock.now += 10
+        assert await cache.clear(Which(older_than_s=50)) == 3
+        assert await cache.get_many(GROUP, [key(0)]) == [None]
+
+    run(make, put)
+    run(make, later)
+
+
+def test_what_another_process_has_cleared_is_soon_found_no_more(make, clock, backend):
+    async def steps(cache):
+        await cache.put_many(GROUP, items(range(3)))
+        assert None not in await cache.get_many(GROUP, [key(0)])
+        before = await cache.generation()
+        other = cache if backend == "memory" else make()
+        assert await other.clear(Which(model="nobody")) == 0
+        assert await other.clear(Which()) == 3
+        if other is not cache:
+            await other.aclose()
+        assert await cache.generation() != before
+        clock.now += 1
+        assert await cache.get_many(GROUP, [key(0)]) == [None]
+        await cache.put_many(GROUP, items(range(3)))
+        clock.now += 1
+        assert None not in await cache.get_many(GROUP, [key(0)])
+
+    run(make, steps)
+
+
 def test_what_is_deleted_is_a_miss(make):
     async def steps(cache):
         await cache.put_many(GROUP, items(range(3)))
@@ -126,7 +176,27 @@ def test_entries_are_forgotten_after_their_time(make, clock, backend):
         assert None not in await cache.get_many(GROUP, [key(0)])
         clock.now += 2
         assert await cache.get_many(GROUP, [key(0), key(2)]) == [None, None]
+        assert await cache.held() == []
+        await cache.put_many(GROUP, items(range(10, 12)))
+        assert [held.entries for held in await cache.held()] == [2]
+        clock.now += 61
+        assert await cache.clear(Which()) == 0
 
+    run(make, steps, ttl_s=60.0)
+
+
+def test_reading_does_not_make_an_entry_younger(make, clock, backend):
+    async def put(cache):
+        await cache.put_many(GROUP, items(range(3)))
+
+    async def steps(cache):
+        clock.now += 59
+        assert await cache.get_many(GROUP, [key(0)]) == ([None] if backend == "memory" else [b"\0" * 40])
+        clock.now += 2
+        # The server's own clock runs, and it is asked for what is not in front.
+        assert await cache.get_many(GROUP, [key(0)]) == [b"\0" * 40 if "redis" in backend else None]
+
+    run(make, put, ttl_s=60.0)
     run(make, steps, ttl_s=60.0)
 
 
@@ -156,8 +226,8 @@ def test_many_at_once_do_not_mix(make):
 def test_counts_are_kept_by_model(make, backend):
     async def count(cache):
         await cache.add_counts({"m": {"hits": 3, "misses": 1}, "": {"evictions": 2}})
-        await cache.add_counts({"m": {"hits": 2}})
-        await cache.add_counts({})
+        assert await cache.add_counts({"m": {"hits": 2}})
+        assert await cache.add_counts({})
 
     async def read(cache):
         return (await cache.counts()).get("m")

