@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,13 @@ def test_the_selection_of_the_page(default_model_directory, monkeypatch):
     names = {}
     exec(blocks("python", "selection.md")[0], names)  # noqa: S102  our own page
     assert names["result"].receipt.selected.model == names["result"].receipt.model
+
+
+@pytest.mark.parametrize("example", ["english.txt", "code.py", "mix"])
+def test_the_selections_of_the_page_are_what_the_command_prints(example):
+    names = runpy.run_path(str(DOCS / "examples" / "print_selections.py"))
+    assert set(names["EXAMPLES"]) == {"english.txt", "code.py", "mix"}
+    assert names["printed"](example) in (DOCS / "selection.md").read_text("utf-8")
 
 
 def test_the_reranking_of_the_page(tmp_path, default_model_directory, monkeypatch):

@@ -51,7 +51,7 @@ def test_the_table_has_every_model_or_why_it_is_out(command, place, offline):
     assert "weights missing: embedway models pull BAAI/bge-m3" in table
     keyed = command("select", "prose.txt", "prose.txt", variables={"OPENAI_API_KEY": "unused"}).stdout
     assert re.search(r"text-embedding-3-small .* ~0\.00\d+", keyed)
-    assert "~ reckoned from a sample of the texts; --max-total-cost counts them all" in keyed
+    assert "~ reckoned: from a sample (--max-total-cost counts all texts)" in keyed
     counted = command("select", "prose.txt", "--max-total-cost", "1", variables={"OPENAI_API_KEY": "unused"}).stdout
     assert "text-embedding-3-small" in counted
     assert "~" not in counted

@@ -524,3 +524,36 @@ def test_a_sample_that_is_all_texts_is_no_sample():
         assert estimate.total == sum(counts(texts))
         assert estimate.longest == max(counts(texts))
     assert Look.at([], [], tokenizers=0).estimate(counts, own=True).total == 0
+
+
+GUIDELINES = [
+    # High accuracy: NV-Embed-v2, and of what is to be had by a key from OpenAI its large model.
+    ("best", {}, PROSE, "nvidia/NV-Embed-v2", "text-embedding-3-large"),
+    # Sensitive to cost: a BGE model, and of services the small one.
+    ("cheap", {}, PROSE, "BAAI/bge-base-en-v1.5", "text-embedding-3-small"),
+    # Several languages.
+    ("balanced", {"min_accuracy": 0.6}, MIX, "BAAI/bge-m3", "text-embedding-3-small"),
+    ("balanced", {"require_multilingual": True, "min_accuracy": 0.6}, PROSE, "BAAI/bge-m3", "text-embedding-3-small"),
+    ("balanced", {}, PROSE, "BAAI/bge-base-en-v1.5", "text-embedding-3-small"),
+    ("fast", {"min_accuracy": 0.6}, PROSE, "BAAI/bge-base-en-v1.5", "text-embedding-3-small"),
+]
+
+
+@pytest.mark.parametrize(("preset", "changes", "texts", "model", "of_openai"), GUIDELINES)
+def test_the_specifications_guidelines_on_the_shipped_defaults(shipped, preset, changes, texts, model, of_openai):
+    criteria = ModelSelectionCriteria.preset(preset, **changes)
+    analysis = analyze([texts] if isinstance(texts, str) else texts)
+    assert select(shipped.known(), criteria, analysis, anywhere=True).model == model
+    openai = [one for one in shipped.known() if one.benchmark.provider == "openai"]
+    assert select(openai, criteria, analysis, anywhere=True).model == of_openai
+
+
+@pytest.mark.parametrize(("texts", "model"), [([PROSE], "BAAI/bge-base-en-v1.5"), (MIX, "BAAI/bge-m3")])
+def test_for_privacy_local_models_alone(shipped, texts, model):
+    criteria = ModelSelectionCriteria.preset("private", min_accuracy=0.6)
+    selection = select(shipped.known(), criteria, analyze(texts), anywhere=True)
+    assert selection.model == model
+    for row in selection.table:
+        assert (row.rank is None) or row.candidate.benchmark.provider in {"local", "fastembed", "sentence-transformers"}
+    services = {row.model for row in selection.table if "require_local" in [one.requirement for one in row.reasons]}
+    assert {"text-embedding-3-large", "voyage-4-large", "gemini-embedding-001", "embed-v4.0"} <= services

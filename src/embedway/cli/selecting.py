@@ -155,7 +155,9 @@ def print_selection(rows: "list[Scored]") -> None:
             right=(0, 2, 3, 4, 5, 6, 7, 8, 9),
         )
         if any(_reckoned(row) for row in inside):
-            print_line("~ reckoned from a sample of the texts; --max-total-cost counts them all")
+            print_line(
+                "~ reckoned: from a sample (--max-total-cost counts all texts), or without the model's tokenizer"
+            )
         print_line("pareto: no model is better in accuracy, latency and price at once")
         if not all(row.candidate.benchmark.quality_comparable for row in inside):
             print_line("*: not of the board that most scores are from, and hardly to be compared; --json tells which")
@@ -189,9 +191,9 @@ def _row(row: "Scored") -> tuple[str, ...]:
 
 
 def _reckoned(row: "Scored") -> bool:
-    """Whether its cost is reckoned from a sample."""
+    """Whether its cost is reckoned, and not that of all its tokens."""
     tokens = row.candidate.tokens
-    return bool(row.candidate.nanousd) and tokens is not None and tokens.sampled
+    return bool(row.candidate.nanousd) and tokens is not None and (tokens.sampled or not tokens.own)
 
 
 def _json(row: Any) -> Any:

@@ -1,0 +1,55 @@
+"""What `embedway select` prints for the examples of docs/selection.md, and the page with it.
+
+    python docs/examples/print_selections.py
+
+writes the page anew. Nothing of this machine is in it: no key, no weights, and models that do not run here too.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "selection.md"
+EXAMPLES = ("english.txt", "code.py", "mix")
+_KEPT = ("PATH", "SYSTEMROOT", "TIKTOKEN_CACHE_DIR")
+
+
+def printed(example):
+    """The command for an example, and what it prints, indented as the page has it."""
+    arguments = ["select", f"docs/examples/{example}", "--anywhere"]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        settings = {
+            "EMBEDWAY_WEIGHTS__DIRECTORY": folder,
+            "EMBEDWAY_WEIGHTS__OFFLINE": "1",
+            "PYTHONUTF8": "1",
+            "HOME": folder,
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "embedway", *arguments],
+            cwd=ROOT,
+            env={**environment, **settings},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=True,
+        )
+    lines = [f"$ embedway {' '.join(arguments)}", *done.stdout.splitlines()]
+    return "".join(f"    {line.rstrip()}\n" if line.strip() else "\n" for line in lines)
+
+
+def main():
+    """Write the page anew."""
+    page = PAGE.read_text(encoding="utf-8")
+    for example in EXAMPLES:
+        block = re.compile(rf"    \$ embedway select docs/examples/{re.escape(example)} .*\n(?:(?:    .*)?\n)*")
+        page = block.sub(lambda _, example=example: f"{printed(example)}\n", page)
+    PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
