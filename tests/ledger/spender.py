@@ -10,18 +10,19 @@ import aiohttp
 from embedway import AsyncEmbedder, Config
 from embedway.errors import BudgetExceededError, EmbedwayError
 
-MODEL = "text-embedding-3-small"
 
-
-async def call(embedder, session, base, text):
+async def call(embedder, session, base, model, texts):
     """One call; how it ended."""
-    task = asyncio.create_task(embedder.embed(text, model=MODEL))
-    if text.startswith("abandoned"):
-        # The server says when the request is there; refused ones never get so far.
-        arrival = asyncio.create_task(session.get(f"{base}/arrived", params={"text": text}))
+    task = asyncio.create_task(embedder.embed(texts, model=model))
+    if texts[0].startswith("abandoned"):
+        # The server says when the request is there; refused ones never get so far. It waits until it is told.
+        named = {"text": texts[0]}
+        arrival = asyncio.create_task(session.get(f"{base}/arrived", params=named))
         await asyncio.wait({task, arrival}, return_when=asyncio.FIRST_COMPLETED)
         task.cancel()
         arrival.cancel()
+        async with session.get(f"{base}/left", params=named):
+            pass
     try:
         await task
     except BudgetExceededError:
@@ -33,12 +34,12 @@ async def call(embedder, session, base, text):
     return "answered"
 
 
-async def main(overrides, base, texts):
+async def main(overrides, base, model, calls):
     """All calls at once; prints how they ended."""
     config = Config.load(environ={}, overrides=overrides)
     connector = aiohttp.TCPConnector(limit=0)
     async with AsyncEmbedder(config) as embedder, aiohttp.ClientSession(connector=connector) as session:
-        ended = await asyncio.gather(*(call(embedder, session, base, text) for text in texts))
+        ended = await asyncio.gather(*(call(embedder, session, base, model, texts) for texts in calls))
     sys.stdout.write(json.dumps(collections.Counter(ended)))
 
 

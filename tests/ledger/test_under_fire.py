@@ -19,27 +19,85 @@ from aiohttp import web
 from embedway.ledger.base import Limit
 from embedway.ledger.redis import RedisLedger
 from embedway.ledger.sqlite import SqliteLedger
-from embedway.providers.counting import TiktokenCounter
+from embedway.money import usd
+from embedway.providers.counting import EstimatingCounter, TiktokenCounter
 from embedway.providers.fake import vector_of
 
 KEY = "sk-secret-of-the-test"
-PRICE = 20  # nano-dollars a token
+SMALL, ESTIMATED = "text-embedding-3-small", "acme/estimated"
+PRICES = {SMALL: 20, ESTIMATED: 1000}  # nano-dollars a token
 CALLS = 50  # of each process
 SLOTS = 8  # requests of a process at once
 WORDS = ("budget", "holds", "for", "every", "process", "that", "shares", "its", "ledger", "crash", "Straße", "向量")
-LIMIT = Limit("shared", 130_000)
+LIMITS = {SMALL: Limit("shared", 130_000), ESTIMATED: Limit("shared", 26_000_000)}
 
 
 class Server:
-    """OpenAI's embeddings, with misdeeds by the first word of a text. Counts what it would put on the bill."""
+    """What both servers of OpenAI's interface have: they count what they would put on the bill."""
 
     def __init__(self):
         self.tokens = 0
-        self.received = collections.Counter()
         self.arrived = collections.defaultdict(asyncio.Event)
-        self.held = 0
+        self.left = collections.defaultdict(asyncio.Event)
+        self.held = self.held_tokens = 0
         self.all_held = asyncio.Event()
         self.release = asyncio.Event()
+
+    async def embeddings(self, request):
+        raise NotImplementedError
+
+    async def hold(self, tokens):
+        """Keep the request of a process that is killed meanwhile."""
+        self.held += 1
+        self.held_tokens += tokens
+        if self.held == SLOTS:
+            self.all_held.set()
+        await self.release.wait()
+
+    def answer(self, body, tokens, dimensions):
+        data = []
+        for index, text in enumerate(body["input"]):
+            vector = vector_of(text, dimensions)
+            written = (vector / np.linalg.norm(vector)).astype("<f4")
+            as_text = body.get("encoding_format") == "base64"
+            number = base64.b64encode(written.tobytes()).decode() if as_text else written.tolist()
+            data.append({"object": "embedding", "index": index, "embedding": number})
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return web.json_response({"object": "list", "data": data, "model": body["model"], "usage": usage})
+
+    async def arrival(self, request):
+        await self.arrived[request.query["text"]].wait()
+        return web.Response()
+
+    async def departure(self, request):
+        self.left[request.query["text"]].set()
+        return web.Response()
+
+    @contextlib.asynccontextmanager
+    async def running(self):
+        app = web.Application()
+        app.router.add_post("/v1/embeddings", self.embeddings)
+        app.router.add_get("/arrived", self.arrival)
+        app.router.add_get("/left", self.departure)
+        runner = web.AppRunner(app, handler_cancellation=False, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await runner.cleanup()
+
+
+def limited():
+    headers = {"Retry-After": "0"}
+    return web.json_response({"error": {"code": "rate_limit_exceeded"}}, status=429, headers=headers)
+
+
+class Counted(Server):
+    """Bills by tiktoken, one text a request, with misdeeds by its first word."""
+
+    def __init__(self):
+        super().__init__()
+        self.received = collections.Counter()
         self._counter = TiktokenCounter("cl100k_base", max_tokens=8191)
 
     async def embeddings(self, request):
@@ -50,8 +108,7 @@ class Server:
         self.received[text] += 1
         first = self.received[text] == 1
         if kind == "limited" and first:
-            headers = {"Retry-After": "0"}
-            return web.json_response({"error": {"code": "rate_limit_exceeded"}}, status=429, headers=headers)
+            return limited()
         if kind == "refused":
             return web.json_response({"error": {"code": "invalid_request_error"}}, status=400)
         # From here on it is carried out, whatever the caller hears of it.
@@ -61,33 +118,57 @@ class Server:
         if kind == "dropped" and first:
             request.transport.abort()
             return web.Response()
-        if kind in {"abandoned", "killed"}:
+        if kind == "abandoned":
             self.arrived[text].set()
-            self.held += kind == "killed"
-            if self.held == SLOTS:
-                self.all_held.set()
-            await self.release.wait()
-        vector = vector_of(text, 1536)
-        written = base64.b64encode((vector / np.linalg.norm(vector)).astype("<f4").tobytes()).decode()
-        data = [{"object": "embedding", "index": 0, "embedding": written}]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return web.json_response({"object": "list", "data": data, "model": body["model"], "usage": usage})
+            await self.left[text].wait()
+        if kind == "killed":
+            await self.hold(tokens)
+        return self.answer(body, tokens, 1536)
 
-    async def arrival(self, request):
-        await self.arrived[request.query["text"]].wait()
-        return web.Response()
 
-    @contextlib.asynccontextmanager
-    async def running(self):
-        app = web.Application()
-        app.router.add_post("/v1/embeddings", self.embeddings)
-        app.router.add_get("/arrived", self.arrival)
-        runner = web.AppRunner(app, handler_cancellation=False, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        await runner.cleanup()
+class Estimated(Server):
+    """Bills up to twice what callers estimate, texts of several callers a request, with misdeeds by chance.
+
+    Where a caller cannot hear what it bills, it is all that it may be: twice.
+    """
+
+    def __init__(self, chance):
+        super().__init__()
+        self._chance = chance
+        self._counter = EstimatingCounter(max_tokens=500)
+        self.together = 0
+
+    async def embeddings(self, request):
+        body = await request.json()
+        texts = body["input"]
+        kinds = {text.split()[0] for text in texts}
+        estimate = int(self._counter.count(texts).lengths.sum())
+        luck = "good" if "killed" in kinds else self._chance.choices(LUCK, weights=(2, 1, 1, 16))[0]
+        if "refused" in kinds:
+            return web.json_response({"error": {"code": "invalid_request_error"}}, status=400)
+        if luck == "limited":
+            return limited()
+        heard = luck == "good" and not kinds & {"abandoned", "killed"}
+        tokens = self._chance.randint(estimate, 2 * estimate) if heard else 2 * estimate
+        self.tokens += tokens
+        self.together += len(texts) > 3 and heard
+        if luck == "broken":
+            return web.json_response({"error": {"code": "server_error"}}, status=500)
+        if luck == "dropped":
+            request.transport.abort()
+            return web.Response()
+        for text in texts:
+            if text.startswith("abandoned"):
+                self.arrived[text].set()
+        for text in texts:
+            if text.startswith("abandoned"):
+                await self.left[text].wait()
+        if "killed" in kinds:
+            await self.hold(tokens)
+        return self.answer(body, tokens, 16)
+
+
+LUCK = ("limited", "broken", "dropped", "good")
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -102,21 +183,37 @@ def books(request, tmp_path):
     return {"ledger.backend": "redis", "ledger.url": url}, lambda clock: RedisLedger(url, clock=clock)
 
 
-def texts_of(process, chance):
+def text_of(kind, process, number, chance):
+    return " ".join([kind, f"{process}/{number}", *chance.choices(WORDS, k=chance.randint(5, 60))])
+
+
+def one_text_calls(process, chance):
+    """Calls of one text each."""
     kinds = ["killed"] if process == 3 else ["plain"] * 6 + ["limited", "refused", "broken", "dropped", "abandoned"]
-    return [
-        " ".join([chance.choice(kinds), f"{process}/{number}", *chance.choices(WORDS, k=chance.randint(5, 60))])
-        for number in range(CALLS)
-    ]
+    return [[text_of(chance.choice(kinds), process, number, chance)] for number in range(CALLS)]
 
 
-async def spend(settings, base, texts):
+def calls_of_texts(process, chance):
+    """Calls of several texts, of which some are in other calls too. One that is refused stands alone in its call."""
+    kinds = ["killed"] if process == 3 else ["plain"] * 8 + ["refused", "abandoned"]
+    common = [text_of("plain", process, f"common {number}", chance) for number in range(5)]
+    calls = []
+    for number in range(CALLS):
+        kind = chance.choice(kinds)
+        texts = [text_of(kind, process, number, chance)]
+        if kind != "refused":
+            # An abandoned call is known by its first text.
+            rest = "plain" if kind == "abandoned" else kind
+            texts += [text_of(rest, process, f"{number}, {more}", chance) for more in range(chance.randint(0, 2))]
+        calls.append([*texts, chance.choice(common)] if kind == "plain" else texts)
+    return calls
+
+
+async def spend(settings, base, model, calls):
     """A process that makes these calls at once."""
     overrides = {
-        "routes.r": {"model": "text-embedding-3-small", "provider": "openai", "base_url": f"{base}/v1", "api_key": KEY},
-        "budgets.shared": {"usd": "0.00013"},
-        "cache.backend": "none",
-        "batching.across_callers": False,
+        "routes.r": {"model": model, "provider": "openai", "base_url": f"{base}/v1", "api_key": KEY},
+        "budgets.shared": {"usd": usd(LIMITS[model].nanousd)},
         "upstream.concurrency": SLOTS,
         "upstream.first_wait_s": 0.001,
         "upstream.longest_wait_s": 0.002,
@@ -128,62 +225,96 @@ async def spend(settings, base, texts):
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    process.stdin.write(json.dumps([overrides, base, texts]).encode())
+    process.stdin.write(json.dumps([overrides, base, model, calls]).encode())
     process.stdin.close()
     return process
+
+
+@contextlib.asynccontextmanager
+async def sampled(ledger, limit):
+    """What is spent and held, as often as it can be looked at."""
+    samples, over = [], asyncio.Event()
+
+    async def sample():
+        while not over.is_set():
+            (standing,) = await ledger.standings([limit])
+            samples.append(standing.spent + standing.held)
+
+    sampling = asyncio.create_task(sample())
+    try:
+        yield samples
+    finally:
+        over.set()
+        await sampling
+        await ledger.aclose()
+
+
+async def under_fire(server, settings, open_ledger, model, calls_of):
+    """Three processes that end, and one that is killed when its requests are with the server; what the books say."""
+    limit = LIMITS[model]
+    async with server.running() as base, sampled(open_ledger(time.time), limit) as samples:
+        doomed = await spend(settings, base, model, calls_of(3))
+        await asyncio.wait_for(server.all_held.wait(), 60)
+        # The slots are taken, so that no other request of this process is on its way.
+        others = [await spend(settings, base, model, calls_of(process)) for process in range(3)]
+        outputs = [asyncio.create_task(process.communicate()) for process in others]
+        doomed.kill()
+        await doomed.wait()
+        outcomes = collections.Counter()
+        for output in outputs:
+            outcomes.update(json.loads((await asyncio.wait_for(output, 120))[0]))
+        server.release.set()
+    later = open_ledger(lambda: time.time() + 3600)
+    await later.expire()
+    (standing,) = await later.standings([limit])
+    entries = await later.entries()
+    await later.aclose()
+    billed = server.tokens * PRICES[model]
+    figures = dict(outcomes), len(samples), max(samples), standing.spent, billed
+    logging.getLogger(__name__).info("ended %s; %d samples, highest %d; ledger %d, server %d", *figures)
+    assert sum(outcomes.values()) == 3 * CALLS
+    for ended in ("answered", "abandoned", "over budget", "RefusedInputError"):
+        assert outcomes[ended] > 0
+    assert len(samples) > 10
+    assert max(samples) <= limit.nanousd
+    assert standing.held == 0
+    assert standing.spent == billed
+    assert sum(entry.spent for entry in entries) == standing.spent
+    # What the killed process had on its way may be billed, and is told apart.
+    killed = [entry for entry in entries if entry.state == "expired"]
+    assert server.held == SLOTS
+    assert sum(entry.unsure for entry in killed) == server.held_tokens * PRICES[model]
+    return killed
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_two_hundred_calls_in_four_processes(books, seed):
     settings, open_ledger = books
+    settings |= {"cache.backend": "none", "batching.across_callers": False}
     chance = random.Random(seed)
 
     async def main():
-        server = Server()
-        samples = []
-        async with server.running() as base:
-            ledger = open_ledger(time.time)
+        return await under_fire(
+            Counted(), settings, open_ledger, SMALL, lambda process: one_text_calls(process, chance)
+        )
 
-            async def sample():
-                while True:
-                    (standing,) = await ledger.standings([LIMIT])
-                    samples.append(standing.spent + standing.held)
-                    await asyncio.sleep(0)
+    killed = asyncio.run(main())
+    assert sum(entry.unsure > 0 for entry in killed) == SLOTS
 
-            sampling = asyncio.create_task(sample())
-            doomed = await spend(settings, base, texts_of(3, chance))
-            await asyncio.wait_for(server.all_held.wait(), 60)
-            # The slots are taken, so that no other request of this process is on its way.
-            others = [await spend(settings, base, texts_of(process, chance)) for process in range(3)]
-            outputs = [asyncio.create_task(process.communicate()) for process in others]
-            doomed.kill()
-            await doomed.wait()
-            outcomes = collections.Counter()
-            for output in outputs:
-                outcomes.update(json.loads((await asyncio.wait_for(output, 120))[0]))
-            server.release.set()
-            sampling.cancel()
-            await ledger.aclose()
-        later = open_ledger(lambda: time.time() + 3600)
-        await later.expire()
-        (standing,) = await later.standings([LIMIT])
-        entries = await later.entries()
-        await later.aclose()
-        return server, samples, outcomes, standing, entries
 
-    server, samples, outcomes, standing, entries = asyncio.run(main())
-    assert sum(outcomes.values()) == 3 * CALLS
-    assert outcomes["answered"] > 0
-    assert outcomes["abandoned"] > 0
-    assert outcomes["over budget"] > 0
-    assert outcomes["RefusedInputError"] > 0
-    assert len(samples) > 10
-    assert max(samples) <= LIMIT.nanousd
-    assert standing.held == 0
-    assert standing.spent == server.tokens * PRICE
-    assert sum(entry.spent for entry in entries) == standing.spent
-    # What the killed process had on its way may be billed, and is told apart.
-    killed = [entry for entry in entries if entry.state == "expired"]
-    assert sum(entry.unsure > 0 for entry in killed) == server.held == SLOTS
-    figures = dict(outcomes), len(samples), max(samples), standing.spent, server.tokens * PRICE
-    logging.getLogger(__name__).info("ended %s; %d samples, highest %d; ledger %d, server %d", *figures)
+@pytest.mark.parametrize("seed", [3, 4])
+def test_bills_beyond_estimates_for_texts_of_many_callers(books, tmp_path, seed):
+    settings, open_ledger = books
+    settings |= {
+        "models.m": {"name": ESTIMATED, "dimensions": 16, "max_tokens": 500, "price_usd_per_million_tokens": "1"},
+        "cache.path": str(tmp_path / "cache.sqlite"),
+        "batching.max_batch_size": 8,
+    }
+    chance = random.Random(seed)
+
+    async def main():
+        server = Estimated(chance)
+        await under_fire(server, settings, open_ledger, ESTIMATED, lambda process: calls_of_texts(process, chance))
+        return server.together
+
+    assert asyncio.run(main()) > 0
