@@ -288,7 +288,7 @@ class AsyncEmbedder:
         return await self._fitting(replace(call, texts=texts, dimensions=criteria.dimensions), selection, terms)
 
     async def _fitting(self, call: _Call, selection: Selection, terms: Terms) -> Choice:
-        """The best of the selected models by which a call costs no more than it may, and that cuts nothing it must not."""
+        """The best of the selected models with which a call costs no more, and cuts no more, than it may."""
         too_dear: list[tuple[str, int | None]] = []
         too_long: TextTooLongError | None = None
         for place, row in enumerate(selection.ranked):

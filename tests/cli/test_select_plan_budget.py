@@ -49,10 +49,11 @@ def test_the_table_has_every_model_or_why_it_is_out(command, place, offline):
     table = "\n".join(rest)
     assert "no key: set OPENAI_API_KEY" in table
     assert "weights missing: embedway models pull BAAI/bge-m3" in table
-    keyed = command("select", "prose.txt", "prose.txt", variables={"OPENAI_API_KEY": "unused"}).stdout
+    (place / "long.txt").write_text(ENGLISH * 20)
+    keyed = command("select", "long.txt", variables={"OPENAI_API_KEY": "unused"}).stdout
     assert re.search(r"text-embedding-3-small .* ~0\.00\d+", keyed)
     assert "~ reckoned: from a sample (--max-total-cost counts all texts)" in keyed
-    counted = command("select", "prose.txt", "--max-total-cost", "1", variables={"OPENAI_API_KEY": "unused"}).stdout
+    counted = command("select", "long.txt", "--max-total-cost", "1", variables={"OPENAI_API_KEY": "unused"}).stdout
     assert "text-embedding-3-small" in counted
     assert "~" not in counted
     asked = command("select", "prose.txt", "--json").json
