@@ -35,6 +35,8 @@ NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotLess: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
+
+
 def _fastembed_cache() -> Path:
     return Path(tempfile.gettempdir()) / "fastembed_cache"
 
