@@ -68,6 +68,17 @@ def test_a_run_that_is_repeated_computes_nothing(cached):
     assert "49.2%" in table
 
 
+def test_vectors_that_a_codec_has_changed_are_told_of(ready_command, place):
+    (place / "rows.jsonl").write_text('{"id": 1, "text": "a text"}\n')
+    lossy = {"EMBEDWAY_CACHE__CODEC": "i8"}
+    first = ready_command("run", "rows.jsonl", "--to", "one.parquet", "--json", variables=lossy).json
+    second = ready_command("run", "rows.jsonl", "--to", "two.parquet", "--json", variables=lossy).json
+    assert [(done["cached"], done["lossy"]) for done in (first, second)] == [(0, 0), (1, 1)]
+    assert "1, 1 of them lossy" in ready_command("run", "rows.jsonl", "--to", "three.parquet", variables=lossy).stdout
+    exact = ready_command("run", "rows.jsonl", "--to", "four.parquet", "--json").json
+    assert (exact["cached"], exact["lossy"]) == (0, 0)
+
+
 def test_without_a_cache_nothing_is_kept_and_asking_makes_no_file(ready_command):
     empty = ready_command("cache", "stats")
     assert "nothing is kept yet" in empty.stdout

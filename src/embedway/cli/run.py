@@ -235,7 +235,7 @@ def _print_summary(summary: "RunSummary") -> None:
         ("runtime", summary.runtime),
         ("documents", f"{summary.documents:,}"),
         ("texts", f"{summary.chunks:,}"),
-        ("from the cache", f"{summary.cached:,}"),
+        ("from the cache", f"{summary.cached:,}" + (f", {summary.lossy:,} of them lossy" if summary.lossy else "")),
         ("tokens", f"{summary.tokens:,}"),
         ("cut at the limit", f"{summary.truncated:,}"),
         ("rejected rows", f"{summary.rejected:,}"),

@@ -61,6 +61,8 @@ class RunSummary:
     #: Tokens on the bill, and what they cost in nano-dollars; None where no price is known.
     billed_tokens: int = 0
     cost_nanousd: int | None = 0
+    #: Of the vectors from the cache, those that a codec kept which loses some digits.
+    lossy: int = 0
 
     def to_json(self) -> dict[str, str | int | float | None]:
         """All fields, for `--json`."""
@@ -78,6 +80,7 @@ class Tally:
     cached: int = 0
     billed_tokens: int = 0
     cost_nanousd: int | None = 0
+    lossy: int = 0
     runtime: str = ""
     began: float | None = None
     ended: float = 0.0
@@ -94,6 +97,7 @@ class Tally:
         self.tokens += result.receipt.tokens
         self.truncated += len(result.receipt.truncations)
         self.cached += result.receipt.cache_hits
+        self.lossy += result.receipt.lossy_hits
         self.billed_tokens += result.receipt.billed_tokens
         cost = result.receipt.cost_nanousd
         self.cost_nanousd = None if cost is None or self.cost_nanousd is None else self.cost_nanousd + cost

@@ -340,6 +340,7 @@ class _Job:
             rejected=self._rejects.count,
             truncated=tally.truncated,
             cached=tally.cached,
+            lossy=tally.lossy,
             tokens=tally.tokens,
             seconds=self._clock() - self._started,
             texts_per_s=tally.rate(tally.chunks),
