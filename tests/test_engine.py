@@ -160,11 +160,11 @@ def test_a_failing_batch_is_an_error_for_its_callers_and_not_for_others(config, 
 
 
 def test_concurrent_first_callers_load_the_model_once(config, monkeypatch):
-    from embedway import engine
+    from embedway.stages import models
 
     opened = []
-    open_model = engine.open_model
-    monkeypatch.setattr(engine, "open_model", lambda *a: opened.append(1) or open_model(*a))
+    open_model = models.open_model
+    monkeypatch.setattr(models, "open_model", lambda *a: opened.append(1) or open_model(*a))
 
     async def main():
         async with AsyncEmbedder(config) as embedder:

@@ -1,17 +1,15 @@
 """The engine: a request's way from texts to vectors, step by step.
 
-`AsyncEmbedder.embed` reads from top to bottom as the steps are: inspect, plan, batch, dispatch, validate,
+`AsyncEmbedder.embed` reads from top to bottom as the steps are: select, inspect, look up, plan, compute, validate,
 result. Inference never runs on the event loop, nor does tokenizing more than a query.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -21,24 +19,15 @@ from embedway.cache.stats import CacheCheck
 from embedway.config import Config
 from embedway.errors import (
     CacheError,
-    ClosedError,
-    ConfigError,
     DeadlineError,
-    NoRouteError,
-    RefusedInputError,
     TextTooLongError,
-    UpstreamError,
     UsageError,
 )
 from embedway.ledger.base import Purpose
 from embedway.ledger.opening import limits_of, open_ledger
-from embedway.providers.opening import full_name, key_of, local_names, open_model, service_of
-from embedway.providers.readiness import set_up_here
+from embedway.providers.opening import full_name
 from embedway.providers.service import ServiceModel
-from embedway.providers.unsent import open_unsent, unsent_key
-from embedway.rerank.base import Scoring, check_scores
-from embedway.rerank.models import ServiceReranker
-from embedway.rerank.models import key_of as reranker_key
+from embedway.rerank.base import check_scores
 from embedway.rerank.models import names as rerankers
 from embedway.stages.batch import fill_batches
 from embedway.stages.budget import Budgets, Spending
@@ -52,46 +41,31 @@ from embedway.stages.choosing import (
     selected,
     terms_of,
 )
-from embedway.stages.crews import Gathered, LocalCrew, ServiceCrew
-from embedway.stages.dispatch import dispatch
-from embedway.stages.gather import Gather, Urgency
+from embedway.stages.compute import Computing
 from embedway.stages.inspect import decoded, inspect, is_token_ids
 from embedway.stages.landing import Landing
-from embedway.stages.mixed import MixedModel, with_services
-from embedway.stages.mixed_rerank import open_any_reranker
+from embedway.stages.mixed import MixedModel
+from embedway.stages.models import Models
 from embedway.stages.plan import Work, bill_of_work, make_plan, unique_texts
-from embedway.stages.rates import RateLimiter
 from embedway.stages.recall import Landed, Made, Recall, group_of, key_maker, only
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
-from embedway.stages.result import Billed, bill_of, by_row, cuts, in_row, receipt_of, space_of, summed, told
-from embedway.stages.send import RetryPolicy, Sender, Sending, ServiceRoute, searches_of
-from embedway.stages.slots import Slots
+from embedway.stages.result import Billed, by_row, cuts, in_row, metas_of, receipt_of, space_of, summed, told
 from embedway.stages.validate import to_size, validate
 from embedway.types import EmbedResult, Receipt, RerankResult, Timing
-from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterable, Callable, Sequence
     from types import TracebackType
 
     from embedway.cache.stats import CacheStats, Cleared
-    from embedway.catalog.types import Task
     from embedway.errors import EmbedwayError
     from embedway.ledger.pins import Pin
     from embedway.local.store import ProgressSink
     from embedway.local.tune import TuneReport
     from embedway.money import Amount
-    from embedway.providers.base import LocalRoute, Provider
     from embedway.providers.opening import AnyModel
-    from embedway.rerank.base import RerankProvider
-    from embedway.rerank.models import AnyReranker
-    from embedway.stages.budget import Account
     from embedway.stages.choosing import Terms
-    from embedway.stages.crews import Piece
-    from embedway.stages.dispatch import Runs
-    from embedway.stages.rerank import RerankWork
     from embedway.stages.select import ModelSelectionCriteria, Selection
-    from embedway.stages.send import Outcome
     from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Selected, Space, Vectors
 
 
@@ -148,15 +122,6 @@ class AsyncEmbedder:
 
     def __init__(self, config: Config | None = None, *, progress: ProgressSink | None = None) -> None:
         self.config = config if config is not None else Config.load()
-        self._progress = progress
-        self._keys: dict[tuple[str, Callable[[str, Config], str]], str] = {}
-        self._opening: dict[str, asyncio.Task[AnyModel | AnyReranker]] = {}
-        self._routes: dict[str, list[ServiceRoute]] = {}
-        self._scoring: dict[str, list[tuple[RerankProvider, ServiceRoute]]] = {}
-        upstream = self.config.upstream
-        self._sender = Sender(
-            RetryPolicy(upstream.max_attempts, upstream.first_wait_s, upstream.longest_wait_s, upstream.deadline_s)
-        )
         cache = open_cache(self.config)
         settings = self.config.cache
         self._recall = (
@@ -164,8 +129,7 @@ class AsyncEmbedder:
             if cache is not None
             else None
         )
-        self._local: dict[LocalRoute, Gather[Piece, Vectors]] = {}
-        self._remote: dict[str, tuple[ServiceCrew, Gather[Sending, Outcome]]] = {}
+        self._models = Models(self.config, progress)
         self._chooser = Chooser(self.config)
         webhook = self.config.ledger.webhook
         self._budgets = Budgets(
@@ -174,7 +138,7 @@ class AsyncEmbedder:
             lease_s=self.config.ledger.lease_s,
             webhook=None if webhook is None else webhook.get_secret_value(),
         )
-        self._closed = False
+        self._computing = Computing(self.config, self._models, self._budgets)
 
     async def __aenter__(self) -> Self:
         return self
@@ -339,12 +303,13 @@ class AsyncEmbedder:
                 row = int(np.flatnonzero(positions == rows[error.row or 0])[0])
                 raise TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens) from None
             planned = time.perf_counter()
+            metas = metas_of(work)
             # What depends on its batch is known by its route, when the answer is here.
-            landing = None if self._batch_dependent(route) else Landing(work, full, landed)
+            landing = None if self._models.batch_dependent(route) else Landing(work, metas, full, landed)
             vectors, errors, billed = await self._made(work, route, full, spending, landing=landing)
             spent.extend((planned - began, time.perf_counter() - planned))
             bills.append(billed)
-            return told(work, vectors, errors, storable=not self._batch_dependent(route, billed.routes))
+            return told(work, metas, vectors, errors, storable=not self._models.batch_dependent(route, billed.routes))
 
         maker = key_maker(request, full, variant=route.variant, max_tokens=route.max_tokens, namespace=namespace)
         group = group_of(full, route.model, namespace)
@@ -391,20 +356,13 @@ class AsyncEmbedder:
         """Vectors of the unique texts, checked, the errors of those that have none, and the bill."""
         errors: dict[int, EmbedwayError] = {}
         wanted = errors if work.partial else None
-        vectors, billed = await self._computed(work, route, space, wanted, spending, landing=landing)
+        vectors, billed = await self._computing.vectors(work, route, space, wanted, spending, landing=landing)
         if work.windows is not None:
             vectors, errors = work.windows.merge(vectors, space), work.windows.errors(errors)
         vectors = to_size(vectors, space)
         good = vectors[sorted(set(range(len(vectors))) - set(errors))] if errors else vectors
         validate(good, count=work.plan.unique_texts - len(errors), space=space, route=route.name)
         return vectors, errors, billed
-
-    def _batch_dependent(self, route: AnyModel, answered: Sequence[str] | None = None) -> bool:
-        """Whether one of the routes that answered, or of all, gives vectors that depend on their batch."""
-        if not isinstance(route, ServiceModel):
-            return route.batch_dependent
-        routes = self._routes.get(route.model, ())
-        return any(one.provider.declared.batch_dependent for one in routes if answered is None or one.name in answered)
 
     async def rerank(
         self,
@@ -434,12 +392,14 @@ class AsyncEmbedder:
         inspect_rerank(query, top_n)
         terms = terms_of(None, collection, api_key_name, max_cost)
         started = time.perf_counter()
-        opened = await self._open_reranker(name)
+        opened = await self._models.open_reranker(name)
         overflow: Overflow = on_overflow or ("error" if self.config.embedding.on_overflow == "error" else "truncate")
         work = await asyncio.to_thread(plan_rerank, query, documents, opened, on_overflow=overflow, partial=partial)
         tokenized = time.perf_counter()
         errors: dict[int, EmbedwayError] = {}
-        scores, billed = await self._scored(work, opened, errors if partial else None, terms.spending(opened.model))
+        scores, billed = await self._computing.scores(
+            work, opened, errors if partial else None, terms.spending(opened.model)
+        )
         good = scores[sorted(set(range(len(scores))) - set(errors))] if errors else scores
         check_scores(good, count=len(good), space=opened.space, route=opened.name)
         computed = time.perf_counter()
@@ -576,8 +536,7 @@ class AsyncEmbedder:
         run here now may be selected too. `rest` are more texts, which are read and counted only for `max_total_cost`.
         Raises NoModelError, which holds the table, when no model meets all that is required.
         """
-        if self._closed:
-            raise ClosedError("this embedder was closed; make a new one")
+        self._models.check_open()
         wanted = self._chooser.criteria(terms_of(criteria, "", "", None).criteria)
         checked = inspect(texts, model=AUTO, input_type="document", dimensions=None, on_overflow="truncate")
         return await self._chooser.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
@@ -687,164 +646,11 @@ class AsyncEmbedder:
 
     async def aclose(self) -> None:
         """Let running batches end and give all models back. Later calls raise ClosedError."""
-        self._closed = True
-        opening, self._opening = self._opening, {}
-        for task in opening.values():
-            task.cancel()
-        for outcome in await asyncio.gather(*opening.values(), return_exceptions=True):
-            if not isinstance(outcome, BaseException):
-                await outcome.close()
+        await self._models.aclose()
         if self._recall is not None:
             await self._recall.aclose()
         await self._budgets.aclose()
         await self._chooser.aclose()
-
-    async def _computed(
-        self,
-        work: Work,
-        model: AnyModel,
-        space: Space,
-        errors: dict[int, EmbedwayError] | None,
-        spending: Spending,
-        *,
-        landing: Landing | None = None,
-    ) -> tuple[Vectors, Billed]:
-        """Vectors of the unique texts, on this machine or by a service, and what a service bills."""
-        if not isinstance(model, ServiceModel):
-            runs = self._among_others(model, work.urgency)
-            width = model.space.dimensions
-            vectors = await dispatch(work.tokenized, work.batches, runs, width=width, errors=errors, landed=landing)
-            return vectors, Billed(0, 0, len(work.batches), (model.name,))
-        sending = Sending(
-            work.texts,
-            work.tokenized.lengths,
-            work.plan.input_type,
-            space,
-            full_width=model.space.dimensions,
-            default_width=model.default_dimensions,
-            partial=errors is not None,
-            urgency=work.urgency,
-            landed=landing,
-        )
-        async with self._paying(sending, model, spending) as account:
-            if account is not None:
-                sending = replace(sending, accounts=(account,))
-            try:
-                outcome = await self._sent(sending, model.model)
-            except (NoRouteError, UpstreamError) as error:
-                raise await self._elsewhere(error, model.model) from error.__cause__
-            for failure in set(outcome.errors.values()):
-                await self._elsewhere(failure, model.model)
-            if errors is not None:
-                errors.update(outcome.errors)
-            if account is not None:
-                account.route = ", ".join(outcome.routes)
-        return outcome.vectors, bill_of(outcome, model, space.dimensions, account)
-
-    @contextlib.asynccontextmanager
-    async def _paying(
-        self, sending: Sending, model: ServiceModel | ServiceReranker, spending: Spending
-    ) -> AsyncIterator[Account | None]:
-        """Reserve what a request may cost, and give back what of it is left; None where nothing is billed."""
-        facts, size = model.facts, sending.space.dimensions
-        scoring = isinstance(model, ServiceReranker)
-
-        def prices(tokens: int, searches: int) -> int | None:
-            return facts.cost_nanousd(tokens, searches, dimensions=None if scoring else size)
-
-        if not sending.texts or prices(1_000_000, 1000) == 0:
-            yield None
-            return
-        account = await self._budgets.open(
-            spending,
-            prices,
-            tokens=int(sending.lengths.sum(dtype=np.int64)),
-            texts=len(sending.texts),
-            searches=searches_of(sending.lengths) if scoring else 0,
-            exact=model.exact,
-        )
-        try:
-            yield account
-        finally:
-            # Also when the caller is cancelled meanwhile.
-            await asyncio.shield(self._budgets.beside(account.close()))
-
-    def _among_others(self, model: LocalRoute, urgency: Urgency) -> Runs:
-        """A model on this machine, whose batches may hold other callers' texts too."""
-        if not self.config.batching.across_callers:
-            return model
-        gather = self._local.get(model)
-        if gather is None:
-            crew = LocalCrew(model, max_batch_size=self.config.batching.max_batch_size)
-            gather = self._local[model] = Gather(crew)
-        return Gathered(model, gather, urgency)
-
-    async def _elsewhere(self, error: EmbedwayError, model: str, *, task: Task = "embed") -> EmbedwayError:
-        """An error of all of a model's routes, with the other models that are set up here."""
-        # A text that is refused is refused for what it is, not for where it was sent.
-        if isinstance(error, (NoRouteError, UpstreamError)) and not isinstance(error, RefusedInputError):
-            error.elsewhere = await asyncio.to_thread(set_up_here, self.config, but=model, task=task)
-        return error
-
-    async def _sent(self, sending: Sending, model: str) -> Outcome:
-        """Send a request, and where it is small with those of others."""
-        batching, upstream = self.config.batching, self.config.upstream
-        if not batching.across_callers:
-            return await self._sender.send(sending, self._routes[model])
-        if model not in self._remote:
-            crew = ServiceCrew(
-                self._sender,
-                self._routes[model],
-                slots=upstream.concurrency,
-                max_wait_s=batching.max_wait_ms / 1000,
-                max_batch_size=batching.max_batch_size,
-            )
-            self._remote[model] = crew, Gather(crew)
-        crew, gather = self._remote[model]
-        if crew.large(sending):
-            return await self._sender.send(sending, self._routes[model])
-        here = any(route.provider.declared.local for route in self._routes[model])
-        try:
-            async with asyncio.timeout(None if here else upstream.deadline_s):
-                return await gather.run(sending, sending.urgency)
-        except TimeoutError:
-            raise DeadlineError(
-                f"{model}: no request was free or answered in {upstream.deadline_s:g} s", attempts=0
-            ) from None
-
-    async def _scored(
-        self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None, spending: Spending
-    ) -> tuple[Vectors, Billed]:
-        """Scores of the unique documents, float32 (n, 1), and what a service bills."""
-        if not isinstance(model, ServiceReranker):
-            runs = self._among_others(model, Urgency(query=True))
-            scores = await dispatch(work.tokenized, work.batches, runs, width=1, errors=errors)
-            return scores, Billed(0, 0, len(work.batches), (model.name,))
-        sending = Sending(
-            work.documents,
-            work.tokenized.lengths,
-            "document",
-            model.space,
-            full_width=1,
-            urgency=Urgency(query=True),
-            compared=True,
-            partial=errors is not None,
-            check=check_scores,
-        )
-        scoring = self._scoring[model.model]
-        routes = [replace(route, provider=Scoring(reranker, work.query)) for reranker, route in scoring]
-        async with self._paying(sending, model, spending) as account:
-            if account is not None:
-                sending = replace(sending, accounts=(account,))
-            try:
-                outcome = await self._sender.send(sending, routes)
-            except (NoRouteError, UpstreamError) as error:
-                raise await self._elsewhere(error, model.model, task="rerank") from error.__cause__
-            if errors is not None:
-                errors.update(outcome.errors)
-            if account is not None:
-                account.route = ", ".join(outcome.routes)
-        return outcome.vectors, bill_of(outcome, model, account=account)
 
     async def _asked(self, call: _Call, *, sending: bool = True) -> tuple[EmbedRequest, AnyModel]:
         """The request, checked, and its model, loaded."""
@@ -873,69 +679,4 @@ class AsyncEmbedder:
         return await asyncio.to_thread(make_plan, request, route, space)
 
     async def _open(self, model: str, *, sending: bool = True) -> AnyModel:
-        """The loaded model; one that will not be sent anything needs no key."""
-        name = self.config.embedding.default_model if model == AUTO else model
-        opened: AnyModel
-        try:
-            opened = await self._opened(name, key_of, self._load)
-        except ConfigError:
-            if sending or service_of(name, self.config) is None:
-                raise
-            opened = await self._opened(name, unsent_key, functools.partial(self._in_worker, open_unsent))
-        return opened
-
-    async def _open_reranker(self, name: str) -> AnyReranker:
-        """The loaded reranker."""
-        opened: AnyReranker = await self._opened(name, reranker_key, self._load_reranker)
-        return opened
-
-    async def _opened(
-        self, name: str, key_of_name: Callable[[str, Config], str], load: Callable[[str], Coroutine[Any, Any, Any]]
-    ) -> Any:
-        """What was loaded; concurrent first callers wait for one loading, and a failed one is tried anew."""
-        if self._closed:
-            raise ClosedError("this embedder was closed; make a new one")
-        key = self._keys.get((name, key_of_name))
-        if key is None:
-            key = self._keys[name, key_of_name] = key_of_name(name, self.config)
-        task = self._opening.get(key)
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._opening[key] = asyncio.create_task(load(name))
-        if task.done():
-            return task.result()
-        # Shielded: one caller's cancellation must not fail the others that wait.
-        return await asyncio.shield(task)
-
-    async def _load(self, name: str) -> AnyModel:
-        model: AnyModel = await self._in_worker(open_model, name)
-        if not isinstance(model, ServiceModel):
-            model = with_services(model, local_names(name), self.config)
-        if isinstance(model, ServiceModel):
-            self._routes[model.model] = [self._route(*served) for served in model.endpoints]
-        return model
-
-    async def _load_reranker(self, name: str) -> AnyReranker:
-        model: AnyReranker = await self._in_worker(open_any_reranker, name)
-        if isinstance(model, ServiceReranker):
-            self._scoring[model.model] = [
-                (reranker, self._route(name, Scoring(reranker, ""), limits))
-                for name, reranker, limits in model.endpoints
-            ]
-        return model
-
-    async def _in_worker(self, opening: Callable[..., Any], name: str) -> Any:
-        # A daemon's thread: a download that nobody waits for any more must not keep the process from ending.
-        worker = Worker("embedway-load")
-        try:
-            return await worker.call(opening, name, self.config, self._progress)
-        finally:
-            worker.close()
-
-    def _route(self, name: str, provider: Provider, limits: tuple[int | None, int | None]) -> ServiceRoute:
-        requests, tokens = limits
-        return ServiceRoute(
-            name,
-            provider,
-            limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
-            slots=Slots(self.config.upstream.concurrency),
-        )
+        return await self._models.open(self.config.embedding.default_model if model == AUTO else model, sending=sending)

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import redis
 
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.errors import BadVectorsError, RefusedInputError
@@ -37,12 +38,13 @@ def config(request, tmp_path):
     more = {"cache.backend": request.param}
     if request.param == "redis":
         more["cache.url"] = request.getfixturevalue("valkey")
-        more["cache.namespace"] = str(tmp_path)
+        with contextlib.closing(redis.Redis.from_url(more["cache.url"])) as client:
+            client.flushall()  # what other tests counted too
     return Config.load(environ={}, overrides=overrides_for(tmp_path, **more))
 
 
 def provider_of(embedder):
-    return embedder._routes["acme/m"][0].provider
+    return embedder._models.routes["acme/m"][0].provider
 
 
 async def until(true):

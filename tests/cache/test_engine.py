@@ -67,7 +67,7 @@ def config(request, tmp_path):
 
 
 def provider_of(embedder):
-    return embedder._routes["acme/m"][0].provider
+    return embedder._models.routes["acme/m"][0].provider
 
 
 async def embed(embedder, texts, **options):

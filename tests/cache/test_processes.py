@@ -34,7 +34,7 @@ async def main():
         print("ready", flush=True)
         sys.stdin.readline()
         results = await asyncio.gather(*(embedder.embed(texts, model="acme/m") for texts in requests))
-        calls = embedder._routes["acme/m"][0].provider.calls
+        calls = embedder._models.routes["acme/m"][0].provider.calls
         vectors = [result.vectors.tolist() for result in results]
         print(json.dumps([[text for call in calls for text in call], vectors]), flush=True)
 

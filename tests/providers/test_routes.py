@@ -252,7 +252,7 @@ def test_the_error_of_a_models_only_route_tells_what_else_there_is(tmp_path):
         async with AsyncEmbedder(load(tmp_path, **own, **other, **{"upstream.max_attempts": 1})) as embedder:
             await embedder.describe("acme/m")
             down = UnavailableError("it is down", route="routes.r")
-            embedder._routes["acme/m"][0].provider._faults = lambda _number, _texts: down
+            embedder._models.routes["acme/m"][0].provider._faults = lambda _number, _texts: down
             with contextlib.suppress(UnavailableError):
                 result = await embedder.embed(["a"], model="acme/m", **options)
                 return result.errors[0]

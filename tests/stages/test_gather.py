@@ -573,7 +573,7 @@ def config(**overrides):
 
 
 def provider_of(embedder):
-    return embedder._routes["acme/m"][0].provider
+    return embedder._models.routes["acme/m"][0].provider
 
 
 @pytest.mark.parametrize("across", [True, False])
@@ -606,7 +606,7 @@ def test_a_deadline_ends_a_call_and_takes_it_out_of_the_queue():
             await turns()
             with pytest.raises(DeadlineError, match=r"0\.05 s"):
                 await embedder.embed("b", model="acme/m", deadline_s=0.05)
-            _, gather = embedder._remote["acme/m"]
+            _, gather = embedder._computing._remote["acme/m"]
             assert gather.waiting == 0
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)

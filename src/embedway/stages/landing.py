@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.stages.result import metas_of
 from embedway.stages.validate import good_rows
 from embedway.stages.windows import Windows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
+    from embedway.cache.codec import Meta
     from embedway.stages.plan import Work
     from embedway.stages.recall import Landed
     from embedway.types import Space, Vectors
@@ -25,10 +27,10 @@ class Landing:
     error.
     """
 
-    def __init__(self, work: Work, space: Space, landed: Landed) -> None:
+    def __init__(self, work: Work, metas: Mapping[int, Meta], space: Space, landed: Landed) -> None:
         self._space = space
         self._landed = landed
-        self._metas = metas_of(work)
+        self._metas = metas
         self._row_of = {unique: row for row, unique in enumerate(work.positions.tolist()) if unique >= 0}
         self._windows = work.windows
         if work.windows is not None:

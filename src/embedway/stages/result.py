@@ -47,9 +47,10 @@ def by_row(
     return rows, failed
 
 
-def told(work: Work, vectors: Vectors, errors: Mapping[int, EmbedwayError], *, storable: bool) -> Made:
+def told(
+    work: Work, metas: Mapping[int, Meta], vectors: Vectors, errors: Mapping[int, EmbedwayError], *, storable: bool
+) -> Made:
     """What was computed for the unique texts of a request, each of which is one of its rows."""
-    metas = metas_of(work)
     made = Made(np.full((len(work.positions), vectors.shape[1]), np.nan, np.float32), [], storable=storable)
     for row, unique in enumerate(work.positions.tolist()):
         error = work.refused.get(row) or errors.get(unique)
