@@ -686,6 +686,7 @@ def test_checking_compares_with_what_is_computed_anew(config):
         async with AsyncEmbedder(config) as embedder:
             await embed(embedder, ["a", "b", "c"])
             good = await embedder.check_cache(["x", "c", "a", "c"], model="acme/m", sample=10)
+            await embedder._recall.settle()
             cache = embedder._recall.cache
             (held,) = await cache.held()
             (one, _), (two, mine), _ = await cache.sample(held.group, 3)
