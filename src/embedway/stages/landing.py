@@ -41,9 +41,11 @@ class Landing:
         """Take the vectors of parts: of texts, or of their windows; float32 (k, full width)."""
         texts, merged = (parts, vectors) if self._windows is None else self._merged(self._windows, parts, vectors)
         good = good_rows(merged, self._space)
-        rows = [self._row_of[unique] for unique in texts[good].tolist()]
+        if not good.all():
+            texts, merged = texts[good], merged[good]
+        rows = [self._row_of[unique] for unique in texts.tolist()]
         if rows:
-            self._landed(rows, merged[good], [self._metas[row] for row in rows])
+            self._landed(rows, merged, [self._metas[row] for row in rows])
 
     def _merged(
         self, windows: Windows, parts: npt.NDArray[np.int64], vectors: Vectors

@@ -372,10 +372,11 @@ class Recall:
         keys, found = asked.keys_of(rows), asked.found
 
         def land(positions: Sequence[int], vectors: Vectors, metas: Sequence[Meta], *, storable: bool = True) -> None:
+            found.vectors[[rows[position] for position in positions]] = vectors
             results = {}
             for position, vector, meta in zip(positions, vectors, metas, strict=True):
                 results[keys[position]] = vector, meta
-                asked.take(rows[position], (vector, meta))
+                found.metas[rows[position]] = meta
             if storable:
                 self._keeper.keep(asked.group, results, lease)
             for key, result in results.items():

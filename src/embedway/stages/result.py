@@ -56,10 +56,9 @@ def told(
         error = work.refused.get(row) or errors.get(unique)
         if error is not None:
             made.errors[row] = error
-            made.metas.append(None)
-        else:
-            made.vectors[row] = vectors[unique]
-            made.metas.append(metas[row])
+        made.metas.append(metas[row] if error is None else None)
+    ready = np.array([meta is not None for meta in made.metas], np.bool_)
+    made.vectors[ready] = vectors[work.positions[ready]]
     return made
 
 
