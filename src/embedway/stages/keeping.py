@@ -22,8 +22,8 @@ Computed: TypeAlias = tuple[Vectors, Meta]
 
 #: Encoding so many entries takes some milliseconds; more goes to a thread.
 _INLINE_ENTRIES = 600
-#: How long the parts of a request gather. Who computed them goes on first: a tenth more texts a second.
-_GATHER_S = 0.005
+#: Where there are more entries than a few, who computed them goes on first for so long: a tenth more texts a second.
+_FEW_ENTRIES, _GATHER_S = 32, 0.005
 #: So many entries are stored at a time: a file that others write too is locked meanwhile.
 _MOST_ENTRIES = 2000
 
@@ -128,7 +128,8 @@ class Keeper:
 
     async def _stored(self, chunk: _Chunk) -> None:
         try:
-            await asyncio.sleep(_GATHER_S)
+            if len(chunk.computed) > _FEW_ENTRIES:
+                await asyncio.sleep(_GATHER_S)
             async with self._order:
                 if self._gathering.get(chunk.group) is chunk:
                     del self._gathering[chunk.group]
