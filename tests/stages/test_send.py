@@ -404,6 +404,51 @@ def test_parts_are_told_of_as_they_are_answered():
         np.testing.assert_allclose(vector, vector_of(texts[row], WIDTH), atol=1e-6)
 
 
+class SlowBooks:
+    """An account whose bookings take until `go`."""
+
+    def __init__(self):
+        self.budgets = self
+        self.booking, self.go = asyncio.Event(), asyncio.Event()
+
+    def beside(self, work):
+        return asyncio.create_task(work)
+
+    async def cover(self, tokens, searches):
+        return 1
+
+    async def answered(self, sent, **told):
+        self.booking.set()
+        await self.go.wait()
+
+
+def test_what_is_answered_is_told_of_before_it_is_booked():
+    told = []
+
+    async def main():
+        books, house = SlowBooks(), House(Fake())
+        sending = Sending(
+            ["a"],
+            np.ones(1, np.int32),
+            "document",
+            SPACE,
+            WIDTH,
+            accounts=(books,),
+            landed=lambda rows, vectors: told.extend(zip(rows.tolist(), vectors, strict=True)),
+        )
+        task = asyncio.create_task(house.sender.send(sending, house.routes()))
+        await books.booking.wait()
+        task.cancel()
+        books.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    ((row, vector),) = told
+    assert row == 0
+    np.testing.assert_allclose(vector, vector_of("a", WIDTH), atol=1e-6)
+
+
 def test_a_service_whose_own_width_is_another_is_asked_for_the_wanted_one():
     def answers(width):
         seen = []

@@ -281,8 +281,6 @@ class _Request:
         else:
             if vectors is not None:
                 self.outcome.vectors[rows] = vectors
-                if self.sending.landed is not None:
-                    self.sending.landed(rows, vectors)
                 return
             async with asyncio.TaskGroup() as group:
                 for own in self.sending.apart(rows):
@@ -494,6 +492,9 @@ class _Request:
             sending.check(answered.vectors, count=len(rows), space=space, route=route.name)
             told = True
             route.breaker.succeeded()
+            # Before it is booked: a caller who goes away meanwhile has paid for it.
+            if sending.landed is not None:
+                sending.landed(rows, to_size(answered.vectors, sending.space))
         except EmbedwayError as error:
             told = True
             billed = isinstance(error, DeadlineError) or (isinstance(error, UpstreamError) and error.billed)
