@@ -83,6 +83,11 @@ class ModelFacts:
         return self.name.rsplit("/", 1)[-1]
 
     @property
+    def names(self) -> frozenset[str]:
+        """Name and aliases, in lower case."""
+        return frozenset(name.casefold() for name in (self.name, *self.aliases))
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Every size that vectors may have, largest first; empty for rerankers."""
         if self.dimensions is None:

@@ -1,7 +1,7 @@
 """`embedway embed`: vectors as JSON lines."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,7 +108,7 @@ class _Job:
         first, cut = 0, 0
         # A model is selected for all of the texts, and what they may cost is for all of them.
         together = bool(self.asked["criteria"] or self.asked["max_cost"])
-        window_of = _all if together else _window
+        window_of: Callable[[Iterator[str]], list[str]] = list if together else _window
         reader = Worker("embedway-reader")
         async with AsyncEmbedder(self.config, progress=Download(self.session)) as embedder:
             while window := await reader.call(window_of, texts):
@@ -172,10 +172,6 @@ def stdin_lines() -> Iterator[str]:
         except UnicodeDecodeError:
             # The chained error would hold the user's text.
             raise SourceError("is not UTF-8", path="standard input", line=number) from None
-
-
-def _all(texts: Iterator[str]) -> list[str]:
-    return list(texts)
 
 
 def _window(texts: Iterator[str]) -> list[str]:

@@ -109,8 +109,7 @@ def _server_routes(facts: "ModelFacts", config: "Config") -> "list[tuple[str, st
     """The settings' routes to a model that this machine can run, and what each lacks."""
     from embedway.providers.readiness import routes_to
 
-    names = {name.casefold() for name in (facts.name, *facts.aliases)}
-    return routes_to(names, config, task=facts.task)
+    return routes_to(facts.names, config, task=facts.task)
 
 
 def _routes_json(routes: "list[tuple[str, str]]") -> list[dict[str, str | None]]:

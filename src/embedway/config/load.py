@@ -60,7 +60,7 @@ from embedway.config.sections import (
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -226,6 +226,10 @@ class Config(Section):
             return _clean_key(self._keys[route.api_key_env].get_secret_value(), route.api_key_env)
         found = (name for name in KEY_VARIABLES.get(provider, ()) if name in self._keys)
         return next((_clean_key(self._keys[name].get_secret_value(), name) for name in found), "")
+
+    def routes_to(self, names: Collection[str]) -> dict[str, Route]:
+        """The settings' routes to a model of these names, which are in lower case; in their order."""
+        return {key: route for key, route in self.routes.items() if route.model.casefold() in names}
 
     def store_settings(self) -> StoreSettings:
         """What the weights store needs to know."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +13,7 @@ from embedway.jobs.readers import find_files, read_files
 from embedway.jobs.run import chunking
 from embedway.jobs.windows import WINDOW_CHARACTERS, window_sizes
 from embedway.money import usd
+from embedway.stages.seen import Seen
 from embedway.types import ESTIMATE_MARGIN
 from embedway.worker import Worker
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 #: Documents that are read, and cut for every model, at a time.
 _DOCUMENTS = 64
-#: Of the hash by which a text is known again; two of a billion texts share one with a chance of 1 in 10**20.
-_DIGEST_BYTES = 16
 
 
 class PlanEmbedder(Protocol):
@@ -144,7 +142,8 @@ class _Planning:
     size: int = 0
     waiting: list[str] = field(default_factory=list)
     characters: int = 0
-    seen: set[bytes] = field(default_factory=set)
+    #: Texts of earlier windows, which would be in the cache by then.
+    seen: Seen = field(default_factory=Seen)
 
     def cut(self, documents: Sequence[Document]) -> list[str]:
         """The chunks of some documents."""
@@ -167,16 +166,6 @@ class _Planning:
         window, self.waiting, self.characters = self.waiting, [], 0
         self.size = next(self.sizes)
         return window
-
-    def new(self, window: Sequence[str]) -> list[str]:
-        """Texts of a window that no earlier one had: those would be in the cache by then."""
-        found = []
-        for text in window:
-            digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
-            if digest not in self.seen:
-                self.seen.add(digest)
-                found.append(text)
-        return found
 
 
 async def plan_job(
@@ -218,7 +207,7 @@ async def plan_job(
                 texts = await reader.call(planning.cut, some)
                 planning.plan.texts += len(texts)
                 for window in planning.windows(texts, last=not some):
-                    unique = planning.new(window) if cached else window
+                    unique = planning.seen.new(window) if cached else window
                     if unique and planning.plan.too_long is None:
                         await _add(planning.plan, embedder, name, unique, options, unfit=unfit)
             if not some:

@@ -184,16 +184,16 @@ def keyed(
     known(endpoint, (*options, "allow_http"))
     if not endpoint.secret:
         raise ConfigError(f"is not set; set {variable}, or api_key of a route", where=endpoint.route, key="api_key")
+    return pool(endpoint, url, header=header)
+
+
+def pool(endpoint: Endpoint, url: str = "", *, header: str = "authorization") -> JsonHttp:
+    """The pool of a route, which is at `url` unless it says otherwise, with its key if it has one."""
     secret = f"Bearer {endpoint.secret}" if header == "authorization" else endpoint.secret
-    return pool(endpoint, url, {header: secret})
-
-
-def pool(endpoint: Endpoint, url: str, headers: Mapping[str, str]) -> JsonHttp:
-    """The pool of a route, which is at `url` unless it says otherwise."""
     return JsonHttp(
         endpoint.base_url or url,
         route=endpoint.route,
-        headers=headers,
+        headers={header: secret} if endpoint.secret else {},
         timeout_s=endpoint.timeout_s,
         allow_http=yes(endpoint, "allow_http"),
     )

@@ -109,9 +109,8 @@ def openai_compatible(endpoint: Endpoint) -> OpenAI:
         input_type=yes(endpoint, "input_type"),
         batch_dependent=yes(endpoint, "batch_dependent"),
     )
-    headers = {"authorization": f"Bearer {endpoint.secret}"} if endpoint.secret else {}
     encoding = one_of(endpoint, "encoding", ("float", "base64"))
-    return OpenAI(endpoint, declared, pool(endpoint, "", headers), encoding=encoding)
+    return OpenAI(endpoint, declared, pool(endpoint), encoding=encoding)
 
 
 def azure(endpoint: Endpoint) -> OpenAI:

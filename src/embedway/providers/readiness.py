@@ -57,11 +57,7 @@ def routes_here(facts: ServiceFacts, config: Config) -> list[tuple[str, str]]:
 
 def routes_to(names: Collection[str], config: Config, *, task: Task = "embed") -> list[tuple[str, str]]:
     """Each route of the settings to a model of these names, in lower case, and what it lacks."""
-    return [
-        (f"routes.{name}", _route_lacks(route, config, task))
-        for name, route in config.routes.items()
-        if route.model.casefold() in names
-    ]
+    return [(f"routes.{name}", _route_lacks(route, config, task)) for name, route in config.routes_to(names).items()]
 
 
 def _route_lacks(route: Route, config: Config, task: Task) -> str:

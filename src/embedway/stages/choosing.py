@@ -120,8 +120,9 @@ class Chooser:
         if criteria.max_total_cost is not None:
             totals = await asyncio.to_thread(self._totals)
             await asyncio.to_thread(totals.add, texts)
-            async for more in rest or _nothing():
-                await asyncio.to_thread(totals.add, more)
+            if rest is not None:
+                async for more in rest:
+                    await asyncio.to_thread(totals.add, more)
         return await asyncio.to_thread(self._select, texts, criteria, anywhere, totals)
 
     def _totals(self) -> Totals:
@@ -228,12 +229,6 @@ class Chooser:
         """Give files and connections back."""
         if self._pins is not None:
             await self._pins.aclose()
-
-
-async def _nothing() -> AsyncIterator[Sequence[str]]:
-    nothing: tuple[Sequence[str], ...] = ()
-    for none in nothing:
-        yield none
 
 
 def for_dimensions(criteria: ModelSelectionCriteria, dimensions: int | None) -> ModelSelectionCriteria:

@@ -23,7 +23,7 @@ from embedway.stages.validate import validate
 
 if TYPE_CHECKING:
     import decimal
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from embedway.catalog.services import ServiceFacts
     from embedway.config import Config
@@ -61,6 +61,28 @@ class LocalProvider:
         await self._model.close()
 
 
+class Verdict:
+    """What is found out of a server once, before its first answer is used.
+
+    `judge` tells why it cannot be used, and nothing where it can.
+    """
+
+    def __init__(self, judge: Callable[[], Awaitable[str]], route: str) -> None:
+        self._judge = judge
+        self._route = route
+        self._lock = asyncio.Lock()
+        self._against: str | None = None
+
+    async def check(self) -> None:
+        """Raise BadVectorsError, for good, where the server cannot be used."""
+        if self._against is None:
+            async with self._lock:
+                if self._against is None:
+                    self._against = await self._judge()
+        if self._against:
+            raise BadVectorsError(self._against, route=self._route)
+
+
 class Verified:
     """A service's provider that has to show, before its first answer is used, that it answers in the model's space."""
 
@@ -70,17 +92,11 @@ class Verified:
         self._local = local
         self._model = model
         self._route = route
-        self._lock = asyncio.Lock()
-        self._verdict: str | None = None
+        self._verdict = Verdict(self._judged, route)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         """Embed texts; see `Provider.embed`. Raises BadVectorsError for good where the spaces differ."""
-        if self._verdict is None:
-            async with self._lock:
-                if self._verdict is None:
-                    self._verdict = await self._judged()
-        if self._verdict:
-            raise BadVectorsError(self._verdict, route=self._route)
+        await self._verdict.check()
         return await self._provider.embed(texts, input_type=input_type, dimensions=dimensions)
 
     async def _judged(self) -> str:
@@ -155,6 +171,6 @@ def with_services(local: LocalModel, names: Sequence[str], config: Config) -> Lo
         price_usd_per_million_tokens=served_price(local.model, config),
         routes=(),
     )
-    if any(route.model.casefold() in facts.names for route in config.routes.values()):
+    if config.routes_to(facts.names):
         return MixedModel(local, facts, config)
     return local

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.errors import BadVectorsError
 from embedway.local.store import WeightsStore
 from embedway.providers import local
 from embedway.providers.base import Declared
@@ -23,7 +22,8 @@ from embedway.providers.service import counter_for, library_facts, routes_of
 from embedway.rerank.base import Scores
 from embedway.rerank.models import ServiceReranker, open_local, open_reranker
 from embedway.stages.batch import fill_batches
-from embedway.stages.mixed import LOCAL
+from embedway.stages.dispatch import dispatch
+from embedway.stages.mixed import LOCAL, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +47,8 @@ def open_any_reranker(name: str, config: Config, progress: ProgressSink | None =
     if service_of(name, config) is not None or library_of(name) is not None:
         return open_reranker(name, config, progress)
     named, names = local.resolve(name), local_names(name)
-    listed = {one.casefold() for one in names}
-    providers = {route.provider for route in config.routes.values() if route.model.casefold() in listed}
+    routes = config.routes_to({one.casefold() for one in names})
+    providers = {route.provider for route in routes.values()}
     if not providers or (named.facts is not None and named.facts.task != "rerank"):
         return open_reranker(name, config, progress)
     weights = None if named.facts is None else named.facts.weights
@@ -71,10 +71,8 @@ class LocalScores:
         """Score documents; see `RerankProvider.rerank`."""
         model = self._model
         tokenized = await asyncio.to_thread(model.pairs, query, documents)
-        scores = np.empty(len(documents), np.float32)
-        for batch in fill_batches(tokenized.lengths, token_budget=model.token_budget):
-            scores[batch.rows] = (await model.run(tokenized, batch))[:, 0]
-        return Scores(scores, tokens=0)
+        batches = fill_batches(tokenized.lengths, token_budget=model.token_budget)
+        return Scores((await dispatch(tokenized, batches, model, width=1))[:, 0], tokens=0)
 
     async def aclose(self) -> None:
         """Let running batches end, then unload."""
@@ -88,18 +86,11 @@ class VerifiedScores:
         self.declared = reranker.declared
         self._reranker = reranker
         self._local = local
-        self._route = route
-        self._lock = asyncio.Lock()
-        self._verdict: str | None = None
+        self._verdict = Verdict(self._judged, route)
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
         """Score documents; see `RerankProvider.rerank`. Raises BadVectorsError for good where scores differ."""
-        if self._verdict is None:
-            async with self._lock:
-                if self._verdict is None:
-                    self._verdict = await self._judged()
-        if self._verdict:
-            raise BadVectorsError(self._verdict, route=self._route)
+        await self._verdict.check()
         return await self._reranker.rerank(query, documents)
 
     async def _judged(self) -> str:
