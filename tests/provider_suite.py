@@ -188,14 +188,19 @@ def config_for(name, server, *, model=None, **settings):
 
 
 @contextlib.asynccontextmanager
-async def embedder_for(name, server, **settings):
-    """The engine over a running server; in the end no connection may be left."""
+async def engine_over(server, configured):
+    """The engine with the settings that are `configured` once the server runs; in the end no connection may be left."""
     async with server.running():
         try:
-            async with AsyncEmbedder(config_for(name, server, **settings)) as embedder:
+            async with AsyncEmbedder(configured()) as embedder:
                 yield embedder
         finally:
             await server.deserted()
+
+
+def embedder_for(name, server, **settings):
+    """The engine over a running server."""
+    return engine_over(server, lambda: config_for(name, server, **settings))
 
 
 def embed(name, server, texts=TEXTS, *, settings=None, **options):

@@ -1,7 +1,6 @@
 """Every reranker of an API against a strict server of its own that misbehaves: one suite."""
 
 import asyncio
-import contextlib
 import functools
 import importlib.metadata
 import logging
@@ -22,11 +21,11 @@ from api_servers import (
     VoyageRerankServer,
     score_of,
 )
-from embedway import AsyncEmbedder, Config
+from embedway import Config
 from embedway.errors import AuthenticationError, BadVectorsError, ConfigError, EmbedwayError, ProtocolError
 from embedway.providers.base import Endpoint
 from embedway.providers.registry import RERANKERS, make_reranker
-from provider_suite import FAILURES, all_said, assert_tells_no_secret, timeout_for
+from provider_suite import FAILURES, all_said, assert_tells_no_secret, engine_over, timeout_for
 
 QUERY = "which one?"
 DOCUMENTS = ["the first text", "the second", "and a third one", "a fourth"]
@@ -141,15 +140,9 @@ def config_for(name, server, **settings):
     return Config.load(environ={}, overrides=overrides)
 
 
-@contextlib.asynccontextmanager
-async def embedder_for(name, server, **settings):
-    """The engine over a running server; in the end no connection may be left."""
-    async with server.running():
-        try:
-            async with AsyncEmbedder(config_for(name, server, **settings)) as embedder:
-                yield embedder
-        finally:
-            await server.deserted()
+def embedder_for(name, server, **settings):
+    """The engine over a running server."""
+    return engine_over(server, lambda: config_for(name, server, **settings))
 
 
 def rerank(name, server, documents=DOCUMENTS, *, settings=None, **options):
