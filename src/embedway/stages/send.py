@@ -218,6 +218,20 @@ class Sender:
 
 
 @dataclass(frozen=True, slots=True)
+class _Way:
+    """The route that texts are on, those behind it, and which failed before it and why."""
+
+    route: ServiceRoute
+    rest: list[ServiceRoute]
+    failed: tuple[tuple[str, str], ...]
+
+    @property
+    def last(self) -> bool:
+        """Whether no other route is left."""
+        return not self.rest
+
+
+@dataclass(frozen=True, slots=True)
 class _Request:
     """One call of `Sender.send`, under way."""
 
@@ -243,7 +257,8 @@ class _Request:
             skipped = tuple((route.name, "not tried: the attempts were used up") for route in routes)
             self._give_up(rows, NoRouteError(self.sending.space.model, failed=(*failed, *skipped)))
             return
-        route, rest = routes[0], routes[1:]
+        route = routes[0]
+        way = _Way(route, routes[1:], failed)
         parts = route.split(rows, self.sending.lengths)
         if len(parts) > 1 and self._in_one(route):
             self._give_up(
@@ -256,90 +271,72 @@ class _Request:
             return
         async with asyncio.TaskGroup() as group:
             for part in parts:
-                group.create_task(self._part(part, route, rest, attempts, failed))
+                group.create_task(self._part(part, way, attempts))
 
-    async def _part(
-        self,
-        rows: Rows,
-        route: ServiceRoute,
-        rest: list[ServiceRoute],
-        attempts: int,
-        failed: tuple[tuple[str, str], ...],
-    ) -> None:
+    async def _part(self, rows: Rows, way: _Way, attempts: int) -> None:
         lineage = _Lineage(attempts)
         try:
-            vectors = await self._until_answered(rows, route, lineage, last=not rest)
+            vectors = await self._until_answered(rows, way, lineage)
         except RefusedInputError as error:
-            await self._refused(rows, route, rest, lineage, failed=failed, error=error)
+            # A refusal is no attempt.
+            await self._refused(rows, way, lineage.attempts - 1, error)
         except (DeadlineError, BudgetExceededError, LedgerError) as error:
             self._give_up(rows, error)
         except EmbedwayError as error:
-            if not rest:
-                self._give_up(rows, error if not failed else self._no_route(failed, route, error))
+            failed = (*way.failed, (way.route.name, str(error)))
+            if way.last:
+                no_route = NoRouteError(self.sending.space.model, failed=failed)
+                self._give_up(rows, no_route if way.failed else error)
                 return
-            await self.over(rows, rest, attempts=lineage.attempts, failed=(*failed, (route.name, str(error))))
+            await self.over(rows, way.rest, attempts=lineage.attempts, failed=failed)
         else:
             if vectors is not None:
                 self.outcome.vectors[rows] = vectors
                 return
             async with asyncio.TaskGroup() as group:
                 for own in self.sending.apart(rows):
-                    group.create_task(self._part(own, route, rest, lineage.attempts, failed))
+                    group.create_task(self._part(own, way, lineage.attempts))
 
-    async def _refused(
-        self,
-        rows: Rows,
-        route: ServiceRoute,
-        rest: list[ServiceRoute],
-        lineage: _Lineage,
-        *,
-        failed: tuple[tuple[str, str], ...],
-        error: RefusedInputError,
-    ) -> None:
-        """Halve what was refused, until the texts at fault stand alone. A refusal is no attempt."""
-        attempts = lineage.attempts - 1
+    async def _refused(self, rows: Rows, way: _Way, attempts: int, error: RefusedInputError) -> None:
+        """Halve what was refused, until the texts at fault stand alone."""
         if not self.sending.mixed(rows):
-            if len(rows) == 1 or self._in_one(route):
+            if len(rows) == 1 or self._in_one(way.route):
                 self._give_up(rows, error)
                 return
-            owner = self.sending.owner(rows)
+            verdict = self._verdict(rows, way)
             if not self.outcome.routes:
                 async with self.doubt:
-                    rows = await self._singly(rows, route, rest, attempts, failed)
-            if (route.name, owner) in self.hopeless:
+                    rows = await self._singly(rows, way, attempts)
+            if verdict in self.hopeless:
                 self._give_up(rows, error)
                 return
             if len(rows) < 2:
                 # What is left after single texts were tried is tried alone too.
                 if len(rows):
-                    await self._part(rows, route, rest, attempts, failed)
+                    await self._part(rows, way, attempts)
                 return
         middle = self.sending.first_half(rows)
         # One of the halves at least passes when a single text is at fault; the other is halved again.
         async with asyncio.TaskGroup() as group:
             for half in (rows[:middle], rows[middle:]):
-                group.create_task(self._part(half, route, rest, attempts, failed))
+                group.create_task(self._part(half, way, attempts))
 
-    async def _singly(
-        self,
-        rows: Rows,
-        route: ServiceRoute,
-        rest: list[ServiceRoute],
-        attempts: int,
-        failed: tuple[tuple[str, str], ...],
-    ) -> Rows:
+    def _verdict(self, rows: Rows, way: _Way) -> tuple[str, int]:
+        return way.route.name, self.sending.owner(rows)
+
+    async def _singly(self, rows: Rows, way: _Way, attempts: int) -> Rows:
         """Try texts alone until one is taken, and give the others.
 
         Nothing was ever taken: it may be the request that is refused, whatever its texts, and halving would end in a
         request for each of them. Texts from all over it that are refused alone, and none taken, tell.
         """
-        verdict = route.name, self.sending.owner(rows)
+        verdict = self._verdict(rows, way)
         places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _REFUSED_ALONE)).astype(np.int64))
         tried = 0
         for place in places.tolist():
             if self.outcome.routes or verdict in self.hopeless:
                 break
-            await self._part(rows[place : place + 1], route, rest, attempts, failed)
+            await self._part(rows[place : place + 1], way, attempts)
             tried += 1
         else:
             if not self.outcome.routes and len(places) == _REFUSED_ALONE:
@@ -347,12 +344,13 @@ class _Request:
         return np.delete(rows, places[:tried])
 
     async def _until_answered(  # noqa: C901  one branch for each way to fail
-        self, rows: Rows, route: ServiceRoute, lineage: _Lineage, *, last: bool
+        self, rows: Rows, way: _Way, lineage: _Lineage
     ) -> Vectors | None:
         """One part on one route, tried until it is answered or nothing more may be tried.
 
         None where texts of several callers failed together: they are tried again apart, for it may be one of theirs.
         """
+        route, last = way.route, way.last
         bad = False
         here = 0
         while True:
@@ -538,9 +536,6 @@ class _Request:
             place = place_of(error)
         # Not raised above: a stranger's error may repeat texts, and would be this one's context.
         raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)
-
-    def _no_route(self, failed: tuple[tuple[str, str], ...], route: ServiceRoute, error: EmbedwayError) -> NoRouteError:
-        return NoRouteError(self.sending.space.model, failed=(*failed, (route.name, str(error))))
 
     def _give_up(self, rows: Rows, error: EmbedwayError) -> None:
         if not self.sending.partial:
