@@ -13,6 +13,7 @@ from pathlib import Path, PureWindowsPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper
 
 from embedway.catalog import DEFAULT_MODEL, default_catalog
 from embedway.catalog.types import WeightFile
@@ -333,12 +334,13 @@ def test_open_folder_errors(settings, tmp_path):
 
 def test_open_folder_with_a_named_onnx_file(settings, tmp_path):
     (tmp_path / "onnx").mkdir()
-    (tmp_path / "onnx" / "model_O3.onnx").write_bytes(b"graph")
+    model = helper.make_model(helper.make_graph([], "graph", [], [])).SerializeToString()
+    (tmp_path / "onnx" / "model_O3.onnx").write_bytes(model)
     store = WeightsStore(settings)
     with pytest.raises(UnsupportedModelError, match=r"onnx/model_O3\.onnx"):
         store.open_folder(tmp_path)
     folder = store.open_folder(tmp_path, onnx_file="onnx/model_O3.onnx")
-    assert (folder.weights_sha256, folder.onnx_file) == (sha256(b"graph"), "onnx/model_O3.onnx")
+    assert (folder.weights_sha256, folder.onnx_file) == (sha256(model), "onnx/model_O3.onnx")
     store.verify(folder)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 
 import pytest
+from onnx import TensorProto, helper
 
 from embedway.catalog.types import WeightFile
 from embedway.errors import UnsupportedModelError, WeightsError, WeightsUnavailableError
@@ -34,7 +35,7 @@ def test_pull_repository_takes_what_makes_a_model(settings, files, hub):
         "pytorch_model.bin": b"pickle",
         "modeling.py": b"code",
         "README.md": b"words",
-        "onnx/model.onnx": b"graph",
+        "onnx/model.onnx": graph(),
         "2_Dense/pytorch_model.bin": b"pickle",
         "../up.json": b"{}",
     }
@@ -86,41 +87,48 @@ def test_pull_repository_in_shards(settings, files, hub):
     assert WeightsStore(settings).open_folder(folder.path).weights_sha256 == folder.weights_sha256
 
 
-def external(*names):
-    """An ONNX file as far as its external data goes, by the wire format of StringStringEntryProto."""
-    return b"graph" + b"".join(b"\x0a\x08location\x12" + bytes([len(n)]) + n.encode() for n in names) + b"end"
+def graph(*names):
+    """A serialized ONNX model whose tensors have their data in files of these names."""
+    tensors = [TensorProto(name=f"t{n}", data_type=1, data_location=TensorProto.EXTERNAL) for n in range(len(names))]
+    for tensor, name in zip(tensors, names, strict=True):
+        tensor.external_data.add(key="location", value=name)
+    return helper.make_model(helper.make_graph([], "graph", [], [], tensors)).SerializeToString()
 
 
 def test_pull_repository_with_onnx_alone(settings, files, hub):
     del files["model.safetensors"]
-    files |= {"onnx/model.onnx": external("model.onnx_data", "Constant_7"), "onnx/model.onnx_data": b"data"}
+    files |= {"onnx/model.onnx": graph("model.onnx_data", "Constant_7"), "onnx/model.onnx_data": b"data"}
     files["onnx/Constant_7"] = b"more"
-    hub.repositories[REPOSITORY] = {**files, "onnx/model_O2.onnx": b"other", "pytorch_model.bin": b"pickle"}
+    hub.repositories[REPOSITORY] = {
+        **files,
+        "onnx/model_O2.onnx": graph(),
+        "pytorch_model.bin": b"pickle",
+    }
     store = WeightsStore(settings)
     folder = store.pull_repository(REPOSITORY)
     assert read(folder) == files
     assert store.open_folder(folder.path).weights_sha256 == folder.weights_sha256
     named = store.pull_repository(REPOSITORY, onnx_file="onnx/model_O2.onnx")
-    assert named.weights_sha256 == sha256(b"other")
+    assert named.weights_sha256 == sha256(graph())
     assert store.find_repository(REPOSITORY, onnx_file="onnx/model_O2.onnx") == named
     assert store.find_repository(REPOSITORY, COMMIT) == folder
 
 
 def test_an_onnx_file_never_shadows_safetensors_pulled_before(settings, weights, files, hub):
     """Two pulls of one commit may name other weights; each must still load its own."""
-    hub.repositories[REPOSITORY]["onnx/model.onnx"] = b"graph"
+    hub.repositories[REPOSITORY]["onnx/model.onnx"] = graph()
     onnx = [WeightFile("config.json"), WeightFile("onnx/model.onnx")]
     only_onnx = dataclasses.replace(weights, files=tuple(onnx))
     store = WeightsStore(settings)
     first, second = store.pull(only_onnx), store.pull_repository(REPOSITORY)
     assert first.path != second.path
     assert store.find(only_onnx) == first
-    assert store.open_folder(first.path).weights_sha256 == first.weights_sha256 == sha256(b"graph")
+    assert store.open_folder(first.path).weights_sha256 == first.weights_sha256 == sha256(graph())
     assert store.open_folder(second.path).weights_sha256 == sha256(files["model.safetensors"])
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("onnx/model.onnx", external("../../up")), ("model.safetensors.index.json", b"[]")]
+    ("name", "content"), [("onnx/model.onnx", graph("../../up")), ("model.safetensors.index.json", b"[]")]
 )
 def test_weights_that_name_what_they_may_not(settings, files, hub, name, content):
     del files["model.safetensors"]

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from embedway.errors import UnsupportedModelError, WeightsError
+from embedway.local.onnx_external import external_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -26,8 +27,6 @@ _SETTINGS = re.compile(
     | \d+_[^/]+/model\.safetensors""",
     re.VERBOSE,
 )
-#: A StringStringEntryProto with the key `location`, as ONNX names a file with a tensor's data.
-_LOCATION = b"\x0a\x08location\x12"
 
 
 def inside(path: str) -> bool:
@@ -68,25 +67,10 @@ def further_weights(name: str, path: Path) -> tuple[str, ...]:
 
 
 def _external_data(path: Path) -> set[str]:
-    """Names of the files with an ONNX file's external data.
-
-    Found by their place in the encoding rather than by parsing, which would read the weights into memory.
-    """
-    found: set[str] = set()
-    with path.open("rb") as handle:
-        if path.stat().st_size == 0:
-            return found
-        with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            at = data.find(_LOCATION)
-            while at >= 0 and at + len(_LOCATION) + 1 < len(data):
-                at += len(_LOCATION)
-                # One byte of length for names up to 127 bytes, two for all longer ones that disks allow.
-                length, start = data[at], at + 1
-                if length > 127:
-                    length, start = (length & 127) | (data[at + 1] << 7), at + 2
-                found.add(data[start : start + length].decode("utf-8", "replace"))
-                at = data.find(_LOCATION, at)
-    return found
+    if path.stat().st_size == 0:
+        return set()
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return external_files(data, where=str(path))
 
 
 def weights_hash(
