@@ -33,6 +33,7 @@ LEVELS = {
     "telemetry": 0,
     "types": 0,
     "errors": 0,
+    "space": 0,
     "worker": 0,
     "_version": 0,
 }
@@ -44,6 +45,7 @@ SIDEWAYS = {
     ("providers", "rerank"),
     ("config", "catalog"),
     ("types", "errors"),
+    ("types", "space"),
     ("money", "errors"),
 }
 #: The start of the program, and the public names: both stand above everything.

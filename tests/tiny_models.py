@@ -6,6 +6,56 @@ import numpy as np
 from safetensors.numpy import save_file
 
 
+def tiny_encoder(folder, tokenizer, *, seed=1, layers=2, **config):
+    """An encoder of the BERT kind in a folder; `tokenizer` is the file of MiniLM's, `config` is over the defaults.
+
+    The weights hold `layers` layers, whatever the configuration says.
+    """
+    random = np.random.default_rng(seed)
+    wide, inner, vocabulary = 16, 32, 30522
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": vocabulary,
+        "hidden_size": wide,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": inner,
+        "max_position_embeddings": 64,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+        "pad_token_id": 0,
+    }
+    (folder / "config.json").write_text(json.dumps({**facts, **config}))
+    (folder / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    kinds = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))
+    modules = [{"idx": n, "path": path, "type": f"models.{kind}"} for n, (kind, path) in enumerate(kinds)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    shapes = {
+        "embeddings.word_embeddings": (vocabulary, wide),
+        "embeddings.position_embeddings": (64, wide),
+        "embeddings.token_type_embeddings": (2, wide),
+    }
+    norms = ["embeddings"]
+    for layer in (f"encoder.layer.{number}" for number in range(layers)):
+        for part in ("query", "key", "value"):
+            shapes[f"{layer}.attention.self.{part}"] = (wide, wide)
+        shapes[f"{layer}.attention.output.dense"] = (wide, wide)
+        shapes[f"{layer}.intermediate.dense"] = (inner, wide)
+        shapes[f"{layer}.output.dense"] = (wide, inner)
+        norms += [f"{layer}.attention.output", f"{layer}.output"]
+    tensors = {f"{name}.weight": random.normal(size=shape) for name, shape in shapes.items()}
+    tensors |= {f"{n}.bias": random.normal(size=s[0]) for n, s in shapes.items() if not n.startswith("embeddings")}
+    for name in norms:
+        tensors |= {f"{name}.LayerNorm.weight": np.ones(wide), f"{name}.LayerNorm.bias": np.zeros(wide)}
+    save_file({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, folder / "model.safetensors")
+    return folder
+
+
 def tiny_reranker(folder, tokenizer):
     """A cross-encoder of the BERT kind with one layer in a folder; `tokenizer` is the file of MiniLM's."""
     random = np.random.default_rng(11)

@@ -29,6 +29,7 @@ from embedway.providers.opening import full_name
 from embedway.providers.service import ServiceModel
 from embedway.rerank.base import check_scores
 from embedway.rerank.models import names as rerankers
+from embedway.space import comparable
 from embedway.stages.batch import fill_batches
 from embedway.stages.budget import Budgets, Spending
 from embedway.stages.choosing import (
@@ -37,7 +38,6 @@ from embedway.stages.choosing import (
     Chooser,
     for_dimensions,
     nothing_fits,
-    pinned_elsewhere,
     selected,
     terms_of,
 )
@@ -211,13 +211,13 @@ class AsyncEmbedder:
         pin, mine = choice.pin, False
         if pin is None and request.input_type == "document" and request.texts:
             pin, mine = await self._chooser.claim(terms.collection, route.model, space)
-            if call.model == AUTO and pin.space.id != space.id:  # another first write was faster
+            if call.model == AUTO and not comparable(space, pin.space):  # another first write was faster
                 await self._chooser.check_privacy(pin, terms)
                 choice = Choice(pin.model, call.dimensions or pin.space.dimensions, pin)
                 request, route = await self._asked(replace(call, model=choice.model, dimensions=choice.dimensions))
                 space = space_of(route, request.dimensions)
-        if pin is not None and pin.space.id != space.id:
-            raise pinned_elsewhere(pin, space, request.input_type)
+        if pin is not None:
+            self._chooser.check_space(pin, space, request.input_type)
         held = pin if request.input_type == "document" else None
         async with self._chooser.writing(held, mine=mine) as written:
             result = await self._result(request, route, space, _Facts(terms, choice.selected, started))
@@ -451,8 +451,8 @@ class AsyncEmbedder:
         call = _Call(texts, input_type, model, dimensions, on_overflow, partial)
         choice = await self._choice(call, terms)
         plan = await self._planned(replace(call, model=choice.model, dimensions=choice.dimensions))
-        if choice.pin is not None and choice.pin.space.id != plan.space.id:
-            raise pinned_elsewhere(choice.pin, plan.space, input_type)
+        if choice.pin is not None:
+            self._chooser.check_space(choice.pin, plan.space, input_type)
         if terms.most is not None and (plan.most_nanousd is None or plan.most_nanousd > terms.most):
             raise nothing_fits(terms.most, [(plan.model, plan.most_nanousd)])
         return plan

@@ -2,92 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from embedway.space import InputType, Pooling, Space
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from embedway.errors import EmbedwayError
 
-InputType: TypeAlias = Literal["query", "document"]
+__all__ = ["InputType", "Pooling", "Space"]
+
 #: What happens to a text over the model's limit: its end is cut off, it is an error, or its windows are embedded and
 #: their vectors averaged.
 Overflow: TypeAlias = Literal["truncate", "error", "mean"]
-#: `service` stands for what a service does behind its API.
-Pooling: TypeAlias = Literal["mean", "cls", "last", "service"]
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
 #: Where tokens are estimated, so many times the estimate is reserved: the service counts for itself.
 ESTIMATE_MARGIN = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """The facts that make vectors comparable. Two spaces are the same only if all facts are.
-
-    `weights` is the sha256 (64 hex digits) of the weights, or the provider's name for a revision where the
-    weights are not ours to hash. `digest` is what stands in `id`: the first 8 digits of `weights` where all
-    other facts are the catalog's for these weights, else the first 8 digits of a sha256 over all facts but
-    the dimensions, so that the same weights used in another way never share an id.
-    """
-
-    model: str
-    weights: str
-    dimensions: int
-    pooling: Pooling
-    normalized: bool
-    query_prompt: str = ""
-    document_prompt: str = ""
-    #: Dense layers and other changes after pooling, by name and hash; empty for none.
-    head: str = ""
-    digest: str = ""
-
-    def __post_init__(self) -> None:
-        """Fill in the digest when none was given."""
-        if not self.digest:
-            object.__setattr__(self, "digest", self.facts_digest()[:8])
-
-    def facts_digest(self) -> str:
-        """sha256 over every fact but the model's name and the dimensions, as 64 hex digits."""
-        facts = [
-            self.weights,
-            self.pooling,
-            self.normalized,
-            self.query_prompt,
-            self.document_prompt,
-            self.head,
-        ]
-        return hashlib.sha256(json.dumps(facts, ensure_ascii=True).encode()).hexdigest()
-
-    @property
-    def id(self) -> str:
-        """The readable name, such as `all-MiniLM-L6-v2@53aa5117/384`."""
-        return f"{self.model}@{self.digest}/{self.dimensions}"
-
-    def prompt(self, input_type: InputType) -> str:
-        """What is put before a text of this input type."""
-        return self.query_prompt if input_type == "query" else self.document_prompt
-
-    def to_json(self) -> dict[str, str | int | bool]:
-        """All facts and the id, as they are written into a collection."""
-        return {
-            "id": self.id,
-            "model": self.model,
-            "weights": self.weights,
-            "dimensions": self.dimensions,
-            "pooling": self.pooling,
-            "normalized": self.normalized,
-            "query_prompt": self.query_prompt,
-            "document_prompt": self.document_prompt,
-            "head": self.head,
-            "digest": self.digest,
-        }
 
 
 class EncodedText(Protocol):

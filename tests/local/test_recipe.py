@@ -265,11 +265,18 @@ def test_every_dense_activation_and_hash_is_a_space_of_its_own(folder):
 
 
 @pytest.fixture
-def facts():
+def facts(folder):
     """A catalog row that says of the folder what the folder says of itself, but for its limit."""
     row = default_catalog().get("all-MiniLM-L6-v2")
+    own = read(folder).space(48, None)
     return dataclasses.replace(
-        row, max_tokens=40, pooling="mean", normalized=True, prompts={"query": "", "document": ""}, matryoshka=()
+        row,
+        weights=dataclasses.replace(row.weights, tokenizer=own.tokenizer, config=own.config),
+        max_tokens=40,
+        pooling="mean",
+        normalized=True,
+        prompts={"query": "", "document": ""},
+        matryoshka=(),
     )
 
 
@@ -378,13 +385,14 @@ def test_every_broken_file_is_named(folder, name, content):
 
 def test_any_architecture_runs_as_an_onnx_file(folder):
     write(folder, "config.json", CONFIG | {"model_type": "nomic_bert", "position_embedding_type": "rotary"})
-    write(folder, "onnx/model.onnx", {})
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"")
     with pytest.raises(UnsupportedModelError, match="'nomic_bert'"):
         read(folder)
     recipe = read(folder, onnx_file="onnx/model.onnx")
-    assert (recipe.weights, recipe.onnx) == ((), folder / "onnx" / "model.onnx")
+    assert (recipe.weights, recipe.onnx.path) == ((), folder / "onnx" / "model.onnx")
     (folder / "model.safetensors").unlink()
-    assert read(folder).onnx == folder / "onnx" / "model.onnx"
+    assert read(folder).onnx.path == folder / "onnx" / "model.onnx"
 
 
 def test_camembert_is_built_as_roberta(folder):

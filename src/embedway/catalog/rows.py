@@ -264,7 +264,7 @@ def languages(row: Table) -> tuple[str, ...]:
 
 
 def _weights(table: Table) -> Weights:
-    table.only(("repository", "revision", "files", "wheels"))
+    table.only(("repository", "revision", "files", "wheels", "tokenizer", "config"))
     files = tuple(_file(file) for file in table.tables("files"))
     paths = [file.path for file in files]
     for path in paths:
@@ -280,7 +280,13 @@ def _weights(table: Table) -> Weights:
         revision=revision,
         files=files,
         wheels=tuple(_wheel(wheel) for wheel in table.tables("wheels")) if table.has("wheels") else (),
+        tokenizer=_hash(table, "tokenizer"),
+        config=_hash(table, "config"),
     )
+
+
+def _hash(table: Table, field: str) -> str | None:
+    return table.matching(field, _HASH, "it must be 64 hex digits, lower case") if table.has(field) else None
 
 
 def is_weights(path: str) -> bool:

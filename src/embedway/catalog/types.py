@@ -49,6 +49,9 @@ class Weights:
     revision: str | None
     files: tuple[WeightFile, ...]
     wheels: tuple[Wheel, ...] = ()
+    #: The facts `tokenizer` and `config` of the model's vector space (`embedway.local.facts`); None where not known.
+    tokenizer: str | None = None
+    config: str | None = None
 
     def sha256(self, path: str) -> str | None:
         """The hash the catalog names for a file, or None."""

@@ -110,7 +110,7 @@ async def _found(session: Session, config: "Config", collection: "Collection", a
     from embedway.engine import AsyncEmbedder
 
     async with AsyncEmbedder(config, progress=Download(session)) as embedder:
-        answer = await _query_vector(embedder, config, collection, asked.query, asked.model)
+        answer = await _query_vector(session, embedder, config, collection, asked)
         most = asked.top if asked.reranker is None else max(asked.top, asked.candidates)
         hits = await asyncio.to_thread(collection.search, answer.vectors[0], most)
         if asked.reranker is None:
@@ -128,24 +128,30 @@ async def _found(session: Session, config: "Config", collection: "Collection", a
 
 
 async def _query_vector(
-    embedder: "AsyncEmbedder", config: "Config", collection: "Collection", query: str, model: str | None
+    session: Session, embedder: "AsyncEmbedder", config: "Config", collection: "Collection", asked: _Asked
 ) -> "EmbedResult":
     """The vector of the query, (1, d), in the space of the collection. Raises SpaceMismatchError."""
-    name, dimensions = model or collection.space.model, collection.space.dimensions
+    name, dimensions = asked.model or collection.space.model, collection.space.dimensions
     try:
         description = await embedder.describe(name, dimensions)
     except DimensionsError:
         description = await embedder.describe(name, None)
     except UnknownModelError as error:
-        if model is not None:
+        if asked.model is not None:
             raise
         raise UsageError(
             f"{collection.destination} is of {collection.space.id}, whose model the catalog does not know: "
             "name it with --model, as hf:OWNER/NAME or as its folder"
         ) from error
-    collection.check_space(description.space)
+    comparison = collection.check_space(description.space)
+    if comparison.unknown:
+        from embedway.sinks.proven import prove
+
+        note(session, await prove(embedder, collection, description.space, comparison.unknown, model=name))
     overflow: Overflow = "error" if config.embedding.on_overflow == "error" else "truncate"
-    return await embedder.embed([query], input_type="query", model=name, dimensions=dimensions, on_overflow=overflow)
+    return await embedder.embed(
+        [asked.query], input_type="query", model=name, dimensions=dimensions, on_overflow=overflow
+    )
 
 
 def _print_hits(hits: "list[tuple[Hit, float | None]]") -> None:

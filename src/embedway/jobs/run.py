@@ -31,6 +31,7 @@ from embedway.jobs.signals import sigterm_cancels
 from embedway.jobs.windows import MAX_WINDOW_CHUNKS, Windows, window_sizes
 from embedway.money import usd
 from embedway.sinks import open_sink, rejects_path, sidecars
+from embedway.space import comparable
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ class _Job:
             partial=True,
             **self._terms(),
         )
-        if result.space != space:
+        if not comparable(result.space, space):
             raise SpaceMismatchError(
                 collection=self._destination, collection_space=space.id, asked_space=result.space.id
             )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from embedway import sqlite
 from embedway.errors import LedgerError
 from embedway.ledger.redis import redis_client
-from embedway.types import Space
+from embedway.space import Space, SpaceVersionError
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -122,8 +122,9 @@ def read_pin(collection: str, written: str) -> Pin:
     """What `Pin.written` gave. Raises LedgerError for anything else."""
     try:
         facts = json.loads(written)
-        space = {name: value for name, value in facts["space"].items() if name != "id"}
-        return Pin(collection, facts["model"], Space(**space), float(facts["since"]), facts["claim"])
+        return Pin(collection, facts["model"], Space.from_json(facts["space"]), float(facts["since"]), facts["claim"])
+    except SpaceVersionError as error:
+        raise LedgerError(f"the pin of collection {collection!r} {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LedgerError(f"the pin of collection {collection!r} cannot be read by this version") from error
 

@@ -17,8 +17,6 @@ from embedway.errors import UnsupportedModelError
 from embedway.local.tensors import Tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy.typing as npt
 
     from embedway.local.recipe import Recipe
@@ -27,16 +25,6 @@ if TYPE_CHECKING:
 V = TypeVar("V")
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid", "identity")
-#: transformers' names for the above.
-_ACTIVATION_NAMES = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
 
 
 class Operations(Protocol[V]):
@@ -164,17 +152,6 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    layers: int
-    heads: int
-    hidden: int
-    activation: str
-    epsilon: float
-    #: The id that RoBERTa's family counts positions from; None where positions are 0, 1, 2, …
-    position_base: int | None
-
-
 def build_graph(operations: Operations[V], recipe: Recipe, tensors: Tensors) -> V:
     """State the whole model and return its output.
 
@@ -224,7 +201,7 @@ class _Encoder:
         self.operations = operations
         self.recipe = recipe
         self.tensors = tensors
-        self.shape = _shape(recipe)
+        self.shape = recipe.graph
         self.names = _NAMES[recipe.architecture]
         self.prefix = _prefix(tensors)
 
@@ -322,23 +299,6 @@ def _prefix(tensors: Tensors) -> str:
         if name.endswith(ending):
             return name.removesuffix(ending)
     raise UnsupportedModelError(f"no tensor ends with {ending}; this is not a checkpoint of a BERT-like encoder")
-
-
-def _shape(recipe: Recipe) -> _Shape:
-    config: Mapping[str, Any] = recipe.config
-    distil = recipe.architecture == "distilbert"
-    name = str(config.get("activation" if distil else "hidden_act", "gelu"))
-    if name not in _ACTIVATION_NAMES:
-        raise UnsupportedModelError(f"{recipe.folder}: the activation {name!r} is not built")
-    counted = recipe.architecture in {"roberta", "xlm-roberta", "mpnet"}
-    return _Shape(
-        layers=int(config["n_layers" if distil else "num_hidden_layers"]),
-        heads=int(config["n_heads" if distil else "num_attention_heads"]),
-        hidden=int(config["dim" if distil else "hidden_size"]),
-        activation=_ACTIVATION_NAMES[name],
-        epsilon=1e-12 if distil else float(config.get("layer_norm_eps", 1e-12)),
-        position_base=recipe.pad_token_id if counted else None,
-    )
 
 
 def _relative_buckets(distance: npt.NDArray[np.int64], *, buckets: int) -> npt.NDArray[np.int64]:

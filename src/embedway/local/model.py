@@ -11,6 +11,7 @@ import numpy as np
 
 from embedway.errors import ClosedError
 from embedway.local.backend import Session, SessionOptions, open_session
+from embedway.local.held_file import check_all
 from embedway.local.onnx_file import depends_on_batch
 from embedway.local.tokenize import TextTokenizer
 
@@ -47,7 +48,10 @@ class LocalModel:
         self.exact = True
         self.variant = " ".join(sorted({choice.bulk.precision, choice.single.precision}))
         self.batch_dependent = recipe.onnx is not None and depends_on_batch(recipe.onnx)
-        self.tokenizer = TextTokenizer(recipe.tokenizer, max_tokens=recipe.max_tokens, lowercase=recipe.lowercase)
+        self.tokenizer = TextTokenizer(
+            recipe.tokenizer, max_tokens=recipe.max_tokens, lowercase=recipe.lowercase, written=recipe.tokenizer_json
+        )
+        self._files = recipe.files
         self._sessions: dict[SessionOptions, Session] = {}
         self._loading = threading.Lock()
         self._closed = False
@@ -91,12 +95,16 @@ class LocalModel:
         for index, row in enumerate(rows):
             ids[index, : len(row)] = row
             mask[index, : len(row)] = 1
-        if types is None or not self.recipe.token_types:
-            return self._session(options).run(ids, mask)
-        kinds = np.zeros((len(rows), width), np.int32)
-        for index, row in enumerate(types):
-            kinds[index, : len(row)] = row
-        return self._session(options).run(ids, mask, kinds)
+        kinds = None
+        if types is not None and self.recipe.token_types:
+            kinds = np.zeros((len(rows), width), np.int32)
+            for index, row in enumerate(types):
+                kinds[index, : len(row)] = row
+        # Backends read tables from the mapped files while they compute.
+        stamps = check_all(self._files)
+        vectors = self._session(options).run(ids, mask, kinds)
+        check_all(self._files, stamps)
+        return vectors
 
     def _session(self, options: SessionOptions) -> Session:
         session = self._sessions.get(options)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from embedway.errors import UnsupportedModelError
 from embedway.local.graph import build_graph, finish_embedding
-from embedway.local.onnx_file import sentence_output
+from embedway.local.onnx_file import self_contained, sentence_output
 from embedway.local.tensors import Tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -173,7 +171,9 @@ class OnnxOperations:
         return self._node("ReduceSum", [values, self._integers([1])], keepdims=1)
 
     def normalize(self, values: str) -> str:
-        length = self._node("ReduceL2", [values, self._integers([1])], keepdims=1)
+        # ReduceL2 takes its axes as an input from opset 18 on only, and many exported files have an older one.
+        squares = self._node("ReduceSum", [self.multiply(values, values), self._integers([1])], keepdims=1)
+        length = self._node("Sqrt", [squares])
         return self._node("Div", [values, self._node("Max", [length, self.constant(np.array(1e-12, np.float32))])])
 
 
@@ -192,16 +192,18 @@ class OnnxSession:
         settings.enable_mem_pattern = False
         self._values: list[Any] = []
         self._tensors = Tensors(recipe.weights)
-        model = _own_graph(recipe, self._tensors, settings, self._values) if recipe.onnx is None else None
-        if recipe.onnx is not None:
+        if recipe.onnx is None:
+            model = _own_graph(recipe, self._tensors, settings, self._values)
+        else:
             model = _foreign_graph(recipe, settings, self._values)
-        self._session: Any = ort.InferenceSession(
-            model,
-            settings,
-            providers=[
-                ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"}),
-            ],
-        )
+        with self._tensors.sparing():
+            self._session: Any = ort.InferenceSession(
+                model,
+                settings,
+                providers=[
+                    ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"}),
+                ],
+            )
         kinds = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
         self._inputs = {port.name: kinds[port.type] for port in self._session.get_inputs()}
         self._output = self._session.get_outputs()[0].name
@@ -232,49 +234,37 @@ def _own_graph(recipe: Recipe, tensors: Tensors, settings: Any, values: list[Any
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT32, ["b", "s"]) for name in names]
     outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["b", None])]
     graph = helper.make_graph(operations.nodes, "encoder", inputs, outputs, operations.initializers)
-    _attach_external(graph, operations, settings, values, tensors)
+    _attach_external(graph, operations, settings, values)
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="embedway")
     serialized: bytes = model.SerializeToString()
     return serialized
 
 
-def _attach_external(
-    graph: Any, operations: OnnxOperations, settings: Any, values: list[Any], tensors: Tensors | None = None
-) -> None:
-    """Name the large constants in the graph as external data, past protobuf's limit of 2 GB.
+def _attach_external(graph: Any, operations: OnnxOperations, settings: Any, values: list[Any]) -> None:
+    """Name the large constants in the graph as external data, past protobuf's limit of 2 GB, and hand them over.
 
-    A view of a weights file is named by its place in that file, which the session maps for itself. What was
-    converted has no such place and is handed over, which copies it.
+    ONNX Runtime refers to the given memory: for weights the held files' maps, so that it opens no path by itself.
     """
-    handed: list[str] = []
-    folder: Path | None = None
     for name, array in operations.external.items():
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        tensor = TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
-        place = tensors.place(array) if tensors is not None and array.flags.c_contiguous else None
-        # Links are followed first: the session refuses files that lie outside the one folder it is told.
-        file = place[0].resolve() if place is not None else None
-        if place is not None and file is not None and folder in {None, file.parent}:
-            folder = file.parent
-            facts = {"location": file.name, "offset": place[1], "length": array.nbytes}
-        else:
-            facts = {"location": name}
-            handed.append(name)
-            values.append(ort.OrtValue.ortvalue_from_numpy(array))
-        for key, value in facts.items():
-            tensor.external_data.add(key=key, value=str(value))
-        graph.initializer.append(tensor)
-    if folder is not None:
-        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    if handed:
-        settings.add_external_initializers(handed, values)
+        graph.initializer.append(
+            TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
+        )
+        graph.initializer[-1].external_data.add(key="location", value=name)
+    _hand_over(operations.external, settings, values)
+
+
+def _hand_over(arrays: Mapping[str, npt.NDArray[Any]], settings: Any, values: list[Any]) -> None:
+    if arrays:
+        given = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in arrays.values()]
+        settings.add_external_initializers(list(arrays), given)
+        values.extend(given)
 
 
 def _foreign_graph(recipe: Recipe, settings: Any, values: list[Any]) -> bytes:
     """Somebody else's ONNX file, with pooling and normalization put behind its output where they lack."""
-    assert recipe.onnx is not None  # noqa: S101 - the caller's branch
-    model = onnx.load(str(recipe.onnx), load_external_data=False)
+    model, views = self_contained(recipe)
     wanted = {port.name for port in model.graph.input}
     unknown = wanted - set(_INPUTS)
     if unknown or "attention_mask" not in wanted:
@@ -295,14 +285,10 @@ def _foreign_graph(recipe: Recipe, settings: Any, values: list[Any]) -> bytes:
         output = finish_embedding(operations, recipe, name)
     model.graph.node.extend(operations.nodes)
     model.graph.initializer.extend(operations.initializers)
-    if operations.external:
-        _attach_external(model.graph, operations, settings, values)
+    _attach_external(model.graph, operations, settings, values)
+    _hand_over(views, settings, values)
     chosen = next((port for port in model.graph.output if port.name == output), None)
     del model.graph.output[:]
     model.graph.output.append(chosen or helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
-    # The file's own weights may lie beside it.
-    settings.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(recipe.onnx.resolve().parent)
-    )
     serialized: bytes = model.SerializeToString()
     return serialized

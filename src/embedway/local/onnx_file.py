@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import posixpath
+from typing import TYPE_CHECKING, Any
 
-from embedway.errors import UnsupportedModelError
+import numpy as np
+
+from embedway.errors import UnsupportedModelError, WeightsError
+from embedway.local.held_file import HeldFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+
+    import numpy.typing as npt
 
     from embedway.local.recipe import Recipe
 
 #: Operators that scale activations by the largest number of the whole batch, padding and neighbours among them.
 _DYNAMIC = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"})
+#: Kinds of numbers that are handed to backends as views of the mapped file, as numpy writes them.
+_NUMPY_KINDS = {
+    "FLOAT": "<f4",
+    "DOUBLE": "<f8",
+    "FLOAT16": "<f2",
+    "INT8": "i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "UINT8": "u1",
+}
+#: Smaller tensors go into the model itself: backends fold them, and some operators need them there.
+_INLINE_BYTES = 64 * 1024
+#: Below protobuf's limit of 2 GB.
+_MOST_INLINE_BYTES = 1_500_000_000
 _POOLED = ("sentence_embedding", "text_embeds", "embeddings", "pooled", "output")
 _HIDDEN = ("token_embeddings", "last_hidden_state", "hidden_states")
 
@@ -41,12 +63,131 @@ def sentence_output(ranks: Mapping[str, int], recipe: Recipe) -> tuple[str, bool
     )
 
 
-def depends_on_batch(path: Path) -> bool:
-    """Whether a text's vector depends on the other texts of its batch, as with dynamic int8. Blocking: reads the graph.
+def depends_on_batch(source: Path | HeldFile) -> bool:
+    """Tell whether a text's vector depends on the other texts of its batch, as with dynamic int8. Blocking.
 
     https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html: scales are computed per tensor.
     """
-    import onnx  # noqa: PLC0415  slow to import, and read for models that others exported alone
+    model = load_proto(source if isinstance(source, HeldFile) else HeldFile(source))
+    return _quantizes([*model.graph.node, *(node for function in model.functions for node in function.node)])
 
-    graph = onnx.load(str(path), load_external_data=False).graph
-    return any(node.op_type in _DYNAMIC for node in graph.node)
+
+def _quantizes(nodes: Iterable[Any]) -> bool:
+    for node in nodes:
+        if node.op_type in _DYNAMIC:
+            return True
+        for attribute in node.attribute:
+            if any(_quantizes(graph.node) for graph in _graphs(attribute)):
+                return True
+    return False
+
+
+def load_proto(file: HeldFile) -> Any:
+    """Parse a held ONNX file; external data is not read. Raises WeightsError for what is no ONNX model. Blocking."""
+    import onnx  # noqa: PLC0415  slow to import, and read for models that others exported alone
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    try:
+        return onnx.load_model_from_string(file.read())
+    except DecodeError:
+        raise WeightsError(f"{file} is not an ONNX model, or damaged") from None
+
+
+def self_contained(recipe: Recipe) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
+    """Parse the recipe's ONNX model and take its external data from the held files.
+
+    Returns the model and large tensors of its main graph by name, as views of the mapped files; these are still marked
+    as external in the model. All other external data is put into the model. Raises WeightsError for data that does not
+    lie within its file, UnsupportedModelError for more than the model itself can hold. Blocking.
+    """
+    from onnx import TensorProto  # noqa: PLC0415
+
+    assert recipe.onnx is not None  # noqa: S101  the caller's branch
+    model = load_proto(recipe.onnx)
+    views: dict[str, npt.NDArray[Any]] = {}
+    for tensor in model.graph.initializer:
+        kind = _NUMPY_KINDS.get(TensorProto.DataType.Name(tensor.data_type))
+        if kind is not None and tensor.data_location == TensorProto.EXTERNAL:
+            array = _shaped(recipe, tensor, _external_bytes(recipe, tensor), kind)
+            if array.nbytes > _INLINE_BYTES:
+                views[tensor.name] = array
+    inlined = 0
+    for tensor, in_main_graph in _tensors(model):
+        if tensor.data_location != TensorProto.EXTERNAL or (in_main_graph and tensor.name in views):
+            continue
+        data = _external_bytes(recipe, tensor)
+        inlined += len(data)
+        if inlined > _MOST_INLINE_BYTES:
+            raise UnsupportedModelError(f"{recipe.onnx}: too much of its external data is of kinds that are not built")
+        tensor.raw_data = bytes(data)
+        del tensor.external_data[:]
+        tensor.data_location = TensorProto.DEFAULT
+    return model, views
+
+
+def _external_bytes(recipe: Recipe, tensor: Any) -> memoryview:
+    facts = {entry.key: entry.value for entry in tensor.external_data}
+    # As `further_weights` wrote the name when the file was hashed.
+    name = posixpath.normpath(facts.get("location", ""))
+    file = recipe.external.get(name)
+    try:
+        offset = int(facts.get("offset") or 0)
+        length = int(facts["length"]) if facts.get("length") else None
+    except ValueError:
+        offset, length = -1, None
+    if file is None or offset < 0 or (length is not None and (length < 0 or offset + length > file.size)):
+        raise WeightsError(
+            f"{recipe.onnx}: tensor {tensor.name!r} names external data that is not in its folder's files"
+        )
+    if not file.size:
+        return memoryview(b"")
+    return memoryview(file.map())[offset : None if length is None else offset + length]
+
+
+def _shaped(recipe: Recipe, tensor: Any, data: memoryview, kind: str) -> npt.NDArray[Any]:
+    shape = tuple(tensor.dims)
+    if min(shape, default=0) < 0 or math.prod(shape) * np.dtype(kind).itemsize != len(data):
+        raise WeightsError(
+            f"{recipe.onnx}: tensor {tensor.name!r} has other bytes of external data than its shape takes"
+        )
+    return np.frombuffer(data, kind).reshape(shape)
+
+
+def _tensors(model: Any) -> Iterator[tuple[Any, bool]]:
+    """Every tensor of a model, and whether it is an initializer of the main graph."""
+    yield from ((tensor, True) for tensor in model.graph.initializer)
+    yield from ((tensor, False) for tensor in _inner_tensors(model.graph))
+    for function in model.functions:
+        yield from ((tensor, False) for tensor in _node_tensors(function.node))
+        yield from ((tensor, False) for tensor in _attribute_tensors(function.attribute_proto))
+
+
+def _graph_tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    yield from _inner_tensors(graph)
+
+
+def _inner_tensors(graph: Any) -> Iterator[Any]:
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[Any]) -> Iterator[Any]:
+    for node in nodes:
+        yield from _attribute_tensors(node.attribute)
+
+
+def _attribute_tensors(attributes: Iterable[Any]) -> Iterator[Any]:
+    for attribute in attributes:
+        yield from attribute.tensors
+        yield from (attribute.t,) if attribute.HasField("t") else ()
+        sparse_tensor = (attribute.sparse_tensor,) if attribute.HasField("sparse_tensor") else ()
+        for sparse in (*attribute.sparse_tensors, *sparse_tensor):
+            yield from (sparse.values, sparse.indices)
+        for graph in _graphs(attribute):
+            yield from _graph_tensors(graph)
+
+
+def _graphs(attribute: Any) -> tuple[Any, ...]:
+    return (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ()))

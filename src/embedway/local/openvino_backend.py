@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
+from onnx import helper
 from openvino import opset13 as op
 
 from embedway.errors import UnsupportedModelError
 from embedway.local import cpu
 from embedway.local.graph import build_graph, finish_embedding
-from embedway.local.onnx_file import sentence_output
+from embedway.local.onnx_file import self_contained, sentence_output
 from embedway.local.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -202,8 +203,7 @@ def _worth_pinning(options: SessionOptions) -> bool:
 
 
 def _read_onnx(core: Any, recipe: Recipe) -> tuple[Any, list[npt.NDArray[Any]]]:
-    model = core.read_model(recipe.onnx)
-    names = {port.get_any_name() for port in model.inputs}
+    model, held, names = _converted(core, recipe)
     unknown = names - {"input_ids", "attention_mask", "token_type_ids"}
     if unknown:
         raise UnsupportedModelError(f"{recipe.onnx}: it wants the inputs {', '.join(sorted(unknown))}")
@@ -212,8 +212,10 @@ def _read_onnx(core: Any, recipe: Recipe) -> tuple[Any, list[npt.NDArray[Any]]]:
     output = model.output(name).get_node().input_value(0)
     operations = OpenVinoOperations(token_types=False)
     by_name = {port.get_any_name(): port.get_node() for port in model.inputs}
-    if "attention_mask" not in by_name:
+    if "attention_mask" not in names:
         raise UnsupportedModelError(f"{recipe.onnx}: it has no input called attention_mask")
+    if "attention_mask" not in by_name:  # no node reads it, and so the conversion left it out; pooling does
+        by_name["attention_mask"] = op.parameter([-1, -1], ov.Type.i64, name="attention_mask")
     operations._ids, operations._mask = by_name["input_ids"], by_name["attention_mask"]  # noqa: SLF001
     if recipe.task == "rerank":
         vector = output
@@ -221,7 +223,36 @@ def _read_onnx(core: Any, recipe: Recipe) -> tuple[Any, list[npt.NDArray[Any]]]:
         vector = finish_embedding(operations, recipe, output)
     else:
         vector = operations.normalize(output) if recipe.normalized else output
-    return ov.Model([vector], list(by_name.values()), "encoder"), operations.held
+    return ov.Model([vector], list(by_name.values()), "encoder"), [*held, *operations.held]
+
+
+def _converted(core: Any, recipe: Recipe) -> tuple[Any, list[npt.NDArray[Any]], set[str]]:
+    """Convert the held ONNX model, without a path that OpenVINO would open by itself, and name its inputs.
+
+    Large external tensors enter the conversion as inputs, and are replaced with constants over the mapped files. So
+    external data behind links works too, which OpenVINO refuses by path.
+    """
+    proto, views = self_contained(recipe)
+    declared = {port.name for port in proto.graph.input} - {tensor.name for tensor in proto.graph.initializer}
+    taken = [tensor for tensor in proto.graph.initializer if tensor.name in views]
+    inputs = [helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in taken]
+    for messages in (proto.graph.initializer, proto.graph.input):
+        for position in reversed(range(len(messages))):
+            if messages[position].name in views:
+                del messages[position]
+    proto.graph.input.extend(inputs)
+    model = core.read_model(proto.SerializeToString())
+    for parameter in model.get_parameters():
+        name = next((name for name in parameter.output(0).get_names() if name in views), None)
+        if name is None:
+            continue
+        array = views[name]
+        constant = op.constant(array, shared_memory=array.flags.writeable)
+        for target in list(parameter.output(0).get_target_inputs()):
+            target.replace_source_output(constant.output(0))
+        model.remove_parameter(parameter)
+    model.validate_nodes_and_infer_types()
+    return model, list(views.values()), declared
 
 
 def _integers(values: Any) -> Any:

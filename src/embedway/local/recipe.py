@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import UnsupportedModelError, WeightsError
+from embedway.local.facts import COUNTED, GraphFacts, graph_facts, read_small, tokenizer_fact
+from embedway.local.held_file import HeldFile
+from embedway.local.store_weights import INDEX, SAFETENSORS, further_weights, inside, weights_hash
 from embedway.types import InputType, Pooling, Space
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embedway.catalog import ModelFacts, Task
+    from embedway.local.store_files import HashMemory
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +46,7 @@ _DENSE_ACTIVATIONS = {
     "GELU": "gelu",
     "Sigmoid": "sigmoid",
 }
-#: RoBERTa's family counts positions from the padding id + 1, and so holds that many fewer.
-_COUNTED = frozenset({"roberta", "xlm-roberta", "mpnet"})
-_DEFAULT_PAD = dict.fromkeys(_COUNTED, 1)
+_DEFAULT_PAD = dict.fromkeys(COUNTED, 1)
 #: tokenizers write this and greater numbers for "no limit".
 _NO_LIMIT = 1_000_000
 
@@ -53,7 +55,7 @@ _NO_LIMIT = 1_000_000
 class DenseModule:
     """A sentence-transformers Dense module: a linear layer after pooling."""
 
-    weights: Path
+    weights: HeldFile
     activation: str
 
 
@@ -67,8 +69,10 @@ class Recipe:
     architecture: str
     config: Mapping[str, Any]
     #: safetensors files, empty when only `onnx` is there.
-    weights: tuple[Path, ...]
-    onnx: Path | None
+    weights: tuple[HeldFile, ...]
+    onnx: HeldFile | None
+    #: Files with the external data of `onnx`, by the names that it gives them, relative to its folder.
+    external: Mapping[str, HeldFile]
     weights_sha256: str
     pooling: Pooling
     normalized: bool
@@ -76,7 +80,12 @@ class Recipe:
     max_tokens: int
     prompts: Mapping[InputType, str]
     sizes: tuple[int, ...]
+    #: The path of tokenizer.json, for errors, and what it held when it was read.
     tokenizer: Path
+    tokenizer_json: bytes
+    #: sha256 of tokenizer.json and config.json as they are written.
+    settings_sha256: Mapping[str, str]
+    graph: GraphFacts
     pad_token_id: int
     #: Texts are lowercased before they are tokenized.
     lowercase: bool = False
@@ -89,16 +98,44 @@ class Recipe:
     @property
     def token_types(self) -> bool:
         """Whether the model is told which of two texts a token belongs to (rerankers of the BERT kind)."""
-        return self.task == "rerank" and int(self.config.get("type_vocab_size", 0)) > 1
+        return self.graph.token_types
 
-    def space(self, dimensions: int, facts: ModelFacts | None) -> Space:
-        """The vector space; its digest is the weights' own where all else is as in the catalog."""
+    @property
+    def files(self) -> tuple[HeldFile, ...]:
+        """Every file that a session reads, external data included."""
+        graphs = (self.onnx,) if self.onnx is not None else ()
+        return (*self.weights, *graphs, *self.external.values(), *(module.weights for module in self.dense))
+
+    def check_weights(self) -> None:
+        """Open all files and raise WeightsError where their bytes are not those of `weights_sha256`. Blocking."""
+        for file in self.files:
+            file.hold()
+        held = {file.path.relative_to(self.folder).as_posix(): file for file in self.files}
+        names = {*held, INDEX} if self.weights and SAFETENSORS not in held else set(held)
+        found = weights_hash(
+            names,
+            path_of=lambda name: self.folder / name,
+            sha256_of=lambda name: held[name].sha256,
+            onnx_file=self.onnx.path.relative_to(self.folder).as_posix() if self.onnx is not None else None,
+        )
+        if found != self.weights_sha256:
+            raise WeightsError(f"{self.folder} was changed while the model was opened; open it again")
+
+    def space(self, dimensions: int, facts: ModelFacts | None, *, listed_files: bool = False) -> Space:
+        """Return the vector space; its digest is the weights' own where all else is as in the catalog.
+
+        `listed_files` says that the files came from the repository and commit that the catalog names.
+        """
+        tokenizer = tokenizer_fact(self.tokenizer_json, where=str(self.tokenizer), lowercase=self.lowercase)
+        config = self.graph.digest()
         as_listed = (
             facts is not None
             and not self.dense
             and facts.pooling == self.pooling
             and facts.normalized == self.normalized
             and dict(facts.prompts) == dict(self.prompts)
+            and self._is_listed("tokenizer.json", tokenizer, facts.weights.tokenizer, facts, listed_files=listed_files)
+            and self._is_listed("config.json", config, facts.weights.config, facts, listed_files=listed_files)
         )
         return Space(
             model=self.name.rsplit("/", 1)[-1],
@@ -108,33 +145,52 @@ class Recipe:
             normalized=self.normalized,
             query_prompt=self.prompts["query"],
             document_prompt=self.prompts["document"],
-            head=";".join(f"{d.activation}:{_sha256(d.weights)}" for d in self.dense),
+            head=";".join(f"{d.activation}:{d.weights.sha256}" for d in self.dense),
             digest=self.weights_sha256[:8] if as_listed else "",
+            tokenizer=tokenizer,
+            config=config,
         )
+
+    def _is_listed(
+        self, file: str, fact: str, listed_fact: str | None, facts: ModelFacts, *, listed_files: bool
+    ) -> bool:
+        """Whether a settings file is the catalog's: by its fact, by its bytes, or by where it came from."""
+        if listed_fact is not None:
+            return fact == listed_fact
+        sha256 = facts.weights.sha256(file)
+        return self.settings_sha256[file] == sha256 if sha256 is not None else listed_files
 
 
 def read_recipe(
-    folder: Path, *, name: str, weights_sha256: str, facts: ModelFacts | None, onnx_file: str | None = None
+    folder: Path,
+    *,
+    name: str,
+    weights_sha256: str,
+    facts: ModelFacts | None,
+    onnx_file: str | None = None,
+    memory: HashMemory | None = None,
 ) -> Recipe:
-    """Read a model folder.
+    """Read a model folder. Every settings file is read once; weights are opened at their first use.
 
     `facts` is the catalog's row, None without one. `onnx_file` names an ONNX file below the folder to be used
-    instead of safetensors. Raises UnsupportedModelError for what the local runtime does not build.
+    instead of safetensors. `memory` remembers hashes of weights. Raises UnsupportedModelError for what the local
+    runtime does not build, WeightsError for files that are missing or damaged.
     """
-    config = _json(folder / "config.json")
+    config_json = _required(folder / "config.json")
+    config = _parsed(config_json, folder / "config.json")
     architecture = str(config.get("model_type", ""))
     architecture = _SAME_GRAPH.get(architecture, architecture)
-    weights, onnx = _weight_files(folder, onnx_file)
-    if onnx is None:
+    weight_paths, onnx_path = _weight_files(folder, onnx_file)
+    if onnx_path is None:
         _refuse_unsupported(folder, architecture, config)
     modules = _modules(folder)
     task: Task = "rerank" if _is_classifier(config) and not modules else "embed"
-    pooling, dense, normalized, width = _head(folder, modules, facts, config)
+    pooling, dense, normalized, width = _head(folder, modules, facts, config, memory)
     prompts = _prompts(folder, facts)
     if any(prompts.values()):
         _refuse_prompts_left_out(modules)
     if task == "rerank":
-        width = len(config.get("id2label") or {0: ""}) if "id2label" in config else int(config.get("num_labels", 1))
+        width = _labels(folder, config)
     if not width:
         width = (facts.dimensions or 0) if facts is not None else 0
     if not width:
@@ -144,48 +200,80 @@ def read_recipe(
     if not tokenizer.is_file():
         raise UnsupportedModelError(f"{folder}: there is no tokenizer.json; slow tokenizers are not supported")
     pad = config.get("pad_token_id")
-    if not isinstance(pad, int):
+    if type(pad) is not int:
         pad = _DEFAULT_PAD.get(architecture, 0)  # transformers' own, where config.json leaves it out
+    graph = graph_facts(
+        config, architecture if onnx_path is None else "onnx", pad, task=task, where=str(folder / "config.json")
+    )
+    tokenizer_json = _required(tokenizer)
     return Recipe(
         name=name,
         folder=folder,
         task=task,
         architecture=architecture,
         config=config,
-        weights=weights,
-        onnx=onnx,
+        weights=tuple(HeldFile(path, memory) for path in weight_paths),
+        onnx=None if onnx_path is None else HeldFile(onnx_path, memory),
+        external={} if onnx_path is None else _external(onnx_path, memory),
         weights_sha256=weights_sha256,
         pooling=pooling,
         normalized=normalized,
         dense=dense,
-        max_tokens=_max_tokens(folder, config, facts, offset=pad + 1 if architecture in _COUNTED else 0),
+        max_tokens=_max_tokens(folder, config, facts, offset=pad + 1 if architecture in COUNTED else 0),
         prompts=prompts,
         sizes=sizes,
         tokenizer=tokenizer,
+        tokenizer_json=tokenizer_json,
+        settings_sha256={"config.json": _sha256(config_json), "tokenizer.json": _sha256(tokenizer_json)},
+        graph=graph,
         pad_token_id=pad,
         lowercase=bool(_optional_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _required(path: Path) -> bytes:
+    found = read_small(path)
+    if found is None:
+        raise WeightsError(f"{path} is missing; a model folder needs it")
+    return found
+
+
+def _parsed(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is missing; a model folder needs it") from None
-    except ValueError as error:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise WeightsError(f"{path} holds no JSON object")
     return value
 
 
+def _json(path: Path) -> dict[str, Any]:
+    return _parsed(_required(path), path)
+
+
 def _optional_json(path: Path) -> dict[str, Any]:
-    return _json(path) if path.is_file() else {}
+    found = read_small(path)
+    return {} if found is None else _parsed(found, path)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _external(onnx: Path, memory: HashMemory | None) -> dict[str, HeldFile]:
+    return {name: HeldFile(onnx.parent / name, memory) for name in further_weights(onnx.name, onnx)}
+
+
+def _labels(folder: Path, config: Mapping[str, Any]) -> int:
+    """How many labels a classifier has."""
+    labels = config.get("id2label")
+    if "id2label" in config and (labels is None or isinstance(labels, dict)):
+        return len(labels or {0: ""})
+    number = config.get("num_labels", 1)
+    if type(number) is not int or number < 1:
+        raise WeightsError(f"{folder / 'config.json'}: num_labels must be a whole number above 0")
+    return number
 
 
 def _weight_files(folder: Path, onnx_file: str | None) -> tuple[tuple[Path, ...], Path | None]:
@@ -199,9 +287,12 @@ def _weight_files(folder: Path, onnx_file: str | None) -> tuple[tuple[Path, ...]
     if index.is_file():
         try:
             names = sorted(set(_json(index)["weight_map"].values()))
-            return tuple(folder / name for name in names), None
+            outside = [name for name in names if not inside(name)]
         except (KeyError, AttributeError, TypeError) as error:
             raise WeightsError(f"{index} has no weight_map from tensors to files") from error
+        if outside:
+            raise WeightsError(f"{index} names a file outside of its folder: {outside[0]!r}")
+        return tuple(folder / name for name in names), None
     for candidate in ("onnx/model.onnx", "model.onnx"):
         if (folder / candidate).is_file():
             return (), folder / candidate
@@ -236,28 +327,34 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     if not path.is_file():
         return []
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
+        listed = json.loads(_required(path))
         return [(str(module["type"]).rsplit(".", 1)[-1], folder / module["path"]) for module in listed]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(f"{path} is not a list of modules, each with type and path") from error
 
 
 def _head(
-    folder: Path, modules: list[tuple[str, Path]], facts: ModelFacts | None, config: Mapping[str, Any]
+    folder: Path,
+    modules: list[tuple[str, Path]],
+    facts: ModelFacts | None,
+    config: Mapping[str, Any],
+    memory: HashMemory | None,
 ) -> tuple[Pooling, tuple[DenseModule, ...], bool, int]:
     """Pooling, Dense modules, whether vectors are normalized, and their width."""
-    width = int(config.get("hidden_size") or config.get("dim") or 0)
+    width = config.get("hidden_size") or config.get("dim") or 0
+    if type(width) is not int or width < 0:
+        raise WeightsError(f"{folder / 'config.json'}: hidden_size must be a whole number above 0")
     if not modules:
         if facts is not None and facts.pooling is not None:
             return facts.pooling, (), bool(facts.normalized), width
         if not _is_classifier(config):
             _log.warning("%s names no pooling; mean is used, as sentence-transformers does", folder)
         return "mean", (), False, width
-    return _read_modules(folder, modules, width)
+    return _read_modules(folder, modules, width, memory)
 
 
 def _read_modules(
-    folder: Path, modules: list[tuple[str, Path]], width: int
+    folder: Path, modules: list[tuple[str, Path]], width: int, memory: HashMemory | None
 ) -> tuple[Pooling, tuple[DenseModule, ...], bool, int]:
     pooling: Pooling | None = None
     dense: list[DenseModule] = []
@@ -268,7 +365,7 @@ def _read_modules(
         if kind == "Pooling" and pooling is None:
             pooling = _pooling(path)
         elif kind == "Dense" and pooling is not None and not normalized:
-            module, width = _dense(path)
+            module, width = _dense(path, memory)
             dense.append(module)
         elif kind == "Normalize" and pooling is not None:
             normalized = True
@@ -297,7 +394,7 @@ def _refuse_prompts_left_out(modules: list[tuple[str, Path]]) -> None:
             raise UnsupportedModelError(f"{path}: include_prompt = false (prompts left out of pooling) is not built")
 
 
-def _dense(path: Path) -> tuple[DenseModule, int]:
+def _dense(path: Path, memory: HashMemory | None) -> tuple[DenseModule, int]:
     config = _json(path / "config.json")
     name = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1]
     if name not in _DENSE_ACTIVATIONS:
@@ -308,7 +405,7 @@ def _dense(path: Path) -> tuple[DenseModule, int]:
     width = config.get("out_features")
     if not isinstance(width, int) or width < 1:
         raise WeightsError(f"{path / 'config.json'}: out_features must be a number of dimensions")
-    return DenseModule(weights, _DENSE_ACTIVATIONS[name]), width
+    return DenseModule(HeldFile(weights, memory), _DENSE_ACTIVATIONS[name]), width
 
 
 def _max_tokens(folder: Path, config: Mapping[str, Any], facts: ModelFacts | None, *, offset: int) -> int:

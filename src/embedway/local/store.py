@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embedway.catalog.types import Weights
+    from embedway.local.store_files import HashMemory
 
 __all__ = ["ModelFolder", "ProgressSink", "StoreSettings", "WeightsStore"]
 
@@ -46,6 +47,11 @@ class WeightsStore:
         self._sink = progress or NoProgress()
         self._blobs = Blobs(settings.root)
         self._warned: set[tuple[Path, str]] = set()
+
+    @property
+    def memory(self) -> HashMemory:
+        """The hashes of files that did not change since they were hashed."""
+        return self._blobs.memory
 
     def find(self, weights: Weights) -> ModelFolder | None:
         """The model's folder if all its files are here and right; asks nobody and changes nothing."""

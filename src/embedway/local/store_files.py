@@ -8,14 +8,13 @@ import json
 import logging
 import os
 import shutil
-import time
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from filelock import FileLock, Timeout
 
 from embedway.errors import WeightsError
+from embedway.local.held_file import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +27,6 @@ _log = logging.getLogger(__name__)
 CHUNK_BYTES = 256 * 1024
 #: Left free on the disk beside the files themselves.
 SPARE_BYTES = 16 * 1024 * 1024
-#: Longer than the steps in which any usual disk counts time.
-_CLOCK_TICK_NS = 50_000_000
 
 
 class WrongBytesError(Exception):
@@ -61,21 +58,6 @@ def write_whole(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stamp:
-    """What changes when somebody writes to a file or puts another in its place."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, path: Path) -> _Stamp:
-        state = path.stat()
-        return cls(state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
-
-
 class HashMemory:
     """Remembers the sha256 of files by path and stamp, so that gigabytes are not hashed at each start."""
 
@@ -85,39 +67,39 @@ class HashMemory:
     def sha256(self, path: Path, *, anew: bool = False) -> str:
         """sha256 of a file; from memory unless the file changed since, or `anew`. Raises OSError."""
         real = path.resolve(strict=True)
-        record = self._root / f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}.json"
-        stamp = _Stamp.of(real)
-        if not anew and (known := self._recall(record, stamp)) is not None:
+        stamp = Stamp.of(real)
+        if not anew and (known := self.known(real, stamp)) is not None:
             return known
         found = hash_file(real)
-        if _Stamp.of(real) == stamp and not _just_written(stamp):
-            # A store on a read-only disk still works; it hashes each time.
-            with contextlib.suppress(OSError):
-                self._root.mkdir(parents=True, exist_ok=True)
-                write_whole(record, json.dumps({"stamp": _as_list(stamp), "sha256": found}))
+        if Stamp.of(real) == stamp and not stamp.fresh:
+            self.keep(real, stamp, found)
         return found
 
-    def forget(self, path: Path) -> None:
-        """Drop what is remembered of a file."""
-        record = self._root / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
-        with contextlib.suppress(OSError):
-            record.unlink(missing_ok=True)
-
-    @staticmethod
-    def _recall(record: Path, stamp: _Stamp) -> str | None:
+    def known(self, path: Path, stamp: Stamp) -> str | None:
+        """The hash that a file had when it had this stamp; None where that is not remembered."""
         try:
-            known = json.loads(record.read_text("utf-8"))
+            known = json.loads(self._record(path).read_text("utf-8"))
             return str(known["sha256"]) if known["stamp"] == _as_list(stamp) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def keep(self, path: Path, stamp: Stamp, sha256: str) -> None:
+        """Remember a hash."""
+        # A store on a read-only disk still works; it hashes each time.
+        with contextlib.suppress(OSError):
+            self._root.mkdir(parents=True, exist_ok=True)
+            write_whole(self._record(path), json.dumps({"stamp": _as_list(stamp), "sha256": sha256}))
 
-def _just_written(stamp: _Stamp) -> bool:
-    """Whether the next change might fall into the same tick of the disk's clock and leave the same stamp."""
-    return 0 <= time.time_ns() - max(stamp.mtime_ns, stamp.ctime_ns) < _CLOCK_TICK_NS
+    def forget(self, path: Path) -> None:
+        """Drop what is remembered of a file."""
+        with contextlib.suppress(OSError):
+            self._record(path).unlink(missing_ok=True)
+
+    def _record(self, path: Path) -> Path:
+        return self._root / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
 
 
-def _as_list(stamp: _Stamp) -> list[int]:
+def _as_list(stamp: Stamp) -> list[int]:
     return [stamp.size, stamp.mtime_ns, stamp.ctime_ns, stamp.inode]
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 RECORD = "embedway-origin.json"
 _REFS = "refs.json"
+#: Records without a version are of the first.
+_FORMAT, _VERSION = "embedway weights", 1
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 
 
@@ -44,15 +46,23 @@ class Record:
         """The record of a folder; None where there is none, so where the folder is not complete."""
         try:
             data = json.loads((folder / RECORD).read_text("utf-8"))
+            version = data.get("version", 1)
             maps = [{str(k): str(v) for k, v in data[name].items()} for name in ("files", "weights")]
             revision = data["revision"]
+            if type(version) is int and version > _VERSION:
+                raise WeightsError(
+                    f"{folder / RECORD} is of version {version} of the weights store, and this embedway reads "
+                    f"{_VERSION}; upgrade embedway, or set weights.directory to another folder"
+                )
             return cls(str(data["repository"]), revision and str(revision), str(data["origin"]), *maps)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def write(self, folder: Path) -> None:
         """Write the record, whole."""
         data = {
+            "format": _FORMAT,
+            "version": _VERSION,
             "repository": self.repository,
             "revision": self.revision,
             "origin": self.origin,

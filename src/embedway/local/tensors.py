@@ -15,15 +15,16 @@ import operator
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedway.errors import UnsupportedModelError, WeightsError
+from embedway.local.held_file import HeldFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -37,7 +38,7 @@ _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    file: Path
+    file: HeldFile
     kind: str
     shape: tuple[int, ...]
     start: int
@@ -47,18 +48,18 @@ class _Entry:
 class Tensors:
     """Tensors of one or several safetensors files, by name. All come out as float32 (or as integers).
 
-    float32 tensors are views of a private map of the file, which nobody may write to; other float types are converted,
-    which copies.
+    float32 tensors are views of a private map of the held file, which nobody may write to; other float types are
+    converted, which copies.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[HeldFile | Path]) -> None:
         self._entries: dict[str, _Entry] = {}
-        self._maps: dict[Path, mmap.mmap] = {}
-        for file in files:
-            for name, entry in _read_header(file).items():
-                self._entries[name] = entry
-            with file.open("rb") as handle:
-                self._maps[file] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+        #: The private maps of the files that the tensors are views of.
+        self.maps: list[mmap.mmap] = []
+        for given in files:
+            file = HeldFile(given) if isinstance(given, Path) else given
+            self._entries |= _read_header(file)
+            self.maps.append(file.map())
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -77,7 +78,7 @@ class Tensors:
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         entry = self._entry(name)
-        buffer = memoryview(self._maps[entry.file])[entry.start : entry.end]
+        buffer = memoryview(entry.file.map())[entry.start : entry.end]
         if entry.kind == "BF16":
             # bfloat16 is the upper half of a float32.
             wide = np.frombuffer(buffer, "<u2").astype(np.uint32) << 16
@@ -92,20 +93,11 @@ class Tensors:
         """The tensor, or None."""
         return self[name] if name in self._entries else None
 
-    def place(self, array: npt.NDArray[Any]) -> tuple[Path, int] | None:
-        """The file and the byte offset that an array is a view of; None for one that was converted or made."""
-        address = array.__array_interface__["data"][0]
-        for file, mapped in self._maps.items():
-            start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
-            if start <= address < start + len(mapped):
-                return file, address - start
-        return None
-
     def _entry(self, name: str) -> _Entry:
         try:
             return self._entries[name]
         except KeyError:
-            files = ", ".join(str(file) for file in self._maps)
+            files = ", ".join(dict.fromkeys(str(entry.file) for entry in self._entries.values()))
             raise UnsupportedModelError(f"{files}: no tensor is called {name}") from None
 
     @contextmanager
@@ -121,7 +113,7 @@ class Tensors:
             while not done.wait(0.1):
                 self.release_pages()
 
-        large = sum(len(mapped) for mapped in self._maps.values()) > _LARGE_BYTES
+        large = sum(map(len, self.maps)) > _LARGE_BYTES
         thread = threading.Thread(target=release, name="embedway-spare", daemon=True)
         if large:
             thread.start()
@@ -134,24 +126,21 @@ class Tensors:
 
     def release_pages(self) -> None:
         """Let the kernel drop what was read; later reads bring it back. Keeps residency near what is used."""
-        for mapped in self._maps.values():
+        for mapped in self.maps:
             if hasattr(mmap, "MADV_DONTNEED"):
                 mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def _read_header(file: Path) -> dict[str, _Entry]:
-    if not file.is_file():
-        raise WeightsError(f"{file} is missing")
-    size = file.stat().st_size
-    with file.open("rb") as handle:
-        head = handle.read(8)
-        length = int.from_bytes(head, "little")
-        if len(head) < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
-            raise WeightsError(f"{file}: not a safetensors file, or cut short")
-        try:
-            header = json.loads(handle.read(length))
-        except ValueError as error:
-            raise WeightsError(f"{file}: its safetensors header is not JSON") from error
+def _read_header(file: HeldFile) -> dict[str, _Entry]:
+    size = file.size
+    head = file.map()[:8] if size else b""
+    length = int.from_bytes(head, "little")
+    if len(head) < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
+        raise WeightsError(f"{file}: not a safetensors file, or cut short")
+    try:
+        header = json.loads(file.map()[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{file}: its safetensors header is not JSON") from error
     if not isinstance(header, dict):
         raise WeightsError(f"{file}: its safetensors header is not a JSON object")
     entries = {
@@ -168,7 +157,7 @@ def _read_header(file: Path) -> dict[str, _Entry]:
     return entries
 
 
-def _entry(file: Path, size: int, body: int, name: str, facts: Any) -> _Entry:
+def _entry(file: HeldFile, size: int, body: int, name: str, facts: Any) -> _Entry:
     try:
         kind, shape = str(facts["dtype"]), tuple(operator.index(width) for width in facts["shape"])
         start, end = (body + operator.index(offset) for offset in facts["data_offsets"])

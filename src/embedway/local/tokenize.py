@@ -25,11 +25,14 @@ _WINDOW_GROWTH = 8
 class TextTokenizer:
     """The model's own tokenizer. Safe to use from several threads."""
 
-    def __init__(self, path: Path, *, max_tokens: int, lowercase: bool = False, written: str = "") -> None:
-        """Read the file `path`, or take what is `written` instead of what such a file holds."""
+    def __init__(self, path: Path, *, max_tokens: int, lowercase: bool = False, written: bytes | None = None) -> None:
+        """Read the file `path` once, or take what is `written` in its place."""
         try:
-            self.plain: Tokenizer = Tokenizer.from_str(written) if written else Tokenizer.from_file(str(path))
-            self._cutting: Tokenizer = Tokenizer.from_str(written) if written else Tokenizer.from_file(str(path))
+            data = path.read_bytes() if written is None else written
+            self.plain: Tokenizer = Tokenizer.from_buffer(data)
+            self._cutting: Tokenizer = Tokenizer.from_buffer(data)
+        except OSError as error:
+            raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
         except Exception as error:  # the library raises bare Exception
             raise WeightsError(f"{path}: the tokenizers library cannot read it: {error}") from error
         if lowercase:

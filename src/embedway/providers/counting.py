@@ -74,7 +74,7 @@ def counter_of(written: str, *, max_tokens: int) -> TokenCounter:
     """What counts as a tokenizer does that is written as in a `tokenizer.json`."""
     from embedway.local.tokenize import TextTokenizer  # noqa: PLC0415
 
-    return FileCounter(TextTokenizer(Path("tokenizer.json"), max_tokens=max_tokens, written=written))
+    return FileCounter(TextTokenizer(Path("tokenizer.json"), max_tokens=max_tokens, written=written.encode()))
 
 
 def _from_hub(repository: str, max_tokens: int, settings: StoreSettings) -> TextTokenizer:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from embedway.local.choice import Choice
     from embedway.local.model import LocalModel
     from embedway.local.recipe import Recipe
-    from embedway.local.store import ModelFolder, ProgressSink
+    from embedway.local.store import ModelFolder, ProgressSink, WeightsStore
 
 HUB_PREFIX = "hf:"
 
@@ -61,37 +61,52 @@ def open_model(name: str, config: Config, progress: ProgressSink | None = None) 
     """
     from embedway.local.model import LocalModel  # noqa: PLC0415  numpy and the backends come in only here
 
-    recipe, choice, facts = load(resolve(name), config, progress)
+    loaded = load(resolve(name), config, progress)
+    recipe = loaded.recipe
     if recipe.task != "embed":
         raise UnsupportedModelError(f"{recipe.name} is a reranker: it scores pairs of texts and gives no vectors")
-    return LocalModel(recipe, choice, recipe.space(recipe.dimensions, facts))
+    space = recipe.space(recipe.dimensions, loaded.facts, listed_files=loaded.listed_files)
+    return LocalModel(recipe, loaded.choice, space)
 
 
-def load(
-    named: Named, config: Config, progress: ProgressSink | None = None
-) -> tuple[Recipe, Choice, ModelFacts | None]:
-    """Find or pull a model's files, and decide how to run it: its recipe, the choice, and its row of the catalog."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model's files, held open and hashed: how to build it, how to run it, and its row of the catalog.
+
+    `listed_files` says that the files are those of the row's own repository and commit.
+    """
+
+    recipe: Recipe
+    choice: Choice
+    facts: ModelFacts | None
+    listed_files: bool
+
+
+def load(named: Named, config: Config, progress: ProgressSink | None = None) -> Loaded:
+    """Find or pull a model's files, open them, and decide how to run it. Blocking."""
     from embedway.local.choice import choose  # noqa: PLC0415
     from embedway.local.recipe import read_recipe  # noqa: PLC0415
-
-    folder = fetch(named, config, progress)
-    facts = named.facts or default_catalog().by_weights(folder.weights_sha256)
-    shown = facts.name if facts is not None else named.repository or folder.path.name
-    recipe = read_recipe(
-        folder.path, name=shown, weights_sha256=folder.weights_sha256, facts=facts, onnx_file=folder.onnx_file
-    )
-    files = recipe.weights or ((recipe.onnx,) if recipe.onnx else ())
-    choice = choose(
-        config, weights_sha256=folder.weights_sha256, weights_bytes=sum(file.stat().st_size for file in files)
-    )
-    return recipe, choice, facts
-
-
-def fetch(named: Named, config: Config, progress: ProgressSink | None = None) -> ModelFolder:
-    """The model's folder: what is here and whole, else pulled."""
     from embedway.local.store import WeightsStore  # noqa: PLC0415
 
     store = WeightsStore(config.store_settings(), progress=progress)
+    folder = fetch(named, store)
+    facts = named.facts or default_catalog().by_weights(folder.weights_sha256)
+    shown = facts.name if facts is not None else named.repository or folder.path.name
+    recipe = read_recipe(
+        folder.path,
+        name=shown,
+        weights_sha256=folder.weights_sha256,
+        facts=facts,
+        onnx_file=folder.onnx_file,
+        memory=store.memory,
+    )
+    recipe.check_weights()
+    choice = choose(config, weights_sha256=folder.weights_sha256, weights_bytes=sum(file.size for file in recipe.files))
+    return Loaded(recipe, choice, facts, listed_files=named.facts is not None)
+
+
+def fetch(named: Named, store: WeightsStore) -> ModelFolder:
+    """Return the model's folder: the one that is here and whole, else pull it."""
     if named.folder is not None:
         return store.open_folder(named.folder)
     if named.facts is not None:

@@ -152,10 +152,10 @@ def open_reranker(name: str, config: Config, progress: ProgressSink | None = Non
 
 def open_local(named: local.Named, config: Config, progress: ProgressSink | None = None) -> LocalReranker:
     """Open a reranker of this machine. Blocking; raises as `open_reranker` does."""
-    recipe, choice, _ = local.load(named, config, progress)
-    if recipe.task != "rerank":
-        raise UsageError(f"{recipe.name} makes vectors and scores no pairs; name a reranker")
-    return LocalReranker(recipe, choice)
+    loaded = local.load(named, config, progress)
+    if loaded.recipe.task != "rerank":
+        raise UsageError(f"{loaded.recipe.name} makes vectors and scores no pairs; name a reranker")
+    return LocalReranker(loaded.recipe, loaded.choice)
 
 
 def _open_service(facts: ServiceFacts, config: Config) -> ServiceReranker:

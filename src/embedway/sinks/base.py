@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from embedway._version import __version__
 from embedway.errors import SinkError
-from embedway.types import Space
+from embedway.space import Space, SpaceVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +21,10 @@ RESERVED_COLUMNS = frozenset(
     {"id", "document_id", "source", "start_line", "title", "text", "vector", "space", "_distance"}
 )
 
+#: The format of what `run` writes, and its version. 1 does not name itself; 2 holds spaces with all their facts.
+FORMAT = "embedway collection"
+FORMAT_VERSION = 2
+FORMAT_KEY = "embedway.format"
 SPACE_KEY = "embedway.space"
 SETTINGS_KEY = "embedway.settings"
 VERSION_KEY = "embedway.version"
@@ -68,8 +72,9 @@ class Sink(Protocol):
 
 
 def collection_metadata(space: Space, settings: Mapping[str, object]) -> dict[str, str]:
-    """What a collection says about itself: its space and settings as JSON, and our version."""
+    """The facts that a collection states about itself: its format, its space and settings as JSON, and our version."""
     return {
+        FORMAT_KEY: str(FORMAT_VERSION),
         SPACE_KEY: json.dumps(space.to_json(), ensure_ascii=False),
         SETTINGS_KEY: json.dumps(dict(settings), ensure_ascii=False),
         VERSION_KEY: __version__,
@@ -78,28 +83,44 @@ def collection_metadata(space: Space, settings: Mapping[str, object]) -> dict[st
 
 def space_from_json(facts: object, *, destination: str) -> Space:
     """The space that a collection names. Raises `SinkError` where the facts are not a space's."""
-    if isinstance(facts, dict):
-        own = {name: value for name, value in facts.items() if name != "id"}
-        try:
-            space = Space(**own)
-            if space.to_json() == facts:
-                return space
-        except (TypeError, AttributeError):
-            pass
-    raise SinkError("names a vector space in a way that this version cannot read", destination=destination)
+    try:
+        return Space.from_json(facts)
+    except SpaceVersionError as error:
+        raise SinkError(f"its vector space {error}", destination=destination) from None
+    except ValueError:
+        message = "names a vector space in a way that this version cannot read"
+        raise SinkError(message, destination=destination) from None
+
+
+def check_format(version: object, *, destination: str) -> None:
+    """Raise `SinkError` for a collection of a newer format; None stands for the first, which does not name itself."""
+    try:
+        found = 1 if version is None else int(str(version))
+    except ValueError:
+        found = 0
+    if found < 1:
+        raise SinkError("names no version of its format; it was damaged, or not written by us", destination=destination)
+    if found > FORMAT_VERSION:
+        raise SinkError(
+            f"is of version {found} of collections; this embedway reads {FORMAT_VERSION} and older, so upgrade it",
+            destination=destination,
+        )
 
 
 def space_from_metadata(metadata: Mapping[bytes, bytes] | None, *, destination: str) -> Space:
     """The space in the schema metadata of a Parquet file or LanceDB table."""
-    raw = (metadata or {}).get(SPACE_KEY.encode())
+    named = metadata or {}
+    raw = named.get(SPACE_KEY.encode())
     if raw is None:
         raise SinkError(
             "does not say which vector space it holds; it was not written by `embedway run`",
             destination=destination,
         )
+    version = named.get(FORMAT_KEY.encode())
+    check_format(None if version is None else version.decode("ascii", "replace"), destination=destination)
     try:
         facts = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         facts = None
     return space_from_json(facts, destination=destination)
 

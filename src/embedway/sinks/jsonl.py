@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from embedway.errors import SinkError
-from embedway.sinks.base import VERSION_KEY, collection_metadata, sink_errors
+from embedway.sinks.base import (
+    FORMAT,
+    FORMAT_VERSION,
+    VERSION_KEY,
+    check_format,
+    collection_metadata,
+    sink_errors,
+)
 from embedway.sinks.temporary import (
     check_file_destination,
     refuse_existing,
@@ -38,7 +45,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     """The sidecar's entry for the data file as it is now. Raises `SinkError` where there is none."""
     destination = str(path)
     sidecar = sidecar_path(path)
-    entries = _entries(sidecar)
+    entries = _entries(sidecar, destination=destination)
     if entries is None:
         raise SinkError(
             f"does not say which vector space it holds: {sidecar.name} is missing or cannot be read",
@@ -139,24 +146,46 @@ class JsonlSink:
         # Of two versions of one size nobody could tell which the sidecar means; then the old facts go.
         return [
             entry
-            for entry in _entries(sidecar) or []
+            for entry in _entries(sidecar, destination=self.destination) or []
             if entry.get("bytes") == size and entry.get("bytes") != self._bytes
         ]
 
     def _write_sidecar(self, sidecar: Path, entries: list[dict[str, Any]]) -> None:
         self._sidecar_temporary = temporary_path(sidecar)
-        text = json.dumps({"collections": entries}, ensure_ascii=False, indent=1)
-        self._sidecar_temporary.write_text(text + "\n", encoding="utf-8")
+        self._sidecar_temporary.write_text(_sidecar_text(entries), encoding="utf-8")
         replace_file(self._sidecar_temporary, sidecar)
         self._sidecar_temporary = None
 
 
-def _entries(sidecar: Path) -> list[dict[str, Any]] | None:
+def write_facts(path: Path, space: Space) -> None:
+    """Put the facts of a space that were proven into the sidecar of a file. Raises SinkError."""
+    destination = str(path)
+    sidecar = sidecar_path(path)
+    entry = read_sidecar(path)
+    entries = [{**one, "space": space.to_json()} if one == entry else one for one in _entries(sidecar) or []]
+    with sink_errors(destination, "writing the sidecar"):
+        temporary = temporary_path(sidecar)
+        try:
+            temporary.write_text(_sidecar_text(entries), encoding="utf-8")
+            replace_file(temporary, sidecar)
+        finally:
+            remove(temporary)
+
+
+def _sidecar_text(entries: Sequence[Mapping[str, Any]]) -> str:
+    content = {"format": FORMAT, "version": FORMAT_VERSION, "collections": list(entries)}
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+def _entries(sidecar: Path, *, destination: str = "") -> list[dict[str, Any]] | None:
+    """The sidecar's entries; None where there is none that can be read. Raises SinkError for a newer format."""
     try:
         content = json.loads(sidecar.read_bytes())
         entries = content["collections"]
-    except (OSError, ValueError, TypeError, KeyError):
+        version = content.get("version")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
+    check_format(version, destination=destination or str(sidecar))
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         return None
     return entries

@@ -7,16 +7,18 @@ itself.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from embedway.errors import SinkError, SpaceMismatchError, UsageError
-from embedway.sinks.base import sink_errors, space_from_json, space_from_metadata
-from embedway.sinks.jsonl import read_sidecar
+from embedway.sinks.base import SPACE_KEY, sink_errors, space_from_json, space_from_metadata
+from embedway.sinks.jsonl import read_sidecar, sidecar_path, write_facts
 from embedway.sinks.lancedb import lancedb_errors, parse_lancedb, require_lancedb, table_path
+from embedway.sinks.proven import LOOKED_AT_ROWS, shortest, with_proof, write_proof
+from embedway.space import Comparison, comparable, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,8 +54,17 @@ class Collection(Protocol):
     def search(self, query_vector: Vectors, top_n: int) -> list[Hit]:
         """The `top_n` rows nearest to a query, float32 (d,), best first; equal scores in row order."""
 
-    def check_space(self, asked: Space) -> None:
-        """Raise `SpaceMismatchError` unless every fact of the asked space is the collection's."""
+    def check_space(self, asked: Space) -> Comparison:
+        """Raise `SpaceMismatchError` unless every fact of the asked space is the collection's, or not in its record.
+
+        The comparison's `unknown` names the facts that the record lacks.
+        """
+
+    def sample(self) -> list[tuple[str, Vectors]]:
+        """Some texts with their vectors, float32 (d,), to prove facts of the space by computing them anew."""
+
+    def write_facts(self, proven: Space) -> bool:
+        """Write proven facts of the space back; False where the disk refuses that."""
 
 
 class _Collection:
@@ -64,13 +75,25 @@ class _Collection:
         self.space = space
         self.count = count
 
-    def check_space(self, asked: Space) -> None:
-        """Raise `SpaceMismatchError` unless every fact of the asked space is the collection's."""
-        if asked == self.space:
-            return
-        differing = [fact.name for fact in fields(asked) if getattr(asked, fact.name) != getattr(self.space, fact.name)]
-        asked_id = asked.id if asked.id != self.space.id else f"{asked.id} (other {', '.join(differing)})"
+    def check_space(self, asked: Space) -> Comparison:
+        """See `Collection.check_space`."""
+        comparison = comparable(asked, self.space)
+        if comparison:
+            return comparison
+        asked_id = explained(asked, comparison, self.space)
         raise SpaceMismatchError(collection=self.destination, collection_space=self.space.id, asked_space=asked_id)
+
+    def write_facts(self, proven: Space) -> bool:
+        """See `Collection.write_facts`."""
+        self.space = self.space.with_facts(proven)
+        try:
+            self._write_facts(self.space)
+        except (OSError, SinkError):
+            return False
+        return True
+
+    def _write_facts(self, space: Space) -> None:
+        raise NotImplementedError
 
     def _unit_query(self, query_vector: Vectors, top_n: int) -> Vectors:
         query = np.asarray(query_vector, dtype=np.float32)
@@ -117,7 +140,8 @@ class ParquetCollection(_Collection):
             schema = pq.read_schema(self._path)
             count = pq.read_metadata(self._path).num_rows
         space = space_from_metadata(schema.metadata, destination=destination)
-        super().__init__(destination, space, count)
+        self._recorded = schema.metadata[SPACE_KEY.encode()]
+        super().__init__(destination, with_proof(space, sidecar_path(self._path), self._recorded, count), count)
 
     def search(self, query_vector: Vectors, top_n: int) -> list[Hit]:
         """Read all vectors once, group by group; then the texts of the best rows only."""
@@ -135,6 +159,19 @@ class ParquetCollection(_Collection):
                     first_row += len(lists)
             rows = self._rows(file, sorted(best.rows.tolist()))
         return [_hit(score, rows[row]) for score, row in zip(best.scores.tolist(), best.rows.tolist(), strict=True)]
+
+    def sample(self) -> list[tuple[str, Vectors]]:
+        """See `Collection.sample`."""
+        import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+
+        with sink_errors(self.destination, "reading"), pq.ParquetFile(self._path) as file:
+            batches = (
+                file.iter_batches(LOOKED_AT_ROWS, row_groups=[0], columns=["text", "vector"]) if self.count else ()
+            )
+            return _sampled(next(iter(batches), None))
+
+    def _write_facts(self, space: Space) -> None:
+        write_proof(space, sidecar_path(self._path), self._recorded, self.count)
 
     @staticmethod
     def _rows(file: Any, wanted: list[int]) -> dict[int, dict[str, Any]]:
@@ -176,6 +213,15 @@ class JsonlCollection(_Collection):
             first_row += len(batch)
         return [_hit(score, kept[row]) for score, row in zip(best.scores.tolist(), best.rows.tolist(), strict=True)]
 
+    def sample(self) -> list[tuple[str, Vectors]]:
+        """See `Collection.sample`."""
+        rows = next(self._batches(), [])[:LOOKED_AT_ROWS]
+        chosen = shortest([str(row["text"]) for row in rows])
+        return [(rows[row]["text"], np.array(rows[row]["vector"], np.float32)) for row in chosen]
+
+    def _write_facts(self, space: Space) -> None:
+        write_facts(self._path, space)
+
     def _batches(self) -> Iterator[list[dict[str, Any]]]:
         batch: list[dict[str, Any]] = []
         with sink_errors(self.destination, "reading"), self._path.open("rb") as file:
@@ -212,7 +258,10 @@ class LanceDBCollection(_Collection):
             self._table: Any = lancedb.connect(str(folder)).open_table(name)
             metadata = self._table.schema.metadata
             count = self._table.count_rows()
-        super().__init__(destination, space_from_metadata(metadata, destination=destination), count)
+        space = space_from_metadata(metadata, destination=destination)
+        self._proof = sidecar_path(folder / name)
+        self._recorded = metadata[SPACE_KEY.encode()]
+        super().__init__(destination, with_proof(space, self._proof, self._recorded, count), count)
 
     def search(self, query_vector: Vectors, top_n: int) -> list[Hit]:
         """LanceDB's own search by cosine distance, which is exact where the table has no index."""
@@ -221,6 +270,24 @@ class LanceDBCollection(_Collection):
             found = self._table.search(query, vector_column_name="vector").distance_type("cosine").limit(top_n)
             rows = found.select([*_COLUMNS, "_distance"]).to_list()
         return [_hit(1.0 - row["_distance"], row) for row in rows]
+
+    def sample(self) -> list[tuple[str, Vectors]]:
+        """See `Collection.sample`."""
+        with lancedb_errors(self.destination, "reading"):
+            table = self._table.search().select(["text", "vector"]).limit(LOOKED_AT_ROWS).to_arrow()
+        return _sampled(table)
+
+    def _write_facts(self, space: Space) -> None:
+        write_proof(space, self._proof, self._recorded, self.count)
+
+
+def _sampled(table: Any) -> list[tuple[str, Vectors]]:
+    """The rows of an Arrow table or batch that are computed anew."""
+    if table is None or not table.num_rows:
+        return []
+    texts: list[str] = table.column("text").to_pylist()
+    vectors = table.column("vector")
+    return [(texts[row], np.array(vectors[row].as_py(), np.float32)) for row in shortest(texts)]
 
 
 def _existing_file(destination: str) -> Path:

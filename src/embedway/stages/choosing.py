@@ -15,6 +15,7 @@ from embedway.ledger.base import Purpose
 from embedway.ledger.opening import open_pins
 from embedway.ledger.pins import new_pin
 from embedway.money import to_nanousd, usd
+from embedway.space import comparable, explained
 from embedway.stages.analyze import analyze, sample_of
 from embedway.stages.budget import MAX_COST, Spending
 from embedway.stages.candidates import Candidates
@@ -87,6 +88,8 @@ class Chooser:
         self._candidates: Candidates | None = None
         self._lock = threading.Lock()
         self._pins: Pins | None = None
+        #: Collections whose pins lack facts, and were told of.
+        self._told: set[str] = set()
 
     @property
     def pins(self) -> Pins:
@@ -181,6 +184,24 @@ class Chooser:
             counted = self._opened().counted(texts, sample, totals=totals)
         return select(counted, criteria, analysis, anywhere=anywhere)
 
+    def check_space(self, pin: Pin, space: Space, input_type: InputType) -> None:
+        """Raise SpaceMismatchError unless vectors of a space may be compared with those of a pinned collection.
+
+        Facts that an older version did not write into the pin are accepted, and told once.
+        """
+        comparison = comparable(space, pin.space)
+        if not comparison:
+            raise pinned_elsewhere(pin, space, input_type)
+        if comparison.unknown and pin.collection not in self._told:
+            self._told.add(pin.collection)
+            _log.warning(
+                "the pin of collection %r was written by an older version and does not name the %s of its vectors; "
+                "they are taken for those of %s",
+                pin.collection,
+                " and ".join(comparison.unknown),
+                space.id,
+            )
+
     async def claim(self, collection: str, model: str, space: Space) -> tuple[Pin, bool]:
         """The pin of a collection, made if there is none, and whether it is this call's to confirm or withdraw."""
         mine = new_pin(collection, model, space, uuid.uuid4().hex)
@@ -207,7 +228,7 @@ class Chooser:
                 await asyncio.shield(self._withdraw(pin))
         if any(written):
             held = await self.pins.confirm(pin)
-            if held.space.id != pin.space.id:
+            if not comparable(pin.space, held.space):
                 raise pinned_elsewhere(held, pin.space, "document")
 
     async def _withdraw(self, pin: Pin) -> None:
@@ -255,7 +276,7 @@ def pinned_elsewhere(pin: Pin, space: Space, input_type: InputType) -> SpaceMism
         collection=f"collection {pin.collection!r}",
         claimed=bool(pin.claim),
         collection_space=pin.space.id,
-        asked_space=space.id,
+        asked_space=explained(space, comparable(space, pin.space), pin.space),
         asked="the query" if input_type == "query" else "these vectors",
     )
 

@@ -1,0 +1,109 @@
+"""Facts of a collection's space that its record lacks: proven by computing rows anew, and written back.
+
+Collections of version 1 do not name the tokenizer and the configuration of their model. A search with the model accepts
+that, and proves it: some rows are embedded again, and their vectors must be those that are stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from embedway.errors import SpaceMismatchError
+from embedway.sinks.temporary import remove, replace_file, temporary_path
+from embedway.space import Space, SpaceVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from embedway.sinks.search import Collection
+    from embedway.types import EmbedResult
+
+#: Half precision and other kernels stay above 0.999; another tokenizer, configuration or prompt falls below.
+SAME_COSINE = 0.99
+#: Rows that are computed anew: the shortest of the first ones, because long texts may have been cut or averaged.
+SAMPLE_ROWS = 3
+LOOKED_AT_ROWS = 256
+_FORMAT, _VERSION = "embedway proven space", 1
+_MOST_BYTES = 1 << 20
+
+
+class Embeds(Protocol):
+    """The part of an embedder that a proof uses."""
+
+    async def embed(self, texts: Sequence[str], *, model: str = "auto", dimensions: int | None = None) -> EmbedResult:
+        """Embed documents."""
+
+
+async def prove(embedder: Embeds, collection: Collection, space: Space, unknown: Sequence[str], *, model: str) -> str:
+    """Prove facts that a collection's record lacks, write them back, and return a sentence that says so.
+
+    `space` is that of `model`, at the collection's size. Raises SpaceMismatchError where rows that are computed anew
+    are not those that are stored.
+    """
+    facts, name = " and ".join(unknown), collection.destination
+    rows = await asyncio.to_thread(collection.sample)
+    if not rows:
+        return f"{name} does not name the {facts} of its vectors, and has no rows to prove them"
+    texts = [text for text, _ in rows]
+    stored = np.array([vector for _, vector in rows], np.float32)
+    anew = (await embedder.embed(texts, model=model, dimensions=collection.space.dimensions)).vectors
+    lengths = np.linalg.norm(stored, axis=1) * np.linalg.norm(anew, axis=1)
+    lowest = float((np.einsum("nd,nd->n", stored, anew) / np.where(lengths == 0, 1, lengths)).min())
+    if not lowest >= SAME_COSINE:
+        raise SpaceMismatchError(
+            collection=name,
+            collection_space=collection.space.id,
+            asked_space=f"{space.id} (other {facts}: a row computed anew has cosine {lowest:.3f} to the stored one)",
+        )
+    written = await asyncio.to_thread(collection.write_facts, space)
+    kept = "they are written down now" if written else "they could not be written down"
+    return f"{name} did not name the {facts} of its vectors; {len(rows)} rows computed anew are the same, and {kept}"
+
+
+def shortest(texts: Sequence[str]) -> list[int]:
+    """Positions of the rows to compute anew."""
+    order = sorted(range(len(texts)), key=lambda row: (len(texts[row]), row))
+    return [row for row in order if texts[row].strip()][:SAMPLE_ROWS]
+
+
+def with_proof(space: Space, proof: Path, recorded: bytes, rows: int) -> Space:
+    """The space of a record with the facts that were proven for it. A proof of another record counts for nothing."""
+    if space.tokenizer is not None and space.config is not None:
+        return space
+    try:
+        if proof.stat().st_size > _MOST_BYTES:
+            return space
+        content = json.loads(proof.read_bytes())
+        known = (content["format"], content["version"]) == (_FORMAT, _VERSION)
+        if known and content["of"] == _of(recorded, rows):
+            return space.with_facts(Space.from_json(content["space"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SpaceVersionError):
+        pass
+    return space
+
+
+def write_proof(space: Space, proof: Path, recorded: bytes, rows: int) -> None:
+    """Keep proven facts beside a collection whose own record cannot be changed in place. Raises OSError."""
+    content: dict[str, Any] = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "of": _of(recorded, rows),
+        "space": space.to_json(),
+    }
+    temporary = temporary_path(proof)
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        replace_file(temporary, proof)
+    finally:
+        remove(temporary)
+
+
+def _of(recorded: bytes, rows: int) -> str:
+    """The collection that a proof is of: its record of the space, and how many rows it has."""
+    return hashlib.sha256(recorded + f" {rows}".encode()).hexdigest()

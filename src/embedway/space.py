@@ -1,0 +1,174 @@
+"""Vector spaces: the facts that make vectors comparable, and the one comparison of two spaces.
+
+Two vectors may be compared only if every fact that decides on them is the same. `comparable` is the only function that
+says so; ids are for people. docs/spaces.md lists every fact, and where it is held.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+InputType: TypeAlias = Literal["query", "document"]
+#: `service` stands for what a service does behind its API.
+Pooling: TypeAlias = Literal["mean", "cls", "last", "service"]
+
+#: Version of a space's JSON form. 1 has no `tokenizer` and no `config`, and does not name its version.
+VERSION = 2
+_TEXTS = ("model", "weights", "query_prompt", "document_prompt", "head", "digest")
+
+
+class SpaceVersionError(ValueError):
+    """The record of a space is of a newer version than this one reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The facts that make vectors comparable.
+
+    `weights` is the sha256 (64 hex digits) of the weights, or the provider's name for a revision where the weights
+    cannot be hashed here. `digest` stands in `id`: the first 8 digits of `weights` where all other facts are the
+    catalog's for these weights, else the first 8 digits of a sha256 over all facts but the dimensions.
+    """
+
+    model: str
+    weights: str
+    dimensions: int
+    pooling: Pooling
+    normalized: bool
+    query_prompt: str = ""
+    document_prompt: str = ""
+    #: Dense layers after pooling, by activation and hash; empty for none.
+    head: str = ""
+    digest: str = ""
+    #: sha256 of the parsed tokenizer.json without truncation and padding, with `;lowercase` where texts are lowercased
+    #: first. Empty where a service tokenizes; None where a record of an older version does not say.
+    tokenizer: str | None = None
+    #: sha256 of the configuration that the graph reads, defaults filled in. Empty and None as above.
+    config: str | None = None
+
+    def __post_init__(self) -> None:
+        """Fill in the digest when none was given."""
+        if not self.digest:
+            object.__setattr__(self, "digest", self.facts_digest()[:8])
+
+    def facts_digest(self) -> str:
+        """sha256 over every fact but the model's name and the dimensions, as 64 hex digits."""
+        facts = [self.weights, self.pooling, self.normalized, self.query_prompt, self.document_prompt, self.head]
+        if self.tokenizer or self.config:
+            # Spaces of services keep the digests that they had before these facts were known.
+            facts += [self.tokenizer or "", self.config or ""]
+        return hashlib.sha256(json.dumps(facts, ensure_ascii=True).encode()).hexdigest()
+
+    @property
+    def id(self) -> str:
+        """The readable name, such as `all-MiniLM-L6-v2@53aa5117/384`."""
+        return f"{self.model}@{self.digest}/{self.dimensions}"
+
+    def prompt(self, input_type: InputType) -> str:
+        """The text that is put before a text of this input type."""
+        return self.query_prompt if input_type == "query" else self.document_prompt
+
+    def to_json(self) -> dict[str, str | int | bool]:
+        """Return all facts and the id, as they are written into collections and pins.
+
+        Facts that do not exist for a space are left out, so that older versions read the spaces of services.
+        """
+        found: dict[str, str | int | bool] = {
+            "id": self.id,
+            "model": self.model,
+            "weights": self.weights,
+            "dimensions": self.dimensions,
+            "pooling": self.pooling,
+            "normalized": self.normalized,
+            "query_prompt": self.query_prompt,
+            "document_prompt": self.document_prompt,
+            "head": self.head,
+            "digest": self.digest,
+        }
+        more = {name: value for name in _ADDED if (value := getattr(self, name))}
+        return {**found, **more, "version": VERSION} if more else found
+
+    @classmethod
+    def from_json(cls, facts: object) -> Self:
+        """Read what `to_json` of this version or an older one gave; facts that an older one left out are None.
+
+        Raises SpaceVersionError for a newer version, ValueError for anything else.
+        """
+        if not isinstance(facts, dict):
+            raise ValueError("is no table of facts")  # noqa: TRY004  one error for all that is no space
+        version = facts.get("version", 1)
+        if type(version) is not int or version < 1:
+            raise ValueError("names no version")
+        if version > VERSION:
+            raise SpaceVersionError(
+                f"is of version {version} of spaces, and this embedway reads {VERSION} and older; upgrade embedway"
+            )
+        own = {name: value for name, value in facts.items() if name not in {"id", "version"}}
+        if not _is_space(own):
+            raise ValueError("does not hold the facts of a space")
+        space = cls(**own)
+        if facts.get("id") != space.id:
+            raise ValueError("has an id that is not its facts'")
+        return space
+
+    def with_facts(self, known: Space) -> Space:
+        """Return this space with the facts that it lacks taken from another one; its own id stays."""
+        return replace(self, **{name: getattr(known, name) for name in _ADDED if getattr(self, name) is None})
+
+
+#: Facts that records of version 1 lack.
+_ADDED = ("tokenizer", "config")
+#: Facts that decide whether vectors can be compared. The model's name and the digest are for people.
+_DECIDING = tuple(field.name for field in fields(Space) if field.name not in {"model", "digest"})
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The outcome of comparing two spaces; true where their vectors may be compared.
+
+    `differing` names the facts that differ. `unknown` names the facts that the stored record lacks although they exist:
+    they are accepted, and the user is told.
+    """
+
+    differing: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return not self.differing
+
+
+def comparable(query_space: Space, stored_space: Space) -> Comparison:
+    """Tell whether vectors of one space may be compared with stored vectors of another."""
+    differing, unknown = [], []
+    for name in _DECIDING:
+        asked, stored = getattr(query_space, name), getattr(stored_space, name)
+        if name in _ADDED and (asked is None or stored is None):
+            if asked or stored:
+                unknown.append(name)
+        elif asked != stored:
+            differing.append(name)
+    return Comparison(tuple(differing), tuple(unknown))
+
+
+def explained(asked: Space, comparison: Comparison, stored: Space) -> str:
+    """The id of the asked space, with the differing facts where the two ids are equal."""
+    return asked.id if asked.id != stored.id else f"{asked.id} (other {', '.join(comparison.differing)})"
+
+
+def _is_space(facts: Mapping[str, Any]) -> bool:
+    needed = {field.name for field in fields(Space)} - set(_ADDED)
+    return (
+        needed <= set(facts) <= needed | set(_ADDED)
+        and all(isinstance(facts[name], str) for name in (*_TEXTS, *(set(_ADDED) & set(facts))))
+        and type(facts["dimensions"]) is int
+        and facts["dimensions"] > 0
+        and facts["pooling"] in get_args(Pooling)
+        and isinstance(facts["normalized"], bool)
+        and bool(facts["digest"])
+    )

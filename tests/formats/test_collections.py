@@ -1,0 +1,241 @@
+"""Collections that version 1 wrote: read, searched, their missing facts proven and written back; newer ones refused."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from embedway.engine import AsyncEmbedder
+from embedway.errors import SinkError, SpaceMismatchError
+from embedway.sinks import open_collection
+from embedway.sinks.base import FORMAT_KEY, FORMAT_VERSION, SPACE_KEY, Chunk
+from embedway.sinks.jsonl import JsonlSink, sidecar_path
+from embedway.sinks.proven import prove
+from embedway.space import VERSION, comparable
+
+HERE = Path(__file__).parent
+DOCUMENTS = json.loads((HERE / "expected-v1.json").read_text())["documents"]
+
+
+@pytest.fixture(params=["parquet", "jsonl", "lancedb"])
+def old(request, tmp_path):
+    """A copy of a collection of version 1, as its destination and the file that proven facts are written into."""
+    if request.param == "lancedb":
+        shutil.copytree(HERE / "collection-v1-lancedb", tmp_path / "db")
+        return f"lancedb:{tmp_path / 'db'}#rows", tmp_path / "db" / "rows.embedway.json"
+    path = tmp_path / f"old.{request.param}"
+    shutil.copy(HERE / f"collection-v1.{request.param}", path)
+    if request.param == "jsonl":
+        shutil.copy(HERE / "collection-v1.jsonl.embedway.json", sidecar_path(path))
+    return str(path), sidecar_path(path)
+
+
+@pytest.fixture
+def described(config):
+    async def describe():
+        async with AsyncEmbedder(config) as embedder:
+            return (await embedder.describe()).space
+
+    return asyncio.run(describe())
+
+
+def proven(config, destination):
+    """What a search does with a collection whose record lacks facts."""
+
+    async def once():
+        async with AsyncEmbedder(config) as embedder:
+            collection = open_collection(destination)
+            space = (await embedder.describe()).space
+            unknown = collection.check_space(space).unknown
+            return unknown and await prove(embedder, collection, space, unknown, model="auto")
+
+    return asyncio.run(once())
+
+
+def test_its_space_lacks_what_version_1_did_not_know(old, described):
+    collection = open_collection(old[0])
+    assert (collection.count, collection.space.id) == (5, "all-MiniLM-L6-v2@53aa5117/384")
+    assert (collection.space.tokenizer, collection.space.config) == (None, None)
+    assert collection.check_space(described).unknown == ("tokenizer", "config")
+
+
+def test_proven_facts_are_written_back(old, config, described):
+    destination, record = old
+    said = proven(config, destination)
+    assert "did not name the tokenizer and config of its vectors; 3 rows computed anew are the same" in said
+    assert "written down now" in said
+    assert record.exists()
+    collection = open_collection(destination)
+    assert comparable(described, collection.space).unknown == ()
+    assert collection.space.id == "all-MiniLM-L6-v2@53aa5117/384"
+    assert proven(config, destination) == ()
+    found = collection.search(run_query(config), 1)
+    assert found[0].text == DOCUMENTS[3]
+
+
+def run_query(config):
+    async def query():
+        async with AsyncEmbedder(config) as embedder:
+            return (await embedder.embed(["how is bread made"], input_type="query")).vectors[0]
+
+    return asyncio.run(query())
+
+
+def test_vectors_of_another_tokenizer_are_refused(old, config, described, monkeypatch):
+    destination, record = old
+    before = record.read_bytes() if record.exists() else None
+    collection = open_collection(destination)
+    turned = [(text, np.roll(vector, 1)) for text, vector in collection.sample()]
+    monkeypatch.setattr(type(collection), "sample", lambda self: turned)
+    with pytest.raises(SpaceMismatchError, match="other tokenizer and config: a row computed anew has cosine"):
+        proven(config, destination)
+    assert (record.read_bytes() if record.exists() else None) == before
+
+
+def test_a_disk_that_refuses_is_told(old, config, monkeypatch):
+    from embedway.sinks import jsonl
+    from embedway.sinks import proven as module
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module, "replace_file", refuse)
+    monkeypatch.setattr(jsonl, "replace_file", refuse)
+    assert "they could not be written down" in proven(config, old[0])
+    assert not list(Path(old[1]).parent.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"format": "another"}'])
+def test_a_proof_that_cannot_be_read_counts_for_nothing(tmp_path, content):
+    path = tmp_path / "old.parquet"
+    shutil.copy(HERE / "collection-v1.parquet", path)
+    sidecar_path(path).write_bytes(content)
+    assert open_collection(str(path)).space.tokenizer is None
+
+
+def test_a_proof_of_another_collection_counts_for_nothing(tmp_path, config):
+    path = tmp_path / "old.parquet"
+    shutil.copy(HERE / "collection-v1.parquet", path)
+    proven(config, str(path))
+    assert open_collection(str(path)).space.tokenizer
+    table = pq.read_table(path)
+    pq.write_table(table.slice(0, 4), path)
+    assert open_collection(str(path)).space.tokenizer is None
+
+
+def test_the_command_searches_it_and_says_so(old, default_model_directory, tmp_path):
+    destination, _ = old
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("EMBEDWAY_", "HF_", "XDG_"))}
+    environment = {
+        **kept,
+        "HOME": str(tmp_path),
+        "EMBEDWAY_WEIGHTS__DIRECTORY": str(default_model_directory),
+        "EMBEDWAY_WEIGHTS__OFFLINE": "1",
+    }
+    for told in (True, False):
+        done = subprocess.run(
+            [sys.executable, "-m", "embedway", "search", destination, "how is bread made", "--top", "1", "--json"],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["hits"][0]["text"] == DOCUMENTS[3]
+        assert ("did not name the tokenizer and config" in done.stderr) == told
+
+
+# ------------------------------------------------------------ what is written now
+
+
+def chunk(text):
+    return Chunk("a#0", "a", text, 0, len(text), 1, None, "a.md", {})
+
+
+def written(path, space):
+    sink = JsonlSink(str(path))
+    sink.open(space, {}, ())
+    sink.write([chunk("text")], np.eye(1, space.dimensions, dtype=np.float32))
+    sink.commit()
+
+
+def test_a_new_collection_names_its_format_and_all_facts(tmp_path, described):
+    path = tmp_path / "new.jsonl"
+    written(path, described)
+    content = json.loads(sidecar_path(path).read_text())
+    assert (content["format"], content["version"]) == ("embedway collection", FORMAT_VERSION)
+    assert open_collection(str(path)).space == described
+
+
+def newer_parquet(path, **metadata):
+    shutil.copy(HERE / "collection-v1.parquet", path)
+    table = pq.read_table(path)
+    changed = {key.encode(): value.encode() for key, value in metadata.items()}
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, **changed}), path)
+    return str(path)
+
+
+def test_a_newer_format_is_named(tmp_path, described):
+    newer = str(FORMAT_VERSION + 1)
+    with pytest.raises(SinkError, match=f"of version {newer} of collections; .* reads {FORMAT_VERSION} and older"):
+        open_collection(newer_parquet(tmp_path / "a.parquet", **{FORMAT_KEY: newer}))
+    facts = json.dumps({**described.to_json(), "version": VERSION + 1, "colour": "blue"})
+    with pytest.raises(SinkError, match=f"its vector space is of version {VERSION + 1}"):
+        open_collection(newer_parquet(tmp_path / "b.parquet", **{SPACE_KEY: facts}))
+    written(tmp_path / "c.jsonl", described)
+    sidecar = sidecar_path(tmp_path / "c.jsonl")
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "version": FORMAT_VERSION + 1}))
+    with pytest.raises(SinkError, match=f"of version {newer} of collections"):
+        open_collection(str(tmp_path / "c.jsonl"))
+    for value in ("", "two", "0", "-1", "9" * 5000):
+        with pytest.raises(SinkError, match="version"):
+            open_collection(newer_parquet(tmp_path / "d.parquet", **{FORMAT_KEY: value}))
+
+
+def test_a_newer_table_of_lancedb_is_named(tmp_path):
+    shutil.copytree(HERE / "collection-v1-lancedb", tmp_path / "db")
+    database = lancedb.connect(str(tmp_path / "db"))
+    table = database.open_table("rows").to_arrow()
+    metadata = {**table.schema.metadata, FORMAT_KEY.encode(): str(FORMAT_VERSION + 1).encode()}
+    database.create_table("newer", table.replace_schema_metadata(metadata))
+    with pytest.raises(SinkError, match=f"of version {FORMAT_VERSION + 1} of collections"):
+        open_collection(f"lancedb:{tmp_path / 'db'}#newer")
+
+
+# ------------------------------------------------------------ the weights store
+
+
+def test_records_of_the_weights_store(tmp_path):
+    from embedway.errors import WeightsError
+    from embedway.local.store_records import RECORD, Record
+
+    shutil.copy(HERE / "weights-origin-v1.json", tmp_path / RECORD)
+    record = Record.read(tmp_path)
+    assert record.files["model.safetensors"].startswith("53aa5117")
+    record.write(tmp_path)
+    content = json.loads((tmp_path / RECORD).read_text())
+    assert (content["format"], content["version"]) == ("embedway weights", 1)
+    assert Record.read(tmp_path) == record
+    (tmp_path / RECORD).write_text(json.dumps({**content, "version": 2}))
+    with pytest.raises(WeightsError, match="of version 2 of the weights store, and this embedway reads 1"):
+        Record.read(tmp_path)
+
+
+def test_choices_of_version_1_are_read(tmp_path):
+    from embedway.local.choice import choice_path, read_choice
+
+    stored = json.loads((HERE / "choice-v1.json").read_text())
+    path = choice_path(tmp_path, stored["weights"])
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(stored))
+    choice = read_choice(tmp_path, stored["weights"])
+    assert (choice.bulk.backend, choice.token_budget) == (stored["bulk"]["backend"], stored["token_budget"])
