@@ -124,8 +124,8 @@ class Space:
 
 #: Facts that records of version 1 lack.
 _ADDED = ("tokenizer", "config")
-#: Facts that decide whether vectors can be compared. The model's name and the digest are for people.
-_DECIDING = tuple(field.name for field in fields(Space) if field.name not in {"model", "digest"})
+#: Facts that decide whether vectors can be compared. The digest follows from them, and is for people.
+_DECIDING = tuple(field.name for field in fields(Space) if field.name != "digest")
 
 
 @dataclass(frozen=True, slots=True)
