@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedway.errors import LedgerError, UsageError
+from embedway.errors import ConfigError, LedgerError, UsageError
 from embedway.ledger.base import EVERYTHING, Limit, Purpose, Refused, Settlement, periods_at
 from embedway.ledger.redis import RedisLedger
 from embedway.ledger.sqlite import SqliteLedger
@@ -491,7 +491,7 @@ def test_a_file_that_is_no_ledger_is_told(tmp_path):
     path.write_bytes(b"no database" * 100)
 
     async def work():
-        with pytest.raises(LedgerError, match=r"ledger\.sqlite cannot be used"):
+        with pytest.raises(ConfigError, match=r"ledger\.sqlite: ledger\.path: is not a file of embedway's ledger"):
             await reserved(SqliteLedger(path), 1)
 
     asyncio.run(work())

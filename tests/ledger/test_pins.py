@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config
-from embedway.errors import AuthenticationError, LedgerError, SpaceMismatchError
+from embedway.errors import AuthenticationError, ConfigError, LedgerError, SpaceMismatchError
 from embedway.ledger.pins import RedisPins, SqlitePins, new_pin, read_pin
 from embedway.stages.choosing import CLAIM_S, Chooser
 from embedway.types import Space
@@ -234,7 +234,7 @@ def test_a_file_that_is_none_is_told(tmp_path):
 
     async def main():
         store = SqlitePins(path)
-        with pytest.raises(LedgerError, match=r"pins\.sqlite cannot be used: .*set pins\.path"):
+        with pytest.raises(ConfigError, match=r"pins\.sqlite: pins\.path: is not a file of embedway's pins"):
             await store.get("docs")
         await store.aclose()
 

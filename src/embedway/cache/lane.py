@@ -6,7 +6,8 @@ import contextlib
 import sqlite3
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from embedway import sqlite
+from embedway import formats, sqlite
+from embedway.cache.sqlite_format import FORMAT
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -31,13 +32,16 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 class Lane:
     """One thread and one connection. What fails is counted, and no failure of SQLite is raised.
 
+    A file that is not ours, or of a newer version, is raised as ConfigError or CacheError, by every call: no later one
+    can do better, and the caller has to name another file.
+
     `asides` is shared by the lanes of a file: only one of them sets it aside.
     """
 
     def __init__(
         self,
         path: Path,
-        schema: str,
+        extra: tuple[str, ...],
         troubles: Troubles,
         asides: threading.Lock,
         *,
@@ -45,7 +49,7 @@ class Lane:
         clock: Callable[[], float],
     ) -> None:
         self._path = path
-        self._schema = schema
+        self._extra = extra
         self._troubles = troubles
         self._asides = asides
         self._is_reading = reading
@@ -66,7 +70,10 @@ class Lane:
         *arguments: P.args,
         **options: P.kwargs,
     ) -> asyncio.Future[R | None]:
-        """Call with the connection, on the lane's thread; None where SQLite fails, which is counted."""
+        """Call with the connection, on the lane's thread; None where SQLite fails, which is counted.
+
+        Raises ConfigError and CacheError for a file that cannot be our cache.
+        """
         if self._worker is None:
             self._worker = Worker("embedway-cache")
 
@@ -97,7 +104,7 @@ class Lane:
             self._inode = inode
             # A power cut may lose the last entries, and never damages the file; they can be computed again.
             pragmas = ("synchronous = NORMAL", "mmap_size = 1073741824")
-            self.connection = sqlite.connect(self._path, *pragmas, schema=self._schema, busy_s=BUSY_S)
+            self.connection = sqlite.connect(self._path, FORMAT, *pragmas, extra=self._extra, busy_s=BUSY_S)
             self._inode = _inode(self._path)
         return self.connection
 
@@ -122,13 +129,17 @@ class Lane:
         with self._asides:
             if _inode(self._path) != self._inode:
                 return  # another thread or process has done so
-            aside = self._path.with_name(f"{self._path.name}.damaged-{int(self._clock())}")
+            if not formats.is_ours(self._path, FORMAT.kind):
+                return  # nobody can tell whose it is: the next call says so
+            aside = _free_name(self._path.with_name(f"{self._path.name}.damaged-{int(self._clock())}"))
             with contextlib.suppress(OSError):
                 self._path.replace(aside)
                 self._troubles.set_aside += 1
-            for ending in ("-wal", "-shm"):
+            for ending in formats.BESIDE:
                 with contextlib.suppress(OSError):
-                    self._path.with_name(self._path.name + ending).unlink()
+                    left = formats.beside(self._path, ending)
+                    if formats.is_sqlites(left, ending):
+                        left.unlink()
 
     def _close(self) -> None:
         connection, self.connection = self.connection, None
@@ -143,3 +154,12 @@ def _inode(path: Path) -> int:
         return path.stat().st_ino
     except OSError:
         return 0
+
+
+def _free_name(path: Path) -> Path:
+    """A name beside `path` that no file has."""
+    number, free = 1, path
+    while free.exists() or free.is_symlink():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free

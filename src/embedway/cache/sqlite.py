@@ -1,9 +1,12 @@
 """Entries in a SQLite file: shared by processes of this machine, bounded in bytes, the least recently used go first.
 
 Read in batches, and written, each on a thread and a connection of its own, so that no read waits for a write. Times of
-use are noted at most once an hour for an entry, and beside the read. A file that is damaged is set aside, and a new one
-begun; so it is where somebody has removed the file. One that cannot be opened, written or read, because it is locked or
-the disk is full, is left alone for a while, so that no more than one request waits for it.
+use are noted at most once an hour for an entry, and beside the read. A file of ours that is damaged is set aside, and a
+new one begun; so it is where somebody has removed the file. One that cannot be opened, written or read, because it is
+locked or the disk is full, is left alone for a while, so that no more than one request waits for it.
+
+A file that is not a cache, or of a newer version, is a mistake of setup and no failure of a store: methods raise
+ConfigError or CacheError for it, and leave it as it is.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from sqlite3 import Connection, Error, OperationalError
+from sqlite3 import Connection, OperationalError
 from typing import TYPE_CHECKING
 
 from embedway.cache.base import Group, Held, Troubles, Which
 from embedway.cache.lane import BUSY_S, Lane
+from embedway.cache.sqlite_format import INDEX_OF_TIMES, shrink
+from embedway.errors import EmbedwayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,17 +31,6 @@ _BATCH = 500
 _REFRESH_S = 3600.0
 #: So many entries that are too old go with every write.
 _MOST_EXPIRED = 1000
-#: A table with rowids reads faster than one without.
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS groups (id INTEGER PRIMARY KEY, name TEXT UNIQUE, model TEXT, space_id TEXT, namespace TEXT);
-CREATE TABLE IF NOT EXISTS entries (
-    id INTEGER PRIMARY KEY, key BLOB UNIQUE, grp INTEGER, created REAL, used REAL, value BLOB
-);
-CREATE TABLE IF NOT EXISTS counts (model TEXT, name TEXT, number INTEGER, PRIMARY KEY (model, name));
-CREATE TABLE IF NOT EXISTS cleared (id INTEGER PRIMARY KEY CHECK (id = 1), times INTEGER);
-CREATE INDEX IF NOT EXISTS entries_used ON entries (used);
-"""
-_SCHEMA_OF_TIMES = "CREATE INDEX IF NOT EXISTS entries_created ON entries (created);"
 
 
 class SqliteCache:
@@ -50,10 +44,10 @@ class SqliteCache:
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._clock = clock
-        schema = _SCHEMA if ttl_s is None else _SCHEMA + _SCHEMA_OF_TIMES
+        extra = () if ttl_s is None else (INDEX_OF_TIMES,)
         asides = threading.Lock()
         self._reading, self._writing = (
-            Lane(path, schema, self.troubles, asides, reading=reading, clock=clock) for reading in (True, False)
+            Lane(path, extra, self.troubles, asides, reading=reading, clock=clock) for reading in (True, False)
         )
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -100,7 +94,11 @@ class SqliteCache:
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
         """See `Cache.add_counts`."""
         rows = [(model, name, number) for model, numbers in counts.items() for name, number in numbers.items()]
-        return not rows or bool(await self._writing.call(self._add_counts, rows))
+        try:
+            return not rows or bool(await self._writing.call(self._add_counts, rows))
+        except EmbedwayError:
+            # The file is not ours any more. Requests say so; counts are told when the cache closes, which must go on.
+            return False
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """See `Cache.counts`."""
@@ -222,17 +220,8 @@ class SqliteCache:
                     "DELETE FROM entries WHERE grp = ? AND created <= ?", (number, newest)
                 ).rowcount
             connection.execute("INSERT INTO cleared VALUES (1, 1) ON CONFLICT DO UPDATE SET times = times + 1")
-        self._shrink(connection)
+        shrink(connection)
         return gone
-
-    def _shrink(self, connection: Connection) -> None:
-        """Give room back to the disk, where most of the file is free."""
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-        if free * 2 > pages:
-            with contextlib.suppress(Error):  # another process is at it, or the disk has no room for a copy
-                connection.execute("VACUUM")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _add_counts(self, connection: Connection, rows: list[tuple[str, str, int]]) -> bool:
         with connection:

@@ -12,10 +12,11 @@ Days and months are UTC, those in which an entry was opened.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
-from embedway.errors import UsageError
+from embedway.errors import LedgerError, UsageError
 from embedway.money import usd
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ PERIODS: tuple[Period, ...] = get_args(Period)
 State: TypeAlias = Literal["open", "done", "expired"]
 
 EVERYTHING = "*"
+#: The name of the mark that books are restored and not confirmed.
+RESTORED = "restored"
 WARN_AT = (50, 80, 100)
 RAN_OUT = "this call's reservation ran out before it was used: the process stood still for longer than ledger.lease_s"
 #: What limits may be for, and how a scope of each begins.
@@ -140,12 +143,40 @@ class Crossing:
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """Books that come from a backup: what was spent between the two times is not in them. Seconds since 1970."""
+
+    books_of: float
+    restored_at: float
+
+    def written(self) -> str:
+        """As it is kept."""
+        return json.dumps({"books_of": self.books_of, "restored_at": self.restored_at})
+
+    @classmethod
+    def read(cls, written: str) -> Restored:
+        """What `written` gave. Raises LedgerError for anything else."""
+        try:
+            facts = json.loads(written)
+            found = cls(float(facts["books_of"]), float(facts["restored_at"]))
+            moment(found.books_of), moment(found.restored_at)
+        except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError) as error:
+            raise LedgerError("the ledger's mark of a restored backup cannot be read by this version") from error
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types."""
+        return {"books_of": moment(self.books_of), "restored_at": moment(self.restored_at)}
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
-    """A hard limit that a reservation would pass."""
+    """A hard limit that a reservation would pass, or that refuses all because nobody has confirmed `restored` books."""
 
     limit: Limit
     period: str
     left: int
+    restored: Restored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +251,8 @@ class Ledger(Protocol):
     ) -> str | Refused:
         """Open an entry and hold an amount, unless a hard limit of `limits` or of the ledger's own would be passed.
 
-        None stands for a price that is not known: any hard limit refuses it.
+        None stands for a price that is not known: any hard limit refuses it. Any hard limit refuses every amount where
+        the ledger was restored from a backup and nobody has confirmed it.
         """
 
     async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
@@ -265,6 +297,12 @@ class Ledger(Protocol):
 
     async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
         """Entries opened since a time, newest first, at most so many."""
+
+    async def restored(self) -> Restored | None:
+        """The backup that the books come from; None where they were confirmed, or never restored."""
+
+    async def confirm(self) -> Restored | None:
+        """Let hard limits count with restored books from now on; the backup that is confirmed, None for none."""
 
     async def aclose(self) -> None:
         """Give files and connections back."""

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from embedway import sqlite
 from embedway.errors import LedgerError
 from embedway.ledger.redis import redis_client
+from embedway.ledger.redis_scripts import PINS_KEYS, PINS_SCRIPT, failure
+from embedway.ledger.sqlite_formats import PINS, PINS_VERSION
 from embedway.space import Space, SpaceVersionError
 from embedway.worker import Worker
 
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS pins (collection TEXT PRIMARY KEY, pin TEXT NOT NULL)"
+#: All that a pin tells; `until` is the end of a claim's lease, in SQLite.
+_FACTS = {"version", "model", "space", "since", "claim", "until"}
+_UNREADABLE = "the pin of collection {!r} cannot be read by this version"
+
 #: A pin, unless a write succeeded meanwhile; and a claim, unless there is another whose lease has not run out.
 _CONFIRM = """
 INSERT INTO pins VALUES (?, ?) ON CONFLICT (collection) DO UPDATE SET pin = excluded.pin
@@ -38,66 +43,6 @@ _RENEW = """
 UPDATE pins SET pin = json_set(pin, '$.until', ?) WHERE collection = ? AND json_extract(pin, '$.claim') = ?
 """
 _WITHDRAW = "DELETE FROM pins WHERE collection = ? AND json_extract(pin, '$.claim') = ?"
-
-#: Pins by collection, and until when the claims among them hold. Times are the server's own.
-_KEYS = ("{embedway:pins}", "{embedway:pins}:until")
-_SCRIPT = """
-local op, collection, given, claim = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local lease_s, now = tonumber(ARGV[5]), tonumber(ARGV[6])
-if not now then
-    local time = redis.call('TIME')
-    now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-end
-
-local function held(name)
-    local written = redis.call('HGET', KEYS[1], name)
-    if not written then return nil, nil end
-    local own = cjson.decode(written).claim
-    if own ~= '' and tonumber(redis.call('ZSCORE', KEYS[2], name) or '0') < now then return nil, nil end
-    return written, own
-end
-
-local function keep(written)
-    redis.call('HSET', KEYS[1], collection, written)
-    redis.call('ZREM', KEYS[2], collection)
-    return written
-end
-
-local written, own = held(collection)
-if op == 'get' then return written end
-if op == 'claim' then
-    if written then return written end
-    keep(given)
-    redis.call('ZADD', KEYS[2], string.format('%.6f', now + lease_s), collection)
-    return given
-end
-if op == 'confirm' then
-    if own == '' then return written end
-    return keep(given)
-end
-if op == 'renew' then
-    if own == claim then redis.call('ZADD', KEYS[2], string.format('%.6f', now + lease_s), collection) end
-    return nil
-end
-if op == 'withdraw' or op == 'remove' then
-    if op == 'withdraw' and own ~= claim then return 0 end
-    redis.call('ZREM', KEYS[2], collection)
-    local gone = redis.call('HDEL', KEYS[1], collection)
-    return written and gone or 0
-end
-if op == 'all' then
-    local found = {}
-    for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-        local one = held(name)
-        if one then
-            table.insert(found, name)
-            table.insert(found, one)
-        end
-    end
-    return found
-end
-return redis.error_reply('unknown operation')
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +60,26 @@ class Pin:
     def written(self) -> str:
         """As it is kept."""
         facts = {"model": self.model, "space": self.space.to_json(), "since": self.since, "claim": self.claim}
-        return json.dumps(facts)
+        return json.dumps({"version": PINS_VERSION, **facts})
 
 
 def read_pin(collection: str, written: str) -> Pin:
-    """What `Pin.written` gave. Raises LedgerError for anything else."""
+    """What `Pin.written` gave, of this version or an older one. Raises LedgerError for anything else."""
     try:
         facts = json.loads(written)
+        version = facts.get("version", 1)
+        if type(version) is int and version > PINS_VERSION:
+            raise LedgerError(
+                f"the pin of collection {collection!r} is of version {version}, and this embedway knows versions up to "
+                f"{PINS_VERSION}: use the newer embedway that wrote it"
+            )
+        if type(version) is not int or version < 1 or not facts.keys() <= _FACTS:
+            raise LedgerError(_UNREADABLE.format(collection))
         return Pin(collection, facts["model"], Space.from_json(facts["space"]), float(facts["since"]), facts["claim"])
     except SpaceVersionError as error:
         raise LedgerError(f"the pin of collection {collection!r} {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LedgerError(f"the pin of collection {collection!r} cannot be read by this version") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LedgerError(_UNREADABLE.format(collection)) from error
 
 
 class Pins(Protocol):
@@ -220,7 +173,7 @@ class SqlitePins:
 
     def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         if self._connection is None:
-            self._connection = sqlite.connect(self._path, schema=_SCHEMA)
+            self._connection = sqlite.connect(self._path, PINS)
         return self._connection.execute(statement, values)
 
     def _disconnect(self) -> None:
@@ -311,9 +264,10 @@ class RedisPins:
         now = "" if self._clock is None else repr(self._clock())
         arguments = (operation, collection, given, claim, lease_s, now)
         try:
-            return await self._client.eval(_SCRIPT, len(_KEYS), *_KEYS, *arguments)
+            return await self._client.eval(PINS_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
-            raise LedgerError(f"the pins of collections in Redis cannot be used: {type(error).__name__}") from error
+            otherwise = f"the pins of collections in Redis cannot be used: {type(error).__name__}"
+            raise failure(error, "the store of pins", PINS_VERSION, otherwise) from error
 
 
 def new_pin(collection: str, model: str, space: Space, claim: str) -> Pin:

@@ -15,12 +15,14 @@ from embedway import sqlite
 from embedway.errors import LedgerError
 from embedway.ledger.base import (
     RAN_OUT,
+    RESTORED,
     Crossing,
     Entry,
     Limit,
     Period,
     Purpose,
     Refused,
+    Restored,
     Settlement,
     Standing,
     Totals,
@@ -28,6 +30,7 @@ from embedway.ledger.base import (
     periods_at,
     together,
 )
+from embedway.ledger.sqlite_formats import LEDGER
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -36,30 +39,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entries (
-    id TEXT PRIMARY KEY, opened REAL NOT NULL, closed REAL, state TEXT NOT NULL, model TEXT NOT NULL,
-    route TEXT NOT NULL DEFAULT '', collection TEXT NOT NULL, api_key TEXT NOT NULL, texts INTEGER NOT NULL,
-    hits INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL DEFAULT 0,
-    sent INTEGER NOT NULL DEFAULT 0, spent INTEGER NOT NULL DEFAULT 0, estimated INTEGER NOT NULL DEFAULT 0,
-    unsure INTEGER NOT NULL DEFAULT 0, saved INTEGER NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0,
-    lease_until REAL
-);
-CREATE INDEX IF NOT EXISTS entries_open ON entries (lease_until) WHERE state = 'open';
-CREATE INDEX IF NOT EXISTS entries_opened ON entries (opened);
-CREATE TABLE IF NOT EXISTS accounts (
-    scope TEXT NOT NULL, period TEXT NOT NULL, spent INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0,
-    saved INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (scope, period)
-);
-CREATE TABLE IF NOT EXISTS limits (
-    name TEXT PRIMARY KEY, nanousd INTEGER NOT NULL, scope TEXT NOT NULL, period TEXT NOT NULL, hard INTEGER NOT NULL,
-    warn_at TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS warnings (
-    name TEXT NOT NULL, period TEXT NOT NULL, nanousd INTEGER NOT NULL, level INTEGER NOT NULL,
-    PRIMARY KEY (name, period, nanousd)
-);
-"""
 _ENTRY = (
     "id, opened, closed, state, model, route, collection, api_key, texts, hits, tokens, reserved, sent, spent, "
     "estimated, unsure, saved, unpriced"
@@ -148,6 +127,14 @@ class SqliteLedger:
         """See `Ledger.entries`."""
         return await self._call(self._entries, newest, since)
 
+    async def restored(self) -> Restored | None:
+        """See `Ledger.restored`."""
+        return await self._call(self._restored)
+
+    async def confirm(self) -> Restored | None:
+        """See `Ledger.confirm`."""
+        return await self._call(self._confirm)
+
     async def aclose(self) -> None:
         """Close the file."""
         worker, self._worker = self._worker, None
@@ -205,7 +192,7 @@ class SqliteLedger:
 
     def _connect(self) -> sqlite3.Connection:
         # A power cut must not forget what was spent.
-        self._connection = sqlite.connect(self._path, "synchronous = FULL", schema=_SCHEMA)
+        self._connection = sqlite.connect(self._path, LEDGER, "synchronous = FULL")
         return self._connection
 
     def _disconnect(self) -> None:
@@ -246,14 +233,24 @@ class SqliteLedger:
     def _refused(
         self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], periods: dict[Period, str]
     ) -> Refused | None:
+        restored = self._restored()
         for limit in together(self._limits(), limits):
             if not limit.hard or not limit.takes(purpose):
                 continue
             period = periods[limit.period]
             spent, held = self._account(limit.scope, period)
-            if nanousd is None or spent + held + nanousd > limit.nanousd:
-                return Refused(limit, period, max(0, limit.nanousd - spent - held))
+            if restored is not None or nanousd is None or spent + held + nanousd > limit.nanousd:
+                return Refused(limit, period, max(0, limit.nanousd - spent - held), restored)
         return None
+
+    def _restored(self) -> Restored | None:
+        row = self._execute("SELECT value FROM meta WHERE name = ?", RESTORED).fetchone()
+        return None if row is None else Restored.read(row[0])
+
+    def _confirm(self) -> Restored | None:
+        restored = self._restored()
+        self._execute("DELETE FROM meta WHERE name = ?", RESTORED)
+        return restored
 
     def _send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
         purpose, opened, reserved, state = self._open_entry(entry)

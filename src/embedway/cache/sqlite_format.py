@@ -1,0 +1,105 @@
+"""The SQLite file of the cache: its tables, its version, and how an older one becomes the present one.
+
+Version 1 has no application id. Its keys leave out the tokenizer and the configuration of models that run on this
+machine, so that an entry of such a model may answer for another tokenizer. Version 2 has the same tables: the migration
+drops the entries of all models that are not services of the catalog.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from typing import TYPE_CHECKING
+
+from embedway import formats
+from embedway.errors import CacheError
+from embedway.sqlite import Format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_log = logging.getLogger("embedway.cache")
+
+#: A table with rowids reads faster than one without.
+_SCHEMA = (
+    """
+    CREATE TABLE IF NOT EXISTS groups (
+        id INTEGER PRIMARY KEY, name TEXT UNIQUE, model TEXT, space_id TEXT, namespace TEXT
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS entries (
+        id INTEGER PRIMARY KEY, key BLOB UNIQUE, grp INTEGER, created REAL, used REAL, value BLOB
+    )
+    """,
+    "CREATE TABLE IF NOT EXISTS counts (model TEXT, name TEXT, number INTEGER, PRIMARY KEY (model, name))",
+    "CREATE TABLE IF NOT EXISTS cleared (id INTEGER PRIMARY KEY CHECK (id = 1), times INTEGER)",
+    "CREATE INDEX IF NOT EXISTS entries_used ON entries (used)",
+)
+#: What is beside the schema where entries have a time to live.
+INDEX_OF_TIMES = "CREATE INDEX IF NOT EXISTS entries_created ON entries (created)"
+#: A file is made smaller at once where no more than this has to be copied for it.
+_CHEAP_BYTES = 64 * 2**20
+
+
+def _drop_what_left_facts_out(connection: sqlite3.Connection, path: Path) -> Callable[[], None] | None:
+    """From version 1 to 2."""
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    from embedway.catalog.services import default_services  # noqa: PLC0415  few files are of version 1
+
+    services = {facts.name for facts in default_services().values()}
+    groups = connection.execute("SELECT id, model FROM groups").fetchall()
+    # Numbers of groups that SQLite gave: they stand in the statements, of which each has a bound on parameters.
+    kept = ",".join(str(int(number)) for number, model in groups if model in services)
+    (before,) = connection.execute("SELECT COUNT(*) FROM entries").fetchone()
+    (staying,) = connection.execute(f"SELECT COUNT(*) FROM entries WHERE grp IN ({kept})").fetchone()  # noqa: S608
+    dropped = int(before - staying)
+    if staying and staying > dropped:
+        connection.execute(f"DELETE FROM entries WHERE grp NOT IN ({kept})")  # noqa: S608
+    elif dropped:
+        # SQLite empties a whole table at once, and deletes rows one by one.
+        connection.execute(f"CREATE TEMP TABLE staying AS SELECT * FROM entries WHERE grp IN ({kept})")  # noqa: S608
+        connection.execute("DELETE FROM entries")
+        connection.execute("INSERT INTO entries SELECT * FROM staying")
+        connection.execute("DROP TABLE temp.staying")
+    connection.execute(f"DELETE FROM groups WHERE id NOT IN ({kept})")  # noqa: S608
+    if not dropped:
+        return None
+    # Other processes hold entries in memory too.
+    connection.execute("INSERT INTO cleared VALUES (1, 1) ON CONFLICT DO UPDATE SET times = times + 1")
+
+    def afterwards() -> None:
+        _log.warning(
+            "%s is brought from version 1 to 2: %d of its %d vectors are dropped, because keys of version 1 leave out "
+            "the tokenizer and the configuration of models that run on this machine; they are computed anew on use",
+            path,
+            dropped,
+            before,
+        )
+        _shrink_where_cheap(connection)
+
+    return afterwards
+
+
+def _shrink_where_cheap(connection: sqlite3.Connection) -> None:
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    if (pages - free) * size <= _CHEAP_BYTES:
+        shrink(connection)
+
+
+def shrink(connection: sqlite3.Connection) -> None:
+    """Give room back to the disk, where most of the file is free."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    if free * 2 > pages:
+        with contextlib.suppress(sqlite3.Error):  # another process is at it, or the disk has no room for a copy
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+FORMAT = Format(formats.CACHE, 2, _SCHEMA, CacheError, {1: _drop_what_left_facts_out})

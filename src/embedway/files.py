@@ -1,0 +1,97 @@
+"""Private files: 0600, in folders of 0700 where we make the folder. What exists keeps its mode.
+
+The mode is given when a file is created, so that no moment passes in which others may read it, whatever the umask is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder and the folders above it that are missing. Raises OSError."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        if folder.parent == folder:
+            break
+        folder = folder.parent
+    for one in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another process has just made it
+            one.mkdir(FOLDER_MODE)
+
+
+def create_private_file(path: Path) -> bool:
+    """Create an empty file; False where there is one already. Raises OSError."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), FILE_MODE))
+    except FileExistsError:
+        return False
+    return True
+
+
+def write_private_whole(path: Path, data: bytes, *, overwrite: bool = True) -> None:
+    """Write a file so that it is there whole or not at all, its folder included.
+
+    Raises OSError, and FileExistsError where there is a file and `overwrite` is False.
+    """
+    make_private_folder(path.parent)
+    temporary = private_temporary(path)
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(data)
+        put_in_place(temporary, path, overwrite=overwrite)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def private_temporary(path: Path) -> Path:
+    """Create an empty file beside `path`, for `put_in_place`. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
+    return temporary
+
+
+def put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    """Give a finished file its name, its bytes on the disk first.
+
+    Raises OSError, and FileExistsError where there is a file and `overwrite` is False.
+    """
+    _sync(temporary, os.O_RDWR)
+    if overwrite:
+        temporary.replace(path)
+    else:
+        _rename_without_replacing(temporary, path)
+    if os.name == "posix":
+        _sync(path.parent, os.O_RDONLY)
+
+
+def _rename_without_replacing(temporary: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links: the check and the rename are two steps there.
+        if os.path.lexists(path):
+            raise FileExistsError(f"{path} exists") from None
+        temporary.replace(path)
+    else:
+        temporary.unlink()
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
