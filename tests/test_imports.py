@@ -21,6 +21,7 @@ LEVELS = {
     "sync": 5,
     "engine": 4,
     "stages": 3,
+    "state": 3,
     "providers": 2,
     "rerank": 2,
     "cache": 2,

@@ -33,7 +33,8 @@
     ├── DeadlineError             the time for a request was up
     ├── BudgetExceededError       a limit on money would be passed
     ├── LedgerError               what was spent cannot be read or written, so nothing is spent
-    ├── CacheError                a cache that was asked for cannot be read or cleared
+    ├── CacheError                a cache that was asked for cannot be read or cleared, or is of a newer version
+    ├── StateError                a backup of the state cannot be made, read or restored
     └── SinkError                 a destination cannot be written or read
 
 Every error says what was wrong, where, and what to do. None holds a text of the user's or a secret.
@@ -358,7 +359,18 @@ class LedgerError(EmbedwayError):
 
 
 class CacheError(EmbedwayError):
-    """A cache that was asked for cannot be read or cleared. Requests never raise it: they compute instead."""
+    """A cache that was asked for cannot be read or cleared, or is of a newer version than this package knows.
+
+    Requests raise it only for a newer version, which is a mistake of setup; where a cache fails they compute instead.
+    """
+
+
+class StateError(EmbedwayError):
+    """A backup of the state cannot be made, read or restored. `file` is the backup."""
+
+    def __init__(self, message: str, *, file: Path | str) -> None:
+        self.file = str(file)
+        super().__init__(f"{file}: {message}")
 
 
 class SinkError(EmbedwayError):

@@ -147,12 +147,13 @@ def uri(path: Path, mode: str) -> str:
 
 
 def tables_of(connection: sqlite3.Connection) -> dict[str, str] | None:
-    """Columns with their types, by table; None where there is anything but tables and their indexes."""
-    found = connection.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
-    rows = found.fetchall()
-    if any(kind not in {"table", "index"} for kind, _ in rows):
+    """Columns with their types, by table; None where there is anything but plain tables and their indexes."""
+    query = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    rows = connection.execute(query).fetchall()
+    plain = {"table": ("CREATE TABLE ",), "index": ("CREATE INDEX ", "CREATE UNIQUE INDEX ")}
+    if not all(kind in plain and str(sql).startswith(plain[kind]) for kind, _, sql in rows):
         return None
-    return {name: ", ".join(_columns(connection, name)) for kind, name in rows if kind == "table"}
+    return {name: ", ".join(_columns(connection, name)) for kind, name, _ in rows if kind == "table"}
 
 
 def of_tables(tables: Mapping[str, str]) -> Kind | None:
@@ -244,8 +245,9 @@ def _tables(path: Path) -> dict[str, str] | None:
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> Iterator[str]:
-    for name, kind in connection.execute("SELECT name, type FROM pragma_table_xinfo(?)", (table,)):
-        yield f"{name} {kind}"
+    query = "SELECT name, type, hidden FROM pragma_table_xinfo(?)"
+    for name, kind, hidden in connection.execute(query, (table,)):
+        yield f"{name} {kind}" + (" generated" if hidden else "")
 
 
 def _start(path: Path, count: int) -> bytes:

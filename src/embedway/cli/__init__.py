@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from embedway._version import __version__
-from embedway.cli import budget, cache, doctor, embed, models, planning, run, search, selecting
+from embedway.cli import budget, cache, doctor, embed, models, planning, run, search, selecting, state
 from embedway.cli.session import Session
 from embedway.errors import EmbedwayError
 
@@ -35,6 +35,7 @@ app.command("plan", short_help="Show what embedding some texts would take with e
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(budget.app, name="budget")
+app.add_typer(state.app, name="state")
 app.command("doctor", short_help="Say what works here, and how to get the rest.")(doctor.doctor)
 
 

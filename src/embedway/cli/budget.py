@@ -1,4 +1,4 @@
-"""`embedway budget show|set|remove|ledger|pins|unpin`: what may be spent, what was, and whose space is taken."""
+"""`embedway budget show|set|remove|confirm|ledger|pins|unpin`: limits, what was spent, and spaces of collections."""
 
 import csv
 import datetime as dt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from embedway.config import Config
-    from embedway.ledger.base import Entry, Ledger, Limit, Standing, Totals
+    from embedway.ledger.base import Entry, Ledger, Limit, Restored, Standing, Totals
 
 T = TypeVar("T")
 
@@ -59,16 +59,23 @@ def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag =
     """Show where each budget stands, and what was spent and saved today, this month and in all."""
     _check_one_way(as_csv=as_csv, as_json=as_json)
     config = Session.of(context).config()
-    standings, totals = _with_ledger(config, _standings)
+    standings, totals, restored = _with_ledger(config, _standings)
     document = {
         "budgets": [standing.to_json() for standing in standings],
         "spent": [_totals_json(one) for one in totals],
+        "restored": None if restored is None else restored.to_json(),
     }
     if as_json:
         print_json(document)
         return
+    if restored is not None:
+        note(
+            Session.of(context),
+            "these books are of {books_of}, from a backup that was restored at {restored_at}: hard budgets refuse "
+            "every call until `embedway budget confirm`".format(**restored.to_json()),
+        )
     if as_csv:
-        _print_csv(document["budgets"], BUDGET_FIELDS)
+        _print_csv([standing.to_json() for standing in standings], BUDGET_FIELDS)
         return
     if standings:
         print_table(
@@ -144,6 +151,19 @@ def remove(
         raise UsageError(f"there is no budget {name!r}; `embedway budget show` lists them")
 
 
+@app.command("confirm")
+def confirm(context: typer.Context, *, as_json: JsonFlag = False) -> None:
+    """Let hard budgets count again after `embedway state restore`: the books are right, or were put right."""
+    session = Session.of(context)
+    restored = _with_ledger(session.config(), lambda book, _: book.confirm())
+    if as_json:
+        print_json({"confirmed": None if restored is None else restored.to_json()})
+    elif restored is None:
+        note(session, "nothing to confirm: the ledger was not restored from a backup, or is confirmed already")
+    else:
+        note(session, f"the books of {restored.to_json()['books_of']} count from now on")
+
+
 @app.command("ledger")
 def ledger(
     context: typer.Context,
@@ -196,11 +216,11 @@ async def _set_limit(book: "Ledger", name: str, nanousd: int, changes: dict[str,
     return before, limit
 
 
-async def _standings(book: "Ledger", config: "Config") -> "tuple[list[Standing], list[Totals]]":
+async def _standings(book: "Ledger", config: "Config") -> "tuple[list[Standing], list[Totals], Restored | None]":
     from embedway.ledger.opening import limits_of
     from embedway.providers.opening import full_name
 
-    return await book.standings(limits_of(config, full_name)), await book.totals()
+    return await book.standings(limits_of(config, full_name)), await book.totals(), await book.restored()
 
 
 def _full_name(name: str, config: "Config") -> str:

@@ -1,7 +1,9 @@
 """`embedway cache stats|clear|verify`: the vectors that are kept."""
 
+import os
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -156,7 +158,7 @@ async def _stats(config: "Config") -> "CacheStats":
     from embedway.engine import AsyncEmbedder
 
     # Asking makes no file.
-    if config.cache.backend == "sqlite" and not config.cache.path.exists():
+    if config.cache.backend == "sqlite" and not _is_there(config.cache.path):
         return CacheStats({})
     async with AsyncEmbedder(config) as embedder:
         return await embedder.cache_stats()
@@ -168,7 +170,7 @@ async def _clear(
     from embedway.cache.stats import Cleared
     from embedway.engine import AsyncEmbedder
 
-    if config.cache.backend == "sqlite" and not config.cache.path.exists():
+    if config.cache.backend == "sqlite" and not _is_there(config.cache.path):
         return Cleared(0, 0)
     async with AsyncEmbedder(config) as embedder:
         if model is not None:
@@ -196,6 +198,11 @@ async def _verify(
             on_overflow=config.embedding.on_overflow,
             sample=asked[1],
         )
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything of that name; a link that leads nowhere is told when it is opened."""
+    return os.path.lexists(path)
 
 
 def _full_name(name: str, known: list[str]) -> str:

@@ -258,6 +258,23 @@ def _blockers(report: Report, config: "Config") -> Iterator[str]:
                 "weights.folders, or set weights.offline = false"
             )
 
+    yield from _foreign_files(config)
+
+
+def _foreign_files(config: "Config") -> Iterator[str]:
+    """Settings that name a file which is not what they are for."""
+    from embedway import formats
+
+    named = ((formats.CACHE, config.cache), (formats.LEDGER, config.ledger), (formats.PINS, config.pins))
+    for kind, section in named:
+        if section.backend == "sqlite":
+            try:
+                formats.check(section.path, kind)
+            except EmbedwayError as error:
+                yield str(error)
+            except OSError as error:
+                yield f"{section.path}: {kind.setting}: cannot be read ({error.strerror or type(error).__name__})"
+
 
 def _elsewhere(name: str, config: "Config") -> bool:
     """Whether a folder on this machine may have the model, though the store has not."""

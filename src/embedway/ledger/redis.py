@@ -80,7 +80,7 @@ class RedisLedger:
         if answer[0] == "gone":
             raise LedgerError(f"the ledger has no entry {entry}: was the server emptied?")
         return [
-            Crossing(_limit(written, name), period, int(level), int(spent))
+            Crossing(read_limit(written, name), period, int(level), int(spent))
             for written, name, period, level, spent in _groups(answer[1:], 5)
         ]
 
@@ -123,7 +123,7 @@ class RedisLedger:
         """See `Ledger.standings`."""
         answer = await self._call("standings", limits=_written(limits))
         return [
-            Standing(_limit(written, name), period, int(spent), int(held))
+            Standing(read_limit(written, name), period, int(spent), int(held))
             for written, name, period, spent, held in _groups(answer[1:], 5)
         ]
 
@@ -181,7 +181,8 @@ def _written(limits: Sequence[Limit]) -> list[str]:
     ]
 
 
-def _limit(written: str, name: str) -> Limit:
+def read_limit(written: str, name: str) -> Limit:
+    """A limit as it is kept on the server, with the name that it has there."""
     fields = json.loads(written)
     return Limit(
         name,
@@ -197,7 +198,7 @@ def _refused(answer: Sequence[Any]) -> Refused | None:
     if answer[0] != "refused":
         return None
     _, written, name, period, left, restored = answer
-    return Refused(_limit(written, name), period, int(left), Restored.read(restored) if restored else None)
+    return Refused(read_limit(written, name), period, int(left), Restored.read(restored) if restored else None)
 
 
 def _purpose(purpose: Purpose) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedway.errors import BudgetExceededError, EmbedwayError, LedgerError
-from embedway.ledger.base import Purpose, Refused, Settlement
+from embedway.ledger.base import Purpose, Refused, Settlement, moment
 from embedway.money import usd
 from embedway.telemetry import budget as metrics
 from embedway.types import ESTIMATE_MARGIN
@@ -178,6 +178,16 @@ class Budgets:
         """The error for a reservation that a limit refuses."""
         limit = refused.limit
         metrics.refused(limit.name)
+        if refused.restored is not None:
+            return BudgetExceededError(
+                f"the ledger was restored from a backup of {moment(refused.restored.books_of)}, and what was spent "
+                f"since is not in it: budget {limit.name!r} refuses every call, and nothing was sent. Look at "
+                "`embedway budget show`, lower the budgets by what was spent since (`embedway budget set NAME USD`, or "
+                "the settings), then let them count again: `embedway budget confirm`",
+                budget=limit.name,
+                needed=needed,
+                left=refused.left,
+            )
         when = "in all" if limit.period == "total" else f"in {refused.period}"
         scope = "" if limit.scope == "*" else f" for {limit.scope.replace(':', ' ')}"
         what = "has no known price" if needed is None else f"may cost ${usd(needed)}{about}"

@@ -1,0 +1,172 @@
+"""A backup as one file: a zip without compression, with a manifest and one file for each part.
+
+Nothing is compressed, so that an archive never holds more than its own size. What is read is foreign: names, sizes and
+sums are checked before anything is done with a part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import json
+import stat
+import struct
+import zipfile
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from embedway import files
+from embedway._version import __version__
+from embedway.errors import StateError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FORMAT, VERSION = "embedway state", 1
+_MANIFEST = "manifest.json"
+_MOST_MANIFEST_BYTES = 64 * 1024
+_CHUNK_BYTES = 1024 * 1024
+_ENCRYPTED = 1
+#: What `zipfile` raises for bytes that are no zip, or a broken one.
+_NO_ZIP = (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, KeyError)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an archive says of itself: when it was begun, in seconds since 1970, and (bytes, sha256) of each part."""
+
+    created: float
+    parts: Mapping[str, tuple[int, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is written."""
+        parts = {name: {"bytes": size, "sha256": sha256} for name, (size, sha256) in self.parts.items()}
+        created = dt.datetime.fromtimestamp(self.created, dt.UTC).isoformat(timespec="seconds")
+        return {"format": FORMAT, "version": VERSION, "created": created, "embedway": __version__, "parts": parts}
+
+
+def write_archive(file: Path, parts: Mapping[str, Path], *, created: float, overwrite: bool) -> Manifest:
+    """Write an archive of files, by name, whole or not at all, as a file of 0600.
+
+    Raises UsageError where there is a file already and `overwrite` is False, and StateError.
+    """
+    with _told(file, "cannot be written"):
+        files.make_private_folder(file.parent)
+        temporary = files.private_temporary(file)
+        try:
+            sums = {}
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+                for name, path in parts.items():
+                    with path.open("rb") as source, archive.open(name, "w", force_zip64=True) as target:
+                        sums[name] = _copied(source, target)
+                manifest = Manifest(created, sums)
+                archive.writestr(_MANIFEST, json.dumps(manifest.to_json(), indent=2) + "\n")
+            files.put_in_place(temporary, file, overwrite=overwrite)
+        except FileExistsError:
+            raise UsageError(f"{file} exists already; name another file, or give --overwrite") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+    return manifest
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[Archive]:
+    """An archive whose manifest is right. Raises StateError."""
+    with contextlib.ExitStack() as stack:
+        with _told(file, "cannot be read"):
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise StateError("is no file", file=file)
+            handle = stack.enter_context(file.open("rb"))
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(handle))
+            members = _members(file, archive)
+            manifest = _manifest(file, archive, members)
+        except _NO_ZIP:
+            raise StateError("is no backup of embedway's state, or a damaged one", file=file) from None
+        yield Archive(file, archive, members, manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An archive that is open for reading."""
+
+    file: Path
+    zip: zipfile.ZipFile
+    members: Mapping[str, zipfile.ZipInfo]
+    manifest: Manifest
+
+    def extract(self, name: str, to: Path) -> None:
+        """Write a part into a new private file. Raises StateError where it is not what the manifest says."""
+        size, sha256 = self.manifest.parts[name]
+        with _told(self.file, f"{name} cannot be written to {to.parent}"):
+            files.create_private_file(to)
+            try:
+                with self.zip.open(self.members[name]) as source, to.open("wb") as target:
+                    found = _copied(source, target)
+            except _NO_ZIP:
+                found = -1, ""
+        if found != (size, sha256):
+            raise StateError(f"{name} is damaged: its size or sha256 is not that of the manifest", file=self.file)
+
+
+def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    found: dict[str, zipfile.ZipInfo] = {}
+    most = file.stat().st_size
+    for member in archive.infolist():
+        plain = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & _ENCRYPTED
+        if not plain or member.file_size != member.compress_size or member.file_size > most:
+            raise StateError("holds parts that are compressed or encrypted; backups are neither", file=file)
+        if member.filename in found:
+            raise StateError("holds a part twice", file=file)
+        found[member.filename] = member
+    return found
+
+
+def _manifest(file: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Manifest:
+    member = members.get(_MANIFEST)
+    if member is None or member.file_size > _MOST_MANIFEST_BYTES:
+        raise StateError("is no backup of embedway's state: it has no manifest", file=file)
+    try:
+        facts = json.loads(archive.read(member))
+        known = facts["format"] == FORMAT
+        version = facts["version"]
+    except (RecursionError, TypeError):
+        raise StateError("is no backup of embedway's state: its manifest cannot be read", file=file) from None
+    if not known or type(version) is not int or version < 1:
+        raise StateError("is no backup of embedway's state", file=file)
+    if version > VERSION:
+        raise StateError(
+            f"is of version {version}, and this embedway knows versions up to {VERSION}: use the newer embedway that "
+            "wrote it",
+            file=file,
+        )
+    try:
+        created = dt.datetime.fromisoformat(facts["created"]).astimezone(dt.UTC).timestamp()
+        parts = {str(name): (int(one["bytes"]), str(one["sha256"])) for name, one in facts["parts"].items()}
+    except (KeyError, TypeError, AttributeError, OverflowError, OSError):
+        raise StateError("has a manifest that cannot be read", file=file) from None
+    if set(parts) != members.keys() - {_MANIFEST}:
+        raise StateError("does not hold the parts that its manifest lists", file=file)
+    return Manifest(created, parts)
+
+
+def _copied(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
+    """Copy all, and tell how many bytes that were, and their sha256."""
+    size, digest = 0, hashlib.sha256()
+    while chunk := source.read(_CHUNK_BYTES):
+        target.write(chunk)
+        digest.update(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _told(file: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise StateError(f"{what}: {error.strerror or type(error).__name__}", file=file) from error

@@ -1,0 +1,188 @@
+"""Backing up all parts of the state, and restoring them.
+
+Each part is one consistent snapshot, also while other processes work. The parts are taken one after the other, the
+ledger last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from embedway.errors import StateError, UsageError
+from embedway.ledger.base import Restored
+from embedway.ledger.sqlite_formats import LEDGER, PINS
+from embedway.state.archive import Archive, Manifest, opened, write_archive
+from embedway.state.books import BooksPart
+from embedway.state.parts import BadPartError, KeysPart, TrustPart
+from embedway.state.servers import ServerPart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from embedway.config import Config
+    from embedway.state.parts import Held, Part
+
+#: Every part that this version knows, by where it may be kept.
+_NAMES = ("trust.json", "keys.sqlite", "pins.sqlite", "pins.redis.json", "ledger.sqlite", "ledger.redis.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup that was made: the places of its parts, by name."""
+
+    file: Path
+    manifest: Manifest
+    places: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """What was restored: places by name of the part, when the backup was made, and the backup of what was replaced."""
+
+    created: float
+    places: dict[str, str]
+    kept: Path | None
+
+    @property
+    def to_confirm(self) -> bool:
+        """Whether hard budgets refuse every call until the ledger is confirmed."""
+        return any(name.startswith("ledger.") for name in self.places)
+
+
+def parts_of(config: Config, folder: Path | None = None) -> list[Part]:
+    """The parts that the settings name, in the order in which they are backed up. `folder` holds trust and keys."""
+    folder = folder or state_folder()
+    parts: list[Part] = [TrustPart(folder / "trust.json"), KeysPart(folder / "keys.sqlite")]
+    for what, section, form in (("pins", config.pins, PINS), ("ledger", config.ledger, LEDGER)):
+        if section.backend == "sqlite":
+            parts.append(BooksPart(section.path, form))
+        elif section.backend == "redis":
+            parts.append(ServerPart(what, section.url.get_secret_value(), section.cluster))
+    return parts
+
+
+def state_folder() -> Path:
+    """Where trust and keys are. A relative path would be another one in every working directory."""
+    path = platformdirs.user_state_path("embedway", appauthor=False)
+    return path if path.is_absolute() else Path("~/.local/state/embedway").expanduser()
+
+
+def back_up(
+    parts: Sequence[Part], file: Path, *, overwrite: bool = False, clock: Callable[[], float] = time.time
+) -> Backup:
+    """Write a backup of all parts that there are. Blocking.
+
+    Raises UsageError where the file is there and `overwrite` is False, where it is one of the parts, or where there is
+    nothing to back up; StateError, LedgerError and ConfigError.
+    """
+    _refuse_own_places(parts, file)
+    if not overwrite and (file.exists() or file.is_symlink()):
+        raise UsageError(f"{file} exists already; name another file, or give --overwrite")
+    created = clock()
+    with tempfile.TemporaryDirectory() as folder:
+        taken = {part.name: Path(folder) / part.name for part in parts if part.take(Path(folder) / part.name)}
+        if not taken:
+            raise UsageError("there is nothing to back up: no ledger, pins, trust or keys have been written yet")
+        manifest = write_archive(file, taken, created=created, overwrite=overwrite)
+    return Backup(file, manifest, {part.name: part.place for part in parts if part.name in taken})
+
+
+def restore(
+    parts: Sequence[Part], file: Path, *, overwrite: bool = False, clock: Callable[[], float] = time.time
+) -> Restoration:
+    """Put the parts of a backup in the place of what there is. Blocking.
+
+    All parts are checked before any is touched, and all are replaced under their locks. What is replaced is kept in a
+    backup of its own. A ledger is marked, so that hard budgets refuse to spend until somebody confirms it.
+
+    Raises UsageError where there is something already and `overwrite` is False, or where the settings name another
+    backend; StateError, LedgerError and ConfigError.
+    """
+    with opened(file) as archive, tempfile.TemporaryDirectory() as folder:
+        chosen = _chosen(parts, archive)
+        sources = {part.name: Path(folder) / part.name for part in chosen}
+        for part in chosen:
+            archive.extract(part.name, sources[part.name])
+            try:
+                part.check(sources[part.name])
+            except BadPartError as error:
+                raise StateError(f"{part.name} {error}", file=file) from None
+        now = clock()
+        mark = Restored(archive.manifest.created, now)
+        with contextlib.ExitStack() as stack:
+            held = [(part, stack.enter_context(part.held())) for part in chosen]
+            kept = _kept(held, now, overwrite=overwrite)
+            for part, place in held:
+                place.put(sources[part.name], mark)
+            _commit(held, file)
+        return Restoration(mark.books_of, {part.name: part.place for part in chosen}, kept)
+
+
+def _chosen(parts: Sequence[Part], archive: Archive) -> list[Part]:
+    """The parts that the archive holds, the ledger first: from then on nothing more is spent."""
+    by_name = {part.name: part for part in parts}
+    for name in archive.manifest.parts:
+        if name not in _NAMES:
+            raise StateError("holds a part that this embedway does not know: use the newer embedway", file=archive.file)
+        if name not in by_name:
+            what, backend, *_ = name.split(".")
+            raise UsageError(
+                f"the {what} in the backup has the backend {backend}, and {what}.backend is another one: set it for "
+                "the restoration"
+            )
+    if not archive.manifest.parts:
+        raise StateError("holds nothing", file=archive.file)
+    return [by_name[name] for name in reversed(_NAMES) if name in archive.manifest.parts]
+
+
+def _kept(held: Sequence[tuple[Part, Held]], now: float, *, overwrite: bool) -> Path | None:
+    """Back up what is to be replaced, and tell where it is kept; None where there is nothing."""
+    there = [(part, place) for part, place in held if not place.is_empty()]
+    if not there:
+        return None
+    if not overwrite:
+        places = ", ".join(part.place for part, _ in there)
+        raise UsageError(f"there is state already ({places}); give --overwrite to replace it, a backup of it is kept")
+    folder = next((part.path.parent for part, _ in there if part.path is not None), None) or state_folder()
+    with tempfile.TemporaryDirectory() as temporary:
+        taken = {part.name: Path(temporary) / part.name for part, _ in there}
+        for part, place in there:
+            place.take(taken[part.name])
+        stamp = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+        for number in range(1, 1000):
+            more = "" if number == 1 else f"-{number}"
+            kept = folder / f"state-before-restore-{stamp}{more}.zip"
+            with contextlib.suppress(UsageError):  # there is one of the same second
+                write_archive(kept, taken, created=now, overwrite=False)
+                return kept
+    raise StateError("no free name for a backup of what is replaced", file=folder)
+
+
+def _commit(held: Sequence[tuple[Part, Held]], file: Path) -> None:
+    done: list[str] = []
+    for part, place in held:
+        try:
+            place.commit()
+        except Exception as error:
+            if not done:
+                raise
+            raise StateError(
+                f"only {', '.join(done)} could be restored, and {part.place} stays as it was ({error}); restore again "
+                "with --overwrite",
+                file=file,
+            ) from error
+        done.append(part.place)
+
+
+def _refuse_own_places(parts: Sequence[Part], file: Path) -> None:
+    for part in parts:
+        if part.path is not None and part.path.resolve() == file.resolve():
+            raise UsageError(f"{file} is what is to be backed up; name another file")

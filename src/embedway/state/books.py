@@ -1,0 +1,165 @@
+"""The ledger and the pins in SQLite, as parts of a backup.
+
+Rows are restored, not pages: a transaction locks the live file from before its rows are kept until the new ones are in
+it, so that nothing that others book meanwhile is lost unseen, and no table, index or trigger of a foreign file comes
+along. The file stays the same one, so that processes that have it open see the new content whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from embedway import formats, sqlite
+from embedway.errors import EmbedwayError
+from embedway.ledger.base import RESTORED, Limit, Restored
+from embedway.ledger.pins import read_pin
+from embedway.state.parts import BadPartError, check_database, database_errors, reading, snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from embedway.state.parts import Held
+
+#: The end of the year 9999: later times have no date.
+LATEST = 253_402_300_799.0
+#: Which kinds of values a column may hold, by its declared type.
+_VALUES = {"TEXT": "'text', 'null'", "INTEGER": "'integer', 'null'", "REAL": "'real', 'integer', 'null'"}
+_BAD_ENTRIES = f"""
+SELECT COUNT(*) FROM entries WHERE state NOT IN ('open', 'done', 'expired')
+OR NOT opened BETWEEN 0 AND {LATEST} OR NOT COALESCE(closed, 0) BETWEEN 0 AND {LATEST}
+OR NOT COALESCE(lease_until, 0) BETWEEN 0 AND {LATEST}
+"""  # noqa: S608  a constant
+
+
+@dataclass(frozen=True, slots=True)
+class BooksPart:
+    """A SQLite file of the ledger or of the pins."""
+
+    path: Path
+    form: sqlite.Format
+
+    @property
+    def name(self) -> str:
+        """See `Part.name`."""
+        return f"{self.form.kind.name}.sqlite"
+
+    @property
+    def place(self) -> str:
+        """See `Part.place`."""
+        return str(self.path)
+
+    def take(self, to: Path) -> bool:
+        """See `Part.take`."""
+        if not formats.check(self.path, self.form.kind):
+            return False
+        with database_errors(self.path), contextlib.closing(sqlite.connect(self.path, self.form)) as source:
+            snapshot(source, to)
+        return True
+
+    def check(self, source: Path) -> None:
+        """See `Part.check`."""
+        check_database(source, self.form.kind, self.form.version)
+        try:
+            # A copy of our own by now: an older version becomes the present one.
+            with contextlib.closing(sqlite.connect(source, self.form)) as connection:
+                connection.execute("PRAGMA journal_mode = DELETE")
+                _check_tables(connection, self.form)
+                if self.form.kind is formats.LEDGER:
+                    _check_ledger(connection)
+                else:
+                    for row in connection.execute("SELECT collection, pin FROM pins"):
+                        read_pin(*row)
+        except EmbedwayError as error:
+            raise BadPartError(f"cannot be used: {error}") from None
+        except (sqlite3.Error, ValueError, TypeError, OverflowError, RecursionError):
+            raise BadPartError("holds rows that cannot be right") from None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Held]:
+        """See `Part.held`."""
+        with database_errors(self.path):
+            connection = sqlite.connect(self.path, self.form, "synchronous = FULL")
+        with contextlib.closing(connection):
+            with database_errors(self.path):
+                connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield _HeldBooks(self, connection)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+
+@dataclass(slots=True)
+class _HeldBooks:
+    part: BooksPart
+    connection: sqlite3.Connection
+
+    def is_empty(self) -> bool:
+        tables = formats.tables_of(self.connection) or {}
+        return not any(self.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608
+
+    def take(self, to: Path) -> bool:
+        # Another connection: what is not committed here is not there yet.
+        return self.part.take(to)
+
+    def put(self, source: Path, mark: Restored) -> None:
+        with database_errors(self.part.path), contextlib.closing(reading(source)) as restored:
+            for table, columns in (formats.tables_of(self.connection) or {}).items():
+                names = ", ".join(column.partition(" ")[0] for column in columns.split(", "))
+                marks = ", ".join("?" * (names.count(",") + 1))
+                self.connection.execute(f"DELETE FROM {table}")  # noqa: S608  names of our own tables
+                rows = restored.execute(f"SELECT {names} FROM {table} ORDER BY rowid")  # noqa: S608
+                self.connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608
+            if self.part.form.kind is formats.LEDGER:
+                row = self.connection.execute("SELECT value FROM meta WHERE name = ?", (RESTORED,)).fetchone()
+                written = earliest(mark, row[0] if row else None).written()
+                self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (RESTORED, written))
+
+    def commit(self) -> None:
+        with database_errors(self.part.path):
+            self.connection.execute("COMMIT")
+
+
+def earliest(mark: Restored, written: str | None) -> Restored:
+    """The mark of a restored ledger; `written` is the mark of the books in the backup, which nobody had confirmed."""
+    if written is None:
+        return mark
+    return Restored(min(mark.books_of, Restored.read(written).books_of), mark.restored_at)
+
+
+def _check_tables(connection: sqlite3.Connection, form: sqlite.Format) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
+        for statement in form.schema:
+            fresh.execute(statement)
+        wanted = formats.tables_of(fresh) or {}
+    if formats.tables_of(connection) != wanted:
+        raise BadPartError("has other tables than this version makes")
+    for table, columns in wanted.items():
+        for column in columns.split(", "):
+            name, _, kind = column.partition(" ")
+            query = f"SELECT COUNT(*) FROM {table} WHERE typeof({name}) NOT IN ({_VALUES[kind]})"  # noqa: S608
+            if connection.execute(query).fetchone() != (0,):
+                raise BadPartError("holds rows that cannot be right")
+
+
+def _check_ledger(connection: sqlite3.Connection) -> None:
+    if connection.execute(_BAD_ENTRIES).fetchone() != (0,):
+        raise BadPartError("holds entries that cannot be right")
+    rows: list[tuple[Any, ...]] = connection.execute(
+        "SELECT name, nanousd, scope, period, hard, warn_at FROM limits"
+    ).fetchall()
+    for name, nanousd, scope, period, hard, warn_at in rows:
+        check_limit(Limit(name, nanousd, scope, period, hard=bool(hard), warn_at=tuple(json.loads(warn_at))))
+    for (written,) in connection.execute("SELECT value FROM meta WHERE name = ?", (RESTORED,)):
+        Restored.read(written)
+
+
+def check_limit(limit: Limit) -> None:
+    """Raise BadPartError for levels of warnings that are no numbers; the rest is checked where a limit is made."""
+    if not all(type(level) is int for level in limit.warn_at):
+        raise BadPartError("holds limits that cannot be right")
