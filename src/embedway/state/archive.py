@@ -79,12 +79,13 @@ def opened(file: Path) -> Iterator[Archive]:
             if not stat.S_ISREG(file.stat().st_mode):
                 raise StateError("is no file", file=file)
             handle = stack.enter_context(file.open("rb"))
-        try:
-            archive = stack.enter_context(zipfile.ZipFile(handle))
-            members = _members(file, archive)
-            manifest = _manifest(file, archive, members)
-        except _NO_ZIP:
-            raise StateError("is no backup of embedway's state, or a damaged one", file=file) from None
+        with _told(file, "cannot be read"):
+            try:
+                archive = stack.enter_context(zipfile.ZipFile(handle))
+                members = _members(file, archive)
+                manifest = _manifest(file, archive, members)
+            except _NO_ZIP:
+                raise StateError("is no backup of embedway's state, or a damaged one", file=file) from None
         yield Archive(file, archive, members, manifest)
 
 
@@ -100,7 +101,7 @@ class Archive:
     def extract(self, name: str, to: Path) -> None:
         """Write a part into a new private file. Raises StateError where it is not what the manifest says."""
         size, sha256 = self.manifest.parts[name]
-        with _told(self.file, f"{name} cannot be written to {to.parent}"):
+        with _told(self.file, f"{name} cannot be read, or written to {to.parent}"):
             files.create_private_file(to)
             try:
                 with self.zip.open(self.members[name]) as source, to.open("wb") as target:

@@ -135,8 +135,8 @@ def _chosen(parts: Sequence[Part], archive: Archive) -> list[Part]:
         if name not in by_name:
             what, backend, *_ = name.split(".")
             raise UsageError(
-                f"the {what} in the backup has the backend {backend}, and {what}.backend is another one: set it for "
-                "the restoration"
+                f"the backup holds {what} of the backend {backend}, and {what}.backend is another one: set it for the "
+                "restoration"
             )
     if not archive.manifest.parts:
         raise StateError("holds nothing", file=archive.file)

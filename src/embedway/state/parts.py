@@ -128,10 +128,13 @@ class TrustPart:
             return None
         except OSError as error:
             raise StateError(f"cannot be read: {error.strerror}", file=self.path) from error
-        with os.fdopen(descriptor, "rb") as handle:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise StateError("is no file", file=self.path)
-            return handle.read()
+            with os.fdopen(descriptor, "rb", closefd=False) as handle:
+                return handle.read()
+        finally:
+            os.close(descriptor)
 
 
 @dataclass(slots=True)

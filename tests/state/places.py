@@ -1,0 +1,104 @@
+"""A ledger, pins and trust with something in them."""
+
+import asyncio
+import json
+
+from embedway.ledger.base import Limit, Purpose, Settlement
+from embedway.ledger.pins import RedisPins, SqlitePins, new_pin
+from embedway.ledger.redis import RedisLedger
+from embedway.ledger.sqlite import SqliteLedger
+from embedway.ledger.sqlite_formats import LEDGER, PINS
+from embedway.state.books import BooksPart
+from embedway.state.parts import TrustPart
+from embedway.state.servers import ServerPart
+from embedway.types import Space
+
+#: 2026-11-23 12:00:00 UTC.
+NOON = 1795435200.0
+SPACE = Space("small", "service:small", 8, "service", normalized=True)
+PURPOSE = Purpose("m", "docs", "team")
+
+
+class Place:
+    """A ledger, pins and trust, and how they are looked at."""
+
+    def __init__(self, folder, url=None, *, cluster=False):
+        self.folder, self.url, self.cluster = folder, url, cluster
+
+    @property
+    def parts(self):
+        trust = TrustPart(self.folder / "trust.json")
+        if self.url is not None:
+            return [trust, *(ServerPart(what, self.url, self.cluster) for what in ("pins", "ledger"))]
+        return [trust, BooksPart(self.folder / "pins.sqlite", PINS), BooksPart(self.folder / "ledger.sqlite", LEDGER)]
+
+    def ledger(self):
+        if self.url is not None:
+            return RedisLedger(self.url, cluster=self.cluster, clock=lambda: NOON)
+        return SqliteLedger(self.folder / "ledger.sqlite", clock=lambda: NOON)
+
+    def pins(self):
+        if self.url is not None:
+            return RedisPins(self.url, cluster=self.cluster, clock=lambda: NOON)
+        return SqlitePins(self.folder / "pins.sqlite", clock=lambda: NOON)
+
+    def look(self):
+        """All that is there."""
+        trust = self.folder / "trust.json"
+
+        async def work():
+            ledger, pins = self.ledger(), self.pins()
+            try:
+                return {
+                    "entries": await ledger.entries(),
+                    "standings": await ledger.standings(),
+                    "totals": await ledger.totals(),
+                    "pins": await pins.all(),
+                    "trust": trust.read_bytes() if trust.exists() else None,
+                }
+            finally:
+                await ledger.aclose()
+                await pins.aclose()
+
+        return asyncio.run(work())
+
+    def spend(self, nanousd, texts=1):
+        """One call, from its reservation to its end."""
+
+        async def work():
+            ledger = self.ledger()
+            await spend(ledger, nanousd, texts)
+            await ledger.aclose()
+
+        asyncio.run(work())
+
+    def fill(self):
+        """Something of everything, with names that are not plain."""
+
+        async def work():
+            ledger, pins = self.ledger(), self.pins()
+            await ledger.set_limit(Limit("alle €", 10_000, warn_at=(1,)))
+            await ledger.set_limit(Limit("day", 9_007_199_254_740_000, "model:m", "day", hard=False))
+            await spend(ledger, 300)
+            entry = await ledger.reserve(PURPOSE, 70, (), lease_s=1e6, texts=1)
+            await ledger.send(entry, 20, ())
+            await ledger.book_saved(PURPOSE, 11, texts=2, tokens=3)
+            await pins.confirm(new_pin("docs | ü", "small", SPACE, "a"))
+            await pins.claim(new_pin("claimed", "small", SPACE, "b"), 1e6)
+            await ledger.aclose()
+            await pins.aclose()
+
+        asyncio.run(work())
+        self.trust({"/a/embedway.toml": "ab" * 32})
+
+    def trust(self, trusted):
+        document = {"format": "embedway trust", "version": 1, "files": trusted}
+        (self.folder / "trust.json").write_text(json.dumps(document))
+
+
+async def spend(ledger, nanousd, texts=1):
+    entry = await ledger.reserve(PURPOSE, nanousd, (), lease_s=60, texts=texts)
+    assert isinstance(entry, str), entry
+    await ledger.send(entry, nanousd, ())
+    await ledger.settle(entry, Settlement(nanousd, nanousd, 3, "reported"), ())
+    await ledger.close(entry, route="r")

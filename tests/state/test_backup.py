@@ -1,0 +1,455 @@
+"""Backups: whole, consistent while others book, and restored into what is in use; then nothing is spent unconfirmed."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+import redis
+
+from embedway import formats
+from embedway.errors import BudgetExceededError, StateError, UsageError
+from embedway.ledger.base import Limit, Refused, Restored
+from embedway.stages.budget import Budgets, Spending
+from embedway.state import servers
+from embedway.state.archive import opened
+from embedway.state.backup import back_up, restore
+from embedway.state.parts import KeysPart, TrustPart
+
+from .places import NOON, PURPOSE, spend
+
+THEN, LATER = NOON + 100, NOON + 5000
+
+
+def made(place, tmp_path, name="state.zip", **options):
+    return back_up(place.parts, tmp_path / name, clock=lambda: THEN, **options).file
+
+
+def restored(place, file, **options):
+    return restore(place.parts, file, clock=lambda: LATER, **options)
+
+
+def test_what_is_backed_up_is_restored(place, tmp_path):
+    place.fill()
+    before = place.look()
+    file = made(place, tmp_path)
+    place.spend(1000)
+    place.trust({})
+    assert place.look() != before
+    done = restored(place, file, overwrite=True)
+    assert place.look() == before
+    assert (done.created, done.to_confirm) == (THEN, True)
+    assert {name.split(".")[0] for name in done.places} == {"ledger", "pins", "trust"}
+
+
+def test_state_that_is_gone_is_restored(place, tmp_path):
+    place.fill()
+    before, file = place.look(), made(place, tmp_path)
+    for path in place.folder.iterdir():
+        path.unlink()
+    if place.url is not None:
+        with contextlib.closing(redis.Redis.from_url(place.url)) as client:
+            client.flushall()
+    assert restored(place, file).kept is None
+    assert place.look() == before
+
+
+def test_what_is_replaced_is_kept_and_can_be_restored_itself(place, tmp_path):
+    place.fill()
+    file = made(place, tmp_path)
+    place.spend(1000)
+    place.trust({"/b/embedway.toml": "cd" * 32})
+    replaced = place.look()
+    kept = [restored(place, file, overwrite=True).kept for _ in range(2)]
+    assert kept[0] != kept[1]
+    assert {stat.S_IMODE(one.stat().st_mode) for one in kept} == {0o600}
+    restored(place, kept[0], overwrite=True)
+    assert place.look() == replaced
+
+
+def test_state_that_is_there_is_replaced_only_where_that_is_asked_for(place, tmp_path):
+    place.fill()
+    file = made(place, tmp_path)
+    place.spend(1000)
+    before = place.look()
+    with pytest.raises(UsageError, match=r"there is state already .* give --overwrite"):
+        restored(place, file)
+    assert place.look() == before
+    assert asyncio.run(mark_of(place)) is None
+
+
+async def mark_of(place):
+    ledger = place.ledger()
+    try:
+        return await ledger.restored()
+    finally:
+        await ledger.aclose()
+
+
+def test_nothing_to_back_up_is_told(place, tmp_path):
+    with pytest.raises(UsageError, match="there is nothing to back up"):
+        made(place, tmp_path)
+    assert not (tmp_path / "state.zip").exists()
+
+
+# ------------------------------------------------------------- the file
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_a_backup_is_private_and_replaces_a_file_only_where_that_is_asked_for(files, tmp_path, umask):
+    files.fill()
+    before = os.umask(umask)
+    try:
+        file = made(files, tmp_path, "folder/state.zip")
+    finally:
+        os.umask(before)
+    assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(file.parent.stat().st_mode)) == (0o600, 0o700)
+    file.write_text("mine")
+    with pytest.raises(UsageError, match="exists already; name another file, or give --overwrite"):
+        made(files, tmp_path, "folder/state.zip")
+    assert file.read_text() == "mine"
+    made(files, tmp_path, "folder/state.zip", overwrite=True)
+    with opened(file) as archive:
+        assert list(archive.manifest.parts) == ["trust.json", "pins.sqlite", "ledger.sqlite"]
+    assert [one.name for one in file.parent.iterdir()] == ["state.zip"]
+
+
+def test_a_backup_is_never_written_over_what_it_is_of(files, tmp_path):
+    files.fill()
+    before = files.look()
+    for name in ("ledger.sqlite", "pins.sqlite", "trust.json"):
+        with pytest.raises(UsageError, match="is what is to be backed up"):
+            back_up(files.parts, files.folder / name, overwrite=True)
+    assert files.look() == before
+
+
+def test_a_file_in_an_archive_stands_alone(files, tmp_path):
+    files.fill()
+    with zipfile.ZipFile(made(files, tmp_path)) as archive:
+        archive.extract("ledger.sqlite", tmp_path / "out")
+    with contextlib.closing(sqlite3.connect(tmp_path / "out" / "ledger.sqlite")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert connection.execute("SELECT COUNT(*) FROM entries").fetchone() == (3,)
+    assert [one.name for one in (tmp_path / "out").iterdir()] == ["ledger.sqlite"]
+
+
+@pytest.mark.parametrize("what", ["link", "folder", "pipe"])
+def test_trust_is_a_file_or_nothing(tmp_path, what):
+    path = tmp_path / "trust.json"
+    (tmp_path / "secret").write_text("not to be copied")
+    {"link": lambda: path.symlink_to("secret"), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[what]()
+    with pytest.raises(StateError, match=r"trust\.json: (cannot be read|is no file)"):
+        TrustPart(path).take(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_keys_are_backed_up_and_restored_by_what_tells_them(tmp_path):
+    part = KeysPart(tmp_path / "keys.sqlite")
+
+    def write(text):
+        with contextlib.closing(sqlite3.connect(part.path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA application_id = {formats.KEYS.application_id}")
+            connection.execute("CREATE TABLE IF NOT EXISTS keys (key TEXT)")
+            connection.execute("INSERT INTO keys VALUES (?)", (text,))
+            connection.commit()
+
+    write("one")
+    back_up([part], tmp_path / "state.zip")
+    write("two")
+    done = restore([part], tmp_path / "state.zip", overwrite=True)
+    with contextlib.closing(sqlite3.connect(part.path)) as connection:
+        assert connection.execute("SELECT key FROM keys").fetchall() == [("one",)]
+    assert not done.to_confirm
+
+
+# ------------------------------------------------------------- while others book
+
+
+def sums(file, folder):
+    """What a backup's accounts say, and what its entries add up to."""
+    with opened(file) as archive:
+        archive.extract("ledger.sqlite", folder / f"{file.name}.sqlite")
+    with contextlib.closing(sqlite3.connect(folder / f"{file.name}.sqlite")) as connection:
+        accounts = connection.execute("SELECT spent, held FROM accounts WHERE period = 'total'").fetchall()
+        (entries,) = connection.execute("SELECT SUM(spent), SUM(reserved + sent) FROM entries").fetchall()
+        return set(accounts), entries
+
+
+def test_a_backup_while_threads_book_is_a_state_that_was(files, tmp_path):
+    files.fill()
+    stop, failed = threading.Event(), []
+
+    def book(number):
+        async def work():
+            ledger = files.ledger()
+            while not stop.is_set():
+                entry = await ledger.reserve(PURPOSE, 5, (), lease_s=60, texts=number)
+                if isinstance(entry, Refused):
+                    await ledger.set_limit(Limit("alle €", 10**15, warn_at=(1,)))
+                    continue
+                await ledger.send(entry, 3, ())
+                await ledger.close(entry)
+            await ledger.aclose()
+
+        try:
+            asyncio.run(work())
+        except Exception as error:  # noqa: BLE001  the test reports it
+            failed.append(error)
+
+    threads = [threading.Thread(target=book, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        found = [sums(made(files, tmp_path, f"{number}.zip"), tmp_path) for number in range(25)]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failed == []
+    for accounts, entries in found:
+        assert accounts == {entries}
+    spent = [entries[0] for _, entries in found]
+    assert spent == sorted(spent)
+    assert len(set(spent)) > 5
+
+
+BOOKING = """
+import asyncio, sys
+from embedway.ledger.base import Purpose
+from embedway.ledger.sqlite import SqliteLedger
+
+async def work():
+    ledger = SqliteLedger(__import__("pathlib").Path(sys.argv[1]))
+    for line in sys.stdin:
+        entry = await ledger.reserve(Purpose("m", "docs", "team"), int(line), (), lease_s=60, texts=1)
+        if isinstance(entry, str):
+            await ledger.send(entry, int(line), ())
+            await ledger.close(entry)
+        print("booked" if isinstance(entry, str) else "refused", flush=True)
+    await ledger.aclose()
+
+asyncio.run(work())
+"""
+
+
+def test_a_restore_reaches_processes_that_have_the_ledger_open(files, tmp_path):
+    path = files.folder / "ledger.sqlite"
+    files.fill()
+    file = made(files, tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", BOOKING, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as other:
+
+        def spend_there(nanousd):
+            other.stdin.write(f"{nanousd}\n")
+            other.stdin.flush()
+            return other.stdout.readline().strip()
+
+        assert spend_there(100) == "booked"
+        inode = path.stat().st_ino
+        restored(files, file, overwrite=True)
+        assert path.stat().st_ino == inode
+        assert spend_there(100) == "refused"
+
+        async def confirm():
+            ledger = files.ledger()
+            assert await ledger.confirm() == Restored(THEN, LATER)
+            await ledger.aclose()
+
+        asyncio.run(confirm())
+        assert spend_there(7) == "booked"
+        other.stdin.close()
+        assert other.wait(60) == 0
+    standing = next(one for one in files.look()["standings"] if one.limit.name == "alle €")
+    assert (standing.spent, standing.held) == (307, 70)
+
+
+def test_a_process_that_is_killed_while_it_restores_leaves_what_was_there(files, tmp_path):
+    files.fill()
+    file = made(files, tmp_path)
+    files.spend(1000)
+    before = files.look()
+    for point in ("put", "commit"):
+        code = f"""
+import os, signal, sys
+sys.path[:0] = [{str(Path(__file__).parent)!r}]
+from pathlib import Path
+from places import Place
+from embedway.state import books
+from embedway.state.backup import restore
+
+good = books._HeldBooks.{point}
+def killed(self, *arguments):
+    if {point!r} == "put":
+        good(self, *arguments)
+    self.connection.execute("PRAGMA cache_spill = 1")
+    os.kill(os.getpid(), signal.SIGKILL)
+books._HeldBooks.{point} = killed
+restore(Place(Path({str(files.folder)!r})).parts, Path({str(file)!r}), overwrite=True)
+"""
+        with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as other:
+            assert other.wait(60) == -signal.SIGKILL, other.stderr.read()
+        assert files.look() == before
+    restored(files, file, overwrite=True)
+    assert files.look() != before
+
+
+def test_what_is_booked_while_a_server_is_restored_is_not_lost_unseen(server, tmp_path):
+    server.fill()
+    file = made(server, tmp_path)
+    (part,) = [one for one in server.parts if one.name == "ledger.redis.json"]
+    with opened(file) as archive:
+        archive.extract(part.name, tmp_path / "ledger.json")
+    with part.held() as held:
+        held.take(tmp_path / "kept.json")
+        server.spend(1000)
+        before = server.look()
+        held.put(tmp_path / "ledger.json", Restored(THEN, LATER))
+        with pytest.raises(StateError, match="was changed meanwhile, and stays as it is; try again"):
+            held.commit()
+    assert server.look() == before
+
+
+@pytest.mark.parametrize("bound", [{"MOST_BYTES": 1000}, {"MOST_KEYS": 5}])
+def test_a_server_that_holds_too_much_is_told_with_its_own_tools(server, tmp_path, monkeypatch, bound):
+    server.fill()
+    for name, value in bound.items():
+        monkeypatch.setattr(servers, name, value)
+    with pytest.raises(StateError, match=r"ledger in Redis: holds more than .* the server's own tools"):
+        made(server, tmp_path)
+    assert not (tmp_path / "state.zip").exists()
+
+
+def test_a_backup_of_another_backend_is_told(files, server, tmp_path):
+    server.fill()
+    with pytest.raises(UsageError, match=r"holds pins of the backend redis, and pins\.backend is another one"):
+        restored(files, made(server, tmp_path))
+
+
+# ------------------------------------------------------------- spending after that
+
+
+@pytest.fixture
+def unconfirmed(place, tmp_path):
+    """A ledger that was restored and has a hard limit."""
+    place.fill()
+    restored(place, made(place, tmp_path), overwrite=True)
+    return place
+
+
+def with_ledger(place, work):
+    async def whole():
+        ledger = place.ledger()
+        try:
+            return await work(ledger)
+        finally:
+            await ledger.aclose()
+
+    return asyncio.run(whole())
+
+
+def test_restored_budgets_refuse_to_spend_until_they_are_confirmed(unconfirmed):
+    mark = Restored(THEN, LATER)
+
+    async def work(ledger):
+        assert await ledger.restored() == mark
+        before = await ledger.totals()
+        for nanousd in (0, 1, None):
+            refused = await ledger.reserve(PURPOSE, nanousd, (), lease_s=60, texts=1)
+            assert isinstance(refused, Refused)
+            assert (refused.limit.name, refused.left, refused.restored) == ("alle €", 10_000 - 370, mark)
+        assert await ledger.totals() == before
+        assert await ledger.confirm() == mark
+        assert await ledger.restored() is None
+        assert await ledger.confirm() is None
+        await spend(ledger, 5)
+
+    with_ledger(unconfirmed, work)
+
+
+def test_limits_of_the_settings_refuse_too_and_without_a_hard_one_nothing_is_refused(unconfirmed):
+    async def work(ledger):
+        await ledger.remove_limit("alle €")
+        await spend(ledger, 5)
+        own = Limit("own", 10**9, "model:m")
+        refused = await ledger.reserve(PURPOSE, 1, (own,), lease_s=60, texts=1)
+        assert (refused.limit, refused.restored) == (own, Restored(THEN, LATER))
+        soft = Limit("own", 10**9, "model:m", hard=False)
+        assert isinstance(await ledger.reserve(PURPOSE, 1, (soft,), lease_s=60, texts=1), str)
+
+    with_ledger(unconfirmed, work)
+
+
+def test_an_entry_that_is_open_gets_no_more_than_it_has(place, tmp_path):
+    async def reserve(ledger):
+        await ledger.set_limit(Limit("all", 1000))
+        return await ledger.reserve(PURPOSE, 10, (), lease_s=1e6, texts=1)
+
+    entry = with_ledger(place, reserve)
+    restored(place, made(place, tmp_path), overwrite=True)
+
+    async def send(ledger):
+        assert await ledger.send(entry, 10, ()) is None
+        refused = await ledger.send(entry, 5, ())
+        assert refused is not None
+        assert refused.restored is not None
+
+    with_ledger(place, send)
+
+
+def test_books_that_nobody_confirmed_stay_as_old_as_they_are(place, tmp_path):
+    place.fill()
+    restored(place, made(place, tmp_path), overwrite=True)
+    later = back_up(place.parts, tmp_path / "later.zip", clock=lambda: THEN + 1000).file
+    restore(place.parts, later, overwrite=True, clock=lambda: LATER + 9)
+    assert asyncio.run(mark_of(place)) == Restored(THEN, LATER + 9)
+
+
+def test_the_error_says_what_to_do(unconfirmed):
+    async def work(ledger):
+        budgets = Budgets(ledger)
+        with pytest.raises(BudgetExceededError) as told:
+            await budgets.open(Spending(PURPOSE), lambda tokens, _: tokens, tokens=5, texts=1)
+        await budgets.aclose()
+        return str(told.value)
+
+    told = with_ledger(unconfirmed, work)
+    assert "restored from a backup of 2026-11-23T12:01:40+00:00" in told
+    for command in ("budget show", "budget set NAME USD", "budget confirm"):
+        assert f"`embedway {command}`" in told
+
+
+def test_a_mark_that_cannot_be_read_refuses(files, tmp_path):
+    files.fill()
+    with contextlib.closing(sqlite3.connect(files.folder / "ledger.sqlite")) as connection:
+        connection.execute("INSERT INTO meta VALUES ('restored', '{}')")
+        connection.commit()
+    with pytest.raises(Exception, match="mark of a restored backup cannot be read"):
+        files.spend(1)
+
+
+def test_many_backups_at_once_have_one_name_each(files, tmp_path):
+    files.fill()
+    start, done = threading.Barrier(4), []
+
+    def back():
+        start.wait()
+        with contextlib.suppress(UsageError):
+            done.append(made(files, tmp_path))
+
+    threads = [threading.Thread(target=back) for _ in range(4)]
+    for thread in itertools.chain(threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(done) == 1
