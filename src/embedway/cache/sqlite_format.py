@@ -2,7 +2,8 @@
 
 Version 1 has no application id. Its keys leave out the tokenizer and the configuration of models that run on this
 machine, so that an entry of such a model may answer for another tokenizer. Version 2 has the same tables: the migration
-drops the entries of all models that are not services of the catalog.
+drops the entries of models of the catalog that run here, and of libraries. Those of services keep their keys. Entries
+of other models of this machine, such as folders, have other keys now: they are never found, and are evicted in time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from embedway.sqlite import Format
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from embedway.catalog import Catalog
 
 _log = logging.getLogger("embedway.cache")
 
@@ -40,6 +43,8 @@ _SCHEMA = (
 )
 #: What is beside the schema where entries have a time to live.
 INDEX_OF_TIMES = "CREATE INDEX IF NOT EXISTS entries_created ON entries (created)"
+#: How names of models begin that a library runs.
+_LIBRARIES = ("fastembed:", "sentence-transformers:")
 #: A file is made smaller at once where no more than this has to be copied for it.
 _CHEAP_BYTES = 64 * 2**20
 
@@ -48,12 +53,12 @@ def _drop_what_left_facts_out(connection: sqlite3.Connection, path: Path) -> Cal
     """From version 1 to 2."""
     for statement in _SCHEMA:
         connection.execute(statement)
-    from embedway.catalog.services import default_services  # noqa: PLC0415  few files are of version 1
+    from embedway.catalog import default_catalog  # noqa: PLC0415  few files are of version 1
 
-    services = {facts.name for facts in default_services().values()}
+    here = default_catalog()
     groups = connection.execute("SELECT id, model FROM groups").fetchall()
     # Numbers of groups that SQLite gave: they stand in the statements, of which each has a bound on parameters.
-    kept = ",".join(str(int(number)) for number, model in groups if model in services)
+    kept = ",".join(str(int(number)) for number, model in groups if not _runs_here(str(model), here))
     (before,) = connection.execute("SELECT COUNT(*) FROM entries").fetchone()
     (staying,) = connection.execute(f"SELECT COUNT(*) FROM entries WHERE grp IN ({kept})").fetchone()  # noqa: S608
     dropped = int(before - staying)
@@ -82,6 +87,10 @@ def _drop_what_left_facts_out(connection: sqlite3.Connection, path: Path) -> Cal
         _shrink_where_cheap(connection)
 
     return afterwards
+
+
+def _runs_here(model: str, catalog: Catalog) -> bool:
+    return model in catalog or model.startswith(_LIBRARIES)
 
 
 def _shrink_where_cheap(connection: sqlite3.Connection) -> None:
