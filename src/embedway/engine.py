@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from embedway.cache.base import Which
-from embedway.cache.opening import open_cache
+from embedway.cache.opening import open_cache, open_seals
 from embedway.cache.stats import CacheCheck
 from embedway.config import Config
 from embedway.errors import (
-    CacheError,
     DeadlineError,
     TextTooLongError,
     UsageError,
@@ -125,7 +124,13 @@ class AsyncEmbedder:
         cache = open_cache(self.config)
         settings = self.config.cache
         self._recall = (
-            Recall(cache, codec=settings.codec, zstd=settings.zstd, lease_s=settings.lease_s)
+            Recall(
+                cache,
+                codec=settings.codec,
+                zstd=settings.zstd,
+                lease_s=settings.lease_s,
+                seals=open_seals(settings),
+            )
             if cache is not None
             else None
         )
@@ -179,7 +184,8 @@ class AsyncEmbedder:
         rows have their vectors. Concurrent calls are computed together; queries go first, then higher priorities (0 to
         9), and above 5 nothing waits for other callers. Raises InputError, ModelError, DimensionsError, BatchError,
         BadVectorsError, UpstreamError, NoRouteError, NoModelError, SpaceMismatchError, BudgetExceededError,
-        LedgerError, and DeadlineError when `deadline_s` seconds were not enough.
+        LedgerError, CacheError where a newer version wrote the cache, and DeadlineError when `deadline_s` seconds were
+        not enough.
         """
         terms = terms_of(criteria, collection, api_key_name, max_cost)
         call = _Call(texts, input_type, model, dimensions, on_overflow, partial, priority)
@@ -516,10 +522,8 @@ class AsyncEmbedder:
             return texts
         full, namespace = route.space, self.config.cache.namespace
         maker = key_maker(request, full, variant=route.variant, max_tokens=route.max_tokens, namespace=namespace)
-        try:
-            _, metas, _ = await self._recall.peek(texts, maker, group_of(full, route.model, namespace), full)
-        except CacheError:
-            return texts  # as a request would
+        group = group_of(full, route.model, namespace)
+        _, metas, _ = await self._recall.peek(texts, maker, group, full, strict=False)
         return tuple(text for text, meta in zip(texts, metas, strict=True) if meta is None)
 
     async def select(

@@ -28,7 +28,18 @@ def clock():
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "redis cluster", "memory over sqlite", "memory over redis"])
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        "redis",
+        "redis keyed",
+        "redis cluster",
+        "redis cluster keyed",
+        "memory over sqlite",
+        "memory over redis",
+    ]
+)
 def backend(request):
     return request.param
 
@@ -36,7 +47,7 @@ def backend(request):
 @pytest.fixture
 def make(backend, tmp_path, clock, request):
     """Makes caches that share what lies behind."""
-    cluster = backend == "redis cluster"
+    cluster, keyed = "cluster" in backend, "keyed" in backend
     url = request.getfixturevalue("valkey_cluster" if cluster else "valkey") if "redis" in backend else None
     if url is not None:
         with contextlib.closing(redis.Redis.from_url(url)) as client:
@@ -49,7 +60,7 @@ def make(backend, tmp_path, clock, request):
         if "sqlite" in backend:
             behind = SqliteCache(tmp_path / "c" / "v.sqlite", 64 * MIB, clock=clock, **options)
         else:
-            behind = RedisCache(url, clock=clock, cluster=cluster, **options)
+            behind = RedisCache(url, clock=clock, cluster=cluster, keyed=keyed, **options)
         return Tiers(front, behind, clock=clock) if backend.startswith("memory over") else behind
 
     return made

@@ -1,9 +1,14 @@
+import contextlib
+import dataclasses
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedway.errors import BadVectorsError, InputError, UsageError
 from embedway.stages.inspect import inspect
-from embedway.stages.validate import validate
+from embedway.stages.validate import bad_rows, good_rows, validate
 from embedway.types import Space
 
 SPACE = Space("m", "0" * 64, 4, "mean", normalized=True)
@@ -49,6 +54,7 @@ def test_good_vectors_pass():
     [
         (lambda v: v.__setitem__((1, 0), np.nan), (1,)),
         (lambda v: v.__setitem__((2, 3), np.inf), (2,)),
+        (lambda v: v.__setitem__((2, 3), 1e30), (2,)),
         (lambda v: v.__setitem__(0, 0), (0,)),
         (lambda v: v.__imul__(1.5), (0, 1, 2)),
     ],
@@ -61,7 +67,7 @@ def test_bad_vectors_are_refused_with_their_rows(change, rows):
     assert caught.value.rows == rows
 
 
-@pytest.mark.parametrize("number", [np.nan, np.inf, 0.0, 0.97, 1.03, -1.03])
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e30, 0.0, 0.97, 1.03, -1.03])
 def test_a_single_vector_is_looked_at_as_many_are(number):
     vectors = unit(1) * np.float32(0.999)
     validate(vectors, count=1, space=SPACE, route="r")
@@ -69,6 +75,21 @@ def test_a_single_vector_is_looked_at_as_many_are(number):
     with pytest.raises(BadVectorsError) as caught:
         validate(vectors, count=1, space=SPACE, route="r")
     assert caught.value.rows == (0,)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@given(st.data())
+def test_what_a_cache_held_is_refused_in_the_rows_that_a_fresh_answer_is_refused_for(normalized, data):
+    space = dataclasses.replace(SPACE, normalized=normalized, digest="")
+    count = data.draw(st.integers(0, 4))
+    vectors = np.zeros((count, 4), np.float32)
+    for row in range(count):
+        vectors[row, 1] = data.draw(st.sampled_from([1, 1, 0, np.nan, -np.inf, 1e30, 0.985, 1.015, 0.97, 1.03]))
+    bad = bad_rows(vectors, space)
+    assert bad == [row for row, good in enumerate(good_rows(vectors, space)) if not good]
+    with pytest.raises(BadVectorsError) if bad else contextlib.nullcontext() as caught:
+        validate(vectors, count=count, space=space, route="r")
+    assert not bad or set(caught.value.rows) <= set(bad)
 
 
 @pytest.mark.parametrize("array", [unit(2), np.eye(3, dtype=np.float32), np.eye(4)[:3]])

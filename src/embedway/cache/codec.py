@@ -16,8 +16,16 @@
           32   8  xxh3 of all that comes before and after this field, and of the entry's key
           40      numbers
 
+Where a secret is set, entries are of version 3: the same up to offset 32, then
+
+::
+
+          32  16  keyed BLAKE2b of the group, the entry's name, and all that comes before and after this field
+          48      numbers
+
 An entry that is not of this form, in any byte, is damaged: a miss. So is one that lies under another key, because a
-store's own index may be damaged too.
+store's own index may be damaged too. An entry of version 2 is a miss where a secret is set, and one of version 3 where
+none is.
 """
 
 from __future__ import annotations
@@ -30,12 +38,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 import xxhash
 
+from embedway.cache.seal import MAC_BYTES
 from embedway.errors import RuntimeUnavailableError
 from embedway.types import Truncation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
+    from embedway.cache.seal import Mac
     from embedway.types import Vectors
 
 CodecName: TypeAlias = Literal["f32", "f16", "i8"]
@@ -44,7 +56,8 @@ CODECS: tuple[CodecName, ...] = get_args(CodecName)
 _HEAD = struct.Struct("<2sBBIIB3sIIII")
 _SUM = struct.Struct("<Q")
 HEADER_BYTES = _HEAD.size + _SUM.size
-_MAGIC, _VERSION, _ZEROS = b"eW", 2, b"\0\0\0"
+KEYED_HEADER_BYTES = _HEAD.size + MAC_BYTES
+_MAGIC, _VERSION, _KEYED_VERSION, _ZEROS = b"eW", 2, 3, b"\0\0\0"
 _NUMBERS: dict[CodecName, int] = {"f32": 1, "f16": 2, "i8": 3}
 _NAMES: dict[int, CodecName] = {number: name for name, number in _NUMBERS.items()}
 _COMPRESSED = 128
@@ -52,6 +65,18 @@ _NOT_COUNTED = 2**32 - 1
 #: No model is wider; a header that says so is damaged, and nothing is allocated for it.
 _MAX_DIMENSIONS = 65_536
 _WHOLE, _CUT, _AVERAGED = 0, 1, 2
+_F4 = np.dtype("<f4")
+#: A lossy codec changes the length of a normalized vector by some hundredths; beyond these bounds it is not its work.
+_SHORTEST, _LONGEST = 0.5, 2.0
+
+
+def most_bytes(dimensions: int) -> int:
+    """The bytes of the longest entry that can be written; zstd makes a body that it cannot compress a little longer."""
+    return KEYED_HEADER_BYTES + 4 * dimensions + dimensions // 16 + 1024
+
+
+#: No entry of any model is longer.
+MOST_BYTES = most_bytes(_MAX_DIMENSIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +93,35 @@ class Meta:
 
 
 def encode(
-    keys: Sequence[bytes], vectors: Vectors, metas: Sequence[Meta], codec: CodecName = "f32", *, zstd: bool = False
+    keys: Sequence[bytes],
+    vectors: Vectors,
+    metas: Sequence[Meta],
+    codec: CodecName = "f32",
+    *,
+    zstd: bool = False,
+    mac: Mac | None = None,
 ) -> list[bytes]:
     """Entries of rows, float32 (n, d), each for its key. A vector that a lossy codec cannot hold is written as f32.
 
-    Raises RuntimeUnavailableError where zstd is asked for and not installed.
+    With `mac`, entries are of version 3 and carry its checksums. Raises RuntimeUnavailableError where zstd is asked for
+    and not installed.
     """
     compress = open_zstd().ZstdCompressor(level=3).compress if zstd else None
+    version = _VERSION if mac is None else _KEYED_VERSION
     entries = []
     for key, (name, body), meta in zip(keys, _bodies(vectors, codec), metas, strict=True):
         packed = compress(body) if compress else body
         number = _NUMBERS[name] + (_COMPRESSED if compress else 0)
-        head = _HEAD.pack(_MAGIC, _VERSION, number, vectors.shape[1], *_told(meta))
-        entries.append(head + _SUM.pack(_checksum(key, head, packed)) + packed)
+        head = _HEAD.pack(_MAGIC, version, number, vectors.shape[1], *_told(meta))
+        checksum = _SUM.pack(_checksum(key, head, packed)) if mac is None else mac(key, head, packed)
+        entries.append(head + checksum + packed)
     return entries
+
+
+def signed_anew(entry: bytes, key: bytes, mac: Mac) -> bytes:
+    """A good entry of version 3 with the checksum of another secret, for its key under that secret."""
+    head, body = entry[: _HEAD.size], entry[KEYED_HEADER_BYTES:]
+    return head + mac(key, head, body) + body
 
 
 def decode(
@@ -91,61 +131,96 @@ def decode(
     out: Vectors,
     *,
     normalized: bool = False,
+    mac: Mac | None = None,
 ) -> list[Meta | None]:
     """Write the vectors of entries into rows of `out`, float32 (n, d), and give what is told of each.
 
     None, with its row untouched, for an entry that is missing or damaged, is another key's, or has another dimension.
-    With `normalized`, vectors of lossy entries are brought back to length 1.
+    With `normalized`, vectors of lossy entries are brought back to length 1. With `mac`, only entries that it made are
+    read; without it, only those of no secret. The numbers are not looked at: they may be NaN, or of any length.
     """
-    plain_bytes = HEADER_BYTES + 4 * dimensions
+    body_at = HEADER_BYTES if mac is None else KEYED_HEADER_BYTES
+    plain_bytes, most = body_at + 4 * dimensions, most_bytes(dimensions)
     if len(entries) > 1 and all(entry is not None and len(entry) == plain_bytes for entry in entries):
-        tokens_of = _plain(keys, entries, dimensions, out)
+        tokens_of = _plain(keys, entries, dimensions, out, mac)
         if tokens_of is not None:
             return [_whole(tokens) for tokens in tokens_of]
     metas: list[Meta | None] = []
-    unpack, checksum, frombuffer = _HEAD.unpack_from, xxhash.xxh3_64_intdigest, np.frombuffer
+    lossy: list[int] = []
+    version = _VERSION if mac is None else _KEYED_VERSION
+    unpack, frombuffer = _HEAD.unpack_from, np.frombuffer
     for row, (key, entry) in enumerate(zip(keys, entries, strict=True)):
-        if entry is None or len(entry) < HEADER_BYTES:
+        if entry is None or not body_at <= len(entry) <= most:
             metas.append(None)
             continue
-        magic, version, number, width, tokens, kind, zeros, *told = unpack(entry)
-        good = (magic, version, zeros, width) == (_MAGIC, _VERSION, _ZEROS, dimensions) and kind <= _AVERAGED
-        seed = checksum(key + entry[: _HEAD.size])
-        if not good or _SUM.unpack_from(entry, _HEAD.size)[0] != checksum(entry[HEADER_BYTES:], seed):
+        magic, written, number, width, tokens, kind, zeros, *told = unpack(entry)
+        good = (magic, written, zeros, width) == (_MAGIC, version, _ZEROS, dimensions) and kind <= _AVERAGED
+        if not good or not _holds(key, entry, mac):
             metas.append(None)
             continue
         if number == 1 and len(entry) == plain_bytes:
-            out[row] = frombuffer(entry, "<f4", dimensions, HEADER_BYTES)
+            out[row] = frombuffer(entry, _F4, dimensions, body_at)
         else:
-            vector = _vector(entry, number, dimensions)
+            vector = _vector(memoryview(entry)[body_at:], number, dimensions)
             if vector is None:
                 metas.append(None)
                 continue
             out[row] = vector
+            if number & ~_COMPRESSED != _NUMBERS["f32"]:
+                lossy.append(row)
         metas.append(_meta(tokens, kind, told, _NAMES[number & ~_COMPRESSED]))
-    lossy = [row for row, meta in enumerate(metas) if meta is not None and meta.codec != "f32"]
     if lossy and normalized:
-        out[lossy] /= np.maximum(np.linalg.norm(out[lossy], axis=1, keepdims=True), 1e-12)
+        _bring_back(lossy, out)
     return metas
 
 
-def _plain(keys: Sequence[bytes], entries: Sequence[bytes | None], dimensions: int, out: Vectors) -> list[int] | None:
+def _bring_back(rows: list[int], out: Vectors) -> None:
+    """Divide lossy rows by their lengths. One that is far from length 1 stays as it is, and is refused for it."""
+    some = out[rows]
+    with np.errstate(all="ignore"):  # numbers of any kind may be stored
+        lengths = np.linalg.norm(some, axis=1, keepdims=True)
+        near = (lengths >= _SHORTEST) & (lengths <= _LONGEST)
+        out[rows] = some / np.where(near, lengths, 1)
+
+
+def _holds(key: bytes, entry: bytes, mac: Mac | None) -> bool:
+    """Whether an entry's checksum is right."""
+    if mac is not None:
+        head, checksum = entry[: _HEAD.size], entry[_HEAD.size : KEYED_HEADER_BYTES]
+        return mac.holds(key, head, entry[KEYED_HEADER_BYTES:], checksum)
+    seed = xxhash.xxh3_64_intdigest(key + entry[: _HEAD.size])
+    stored: int = _SUM.unpack_from(entry, _HEAD.size)[0]
+    return stored == xxhash.xxh3_64_intdigest(entry[HEADER_BYTES:], seed)
+
+
+def _plain(
+    keys: Sequence[bytes], entries: Sequence[bytes | None], dimensions: int, out: Vectors, mac: Mac | None
+) -> list[int] | None:
     """The usual case at once: all entries are there, f32, uncompressed, of whole texts and good. None for any other."""
     given = [entry for entry in entries if entry is not None]
-    start = struct.pack("<2sBBI", _MAGIC, _VERSION, _NUMBERS["f32"], dimensions)
+    version = _VERSION if mac is None else _KEYED_VERSION
+    start = struct.pack("<2sBBI", _MAGIC, version, _NUMBERS["f32"], dimensions)
     rows = np.frombuffer(b"".join(given), np.uint8).reshape(len(given), -1)
     if any(not entry.startswith(start) for entry in given) or rows[:, len(start) + 4 : _HEAD.size].any():
         return None
+    if mac is not None:
+        if not all(_holds(key, entry, mac) for key, entry in zip(keys, given, strict=True)):
+            return None
+    elif not _all_hold(keys, given, rows):
+        return None
+    out[: len(given)] = rows[:, -4 * dimensions :].view("<f4")
+    tokens: list[int] = rows[:, len(start) : len(start) + 4].view("<u4")[:, 0].tolist()
+    return tokens
+
+
+def _all_hold(keys: Sequence[bytes], entries: Sequence[bytes], rows: npt.NDArray[np.uint8]) -> bool:
+    """Whether the checksums of entries without a secret are all right; `rows` holds their bytes."""
     checksum = xxhash.xxh3_64_intdigest
-    pairs = zip(keys, given, strict=True)
+    pairs = zip(keys, entries, strict=True)
     sums = np.array(
         [checksum(entry[HEADER_BYTES:], checksum(key + entry[: _HEAD.size])) for key, entry in pairs], np.uint64
     )
-    if (rows[:, _HEAD.size : HEADER_BYTES].view("<u8")[:, 0] != sums).any():
-        return None
-    out[: len(given)] = rows[:, HEADER_BYTES:].view("<f4")
-    tokens: list[int] = rows[:, len(start) : len(start) + 4].view("<u4")[:, 0].tolist()
-    return tokens
+    return bool((rows[:, _HEAD.size : HEADER_BYTES].view("<u8")[:, 0] == sums).all())
 
 
 @functools.lru_cache(maxsize=4096)
@@ -154,23 +229,23 @@ def _whole(tokens: int) -> Meta:
     return Meta(tokens)
 
 
-def _vector(entry: bytes, number: int, dimensions: int) -> Any:
-    """The numbers of an entry of any codec; None for one whose length is wrong."""
+def _vector(body: memoryview, number: int, dimensions: int) -> Any:
+    """The numbers of a body of any codec; None for one whose length is wrong."""
     name = _NAMES.get(number & ~_COMPRESSED)
     if name is None or dimensions > _MAX_DIMENSIONS:
         return None
     wanted = {"f32": 4 * dimensions, "f16": 2 * dimensions, "i8": 4 + dimensions}[name]
-    body = memoryview(entry)[HEADER_BYTES:]
     if number & _COMPRESSED:
         body = _decompressed(body, wanted)
     if len(body) != wanted:
         return None
     if name == "f32":
         return np.frombuffer(body, "<f4")
-    if name == "f16":
-        return np.frombuffer(body, "<f2").astype(np.float32)
-    (scale,) = struct.unpack_from("<f", body)
-    return np.frombuffer(body, np.int8, dimensions, 4).astype(np.float32) * np.float32(scale)
+    with np.errstate(all="ignore"):  # numbers of any kind may be stored
+        if name == "f16":
+            return np.frombuffer(body, "<f2").astype(np.float32)
+        (scale,) = struct.unpack_from("<f", body)
+        return np.frombuffer(body, np.int8, dimensions, 4).astype(np.float32) * np.float32(scale)
 
 
 def _decompressed(body: memoryview, wanted: int) -> memoryview:
@@ -219,6 +294,8 @@ def _told(meta: Meta) -> tuple[int, int, bytes, int, int, int, int]:
 
 
 def _meta(tokens: int, kind: int, told: Sequence[int], codec: CodecName) -> Meta:
+    if kind == _WHOLE and codec == "f32":
+        return _whole(tokens)
     if kind == _CUT:
         lost = None if told[3] == _NOT_COUNTED else told[3]
         return Meta(tokens, Truncation(0, told[0], told[1], told[2], lost), codec=codec)

@@ -62,6 +62,9 @@ class MemoryCache:
         times = created if created is not None else [self._clock()] * len(items)
         for (key, entry), stored in zip(items, times, strict=True):
             self._forget(key)
+            if len(entry) + _OVERHEAD_BYTES > self._max_bytes:
+                self.troubles.evictions += 1
+                continue  # all others would go for it, and then it
             self._entries[key] = (entry, group, stored)
             self._bytes += len(entry) + _OVERHEAD_BYTES
         while self._bytes > self._max_bytes:

@@ -1,8 +1,15 @@
 """Entries in Redis or Valkey: shared by machines.
 
 Each entry is a key of its own, `embedway:v1:GROUP:KEY`, and no command names keys of several slots of a cluster. The
-value is the time of storing (8 bytes) before the entry. A server that is down or slow costs at most one timeout, and
-then rests for a while, in which all is a miss; no request fails for it.
+value is the time of storing (8 bytes) before the entry. Where a secret is set, keys are `embedway:keyed:v1:GROUP:NAME`,
+so that versions without secrets neither read nor clear them. Either prefix has a hash of its groups; counts, leases and
+the number of clearings are shared. A server that is down or slow costs at most one timeout, and then rests for a while,
+in which all is a miss; no request fails for it.
+
+The hash `embedway:format` holds the version of this layout as the field `cache`, and is set where it is missing. A
+newer version is an error, because what it writes is not known here.
+
+Others may write to the server: what cannot be ours is left out (`foreign.py`).
 """
 
 from __future__ import annotations
@@ -11,30 +18,43 @@ import asyncio
 import contextlib
 import json
 import secrets
-import struct
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedway.cache.base import Group, Held, Troubles, Which
+from embedway.cache.foreign import (
+    MOST_FIELD_BYTES,
+    MOST_FIELDS,
+    TIME,
+    entry_of,
+    key_of,
+    number_of,
+    stored_at,
+    texts_of,
+)
 from embedway.cache.stats import NO_MODEL
-from embedway.errors import RuntimeUnavailableError
+from embedway.errors import CacheError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 R = TypeVar("R")
 
-_PREFIX = "embedway:v1:"
+_PREFIX, _KEYED = "embedway:v1:", "embedway:keyed:v1:"
 _LEASES = "embedway:lease:"
-_GROUPS = "embedway:v1:groups"
+_GROUPS = "groups"
 _COUNTS = "embedway:v1:counts"
 _CLEARED = "embedway:v1:cleared"
-#: A lease that the caller holds already begins anew.
+_FORMATS, _FORMAT_FIELD = "embedway:format", "cache"
+#: The version of the layout. The first one had no stamp.
+FORMAT = 1
+#: A lease that the caller holds already begins anew. No version sets one that runs out later than ARGV[3] or never.
 _LEASE = """
 local granted = {}
 for number, name in ipairs(KEYS) do
     local holder = redis.call('get', name)
-    if holder and holder ~= ARGV[1] then
+    local left = holder and redis.call('pttl', name)
+    if holder and holder ~= ARGV[1] and left >= 0 and left <= tonumber(ARGV[3]) then
         granted[number] = 0
     else
         redis.call('set', name, ARGV[1], 'PX', ARGV[2])
@@ -50,7 +70,6 @@ for _, name in ipairs(KEYS) do
 end
 return 1
 """
-_STAMP = struct.Struct("<d")
 #: Keys of one MGET, or commands of one pipeline.
 _BATCH = 500
 _CONNECT_S, _ANSWER_S = 0.5, 1.0
@@ -58,6 +77,17 @@ _CONNECT_S, _ANSWER_S = 0.5, 1.0
 _KEY_S = 100e-6
 #: How long a server that failed is left alone.
 _REST_S = 5.0
+#: How often the stamp is looked at: a newer version may have begun to use the server.
+_FORMAT_S = 60.0
+#: The longest lease that is believed to be one, unless ours are longer.
+_LONGEST_LEASE_MS = 3_600_000
+
+
+class _NoVersionError(Exception):
+    """Somebody has written a stamp that is no version: the server is left alone."""
+
+    def __str__(self) -> str:
+        return f"the field {_FORMAT_FIELD} of the key {_FORMATS} in Redis is no version number; delete it"
 
 
 class RedisCache:
@@ -69,38 +99,44 @@ class RedisCache:
         *,
         ttl_s: float | None = None,
         cluster: bool = False,
+        keyed: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Connects at its first use. Raises RuntimeUnavailableError without the extra `redis`."""
+        """Connects at its first use. `keyed` is for entries of a secret.
+
+        Raises RuntimeUnavailableError without the extra `redis`. Methods that read raise CacheError where a newer
+        version of embedway stamped the server.
+        """
         self.troubles = Troubles()
         self.leases = True
         self._owner = secrets.token_hex(8).encode()
         self._ttl_ms = max(1, round(ttl_s * 1000)) if ttl_s is not None else None
         self._cluster = cluster
         self._clock = clock
+        self._prefix = _KEYED if keyed else _PREFIX
         self._rests_until = 0.0
+        self._format_until = float("-inf")
+        self._is_stamped = True
         self._client = _client(url, cluster=cluster)
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Cache.get_many`."""
-        return [value[_STAMP.size :] if value is not None else None for value in await self._values(group, keys)]
+        return [entry_of(value) if value is not None else None for value in await self._values(group, keys)]
 
     async def get_aged(self, group: Group, keys: Sequence[bytes]) -> list[tuple[bytes, float] | None]:
         """See `Cache.get_aged`."""
-        return [
-            (value[_STAMP.size :], _stored_at(value)) if value is not None else None
-            for value in await self._values(group, keys)
-        ]
+        values, now = await self._values(group, keys), self._clock()
+        return [(entry_of(value), stored_at(value, now)) if value is not None else None for value in values]
 
     async def generation(self) -> int | None:
         """See `Cache.generation`."""
         told = await self._guarded(self._generation, reading=True, limit_s=_ANSWER_S)
-        return int(told) if told is not None else None
+        return number_of(told)
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
         """See `Cache.put_many`."""
         kept = 0
-        stamp = _STAMP.pack(self._clock())
+        stamp = TIME.pack(self._clock())
 
         async def write() -> bool:
             nonlocal kept
@@ -117,14 +153,14 @@ class RedisCache:
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """See `Cache.delete_many`."""
         if keys:
-            await self._guarded(lambda: self._forget(_names(_PREFIX, group, keys)), limit_s=_limit_s(keys))
+            await self._guarded(lambda: self._forget(_names(self._prefix, group, keys)), limit_s=_limit_s(keys))
 
     async def held(self) -> list[Held]:
-        """See `Cache.held`. Reads the lengths of all values."""
+        """See `Cache.held`: all entries, with and without a secret. Reads the lengths of all values."""
         return await self._guarded(self._count, reading=True) or []
 
     async def clear(self, which: Which) -> int:
-        """See `Cache.clear`."""
+        """See `Cache.clear`: all entries, with and without a secret."""
         return await self._guarded(lambda: self._clear(which)) or 0
 
     async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
@@ -156,7 +192,7 @@ class RedisCache:
     async def _values(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """What is read until the time is up; the rest is missing."""
         found: list[bytes | None] = []
-        names = _names(_PREFIX, group, keys)
+        names = _names(self._prefix, group, keys)
         # The other one asks a node for the keys of each slot.
         read = self._client.mget_nonatomic if self._cluster else self._client.mget
 
@@ -176,7 +212,10 @@ class RedisCache:
     async def _guarded(
         self, call: Callable[[], Awaitable[R]], *, reading: bool = False, limit_s: float | None = None
     ) -> R | None:
-        """What a call gives; None where the server fails, takes longer than `limit_s` or rests, which is counted."""
+        """What a call gives; None where the server fails, takes longer than `limit_s` or rests, which is counted.
+
+        Raises CacheError for reading where the server is of a newer format.
+        """
         import redis.exceptions  # noqa: PLC0415  the client has it loaded
 
         if self._clock() < self._rests_until:
@@ -185,29 +224,68 @@ class RedisCache:
             return None
         try:
             async with asyncio.timeout(limit_s):
+                if self._clock() >= self._format_until:
+                    await self._check_format()
                 return await call()
+        except CacheError as error:
+            if reading:
+                raise
+            # A call reads before it writes, and then raises. Nothing that was computed meanwhile is lost for this.
+            self.troubles.failed_writes += 1
+            self.troubles.last = str(error)
+            return None
         # That of clusters is no `RedisError`.
-        except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError, TimeoutError) as error:
+        except (
+            redis.exceptions.RedisError,
+            redis.exceptions.RedisClusterException,
+            OSError,
+            TimeoutError,
+            _NoVersionError,
+        ) as error:
             self.troubles.failed_reads += reading
             self.troubles.failed_writes += not reading
-            self.troubles.last = type(error).__name__
+            self.troubles.last = str(error) if isinstance(error, _NoVersionError) else type(error).__name__
             # What the server refuses (it is full, say) it refuses at once, and the next may pass.
             if not isinstance(error, redis.exceptions.ResponseError):
                 self._rests_until = self._clock() + _REST_S
             return None
 
+    async def _check_format(self) -> None:
+        """Look at the stamp. Raises CacheError where it is newer than this version."""
+        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+
+        try:
+            stamp: bytes | None = await self._client.hget(_FORMATS, _FORMAT_FIELD)
+        except redis.exceptions.NoPermissionError:
+            stamp, self._is_stamped = None, True  # users of earlier versions may be allowed no more than its keys
+        else:
+            self._is_stamped = stamp is not None
+        version = number_of(stamp)
+        if stamp is not None and version is None:
+            raise _NoVersionError
+        if version is not None and version > FORMAT:
+            raise CacheError(
+                f"the cache in Redis has format {version}, and this version of embedway knows format {FORMAT} at most: "
+                f"update embedway, or name another database in cache.url (the format is in the key {_FORMATS})"
+            )
+        self._format_until = self._clock() + _FORMAT_S
+
     async def _write(self, group: Group, stamp: bytes, items: Sequence[tuple[bytes, bytes]]) -> bool:
         pipeline = self._client.pipeline(transaction=False)
+        if not self._is_stamped:
+            pipeline.hsetnx(_FORMATS, _FORMAT_FIELD, FORMAT)
         # With every write: a server that was restarted or emptied knows no groups.
-        pipeline.hset(_GROUPS, group.id, json.dumps([group.model, group.space_id, group.namespace]))
-        names = _names(_PREFIX, group, [key for key, _ in items])
+        pipeline.hset(self._prefix + _GROUPS, group.id, json.dumps([group.model, group.space_id, group.namespace]))
+        names = _names(self._prefix, group, [key for key, _ in items])
         for name, (_, entry) in zip(names, items, strict=True):
             pipeline.set(name, stamp + entry, px=self._ttl_ms)
         await pipeline.execute()
+        self._is_stamped = True
         return True
 
     async def _lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        answers = await self._script(_LEASE, group, keys, self._owner, max(1, round(seconds * 1000)))
+        lasts_ms = max(1, round(seconds * 1000))
+        answers = await self._script(_LEASE, group, keys, self._owner, lasts_ms, max(lasts_ms, _LONGEST_LEASE_MS))
         return [bool(granted) for answer in answers for granted in answer]
 
     async def _release(self, group: Group, keys: Sequence[bytes]) -> bool:
@@ -230,16 +308,18 @@ class RedisCache:
         for model, numbers in counts.items():
             for name, number in numbers.items():
                 pipeline.hincrby(_COUNTS, json.dumps([model, name]), number)
-        await pipeline.execute()
-        return True
+        # A field that others have written and that is no number, or too large a one, keeps no other from being counted.
+        answers = await pipeline.execute(raise_on_error=False)
+        return not answers or any(not isinstance(answer, Exception) for answer in answers)
 
     async def _counts(self) -> dict[str, dict[str, int]]:
         import redis.exceptions  # noqa: PLC0415  the client has it loaded
 
         found: dict[str, dict[str, int]] = {}
-        for field, number in (await self._client.hgetall(_COUNTS)).items():
-            model, name = json.loads(field)
-            found.setdefault(model, {})[name] = int(number)
+        for field, number in (await self._fields(_COUNTS)).items():
+            names, counted = texts_of(field, 2), number_of(number)
+            if names is not None and counted is not None:
+                found.setdefault(names[0], {})[names[1]] = counted
         # What a server evicts, it counts itself; an answer of a cluster is one by node.
         with contextlib.suppress(redis.exceptions.ResponseError):  # not every user may ask
             told = await self._client.info("stats")
@@ -248,62 +328,94 @@ class RedisCache:
             found.setdefault(NO_MODEL, {})["evictions"] = evicted
         return found
 
-    async def _forget(self, names: Sequence[str]) -> int:
+    async def _forget(self, names: Sequence[str] | Sequence[bytes]) -> int:
         pipeline = self._client.pipeline(transaction=False)
         for name in names:
             # A cluster's client has another `unlink`, which a pipeline does not take.
             pipeline.execute_command("UNLINK", name)
         return sum(await pipeline.execute()) if names else 0
 
-    async def _group_names(self) -> list[Group]:
-        facts = await self._client.hgetall(_GROUPS)
-        return [Group(*json.loads(value)) for value in facts.values()]
+    async def _fields(self, name: str) -> dict[bytes, bytes]:
+        """The fields of a hash, as many as there can be of ours; those that are too long are left out."""
+        found: dict[bytes, bytes] = {}
+        async for field, value in self._client.hscan_iter(name, count=1000):
+            if len(field) <= MOST_FIELD_BYTES and len(value) <= MOST_FIELD_BYTES:
+                found[field] = value
+            if len(found) >= MOST_FIELDS:
+                break
+        return found
 
-    async def _names(self, group: Group) -> list[bytes]:
-        return [name async for name in self._client.scan_iter(match=f"{_PREFIX}{group.id}:*", count=1000)]
+    async def _groups(self, prefix: str) -> list[Group]:
+        facts = [(field, texts_of(value, 3)) for field, value in (await self._fields(prefix + _GROUPS)).items()]
+        groups = [(field, Group(*texts)) for field, texts in facts if texts is not None]
+        return [group for field, group in groups if group.id.encode() == field]
+
+    async def _names(self, prefix: str, which: Which) -> dict[Group, list[bytes]]:
+        """The keys of each group that is meant; one look at all keys of the server, however many groups there are."""
+        groups = {group.id.encode(): group for group in await self._groups(prefix) if which.takes(group)}
+        found: dict[Group, dict[bytes, None]] = {group: {} for group in groups.values()}
+        if groups:
+            async for name in self._client.scan_iter(match=f"{prefix}*", count=1000):
+                group = groups.get(name[len(prefix) :].partition(b":")[0])
+                if group is not None:
+                    found[group][name] = None  # a server may name a key twice
+        return {group: list(names) for group, names in found.items() if names}
 
     async def _count(self) -> list[Held]:
-        found = []
-        for group in await self._group_names():
-            names = await self._names(group)
-            size = 0
-            for start in range(0, len(names), _BATCH):
-                pipeline = self._client.pipeline(transaction=False)
-                for name in names[start : start + _BATCH]:
-                    pipeline.strlen(name)
-                size += sum(await pipeline.execute())
-            if names:
-                found.append(Held(group, len(names), size))
-        return found
+        found: dict[Group, Held] = {}
+        for prefix in (_PREFIX, _KEYED):
+            for group, names in (await self._names(prefix, Which())).items():
+                size = 0
+                for start in range(0, len(names), _BATCH):
+                    sizes = await self._each("STRLEN", names[start : start + _BATCH])
+                    size += sum(one for one in sizes if isinstance(one, int))
+                before = found.get(group, Held(group, 0, 0))
+                found[group] = Held(group, before.entries + len(names), before.bytes + size)
+        return list(found.values())
 
     async def _clear(self, which: Which) -> int:
         gone = 0
-        for group in await self._group_names():
-            if not which.takes(group):
-                continue
-            names = await self._names(group)
-            for start in range(0, len(names), _BATCH):
-                some = names[start : start + _BATCH]
-                if which.older_than_s is not None:
-                    some = await self._older(some, self._clock() - which.older_than_s)
-                gone += await self._forget(some)  # type: ignore[arg-type]
-        await self._client.incr(_CLEARED)
+        for prefix in (_PREFIX, _KEYED):
+            for names in (await self._names(prefix, which)).values():
+                for start in range(0, len(names), _BATCH):
+                    some = names[start : start + _BATCH]
+                    if which.older_than_s is not None:
+                        some = await self._older(some, which.older_than_s)
+                    gone += await self._forget(some)
+        await self._count_clearing()
         return gone
 
-    async def _older(self, names: list[bytes], newest: float) -> list[bytes]:
+    async def _count_clearing(self) -> None:
+        """Make the number of clearings another one, whatever others have made of it."""
+        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+
+        try:
+            await self._client.incr(_CLEARED)
+        except redis.exceptions.ResponseError:
+            await self._client.set(_CLEARED, round(self._clock() * 1000))
+
+    async def _older(self, names: list[bytes], older_than_s: float) -> list[bytes]:
+        now = self._clock()
+        values = await self._each("GETRANGE", names, 0, TIME.size - 1)
+        oldest = now - older_than_s
+        return [name for name, value in zip(names, values, strict=True) if stored_at(value, now) <= oldest]
+
+    async def _each(self, command: str, names: Sequence[bytes], *arguments: int) -> list[Any]:
+        """The answer of each key to a command; an error where it is of another kind, as none of ours is."""
         pipeline = self._client.pipeline(transaction=False)
         for name in names:
-            pipeline.getrange(name, 0, _STAMP.size - 1)
-        stamps = await pipeline.execute()
-        return [name for name, stamp in zip(names, stamps, strict=True) if _stored_at(stamp) <= newest]
+            pipeline.execute_command(command, name, *arguments)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
 
     async def _sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
-        names = []
-        async for name in self._client.scan_iter(match=f"{_PREFIX}{group.id}:*", count=1000):
-            names.append(name)
-            if len(names) >= count:
+        keys: list[bytes] = []
+        async for name in self._client.scan_iter(match=f"{self._prefix}{group.id}:*", count=1000):
+            key = key_of(name.rsplit(b":", 1)[1])
+            if key is not None:
+                keys.append(key)
+            if len(keys) >= count:
                 break
-        keys = [bytes.fromhex(name.rsplit(b":", 1)[1].decode()) for name in names]
         entries = await self.get_many(group, keys)
         return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
 
@@ -311,11 +423,6 @@ class RedisCache:
 def _names(prefix: str, group: Group, keys: Sequence[bytes]) -> list[str]:
     start = f"{prefix}{group.id}:"
     return [start + key.hex() for key in keys]
-
-
-def _stored_at(value: bytes) -> float:
-    """When a value was stored; long ago, where it does not say."""
-    return float(_STAMP.unpack_from(value)[0]) if len(value) >= _STAMP.size else 0.0
 
 
 def _limit_s(keys: Sequence[object]) -> float:

@@ -25,6 +25,8 @@ class ModelStats:
     stored: int = 0
     #: Entries that were not as they were written; each is a miss too.
     damaged: int = 0
+    #: Entries with a right checksum and a vector that cannot be right: NaN, zeros, another length than 1; misses too.
+    invalid: int = 0
     tokens_saved: int = 0
     nanousd_saved: int = 0
     #: What there is now; bytes as the backend counts them.
@@ -66,7 +68,8 @@ class Cleared:
 class CacheCheck:
     """What came of comparing entries with vectors that were computed anew.
 
-    `lowest_cosine` is that of the worst, None where no text was found. `row` is its place among the texts.
+    `damaged` counts entries that are not as they were written, and those whose vectors cannot be right. `lowest_cosine`
+    is that of the worst, None where no text was found. `row` is its place among the texts.
     """
 
     texts: int

@@ -46,6 +46,7 @@ def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
         "computed by another caller meanwhile": total.shared,
         "evicted": found.evictions,
         "damaged entries": total.damaged,
+        "entries whose vectors cannot be right": total.invalid,
         "damaged files set aside": found.set_aside,
         "reads that failed": found.failed_reads,
         "writes that failed": found.failed_writes,
@@ -143,7 +144,10 @@ def verify(
 def _print_check(session: Session, checked: "CacheCheck", *, same: bool) -> None:
     print_line(f"{checked.found:,} of {checked.texts:,} texts are in the cache")
     if checked.damaged:
-        print_line(f"{checked.damaged:,} entries are damaged: they are misses, and put right when they are used")
+        print_line(
+            f"{checked.damaged:,} entries are damaged or hold vectors that cannot be right: they are misses, and put "
+            "right when they are used"
+        )
     if checked.lowest_cosine is None:
         note(session, "nothing to compare: were these texts embedded with this model, input type and overflow policy?")
         return
@@ -218,7 +222,7 @@ def _full_name(name: str, known: list[str]) -> str:
         full = name
     meant = [model for model in known if model == full or model.rpartition("/")[2] == name]
     if len(meant) != 1:
-        there = ", ".join(known) or "none"
+        there = ", ".join(map(_printable, known)) or "none"
         raise UsageError(f"no model of the cache is {name!r}; there are: {there}")
     return meant[0]
 
@@ -240,7 +244,7 @@ def _where(config: "Config") -> str:
 
 def _row(name: str, one: "ModelStats") -> tuple[str, ...]:
     return (
-        name,
+        _printable(name),
         f"{one.entries:,}",
         size(one.bytes),
         f"{one.hits:,}",
@@ -249,6 +253,11 @@ def _row(name: str, one: "ModelStats") -> tuple[str, ...]:
         f"{one.tokens_saved:,}",
         f"{one.nanousd_saved / 1e9:.6f}",
     )
+
+
+def _printable(name: str) -> str:
+    """A name without what a terminal would act on: in Redis, others may have written it."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def _stats_json(config: "Config", found: "CacheStats") -> dict[str, object]:

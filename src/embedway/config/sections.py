@@ -77,6 +77,15 @@ def _hub_cache() -> Path:
 
 Dollars: TypeAlias = Annotated[str, BeforeValidator(_dollars)]
 
+#: Shorter secrets can be guessed by whoever reads entries.
+_SECRET_CHARACTERS = 16
+SECRET_RULE = f"must be at least {_SECRET_CHARACTERS} characters, all of them printable ASCII and none a space"
+
+
+def is_secret(text: str) -> bool:
+    """Whether a text can be a secret of the cache."""
+    return len(text) >= _SECRET_CHARACTERS and text.isascii() and text.isprintable() and " " not in text
+
 
 class Embedding(Section):
     """`[embedding]`: what is asked for when a call does not say."""
@@ -207,6 +216,29 @@ class Cache(Section):
     lease_s: Seconds = 10.0
     #: Callers of one namespace never see another's entries.
     namespace: str = ""
+    #: Entries carry checksums that nobody without this secret can make: for a store that others may write to.
+    secret: SecretStr | None = None
+    #: The secret before it. Its entries are found, and written anew under `secret`.
+    secret_previous: SecretStr | None = None
+    #: A file in place of both: the secret on the first line, the one before it on the second, if any.
+    secret_file: File | None = None
+
+    @field_validator("secret", "secret_previous")
+    @classmethod
+    def _strong_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and not is_secret(secret.get_secret_value()):
+            raise ValueError(SECRET_RULE)
+        return secret
+
+    @model_validator(mode="after")
+    def _secrets_that_fit(self) -> Self:
+        if self.secret_file is not None and (self.secret is not None or self.secret_previous is not None):
+            raise ValueError("secret_file must be unset where secret or secret_previous is set")
+        if self.secret_previous is not None and self.secret is None:
+            raise ValueError("secret_previous must be unset where secret is not set")
+        if self.secret_previous is not None and self.secret_previous == self.secret:
+            raise ValueError("secret_previous must be another one than secret")
+        return self
 
 
 class Batching(Section):

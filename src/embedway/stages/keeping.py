@@ -12,10 +12,11 @@ from embedway.cache.codec import Meta, encode
 from embedway.types import Vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
     from embedway.cache.base import Cache, Group
     from embedway.cache.codec import CodecName
+    from embedway.cache.seal import Seal
 
 #: A vector, float32 (full width,), and what is told of its text.
 Computed: TypeAlias = tuple[Vectors, Meta]
@@ -84,8 +85,17 @@ class _Chunk:
 class Keeper:
     """Stores what it is given, in order; what comes while something is being stored is stored together."""
 
-    def __init__(self, cache: Cache, *, codec: CodecName, zstd: bool, on_stored: Callable[[Group, int], None]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        codec: CodecName,
+        zstd: bool,
+        seal: Seal | None = None,
+        on_stored: Callable[[Group, int], None],
+    ) -> None:
         self._cache = cache
+        self._seal = seal
         self._codec: CodecName = codec
         self._zstd = zstd
         self._on_stored = on_stored
@@ -108,6 +118,10 @@ class Keeper:
         if lease is not None:
             lease.keep(computed)
             chunk.leases.add(lease)
+
+    def copy(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Have entries stored that are ready: those of the previous secret, as the current one writes them."""
+        self.beside(self._copied(group, items))
 
     def beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Have something done while callers go on, and before the cache is closed."""
@@ -136,8 +150,7 @@ class Keeper:
                 items = list(zip(chunk.computed, await self._encoded(chunk), strict=True))
                 self._on_stored(chunk.group, await self._cache.put_many(chunk.group, items))
         except Exception as error:  # noqa: BLE001  nobody waits for it, so that it is counted
-            self._cache.troubles.failed_writes += 1
-            self._cache.troubles.last = f"{type(error).__name__}: {error}"
+            self._failed(error)
         finally:
             for key, result in chunk.computed.items():
                 if self.fresh.get(key) is result:
@@ -145,10 +158,23 @@ class Keeper:
             for lease in chunk.leases:
                 await lease.give_back(chunk.computed)
 
+    async def _copied(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
+        try:
+            for start in range(0, len(items), _MOST_ENTRIES):
+                async with self._order:
+                    await self._cache.put_many(group, items[start : start + _MOST_ENTRIES])
+        except Exception as error:  # noqa: BLE001  nobody waits for it, so that it is counted
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._cache.troubles.failed_writes += 1
+        self._cache.troubles.last = f"{type(error).__name__}: {error}"
+
     async def _encoded(self, chunk: _Chunk) -> list[bytes]:
         def encoded() -> list[bytes]:
             vectors = np.array([vector for vector, _ in chunk.computed.values()], np.float32)
             metas = [meta for _, meta in chunk.computed.values()]
-            return encode(list(chunk.computed), vectors, metas, self._codec, zstd=self._zstd)
+            mac = self._seal.mac(chunk.group) if self._seal is not None else None
+            return encode(list(chunk.computed), vectors, metas, self._codec, zstd=self._zstd, mac=mac)
 
         return await asyncio.to_thread(encoded) if len(chunk.computed) > _INLINE_ENTRIES else encoded()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from embedway.cache.base import Group
-from embedway.cache.codec import CODECS, Meta, decode
+from embedway.cache.codec import CODECS, Meta
 from embedway.cache.key import KeyMaker
 from embedway.cache.stats import NO_MODEL, CacheStats, Cleared, read_stats
 from embedway.errors import (
@@ -26,16 +27,18 @@ from embedway.errors import (
 )
 from embedway.stages.flights import Ended, Flights
 from embedway.stages.keeping import Computed, Keeper, Lease
+from embedway.stages.lookup import Lookup, Read
 from embedway.types import Vectors
 
 if TYPE_CHECKING:
     from embedway.cache.base import Cache, Which
     from embedway.cache.codec import CodecName
+    from embedway.cache.seal import Seal
     from embedway.errors import EmbedwayError
     from embedway.types import EmbedRequest, Space
 
-#: Making keys of so much, and reading so many entries, takes a millisecond; more goes to a thread.
-_INLINE_TEXTS, _INLINE_CHARACTERS = 600, 500_000
+_log = logging.getLogger("embedway.cache")
+
 #: So many computed texts may wait to be stored before callers wait for it too.
 _MOST_FRESH = 20_000
 #: How often the cache is told what was counted: what a process that is killed loses.
@@ -60,6 +63,8 @@ class Counts:
     shared: int = 0
     stored: int = 0
     damaged: int = 0
+    #: Entries with a right checksum and a vector that cannot be right.
+    invalid: int = 0
     tokens_saved: int = 0
     nanousd_saved: int = 0
 
@@ -122,20 +127,6 @@ class _Asked:
         self.found.vectors[row] = np.nan
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What is known of keys: vectors, float32 (n, full width), what is told of each, and keys of damaged entries."""
-
-    vectors: Vectors
-    metas: list[Meta | None]
-    damaged: list[bytes]
-
-    @property
-    def missing(self) -> list[int]:
-        """Positions of what is not known."""
-        return [position for position, meta in enumerate(self.metas) if meta is None]
-
-
 class Recall:
     """A cache with the callers that wait for it."""
 
@@ -146,9 +137,11 @@ class Recall:
         codec: CodecName = "f32",
         zstd: bool = False,
         lease_s: float = 10.0,
+        seals: Sequence[Seal] = (),
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`seals` are those of the current secret and of the one before it, where there are any."""
         self.cache = cache
         self._lease_s = lease_s
         self._sleep = sleep
@@ -157,19 +150,20 @@ class Recall:
         self._clock = clock
         self._told_at = clock()
         self.counts: dict[str, Counts] = {}
-        #: Entries of these are served: those that lose no more than what is written.
-        self._codecs = CODECS[: CODECS.index(codec) + 1]
         self._flights: Flights[Computed] = Flights()
-        self._keeper = Keeper(cache, codec=codec, zstd=zstd, on_stored=self._on_stored)
+        seal = seals[0] if seals else None
+        self._keeper = Keeper(cache, codec=codec, zstd=zstd, seal=seal, on_stored=self._on_stored)
+        # Entries are served that lose no more than what is written.
+        self._lookup = Lookup(self._keeper, cache, CODECS[: CODECS.index(codec) + 1], seals)
 
     async def vectors(
         self, texts: Sequence[str], maker: KeyMaker, group: Group, space: Space, compute: Compute
     ) -> Recalled:
         """The vectors of unique texts: found, or computed here, or by another caller who began before."""
         counts = self.counts.setdefault(group.model, Counts())
-        keys = await _keys(texts, maker)
+        keys, former = await self._lookup.keys(texts, maker)
         landed = self._flights.landed
-        read = await self._read(group, keys, space)
+        read = await self._lookup.read(group, keys, space, former)
         found = Recalled(read.vectors, read.metas)
         asked = _Asked(keys, group, space, compute, found)
         missing = read.missing
@@ -178,7 +172,7 @@ class Recall:
         counts.hits += found.hits
         counts.misses += len(missing)
         counts.tokens_saved += found.tokens_saved
-        await self._removed(group, read.damaged)
+        await self._removed(group, read)
         while missing:
             since, landed = landed, self._flights.landed
             missing = await self._round(asked, missing, since)
@@ -221,16 +215,18 @@ class Recall:
         return Cleared(before, max(0, before - gone))
 
     async def peek(
-        self, texts: Sequence[str], maker: KeyMaker, group: Group, space: Space
+        self, texts: Sequence[str], maker: KeyMaker, group: Group, space: Space, *, strict: bool = True
     ) -> tuple[Vectors, list[Meta | None], int]:
-        """What is known of texts, and how many entries are damaged; counts and computes nothing.
+        """What is known of texts, and how many entries are damaged or invalid; counts and computes nothing.
 
-        Raises CacheError where the cache cannot be read.
+        Raises CacheError where the cache cannot be read; without `strict`, nothing is known then, as for a request.
         """
         failed = self.cache.troubles.failed_reads
-        read = await self._read(group, await _keys(texts, maker), space)
-        self._raise_if_more(failed, self.cache.troubles.failed_reads, "read")
-        return read.vectors, read.metas, len(read.damaged)
+        keys, former = await self._lookup.keys(texts, maker)
+        read = await self._lookup.read(group, keys, space, former)
+        if strict:
+            self._raise_if_more(failed, self.cache.troubles.failed_reads, "read")
+        return read.vectors, read.metas, len(read.damaged) + len(read.invalid)
 
     def _raise_if_more(self, before: int, now: int, done: str) -> None:
         if now > before:
@@ -265,31 +261,21 @@ class Recall:
         # What was looked for before it was stored, and is claimed after that, is looked for again.
         self._flights.landed += 1
 
-    async def _read(self, group: Group, keys: list[bytes], space: Space) -> _Read:
-        """What is stored, or computed and on its way there."""
-        # Taken before the cache is asked: what is stored meanwhile is not yet in its answer, and no longer here then.
-        known = self._keeper.fresh
-        fresh = {position: known[key] for position, key in enumerate(keys) if key in known} if known else {}
-        entries = await self.cache.get_many(group, keys)
-        vectors = np.empty((len(keys), space.dimensions), np.float32)
-
-        def read() -> list[Meta | None]:
-            return decode(keys, entries, space.dimensions, vectors, normalized=space.normalized)
-
-        metas = await asyncio.to_thread(read) if len(keys) > _INLINE_TEXTS else read()
-        damaged = [
-            key for key, entry, meta in zip(keys, entries, metas, strict=True) if meta is None and entry is not None
-        ]
-        metas = [meta if meta is not None and meta.codec in self._codecs else None for meta in metas]
-        for position, (vector, meta) in fresh.items():
-            if metas[position] is None:
-                vectors[position], metas[position] = vector, meta
-        return _Read(vectors, metas, damaged)
-
-    async def _removed(self, group: Group, damaged: list[bytes]) -> None:
-        if damaged:
-            self.counts[group.model].damaged += len(damaged)
-            await self.cache.delete_many(group, damaged)
+    async def _removed(self, group: Group, read: Read) -> None:
+        """Delete what is damaged or invalid, and count it."""
+        if not read.damaged and not read.invalid:
+            return
+        counts = self.counts[group.model]
+        counts.damaged += len(read.damaged)
+        counts.invalid += len(read.invalid)
+        if read.invalid:
+            _log.warning(
+                "the cache held %d vectors of %s that cannot be right (not finite, zeros, or not of length 1); "
+                "they are computed anew",
+                len(read.invalid),
+                group.model,
+            )
+        await self.cache.delete_many(group, [*read.damaged, *read.invalid])
 
     async def _round(self, asked: _Asked, missing: list[int], since: int) -> list[int]:
         """Compute what nobody else computes, wait for the rest, and give what is missing still.
@@ -428,8 +414,8 @@ class Recall:
 
     async def _looked_up_again(self, asked: _Asked, rows: list[int]) -> list[int]:
         """Which of the rows are still missing; the others land."""
-        read = await self._read(asked.group, asked.keys_of(rows), asked.space)
-        await self._removed(asked.group, read.damaged)
+        read = await self._lookup.read(asked.group, asked.keys_of(rows), asked.space)
+        await self._removed(asked.group, read)
         for position, row in enumerate(rows):
             meta = read.metas[position]
             if meta is not None:
@@ -437,12 +423,6 @@ class Recall:
                 self._share(asked, meta)
                 self._flights.land(asked.keys[row], (read.vectors[position], meta))
         return [rows[position] for position in read.missing]
-
-
-async def _keys(texts: Sequence[str], maker: KeyMaker) -> list[bytes]:
-    if len(texts) > _INLINE_TEXTS or sum(map(len, texts)) > _INLINE_CHARACTERS:
-        return await asyncio.to_thread(maker.keys, texts)
-    return maker.keys(texts)
 
 
 def key_maker(request: EmbedRequest, space: Space, *, variant: str, max_tokens: int, namespace: str) -> KeyMaker:

@@ -1,0 +1,71 @@
+"""Keyed checksums of entries, and their names in a store, from `cache.secret`.
+
+Two keys are derived from a secret by BLAKE2b, each with a person string of its own: one for checksums, one for names. A
+checksum is a keyed BLAKE2b of 16 bytes over the group, the entry's name, its header and its body. A name is a keyed
+BLAKE2b of 32 bytes over the cache key. Entries of two secrets, and entries without one, therefore never lie under the
+same name, so that configurations that share a store neither read nor replace nor delete each other's entries, and
+nobody without the secret can look up whether a text was embedded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.cache.base import Group
+
+MAC_BYTES = 16
+_NAME_BYTES = 32
+_CHECKSUMS, _NAMES, _ENTRY, _GROUP = b"embedway.mac.v1", b"embedway.name.v1", b"embedway.entry.3", b"embedway.group"
+
+
+class Seal:
+    """The keys that one secret gives. The secret itself is not kept."""
+
+    __slots__ = ("_mac_key", "_names")
+
+    def __init__(self, secret: str) -> None:
+        self._mac_key = hashlib.blake2b(secret.encode(), person=_CHECKSUMS).digest()
+        name_key = hashlib.blake2b(secret.encode(), person=_NAMES).digest()
+        self._names = hashlib.blake2b(digest_size=_NAME_BYTES, key=name_key)
+
+    def names(self, keys: Sequence[bytes]) -> list[bytes]:
+        """The name of each cache key, 32 bytes."""
+        copy = self._names.copy
+        made = []
+        for key in keys:
+            hashed = copy()
+            hashed.update(key)
+            made.append(hashed.digest())
+        return made
+
+    def mac(self, group: Group) -> Mac:
+        """The checksums of a group's entries."""
+        return Mac(self._mac_key, group)
+
+
+class Mac:
+    """Makes and checks the keyed checksums of one group's entries."""
+
+    __slots__ = ("_start",)
+
+    def __init__(self, key: bytes, group: Group) -> None:
+        facts = json.dumps([group.model, group.space_id, group.namespace]).encode()
+        self._start = hashlib.blake2b(digest_size=MAC_BYTES, key=key, person=_ENTRY)
+        self._start.update(hashlib.blake2b(facts, digest_size=32, person=_GROUP).digest())
+
+    def __call__(self, name: bytes, head: bytes, body: bytes) -> bytes:
+        """The checksum of an entry, 16 bytes. `name` and `head` have fixed lengths, so that none runs into the next."""
+        hashed = self._start.copy()
+        hashed.update(name + head)
+        hashed.update(body)
+        return hashed.digest()
+
+    def holds(self, name: bytes, head: bytes, body: bytes, checksum: bytes) -> bool:
+        """Whether this is the entry's checksum."""
+        return hmac.compare_digest(self(name, head, body), checksum)

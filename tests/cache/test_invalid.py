@@ -1,0 +1,317 @@
+"""Entries with a right checksum and a vector that cannot be right: no caller, cache or receipt ever sees one."""
+
+import asyncio
+import contextlib
+import logging
+
+import numpy as np
+import pytest
+import redis
+
+from embedway import AsyncEmbedder, Config
+from embedway.cache.codec import Meta, decode, encode
+from embedway.cache.opening import open_seals
+from embedway.cache.redis import RedisCache
+from embedway.providers.fake import vector_of
+
+SECRET = "correct-horse-battery-staple"
+MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
+TEXTS = [f"text {n}" for n in range(12)]
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def backend(request):
+    return request.param
+
+
+@pytest.fixture(params=[None, SECRET], ids=["plain", "keyed"])
+def secret(request):
+    return request.param
+
+
+@pytest.fixture
+def make(backend, secret, tmp_path, request):
+    """Settings of one store."""
+    url = request.getfixturevalue("valkey") if backend == "redis" else "redis://127.0.0.1:1"
+    if backend == "redis":
+        with contextlib.closing(redis.Redis.from_url(url)) as client:
+            client.flushall()
+
+    def made(**more):
+        overrides = {
+            "models.m": MODEL,
+            "routes.r": {"model": "acme/m", "provider": "fake", "options": {"max_inputs": "4"}},
+            "ledger.backend": "none",
+            "cache.backend": backend,
+            "cache.path": str(tmp_path / "v.sqlite"),
+            "cache.url": url,
+            **({"cache.secret": secret} if secret else {}),
+            **more,
+        }
+        return Config.load(environ={}, overrides=overrides)
+
+    return made
+
+
+def spoiled(kind, vector):
+    bad = vector.copy()
+    if kind == "nan":
+        bad[3] = np.nan
+    elif kind == "infinity":
+        bad[3] = -np.inf
+    elif kind == "too large to square":
+        bad[3] = 1e30
+    elif kind == "zeros":
+        bad[:] = 0
+    else:
+        bad *= kind
+    return bad
+
+
+def mac_of(embedder, group):
+    seals = open_seals(embedder.config.cache)
+    return seals[0].mac(group) if seals else None
+
+
+async def spoil(embedder, kinds, codec="f32"):
+    """Replace entries by bad ones with right checksums, as somebody else may have written them."""
+    await embedder._recall.settle()
+    cache = embedder._recall.cache
+    (held,) = await cache.held()
+    mac = mac_of(embedder, held.group)
+    pairs = (await cache.sample(held.group, 1000))[: len(kinds)]
+    keys = [key for key, _ in pairs]
+    vectors = np.empty((len(keys), 16), np.float32)
+    metas = decode(keys, [entry for _, entry in pairs], 16, vectors, mac=mac)
+    bad = np.array([spoiled(kind, vector) for kind, vector in zip(kinds, vectors, strict=True)])
+    await cache.put_many(held.group, list(zip(keys, encode(keys, bad, metas, codec, mac=mac), strict=True)))
+
+
+async def embedded(embedder, texts=TEXTS, **options):
+    result = await embedder.embed(texts, model="acme/m", **options)
+    await embedder._recall.settle()
+    return result
+
+
+def assert_right(result, texts=TEXTS, atol=1e-6):
+    np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=atol)
+
+
+BAD = ["nan", "infinity", "too large to square", "zeros", 3, 0.5, 1.03]
+
+
+@pytest.mark.parametrize("tiered", [False, True], ids=["alone", "behind memory"])
+def test_bad_vectors_are_misses_that_are_counted_told_and_replaced(make, tiered, caplog):
+    async def main():
+        async with AsyncEmbedder(make(**{"cache.tiered": tiered})) as embedder:
+            await embedded(embedder)
+            await spoil(embedder, BAD)
+            plan = await embedder.plan(TEXTS, model="acme/m")
+            checked = await embedder.check_cache(TEXTS, model="acme/m", sample=12)
+            with caplog.at_level(logging.WARNING, "embedway.cache"):
+                again = await embedded(embedder)
+            alone = [await embedded(embedder, [text]) for text in TEXTS]
+            return plan, checked, again, alone, await embedder.cache_stats()
+
+    plan, checked, again, alone, stats = asyncio.run(main())
+    assert plan.cached_texts == 12 - len(BAD)
+    assert (checked.found, checked.damaged, checked.recomputed) == (12 - len(BAD), len(BAD), 12 - len(BAD))
+    assert checked.lowest_cosine > 0.9999
+    assert_right(again)
+    assert (again.receipt.cache_hits, again.receipt.billed_tokens) == (12 - len(BAD), 2 * len(BAD))
+    for result, text in zip(alone, TEXTS, strict=True):
+        assert_right(result, [text])
+        assert result.receipt.cache_hits == 1
+    assert (stats.total.invalid, stats.total.damaged, stats.total.misses) == (len(BAD), 0, 12 + len(BAD))
+    (told,) = caplog.messages
+    assert told.startswith(f"the cache held {len(BAD)} vectors of acme/m that cannot be right")
+    assert "text 0" not in told
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_lone_query_is_never_a_bad_vector(make, kind):
+    async def main():
+        async with AsyncEmbedder(make()) as embedder:
+            await embedded(embedder, ["q"], input_type="query")
+            await spoil(embedder, [kind])
+            wrong = await embedded(embedder, ["q"], input_type="query")
+            right = await embedded(embedder, ["q"], input_type="query")
+            return wrong, right, embedder._recall.counts["acme/m"].invalid
+
+    wrong, right, invalid = asyncio.run(main())
+    np.testing.assert_array_equal(wrong.vectors, right.vectors)
+    assert np.linalg.norm(right.vectors) == pytest.approx(1)
+    assert [result.receipt.cache_hits for result in (wrong, right)] == [0, 1]
+    assert invalid == 1
+
+
+@pytest.mark.parametrize("zstd", [False, True])
+@pytest.mark.parametrize("codec", ["f16", "i8"])
+def test_lossy_entries_pass_and_bad_ones_do_not(make, codec, zstd):
+    config = make(**{"cache.codec": codec, "cache.zstd": zstd})
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedded(embedder)
+            good = await embedded(embedder)
+            await spoil(embedder, [3, 0.1], codec)
+            # What a codec cannot hold is written as it is, so that these are exact.
+            await embedded(embedder)
+            await spoil(embedder, ["nan", "infinity", "zeros"], codec)
+            return good, await embedded(embedder), embedder._recall.counts["acme/m"].invalid
+
+    good, again, invalid = asyncio.run(main())
+    assert (good.receipt.cache_hits, good.receipt.lossy_hits) == (12, 12)
+    assert (again.receipt.cache_hits, again.receipt.lossy_hits, invalid) == (9, 9, 5)
+    for result in (good, again):
+        assert_right(result, atol=0.02)
+        np.testing.assert_allclose(np.linalg.norm(result.vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("body", [b"\0\0\xc0\x7f" + bytes([1] * 16), b"\0\0\x80\xff" + bytes([1] * 16), bytes(20)])
+def test_a_lossy_entry_of_a_bad_scale_is_a_miss(make, body):
+    """NaN, infinity and 0 as the scale of the codec i8: no code of ours writes them."""
+
+    async def main():
+        async with AsyncEmbedder(make(**{"cache.codec": "i8"})) as embedder:
+            await embedded(embedder, ["a"])
+            cache = embedder._recall.cache
+            (held,) = await cache.held()
+            ((key, entry),) = await cache.sample(held.group, 1)
+            mac = mac_of(embedder, held.group)
+            if mac is not None:
+                signed = entry[:32] + mac(key, entry[:32], body) + body
+            else:
+                import xxhash
+
+                checksum = xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(key + entry[:32]))
+                signed = entry[:32] + checksum.to_bytes(8, "little") + body
+            await cache.put_many(held.group, [(key, signed)])
+            return await embedded(embedder, ["a"]), embedder._recall.counts["acme/m"]
+
+    result, counts = asyncio.run(main())
+    assert_right(result, ["a"], atol=0.02)
+    assert (result.receipt.cache_hits, counts.invalid, counts.damaged) == (0, 1, 0)
+
+
+def test_where_vectors_have_any_length_only_what_is_none_is_a_miss(make):
+    config = make(**{"models.m": {**MODEL, "normalized": False}})
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedded(embedder)
+            await spoil(embedder, ["nan", "infinity", "zeros", 3])
+            return await embedded(embedder), embedder._recall.counts["acme/m"].invalid
+
+    again, invalid = asyncio.run(main())
+    assert (again.receipt.cache_hits, invalid) == (9, 3)
+    lengths = np.linalg.norm(again.vectors, axis=1)
+    np.testing.assert_allclose(np.sort(lengths), [1] * 11 + [3], atol=1e-5)
+
+
+def test_means_of_windows_are_looked_at_too(make):
+    long = " ".join(f"w{n}" for n in range(50))
+
+    async def main():
+        async with AsyncEmbedder(make()) as embedder:
+            first = await embedded(embedder, [long], on_overflow="mean")
+            hit = await embedded(embedder, [long], on_overflow="mean")
+            await spoil(embedder, [3])
+            return first, hit, await embedded(embedder, [long], on_overflow="mean")
+
+    first, hit, again = asyncio.run(main())
+    assert [result.receipt.cache_hits for result in (first, hit, again)] == [0, 1, 0]
+    for result in (hit, again):
+        np.testing.assert_array_equal(result.vectors, first.vectors)
+        assert result.receipt.averaged == first.receipt.averaged
+
+
+def test_callers_at_the_same_time_never_see_one(make):
+    async def main():
+        async with AsyncEmbedder(make()) as embedder:
+            await embedded(embedder)
+            await spoil(embedder, ["nan"] * 12)
+            return await asyncio.gather(*(embedder.embed(TEXTS[n:], model="acme/m") for n in range(12)))
+
+    for n, result in enumerate(asyncio.run(main())):
+        assert_right(result, TEXTS[n:])
+
+
+def test_what_fails_to_be_computed_anew_has_an_error_and_no_bad_vector(make):
+    async def main():
+        async with AsyncEmbedder(make(**{"upstream.max_attempts": 1})) as embedder:
+            await embedded(embedder)
+            await spoil(embedder, ["zeros"] * 12)
+            from embedway.errors import RefusedInputError
+
+            provider = embedder._models.routes["acme/m"][0].provider
+            provider._faults = lambda _, texts: RefusedInputError("no", route="r") if "text 3" in texts else None
+            return await embedder.embed(TEXTS, model="acme/m", partial=True)
+
+    result = asyncio.run(main())
+    assert set(result.errors) == {3}
+    assert np.isnan(result.vectors[3]).all()
+    rest = [row for row in range(12) if row != 3]
+    np.testing.assert_allclose(result.vectors[rest], [vector_of(TEXTS[row], 16) for row in rest], atol=1e-6)
+
+
+def test_what_another_process_stores_meanwhile_is_looked_at_too(make, backend, secret, valkey):
+    if backend != "redis":
+        return  # no others are waited for
+    other, config = RedisCache(valkey, keyed=secret is not None), make()
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            await embedded(embedder, ["a"])
+            (held,) = await other.held()
+            ((key, _),) = await other.sample(held.group, 1)
+            await embedder.clear_cache()
+            assert await other.lease(held.group, [key], 60) == [True]
+            waiting = asyncio.create_task(embedder.embed(["a"], model="acme/m"))
+            polled = embedder._recall._sleep
+            asked = asyncio.Event()
+
+            async def sleep(seconds):
+                asked.set()
+                await polled(seconds)
+
+            embedder._recall._sleep = sleep
+            await asked.wait()
+            bad = np.full((1, 16), np.nan, np.float32)
+            mac = mac_of(embedder, held.group)
+            await other.put_many(held.group, [(key, *encode([key], bad, [Meta(1)], mac=mac))])
+            await other.release(held.group, [key])
+            result = await waiting
+            await other.aclose()
+            return result, embedder._recall.counts["acme/m"].invalid
+
+    result, invalid = asyncio.run(asyncio.wait_for(main(), 30))
+    assert_right(result, ["a"])
+    assert invalid == 1
+
+
+def test_bad_vectors_of_the_default_model_are_computed_anew(make, default_model_directory):
+    config = make(**{"weights.directory": str(default_model_directory)})
+    texts = ["a first text", "a second one", "and a third"]
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            first = await embedder.embed(texts)
+            await embedder._recall.settle()
+            cache = embedder._recall.cache
+            (held,) = await cache.held()
+            pairs = await cache.sample(held.group, 3)
+            keys = [key for key, _ in pairs]
+            mac = mac_of(embedder, held.group)
+            entries = encode(keys, np.full((3, 384), np.nan, np.float32), [Meta(5)] * 3, mac=mac)
+            await cache.put_many(held.group, list(zip(keys, entries, strict=True)))
+            second = await embedder.embed(texts)
+            await embedder._recall.settle()
+            return first, second, await embedder.embed(texts), await embedder.cache_stats()
+
+    first, second, third, stats = asyncio.run(main())
+    assert [result.receipt.cache_hits for result in (first, second, third)] == [0, 0, 3]
+    for result in (second, third):
+        np.testing.assert_allclose(result.vectors, first.vectors, atol=1e-4)
+        assert result.receipt.tokens == first.receipt.tokens
+    assert (stats.total.invalid, stats.total.entries) == (3, 3)
