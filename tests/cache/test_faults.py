@@ -118,8 +118,8 @@ def test_a_server_that_does_not_answer_costs_one_wait_and_no_request(listening, 
             url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
             async with AsyncEmbedder(config_for(backend="redis", url=url)) as embedder:
                 cache = cache_of(embedder, clock)
-                asked, client = [], cache._client.mget
-                cache._client.mget = lambda names: asked.append(names) or client(names)
+                asked, client = [], cache._client.hget  # the first command of all
+                cache._client.hget = lambda *names: asked.append(names) or client(*names)
                 for _ in range(20):
                     assert (await embedded(embedder)).cache_hits == 0
                 assert len(asked) == 1
@@ -622,6 +622,9 @@ def test_a_slow_server_costs_a_large_request_one_wait(clock):
     async def serve(reader, writer):
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while data := await reader.read(2**20):
+                if b"HGET" in data.upper():
+                    writer.write(b"$-1\r\n")  # no stamp
+                    continue
                 if b"MGET" not in data.upper():
                     writer.write(b"+OK\r\n" * max(1, data.upper().count(b"CLIENT")))
                     continue
@@ -639,7 +642,7 @@ def test_a_slow_server_costs_a_large_request_one_wait(clock):
         assert found == [None] * 5000
         assert cache.troubles.failed_reads == 1
         await cache.get_many(GROUP, [bytes(32)])
-        assert (cache.troubles.failed_reads, len(asked) <= 2) == (2, True)
+        assert (cache.troubles.failed_reads, 1 <= len(asked) <= 2) == (2, True)
         await cache.aclose()
         server.close()
 

@@ -14,7 +14,7 @@ from embedway.cache.opening import open_seals
 from embedway.cache.redis import RedisCache
 from embedway.providers.fake import vector_of
 
-SECRET = "correct-horse-battery-staple"
+PHRASE = "correct-horse-battery-staple"
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
 TEXTS = [f"text {n}" for n in range(12)]
 
@@ -24,7 +24,7 @@ def backend(request):
     return request.param
 
 
-@pytest.fixture(params=[None, SECRET], ids=["plain", "keyed"])
+@pytest.fixture(params=[None, PHRASE], ids=["plain", "keyed"])
 def secret(request):
     return request.param
 

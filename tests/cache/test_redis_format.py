@@ -1,0 +1,537 @@
+"""The layout in Redis: what version 1 wrote, versions that share a server, stamps, and what others write there."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+import xxhash
+
+from embedway import AsyncEmbedder, Config
+from embedway.cache.base import Group, Which
+from embedway.cache.codec import MOST_BYTES
+from embedway.cache.redis import FORMAT, RedisCache
+from embedway.errors import CacheError
+from embedway.providers.fake import vector_of
+
+WRITTEN = json.loads((Path(__file__).parents[1] / "formats" / "redis-cache-v1.json").read_text("utf-8"))
+PHRASE = "correct-horse-battery-staple"
+GROUP = Group("m", "m@1/4")
+KEY = bytes(range(32))
+TEXTS = [f"text {n}" for n in range(10)]
+
+
+@pytest.fixture
+def server(valkey):
+    """A client of a server that is empty."""
+    with contextlib.closing(redis.Redis.from_url(valkey)) as client:
+        client.flushall()
+        yield client
+
+
+def config_for(url, **cache):
+    overrides = {**WRITTEN["models"], "ledger.backend": "none", "cache.backend": "redis", "cache.url": url}
+    overrides |= {name if "." in name else f"cache.{name}": value for name, value in cache.items()}
+    return Config.load(environ={}, overrides=overrides)
+
+
+def providers_of(embedder):
+    return [route.provider for routes in embedder._models.routes.values() for route in routes]
+
+
+def load_v1(server):
+    """What version 1 left on a server."""
+    for name, value in WRITTEN["keys"].items():
+        if isinstance(value, dict):
+            fields = {base64.b64decode(field): base64.b64decode(held) for field, held in value.items()}
+            server.hset(base64.b64decode(name), mapping=fields)
+        else:
+            server.set(base64.b64decode(name), base64.b64decode(value))
+
+
+def dumped(server, pattern="embedway:v1:*"):
+    return {
+        name: server.hgetall(name) if server.type(name) == b"hash" else server.get(name)
+        for name in server.scan_iter(pattern)
+    }
+
+
+# ---------------------------------------------------------------- version 1
+
+
+def test_the_fixture_is_of_version_1():
+    names = {base64.b64decode(name) for name in WRITTEN["keys"]}
+    assert len(names) == 10 + 3
+    assert b"embedway:format" not in names
+    entries = [base64.b64decode(held)[8:] for held in WRITTEN["keys"].values() if isinstance(held, str)]
+    assert sum(entry.startswith(b"eW\2") for entry in entries) == 10
+    assert {VersionOne(None).name(text).encode() for text in ("first", "second")} <= names
+
+
+@pytest.mark.parametrize("tiered", [False, True], ids=["alone", "behind memory"])
+def test_what_version_1_wrote_is_found_and_nothing_of_it_is_destroyed(server, valkey, tiered):
+    load_v1(server)
+    before = dumped(server)
+
+    async def main():
+        found = None
+        for model, settings, options, texts in WRITTEN["texts"]:
+            async with AsyncEmbedder(config_for(valkey, tiered=tiered, **settings)) as embedder:
+                result = await embedder.embed(texts, model=model, **options)
+                await embedder._recall.settle()
+                assert (result.receipt.cache_hits, result.receipt.route) == (len(texts), "cache")
+                assert not any(provider.calls for provider in providers_of(embedder))
+                if not options and not any(text.startswith("long") for text in texts):
+                    wanted = [vector_of(text, result.vectors.shape[1]) for text in texts]
+                    np.testing.assert_allclose(result.vectors, wanted, atol=0.02)
+                assert len(result.receipt.truncations) == sum(text.startswith("long ") for text in texts)
+                assert len(result.receipt.averaged) == (options.get("on_overflow") == "mean")
+            found = await stats(embedder.config)
+        return found
+
+    async def stats(config):
+        async with AsyncEmbedder(config) as embedder:
+            return await embedder.cache_stats()
+
+    total = asyncio.run(main()).total
+    after = dumped(server)
+    counts = b"embedway:v1:counts"
+    assert {name: after[name] for name in before if name != counts} == {
+        name: value for name, value in before.items() if name != counts
+    }
+    assert set(after) == set(before)
+    assert (total.entries, total.hits, total.misses, total.damaged) == (10, 10 + 10, 10, 0)
+
+
+def test_statistics_and_clearing_of_what_version_1_wrote(server, valkey):
+    load_v1(server)
+
+    async def main():
+        async with AsyncEmbedder(config_for(valkey)) as embedder:
+            stats = await embedder.cache_stats()
+            old = await embedder.clear_cache(older_than_s=86_400 * 365 * 50)
+            tenant = await embedder.clear_cache(namespace="tenant")
+            aged = await embedder.clear_cache(model="acme/m", older_than_s=60)
+            rest = await embedder.clear_cache()
+            return stats, [(done.before, done.after) for done in (old, tenant, aged, rest)]
+
+    stats, cleared = asyncio.run(main())
+    assert {model: one.entries for model, one in stats.models.items()} == {"acme/m": 9, "text-embedding-3-small": 1}
+    assert stats.models["acme/m"].nanousd_saved == 158_000
+    assert cleared == [(10, 10), (1, 0), (8, 0), (1, 0)]
+    assert set(dumped(server)) == {b"embedway:v1:groups", b"embedway:v1:counts", b"embedway:v1:cleared"}
+    assert int(server.get("embedway:v1:cleared")) == 5
+
+
+class VersionOne:
+    """Makes keys, reads and writes with the commands and bytes of version 1, for the fixture's own model."""
+
+    def __init__(self, client):
+        self.client = client
+        self.group = Group("acme/m", "m@0b8050f8/16")
+
+    def key(self, text):
+        facts = json.dumps(["service:acme/m", "service", True, "", "", ""])
+        digest = hashlib.sha256(facts.encode()).hexdigest()
+        fields = ["embedway 1", "m", digest, "16", "", "document", "", "truncate", "20", ""]
+        made = b"".join(len(field).to_bytes(8, "little") + field.encode() for field in fields)
+        return hashlib.blake2b(made + text.encode(), digest_size=32).digest()
+
+    def name(self, text, prefix="embedway:v1:"):
+        return f"{prefix}{self.group.id}:{self.key(text).hex()}"
+
+    def write(self, text):
+        head = struct.pack("<2sBBIIB3sIIII", b"eW", 2, 1, 16, 2, 0, b"\0\0\0", 0, 0, 0, 0)
+        body = vector_of(text, 16).astype("<f4").tobytes()
+        checksum = xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(self.key(text) + head))
+        self.client.hset(
+            "embedway:v1:groups",
+            self.group.id,
+            json.dumps([self.group.model, self.group.space_id, self.group.namespace]),
+        )
+        self.client.set(self.name(text), struct.pack("<d", 1e9) + head + struct.pack("<Q", checksum) + body)
+
+    def read(self, text):
+        value = self.client.get(self.name(text))
+        if value is None:
+            return None
+        head, checksum, body = value[8:40], value[40:48], value[48:]
+        seed = xxhash.xxh3_64_intdigest(self.key(text) + head)
+        assert struct.unpack("<Q", checksum)[0] == xxhash.xxh3_64_intdigest(body, seed)
+        assert head[2] == 2
+        return np.frombuffer(body, "<f4")
+
+    def clear(self):
+        for name in list(self.client.scan_iter(f"embedway:v1:{self.group.id}:*")):
+            self.client.unlink(name)
+        self.client.incr("embedway:v1:cleared")
+
+
+def test_version_1_and_this_one_take_turns_on_the_same_keys(server, valkey):
+    config, keyed = config_for(valkey), config_for(valkey, secret=PHRASE)
+    old = VersionOne(server)
+
+    async def embed(embedder, texts):
+        result = await embedder.embed(texts, model="acme/m")
+        await embedder._recall.settle()
+        np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
+        return result.receipt.cache_hits
+
+    async def main():
+        async with AsyncEmbedder(config) as new, AsyncEmbedder(keyed) as secret:
+            for number, text in enumerate(TEXTS):
+                if number % 2:
+                    old.write(text)
+                else:
+                    assert old.read(text) is None
+                    assert await embed(new, [text]) == 0
+                np.testing.assert_allclose(old.read(text), vector_of(text, 16), atol=1e-6)
+                assert await embed(new, [text]) == 1
+                old.write(text)  # over what this version wrote, or itself
+            assert await embed(new, TEXTS) == 10
+            assert await embed(secret, TEXTS) == 0
+            assert await embed(secret, TEXTS) == 10
+            for text in TEXTS:  # neither saw the other's
+                np.testing.assert_allclose(old.read(text), vector_of(text, 16), atol=1e-6)
+            new._recall.cache._looked_at = float("-inf")
+            assert await embed(new, TEXTS) == 10
+            old.clear()
+            new._recall.cache._looked_at = secret._recall.cache._looked_at = float("-inf")
+            assert await embed(secret, TEXTS) == 10
+            assert await embed(new, TEXTS) == 0
+
+    asyncio.run(main())
+
+
+def test_a_text_that_version_1_is_computing_is_waited_for(server, valkey):
+    config = config_for(valkey, tiered=False)
+    old = VersionOne(server)
+
+    async def main():
+        async with AsyncEmbedder(config) as new:
+            asked, sleep = asyncio.Event(), asyncio.sleep
+
+            async def slept(seconds):
+                asked.set()
+                await sleep(seconds)
+
+            new._recall._sleep = slept
+            server.set(old.name("text 0", "embedway:lease:"), b"version one", px=10_000)
+            waiting = asyncio.create_task(new.embed(["text 0"], model="acme/m"))
+            await asked.wait()
+            old.write("text 0")
+            server.delete(old.name("text 0", "embedway:lease:"))
+            await waiting
+            return [provider.calls for provider in providers_of(new)]
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)) == [[]]
+
+
+# ---------------------------------------------------------------- stamps
+
+
+def test_a_server_is_stamped_when_something_is_written(server, valkey):
+    async def main():
+        cache = RedisCache(valkey)
+        await cache.get_many(GROUP, [KEY])
+        read = server.exists("embedway:format")
+        await cache.put_many(GROUP, [(KEY, b"entry")])
+        await cache.aclose()
+        return read
+
+    assert asyncio.run(main()) == 0
+    assert server.hgetall("embedway:format") == {b"cache": b"%d" % FORMAT}
+    # The fields of others, which have their own versions, stay.
+    server.hset("embedway:format", mapping={"ledger": "7"})
+    asyncio.run(main_again(valkey))
+    assert server.hgetall("embedway:format") == {b"cache": b"%d" % FORMAT, b"ledger": b"7"}
+
+
+async def main_again(url):
+    cache = RedisCache(url)
+    await cache.put_many(GROUP, [(KEY, b"entry")])
+    await cache.aclose()
+
+
+@pytest.mark.parametrize("secret", [None, PHRASE], ids=["plain", "keyed"])
+@pytest.mark.parametrize("tiered", [False, True], ids=["alone", "behind memory"])
+def test_a_newer_format_is_an_error_of_every_use_and_nothing_is_written(server, valkey, tiered, secret):
+    load_v1(server)
+    server.hset("embedway:format", "cache", FORMAT + 1)
+    before = dumped(server, "*")
+    config = config_for(valkey, tiered=tiered, **({"secret": secret} if secret else {}))
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            calls = [
+                lambda: embedder.embed(TEXTS, model="acme/m"),
+                lambda: embedder.embed(TEXTS, model="acme/m"),
+                lambda: embedder.plan(TEXTS, model="acme/m"),
+                lambda: embedder.check_cache(TEXTS, model="acme/m"),
+                embedder.cache_stats,
+                embedder.clear_cache,
+            ]
+            for call in calls:
+                with pytest.raises(CacheError) as caught:
+                    await call()
+                assert f"has format {FORMAT + 1}," in str(caught.value)
+                assert f"knows format {FORMAT} at most" in str(caught.value)
+                assert "cache.url" in str(caught.value)
+                assert "127.0.0.1" not in str(caught.value)
+            return [provider.calls for provider in providers_of(embedder)]
+
+    assert asyncio.run(main()) == [[]]
+    assert dumped(server, "*") == before
+
+
+def test_a_newer_format_is_seen_while_a_process_runs(server, valkey, clock):
+    async def main():
+        cache = RedisCache(valkey, clock=clock)
+        await cache.put_many(GROUP, [(KEY, b"entry")])
+        server.hset("embedway:format", "cache", FORMAT + 1)
+        assert await cache.get_many(GROUP, [KEY]) == [b"entry"]
+        clock.now += 61
+        # What was computed meanwhile is not lost for its caller: only reading raises.
+        assert await cache.put_many(GROUP, [(KEY, b"other")]) == 0
+        assert await cache.add_counts({"m": {"hits": 1}}) is False
+        assert await cache.lease(GROUP, [KEY], 10) == [True]
+        with pytest.raises(CacheError, match=f"format {FORMAT + 1}"):
+            await cache.get_many(GROUP, [KEY])
+        server.hset("embedway:format", "cache", FORMAT)
+        assert await cache.get_many(GROUP, [KEY]) == [b"entry"]
+        await cache.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("stamp", [b"", b"one", b"-1", b"1.5", b"9" * 5000, b"\xff\xfe", None])
+def test_a_stamp_that_is_no_version_fails_no_request(server, valkey, stamp):
+    if stamp is None:
+        server.set("embedway:format", "a text")
+    else:
+        server.hset("embedway:format", "cache", stamp)
+
+    async def main():
+        async with AsyncEmbedder(config_for(valkey)) as embedder:
+            for _ in range(2):
+                result = await embedder.embed(TEXTS, model="acme/m")
+                assert result.receipt.cache_hits in {0, 10}
+            assert embedder._recall.cache.troubles.failed_reads > 0
+            with pytest.raises(CacheError, match="the cache cannot be read"):
+                await embedder.cache_stats()
+
+    asyncio.run(main())
+
+
+def test_a_user_who_may_not_read_the_stamp_goes_on_as_before(server, valkey):
+    server.execute_command("ACL", "SETUSER", "old", "on", ">word", "+@all", "~embedway:v1:*", "~embedway:lease:*")
+    try:
+        url = valkey.replace("redis://", "redis://old:word@")
+
+        async def main():
+            async with AsyncEmbedder(config_for(url, tiered=False)) as embedder:
+                await embedder.embed(TEXTS, model="acme/m")
+                await embedder._recall.settle()
+                result = await embedder.embed(TEXTS, model="acme/m")
+                return result.receipt.cache_hits, embedder._recall.cache.troubles
+
+        hits, troubles = asyncio.run(main())
+        assert (hits, troubles.failed_reads, troubles.failed_writes) == (10, 0, 0)
+    finally:
+        server.execute_command("ACL", "DELUSER", "old")
+
+
+# ---------------------------------------------------------------- what others write
+
+JUNK = [b"", b"junk", b"[" * 100_000, b"9" * 5000, b"\xff\xfe", b'"text"', b"[1, 2, 3]", b'["a", "b", null]', b"{}"]
+
+
+def test_what_others_write_into_counts_and_groups_is_left_out(server, valkey):
+    load_v1(server)
+    for number, junk in enumerate(JUNK):
+        server.hset("embedway:v1:groups", f"group{number}", junk)
+        server.hset("embedway:keyed:v1:groups", f"group{number}", junk)
+        server.hset("embedway:v1:counts", junk, "7")
+        server.hset("embedway:v1:counts", json.dumps(["acme/m", f"count{number}"]), junk)
+    server.hset("embedway:v1:groups", Group("acme/m", "x").id, json.dumps(["another", "x", ""]))
+    server.hset("embedway:v1:counts", json.dumps(["acme/m", "damaged"]), "-5")
+    server.hset("embedway:v1:counts", json.dumps(["large", "hits"]), b"9" * 17)
+    server.hset("embedway:v1:counts", json.dumps(["half \ud800", "hits"]), b"1")
+
+    async def main():
+        async with AsyncEmbedder(config_for(valkey)) as embedder:
+            stats = await embedder.cache_stats()
+            cleared = await embedder.clear_cache()
+            return stats, cleared
+
+    stats, cleared = asyncio.run(main())
+    assert set(stats.models) == {"acme/m", "text-embedding-3-small", "large", "half \ud800"}
+    assert (stats.models["acme/m"].hits, stats.models["acme/m"].entries, stats.models["acme/m"].damaged) == (9, 9, 0)
+    assert (cleared.before, cleared.after) == (10, 0)
+
+
+def test_a_hash_without_end_is_read_in_part(server, valkey, monkeypatch):
+    monkeypatch.setattr("embedway.cache.redis.MOST_FIELDS", 1000)
+    for start in range(0, 20_000, 5000):
+        fields = {json.dumps([f"m{n}", "hits"]): 1 for n in range(start, start + 5000)}
+        server.hset("embedway:v1:counts", mapping=fields)
+
+    async def main():
+        cache = RedisCache(valkey)
+        found = await cache.counts()
+        await cache.aclose()
+        return found
+
+    assert 1000 <= len(asyncio.run(main())) <= 2001
+
+
+def test_counts_that_others_spoiled_keep_no_other_from_being_counted(server, valkey):
+    server.hset("embedway:v1:counts", mapping={'["m", "hits"]': "junk", '["m", "stored"]': str(2**63 - 1)})
+
+    async def main():
+        cache = RedisCache(valkey)
+        told = await cache.add_counts({"m": {"hits": 1, "misses": 2, "stored": 3}})
+        found = await cache.counts()
+        await cache.aclose()
+        return told, found["m"]
+
+    assert asyncio.run(main()) == (True, {"misses": 2})
+    server.set("embedway:v1:counts", "no hash")
+    cache = RedisCache(valkey)
+
+    async def refused():
+        told = await cache.add_counts({"m": {"hits": 1}})
+        await cache.aclose()
+        return told
+
+    assert asyncio.run(refused()) is False  # told again later
+
+
+@pytest.mark.parametrize("junk", [b"junk", b"-1", b"1e3", b"9" * 5000, b"", b"9223372036854775807", None])
+def test_a_number_of_clearings_that_others_spoiled_fails_nothing_and_is_put_right(server, valkey, junk, clock):
+    if junk is None:
+        server.lpush("embedway:v1:cleared", "a list")
+    else:
+        server.set("embedway:v1:cleared", junk)
+
+    async def main():
+        async with AsyncEmbedder(config_for(valkey)) as first, AsyncEmbedder(config_for(valkey)) as second:
+            await first.embed(TEXTS, model="acme/m")
+            await first._recall.settle()
+            cleared = await second.clear_cache()
+            before = await second._recall.cache.generation()
+            await second.clear_cache()
+            after = await second._recall.cache.generation()
+            return cleared, before, after
+
+    cleared, before, after = asyncio.run(main())
+    assert (cleared.before, cleared.after) == (10, 0)
+    assert before is not None
+    assert after is not None
+    assert before != after
+
+
+def value(stamp, entry=b"entry"):
+    return struct.pack("<d", stamp) + entry
+
+
+@pytest.mark.parametrize(
+    ("held", "entry", "age"),
+    [
+        (value(math.nan), b"entry", 1e6),
+        (value(math.inf), b"entry", 1e6),
+        (value(-math.inf), b"entry", 1e6),
+        (value(1e300), b"entry", 0),
+        (value(999_990.0), b"entry", 10),
+        (b"short", b"", 1e6),
+        (b"", b"", 1e6),
+        (value(999_990.0, bytes(MOST_BYTES)), bytes(MOST_BYTES), 10),
+        (value(999_990.0, bytes(MOST_BYTES + 1)), b"", 10),
+        (value(999_990.0, bytes(30_000_000)), b"", 10),
+    ],
+    ids=str,
+)
+def test_values_of_any_kind_are_of_a_bounded_length_and_no_time_to_come(server, valkey, clock, held, entry, age):
+    server.set(f"embedway:v1:{GROUP.id}:{KEY.hex()}", held)
+
+    async def main():
+        cache = RedisCache(valkey, clock=clock)
+        found = await cache.get_aged(GROUP, [KEY]), await cache.get_many(GROUP, [KEY])
+        await cache.aclose()
+        return found
+
+    ((aged, stored),), (plain,) = asyncio.run(main())
+    assert aged == plain == entry
+    assert clock.now - stored == age
+
+
+def test_keys_that_others_made_are_counted_cleared_and_never_fail(server, valkey, clock):
+    load_v1(server)
+    names = {base64.b64decode(name).decode() for name in WRITTEN["keys"]}
+    (start,) = {name.rpartition(":")[0] for name in names if name.count(":") == 3 and "6366cf5f2d4e1bd9" in name}
+    group = Group("acme/m", "m@0b8050f8/16")
+    assert start.endswith(group.id)
+    server.set(f"{start}:no key at all", b"junk")
+    server.set(f"{start}:{'é' * 40}", b"junk")
+    server.set(f"{start}:{'0' * 64}", value(math.nan))
+    server.lpush(f"{start}:{'1' * 64}", "a list")
+
+    async def main():
+        cache = RedisCache(valkey)
+        sample = await cache.sample(group, 100)
+        held = {one.group: one.entries for one in await cache.held()}
+        missing = await cache.get_many(group, [b"\x11" * 32])
+        aged = await cache.clear(Which(older_than_s=86_400 * 365 * 50))
+        rest = await cache.clear(Which())
+        troubles = cache.troubles
+        await cache.aclose()
+        return len(sample), held[group], missing, aged, rest, troubles
+
+    sampled, held, missing, aged, rest, troubles = asyncio.run(main())
+    assert (sampled, held, missing) == (8 + 1, 8 + 4, [None])
+    # Those that do not say when they were stored are older than anything.
+    assert (aged, rest) == (4, 10)
+    assert (troubles.failed_reads, troubles.failed_writes) == (0, 0)
+
+
+def test_an_entry_without_end_leaves_the_memory_in_front_as_it_is(server, valkey):
+    async def main():
+        async with AsyncEmbedder(config_for(valkey, memory_mib=1)) as embedder:
+            await embedder.embed(TEXTS, model="acme/m")
+            await embedder._recall.settle()
+            cache = embedder._recall.cache
+            (held,) = await cache.held()
+            names = list(server.scan_iter(f"embedway:v1:{held.group.id}:*"))
+            server.set(names[0], bytes(5_000_000))
+            cache.front._forget(bytes.fromhex(names[0].rsplit(b":", 1)[1].decode()))
+            result = await embedder.embed(TEXTS, model="acme/m")
+            await embedder._recall.settle()
+            again = await embedder.embed(TEXTS, model="acme/m")
+            return result.receipt.cache_hits, again.receipt.cache_hits, embedder._recall.counts["acme/m"].damaged
+
+    assert asyncio.run(main()) == (9, 10, 1)
+    assert max(server.strlen(name) for name in server.scan_iter("embedway:v1:*:*")) < 1000
+
+
+@pytest.mark.parametrize("lease", ["for ever", "for a year", "no text"])
+def test_a_lease_that_no_process_of_ours_holds_keeps_nobody_waiting(server, valkey, lease):
+    config = config_for(valkey)
+    name = VersionOne(server).name("text 0", "embedway:lease:")
+    if lease == "no text":
+        server.lpush(name, "a list")
+    else:
+        server.set(name, b"nobody", px=None if lease == "for ever" else 365 * 86_400_000)
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            return await embedder.embed(["text 0"], model="acme/m")
+
+    result = asyncio.run(asyncio.wait_for(main(), 20))
+    np.testing.assert_allclose(result.vectors[0], vector_of("text 0", 16), atol=1e-6)

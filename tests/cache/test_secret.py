@@ -1,0 +1,321 @@
+"""`cache.secret`: settings, configurations that share a store, rotation, and entries that somebody else has planted."""
+
+import asyncio
+import contextlib
+import dataclasses
+
+import numpy as np
+import pytest
+import redis
+
+from embedway import AsyncEmbedder, Config, Embedder
+from embedway.cache.codec import Meta, encode
+from embedway.cache.opening import open_seals
+from embedway.cache.seal import Seal
+from embedway.errors import ConfigError
+from embedway.providers.fake import vector_of
+
+FIRST, SECOND, THIRD = (f"{word}-horse-battery-staple" for word in ("first", "second", "third"))
+MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
+TEXTS = [f"text {n}" for n in range(12)]
+
+
+@pytest.fixture(params=["sqlite", "redis", "redis cluster"])
+def make(request, tmp_path):
+    """Settings of one store."""
+    cluster = request.param == "redis cluster"
+    url = "redis://127.0.0.1:1"
+    if request.param != "sqlite":
+        url = request.getfixturevalue("valkey_cluster" if cluster else "valkey")
+        with contextlib.closing(redis.Redis.from_url(url)) as client:
+            client.flushall()
+
+    def made(**cache):
+        overrides = {
+            "models.m": MODEL,
+            "routes.r": {"model": "acme/m", "provider": "fake", "options": {"max_inputs": "4"}},
+            "ledger.backend": "none",
+            "cache.backend": request.param.split()[0],
+            "cache.path": str(tmp_path / "v.sqlite"),
+            "cache.url": url,
+            "cache.cluster": cluster,
+            **{f"cache.{name}": value for name, value in cache.items()},
+        }
+        return Config.load(environ={}, overrides=overrides)
+
+    return made
+
+
+async def hits(config, texts=TEXTS, **options):
+    """How many of the texts are found by an embedder of its own, whose vectors are right."""
+    async with AsyncEmbedder(config) as embedder:
+        result = await embedder.embed(texts, model="acme/m", **options)
+        np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=0.02)
+        await embedder._recall.settle()
+        return result.receipt.cache_hits
+
+
+async def totals(config):
+    async with AsyncEmbedder(config) as embedder:
+        return (await embedder.cache_stats()).total
+
+
+# ---------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"secret": "fifteen-letters"}, "cache.secret: must be at least 16 characters"),
+        ({"secret": ""}, "cache.secret: must be at least 16 characters"),
+        ({"secret": "with a space in its middle"}, "none a space"),
+        ({"secret": "correct-hörse-battery"}, "printable ASCII"),
+        ({"secret": "correct-horse\nbattery"}, "printable ASCII"),
+        ({"secret": FIRST, "secret_previous": "short"}, "cache.secret_previous: must be at least 16"),
+        ({"secret_previous": FIRST}, "secret_previous must be unset where secret is not set"),
+        ({"secret": FIRST, "secret_previous": FIRST}, "must be another one than secret"),
+        ({"secret": FIRST, "secret_file": "/there"}, "secret_file must be unset"),
+    ],
+)
+def test_secrets_that_cannot_be_ones_are_refused_and_not_shown(settings, words):
+    overrides = {f"cache.{name}": value for name, value in settings.items()}
+    with pytest.raises(ConfigError) as caught:
+        Config.load(environ={}, overrides=overrides)
+    assert words in str(caught.value)
+    shown = [value for value in settings.values() if value and value.isascii() and not value.startswith("/")]
+    assert not any(value in str(caught.value) for value in shown)
+
+
+def test_a_secret_comes_from_the_environment_and_is_shown_nowhere():
+    environ = {"EMBEDWAY_CACHE__SECRET": "1234567890123456", "EMBEDWAY_CACHE__SECRET_PREVIOUS": FIRST}
+    config = Config.load(environ=environ)
+    assert config.cache.secret.get_secret_value() == "1234567890123456"
+    assert len(open_seals(config.cache)) == 2
+    for shown in (repr(config), config.model_dump_json(), str(config.cache)):
+        assert "1234567890123456" not in shown
+        assert FIRST not in shown
+
+
+def test_a_file_holds_the_secret_and_the_one_before_it(tmp_path):
+    path = tmp_path / "secret"
+    config = Config.load(environ={}, overrides={"cache.secret_file": str(path)})
+    for text, secrets in ((f"{FIRST}", [FIRST]), (f"{SECOND}\r\n{FIRST}\n\n", [SECOND, FIRST])):
+        path.write_text(text)
+        names = [seal.names([b"k" * 32]) for seal in open_seals(config.cache)]
+        assert names == [Seal(secret).names([b"k" * 32]) for secret in secrets]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"\xff\xfe" * 20, "cannot be read: it is not a text file"),
+        (b"", "has 0 lines"),
+        (f"{FIRST}\n{SECOND}\n{THIRD}\n".encode(), "has 3 lines"),
+        (b"short\n", "line 1 must be at least 16 characters"),
+        (f"{FIRST}\n# a note\n".encode(), "line 2 must be at least 16 characters"),
+        (f"{FIRST}\n{FIRST}\n".encode(), "has the same secret twice"),
+    ],
+)
+def test_a_file_that_holds_no_secrets_is_an_error_that_names_it(tmp_path, data, words):
+    path = tmp_path / "secret"
+    if data is not None:
+        path.write_bytes(data)
+    config = Config.load(environ={}, overrides={"cache.secret_file": str(path), "cache.backend": "memory"})
+    with pytest.raises(ConfigError) as caught:
+        Embedder(config)
+    assert str(path) in str(caught.value)
+    assert "cache.secret_file" in str(caught.value)
+    assert words in str(caught.value)
+    assert "horse" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- stores that are shared
+
+
+@pytest.mark.parametrize("tiered", [False, True], ids=["alone", "behind memory"])
+def test_configurations_that_share_a_store_leave_each_other_s_entries_alone(make, tiered):
+    kinds = [{}, {"secret": FIRST}, {"secret": SECOND}, {"namespace": "n"}, {"secret": FIRST, "namespace": "n"}]
+    configs = [make(tiered=tiered, **kind) for kind in kinds]
+
+    async def main():
+        rounds = [[await hits(config) for config in configs] for _ in range(3)]
+        return rounds, await totals(configs[0])
+
+    rounds, total = asyncio.run(main())
+    assert rounds == [[0] * 5, [12] * 5, [12] * 5]
+    assert (total.entries, total.damaged, total.invalid) == (60, 0, 0)
+
+
+def test_clearing_forgets_the_entries_of_every_secret(make):
+    async def main():
+        for config in (make(), make(secret=FIRST)):
+            await hits(config)
+        async with AsyncEmbedder(make(secret=SECOND)) as embedder:
+            cleared = await embedder.clear_cache(model="acme/m")
+        return cleared, [await hits(config) for config in (make(), make(secret=FIRST))]
+
+    cleared, found = asyncio.run(main())
+    assert dataclasses.astuple(cleared) == (24, 0)
+    assert found == [0, 0]
+
+
+def test_nobody_without_the_secret_can_look_up_a_text(make):
+    """The store holds neither the key of a text nor anything that follows from it without the secret."""
+
+    async def names(config):
+        async with AsyncEmbedder(config) as embedder:
+            await embedder.embed(TEXTS, model="acme/m")
+            await embedder._recall.settle()
+            cache = embedder._recall.cache
+            (held,) = await cache.held()
+            found = {name for name, _ in await cache.sample(held.group, 100)}
+            await embedder.clear_cache()
+            return found
+
+    async def main():
+        return [await names(make(**kind)) for kind in ({}, {"secret": FIRST}, {"secret": SECOND}, {"secret": FIRST})]
+
+    plain, first, second, again = asyncio.run(main())
+    assert len(plain | first | second) == 36
+    assert first == again
+
+
+@pytest.mark.parametrize("kind", ["plain", "of another secret", "of another group", "of another text", "flipped"])
+def test_planted_entries_are_damaged_and_computed_anew(make, kind):
+    """Somebody who may write to the store, and has no secret, puts a vector of his own where ours would be."""
+
+    async def main():
+        async with AsyncEmbedder(make(secret=FIRST, tiered=False)) as embedder:
+            await embedder.embed(TEXTS, model="acme/m")
+            await embedder._recall.settle()
+            cache = embedder._recall.cache
+            (held,) = await cache.held()
+            pairs = await cache.sample(held.group, 2)
+            (name, entry), (_, other) = pairs
+            vector = np.eye(16, dtype=np.float32)[:1]
+            mac = {
+                "of another secret": Seal(SECOND).mac(held.group),
+                "of another group": Seal(FIRST).mac(dataclasses.replace(held.group, namespace="tenant")),
+            }.get(kind)
+            planted = encode([name], vector, [Meta(1)], mac=mac)[0]
+            if kind == "of another text":
+                planted = other
+            elif kind == "flipped":
+                planted = entry[:60] + bytes([entry[60] ^ 1]) + entry[61:]
+            await cache.put_many(held.group, [(name, planted)])
+        assert await hits(make(secret=FIRST)) == 11
+        assert await hits(make(secret=FIRST)) == 12
+        return await totals(make(secret=FIRST))
+
+    total = asyncio.run(main())
+    assert (total.damaged, total.entries) == (1, 12)
+
+
+# ---------------------------------------------------------------- rotation
+
+
+@pytest.mark.parametrize("codec", ["f32", "f16", "i8"])
+@pytest.mark.parametrize("zstd", [False, True])
+def test_a_secret_is_changed_without_computing_anything_anew(make, codec, zstd):
+    kept = {"codec": codec, "zstd": zstd}
+    old, both, new = (
+        make(secret=FIRST, **kept),
+        make(secret=SECOND, secret_previous=FIRST, **kept),
+        make(secret=SECOND, **kept),
+    )
+
+    async def main():
+        await hits(old, TEXTS[:8])
+        found = [await hits(both, TEXTS), await hits(both, TEXTS), await hits(new, TEXTS), await hits(old, TEXTS)]
+        return found, await totals(new)
+
+    found, total = asyncio.run(main())
+    # The old configuration, which another machine may still have, knows what it wrote.
+    assert found == [8, 12, 12, 8]
+    assert (total.stored, total.damaged, total.invalid) == (8 + 4 + 4, 0, 0)
+
+
+def test_entries_of_the_previous_secret_come_back_as_they_were(make):
+    long, options = "word " * 30, {"on_overflow": "mean"}
+
+    async def main():
+        results = []
+        for secrets in ({"secret": FIRST}, {"secret": SECOND, "secret_previous": FIRST}, {"secret": SECOND}):
+            async with AsyncEmbedder(make(codec="i8", **secrets)) as embedder:
+                results.append(await embedder.embed([*TEXTS, long], model="acme/m", **options))
+                cut = await embedder.embed(["b " * 30], model="acme/m")
+                results[-1] = (results[-1], cut)
+        return results
+
+    first, second, third = asyncio.run(main())
+    for (averaged, cut), count in ((second, 13), (third, 13)):
+        assert (averaged.receipt.cache_hits, averaged.receipt.lossy_hits) == (count, count)
+        assert averaged.receipt.averaged == first[0].receipt.averaged
+        assert (cut.receipt.cache_hits, cut.receipt.truncations) == (1, first[1].receipt.truncations)
+    np.testing.assert_array_equal(second[0].vectors, third[0].vectors)
+
+
+def test_an_entry_of_the_previous_secret_is_looked_at_like_any_other(make):
+    async def main():
+        await hits(make(secret=FIRST))
+        async with AsyncEmbedder(make(secret=FIRST)) as embedder:
+            cache = embedder._recall.cache
+            (held,) = await cache.held()
+            (one, _), (two, entry), *_ = await cache.sample(held.group, 12)
+            mac = Seal(FIRST).mac(held.group)
+            bad = encode([one], np.zeros((1, 16), np.float32), [Meta(1)], mac=mac)
+            await cache.put_many(held.group, [(one, *bad), (two, entry[:-1])])
+        both = make(secret=SECOND, secret_previous=FIRST)
+        found = [await hits(both), await hits(both), await hits(make(secret=FIRST))]
+        return found, await totals(both)
+
+    found, total = asyncio.run(main())
+    assert found == [10, 12, 10]
+    assert (total.invalid, total.damaged) == (1, 1)
+
+
+def test_many_entries_of_the_previous_secret_are_written_anew_in_parts(make):
+    texts = [f"many {n}" for n in range(2500)]
+
+    async def main():
+        await hits(make(secret=FIRST), texts)
+        found = await hits(make(secret=SECOND, secret_previous=FIRST), texts)
+        return found, await hits(make(secret=SECOND), texts)
+
+    assert asyncio.run(main()) == (2500, 2500)
+
+
+def test_a_plan_and_a_check_know_both_secrets(make):
+    async def main():
+        await hits(make(secret=FIRST))
+        async with AsyncEmbedder(make(secret=SECOND, secret_previous=FIRST)) as embedder:
+            plan = await embedder.plan(TEXTS, model="acme/m")
+            checked = await embedder.check_cache(TEXTS, model="acme/m")
+        async with AsyncEmbedder(make(secret=THIRD)) as embedder:
+            return plan, checked, await embedder.plan(TEXTS, model="acme/m")
+
+    plan, checked, other = asyncio.run(main())
+    assert (plan.cached_texts, checked.found, checked.damaged, other.cached_texts) == (12, 12, 0, 0)
+    assert checked.lowest_cosine == pytest.approx(1)
+
+
+def test_the_default_model_with_a_secret_from_a_file(tmp_path, default_model_directory):
+    path, texts = tmp_path / "secret", ["a first text", "a second one"]
+    overrides = {
+        "weights.directory": str(default_model_directory),
+        "cache.path": str(tmp_path / "v.sqlite"),
+        "cache.secret_file": str(path),
+    }
+
+    def embed():
+        with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+            return embedder.embed(texts)
+
+    results = []
+    for text in (FIRST, FIRST, f"{SECOND}\n{FIRST}\n", SECOND, THIRD):
+        path.write_text(text)
+        results.append(embed())
+    assert [result.receipt.cache_hits for result in results] == [0, 2, 2, 2, 0]
+    for result in results[1:4]:
+        np.testing.assert_array_equal(result.vectors, results[0].vectors)
