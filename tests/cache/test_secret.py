@@ -74,7 +74,7 @@ async def totals(config):
         ({"secret": FIRST, "secret_previous": "short"}, "cache.secret_previous: must be at least 16"),
         ({"secret_previous": FIRST}, "secret_previous must be unset where secret is not set"),
         ({"secret": FIRST, "secret_previous": FIRST}, "must be another one than secret"),
-        ({"secret": FIRST, "secret_file": "/there"}, "secret_file must be unset"),
+        ({"secret_previous": FIRST, "secret_file": "/there"}, "secret_previous must be unset where secret is not set"),
     ],
 )
 def test_secrets_that_cannot_be_ones_are_refused_and_not_shown(settings, words):
@@ -103,6 +103,9 @@ def test_a_file_holds_the_secret_and_the_one_before_it(tmp_path):
         path.write_text(text)
         names = [seal.names([b"k" * 32]) for seal in open_seals(config.cache)]
         assert names == [Seal(secret).names([b"k" * 32]) for secret in secrets]
+    # What is set goes before the file, as the environment goes before it.
+    config = Config.load(environ={"EMBEDWAY_CACHE__SECRET": THIRD}, overrides={"cache.secret_file": str(path)})
+    assert [seal.names([b"k" * 32]) for seal in open_seals(config.cache)] == [Seal(THIRD).names([b"k" * 32])]
 
 
 @pytest.mark.parametrize(

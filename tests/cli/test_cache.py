@@ -1,5 +1,6 @@
 """`embedway cache stats|clear|verify`, as a user starts them."""
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 
 from embedway import Config, Embedder
 from embedway.cache.codec import decode, encode
@@ -159,6 +161,61 @@ def test_verifying_finds_a_foreign_vector(cached, place):
     words = cached("cache", "verify", "rows.jsonl", code=1).stdout
     assert "1 entries are damaged" in words
     assert "another vector" in words
+
+
+def test_vectors_that_cannot_be_right_are_told_by_verify_and_stats(cached, place):
+    (path,) = (place.parent / "home").rglob("vectors.sqlite")
+    with sqlite3.connect(path) as database:
+        rows = database.execute("SELECT key, value FROM entries ORDER BY id LIMIT 3").fetchall()
+        for (key, value), number in zip(rows, (np.nan, np.inf, 0), strict=True):
+            vector = np.empty((1, 384), np.float32)
+            (meta,) = decode([key], [value], 384, vector)
+            (bad,) = encode([key], vector * np.float32(number), [meta])
+            database.execute("UPDATE entries SET value = ? WHERE key = ?", (bad, key))
+    told = cached("cache", "verify", "rows.jsonl", "--json").json
+    assert (told["found"], told["damaged"], told["same"]) == (27, 3, True)
+    again = cached("run", "rows.jsonl", "--to", "again.parquet", "--json").json
+    assert (again["cached"], again["chunks"]) == (27, 30)
+    assert stats(cached)["total"]["invalid"] == 3
+    assert "3 entries whose vectors cannot be right" in cached("cache", "stats").stdout
+    assert cached("cache", "verify", "rows.jsonl", "--json").json["damaged"] == 0
+
+
+def test_a_secret_makes_entries_its_own(ready_command, place):
+    (place / "rows.jsonl").write_text('{"id": 1, "text": "a text"}\n')
+    (place / "secret").write_text("correct-horse-battery-staple\n")
+    by_variable = {"EMBEDWAY_CACHE__SECRET": "correct-horse-battery-staple"}
+    by_file = {"EMBEDWAY_CACHE__SECRET_FILE": str(place / "secret")}
+    found = [
+        ready_command("run", "rows.jsonl", "--to", f"{number}.parquet", "--json", variables=variables).json["cached"]
+        for number, variables in enumerate([{}, by_variable, by_file, {}])
+    ]
+    assert found == [0, 0, 1, 1]
+    refused = ready_command("cache", "stats", variables={"EMBEDWAY_CACHE__SECRET": "too-short"}, code=2)
+    assert "must be at least 16 characters" in refused.stderr
+    assert "too-short" not in refused.stderr
+
+
+def test_names_in_redis_do_not_act_on_the_terminal(ready_command, valkey):
+    variables = {"EMBEDWAY_CACHE__BACKEND": "redis", "EMBEDWAY_CACHE__URL": valkey}
+    with contextlib.closing(redis.Redis.from_url(valkey)) as client:
+        client.flushall()
+        client.hset("embedway:v1:counts", json.dumps(["\x1b]0;owned\x07 \ud800", "hits"]), "1")
+        shown = ready_command("cache", "stats", variables=variables).stdout
+        client.flushall()
+    assert "\\x1b]0;owned" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_newer_format_in_redis_is_an_error_of_every_command(ready_command, valkey):
+    variables = {"EMBEDWAY_CACHE__BACKEND": "redis", "EMBEDWAY_CACHE__URL": valkey}
+    with contextlib.closing(redis.Redis.from_url(valkey)) as client:
+        client.flushall()
+        client.hset("embedway:format", "cache", "2")
+        for arguments in (("embed", "text"), ("cache", "stats"), ("cache", "clear", "--all")):
+            refused = ready_command(*arguments, variables=variables, code=1)
+            assert "has format 2, and this version of embedway knows format 1 at most" in refused.stderr
+        client.flushall()
 
 
 def test_a_cache_that_cannot_be_read_is_an_error_of_the_command_and_of_no_embedding(ready_command, place):

@@ -53,11 +53,10 @@ def open_seals(settings: CacheSettings) -> tuple[Seal, ...]:
 
     Raises ConfigError for a file that cannot be read, or holds no secrets.
     """
-    if settings.secret_file is not None:
+    given = (settings.secret, settings.secret_previous)
+    secrets = [secret.get_secret_value() for secret in given if secret is not None]
+    if not secrets and settings.secret_file is not None:
         secrets = _secrets_in(settings.secret_file)
-    else:
-        given = (settings.secret, settings.secret_previous)
-        secrets = [secret.get_secret_value() for secret in given if secret is not None]
     return tuple(Seal(secret) for secret in secrets)
 
 

@@ -220,7 +220,7 @@ class Cache(Section):
     secret: SecretStr | None = None
     #: The secret before it. Its entries are found, and written anew under `secret`.
     secret_previous: SecretStr | None = None
-    #: A file in place of both: the secret on the first line, the one before it on the second, if any.
+    #: A file that is read where `secret` is unset: the secret on its first line, the one before it on a second, if any.
     secret_file: File | None = None
 
     @field_validator("secret", "secret_previous")
@@ -232,8 +232,6 @@ class Cache(Section):
 
     @model_validator(mode="after")
     def _secrets_that_fit(self) -> Self:
-        if self.secret_file is not None and (self.secret is not None or self.secret_previous is not None):
-            raise ValueError("secret_file must be unset where secret or secret_previous is set")
         if self.secret_previous is not None and self.secret is None:
             raise ValueError("secret_previous must be unset where secret is not set")
         if self.secret_previous is not None and self.secret_previous == self.secret:
