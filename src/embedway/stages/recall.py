@@ -153,6 +153,7 @@ class Recall:
         self._flights: Flights[Computed] = Flights()
         seal = seals[0] if seals else None
         self._keeper = Keeper(cache, codec=codec, zstd=zstd, seal=seal, on_stored=self._on_stored)
+        self._is_lossy = codec != CODECS[0]
         # Entries are served that lose no more than what is written.
         self._lookup = Lookup(self._keeper, cache, CODECS[: CODECS.index(codec) + 1], seals)
 
@@ -172,11 +173,13 @@ class Recall:
         counts.hits += found.hits
         counts.misses += len(missing)
         counts.tokens_saved += found.tokens_saved
-        await self._removed(group, read)
+        if read.damaged or read.invalid:
+            await self._removed(group, read)
         while missing:
             since, landed = landed, self._flights.landed
             missing = await self._round(asked, missing, since)
-        found.lossy_hits = sum(meta.codec != "f32" for meta in found.metas if meta is not None)
+        if self._is_lossy:
+            found.lossy_hits = sum(meta.codec != "f32" for meta in found.metas if meta is not None)
         if self._clock() - self._told_at > _TELL_S:
             self._told_at = self._clock()
             self._keeper.beside(self._tell())
@@ -263,8 +266,6 @@ class Recall:
 
     async def _removed(self, group: Group, read: Read) -> None:
         """Delete what is damaged or invalid, and count it."""
-        if not read.damaged and not read.invalid:
-            return
         counts = self.counts[group.model]
         counts.damaged += len(read.damaged)
         counts.invalid += len(read.invalid)
@@ -415,7 +416,8 @@ class Recall:
     async def _looked_up_again(self, asked: _Asked, rows: list[int]) -> list[int]:
         """Which of the rows are still missing; the others land."""
         read = await self._lookup.read(asked.group, asked.keys_of(rows), asked.space)
-        await self._removed(asked.group, read)
+        if read.damaged or read.invalid:
+            await self._removed(asked.group, read)
         for position, row in enumerate(rows):
             meta = read.metas[position]
             if meta is not None:
