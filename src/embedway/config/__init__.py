@@ -6,7 +6,8 @@ the working directory, or the files that are named instead, each laid over the o
 """
 
 from embedway.config.benchmarks import ModelBenchmark
-from embedway.config.load import KEY_VARIABLES, Config
+from embedway.config.keys import KEY_VARIABLES
+from embedway.config.load import Config
 from embedway.config.sections import Embedding, Local, Run, Tune, Weights
 
 __all__ = ["KEY_VARIABLES", "Config", "Embedding", "Local", "ModelBenchmark", "Run", "Tune", "Weights"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 PREFIX = "EMBEDWAY_"
 _WORDS = {
@@ -90,14 +90,19 @@ def file_layer(path: Path, folders: frozenset[str]) -> Layer:
 
     Raises ConfigError with file, line and column.
     """
-    where = str(path)
-    reader = {".toml": _read_toml, ".json": _read_json}.get(path.suffix.lower())
-    if reader is None:
-        raise ConfigError("a settings file must end in .toml or .json", where=where)
+    reader_of(path)
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror or type(error).__name__}", where=where) from error
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(f"cannot be read: {reason}", where=str(path)) from error
+    return parsed_layer(data, path, folders)
+
+
+def parsed_layer(data: bytes, path: Path, folders: frozenset[str]) -> Layer:
+    """The same of a file's content that was read already."""
+    where = str(path)
+    reader = reader_of(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -106,12 +111,20 @@ def file_layer(path: Path, folders: frozenset[str]) -> Layer:
         raise ConfigError("is not UTF-8", where=f"{where}:{line}:{column}") from None
     try:
         values = reader(text, where)
+        for key, value in list(leaves(values)):
+            if pattern_of(key) in folders:
+                place(values, key, _from_folder(value, path.absolute().parent))
+        return Layer(where, values, problems=tuple(_twice(values, where)))
     except (RecursionError, ValueError):  # tables in tables without end; whole numbers of thousands of digits
         raise ConfigError("holds a value that is too large or too deep", where=where) from None
-    for key, value in list(leaves(values)):
-        if pattern_of(key) in folders:
-            place(values, key, _from_folder(value, path.absolute().parent))
-    return Layer(where, values, problems=tuple(_twice(values, where)))
+
+
+def reader_of(path: Path) -> Callable[[str, str], dict[str, Any]]:
+    """What reads files of a name. Raises ConfigError for a name that no settings file has."""
+    reader = {".toml": _read_toml, ".json": _read_json}.get(path.suffix.lower())
+    if reader is None:
+        raise ConfigError("a settings file must end in .toml or .json", where=str(path))
+    return reader
 
 
 def _from_folder(value: Any, folder: Path) -> Any:

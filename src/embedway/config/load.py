@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import decimal
-import difflib
-import json
-import math
+import logging
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
-from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import default_benchmarks
-from embedway.catalog.services import default_services
 from embedway.config.base import Section
 from embedway.config.benchmarks import ModelBenchmark, benchmark_values, unit_error
+from embedway.config.found import find, harmless, told
 from embedway.config.hub import hub_layer
+from embedway.config.keys import ENVIRONMENT, Access, Keyring, Origin, variables_of_services, withheld_token
 from embedway.config.layers import (
     BENCHMARKS,
     Layer,
@@ -28,7 +26,7 @@ from embedway.config.layers import (
     file_layer,
     leaves,
     overlay,
-    pattern_and_name,
+    parsed_layer,
     place,
 )
 from embedway.config.overlays import (
@@ -40,6 +38,7 @@ from embedway.config.overlays import (
     unconfirmed,
     with_sources,
 )
+from embedway.config.problems import Keys, kinds_of, one_error, problems_of
 from embedway.config.sections import (
     Batching,
     Budget,
@@ -57,27 +56,16 @@ from embedway.config.sections import (
     Upstream,
     Weights,
 )
+from embedway.config.trust import read_trust
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from pydantic_core import ErrorDetails
-
+    from embedway.config.found import Found, Harmless
     from embedway.local.store import StoreSettings
 
-#: The variables in which users of a service keep its key, the first that is set counts.
-KEY_VARIABLES: dict[str, tuple[str, ...]] = {
-    "openai": ("OPENAI_API_KEY",),
-    "azure-openai": ("AZURE_OPENAI_API_KEY",),
-    "cohere": ("COHERE_API_KEY", "CO_API_KEY"),
-    "voyage": ("VOYAGE_API_KEY",),
-    "jina": ("JINA_API_KEY",),
-    "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
-    "mistral": ("MISTRAL_API_KEY",),
-}
-#: Read from the working directory when no file is named.
-DEFAULT_FILE = "embedway.toml"
+_log = logging.getLogger("embedway.config")
 
 
 class Config(Section):
@@ -107,8 +95,10 @@ class Config(Section):
     budgets: dict[str, Budget] = Field(default_factory=dict)
     routes: dict[str, Route] = Field(default_factory=dict)
     models: dict[str, Model] = Field(default_factory=dict)
-    _keys: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
-    _sources: tuple[tuple[str, str], ...] = PrivateAttr(())
+    _keyring: Keyring = PrivateAttr(default_factory=Keyring)
+    _sources: tuple[tuple[str, Origin], ...] = PrivateAttr(())
+    _ignored: tuple[str, ...] = PrivateAttr(())
+    _withheld: str = PrivateAttr("")
 
     @classmethod
     def load(
@@ -121,31 +111,66 @@ class Config(Section):
         """Settings from files, environment and arguments, later over earlier, field by field.
 
         `files` end in .toml or .json; without any, `embedway.toml` of the working directory is read if it is
-        there. `environ` stands for the environment. `overrides` maps dotted keys to values; they come last.
+        there: wholly if it is trusted, else what is harmless of it, and one warning names what is ignored.
+        `environ` stands for the environment. `overrides` maps dotted keys to values; they come last.
         Raises ConfigError, which names every problem with its place, key and rule.
         """
-        variables = os.environ if environ is None else environ
-        kinds = dict(_kinds(cls))
-        folders = frozenset(key for key, kind in kinds.items() if Path in kind)
-        hub, problems = hub_layer(variables)
-        layers = [hub]
-        for path in _files(files):
+        given = _Given.of(cls, os.environ if environ is None else environ, overrides)
+        problems = [*given.problems]
+        named: list[Layer] = []
+        ignored: tuple[str, ...] = ()
+        try:
+            if not files and (found := find()) is not None:
+                layer, ignored = cls._found_layer(found, given)
+                named.append(layer)
+        except ConfigError as error:
+            problems.append(_problem_of(error))
+        for path in map(Path, files):
             try:
-                layers.append(file_layer(path, folders))
+                named.append(file_layer(path, given.folders))
             except ConfigError as error:
-                place_of = ": ".join(part for part in (error.where, error.key) if part)
-                problems.append(Problem(error.where, error.key, str(error).removeprefix(f"{place_of}: ")))
-        layer, found = environment_layer(variables, kinds)
-        problems += found
-        arguments: dict[str, Any] = {}
-        for key, value in (overrides or {}).items():
-            place(arguments, key, value)
-        layers += [layer, Layer("arguments", arguments)]
-        config = cls._from_layers(layers, problems)
-        named = {route.api_key_env for route in config.routes.values() if route.api_key_env}
-        known = named.union(*KEY_VARIABLES.values())
-        config._keys = {name: SecretStr(variables[name]) for name in known if variables.get(name)}  # noqa: SLF001
+                problems.append(_problem_of(error))
+        config = cls._from_layers(given.around(named), problems)
+        variables = {route.api_key_env for route in config.routes.values() if route.api_key_env}
+        variables |= set(variables_of_services())
+        secrets = {name: SecretStr(given.variables[name]) for name in variables if given.variables.get(name)}
+        config._keyring = Keyring(secrets, dict(config._sources))  # noqa: SLF001  a new object of this class
+        config._ignored = ignored  # noqa: SLF001
+        if config._withheld:  # noqa: SLF001
+            _log.warning("%s", config._withheld)  # noqa: SLF001
         return config
+
+    @classmethod
+    def _found_layer(cls, found: Found, given: _Given) -> tuple[Layer, tuple[str, ...]]:
+        """The layer of a file that was found, and the keys of it that are ignored, which is told."""
+        standing = read_trust().standing(found.place, found.sha256)
+        layer = parsed_layer(found.data, found.path, given.folders)
+        if standing == "trusted":
+            return layer, ()
+        judged = cls._judged(layer, given)
+        ignored = tuple(key for key, _ in judged.ignored)
+        if ignored:
+            _log.warning("%s", told(found, ignored, changed=standing == "changed"))
+        return replace(layer, values=judged.kept), ignored
+
+    @classmethod
+    def _judged(cls, layer: Layer, given: _Given) -> Harmless:
+        def base() -> Config | None:
+            try:
+                return cls._from_layers(given.around([]), [*given.problems])
+            except ConfigError:
+                return None  # what is wrong is told when all layers are laid together
+
+        return harmless(layer.values, base)
+
+    @classmethod
+    def harm_of(cls, found: Found, *, environ: Mapping[str, str] | None = None) -> list[tuple[str, Any]]:
+        """Keys and values of a file that would be ignored if it were found and not trusted.
+
+        Raises ConfigError for a file that is no settings file, with its place.
+        """
+        given = _Given.of(cls, os.environ if environ is None else environ, None)
+        return cls._judged(parsed_layer(found.data, found.path, given.folders), given).ignored
 
     @classmethod
     def _from_layers(cls, layers: Sequence[Layer], problems: list[Problem]) -> Self:
@@ -157,6 +182,10 @@ class Config(Section):
             values = overlay(unconfirmed(values, layer.values), layer.values)
             for key, _ in _tables_and_leaves(layer.values):
                 origins[key] = (layer.where, layer.origins.get(key, ""))
+        weights = values.get("weights")
+        withheld = withheld_token(weights, origins) if isinstance(weights, dict) else ""
+        if isinstance(weights, dict) and withheld:
+            values = {**values, "weights": {key: value for key, value in weights.items() if key != "hub_token"}}
         own = benchmarks_of(values)
         try:
             config = cls.model_validate(over_shipped(values, own, origins) if own else values)
@@ -164,13 +193,12 @@ class Config(Section):
         except ValidationError as error:
             # `from None`: the chained error would show the input, and with it what may be a secret.
             misnamed = misnamed_in(own, origins)
-            found = _problems(error, origins)
+            found = problems_of(error, origins, KEYS)
             problems += [one for one in found if not misnamed or one.key != BENCHMARKS.rstrip(".")] + misnamed
         if problems:
-            raise _one_error(problems) from None
-        config._sources = tuple(  # noqa: SLF001  a new object of this class
-            (key, ": ".join(part for part in origins[key] if part)) for key, _ in leaves(values)
-        )
+            raise one_error(problems) from None
+        config._withheld = withheld  # noqa: SLF001  a new object of this class
+        config._sources = tuple((key, Origin(*origins[key])) for key, _ in leaves(values))  # noqa: SLF001  as above
         return config
 
     def with_benchmarks(self, changes: Mapping[str, ModelBenchmark | Mapping[str, Any]]) -> Self:
@@ -194,38 +222,46 @@ class Config(Section):
         try:
             checked = Embedding.model_validate(embedding)
         except ValidationError as error:
-            raise _one_error(_problems(error, {}, "embedding.")) from None
+            raise one_error(problems_of(error, {}, KEYS, "embedding.")) from None
         changed = self.model_copy(update={"embedding": checked})
         if problems := _own_prices(changed, {}):
-            raise _one_error(problems)
+            raise one_error(problems)
         return changed
 
     @property
     def sources(self) -> Mapping[str, str]:
-        """For each key that something set, what set it: a file, `environment: NAME` or `arguments`."""
-        return MappingProxyType(dict(self._sources))
+        """For each key that something set, what set it: a file, `environment: NAME` or `arguments`.
 
-    def key_for(self, provider: str, route: Route | None = None) -> str:
-        """The key that a provider's route sends; empty where there is none.
-
-        It is the route's own `api_key`, `api_key_file` or `api_key_env`, else the variable that the provider's users
-        know (`OPENAI_API_KEY` and the like). Raises ConfigError for a file that cannot be read, a variable unset, or
-        what cannot be a key.
+        The address of a service that the environment names has the key `services.PROVIDER.base_url`.
         """
-        if route is not None and route.api_key is not None:
-            return _clean_key(route.api_key.get_secret_value(), "api_key of a route")
-        if route is not None and route.api_key_file is not None:
-            try:
-                return _clean_key(route.api_key_file.read_text(encoding="utf-8"), str(route.api_key_file))
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "it is not a text file"
-                raise ConfigError(f"cannot be read: {reason}", where=str(route.api_key_file)) from None
-        if route is not None and route.api_key_env is not None:
-            if route.api_key_env not in self._keys:
-                raise ConfigError("is not set, and a route's api_key_env names it", where=route.api_key_env)
-            return _clean_key(self._keys[route.api_key_env].get_secret_value(), route.api_key_env)
-        found = (name for name in KEY_VARIABLES.get(provider, ()) if name in self._keys)
-        return next((_clean_key(self._keys[name].get_secret_value(), name) for name in found), "")
+        found = {key: str(origin) for key, origin in self._sources}
+        for provider, (name, _) in self._keyring.addresses().items():
+            found[f"services.{provider}.base_url"] = str(Origin(ENVIRONMENT, name))
+        return MappingProxyType(found)
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Addresses of services that the environment names, by provider, without user, password and query."""
+        return MappingProxyType({provider: shown for provider, (_, shown) in self._keyring.addresses().items()})
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Keys of the working directory's `embedway.toml` that are ignored, because it is not trusted."""
+        return self._ignored
+
+    def access(self, provider: str, name: str = "") -> Access:
+        """How a route reaches its service: by its name in `routes`, or without one the catalog's route.
+
+        The key is the route's own `api_key`, `api_key_file` or `api_key_env`, else the variable that the provider's
+        users know (`OPENAI_API_KEY` and the like). A key from the environment goes to the provider's own hosts, to an
+        address of the environment, or to one that the same layer names as `api_key_env`. Raises ConfigError for a key
+        that may not go to the address, a file that cannot be read, a variable unset, or what cannot be a key.
+        """
+        return self._keyring.access(provider, name, self.routes[name] if name else None)
+
+    def key_for(self, provider: str, name: str = "") -> str:
+        """The key that a provider's route sends; empty where there is none. Raises as `access` does."""
+        return self.access(provider, name).secret
 
     def routes_to(self, names: Collection[str]) -> dict[str, Route]:
         """The settings' routes to a model of these names, which are in lower case; in their order."""
@@ -247,41 +283,36 @@ class Config(Section):
         )
 
 
-def _clean_key(key: str, where: str) -> str:
-    """A key without the white space around it, such as a line's end. Raises ConfigError for what no header can hold."""
-    key = key.strip()
-    if not key.isascii() or not key.isprintable():
-        raise ConfigError("holds a character that no key has, such as a line break; paste it anew", where=where)
-    return key
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a call and the environment say, whatever files say, and what is wrong with it."""
+
+    variables: Mapping[str, str]
+    folders: frozenset[str]
+    hub: Layer
+    environment: Layer
+    arguments: Layer
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def of(cls, model: type[Config], variables: Mapping[str, str], overrides: Mapping[str, Any] | None) -> Self:
+        kinds = dict(kinds_of(model))
+        hub, problems = hub_layer(variables)
+        environment, found = environment_layer(variables, kinds)
+        arguments: dict[str, Any] = {}
+        for key, value in (overrides or {}).items():
+            place(arguments, key, value)
+        folders = frozenset(key for key, kind in kinds.items() if Path in kind)
+        return cls(variables, folders, hub, environment, Layer("arguments", arguments), (*problems, *found))
+
+    def around(self, files: Sequence[Layer]) -> list[Layer]:
+        """All layers, lowest first."""
+        return [self.hub, *files, self.environment, self.arguments]
 
 
-def _files(files: Sequence[Path | str]) -> list[Path]:
-    if files:
-        return [Path(file) for file in files]
-    default = Path(DEFAULT_FILE)
-    return [default] if default.exists() else []
-
-
-def _kinds(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
-    """Each dotted key with the plain types it may have."""
-    for name, field in model.model_fields.items():
-        named = get_args(field.annotation)[-1:] if get_origin(field.annotation) is dict else ()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _kinds(field.annotation, f"{prefix}{name}.")
-        elif named and isinstance(named[0], type) and issubclass(named[0], BaseModel):
-            yield from _kinds(named[0], f"{prefix}{name}.*.")
-        else:
-            yield f"{prefix}{name}", frozenset(_types(field.annotation))
-
-
-def _types(annotation: Any) -> Iterator[type]:
-    origin = get_origin(annotation)
-    if isinstance(origin, type):
-        yield origin
-    if isinstance(annotation, type):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _types(argument)
+def _problem_of(error: ConfigError) -> Problem:
+    place_of = ": ".join(part for part in (error.where, error.key) if part)
+    return Problem(error.where, error.key, str(error).removeprefix(f"{place_of}: "))
 
 
 def _tables_and_leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -289,46 +320,6 @@ def _tables_and_leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[
         yield f"{prefix}{name}", value
         if isinstance(value, dict):
             yield from _tables_and_leaves(value, f"{prefix}{name}.")
-
-
-# --------------------------------------------------------------- errors
-
-
-def _problems(error: ValidationError, origins: Mapping[str, tuple[str, str]], under: str = "") -> list[Problem]:
-    """All findings; what a table lacks is one of them."""
-    found: list[Problem] = []
-    lacking: dict[str, list[str]] = {}
-    for details in error.errors(include_url=False):
-        if details["type"] == "missing":
-            parent = under + ".".join(map(str, details["loc"][:-1]))
-            if parent not in lacking:
-                found.append(Problem(origins.get(parent, ("", ""))[0], parent, ""))
-            lacking.setdefault(parent, []).append(str(details["loc"][-1]))
-        else:
-            found.append(_problem(details, origins, under))
-    return [
-        problem
-        if problem.message
-        else replace(problem, message=f"lacks {', '.join(lacking[problem.key])}{_full_name(problem.key)}")
-        for problem in found
-    ]
-
-
-def _problem(details: ErrorDetails, origins: Mapping[str, tuple[str, str]], under: str = "") -> Problem:
-    """A finding of pydantic in our words, at the place that set the value."""
-    parts = [part for part in under.split(".") if part] + [str(part) for part in details["loc"]]
-    while origins and parts and ".".join(parts) not in origins:
-        parts.pop()  # an item of a list: the list is what was set
-    key = ".".join(parts)
-    where, origin = origins.get(key, ("", ""))
-    suffix = f" (set by {origin})" if origin else ""
-    pattern, name = pattern_and_name(key)
-    if details["type"] == "extra_forbidden":
-        return Problem(where, key, f"is not a setting{_nearest(pattern).replace('*', name)}{suffix}")
-    table = details["type"] in {"model_type", "model_attributes_type", "dict_type"}
-    hidden = pattern in _SECRETS or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
-    shown = "" if hidden else _shown(details["input"])
-    return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
 
 
 def _own_prices(config: Config, origins: Mapping[str, tuple[str, str]]) -> list[Problem]:
@@ -348,81 +339,5 @@ def _own_prices(config: Config, origins: Mapping[str, tuple[str, str]]) -> list[
     return found
 
 
-def _full_name(key: str) -> str:
-    """A hint for who changes a shipped benchmark by an alias of its model."""
-    name = key.removeprefix(BENCHMARKS)
-    if name == key:
-        return ""
-    service = default_services().get(name.casefold())
-    known = name in default_catalog()
-    full = service.name if service is not None else default_catalog().get(name).name if known else ""
-    if full:
-        return f"; the model's full name is {full}, and a new model needs every field"
-    return "; a new model needs every field"
-
-
-#: Where pydantic's own words are about Python.
-_RULES = {
-    "model_type": "must be a table of settings",
-    "model_attributes_type": "must be a table of settings",
-    "dict_type": "must be a table of settings",
-    "tuple_type": "must be a list",
-    "path_type": "must be a path",
-    "int_type": "must be a whole number",
-    "bool_type": "must be true or false",
-    "string_type": "must be a text",
-    "string_too_short": "must not be empty",
-    "too_short": "must not be empty",
-    "float_type": "must be a number",
-    "date_type": "must be a date, such as 2026-11-23",
-    "finite_number": "must be a finite number",
-}
-
-
-def _rule(details: ErrorDetails) -> str:
-    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return _RULES.get(details["type"], message)
-
-
-def _shown(value: Any) -> str:
-    """The value, where it can hold no secret: not a table, not an address with a user and password."""
-    if value is None:
-        return "is null; "
-    if not isinstance(value, (str, int, float, list, tuple)) or "@" in str(value):
-        return ""
-    # NaN and infinity as files spell them.
-    text = json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else repr(value)
-    return f"is {text}; " if len(text) <= 80 else f"is {text[:77]}...; "
-
-
-def _nearest(key: str) -> str:
-    """The known key that an unknown one most likely stands for."""
-    if key == "config":
-        return "; settings files are named with --config"
-    section, _, name = key.rpartition(".")
-    tables = [table for table in _TABLES if table.rpartition(".")[2] == name]
-    if tables:
-        return f"; the nearest is {tables[0]}"
-    siblings = [known for known in _KEYS if known.rpartition(".")[0] == section]
-    close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.75)
-    if not close:
-        same = [known for known in _KEYS if known.rpartition(".")[2] == name]
-        close = same or difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.6)
-    if not close and not section:
-        close = difflib.get_close_matches(key, Config.model_fields, n=1, cutoff=0.6)
-    if not close:
-        return f"; `{section}` has {', '.join(known.rpartition('.')[2] for known in siblings)}" if siblings else ""
-    return f"; the nearest is {close[0]}"
-
-
-def _one_error(problems: Sequence[Problem]) -> ConfigError:
-    if len(problems) == 1:
-        return ConfigError(problems[0].message, where=problems[0].where, key=problems[0].key)
-    lines = [ConfigError(item.message, where=item.where, key=item.key) for item in problems]
-    return ConfigError("\n".join([f"{len(problems)} settings are wrong:", *(f"  - {line}" for line in lines)]))
-
-
-_KEYS = tuple(key for key, _ in _kinds(Config))
-#: Tables within sections, which a key may stand for.
-_TABLES = tuple({known.partition(".*.")[0]: None for known in _KEYS if ".*." in known and known.count(".") > 2})
-_SECRETS = frozenset(key for key, kind in _kinds(Config) if SecretStr in kind)
+KEYS = Keys.of(Config)
+_KEYS = KEYS.all

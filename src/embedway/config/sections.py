@@ -168,7 +168,7 @@ class Weights(Section):
             raise ValueError("must be an address such as https://huggingface.co")
         if user is not None:
             raise ValueError("must not hold a user or password; set weights.hub_token")
-        if parts.scheme == "http" and not (info.data.get("allow_http") or _is_loopback(host)):
+        if parts.scheme == "http" and not (info.data.get("allow_http") or is_loopback(host)):
             raise ValueError("must be https, or set weights.allow_http = true")
         return endpoint.rstrip("/")
 
@@ -317,7 +317,7 @@ class Ledger(Section):
     def _safe_webhook(cls, webhook: SecretStr | None) -> SecretStr | None:
         if webhook is not None:
             parts = urlsplit(webhook.get_secret_value())
-            if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
+            if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
                 raise ValueError("must be an https address, or http to this machine")
         return webhook
 
@@ -445,7 +445,8 @@ class Run(Section):
         return overlap
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host's name means this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -53,7 +53,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and as what a provider is to work. `secret` is the key; it is in no repr.
+    """Where and as what a provider is to work. `secret` is the key, `headers` go beside it; both are in no repr.
 
     `model` is the service's own name for the model; `options` are the route's further settings.
     """
@@ -66,6 +66,8 @@ class Endpoint:
     options: Mapping[str, str] = field(default_factory=dict)
     #: What the model wants before its texts; a provider that declares `input_type` sees to it itself.
     prompts: Mapping[InputType, str] = field(default_factory=dict)
+    #: What the environment has the service told, such as an organization.
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def split_requests(

@@ -193,7 +193,7 @@ def pool(endpoint: Endpoint, url: str = "", *, header: str = "authorization") ->
     return JsonHttp(
         endpoint.base_url or url,
         route=endpoint.route,
-        headers={header: secret} if endpoint.secret else {},
+        headers={**endpoint.headers, header: secret} if endpoint.secret else {},
         timeout_s=endpoint.timeout_s,
         allow_http=yes(endpoint, "allow_http"),
     )

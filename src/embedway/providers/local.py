@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedway.catalog import DEFAULT_MODEL, default_catalog
+from embedway.catalog.services import default_services
 from embedway.errors import UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class Named:
 def resolve(name: str) -> Named:
     """Resolve a model's name. Raises UnknownModelError with the nearest names.
 
-    `hf:OWNER/NAME[@REVISION]` is a repository; what holds a path separator and exists, or begins with `.`, `/`
-    or `~`, is a folder; anything else is a name or an alias of the catalog.
+    `hf:OWNER/NAME[@REVISION]` is a repository; what begins with `.`, `/` or `~` is a folder; then come names of the
+    catalog, which no folder of the working directory stands in for; then folders whose path holds a separator.
     """
     if name == "auto":
         name = DEFAULT_MODEL
@@ -44,13 +45,16 @@ def resolve(name: str) -> Named:
         if not repository:
             raise UsageError(f"{name!r} names no repository; write hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
         return Named(name, repository=repository, revision=revision or None)
-    if name.startswith((".", "/", "~")) or ("/" in name and Path(name).is_dir()) or Path(name).is_absolute():
+    catalog = default_catalog()
+    written_as_path = name.startswith((".", "/", "~")) or Path(name).is_absolute()
+    known = name in catalog or name.casefold() in default_services()
+    if written_as_path or ("/" in name and not known and Path(name).is_dir()):
         try:
             folder = Path(name).expanduser().resolve()
         except (RuntimeError, ValueError, OSError) as error:
             raise UsageError(f"{name!r} is not the path of a folder: {error}") from error
         return Named(str(folder), folder=folder)
-    facts = default_catalog().get(name)
+    facts = catalog.get(name)
     return Named(facts.name, facts=facts)
 
 

@@ -118,11 +118,13 @@ def azure(endpoint: Endpoint) -> OpenAI:
 
     `base_url` is the v1 address, such as `https://NAME.openai.azure.com/openai/v1`; with the option `api_version` it is
     the resource's own, `https://NAME.openai.azure.com`, and the deployment stands in the path
-    (https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle, read 2026-11-23).
+    (https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle, read 2026-11-23). Where the route names
+    neither, `AZURE_OPENAI_ENDPOINT` and `OPENAI_API_VERSION` do.
     """
     if not endpoint.base_url:
         raise ConfigError(
-            "must be set for azure-openai, such as https://NAME.openai.azure.com/openai/v1",
+            "must be set for azure-openai, such as https://NAME.openai.azure.com/openai/v1; or set "
+            "AZURE_OPENAI_ENDPOINT to https://NAME.openai.azure.com",
             where=endpoint.route,
             key="base_url",
         )

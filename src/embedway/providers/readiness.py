@@ -57,21 +57,23 @@ def routes_here(facts: ServiceFacts, config: Config) -> list[tuple[str, str]]:
 
 def routes_to(names: Collection[str], config: Config, *, task: Task = "embed") -> list[tuple[str, str]]:
     """Each route of the settings to a model of these names, in lower case, and what it lacks."""
-    return [(f"routes.{name}", _route_lacks(route, config, task)) for name, route in config.routes_to(names).items()]
+    routes = config.routes_to(names).items()
+    return [(f"routes.{name}", _route_lacks(name, route, config, task)) for name, route in routes]
 
 
-def _route_lacks(route: Route, config: Config, task: Task) -> str:
+def _route_lacks(name: str, route: Route, config: Config, task: Task) -> str:
     known = (*provider_names(PROVIDERS if task == "embed" else RERANKERS), "local")
     if route.provider not in known:
         near = difflib.get_close_matches(route.provider, known, n=1)
         hint = f"; the nearest is {near[0]}" if near else ""
         return f"no provider is called {route.provider!r}{hint}"
-    if route.provider in _ADDRESSED and not route.base_url:
-        return "no base_url"
     try:
-        lacks = missing(route.provider, config.key_for(route.provider, route))
+        access = config.access(route.provider, name)
     except ConfigError as error:
         return str(error)
+    if route.provider in _ADDRESSED and not access.base_url:
+        return "no base_url"
+    lacks = missing(route.provider, access.secret)
     return lacks or _weights_missing(route.provider, route.upstream_model or route.model, route.options, config)
 
 
@@ -88,7 +90,8 @@ def _weights_missing(provider: str, model: str, options: Mapping[str, str], conf
         here = any(wanted in entry.name.casefold() for entry in folder.glob("*-*"))
     else:
         here = any(config.weights.hub_cache.glob(f"models--{model.replace('/', '--')}/snapshots/*"))
-        here = here or Path(model).is_dir()
+        # A folder is written ./NAME: a bare name is the hub's, whatever the working directory holds.
+        here = here or (model.startswith((".", "/", "~")) and Path(model).expanduser().is_dir())
     return "" if here else _OFFLINE if config.weights.offline else _TO_FETCH
 
 

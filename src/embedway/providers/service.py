@@ -216,30 +216,34 @@ def routes_of(
     for name, route in config.routes_to(facts.names).items():
         # What the catalog says that the provider must be told holds for this route too, unless it says otherwise.
         listed = next((one for one in facts.routes if one.provider == route.provider), None)
+        access = config.access(route.provider, name)
         endpoint = Endpoint(
             route=f"routes.{name}",
             model=route.upstream_model or (listed.model if listed else facts.name),
-            base_url=route.base_url,
-            secret=config.key_for(route.provider, route),
+            base_url=access.base_url,
+            secret=access.secret,
             timeout_s=timeout_s,
-            options={**(listed.options if listed else {}), **route.options},
+            options={**(listed.options if listed else {}), **access.options, **route.options},
             prompts=prompts,
+            headers=access.headers,
         )
         limits = (route.requests_per_minute, route.tokens_per_minute)
         made.append((endpoint.route, make(route.provider, endpoint), limits))
     for listed in facts.routes:
         # Without any way that may work, the error of this one says what is missing; it stops no other.
         try:
-            key = config.key_for(listed.provider)
-            if made and missing(listed.provider, key):
+            access = config.access(listed.provider)
+            if made and missing(listed.provider, access.secret):
                 continue
             endpoint = Endpoint(
                 route=f"{listed.provider}:{listed.model}",
                 model=listed.model,
-                secret=key,
+                base_url=access.base_url,
+                secret=access.secret,
                 timeout_s=timeout_s,
-                options=listed.options,
+                options={**listed.options, **access.options},
                 prompts=prompts,
+                headers=access.headers,
             )
             made.append((endpoint.route, make(listed.provider, endpoint), (None, None)))
         except (ConfigError, RuntimeUnavailableError):

@@ -1,0 +1,129 @@
+"""`embedway trust`: settings files of working directories that are followed without being named."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedway.cli.options import JsonFlag
+from embedway.cli.output import note, one_line, print_json, print_line, print_table
+from embedway.cli.session import Session
+from embedway.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedway.config.found import Found
+
+#: Of a value, so much is shown.
+VALUE_CHARACTERS = 60
+
+
+def trust(
+    context: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="An embedway.toml; without it, that of the working directory."),
+    ] = None,
+    *,
+    listed: Annotated[bool, typer.Option("--list", help="Show which files are trusted; changes nothing.")] = False,
+    removed: Annotated[
+        Path | None, typer.Option("--remove", metavar="FILE", help="Trust a file no longer; it may be gone.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Trust an embedway.toml where it is and as it is: once its content changes, it is trusted no longer.
+
+    Shows what it sets that is ignored without trust.
+    """
+    if sum((file is not None, listed, removed is not None)) > 1:
+        raise UsageError("FILE, --list and --remove are three things to do; give one of them")
+    if listed:
+        _list(as_json=as_json)
+    elif removed is not None:
+        _remove(context, removed, as_json=as_json)
+    else:
+        _trust(context, file, as_json=as_json)
+
+
+def _trust(context: typer.Context, file: Path | None, *, as_json: bool) -> None:
+    from embedway.config import Config
+    from embedway.config.found import FOUND_FILE, find
+    from embedway.config.trust import remember
+
+    path = file or Path(FOUND_FILE)
+    if path.name != FOUND_FILE:
+        raise UsageError(f"only a file that is called {FOUND_FILE} is found; name others with --config FILE")
+    found = find(path)
+    if found is None:
+        raise UsageError(f"{one_line(str(path))} is not there; `embedway init` writes one into the working directory")
+    sets = [(one_line(key), _shown(key, value)) for key, value in Config.harm_of(found)]
+    remember(found.place, found.sha256)
+    if as_json:
+        print_json({**_json(found), "sets": [{"key": key, "value": value} for key, value in sets]})
+        return
+    if sets:
+        print_table(("setting", "value"), sets)
+    else:
+        print_line("It sets nothing that is ignored without trust.")
+    note(Session.of(context), f"{one_line(found.place)} is trusted until its content changes")
+
+
+def _list(*, as_json: bool) -> None:
+    from embedway.config.trust import read_trust, trust_path
+
+    files = [{"file": place, "sha256": sha256, "state": _state(place)} for place, sha256 in read_trust().files.items()]
+    if as_json:
+        print_json({"path": str(trust_path()), "files": files})
+    elif files:
+        print_table(("file", "state"), [(one_line(one["file"]), one["state"]) for one in files])
+    else:
+        print_line("no file is trusted")
+
+
+def _remove(context: typer.Context, file: Path, *, as_json: bool) -> None:
+    from embedway.config.trust import forget, place_of
+
+    place = place_of(file)
+    if not forget(place):
+        raise UsageError(f"{one_line(place)} is not trusted; `embedway trust --list` shows what is")
+    if as_json:
+        print_json({"file": place, "removed": True})
+    else:
+        note(Session.of(context), f"{one_line(place)} is trusted no longer")
+
+
+def _json(found: "Found") -> dict[str, Any]:
+    return {"file": found.place, "sha256": found.sha256, "trusted": True}
+
+
+def _state(place: str) -> str:
+    """Whether a trusted file is still what it was."""
+    from embedway.config.found import find
+    from embedway.config.trust import read_trust
+    from embedway.errors import ConfigError
+
+    try:
+        found = find(Path(place))
+    except ConfigError:
+        return "cannot be read"
+    if found is None:
+        return "gone"
+    return read_trust().standing(place, found.sha256)
+
+
+def _shown(key: str, value: Any) -> str:
+    """A value on one line, as far as it can hold no secret: of an unknown key nobody knows that."""
+    from embedway.config.keys import shown_address
+    from embedway.config.layers import pattern_of
+    from embedway.config.load import KEYS
+
+    pattern = pattern_of(key)
+    known = pattern in KEYS.all or pattern.startswith("routes.*.options.")
+    if not known or pattern in KEYS.secrets:
+        return "(hidden)"
+    if isinstance(value, str) and "//" in value:
+        value = shown_address(value)
+    if "@" in str(value):
+        return "(hidden)"
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return one_line(text, VALUE_CHARACTERS)

@@ -1,0 +1,179 @@
+"""What is wrong with settings, told in one error: each with its place, its key and its rule."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr
+
+from embedway.catalog import default_catalog
+from embedway.catalog.services import default_services
+from embedway.config.layers import BENCHMARKS, Problem, pattern_and_name
+from embedway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+
+def kinds_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
+    """Each dotted key with the plain types it may have; a star stands for a name that a user gives."""
+    for name, field in model.model_fields.items():
+        named = get_args(field.annotation)[-1:] if get_origin(field.annotation) is dict else ()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from kinds_of(field.annotation, f"{prefix}{name}.")
+        elif named and isinstance(named[0], type) and issubclass(named[0], BaseModel):
+            yield from kinds_of(named[0], f"{prefix}{name}.*.")
+        else:
+            yield f"{prefix}{name}", frozenset(_types(field.annotation))
+
+
+def _types(annotation: Any) -> Iterator[type]:
+    origin = get_origin(annotation)
+    if isinstance(origin, type):
+        yield origin
+    if isinstance(annotation, type):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _types(argument)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys that there are: all of them, tables within sections, those of secrets, and the sections."""
+
+    all: tuple[str, ...]
+    tables: tuple[str, ...]
+    secrets: frozenset[str]
+    sections: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: type[BaseModel]) -> Self:
+        """The keys of a model of settings."""
+        kinds = dict(kinds_of(model))
+        within = (known.partition(".*.")[0] for known in kinds if ".*." in known and known.count(".") > 2)
+        return cls(
+            tuple(kinds),
+            tuple(dict.fromkeys(within)),
+            frozenset(key for key, kind in kinds.items() if SecretStr in kind),
+            tuple(model.model_fields),
+        )
+
+    def nearest(self, key: str) -> str:
+        """The known key that an unknown one most likely stands for, as the end of a sentence."""
+        if key == "config":
+            return "; settings files are named with --config"
+        section, _, name = key.rpartition(".")
+        tables = [table for table in self.tables if table.rpartition(".")[2] == name]
+        if tables:
+            return f"; the nearest is {tables[0]}"
+        siblings = [known for known in self.all if known.rpartition(".")[0] == section]
+        close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.75)
+        if not close:
+            same = [known for known in self.all if known.rpartition(".")[2] == name]
+            close = same or difflib.get_close_matches(key, self.all, n=1, cutoff=0.6)
+        if not close and not section:
+            close = difflib.get_close_matches(key, self.sections, n=1, cutoff=0.6)
+        if not close:
+            return f"; `{section}` has {', '.join(known.rpartition('.')[2] for known in siblings)}" if siblings else ""
+        return f"; the nearest is {close[0]}"
+
+
+def problems_of(
+    error: ValidationError, origins: Mapping[str, tuple[str, str]], keys: Keys, under: str = ""
+) -> list[Problem]:
+    """All findings of a validation; what a table lacks is one of them. `under` is put before every key."""
+    found: list[Problem] = []
+    lacking: dict[str, list[str]] = {}
+    for details in error.errors(include_url=False):
+        if details["type"] == "missing":
+            parent = under + ".".join(map(str, details["loc"][:-1]))
+            if parent not in lacking:
+                found.append(Problem(origins.get(parent, ("", ""))[0], parent, ""))
+            lacking.setdefault(parent, []).append(str(details["loc"][-1]))
+        else:
+            found.append(_problem(details, origins, keys, under))
+    return [
+        problem
+        if problem.message
+        else replace(problem, message=f"lacks {', '.join(lacking[problem.key])}{_full_name(problem.key)}")
+        for problem in found
+    ]
+
+
+def _problem(details: ErrorDetails, origins: Mapping[str, tuple[str, str]], keys: Keys, under: str) -> Problem:
+    """A finding of pydantic in our words, at the place that set the value."""
+    parts = [part for part in under.split(".") if part] + [str(part) for part in details["loc"]]
+    while origins and parts and ".".join(parts) not in origins:
+        parts.pop()  # an item of a list: the list is what was set
+    key = ".".join(parts)
+    where, origin = origins.get(key, ("", ""))
+    suffix = f" (set by {origin})" if origin else ""
+    pattern, name = pattern_and_name(key)
+    if details["type"] == "extra_forbidden":
+        return Problem(where, key, f"is not a setting{keys.nearest(pattern).replace('*', name)}{suffix}")
+    table = details["type"] in {"model_type", "model_attributes_type", "dict_type"}
+    hidden = pattern in keys.secrets or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
+    shown = "" if hidden else _shown(details["input"])
+    return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
+
+
+def _full_name(key: str) -> str:
+    """A hint for who changes a shipped benchmark by an alias of its model."""
+    name = key.removeprefix(BENCHMARKS)
+    if name == key:
+        return ""
+    service = default_services().get(name.casefold())
+    known = name in default_catalog()
+    full = service.name if service is not None else default_catalog().get(name).name if known else ""
+    if full:
+        return f"; the model's full name is {full}, and a new model needs every field"
+    return "; a new model needs every field"
+
+
+#: Where pydantic's own words are about Python.
+_RULES = {
+    "model_type": "must be a table of settings",
+    "model_attributes_type": "must be a table of settings",
+    "dict_type": "must be a table of settings",
+    "tuple_type": "must be a list",
+    "path_type": "must be a path",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "float_type": "must be a number",
+    "date_type": "must be a date, such as 2026-11-23",
+    "finite_number": "must be a finite number",
+}
+
+
+def _rule(details: ErrorDetails) -> str:
+    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return _RULES.get(details["type"], message)
+
+
+def _shown(value: Any) -> str:
+    """The value, where it can hold no secret: not a table, not an address with a user and password."""
+    if value is None:
+        return "is null; "
+    if not isinstance(value, (str, int, float, list, tuple)) or "@" in str(value):
+        return ""
+    # NaN and infinity as files spell them.
+    text = json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else repr(value)
+    return f"is {text}; " if len(text) <= 80 else f"is {text[:77]}...; "
+
+
+def one_error(problems: Sequence[Problem]) -> ConfigError:
+    """The error that tells all of them."""
+    if len(problems) == 1:
+        return ConfigError(problems[0].message, where=problems[0].where, key=problems[0].key)
+    lines = [ConfigError(item.message, where=item.where, key=item.key) for item in problems]
+    return ConfigError("\n".join([f"{len(problems)} settings are wrong:", *(f"  - {line}" for line in lines)]))
