@@ -223,10 +223,10 @@ def test_order_of_layers(tmp_path):
 
 
 def test_file_of_the_working_directory_unless_others_are_named(tmp_path):
-    write(tmp_path / "embedway.toml", "[local]\nthreads = 7\n")
+    write(tmp_path / "embedway.toml", "[run]\nchunk_tokens = 77\n")
     other = write(tmp_path / "other.toml", "[local]\nstreams = 5\n")
-    assert Config.load(environ={}).local.threads == 7
-    assert Config.load([other], environ={}).local.threads is None
+    assert Config.load(environ={}).run.chunk_tokens == 77
+    assert Config.load([other], environ={}).run.chunk_tokens is None
 
 
 def test_the_process_environment_is_the_default(monkeypatch):
@@ -464,9 +464,10 @@ class TestHub:
     def test_files_and_our_variables_beat_them(self, tmp_path):
         path = write(tmp_path / "a.toml", "[weights]\nhub_endpoint = 'https://file.example'\noffline = false\n")
         environ = {"HF_ENDPOINT": "https://hf.example", "HF_HUB_OFFLINE": "1", "HF_TOKEN": "hf_a"}
-        config = Config.load([path], environ={**environ, "EMBEDWAY_WEIGHTS__HUB_TOKEN": "hf_b"})
+        config = Config.load([path], environ=environ)
         assert config.weights.hub_endpoint == "https://file.example"
         assert config.weights.offline is False
+        config = Config.load(environ={**environ, "EMBEDWAY_WEIGHTS__HUB_TOKEN": "hf_b"})
         assert config.weights.hub_token.get_secret_value() == "hf_b"
 
     def test_unsafe_endpoint_is_refused_by_name(self):

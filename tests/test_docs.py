@@ -51,7 +51,7 @@ def test_the_settings_of_a_route(tmp_path):
     path.write_text(blocks("toml")[0])
     config = Config.load([path], environ={"AZURE_OPENAI_API_KEY": KEY})
     route = config.routes["azure"]
-    assert config.key_for("azure-openai", route) == KEY
+    assert config.key_for("azure-openai", "azure") == KEY
     assert (route.tokens_per_minute, config.upstream.concurrency) == (350_000, 8)
 
 

@@ -193,7 +193,7 @@ def test_keys_from_a_file_and_from_a_variable(server, tmp_path):
     for more, environ in (
         ({"api_key_file": str(secret)}, {}),
         ({"api_key_env": "MY_KEY"}, {"MY_KEY": KEY}),
-        ({}, {"OPENAI_API_KEY": KEY}),
+        ({"api_key_env": "OPENAI_API_KEY"}, {"OPENAI_API_KEY": KEY}),
     ):
         fresh = Service()
 

@@ -30,7 +30,7 @@ def place(tmp_path):
 
 
 @pytest.fixture
-def command(environment, place):
+def started(environment, place):
     """Start `embedway` with arguments, and wait for its end."""
 
     def start(*arguments, stdin="", variables=None, **options):
@@ -47,6 +47,23 @@ def command(environment, place):
             **options,
         )
         return Finished(done)
+
+    return start
+
+
+@pytest.fixture
+def command(started):
+    """The same, with an embedway.toml in the folder that nobody named."""
+    return started
+
+
+@pytest.fixture
+def own_settings(started, place):
+    """The same, where the folder's embedway.toml is the user's own: it is named, once there is one."""
+
+    def start(*arguments, **options):
+        named = ("--config", "embedway.toml") if (place / "embedway.toml").exists() else ()
+        return started(*named, *arguments, **options)
 
     return start
 

@@ -12,6 +12,12 @@ from embedway.types import Space
 SMALL = Space("small", "service:small", 8, "service", normalized=True)
 
 
+@pytest.fixture
+def command(own_settings):
+    """Commands that name the settings of their folder."""
+    return own_settings
+
+
 def budgets(command):
     return {one["name"]: one for one in command("budget", "show", "--json").json["budgets"]}
 

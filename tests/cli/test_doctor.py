@@ -103,17 +103,17 @@ def test_exits_1_where_the_main_job_cannot_work(command):
     assert done.stdout.endswith("Texts cannot be embedded here yet.\n")
 
 
-def test_settings_are_told_with_what_set_them_and_secrets_are_not(command, place):
+def test_settings_are_told_with_what_set_them_and_secrets_are_not(own_settings, place):
     (place / "embedway.toml").write_text("[local]\nthreads = 2\n[weights]\nplaces = ['hub', 'wheel']\n")
     variables = {"HF_TOKEN": SECRET, "EMBEDWAY_LOCAL__STREAMS": "1"}
-    done = command("doctor", "--json", variables=variables)
+    done = own_settings("doctor", "--json", variables=variables)
     assert {item["key"]: (item["value"], item["source"]) for item in done.json["settings"]} == {
         "local.threads": ("2", "embedway.toml"),
         "local.streams": ("1", "environment: EMBEDWAY_LOCAL__STREAMS"),
         "weights.places": ("hub, wheel", "embedway.toml"),
         "weights.hub_token": ("set", "environment: HF_TOKEN"),
     }
-    assert SECRET not in done.stdout + command("doctor", variables=variables).stdout
+    assert SECRET not in done.stdout + own_settings("doctor", variables=variables).stdout
 
 
 def test_the_hub_is_asked_only_online_and_without_the_token(command, hub):

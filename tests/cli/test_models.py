@@ -14,6 +14,12 @@ from embedway.catalog import default_catalog
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 
 
+@pytest.fixture
+def command(own_settings):
+    """Commands that name the settings of their folder."""
+    return own_settings
+
+
 def test_list_shows_every_model_on_a_line_of_its_own(command):
     done = command("models", "list")
     assert (done.code, done.stderr) == (0, "")

@@ -24,6 +24,12 @@ CHINESE = "向量属于一个空间。两个空间之间的距离没有意义。
 
 
 @pytest.fixture
+def command(own_settings):
+    """Commands that name the settings of their folder."""
+    return own_settings
+
+
+@pytest.fixture
 def offline(with_model, environment):
     """The default model is here, and nothing is fetched; no service has a key."""
     for name in list(environment):

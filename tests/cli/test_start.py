@@ -78,7 +78,7 @@ def test_wrong_usage_exits_2_and_says_why(command, place, arguments, message):
 
 def test_wrong_settings_exit_2_and_name_all_of_them(command, place):
     (place / "embedway.toml").write_text("[local]\nthread = 2\n")
-    done = command("models", "list", variables={"EMBEDWAY_RUN__OVERLAP": "x"})
+    done = command("--config", "embedway.toml", "models", "list", variables={"EMBEDWAY_RUN__OVERLAP": "x"})
     assert (done.code, done.stdout) == (2, "")
     assert done.stderr.startswith("embedway: error: 2 settings are wrong:")
     assert "embedway.toml: local.thread: is not a setting; the nearest is local.threads" in done.stderr

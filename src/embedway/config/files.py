@@ -28,13 +28,15 @@ def read_regular(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes | None:
         return None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror or type(error).__name__}", where=where) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ConfigError("is no regular file; remove it or name other settings with --config", where=where)
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(most_bytes + 1)
-        except OSError as error:
-            raise ConfigError(f"cannot be read: {error.strerror or type(error).__name__}", where=where) from error
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror or type(error).__name__}", where=where) from error
+    finally:
+        os.close(descriptor)
     if len(data) > most_bytes:
         raise ConfigError(f"has more than {most_bytes:,} bytes, which no settings file has", where=where)
     return data
