@@ -43,10 +43,19 @@ def test_an_alias_in_any_case_is_its_model():
     assert (named.repository, named.folder) == (None, None)
 
 
-def test_a_folder_with_a_catalog_models_full_name_is_the_folder(tmp_path, monkeypatch):
-    (tmp_path / DEFAULT).mkdir(parents=True)
+@pytest.mark.parametrize("name", [DEFAULT, "BAAI/bge-small-en-v1.5", "BAAI/bge-reranker-v2-m3"])
+def test_a_folder_of_the_working_directory_stands_in_for_no_model_of_the_catalog(name, tmp_path, monkeypatch):
+    (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert resolve(DEFAULT) == Named(str(tmp_path / DEFAULT), folder=tmp_path / DEFAULT)
+    assert (resolve(name).key, resolve(name).folder) == (name, None)
+    assert resolve(f"./{name}") == Named(str(tmp_path / name), folder=tmp_path / name)
+
+
+def test_nor_for_a_model_of_a_service(tmp_path, monkeypatch):
+    (tmp_path / "openai/text-embedding-3-small").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownModelError):
+        resolve("openai/text-embedding-3-small")
 
 
 def test_a_name_without_a_separator_is_never_a_folder(tmp_path, monkeypatch):
