@@ -10,6 +10,7 @@ import pytest
 
 from api_servers import KEY, IndexedServer, one_of
 from embedway.config import Config
+from embedway.config.keys import SERVICES
 from embedway.providers.base import Endpoint
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -64,12 +65,19 @@ def test_all_settings_of_the_page_are_settings(tmp_path):
         assert Config.load([path], environ={}).sources
 
 
-@pytest.mark.parametrize("page", ["cache.md", "selection.md", "budgets.md"])
+@pytest.mark.parametrize("page", ["cache.md", "selection.md", "budgets.md", "settings.md"])
 def test_all_settings_of_other_pages_are_settings(tmp_path, page):
     for number, block in enumerate(blocks("toml", page)):
         path = tmp_path / f"{number}.toml"
         path.write_text(block)
         assert Config.load([path], environ={}).sources
+
+
+def test_the_page_of_settings_names_every_host_and_variable_of_the_services():
+    page = (DOCS / "settings.md").read_text("utf-8")
+    for service in SERVICES.values():
+        named = (*service.keys, *service.hosts, *service.headers, service.address, service.version)
+        assert [name for name in named if name.lstrip(".") not in page] == []
 
 
 def test_the_selection_of_the_page(default_model_directory, monkeypatch):
