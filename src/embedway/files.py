@@ -1,20 +1,47 @@
-"""Private files: 0600, in folders of 0700 where we make the folder. What exists keeps its mode.
+"""Small files: read once and with a bound, and written privately: 0600, in folders of 0700 where we make the folder.
 
 The mode is given when a file is created, so that no moment passes in which others may read it, whatever the umask is.
+A file or folder that exists keeps its mode.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: Without O_NONBLOCK a pipe that nobody writes to would hold the program up for ever.
+READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading and return its descriptor. Raises OSError, for a pipe or device too."""
+    descriptor = os.open(path, READ_FLAGS)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return descriptor
+
+
+def read_regular(path: Path, *, most_bytes: int) -> bytes | None:
+    """Read a regular file; None where there is none. Raises OSError, for a file of more than `most_bytes` too."""
+    try:
+        descriptor = open_regular(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes", str(path))
+    return data
 
 
 def make_private_folder(folder: Path) -> None:

@@ -237,5 +237,5 @@ def test_settings_that_are_no_files_are_refused(tmp_path):
     assert read_small(tmp_path / "absent" / "config.json") is None
     os.mkfifo(tmp_path / "fifo.json")
     for path in (tmp_path / "fifo.json", tmp_path):
-        with pytest.raises(WeightsError, match=r"no regular file|Is a directory"):
+        with pytest.raises(WeightsError, match=r"no regular file"):
             read_small(path)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from embedway.config.files import read_regular
 from embedway.config.here import computes_here, ready_here
 from embedway.config.trust import digest_of, place_of
+from embedway.errors import ConfigError
+from embedway.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 #: Read from the working directory when no file is named.
 FOUND_FILE = "embedway.toml"
 
+#: Settings are written by hand; more is no settings file.
+_MOST_BYTES = 2**20
 _PLAIN = frozenset({("run", "chunk_tokens"), ("run", "overlap"), ("embedding", "on_overflow")})
 _MODELS: dict[tuple[str, ...], Task] = {
     ("embedding", "default_model"): "embed",
@@ -62,7 +65,10 @@ def find(path: Path | None = None) -> Found | None:
     Raises ConfigError for one that cannot be read.
     """
     path = path or Path(FOUND_FILE)
-    data = read_regular(path)
+    try:
+        data = read_regular(path, most_bytes=_MOST_BYTES)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror or type(error).__name__}", where=str(path)) from error
     return None if data is None else Found(path, place_of(path), data, digest_of(data))
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import platformdirs
 
-from embedway.config.files import make_private_folder, read_regular, write_private
 from embedway.errors import ConfigError
+from embedway.files import make_private_folder, read_regular, write_private_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -108,7 +108,10 @@ def _read() -> Trust:
     path = trust_path()
     if not path.is_absolute():
         return Trust(MappingProxyType({}))
-    data = read_regular(path, most_bytes=_MOST_BYTES)
+    try:
+        data = read_regular(path, most_bytes=_MOST_BYTES)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror or type(error).__name__}", where=str(path)) from error
     if data is None:
         return Trust(MappingProxyType({}))
     try:
@@ -134,8 +137,8 @@ def _change(change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
     path = trust_path()
     if not path.is_absolute():
         raise ConfigError("is no absolute path; set HOME", where=str(path))
-    make_private_folder(path.parent)
     try:
+        make_private_folder(path.parent)
         # Two changes at once must not lose one.
         with FileLock(path.with_name(".trust.lock"), mode=0o600):
             document = {
@@ -143,6 +146,6 @@ def _change(change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
                 "version": _VERSION,
                 "files": dict(sorted(change(_strictly().files).items())),
             }
-            write_private(path, json.dumps(document, indent=2) + "\n")
+            write_private_whole(path, (json.dumps(document, indent=2) + "\n").encode())
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror or type(error).__name__}", where=str(path)) from error

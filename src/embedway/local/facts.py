@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import UnsupportedModelError, WeightsError
+from embedway.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,17 +37,8 @@ _MAX_SETTINGS_BYTES = 256 * 1024 * 1024
 
 def read_small(path: Path) -> bytes | None:
     """Read a settings file once; None where there is none. Raises WeightsError for what is no regular file."""
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        with open(os.open(path, flags), "rb") as handle:  # noqa: PTH123  a FIFO would wait for ever
-            state = os.fstat(handle.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise WeightsError(f"{path} is no regular file")
-            if state.st_size > _MAX_SETTINGS_BYTES:
-                raise WeightsError(f"{path} has {state.st_size:,} bytes, too many for a settings file")
-            return handle.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        return read_regular(path, most_bytes=_MAX_SETTINGS_BYTES)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
 

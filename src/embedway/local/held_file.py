@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import stat
 import threading
 import time
 import weakref
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway.errors import WeightsError
+from embedway.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 #: Longer than the steps in which any usual disk counts time.
 CLOCK_TICK_NS = 50_000_000
-_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +142,11 @@ class HeldFile:
 
     def _opened(self) -> int:
         try:
-            descriptor = os.open(self.path, _FLAGS)
+            return open_regular(self.path)
         except FileNotFoundError:
             raise WeightsError(f"{self.path} is missing") from None
         except OSError as error:
             raise WeightsError(f"{self.path} cannot be read: {error.strerror}") from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise WeightsError(f"{self.path} is no regular file")
-        return descriptor
 
     def _hashed(self, *, anew: bool = False) -> str:
         descriptor = self.hold()
