@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.cache.base import Which
 from embedway.cache.codec import decode, encode
+from embedway.cache.opening import open_seals
 from embedway.cache.stats import Cleared
 from embedway.errors import (
     CacheError,
@@ -54,16 +55,16 @@ def config_for(backend, place, url="", **more):
     return Config.load(environ={}, overrides=overrides)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, *(f"{backend} keyed" for backend in BACKENDS)])
 def config(request, tmp_path):
-    url = ""
-    if request.param == "redis":
+    url, (backend, *keyed) = "", request.param.split()
+    if backend == "redis":
         url = request.getfixturevalue("valkey")
         import redis
 
         with contextlib.closing(redis.Redis.from_url(url)) as client:
             client.flushall()
-    return config_for(request.param, tmp_path, url)
+    return config_for(backend, tmp_path, url, **({"cache.secret": "correct-horse-battery-staple"} if keyed else {}))
 
 
 def provider_of(embedder):
@@ -692,8 +693,10 @@ def test_checking_compares_with_what_is_computed_anew(config):
             (one, _), (two, mine), _ = await cache.sample(held.group, 3)
             await cache.put_many(held.group, [(one, mine)])  # another's
             vectors = np.empty((1, 16), np.float32)
-            metas = decode([two], [mine], 16, vectors)
-            await cache.put_many(held.group, [(two, *encode([two], vectors[:, ::-1], metas))])
+            seals = open_seals(config.cache)
+            mac = seals[0].mac(held.group) if seals else None
+            metas = decode([two], [mine], 16, vectors, mac=mac)
+            await cache.put_many(held.group, [(two, *encode([two], vectors[:, ::-1], metas, mac=mac))])
             bad = await embedder.check_cache(["a", "b", "c"], model="acme/m")
             none = await embedder.check_cache(["x"], model="acme/m")
             return good, bad, none, len(provider_of(embedder).calls)
