@@ -46,6 +46,7 @@ from embedway.stages.landing import Landing
 from embedway.stages.mixed import MixedModel
 from embedway.stages.models import Models
 from embedway.stages.plan import Work, bill_of_work, make_plan, unique_texts
+from embedway.stages.proof import check_same
 from embedway.stages.recall import Landed, Made, Recall, group_of, key_maker, only
 from embedway.stages.rerank import best_first, by_document, inspect_rerank, plan_rerank
 from embedway.stages.result import Billed, by_row, cuts, in_row, metas_of, receipt_of, space_of, summed, told
@@ -552,6 +553,34 @@ class AsyncEmbedder:
     async def unpin(self, collection: str) -> bool:
         """Forget a collection whose vectors are gone; False where nothing is known of it. Raises LedgerError."""
         return await self._chooser.pins.remove(collection)
+
+    async def prove_pin(self, collection: str, texts: Sequence[str], vectors: Vectors | Sequence[Vectors]) -> float:
+        """Prove facts that the pin of a collection lacks, because an older version wrote it, and write them into it.
+
+        `texts` are some documents of the collection with their stored vectors, float32 (n, d). They are embedded again;
+        returns the lowest cosine. Raises UsageError where nothing is known of the collection or no text is given,
+        SpaceMismatchError where the pin is of another space or a vector differs, and as `embed` does.
+        """
+        pin = await self._chooser.pins.get(collection)
+        stored = np.asarray(vectors, np.float32)
+        if pin is None or pin.claim:
+            raise UsageError(f"nothing was written to collection {collection!r} yet, so that it has no pin to prove")
+        if not texts or stored.shape != (len(texts), pin.space.dimensions):
+            raise UsageError(
+                f"{len(texts)} texts came with vectors of shape {stored.shape}; give texts, and for each a vector of "
+                f"{pin.space.dimensions} numbers"
+            )
+        space = space_of(await self._open(pin.model), pin.space.dimensions)
+        comparison = comparable(space, pin.space)
+        self._chooser.check_space(pin, space, "document")
+        anew = (await self.embed(texts, model=pin.model, dimensions=pin.space.dimensions)).vectors
+        facts = comparison.unknown or ("space",)
+        lowest = check_same(
+            stored, anew, name=f"collection {collection!r}", recorded=pin.space, asked=space, facts=facts
+        )
+        if comparison.unknown and not await self._chooser.pins.learn(pin, space):
+            raise UsageError(f"the pin of collection {collection!r} was changed meanwhile; look at it again")
+        return lowest
 
     async def cache_stats(self) -> CacheStats:
         """What the cache holds and saved, by model and in total, over all processes that used it and ended.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from embedway.local.tune import TuneReport
     from embedway.money import Amount
     from embedway.stages.select import ModelSelectionCriteria, Selection
-    from embedway.types import EmbedResult, InputType, Overflow, Plan, RerankResult
+    from embedway.types import EmbedResult, InputType, Overflow, Plan, RerankResult, Vectors
 
 T = TypeVar("T")
 
@@ -229,6 +229,10 @@ class Embedder:
     def unpin(self, collection: str) -> bool:
         """See `AsyncEmbedder.unpin`."""
         return self._wait(self._embedder.unpin(collection))
+
+    def prove_pin(self, collection: str, texts: Sequence[str], vectors: Vectors | Sequence[Vectors]) -> float:
+        """See `AsyncEmbedder.prove_pin`."""
+        return self._wait(self._embedder.prove_pin(collection, texts, vectors))
 
     def cache_stats(self) -> CacheStats:
         """See `AsyncEmbedder.cache_stats`."""

@@ -350,3 +350,26 @@ def test_vectors_are_not_handed_out_where_another_space_was_first_after_all(tmp_
             assert [pin.space for pin in await one.pins()] == [third.space]
 
     asyncio.run(main())
+
+
+def test_facts_that_a_pin_lacks_are_learned_once_and_only_by_the_pin_that_was_read(pins):
+    old = Space("m", "ab" * 32, 8, "mean", normalized=True)
+    known = Space("m", "ab" * 32, 8, "mean", normalized=True, tokenizer="cd" * 32, config="ef" * 32)
+
+    async def work(one, other):
+        await one.claim(new_pin("docs", "m", old, "a"), 60)
+        claimed = await one.get("docs")
+        assert not await one.learn(claimed, known)
+        await one.confirm(claimed)
+        pin = await other.get("docs")
+        assert await one.learn(pin, known)
+        learned = await other.get("docs")
+        assert (learned.space.tokenizer, learned.space.config) == (known.tokenizer, known.config)
+        assert (learned.space.id, learned.model, learned.since) == (old.id, pin.model, pin.since)
+        # Learned by another meanwhile, or forgotten.
+        assert not await other.learn(pin, known)
+        await one.remove("docs")
+        assert not await one.learn(learned, known)
+        assert await one.get("docs") is None
+
+    run(pins, work)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from embedway.cli.options import JsonFlag
-from embedway.cli.output import note, one_line, print_json, print_line, print_table, wait_for
+from embedway.cli.output import Download, note, one_line, print_json, print_line, print_table, wait_for
 from embedway.cli.session import Session
 from embedway.errors import UsageError
 
@@ -19,8 +19,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def show(context: typer.Context, *, as_json: JsonFlag = False) -> None:
+def show(
+    context: typer.Context,
+    *,
+    prove: Annotated[
+        str | None,
+        typer.Option("--prove", metavar="COLLECTION", help="Prove facts that an older version left out of its pin."),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by", metavar="DEST", help="What `embedway run` wrote for that collection: its rows are the proof."
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Show which model and space each collection is pinned to, since its first write."""
+    if (prove is None) != (by is None):
+        raise UsageError("--prove COLLECTION and --by DEST go together")
+    if prove is not None and by is not None:
+        _prove(Session.of(context), prove, by)
     found = _with_pins(Session.of(context).config(), lambda pins: pins.all())
     if as_json:
         print_json([_json(pin) for pin in found])
@@ -31,6 +49,20 @@ def show(context: typer.Context, *, as_json: JsonFlag = False) -> None:
         )
     else:
         print_line("no collections: the first write to one pins it")
+
+
+def _prove(session: Session, collection: str, destination: str) -> None:
+    from embedway.engine import AsyncEmbedder
+    from embedway.sinks import open_collection
+
+    rows = open_collection(destination).sample()
+
+    async def run() -> float:
+        async with AsyncEmbedder(session.config(), progress=Download(session)) as embedder:
+            return await embedder.prove_pin(collection, [text for text, _ in rows], [vector for _, vector in rows])
+
+    lowest = wait_for(run())
+    note(session, f"{len(rows)} rows of {destination} computed anew are the same (lowest cosine {lowest:.4f})")
 
 
 def remove(

@@ -106,6 +106,9 @@ class Pins(Protocol):
     async def withdraw(self, pin: Pin) -> None:
         """A first write failed: forget its claim, unless another write succeeded."""
 
+    async def learn(self, pin: Pin, known: Space) -> bool:
+        """Write the facts that a pin lacks and that were proven; False where the pin is another one by now."""
+
     async def remove(self, collection: str) -> bool:
         """Forget a collection, whose vectors are gone; False where there is none."""
 
@@ -144,6 +147,10 @@ class SqlitePins:
     async def withdraw(self, pin: Pin) -> None:
         """See `Pins.withdraw`."""
         await self._call(self._execute, _WITHDRAW, pin.collection, pin.claim)
+
+    async def learn(self, pin: Pin, known: Space) -> bool:
+        """See `Pins.learn`."""
+        return await self._call(self._learn, pin, known)
 
     async def remove(self, collection: str) -> bool:
         """See `Pins.remove`."""
@@ -204,6 +211,15 @@ class SqlitePins:
         self._execute(_CONFIRM, pin.collection, pin.written())
         return self._get(pin.collection) or pin
 
+    def _learn(self, pin: Pin, known: Space) -> bool:
+        row = self._execute("SELECT pin FROM pins WHERE collection = ?", pin.collection).fetchone()
+        if row is None or pin.claim or read_pin(pin.collection, row[0]) != pin:
+            return False
+        # As it was read: of two that learn at once, or one that unpins meanwhile, the first counts.
+        learned = replace(pin, space=pin.space.with_facts(known)).written()
+        update = "UPDATE pins SET pin = ? WHERE collection = ? AND pin = ?"
+        return self._execute(update, learned, pin.collection, row[0]).rowcount > 0
+
     def _remove(self, collection: str) -> bool:
         there = self._get(collection) is not None
         return self._execute("DELETE FROM pins WHERE collection = ?", collection).rowcount > 0 and there
@@ -242,6 +258,14 @@ class RedisPins:
     async def withdraw(self, pin: Pin) -> None:
         """See `Pins.withdraw`."""
         await self._call("withdraw", pin.collection, claim=pin.claim)
+
+    async def learn(self, pin: Pin, known: Space) -> bool:
+        """See `Pins.learn`."""
+        written = await self._call("get", pin.collection)
+        if written is None or pin.claim or read_pin(pin.collection, written) != pin:
+            return False
+        learned = replace(pin, space=pin.space.with_facts(known)).written()
+        return bool(await self._call("learn", pin.collection, learned, claim=written))
 
     async def remove(self, collection: str) -> bool:
         """See `Pins.remove`."""

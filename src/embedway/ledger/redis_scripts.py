@@ -372,6 +372,11 @@ if op == 'confirm' then
     if own == '' then return written end
     return keep(given)
 end
+if op == 'learn' then
+    if written ~= claim then return 0 end
+    keep(given)
+    return 1
+end
 if op == 'renew' then
     if own == claim then redis.call('ZADD', KEYS[3], string.format('%.6f', now + lease_s), collection) end
     return nil

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from embedway.errors import SpaceMismatchError
 from embedway.sinks.temporary import remove, replace_file, temporary_path
 from embedway.space import Space, SpaceVersionError
+from embedway.stages.proof import check_same
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from embedway.sinks.search import Collection
     from embedway.types import EmbedResult
 
-#: Half precision and other kernels stay above 0.999; another tokenizer, configuration or prompt falls below.
-SAME_COSINE = 0.99
 #: Rows that are computed anew: the shortest of the first ones, because long texts may have been cut or averaged.
 SAMPLE_ROWS = 3
 LOOKED_AT_ROWS = 256
@@ -53,14 +51,7 @@ async def prove(embedder: Embeds, collection: Collection, space: Space, unknown:
     texts = [text for text, _ in rows]
     stored = np.array([vector for _, vector in rows], np.float32)
     anew = (await embedder.embed(texts, model=model, dimensions=collection.space.dimensions)).vectors
-    lengths = np.linalg.norm(stored, axis=1) * np.linalg.norm(anew, axis=1)
-    lowest = float((np.einsum("nd,nd->n", stored, anew) / np.where(lengths == 0, 1, lengths)).min())
-    if not lowest >= SAME_COSINE:
-        raise SpaceMismatchError(
-            collection=name,
-            collection_space=collection.space.id,
-            asked_space=f"{space.id} (other {facts}: a row computed anew has cosine {lowest:.3f} to the stored one)",
-        )
+    check_same(stored, anew, name=name, recorded=collection.space, asked=space, facts=unknown)
     written = await asyncio.to_thread(collection.write_facts, space)
     kept = "they are written down now" if written else "they could not be written down"
     return f"{name} did not name the {facts} of its vectors; {len(rows)} rows computed anew are the same, and {kept}"

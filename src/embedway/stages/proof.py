@@ -1,0 +1,37 @@
+"""Proof that stored vectors are of a space: some of their texts are embedded again and compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.errors import SpaceMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.space import Space
+    from embedway.types import Vectors
+
+#: Half precision and other kernels stay above 0.999; another tokenizer, configuration or prompt falls below.
+SAME_COSINE = 0.99
+
+
+def check_same(
+    stored: Vectors, anew: Vectors, *, name: str, recorded: Space, asked: Space, facts: Sequence[str]
+) -> float:
+    """Return the lowest cosine of rows, float32 (n, d) each. `facts` are those that the record of `name` lacks.
+
+    Raises SpaceMismatchError where a row differs.
+    """
+    lengths = np.linalg.norm(stored, axis=1) * np.linalg.norm(anew, axis=1)
+    lowest = float((np.einsum("nd,nd->n", stored, anew) / np.where(lengths == 0, 1, lengths)).min())
+    if not lowest >= SAME_COSINE:
+        raise SpaceMismatchError(
+            collection=name,
+            collection_space=recorded.id,
+            asked_space=f"{asked.id} (other {' and '.join(facts)}: a row computed anew has cosine {lowest:.3f} to the "
+            "stored one)",
+        )
+    return lowest
