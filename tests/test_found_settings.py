@@ -18,6 +18,7 @@ from embedway.errors import ConfigError
 from embedway.ledger.base import Limit, Purpose, Refused, Settlement
 from embedway.ledger.opening import limits_of
 from embedway.ledger.sqlite import SqliteLedger
+from embedway.providers.opening import full_name
 from embedway.stages.candidates import Candidates
 from embedway.stages.select import PRESETS, ModelSelectionCriteria, score
 
@@ -261,6 +262,10 @@ def test_a_found_budget_is_one_more_and_stands_in_no_others_place():
     assert config.budgets[f"other{BUDGET_SUFFIX}{BUDGET_SUFFIX}"].usd == "1.00"
     assert config.budgets[f"mine{BUDGET_SUFFIX}"].usd == "1000.00"
     assert config.ignored == ("budgets.other.later",)
+    # Two names of the file never become one.
+    both = {"a": {"usd": "1"}, f"a{BUDGET_SUFFIX}": {"usd": "2"}}
+    config = find({"budgets": both}, **{f"budgets.a{BUDGET_SUFFIX}": {"usd": "3"}})
+    assert sorted(budget.usd for budget in config.budgets.values()) == ["1.00", "2.00", "3.00"]
 
 
 def test_budgets_without_end_or_with_names_for_a_terminal_are_ignored():
@@ -268,6 +273,19 @@ def test_budgets_without_end_or_with_names_for_a_terminal_are_ignored():
     config = find({"budgets": {name: {"usd": "1"} for name in names}})
     assert len(config.budgets) == 50
     assert len(config.ignored) == 13
+
+
+def test_a_budget_of_a_model_that_the_file_describes_itself_is_ignored_with_it(with_weights):
+    text = {
+        "models": {"m": {"name": "acme/m", "dimensions": 16, "max_tokens": 50}},
+        "budgets": {
+            "own": {"usd": "1", "model": "acme/m"},
+            "known": {"usd": "1", "model": "OPENAI/text-embedding-3-small"},
+        },
+    }
+    config = find(text, with_weights)
+    assert {"budgets.own.usd", "budgets.own.model"} <= set(config.ignored)
+    assert [limit.scope for limit in limits_of(config, full_name)] == [f"model:{SERVER}"]
 
 
 AMOUNTS = st.integers(0, 6)

@@ -61,7 +61,7 @@ def init(
     place = place_of(path)
     remember(place, digest_of(data))
     print_line(f"wrote {one_line(place)} and trusted it")
-    print_line("next: change it, say `embedway trust`, and see with `embedway doctor` what is set")
+    print_line("next: change it, run `embedway trust`, and see with `embedway doctor` what is set")
 
 
 def _write(path: Path, data: bytes, *, replace: bool) -> None:

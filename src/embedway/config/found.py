@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from embedway.config.here import computes_here, ready_here
+from embedway.config.here import computes_here, is_known, ready_here
 from embedway.config.trust import digest_of, place_of
 from embedway.errors import ConfigError
 from embedway.files import read_regular
@@ -97,9 +97,12 @@ class _Sieve:
         self._made = False
         self._found = Harmless()
         self._budgets: dict[str, str | None] = {}
+        self._tables: Mapping[str, Any] = {}
 
     def sift(self, values: Mapping[str, Any]) -> Harmless:
         """Keep or ignore each value."""
+        budgets = values.get("budgets")
+        self._tables = budgets if isinstance(budgets, dict) else {}
         for path, value in _leaves(values):
             to = self._kept_as(path, value)
             if to is None:
@@ -116,16 +119,20 @@ class _Sieve:
             base = self._settings() if isinstance(value, str) else None
             return path if base is not None and ready_here(value, _MODELS[path], base) else None
         if path[:1] == ("budgets",) and len(path) == 3 and path[2] in _BUDGET:
-            name = self._budget_name(path[1])
+            name = self._budget_name(path[1], self._tables.get(path[1]))
             return None if name is None else ("budgets", name, path[2])
         if path[:2] == _BENCHMARKS and len(path) == _DEPTH:
             return path if self._only_helps_here(path[2], path[3], value) else None
         return None
 
-    def _budget_name(self, name: str) -> str | None:
-        """A name of its own for a budget, so that it is one more and stands in no other's place."""
+    def _budget_name(self, name: str, table: Any) -> str | None:
+        """A name of its own for a budget, so that it is one more and stands in no other's place; None to ignore it."""
         if name not in self._budgets:
             usable = name.strip() and name.isprintable() and len(name) <= _MOST_NAME
+            model, base = table.get("model") if isinstance(table, dict) else None, self._settings()
+            if isinstance(model, str) and base is not None:
+                # The file may mean a model that it describes itself, which is ignored.
+                usable = usable and is_known(model, base)
             self._budgets[name] = None
             if usable and sum(one is not None for one in self._budgets.values()) < _MOST_BUDGETS:
                 self._budgets[name] = self._unused(f"{name}{BUDGET_SUFFIX}")
@@ -133,7 +140,8 @@ class _Sieve:
 
     def _unused(self, name: str) -> str:
         base = self._settings()
-        while base is not None and name in base.budgets:
+        taken = {*(base.budgets if base is not None else ()), *self._budgets.values()}
+        while name in taken:
             name += BUDGET_SUFFIX
         return name
 

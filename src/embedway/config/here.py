@@ -30,6 +30,13 @@ _FOREIGN_OPTIONS = frozenset({"path", "cache_dir", "remote_code", "trust_remote_
 _FASTEMBED_ENDINGS = ("", "-onnx", "-onnx-q")
 
 
+def is_known(name: str, config: Config) -> bool:
+    """Whether a model has that name: of the settings, of a catalog, or a library's or a repository's own."""
+    if name == AUTO or name.startswith(_HUB_PREFIX) or name.partition(":")[0] in _MODULES:
+        return True
+    return _is_own(name, config) or name.casefold() in default_services() or _facts(name) is not None
+
+
 def computes_here(name: str, config: Config) -> bool:
     """Whether every route of a catalog's model computes on this machine, under some settings."""
     service = default_services().get(name.casefold())
