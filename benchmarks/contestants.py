@@ -216,4 +216,8 @@ def serve(name, texts_path):
 
 
 if __name__ == "__main__":
+    from embedway.opt_out import opt_out_of_telemetry
+
+    # All peers alike: none of them reports while it is timed.
+    opt_out_of_telemetry()
     serve(sys.argv[1], sys.argv[2])

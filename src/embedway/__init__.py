@@ -3,13 +3,11 @@
 The names below are imported when they are first used, so that `import embedway` costs nothing.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING
-
 from embedway._version import __version__
 
+# Nothing of the standard library is imported here: with `python -m embedway` this runs while the working directory is
+# still on the module path (see __main__.py). Type checkers take the name for typing's.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from embedway import errors
     from embedway.config import Config, ModelBenchmark
@@ -60,6 +58,8 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'embedway' has no attribute {name!r}")
+    import importlib  # noqa: PLC0415  see above
+
     value = getattr(importlib.import_module(f"embedway.{home}"), name)
     globals()[name] = value
     return value

@@ -9,6 +9,12 @@ from hypothesis import strategies as st
 
 from embedway.local import cpu
 
+
+def started():
+    """`platform.processor` starts `uname` here."""
+    raise AssertionError("a process was started to look at the CPU")
+
+
 XEON = "processor\t: 0\nmodel name\t: Xeon(R) @ 2.1GHz\nflags\t\t: fpu avx512f amx_bf16\npower management:\n"
 
 
@@ -16,7 +22,7 @@ XEON = "processor\t: 0\nmodel name\t: Xeon(R) @ 2.1GHz\nflags\t\t: fpu avx512f a
 def machine(tmp_path, monkeypatch):
     """Reads the facts of a system of these files, on which this process may use these logical CPUs."""
     monkeypatch.setattr(cpu, "Path", lambda path: tmp_path / path.removeprefix("/"))
-    monkeypatch.setattr(cpu.platform, "processor", lambda: "")
+    monkeypatch.setattr(cpu.platform, "processor", started)
     monkeypatch.setattr(cpu.platform, "machine", lambda: "riscv64")
 
     def read(cpus=(0, 1), **files):

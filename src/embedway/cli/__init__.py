@@ -17,6 +17,7 @@ from embedway._version import __version__
 from embedway.cli import budget, cache, doctor, embed, init, models, planning, run, search, selecting, state, trust
 from embedway.cli.session import Session
 from embedway.errors import EmbedwayError
+from embedway.isolation import isolate_children
 
 # Plain help text: rich would cost a third of the time that `--help` may take.
 app = typer.Typer(
@@ -78,6 +79,7 @@ def _global_options(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit. Every error is one message on standard error, and an exit code."""
+    isolate_children()
     session = Session()
     try:
         try:

@@ -13,7 +13,7 @@ from embedway.cli.machine import Folder, Machine, look, look_at_folder
 from embedway.errors import EmbedwayError
 from embedway.local import cpu
 from embedway.local.backend import BACKENDS
-from embedway.local.silence import silence_openvino
+from embedway.opt_out import opt_out_of_telemetry
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -190,8 +190,7 @@ def _version(package: str) -> str | None:
 
 
 def _backend(name: str) -> Backend:
-    if name == "openvino":
-        silence_openvino()
+    opt_out_of_telemetry()
     try:
         importlib.import_module(name)
     except (ImportError, OSError) as error:

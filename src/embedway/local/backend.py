@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from embedway.errors import RuntimeUnavailableError
 from embedway.local import cpu
-from embedway.local.silence import silence_openvino
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +72,6 @@ def open_session(recipe: Recipe, options: SessionOptions) -> Session:
     if options.backend == "openvino":
         if options.precision == "bf16" and not cpu.facts().bf16:
             raise RuntimeUnavailableError("this CPU computes no bfloat16 (AMX or AVX512-BF16); use precision f32")
-        silence_openvino()
         from embedway.local.openvino_backend import OpenVinoSession  # noqa: PLC0415  only where it is asked for
 
         return OpenVinoSession(recipe, options)

@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class CpuFacts:
 @functools.cache
 def facts() -> CpuFacts:
     """The facts, read once."""
-    name, flags = platform.processor() or platform.machine(), frozenset[str]()
+    name, flags = _architecture(), frozenset[str]()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -53,6 +54,11 @@ def facts() -> CpuFacts:
         flags = frozenset(fields.get("flags", "").split())
     schedulable = _schedulable_cores()
     return CpuFacts(name, flags, cores=max(1, min(schedulable, _quota() or schedulable)), schedulable=schedulable)
+
+
+def _architecture() -> str:
+    """The name where the system tells no better one. Only Windows has the processor's without starting `uname`."""
+    return platform.processor() if sys.platform == "win32" else platform.machine()
 
 
 def _schedulable_cores() -> int:

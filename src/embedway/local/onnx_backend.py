@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from embedway.errors import UnsupportedModelError
 from embedway.local.graph import build_graph, finish_embedding
 from embedway.local.onnx_file import self_contained, sentence_output
 from embedway.local.tensors import Tensors
+from embedway.opt_out import opt_out_of_telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from embedway.local.backend import SessionOptions
     from embedway.local.recipe import Recipe
     from embedway.types import Vectors
+
+opt_out_of_telemetry()
+import onnxruntime as ort  # noqa: E402  its variables are read on import
 
 # Opset 20 is the first with Gelu; IR 9 the oldest that carries it, for older runtimes' sake.
 _OPSET = 20

@@ -6,15 +6,14 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino as ov
 from onnx import helper
-from openvino import opset13 as op
 
 from embedway.errors import UnsupportedModelError
 from embedway.local import cpu
 from embedway.local.graph import build_graph, finish_embedding
 from embedway.local.onnx_file import self_contained, sentence_output
 from embedway.local.tensors import Tensors
+from embedway.opt_out import opt_out_of_telemetry
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     from embedway.local.backend import SessionOptions
     from embedway.local.recipe import Recipe
     from embedway.types import Vectors
+
+opt_out_of_telemetry()
+import openvino as ov  # noqa: E402  it reports on import
+from openvino import opset13 as op  # noqa: E402
 
 # Below the reach of bfloat16's mantissa when added to any score, and far above its smallest number.
 _MASKED_SCORE = -30_000.0

@@ -12,6 +12,7 @@ from embedway.local.place_download import Download, sha1s
 from embedway.local.place_http import Facts, HubClient
 from embedway.local.store_files import WrongBytesError
 from embedway.local.store_weights import inside
+from embedway.opt_out import opt_out_of_telemetry
 
 if TYPE_CHECKING:
     from embedway.local.store_files import Blobs
@@ -140,6 +141,7 @@ class HubPlace:
         cache = self._settings.hub_cache
         if cache is None or not cache.is_dir():
             return None
+        opt_out_of_telemetry()
         from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  takes a quarter of a second
         from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 

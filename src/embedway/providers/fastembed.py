@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.local.onnx_file import depends_on_batch
+from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
 from embedway.providers.library import (
     LibraryFacts,
@@ -103,6 +104,7 @@ def _chosen(endpoint: Endpoint, *options: str) -> dict[str, str]:
 
 
 def _load(endpoint: Endpoint) -> Any:
+    opt_out_of_telemetry()
     import fastembed as library  # noqa: PLC0415  an extra, and slow to import
     from fastembed.common.model_description import ModelSource, PoolingType  # noqa: PLC0415
 

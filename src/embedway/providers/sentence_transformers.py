@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.errors import ConfigError, UnsupportedModelError
+from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
+from embedway.providers.foreign_code import model_source
 from embedway.providers.library import (
     LibraryFacts,
     LoadedOnce,
@@ -133,8 +135,8 @@ def weights_of(model: Any, endpoint: Endpoint, options: Mapping[str, str]) -> st
     return digest_of([], {"commit": commit, **options})
 
 
-def loading(endpoint: Endpoint) -> dict[str, Any]:
-    """The arguments of the library's constructors."""
+def loading(endpoint: Endpoint, source: str) -> dict[str, Any]:
+    """The arguments of the library's constructors for a folder or a name of the hub."""
     import torch  # noqa: PLC0415  an extra, and slow to import
 
     options = endpoint.options
@@ -149,8 +151,13 @@ def loading(endpoint: Endpoint) -> dict[str, Any]:
     }
     if "revision" in options:
         arguments["revision"] = options["revision"]
+    if not arguments["trust_remote_code"]:
+        # A folder is complete: without this, the hub is asked about its name, and for what its files refer to.
+        arguments["local_files_only"] = Path(source).is_dir()
+        # A configuration may not have weights unpickled that are no tensors: that runs code.
+        arguments["model_kwargs"] = {"weights_only": True}
     if "dtype" in options:
-        arguments["model_kwargs"] = {"torch_dtype": options["dtype"]}
+        arguments.setdefault("model_kwargs", {})["torch_dtype"] = options["dtype"]
     return arguments
 
 
@@ -164,10 +171,12 @@ def fast_counter(tokenizer: Any, max_tokens: int) -> TokenCounter:
 
 
 def _load(endpoint: Endpoint) -> Any:
+    source = model_source(endpoint)
+    opt_out_of_telemetry()
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415  an extra, and slow to import
 
     options = endpoint.options
-    model = SentenceTransformer(options.get("path", endpoint.model), **loading(endpoint))
+    model = SentenceTransformer(source, **loading(endpoint, source))
     if "max_seq_length" in options:
         model.max_seq_length = whole(endpoint, "max_seq_length", 1)
     if "padding_side" in options:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Declared
+from embedway.providers.foreign_code import model_source
 from embedway.providers.library import LoadedOnce
 from embedway.providers.options import whole
 from embedway.providers.sentence_transformers import OPTIONS, check, fast_counter, loading
@@ -62,6 +64,8 @@ def cross_encoder(endpoint: Endpoint) -> CrossEncoders:
 
 
 def _load(endpoint: Endpoint) -> Any:
+    source = model_source(endpoint)
+    opt_out_of_telemetry()
     from sentence_transformers import CrossEncoder  # noqa: PLC0415  an extra, and slow to import
 
-    return CrossEncoder(endpoint.options.get("path", endpoint.model), **loading(endpoint))
+    return CrossEncoder(source, **loading(endpoint, source))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import MissingExtraError, SinkError, UsageError
+from embedway.opt_out import opt_out_of_telemetry
 from embedway.sinks.base import arrow_batch, arrow_schema, collection_metadata, sink_errors
 from embedway.sinks.parquet import ROW_GROUP_BYTES, ROW_GROUP_ROWS
 from embedway.sinks.temporary import refuse_existing, remove, stale_paths, temporary_path
@@ -86,6 +87,7 @@ class LanceDBSink:
         self._keep = tuple(keep)
         self._schema = arrow_schema(space, keep, collection_metadata(space, settings))
         with lancedb_errors(self.destination, "making the table"):
+            opt_out_of_telemetry()
             import lancedb  # noqa: PLC0415 - heavy, and an extra
 
             if not self._folder.exists():

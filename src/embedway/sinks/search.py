@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from embedway.errors import SinkError, SpaceMismatchError, UsageError
+from embedway.opt_out import opt_out_of_telemetry
 from embedway.sinks.base import SPACE_KEY, sink_errors, space_from_json, space_from_metadata
 from embedway.sinks.jsonl import read_sidecar, sidecar_path, write_facts
 from embedway.sinks.lancedb import lancedb_errors, parse_lancedb, require_lancedb, table_path
@@ -252,6 +253,7 @@ class LanceDBCollection(_Collection):
         if not table_path(folder, name).is_dir():
             raise SinkError("there is no such table", destination=destination)
         with lancedb_errors(destination, "reading"):
+            opt_out_of_telemetry()
             import lancedb  # noqa: PLC0415 - heavy, and an extra
 
             # Its type says less than the object can do.

@@ -8,6 +8,8 @@ import json
 import re
 from typing import Any
 
+from embedway.opt_out import opt_out_of_telemetry
+
 _FENCE = re.compile(r"^(?:```|~~~)", re.MULTILINE)
 _STRING = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|`[^`\n]*`")
 #: Lines, strings taken out, that begin as statements do, or end or hold what only they do.
@@ -134,6 +136,7 @@ def magika() -> Any:
     """The classifier of the extra `magika`; None where it is not installed."""
     if importlib.util.find_spec("magika") is None:
         return None
+    opt_out_of_telemetry()
     from magika import Magika  # noqa: PLC0415  an extra
 
     return Magika()

@@ -1,0 +1,87 @@
+"""Child processes and imports that take no code from the working directory.
+
+The working directory may be a repository of strangers. Python looks for modules there first when it runs
+`python -m NAME` or `python -c CODE`, and pip takes a folder there for the index of the same name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Sequence
+
+#: Variables of pip and of TLS that name files or folders, several divided by white space.
+_PATHS = (
+    "PIP_BUILD_CONSTRAINT",
+    "PIP_CACHE_DIR",
+    "PIP_CERT",
+    "PIP_CLIENT_CERT",
+    "PIP_CONFIG_FILE",
+    "PIP_CONSTRAINT",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_FIND_LINKS",
+    "PIP_INDEX_URL",
+    "PIP_LOG",
+    "CURL_CA_BUNDLE",
+    "NETRC",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TEMP",
+    "TMP",
+    "TMPDIR",
+)
+
+
+def isolate_children() -> None:
+    """Keep the working directory off the module path of the Python processes that this one starts.
+
+    For a program of its own, as the command is: libraries start children too (the resource tracker of
+    multiprocessing), and the variable reaches all of them. A user's own value stays.
+    """
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
+
+
+def run_module(module: str, arguments: Sequence[str], *, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run `python -m MODULE` isolated (`-I`) in a folder of our own, without input, and wait. Raises OSError.
+
+    The module comes from the interpreter's own site-packages only: not from the working directory, PYTHONPATH or the
+    user's site-packages. Paths that the user's variables name relative to the working directory are made absolute.
+    """
+    import subprocess  # noqa: PLC0415  the command imports this module at its start
+
+    command = [sys.executable, "-I", "-m", module, *arguments]
+    # The arguments are the caller's; no shell is involved.
+    return subprocess.run(  # noqa: S603
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        cwd=folder,
+        env=_elsewhere(dict(os.environ), Path.cwd()),
+    )
+
+
+def _elsewhere(environment: dict[str, str], here: Path) -> dict[str, str]:
+    """The environment for a process in another folder: paths that are relative to `here` become absolute.
+
+    Addresses stay: a folder `https:/host/simple` of the working directory is no index.
+    """
+    for name in _PATHS:
+        value = environment.get(name, "")
+        environment[name] = re.sub(r"\S+", lambda word: _absolute(word[0], here), value)
+        if not value:
+            environment.pop(name)
+    return environment
+
+
+def _absolute(word: str, here: Path) -> str:
+    if "://" in word or word.startswith(("~", "file:")):
+        return word
+    return str(here / word) if (here / word).exists() else word

@@ -1,0 +1,129 @@
+"""Names of code in a model folder that sentence-transformers and transformers would import without being asked.
+
+sentence-transformers 5 runs a folder's own Python files (`import_module_class`: `trust_remote_code or
+os.path.exists(model_name_or_path)`) and imports whatever a configuration names; version 6 asks for
+`trust_remote_code` in most of these places. transformers asks for it before it follows an `auto_map`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedway.errors import ConfigError, UnsupportedModelError
+from embedway.providers.options import yes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from embedway.providers.base import Endpoint
+
+#: Classes of the libraries themselves. A last part in lower case could be a module that they import, such as torch.
+_CLASS = re.compile(r"(?:sentence_transformers|transformers|torch\.nn)(?:\.[A-Za-z_]\w*)*\.[A-Z]\w*")
+#: Keys whose value is a class by its dotted name: of modules.json, of Dense, WordEmbeddings and of cross-encoders.
+_NAMING = frozenset(
+    {"type", "activation_function", "activation_fn", "sbert_ce_default_activation_function", "tokenizer_class"}
+)
+#: Keys whose values are classes by their dotted names, of the modules Router and Asym.
+_NAMING_ALL = frozenset({"types"})
+#: Keys that would be handed to transformers, each with the value that lets it run code.
+_ALLOWING = {"weights_only": False, "allow_all_kernels": True}
+#: Large files that name no code.
+_TABLES = frozenset({"tokenizer.json", "vocab.json"})
+_LARGEST_BYTES = 16 * 2**20
+
+
+def model_source(endpoint: Endpoint) -> str:
+    """The folder or the hub's name that the library is to load. Blocking: reads a folder's configurations.
+
+    Raises ConfigError for a name of the hub that is a folder of the working directory too, which the library would
+    take, and for a `path` that is no folder, which it would take for a name of the hub; UnsupportedModelError for a
+    folder that names code, unless `trust_remote_code` allows it.
+    """
+    path = endpoint.options.get("path")
+    source = endpoint.model if path is None else path
+    is_folder = Path(source).is_dir()
+    if path is None and _is_shadowed(source):
+        raise ConfigError(
+            f"{source} is a name of the hub, and the working directory has a folder of that name, which the library "
+            f'would load instead. If you mean the folder, set "./{source}"; otherwise work in another directory',
+            where=endpoint.route,
+            key="options.path",
+        )
+    if path is not None and not is_folder:
+        raise ConfigError(f"{path!r} is no folder", where=endpoint.route, key="options.path")
+    if not is_folder:
+        return source
+    if not yes(endpoint, "trust_remote_code"):
+        named = next(_named_code(Path(source)), None)
+        if named is not None:
+            raise UnsupportedModelError(
+                f"{endpoint.model}: in its folder, {named}, which could run code that is not the library's. If you "
+                'trust the folder, allow that with options.trust_remote_code = "true" on a route of it'
+            )
+    # A relative path could be a name of the hub, and the library asks the hub about those.
+    return str(Path(source).absolute())
+
+
+def _is_shadowed(name: str) -> bool:
+    """Whether a name that the hub could have (NAME or OWNER/NAME) is a relative path that exists."""
+    plain = not Path(name).is_absolute() and not name.startswith((".", "~"))
+    return plain and name.count("/") < 2 and "\\" not in name and Path(name).exists()
+
+
+def _named_code(folder: Path) -> Iterator[str]:
+    """Each place of a folder that names code of others, as `FILE says KEY = "X"`."""
+    for path in _configurations(folder):
+        place = path.relative_to(folder).as_posix()
+        try:
+            if path.stat().st_size > _LARGEST_BYTES:
+                yield f"{place} is too large to be checked"
+                continue
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue  # the library cannot read it either, and says so
+        yield from (f"{place} says {said}" for said in _foreign(content))
+        if path.name == "modules.json":
+            yield from (f'{place} leads to "{outside}"' for outside in _outside(content))
+
+
+def _configurations(folder: Path) -> Iterator[Path]:
+    """The JSON files of a folder and those below it, behind links too, each folder once."""
+    seen: set[Path] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if (Path(place) / name).resolve() not in seen]
+        seen.update((Path(place) / name).resolve() for name in folders)
+        yield from (Path(place) / name for name in sorted(files) if name.endswith(".json") and name not in _TABLES)
+
+
+def _outside(modules: Any) -> Iterator[str]:
+    """Paths of modules that are not below the folder."""
+    for module in modules if isinstance(modules, list) else ():
+        path = str(module.get("path", "")) if isinstance(module, dict) else ""
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            yield path
+
+
+def _foreign(content: Any) -> Iterator[str]:
+    """Each entry of a configuration, at any depth, that names code of others or lets it run."""
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+            for key, found in value.items():
+                names = found.values() if key in _NAMING_ALL and isinstance(found, dict) else [found]
+                if key in _ALLOWING and found is _ALLOWING[key]:
+                    yield f"{key} = {json.dumps(found)}"
+                elif key in _NAMING or key in _NAMING_ALL:
+                    yield from (f'{key} = "{name}"' for name in names if _is_foreign(name))
+
+
+def _is_foreign(name: object) -> bool:
+    """Whether a value is a dotted name outside the libraries. A name without a dot is looked up in their own tables."""
+    return isinstance(name, str) and "." in name and _CLASS.fullmatch(name) is None
