@@ -15,6 +15,7 @@ import pytest
 
 from embedway import AsyncEmbedder, Config
 from embedway.errors import ConfigError, TextTooLongError, UnsupportedModelError
+from embedway.space import comparable
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # torch's exporter warns of itself
 
@@ -101,6 +102,33 @@ def test_a_model_by_its_library_s_name_tells_what_it_is(folder, default_model_di
     assert (described.space.dimensions, described.max_tokens, described.special_tokens) == (384, 256, 2)
     assert float(result.vectors[0] @ ours.vectors[0]) > 0.999
     assert result.receipt.cost_nanousd == 0
+
+
+@pytest.mark.parametrize("provider", ["fastembed", "sentence-transformers"])
+def test_another_tokenizer_is_another_space_and_no_hit(
+    provider, folder, onnx_folder, default_model_directory, tmp_path
+):
+    """The library reads the tokenizer of its folder; with another one a kept vector is of another model."""
+    here = tmp_path / "model"
+    shutil.copytree(onnx_folder if provider == "fastembed" else folder, here)
+
+    async def embed():
+        made = embedder_for(provider, options_for(provider, here, here), default_model_directory, tmp_path)
+        async with made as embedder:
+            return await embedder.embed(["The Quick Brown Fox"], model=MODEL["name"])
+
+    first, again = asyncio.run(embed()), asyncio.run(embed())
+    assert (again.receipt.cache_hits, again.space) == (1, first.space)
+    tokenizer = json.loads((here / "tokenizer.json").read_text())
+    for word, other in (("fox", "dog"), ("quick", "slow")):
+        words = tokenizer["model"]["vocab"]
+        words[word], words[other] = words[other], words[word]
+    (here / "tokenizer.json").write_text(json.dumps(tokenizer))
+    changed = asyncio.run(embed())
+    assert changed.receipt.cache_hits == 0
+    assert changed.space.tokenizer != first.space.tokenizer
+    assert not comparable(changed.space, first.space)
+    assert float(changed.vectors[0] @ first.vectors[0]) < 0.99
 
 
 def test_code_of_a_repository_runs_only_when_the_user_says_so(tmp_path, default_model_directory):

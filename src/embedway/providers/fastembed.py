@@ -85,6 +85,10 @@ class FastEmbed:
         limit = int((tokenizer.truncation or {}).get("max_length", max_tokens))
         return counter_of(tokenizer.to_str(), max_tokens=min(max_tokens, limit))
 
+    def tokenizer_json(self) -> str:
+        """The library's own tokenizer, as a tokenizer.json writes it. Blocking; loads the model."""
+        return str(self._loaded.get().model.tokenizer.to_str())
+
     async def aclose(self) -> None:
         """Forget the model."""
         self._loaded.close()

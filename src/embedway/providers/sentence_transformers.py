@@ -100,6 +100,10 @@ class SentenceTransformers:
         limit = min(max_tokens, int(model.max_seq_length or max_tokens)) - self._append_eos
         return fast_counter(model.tokenizer, limit)
 
+    def tokenizer_json(self) -> str:
+        """The library's own tokenizer, as a tokenizer.json writes it. Blocking; loads the model."""
+        return fast_tokenizer(self._loaded.get().tokenizer)
+
     async def aclose(self) -> None:
         """Forget the model."""
         self._loaded.close()
@@ -165,9 +169,17 @@ def fast_counter(tokenizer: Any, max_tokens: int) -> TokenCounter:
     """What counts as a transformers tokenizer does. Raises UnsupportedModelError for one that is written in Python."""
     from embedway.providers.counting import counter_of  # noqa: PLC0415  only here
 
+    return counter_of(fast_tokenizer(tokenizer), max_tokens=max_tokens)
+
+
+def fast_tokenizer(tokenizer: Any) -> str:
+    """A transformers tokenizer as a tokenizer.json writes it.
+
+    Raises UnsupportedModelError for one that is written in Python.
+    """
     if not getattr(tokenizer, "is_fast", False):
         raise UnsupportedModelError("its tokenizer is not one of the tokenizers library, and cannot count exactly")
-    return counter_of(tokenizer.backend_tokenizer.to_str(), max_tokens=max_tokens)
+    return str(tokenizer.backend_tokenizer.to_str())
 
 
 def _load(endpoint: Endpoint) -> Any:

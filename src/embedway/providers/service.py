@@ -51,6 +51,14 @@ class KnowsWeights(Protocol):
 
 
 @runtime_checkable
+class KnowsTokenizer(Protocol):
+    """A provider that tokenizes itself, so that its tokenizer is a fact of the vector space."""
+
+    def tokenizer_json(self) -> str:
+        """The tokenizer as a tokenizer.json writes it. Blocking; loads the model."""
+
+
+@runtime_checkable
 class DescribesModel(CountsTokens, Protocol):
     """A provider whose library knows its models better than any catalog."""
 
@@ -93,6 +101,8 @@ class ServiceModel:
             normalized=facts.normalized,
             query_prompt=facts.query_prompt,
             document_prompt=facts.document_prompt,
+            tokenizer=_tokenizer_fact(first),
+            config="",
         )
 
     @property
@@ -127,6 +137,15 @@ class ServiceModel:
     async def close(self) -> None:
         """Close all connections."""
         await asyncio.gather(*(provider.aclose() for _, provider, _ in self.endpoints))
+
+
+def _tokenizer_fact(first: object) -> str:
+    """The tokenizer as a fact of the space; empty where a service tokenizes behind its API."""
+    if not isinstance(first, KnowsTokenizer):
+        return ""
+    from embedway.local.facts import tokenizer_fact  # noqa: PLC0415  only for libraries
+
+    return tokenizer_fact(first.tokenizer_json().encode(), where="the library's tokenizer", lowercase=False)
 
 
 def open_service(
