@@ -47,6 +47,8 @@ _MOST_NAME = 60
 #: Tables in tables down to a benchmark's field; below is one value.
 _DEPTH = 4
 _TOLD = 6
+#: Of a line. Keys with more parts mean nothing.
+_MOST_DOTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,14 @@ class Found:
     place: str
     data: bytes = field(repr=False)
     sha256: str
+
+
+def check_cheap(found: Found) -> None:
+    """Raise ConfigError for keys of so many parts that parsing them takes minutes; their cost is quadratic."""
+    for number, line in enumerate(found.data.split(b"\n"), 1):
+        if line.count(b".") > _MOST_DOTS:
+            message = f"has more than {_MOST_DOTS} dots; name the file with --config if that is meant"
+            raise ConfigError(message, where=f"{found.path}:{number}")
 
 
 def find(path: Path | None = None) -> Found | None:

@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from embedway.catalog.benchmarks import default_benchmarks
 from embedway.config.base import Section
 from embedway.config.benchmarks import ModelBenchmark, benchmark_values, unit_error
-from embedway.config.found import find, harmless, told
+from embedway.config.found import check_cheap, find, harmless, told
 from embedway.config.hub import hub_layer
 from embedway.config.keys import ENVIRONMENT, Access, Keyring, Origin, variables_of_services, withheld_token
 from embedway.config.layers import (
@@ -144,6 +144,8 @@ class Config(Section):
     def _found_layer(cls, found: Found, given: _Given) -> tuple[Layer, tuple[str, ...]]:
         """The layer of a file that was found, and the keys of it that are ignored, which is told."""
         standing = read_trust().standing(found.place, found.sha256)
+        if standing != "trusted":
+            check_cheap(found)
         layer = parsed_layer(found.data, found.path, given.folders)
         if standing == "trusted":
             return layer, ()
@@ -170,6 +172,7 @@ class Config(Section):
         Raises ConfigError for a file that is no settings file, with its place.
         """
         given = _Given.of(cls, os.environ if environ is None else environ, None)
+        check_cheap(found)
         return cls._judged(parsed_layer(found.data, found.path, given.folders), given).ignored
 
     @classmethod
