@@ -192,11 +192,25 @@ def _size(path: Path, kind: Kind) -> int:
 def _look(path: Path) -> Kind | str | None:
     """The kind of a file that is not empty; `empty` for a database with nothing in it, None for a foreign file."""
     head = _start(path, _HEADER_BYTES)
+    for _ in range(_LOOKS):
+        found = _look_once(path, head)
+        before, head = head, _start(path, _HEADER_BYTES)
+        if found is not None or head == before:
+            return found
+    return None
+
+
+def _look_once(path: Path, head: bytes) -> Kind | str | None:
+    """The same for a file that begins so, unless another process writes it meanwhile."""
+    if not head:
+        return "empty"  # removed a moment ago
     if not head.startswith(_HEADER) or len(head) < _HEADER_BYTES:
         return None
     number = int.from_bytes(head[_APPLICATION_ID], "big")
-    if number:
-        return by_application_id(number)
+    return by_application_id(number) if number else _look_unstamped(path, head)
+
+
+def _look_unstamped(path: Path, head: bytes) -> Kind | str | None:
     # Immutable: SQLite makes no files beside it, takes no locks and rolls nothing back.
     tables = _tables(path)
     if tables is None or any(head[_USER_VERSION]):
@@ -215,18 +229,20 @@ def _look_with_log(path: Path) -> Kind | str | None:
     SQLite would make or change files beside it, so it looks at a copy.
     """
     log = beside(path, "-wal")
-    if not is_sqlites(log, "-wal") or max(path.stat().st_size, log.stat().st_size) > _MOST_COPIED_BYTES:
+    if not is_sqlites(log, "-wal"):
         return None
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        # The log first: what is moved out of it meanwhile is then in both.
-        shutil.copyfile(log, beside(copy, "-wal"))
-        shutil.copyfile(path, copy)
         try:
+            if max(path.stat().st_size, log.stat().st_size) > _MOST_COPIED_BYTES:
+                return None
+            # The log first: what is moved out of it meanwhile is then in both.
+            shutil.copyfile(log, beside(copy, "-wal"))
+            shutil.copyfile(path, copy)
             with contextlib.closing(sqlite3.connect(copy)) as connection:
                 (number,) = connection.execute("PRAGMA application_id").fetchone()
                 tables = tables_of(connection)
-        except sqlite3.Error:
+        except (sqlite3.Error, FileNotFoundError):
             return None
     if number:
         return by_application_id(number)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -104,11 +104,12 @@ def version_of(connection: sqlite3.Connection, path: Path, form: Format) -> int:
 
 def _bring_up(connection: sqlite3.Connection, path: Path, form: Format) -> list[Callable[[], None]] | None:
     """Make, stamp or migrate a file; None where it is of the present version already."""
-    if version_of(connection, path, form) == form.version and _is_stamped(connection):
-        return None
+    # One snapshot, or another process might migrate the file between two of its facts.
+    with _transaction(connection, "DEFERRED"):
+        if version_of(connection, path, form) == form.version and _is_stamped(connection):
+            return None
     afterwards = []
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with _transaction(connection, "IMMEDIATE"):
         # Looked at again: another process may have been first.
         version = version_of(connection, path, form)
         if not (version == form.version and _is_stamped(connection)):
@@ -120,13 +121,19 @@ def _bring_up(connection: sqlite3.Connection, path: Path, form: Format) -> list[
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {form.kind.application_id}")
             connection.execute(f"PRAGMA user_version = {form.version}")
+    return afterwards
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
         connection.execute("COMMIT")
-    except BaseException:
+    finally:
         if connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-        raise
-    return afterwards
 
 
 def _is_stamped(connection: sqlite3.Connection) -> bool:
