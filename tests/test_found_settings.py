@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from embedway.catalog import DEFAULT_MODEL
 from embedway.config import Config
 from embedway.config.found import BUDGET_SUFFIX
-from embedway.config.load import _KEYS
+from embedway.config.load import KEYS
 from embedway.errors import ConfigError
 from embedway.ledger.base import Limit, Purpose, Refused, Settlement
 from embedway.ledger.opening import limits_of
@@ -75,7 +75,7 @@ def find(text, environ=None, **overrides):
 def everything():
     """A value for every key that there is, tables named `t`; what is ignored may have any value."""
     values = {}
-    for key in _KEYS:
+    for key in KEYS.all:
         *tables, name = key.replace("*", "t").split(".")
         inner = values
         for table in tables:
@@ -88,7 +88,7 @@ def everything():
 def test_every_key_is_ignored_but_those_that_are_listed(warnings):
     config = find(everything())
     assert {key for key in config.sources if not key.startswith("services.")} == set(HARMLESS)
-    ignored = {key.replace("*", "t") for key in _KEYS if key not in HARMLESS and not key.startswith("budgets.")}
+    ignored = {key.replace("*", "t") for key in KEYS.all if key not in HARMLESS and not key.startswith("budgets.")}
     assert set(config.ignored) == ignored
     assert ignored >= JUDGED
     assert (config.run.chunk_tokens, config.run.overlap, config.embedding.on_overflow) == (200, 20, "error")

@@ -366,7 +366,7 @@ class CacheError(EmbedwayError):
 
 
 class StateError(EmbedwayError):
-    """A backup of the state cannot be made, read or restored. `file` is the backup."""
+    """A backup of the state cannot be made, read or restored. `file` is the backup or what fails."""
 
     def __init__(self, message: str, *, file: Path | str) -> None:
         self.file = str(file)

@@ -275,5 +275,9 @@ def _start(path: Path, count: int) -> bytes:
 
 
 def _error(path: Path, kind: Kind, message: str) -> ConfigError:
-    advice = "nothing was changed; name another file, or delete this one if nobody needs it"
+    advice = (
+        f"nothing was changed; set {kind.setting} to another path"
+        if kind.setting
+        else "nothing was changed; move it away"
+    )
     return ConfigError(f"{message}; {advice}", where=str(path), key=kind.setting)

@@ -30,7 +30,7 @@ Migration: TypeAlias = Callable[[sqlite3.Connection, Path], Callable[[], None] |
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What this version of the package writes into a kind of file.
+    """The format of a kind of file, as this version of the package writes it.
 
     `schema` makes what is missing of `version`, statement by statement. `migrations` holds the step from each older
     version to the next. `newer` is the error for a file of a version that is not known yet.

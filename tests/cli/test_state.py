@@ -17,6 +17,12 @@ provider = "fake"
 
 
 @pytest.fixture
+def command(own_settings):
+    """A command that is given the folder's settings."""
+    return own_settings
+
+
+@pytest.fixture
 def paid(place):
     """A model that costs money."""
     (place / "embedway.toml").write_text(MODEL)

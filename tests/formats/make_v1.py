@@ -2,8 +2,8 @@
 
 ::
 
-    git worktree add /tmp/v1 COMMIT
-    PYTHONPATH=/tmp/v1/src:/tmp/v1/tests python tests/formats/make_v1.py STORE tests/formats
+    git worktree add ../v1 COMMIT
+    PYTHONPATH=../v1/src:../v1/tests python tests/formats/make_v1.py STORE tests/formats
 
 COMMIT is the last one before formats had a stamp: the parent of the commit that added this script. STORE is a folder of
 weights that holds all-MiniLM-L6-v2. Every file is written through the code that users run: the engine, the ledgers, the

@@ -2,8 +2,8 @@
 
 ::
 
-    git worktree add /tmp/v1 COMMIT
-    PYTHONPATH=/tmp/v1/src python tests/formats/redis-cache-v1.py tests/formats/redis-cache-v1.json
+    git worktree add ../v1 COMMIT
+    PYTHONPATH=../v1/src python tests/formats/redis-cache-v1.py tests/formats/redis-cache-v1.json
 
 COMMIT is the last one that wrote no key `embedway:format`. Keys, fields and values are base64; `texts` tells what was
 embedded, and how.

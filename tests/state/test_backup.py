@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
 import sqlite3
@@ -17,7 +16,7 @@ import pytest
 import redis
 
 from embedway import formats
-from embedway.errors import BudgetExceededError, StateError, UsageError
+from embedway.errors import BudgetExceededError, LedgerError, StateError, UsageError
 from embedway.ledger.base import Limit, Refused, Restored
 from embedway.stages.budget import Budgets, Spending
 from embedway.state import servers
@@ -127,7 +126,7 @@ def test_a_backup_is_never_written_over_what_it_is_of(files, tmp_path):
     files.fill()
     before = files.look()
     for name in ("ledger.sqlite", "pins.sqlite", "trust.json"):
-        with pytest.raises(UsageError, match="is what is to be backed up"):
+        with pytest.raises(UsageError, match="is a file to be backed up"):
             back_up(files.parts, files.folder / name, overwrite=True)
     assert files.look() == before
 
@@ -434,7 +433,7 @@ def test_a_mark_that_cannot_be_read_refuses(files, tmp_path):
     with contextlib.closing(sqlite3.connect(files.folder / "ledger.sqlite")) as connection:
         connection.execute("INSERT INTO meta VALUES ('restored', '{}')")
         connection.commit()
-    with pytest.raises(Exception, match="mark of a restored backup cannot be read"):
+    with pytest.raises(LedgerError, match="mark of a restored backup cannot be read"):
         files.spend(1)
 
 
@@ -448,7 +447,7 @@ def test_many_backups_at_once_have_one_name_each(files, tmp_path):
             done.append(made(files, tmp_path))
 
     threads = [threading.Thread(target=back) for _ in range(4)]
-    for thread in itertools.chain(threads):
+    for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()

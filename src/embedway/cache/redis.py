@@ -212,7 +212,7 @@ class RedisCache:
     async def _guarded(
         self, call: Callable[[], Awaitable[R]], *, reading: bool = False, limit_s: float | None = None
     ) -> R | None:
-        """What a call gives; None where the server fails, takes longer than `limit_s` or rests, which is counted.
+        """Await a call; None where the server fails, takes longer than `limit_s` or rests, which is counted.
 
         Raises CacheError for reading where the server is of a newer format.
         """

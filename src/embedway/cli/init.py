@@ -1,7 +1,6 @@
 """`embedway init`: a first settings file, and trust in it."""
 
 import contextlib
-import os
 import uuid
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ import typer
 
 from embedway.cli.output import one_line, print_line
 from embedway.errors import UsageError
+from embedway.files import put_in_place
 
 TEMPLATE = """\
 # Settings of embedway for this folder. What is commented out shows a setting and, where it has one, its default.
@@ -45,7 +45,6 @@ default_model = "auto"
 
 
 def init(
-    context: typer.Context,
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
@@ -53,7 +52,6 @@ def init(
     from embedway.config.found import FOUND_FILE
     from embedway.config.trust import check_writable_trust, digest_of, place_of, remember
 
-    del context
     check_writable_trust()
     path = Path(FOUND_FILE)
     data = TEMPLATE.encode()
@@ -70,17 +68,9 @@ def _write(path: Path, data: bytes, *, replace: bool) -> None:
     try:
         with temporary.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            temporary.replace(path)
-            return
-        try:
-            # Takes the name, which fails where anything has it; then the whole file takes its place.
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            raise UsageError(f"{path} is there already; --force replaces it") from None
-        temporary.replace(path)
+        put_in_place(temporary, path, overwrite=replace)
+    except FileExistsError:
+        raise UsageError(f"{path} is there already; --force replaces it") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -84,14 +84,14 @@ def find(path: Path | None = None) -> Found | None:
 
 @dataclass(slots=True)
 class Harmless:
-    """What of a file is kept, by its keys, and what is ignored: keys without control characters, and their values."""
+    """The settings of a file that are kept, by key, and those ignored: keys without control characters, and values."""
 
     kept: dict[str, Any] = field(default_factory=dict)
     ignored: list[tuple[str, Any]] = field(default_factory=list)
 
 
 def harmless(values: Mapping[str, Any], base: Callable[[], Config | None]) -> Harmless:
-    """What a file may set beside the other settings.
+    """Take the settings that a file may set beside the other ones.
 
     `base` gives those other settings, or None where they are wrong. It is called once, and only if they decide.
     """

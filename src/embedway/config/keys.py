@@ -91,7 +91,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What set a value: a layer, and in it a variable, where it was one."""
+    """The origin of a value: a layer, and the variable in it, where it was one."""
 
     where: str = ""
     name: str = ""

@@ -288,7 +288,7 @@ class Config(Section):
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What a call and the environment say, whatever files say, and what is wrong with it."""
+    """The settings of a call and the environment, whatever files say, and what is wrong with them."""
 
     variables: Mapping[str, str]
     folders: frozenset[str]
@@ -343,4 +343,3 @@ def _own_prices(config: Config, origins: Mapping[str, tuple[str, str]]) -> list[
 
 
 KEYS = Keys.of(Config)
-_KEYS = KEYS.all

@@ -1,4 +1,4 @@
-"""What is wrong with settings, told in one error: each with its place, its key and its rule."""
+"""Everything wrong with settings, told in one error: each with its place, its key and its rule."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class Restored:
 
     @classmethod
     def read(cls, written: str) -> Restored:
-        """What `written` gave. Raises LedgerError for anything else."""
+        """Read what `written` gave. Raises LedgerError for anything else."""
         try:
             facts = json.loads(written)
             found = cls(float(facts["books_of"]), float(facts["restored_at"]))

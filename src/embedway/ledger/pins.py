@@ -64,7 +64,7 @@ class Pin:
 
 
 def read_pin(collection: str, written: str) -> Pin:
-    """What `Pin.written` gave, of this version or an older one. Raises LedgerError for anything else."""
+    """Read what `Pin.written` gave, of this version or an older one. Raises LedgerError for anything else."""
     try:
         facts = json.loads(written)
         version = facts.get("version", 1)

@@ -25,7 +25,7 @@ _INLINE_TEXTS, _INLINE_CHARACTERS = 600, 500_000
 
 
 class Read(NamedTuple):
-    """What is known of keys: vectors, float32 (n, full width), and what is told of each.
+    """The answer of a lookup: vectors, float32 (n, full width), and what is told of each.
 
     `missing` holds the positions of what is not known; `damaged` the keys of entries that are not as they were written,
     `invalid` those of entries whose vectors cannot be right. Both are missing too. (A tuple is made in a third of a
@@ -66,7 +66,7 @@ class Lookup:
         return self._seal.names(keys), self._former.names(keys) if self._former is not None else []
 
     async def read(self, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes] = ()) -> Read:
-        """What is stored, or computed and on its way there; `former` are the keys under the previous secret."""
+        """Read what is stored, or computed and on its way there; `former` are the keys under the previous secret."""
         # Taken before the cache is asked: what is stored meanwhile is not yet in its answer, and no longer here then.
         known = self._keeper.fresh
         fresh = {position: known[key] for position, key in enumerate(keys) if key in known} if known else {}

@@ -35,7 +35,7 @@ _NO_ZIP = (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, Runt
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an archive says of itself: when it was begun, in seconds since 1970, and (bytes, sha256) of each part."""
+    """The manifest of an archive: when it was begun, in seconds since 1970, and (bytes, sha256) of each part."""
 
     created: float
     parts: Mapping[str, tuple[int, str]]
@@ -109,7 +109,9 @@ class Archive:
             except _NO_ZIP:
                 found = -1, ""
         if found != (size, sha256):
-            raise StateError(f"{name} is damaged: its size or sha256 is not that of the manifest", file=self.file)
+            raise StateError(
+                f"{name} is damaged: its size or sha256 is not that of the manifest; use another backup", file=self.file
+            )
 
 
 def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

@@ -45,7 +45,7 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """What was restored: places by name of the part, when the backup was made, and the backup of what was replaced."""
+    """A finished restoration: places by part, when the backup was made, and the backup of what was replaced."""
 
     created: float
     places: dict[str, str]
@@ -185,4 +185,4 @@ def _commit(held: Sequence[tuple[Part, Held]], file: Path) -> None:
 def _refuse_own_places(parts: Sequence[Part], file: Path) -> None:
     for part in parts:
         if part.path is not None and part.path.resolve() == file.resolve():
-            raise UsageError(f"{file} is what is to be backed up; name another file")
+            raise UsageError(f"{file} is a file to be backed up; name another one")

@@ -1,4 +1,4 @@
-"""What every part of a backup does, and the parts that are plain files: trust, and the gateway's keys."""
+"""The contract of a part of a backup, and the parts that are plain files: trust, and the gateway's keys."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class TrustPart:
             with FileLock(self.path.with_name(".trust.lock"), timeout=WAIT_S, mode=files.FILE_MODE):
                 yield _HeldTrust(self)
         except Timeout as error:
-            raise StateError("another process is changing it", file=self.path) from error
+            raise StateError("another process is changing it; try again when it is done", file=self.path) from error
 
     def _read(self) -> bytes | None:
         """The bytes of a regular file, links not followed; None where there is none."""
@@ -216,7 +216,7 @@ class _HeldKeys:
 
 
 def newer(version: int, known: int) -> str:
-    """What is wrong with a part of a version that is not known yet."""
+    """The message for a part of a version that is not known yet."""
     return f"is of version {version}, and this embedway knows versions up to {known}: use the newer embedway"
 
 
