@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,14 @@ from prometheus_client import REGISTRY
 
 from api_servers import KEY, CohereRerankServer, OpenAIServer
 from embedway import AsyncEmbedder, Config
-from embedway.errors import BudgetExceededError, EmbedwayError, LedgerError, ProtocolError, UnknownModelError
+from embedway.errors import (
+    BudgetExceededError,
+    ConfigError,
+    EmbedwayError,
+    LedgerError,
+    ProtocolError,
+    UnknownModelError,
+)
 from embedway.ledger.opening import limits_of
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.money import usd
@@ -531,12 +539,26 @@ def test_free_models_and_no_ledger_book_nothing(config):
     run(without, **{"ledger.backend": "none"})
 
 
-def test_without_its_ledger_nothing_is_sent(tmp_path):
+@pytest.mark.parametrize("damage", ["pages", "all"])
+def test_without_its_ledger_nothing_is_sent(tmp_path, damage):
     path = tmp_path / "ledger.sqlite"
-    path.write_bytes(b"this is no database" * 100)
+
+    async def make():
+        ledger = SqliteLedger(path)
+        await ledger.limits()
+        await ledger.aclose()
+
+    asyncio.run(make())
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = path.read_bytes()
+    path.write_bytes(b"this is no database" * 100 if damage == "all" else whole[:100] + bytes(len(whole) - 100))
+    error, match = ConfigError, r"ledger\.sqlite: ledger\.path: is not a file of embedway's ledger"
+    if damage == "pages":
+        error, match = LedgerError, r"ledger\.sqlite cannot be used: .*ledger\.backend = none"
 
     async def work(embedder, server):
-        with pytest.raises(LedgerError, match=r"ledger\.sqlite cannot be used: .*ledger\.backend = none"):
+        with pytest.raises(error, match=match):
             await embed(embedder)
         assert not server.bodies
 

@@ -224,5 +224,7 @@ def test_a_cache_that_cannot_be_read_is_an_error_of_the_command_and_of_no_embedd
     assert '"embedding"' in ready_command("embed", "text", variables=variables).stdout
     (place / "folder").mkdir()
     variables = {"EMBEDWAY_CACHE__PATH": str(place / "folder")}
-    refused = ready_command("cache", "stats", variables=variables, code=1)
-    assert "the cache cannot be read: OperationalError" in refused.stderr
+    refused = ready_command("cache", "stats", variables=variables, code=2)
+    assert "folder: cache.path: is a folder, not a file" in refused.stderr
+    down = {"EMBEDWAY_CACHE__BACKEND": "redis", "EMBEDWAY_CACHE__URL": "redis://127.0.0.1:1"}
+    assert "the cache cannot be read: ConnectionError" in ready_command("cache", "stats", variables=down, code=1).stderr

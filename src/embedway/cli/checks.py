@@ -1,5 +1,6 @@
 """What `embedway doctor` looks at."""
 
+import contextlib
 import importlib
 import platform
 import sys
@@ -294,11 +295,10 @@ def _foreign_files(config: "Config") -> Iterator[str]:
     for kind, section in named:
         if section.backend == "sqlite":
             try:
-                formats.check(section.path, kind)
+                with contextlib.suppress(OSError):  # it cannot be read, which is told of its folder
+                    formats.check(section.path, kind)
             except EmbedwayError as error:
                 yield str(error)
-            except OSError as error:
-                yield f"{section.path}: {kind.setting}: cannot be read ({error.strerror or type(error).__name__})"
 
 
 def _elsewhere(name: str, config: "Config") -> bool:

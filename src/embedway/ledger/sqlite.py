@@ -233,10 +233,10 @@ class SqliteLedger:
     def _refused(
         self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], periods: dict[Period, str]
     ) -> Refused | None:
-        restored = self._restored()
         for limit in together(self._limits(), limits):
             if not limit.hard or not limit.takes(purpose):
                 continue
+            restored = self._restored()
             period = periods[limit.period]
             spent, held = self._account(limit.scope, period)
             if restored is not None or nanousd is None or spent + held + nanousd > limit.nanousd:
