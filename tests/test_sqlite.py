@@ -96,7 +96,7 @@ def test_many_open_a_new_file_at_once(tmp_path, form):
 
 
 def at_once(count, work):
-    """What went wrong when so many threads did something at the same time."""
+    """Have several threads do something at the same time, and give the errors."""
     start, failed = threading.Barrier(count), []
 
     def begin():

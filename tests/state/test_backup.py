@@ -175,7 +175,7 @@ def test_keys_are_backed_up_and_restored_by_what_tells_them(tmp_path):
 
 
 def sums(file, folder):
-    """What a backup's accounts say, and what its entries add up to."""
+    """The accounts in a backup, and the sums of its entries."""
     with opened(file) as archive:
         archive.extract("ledger.sqlite", folder / f"{file.name}.sqlite")
     with contextlib.closing(sqlite3.connect(folder / f"{file.name}.sqlite")) as connection:

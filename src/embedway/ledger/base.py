@@ -1,4 +1,4 @@
-"""What a ledger does: it reserves money before a request is sent, and books what came of it.
+"""The contract of ledgers: money is reserved before a request is sent, and what came of it is booked.
 
 All amounts are whole nano-dollars. An entry is one call: opened with a reservation, and closed when the call is over.
 Between the two, `send` marks parts of the reservation as under way, and `settle` books each with what it cost. So at
