@@ -31,6 +31,12 @@ def blocks(language, page="providers.md"):
     return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
 
 
+@pytest.mark.parametrize("page", [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")], ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 def test_the_provider_of_your_own():
     names = {}
     exec(next(block for block in blocks("python") if "class Acme" in block), names)  # noqa: S102 - our own page

@@ -37,6 +37,7 @@ from embedway.stages.choosing import (
     Chooser,
     for_dimensions,
     nothing_fits,
+    pinned_elsewhere,
     selected,
     terms_of,
 )
@@ -572,7 +573,8 @@ class AsyncEmbedder:
             )
         space = space_of(await self._open(pin.model), pin.space.dimensions)
         comparison = comparable(space, pin.space)
-        self._chooser.check_space(pin, space, "document")
+        if not comparison:
+            raise pinned_elsewhere(pin, space, "document")
         anew = (await self.embed(texts, model=pin.model, dimensions=pin.space.dimensions)).vectors
         facts = comparison.unknown or ("space",)
         lowest = check_same(

@@ -66,6 +66,11 @@ class Space:
         return hashlib.sha256(json.dumps(facts, ensure_ascii=True).encode()).hexdigest()
 
     @property
+    def unknown(self) -> tuple[str, ...]:
+        """The facts that the record lacks because an older version wrote it; a service has none of them."""
+        return () if self.pooling == "service" else tuple(name for name in _ADDED if getattr(self, name) is None)
+
+    @property
     def id(self) -> str:
         """The readable name, such as `all-MiniLM-L6-v2@53aa5117/384`."""
         return f"{self.model}@{self.digest}/{self.dimensions}"
@@ -157,8 +162,8 @@ def comparable(query_space: Space, stored_space: Space) -> Comparison:
 
 
 def explained(asked: Space, comparison: Comparison, stored: Space) -> str:
-    """The id of the asked space, with the differing facts where the two ids are equal."""
-    return asked.id if asked.id != stored.id else f"{asked.id} (other {', '.join(comparison.differing)})"
+    """The id of the asked space, with the differing facts where the two are of models of one name."""
+    return asked.id if asked.model != stored.model else f"{asked.id} (other {', '.join(comparison.differing)})"
 
 
 def _is_space(facts: Mapping[str, Any]) -> bool:

@@ -118,7 +118,7 @@ def test_a_found_route_gets_no_key_and_no_text(user, proxy, command, place, reco
     line = ignored_line(done)
     assert "routes.x.base_url" in line
     assert "ledger.backend" in line
-    assert line.endswith("`embedway trust` allows them, or name the file: --config embedway.toml")
+    assert line.endswith("`embedway trust` allows them, or name the file: `embedway --config embedway.toml …`")
 
 
 def test_a_found_hub_gets_no_token(user, proxy, command, place, recorder):
@@ -156,6 +156,26 @@ def test_found_settings_start_no_pip_of_their_folder(user, proxy, command, place
         assert "weights.places, weights.directory" in ignored_line(done)
     assert sorted(path.name for path in place.iterdir()) == ["a.txt", "embedway.toml", "pip.py"]
     assert proxy[1] == []
+
+
+def test_looking_at_a_file_trusts_nothing(user, command, place):
+    (place / "embedway.toml").write_text('[cache]\nbackend = "none"\n')
+    done = command("trust", "--show")
+    assert done.code == 0
+    assert "cache.backend" in done.stdout
+    assert "nothing was changed" in done.stderr
+    shown = command("trust", "--show", "--json").json
+    assert (shown["trusted"], shown["sets"]) == (False, [{"key": "cache.backend", "value": "none"}])
+    assert "cache.backend" in ignored_line(command("embed", "hello"))
+
+
+def test_a_file_that_is_wrong_is_not_trusted(user, command, place):
+    (place / "embedway.toml").write_text("[cache]\nchunk_tokenz = 5\n")
+    done = command("trust")
+    assert done.code == 2
+    assert "cache.chunk_tokenz: is not a setting" in done.stderr
+    assert command("trust", "--list").stdout == "no file is trusted\n"
+    assert command("embed", "hello").code == 0
 
 
 def test_harmless_settings_are_followed_without_a_word(user, command, place):

@@ -18,7 +18,7 @@ from embedway.errors import SinkError, SpaceMismatchError
 from embedway.sinks import open_collection
 from embedway.sinks.base import FORMAT_KEY, FORMAT_VERSION, SPACE_KEY, Chunk
 from embedway.sinks.jsonl import JsonlSink, sidecar_path
-from embedway.sinks.proven import prove
+from embedway.sinks.proven import prove, telling
 from embedway.space import VERSION, comparable
 
 HERE = Path(__file__).parent
@@ -70,7 +70,7 @@ def test_its_space_lacks_what_version_1_did_not_know(old, described):
 def test_proven_facts_are_written_back(old, config, described):
     destination, record = old
     said = proven(config, destination)
-    assert "did not name the tokenizer and config of its vectors; 3 rows computed anew are the same" in said
+    assert "did not name the tokenizer and config of its vectors; 5 rows computed anew are the same" in said
     assert "written down now" in said
     assert record.exists()
     collection = open_collection(destination)
@@ -95,7 +95,9 @@ def test_vectors_of_another_tokenizer_are_refused(old, config, described, monkey
     collection = open_collection(destination)
     turned = [(text, np.roll(vector, 1)) for text, vector in collection.sample()]
     monkeypatch.setattr(type(collection), "sample", lambda self: turned)
-    with pytest.raises(SpaceMismatchError, match="other tokenizer and config: a row computed anew has cosine"):
+    with pytest.raises(
+        SpaceMismatchError, match=r"a row computed anew has cosine .* so that the tokenizer or config is another"
+    ):
         proven(config, destination)
     assert (record.read_bytes() if record.exists() else None) == before
 
@@ -239,3 +241,10 @@ def test_choices_of_version_1_are_read(tmp_path):
     path.write_text(json.dumps(stored))
     choice = read_choice(tmp_path, stored["weights"])
     assert (choice.bulk.backend, choice.token_budget) == (stored["bulk"]["backend"], stored["token_budget"])
+
+
+def test_rows_that_tell_tokenizers_apart_are_computed_anew():
+    texts = ["a b", "", "b c", "c d", "d e", "UPPER Case", "LOUDER STILL", "in 1999", "déjà vu", "X" * 501, "Y 2024 é"]
+    assert telling(texts) == [0, 2, 3, 6, 7, 8]
+    assert telling(["same words"] * 9) == [0, 1, 2]
+    assert telling([" ", ""]) == []

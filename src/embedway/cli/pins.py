@@ -29,7 +29,9 @@ def show(
     by: Annotated[
         str | None,
         typer.Option(
-            "--by", metavar="DEST", help="What `embedway run` wrote for that collection: its rows are the proof."
+            "--by",
+            metavar="DEST",
+            help="What an older version's `embedway run` wrote for that collection: its rows are the proof.",
         ),
     ] = None,
     as_json: JsonFlag = False,
@@ -94,7 +96,9 @@ def _since(pin: "Pin") -> str:
 
 
 def _state(pin: "Pin") -> str:
-    return "first write under way" if pin.claim else ""
+    if pin.claim:
+        return "first write under way"
+    return f"{' and '.join(pin.space.unknown)} unknown: see --prove" if pin.space.unknown else ""
 
 
 def _json(pin: "Pin") -> dict[str, object]:
@@ -105,4 +109,5 @@ def _json(pin: "Pin") -> dict[str, object]:
         "dimensions": pin.space.dimensions,
         "since": dt.datetime.fromtimestamp(pin.since, dt.UTC).isoformat(timespec="seconds"),
         "pinned": not pin.claim,
+        "unknown": list(pin.space.unknown),
     }

@@ -9,7 +9,7 @@ import typer
 from embedway.cli.options import JsonFlag
 from embedway.cli.output import Download, note, one_line, print_json, print_table, wait_for
 from embedway.cli.session import Session
-from embedway.errors import DimensionsError, UnknownModelError, UsageError
+from embedway.errors import DimensionsError, SpaceMismatchError, UnknownModelError, UsageError
 
 if TYPE_CHECKING:
     from embedway.config import Config
@@ -143,7 +143,12 @@ async def _query_vector(
             f"{collection.destination} is of {collection.space.id}, whose model the catalog does not know: "
             "name it with --model, as hf:OWNER/NAME or as its folder"
         ) from error
-    comparison = collection.check_space(description.space)
+    try:
+        comparison = collection.check_space(description.space)
+    except SpaceMismatchError:
+        if asked.model is None:
+            note(session, f"{name} was taken by its name; a model in a folder of yours is named with --model ./FOLDER")
+        raise
     if comparison.unknown:
         from embedway.sinks.proven import prove
 

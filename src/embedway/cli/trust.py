@@ -25,6 +25,7 @@ def trust(
         typer.Argument(metavar="[FILE]", help="An embedway.toml; without it, that of the working directory."),
     ] = None,
     *,
+    shown: Annotated[bool, typer.Option("--show", help="Show what a file sets; trusts nothing.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="Show which files are trusted; changes nothing.")] = False,
     removed: Annotated[
         Path | None, typer.Option("--remove", metavar="FILE", help="Trust a file no longer; it may be gone.")
@@ -33,19 +34,19 @@ def trust(
 ) -> None:
     """Trust an embedway.toml where it is and as it is: once its content changes, it is trusted no longer.
 
-    Shows what it sets that is ignored without trust.
+    Shows what it sets that is ignored without trust. A file that is wrong is not trusted.
     """
-    if sum((file is not None, listed, removed is not None)) > 1:
-        raise UsageError("FILE, --list and --remove are three things to do; give one of them")
+    if sum((file is not None or shown, listed, removed is not None)) > 1:
+        raise UsageError("to trust or show a file, --list and --remove are three things to do; give one of them")
     if listed:
         _list(as_json=as_json)
     elif removed is not None:
         _remove(context, removed, as_json=as_json)
     else:
-        _trust(context, file, as_json=as_json)
+        _trust(context, file, only_show=shown, as_json=as_json)
 
 
-def _trust(context: typer.Context, file: Path | None, *, as_json: bool) -> None:
+def _trust(context: typer.Context, file: Path | None, *, only_show: bool, as_json: bool) -> None:
     from embedway.config import Config
     from embedway.config.found import FOUND_FILE, find
     from embedway.config.trust import remember
@@ -57,15 +58,20 @@ def _trust(context: typer.Context, file: Path | None, *, as_json: bool) -> None:
     if found is None:
         raise UsageError(f"{one_line(str(path))} is not there; `embedway init` writes one into the working directory")
     sets = [(one_line(key), _shown(key, value)) for key, value in Config.harm_of(found)]
-    remember(found.place, found.sha256)
+    if not only_show:
+        Config.load([path])
+        remember(found.place, found.sha256)
     if as_json:
-        print_json({**_json(found), "sets": [{"key": key, "value": value} for key, value in sets]})
+        print_json(
+            {**_json(found, trusted=not only_show), "sets": [{"key": key, "value": value} for key, value in sets]}
+        )
         return
     if sets:
         print_table(("setting", "value"), sets)
     else:
         print_line("It sets nothing that is ignored without trust.")
-    note(Session.of(context), f"{one_line(found.place)} is trusted until its content changes")
+    what = "this is what it would set; nothing was changed" if only_show else "is trusted until its content changes"
+    note(Session.of(context), f"{one_line(found.place)}{':' if only_show else ''} {what}")
 
 
 def _list(*, as_json: bool) -> None:
@@ -92,8 +98,8 @@ def _remove(context: typer.Context, file: Path, *, as_json: bool) -> None:
         note(Session.of(context), f"{one_line(place)} is trusted no longer")
 
 
-def _json(found: "Found") -> dict[str, Any]:
-    return {"file": found.place, "sha256": found.sha256, "trusted": True}
+def _json(found: "Found", *, trusted: bool) -> dict[str, Any]:
+    return {"file": found.place, "sha256": found.sha256, "trusted": trusted}
 
 
 def _state(place: str) -> str:

@@ -213,5 +213,5 @@ def told(found: Found, ignored: tuple[str, ...], *, changed: bool) -> str:
     )
     return (
         f"{shown} {why}, so these settings in it are ignored: {names}. "
-        f"`embedway trust` allows them, or name the file: --config {FOUND_FILE}"
+        f"`embedway trust` allows them, or name the file: `embedway --config {FOUND_FILE} …`"
     )

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from embedway.sinks.search import Collection
     from embedway.types import EmbedResult
 
-#: Rows that are computed anew: the shortest of the first ones, because long texts may have been cut or averaged.
-SAMPLE_ROWS = 3
+#: Rows that are computed anew are among the first ones: the shortest, because long texts may have been cut or averaged,
+#: and those in which tokenizers differ most.
+SHORTEST_ROWS = 3
 LOOKED_AT_ROWS = 256
+#: Texts of so many characters are cut by no model's limit.
+_WHOLE_CHARACTERS = 500
 _FORMAT, _VERSION = "embedway proven space", 1
 _MOST_BYTES = 1 << 20
 
@@ -57,10 +60,18 @@ async def prove(embedder: Embeds, collection: Collection, space: Space, unknown:
     return f"{name} did not name the {facts} of its vectors; {len(rows)} rows computed anew are the same, and {kept}"
 
 
-def shortest(texts: Sequence[str]) -> list[int]:
-    """Positions of the rows to compute anew."""
+def telling(texts: Sequence[str]) -> list[int]:
+    """Positions of the rows to compute anew: no more than 6, and of short texts those that tell tokenizers apart."""
     order = sorted(range(len(texts)), key=lambda row: (len(texts[row]), row))
-    return [row for row in order if texts[row].strip()][:SAMPLE_ROWS]
+    rows = [row for row in order if texts[row].strip()]
+    chosen = rows[:SHORTEST_ROWS]
+    whole = [row for row in rows if len(texts[row]) <= _WHOLE_CHARACTERS]
+    for telling_character in (str.isupper, str.isdigit, lambda char: not char.isascii()):
+        counts = {row: sum(map(telling_character, texts[row])) for row in whole if row not in chosen}
+        most = max(counts, key=lambda row: (counts[row], -row), default=None)
+        if most is not None and counts[most]:
+            chosen.append(most)
+    return chosen
 
 
 def with_proof(space: Space, proof: Path, recorded: bytes, rows: int) -> Space:

@@ -18,7 +18,7 @@ from embedway.opt_out import opt_out_of_telemetry
 from embedway.sinks.base import SPACE_KEY, sink_errors, space_from_json, space_from_metadata
 from embedway.sinks.jsonl import read_sidecar, sidecar_path, write_facts
 from embedway.sinks.lancedb import lancedb_errors, parse_lancedb, require_lancedb, table_path
-from embedway.sinks.proven import LOOKED_AT_ROWS, shortest, with_proof, write_proof
+from embedway.sinks.proven import LOOKED_AT_ROWS, telling, with_proof, write_proof
 from embedway.space import Comparison, comparable, explained
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class JsonlCollection(_Collection):
     def sample(self) -> list[tuple[str, Vectors]]:
         """See `Collection.sample`."""
         rows = next(self._batches(), [])[:LOOKED_AT_ROWS]
-        chosen = shortest([str(row["text"]) for row in rows])
+        chosen = telling([str(row["text"]) for row in rows])
         return [(rows[row]["text"], np.array(rows[row]["vector"], np.float32)) for row in chosen]
 
     def _write_facts(self, space: Space) -> None:
@@ -289,7 +289,7 @@ def _sampled(table: Any) -> list[tuple[str, Vectors]]:
         return []
     texts: list[str] = table.column("text").to_pylist()
     vectors = table.column("vector")
-    return [(texts[row], np.array(vectors[row].as_py(), np.float32)) for row in shortest(texts)]
+    return [(texts[row], np.array(vectors[row].as_py(), np.float32)) for row in telling(texts)]
 
 
 def _existing_file(destination: str) -> Path:

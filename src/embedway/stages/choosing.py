@@ -196,7 +196,7 @@ class Chooser:
             self._told.add(pin.collection)
             _log.warning(
                 "the pin of collection %r was written by an older version and does not name the %s of its vectors; "
-                "they are taken for those of %s",
+                "they are taken for those of %s. `embedway budget pins --prove COLLECTION --by DEST` proves it",
                 pin.collection,
                 " and ".join(comparison.unknown),
                 space.id,

@@ -31,7 +31,8 @@ def check_same(
         raise SpaceMismatchError(
             collection=name,
             collection_space=recorded.id,
-            asked_space=f"{asked.id} (other {' and '.join(facts)}: a row computed anew has cosine {lowest:.3f} to the "
-            "stored one)",
+            asked="the model's vectors",
+            asked_space=f"{asked.id} (a row computed anew has cosine {lowest:.3f} to the stored one, so that the "
+            f"{' or '.join(facts)} is another one, or the stored vector is damaged)",
         )
     return lowest
