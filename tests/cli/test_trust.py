@@ -223,7 +223,7 @@ def test_trust_shows_what_a_file_sets_hides_secrets_and_has_it_followed(user, co
         f'[routes.x]\nmodel = "{SMALL}"\nprovider = "openai"\nbase_url = "{recorder.url}/v1"\napi_key = "sk-in-file"\n'
         '[cache]\nurl = "redis://:sk-redis@h"\nbackend = "none"\n[run]\noverlap = 3\n[typo]\nx = "sk-typo"\n'
     )
-    done = command("trust", "--json")
+    done = command("trust", "--show", "--json")
     assert (done.code, done.stderr) == (0, "")
     assert {one["key"]: one["value"] for one in done.json["sets"]} == {
         "routes.x.model": SMALL,
@@ -234,8 +234,9 @@ def test_trust_shows_what_a_file_sets_hides_secrets_and_has_it_followed(user, co
         "cache.backend": "none",
         "typo.x": "(hidden)",
     }
-    assert (done.json["file"], done.json["trusted"]) == (str(file), True)
+    assert (done.json["file"], done.json["trusted"]) == (str(file), False)
     file.write_text(file.read_text().replace('[typo]\nx = "sk-typo"\n', ""))
+    assert command("trust", "--json").json["trusted"] is True
     shown = command("trust")
     assert shown.code == 0
     assert "sk-" not in done.stdout + shown.stdout + shown.stderr
