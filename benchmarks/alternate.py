@@ -1,10 +1,11 @@
 """Two checkouts against one another: cache hits, and a lone query, in alternating rounds.
 
-    python benchmarks/alternate.py BEFORE AFTER [--rounds 60] [--cases hits-sqlite,...]
+    python benchmarks/alternate.py BEFORE AFTER [--starts 20] [--rounds 30] [--cases hits-sqlite,...]
 
-Each checkout has one process that lives for the whole run, so that both meet the same moments of a noisy machine. A
-round measures both, in turn first one and then the other. Prints, for each case, medians, the mean ratio of speeds
-(after to before) and its 95 % interval (Student's t over the logarithms of the ratios of rounds).
+Each checkout has a process that lives for many rounds, so that both meet the same moments of a noisy machine. A round
+measures both, in turn first one and then the other. Two processes of the same code differ by some percent, so both are
+started anew `--starts` times. Prints, for each case, medians, the mean ratio of speeds (after to before) and its 95 %
+interval (Student's t over the starts: of each, the median logarithm of its rounds' ratios).
 """
 
 import argparse
@@ -20,8 +21,23 @@ from pathlib import Path
 
 CASES = ("hits-memory", "hits-sqlite", "lone-memory", "lone-sqlite", "lone-computed")
 TEXTS = 500
+#: Calls that are timed together, and lone queries whose median counts: the first ones find cold caches of the CPU.
+CALLS, QUERIES = 10, 20
 #: Student's t for a two-sided interval of 95 %; beyond 120 degrees of freedom it is the normal's.
-_T = {10: 2.228, 20: 2.086, 30: 2.042, 40: 2.021, 60: 2.0, 120: 1.98}
+_T = {
+    1: 12.706,
+    2: 4.303,
+    3: 3.182,
+    5: 2.571,
+    7: 2.365,
+    10: 2.228,
+    15: 2.131,
+    20: 2.086,
+    30: 2.042,
+    40: 2.021,
+    60: 2.0,
+    120: 1.98,
+}
 
 
 def work(folder):
@@ -51,12 +67,13 @@ def work(folder):
         one = embedder("none" if backend == "computed" else backend)
         if kind == "hits":
             began = time.perf_counter()
-            found = one.embed(texts)
-            seconds = (time.perf_counter() - began) / TEXTS
-            assert found.receipt.cache_hits in {0, TEXTS}
+            for _ in range(CALLS):
+                found = one.embed(texts)
+            seconds = (time.perf_counter() - began) / CALLS / TEXTS
+            assert found.receipt.cache_hits == TEXTS
         else:
             times = []
-            for _ in range(20):
+            for _ in range(QUERIES):
                 counter += 1
                 text = f"how do I rotate log number {counter}" if backend == "computed" else texts[counter % TEXTS]
                 began = time.perf_counter()
@@ -89,18 +106,35 @@ class Checkout:
         self.process.wait()
 
 
-def interval(ratios):
-    """The geometric mean of ratios and its 95 % interval."""
-    logs = [math.log(ratio) for ratio in ratios]
+def interval(logs):
+    """The geometric mean of ratios, of which the logarithms are given, and its 95 % interval."""
     mean, error = statistics.fmean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
-    t = next((value for freedom, value in sorted(_T.items(), reverse=True) if freedom <= len(logs) - 1), 2.3)
+    t = next((value for freedom, value in sorted(_T.items(), reverse=True) if freedom <= len(logs) - 1), 12.706)
     return math.exp(mean), math.exp(mean - t * error), math.exp(mean + t * error)
+
+
+def started(checkouts, cases, rounds):
+    """The seconds (before, after) of each round of each case, measured by two new processes."""
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        before, after = (Checkout(path, folder) for path, folder in zip(checkouts, (one, other), strict=True))
+        pairs = {case: [] for case in cases}
+        for case in cases:
+            for _ in range(3):  # models are loaded, caches filled
+                before.measure(case), after.measure(case)
+            for number in range(rounds):
+                order = (before, after) if number % 2 else (after, before)
+                times = {checkout: checkout.measure(case) for checkout in order}
+                pairs[case].append((times[before], times[after]))
+        before.close()
+        after.close()
+    return pairs
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("checkouts", nargs="*")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--starts", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--work")
     given = parser.parse_args()
@@ -110,22 +144,15 @@ def main():
     from embedway import Config
 
     os.environ["ALTERNATE_WEIGHTS"] = str(Config.load().weights.directory)
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        before, after = (Checkout(path, folder) for path, folder in zip(given.checkouts, (one, other), strict=True))
-        print(f"{'case':15} {'before us':>10} {'after us':>10} {'speed':>7}  95 % interval")
-        for case in given.cases.split(","):
-            for _ in range(3):  # models are loaded, caches filled
-                before.measure(case), after.measure(case)
-            pairs = []
-            for number in range(given.rounds):
-                order = (before, after) if number % 2 else (after, before)
-                times = {checkout: checkout.measure(case) for checkout in order}
-                pairs.append((times[before], times[after]))
-            speed, low, high = interval([old / new for old, new in pairs])
-            medians = [statistics.median(column) * 1e6 for column in zip(*pairs, strict=True)]
-            print(f"{case:15} {medians[0]:10.1f} {medians[1]:10.1f} {speed:7.3f}  {low:.3f} to {high:.3f}", flush=True)
-        before.close()
-        after.close()
+    cases = given.cases.split(",")
+    starts = [started(given.checkouts, cases, given.rounds) for _ in range(given.starts)]
+    print(f"{'case':15} {'before us':>10} {'after us':>10} {'speed':>7}  95 % interval")
+    for case in cases:
+        logs = [statistics.median(math.log(old / new) for old, new in start[case]) for start in starts]
+        speed, low, high = interval(logs)
+        columns = zip(*(pair for start in starts for pair in start[case]), strict=True)
+        medians = [statistics.median(column) * 1e6 for column in columns]
+        print(f"{case:15} {medians[0]:10.1f} {medians[1]:10.1f} {speed:7.3f}  {low:.3f} to {high:.3f}", flush=True)
 
 
 if __name__ == "__main__":
