@@ -10,8 +10,9 @@ import struct
 import zipfile
 
 import pytest
+import redis
 
-from embedway.errors import EmbedwayError, StateError, UsageError
+from embedway.errors import EmbedwayError, LedgerError, StateError, UsageError
 from embedway.state.backup import back_up, restore
 
 
@@ -309,7 +310,28 @@ BAD_SERVERS = [
     (lambda keys: field(keys, ":limits", "day", '{"name": "alle €"}'), "cannot be right"),
     (lambda keys: field(keys, ":accounts", "*|total|spent", "much"), "cannot be right"),
     (lambda keys: keys.append(["{embedway:ledger}:meta", "hash", ["restored", "{}"]]), "cannot be used"),
+    (lambda keys: every_score(keys, "1_795_435_200"), "cannot be right"),
+    (lambda keys: every_score(keys, " 1795435200 "), "cannot be right"),
+    (lambda keys: every_score(keys, "\u0661\u0667"), "cannot be right"),
+    (lambda keys: field(keys, ":accounts", "*|total|spent", "\u0661\u0667"), "cannot be right"),
+    (lambda keys: field(keys, ":accounts", "*|total|spent", "-5"), "cannot be right"),
+    (lambda keys: field(keys, ":accounts", "*|total|held", "-5"), "cannot be right"),
+    (lambda keys: entry(keys)[2].extend(["unsure", "-5"]), "cannot be right"),
+    (lambda keys: entry(keys)[2].extend(["closed", "1_795_435_200"]), "cannot be right"),
+    (lambda keys: entry(keys)[2].__setitem__(entry(keys)[2].index("docs"), "\ud800"), "cannot be right"),
+    (lambda keys: limit_with(keys, '"10000"', '"1_0000"'), "cannot be right"),
+    (lambda keys: limit_with(keys, '"10000"', "true"), "cannot be right"),
+    (lambda keys: limit_with(keys, '"*"', '"model:\\ud800"'), "cannot be right"),
+    (lambda keys: limit_with(keys, "[1]", "[-1]"), "cannot be right"),
+    (lambda keys: limit_with(keys, '"hard"', '"x": NaN, "hard"'), "cannot be right"),
 ]
+
+
+def limit_with(keys, before, after):
+    limits = next(one for one in keys if one[0].endswith(":limits"))[2]
+    at = limits.index("alle €") + 1
+    assert before in limits[at]
+    limits[at] = limits[at].replace(before, after)
 
 
 @pytest.mark.parametrize(("change", "match"), BAD_SERVERS)
@@ -322,6 +344,66 @@ def test_a_ledger_of_a_server_that_is_not_what_it_should_be(server, tmp_path, ch
     change(document["keys"])
     bad = {**parts, "ledger.redis.json": json.dumps(document).encode()}
     refused(server, packed(tmp_path / "bad.zip", bad), server.look(), rf"ledger\.redis\.json .*({match})")
+
+
+BAD_PINS = [
+    lambda keys: keys[1][2].__setitem__(1, "1_795_435_200"),
+    lambda keys: keys[0][2].__setitem__(0, "\ud800"),
+    lambda keys: keys[0][2].__setitem__(1, keys[0][2][1].replace('"model": "small"', '"model": "\\ud800"', 1)),
+    lambda keys: keys[0][2].__setitem__(1, keys[0][2][1].replace('"model": "small"', '"model": ["small"]', 1)),
+]
+
+
+@pytest.mark.parametrize("change", BAD_PINS)
+def test_pins_of_a_server_that_are_not_what_they_should_be(server, tmp_path, change):
+    server.fill()
+    with zipfile.ZipFile(back_up(server.parts, tmp_path / "good.zip").file) as good:
+        parts = {one: good.read(one) for one in good.namelist()}
+    document = json.loads(parts["pins.redis.json"])
+    change(document["keys"])
+    bad = {**parts, "pins.redis.json": json.dumps(document).encode()}
+    refused(server, packed(tmp_path / "bad.zip", bad), server.look(), r"pins\.redis\.json .*cannot be (right|read)")
+
+
+UNREADABLE = [
+    ("ledger", "{embedway:ledger}:all", "zset", ["0" * 32, "1_795_435_200"]),
+    ("ledger", "{embedway:ledger}:accounts", "hash", ["*|total|spent", "-5"]),
+    ("ledger", "{embedway:ledger}:limits", "hash", ["all", "{"]),
+    ("ledger", "{embedway:ledger}:warned", "hash", ["\ud800", "50"]),
+    ("ledger", "{embedway:ledger}:warned", "list", ["a", "b"]),
+    ("pins", "{embedway:pins}:until", "zset", ["docs", "soon"]),
+    ("pins", "{embedway:pins}", "hash", ["docs", "{"]),
+]
+
+
+@pytest.mark.parametrize(("what", "key", "kind", "values"), UNREADABLE)
+def test_the_server_itself_refuses_what_it_cannot_read_before_it_replaces_anything(server, what, key, kind, values):
+    server.fill()
+    before = server.look()
+    (part,) = [one for one in server.parts if one.name == f"{what}.redis.json"]
+    with part.held() as held:
+        assert not held.is_empty()
+        held.wanted = {key: (kind, values)}
+        with pytest.raises(LedgerError, match=f"{what} in Redis cannot be used"):
+            held.commit()
+    assert server.look() == before
+
+
+@pytest.mark.parametrize("command", ["zadd", "hset", "rename"])
+def test_a_server_that_refuses_a_command_midway_keeps_what_it_has(server, tmp_path, command):
+    server.fill()
+    file = back_up(server.parts, tmp_path / "good.zip").file
+    server.spend(1000)
+    with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+        before, keys = server.look(), set(client.keys())
+        client.execute_command("ACL", "SETUSER", "default", f"-{command}")
+        try:
+            with pytest.raises(EmbedwayError, match="cannot be used"):
+                restore(server.parts, file, overwrite=True)
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", f"+{command}")
+        assert set(client.keys()) == keys
+    assert server.look() == before
 
 
 def test_a_server_s_part_of_a_newer_version_or_another_kind(server, tmp_path):

@@ -75,10 +75,13 @@ def read_pin(collection: str, written: str) -> Pin:
             )
         if type(version) is not int or version < 1 or not facts.keys() <= _FACTS:
             raise LedgerError(_UNREADABLE.format(collection))
-        return Pin(collection, facts["model"], Space.from_json(facts["space"]), float(facts["since"]), facts["claim"])
+        model, since, claim = facts["model"], facts["since"], facts["claim"]
+        if not (isinstance(model, str) and isinstance(claim, str) and type(since) in {int, float}):
+            raise LedgerError(_UNREADABLE.format(collection))
+        return Pin(collection, model, Space.from_json(facts["space"]), float(since), claim)
     except SpaceVersionError as error:
         raise LedgerError(f"the pin of collection {collection!r} {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise LedgerError(_UNREADABLE.format(collection)) from error
 
 

@@ -166,19 +166,21 @@ class RedisLedger:
 
 
 def _written(limits: Sequence[Limit]) -> list[str]:
-    return [
-        json.dumps(
-            {
-                "name": limit.name,
-                "nanousd": str(limit.nanousd),
-                "scope": limit.scope,
-                "period": limit.period,
-                "hard": limit.hard,
-                "warn_at": list(limit.warn_at),
-            }
-        )
-        for limit in limits
-    ]
+    return [write_limit(limit) for limit in limits]
+
+
+def write_limit(limit: Limit) -> str:
+    """A limit as it is kept on the server."""
+    return json.dumps(
+        {
+            "name": limit.name,
+            "nanousd": str(limit.nanousd),
+            "scope": limit.scope,
+            "period": limit.period,
+            "hard": limit.hard,
+            "warn_at": list(limit.warn_at),
+        }
+    )
 
 
 def read_limit(written: str, name: str) -> Limit:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 #: The end of the year 9999: later times have no date.
 LATEST = 253_402_300_799.0
+_MOST_PERCENT = 1_000_000
 #: Which kinds of values a column may hold, by its declared type.
 _VALUES = {"TEXT": "'text', 'null'", "INTEGER": "'integer', 'null'", "REAL": "'real', 'integer', 'null'"}
 _BAD_ENTRIES = f"""
@@ -160,6 +161,6 @@ def _check_ledger(connection: sqlite3.Connection) -> None:
 
 
 def check_limit(limit: Limit) -> None:
-    """Raise BadPartError for levels of warnings that are no numbers; the rest is checked where a limit is made."""
-    if not all(type(level) is int for level in limit.warn_at):
+    """Raise BadPartError for levels of warnings that are no percentages; the rest is checked where a limit is made."""
+    if not all(type(level) is int and 0 <= level <= _MOST_PERCENT for level in limit.warn_at):
         raise BadPartError("holds limits that cannot be right")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from embedway import files
 from embedway.errors import EmbedwayError, MissingExtraError, StateError
 from embedway.ledger.base import RESTORED, Restored
 from embedway.ledger.pins import read_pin
-from embedway.ledger.redis import read_limit
+from embedway.ledger.redis import read_limit, write_limit
 from embedway.ledger.redis_scripts import (
     LEDGER_CHECK,
     LEDGER_KEYS,
@@ -93,24 +92,67 @@ _TAKE = f"""{_READ}
 table.insert(found, 1, digest)
 return found
 """
+#: A script that fails midway keeps what it has done. So everything is decoded and checked before the first write, the
+#: new values go to keys of their own, and only the complete set replaces the old keys.
 _PUT = f"""{_READ}
 if digest ~= ARGV[4] then return redis.error_reply('EMBEDWAYCHANGED') end
-for _, key in ipairs(keys) do redis.call('DEL', key) end
-for _, one in ipairs(cjson.decode(ARGV[5])) do
+
+local wanted, is_wanted = cjson.decode(ARGV[5]), {{}}
+local holds_json = {{['{{embedway:ledger}}:limits'] = true, ['{{embedway:pins}}'] = true}}
+for _, one in ipairs(wanted) do
     local key, kind, values = one[1], one[2], one[3]
-    if kind == 'string' then redis.call('SET', key, values[1]) end
+    if (kind ~= 'hash' and kind ~= 'zset') or #values % 2 ~= 0 then return redis.error_reply('EMBEDWAYBAD') end
     for at = 1, #values, 2 do
-        if kind == 'hash' then redis.call('HSET', key, values[at], values[at + 1]) end
-        if kind == 'zset' then redis.call('ZADD', key, values[at + 1], values[at]) end
+        local value = values[at + 1]
+        if kind == 'zset' and not (string.find(value, '^%d[%d.eE+-]*$') and tonumber(value)) then
+            return redis.error_reply('EMBEDWAYBAD')
+        end
+        if key == '{{embedway:ledger}}:accounts' and not string.find(value, '^%d+$') then
+            return redis.error_reply('EMBEDWAYBAD')
+        end
+        if holds_json[key] then cjson.decode(value) end
+    end
+    is_wanted[key] = #values > 0
+end
+
+local function beside(key) return key .. ':restoring' end
+
+local function written(one)
+    local key, kind, values = beside(one[1]), one[2], one[3]
+    redis.call('DEL', key)
+    for at = 1, #values, 2 do
+        local answer
+        if kind == 'hash' then answer = redis.pcall('HSET', key, values[at], values[at + 1]) end
+        if kind == 'zset' then answer = redis.pcall('ZADD', key, values[at + 1], values[at]) end
+        if type(answer) == 'table' and answer['err'] then return answer end
     end
 end
-redis.call('SET', KEYS[1], known)
+
+local function without_rest(answer)
+    for _, one in ipairs(wanted) do redis.call('DEL', beside(one[1])) end
+    return answer
+end
+
+for _, one in ipairs(wanted) do
+    local failed = written(one)
+    if failed then return without_rest(failed) end
+end
+for key, is_there in pairs(is_wanted) do
+    local answer = is_there and redis.pcall('RENAME', beside(key), key) or {{}}
+    if answer['err'] then return without_rest(answer) end
+end
+for _, key in ipairs(keys) do
+    if not is_wanted[key] and key ~= KEYS[1] then redis.call('DEL', key) end
+end
 return 'put'
 """
 
-_WHOLE = re.compile(r"-?\d{1,18}")
+#: What Redis reads as numbers. Python reads more, such as `1_000` and digits of other scripts. No number is negative:
+#: what is held or under way is never less than nothing.
+_WHOLE = re.compile(r"[0-9]{1,18}")
+_TIME = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?")
 _ID = re.compile(r"[0-9a-f]{32}")
-_ACCOUNT = re.compile(r".+\|(total|\d{4}-\d\d(-\d\d)?)\|(spent|held|saved)", re.DOTALL)
+_ACCOUNT = re.compile(r".+\|(total|[0-9]{4}-[0-9]{2}(-[0-9]{2})?)\|(spent|held|saved)", re.DOTALL)
 _NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
 _TEXTS = ("model", "route", "collection", "api_key")
 _NEEDED = {"id", "opened", "state", "model", "collection", "api_key"}
@@ -170,7 +212,7 @@ class ServerPart:
 
     def read(self, source: Path) -> Keys:
         """The keys in a file that `take` wrote. Raises BadPartError, and errors of Python for wrong values."""
-        facts = json.loads(source.read_bytes())
+        facts = _strict_json(source.read_bytes())
         version = facts["version"]
         if facts["format"] != _format(self.what) or type(version) is not int or version < 1:
             raise BadPartError(f"is not the {self.what} of a server")
@@ -320,9 +362,11 @@ def _is_entry(name: str, fields: dict[str, str]) -> bool:
 
 
 def _is_limit(name: str, written: str) -> bool:
+    fields = _strict_json(written)
     limit = read_limit(written, name)
     check_limit(limit)
-    return bool(json.loads(written)["name"] == name and type(limit.hard) is bool)
+    # As it is written, and no other way to write the same: every script on the server reads it.
+    return bool(fields["name"] == name and type(limit.hard) is bool and written == write_limit(limit))
 
 
 def _check_pins(found: Keys) -> None:
@@ -330,9 +374,24 @@ def _check_pins(found: Keys) -> None:
     for key, (kind, values) in found.items():
         _demand(kinds.get(key) == kind)
         for name, value in _pairs(values):
-            _demand(read_pin(name, value) if kind == "hash" else _is_time(value))
+            _demand(_is_pin(name, value) if kind == "hash" else _is_time(value))
+
+
+def _is_pin(collection: str, written: str) -> bool:
+    _strict_json(written)
+    return read_pin(collection, written) is not None
+
+
+def _strict_json(written: str | bytes) -> Any:
+    """JSON that the server reads too: no NaN, and no half of a surrogate pair. Raises ValueError."""
+    document = json.loads(written, parse_constant=_refuse_constant)
+    json.dumps(document, ensure_ascii=False).encode()
+    return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _is_time(text: str) -> bool:
-    number = float(text)
-    return math.isfinite(number) and 0 <= number <= LATEST
+    return _TIME.fullmatch(text) is not None and 0 <= float(text) <= LATEST
