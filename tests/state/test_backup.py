@@ -17,7 +17,7 @@ import redis
 
 from embedway import formats
 from embedway.errors import BudgetExceededError, LedgerError, StateError, UsageError
-from embedway.ledger.base import Limit, Refused, Restored
+from embedway.ledger.base import Limit, Refused, Restored, Settlement
 from embedway.stages.budget import Budgets, Spending
 from embedway.state import servers
 from embedway.state.archive import opened
@@ -389,21 +389,73 @@ def test_limits_of_the_settings_refuse_too_and_without_a_hard_one_nothing_is_ref
     with_ledger(unconfirmed, work)
 
 
-def test_an_entry_that_is_open_gets_no_more_than_it_has(place, tmp_path):
+@pytest.mark.parametrize("own", [True, False])
+def test_an_entry_that_is_open_sends_nothing_until_the_books_are_confirmed(place, tmp_path, own):
+    limit = Limit("all", 1000)
+
     async def reserve(ledger):
-        await ledger.set_limit(Limit("all", 1000))
+        if own:
+            await ledger.set_limit(limit)
+        return await ledger.reserve(PURPOSE, 10, () if own else (limit,), lease_s=1e6, texts=1)
+
+    entry = with_ledger(place, reserve)
+    restored(place, made(place, tmp_path), overwrite=True)
+
+    async def send(ledger):
+        before = await ledger.totals(), await ledger.entries()
+        for nanousd in (0, 10, 15):
+            refused = await ledger.send(entry, nanousd, () if own else (limit,))
+            assert (refused.limit, refused.restored) == (limit, Restored(THEN, LATER))
+        assert (await ledger.totals(), await ledger.entries()) == before
+        await ledger.confirm()
+        assert await ledger.send(entry, 10, () if own else (limit,)) is None
+
+    with_ledger(place, send)
+
+
+def test_without_a_hard_limit_an_open_entry_goes_on_in_restored_books(place, tmp_path):
+    async def reserve(ledger):
         return await ledger.reserve(PURPOSE, 10, (), lease_s=1e6, texts=1)
 
     entry = with_ledger(place, reserve)
     restored(place, made(place, tmp_path), overwrite=True)
 
     async def send(ledger):
-        assert await ledger.send(entry, 10, ()) is None
-        refused = await ledger.send(entry, 5, ())
-        assert refused is not None
-        assert refused.restored is not None
+        assert await ledger.send(entry, 10, (Limit("soft", 1000, hard=False),)) is None
+        await ledger.settle(entry, Settlement(10, 10, 3, "reported"), ())
+        await ledger.close(entry)
+        (total, *_) = await ledger.totals()
+        assert (total.spent, total.held) == (10, 0)
 
     with_ledger(place, send)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize(("kind", "cost"), [("reported", 60), ("unsure", 70), ("unbilled", 0), ("reported", 100)])
+def test_what_was_sent_after_the_backup_is_booked_with_what_it_cost(place, tmp_path, kind, cost, ended):
+    """The books know of 20 that are under way, and not of the other 50."""
+
+    async def begin(ledger):
+        entry = await ledger.reserve(PURPOSE, 70, (), lease_s=1e6, texts=1)
+        await ledger.send(entry, 20, ())
+        return entry
+
+    entry = with_ledger(place, begin)
+    file = made(place, tmp_path)
+    with_ledger(place, lambda ledger: ledger.send(entry, 50, ()))
+    restored(place, file, overwrite=True)
+
+    async def settle(ledger):
+        if ended:
+            await ledger.close(entry)
+        await ledger.settle(entry, Settlement(70, cost, 3, kind), ())
+        (total, *_), (one,) = await ledger.totals(), await ledger.entries()
+        assert min(total.held, one.sent, one.reserved, one.unsure) >= 0
+        await ledger.close(entry)
+        (total, *_), (one,) = await ledger.totals(), await ledger.entries()
+        assert (total.spent, total.held, one.spent, one.sent, one.reserved) == (cost, 0, cost, 0, 0)
+
+    with_ledger(place, settle)
 
 
 def test_books_that_nobody_confirmed_stay_as_old_as_they_are(place, tmp_path):

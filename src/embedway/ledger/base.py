@@ -256,7 +256,11 @@ class Ledger(Protocol):
         """
 
     async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
-        """Mark an amount as under way; what the entry has not reserved is reserved first, or refused."""
+        """Mark an amount as under way; what the entry has not reserved is reserved first, or refused.
+
+        Any hard limit refuses it where the ledger was restored from a backup and nobody has confirmed it, also out of
+        what the entry has reserved: another process may have spent that since.
+        """
 
     async def unsend(self, entry: str, still_sent: int) -> None:
         """Take back a `send` whose answer was lost, whether or not it was made: no more than so much is under way."""
@@ -265,7 +269,8 @@ class Ledger(Protocol):
         """Book what is over, and tell of which limits a part is spent now that warnings are asked for at.
 
         What cost more than was sent is taken from what the entry has reserved, as far as that goes. An entry that ended
-        has what was under way booked as unsure; it is put right.
+        has what was under way booked as unsure; it is put right. What a restored ledger does not know as sent is booked
+        with its cost all the same.
         """
 
     async def close(self, entry: str, *, route: str = "") -> None:

@@ -105,7 +105,7 @@ local function read(id)
     local fields = redis.call('HGETALL', prefix .. id)
     local entry = {}
     for at = 1, #fields, 2 do entry[fields[at]] = fields[at + 1] end
-    for _, name in ipairs({'opened', 'reserved', 'sent'}) do entry[name] = tonumber(entry[name] or '0') end
+    for _, name in ipairs({'opened', 'reserved', 'sent', 'unsure'}) do entry[name] = tonumber(entry[name] or '0') end
     return entry
 end
 
@@ -191,13 +191,14 @@ if op == 'send' then
     local entry = read(call.id)
     if entry.state ~= 'open' then return {'gone'} end
     local amount = tonumber(call.amount)
-    local beyond = amount - entry.reserved
-    if beyond > 0 then
+    local beyond = math.max(0, amount - entry.reserved)
+    -- Restored books do not know what was spent since, so even what is reserved in them may be spent already.
+    if beyond > 0 or redis.call('HEXISTS', meta, 'restored') == 1 then
         local refused = refusal(entry, entry.opened, beyond)
         if refused then return refused end
         add(entry, entry.opened, 'held', beyond)
     end
-    redis.call('HSET', prefix .. call.id, 'reserved', text(math.max(0, -beyond)))
+    redis.call('HSET', prefix .. call.id, 'reserved', text(math.max(0, entry.reserved - amount)))
     more(call.id, 'sent', amount)
     return {'sent'}
 end
@@ -217,8 +218,9 @@ if op == 'settle' then
     if not entry.state then return {'gone'} end
     local sent, cost, kind = tonumber(call.sent), tonumber(call.cost), call.kind
     -- What was under way when the entry ended is booked already, as unsure; now it is known what it cost.
-    local booked = entry.state == 'open' and 0 or sent
-    local over = sent - booked
+    -- Restored books may know of less than was sent: no more than they know is taken back.
+    local booked = entry.state == 'open' and 0 or math.min(sent, entry.unsure)
+    local over = entry.state == 'open' and math.min(sent, entry.sent) or 0
     -- What is not billed can be spent by the next attempt of the same call; what cost more takes of its reservation.
     local back = kind == 'unbilled' and over or -math.min(entry.reserved, math.max(0, cost - over))
     more(call.id, 'sent', -over)

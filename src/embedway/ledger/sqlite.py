@@ -257,8 +257,9 @@ class SqliteLedger:
         if state != "open":
             # What it held was given back, and others may have it by now.
             raise LedgerError(RAN_OUT)
-        more = nanousd - reserved
-        if more > 0:
+        more = max(0, nanousd - reserved)
+        # Restored books do not know what was spent since, so even what is reserved in them may be spent already.
+        if more or self._restored() is not None:
             refused = self._refused(purpose, more, limits, periods_at(opened))
             if refused is not None:
                 return refused
@@ -280,9 +281,11 @@ class SqliteLedger:
     def _settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
         purpose, opened, reserved, state = self._open_entry(entry)
         kind, cost = settlement.kind, settlement.cost
+        sent, unsure = self._execute("SELECT sent, unsure FROM entries WHERE id = ?", entry).fetchone()
         # What was under way when the entry ended is booked already, as unsure; now it is known what it cost.
-        booked = 0 if state == "open" else settlement.sent
-        over = settlement.sent - booked
+        # Restored books may know of less than was sent: no more than they know is taken back.
+        booked = 0 if state == "open" else min(settlement.sent, unsure)
+        over = min(settlement.sent, sent) if state == "open" else 0
         # What is not billed can be spent by the next attempt of the same call; what cost more takes of its reservation.
         back = over if kind == "unbilled" else -min(reserved, max(0, cost - over))
         self._execute(
