@@ -211,7 +211,18 @@ BAD_LEDGERS = [
     ("UPDATE limits SET warn_at = '['", "rows that cannot be right"),
     ("UPDATE limits SET warn_at = '[\"x\"]'", "limits that cannot be right"),
     ("UPDATE limits SET period = 'century'", "cannot be used: .*period is 'century'"),
-    ("UPDATE limits SET nanousd = -5", "cannot be used: .*0 or more"),
+    ("UPDATE limits SET nanousd = -5", "rows that cannot be right"),
+    ("UPDATE limits SET name = NULL", "rows that cannot be right"),
+    ("UPDATE limits SET hard = 2", "rows that cannot be right"),
+    ("UPDATE entries SET id = NULL WHERE rowid = 1", "rows that cannot be right"),
+    ("UPDATE entries SET model = CAST(x'ff' AS TEXT)", "rows that cannot be right"),
+    ("UPDATE accounts SET scope = CAST(x'ff' AS TEXT) WHERE rowid = 1", "rows that cannot be right"),
+    ("UPDATE accounts SET spent = -9000000000000000000", "rows that cannot be right"),
+    ("UPDATE accounts SET held = -1", "rows that cannot be right"),
+    ("UPDATE accounts SET saved = 9223372036854775807", "rows that cannot be right"),
+    ("UPDATE entries SET sent = -1", "rows that cannot be right"),
+    ("UPDATE entries SET unsure = -1", "rows that cannot be right"),
+    ("INSERT INTO meta VALUES (NULL, 'x')", "rows that cannot be right"),
     ("INSERT INTO meta VALUES ('restored', '[]')", "cannot be used"),
 ]
 
@@ -232,8 +243,10 @@ def test_pins_and_trust_that_are_not_what_they_should_be(files, tmp_path):
         parts = {one: good.read(one) for one in good.namelist()}
     before = files.look()
     pins = changed(parts["pins.sqlite"], tmp_path / "work", "UPDATE pins SET pin = '{\"version\": 9}'")
+    nameless = changed(parts["pins.sqlite"], tmp_path / "work", "UPDATE pins SET collection = NULL")
     for name, data, match in (
         ("pins.sqlite", pins, "is of version 9"),
+        ("pins.sqlite", nameless, "rows that cannot be right"),
         ("pins.sqlite", parts["ledger.sqlite"], "is no file of embedway's pins"),
         ("pins.sqlite", parts["pins.sqlite"][:5000], "is no file|is a damaged database"),
         ("pins.sqlite", b"", "is empty"),

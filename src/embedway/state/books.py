@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 LATEST = 253_402_300_799.0
 _MOST_PERCENT = 1_000_000
 #: Which kinds of values a column may hold, by its declared type.
-_VALUES = {"TEXT": "'text', 'null'", "INTEGER": "'integer', 'null'", "REAL": "'real', 'integer', 'null'"}
+_VALUES = {"TEXT": "'text'", "INTEGER": "'integer'", "REAL": "'real', 'integer'"}
+#: The columns that may be empty. SQLite lets a primary key that is a text be empty too.
+_OPTIONAL = {"closed", "lease_until"}
+#: As many digits as a server's part may have.
+_MOST_NANOUSD = 10**18 - 1
+#: Columns of 0 or 1.
+_FLAGS = {"hard", "unpriced"}
 _BAD_ENTRIES = f"""
 SELECT COUNT(*) FROM entries WHERE state NOT IN ('open', 'done', 'expired')
 OR NOT opened BETWEEN 0 AND {LATEST} OR NOT COALESCE(closed, 0) BETWEEN 0 AND {LATEST}
@@ -142,10 +148,21 @@ def _check_tables(connection: sqlite3.Connection, form: sqlite.Format) -> None:
         raise BadPartError("has other tables than this version makes")
     for table, columns in wanted.items():
         for column in columns.split(", "):
-            name, _, kind = column.partition(" ")
-            query = f"SELECT COUNT(*) FROM {table} WHERE typeof({name}) NOT IN ({_VALUES[kind]})"  # noqa: S608
-            if connection.execute(query).fetchone() != (0,):
+            if connection.execute(f"SELECT COUNT(*) FROM {table} WHERE {_wrong(column)}").fetchone() != (0,):  # noqa: S608
                 raise BadPartError("holds rows that cannot be right")
+        for _ in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608  texts that are not UTF-8 raise
+            pass
+
+
+def _wrong(column: str) -> str:
+    """The condition of rows whose value in a column cannot be right."""
+    name, _, kind = column.partition(" ")
+    kinds = _VALUES[kind] + (", 'null'" if name in _OPTIONAL else "")
+    wrong = f"typeof({name}) NOT IN ({kinds})"
+    if kind == "INTEGER":
+        # No amount is negative: what is held or under way is never less than nothing.
+        wrong += f" OR {name} NOT BETWEEN 0 AND {1 if name in _FLAGS else _MOST_NANOUSD}"
+    return wrong
 
 
 def _check_ledger(connection: sqlite3.Connection) -> None:
