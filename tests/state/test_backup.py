@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import zipfile
 from pathlib import Path
@@ -125,10 +126,51 @@ def test_a_backup_is_private_and_replaces_a_file_only_where_that_is_asked_for(fi
 def test_a_backup_is_never_written_over_what_it_is_of(files, tmp_path):
     files.fill()
     before = files.look()
-    for name in ("ledger.sqlite", "pins.sqlite", "trust.json"):
-        with pytest.raises(UsageError, match="is a file to be backed up"):
-            back_up(files.parts, files.folder / name, overwrite=True)
+    parts = [*files.parts, KeysPart(files.folder / "keys.sqlite")]
+    databases = [
+        f"{name}.sqlite{ending}" for name in ("ledger", "pins", "keys") for ending in ("", "-wal", "-shm", "-journal")
+    ]
+    for name in (*databases, "trust.json", ".trust.lock"):
+        with pytest.raises(UsageError, match="is a file to be backed up, or in use beside one"):
+            back_up(parts, files.folder / name, overwrite=True)
     assert files.look() == before
+
+
+def test_a_backup_is_never_written_over_the_log_of_what_a_link_leads_to(files, tmp_path):
+    files.fill()
+    real = tmp_path / "elsewhere" / "books"
+    real.parent.mkdir()
+    (files.folder / "ledger.sqlite").rename(real)
+    (files.folder / "ledger.sqlite").symlink_to(real)
+    before = files.look()
+    for file in (real, files.folder / "ledger.sqlite", real.with_name("books-wal")):
+        with pytest.raises(UsageError, match="in use beside one"):
+            back_up(files.parts, file, overwrite=True)
+    assert files.look() == before
+
+
+@pytest.mark.parametrize("what", ["link", "folder"])
+def test_a_lock_of_trust_that_is_no_file_is_told_and_nothing_is_restored(files, tmp_path, what):
+    files.fill()
+    file = made(files, tmp_path)
+    files.spend(1000)
+    before, lock = files.look(), files.folder / ".trust.lock"
+    (tmp_path / "mine").write_text("my only copy")
+    lock.unlink(missing_ok=True)
+    {"link": lambda: lock.symlink_to(tmp_path / "mine"), "folder": lock.mkdir}[what]()
+    with pytest.raises(StateError, match=r"\.trust\.lock: cannot be locked: .*; its lock must be a file"):
+        restored(files, file, overwrite=True)
+    assert files.look() == before
+    assert (tmp_path / "mine").read_text() == "my only copy"
+
+
+def test_a_disk_that_fails_is_told_as_an_error_of_the_state(files, tmp_path, monkeypatch):
+    files.fill()
+    file = made(files, tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    for work in (lambda: made(files, tmp_path, "more.zip"), lambda: restored(files, file, overwrite=True)):
+        with pytest.raises(StateError, match=r"the backup cannot be made or restored: .*No such file or directory"):
+            work()
 
 
 def test_a_file_in_an_archive_stands_alone(files, tmp_path):

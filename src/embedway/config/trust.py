@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "embedway trust"
 _VERSION = 1
-_MOST_BYTES = 2**24
+MOST_TRUST_BYTES = 2**24
 
 _log = logging.getLogger("embedway.config")
 
@@ -49,6 +49,11 @@ def trust_path() -> Path:
     return path / "trust.json"
 
 
+def trust_lock(path: Path) -> Path:
+    """The lock file of those who change a trust file."""
+    return path.with_name(".trust.lock")
+
+
 def place_of(path: Path) -> str:
     """A file's place: the real path of its folder, and its name.
 
@@ -70,7 +75,7 @@ def read_trust() -> Trust:
     """
     try:
         return _read()
-    except _DamagedError as error:
+    except DamagedTrustError as error:
         _log.warning("%s %s, so no settings file is trusted; remove it to begin anew", trust_path(), error)
         return Trust(MappingProxyType({}))
 
@@ -93,14 +98,14 @@ def check_writable_trust() -> None:
     _strictly()
 
 
-class _DamagedError(Exception):
+class DamagedTrustError(Exception):
     """The file is none of ours, or only a part of one."""
 
 
 def _strictly() -> Trust:
     try:
         return _read()
-    except _DamagedError as error:
+    except DamagedTrustError as error:
         raise ConfigError(f"{error}; remove it to begin anew", where=str(trust_path())) from None
 
 
@@ -109,25 +114,35 @@ def _read() -> Trust:
     if not path.is_absolute():
         return Trust(MappingProxyType({}))
     try:
-        data = read_regular(path, most_bytes=_MOST_BYTES)
+        data = read_regular(path, most_bytes=MOST_TRUST_BYTES)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror or type(error).__name__}", where=str(path)) from error
     if data is None:
         return Trust(MappingProxyType({}))
+    return parse_trust(data, where=str(path))
+
+
+def parse_trust(data: bytes, *, where: str = "") -> Trust:
+    """Read the bytes of a trust file.
+
+    Raises DamagedTrustError for what is none, and ConfigError, with the place `where`, for a later version.
+    """
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
-        raise _DamagedError("is damaged") from None
+        raise DamagedTrustError("is damaged") from None
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise _DamagedError("is no file of embedway's trust")
+        raise DamagedTrustError("is no file of embedway's trust")
     version = document.get("version")
-    if isinstance(version, int) and version > _VERSION:
+    if type(version) is not int:
+        raise DamagedTrustError("is damaged")
+    if version > _VERSION:
         raise ConfigError(
-            f"has version {version}, and this embedway reads version {_VERSION}; upgrade embedway", where=str(path)
+            f"has version {version}, and this embedway reads version {_VERSION}; upgrade embedway", where=where
         )
     files = document.get("files")
     if version != _VERSION or not isinstance(files, dict) or not all(isinstance(one, str) for one in files.values()):
-        raise _DamagedError("is damaged")
+        raise DamagedTrustError("is damaged")
     return Trust(MappingProxyType(files))
 
 
@@ -140,7 +155,7 @@ def _change(change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
     try:
         make_private_folder(path.parent)
         # Two changes at once must not lose one.
-        with FileLock(path.with_name(".trust.lock"), mode=0o600):
+        with FileLock(trust_lock(path), mode=0o600):
             document = {
                 "format": _FORMAT,
                 "version": _VERSION,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
+from embedway.config.trust import trust_path
 from embedway.errors import StateError, UsageError
 from embedway.ledger.base import Restored
 from embedway.ledger.sqlite_formats import LEDGER, PINS
@@ -25,7 +25,7 @@ from embedway.state.parts import BadPartError, KeysPart, TrustPart
 from embedway.state.servers import ServerPart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from embedway.config import Config
     from embedway.state.parts import Held, Part
@@ -70,9 +70,8 @@ def parts_of(config: Config, folder: Path | None = None) -> list[Part]:
 
 
 def state_folder() -> Path:
-    """Where trust and keys are. A relative path would be another one in every working directory."""
-    path = platformdirs.user_state_path("embedway", appauthor=False)
-    return path if path.is_absolute() else Path("~/.local/state/embedway").expanduser()
+    """Where trust and keys are."""
+    return trust_path().parent
 
 
 def back_up(
@@ -83,11 +82,11 @@ def back_up(
     Raises UsageError where the file is there and `overwrite` is False, where it is one of the parts, or where there is
     nothing to back up; StateError, LedgerError and ConfigError.
     """
-    _refuse_own_places(parts, file)
-    if not overwrite and (file.exists() or file.is_symlink()):
-        raise UsageError(f"{file} exists already; name another file, or give --overwrite")
     created = clock()
-    with tempfile.TemporaryDirectory() as folder:
+    with _disk_errors(file), tempfile.TemporaryDirectory() as folder:
+        _refuse_own_places(parts, file)
+        if not overwrite and (file.exists() or file.is_symlink()):
+            raise UsageError(f"{file} exists already; name another file, or give --overwrite")
         taken = {part.name: Path(folder) / part.name for part in parts if part.take(Path(folder) / part.name)}
         if not taken:
             raise UsageError("there is nothing to back up: no ledger, pins, trust or keys have been written yet")
@@ -106,7 +105,7 @@ def restore(
     Raises UsageError where there is something already and `overwrite` is False, or where the settings name another
     backend; StateError, LedgerError and ConfigError.
     """
-    with opened(file) as archive, tempfile.TemporaryDirectory() as folder:
+    with _disk_errors(file), opened(file) as archive, tempfile.TemporaryDirectory() as folder:
         chosen = _chosen(parts, archive)
         sources = {part.name: Path(folder) / part.name for part in chosen}
         for part in chosen:
@@ -124,6 +123,17 @@ def restore(
                 place.put(sources[part.name], mark)
             _commit(held, file)
         return Restoration(mark.books_of, {part.name: part.place for part in chosen}, kept)
+
+
+@contextlib.contextmanager
+def _disk_errors(file: Path) -> Iterator[None]:
+    """Raise failures of the disk that no part has told as StateError."""
+    try:
+        yield
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        told = f"the backup cannot be made or restored: {place}{error.strerror or type(error).__name__}"
+        raise StateError(told, file=file) from error
 
 
 def _chosen(parts: Sequence[Part], archive: Archive) -> list[Part]:
@@ -183,6 +193,7 @@ def _commit(held: Sequence[tuple[Part, Held]], file: Path) -> None:
 
 
 def _refuse_own_places(parts: Sequence[Part], file: Path) -> None:
-    for part in parts:
-        if part.path is not None and part.path.resolve() == file.resolve():
-            raise UsageError(f"{file} is a file to be backed up; name another one")
+    for one in (one for part in parts for one in part.files):
+        # The same file may have another name, such as where a file system ignores case.
+        if os.path.realpath(one) == os.path.realpath(file) or (one.exists() and file.exists() and one.samefile(file)):
+            raise UsageError(f"{file} is a file to be backed up, or in use beside one; name another one")

@@ -17,7 +17,7 @@ from embedway import formats, sqlite
 from embedway.errors import EmbedwayError
 from embedway.ledger.base import RESTORED, Limit, Restored
 from embedway.ledger.pins import read_pin
-from embedway.state.parts import BadPartError, check_database, database_errors, reading, snapshot
+from embedway.state.parts import BadPartError, check_database, database_errors, database_files, reading, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +59,11 @@ class BooksPart:
     def place(self) -> str:
         """See `Part.place`."""
         return str(self.path)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See `Part.files`."""
+        return database_files(self.path)
 
     def take(self, to: Path) -> bool:
         """See `Part.take`."""

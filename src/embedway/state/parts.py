@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import stat
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from embedway import files, formats
-from embedway.errors import EmbedwayError, StateError
+from embedway.config.trust import MOST_TRUST_BYTES, DamagedTrustError, parse_trust, trust_lock
+from embedway.errors import ConfigError, EmbedwayError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from embedway.ledger.base import Restored
 
-TRUST_FORMAT, TRUST_VERSION = "embedway trust", 1
-_MOST_TRUST_BYTES = 16 * 1024 * 1024
 #: How long one waits for others that write.
 WAIT_S = 30.0
 
@@ -60,6 +58,10 @@ class Part(Protocol):
     def path(self) -> Path | None:
         """Its file; None on a server."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it may consist of while it is in use."""
+
     def take(self, to: Path) -> bool:
         """Write a consistent snapshot into a new file; False where there is nothing. Raises EmbedwayError."""
 
@@ -86,6 +88,11 @@ class TrustPart:
         """See `Part.place`."""
         return str(self.path)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See `Part.files`."""
+        return self.path, trust_lock(self.path)
+
     def take(self, to: Path) -> bool:
         """See `Part.take`."""
         data = self._read()
@@ -95,30 +102,34 @@ class TrustPart:
 
     def check(self, source: Path) -> None:
         """See `Part.check`."""
-        if source.stat().st_size > _MOST_TRUST_BYTES:
+        if source.stat().st_size > MOST_TRUST_BYTES:
             raise BadPartError("is too large")
         try:
-            facts = json.loads(source.read_bytes())
-            known, version = facts["format"] == TRUST_FORMAT, facts["version"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise BadPartError("cannot be read") from None
-        if not known or type(version) is not int or version < 1:
-            raise BadPartError("is no list of trusted files")
-        if version > TRUST_VERSION:
-            raise BadPartError(newer(version, TRUST_VERSION))
+            parse_trust(source.read_bytes())
+        except (DamagedTrustError, ConfigError) as error:
+            raise BadPartError(str(error)) from None
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Held]:
         """See `Part.held`."""
         from filelock import FileLock, Timeout  # noqa: PLC0415  few restore
 
-        files.make_private_folder(self.path.parent)
+        path = trust_lock(self.path)
+        lock = FileLock(path, timeout=WAIT_S, mode=files.FILE_MODE)
         try:
-            # The lock of those who change trust.
-            with FileLock(self.path.with_name(".trust.lock"), timeout=WAIT_S, mode=files.FILE_MODE):
-                yield _HeldTrust(self)
+            files.make_private_folder(self.path.parent)
+            lock.acquire()
         except Timeout as error:
             raise StateError("another process is changing it; try again when it is done", file=self.path) from error
+        except OSError as error:
+            raise StateError(
+                f"cannot be locked: {error.strerror or type(error).__name__}; its lock must be a file of its own",
+                file=path,
+            ) from error
+        try:
+            yield _HeldTrust(self)
+        finally:
+            lock.release()
 
     def _read(self) -> bytes | None:
         """The bytes of a regular file, links not followed; None where there is none."""
@@ -169,6 +180,11 @@ class KeysPart:
         """See `Part.place`."""
         return str(self.path)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See `Part.files`."""
+        return database_files(self.path)
+
     def take(self, to: Path) -> bool:
         """See `Part.take`."""
         if not formats.check(self.path, formats.KEYS):
@@ -213,6 +229,12 @@ class _HeldKeys:
             contextlib.closing(_connect(self.part.path)) as target,
         ):
             copy_database(source, target)
+
+
+def database_files(path: Path) -> tuple[Path, ...]:
+    """A database and the files that SQLite keeps beside it, or beside the file that a link leads to."""
+    real = Path(os.path.realpath(path))
+    return path, *(formats.beside(real, ending) for ending in formats.BESIDE)
 
 
 def newer(version: int, known: int) -> str:

@@ -185,6 +185,11 @@ class ServerPart:
         return None
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """See `Part.files`."""
+        return ()
+
+    @property
     def version(self) -> int:
         """The newest version that is known."""
         return LEDGER_VERSION if self.what == "ledger" else PINS_VERSION
