@@ -16,6 +16,7 @@ import pytest
 
 from embedway import files, formats, sqlite
 from embedway.cache.sqlite_format import FORMAT as CACHE
+from embedway.cache.sqlite_format import INDEX_OF_TIMES
 from embedway.errors import CacheError, ConfigError, LedgerError
 from embedway.ledger.sqlite_formats import LEDGER, PINS
 
@@ -134,8 +135,8 @@ def test_a_file_of_version_1_whose_tables_are_in_the_log_alone_is_recognised(tmp
     path, killed = tmp_path / "live.sqlite", tmp_path / "killed.sqlite"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-        for table, columns in form.kind.unstamped.items():
-            connection.execute(f"CREATE TABLE {table} ({columns})")
+        for statement in form.kind.unstamped:
+            connection.execute(statement)
         for ending in ("", "-wal"):
             shutil.copy(formats.beside(path, ending), formats.beside(killed, ending))
     with contextlib.closing(sqlite3.connect(f"file:{killed}?immutable=1", uri=True)) as connection:
@@ -147,7 +148,7 @@ def test_a_file_of_version_1_whose_tables_are_in_the_log_alone_is_recognised(tmp
 def test_a_file_of_version_1_that_was_never_finished_is_taken(tmp_path):
     path = tmp_path / "ledger.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"CREATE TABLE entries ({LEDGER.kind.unstamped['entries']})")
+        connection.execute(LEDGER.kind.unstamped[0])
     sqlite.connect(path, LEDGER).close()
     assert set(content(path)) == {"entries", "accounts", "limits", "warnings", "meta"}
 
@@ -343,6 +344,62 @@ def link_to_a_text(path):
     path.symlink_to("elsewhere.txt")
 
 
+def a_table_like_the_cache_s(path):
+    made_by(path, "CREATE TABLE cleared (id INTEGER, times INTEGER)")
+
+
+def a_table_like_the_pins(path):
+    made_by(path, "CREATE TABLE pins (collection TEXT, pin TEXT)")
+
+
+def a_table_of_the_cache_alone(path):
+    made_by(path, "CREATE TABLE cleared (id INTEGER PRIMARY KEY CHECK (id = 1), times INTEGER)")
+
+
+def pins_with_an_index(path):
+    shutil.copy(OLD / "pins-v1.sqlite", path)
+    made_by(path, "CREATE UNIQUE INDEX mine ON pins (pin)")
+
+
+def made_by(path, statement):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+
+
+def missing_with_a_journal_of_zeros(path):
+    formats.beside(path, "-journal").write_bytes(bytes(5000))
+
+
+def empty_with_a_journal_of_zeros(path):
+    path.touch()
+    formats.beside(path, "-journal").write_bytes(bytes(512))
+
+
+def missing_with_a_journal_s_magic(path):
+    formats.beside(path, "-journal").write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + b"user" * 100)
+
+
+def missing_with_an_index_of_zeros(path):
+    formats.beside(path, "-shm").write_bytes(bytes(8192))
+
+
+def missing_with_a_log(path):
+    """The database is gone, and what is left of it is in the log."""
+    foreign_database_in_use(path)
+    path.unlink()
+
+
+def empty_with_a_log(path):
+    missing_with_a_log(path)
+    path.touch()
+
+
+def missing_with_a_journal_of_pages(path):
+    """What is left of a database are the pages that a transaction had set aside."""
+    foreign_database_with_a_hot_journal(path)
+    path.unlink()
+
+
 FOREIGN = [
     *(
         text,
@@ -356,6 +413,9 @@ FOREIGN = [
     *(our_tables_and_one_more, our_tables_and_a_view, empty_with_a_file_beside, missing_with_a_file_beside),
     *(missing_with_a_journal_beside, missing_with_a_folder_beside, ours_with_a_file_beside),
     *(folder, pipe, dangling, looping, link_to_a_text),
+    *(a_table_like_the_cache_s, a_table_like_the_pins, a_table_of_the_cache_alone, pins_with_an_index),
+    *(missing_with_a_journal_of_zeros, missing_with_a_journal_s_magic, missing_with_an_index_of_zeros),
+    *(missing_with_a_log, empty_with_a_log, missing_with_a_journal_of_pages, empty_with_a_journal_of_zeros),
 ]
 
 
@@ -395,6 +455,50 @@ def test_another_kind_of_ours_is_named(tmp_path, form, other, stamped):
     with pytest.raises(ConfigError, match=rf"is the file of embedway's {other}, not of embedway's {form.kind.name}"):
         sqlite.connect(path, form)
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_new_file_whose_process_was_killed_in_its_first_transaction_is_made_anew(tmp_path, form, again):
+    path = tmp_path / "new.sqlite"
+    code = f"""
+import dataclasses, os, signal
+from pathlib import Path
+from test_sqlite import FORMS
+from embedway import sqlite
+
+form = FORMS[{form.kind.name!r}]
+path = Path({str(path)!r})
+class Killed(tuple):
+    def __iter__(self):
+        yield from tuple.__iter__(self)
+        os.kill(os.getpid(), signal.SIGKILL)
+sqlite.connect(path, dataclasses.replace(form, schema=Killed(form.schema)))
+"""
+    for _ in range(1 + again):
+        with child(code) as killed:
+            assert killed.wait(60) == -signal.SIGKILL, killed.stderr.read()
+        assert path.stat().st_size == 0
+        assert formats.beside(path, "-journal").stat().st_size > 0
+    sqlite.connect(path, form).close()
+    assert stamp(path) == (form.kind.application_id, form.version)
+
+
+@pytest.mark.parametrize("size", [3, 4096])
+def test_an_index_of_the_log_that_was_never_used_is_no_foreign_file(tmp_path, form, size):
+    """SQLite cuts it to three bytes first, where a process may be killed, and others look."""
+    path = tmp_path / "ours.sqlite"
+    sqlite.connect(path, form).close()
+    formats.beside(path, "-shm").write_bytes(bytes(size))
+    sqlite.connect(path, form).close()
+    assert stamp(path) == (form.kind.application_id, form.version)
+
+
+def test_a_cache_of_version_1_with_an_index_of_times_is_recognised(tmp_path):
+    path = tmp_path / "old.sqlite"
+    shutil.copy(OLD / "cache-v1.sqlite", path)
+    made_by(path, INDEX_OF_TIMES)
+    sqlite.connect(path, CACHE).close()
+    assert stamp(path) == (CACHE.kind.application_id, CACHE.version)
 
 
 def test_an_empty_file_and_a_database_with_nothing_in_it_are_taken(tmp_path, form):

@@ -1,8 +1,9 @@
 """The kinds of SQLite files that are ours, and how a file is recognised before SQLite opens it.
 
 A file is ours where its header holds the application id of its kind. Files of version 1 had none: they are recognised
-by their tables and columns. Anything else may be a user's own file. It is never opened for writing, moved or deleted,
-and neither are files beside it that SQLite would take for its own. Looking at a file changes no byte of it.
+by the exact statements that made their tables and indexes. Anything else may be a user's own file. It is never opened
+for writing, moved or deleted, and neither are files beside it that SQLite would take for its own. Looking at a file
+changes no byte of it.
 """
 
 from __future__ import annotations
@@ -22,18 +23,20 @@ from urllib.parse import quote
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of SQLite file: `PRAGMA application_id`, the setting of its path, and the tables of version 1."""
+    """One kind of SQLite file: `PRAGMA application_id`, the setting of its path, and the schema of version 1."""
 
     name: str
     application_id: int
     setting: str
-    #: Columns with their types, by table; empty where no version was ever without an application id.
-    unstamped: Mapping[str, str]
+    #: The statements of version 1, in the order in which it ran them; empty where there was always an application id.
+    unstamped: tuple[str, ...] = ()
+    #: Statements that an option of version 1 added.
+    options: tuple[str, ...] = ()
 
 
 #: The application ids are ASCII: `eWCa`, `eWLe`, `eWPi`, `eWKe`.
@@ -41,31 +44,55 @@ CACHE = Kind(
     "cache",
     0x65574361,
     "cache.path",
-    {
-        "groups": "id INTEGER, name TEXT, model TEXT, space_id TEXT, namespace TEXT",
-        "entries": "id INTEGER, key BLOB, grp INTEGER, created REAL, used REAL, value BLOB",
-        "counts": "model TEXT, name TEXT, number INTEGER",
-        "cleared": "id INTEGER, times INTEGER",
-    },
+    (
+        "CREATE TABLE groups (id INTEGER PRIMARY KEY, name TEXT UNIQUE, model TEXT, space_id TEXT, namespace TEXT)",
+        (
+            "CREATE TABLE entries (id INTEGER PRIMARY KEY, key BLOB UNIQUE, grp INTEGER, created REAL, used REAL, "
+            "value BLOB)"
+        ),
+        "CREATE TABLE counts (model TEXT, name TEXT, number INTEGER, PRIMARY KEY (model, name))",
+        "CREATE TABLE cleared (id INTEGER PRIMARY KEY CHECK (id = 1), times INTEGER)",
+        "CREATE INDEX entries_used ON entries (used)",
+    ),
+    ("CREATE INDEX entries_created ON entries (created)",),
 )
 LEDGER = Kind(
     "ledger",
     0x65574C65,
     "ledger.path",
-    {
-        "entries": (
-            "id TEXT, opened REAL, closed REAL, state TEXT, model TEXT, route TEXT, collection TEXT, api_key TEXT, "
-            "texts INTEGER, hits INTEGER, tokens INTEGER, reserved INTEGER, sent INTEGER, spent INTEGER, "
-            "estimated INTEGER, unsure INTEGER, saved INTEGER, unpriced INTEGER, lease_until REAL"
+    (
+        (
+            "CREATE TABLE entries (id TEXT PRIMARY KEY, opened REAL NOT NULL, closed REAL, state TEXT NOT NULL, "
+            "model TEXT NOT NULL, route TEXT NOT NULL DEFAULT '', collection TEXT NOT NULL, api_key TEXT NOT NULL, "
+            "texts INTEGER NOT NULL, hits INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0, "
+            "reserved INTEGER NOT NULL DEFAULT 0, sent INTEGER NOT NULL DEFAULT 0, spent INTEGER NOT NULL DEFAULT 0, "
+            "estimated INTEGER NOT NULL DEFAULT 0, unsure INTEGER NOT NULL DEFAULT 0, "
+            "saved INTEGER NOT NULL DEFAULT 0, unpriced INTEGER NOT NULL DEFAULT 0, lease_until REAL)"
         ),
-        "accounts": "scope TEXT, period TEXT, spent INTEGER, held INTEGER, saved INTEGER",
-        "limits": "name TEXT, nanousd INTEGER, scope TEXT, period TEXT, hard INTEGER, warn_at TEXT",
-        "warnings": "name TEXT, period TEXT, nanousd INTEGER, level INTEGER",
-    },
+        "CREATE INDEX entries_open ON entries (lease_until) WHERE state = 'open'",
+        "CREATE INDEX entries_opened ON entries (opened)",
+        (
+            "CREATE TABLE accounts (scope TEXT NOT NULL, period TEXT NOT NULL, spent INTEGER NOT NULL DEFAULT 0, "
+            "held INTEGER NOT NULL DEFAULT 0, saved INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (scope, period))"
+        ),
+        (
+            "CREATE TABLE limits (name TEXT PRIMARY KEY, nanousd INTEGER NOT NULL, scope TEXT NOT NULL, "
+            "period TEXT NOT NULL, hard INTEGER NOT NULL, warn_at TEXT NOT NULL)"
+        ),
+        (
+            "CREATE TABLE warnings (name TEXT NOT NULL, period TEXT NOT NULL, nanousd INTEGER NOT NULL, "
+            "level INTEGER NOT NULL, PRIMARY KEY (name, period, nanousd))"
+        ),
+    ),
 )
-PINS = Kind("pins", 0x65575069, "pins.path", {"pins": "collection TEXT, pin TEXT"})
+PINS = Kind(
+    "pins",
+    0x65575069,
+    "pins.path",
+    ("CREATE TABLE pins (collection TEXT PRIMARY KEY, pin TEXT NOT NULL)",),
+)
 #: The gateway's keys. No file of it exists yet; the id is kept for it.
-KEYS = Kind("keys", 0x65574B65, "", {})
+KEYS = Kind("keys", 0x65574B65, "")
 KINDS = (CACHE, LEDGER, PINS, KEYS)
 
 _HEADER = b"SQLite format 3\0"
@@ -75,7 +102,7 @@ _WAL = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _JOURNAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 #: The version of the index of a write-ahead log, in the byte order of whoever wrote it.
 _SHM = tuple((3_007_000).to_bytes(4, order) for order in ("little", "big"))
-_SHM_HEADER_BYTES = 136
+_SHM_HEADER_BYTES, _SHM_CUT_BYTES = 136, 3
 _LARGEST_PAGE = 65_536
 BESIDE = ("-wal", "-shm", "-journal")
 #: A file that is being written while it is looked at may not make sense; it does a moment later.
@@ -89,16 +116,21 @@ def check(path: Path, kind: Kind) -> bool:
 
     Raises ConfigError for what is not ours, or is another kind of ours, and OSError where it cannot be read.
     """
-    size = _size(path, kind)
-    real = path.resolve()  # SQLite keeps its files beside the one that a link leads to
-    found = _look(real) if size else "empty"
-    if found is not kind and found != "empty":
-        whose = f"the file of embedway's {found.name}, not" if isinstance(found, Kind) else "not a file"
-        raise _error(path, kind, f"is {whose} of embedway's {kind.name}")
-    for ending in BESIDE:
-        if not is_sqlites(beside(real, ending), ending):
-            raise _error(path, kind, f"has a file {real.name}{ending} beside it that SQLite did not write")
-    return found is kind
+    for attempt in range(_LOOKS):
+        size = _size(path, kind)
+        real = path.resolve()  # SQLite keeps its files beside the one that a link leads to
+        found = _look(real) if size else "empty"
+        if found is not kind and found != "empty":
+            whose = f"the file of embedway's {found.name}, not" if isinstance(found, Kind) else "not a file"
+            raise _error(path, kind, f"is {whose} of embedway's {kind.name}")
+        foreign = next((ending for ending in BESIDE if not _belongs(beside(real, ending), ending, size)), None)
+        if foreign is None:
+            return found is kind
+        if size or attempt + 1 == _LOOKS:
+            what = "that SQLite did not write" if size else "although it holds nothing; delete that if nobody needs it"
+            raise _error(path, kind, f"has a file {real.name}{foreign} beside it {what}")
+        time.sleep(_LOOK_AGAIN_S)  # another process may be making the file at this moment
+    raise AssertionError  # the last look returns or raises
 
 
 def is_ours(path: Path, kind: Kind) -> bool:
@@ -107,6 +139,32 @@ def is_ours(path: Path, kind: Kind) -> bool:
         return _look(path.resolve()) is kind
     except OSError:
         return False
+
+
+def _belongs(path: Path, ending: str, size: int) -> bool:
+    """Whether a file beside a database of `size` bytes is part of it, or is not there.
+
+    Nothing belongs to a database that holds nothing yet, but for the journal of its first transaction: of a process
+    that makes it at this moment, or was killed meanwhile.
+    """
+    if not is_sqlites(path, ending):
+        return False
+    if size:
+        return True
+    start = _start(path, _LARGEST_PAGE + 1)
+    return not start or (ending == "-journal" and _is_first_journal(start))
+
+
+def _is_first_journal(data: bytes) -> bool:
+    """Whether a journal is that of a database's first transaction: a header that fills a sector, and no page.
+
+    After its magic and count of pages come a random number, the pages that there were (0), and the sizes of a sector
+    and of a page.
+    """
+    before, sector, page = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20, 24))
+    known = data.startswith(_JOURNAL) or not any(data[:12])
+    sizes = all(size & (size - 1) == 0 and 512 <= size <= _LARGEST_PAGE for size in (sector, page))
+    return known and before == 0 and sizes and len(data) == sector and not any(data[28:])
 
 
 def is_sqlites(path: Path, ending: str) -> bool:
@@ -124,7 +182,9 @@ def is_sqlites(path: Path, ending: str) -> bool:
         return start.startswith(_WAL)
     if ending == "-journal":
         return start.startswith(_JOURNAL) or _is_unfinished_journal(start)
-    return start.startswith(_SHM) or (state.st_size % 4096 == 0 and not any(start))
+    # Zeros before its first use: pages of them, and at first as many bytes as SQLite cuts it to.
+    unused = state.st_size % 4096 == 0 or state.st_size == _SHM_CUT_BYTES
+    return start.startswith(_SHM) or (unused and not any(start))
 
 
 def _is_unfinished_journal(start: bytes) -> bool:
@@ -156,15 +216,29 @@ def tables_of(connection: sqlite3.Connection) -> dict[str, str] | None:
     return {name: ", ".join(_columns(connection, name)) for kind, name, _ in rows if kind == "table"}
 
 
-def of_tables(tables: Mapping[str, str]) -> Kind | None:
+def schema_of(connection: sqlite3.Connection) -> frozenset[str] | None:
+    """The statements that made the tables and indexes, with plain white space; None where there is anything else."""
+    if tables_of(connection) is None:
+        return None
+    rows = connection.execute("SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
+    return frozenset(_plain(sql) for (sql,) in rows)
+
+
+def of_schema(schema: frozenset[str]) -> Kind | None:
     """The kind that a file without an application id is of.
 
-    Version 1 made its tables one by one: where its process was killed meanwhile, some of them are missing.
+    Version 1 ran its statements one by one: where its process was killed meanwhile, the last of them are missing.
     """
     for kind in KINDS:
-        if tables and tables.items() <= kind.unstamped.items():
+        own = schema - {_plain(one) for one in kind.options}
+        if own and own == {_plain(one) for one in kind.unstamped[: len(own)]}:
             return kind
     return None
+
+
+def _plain(statement: str) -> str:
+    """A statement with single spaces, and none inside of brackets' edges: SQLite keeps it as it was written."""
+    return " ".join(statement.split()).replace("( ", "(").replace(" )", ")")
 
 
 def by_application_id(number: int) -> Kind | None:
@@ -212,15 +286,15 @@ def _look_once(path: Path, head: bytes) -> Kind | str | None:
 
 def _look_unstamped(path: Path, head: bytes) -> Kind | str | None:
     # Immutable: SQLite makes no files beside it, takes no locks and rolls nothing back.
-    tables = _tables(path)
-    if tables is None or any(head[_USER_VERSION]):
+    schema = _schema(path)
+    if schema is None or any(head[_USER_VERSION]):
         return None
-    kind = of_tables(tables)
-    if kind is not None and tables == kind.unstamped:
+    kind = of_schema(schema)
+    if kind is not None and len(schema) >= len(kind.unstamped):
         return kind
-    if (not tables or kind is not None) and _start(beside(path, "-wal"), 1):
+    if (not schema or kind is not None) and _start(beside(path, "-wal"), 1):
         return _look_with_log(path)
-    return kind or (None if tables else "empty")
+    return kind or (None if schema else "empty")
 
 
 def _look_with_log(path: Path) -> Kind | str | None:
@@ -241,19 +315,19 @@ def _look_with_log(path: Path) -> Kind | str | None:
             shutil.copyfile(path, copy)
             with contextlib.closing(sqlite3.connect(copy)) as connection:
                 (number,) = connection.execute("PRAGMA application_id").fetchone()
-                tables = tables_of(connection)
+                schema = schema_of(connection)
         except (sqlite3.Error, FileNotFoundError):
             return None
     if number:
         return by_application_id(number)
-    return None if tables is None else of_tables(tables) or (None if tables else "empty")
+    return None if schema is None else of_schema(schema) or (None if schema else "empty")
 
 
-def _tables(path: Path) -> dict[str, str] | None:
+def _schema(path: Path) -> frozenset[str] | None:
     for attempt in range(_LOOKS):
         try:
             with contextlib.closing(sqlite3.connect(uri(path, "mode=ro&immutable=1"), uri=True)) as connection:
-                return tables_of(connection)
+                return schema_of(connection)
         except sqlite3.Error:
             if attempt + 1 < _LOOKS:
                 time.sleep(_LOOK_AGAIN_S)

@@ -90,10 +90,10 @@ def version_of(connection: sqlite3.Connection, path: Path, form: Format) -> int:
         if version >= 1:
             return int(version)
     elif not number:
-        tables = formats.tables_of(connection)
-        if tables is not None and formats.of_tables(tables) is form.kind:
+        schema = formats.schema_of(connection)
+        if schema and formats.of_schema(schema) is form.kind:
             return 1
-        if tables == {} and not version:
+        if schema == frozenset() and not version:
             return 0
     raise ConfigError(
         f"is not a file of embedway's {form.kind.name}; nothing was changed; name another file",

@@ -197,6 +197,7 @@ BAD_LEDGERS = [
     ("CREATE VIEW evil AS SELECT * FROM limits", "is no file|more than tables"),
     ("CREATE TABLE evil (x)", "other tables"),
     ("ALTER TABLE limits ADD COLUMN evil TEXT", "other tables"),
+    ("CREATE INDEX evil ON entries (model)", "other tables"),
     ("DROP TABLE accounts", "other tables"),
     ("PRAGMA user_version = 3", "is of version 3, and this embedway knows versions up to 2"),
     ("PRAGMA application_id = 1700221033", "is no file of embedway's ledger"),

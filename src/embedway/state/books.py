@@ -148,8 +148,8 @@ def _check_tables(connection: sqlite3.Connection, form: sqlite.Format) -> None:
     with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
         for statement in form.schema:
             fresh.execute(statement)
-        wanted = formats.tables_of(fresh) or {}
-    if formats.tables_of(connection) != wanted:
+        wanted, schema = formats.tables_of(fresh) or {}, formats.schema_of(fresh)
+    if formats.schema_of(connection) != schema:
         raise BadPartError("has other tables than this version makes")
     for table, columns in wanted.items():
         for column in columns.split(", "):
