@@ -91,6 +91,17 @@ def test_a_backup_replaces_a_file_only_where_that_is_asked_for(command, paid, pl
     assert command("state", "backup", "b.zip", "--overwrite").code == 0
 
 
+@pytest.mark.parametrize("arguments", [(), ("--traceback",)])
+def test_names_with_control_characters_are_shown_and_do_not_reach_the_terminal(command, paid, place, arguments):
+    assert command("budget", "set", "all", "5").code == 0
+    (place / "a\x01\x1b[31mb").write_text("no backup")
+    for work, code in (("restore", 1), ("backup", 2)):
+        told = command(*arguments, "state", work, "a\x01\x1b[31mb")
+        assert told.code == code
+        assert "a\\x01\\x1b[31mb" in told.stderr
+        assert not {"\x01", "\x1b"} & set(told.stderr)
+
+
 def test_no_ledger_is_told(command, place):
     (place / "embedway.toml").write_text('[ledger]\nbackend = "none"\n')
     assert command("budget", "confirm").code == 2

@@ -15,6 +15,7 @@ import typer
 
 from embedway._version import __version__
 from embedway.cli import budget, cache, doctor, embed, init, models, planning, run, search, selecting, state, trust
+from embedway.cli.output import printable
 from embedway.cli.session import Session
 from embedway.errors import EmbedwayError
 from embedway.isolation import isolate_children
@@ -120,5 +121,5 @@ def _drop_output() -> None:
 
 def _report(error: BaseException, message: str, session: Session) -> None:
     if session.traceback:
-        traceback.print_exception(error)
-    sys.stderr.write(f"embedway: error: {message}\n")
+        sys.stderr.write(printable("".join(traceback.format_exception(error))))
+    sys.stderr.write(f"embedway: error: {printable(message)}\n")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
+from unicodedata import category
 
 from embedway.cli.session import Session
 
@@ -51,7 +52,18 @@ def print_line(text: str = "") -> None:
 def note(session: Session, text: str) -> None:
     """Something worth knowing that is not the result."""
     if not session.quiet:
-        sys.stderr.write(f"embedway: {text}\n")
+        sys.stderr.write(f"embedway: {printable(text)}\n")
+
+
+def printable(text: str) -> str:
+    r"""Text with its lines and tabs, and every other control character written out, such as `\x1b`.
+
+    Names of files may hold such characters, and an escape sequence must not reach the terminal.
+    """
+    return "".join(
+        char.encode("unicode_escape").decode() if category(char).startswith("C") and char not in "\n\t" else char
+        for char in text
+    )
 
 
 def one_line(text: str, width: int | None = None) -> str:

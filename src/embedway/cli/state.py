@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from embedway.cli.options import JsonFlag
-from embedway.cli.output import note, print_json, print_line, print_table, size
+from embedway.cli.output import note, print_json, print_line, print_table, printable, size
 from embedway.cli.session import Session
 
 app = typer.Typer(
@@ -67,7 +67,7 @@ def restore(
     else:
         print_table(("part", "to"), list(done.places.items()))
         if done.kept is not None:
-            print_line(f"what was there before is kept in {done.kept}")
+            print_line(printable(f"what was there before is kept in {done.kept}"))
     if done.to_confirm:
         note(
             session,
