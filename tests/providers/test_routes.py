@@ -1,8 +1,10 @@
 """Routes: their options, their keys, the proxies between, and what is part of a model's space."""
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from aiohttp import web
 
 from api_servers import KEY, CompatibleServer, NimServer, VoyageServer
 from embedway import AsyncEmbedder, Config
-from embedway.errors import ConfigError, NoRouteError, UnavailableError
+from embedway.errors import ConfigError, NoRouteError, UnavailableError, UpstreamError
 from embedway.providers.base import Endpoint
+from embedway.providers.http import JsonHttp
 from embedway.providers.opening import open_model
 from embedway.providers.readiness import routes_here, routes_to
 from embedway.providers.registry import make_provider, make_reranker
@@ -119,6 +122,73 @@ def test_nothing_goes_through_a_proxy_without_https(monkeypatch):
 
     assert np.isfinite(asyncio.run(main()).vectors).all()
     assert seen == []
+
+
+@pytest.fixture
+def proxied(monkeypatch, tmp_path):
+    """A call over https behind a proxy that answers 403, with a netrc that has a password for every server.
+
+    It returns the headers of the request to the proxy, and the error.
+    """
+    (tmp_path / "netrc").write_text("default login user-of-netrc password of-netrc\n")
+    (tmp_path / "netrc").chmod(0o600)
+    for name in [name for name in os.environ if "PROXY" in name.upper()]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+    async def call(proxy="http://127.0.0.1:{port}", secret=KEY):
+        seen = []
+
+        async def answer(reader, writer):
+            seen.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            monkeypatch.setenv("HTTPS_PROXY", proxy.format(port=server.sockets[0].getsockname()[1]))
+            headers = {"authorization": f"Bearer {secret}"} if secret else {}
+            http = JsonHttp("https://127.0.0.1:1/v1", route="r", headers=headers, timeout_s=5, allow_http=False)
+            try:
+                with pytest.raises(UpstreamError) as caught:
+                    await http.post("/embeddings", {})
+            finally:
+                await http.aclose()
+        return "".join(seen), caught.value
+
+    return lambda *arguments, **more: asyncio.run(call(*arguments, **more))
+
+
+@pytest.mark.parametrize("secret", [KEY, ""])
+def test_no_password_of_netrc_is_read_for_a_service_or_its_proxy(proxied, secret):
+    asked, error = proxied(secret=secret)
+    assert asked.startswith("CONNECT 127.0.0.1:1 ")
+    assert "authorization" not in asked.casefold()
+    assert isinstance(error, UnavailableError)
+
+
+def test_user_and_password_of_the_proxys_address_go_to_the_proxy(proxied):
+    asked, _ = proxied("http://user:pass@127.0.0.1:{port}")
+    assert f"Proxy-Authorization: Basic {base64.b64encode(b'user:pass').decode()}" in asked
+    assert KEY not in asked
+    asked, _ = proxied("127.0.0.1:{port}")
+    assert asked.startswith("CONNECT 127.0.0.1:1 ")
+
+
+def test_no_proxy_and_proxies_over_https_are_passed_by(proxied, monkeypatch, caplog):
+    asked, error = proxied("https://user:pass@127.0.0.1:{port}")
+    assert (asked, error.billed) == ("", False)
+    assert "not supported" in caplog.text
+    assert "pass@" not in caplog.text
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert proxied()[0] == ""
+
+
+@pytest.mark.parametrize("proxy", ["socks5://user:pass@127.0.0.1:{port}", "http://user:pass@127.0.0.1:port", "http://"])
+def test_a_proxy_that_cannot_be_used_is_told_and_nothing_goes_around_it(proxied, proxy):
+    asked, error = proxied(proxy)
+    assert asked == ""
+    assert str(error) == "r: HTTPS_PROXY must be like http://proxy.example.com:3128"
 
 
 # ------------------------------------------------------------ spaces and entries

@@ -10,8 +10,10 @@ import asyncio
 import email.utils
 import io
 import ipaddress
+import logging
 import re
 import time
+import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from embedway.providers.base import Endpoint
 
 V = TypeVar("V")
+
+_log = logging.getLogger(__name__)
 
 #: An answer of 2,048 vectors of 4,096 numbers as JSON text is about 180 MB; more is a fault, not an answer.
 _MAX_BODY_BYTES = 400_000_000
@@ -106,13 +110,19 @@ class JsonHttp:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
 
     async def post(self, path: str, body: Any) -> Reply:
         """Send a JSON document and read one. Raises UpstreamErrors."""
         session = self._open()
         try:
             async with session.post(
-                self._base_url + path, data=_sendable(orjson.dumps(body)), allow_redirects=False
+                self._base_url + path,
+                data=_sendable(orjson.dumps(body)),
+                # Not the session's headers, which aiohttp sends to a proxy too: the key is the service's alone.
+                headers=self._headers,
+                allow_redirects=False,
+                proxy=self._proxy,
             ) as response:
                 content = await self._read(response)
                 if 200 <= response.status < 300:
@@ -139,16 +149,40 @@ class JsonHttp:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
+            self._proxy = self._proxy_of_environment()
             self._session = aiohttp.ClientSession(
-                headers=self._headers,
                 timeout=self._timeout,
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # The proxy of the environment gets to see where we connect to, and nothing else: key and texts of an
-                # address without https would lie open to it.
-                trust_env=self._base_url.casefold().startswith("https://"),
+                # aiohttp would read netrc too: its passwords are of other servers, and stand in the way of a key.
+                trust_env=False,
             )
         return self._session
+
+    def _proxy_of_environment(self) -> str | None:
+        """The address of the proxy that leads to the service, with its user and password; None for none.
+
+        An address without https gets none: key and texts would lie open to the proxy. Raises ProtocolError.
+        """
+        parts = urlsplit(self._base_url)
+        if parts.scheme != "https" or not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
+            return None
+        proxy = urllib.request.getproxies().get("https", "")
+        if not proxy:
+            return None
+        address = proxy if "://" in proxy else f"http://{proxy}"
+        try:
+            scheme, host, _ = (named := urlsplit(address)).scheme, named.hostname, named.port
+        except ValueError:
+            scheme, host = "", None
+        if scheme == "https" and host:
+            # The service itself is asked, over TLS, as before there was a proxy.
+            _log.warning("HTTPS_PROXY names a proxy that is reached over https, which is not supported; it is not used")
+            return None
+        if scheme != "http" or not host:
+            # Not shown: it may hold a password.
+            raise ProtocolError("HTTPS_PROXY must be like http://proxy.example.com:3128", route=self._route)
+        return address
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if (response.content_length or 0) > _MAX_BODY_BYTES:
