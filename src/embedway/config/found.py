@@ -30,6 +30,8 @@ FOUND_FILE = "embedway.toml"
 
 #: Settings are written by hand; more is no settings file.
 _MOST_BYTES = 2**20
+#: Of a file that is not trusted.
+_MOST_FOUND_BYTES = 2**16
 _PLAIN = frozenset({("run", "chunk_tokens"), ("run", "overlap"), ("embedding", "on_overflow")})
 _MODELS: dict[tuple[str, ...], Task] = {
     ("embedding", "default_model"): "embed",
@@ -47,8 +49,11 @@ _MOST_NAME = 60
 #: Tables in tables down to a benchmark's field; below is one value.
 _DEPTH = 4
 _TOLD = 6
-#: Of a line. Keys with more parts mean nothing.
+#: Of a line, of a line that may be a table's header, and of a file. Keys with more parts mean nothing.
 _MOST_DOTS = 200
+_MOST_HEADER_DOTS = 40
+_MOST_FILE_DOTS = 4000
+_NAME_IT = "name the file with --config if that is meant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +67,19 @@ class Found:
 
 
 def check_cheap(found: Found) -> None:
-    """Raise ConfigError for keys of so many parts that parsing them takes minutes; their cost is quadratic."""
+    """Raise ConfigError for a file that takes seconds to read.
+
+    The cost of a key is that of its parts times those of its table's header.
+    """
+    where = str(found.path)
+    if len(found.data) > _MOST_FOUND_BYTES:
+        raise ConfigError(f"has more than {_MOST_FOUND_BYTES:,} bytes and is not trusted; {_NAME_IT}", where=where)
+    if found.data.count(b".") > _MOST_FILE_DOTS:
+        raise ConfigError(f"has more than {_MOST_FILE_DOTS:,} dots and is not trusted; {_NAME_IT}", where=where)
     for number, line in enumerate(found.data.split(b"\n"), 1):
-        if line.count(b".") > _MOST_DOTS:
-            message = f"has more than {_MOST_DOTS} dots; name the file with --config if that is meant"
-            raise ConfigError(message, where=f"{found.path}:{number}")
+        most = _MOST_HEADER_DOTS if line.lstrip().startswith(b"[") else _MOST_DOTS
+        if line.count(b".") > most:
+            raise ConfigError(f"has more than {most} dots; {_NAME_IT}", where=f"{where}:{number}")
 
 
 def find(path: Path | None = None) -> Found | None:
@@ -107,6 +120,7 @@ class _Sieve:
         self._made = False
         self._found = Harmless()
         self._budgets: dict[str, str | None] = {}
+        self._kept_budgets = 0
         self._tables: Mapping[str, Any] = {}
 
     def sift(self, values: Mapping[str, Any]) -> Harmless:
@@ -138,15 +152,17 @@ class _Sieve:
     def _budget_name(self, name: str, table: Any) -> str | None:
         """A name of its own for a budget, so that it is one more and stands in no other's place; None to ignore it."""
         if name not in self._budgets:
-            usable = name.strip() and name.isprintable() and len(name) <= _MOST_NAME
-            model, base = table.get("model") if isinstance(table, dict) else None, self._settings()
-            if isinstance(model, str) and base is not None:
-                # The file may mean a model that it describes itself, which is ignored.
-                usable = usable and is_known(model, base)
-            self._budgets[name] = None
-            if usable and sum(one is not None for one in self._budgets.values()) < _MOST_BUDGETS:
-                self._budgets[name] = self._unused(f"{name}{BUDGET_SUFFIX}")
+            usable = self._kept_budgets < _MOST_BUDGETS and self._is_usable(name, table)
+            self._kept_budgets += usable
+            self._budgets[name] = self._unused(f"{name}{BUDGET_SUFFIX}") if usable else None
         return self._budgets[name]
+
+    def _is_usable(self, name: str, table: Any) -> bool:
+        if len(name) > _MOST_NAME or not name.strip() or not name.isprintable():
+            return False
+        model, base = table.get("model") if isinstance(table, dict) else None, self._settings()
+        # The file may mean a model that it describes itself, which is ignored.
+        return not isinstance(model, str) or base is None or is_known(model, base)
 
     def _unused(self, name: str) -> str:
         base = self._settings()
@@ -170,7 +186,10 @@ class _Sieve:
             return False
         before = getattr(base.embedding.model_benchmarks[known], key)
         # A model without a score is out; any score only lets it in.
-        return before is None or (value - before) * _BETTER[key] >= 0
+        if before is None:
+            return True
+        # Not by their difference, which is no float for a whole number of 400 digits.
+        return value >= before if _BETTER[key] > 0 else value <= before
 
     def _settings(self) -> Config | None:
         if not self._made:

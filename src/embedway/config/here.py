@@ -105,14 +105,17 @@ def _library_ready(route: RouteFacts, config: Config) -> bool:
     module, model = _MODULES.get(route.provider), route.model
     if module is None or not _REPOSITORY.fullmatch(model) or _FOREIGN_OPTIONS & set(route.options):
         return False
-    # A library may take a folder of the working directory for the model of that name.
-    if Path(model).exists() or importlib.util.find_spec(module) is None:
+    try:
+        # A library may take a folder of the working directory for the model of that name.
+        if Path(model).exists() or importlib.util.find_spec(module) is None:
+            return False
+        if route.provider == "fastembed":
+            wanted = {model.rpartition("/")[2].casefold() + ending for ending in _FASTEMBED_ENDINGS}
+            entries = (entry.name.casefold() for entry in config.weights.fastembed_cache.glob("*-*"))
+            return any({name.rpartition("--")[2], name.removeprefix("fast-")} & wanted for name in entries)
+        return any(config.weights.hub_cache.glob(f"models--{model.replace('/', '--')}/snapshots/*"))
+    except OSError:  # no file has so long a name
         return False
-    if route.provider == "fastembed":
-        wanted = {model.rpartition("/")[2].casefold() + ending for ending in _FASTEMBED_ENDINGS}
-        entries = (entry.name.casefold() for entry in config.weights.fastembed_cache.glob("*-*"))
-        return any({name.rpartition("--")[2], name.removeprefix("fast-")} & wanted for name in entries)
-    return any(config.weights.hub_cache.glob(f"models--{model.replace('/', '--')}/snapshots/*"))
 
 
 def _is_own(name: str, config: Config) -> bool:
