@@ -3,12 +3,14 @@
 import json
 import os
 import pickle
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from embedway.cache.opening import open_seals
 from embedway.config import Config
 from embedway.config.load import KEYS
 from embedway.errors import ConfigError
@@ -369,6 +371,53 @@ def test_file_that_is_not_there_or_not_utf8(tmp_path):
     assert "cannot be read" in str(refused(tmp_path.parent / "x.toml"))
     (tmp_path / "latin.toml").write_bytes(b"[local]\n# caf\xe9\n")
     assert f"{tmp_path / 'latin.toml'}:2:6: is not UTF-8" in str(refused(tmp_path / "latin.toml"))
+
+
+class TestReading:
+    """Files that settings name: none without an end, and none that waits for ever."""
+
+    @pytest.fixture(params=["pipe", "endless", "large"])
+    def unending(self, request, tmp_path):
+        """A file that cannot be read to its end, and why."""
+        path = tmp_path / "file.toml"
+        if request.param == "pipe":
+            os.mkfifo(path)
+        elif request.param == "endless":
+            path.symlink_to("/dev/zero")
+        else:
+            path.write_bytes(b"#" * (2**22 + 1))
+        return path, "it has more than" if request.param == "large" else "it is no regular file"
+
+    def test_a_named_file_of_settings(self, unending):
+        path, reason = unending
+        assert str(refused(path)).startswith(f"{path}: cannot be read: {reason}")
+
+    def test_the_key_of_a_route(self, unending):
+        path, reason = unending
+        route = {"routes.r.model": "m", "routes.r.provider": "openai", "routes.r.api_key_file": str(path)}
+        with pytest.raises(ConfigError, match=f"cannot be read: {reason}"):
+            Config.load(environ={}, overrides=route).key_for("openai", "r")
+
+    def test_the_token_of_the_hub(self, unending):
+        path, reason = unending
+        assert f"the hub's token file cannot be read: {reason}" in str(refused(environ={"HF_TOKEN_PATH": str(path)}))
+
+    def test_the_secret_of_the_cache(self, unending):
+        path, reason = unending
+        config = Config.load(environ={}, overrides={"cache.secret_file": str(path)})
+        with pytest.raises(ConfigError, match=f"cache.secret_file: cannot be read: {reason}"):
+            open_seals(config.cache)
+
+    @pytest.mark.parametrize("folder", ["/dev/fd", "/proc/self/fd"])
+    def test_a_pipe_of_the_shell_is_read_to_its_end(self, folder):
+        read, write = os.pipe()
+        with os.fdopen(read), subprocess.Popen(["printf", "%s\n", SECRET], stdout=write):
+            os.close(write)
+            token = Config.load(environ={"HF_TOKEN_PATH": f"{folder}/{read}"}).weights.hub_token
+        assert token.get_secret_value() == SECRET
+
+    def test_the_null_device_holds_nothing(self):
+        assert Config.load(environ={"HF_TOKEN_PATH": "/dev/null"}).weights.hub_token is None
 
 
 def test_byte_order_mark_is_no_error(tmp_path):

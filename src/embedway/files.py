@@ -44,6 +44,36 @@ def read_regular(path: Path, *, most_bytes: int) -> bytes | None:
     return data
 
 
+def read_bounded(path: Path, *, most_bytes: int = 2**16) -> bytes:
+    """Read a file that settings name: a regular one, a pipe that this process inherited, or the null device.
+
+    A shell's `<(command)` is such a pipe. Raises OSError for anything else, which might have no end, and for more than
+    `most_bytes`.
+    """
+    if str(path) == os.devnull:
+        return b""
+    descriptor = os.open(path, READ_FLAGS)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        inherited = stat.S_ISFIFO(mode) and _is_inherited(path)
+        if not (inherited or stat.S_ISREG(mode)):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if inherited:
+            os.set_blocking(descriptor, True)  # its writer may not have written yet
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(most_bytes + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes", str(path))
+    return data
+
+
+def _is_inherited(path: Path) -> bool:
+    """Whether a path is that of an open descriptor; a pipe with another name may never have a writer."""
+    return str(path) == "/dev/stdin" or str(path.parent) in {"/dev/fd", "/proc/self/fd"}
+
+
 def make_private_folder(folder: Path) -> None:
     """Make a folder and the folders above it that are missing. Raises OSError."""
     missing = []

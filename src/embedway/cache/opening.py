@@ -10,6 +10,7 @@ from embedway.cache.seal import Seal
 from embedway.cache.tiers import Tiers
 from embedway.config.sections import SECRET_RULE, is_secret
 from embedway.errors import ConfigError
+from embedway.files import read_bounded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +64,7 @@ def open_seals(settings: CacheSettings) -> tuple[Seal, ...]:
 def _secrets_in(path: Path) -> list[str]:
     """The secrets of a file: one on the first line, and the one before it on the second, if any."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_bounded(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise ConfigError(f"cannot be read: {reason}", where=str(path), key="cache.secret_file") from None

@@ -189,7 +189,7 @@ class _Sieve:
         if before is None:
             return True
         # Not by their difference, which is no float for a whole number of 400 digits.
-        return value >= before if _BETTER[key] > 0 else value <= before
+        return bool(value >= before if _BETTER[key] > 0 else value <= before)
 
     def _settings(self) -> Config | None:
         if not self._made:

@@ -7,6 +7,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from embedway.config.layers import Layer, Problem, place
+from embedway.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -84,7 +85,7 @@ def _token(environ: Mapping[str, str]) -> tuple[str, str] | None:
             return token, name
     path = Path(_path(environ, "HF_TOKEN_PATH") or _home(environ)[0] / "token").expanduser()
     try:
-        token = path.read_text("utf-8").strip()
+        token = read_bounded(path).decode().strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from embedway.config.sections import HUB_ENDPOINT, is_loopback
 from embedway.errors import ConfigError
+from embedway.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -157,7 +158,7 @@ class Keyring:
             return _clean(route.api_key.get_secret_value(), "api_key of a route"), ""
         if route is not None and route.api_key_file is not None:
             try:
-                return _clean(route.api_key_file.read_text(encoding="utf-8"), str(route.api_key_file)), ""
+                return _clean(read_bounded(route.api_key_file).decode(), str(route.api_key_file)), ""
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or "it is not a text file"
                 raise ConfigError(f"cannot be read: {reason}", where=str(route.api_key_file)) from None

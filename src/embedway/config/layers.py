@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import ConfigError
+from embedway.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 PREFIX = "EMBEDWAY_"
+#: Settings are written by hand; more is no settings file.
+_MOST_BYTES = 2**22
 _WORDS = {
     "1": True,
     "true": True,
@@ -92,10 +95,12 @@ def file_layer(path: Path, folders: frozenset[str]) -> Layer:
     """
     reader_of(path)
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, most_bytes=_MOST_BYTES)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"cannot be read: {reason}", where=str(path)) from error
+    except ValueError:
+        raise ConfigError("cannot be read: no file has that name", where=str(path)) from None
     return parsed_layer(data, path, folders)
 
 
