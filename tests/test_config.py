@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from embedway.cache.opening import open_seals
 from embedway.config import Config
 from embedway.config.load import KEYS
+from embedway.config.problems import kinds_of
 from embedway.errors import ConfigError
 
 SECRET = "hf_thisIsTheSecret1234567890"  # noqa: S105  not one
@@ -273,6 +274,18 @@ def test_unknown_key_names_the_nearest(tmp_path, key, nearest):
     assert SECRET not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.toml", "'weights.hub_endpoint' = 'https://hub.example'\n"),
+        ("a.json", '{"weights.hub_endpoint": "https://hub.example"}'),
+    ],
+)
+def test_a_dotted_key_in_quotes_is_told_to_be_no_path(tmp_path, name, text):
+    message = str(refused(write(tmp_path / name, text)))
+    assert "weights.hub_endpoint: is one key with a dot in its name; write hub_endpoint in a table weights" in message
+
+
 def test_unknown_variable_is_named():
     error = refused(environ={"EMBEDWAY_LOCAL__THREDS": "4"})
     assert (error.where, error.key) == ("environment", "local.threds")
@@ -371,6 +384,108 @@ def test_file_that_is_not_there_or_not_utf8(tmp_path):
     assert "cannot be read" in str(refused(tmp_path.parent / "x.toml"))
     (tmp_path / "latin.toml").write_bytes(b"[local]\n# caf\xe9\n")
     assert f"{tmp_path / 'latin.toml'}:2:6: is not UTF-8" in str(refused(tmp_path / "latin.toml"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[models."\\u001b[2J"]\nname = "m"\n',
+        '[routes."\\u001b[2J"]\nmodel = "m"\nprovider = "p"\nno = 1\n',
+        '"\\u001b[2J" = 1\n',
+        '[budgets."\\u009b2J\\u202e"]\nusd = -1\n',
+        '[embedding.model_benchmarks."\\u001b[2J"]\nno = 1\n',
+        '[local]\nthreads = 0\n["\\n\\u001b[2J"]\n',
+    ],
+)
+def test_no_key_of_a_file_reaches_a_terminal_raw(tmp_path, text):
+    message = str(refused(write(tmp_path / "a.toml", text)))
+    assert message.replace("\n", "").isprintable()
+    assert "2J" in message
+
+
+#: Of a user that is not there.
+NOBODY = "~no-such-user"
+PATHS = sorted({key for key, kinds in kinds_of(Config) if Path in kinds})
+
+
+@pytest.mark.parametrize("key", PATHS)
+@pytest.mark.parametrize(("path", "rule"), [(f"{NOBODY}/x", NOBODY), ("a\0b", "no path"), ("\ud800", "no path")])
+def test_paths_that_no_file_can_have_are_refused(tmp_path, key, path, rule):
+    value = [path] if key == "weights.folders" else path
+    *tables, name = key.replace("*", "r").split(".")
+    table = {"model": "m", "provider": "openai", name: value} if tables[0] == "routes" else {name: value}
+    for above in reversed(tables):
+        table = {above: table}
+    for error in (refused(overrides=table), refused(write(tmp_path / "a.json", json.dumps(table)))):
+        assert key.replace("*", "r") in str(error)
+        assert rule in str(error)
+        assert "\0" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HF_HOME", f"{NOBODY}/x"),
+        ("XDG_CACHE_HOME", NOBODY),
+        ("HF_HUB_CACHE", f"{NOBODY}/x"),
+        ("FASTEMBED_CACHE_PATH", f"{NOBODY}/x"),
+        ("HF_TOKEN_PATH", "a\0b"),
+        ("HF_TOKEN_PATH", "\ud800"),
+        ("HF_TOKEN_PATH", "x" * 5_000),
+        ("EMBEDWAY" + "__A" * 3_000, "1"),
+        ("EMBEDWAY_" + "__A" * 3_000, "1"),
+        ("EMBEDWAY_\ud800", "1"),
+    ],
+)
+def test_variables_that_cannot_be_are_refused(variable, value):
+    message = str(refused(environ={variable: value}))
+    assert message.isprintable()
+    assert variable[:20] in message or "token file" in message or "ud800" in message
+
+
+ENDLESS = {}
+for _ in range(3_000):
+    ENDLESS = {"a": ENDLESS}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {5: 1},
+        [1],
+        "local.threads",
+        {"routes": {5: {"model": "m"}}},
+        {".".join("a" * 3_000): 1},
+        ENDLESS,
+        {"weights.folders": [[ENDLESS]]},
+        {None: 1},
+    ],
+)
+def test_arguments_that_are_no_settings_are_refused(overrides):
+    error = refused(overrides=overrides)
+    assert error.where == "arguments"
+    assert len(str(error)) < 200
+
+
+@pytest.mark.parametrize(
+    "files", [["a\0b.toml"], ["\ud800.toml"], ["a" * 5_000 + ".toml"], [5], "a.toml", [None], None, 5]
+)
+def test_files_that_cannot_be_are_refused(files):
+    with pytest.raises(ConfigError, match=r"cannot be read|files must be a list of paths") as caught:
+        Config.load(files, environ={})
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("environ", [{"EMBEDWAY_A": 5}, {5: "a"}, ["A=5"], "HOME"])
+def test_an_environment_of_anything_but_texts_is_refused(environ):
+    assert str(refused(environ=environ)) == "arguments: environ must be a mapping of texts to texts"
+
+
+@pytest.mark.parametrize("price", ["1e999999999", "1e-999999999", "1e12"])
+def test_a_price_beyond_all_prices_is_refused(price):
+    benchmark = {"BAAI/bge-m3": {"cost_per_million_tokens": price, "cost_confirmed": True}}
+    message = str(refused(overrides={"embedding": {"model_benchmarks": benchmark}}))
+    assert "must be 0, or from 0.000000001 to 1,000,000,000 dollars" in message
 
 
 class TestReading:

@@ -59,16 +59,24 @@ class EmbedwayError(Exception):
 class ConfigError(EmbedwayError):
     """A setting is wrong.
 
-    `where` is a file, `environment` or `arguments`; `key` is the dotted name, empty for a whole file.
+    `where` is a file, `environment` or `arguments`; `key` is the dotted name, empty for a whole file. Characters that
+    cannot be printed are written as escapes: names of keys and files may hold what a terminal obeys.
     """
 
     exit_code = 2
 
     def __init__(self, message: str, *, where: str = "", key: str = "") -> None:
-        self.where = where
-        self.key = key
-        place = ": ".join(part for part in (where, key) if part)
+        self.where = _printable(where)
+        self.key = _printable(key)
+        place = ": ".join(part for part in (self.where, self.key) if part)
+        message = "\n".join(map(_printable, message.split("\n")))
         super().__init__(f"{place}: {message}" if place else message)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class UsageError(EmbedwayError):

@@ -18,6 +18,8 @@ from embedway.errors import UnknownModelError
 #: A price so many times off the catalog's is taken for a mistake of units.
 _UNIT_ERROR = 100
 _UNKNOWN = "unknown"
+#: Prices beyond are mistakes, and overflow where they are compared.
+_LEAST_PRICE, _MOST_PRICE = decimal.Decimal("0.000000001"), decimal.Decimal(10**9)
 
 
 def _price(value: Any) -> Any:
@@ -34,6 +36,8 @@ def _price(value: Any) -> Any:
         raise ValueError("must be a finite number of dollars")
     if price < 0:
         raise ValueError("must be greater than or equal to 0")
+    if price and not _LEAST_PRICE <= price <= _MOST_PRICE:
+        raise ValueError(f"must be 0, or from {_LEAST_PRICE:f} to {_MOST_PRICE:,} dollars")
     return price
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
 from embedway.config.layers import Layer, Problem, place
+from embedway.config.paths import expanded
 from embedway.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
@@ -53,11 +54,11 @@ def _home(environ: Mapping[str, str]) -> tuple[Path, str | None]:
     """The hub's folder, and the variable that moved it from its default."""
     home = _path(environ, "HF_HOME")
     if home:
-        return Path(home).expanduser(), "HF_HOME"
+        return expanded(home), "HF_HOME"
     cache = _path(environ, "XDG_CACHE_HOME")
     if cache:
-        return Path(cache).expanduser() / "huggingface", "XDG_CACHE_HOME"
-    return Path("~/.cache/huggingface").expanduser(), None
+        return expanded(cache) / "huggingface", "XDG_CACHE_HOME"
+    return expanded("~/.cache/huggingface"), None
 
 
 def _cache(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
@@ -83,14 +84,16 @@ def _token(environ: Mapping[str, str]) -> tuple[str, str] | None:
         token = environ.get(name, "").strip()
         if token:
             return token, name
-    path = Path(_path(environ, "HF_TOKEN_PATH") or _home(environ)[0] / "token").expanduser()
+    path = expanded(_path(environ, "HF_TOKEN_PATH") or _home(environ)[0] / "token")
     try:
         token = read_bounded(path).decode().strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise _TokenFileError(path, error.strerror or type(error).__name__) from error
-    except UnicodeDecodeError:
+    except UnicodeError:
         # The chained error would hold the bytes.
         raise _TokenFileError(path, "it is not UTF-8") from None
+    except ValueError:
+        raise _TokenFileError(path, "no file has that name") from None
     return (token, str(path)) if token else None

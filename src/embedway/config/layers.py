@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedway.config.paths import expanded
 from embedway.errors import ConfigError
 from embedway.files import read_bounded
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 PREFIX = "EMBEDWAY_"
 #: Settings are written by hand; more is no settings file.
 _MOST_BYTES = 2**22
+#: Of a variable's name. Keys have four at most.
+_MOST_PARTS = 10
+_SHOWN = 60
 _WORDS = {
     "1": True,
     "true": True,
@@ -136,7 +140,9 @@ def _from_folder(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_from_folder(item, folder) for item in value]
     if isinstance(value, str) and value.strip():
-        return str(folder / Path(value).expanduser())
+        path = expanded(value)
+        # Left to the rule of its key, which tells what is wrong with it.
+        return value if path.parts[0].startswith("~") else str(folder / path)
     return value
 
 
@@ -222,7 +228,11 @@ def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[
     for name in sorted(environ):
         if not name.startswith(PREFIX):
             continue
-        key = ".".join(name.removeprefix(PREFIX).lower().split("__"))
+        parts = name.removeprefix(PREFIX).lower().split("__")
+        key = ".".join(parts)
+        if len(parts) > _MOST_PARTS:
+            problems.append(Problem("environment", key[:_SHOWN], f"is no setting (set by {name[:_SHOWN]}…)"))
+            continue
         kind = kinds.get(pattern_of(key), frozenset())
         text = environ[name].strip()
         if not text and pattern_of(key) in kinds and type(None) not in kind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import logging
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -60,12 +61,14 @@ from embedway.config.trust import read_trust
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from embedway.config.found import Found, Harmless
     from embedway.local.store import StoreSettings
 
 _log = logging.getLogger("embedway.config")
+#: Tables in tables; keys have four parts at most.
+_DEEPEST = 100
 
 
 class Config(Section):
@@ -115,7 +118,7 @@ class Config(Section):
         `environ` stands for the environment. `overrides` maps dotted keys to values; they come last.
         Raises ConfigError, which names every problem with its place, key and rule.
         """
-        given = _Given.of(cls, os.environ if environ is None else environ, overrides)
+        given = _Given.of(cls, _texts(environ), overrides)
         problems = [*given.problems]
         named: list[Layer] = []
         ignored: tuple[str, ...] = ()
@@ -125,12 +128,16 @@ class Config(Section):
                 named.append(layer)
         except ConfigError as error:
             problems.append(_problem_of(error))
-        for path in map(Path, files):
+        for path in _paths_of(files):
             try:
                 named.append(file_layer(path, given.folders))
             except ConfigError as error:
                 problems.append(_problem_of(error))
-        config = cls._from_layers(given.around(named), problems)
+        try:
+            config = cls._from_layers(given.around(named), problems)
+        except RecursionError:
+            where = ", ".join(layer.where for layer in named) or "arguments"
+            raise ConfigError("holds tables in tables without end", where=where) from None
         variables = {route.api_key_env for route in config.routes.values() if route.api_key_env}
         variables |= set(variables_of_services())
         secrets = {name: SecretStr(given.variables[name]) for name in variables if given.variables.get(name)}
@@ -171,7 +178,7 @@ class Config(Section):
 
         Raises ConfigError for a file that is no settings file, with its place.
         """
-        given = _Given.of(cls, os.environ if environ is None else environ, None)
+        given = _Given.of(cls, _texts(environ), None)
         check_cheap(found)
         return cls._judged(parsed_layer(found.data, found.path, given.folders), given).ignored
 
@@ -303,7 +310,7 @@ class _Given:
         hub, problems = hub_layer(variables)
         environment, found = environment_layer(variables, kinds)
         arguments: dict[str, Any] = {}
-        for key, value in (overrides or {}).items():
+        for key, value in _checked(overrides).items():
             place(arguments, key, value)
         folders = frozenset(key for key, kind in kinds.items() if Path in kind)
         return cls(variables, folders, hub, environment, Layer("arguments", arguments), (*problems, *found))
@@ -311,6 +318,38 @@ class _Given:
     def around(self, files: Sequence[Layer]) -> list[Layer]:
         """All layers, lowest first."""
         return [self.hub, *files, self.environment, self.arguments]
+
+
+def _checked(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The settings of a call. Raises ConfigError for keys that are no texts, at any depth."""
+    given = {} if overrides is None else overrides
+    tables: list[tuple[object, int]] = [(given, 0)]
+    for table, depth in tables:
+        if not isinstance(table, Mapping) or depth > _DEEPEST:
+            raise ConfigError("must be a mapping of keys such as run.overlap to values", where="arguments")
+        for key, value in table.items():
+            if not isinstance(key, str) or key.count(".") > _DEEPEST:
+                shown = repr(key) if isinstance(key, (str, int, float)) else f"of type {type(key).__name__}"
+                raise ConfigError(f"a key is {shown[:80]}; it must be a text such as run.overlap", where="arguments")
+            if isinstance(value, dict):
+                tables.append((value, depth + 1))
+    return given
+
+
+def _texts(environ: Mapping[str, str] | None) -> Mapping[str, str]:
+    """What stands for the environment. Raises ConfigError for names and values that are no texts."""
+    given = os.environ if environ is None else environ
+    if not isinstance(given, Mapping) or not all(isinstance(text, str) for item in given.items() for text in item):
+        raise ConfigError("environ must be a mapping of texts to texts", where="arguments")
+    return given
+
+
+def _paths_of(files: Sequence[Path | str]) -> list[Path]:
+    """The named files. Raises ConfigError for anything but a list of paths."""
+    listed = isinstance(files, Iterable) and not isinstance(files, (str, bytes))
+    if not listed or not all(isinstance(file, (str, os.PathLike)) for file in files):
+        raise ConfigError("files must be a list of paths", where="arguments")
+    return [Path(file) for file in files]
 
 
 def _problem_of(error: ConfigError) -> Problem:

@@ -117,6 +117,9 @@ def _problem(details: ErrorDetails, origins: Mapping[str, tuple[str, str]], keys
     suffix = f" (set by {origin})" if origin else ""
     pattern, name = pattern_and_name(key)
     if details["type"] == "extra_forbidden":
+        if "." in str(details["loc"][-1]):
+            above, _, last = key.rpartition(".")
+            return Problem(where, key, f"is one key with a dot in its name; write {last} in a table {above}{suffix}")
         return Problem(where, key, f"is not a setting{keys.nearest(pattern).replace('*', name)}{suffix}")
     table = details["type"] in {"model_type", "model_attributes_type", "dict_type"}
     hidden = pattern in keys.secrets or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 
 from embedway.config.base import Section
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
+from embedway.config.paths import absolute, expanded
 from embedway.errors import UsageError
 from embedway.money import to_nanousd, usd
 
@@ -21,11 +22,7 @@ HUB_ENDPOINT = "https://huggingface.co"
 
 def _absolute(value: Any) -> Any:
     """Paths are fixed when settings are loaded: changing the working directory later moves nothing."""
-    if not isinstance(value, (str, Path)):
-        return value
-    if not str(value).strip():
-        raise ValueError("must name a folder")
-    return Path(value).expanduser().absolute()
+    return absolute(value) if isinstance(value, (str, Path)) else value
 
 
 Folder: TypeAlias = Annotated[Path, BeforeValidator(_absolute)]
@@ -72,7 +69,7 @@ def _dollars(value: Any) -> Any:
 
 
 def _hub_cache() -> Path:
-    return Path("~/.cache/huggingface/hub").expanduser()
+    return expanded("~/.cache/huggingface/hub")
 
 
 Dollars: TypeAlias = Annotated[str, BeforeValidator(_dollars)]
