@@ -222,7 +222,7 @@ def test_another_shape_of_answer_is_a_bad_answer(name, server, shape, log):
     assert_put_right_once_and_an_error_twice(name, server, lambda answer: shape, log)
 
 
-@pytest.mark.parametrize("tokens", [None, "9", -1, 2.5, [], True])
+@pytest.mark.parametrize("tokens", [None, "9", -1, 2.5, [], True, 10**30, 1e30])
 def test_usage_that_is_no_number_is_not_known(name, server, tokens):
     def spoil(answer):
         replaced = {"usage": {"total_tokens": tokens}, "meta": {"billed_units": {"input_tokens": tokens}}}

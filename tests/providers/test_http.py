@@ -6,7 +6,9 @@ import email.utils
 import pytest
 
 from embedway.errors import AuthenticationError, QuotaExceededError, RateLimitedError
-from embedway.providers.http import duration_s, error_of, retry_after_s
+from embedway.providers.http import duration_s, error_of, read_rates, retry_after_s
+from embedway.providers.vectors import count_of
+from embedway.types import RateState
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,20 @@ def test_retry_after_in_every_form():
     assert 90 < retry_after_s({"Retry-After": email.utils.format_datetime(later, usegmt=True)}) <= 100
     earlier = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=100)
     assert retry_after_s({"Retry-After": email.utils.format_datetime(earlier, usegmt=True)}) == 0
+
+
+@pytest.mark.parametrize("digits", ["9" * 31, "9" * 400, "9" * 5_000])
+def test_numbers_without_end_in_headers_are_none(digits):
+    names = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-requests")
+    assert read_rates(dict.fromkeys(names, digits)) == RateState()
+    assert read_rates({"x-ratelimit-reset-tokens": f"{digits}d1s"}) == RateState()
+    assert retry_after_s({"Retry-After": digits, "retry-after-ms": digits}) is None
+
+
+@pytest.mark.parametrize("count", [10**9 + 1, 2**53, 10**30, 1e30, -1, 0.5, True, "7", None])
+def test_a_count_that_no_request_can_have_is_none(count):
+    assert count_of({"usage": {"total_tokens": count}}, "usage", "total_tokens") is None
+    assert count_of({"usage": {"total_tokens": 10**9}}, "usage", "total_tokens") == 10**9
 
 
 def test_google_names_the_wait_in_the_body():

@@ -66,6 +66,8 @@ _NO_KEY = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
 _PASSING = frozenset({408, 409, 425})
 _LASTING = frozenset({501, 505})
 _CODE = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+#: Of a number in a header. Python converts no more than some thousands, and a float holds fewer.
+_MOST_DIGITS = 30
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
 
 
@@ -336,10 +338,9 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     if _is_number(value):
         return float(value)
     try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, moment.timestamp() - time.time())
 
 
 def read_rates(headers: Mapping[str, str]) -> RateState:
@@ -347,7 +348,7 @@ def read_rates(headers: Mapping[str, str]) -> RateState:
 
     def count(name: str) -> int | None:
         value = headers.get(name, "")
-        return int(value) if value.isdecimal() else None
+        return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
 
     return RateState(
         requests_limit=count("x-ratelimit-limit-requests"),
@@ -364,7 +365,7 @@ def duration_s(text: str) -> float | None:
     if _is_number(text):
         return float(text)
     found = _DURATION.fullmatch(text)
-    if not text or found is None:
+    if not text or found is None or len(text) > _MOST_DIGITS:
         return None
     try:
         days, hours, minutes, seconds, thousandths = (float(part or 0) for part in found.groups())
@@ -374,4 +375,4 @@ def duration_s(text: str) -> float | None:
 
 
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\d+(\.\d+)?", text) is not None
+    return len(text) <= _MOST_DIGITS and re.fullmatch(r"\d+(\.\d+)?", text) is not None

@@ -92,11 +92,15 @@ def normalized(vectors: Vectors) -> Vectors:
     return unit
 
 
+#: Of tokens or searches of one request. More is no count, and its cost would be no number that a ledger holds.
+_MOST_COUNT = 10**9
+
+
 def count_of(body: Any, *path: str) -> int | None:
-    """The number at a path of keys, whole and not negative; None where there is none."""
+    """The number at a path of keys, whole, not negative and below a bound; None where there is none."""
     for key in path:
         body = body.get(key) if isinstance(body, dict) else None
     # Some services write whole numbers with a point.
     if isinstance(body, float) and body.is_integer():
         body = int(body)
-    return body if type(body) is int and body >= 0 else None
+    return body if type(body) is int and 0 <= body <= _MOST_COUNT else None
