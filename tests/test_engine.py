@@ -15,6 +15,7 @@ from embedway.errors import (
     InputError,
     TextTooLongError,
     UnknownModelError,
+    UsageError,
 )
 from embedway.local import cpu
 from embedway.local.model import LocalModel
@@ -41,6 +42,74 @@ def test_the_first_example_of_the_readme(embedder):
     receipt = result.receipt
     assert (receipt.texts, receipt.unique_texts, receipt.cost_nanousd, receipt.truncations) == (3, 3, 0, ())
     assert receipt.tokens == embedder.plan(["A cat sleeps.", "A kitten naps.", "Interest rates rose."]).tokens
+
+
+def test_an_iterator_of_texts_is_read_once_and_whole(embedder):
+    words = WORDS[:3]
+    expected = embedder.embed(words).vectors
+    assert np.array_equal(embedder.embed(word for word in words).vectors, expected)
+    assert np.array_equal(embedder.embed(np.array(words)).vectors, expected)
+    assert embedder.plan(word for word in words).texts == 3
+
+
+HALF = "\ud800"  # of a surrogate pair
+LONG = "x" * 5_000
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        *((lambda e, texts=texts: e.embed(texts), "texts is of type") for texts in (None, 5, b"a", {"a": 1}, {"a"})),
+        (lambda e: e.plan(None), "texts is of type NoneType; it must be a text or a list of texts"),
+        (lambda e: e.plans(5), "texts is of type int"),
+        (lambda e: e.select(None), "texts is of type NoneType"),
+        (lambda e: e.rerank("q", None, model="m"), "documents is of type NoneType"),
+        (lambda e: e.prove_pin("c", None, np.zeros((1, 4))), "texts is of type NoneType"),
+        (lambda e: e.prove_pin("c", ["a"], "b"), "vectors must be an array of numbers"),
+        *((lambda e, size=size: e.embed(["a"], dimensions=size), "dimensions is") for size in ("4", 4.5, True, [4])),
+        (lambda e: e.plan(["a"], dimensions="4"), "dimensions is '4'; it must be a whole number"),
+        (lambda e: e.rerank("q", ["a"], model="m", top_n="4"), "top_n is '4'; it must be a whole number"),
+        (lambda e: e.embed(["a"], deadline_s="4"), "deadline_s is '4'; it must be a number of seconds"),
+        (lambda e: e.embed(["a"], deadline_s=10**400), "deadline_s is of type int; it must be a number of seconds"),
+        *((lambda e, model=model: e.embed(["a"], model=model), "model is of type") for model in (5, None)),
+        (lambda e: e.plan(["a"], model=5), "model is of type int; it must be a text"),
+        *((lambda e, name=name: getattr(e, name)(5), "model is of type int") for name in ("describe", "warm", "tune")),
+        (lambda e: e.rerank("q", ["a"], model=5), "model is of type int"),
+        (lambda e: e.embed(["a"], model=HALF), "model: character 0 is half of a surrogate pair"),
+        *(
+            (lambda e, name=name: e.embed(["a"], model=name), "longer than the name of a folder can be")
+            for name in (f"./{LONG}", f"hf:a/{LONG}")
+        ),
+        (lambda e: e.warm(f"/{LONG}"), "longer than the name of a folder can be"),
+        (lambda e: e.rerank("q", ["a"], model=f"./{LONG}"), "longer than the name of a folder can be"),
+        (lambda e: e.embed(["a"], collection=HALF), "collection: character 0 is half of a surrogate pair"),
+        (lambda e: e.embed(["a"], collection=5), "collection is of type int"),
+        (lambda e: e.embed(["a"], api_key_name=HALF), "api_key_name: character 0 is half of a surrogate pair"),
+        (lambda e: e.unpin(HALF), "collection: character 0 is half of a surrogate pair"),
+        (lambda e: e.unpin(None), "collection is of type NoneType"),
+        (lambda e: e.prove_pin(HALF, ["a"], np.zeros((1, 4))), "collection: character 0 is half of a surrogate pair"),
+        (lambda e: e.clear_cache(model=5), "model is of type int"),
+        (lambda e: e.clear_cache(namespace=HALF), "namespace: character 0 is half of a surrogate pair"),
+        (lambda e: e.clear_cache(older_than_s="4"), "older_than_s is '4'; it must be a number of seconds"),
+        (lambda e: e.check_cache(None), "texts is of type NoneType"),
+        (lambda e: e.check_cache(["a"], sample="4"), "sample is '4'; it must be a whole number"),
+    ],
+)
+def test_arguments_of_another_type_are_usage_errors_that_say_what_is_expected(with_files, call, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        call(with_files)
+    assert len(str(caught.value)) < 150
+
+
+@pytest.fixture(scope="module")
+def with_files(default_model_directory, tmp_path_factory):
+    """An embedder with a cache, a ledger and pins of its own."""
+    place = tmp_path_factory.mktemp("files")
+    own = {f"{table}.path": str(place / table) for table in ("cache", "ledger", "pins")}
+    with Embedder(
+        Config.load(environ={}, overrides={"weights.directory": str(default_model_directory), **own})
+    ) as made:
+        yield made
 
 
 def test_no_texts_give_no_rows(embedder):

@@ -42,7 +42,7 @@ from embedway.stages.choosing import (
     terms_of,
 )
 from embedway.stages.compute import Computing
-from embedway.stages.inspect import decoded, inspect, is_token_ids
+from embedway.stages.inspect import decoded, inspect, is_token_ids, listed, named, seconds, whole
 from embedway.stages.landing import Landing
 from embedway.stages.mixed import MixedModel
 from embedway.stages.models import Models
@@ -89,7 +89,7 @@ class ModelDescription:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What `embed` and `plan` are given, unchecked."""
+    """What `embed` and `plan` are given. The texts themselves are unchecked; an iterator was read."""
 
     texts: str | Sequence[str]
     input_type: InputType
@@ -98,6 +98,11 @@ class _Call:
     on_overflow: Overflow | None
     partial: bool = False
     priority: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", listed(self.texts, "texts"))
+        object.__setattr__(self, "dimensions", whole(self.dimensions, "dimensions"))
+        named(self.model, "model")
 
     @property
     def has_token_ids(self) -> bool:
@@ -191,6 +196,7 @@ class AsyncEmbedder:
         """
         terms = terms_of(criteria, collection, api_key_name, max_cost)
         call = _Call(texts, input_type, model, dimensions, on_overflow, partial, priority)
+        deadline_s = seconds(deadline_s, "deadline_s")
         if deadline_s is None:
             return await self._embedded(call, terms)
         if not deadline_s > 0:
@@ -392,7 +398,8 @@ class AsyncEmbedder:
         `errors`. `max_cost` is dollars; `collection` and `api_key_name` are whose budgets are charged. Raises as
         `embed` does.
         """
-        name = model or self.config.rerank.default_model
+        name = self.config.rerank.default_model if model is None or model == "" else named(model, "model")
+        documents = listed(documents, "documents")
         if name is None:
             raise UsageError(f"name a reranker: model=..., or rerank.default_model; there are {', '.join(rerankers())}")
         if on_overflow == "mean":
@@ -553,7 +560,7 @@ class AsyncEmbedder:
 
     async def unpin(self, collection: str) -> bool:
         """Forget a collection whose vectors are gone; False where nothing is known of it. Raises LedgerError."""
-        return await self._chooser.pins.remove(collection)
+        return await self._chooser.pins.remove(named(collection, "collection"))
 
     async def prove_pin(self, collection: str, texts: Sequence[str], vectors: Vectors | Sequence[Vectors]) -> float:
         """Prove facts that the pin of a collection lacks, because an older version wrote it, and write them into it.
@@ -562,8 +569,12 @@ class AsyncEmbedder:
         returns the lowest cosine. Raises UsageError where nothing is known of the collection or no text is given,
         SpaceMismatchError where the pin is of another space or a vector differs, and as `embed` does.
         """
-        pin = await self._chooser.pins.get(collection)
-        stored = np.asarray(vectors, np.float32)
+        pin = await self._chooser.pins.get(named(collection, "collection"))
+        texts = listed(texts, "texts")
+        try:
+            stored = np.asarray(vectors, np.float32)
+        except (TypeError, ValueError):
+            raise UsageError("vectors must be an array of numbers, a row for each text") from None
         if pin is None or pin.claim:
             raise UsageError(f"nothing was written to collection {collection!r} yet, so that it has no pin to prove")
         if not texts or stored.shape != (len(texts), pin.space.dimensions):
@@ -603,7 +614,11 @@ class AsyncEmbedder:
 
         Raises CacheError where the cache cannot be read or written, UsageError where there is none.
         """
-        return await self._cache().clear(Which(model, space_id, namespace, older_than_s))
+        for name, value in (("model", model), ("space_id", space_id), ("namespace", namespace)):
+            if value is not None:
+                named(value, name)
+        which = Which(model, space_id, namespace, seconds(older_than_s, "older_than_s"))
+        return await self._cache().clear(which)
 
     async def check_cache(
         self,
@@ -620,8 +635,7 @@ class AsyncEmbedder:
         be read, UsageError where there is none.
         """
         recall = self._cache()
-        if sample < 1:
-            raise UsageError(f"sample is {sample}; it must be at least 1")
+        sample = whole(sample, "sample") or 1
         request, route = await self._asked(_Call(texts, input_type, model, None, on_overflow))
         unique, positions = unique_texts(request.texts, {})
         full, namespace = route.space, self.config.cache.namespace

@@ -19,6 +19,7 @@ from embedway.space import comparable, explained
 from embedway.stages.analyze import analyze, sample_of
 from embedway.stages.budget import MAX_COST, Spending
 from embedway.stages.candidates import Candidates
+from embedway.stages.inspect import named
 from embedway.stages.select import ModelSelectionCriteria, select
 from embedway.types import Selected
 
@@ -65,6 +66,7 @@ def terms_of(
     """The terms of a call, checked. Raises UsageError."""
     if criteria is not None and not isinstance(criteria, (ModelSelectionCriteria, str)):
         raise UsageError(f"criteria is {criteria!r}; it must be ModelSelectionCriteria, or the name of a preset")
+    collection, api_key_name = named(collection or "", "collection"), named(api_key_name or "", "api_key_name")
     most = None if max_cost is None else to_nanousd(max_cost, name="max_cost")
     return Terms(criteria, collection, api_key_name, most)
 

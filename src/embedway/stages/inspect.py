@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from embedway.errors import InputError, UsageError
@@ -31,11 +34,11 @@ def inspect(
         raise UsageError(f"input_type is {input_type!r}; it must be one of {', '.join(get_args(InputType))}")
     if on_overflow not in get_args(Overflow):
         raise UsageError(f"on_overflow is {on_overflow!r}; it must be one of {', '.join(get_args(Overflow))}")
-    if dimensions is not None and dimensions < 1:
-        raise UsageError(f"dimensions is {dimensions}; it must be at least 1")
+    dimensions = whole(dimensions, "dimensions")
     if priority not in range(10):
         raise UsageError(f"priority is {priority!r}; it must be a whole number from 0 to 9")
-    rows = (texts,) if isinstance(texts, str) else tuple(texts)
+    given = listed(texts, "texts")
+    rows = (given,) if isinstance(given, str) else given
     refused: dict[int, EmbedwayError] = {}
     for row, text in enumerate(rows):
         try:
@@ -47,6 +50,62 @@ def inspect(
     if refused:
         rows = tuple("" if row in refused else text for row, text in enumerate(rows))
     return EmbedRequest(rows, model, input_type, dimensions, on_overflow, partial, refused, priority)
+
+
+def listed(texts: Any, name: str) -> Any:
+    """One text as it is, and several in a tuple, so that an iterator is read once. Raises UsageError for no texts."""
+    if isinstance(texts, str):
+        return texts
+    if isinstance(texts, (bytes, bytearray, Mapping, set, frozenset)) or not isinstance(texts, Iterable):
+        raise UsageError(f"{name} is of type {type(texts).__name__}; it must be a text or a list of texts")
+    return tuple(texts)
+
+
+def whole(number: Any, name: str) -> int | None:
+    """A whole number from 1, or None for none. Raises UsageError."""
+    if number is None:
+        return None
+    try:
+        checked = None if isinstance(number, bool) else operator.index(number)
+    except TypeError:
+        checked = None
+    if checked is None:
+        raise UsageError(f"{name} is {_short(number)}; it must be a whole number")
+    if checked < 1:
+        raise UsageError(f"{name} is {checked}; it must be at least 1")
+    return checked
+
+
+def seconds(number: Any, name: str) -> float | None:
+    """A number of seconds as a float, or None for none. Raises UsageError."""
+    if number is None:
+        return None
+    try:
+        checked = None if isinstance(number, (bool, str)) else float(number)
+    except (TypeError, ValueError, OverflowError):
+        checked = None
+    if checked is None or math.isnan(checked):
+        raise UsageError(f"{name} is {_short(number)}; it must be a number of seconds")
+    return checked
+
+
+def named(text: Any, name: str) -> str:
+    """A name of a model, a collection or a key. Raises UsageError for what cannot be one."""
+    if not isinstance(text, str):
+        raise UsageError(f"{name} is of type {type(text).__name__}; it must be a text")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{name}: character {error.start} is half of a surrogate pair, which no name can hold"
+        ) from None
+    return text
+
+
+def _short(value: Any) -> str:
+    """A value for an error: a number or a short text, else its type."""
+    shown = repr(value) if isinstance(value, (bool, float, str)) else ""
+    return shown if 0 < len(shown) <= 40 else f"of type {type(value).__name__}"
 
 
 def is_token_ids(text: object) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import functools
 from typing import TYPE_CHECKING, Any
 
-from embedway.errors import ClosedError, ConfigError
+from embedway.errors import ClosedError, ConfigError, UsageError
 from embedway.providers.opening import key_of, local_names, open_model, service_of
 from embedway.providers.service import ServiceModel
 from embedway.providers.unsent import open_unsent, unsent_key
 from embedway.rerank.base import Scoring
 from embedway.rerank.models import ServiceReranker
 from embedway.rerank.models import key_of as reranker_key
+from embedway.stages.inspect import named
 from embedway.stages.mixed import with_services
 from embedway.stages.mixed_rerank import open_any_reranker
 from embedway.stages.rates import RateLimiter
@@ -21,7 +24,7 @@ from embedway.stages.slots import Slots
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from embedway.config import Config
     from embedway.local.store import ProgressSink
@@ -29,6 +32,16 @@ if TYPE_CHECKING:
     from embedway.providers.opening import AnyModel
     from embedway.rerank.base import RerankProvider
     from embedway.rerank.models import AnyReranker
+
+
+@contextlib.contextmanager
+def _told_of_long_names(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UsageError(f"model is {name[:40]!r}…, which is longer than the name of a folder can be") from None
 
 
 class Models:
@@ -89,6 +102,12 @@ class Models:
     ) -> Any:
         """What was loaded; concurrent first callers wait for one loading, and a failed one is tried anew."""
         self.check_open()
+        with _told_of_long_names(named(name, "model")):
+            return await self._found(name, key_of_name, load)
+
+    async def _found(
+        self, name: str, key_of_name: Callable[[str, Config], str], load: Callable[[str], Coroutine[Any, Any, Any]]
+    ) -> Any:
         key = self._keys.get((name, key_of_name))
         if key is None:
             key = self._keys[name, key_of_name] = key_of_name(name, self._config)

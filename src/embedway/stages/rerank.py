@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.errors import InputError, TextTooLongError, UsageError
+from embedway.errors import InputError, TextTooLongError
 from embedway.stages.batch import fill_batches
-from embedway.stages.inspect import inspect, reason_against
+from embedway.stages.inspect import inspect, reason_against, whole
 from embedway.stages.plan import by_row, unique_texts
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def inspect_rerank(query: str, top_n: int | None) -> None:
     reason = reason_against(query)
     if reason:
         raise InputError(f"the query: {reason}")
-    if top_n is not None and top_n < 1:
-        raise UsageError(f"top_n is {top_n}; it must be at least 1")
+    whole(top_n, "top_n")
 
 
 def plan_rerank(
