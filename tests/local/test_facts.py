@@ -77,7 +77,7 @@ CHANGES = {
     "special tokens": (tokenized(lambda content: content.update(post_processor=None)), "tokenizer"),
     "added tokens": (
         tokenized(
-            lambda content: content["added_tokens"].append({**content["added_tokens"][0], "id": 999, "content": "Fox"})
+            lambda content: content["added_tokens"].append({**content["added_tokens"][0], "id": 7, "content": "ox"})
         ),
         "tokenizer",
     ),

@@ -203,7 +203,7 @@ class _Encoder:
         self.tensors = tensors
         self.shape = recipe.graph
         self.names = _NAMES[recipe.architecture]
-        self.prefix = _prefix(tensors)
+        self.prefix = encoder_prefix(tensors)
 
     def hidden_states(self) -> Any:
         operations = self.operations
@@ -270,7 +270,7 @@ class _Encoder:
     def _relative_bias(self) -> Any:
         """MPNet's learned bias by distance between tokens, (1, a, s, s), shared by all layers."""
         operations = self.operations
-        limit = int(self.recipe.config["max_position_embeddings"])
+        limit = self.recipe.max_tokens
         learned = np.asarray(self.tensors[self.prefix + "encoder.relative_attention_bias.weight"])
         buckets = _relative_buckets(np.arange(-(limit - 1), limit), buckets=learned.shape[0])
         table = operations.constant(np.ascontiguousarray(learned[buckets]))
@@ -292,8 +292,8 @@ class _Encoder:
         return self.operations.layer_norm(values, weight, bias, self.shape.epsilon)
 
 
-def _prefix(tensors: Tensors) -> str:
-    """What stands before the encoder's names, such as `bert.`; empty for a bare encoder."""
+def encoder_prefix(tensors: Tensors) -> str:
+    """Return the part before the encoder's names, such as `bert.`; empty for a bare encoder."""
     ending = "embeddings.word_embeddings.weight"
     for name in tensors:
         if name.endswith(ending):

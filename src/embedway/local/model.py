@@ -12,7 +12,8 @@ import numpy as np
 from embedway.errors import ClosedError
 from embedway.local.backend import Session, SessionOptions, open_session
 from embedway.local.held_file import check_all
-from embedway.local.onnx_file import depends_on_batch
+from embedway.local.onnx_file import onnx_facts
+from embedway.local.tables import check_tables
 from embedway.local.tokenize import TextTokenizer
 
 if TYPE_CHECKING:
@@ -47,10 +48,12 @@ class LocalModel:
         self.remote = False
         self.exact = True
         self.variant = " ".join(sorted({choice.bulk.precision, choice.single.precision}))
-        self.batch_dependent = recipe.onnx is not None and depends_on_batch(recipe.onnx)
+        graph = None if recipe.onnx is None else onnx_facts(recipe.onnx)
+        self.batch_dependent = graph is not None and graph.batch_dependent
         self.tokenizer = TextTokenizer(
             recipe.tokenizer, max_tokens=recipe.max_tokens, lowercase=recipe.lowercase, written=recipe.tokenizer_json
         )
+        check_tables(recipe, self.tokenizer, {} if graph is None else graph.table_rows)
         self._files = recipe.files
         self._sessions: dict[SessionOptions, Session] = {}
         self._loading = threading.Lock()

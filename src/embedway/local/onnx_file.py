@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import posixpath
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,9 @@ _NUMPY_KINDS = {
 _INLINE_BYTES = 64 * 1024
 #: Below protobuf's limit of 2 GB.
 _MOST_INLINE_BYTES = 1_500_000_000
+#: Operators that hand ids on as they are, and those that keep a table's rows.
+_SAME_NUMBERS = frozenset({"Cast", "Identity"})
+_SAME_ROWS = frozenset({"Cast", "Identity", "DequantizeLinear"})
 _POOLED = ("sentence_embedding", "text_embeds", "embeddings", "pooled", "output")
 _HIDDEN = ("token_embeddings", "last_hidden_state", "hidden_states")
 
@@ -68,8 +72,45 @@ def depends_on_batch(source: Path | HeldFile) -> bool:
 
     https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html: scales are computed per tensor.
     """
-    model = load_proto(source if isinstance(source, HeldFile) else HeldFile(source))
-    return _quantizes([*model.graph.node, *(node for function in model.functions for node in function.node)])
+    return onnx_facts(source if isinstance(source, HeldFile) else HeldFile(source)).batch_dependent
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFacts:
+    """Facts of an ONNX file that decide on how it is used."""
+
+    #: See `depends_on_batch`.
+    batch_dependent: bool
+    #: Rows of the smallest table that each input chooses from, by the input's name, where that is found.
+    table_rows: Mapping[str, int]
+
+
+def onnx_facts(file: HeldFile) -> OnnxFacts:
+    """Read a held ONNX file's facts. Raises WeightsError for what is no ONNX model. Blocking."""
+    model = load_proto(file)
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    return OnnxFacts(_quantizes(nodes), _table_rows(model.graph))
+
+
+def _table_rows(graph: Any) -> dict[str, int]:
+    """Follow ids from the inputs to the tables of the main graph, through nodes that leave numbers as they are."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    # A value that is the input itself, by its name; and a value that is a table itself.
+    chosen_by = {port.name: port.name for port in graph.input if port.name not in shapes}
+    rows: dict[str, int] = {}
+    for node in graph.node:  # sorted, so that a value is made before it is read
+        first = node.input[0] if node.input else ""
+        if node.op_type in _SAME_NUMBERS and first in chosen_by:
+            chosen_by[node.output[0]] = chosen_by[first]
+        elif node.op_type in _SAME_ROWS and first in shapes:
+            shapes[node.output[0]] = shapes[first]
+        elif node.op_type == "Gather" and len(node.input) == 2 and node.input[1] in chosen_by:
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+            shape = shapes.get(first, ())
+            if axis == 0 and len(shape) == 2:
+                name = chosen_by[node.input[1]]
+                rows[name] = min(shape[0], rows.get(name, shape[0]))
+    return rows
 
 
 def _quantizes(nodes: Iterable[Any]) -> bool:

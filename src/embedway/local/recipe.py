@@ -96,6 +96,11 @@ class Recipe:
         return self.sizes[0]
 
     @property
+    def first_position(self) -> int:
+        """The position of a text's first token: RoBERTa's family counts from the padding id + 1, all others from 0."""
+        return first_position(self.architecture, self.pad_token_id)
+
+    @property
     def token_types(self) -> bool:
         """Whether the model is told which of two texts a token belongs to (rerankers of the BERT kind)."""
         return self.graph.token_types
@@ -219,7 +224,7 @@ def read_recipe(
         pooling=pooling,
         normalized=normalized,
         dense=dense,
-        max_tokens=_max_tokens(folder, config, facts, offset=pad + 1 if architecture in COUNTED else 0),
+        max_tokens=_max_tokens(folder, config, facts, offset=first_position(architecture, pad)),
         prompts=prompts,
         sizes=sizes,
         tokenizer=tokenizer,
@@ -229,6 +234,11 @@ def read_recipe(
         pad_token_id=pad,
         lowercase=bool(_optional_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
     )
+
+
+def first_position(architecture: str, pad: int) -> int:
+    """See `Recipe.first_position`."""
+    return pad + 1 if architecture in COUNTED else 0
 
 
 def _required(path: Path) -> bytes:

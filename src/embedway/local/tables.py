@@ -1,0 +1,98 @@
+"""Checks that every id and position that a model can be given has a row in its embedding tables.
+
+ONNX Runtime refuses an index outside of a table when it meets one. OpenVINO computes with another row and tells nobody.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from embedway.errors import WeightsError
+from embedway.local.graph import encoder_prefix
+from embedway.local.tensors import Tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from embedway.local.recipe import Recipe
+    from embedway.local.tokenize import TextTokenizer
+
+#: The table of each input of a model, by the input's name.
+_TABLES = {"input_ids": "word", "token_type_ids": "token type"}
+
+
+def check_tables(recipe: Recipe, tokenizer: TextTokenizer, onnx_rows: Mapping[str, int]) -> None:
+    """Raise WeightsError where a token id, a token type or a position has no row. Blocking.
+
+    `onnx_rows` is the number of rows of the tables of an ONNX file, by the input that chooses among them; a table that
+    was not found there is not checked, and neither are that file's positions.
+    """
+    rows = dict(onnx_rows) if recipe.onnx is not None else _own_rows(recipe)
+    words, types = _largest(tokenizer)
+    if not recipe.token_types:
+        types = 0
+    for name, most in (("input_ids", words), ("token_type_ids", types)):
+        if name in rows and most >= rows[name]:
+            raise WeightsError(
+                f"{recipe.tokenizer}: it gives numbers of the {_TABLES[name]} table up to {most}, and that table has "
+                f"{rows[name]} rows in the weights; the files belong to different models"
+            )
+    pad = recipe.pad_token_id
+    # The largest number that a backend is handed.
+    if not 0 <= pad < rows.get("input_ids", 2**31):
+        raise WeightsError(
+            f"{recipe.folder / 'config.json'}: pad_token_id is {pad}, which is no row of the word table in the weights"
+        )
+    needed = recipe.max_tokens + recipe.first_position
+    if needed > rows.get("positions", needed):
+        raise WeightsError(
+            f"{recipe.folder / 'config.json'}: {recipe.max_tokens} tokens need {needed} positions, and the position "
+            f"table has {rows['positions']} rows in the weights"
+        )
+
+
+def _own_rows(recipe: Recipe) -> dict[str, int]:
+    tensors = Tensors(recipe.weights)
+    prefix = encoder_prefix(tensors) + "embeddings."
+    names = {"input_ids": "word", "positions": "position", "token_type_ids": "token_type"}
+    rows = {}
+    for input_name, table in names.items():
+        name = f"{prefix}{table}_embeddings.weight"
+        if table == "token_type" and name not in tensors:
+            continue
+        shape = tensors.shape(name)
+        if len(shape) != 2:
+            raise WeightsError(f"{recipe.folder}: the tensor {name} has {len(shape)} axes; a table has 2")
+        rows[input_name] = shape[0]
+    return rows
+
+
+def _largest(tokenizer: TextTokenizer) -> tuple[int, int]:
+    """Return the largest token id and the largest token type that the tokenizer can give."""
+    ids = set(tokenizer.plain.get_vocab(with_added_tokens=True).values())
+    # Without a post-processor the second text of a pair is of type 1.
+    types = {1}
+    processor = tokenizer.plain.post_processor
+    if processor is not None:
+        for key, number in _numbers(json.loads(processor.__getstate__())):
+            (types if key == "type_id" else ids).add(number)
+    return max(ids, default=0), max(types)
+
+
+def _numbers(state: Any) -> Iterator[tuple[str, int]]:
+    """Ids of special tokens and token types in a post-processor as tokenizer.json writes it, each with its key.
+
+    The special tokens of templates are lists `ids`; those of the processors of BERT and RoBERTa are pairs of a token
+    and its id, `sep` and `cls`.
+    """
+    if isinstance(state, list):
+        for value in state:
+            yield from _numbers(value)
+    elif isinstance(state, dict):
+        for key, value in state.items():
+            found = value if isinstance(value, list) else [value]
+            if key in {"ids", "sep", "cls", "type_id"}:
+                yield from ((key, number) for number in found if type(number) is int)
+            else:
+                yield from _numbers(value)
