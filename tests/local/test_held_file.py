@@ -1,5 +1,6 @@
 """Files that change while a model is open: the file that was hashed is the file that is read, or there is an error."""
 
+import mmap
 import os
 import threading
 
@@ -102,8 +103,11 @@ def test_only_regular_files_are_held(tmp_path):
         HeldFile(tmp_path / "fifo").hold()
 
 
-def test_hashes_are_remembered_only_for_old_stamps(file, tmp_path):
-    memory = HashMemory(tmp_path / "hashes")
+def test_hashes_of_the_store_are_remembered_only_for_old_stamps(tmp_path):
+    file = tmp_path / "store" / "blobs" / "blob"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"first")
+    memory = HashMemory(tmp_path / "store")
     assert Stamp.of(file).fresh
     held = HeldFile(file, memory)
     assert held.sha256 == hash_file(file)
@@ -111,7 +115,19 @@ def test_hashes_are_remembered_only_for_old_stamps(file, tmp_path):
     assert not stamp.fresh
     assert memory.known(file, stamp) == held.sha256
     memory.keep(file, stamp, "remembered")
-    assert HeldFile(file, memory).sha256 == "remembered"
+    for opened_later in (memory, HashMemory(tmp_path / "store")):
+        assert HeldFile(file, opened_later).sha256 == "remembered"
+
+
+def test_hashes_of_other_files_are_remembered_for_one_opening(file, tmp_path):
+    memory = HashMemory(tmp_path / "store")
+    (tmp_path / "store" / "hashes").mkdir(parents=True)
+    held = HeldFile(file, memory)
+    assert memory.known(file, Stamp.of(file)) is None
+    sha256 = held.sha256
+    assert memory.known(file, held.check()) == sha256 == hash_file(file)
+    assert HashMemory(tmp_path / "store").known(file, held.check()) is None
+    assert not list((tmp_path / "store" / "hashes").iterdir())
 
 
 def test_descriptors_are_given_back(file):
@@ -214,6 +230,25 @@ def test_a_folder_that_is_written_to_is_an_error_and_never_a_mixture(
         now = embedder.embed(QUERY, model=str(folder), input_type="query")
         assert now.receipt.cache_hits == 0
         np.testing.assert_allclose(now.vectors, true, atol=1e-4)
+
+
+def test_a_write_through_a_shared_map_is_another_space_for_a_new_embedder(make, tmp_path, tokenizer):
+    folder = tiny_encoder(tmp_path / "model", tokenizer, seed=1)
+    new = tiny_encoder(tmp_path / "new", tokenizer, seed=2)
+    with make() as embedder:
+        true = embedder.embed(DOCUMENTS, model=str(new))
+    with (folder / "model.safetensors").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        # Pages that are dirty already: later writes to them move no time.
+        mapped[:] = (folder / "model.safetensors").read_bytes()
+        old(folder / "model.safetensors")
+        with make("sqlite") as embedder:
+            before = embedder.embed(DOCUMENTS, model=str(folder))
+        mapped[:] = (new / "model.safetensors").read_bytes()
+        with make("sqlite") as embedder:
+            now = embedder.embed(DOCUMENTS, model=str(folder))
+    assert (now.receipt.cache_hits, now.space == before.space) == (0, False)
+    assert now.space.weights == true.space.weights
+    np.testing.assert_allclose(now.vectors, true.vectors, atol=1e-4)
 
 
 def test_a_folder_that_changes_while_it_is_opened_is_an_error(tmp_path, tokenizer, monkeypatch):

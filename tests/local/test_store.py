@@ -271,7 +271,7 @@ def test_the_token_is_not_in_the_settings_text():
     assert "hf_secret" not in repr(StoreSettings(Path("x"), hub_token="hf_secret"))  # noqa: S106
 
 
-def test_open_folder_remembers_the_hash(settings, tmp_path, files):
+def test_open_folder_tells_the_hash_of_now(settings, tmp_path, files):
     model = tmp_path / "mine"
     model.mkdir()
     (model / "model.safetensors").write_bytes(files["model.safetensors"])

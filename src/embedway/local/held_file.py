@@ -2,7 +2,8 @@
 
 A path may show another file at any time: a folder is saved anew, a link is turned. So a file is opened once, hashed
 through its descriptor, and mapped from the same descriptor by every session. A file that is replaced stays readable as
-it was. A file that is written to is noticed before and after each computation, and is an error from then on.
+it was. A file that is written to is noticed by its stamp before and after each computation, and is an error from then
+on. A write through a shared memory map moves no stamp until the system writes the page back, and is not noticed.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Stamp:
 class HeldFile:
     """A regular file, opened at its first use and read through one descriptor. Safe for threads.
 
-    `memory` remembers hashes of files that did not change since.
+    `memory` remembers hashes, see `HashMemory`.
     """
 
     def __init__(self, path: Path, memory: HashMemory | None = None) -> None:

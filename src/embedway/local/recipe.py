@@ -178,7 +178,7 @@ def read_recipe(
     """Read a model folder. Every settings file is read once; weights are opened at their first use.
 
     `facts` is the catalog's row, None without one. `onnx_file` names an ONNX file below the folder to be used
-    instead of safetensors. `memory` remembers hashes of weights. Raises UnsupportedModelError for what the local
+    instead of safetensors. `memory` remembers hashes of weights, see `HashMemory`. Raises UnsupportedModelError for what the local
     runtime does not build, WeightsError for files that are missing or damaged.
     """
     config_json = _required(folder / "config.json")

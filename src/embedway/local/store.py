@@ -5,7 +5,7 @@
     ROOT/blobs/SHA256                    every file once, by its hash
     ROOT/models/OWNER--NAME/REVISION/    links to them, and embedway-origin.json, which is written last: where
                                          it is, the folder is complete
-    ROOT/partial/ ROOT/locks/ ROOT/hashes/   downloads on their way; locks; hashes by path and stamp
+    ROOT/partial/ ROOT/locks/ ROOT/hashes/   downloads on their way; locks; hashes of blobs by stamp
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class WeightsStore:
 
     @property
     def memory(self) -> HashMemory:
-        """The hashes of files that did not change since they were hashed."""
+        """The hashes of the store's own files, and of folders that this object opened."""
         return self._blobs.memory
 
     def find(self, weights: Weights) -> ModelFolder | None:
@@ -139,17 +139,17 @@ class WeightsStore:
         return self._once(shelf, here, deliver)
 
     def open_folder(self, path: Path, *, onnx_file: str | None = None) -> ModelFolder:
-        """Any folder with a model's files; its weights are hashed, and the hash is remembered.
+        """Any folder with a model's files; its weights are hashed each time.
 
         Raises WeightsError for what is no folder or lacks a part, UnsupportedModelError without weights.
         """
-        return self._open_folder(path, onnx_file, anew=False)
+        return self._open_folder(path, onnx_file)
 
     def verify(self, folder: ModelFolder) -> None:
         """Hash it all again. Raises WeightsCorruptError for wrong bytes, WeightsError for a missing file."""
         record = Record.read(folder.path) if self._is_ours(folder.path) else None
         if record is None:
-            found = self._open_folder(folder.path, folder.onnx_file, anew=True).weights_sha256
+            found = self._open_folder(folder.path, folder.onnx_file).weights_sha256
             if found != folder.weights_sha256:
                 advice = "The weights were changed since the folder was opened."
                 raise WeightsCorruptError(folder.path, expected=folder.weights_sha256, found=found, advice=advice)
@@ -245,7 +245,7 @@ class WeightsStore:
             self._warned.add((path, what))
             _log.warning("%s %s; the model is not used until it is pulled again", path, what)
 
-    def _open_folder(self, path: Path, onnx_file: str | None, *, anew: bool) -> ModelFolder:
+    def _open_folder(self, path: Path, onnx_file: str | None) -> ModelFolder:
         if not path.is_dir():
             raise WeightsError(f"{path} is not a folder")
         patterns = {"*", "*/*"}
@@ -260,7 +260,7 @@ class WeightsStore:
             sha256 = weights_hash(
                 names,
                 path_of=lambda name: path / name,
-                sha256_of=lambda name: self._blobs.memory.sha256(path / name, anew=anew),
+                sha256_of=lambda name: self._blobs.memory.sha256(path / name, anew=True),
                 onnx_file=onnx_file,
             )
         except UnsupportedModelError as error:

@@ -59,10 +59,22 @@ def write_whole(path: Path, text: str) -> None:
 
 
 class HashMemory:
-    """Remembers the sha256 of files by path and stamp, so that gigabytes are not hashed at each start."""
+    """Remembers the sha256 of files by path and stamp, so that a store's gigabytes are not hashed at each start.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    `store` is the root of a weights store. Only hashes of files below it are written to the disk: the store writes them
+    once, by rename. A stamp proves nothing of other files, because a write through a shared memory map moves no time until
+    the system writes the page back. Their hashes are kept in this object, so that one opening of a model hashes once.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._root = store / "hashes"
+        self._own = tuple((store / name).resolve() for name in ("blobs", "models"))
+        self._others: dict[Path, tuple[Stamp, str]] = {}
+
+    def owns(self, path: Path) -> bool:
+        """Whether a file is the store's own, to which nobody else writes."""
+        real = path.resolve()
+        return any(real.is_relative_to(folder) for folder in self._own)
 
     def sha256(self, path: Path, *, anew: bool = False) -> str:
         """sha256 of a file; from memory unless the file changed since, or `anew`. Raises OSError."""
@@ -77,6 +89,9 @@ class HashMemory:
 
     def known(self, path: Path, stamp: Stamp) -> str | None:
         """The hash that a file had when it had this stamp; None where that is not remembered."""
+        if not self.owns(path):
+            remembered, sha256 = self._others.get(path.resolve(), (None, None))
+            return sha256 if remembered == stamp else None
         try:
             known = json.loads(self._record(path).read_text("utf-8"))
             return str(known["sha256"]) if known["stamp"] == _as_list(stamp) else None
@@ -85,6 +100,9 @@ class HashMemory:
 
     def keep(self, path: Path, stamp: Stamp, sha256: str) -> None:
         """Remember a hash."""
+        if not self.owns(path):
+            self._others[path.resolve()] = (stamp, sha256)
+            return
         # A store on a read-only disk still works; it hashes each time.
         with contextlib.suppress(OSError):
             self._root.mkdir(parents=True, exist_ok=True)
@@ -113,7 +131,7 @@ class Blobs:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.memory = HashMemory(root / "hashes")
+        self.memory = HashMemory(root)
 
     def path(self, sha256: str) -> Path:
         """Where a file with this hash is, if it is here."""
