@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from embedway import Config, Embedder
 from embedway.errors import UnsupportedModelError, WeightsError
-from embedway.local.facts import graph_facts, read_small, tokenizer_fact
+from embedway.local.facts import graph_facts, tokenizer_fact
+from embedway.local.model_files import read_small
 from embedway.space import comparable
 from tiny_models import tiny_encoder
 

@@ -1,6 +1,8 @@
 """Folders of models that name code: what is refused before sentence-transformers sees them."""
 
+import errno
 import json
+import os
 
 import pytest
 
@@ -93,7 +95,45 @@ def test_a_configuration_too_large_to_be_checked_is_refused(model):
     folder = model()
     with (folder / "modules.json").open("a") as file:
         file.write(" " * 2**24)
-    with pytest.raises(UnsupportedModelError, match="too large"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"modules\.json cannot be checked \(it has more than 16,777,216 bytes\)"
+    ):
+        source(folder)
+
+
+@pytest.mark.parametrize("name", ["x.json", "1_Pooling/config.json", "model.safetensors", "tokenizer.json"])
+def test_a_pipe_is_refused_and_not_waited_for(model, name):
+    folder = model()
+    (folder / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(UnsupportedModelError, match="cannot be checked"):
+        source(folder)
+
+
+def test_a_link_that_leads_nowhere_is_refused(model):
+    folder = model()
+    (folder / "router_config.json").symlink_to("absent")
+    with pytest.raises(UnsupportedModelError, match=r"router_config\.json cannot be checked"):
+        source(folder)
+
+
+def test_a_configuration_that_is_nested_too_deep_is_refused(model):
+    folder = model()
+    (folder / "router_config.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(UnsupportedModelError, match="nested too deep"):
+        source(folder)
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(model, monkeypatch):
+    folder, listed = model(**{"2_Dense/config": {"activation_function": "evil.Function"}}), os.scandir
+
+    def scandir(place):
+        if str(place).endswith("2_Dense"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UnsupportedModelError, match="2_Dense cannot be listed"):
         source(folder)
 
 

@@ -11,11 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import UnsupportedModelError, WeightsError
-from embedway.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 #: transformers' names of activations, by the names that backends know.
 ACTIVATION_NAMES = {
@@ -31,16 +29,6 @@ ACTIVATION_NAMES = {
 COUNTED = frozenset({"roberta", "xlm-roberta", "mpnet"})
 #: Cutting and padding are done by us, whatever the file says.
 _UNUSED_BY_TOKENIZER = ("truncation", "padding")
-#: The largest tokenizer.json known has 33 MB; more is no settings file.
-_MAX_SETTINGS_BYTES = 256 * 1024 * 1024
-
-
-def read_small(path: Path) -> bytes | None:
-    """Read a settings file once; None where there is none. Raises WeightsError for what is no regular file."""
-    try:
-        return read_regular(path, most_bytes=_MAX_SETTINGS_BYTES)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def tokenizer_fact(tokenizer_json: bytes, *, where: str, lowercase: bool) -> str:
@@ -102,8 +90,8 @@ def graph_facts(config: Mapping[str, Any], architecture: str, pad: int, *, task:
     if hidden % heads:
         raise WeightsError(f"{where}: a hidden size of {hidden} cannot be shared among {heads} attention heads")
     epsilon = 1e-12 if distil else config.get("layer_norm_eps", 1e-12)
-    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon < float("inf"):
-        raise WeightsError(f"{where}: layer_norm_eps must be a number, 0 or more")
+    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon <= 1:
+        raise WeightsError(f"{where}: layer_norm_eps must be a number from 0 to 1")
     return GraphFacts(
         architecture=architecture,
         layers=_whole(config, "n_layers" if distil else "num_hidden_layers", 6 if distil else 12, where),

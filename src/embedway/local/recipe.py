@@ -8,14 +8,15 @@ decide; the catalog fills in only what they leave open.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import UnsupportedModelError, WeightsError
-from embedway.local.facts import COUNTED, GraphFacts, graph_facts, read_small, tokenizer_fact
+from embedway.local.facts import COUNTED, GraphFacts, graph_facts, tokenizer_fact
 from embedway.local.held_file import HeldFile
+from embedway.local.model_files import is_file, optional_json, parsed, read_small, required, required_json
+from embedway.local.modules import WIDEST, DenseModule, list_modules, read_modules, refuse_prompts_left_out
 from embedway.local.store_weights import INDEX, SAFETENSORS, further_weights, inside, weights_hash
 from embedway.types import InputType, Pooling, Space
 
@@ -31,32 +32,11 @@ _log = logging.getLogger(__name__)
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert")
 #: Names that transformers gives to models with the graph of another.
 _SAME_GRAPH = {"camembert": "roberta"}
-_POOLING_MODES: dict[str, Pooling] = {
-    "mean": "mean",
-    "cls": "cls",
-    "lasttoken": "last",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "last",
-}
-_DENSE_ACTIVATIONS = {
-    "Identity": "identity",
-    "Tanh": "tanh",
-    "ReLU": "relu",
-    "GELU": "gelu",
-    "Sigmoid": "sigmoid",
-}
 _DEFAULT_PAD = dict.fromkeys(COUNTED, 1)
 #: tokenizers write this and greater numbers for "no limit".
 _NO_LIMIT = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class DenseModule:
-    """A sentence-transformers Dense module: a linear layer after pooling."""
-
-    weights: HeldFile
-    activation: str
+#: Positions are int32.
+_MOST_TOKENS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +158,22 @@ def read_recipe(
     """Read a model folder. Every settings file is read once; weights are opened at their first use.
 
     `facts` is the catalog's row, None without one. `onnx_file` names an ONNX file below the folder to be used
-    instead of safetensors. `memory` remembers hashes of weights, see `HashMemory`. Raises UnsupportedModelError for what the local
-    runtime does not build, WeightsError for files that are missing or damaged.
+    instead of safetensors. `memory` remembers hashes of weights, see `HashMemory`. Raises UnsupportedModelError for
+    what the local runtime does not build, WeightsError for files that are missing or damaged.
     """
-    config_json = _required(folder / "config.json")
-    config = _parsed(config_json, folder / "config.json")
+    config_json = required(folder / "config.json")
+    config = parsed(config_json, folder / "config.json")
     architecture = str(config.get("model_type", ""))
     architecture = _SAME_GRAPH.get(architecture, architecture)
     weight_paths, onnx_path = _weight_files(folder, onnx_file)
     if onnx_path is None:
         _refuse_unsupported(folder, architecture, config)
-    modules = _modules(folder)
-    task: Task = "rerank" if _is_classifier(config) and not modules else "embed"
+    modules = list_modules(folder)
+    task: Task = "rerank" if _is_classifier(folder, config) and not modules else "embed"
     pooling, dense, normalized, width = _head(folder, modules, facts, config, memory)
     prompts = _prompts(folder, facts)
     if any(prompts.values()):
-        _refuse_prompts_left_out(modules)
+        refuse_prompts_left_out(modules)
     if task == "rerank":
         width = _labels(folder, config)
     if not width:
@@ -202,7 +182,8 @@ def read_recipe(
         raise UnsupportedModelError(f"{folder / 'config.json'}: neither hidden_size nor dim says how wide vectors are")
     sizes = (width, *(s for s in (facts.matryoshka if facts else ()) if s < width))
     tokenizer = folder / "tokenizer.json"
-    if not tokenizer.is_file():
+    tokenizer_json = read_small(tokenizer)
+    if tokenizer_json is None:
         raise UnsupportedModelError(f"{folder}: there is no tokenizer.json; slow tokenizers are not supported")
     pad = config.get("pad_token_id")
     if type(pad) is not int:
@@ -210,7 +191,6 @@ def read_recipe(
     graph = graph_facts(
         config, architecture if onnx_path is None else "onnx", pad, task=task, where=str(folder / "config.json")
     )
-    tokenizer_json = _required(tokenizer)
     return Recipe(
         name=name,
         folder=folder,
@@ -232,7 +212,7 @@ def read_recipe(
         settings_sha256={"config.json": _sha256(config_json), "tokenizer.json": _sha256(tokenizer_json)},
         graph=graph,
         pad_token_id=pad,
-        lowercase=bool(_optional_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
+        lowercase=bool(optional_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
     )
 
 
@@ -241,38 +221,16 @@ def first_position(architecture: str, pad: int) -> int:
     return pad + 1 if architecture in COUNTED else 0
 
 
-def _required(path: Path) -> bytes:
-    found = read_small(path)
-    if found is None:
-        raise WeightsError(f"{path} is missing; a model folder needs it")
-    return found
-
-
-def _parsed(data: bytes, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{path} holds no JSON object")
-    return value
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return _parsed(_required(path), path)
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    found = read_small(path)
-    return {} if found is None else _parsed(found, path)
-
-
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
 def _external(onnx: Path, memory: HashMemory | None) -> dict[str, HeldFile]:
-    return {name: HeldFile(onnx.parent / name, memory) for name in further_weights(onnx.name, onnx)}
+    try:
+        names = further_weights(onnx.name, onnx)
+    except OSError as error:
+        raise WeightsError(f"{onnx} cannot be read: {error.strerror}") from error
+    return {name: HeldFile(onnx.parent / name, memory) for name in names}
 
 
 def _labels(folder: Path, config: Mapping[str, Any]) -> int:
@@ -288,15 +246,15 @@ def _labels(folder: Path, config: Mapping[str, Any]) -> int:
 
 def _weight_files(folder: Path, onnx_file: str | None) -> tuple[tuple[Path, ...], Path | None]:
     if onnx_file is not None:
-        if not (folder / onnx_file).is_file():
+        if not is_file(folder / onnx_file):
             raise WeightsError(f"{folder / onnx_file} is missing")
         return (), folder / onnx_file
-    if (folder / "model.safetensors").is_file():
+    if is_file(folder / "model.safetensors"):
         return (folder / "model.safetensors",), None
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
+    if is_file(index):
         try:
-            names = sorted(set(_json(index)["weight_map"].values()))
+            names = sorted(set(required_json(index)["weight_map"].values()))
             outside = [name for name in names if not inside(name)]
         except (KeyError, AttributeError, TypeError) as error:
             raise WeightsError(f"{index} has no weight_map from tensors to files") from error
@@ -304,7 +262,7 @@ def _weight_files(folder: Path, onnx_file: str | None) -> tuple[tuple[Path, ...]
             raise WeightsError(f"{index} names a file outside of its folder: {outside[0]!r}")
         return tuple(folder / name for name in names), None
     for candidate in ("onnx/model.onnx", "model.onnx"):
-        if (folder / candidate).is_file():
+        if is_file(folder / candidate):
             return (), folder / candidate
     raise UnsupportedModelError(
         f"{folder}: there is neither model.safetensors nor onnx/model.onnx; pickled weights are not read, "
@@ -327,20 +285,11 @@ def _refuse_unsupported(folder: Path, architecture: str, config: Mapping[str, An
         raise UnsupportedModelError(f"{folder}: quantized weights (quantization_config) are not built")
 
 
-def _is_classifier(config: Mapping[str, Any]) -> bool:
-    return any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ())
-
-
-def _modules(folder: Path) -> list[tuple[str, Path]]:
-    """Kinds and folders of the sentence-transformers modules, in order; empty when the folder names none."""
-    path = folder / "modules.json"
-    if not path.is_file():
-        return []
-    try:
-        listed = json.loads(_required(path))
-        return [(str(module["type"]).rsplit(".", 1)[-1], folder / module["path"]) for module in listed]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsError(f"{path} is not a list of modules, each with type and path") from error
+def _is_classifier(folder: Path, config: Mapping[str, Any]) -> bool:
+    names = config.get("architectures")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise WeightsError(f"{folder / 'config.json'}: architectures must be a list of names")
+    return any(name.endswith("ForSequenceClassification") for name in names or ())
 
 
 def _head(
@@ -352,101 +301,54 @@ def _head(
 ) -> tuple[Pooling, tuple[DenseModule, ...], bool, int]:
     """Pooling, Dense modules, whether vectors are normalized, and their width."""
     width = config.get("hidden_size") or config.get("dim") or 0
-    if type(width) is not int or width < 0:
-        raise WeightsError(f"{folder / 'config.json'}: hidden_size must be a whole number above 0")
+    if type(width) is not int or not 0 <= width <= WIDEST:
+        raise WeightsError(f"{folder / 'config.json'}: hidden_size must be a whole number from 1 to {WIDEST}")
     if not modules:
         if facts is not None and facts.pooling is not None:
             return facts.pooling, (), bool(facts.normalized), width
-        if not _is_classifier(config):
+        if not _is_classifier(folder, config):
             _log.warning("%s names no pooling; mean is used, as sentence-transformers does", folder)
         return "mean", (), False, width
-    return _read_modules(folder, modules, width, memory)
-
-
-def _read_modules(
-    folder: Path, modules: list[tuple[str, Path]], width: int, memory: HashMemory | None
-) -> tuple[Pooling, tuple[DenseModule, ...], bool, int]:
-    pooling: Pooling | None = None
-    dense: list[DenseModule] = []
-    normalized = False
-    for kind, path in modules:
-        if kind == "Transformer" and path.resolve() == folder.resolve():
-            continue
-        if kind == "Pooling" and pooling is None:
-            pooling = _pooling(path)
-        elif kind == "Dense" and pooling is not None and not normalized:
-            module, width = _dense(path, memory)
-            dense.append(module)
-        elif kind == "Normalize" and pooling is not None:
-            normalized = True
-        elif kind != "Dropout":  # which does nothing when a model is used
-            raise UnsupportedModelError(f"{path}: the module {kind} at this place is not built")
-    if pooling is None:
-        raise UnsupportedModelError(f"{folder / 'modules.json'}: no Pooling module")
-    return pooling, tuple(dense), normalized, width
-
-
-def _pooling(path: Path) -> Pooling:
-    config = _json(path / "config.json")
-    named = config.get("pooling_mode")
-    if named is not None:
-        modes = [named] if isinstance(named, str) else list(named)
-    else:
-        modes = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
-    if len(modes) != 1 or modes[0] not in _POOLING_MODES:
-        raise UnsupportedModelError(f"{path}: pooling {' + '.join(map(str, modes)) or '(none)'} is not built")
-    return _POOLING_MODES[modes[0]]
-
-
-def _refuse_prompts_left_out(modules: list[tuple[str, Path]]) -> None:
-    for kind, path in modules:
-        if kind == "Pooling" and _json(path / "config.json").get("include_prompt") is False:
-            raise UnsupportedModelError(f"{path}: include_prompt = false (prompts left out of pooling) is not built")
-
-
-def _dense(path: Path, memory: HashMemory | None) -> tuple[DenseModule, int]:
-    config = _json(path / "config.json")
-    name = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1]
-    if name not in _DENSE_ACTIVATIONS:
-        raise UnsupportedModelError(f"{path}: the activation {name} is not built")
-    weights = path / "model.safetensors"
-    if not weights.is_file():
-        raise UnsupportedModelError(f"{path}: there is no model.safetensors; pickled weights are not read")
-    width = config.get("out_features")
-    if not isinstance(width, int) or width < 1:
-        raise WeightsError(f"{path / 'config.json'}: out_features must be a number of dimensions")
-    return DenseModule(HeldFile(weights, memory), _DENSE_ACTIVATIONS[name]), width
+    return read_modules(folder, modules, width, memory)
 
 
 def _max_tokens(folder: Path, config: Mapping[str, Any], facts: ModelFacts | None, *, offset: int) -> int:
     limits: list[int] = []
-    positions = config.get("max_position_embeddings")
-    if isinstance(positions, int):
+    positions = _limit(config, "max_position_embeddings", folder / "config.json")
+    if positions is not None:
         limits.append(positions - offset)
-    length = _optional_json(folder / "sentence_bert_config.json").get("max_seq_length")
-    tokenizer_limit = _optional_json(folder / "tokenizer_config.json").get("model_max_length")
-    if isinstance(length, int):
+    sentences = folder / "sentence_bert_config.json"
+    length = _limit(optional_json(sentences), "max_seq_length", sentences)
+    tokenizer_limit = optional_json(folder / "tokenizer_config.json").get("model_max_length")
+    if length is not None:
         limits.append(length)
     elif facts is not None:
         limits.append(facts.max_tokens)
-    elif isinstance(tokenizer_limit, int) and tokenizer_limit < _NO_LIMIT:
+    elif type(tokenizer_limit) is int and tokenizer_limit < _NO_LIMIT:
         limits.append(tokenizer_limit)
     if not limits:
         raise UnsupportedModelError(f"{folder}: no file says how many tokens the model takes")
-    if min(limits) < 1:
+    if not 1 <= min(limits) <= _MOST_TOKENS:
         raise WeightsError(f"{folder}: its files say that the model takes {min(limits)} tokens")
     return min(limits)
 
 
+def _limit(config: Mapping[str, Any], key: str, path: Path) -> int | None:
+    value = config.get(key)
+    if value is not None and type(value) is not int:
+        raise WeightsError(f"{path}: {key} must be a whole number")
+    return value
+
+
 def _prompts(folder: Path, facts: ModelFacts | None) -> dict[InputType, str]:
     path = folder / "config_sentence_transformers.json"
-    config = _optional_json(path)
+    config = optional_json(path)
     given = config.get("prompts") or {}
-    if not isinstance(given, dict):
+    if not isinstance(given, dict) or not all(value is None or _is_text(value) for value in given.values()):
         raise WeightsError(f"{path}: prompts must map names to texts")
-    named = {str(key): str(value or "") for key, value in given.items()}
+    named = {str(key): value or "" for key, value in given.items()}
     name = config.get("default_prompt_name")
-    if name is not None and name not in named:
+    if name is not None and (not isinstance(name, str) or name not in named):
         raise WeightsError(f"{path}: default_prompt_name {name!r} is not among its prompts")
     default = named.get(str(name), "")
     # The names that sentence-transformers' encode_document looks for, in its order.
@@ -458,3 +360,8 @@ def _prompts(folder: Path, facts: ModelFacts | None) -> dict[InputType, str]:
     if not any(prompts.values()) and facts is not None:
         return {"query": facts.prompts.get("query", ""), "document": facts.prompts.get("document", "")}
     return prompts
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a text that has an encoding; JSON can hold half of a surrogate pair."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)

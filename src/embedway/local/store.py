@@ -22,7 +22,7 @@ from embedway.local.store_files import Blobs, unwritable
 from embedway.local.store_pull import NO_WHEEL, Asked, RepositoryPull, Tried, trusted
 from embedway.local.store_records import RECORD, Record, Shelf, used_blobs
 from embedway.local.store_types import ModelFolder, NoProgress, ProgressSink, StoreSettings
-from embedway.local.store_weights import first_weights, inside, weights_hash
+from embedway.local.store_weights import first_weights, inside, refuse_irregular, weights_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -246,17 +246,17 @@ class WeightsStore:
             _log.warning("%s %s; the model is not used until it is pulled again", path, what)
 
     def _open_folder(self, path: Path, onnx_file: str | None) -> ModelFolder:
-        if not path.is_dir():
-            raise WeightsError(f"{path} is not a folder")
         patterns = {"*", "*/*"}
         if onnx_file is not None:
             if not inside(onnx_file):
                 raise WeightsError(f"{onnx_file!r} must be a file below {path}")
             patterns.add(f"{onnx_file.rpartition('/')[0] or '.'}/*".removeprefix("./"))
-        names = {
-            file.relative_to(path).as_posix() for pattern in patterns for file in path.glob(pattern) if file.is_file()
-        }
         try:
+            if not path.is_dir():
+                raise WeightsError(f"{path} is not a folder")
+            found = (file for pattern in patterns for file in path.glob(pattern) if file.is_file())
+            names = {file.relative_to(path).as_posix() for file in found}
+            refuse_irregular(path, onnx_file)
             sha256 = weights_hash(
                 names,
                 path_of=lambda name: path / name,

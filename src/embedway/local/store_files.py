@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from filelock import FileLock, Timeout
 
 from embedway.errors import WeightsError
+from embedway.files import open_regular
 from embedway.local.held_file import Stamp
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class WrongBytesError(Exception):
 
 
 def hash_file(path: Path) -> str:
-    """sha256 of a file, 64 hex digits."""
-    with path.open("rb") as handle:
+    """sha256 of a regular file, 64 hex digits. Raises OSError."""
+    with os.fdopen(open_regular(path), "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -62,8 +63,9 @@ class HashMemory:
     """Remembers the sha256 of files by path and stamp, so that a store's gigabytes are not hashed at each start.
 
     `store` is the root of a weights store. Only hashes of files below it are written to the disk: the store writes them
-    once, by rename. A stamp proves nothing of other files, because a write through a shared memory map moves no time until
-    the system writes the page back. Their hashes are kept in this object, so that one opening of a model hashes once.
+    once, by rename. A stamp proves nothing of other files, because a write through a shared memory map moves no time
+    until the system writes the page back. Their hashes are kept in this object, so that one opening of a model hashes
+    once.
     """
 
     def __init__(self, store: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
+import os
 import posixpath
 import re
 from typing import TYPE_CHECKING
 
 from embedway.errors import UnsupportedModelError, WeightsError
+from embedway.files import open_regular, read_regular
+from embedway.local.model_files import is_file
 from embedway.local.onnx_external import external_files
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ SAFETENSORS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ONNX = ("onnx/model.onnx", "model.onnx")
 
+#: An index names each tensor once.
+_MAX_INDEX_BYTES = 256 * 1024 * 1024
 #: Settings, tokenizers and Dense modules. Never pickles (`.bin`) and never code: reading those can run it.
 _SETTINGS = re.compile(
     r"""config\.json | [^/]+/config\.json | modules\.json | config_sentence_transformers\.json
@@ -32,7 +38,8 @@ _SETTINGS = re.compile(
 def inside(path: str) -> bool:
     """Whether a name from elsewhere is a plain relative path that stays in its folder, on every system."""
     parts = path.split("/")
-    return not (set(path) & set('\\:*?"<>|\0') or any(part in {"", ".", ".."} for part in parts))
+    surrogate = any("\ud800" <= letter <= "\udfff" for letter in path)  # JSON can hold one, and no file's name
+    return not (surrogate or set(path) & set('\\:*?"<>|\0') or any(part in {"", ".", ".."} for part in parts))
 
 
 def first_weights(names: Collection[str], onnx_file: str | None = None) -> str | None:
@@ -40,8 +47,20 @@ def first_weights(names: Collection[str], onnx_file: str | None = None) -> str |
 
     `onnx_file` names one that is to be used instead. None where there is none.
     """
-    candidates = (onnx_file,) if onnx_file is not None else (SAFETENSORS, INDEX, *ONNX)
-    return next((name for name in candidates if name in names), None)
+    return next((name for name in _candidates(onnx_file) if name in names), None)
+
+
+def refuse_irregular(folder: Path, onnx_file: str | None = None) -> None:
+    """Raise WeightsError where a file that a model may be loaded from is there and is no regular file.
+
+    Other weights would be taken in its place.
+    """
+    for name in _candidates(onnx_file):
+        is_file(folder / name)
+
+
+def _candidates(onnx_file: str | None) -> tuple[str, ...]:
+    return (onnx_file,) if onnx_file is not None else (SAFETENSORS, INDEX, *ONNX)
 
 
 def further_weights(name: str, path: Path) -> tuple[str, ...]:
@@ -51,8 +70,8 @@ def further_weights(name: str, path: Path) -> tuple[str, ...]:
     """
     if name.endswith(".json"):
         try:
-            found = {str(shard) for shard in json.loads(path.read_text("utf-8"))["weight_map"].values()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+            found = {str(shard) for shard in json.loads(_small(path))["weight_map"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise WeightsError(f"{path} is no index of safetensors files") from None
     elif name.endswith(".onnx"):
         found = _external_data(path)
@@ -66,10 +85,17 @@ def further_weights(name: str, path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _small(path: Path) -> bytes:
+    data = read_regular(path, most_bytes=_MAX_INDEX_BYTES)
+    if data is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return data
+
+
 def _external_data(path: Path) -> set[str]:
     if path.stat().st_size == 0:
         return set()
-    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with os.fdopen(open_regular(path), "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return external_files(data, where=str(path))
 
 

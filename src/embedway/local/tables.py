@@ -64,6 +64,11 @@ def _own_rows(recipe: Recipe) -> dict[str, int]:
         shape = tensors.shape(name)
         if len(shape) != 2:
             raise WeightsError(f"{recipe.folder}: the tensor {name} has {len(shape)} axes; a table has 2")
+        if shape[1] != recipe.graph.hidden:
+            raise WeightsError(
+                f"{recipe.folder / 'config.json'}: the hidden size is {recipe.graph.hidden}, and the tensor {name} is "
+                f"{shape[1]} wide"
+            )
         rows[input_name] = shape[0]
     return rows
 

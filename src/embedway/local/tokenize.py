@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer, normalizers
 
 from embedway.errors import InputError, WeightsError
+from embedway.local.model_files import required
 from embedway.types import TokenizedTexts, Truncation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 # Text is cut by characters before it is tokenized, so that a book costs no more than its first pages. Ordinary
@@ -27,14 +29,15 @@ class TextTokenizer:
 
     def __init__(self, path: Path, *, max_tokens: int, lowercase: bool = False, written: bytes | None = None) -> None:
         """Read the file `path` once, or take what is `written` in its place."""
+        data = required(path) if written is None else written
         try:
-            data = path.read_bytes() if written is None else written
             self.plain: Tokenizer = Tokenizer.from_buffer(data)
             self._cutting: Tokenizer = Tokenizer.from_buffer(data)
-        except OSError as error:
-            raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
-        except Exception as error:  # the library raises bare Exception
+        except BaseException as error:
+            if not (isinstance(error, Exception) or _is_library_error(error)):
+                raise
             raise WeightsError(f"{path}: the tokenizers library cannot read it: {error}") from error
+        self._path = path
         if lowercase:
             for tokenizer in (self.plain, self._cutting):
                 after = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
@@ -54,7 +57,8 @@ class TextTokenizer:
         Documents are cut where a pair is over `max_tokens`; a query is not. Raises InputError for a query that leaves
         no half of the model's tokens to the documents.
         """
-        asked = len(self.plain.encode(query, add_special_tokens=False))
+        with self._reading():
+            asked = len(self.plain.encode(query, add_special_tokens=False))
         if asked > self.max_tokens // 2:
             raise InputError(
                 f"the query has {asked} tokens, more than half of the {self.max_tokens} that the model takes with a "
@@ -62,7 +66,8 @@ class TextTokenizer:
             )
         pairs = self._pairs = self._pairs or self._for_pairs()
         around = asked + int(pairs.num_special_tokens_to_add(is_pair=True))
-        encodings = pairs.encode_batch([(query, text[: self._window]) for text in documents])
+        with self._reading():
+            encodings = pairs.encode_batch([(query, text[: self._window]) for text in documents])
         truncations: list[Truncation] = []
         for row, text in enumerate(documents):
             encoding, window = encodings[row], self._window
@@ -86,6 +91,19 @@ class TextTokenizer:
         lengths = np.fromiter((len(row) for row in ids), np.int32, len(ids))
         return TokenizedTexts(ids, lengths, tuple(truncations), types)
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turn what the library raises for a text into WeightsError, without the text."""
+        try:
+            yield
+        except BaseException as error:
+            if not _is_library_error(error):
+                raise
+        else:
+            return
+        # Not raised above: the library's error may repeat the text, and would be this one's context.
+        raise WeightsError(f"{self._path}: the tokenizers library fails with it; the file is damaged")
+
     def _for_pairs(self) -> Tokenizer:
         tokenizer: Tokenizer = Tokenizer.from_str(self.plain.to_str())
         tokenizer.enable_truncation(self.max_tokens, strategy="only_second")
@@ -95,7 +113,8 @@ class TextTokenizer:
         """Ids of `prompt + text`, special tokens included; no more than `max_tokens` each."""
         full = [prompt + text for text in texts] if prompt else list(texts)
         window = self._window
-        encodings: list[Any] = self._cutting.encode_batch_fast([text[:window] for text in full])
+        with self._reading():
+            encodings: list[Any] = self._cutting.encode_batch_fast([text[:window] for text in full])
         truncations: list[Truncation] = []
         for row, encoding in enumerate(encodings):
             if len(encoding) >= self.max_tokens or len(full[row]) > window:
@@ -128,3 +147,11 @@ class TextTokenizer:
             lost_characters=len(text) - len(prompt) - characters,
             lost_tokens=lost if len(text) <= window else None,
         )
+
+
+def _is_library_error(error: BaseException) -> bool:
+    """Whether the tokenizers library raised this for a file: bare Exception, or what PyO3 makes of a panic.
+
+    PyO3's class can be imported from nowhere. Errors of arguments are of other classes.
+    """
+    return type(error) is Exception or type(error).__name__ == "PanicException"

@@ -6,13 +6,13 @@ a folder `path`, with `pooling` (`mean` or `cls`) and `model_file` (`onnx/model.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway.local.model_files import required_json
 from embedway.local.onnx_file import depends_on_batch
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
@@ -121,13 +121,13 @@ def _load(endpoint: Endpoint) -> Any:
     if "path" in options:
         arguments["specific_model_path"] = options["path"]
         if endpoint.model not in {model["model"] for model in library.TextEmbedding.list_supported_models()}:
-            config = json.loads((Path(options["path"]) / "config.json").read_text(encoding="utf-8"))
+            config = required_json(Path(options["path"]) / "config.json")
             library.TextEmbedding.add_custom_model(
                 endpoint.model,
                 pooling=PoolingType.CLS if options.get("pooling") == "cls" else PoolingType.MEAN,
                 normalization=True,
                 sources=ModelSource(hf=endpoint.model),
-                dim=int(config.get("hidden_size") or config.get("dim")),
+                dim=int(config.get("hidden_size") or config["dim"]),
                 model_file=options.get("model_file", "onnx/model.onnx"),
             )
     device = device_of(endpoint)

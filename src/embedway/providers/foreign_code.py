@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import ConfigError, UnsupportedModelError
+from embedway.files import read_regular
 from embedway.providers.options import yes
 
 if TYPE_CHECKING:
@@ -75,28 +77,49 @@ def _is_shadowed(name: str) -> bool:
 
 
 def _named_code(folder: Path) -> Iterator[str]:
-    """Each place of a folder that names code of others, as `FILE says KEY = "X"`."""
-    for path in _configurations(folder):
+    """Each place of a folder that names code of others, as `FILE says KEY = "X"`, or that cannot be checked."""
+    for path in _files(folder):
         place = path.relative_to(folder).as_posix()
         try:
-            if path.stat().st_size > _LARGEST_BYTES:
-                yield f"{place} is too large to be checked"
+            if path.name.endswith(".json") and path.name not in _TABLES:
+                data = read_regular(path, most_bytes=_LARGEST_BYTES)
+            elif stat.S_ISREG(path.stat().st_mode):
                 continue
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            else:
+                data = None  # a pipe, for which the library would wait for ever
+        except OSError as error:
+            yield f"{place} cannot be checked ({error.strerror})"
+            continue
+        if data is None:
+            yield f"{place} cannot be checked (it is no regular file)"
+            continue
+        try:
+            content = json.loads(data.decode("utf-8"))
+        except RecursionError:
+            # The library reads it at another depth of its stack.
+            yield f"{place} cannot be checked (it is nested too deep)"
+            continue
+        except ValueError:
             continue  # the library cannot read it either, and says so
         yield from (f"{place} says {said}" for said in _foreign(content))
         if path.name == "modules.json":
             yield from (f'{place} leads to "{outside}"' for outside in _outside(content))
 
 
-def _configurations(folder: Path) -> Iterator[Path]:
-    """The JSON files of a folder and those below it, behind links too, each folder once."""
+def _files(folder: Path) -> Iterator[Path]:
+    """The files of a folder and those below it, behind links too, each folder once. Raises UnsupportedModelError.
+
+    A folder that cannot be listed may still hold files that the library opens by name.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UnsupportedModelError(f"{error.filename} cannot be listed, and so not be checked: {error.strerror}")
+
     seen: set[Path] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         folders[:] = [name for name in sorted(folders) if (Path(place) / name).resolve() not in seen]
         seen.update((Path(place) / name).resolve() for name in folders)
-        yield from (Path(place) / name for name in sorted(files) if name.endswith(".json") and name not in _TABLES)
+        yield from (Path(place) / name for name in sorted(files))
 
 
 def _outside(modules: Any) -> Iterator[str]:

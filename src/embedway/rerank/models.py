@@ -186,5 +186,5 @@ def _activation(recipe: Recipe) -> str:
     named = (nested or {}).get("activation_fn") if isinstance(nested, dict) else None
     name = str(named or recipe.config.get("sbert_ce_default_activation_function") or _SIGMOID).rsplit(".", 1)[-1]
     if name not in {_SIGMOID, _IDENTITY}:
-        raise UnsupportedModelError(f"{recipe.folder}: the activation {name} of a reranker is not built")
+        raise UnsupportedModelError(f"{recipe.folder}: the activation {name!r} of a reranker is not built")
     return name

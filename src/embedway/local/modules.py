@@ -1,0 +1,122 @@
+"""The modules of a sentence-transformers folder: pooling, Dense layers, normalization."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embedway.errors import UnsupportedModelError, WeightsError
+from embedway.local.held_file import HeldFile
+from embedway.local.model_files import is_file, read_small, required_json
+from embedway.local.store_weights import inside
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embedway.local.store_files import HashMemory
+    from embedway.types import Pooling
+
+#: No vector is wider.
+WIDEST = 2**20
+_POOLING_MODES: dict[str, Pooling] = {
+    "mean": "mean",
+    "cls": "cls",
+    "lasttoken": "last",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+_DENSE_ACTIVATIONS = {
+    "Identity": "identity",
+    "Tanh": "tanh",
+    "ReLU": "relu",
+    "GELU": "gelu",
+    "Sigmoid": "sigmoid",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DenseModule:
+    """A sentence-transformers Dense module: a linear layer after pooling."""
+
+    weights: HeldFile
+    activation: str
+
+
+def list_modules(folder: Path) -> list[tuple[str, Path]]:
+    """Kinds and folders of the modules, in order; empty where the folder names none. Raises WeightsError."""
+    path = folder / "modules.json"
+    written = read_small(path)
+    if written is None:
+        return []
+    try:
+        listed = [(module["type"], module["path"]) for module in json.loads(written)]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise WeightsError(f"{path} is not a list of modules, each with type and path") from error
+    for kind, place in listed:
+        if not isinstance(kind, str) or not isinstance(place, str):
+            raise WeightsError(f"{path}: type and path of each module must be texts")
+        if (plain := posixpath.normpath(place)) != "." and not inside(plain):
+            raise WeightsError(f"{path} names a module outside of its folder: {place!r}")
+    return [(kind.rsplit(".", 1)[-1], folder / place) for kind, place in listed]
+
+
+def read_modules(
+    folder: Path, modules: list[tuple[str, Path]], width: int, memory: HashMemory | None
+) -> tuple[Pooling, tuple[DenseModule, ...], bool, int]:
+    """Read pooling, Dense modules, whether vectors are normalized, and their width; `width` is the encoder's."""
+    pooling: Pooling | None = None
+    dense: list[DenseModule] = []
+    normalized = False
+    for kind, path in modules:
+        if kind == "Transformer" and path.resolve() == folder.resolve():
+            continue
+        if kind == "Pooling" and pooling is None:
+            pooling = _pooling(path)
+        elif kind == "Dense" and pooling is not None and not normalized:
+            module, width = _dense(path, memory)
+            dense.append(module)
+        elif kind == "Normalize" and pooling is not None:
+            normalized = True
+        elif kind != "Dropout":  # which does nothing when a model is used
+            raise UnsupportedModelError(f"{path}: the module {kind!r} at this place is not built")
+    if pooling is None:
+        raise UnsupportedModelError(f"{folder / 'modules.json'}: no Pooling module")
+    return pooling, tuple(dense), normalized, width
+
+
+def _pooling(path: Path) -> Pooling:
+    config = required_json(path / "config.json")
+    named = config.get("pooling_mode")
+    if named is not None:
+        modes = [named] if isinstance(named, str) else named
+        if not isinstance(modes, list) or not all(isinstance(mode, str) for mode in modes):
+            raise WeightsError(f"{path / 'config.json'}: pooling_mode must be a name or a list of names")
+    else:
+        modes = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    if len(modes) != 1 or modes[0] not in _POOLING_MODES:
+        raise UnsupportedModelError(f"{path}: pooling {' + '.join(modes) or '(none)'!r} is not built")
+    return _POOLING_MODES[modes[0]]
+
+
+def refuse_prompts_left_out(modules: list[tuple[str, Path]]) -> None:
+    """Raise UnsupportedModelError where pooling leaves the tokens of a prompt out."""
+    for kind, path in modules:
+        if kind == "Pooling" and required_json(path / "config.json").get("include_prompt") is False:
+            raise UnsupportedModelError(f"{path}: include_prompt = false (prompts left out of pooling) is not built")
+
+
+def _dense(path: Path, memory: HashMemory | None) -> tuple[DenseModule, int]:
+    config = required_json(path / "config.json")
+    name = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1]
+    if name not in _DENSE_ACTIVATIONS:
+        raise UnsupportedModelError(f"{path}: the activation {name!r} is not built")
+    weights = path / "model.safetensors"
+    if not is_file(weights):
+        raise UnsupportedModelError(f"{path}: there is no model.safetensors; pickled weights are not read")
+    width = config.get("out_features")
+    if type(width) is not int or not 1 <= width <= WIDEST:
+        raise WeightsError(f"{path / 'config.json'}: out_features must be a whole number from 1 to {WIDEST}")
+    return DenseModule(HeldFile(weights, memory), _DENSE_ACTIVATIONS[name]), width
