@@ -617,7 +617,10 @@ class AsyncEmbedder:
         for name, value in (("model", model), ("space_id", space_id), ("namespace", namespace)):
             if value is not None:
                 named(value, name)
-        which = Which(model, space_id, namespace, seconds(older_than_s, "older_than_s"))
+        older_than_s = seconds(older_than_s, "older_than_s")
+        if older_than_s is not None and not older_than_s >= 0:
+            raise UsageError(f"older_than_s is {older_than_s}; it must be at least 0 seconds")
+        which = Which(model, space_id, namespace, older_than_s)
         return await self._cache().clear(which)
 
     async def check_cache(

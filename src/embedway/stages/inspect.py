@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, get_args
@@ -84,7 +83,7 @@ def seconds(number: Any, name: str) -> float | None:
         checked = None if isinstance(number, (bool, str)) else float(number)
     except (TypeError, ValueError, OverflowError):
         checked = None
-    if checked is None or math.isnan(checked):
+    if checked is None:
         raise UsageError(f"{name} is {_short(number)}; it must be a number of seconds")
     return checked
 
