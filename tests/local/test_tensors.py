@@ -62,6 +62,12 @@ def test_several_files_are_one_set(tmp_path):
         tensors["c"]
 
 
+def test_a_tensor_in_two_files_is_an_error(tmp_path):
+    files = [one(tmp_path / f"{name}.safetensors", "F32", np.full(2, name, np.float32)) for name in (1, 2)]
+    with pytest.raises(WeightsError, match=r"2\.safetensors: tensor x is in another file of the model too"):
+        Tensors(files)
+
+
 def test_unaligned_numbers_are_read(tmp_path):
     body = b"\x00\x00" + np.array([1, 2], np.float32).tobytes()
     header = {

@@ -58,7 +58,10 @@ class Tensors:
         self.maps: list[mmap.mmap] = []
         for given in files:
             file = HeldFile(given) if isinstance(given, Path) else given
-            self._entries |= _read_header(file)
+            entries = _read_header(file)
+            if twice := self._entries.keys() & entries.keys():
+                raise WeightsError(f"{file}: tensor {min(twice)} is in another file of the model too")
+            self._entries |= entries
             self.maps.append(file.map())
 
     def __contains__(self, name: object) -> bool:
