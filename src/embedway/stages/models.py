@@ -8,7 +8,7 @@ import errno
 import functools
 from typing import TYPE_CHECKING, Any
 
-from embedway.errors import ClosedError, ConfigError, UsageError
+from embedway.errors import ClosedError, ConfigError, UsageError, WeightsError
 from embedway.providers.opening import key_of, local_names, open_model, service_of
 from embedway.providers.service import ServiceModel
 from embedway.providers.unsent import open_unsent, unsent_key
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 def _told_of_long_names(name: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+    except (OSError, WeightsError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError) or cause.errno != errno.ENAMETOOLONG:
             raise
         raise UsageError(f"model is {name[:40]!r}…, which is longer than the name of a folder can be") from None
 
