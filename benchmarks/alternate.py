@@ -45,6 +45,7 @@ def work(folder):
     from embedway import Config, Embedder
 
     made = {}
+    texts = [f"passage {number} about rotating log files and reading tables" for number in range(TEXTS)]
 
     def embedder(backend):
         if backend not in made:
@@ -57,9 +58,10 @@ def work(folder):
                 "ledger.backend": "none",
             }
             made[backend] = Embedder(Config.load(environ={}, overrides=overrides))
+            if backend != "none":
+                made[backend].embed(texts)
         return made[backend]
 
-    texts = [f"passage {number} about rotating log files and reading tables" for number in range(TEXTS)]
     counter = 0
     for line in sys.stdin:
         case = line.strip()

@@ -107,7 +107,7 @@ class _Call:
     @property
     def has_token_ids(self) -> bool:
         """Whether a text is given as token ids."""
-        return not isinstance(self.texts, str) and any(map(is_token_ids, self.texts))
+        return any(type(text) is not str and is_token_ids(text) for text in self.texts)
 
 
 @dataclass(frozen=True, slots=True)
