@@ -12,8 +12,9 @@ from tiny_models import tiny_reranker
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore"), needs_seccomp]
 
 MODEL = {"name": "elsewhere", "dimensions": 384, "max_tokens": 256, "tokenizer": "library"}
+#: The hooks of the exit run, and no more: C++ threads of the libraries abort a process that ends once in some dozens.
 SCRIPT = """
-import json, sys, warnings
+import atexit, json, os, sys, warnings
 from embedway import Config, Embedder
 warnings.simplefilter("ignore")
 job, overrides = sys.argv[1], json.loads(sys.argv[2])
@@ -22,6 +23,8 @@ with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
         assert embedder.embed(["a text"], model="elsewhere").vectors.shape == (1, 384)
     else:
         assert len(embedder.rerank("a query", ["a text", "another"], model="elsewhere").order) == 2
+atexit._run_exitfuncs()
+os._exit(0)
 """
 LOOKING = """
 import sys
