@@ -273,8 +273,10 @@ async def under_fire(server, settings, open_ledger, model, calls_of):
     figures = dict(outcomes), len(samples), max(samples), standing.spent, billed
     logging.getLogger(__name__).info("ended %s; %d samples, highest %d; ledger %d, server %d", *figures)
     assert sum(outcomes.values()) == 3 * CALLS
-    for ended in ("answered", "abandoned", "over budget", "RefusedInputError"):
-        assert outcomes[ended] > 0
+    assert outcomes["answered"] > 0
+    assert outcomes["over budget"] > 0
+    # Of the few calls within the budget some are such, by chance: of each kind there may be none.
+    assert outcomes["abandoned"] + outcomes["RefusedInputError"] > 0
     assert len(samples) > 10
     assert max(samples) <= limit.nanousd
     assert standing.held == 0
