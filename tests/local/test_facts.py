@@ -17,11 +17,6 @@ from tiny_models import tiny_encoder
 TEXT = "The Quick Brown Fox jumps over the lazy dog"
 
 
-@pytest.fixture(scope="module")
-def tokenizer(default_model_directory):
-    return next(default_model_directory.glob("models/*MiniLM*/*/tokenizer.json"))
-
-
 def change_json(path, change):
     content = json.loads(path.read_text())
     change(content)

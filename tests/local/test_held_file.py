@@ -154,11 +154,6 @@ def test_threads_share_one_descriptor(file):
 # ---------------------------------------------------------------- models
 
 
-@pytest.fixture(scope="module")
-def tokenizer(default_model_directory):
-    return next(default_model_directory.glob("models/*MiniLM*/*/tokenizer.json"))
-
-
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def make(request, tmp_path):
     def make(cache="none"):

@@ -121,11 +121,6 @@ def test_a_name_without_the_mark_of_external_data_is_none():
 # ---------------------------------------------------------------- whole models
 
 
-@pytest.fixture(scope="module")
-def tokenizer(default_model_directory):
-    return next(default_model_directory.glob("models/*MiniLM*/*/tokenizer.json"))
-
-
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def embed(request, tmp_path):
     def embed(folder, cache="sqlite"):

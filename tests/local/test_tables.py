@@ -17,11 +17,6 @@ from tiny_models import tiny_encoder, tiny_reranker
 WIDE = 16
 
 
-@pytest.fixture(scope="module")
-def tokenizer(default_model_directory):
-    return next(default_model_directory.glob("models/*MiniLM*/*/tokenizer.json"))
-
-
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def embedder(request, tmp_path):
     overrides = {

@@ -217,20 +217,23 @@ def place_at(values: dict[str, Any], path: KeyPath, value: Any) -> None:
 
 def clean(name: str) -> str:
     """A name out of a foreign file for a terminal or a log: printable, and not longer than names are."""
-    printable = "".join(char if char.isprintable() else "?" for char in name)
+    printable = _printable(name)
     return printable if len(printable) <= _MOST_NAME else f"{printable[: _MOST_NAME - 1]}…"
 
 
 def told(found: Found, ignored: tuple[str, ...], *, changed: bool) -> str:
     """The one line that says what is ignored, why, and how to allow it."""
     names = ", ".join(ignored[:_TOLD]) + (f" and {len(ignored) - _TOLD} more" if len(ignored) > _TOLD else "")
-    shown = "".join(char if char.isprintable() else "?" for char in found.place)
     why = (
         "was changed since it was trusted"
         if changed
         else "is in the working directory and was neither named nor trusted"
     )
     return (
-        f"{shown} {why}, so these settings in it are ignored: {names}. "
+        f"{_printable(found.place)} {why}, so these settings in it are ignored: {names}. "
         f"`embedway trust` allows them, or name the file: `embedway --config {FOUND_FILE} …`"
     )
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import importlib.util
 import json
-import os
 import threading
 import traceback
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from embedway.errors import EmbedwayError, RuntimeUnavailableError, UnsupportedModelError, UpstreamError
-from embedway.files import open_regular
+from embedway.local.store_files import hash_file
 from embedway.providers.options import one_of
 from embedway.worker import Worker
 
@@ -119,8 +118,7 @@ def digest_of(files: Sequence[Path], options: Mapping[str, str]) -> str:
     """16 hex digits that tell weights and the options that decide their vectors from others. Blocking: reads files."""
     digest = hashlib.sha256()
     for path in sorted(files):
-        with os.fdopen(open_regular(path), "rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{path.name} {hash_file(path)}\n".encode())
     digest.update(json.dumps(dict(options), sort_keys=True).encode())
     return digest.hexdigest()[:16]
 

@@ -27,6 +27,7 @@ from embedway.sinks.temporary import (
     remove_stale,
     replace_file,
     temporary_path,
+    write_whole,
 )
 
 if TYPE_CHECKING:
@@ -164,12 +165,7 @@ def write_facts(path: Path, space: Space) -> None:
     entry = read_sidecar(path)
     entries = [{**one, "space": space.to_json()} if one == entry else one for one in _entries(sidecar) or []]
     with sink_errors(destination, "writing the sidecar"):
-        temporary = temporary_path(sidecar)
-        try:
-            temporary.write_text(_sidecar_text(entries), encoding="utf-8")
-            replace_file(temporary, sidecar)
-        finally:
-            remove(temporary)
+        write_whole(sidecar, _sidecar_text(entries))
 
 
 def _sidecar_text(entries: Sequence[Mapping[str, Any]]) -> str:

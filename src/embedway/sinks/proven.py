@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from embedway.sinks.temporary import remove, replace_file, temporary_path
+from embedway.sinks.temporary import write_whole
 from embedway.space import Space, SpaceVersionError
 from embedway.stages.proof import check_same
 
@@ -98,12 +98,7 @@ def write_proof(space: Space, proof: Path, recorded: bytes, rows: int) -> None:
         "of": _of(recorded, rows),
         "space": space.to_json(),
     }
-    temporary = temporary_path(proof)
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        replace_file(temporary, proof)
-    finally:
-        remove(temporary)
+    write_whole(proof, json.dumps(content, indent=1) + "\n")
 
 
 def _of(recorded: bytes, rows: int) -> str:

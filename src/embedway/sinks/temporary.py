@@ -65,6 +65,16 @@ def replace_file(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a small text file so that it is there whole or not at all. Raises OSError."""
+    temporary = temporary_path(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        replace_file(temporary, path)
+    finally:
+        remove(temporary)
+
+
 def check_file_destination(path: Path, *, overwrite: bool) -> None:
     """Refuse a file that may not be written, before any work is done for it. Raises `SinkError`."""
     destination = str(path)
