@@ -89,7 +89,7 @@ class ModelDescription:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What `embed` and `plan` are given. The texts themselves are unchecked; an iterator was read."""
+    """The arguments of `embed` or `plan`. The texts are not checked yet; an iterator of them was read."""
 
     texts: str | Sequence[str]
     input_type: InputType

@@ -295,7 +295,7 @@ def _foreign_files(config: "Config") -> Iterator[str]:
     for kind, section in named:
         if section.backend == "sqlite":
             try:
-                with contextlib.suppress(OSError):  # it cannot be read, which is told of its folder
+                with contextlib.suppress(OSError):  # the look at its folder tells of that
                     formats.check(section.path, kind)
             except EmbedwayError as error:
                 yield str(error)

@@ -129,7 +129,7 @@ def parsed_layer(data: bytes, path: Path, folders: frozenset[str]) -> Layer:
 
 
 def reader_of(path: Path) -> Callable[[str, str], dict[str, Any]]:
-    """What reads files of a name. Raises ConfigError for a name that no settings file has."""
+    """Return the reader of files with a name. Raises ConfigError for a name that no settings file has."""
     reader = {".toml": _read_toml, ".json": _read_json}.get(path.suffix.lower())
     if reader is None:
         raise ConfigError("a settings file must end in .toml or .json", where=str(path))

@@ -337,7 +337,7 @@ def _checked(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def _texts(environ: Mapping[str, str] | None) -> Mapping[str, str]:
-    """What stands for the environment. Raises ConfigError for names and values that are no texts."""
+    """Return the environment or its stand-in, checked. Raises ConfigError for names and values that are no texts."""
     given = os.environ if environ is None else environ
     if not isinstance(given, Mapping) or not all(isinstance(text, str) for item in given.items() for text in item):
         raise ConfigError("environ must be a mapping of texts to texts", where="arguments")

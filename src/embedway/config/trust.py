@@ -69,7 +69,7 @@ def digest_of(data: bytes) -> str:
 
 
 def read_trust() -> Trust:
-    """What is trusted; nothing, and a warning, where the file that says so is damaged.
+    """Read which files are trusted; none, with a warning, where the trust file is damaged.
 
     Raises ConfigError for a file of a later version.
     """
