@@ -126,10 +126,10 @@ def check(path: Path, kind: Kind) -> bool:
         foreign = next((ending for ending in BESIDE if not _belongs(beside(real, ending), ending, size)), None)
         if foreign is None:
             return found is kind
-        if size or attempt + 1 == _LOOKS:
+        if attempt + 1 == _LOOKS:
             what = "that SQLite did not write" if size else "although it holds nothing; delete that if nobody needs it"
             raise _error(path, kind, f"has a file {real.name}{foreign} beside it {what}")
-        time.sleep(_LOOK_AGAIN_S)  # another process may be making the file at this moment
+        time.sleep(_LOOK_AGAIN_S)  # another process may be making or changing the files at this moment
     raise AssertionError  # the last look returns or raises
 
 
