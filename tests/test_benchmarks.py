@@ -15,7 +15,7 @@ from embedway.catalog import default_catalog
 from embedway.catalog.services import default_services
 from embedway.config.benchmarks import benchmarks_schema, shipped_benchmarks
 from embedway.errors import ConfigError, UnknownModelError
-from embedway.providers.opening import service_of
+from embedway.providers.names import service_of
 
 SMALL = "text-embedding-3-small"
 TABLE = f"embedding.model_benchmarks.{SMALL}"

@@ -22,13 +22,13 @@ from embedway.errors import (
     ProtocolError,
     UnknownModelError,
 )
+from embedway.ledger import budgets
 from embedway.ledger.opening import limits_of
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.money import usd
 from embedway.providers.counting import EstimatingCounter
 from embedway.providers.fake import Fake
-from embedway.providers.opening import full_name
-from embedway.stages import budget
+from embedway.providers.names import full_name
 
 SMALL = "text-embedding-3-small"
 TEXTS = ["one two three", "four five six"]
@@ -669,7 +669,7 @@ def test_a_webhook_that_is_down_fails_no_call(caplog):
 
 
 def test_a_webhook_that_hangs_holds_nothing_up(monkeypatch, caplog):
-    monkeypatch.setattr(budget, "_TELLING_S", 0.01)
+    monkeypatch.setattr(budgets, "_TELLING_S", 0.01)
 
     async def main():
         told, over = asyncio.Event(), asyncio.Event()

@@ -18,9 +18,9 @@ from embedway.errors import ConfigError
 from embedway.ledger.base import Limit, Purpose, Refused, Settlement
 from embedway.ledger.opening import limits_of
 from embedway.ledger.sqlite import SqliteLedger
-from embedway.providers.opening import full_name
-from embedway.stages.candidates import Candidates
-from embedway.stages.select import PRESETS, ModelSelectionCriteria, score
+from embedway.providers.names import full_name
+from embedway.selection.candidates import Candidates
+from embedway.selection.scoring import PRESETS, ModelSelectionCriteria, score
 
 #: Everything that a found file may set whatever else is set, with a value that is no default.
 HARMLESS = {"run.chunk_tokens": 200, "run.overlap": 20, "embedding.on_overflow": "error"}

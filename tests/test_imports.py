@@ -11,52 +11,42 @@ import embedway.errors
 
 PACKAGE = Path(embedway.errors.__file__).parent
 
-#: Where each part of the package stands; an import may only point to a lower level, or into its own part.
-LEVELS = {
-    "cli": 8,
-    "server": 8,
-    "integrations": 8,
-    "jobs": 7,
-    "sinks": 6,
-    "sync": 5,
-    "engine": 4,
-    "stages": 3,
-    "state": 3,
-    "providers": 2,
-    "rerank": 2,
-    "cache": 2,
-    "ledger": 2,
-    "local": 2,
-    "config": 1,
-    "catalog": 1,
-    "files": 0,
-    "formats": 0,
-    "money": 0,
-    "sqlite": 0,
-    "telemetry": 0,
-    "types": 0,
-    "errors": 0,
-    "space": 0,
-    "worker": 0,
-    "opt_out": 0,
-    "isolation": 0,
-    "_version": 0,
-}
-#: Inside one level these pairs are meant; both are one-way.
-SIDEWAYS = {
-    ("providers", "local"),
-    ("rerank", "local"),
-    ("rerank", "providers"),
-    ("providers", "rerank"),
-    ("config", "catalog"),
-    ("formats", "errors"),
-    ("sqlite", "errors"),
-    ("sqlite", "files"),
-    ("sqlite", "formats"),
-    ("types", "errors"),
-    ("types", "space"),
-    ("money", "errors"),
-}
+#: The parts of the package from the lowest up: each may import those before it, and itself.
+ORDER = (
+    "errors",
+    "_version",
+    "opt_out",
+    "isolation",
+    "worker",
+    "files",
+    "space",
+    "types",
+    "money",
+    "formats",
+    "sqlite",
+    "vectors",
+    "telemetry",
+    "catalog",
+    "config",
+    "cache",
+    "ledger",
+    "local",
+    "providers",
+    "rerank",
+    "dispatch",
+    "batching",
+    "models",
+    "selection",
+    "pipeline",
+    "_embedder",
+    "_sync",
+    "collections",
+    "state",
+    "integrations",
+    "server",
+    "cli",
+)
+LEVELS = {part: level for level, part in enumerate(ORDER)}
 #: Parts that hand variables on, to other libraries and to child processes; they read no setting.
 HANDING_ON = {"opt_out", "isolation"}
 #: The start of the program, and the public names: both stand above everything.
@@ -69,16 +59,8 @@ def part_of(path):
 
 
 def imports(path):
-    """(line, dotted name, lazy) of each import of the package's own parts.
-
-    An import for the type checker alone or inside a function is lazy: it does not run when the module loads.
-    """
+    """(line, dotted name) of each import of the package's own parts, wherever it stands."""
     tree = ast.parse(path.read_text("utf-8"))
-    lazy = set()
-    for node in ast.walk(tree):
-        checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        if checking or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            lazy.update(id(child) for child in ast.walk(node))
     package = ["embedway", *path.relative_to(PACKAGE).parent.parts]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -91,15 +73,11 @@ def imports(path):
             continue
         for name in names:
             if name.split(".")[0] == "embedway":
-                yield node.lineno, name, id(node) in lazy
+                yield node.lineno, name
 
 
-def allowed(source, target, *, lazy):
-    if source == target or source in TOP:
-        return True
-    if source == "config" and target == "local":
-        return lazy  # Config.store_settings() hands out the store's own type
-    return LEVELS[target] < LEVELS[source] or (source, target) in SIDEWAYS
+def allowed(source, target):
+    return source in TOP or LEVELS[target] <= LEVELS[source]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -107,13 +85,13 @@ def test_imports_point_down(path):
     source = part_of(path)
     assert source in LEVELS or source in TOP, f"{path}: give the new part its level in {Path(__file__).name}"
     wrong = []
-    for line, name, lazy in imports(path):
+    for line, name in imports(path):
         parts = name.split(".")
         target = parts[1] if len(parts) > 1 else "__init__"
         if target not in LEVELS:  # a public name, taken from the top
             if source not in TOP and source != "cli":
                 wrong.append(f"{path}:{line}: {name}: import from the module that defines it")
-        elif not allowed(source, target, lazy=lazy):
+        elif not allowed(source, target):
             wrong.append(f"{path}:{line}: {source} may not import {target}")
     assert not wrong, "\n".join(wrong)
 

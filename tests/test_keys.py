@@ -11,10 +11,10 @@ from embedway import AsyncEmbedder, Config
 from embedway.catalog.services import default_services
 from embedway.config.keys import SERVICES, is_own
 from embedway.errors import ConfigError
-from embedway.providers.opening import open_model
-from embedway.providers.readiness import routes_here
+from embedway.models.service import routes_of
+from embedway.providers.names import open_model
 from embedway.providers.registry import make_provider, make_reranker
-from embedway.providers.service import routes_of
+from embedway.providers.requirements import routes_here
 
 SMALL = "text-embedding-3-small"
 GATEWAY = "https://gateway.example.com/v1"

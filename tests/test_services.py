@@ -13,6 +13,7 @@ import pytest
 from api_servers import KEY, OpenAIServer, error
 from embedway import AsyncEmbedder, Config
 from embedway.catalog.services import default_services, read_services
+from embedway.collections.run import RunOptions, run_job
 from embedway.errors import (
     AuthenticationError,
     ConfigError,
@@ -24,8 +25,7 @@ from embedway.errors import (
     UnknownModelError,
     UsageError,
 )
-from embedway.jobs.run import RunOptions, run_job
-from embedway.providers import opening
+from embedway.providers import names as opening
 from embedway.providers.counting import TiktokenCounter
 from embedway.providers.fake import vector_of
 from embedway.providers.registry import provider_names

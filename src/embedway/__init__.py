@@ -10,11 +10,11 @@ from embedway._version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from embedway import errors
+    from embedway._embedder import AsyncEmbedder, ModelDescription
+    from embedway._sync import Embedder
     from embedway.config import Config, ModelBenchmark
-    from embedway.engine import AsyncEmbedder, ModelDescription
     from embedway.errors import EmbedwayError
-    from embedway.stages.select import ModelSelectionCriteria, Selection
-    from embedway.sync import Embedder
+    from embedway.selection.scoring import ModelSelectionCriteria, Selection
     from embedway.types import EmbedResult, Plan, Receipt, RerankResult, Space, Truncation
 
 __all__ = [
@@ -37,18 +37,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncEmbedder": "engine",
+    "AsyncEmbedder": "_embedder",
     "Config": "config",
     "EmbedResult": "types",
-    "Embedder": "sync",
+    "Embedder": "_sync",
     "EmbedwayError": "errors",
     "ModelBenchmark": "config",
-    "ModelDescription": "engine",
-    "ModelSelectionCriteria": "stages.select",
+    "ModelDescription": "_embedder",
+    "ModelSelectionCriteria": "selection.scoring",
     "Plan": "types",
     "Receipt": "types",
     "RerankResult": "types",
-    "Selection": "stages.select",
+    "Selection": "selection.scoring",
     "Space": "types",
     "Truncation": "types",
 }

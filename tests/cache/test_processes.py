@@ -15,9 +15,9 @@ from embedway.cache.base import Group
 from embedway.cache.codec import Meta
 from embedway.cache.key import KeyMaker
 from embedway.cache.redis import RedisCache
+from embedway.cache.vector_cache import Made, Recall
 from embedway.errors import RefusedInputError
 from embedway.providers.fake import vector_of
-from embedway.stages.recall import Made, Recall
 from embedway.types import Space
 
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}

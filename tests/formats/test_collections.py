@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from embedway.engine import AsyncEmbedder
+from embedway._embedder import AsyncEmbedder
+from embedway.collections.proven import prove, telling
+from embedway.collections.stores import open_collection
+from embedway.collections.stores.base import FORMAT_KEY, FORMAT_VERSION, SPACE_KEY, Chunk
+from embedway.collections.stores.jsonl import JsonlSink, sidecar_path
 from embedway.errors import SinkError, SpaceMismatchError
-from embedway.sinks import open_collection
-from embedway.sinks.base import FORMAT_KEY, FORMAT_VERSION, SPACE_KEY, Chunk
-from embedway.sinks.jsonl import JsonlSink, sidecar_path
-from embedway.sinks.proven import prove, telling
 from embedway.space import VERSION, comparable
 
 HERE = Path(__file__).parent
@@ -103,7 +103,7 @@ def test_vectors_of_another_tokenizer_are_refused(old, config, described, monkey
 
 
 def test_a_disk_that_refuses_is_told(old, config, monkeypatch):
-    from embedway.sinks import temporary
+    from embedway.collections.stores import temporary
 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
@@ -216,7 +216,7 @@ def test_a_newer_table_of_lancedb_is_named(tmp_path):
 
 def test_records_of_the_weights_store(tmp_path):
     from embedway.errors import WeightsError
-    from embedway.local.store_records import RECORD, Record
+    from embedway.local.weights.records import RECORD, Record
 
     shutil.copy(HERE / "weights-origin-v1.json", tmp_path / RECORD)
     record = Record.read(tmp_path)

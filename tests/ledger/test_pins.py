@@ -16,7 +16,7 @@ from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config
 from embedway.errors import AuthenticationError, ConfigError, LedgerError, SpaceMismatchError
 from embedway.ledger.pins import RedisPins, SqlitePins, new_pin, read_pin
-from embedway.stages.choosing import CLAIM_S, Chooser
+from embedway.selection.selector import CLAIM_S, Chooser
 from embedway.types import Space
 
 SMALL = Space("small", "service:small", 8, "service", normalized=True)

@@ -17,7 +17,7 @@ import pytest
 
 from embedway.catalog import DEFAULT_MODEL, default_catalog
 from embedway.catalog.types import WeightFile, Weights, Wheel
-from embedway.local.store import StoreSettings, WeightsStore
+from embedway.local.weights.store import StoreSettings, WeightsStore
 
 REPOSITORY = "acme/tiny"
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
@@ -285,7 +285,7 @@ def puller(tmp_path):
         """
 import json, pathlib, sys
 from embedway.catalog.types import WeightFile, Weights
-from embedway.local.store import StoreSettings, WeightsStore
+from embedway.local.weights.store import StoreSettings, WeightsStore
 
 class Sink:
     have = 0

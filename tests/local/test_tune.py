@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from embedway import AsyncEmbedder, Config
+from embedway.batching.batches import fill_batches
 from embedway.errors import EmbedwayError, RuntimeUnavailableError
 from embedway.local import cpu, tune
 from embedway.local.backend import SessionOptions
 from embedway.local.choice import read_choice
 from embedway.local.model import LocalModel
-from embedway.stages.batch import fill_batches
 from embedway.types import TokenizedTexts
 
 RNG = np.random.default_rng(5)

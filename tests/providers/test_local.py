@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from embedway.errors import UnknownModelError, UsageError
-from embedway.providers.local import Named, resolve
+from embedway.local.loading import Named, resolve
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 

@@ -28,7 +28,7 @@ os._exit(0)
 """
 LOOKING = """
 import sys
-from embedway.stages.analyze import analyze
+from embedway.selection.analysis import analyze
 assert analyze(sys.argv[1:]).code_by == "look and magika"
 """
 #: Code whose lines begin and end as those of no language that the look knows.

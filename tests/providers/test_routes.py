@@ -15,9 +15,9 @@ from embedway import AsyncEmbedder, Config
 from embedway.errors import ConfigError, NoRouteError, UnavailableError, UpstreamError
 from embedway.providers.base import Endpoint
 from embedway.providers.http import JsonHttp
-from embedway.providers.opening import open_model
-from embedway.providers.readiness import routes_here, routes_to
+from embedway.providers.names import open_model
 from embedway.providers.registry import make_provider, make_reranker
+from embedway.providers.requirements import routes_here, routes_to
 
 OWN = {"name": "acme/m", "dimensions": 16, "max_tokens": 100, "price_usd_per_million_tokens": "0"}
 
@@ -88,7 +88,7 @@ def test_keys_lose_the_line_end_that_came_with_them_and_nothing_else(tmp_path):
 
 
 def open_facts(name, config):
-    from embedway.providers.opening import service_of
+    from embedway.providers.names import service_of
 
     return service_of(name, config)
 

@@ -19,7 +19,7 @@ import redis
 from embedway import formats
 from embedway.errors import BudgetExceededError, LedgerError, StateError, UsageError
 from embedway.ledger.base import Limit, Refused, Restored, Settlement
-from embedway.stages.budget import Budgets, Spending
+from embedway.ledger.budgets import Budgets, Spending
 from embedway.state import servers
 from embedway.state.archive import opened
 from embedway.state.backup import back_up, restore

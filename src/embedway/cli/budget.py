@@ -218,14 +218,14 @@ async def _set_limit(book: "Ledger", name: str, nanousd: int, changes: dict[str,
 
 async def _standings(book: "Ledger", config: "Config") -> "tuple[list[Standing], list[Totals], Restored | None]":
     from embedway.ledger.opening import limits_of
-    from embedway.providers.opening import full_name
+    from embedway.providers.names import full_name
 
     return await book.standings(limits_of(config, full_name)), await book.totals(), await book.restored()
 
 
 def _full_name(name: str, config: "Config") -> str:
     """The name that calls of a model are booked under. Raises UnknownModelError."""
-    from embedway.providers.opening import full_name
+    from embedway.providers.names import full_name
 
     return full_name(name, config)
 

@@ -15,8 +15,8 @@ from embedway.errors import UsageError
 
 if TYPE_CHECKING:
     from embedway.cache.stats import CacheCheck, CacheStats, Cleared, ModelStats
+    from embedway.collections.run import RunOptions
     from embedway.config import Config
-    from embedway.jobs.run import RunOptions
 
 app = typer.Typer(help="The vectors that are kept.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -121,7 +121,7 @@ def verify(
             "embedding.on_overflow": on_overflow.value if on_overflow else None,
         }
     )
-    from embedway.jobs.run import RunOptions
+    from embedway.collections.run import RunOptions
 
     overlap_is_set = "run.overlap" in config.sources
     options = RunOptions(
@@ -158,8 +158,8 @@ def _print_check(session: Session, checked: "CacheCheck", *, same: bool) -> None
 
 
 async def _stats(config: "Config") -> "CacheStats":
+    from embedway._embedder import AsyncEmbedder
     from embedway.cache.stats import CacheStats
-    from embedway.engine import AsyncEmbedder
 
     # Asking makes no file.
     if config.cache.backend == "sqlite" and not _is_there(config.cache.path):
@@ -171,8 +171,8 @@ async def _stats(config: "Config") -> "CacheStats":
 async def _clear(
     config: "Config", model: str | None, space: str | None, namespace: str | None, age: float | None
 ) -> "Cleared":
+    from embedway._embedder import AsyncEmbedder
     from embedway.cache.stats import Cleared
-    from embedway.engine import AsyncEmbedder
 
     if config.cache.backend == "sqlite" and not _is_there(config.cache.path):
         return Cleared(0, 0)
@@ -190,8 +190,8 @@ async def _verify(
     options: "RunOptions",
     asked: "tuple[Literal['query', 'document'], int]",
 ) -> "CacheCheck":
-    from embedway.engine import AsyncEmbedder
-    from embedway.jobs.run import read_texts
+    from embedway._embedder import AsyncEmbedder
+    from embedway.collections.run import read_texts
 
     async with AsyncEmbedder(config, progress=Download(session)) as embedder:
         texts = await read_texts(embedder, sources, options)

@@ -102,7 +102,7 @@ class _Job:
 
     async def print_lines(self, texts: Iterator[str]) -> None:
         """A line per text, window by window, so that memory does not grow with the input."""
-        from embedway.engine import AsyncEmbedder
+        from embedway._embedder import AsyncEmbedder
         from embedway.worker import Worker
 
         first, cut = 0, 0
@@ -130,7 +130,7 @@ class _Job:
         import json
         from dataclasses import asdict
 
-        from embedway.engine import AsyncEmbedder
+        from embedway._embedder import AsyncEmbedder
 
         if not texts:
             raise UsageError("standard input held no line")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedway.catalog.services import ServiceFacts
     from embedway.catalog.types import Source
     from embedway.config import Config
-    from embedway.local.store import ModelFolder, WeightsStore
+    from embedway.local.weights.store import ModelFolder, WeightsStore
 
 app = typer.Typer(help="The models that are known, and their weights.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -93,8 +93,8 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
 def _services(config: "Config") -> "list[tuple[ServiceFacts, list[tuple[str, str]]]]":
     """Each model that services or libraries run, with its routes and what each lacks here; empty for nothing."""
     from embedway.catalog.services import default_services
-    from embedway.providers.opening import own_models
-    from embedway.providers.readiness import routes_here
+    from embedway.providers.names import own_models
+    from embedway.providers.requirements import routes_here
 
     found = {facts.name: facts for facts in (*own_models(config).values(), *default_services().values())}
     return [(facts, routes_here(facts, config)) for facts in found.values()]
@@ -107,7 +107,7 @@ def _local_routes(facts: "ModelFacts", config: "Config", *, here: bool) -> list[
 
 def _server_routes(facts: "ModelFacts", config: "Config") -> "list[tuple[str, str]]":
     """The settings' routes to a model that this machine can run, and what each lacks."""
-    from embedway.providers.readiness import routes_to
+    from embedway.providers.requirements import routes_to
 
     return routes_to(facts.names, config, task=facts.task)
 
@@ -132,7 +132,7 @@ def _price(facts: "ServiceFacts") -> str:
 def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = False) -> None:
     """Show every fact of a model with its source and date."""
     from embedway.catalog import default_catalog
-    from embedway.providers.opening import service_of
+    from embedway.providers.names import service_of
 
     service = service_of(name, Session.of(context).config())
     if service is not None:
@@ -221,8 +221,8 @@ def pull(
 
 
 def _pull(store: "WeightsStore", config: "Config", name: str, *, force: bool) -> "ModelFolder":
-    from embedway.providers.local import resolve
-    from embedway.providers.opening import service_of
+    from embedway.local.loading import resolve
+    from embedway.providers.names import service_of
 
     if service_of(name, config) is not None:
         raise UsageError(f"{name} runs on a service: it has no weights to fetch, only a key to set")
@@ -277,7 +277,7 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
 
 
 async def _tune(session: Session, config: Any, name: str) -> Any:
-    from embedway.engine import AsyncEmbedder
+    from embedway._embedder import AsyncEmbedder
 
     async with AsyncEmbedder(config, progress=Download(session)) as embedder:
         return await embedder.tune(name, progress=lambda text: note(session, text))
@@ -300,7 +300,7 @@ def _verdict(row: Any, report: Any) -> str:
 
 
 def _store(context: typer.Context, progress: Download | None = None) -> "WeightsStore":
-    from embedway.local.store import WeightsStore
+    from embedway.local.weights.store import WeightsStore
 
     return WeightsStore(Session.of(context).config().store_settings(), progress=progress)
 

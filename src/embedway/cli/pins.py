@@ -54,8 +54,8 @@ def show(
 
 
 def _prove(session: Session, collection: str, destination: str) -> None:
-    from embedway.engine import AsyncEmbedder
-    from embedway.sinks import open_collection
+    from embedway._embedder import AsyncEmbedder
+    from embedway.collections.stores import open_collection
 
     rows = open_collection(destination).sample()
 

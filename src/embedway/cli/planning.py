@@ -10,9 +10,9 @@ from embedway.cli.session import Session
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
+    from embedway.collections.plan import JobPlan, ModelPlan
+    from embedway.collections.run import RunOptions
     from embedway.config import Config
-    from embedway.jobs.plan import JobPlan, ModelPlan
-    from embedway.jobs.run import RunOptions
 
 
 def plan(
@@ -54,7 +54,7 @@ def plan(
         raise UsageError("--model names models and --preset selects one; give one of them")
     if no_chunk and (chunk_tokens is not None or overlap is not None):
         raise UsageError("--chunk-tokens and --overlap mean nothing with --no-chunk")
-    from embedway.jobs.run import RunOptions
+    from embedway.collections.run import RunOptions
 
     options = RunOptions(
         model="auto" if preset else config.embedding.default_model,
@@ -94,10 +94,10 @@ async def _plan(
     *,
     selecting: bool,
 ) -> "JobPlan":
+    from embedway._embedder import AsyncEmbedder
     from embedway.cli.selecting import criteria_of
-    from embedway.engine import AsyncEmbedder
-    from embedway.jobs.choose import select_for_job
-    from embedway.jobs.plan import plan_job
+    from embedway.collections.model_choice import select_for_job
+    from embedway.collections.plan import plan_job
 
     cached = config.cache.backend != "none"
     async with AsyncEmbedder(config, progress=Download(session)) as embedder:

@@ -37,9 +37,9 @@ from embedway.cli.output import (
 from embedway.cli.session import Session
 
 if TYPE_CHECKING:
+    from embedway.collections.report import RunStatus, RunSummary
+    from embedway.collections.run import RunOptions
     from embedway.config import Config
-    from embedway.jobs.report import RunStatus, RunSummary
-    from embedway.jobs.run import RunOptions
 
 #: The exit code for a job that is done, but not with all rows.
 PARTLY_FAILED = 4
@@ -117,7 +117,7 @@ def run(
             **runtime_overrides(backend, precision, threads, streams, token_budget),
         }
     )
-    from embedway.jobs.run import RunOptions
+    from embedway.collections.run import RunOptions
     from embedway.money import to_nanousd
 
     overlap_is_set = "run.overlap" in config.sources
@@ -161,10 +161,10 @@ async def _run(
     *,
     selecting: bool,
 ) -> "RunSummary":
+    from embedway._embedder import AsyncEmbedder
     from embedway.cli.selecting import criteria_of
-    from embedway.engine import AsyncEmbedder
-    from embedway.jobs.choose import select_for_job
-    from embedway.jobs.run import run_job
+    from embedway.collections.model_choice import select_for_job
+    from embedway.collections.run import run_job
 
     progress = _Progress() if wants_progress(session) else None
     async with AsyncEmbedder(config, progress=Download(session)) as embedder:

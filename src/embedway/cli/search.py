@@ -12,9 +12,9 @@ from embedway.cli.session import Session
 from embedway.errors import DimensionsError, SpaceMismatchError, UnknownModelError, UsageError
 
 if TYPE_CHECKING:
+    from embedway._embedder import AsyncEmbedder
+    from embedway.collections.search import Collection, Hit
     from embedway.config import Config
-    from embedway.engine import AsyncEmbedder
-    from embedway.sinks.search import Collection, Hit
     from embedway.types import EmbedResult, Overflow, Receipt
 
 #: Characters of a row's text that a table shows.
@@ -52,7 +52,7 @@ def search(
     """Find the rows of DEST that are nearest to QUERY, with the model that DEST was made with."""
     session = Session.of(context)
     config = session.config()
-    from embedway.sinks import open_collection
+    from embedway.collections.stores import open_collection
 
     start = time.perf_counter()
     collection = open_collection(destination)
@@ -107,7 +107,7 @@ class _Found:
 async def _found(session: Session, config: "Config", collection: "Collection", asked: _Asked) -> _Found:
     import asyncio
 
-    from embedway.engine import AsyncEmbedder
+    from embedway._embedder import AsyncEmbedder
 
     async with AsyncEmbedder(config, progress=Download(session)) as embedder:
         answer = await _query_vector(session, embedder, config, collection, asked)
@@ -150,7 +150,7 @@ async def _query_vector(
             note(session, f"{name} was taken by its name; a model in a folder of yours is named with --model ./FOLDER")
         raise
     if comparison.unknown:
-        from embedway.sinks.proven import prove
+        from embedway.collections.proven import prove
 
         note(session, await prove(embedder, collection, description.space, comparison.unknown, model=name))
     overflow: Overflow = "error" if config.embedding.on_overflow == "error" else "truncate"

@@ -10,10 +10,10 @@ from embedway.cli.session import Session
 from embedway.errors import NoModelError
 
 if TYPE_CHECKING:
+    from embedway.collections.run import RunOptions
     from embedway.config import Config
-    from embedway.jobs.run import RunOptions
-    from embedway.stages.analyze import TextAnalysis
-    from embedway.stages.select import ModelSelectionCriteria, Scored, Selection
+    from embedway.selection.analysis import TextAnalysis
+    from embedway.selection.scoring import ModelSelectionCriteria, Scored, Selection
 
 
 def select(
@@ -85,7 +85,7 @@ def select(
         "licences": tuple(licence) if licence else None,
     }
     criteria = criteria_of(config, {name: value for name, value in given.items() if value is not None})
-    from embedway.jobs.run import RunOptions
+    from embedway.collections.run import RunOptions
 
     options = RunOptions(text_field=text_field, format=file_format.value, on_error="skip")
     try:
@@ -112,7 +112,7 @@ def select(
 
 def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCriteria":
     """The criteria of the settings, with changes. Raises UsageError."""
-    from embedway.stages.select import ModelSelectionCriteria
+    from embedway.selection.scoring import ModelSelectionCriteria
 
     return ModelSelectionCriteria.preset(config.selection.preset, **{**config.selection.criteria, **changes})
 
@@ -120,8 +120,8 @@ def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCri
 async def _select(
     config: "Config", sources: list[str], options: "RunOptions", criteria: "ModelSelectionCriteria", *, anywhere: bool
 ) -> "tuple[Selection, bool]":
-    from embedway.engine import AsyncEmbedder
-    from embedway.jobs.choose import SAMPLE_CHARACTERS, first_of, reading
+    from embedway._embedder import AsyncEmbedder
+    from embedway.collections.model_choice import SAMPLE_CHARACTERS, first_of, reading
 
     async with AsyncEmbedder(config) as embedder:
         if not sources:

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from embedway.config.found import Found, Harmless
-    from embedway.local.store import StoreSettings
+    from embedway.local.weights.store import StoreSettings
 
 _log = logging.getLogger("embedway.config")
 #: Tables in tables; keys have four parts at most.
@@ -279,7 +279,7 @@ class Config(Section):
 
     def store_settings(self) -> StoreSettings:
         """What the weights store needs to know."""
-        from embedway.local.store import StoreSettings  # noqa: PLC0415  the store is above the settings
+        from embedway.local.weights.store import StoreSettings  # noqa: PLC0415  the store is above the settings
 
         weights = self.weights
         return StoreSettings(

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from embedway.errors import UnsupportedModelError, WeightsError
 from embedway.local.held_file import HeldFile
 from embedway.local.model_files import is_file, read_small, required_json
-from embedway.local.store_weights import inside
+from embedway.local.weights.listed import inside
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from embedway.local.store_files import HashMemory
+    from embedway.local.weights.files import HashMemory
     from embedway.types import Pooling
 
 #: No vector is wider.

@@ -17,7 +17,7 @@ from embedway.local.facts import COUNTED, GraphFacts, graph_facts, tokenizer_fac
 from embedway.local.held_file import HeldFile
 from embedway.local.model_files import is_file, optional_json, parsed, read_small, required, required_json
 from embedway.local.modules import WIDEST, DenseModule, list_modules, read_modules, refuse_prompts_left_out
-from embedway.local.store_weights import INDEX, SAFETENSORS, further_weights, inside, weights_hash
+from embedway.local.weights.listed import INDEX, SAFETENSORS, further_weights, inside, weights_hash
 from embedway.types import InputType, Pooling, Space
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embedway.catalog import ModelFacts, Task
-    from embedway.local.store_files import HashMemory
+    from embedway.local.weights.files import HashMemory
 
 _log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedway.local.store import StoreSettings
     from embedway.local.tokenize import TextTokenizer
+    from embedway.local.weights.store import StoreSettings
     from embedway.types import PlainTokenizer
 
 _log = logging.getLogger(__name__)
@@ -79,8 +79,8 @@ def counter_of(written: str, *, max_tokens: int) -> TokenCounter:
 
 def _from_hub(repository: str, max_tokens: int, settings: StoreSettings) -> TextTokenizer:
     from embedway.catalog.types import WeightFile, Weights  # noqa: PLC0415
-    from embedway.local.store import WeightsStore  # noqa: PLC0415
     from embedway.local.tokenize import TextTokenizer  # noqa: PLC0415
+    from embedway.local.weights.store import WeightsStore  # noqa: PLC0415
 
     store = WeightsStore(settings)
     wanted = Weights(repository, None, (WeightFile("tokenizer.json"),))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from embedway.errors import EmbedwayError, RuntimeUnavailableError, UnsupportedModelError, UpstreamError
-from embedway.local.store_files import hash_file
+from embedway.local.weights.files import hash_file
 from embedway.providers.options import one_of
 from embedway.worker import Worker
 

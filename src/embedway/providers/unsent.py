@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from embedway.errors import UnknownModelError
-from embedway.providers.opening import key_of, service_of
+from embedway.models.service import open_service
+from embedway.providers.names import key_of, service_of
 from embedway.providers.registry import make_provider
-from embedway.providers.service import open_service
 
 if TYPE_CHECKING:
     from embedway.config import Config
-    from embedway.local.store import ProgressSink
+    from embedway.local.weights.store import ProgressSink
+    from embedway.models.service import ServiceModel
     from embedway.providers.base import Endpoint, Provider
-    from embedway.providers.service import ServiceModel
 
 #: In place of a key. Nothing is sent with it.
 _NO_KEY = "none"

@@ -1,0 +1,1 @@
+"""Batches by token length, and one schedule of them for all callers."""

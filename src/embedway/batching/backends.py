@@ -1,0 +1,239 @@
+"""How the work of several callers is done as one: batches of a model on this machine, and requests to a service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.batching.batches import ALONE_TOKENS, EVENNESS, SMALL_TOKENS
+from embedway.batching.scheduler import Crew
+from embedway.dispatch.billing import shares
+from embedway.dispatch.recovery import Outcome
+from embedway.types import Batch, TokenizedTexts, Vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from embedway.batching.scheduler import Gather, Urgency
+    from embedway.dispatch.recovery import Sender, Sending, ServiceRoute
+    from embedway.providers.base import LocalRoute
+
+#: Later parts of a large request are due as if so many padded tokens were computed in a second: small requests that
+#: come meanwhile need not wait for its end.
+_TOKENS_A_SECOND = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A batch of one caller's texts."""
+
+    tokenized: TokenizedTexts
+    batch: Batch
+    count: int = field(init=False)
+    #: Tokens of its shortest row.
+    shortest: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look at the rows once: a piece that waits is looked at many times."""
+        rows = self.batch.rows
+        shortest = self.batch.width if len(rows) == 1 else int(self.tokenized.lengths[rows].min())
+        object.__setattr__(self, "count", len(rows))
+        object.__setattr__(self, "shortest", shortest)
+
+
+class LocalCrew(Crew[Piece, Vectors]):
+    """Batches of all callers on a model's own threads.
+
+    One batch more than there are streams is begun where it is full, so that no stream waits for the event loop.
+    """
+
+    def __init__(self, route: LocalRoute, *, max_batch_size: int) -> None:
+        self.eager = route.streams
+        self.slots = route.streams + 1
+        self.max_wait_s = float("inf")
+        self.most = max_batch_size
+        self._route = route
+
+    def choose(self, waiting: Sequence[Piece], free: int) -> tuple[list[int], bool]:
+        """See `Crew.choose`: pieces of like lengths, as long as padding costs less than another call."""
+        head, budget = waiting[0], self._route.token_budget
+        rows, width, shortest = head.count, head.batch.width, head.shortest
+        chosen = [0]
+        if rows * width * 2 >= budget or width > ALONE_TOKENS:
+            return chosen, True
+        most = self.most
+        if free > 1:  # one large batch is no faster than two on two streams
+            most = min(most, -(-sum(piece.count for piece in waiting) // free))
+        for position, piece in enumerate(waiting[1:], 1):
+            if rows >= most:
+                break
+            wider = max(width, piece.batch.width)
+            more, floor = rows + piece.count, min(shortest, piece.shortest)
+            fits = more <= most and more * wider <= budget
+            even = floor >= EVENNESS * wider or more * wider < SMALL_TOKENS
+            if fits and even and wider <= ALONE_TOKENS:
+                chosen.append(position)
+                rows, width, shortest = more, wider, floor
+        return chosen, rows * width * 2 >= budget
+
+    def weight(self, job: Piece) -> float:
+        """See `Crew.weight`: of half the budget, which is a full batch. Padding may add to each row."""
+        width = job.batch.width
+        return 1.0 if width > ALONE_TOKENS else job.count * width * 2 / (EVENNESS * self._route.token_budget)
+
+    async def alone(self, job: Piece) -> Vectors:
+        """Compute one batch."""
+        return await self._route.run(job.tokenized, job.batch)
+
+    async def together(self, jobs: Sequence[Piece]) -> list[Vectors | Exception]:
+        """Compute several as one; where that fails, by halves, so that nobody's text fails another's."""
+        pairs = [(job, row) for job in jobs for row in job.batch.rows.tolist()]
+        tokenized = TokenizedTexts(
+            tuple(job.tokenized.ids[row] for job, row in pairs),
+            np.concatenate([job.tokenized.lengths[job.batch.rows] for job in jobs]),
+            types=tuple(job.tokenized.types[row] for job, row in pairs if job.tokenized.types),
+        )
+        batch = Batch(np.arange(len(pairs), dtype=np.int64), max(job.batch.width for job in jobs))
+        try:
+            vectors = await self._route.run(tokenized, batch)
+        except Exception:  # noqa: BLE001  it comes again, at last alone
+            vectors = None
+        if vectors is None or len(vectors) != len(pairs):
+            middle = len(jobs) // 2
+            return [*await self._half(jobs[:middle]), *await self._half(jobs[middle:])]
+        ends = np.cumsum([len(job.batch.rows) for job in jobs])[:-1]
+        return list(np.split(vectors, ends))
+
+    async def _half(self, jobs: Sequence[Piece]) -> list[Vectors | Exception]:
+        if len(jobs) > 1:
+            return await self.together(jobs)
+        try:
+            return [await self.alone(jobs[0])]
+        except Exception as error:  # noqa: BLE001  the caller's
+            return [error]
+
+
+class Gathered:
+    """A model on this machine for one request among others'."""
+
+    def __init__(self, route: LocalRoute, gather: Gather[Piece, Vectors], urgency: Urgency) -> None:
+        self.name = route.name
+        self._gather = gather
+        self._urgency = urgency
+        self._asked = 0
+
+    async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
+        """See `LocalRoute.run`."""
+        behind = self._asked / _TOKENS_A_SECOND
+        self._asked += batch.padded_tokens
+        return await self._gather.run(Piece(tokenized, batch), self._urgency, behind_s=behind)
+
+
+class ServiceCrew(Crew["Sending", Outcome]):
+    """Requests of all callers to a model's services, each of no more than the first route takes at once."""
+
+    eager = 1
+
+    def __init__(
+        self, sender: Sender, routes: Sequence[ServiceRoute], *, slots: int, max_wait_s: float, max_batch_size: int
+    ) -> None:
+        self.slots = slots
+        self.max_wait_s = max_wait_s
+        self._sender = sender
+        self._routes = routes
+        declared = routes[0].provider.declared
+        self.most = self._most_inputs = min(max_batch_size, declared.max_inputs)
+        self._most_tokens = declared.max_request_tokens
+
+    def large(self, sending: Sending) -> bool:
+        """Whether a request fills one of the service's by half, and gains nothing from company."""
+        return len(sending.texts) * 2 > self._most_inputs or self._too_many(_tokens(sending) * 2)
+
+    def choose(self, waiting: Sequence[Sending], free: int) -> tuple[list[int], bool]:
+        """See `Crew.choose`: requests of one kind, in the order in which they are due."""
+        del free
+        head = waiting[0]
+        kind = head.input_type, head.space, head.full_width
+        chosen, inputs, tokens, full = [0], len(head.texts), _tokens(head), False
+        for position, one in enumerate(waiting[1:], 1):
+            if inputs == self._most_inputs:
+                break
+            if (one.input_type, one.space, one.full_width) != kind:
+                continue
+            more, larger = inputs + len(one.texts), tokens + _tokens(one)
+            if more > self._most_inputs or self._too_many(larger):
+                full = True
+                continue
+            chosen.append(position)
+            inputs, tokens = more, larger
+        return chosen, full or inputs == self._most_inputs
+
+    def weight(self, job: Sending) -> float:
+        """See `Crew.weight`: of the inputs and tokens of a request."""
+        tokens = 0.0 if self._most_tokens is None else _tokens(job) / self._most_tokens
+        return max(len(job.texts) / self._most_inputs, tokens)
+
+    async def alone(self, job: Sending) -> Outcome:
+        """Send one request."""
+        return await self._sender.send(job, self._routes)
+
+    async def together(self, jobs: Sequence[Sending]) -> list[Outcome | Exception]:
+        """Send several as one, and share out what came: each caller's vectors, errors and part of the bill."""
+        counts = [len(job.texts) for job in jobs]
+        merged = replace(
+            jobs[0],
+            texts=tuple(text for job in jobs for text in job.texts),
+            lengths=np.concatenate([job.lengths for job in jobs]),
+            partial=True,
+            owners=np.repeat(np.arange(len(jobs)), counts),
+            accounts=tuple(account for job in jobs for account in job.accounts),
+            landed=_landed(jobs, counts) if any(job.landed is not None for job in jobs) else None,
+            urgency=min((job.urgency for job in jobs), key=lambda urgency: urgency.due(0.0)),
+        )
+        whole = await self._sender.send(merged, self._routes)
+        # What was refused is on nobody's bill.
+        taken = merged.lengths.astype(np.int64)
+        taken[list(whole.errors)] = 0
+        weights = [int(part.sum()) for part in np.split(taken, np.cumsum(counts)[:-1])]
+        billed, unreported = shares(whole.billed_tokens, weights), shares(whole.unreported_tokens, weights)
+        results: list[Outcome | Exception] = []
+        start = 0
+        for job, count, told, guessed in zip(jobs, counts, billed, unreported, strict=True):
+            own = {row - start: whole.errors[row] for row in range(start, start + count) if row in whole.errors}
+            outcome = Outcome(
+                whole.vectors[start : start + count],
+                errors=own,
+                routes=list(whole.routes),
+                attempts=whole.attempts,
+                billed_tokens=told,
+                unreported_tokens=guessed,
+            )
+            results.append(own[min(own)] if own and not job.partial else outcome)
+            start += count
+        return results
+
+    def _too_many(self, tokens: int) -> bool:
+        return self._most_tokens is not None and tokens > self._most_tokens
+
+
+def _tokens(sending: Sending) -> int:
+    return int(sending.lengths.sum(dtype=np.int64))
+
+
+def _landed(jobs: Sequence[Sending], counts: Sequence[int]) -> Callable[[npt.NDArray[np.int64], Vectors], None]:
+    """Tells each caller of his own texts, by their positions in his request."""
+    starts = np.cumsum([0, *counts])
+
+    def landed(rows: npt.NDArray[np.int64], vectors: Vectors) -> None:
+        owners = np.searchsorted(starts, rows, side="right") - 1
+        for owner in np.unique(owners).tolist():
+            tell = jobs[owner].landed
+            if tell is not None:
+                own = owners == owner
+                tell(rows[own] - starts[owner], vectors[own])
+
+    return landed

@@ -1,0 +1,134 @@
+"""Reading of cache entries: keys, decoding, and the same checks as for vectors that were just computed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from embedway.cache.codec import decode, signed_anew
+from embedway.vectors import bad_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.cache.base import Cache, Group
+    from embedway.cache.codec import CodecName, Meta
+    from embedway.cache.key import KeyMaker
+    from embedway.cache.seal import Seal
+    from embedway.cache.write_behind import Keeper
+    from embedway.types import Space, Vectors
+
+#: Making keys of so much, and reading so many entries, takes a millisecond; more goes to a thread.
+_INLINE_TEXTS, _INLINE_CHARACTERS = 600, 500_000
+
+
+class Read(NamedTuple):
+    """The answer of a lookup: vectors, float32 (n, full width), and what is told of each.
+
+    `missing` holds the positions of what is not known; `damaged` the keys of entries that are not as they were written,
+    `invalid` those of entries whose vectors cannot be right. Both are missing too. (A tuple is made in a third of a
+    dataclass's time, and each query makes one.)
+    """
+
+    vectors: Vectors
+    metas: list[Meta | None]
+    missing: list[int]
+    damaged: list[bytes]
+    invalid: list[bytes]
+
+
+class Lookup:
+    """Finds entries in a cache, and what is on its way there.
+
+    Entries of `codecs` are served. `seals` are those of the current secret and of the one before it, where there are
+    any.
+    """
+
+    def __init__(self, keeper: Keeper, cache: Cache, codecs: Sequence[CodecName], seals: Sequence[Seal]) -> None:
+        self._keeper = keeper
+        self._cache = cache
+        self._codecs = codecs
+        self._seal = seals[0] if seals else None
+        self._former = seals[1] if len(seals) > 1 else None
+
+    async def keys(self, texts: Sequence[str], maker: KeyMaker) -> tuple[list[bytes], list[bytes]]:
+        """The key of each text in the store, and its key under the previous secret, if there is one."""
+        if len(texts) > _INLINE_TEXTS or sum(map(len, texts)) > _INLINE_CHARACTERS:
+            return await asyncio.to_thread(self._keys, texts, maker)
+        return self._keys(texts, maker)
+
+    def _keys(self, texts: Sequence[str], maker: KeyMaker) -> tuple[list[bytes], list[bytes]]:
+        keys = maker.keys(texts)
+        if self._seal is None:
+            return keys, []
+        return self._seal.names(keys), self._former.names(keys) if self._former is not None else []
+
+    async def read(self, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes] = ()) -> Read:
+        """Read what is stored, or computed and on its way there; `former` are the keys under the previous secret."""
+        # Taken before the cache is asked: what is stored meanwhile is not yet in its answer, and no longer here then.
+        known = self._keeper.fresh
+        fresh = {position: known[key] for position, key in enumerate(keys) if key in known} if known else {}
+        entries = await self._cache.get_many(group, keys)
+        if len(keys) > _INLINE_TEXTS:
+            read = await asyncio.to_thread(self._decoded, group, keys, entries, space, self._seal)
+        else:
+            read = self._decoded(group, keys, entries, space, self._seal)
+        if fresh and read.missing:
+            for position, (vector, meta) in fresh.items():
+                if read.metas[position] is None:
+                    read.vectors[position], read.metas[position] = vector, meta
+            read = read._replace(missing=_missing(read.metas))
+        if former and read.missing:
+            return await self._with_former(read, group, keys, space, former)
+        return read
+
+    async def _with_former(
+        self, read: Read, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes]
+    ) -> Read:
+        """Add what is stored under the previous secret, and have it stored under the current one too."""
+        assert self._seal is not None  # noqa: S101  a previous secret comes with a current one
+        names = [former[position] for position in read.missing]
+        entries = await self._cache.get_many(group, names)
+        if len(names) > _INLINE_TEXTS:
+            old = await asyncio.to_thread(self._decoded, group, names, entries, space, self._former)
+        else:
+            old = self._decoded(group, names, entries, space, self._former)
+        mac, copies = self._seal.mac(group), []
+        for position, vector, meta, entry in zip(read.missing, old.vectors, old.metas, entries, strict=True):
+            if meta is not None and entry is not None:
+                read.vectors[position], read.metas[position] = vector, meta
+                copies.append((keys[position], signed_anew(entry, keys[position], mac)))
+        if copies:
+            self._keeper.copy(group, copies)
+        damaged, invalid = read.damaged + old.damaged, read.invalid + old.invalid
+        return Read(read.vectors, read.metas, _missing(read.metas), damaged, invalid)
+
+    def _decoded(
+        self, group: Group, keys: Sequence[bytes], entries: Sequence[bytes | None], space: Space, seal: Seal | None
+    ) -> Read:
+        """The vectors of entries that can be right."""
+        vectors = np.empty((len(keys), space.dimensions), np.float32)
+        mac = seal.mac(group) if seal is not None else None
+        metas = decode(keys, entries, space.dimensions, vectors, normalized=space.normalized, mac=mac)
+        missing = [row for row, meta in enumerate(metas) if meta is None or meta.codec not in self._codecs]
+        damaged = [keys[row] for row in missing if metas[row] is None and entries[row] is not None]
+        for row in missing:
+            metas[row] = None
+        invalid = _invalid(metas, vectors, space) if missing else bad_rows(vectors, space)
+        if invalid:
+            for row in invalid:
+                metas[row] = None
+            missing = _missing(metas)
+        return Read(vectors, metas, missing, damaged, [keys[row] for row in invalid])
+
+
+def _missing(metas: Sequence[Meta | None]) -> list[int]:
+    return [row for row, meta in enumerate(metas) if meta is None]
+
+
+def _invalid(metas: Sequence[Meta | None], vectors: Vectors, space: Space) -> list[int]:
+    """The rows that were found and cannot be right; those of missing ones hold nothing."""
+    found = [row for row, meta in enumerate(metas) if meta is not None]
+    return [found[place] for place in bad_rows(vectors[found], space)] if found else []

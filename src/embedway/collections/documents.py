@@ -1,0 +1,104 @@
+"""The values that readers hand on, and the rules that a text must pass to become one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from embedway.collections.stores.base import RESERVED_COLUMNS
+from embedway.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Kind: TypeAlias = Literal["markdown", "rst", "text", "html", "code"]
+Format: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
+
+#: Takes what was wrong with one row or file: raises it, or notes it and returns, so that reading goes on.
+BadRow: TypeAlias = "Callable[[SourceError], None]"
+
+NO_METADATA: Mapping[str, str | None] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text of a source. `line` counts from 1 and is set where the document is a row of a file."""
+
+    id: str
+    text: str = field(repr=False)
+    source: str
+    line: int | None = None
+    title: str | None = None
+    kind: Kind = "text"
+    metadata: Mapping[str, str | None] = field(default_factory=lambda: NO_METADATA, repr=False)
+    #: (offset in `text`, line of the source), ascending, where `text` was taken out of markup.
+    line_marks: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How rows become documents.
+
+    `format` names what standard input holds, and files whose ending says nothing; `keep` names columns that
+    go along with each row.
+    """
+
+    text_field: str = "text"
+    id_field: str = "id"
+    keep: tuple[str, ...] = ()
+    format: Format = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse kept columns that would stand in the place of our own."""
+        if taken := sorted(set(self.keep) & RESERVED_COLUMNS):
+            raise UsageError(
+                f"cannot keep the columns {', '.join(taken)}: the output has its own columns of these names"
+            )
+        if len(set(self.keep)) != len(self.keep):
+            raise UsageError("a column to keep is named twice")
+
+
+@dataclass(slots=True)
+class ByteMeter:
+    """How far the readers have come, in bytes. `total` is None where it cannot be known (standard input)."""
+
+    total: int | None = None
+    done: int = 0
+
+    def advance(self, size: int) -> None:
+        """Note `size` more bytes as read."""
+        self.done += size
+
+
+def text_fault(text: object) -> str | None:
+    """Why this value cannot be embedded, or None. The answer never holds the text."""
+    if not isinstance(text, str):
+        return f"must be text, is {type(text).__name__}"
+    if not text or text.isspace():
+        return "is empty"
+    return surrogate_fault(text)
+
+
+def surrogate_fault(text: str) -> str | None:
+    """Why this string is not valid Unicode text, or None.
+
+    A byte that was not UTF-8 arrives as U+DC80 to U+DCFF (Python's surrogateescape).
+    """
+    if text.isascii():
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        escaped = "\udc80" <= text[error.start] <= "\udcff"
+        return "is not UTF-8" if escaped else "has a lone surrogate, which no UTF-8 text can hold"
+    return None
+
+
+def decode_utf8(data: bytes, path: str) -> str:
+    """A file's text, without its byte order mark. Raises `SourceError` with the line that is not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SourceError("is not UTF-8; convert the file, or skip it", path=path, line=line) from None

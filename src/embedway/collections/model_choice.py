@@ -1,0 +1,148 @@
+"""Which model a job takes: its collection's, one that is named, or the best for the texts within what they may cost."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from embedway.collections.documents import ByteMeter
+from embedway.collections.plan import PlanEmbedder, plan_job, some_of
+from embedway.collections.readers import find_files, read_files
+from embedway.errors import UsageError
+from embedway.ledger.budgets import MAX_COST
+from embedway.money import to_nanousd
+from embedway.selection.selector import AUTO, nothing_fits
+from embedway.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from typing import IO
+
+    from embedway.collections.plan import ModelPlan
+    from embedway.collections.run import RunOptions
+    from embedway.errors import SourceError
+    from embedway.ledger.pins import Pin
+    from embedway.money import Amount
+    from embedway.selection.scoring import ModelSelectionCriteria, Selection
+
+#: Of longer sources the first documents are looked at.
+SAMPLE_CHARACTERS = 16 << 20
+
+
+class SelectEmbedder(PlanEmbedder, Protocol):
+    """The part of an embedder that selecting a job's model uses."""
+
+    async def select(self, texts: Sequence[str], criteria: ModelSelectionCriteria | str | None = None) -> Selection:
+        """The best model for some texts."""
+
+    async def pins(self) -> list[Pin]:
+        """The collections that have a space for good."""
+
+
+async def select_for_job(
+    embedder: SelectEmbedder,
+    sources: Sequence[str],
+    options: RunOptions,
+    criteria: ModelSelectionCriteria,
+    *,
+    cached: bool,
+) -> RunOptions:
+    """The options of a job with the model and size of its collection's pin, or those that its criteria select.
+
+    A model that the options name is kept where there is no pin. With `options.most_nanousd` or the criteria's
+    `max_total_cost`, the best model with which the job costs no more. Reads the sources once before the job does, twice
+    for a limit on money. Raises UsageError for standard input, NoModelError, and BudgetExceededError where no model is
+    cheap enough.
+    """
+    if options.collection:
+        pin = next((pin for pin in await embedder.pins() if pin.collection == options.collection), None)
+        if pin is not None:
+            # Raises what the criteria forbid.
+            await embedder.plan("a", criteria=criteria, collection=options.collection, dimensions=options.dimensions)
+            return replace(options, model=pin.model, dimensions=options.dimensions or pin.space.dimensions)
+    if options.model != AUTO:
+        return options
+    if "-" in sources:
+        raise UsageError("standard input can be read only once, and is looked at before a model is selected; name one")
+    most, limit = _least(options.most_nanousd, criteria.max_total_cost)
+    # What the whole costs is known by a plan of it, chunk by chunk, and not by the sample.
+    wanted = replace(criteria, max_total_cost=None, dimensions=options.dimensions or criteria.dimensions)
+    if not options.chunk and options.on_overflow == "error":
+        wanted = replace(wanted, require_fit=True)
+    texts, _ = await read_sample(sources, options, most_characters=SAMPLE_CHARACTERS)
+    selection = await embedder.select(texts, wanted)
+    options = replace(options, dimensions=wanted.dimensions)
+    if most is None:
+        return replace(options, model=selection.model)
+    names = [row.model for row in selection.ranked]
+    planned = await plan_job(embedder, sources, names, options, cached=cached, unfit=True)
+    return replace(options, model=_best_within(most, limit, planned.models))
+
+
+def _best_within(most: int, limit: str, plans: Sequence[ModelPlan]) -> str:
+    """The first model with which a job costs no more. Raises BudgetExceededError, and TextTooLongError."""
+    fit = [one for one in plans if one.too_long is None]
+    for one in fit:
+        if one.most_nanousd is not None and one.most_nanousd <= most:
+            return one.model
+    for one in plans:
+        if not fit and one.too_long is not None:
+            raise one.too_long
+    raise nothing_fits(most, [(one.model, one.most_nanousd) for one in fit], limit=limit)
+
+
+def _least(most: int | None, max_total_cost: Amount | None) -> tuple[int | None, str]:
+    """The lower of two limits in nano-dollars, and which it is."""
+    if max_total_cost is not None:
+        total = to_nanousd(max_total_cost, name="max_total_cost")
+        if most is None or total < most:
+            return total, "max_total_cost"
+    return most, MAX_COST
+
+
+@contextlib.asynccontextmanager
+async def reading(
+    sources: Sequence[str], options: RunOptions, *, standard_input: IO[bytes] | None = None
+) -> AsyncIterator[AsyncIterator[list[str]]]:
+    """The texts of the documents, some at a time. Rows that cannot be used are left out. Raises `SourceError`."""
+
+    def skip(fault: SourceError) -> None:
+        del fault  # to choose a model, not every row is needed
+
+    reader = Worker("embedway-reader")
+    try:
+        files = await reader.call(find_files, sources, options.read_options())
+        documents = read_files(
+            files, options.read_options(), bad=skip, meter=ByteMeter(), standard_input=standard_input
+        )
+
+        async def texts() -> AsyncIterator[list[str]]:
+            while some := await reader.call(some_of, documents):
+                yield [document.text for document in some]
+
+        yield texts()
+        await reader.call(documents.close)
+    finally:
+        reader.close()
+
+
+async def first_of(texts: AsyncIterator[list[str]], *, most_characters: int) -> tuple[list[str], bool]:
+    """The first texts, and whether these are all."""
+    found: list[str] = []
+    characters = 0
+    while characters < most_characters:
+        some = await anext(texts, None)
+        if some is None:
+            return found, True
+        found += some
+        characters += sum(map(len, some))
+    return found, False
+
+
+async def read_sample(
+    sources: Sequence[str], options: RunOptions, *, most_characters: int, standard_input: IO[bytes] | None = None
+) -> tuple[list[str], bool]:
+    """The texts of the first documents, and whether these are all. Raises `SourceError`."""
+    async with reading(sources, options, standard_input=standard_input) as texts:
+        return await first_of(texts, most_characters=most_characters)

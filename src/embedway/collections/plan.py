@@ -1,0 +1,248 @@
+"""What a job would take with each of several models, read from the sources once; computes and spends nothing."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from embedway.collections.chunking import whole_document
+from embedway.collections.documents import ByteMeter
+from embedway.collections.readers import find_files, read_files
+from embedway.collections.run import chunking
+from embedway.collections.windows import WINDOW_CHARACTERS, window_sizes
+from embedway.errors import SourceError, TextTooLongError
+from embedway.money import usd
+from embedway.selection.seen import Seen
+from embedway.types import ESTIMATE_MARGIN
+from embedway.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import IO
+
+    from embedway.collections.chunking import Chunker
+    from embedway.collections.documents import Document
+    from embedway.collections.run import ModelDescription, RunOptions
+    from embedway.selection.scoring import ModelSelectionCriteria
+    from embedway.types import InputType, Overflow, Plan
+
+#: Documents that are read, and cut for every model, at a time.
+_DOCUMENTS = 64
+
+
+class PlanEmbedder(Protocol):
+    """The part of an embedder that a plan uses."""
+
+    async def plan(
+        self,
+        texts: str | Sequence[str],
+        *,
+        input_type: InputType = "document",
+        model: str = "auto",
+        dimensions: int | None = None,
+        on_overflow: Overflow | None = None,
+        partial: bool = False,
+        criteria: ModelSelectionCriteria | str | None = None,
+        collection: str = "",
+    ) -> Plan:
+        """What `embed` would do with these texts."""
+
+    async def describe(
+        self, model: str = "auto", dimensions: int | None = None, *, sending: bool = True
+    ) -> ModelDescription:
+        """What the model is."""
+
+
+@dataclass(slots=True)
+class ModelPlan:
+    """What a job would take with one model.
+
+    `texts` are the rows of the collection; `unique_texts`, `tokens` (of the unique ones), `cached_texts`, and what is
+    sent for the others: `billed_tokens`, `requests`, money and seconds, as `Plan` has them.
+    """
+
+    model: str
+    space_id: str
+    texts: int = 0
+    unique_texts: int = 0
+    tokens: int = 0
+    cached_texts: int = 0
+    truncated: int = 0
+    billed_tokens: int = 0
+    requests: int = 0
+    cost_nanousd: int | None = 0
+    batch_cost_nanousd: int | None = 0
+    seconds: float | None = 0.0
+    estimated: bool = False
+    #: A text that may not be cut, and that the model does not read whole; nothing is counted from there on.
+    too_long: TextTooLongError | None = None
+
+    @property
+    def most_nanousd(self) -> int | None:
+        """What may be reserved for it: its cost, twice where tokens are estimated."""
+        return self.cost_nanousd and self.cost_nanousd * (ESTIMATE_MARGIN if self.estimated else 1)
+
+    def add(self, plan: Plan) -> None:
+        """One window more."""
+        self.unique_texts += plan.unique_texts
+        self.tokens += plan.tokens
+        self.cached_texts += plan.cached_texts
+        self.truncated += len(plan.truncations)
+        self.billed_tokens += plan.billed_tokens
+        self.requests += plan.requests
+        self.cost_nanousd = _sum(self.cost_nanousd, plan.cost_nanousd)
+        self.batch_cost_nanousd = _sum(self.batch_cost_nanousd, plan.batch_cost_nanousd)
+        self.seconds = None if self.seconds is None or plan.seconds is None else self.seconds + plan.seconds
+        self.estimated = self.estimated or plan.estimated
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types; money in dollars."""
+        return {
+            "model": self.model,
+            "space_id": self.space_id,
+            "texts": self.texts,
+            "unique_texts": self.unique_texts,
+            "tokens": self.tokens,
+            "tokens_estimated": self.estimated,
+            "cached_texts": self.cached_texts,
+            "truncated": self.truncated,
+            "billed_tokens": self.billed_tokens,
+            "requests": self.requests,
+            "cost_usd": None if self.cost_nanousd is None else usd(self.cost_nanousd),
+            "batch_cost_usd": None if self.batch_cost_nanousd is None else usd(self.batch_cost_nanousd),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """What was read, and the plan of each model."""
+
+    documents: int
+    characters: int
+    models: tuple[ModelPlan, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types."""
+        return {
+            "documents": self.documents,
+            "characters": self.characters,
+            "models": [one.to_json() for one in self.models],
+        }
+
+
+@dataclass(slots=True)
+class _Planning:
+    """One model's chunks, gathered to windows as a job would."""
+
+    chunker: Chunker | None
+    plan: ModelPlan
+    sizes: Iterator[int] = field(default_factory=window_sizes)
+    size: int = 0
+    waiting: list[str] = field(default_factory=list)
+    characters: int = 0
+    #: Texts of earlier windows, which would be in the cache by then.
+    seen: Seen = field(default_factory=Seen)
+
+    def cut(self, documents: Sequence[Document]) -> list[str]:
+        """The chunks of some documents."""
+        if self.chunker is None:
+            return [whole_document(document).text for document in documents]
+        return [chunk.text for document in documents for chunk in self.chunker.chunks(document)]
+
+    def windows(self, texts: Sequence[str], *, last: bool) -> Iterator[list[str]]:
+        """Windows that are full with these texts; what is left too, if these are the last."""
+        self.size = self.size or next(self.sizes)
+        for text in texts:
+            self.waiting.append(text)
+            self.characters += len(text)
+            if len(self.waiting) >= self.size or self.characters >= WINDOW_CHARACTERS:
+                yield self._take()
+        if last and self.waiting:
+            yield self._take()
+
+    def _take(self) -> list[str]:
+        window, self.waiting, self.characters = self.waiting, [], 0
+        self.size = next(self.sizes)
+        return window
+
+
+async def plan_job(
+    embedder: PlanEmbedder,
+    sources: Sequence[str],
+    models: Sequence[str],
+    options: RunOptions,
+    *,
+    cached: bool,
+    standard_input: IO[bytes] | None = None,
+    unfit: bool = False,
+) -> JobPlan:
+    """Plan `run_job` with each of some models. `cached` says whether the embedder has a cache.
+
+    Reads the sources once and keeps no more of them than a window for each model. Raises as `run_job` does; a row that
+    cannot be used is left out with `on_error="skip"`. With `unfit`, models that cannot read a text that may not be cut
+    are told of in their plan.
+    """
+
+    def refuse(fault: SourceError) -> None:
+        if options.on_error == "stop":
+            raise fault
+
+    plannings = []
+    for name in models:
+        described = await embedder.describe(name, options.dimensions, sending=False)
+        plannings.append(_Planning(chunking(described, options)[0], ModelPlan(described.model, described.space.id)))
+    read_options = options.read_options()
+    count = characters = 0
+    reader = Worker("embedway-reader")
+    try:
+        files = await reader.call(find_files, sources, read_options)
+        documents = read_files(files, read_options, bad=refuse, meter=ByteMeter(), standard_input=standard_input)
+        while True:
+            some = await reader.call(some_of, documents)
+            count += len(some)
+            characters += sum(len(document.text) for document in some)
+            for name, planning in zip(models, plannings, strict=True):
+                texts = await reader.call(planning.cut, some)
+                planning.plan.texts += len(texts)
+                for window in planning.windows(texts, last=not some):
+                    unique = planning.seen.new(window) if cached else window
+                    if unique and planning.plan.too_long is None:
+                        await _add(planning.plan, embedder, name, unique, options, unfit=unfit)
+            if not some:
+                break
+    finally:
+        reader.close()
+    if not any(planning.plan.texts for planning in plannings):
+        raise SourceError("there is nothing to embed", path="sources")
+    return JobPlan(count, characters, tuple(planning.plan for planning in plannings))
+
+
+async def _add(
+    plan: ModelPlan, embedder: PlanEmbedder, model: str, texts: Sequence[str], options: RunOptions, *, unfit: bool
+) -> None:
+    try:
+        plan.add(
+            await embedder.plan(
+                texts,
+                model=model,
+                dimensions=options.dimensions,
+                on_overflow=options.on_overflow,
+                partial=options.on_error == "skip",
+                collection=options.collection,
+            )
+        )
+    except TextTooLongError as error:
+        if not unfit:
+            raise
+        plan.too_long = error
+
+
+def some_of(documents: Iterator[Document]) -> list[Document]:
+    """The next documents; none at the end."""
+    return list(itertools.islice(documents, _DOCUMENTS))
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other

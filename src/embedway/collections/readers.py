@@ -1,0 +1,236 @@
+"""Sources to documents.
+
+A source is a folder, a file, or `-` for standard input. Folders are walked in sorted order and give one
+document for each text file: Markdown, reStructuredText, text, HTML and source code. Files of rows (`.jsonl`,
+`.ndjson`, `.csv`, `.tsv`, `.parquet`, and gzipped JSON Lines) inside folders are passed over: which of their
+fields is the text is for the caller to say, so name them as sources of their own. Hidden files and folders,
+virtual environments, `__pycache__` and `node_modules` are passed over too, and so are empty files.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from embedway.collections.documents import Document, Format, decode_utf8, text_fault
+from embedway.collections.html import html_to_text
+from embedway.collections.rows import open_counted, read_csv, read_jsonl, read_lines, read_parquet
+from embedway.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+    from embedway.collections.documents import BadRow, ByteMeter, Kind, ReadOptions
+
+STANDARD_INPUT = "-"
+
+_CODE = (
+    ".py .pyi .js .mjs .ts .tsx .jsx .java .go .rs .c .h .cc .cpp .hpp .cs .rb .php .swift .kt .scala .sh "
+    ".sql .toml .yaml .yml"
+)
+KINDS: dict[str, Kind] = {
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".rst": "rst",
+    ".txt": "text",
+    ".html": "html",
+    ".htm": "html",
+    **dict.fromkeys(_CODE.split(), "code"),
+}
+_ROW_FORMATS: tuple[tuple[str, Format], ...] = (
+    (".jsonl", "jsonl"),
+    (".ndjson", "jsonl"),
+    (".jsonl.gz", "jsonl"),
+    (".ndjson.gz", "jsonl"),
+    (".csv", "csv"),
+    (".tsv", "tsv"),
+    (".parquet", "parquet"),
+)
+_SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
+_MARKDOWN_TITLE = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
+_RST_TITLE = re.compile(r"^(\S[^\n]*)\n([=\-~^\"'#*+`:.])\2{2,}[ \t]*$", re.MULTILINE)
+#: A title further down is a section's, not the document's.
+_TITLE_REACH_CHARACTERS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One thing to read. `named` says that the caller named it, rather than a folder it lies in."""
+
+    path: str
+    format: Format
+    named: bool
+    size_bytes: int | None
+
+    @property
+    def name(self) -> str:
+        """The path as text that can be written: a name of bytes that are not UTF-8 has them replaced."""
+        return os.fsencode(self.path).decode("utf-8", "replace")
+
+
+def find_files(sources: Sequence[str], options: ReadOptions) -> tuple[SourceFile, ...]:
+    """Every file to read, in reading order, each once. Raises `SourceError` for what cannot be a source."""
+    files: dict[str, SourceFile] = {}
+    for source in sources:
+        if not source.strip():
+            raise UsageError("a source has an empty name; is a variable unset?")
+        if source == STANDARD_INPUT:
+            stream_format: Format = "text" if options.format == "auto" else options.format
+            if stream_format == "parquet":
+                raise SourceError("Parquet cannot be read from standard input; name the file", path=source)
+            files.setdefault(source, SourceFile(source, stream_format, named=True, size_bytes=None))
+            continue
+        path = Path(source)
+        if path.is_dir():
+            found = list(_walk(path))
+            if not found:
+                raise SourceError(
+                    "the folder has no file that can be read (Markdown, reStructuredText, text, HTML, source "
+                    "code); files of rows must be named themselves",
+                    path=source,
+                )
+            for file in found:
+                files.setdefault(os.path.realpath(file.path), file)
+        elif path.exists():
+            size = path.stat().st_size if path.is_file() else None
+            file = SourceFile(source, _format_of(source, options), named=True, size_bytes=size)
+            files.setdefault(os.path.realpath(source), file)
+        else:
+            raise SourceError("there is no such file or folder", path=source)
+    return tuple(files.values())
+
+
+def read_files(
+    files: Sequence[SourceFile],
+    options: ReadOptions,
+    *,
+    bad: BadRow,
+    meter: ByteMeter,
+    standard_input: IO[bytes] | None = None,
+) -> Generator[Document, None, None]:
+    """The documents of all files, one after the other, as a stream.
+
+    What is wrong with a row, or with one file of a folder, goes to `bad`. Raises `SourceError` for a file
+    that cannot be read on. `standard_input` is what `-` stands for; by default the process's own.
+    """
+    sizes = [file.size_bytes for file in files]
+    meter.total = None if None in sizes else sum(size or 0 for size in sizes)
+    for file in files:
+        if file.path == STANDARD_INPUT:
+            yield from _read_standard_input(file, options, bad=bad, meter=meter, stream=standard_input)
+        elif file.format == "auto":
+            yield from _read_whole(file, bad=bad, meter=meter)
+        else:
+            yield from _read_rows(file, options, bad=bad, meter=meter)
+
+
+def _walk(folder: Path) -> Iterator[SourceFile]:
+    def refuse(error: OSError) -> None:
+        raise SourceError(f"cannot be listed: {error.strerror}", path=error.filename)
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and name not in _SKIPPED_FOLDERS and not Path(root, name, "pyvenv.cfg").exists()
+        )
+        for name in sorted(names):
+            path = Path(root, name)
+            if name.startswith(".") or path.suffix.lower() not in KINDS or not path.is_file():
+                continue
+            yield SourceFile(str(path), "auto", named=False, size_bytes=path.stat().st_size)
+
+
+def _format_of(source: str, options: ReadOptions) -> Format:
+    """How a named file is read: `auto` as one document, anything else as rows."""
+    lowered = source.lower()
+    for ending, row_format in _ROW_FORMATS:
+        if lowered.endswith(ending):
+            return row_format
+    if Path(lowered).suffix in KINDS:
+        return "auto"
+    if options.format == "auto":
+        raise SourceError(
+            "the file's ending says nothing about what it holds; name its format: text, jsonl, csv, tsv or parquet",
+            path=source,
+        )
+    return "auto" if options.format == "text" else options.format
+
+
+def _read_whole(file: SourceFile, *, bad: BadRow, meter: ByteMeter) -> Iterator[Document]:
+    try:
+        text = decode_utf8(Path(file.path).read_bytes(), file.name)
+    except SourceError as error:
+        bad(error)
+        return
+    except OSError as error:
+        bad(SourceError(f"cannot be read: {error.strerror}", path=file.name))
+        return
+    finally:
+        meter.advance(file.size_bytes or 0)
+    kind = KINDS.get(Path(file.path).suffix.lower(), "text")
+    title: str | None = None
+    marks: tuple[tuple[int, int], ...] = ()
+    if kind == "html":
+        text, title, marks = html_to_text(text)
+    elif kind in {"markdown", "rst"}:
+        title = _title(text, _MARKDOWN_TITLE if kind == "markdown" else _RST_TITLE)
+    if reason := text_fault(text):
+        # Empty files (`__init__.py`) are in every folder and hold nothing to embed.
+        if file.named:
+            bad(SourceError(reason, path=file.name))
+        return
+    yield Document(id=file.name, text=text, source=file.name, title=title, kind=kind, line_marks=marks)
+
+
+def _title(text: str, pattern: re.Pattern[str]) -> str | None:
+    found = pattern.search(text, 0, _TITLE_REACH_CHARACTERS)
+    return found.group(1).strip() if found else None
+
+
+def _read_rows(file: SourceFile, options: ReadOptions, *, bad: BadRow, meter: ByteMeter) -> Iterator[Document]:
+    if file.format == "parquet":
+        yield from read_parquet(
+            file.path, file.name, options, size_bytes=file.size_bytes or 0, bad=bad, advance=meter.advance
+        )
+        return
+    try:
+        with Path(file.path).open("rb") as raw:
+            if file.path.lower().endswith(".gz"):
+                with gzip.open(raw) as unpacked:
+                    lines = open_counted(raw, unpacked, meter.advance)
+                    yield from read_jsonl(lines, file.name, options, bad=bad, advance=_no_advance)
+            elif file.format == "jsonl":
+                yield from read_jsonl(raw, file.name, options, bad=bad, advance=meter.advance)
+            else:
+                delimiter = "\t" if file.format == "tsv" else ","
+                yield from read_csv(raw, file.name, options, delimiter=delimiter, bad=bad, advance=meter.advance)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"cannot be read to its end: {error}", path=file.name) from error
+
+
+def _read_standard_input(
+    file: SourceFile, options: ReadOptions, *, bad: BadRow, meter: ByteMeter, stream: IO[bytes] | None
+) -> Iterator[Document]:
+    # A reader of our own on the same descriptor: Python locks sys.stdin's at exit, and a thread that still
+    # waits in it would turn an interrupted job into a crash.
+    if stream is None or stream is getattr(sys.__stdin__, "buffer", None):
+        stream = os.fdopen(0, "rb", closefd=False)
+    lines = stream
+    if file.format == "text":
+        yield from read_lines(lines, STANDARD_INPUT, bad=bad, advance=meter.advance)
+    elif file.format == "jsonl":
+        yield from read_jsonl(lines, STANDARD_INPUT, options, bad=bad, advance=meter.advance)
+    else:
+        delimiter = "\t" if file.format == "tsv" else ","
+        yield from read_csv(lines, STANDARD_INPUT, options, delimiter=delimiter, bad=bad, advance=meter.advance)
+
+
+def _no_advance(_size: int) -> None:
+    """Packed files count their packed bytes elsewhere."""

@@ -1,0 +1,90 @@
+"""Rows that could not be used: a JSON Lines file beside the destination, never with a text in it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import IO, TYPE_CHECKING
+
+from embedway.collections.stores.temporary import refuse_existing, remove, remove_stale, replace_file, temporary_path
+from embedway.errors import SinkError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embedway.errors import SourceError
+
+
+class Rejects:
+    """Notes bad rows, one object per line: `source`, `line`, `field`, `reason`.
+
+    The file is made with the first of them and appears on `commit`. `add` may be called from another thread
+    than the rest.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self._temporary: Path | None = None
+        self._file: IO[str] | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def add(self, fault: SourceError) -> None:
+        """Note a row. Raises `SinkError`."""
+        row = {"source": fault.path, "line": fault.line, "field": fault.field, "reason": fault.reason}
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                if self._file is None:
+                    remove_stale(self.path)
+                    self._temporary = temporary_path(self.path)
+                    self._file = self._temporary.open("x", encoding="utf-8")
+                self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            except OSError as error:
+                raise SinkError(f"cannot be written: {error.strerror}", destination=str(self.path)) from error
+            self.count += 1
+
+    def commit(self) -> None:
+        """Let the file appear, if there is anything in it. Raises `SinkError`."""
+        with self._lock:
+            try:
+                if self._file is not None:
+                    self._file.close()
+                else:
+                    remove_stale(self.path)
+                if self._temporary is not None:
+                    replace_file(self._temporary, self.path)
+                    self._temporary = None
+            except OSError as error:
+                raise SinkError(f"cannot be written: {error.strerror}", destination=str(self.path)) from error
+
+    def refuse_existing(self) -> None:
+        """Raise `SinkError` where a file of that name is there that no job wrote."""
+        if not self._is_ours():
+            refuse_existing(self.path, overwrite=False, destination=str(self.path))
+
+    def remove_outdated(self) -> None:
+        """Remove the file of an earlier run when this one had nothing to reject."""
+        if self.count == 0 and self._is_ours():
+            self.path.unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        """Whether the file that is there was written by a job: its first line is a reject."""
+        try:
+            with self.path.open(encoding="utf-8") as file:
+                first = json.loads(file.readline(1 << 20))
+        except (OSError, ValueError):
+            return False
+        return isinstance(first, dict) and list(first) == ["source", "line", "field", "reason"]
+
+    def abort(self) -> None:
+        """Remove what was written; later rows are dropped."""
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+            if self._temporary is not None:
+                remove(self._temporary)
+                self._temporary = None

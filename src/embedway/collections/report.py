@@ -1,0 +1,130 @@
+"""What a job says of itself while it runs and when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from embedway.collections.windows import Window
+    from embedway.types import EmbedResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """How far a job is. Rates are over the time since the first text went to the model.
+
+    `bytes_read` is how much of the sources the finished chunks came from; `bytes_total` and `seconds_left`
+    are None where the sources' size is not known (standard input).
+    """
+
+    documents: int
+    chunks_done: int
+    tokens: int
+    texts_per_s: float
+    tokens_per_s: float
+    seconds_left: float | None
+    bytes_read: int
+    bytes_total: int | None
+
+
+class RunProgress(Protocol):
+    """Is told how far a job is, on the event loop, after every window of chunks."""
+
+    def update(self, status: RunStatus) -> None:
+        """Take note; must not block."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a job did.
+
+    `truncated` counts chunks that were cut at the model's limit, `cached` unique texts whose vectors were in the cache,
+    `rejected` rows that could not be used, and `tokens` those of all texts. `seconds` is the whole job's time; the
+    rates leave out what came before the first text went to the model.
+    """
+
+    documents: int
+    chunks: int
+    rejected: int
+    truncated: int
+    cached: int
+    tokens: int
+    seconds: float
+    texts_per_s: float
+    tokens_per_s: float
+    destination: str
+    space_id: str
+    model: str
+    runtime: str
+    rejects_path: str | None
+    #: Tokens on the bill, and what they cost in nano-dollars; None where no price is known.
+    billed_tokens: int = 0
+    cost_nanousd: int | None = 0
+    #: Of the vectors from the cache, those that a codec kept which loses some digits.
+    lossy: int = 0
+
+    def to_json(self) -> dict[str, str | int | float | None]:
+        """All fields, for `--json`."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over the windows that are done."""
+
+    documents: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    cached: int = 0
+    billed_tokens: int = 0
+    cost_nanousd: int | None = 0
+    lossy: int = 0
+    runtime: str = ""
+    began: float | None = None
+    ended: float = 0.0
+
+    def begin(self, now: float) -> None:
+        """Note when the first text goes to the model."""
+        if self.began is None:
+            self.began = now
+
+    def add(self, window: Window, result: EmbedResult, now: float) -> None:
+        """Note a window that was embedded."""
+        self.documents = window.documents
+        self.chunks += len(result.vectors)
+        self.tokens += result.receipt.tokens
+        self.truncated += len(result.receipt.truncations)
+        self.cached += result.receipt.cache_hits
+        self.lossy += result.receipt.lossy_hits
+        self.billed_tokens += result.receipt.billed_tokens
+        cost = result.receipt.cost_nanousd
+        self.cost_nanousd = None if cost is None or self.cost_nanousd is None else self.cost_nanousd + cost
+        self.runtime = result.receipt.runtime
+        self.ended = now
+
+    @property
+    def seconds(self) -> float:
+        """Since the first text went to the model."""
+        return 0.0 if self.began is None else self.ended - self.began
+
+    def rate(self, count: int) -> float:
+        """Per second; 0 where no time has passed."""
+        return count / self.seconds if self.seconds > 0 else 0.0
+
+    def status(self, window: Window) -> RunStatus:
+        """How far the job is, this window being done."""
+        left = None
+        if window.bytes_total is not None and window.bytes_read > 0:
+            left = max(window.bytes_total - window.bytes_read, 0) * self.seconds / window.bytes_read
+        return RunStatus(
+            documents=self.documents,
+            chunks_done=self.chunks,
+            tokens=self.tokens,
+            texts_per_s=self.rate(self.chunks),
+            tokens_per_s=self.rate(self.tokens),
+            seconds_left=left,
+            bytes_read=window.bytes_read,
+            bytes_total=window.bytes_total,
+        )

@@ -1,0 +1,390 @@
+"""The job: sources to documents to chunks to vectors to a destination, as a stream.
+
+Three things go on at once, one window of chunks each: the next is read and cut in one thread, one is
+embedded, and the last is written in another thread. So three windows are the most that is held, however large
+the corpus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+
+from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens
+from embedway.collections.documents import ByteMeter, ReadOptions
+from embedway.collections.readers import find_files
+from embedway.collections.rejects import Rejects
+from embedway.collections.report import RunSummary, Tally
+from embedway.collections.signals import sigterm_cancels
+from embedway.collections.stores import open_sink, rejects_path, sidecars
+from embedway.collections.windows import MAX_WINDOW_CHUNKS, Windows, window_sizes
+from embedway.errors import (
+    BadVectorsError,
+    InputError,
+    RefusedInputError,
+    SourceError,
+    SpaceMismatchError,
+    UsageError,
+)
+from embedway.money import usd
+from embedway.space import comparable
+from embedway.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from embedway.collections.documents import Format
+    from embedway.collections.readers import SourceFile
+    from embedway.collections.report import RunProgress
+    from embedway.collections.stores.base import Chunk, Sink
+    from embedway.collections.windows import Window
+    from embedway.types import EmbedResult, InputType, Overflow, PlainTokenizer, Space
+
+
+class ModelDescription(Protocol):
+    """What a job must know of a model. `tokenizer` neither pads nor truncates."""
+
+    @property
+    def model(self) -> str:
+        """Its full name."""
+
+    @property
+    def space(self) -> Space:
+        """Where the vectors will belong."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of a text that the model sees, special tokens included."""
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens that every text gets beside its own."""
+
+    @property
+    def tokenizer(self) -> PlainTokenizer:
+        """The model's own."""
+
+    @property
+    def runtime(self) -> str:
+        """How vectors are computed, in words."""
+
+
+class RunEmbedder(Protocol):
+    """The part of an embedder that a job uses."""
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        input_type: InputType = "document",
+        model: str = "auto",
+        dimensions: int | None = None,
+        on_overflow: Overflow = "truncate",
+        partial: bool = False,
+        collection: str = "",
+        max_cost: str | None = None,
+    ) -> EmbedResult:
+        """Vectors, float32 (n, d), row i of text i; with `partial`, errors by row instead of the first one."""
+
+    async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
+        """What the model is, ready to be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a job is done.
+
+    `chunk_tokens` counts special tokens and prompt, None is 256 or what the model takes; `overlap_tokens`
+    None is 32 or what goes with smaller chunks. With `chunk` false each document is one row, cut at the
+    model's limit unless `on_overflow` says otherwise. `on_error` says what becomes of a row that cannot be used:
+    `stop` ends the job, `skip` notes it and goes on.
+    """
+
+    model: str = "auto"
+    dimensions: int | None = None
+    chunk: bool = True
+    chunk_tokens: int | None = None
+    overlap_tokens: int | None = None
+    on_error: Literal["stop", "skip"] = "stop"
+    on_overflow: Overflow = "truncate"
+    overwrite: bool = False
+    text_field: str = "text"
+    id_field: str = "id"
+    keep: tuple[str, ...] = ()
+    format: Format = "auto"
+    #: The collection whose budget is charged, and whose space the vectors must be of.
+    collection: str = ""
+    #: Nano-dollars that the whole job may cost.
+    most_nanousd: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other."""
+        if not self.chunk and (self.chunk_tokens is not None or self.overlap_tokens is not None):
+            raise UsageError("chunk size and overlap mean nothing where documents are not cut")
+
+    def read_options(self) -> ReadOptions:
+        """The part that readers need. Raises `UsageError`."""
+        return ReadOptions(self.text_field, self.id_field, self.keep, self.format)
+
+
+async def run_job(
+    embedder: RunEmbedder,
+    sources: Sequence[str],
+    destination: str,
+    options: RunOptions,
+    *,
+    progress: RunProgress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    standard_input: IO[bytes] | None = None,
+) -> RunSummary:
+    """Embed sources into a destination, which shows nothing until all is done.
+
+    `clock` gives seconds. Raises `UsageError` and `SinkError` before anything is embedded, `SourceError` for
+    what cannot be read or when there is nothing to embed, and what the embedder raises. Whatever ends the
+    job, also cancellation and SIGTERM, leaves nothing behind; after SIGTERM it ends as `SystemExit(143)`.
+    """
+    with sigterm_cancels() as terminated:
+        try:
+            job = _Job(embedder, destination, options, progress, clock)
+            return await job.run(sources, standard_input)
+        except asyncio.CancelledError:
+            if terminated:
+                raise SystemExit(128 + signal.SIGTERM) from None
+            raise
+
+
+async def read_texts(
+    embedder: RunEmbedder, sources: Sequence[str], options: RunOptions, *, standard_input: IO[bytes] | None = None
+) -> list[str]:
+    """The texts that `run_job` would embed, in its order. Raises `SourceError` for what cannot be used."""
+
+    def refuse(fault: SourceError) -> None:
+        raise fault
+
+    reader = Worker("embedway-reader")
+    try:
+        files = await reader.call(find_files, sources, options.read_options())
+        described = await embedder.describe(options.model, options.dimensions)
+        windows = Windows(
+            files,
+            options.read_options(),
+            chunking(described, options)[0],
+            bad=refuse,
+            meter=ByteMeter(),
+            standard_input=standard_input,
+        )
+        texts: list[str] = []
+        while (window := await reader.call(windows.next_window, MAX_WINDOW_CHUNKS)) is not None:
+            texts += [chunk.text for chunk in window.chunks]
+    finally:
+        reader.close()
+    return texts
+
+
+class _Job:
+    """One run. The workers live as long as it does."""
+
+    def __init__(
+        self,
+        embedder: RunEmbedder,
+        destination: str,
+        options: RunOptions,
+        progress: RunProgress | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._embedder = embedder
+        self._destination = destination
+        self._options = options
+        self._progress = progress
+        self._clock = clock
+        self._rejects = Rejects(rejects_path(destination))
+        self._tally = Tally()
+        self._started = clock()
+
+    async def run(self, sources: Sequence[str], standard_input: IO[bytes] | None) -> RunSummary:
+        reader, writer = Worker("embedway-reader"), Worker("embedway-writer")
+        try:
+            return await self._run(sources, standard_input, reader, writer)
+        finally:
+            reader.close()
+            writer.close()
+
+    async def _run(
+        self, sources: Sequence[str], standard_input: IO[bytes] | None, reader: Worker, writer: Worker
+    ) -> RunSummary:
+        options = self._options
+        read_options = options.read_options()
+        files = await reader.call(find_files, sources, read_options)
+        sink = await writer.call(open_sink, self._destination, overwrite=options.overwrite)
+        _refuse_own_source(files, (self._destination, *map(str, self._beside())))
+        if not options.overwrite:
+            await writer.call(self._rejects.refuse_existing)
+        described = await self._embedder.describe(options.model, options.dimensions)
+        chunker, settings = chunking(described, options)
+        windows = Windows(files, read_options, chunker, bad=self._bad, meter=ByteMeter(), standard_input=standard_input)
+        try:
+            await writer.call(sink.open, described.space, settings, options.keep)
+            await self._stream(windows, sink, reader=reader, writer=writer, space=described.space)
+            await writer.call(self._rejects.commit)
+            await writer.call(sink.commit)
+        except BaseException:
+            windows.stop()
+            # In this order: the sink removes the folder it made, if nothing else is in it.
+            await writer.call(self._rejects.abort)
+            await writer.call(sink.abort)
+            if all(file.size_bytes is not None for file in files):
+                # What reads from a pipe may wait there for ever, and nothing of it is left behind.
+                await reader.call(windows.close)
+            raise
+        await reader.call(windows.close)
+        await writer.call(self._rejects.remove_outdated)
+        return self._summary(described)
+
+    def _beside(self) -> tuple[Path, ...]:
+        """Files that the job writes beside its destination."""
+        return (self._rejects.path, *sidecars(self._destination))
+
+    async def _stream(
+        self,
+        windows: Windows,
+        sink: Sink,
+        *,
+        reader: Worker,
+        writer: Worker,
+        space: Space,
+    ) -> None:
+        """Embed and write all windows."""
+        sizes = window_sizes()
+        pending = reader.call(windows.next_window, next(sizes))
+        writing: asyncio.Future[None] | None = None
+        while (window := await pending) is not None:
+            pending = reader.call(windows.next_window, next(sizes))
+            self._tally.begin(self._clock())
+            chunks, result = await self._embed(window, space)
+            ended = self._clock()
+            if writing is not None:
+                await writing
+            if not chunks:
+                continue
+            writing = writer.call(sink.write, chunks, result.vectors)
+            self._tally.add(window, result, ended)
+            if self._progress is not None:
+                self._progress.update(self._tally.status(window))
+        if writing is None:
+            rejected = f"; {self._rejects.count} rows were rejected" if self._rejects.count else ""
+            raise SourceError(f"there is nothing to embed{rejected}", path="sources")
+        await writing
+
+    async def _embed(self, window: Window, space: Space) -> tuple[tuple[Chunk, ...], EmbedResult]:
+        """The vectors of a window, and the chunks that they are of: all but those that were rejected."""
+        texts = [chunk.text for chunk in window.chunks]
+        result = await self._embedder.embed(
+            texts,
+            input_type="document",
+            model=self._options.model,
+            dimensions=self._options.dimensions,
+            on_overflow=self._options.on_overflow,
+            partial=True,
+            **self._terms(),
+        )
+        if not comparable(result.space, space):
+            raise SpaceMismatchError(
+                collection=self._destination, collection_space=space.id, asked_space=result.space.id
+            )
+        if result.vectors.shape != (len(texts), space.dimensions):
+            raise BadVectorsError(
+                f"gave vectors of shape {result.vectors.shape} for {len(texts)} texts",
+                route=result.receipt.route,
+            )
+        return self._without_rejects(window, result)
+
+    def _terms(self) -> dict[str, Any]:
+        """What is said of money and collections, where it is."""
+        terms: dict[str, Any] = {"collection": self._options.collection} if self._options.collection else {}
+        most = self._options.most_nanousd
+        if most is not None:
+            terms["max_cost"] = usd(max(0, most - (self._tally.cost_nanousd or 0)))
+        return terms
+
+    def _without_rejects(self, window: Window, result: EmbedResult) -> tuple[tuple[Chunk, ...], EmbedResult]:
+        """Chunks that have vectors. A row that is refused for itself is bad; any other error ends the job."""
+        if not result.errors:
+            return window.chunks, result
+        for error in result.errors.values():
+            # What is refused without exception is no single row's fault.
+            if not isinstance(error, (InputError, RefusedInputError)) or (
+                isinstance(error, RefusedInputError) and 1 < len(window.chunks) == len(result.errors)
+            ):
+                raise error
+        for row, error in sorted(result.errors.items()):
+            chunk = window.chunks[row]
+            reason = str(error).removeprefix(f"text {row}: ")
+            self._bad(SourceError(reason, path=chunk.source, line=chunk.start_line))
+        good = [row for row in range(len(window.chunks)) if row not in result.errors]
+        return tuple(window.chunks[row] for row in good), replace(result, vectors=result.vectors[good])
+
+    def _bad(self, fault: SourceError) -> None:
+        if self._options.on_error == "stop":
+            raise fault
+        self._rejects.add(fault)
+
+    def _summary(self, described: ModelDescription) -> RunSummary:
+        tally = self._tally
+        return RunSummary(
+            documents=tally.documents,
+            chunks=tally.chunks,
+            rejected=self._rejects.count,
+            truncated=tally.truncated,
+            cached=tally.cached,
+            lossy=tally.lossy,
+            tokens=tally.tokens,
+            seconds=self._clock() - self._started,
+            texts_per_s=tally.rate(tally.chunks),
+            tokens_per_s=tally.rate(tally.tokens),
+            destination=self._destination,
+            space_id=described.space.id,
+            model=described.space.model,
+            runtime=tally.runtime,
+            rejects_path=str(self._rejects.path) if self._rejects.count else None,
+            billed_tokens=tally.billed_tokens,
+            cost_nanousd=tally.cost_nanousd,
+        )
+
+
+def chunking(
+    described: ModelDescription, options: RunOptions
+) -> tuple[Chunker | None, dict[str, str | int | bool | None]]:
+    """How documents are cut, and what the collection says of it."""
+    settings: dict[str, str | int | bool | None] = {
+        "max_tokens": described.max_tokens,
+        "runtime": described.runtime,
+        "chunk": options.chunk,
+        "chunk_tokens": None,
+        "overlap_tokens": None,
+    }
+    if not options.chunk:
+        return None, settings
+    prompt = described.space.document_prompt
+    limits = chunk_limits(
+        max_tokens=described.max_tokens,
+        special_tokens=described.special_tokens,
+        prompt_tokens=count_prompt_tokens(described.tokenizer, prompt),
+        prompt=prompt,
+        chunk_tokens=options.chunk_tokens,
+        overlap_tokens=options.overlap_tokens,
+    )
+    settings |= {"chunk_tokens": limits.chunk_tokens, "overlap_tokens": limits.overlap_tokens}
+    return Chunker(described.tokenizer, limits), settings
+
+
+def _refuse_own_source(files: Sequence[SourceFile], written: Sequence[str]) -> None:
+    """Raise `UsageError` where the destination, or a file that is written beside it, is one of the sources."""
+    sources = {os.path.realpath(file.path) for file in files}
+    for path in written:
+        if os.path.realpath(path) in sources:
+            raise UsageError(f"{path} is a source and would be written; name another destination")

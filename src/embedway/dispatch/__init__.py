@@ -1,0 +1,1 @@
+"""Requests to services: limits, attempts, retries, failover and billing."""

@@ -1,0 +1,122 @@
+"""Keeping below a service's limits on requests and tokens a minute, and learning what they are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embedway.dispatch.semaphore import DOCUMENTS, Slots
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from embedway.batching.scheduler import Urgency
+    from embedway.types import RateState
+
+_MINUTE_S = 60.0
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """A token bucket: `limit` a minute, refilled evenly. No limit while `limit` is None; never more than `most`."""
+
+    limit: int | None
+    level: float = 0.0
+    filled_at: float = 0.0
+    #: The user's own limit: a service that allows more does not lift it.
+    most: int | None = None
+
+    def refill(self, now: float) -> None:
+        if self.limit is not None:
+            self.level = min(float(self.limit), self.level + (now - self.filled_at) * self.limit / _MINUTE_S)
+        self.filled_at = now
+
+    def wait_s(self, amount: float) -> float:
+        """Seconds until the amount may be taken; what is over the limit itself goes when the bucket is full."""
+        if self.limit is None:
+            return 0.0
+        missing = min(amount, float(self.limit)) - self.level
+        return max(0.0, missing * _MINUTE_S / self.limit)
+
+    def take(self, amount: float) -> None:
+        if self.limit is not None:
+            self.level -= amount  # may go below zero: what was over the limit is paid for afterwards
+
+    def learn(self, limit: int | None, remaining: int | None, reset_s: float | None) -> None:
+        if limit is not None and self.most is not None:
+            limit = min(limit, self.most)
+        if limit is not None and limit > 0 and limit != self.limit:
+            if self.limit is None:
+                self.level = float(limit)
+            self.limit = limit
+        if self.limit is None or remaining is None:
+            return
+        # The service knows of other users of the key; it does not know of what is on its way. So: never more.
+        self.level = min(self.level, float(remaining))
+        if remaining == 0 and reset_s is not None:
+            self.level = min(self.level, 1.0 - reset_s * self.limit / _MINUTE_S)
+
+
+class RateLimiter:
+    """One route's limits. Callers are let through by urgency, then in the order they came.
+
+    Limits are a minute's; None is unknown and does not hold anybody up until the service names one.
+    `clock` gives seconds and `sleep` waits them.
+    """
+
+    def __init__(
+        self,
+        *,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        now = clock()
+        self._requests = _Bucket(requests_per_minute, float(requests_per_minute or 0), now, requests_per_minute)
+        self._tokens = _Bucket(tokens_per_minute, float(tokens_per_minute or 0), now, tokens_per_minute)
+        self._closed_until = 0.0
+        self._turn = Slots(1, express=False, clock=clock)
+
+    @property
+    def tokens_per_minute(self) -> int | None:
+        """The limit on tokens, as far as it is known; None for none."""
+        return self._tokens.limit
+
+    def closed_s(self) -> float:
+        """Seconds until the service wants to be asked again; 0 where it said nothing of the kind."""
+        return max(0.0, self._closed_until - self._clock())
+
+    async def acquire(self, tokens: int, urgency: Urgency = DOCUMENTS) -> None:
+        """Wait until a request of so many tokens may go out."""
+        async with self._turn.place(urgency):
+            while (wait := self.wait_s(tokens)) > 0:
+                await self._sleep(wait)
+            self._requests.take(1)
+            self._tokens.take(tokens)
+
+    def wait_s(self, tokens: int) -> float:
+        """Seconds until a request of so many tokens may go out, if nobody else asks."""
+        now = self._clock()
+        self._requests.refill(now)
+        self._tokens.refill(now)
+        # A thousandth less is no reason to wait: sums of fractions are not exact.
+        waits = (self._closed_until - now, self._requests.wait_s(1), self._tokens.wait_s(tokens))
+        longest = max(waits)
+        return longest if longest > 1e-3 else 0.0
+
+    def learn(self, rates: RateState) -> None:
+        """Take in what an answer's headers said."""
+        now = self._clock()
+        self._requests.refill(now)
+        self._tokens.refill(now)
+        self._requests.learn(rates.requests_limit, rates.requests_remaining, rates.requests_reset_s)
+        self._tokens.learn(rates.tokens_limit, rates.tokens_remaining, rates.tokens_reset_s)
+
+    def close_for(self, seconds: float) -> None:
+        """Let nobody through for so long: the service asked for it."""
+        self._closed_until = max(self._closed_until, self._clock() + seconds)

@@ -1,1 +1,0 @@
-"""Jobs: from sources over documents and chunks to a destination full of vectors."""

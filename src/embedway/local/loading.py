@@ -1,0 +1,119 @@
+"""The `local` provider: names to loaded models on the built-in runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedway.catalog import DEFAULT_MODEL, default_catalog
+from embedway.catalog.services import default_services
+from embedway.errors import UnsupportedModelError, UsageError
+
+if TYPE_CHECKING:
+    from embedway.catalog import ModelFacts
+    from embedway.config import Config
+    from embedway.local.choice import Choice
+    from embedway.local.model import LocalModel
+    from embedway.local.recipe import Recipe
+    from embedway.local.weights.store import ModelFolder, ProgressSink, WeightsStore
+
+HUB_PREFIX = "hf:"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a name stands for: a catalog row, a hub repository at a revision, or a folder."""
+
+    key: str
+    facts: ModelFacts | None = None
+    repository: str | None = None
+    revision: str | None = None
+    folder: Path | None = None
+
+
+def resolve(name: str) -> Named:
+    """Resolve a model's name. Raises UnknownModelError with the nearest names.
+
+    `hf:OWNER/NAME[@REVISION]` is a repository; what begins with `.`, `/` or `~` is a folder; then come names of the
+    catalog, which no folder of the working directory stands in for; then folders whose path holds a separator.
+    """
+    if name == "auto":
+        name = DEFAULT_MODEL
+    if name.startswith(HUB_PREFIX):
+        repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+        if not repository:
+            raise UsageError(f"{name!r} names no repository; write hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
+        return Named(name, repository=repository, revision=revision or None)
+    catalog = default_catalog()
+    written_as_path = name.startswith((".", "/", "~")) or Path(name).is_absolute()
+    known = name in catalog or name.casefold() in default_services()
+    if written_as_path or ("/" in name and not known and Path(name).is_dir()):
+        try:
+            folder = Path(name).expanduser().resolve()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UsageError(f"{name!r} is not the path of a folder: {error}") from error
+        return Named(str(folder), folder=folder)
+    facts = catalog.get(name)
+    return Named(facts.name, facts=facts)
+
+
+def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> LocalModel:
+    """Find or pull a model's files and load it. Blocking.
+
+    Raises the errors of names, weights and unsupported models.
+    """
+    from embedway.local.model import LocalModel  # noqa: PLC0415  numpy and the backends come in only here
+
+    loaded = load(resolve(name), config, progress)
+    recipe = loaded.recipe
+    if recipe.task != "embed":
+        raise UnsupportedModelError(f"{recipe.name} is a reranker: it scores pairs of texts and gives no vectors")
+    space = recipe.space(recipe.dimensions, loaded.facts, listed_files=loaded.listed_files)
+    return LocalModel(recipe, loaded.choice, space)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model's files, held open and hashed: how to build it, how to run it, and its row of the catalog.
+
+    `listed_files` says that the files are those of the row's own repository and commit.
+    """
+
+    recipe: Recipe
+    choice: Choice
+    facts: ModelFacts | None
+    listed_files: bool
+
+
+def load(named: Named, config: Config, progress: ProgressSink | None = None) -> Loaded:
+    """Find or pull a model's files, open them, and decide how to run it. Blocking."""
+    from embedway.local.choice import choose  # noqa: PLC0415
+    from embedway.local.recipe import read_recipe  # noqa: PLC0415
+    from embedway.local.weights.store import WeightsStore  # noqa: PLC0415
+
+    store = WeightsStore(config.store_settings(), progress=progress)
+    folder = fetch(named, store)
+    facts = named.facts or default_catalog().by_weights(folder.weights_sha256)
+    shown = facts.name if facts is not None else named.repository or folder.path.name
+    recipe = read_recipe(
+        folder.path,
+        name=shown,
+        weights_sha256=folder.weights_sha256,
+        facts=facts,
+        onnx_file=folder.onnx_file,
+        memory=store.memory,
+    )
+    recipe.check_weights()
+    choice = choose(config, weights_sha256=folder.weights_sha256, weights_bytes=sum(file.size for file in recipe.files))
+    return Loaded(recipe, choice, facts, listed_files=named.facts is not None)
+
+
+def fetch(named: Named, store: WeightsStore) -> ModelFolder:
+    """Return the model's folder: the one that is here and whole, else pull it."""
+    if named.folder is not None:
+        return store.open_folder(named.folder)
+    if named.facts is not None:
+        return store.find(named.facts.weights) or store.pull(named.facts.weights)
+    repository = named.repository or ""
+    return store.find_repository(repository, named.revision) or store.pull_repository(repository, named.revision)

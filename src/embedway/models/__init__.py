@@ -1,0 +1,1 @@
+"""Opened models of every kind, behind one contract."""

@@ -1,0 +1,1 @@
+"""One request from its texts to its vectors or scores: checks, plan, receipt."""

@@ -1,0 +1,129 @@
+"""From a model's name to the model, ready to compute: on this machine, or by services."""
+
+from __future__ import annotations
+
+import decimal
+import difflib
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from embedway.catalog import default_catalog
+from embedway.catalog.services import ServiceFacts, default_services
+from embedway.errors import ConfigError, UnknownModelError, UnsupportedModelError
+from embedway.local import loading as local
+
+if TYPE_CHECKING:
+    from embedway.config import Config
+    from embedway.local.model import LocalModel
+    from embedway.local.weights.store import ProgressSink
+    from embedway.models.service import ServiceModel
+
+    AnyModel: TypeAlias = LocalModel | ServiceModel
+
+
+#: Names that say which library is to run a model: `sentence-transformers:OWNER/NAME`.
+LIBRARIES = ("fastembed", "sentence-transformers")
+
+
+def library_of(name: str) -> tuple[str, str] | None:
+    """The provider and the library's own name of a model, of a name such as `fastembed:BAAI/bge-m3`; None of others."""
+    provider, _, model = name.partition(":")
+    return (provider, model) if provider in LIBRARIES and model else None
+
+
+def service_of(name: str, config: Config) -> ServiceFacts | None:
+    """The model of that name or alias which services or libraries run, or None.
+
+    Models of the settings come first; they may not take a name of the catalog. Raises ConfigError if one does.
+    """
+    facts = own_models(config).get(name.casefold()) or default_services().get(name.casefold())
+    return None if facts is None else _priced(facts, config)
+
+
+def _priced(facts: ServiceFacts, config: Config) -> ServiceFacts:
+    """The facts with the price that the settings name, which is the user's own, in place of the list's."""
+    benchmark = config.embedding.model_benchmarks.get(facts.name)
+    if benchmark is None or benchmark.cost_per_million_tokens == facts.price_usd_per_million_tokens:
+        return facts
+    return replace(facts, price_usd_per_million_tokens=benchmark.cost_per_million_tokens, prices=())
+
+
+def own_models(config: Config) -> dict[str, ServiceFacts]:
+    """The models of the settings by name, in lower case. Raises ConfigError for a name that is taken."""
+    found: dict[str, ServiceFacts] = {}
+    for key, model in config.models.items():
+        name = model.name.casefold()
+        if name in found or name in default_services() or model.name in default_catalog():
+            raise ConfigError(f"the name {model.name!r} belongs to another model", where=f"models.{key}", key="name")
+        price = model.price_usd_per_million_tokens
+        found[name] = ServiceFacts(
+            name=model.name,
+            aliases=(),
+            task=model.task,
+            dimensions=model.dimensions or 0,
+            matryoshka=model.matryoshka,
+            default_dimensions=model.dimensions or 0,
+            max_tokens=model.max_tokens,
+            tokenizer=model.tokenizer,
+            normalized=model.normalized,
+            languages=("mul",),
+            price_usd_per_million_tokens=None if price is None else decimal.Decimal(price),
+            price_usd_per_thousand_searches=None,
+            family="",
+            query_prompt=model.query_prompt,
+            document_prompt=model.document_prompt,
+            licence="unknown",
+            routes=(),
+            sources=(),
+            revision=model.revision,
+        )
+    return found
+
+
+def local_names(name: str) -> tuple[str, ...]:
+    """Every name of a model of this machine: those of the catalog, and the one that it was asked by."""
+    facts = local.resolve(name).facts
+    return (name,) if facts is None else (facts.name, *facts.aliases)
+
+
+def key_of(name: str, config: Config) -> str:
+    """What two names of one model have in common. Raises UnknownModelError with the nearest names."""
+    facts = service_of(name, config)
+    if facts is not None:
+        return f"service:{facts.name}"
+    if library_of(name):
+        return f"library:{name}"
+    try:
+        return local.resolve(name).key
+    except UnknownModelError as error:
+        others = {**default_services(), **own_models(config)}
+        near = difflib.get_close_matches(name.casefold(), others, n=2)
+        known = {others[spelling].name: None for spelling in near}
+        raise UnknownModelError(name, nearest=[*known, *error.nearest][:5]) from None
+
+
+def full_name(name: str, config: Config) -> str:
+    """The name that a model is known by in receipts, the ledger and the cache. Raises as `key_of` does."""
+    facts = service_of(name, config)
+    if facts is not None:
+        return facts.name
+    key_of(name, config)
+    known = None if library_of(name) else local.resolve(name).facts
+    return name if known is None else known.name
+
+
+def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> AnyModel:
+    """Open a model of any kind. Blocking; raises the errors of names, weights and settings."""
+    facts = service_of(name, config)
+    library = library_of(name)
+    if facts is None and library is not None:
+        from embedway.models.service import open_library  # noqa: PLC0415
+
+        return open_library(name, *library, config)
+    if facts is None:
+        return local.open_model(name, config, progress)
+    if facts.task == "rerank":
+        raise UnsupportedModelError(f"{facts.name} is a reranker: it scores pairs of texts and gives no vectors")
+    from embedway.models.service import open_service  # noqa: PLC0415  aiohttp and tiktoken come in only here
+
+    return open_service(facts, config)

@@ -1,0 +1,107 @@
+"""What a route lacks to be used: known without making a provider, sending a text or importing a library."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedway.catalog import default_catalog
+from embedway.catalog.services import default_services
+from embedway.config import KEY_VARIABLES
+from embedway.errors import ConfigError
+from embedway.providers.names import own_models
+from embedway.providers.registry import PROVIDERS, RERANKERS, provider_names
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from embedway.catalog.services import ServiceFacts
+    from embedway.catalog.types import Task
+    from embedway.config import Config
+    from embedway.config.sections import Route
+
+#: Modules of the libraries that are extras.
+_EXTRAS = {"fastembed": "fastembed", "sentence-transformers": "sentence_transformers"}
+#: Providers that have no address of their own.
+_ADDRESSED = frozenset({"azure-openai", "openai-compatible"})
+_TO_FETCH = "weights missing: they are fetched at the first use"
+_OFFLINE = "weights missing, and weights.offline is set"
+
+
+def missing(provider: str, key: str) -> str:
+    """What a provider lacks: its key, or its library; empty where it lacks nothing that can be known beforehand."""
+    if provider in KEY_VARIABLES and not key:
+        return f"no key: set {KEY_VARIABLES[provider][0]}"
+    module = _EXTRAS.get(provider)
+    if module is not None and importlib.util.find_spec(module) is None:
+        return f"no library: pip install 'embedway[{provider}]'"
+    return ""
+
+
+def routes_here(facts: ServiceFacts, config: Config) -> list[tuple[str, str]]:
+    """Each route of a model, those of the settings first, and what it lacks; empty where it can be used."""
+    found = routes_to(facts.names, config, task=facts.task)
+    for listed in facts.routes:
+        try:
+            lacks = missing(listed.provider, config.key_for(listed.provider))
+        except ConfigError as error:
+            lacks = str(error)
+        if not lacks and listed.options.get("remote_code") == "needed":
+            lacks = "its repository holds code: a route with options.trust_remote_code allows it to run"
+        lacks = lacks or _weights_missing(listed.provider, listed.model, listed.options, config)
+        found.append((f"{listed.provider}:{listed.model}", lacks))
+    return found
+
+
+def routes_to(names: Collection[str], config: Config, *, task: Task = "embed") -> list[tuple[str, str]]:
+    """Each route of the settings to a model of these names, in lower case, and what it lacks."""
+    routes = config.routes_to(names).items()
+    return [(f"routes.{name}", _route_lacks(name, route, config, task)) for name, route in routes]
+
+
+def _route_lacks(name: str, route: Route, config: Config, task: Task) -> str:
+    known = (*provider_names(PROVIDERS if task == "embed" else RERANKERS), "local")
+    if route.provider not in known:
+        near = difflib.get_close_matches(route.provider, known, n=1)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        return f"no provider is called {route.provider!r}{hint}"
+    try:
+        access = config.access(route.provider, name)
+    except ConfigError as error:
+        return str(error)
+    if route.provider in _ADDRESSED and not access.base_url:
+        return "no base_url"
+    lacks = missing(route.provider, access.secret)
+    return lacks or _weights_missing(route.provider, route.upstream_model or route.model, route.options, config)
+
+
+def _weights_missing(provider: str, model: str, options: Mapping[str, str], config: Config) -> str:
+    """What is said of a library whose weights are not on this machine, as far as their folders tell by name."""
+    if provider not in _EXTRAS:
+        return ""
+    if "path" in options:
+        return "" if Path(options["path"]).is_dir() else f"no folder {options['path']}"
+    if provider == "fastembed":
+        folder = Path(options["cache_dir"]) if "cache_dir" in options else config.weights.fastembed_cache
+        # Its conversions have names of their own, such as qdrant/bge-base-en-v1.5-onnx-q.
+        wanted = model.rsplit("/", 1)[-1].casefold()
+        here = any(wanted in entry.name.casefold() for entry in folder.glob("*-*"))
+    else:
+        here = any(config.weights.hub_cache.glob(f"models--{model.replace('/', '--')}/snapshots/*"))
+        # A folder is written ./NAME: a bare name is the hub's, whatever the working directory holds.
+        here = here or (model.startswith((".", "/", "~")) and Path(model).expanduser().is_dir())
+    return "" if here else _OFFLINE if config.weights.offline else _TO_FETCH
+
+
+def set_up_here(config: Config, *, but: str, task: Task = "embed") -> tuple[str, ...]:
+    """Models of a task that could be used now: those with weights on this machine, and those with a usable route."""
+    from embedway.local.weights.store import WeightsStore  # noqa: PLC0415  only after a failure
+
+    store = WeightsStore(config.store_settings())
+    here = [facts.name for facts in default_catalog() if facts.task == task and store.find(facts.weights)]
+    known = (*default_services().values(), *own_models(config).values())
+    served = {facts.name: facts for facts in known if facts.task == task}
+    here += [name for name, facts in served.items() if any(not lacks for _, lacks in routes_here(facts, config))]
+    return tuple(name for name in here if name != but)

@@ -1,0 +1,222 @@
+"""What texts are like, looked at on a bounded sample: languages, code, lengths."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from embedway.selection.code import holds_code, magika, without_fences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+#: Texts that are looked at, evenly over all, and characters of each from its beginning.
+SAMPLE_TEXTS = 64
+SAMPLE_CHARACTERS = 1000
+#: Below so many letters, or below this probability, nobody can tell languages of one alphabet apart.
+_FEWEST_LETTERS = 20
+_SUREST = 0.8
+#: A script counts from this share of a text's letters on; a language from this share of the texts on.
+_SCRIPT_SHARE = 0.15
+_LANGUAGE_SHARE = 0.05
+#: Texts count as holding code from this share of the sample on.
+CODE_SHARE = 0.1
+
+#: Scripts that one language of many readers is written in: they tell it alone.
+_SCRIPTS: dict[str, tuple[str, str]] = {
+    "Han": ("zh", "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"),
+    "Kana": ("ja", "\u3041-\u30ff\uff66-\uff9f"),
+    "Hangul": ("ko", "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"),
+    "Greek": ("el", "\u0370-\u03ff\u1f00-\u1fff"),
+    "Hebrew": ("he", "\u0590-\u05ff"),
+    "Thai": ("th", "\u0e00-\u0e7f"),
+    "Lao": ("lo", "\u0e80-\u0eff"),
+    "Khmer": ("km", "\u1780-\u17ff"),
+    "Myanmar": ("my", "\u1000-\u109f"),
+    "Georgian": ("ka", "\u10a0-\u10ff"),
+    "Armenian": ("hy", "\u0530-\u058f"),
+    "Ethiopic": ("am", "\u1200-\u137f"),
+    "Gurmukhi": ("pa", "\u0a00-\u0a7f"),
+    "Gujarati": ("gu", "\u0a80-\u0aff"),
+    "Tamil": ("ta", "\u0b80-\u0bff"),
+    "Telugu": ("te", "\u0c00-\u0c7f"),
+    "Kannada": ("kn", "\u0c80-\u0cff"),
+    "Malayalam": ("ml", "\u0d00-\u0d7f"),
+    "Sinhala": ("si", "\u0d80-\u0dff"),
+}
+#: Scripts of several languages, which words have to tell apart.
+_SHARED: dict[str, str] = {
+    "Latin": "A-Za-z\u00c0-\u024f\u1e00-\u1eff",
+    "Cyrillic": "\u0400-\u052f",
+    "Arabic": "\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff\ufe70-\ufeff",
+    "Devanagari": "\u0900-\u097f",
+    "Bengali": "\u0980-\u09ff",
+}
+_LETTERS = {name: re.compile(f"[{chars}]") for name, chars in _SHARED.items()} | {
+    name: re.compile(f"[{chars}]") for name, (_, chars) in _SCRIPTS.items()
+}
+#: What belongs to words of a script: its letters and the spaces between.
+_WORDS = {name: re.compile(f"[{chars}]+") for name, chars in _SHARED.items()}
+#: Where a sentence, or a line, ends.
+_END = re.compile(r"(?<=[.!?…])\s+|\n+")
+#: Letters of a part whose language is told by itself, and the share of a text's letters that its languages have each.
+_PART_LETTERS = 40
+_PART_SHARE = 0.2
+#: Languages that are taken for one another in a sentence: within a text they are the one that the whole is in.
+_AKIN = (
+    {"no", "nb", "nn", "da"},
+    {"hr", "bs", "sr", "sl"},
+    {"es", "gl", "pt", "an", "ca", "oc"},
+    {"id", "ms", "jv"},
+    {"cs", "sk"},
+    {"nl", "af"},
+    {"ru", "uk", "be", "bg", "mk"},
+    {"ar", "fa", "ur"},
+    {"hi", "mr", "ne"},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TextAnalysis:
+    """What texts are like. Shares are of the sampled texts."""
+
+    texts: int
+    characters: int
+    mean_characters: float
+    longest_characters: int
+    #: The row of the longest text; None where there are no texts.
+    longest_row: int | None
+    sampled: int
+    #: How the sample was chosen, in words.
+    sample: str
+    #: Languages, as BCP 47 tags, with the share of texts that are in them, most first.
+    languages: tuple[tuple[str, float], ...]
+    #: The share of texts, code left out, whose language could not be told.
+    unknown: float
+    primary_language: str | None
+    #: Whether at least two languages are each that of one text in twenty.
+    multilingual: bool
+    #: The share of texts that hold code.
+    code: float
+    contains_code: bool
+    #: `look`, or `look and magika` where that is installed.
+    code_by: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON's types."""
+        return {**asdict(self), "languages": dict(self.languages)}
+
+
+def sample_of(texts: Sequence[str]) -> list[str]:
+    """The beginnings of at most 64 texts, evenly over all of them, blank ones left out."""
+    step = max(1, len(texts) / SAMPLE_TEXTS)
+    rows = [int(number * step) for number in range(min(len(texts), SAMPLE_TEXTS))]
+    return [texts[row][:SAMPLE_CHARACTERS] for row in rows if texts[row].strip()]
+
+
+def analyze(texts: Sequence[str], *, sample: Sequence[str] | None = None) -> TextAnalysis:
+    """Look at texts. Blocking: the first call loads the language model, 0.3 s.
+
+    `sample` stands for `sample_of(texts)`.
+    """
+    sample = sample_of(texts) if sample is None else sample
+    votes: Counter[str] = Counter()
+    unknown = code = prose = 0
+    for text in sample:
+        holds, all_code = holds_code(text)
+        code += holds
+        if all_code:
+            continue
+        prose += 1
+        found = languages_of(without_fences(text))
+        unknown += not found
+        for language in found:
+            votes[language] += 1
+    lengths = [len(text) for text in texts]
+    total = sum(lengths)
+    shares = tuple((language, count / len(sample)) for language, count in votes.most_common())
+    longest = max(range(len(texts)), key=lengths.__getitem__, default=None)
+    chosen = f"the first {SAMPLE_CHARACTERS:,} characters of {len(sample)} of {len(texts):,} texts, evenly over all"
+    return TextAnalysis(
+        texts=len(texts),
+        characters=total,
+        mean_characters=total / len(texts) if texts else 0.0,
+        longest_characters=lengths[longest] if longest is not None else 0,
+        longest_row=longest,
+        sampled=len(sample),
+        sample=chosen,
+        languages=shares,
+        unknown=unknown / prose if prose else 0.0,
+        primary_language=shares[0][0] if shares else None,
+        multilingual=sum(share >= _LANGUAGE_SHARE for _, share in shares) > 1,
+        code=code / len(sample) if sample else 0.0,
+        contains_code=bool(sample) and code / len(sample) >= CODE_SHARE,
+        code_by="look and magika" if magika() is not None else "look",
+    )
+
+
+def languages_of(text: str) -> tuple[str, ...]:
+    """The languages of a text; none where nobody can tell.
+
+    Scripts that belong to one language tell it alone. Others need twenty letters and a sure classifier, which is asked
+    of each part, so that a text may be of two languages.
+    """
+    letters = {name: len(pattern.findall(text)) for name, pattern in _LETTERS.items()}
+    total = sum(letters.values())
+    if not total:
+        return ()
+    if letters["Kana"]:
+        # Japanese is written with Chinese characters too, and Chinese with no kana.
+        letters["Kana"] += letters.pop("Han")
+    found: dict[str, None] = {}
+    for name, count in letters.items():
+        if count < total * _SCRIPT_SHARE:
+            continue
+        if name in _SCRIPTS:
+            found[_SCRIPTS[name][0]] = None
+        elif count >= _FEWEST_LETTERS:
+            found |= dict.fromkeys(_languages_in(text, _WORDS[name]))
+    return tuple(found)
+
+
+def _languages_in(text: str, words: re.Pattern[str]) -> tuple[str, ...]:
+    """The languages of a text that are written in one script, told of its parts; none where nobody can tell."""
+    whole, sure = _classify(" ".join(words.findall(text)))
+    letters: Counter[str] = Counter()
+    total = 0
+    for part in _parts(text, words):
+        count = sum(map(len, words.findall(part)))
+        total += count
+        language, probability = _classify(" ".join(words.findall(part)))
+        if probability >= _SUREST:
+            akin = any({language, whole} <= group for group in _AKIN)
+            letters[whole if akin else language] += count
+    found = tuple(language for language, count in letters.most_common() if count >= _PART_SHARE * total)
+    return found or ((whole,) if sure >= _SUREST else ())
+
+
+def _parts(text: str, words: re.Pattern[str]) -> Iterator[str]:
+    """Sentences and lines of a text, short ones together."""
+    waiting, letters = "", 0
+    pieces = _END.split(text)
+    for number, piece in enumerate(pieces):
+        waiting = f"{waiting} {piece}"
+        letters += sum(map(len, words.findall(piece)))
+        if letters >= _PART_LETTERS or (number == len(pieces) - 1 and letters):
+            yield waiting
+            waiting, letters = "", 0
+
+
+@functools.cache
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # noqa: PLC0415  it takes 0.3 s
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+def _classify(text: str) -> tuple[str, float]:
+    language, probability = _identifier().classify(text)
+    return str(language), float(probability)

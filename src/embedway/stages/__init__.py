@@ -1,1 +1,0 @@
-"""The steps of a request, one file each; `engine.py` calls them in order."""

@@ -1,0 +1,426 @@
+"""In which order callers' work begins, by a simulated crew and clock: nothing starves or is overtaken for long."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedway.batching.backends import LocalCrew, Piece, ServiceCrew
+from embedway.batching.scheduler import Crew, Gather, Urgency
+from embedway.dispatch.recovery import RetryPolicy, Sender, Sending, ServiceRoute
+from embedway.providers.base import Declared
+from embedway.providers.fake import Fake
+from embedway.types import Batch, Space, TokenizedTexts
+
+QUERY, DOCUMENT = Urgency(query=True), Urgency()
+FOREVER = float("inf")
+
+
+class Job:
+    """A caller's work, and what became of it."""
+
+    def __init__(self, number, urgency, kind=0, behind_s=0.0):
+        self.number, self.urgency, self.kind, self.behind_s = number, urgency, kind, behind_s
+        self.came_s = self.due_s = 0.0
+        self.began_s = None
+        self.arrived = self.cancelled = False
+        self.task = None
+
+    @property
+    def waits(self):
+        return self.arrived and self.began_s is None and not self.cancelled
+
+    async def run(self, gather):
+        self.arrived = True
+        return await gather.run(self, self.urgency, behind_s=self.behind_s)
+
+
+class Timer:
+    """A timer among those that run."""
+
+    def __init__(self, timers, timer):
+        self._timers, self._timer = timers, timer
+
+    def cancel(self):
+        if self._timer in self._timers:
+            self._timers.remove(self._timer)
+
+
+class Watched(Gather):
+    """Tells the crew what begins when it is decided."""
+
+    def _start(self, picked, *, query, beside):
+        try:
+            self._crew.begins([one.job for one in picked], beside=beside)
+        except AssertionError as error:  # the event loop would log it
+            self._crew.failures.append(error)
+        super()._start(picked, query=query, beside=beside)
+
+
+class Simulation(Crew):
+    """A crew whose pieces of work end when told, and which looks at every rule when one begins."""
+
+    def __init__(self, eager=1, slots=2, max_wait_s=FOREVER, room=4):
+        self.eager, self.slots, self.max_wait_s, self.room = eager, slots, max_wait_s, room
+        self.now_s = 0.0
+        self.jobs = []
+        self.running = []
+        self.failures = []
+        self._timers = []
+        self.gather = Watched(self, clock=lambda: self.now_s, later=self._later)
+
+    # ---- what a crew does
+
+    def choose(self, waiting, free):
+        same = [place for place, job in enumerate(waiting) if job.kind == waiting[0].kind]
+        share = min(self.room, -(-len(waiting) // free))
+        return same[:share], len(same) >= self.room
+
+    def weight(self, job):
+        del job
+        return 1 / self.room
+
+    async def alone(self, job):
+        return (await self.together([job]))[0]
+
+    async def together(self, jobs):
+        for job in jobs:
+            job.began_s = self.now_s
+        piece = (jobs, asyncio.Event())
+        self.running.append(piece)
+        try:
+            await piece[1].wait()
+        finally:
+            self.running.remove(piece)
+        return [("done", job.number) for job in jobs]
+
+    def begins(self, jobs, *, beside):
+        """A piece of work begins: it is the turn of each of its jobs."""
+        query, due_s = jobs[0].urgency.query, min(job.due_s for job in jobs)
+        assert all(job.began_s is None and job.urgency.query == query for job in jobs)
+        assert not any(job.urgency.never_waits for job in jobs)
+        for job in jobs:
+            job.began_s = self.now_s
+        before = [job for job in self.jobs if job.waits and not job.urgency.never_waits and job.due_s < due_s]
+        # Among queries, and among documents, what is due first goes first.
+        assert all(job.urgency.query != query for job in before)
+        if beside:
+            assert query
+        elif query:
+            # The slots are left to documents that were due before it.
+            assert not before
+        elif before:
+            # Queries that were due before it wait for a query, and a slot is left to them.
+            assert self.gather._running_queries
+            assert self.gather._running + 1 < self.slots
+
+    @staticmethod
+    def _is_query(piece):
+        return piece[0][0].urgency.query and not piece[0][0].urgency.never_waits
+
+    @property
+    def slotted(self):
+        """Pieces of work under way, but what never waits."""
+        return [piece for piece in self.running if not piece[0][0].urgency.never_waits]
+
+    def check_rest(self):
+        """Nothing moves any more: what waits has a reason to."""
+        if self.failures:
+            raise self.failures[0]
+        waiting = [job for job in self.jobs if job.waits]
+        assert self.gather.waiting == len(waiting)
+        assert len(self.slotted) <= self.slots + 1
+        assert not any(job.urgency.never_waits for job in waiting)
+        if waiting:
+            assert len(self.slotted) >= self.eager
+        if any(job.urgency.query for job in waiting):
+            assert any(self._is_query(piece) for piece in self.running)
+        if len(self.slotted) < self.slots:
+            first = min(waiting, key=lambda job: job.due_s, default=None)
+            assert first is None or self.now_s - first.came_s < self.max_wait_s
+
+    # ---- what happens
+
+    def _later(self, seconds, call):
+        timer = [self.now_s + seconds, call]
+        self._timers.append(timer)
+
+        return Timer(self._timers, timer)
+
+    async def settle(self):
+        for _ in range(8):
+            await asyncio.sleep(0)
+
+    def come(self, urgency, kind=0, behind_s=0.0):
+        job = Job(len(self.jobs), urgency, kind, behind_s)
+        job.came_s, job.due_s = self.now_s, urgency.due(self.now_s) + behind_s
+        self.jobs.append(job)
+        job.task = asyncio.create_task(job.run(self.gather))
+        return job
+
+    def cancel(self, job):
+        job.cancelled = True
+        job.task.cancel()
+
+    async def finish(self, number=0):
+        if self.running:
+            self.running[number % len(self.running)][1].set()
+            await self.settle()
+
+    async def pass_time(self, seconds):
+        self.now_s += seconds
+        for timer in [timer for timer in self._timers if timer[0] <= self.now_s]:
+            self._timers.remove(timer)
+            timer[1]()
+        await self.settle()
+
+    async def end(self):
+        while self.running:
+            await self.finish()
+        await self.pass_time(1000)
+        assert self.gather.waiting == 0
+        while self.running:
+            await self.finish()
+        for job in self.jobs:
+            if not job.cancelled:
+                assert await job.task == ("done", job.number)
+
+
+def simulated(steps, **options):
+    async def main():
+        crew = Simulation(**options)
+        await steps(crew)
+        await crew.end()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+URGENCIES = st.builds(Urgency, st.integers(0, 9), st.booleans())
+COMES = st.tuples(st.just("come"), URGENCIES, st.integers(0, 1), st.sampled_from([0.0, 0.0, 0.3, 2.0]))
+EVENTS = st.one_of(
+    # Those of one list come in the same turn of the event loop.
+    st.tuples(st.just("come"), st.lists(COMES, min_size=1, max_size=6)),
+    st.tuples(st.just("finish"), st.integers(0, 9)),
+    st.tuples(st.just("cancel"), st.integers(0, 99)),
+    st.tuples(st.just("time"), st.sampled_from([0.001, 0.01, 0.2, 1.0])),
+)
+CREWS = st.fixed_dictionaries(
+    {
+        "eager": st.integers(1, 3),
+        "slots": st.integers(0, 3),
+        "max_wait_s": st.sampled_from([0.0, 0.01, FOREVER]),
+        "room": st.integers(1, 5),
+    }
+)
+
+
+@given(CREWS, st.lists(EVENTS, max_size=40))
+@settings(deadline=None, max_examples=300)
+def test_whatever_comes_everything_has_its_turn(options, events):
+    async def steps(crew):
+        for kind, what in events:
+            if kind == "come":
+                for _, urgency, group, behind_s in what:
+                    crew.come(urgency, group, behind_s)
+                await crew.settle()
+            elif kind == "finish":
+                await crew.finish(what)
+            elif kind == "time":
+                await crew.pass_time(what)
+            elif going := [job for job in crew.jobs if not job.task.done()]:
+                job = going[what % len(going)]
+                begun = job.began_s is not None
+                crew.cancel(job)
+                await crew.settle()
+                assert begun or job.began_s is None
+            crew.check_rest()
+
+    # Where no slot is free beyond the eager ones, and where some are.
+    simulated(steps, **options | {"slots": options["eager"] + options["slots"]})
+
+
+@given(CREWS, st.lists(URGENCIES, min_size=1, max_size=8))
+@settings(deadline=None, max_examples=100)
+def test_nothing_starves_however_much_of_the_most_urgent_comes(options, others):
+    async def steps(crew):
+        for _ in range(crew.slots):
+            crew.come(DOCUMENT)
+        await crew.settle()
+        waiting = [crew.come(urgency, kind=1) for urgency in others if not urgency.never_waits]
+        await crew.settle()
+        # When the longest slack is over, nothing new goes before them: only what came until then.
+        limit_s = 1.0 + 0.05 * 2 * (len(waiting) + crew.slots + 4)
+        while any(job.waits for job in waiting):
+            # Queries, of the highest priority that waits, as many as can be done meanwhile.
+            for _ in range(crew.room):
+                crew.come(Urgency(5, query=True))
+            await crew.settle()
+            await crew.finish()
+            await crew.pass_time(0.05)
+            crew.check_rest()
+            assert crew.now_s < limit_s
+
+    simulated(steps, **options | {"slots": options["eager"] + options["slots"]})
+
+
+@pytest.mark.parametrize("query_first", [True, False])
+@pytest.mark.parametrize("eager", [1, 2])
+def test_a_query_and_a_document_that_come_together_both_begin(eager, query_first):
+    async def steps(crew):
+        # Work of several callers ends, so that the next to come are waited for.
+        for _ in range(eager + 2):
+            crew.come(DOCUMENT)
+        await crew.settle()
+        while crew.running:
+            await crew.finish()
+        both = [crew.come(urgency) for urgency in ((QUERY, DOCUMENT) if query_first else (DOCUMENT, QUERY))]
+        await crew.settle()
+        query, document = both if query_first else reversed(both)
+        assert query.began_s is not None
+        assert (document.began_s is not None) == (eager == 2)
+
+    simulated(steps, eager=eager, slots=eager + 1)
+
+
+def test_with_a_single_slot_documents_begin_between_queries_that_never_end():
+    async def steps(crew):
+        crew.come(QUERY)
+        await crew.settle()
+        document = crew.come(DOCUMENT)
+        for _ in range(40):
+            crew.come(QUERY)
+            await crew.settle()
+            await crew.finish()
+            await crew.pass_time(0.05)
+        assert document.began_s == pytest.approx(0.5, abs=0.15)
+
+    simulated(steps, eager=1, slots=1, room=1)
+
+
+def test_what_comes_in_every_turn_does_not_hold_up_what_came_before():
+    async def steps(crew):
+        for _ in range(2):
+            crew.come(DOCUMENT)
+            await crew.settle()
+        waiting = crew.come(DOCUMENT)
+        await crew.settle()
+        others = []
+
+        async def one_after_the_other(left):
+            # The next comes before this one is looked at.
+            if left and waiting.waits:
+                others.append(asyncio.create_task(one_after_the_other(left - 1)))
+            await Job(1000 + left, DOCUMENT).run(crew.gather)
+
+        others.append(asyncio.create_task(one_after_the_other(50)))
+        await crew.settle()
+        await crew.finish()
+        assert waiting.began_s is not None
+        for _ in others:
+            await crew.finish()
+            await crew.finish()
+        await asyncio.gather(*others)
+
+    simulated(steps, eager=2, slots=2)
+
+
+# ---- what it takes to look at what waits
+
+
+class Counted:
+    """A crew that counts the jobs that it is shown."""
+
+    def __init__(self, crew):
+        self.crew, self.shown = crew, 0
+        choose = crew.choose
+
+        def counted(waiting, free):
+            self.shown += len(waiting)
+            return choose(waiting, free)
+
+        crew.choose = counted
+
+
+class Held:
+    """A model whose batches do not end before the gate opens."""
+
+    name, streams, token_budget = "local:held", 2, 16_384
+
+    def __init__(self):
+        self.gate = asyncio.Event()
+
+    async def run(self, tokenized, batch):
+        del tokenized
+        await self.gate.wait()
+        return np.zeros((len(batch.rows), 4), np.float32)
+
+
+def piece(length):
+    return Piece(
+        TokenizedTexts((np.zeros(length, np.int32),), np.array([length], np.int32)), Batch(np.arange(1), length)
+    )
+
+
+def shown_to_a_local_crew(callers, busy):
+    async def main():
+        route = Held()
+        counted = Counted(LocalCrew(route, max_batch_size=1000))
+        gather = Gather(counted.crew)
+        tasks = [asyncio.create_task(gather.run(piece(4096), DOCUMENT)) for _ in range(busy)]
+        for number in range(callers):
+            # In turns of their own.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            tasks.append(asyncio.create_task(gather.run(piece(10 + number % 40), DOCUMENT)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert gather.waiting > callers * 0.9
+        before = counted.shown
+        route.gate.set()
+        await asyncio.gather(*tasks)
+        return before
+
+    return asyncio.run(asyncio.wait_for(main(), 60))
+
+
+@pytest.mark.parametrize("busy", [2, 3])
+def test_looking_at_what_waits_for_a_model_grows_as_what_waits(busy):
+    few, many = (shown_to_a_local_crew(callers, busy) for callers in (500, 2000))
+    assert few <= 6 * 500
+    assert many <= 6 * 2000
+
+
+def test_looking_at_what_waits_for_a_service_grows_as_what_waits():
+    def shown(callers):
+        async def main():
+            gate = asyncio.Event()
+            service = Fake(width=4, declared=Declared(max_inputs=4096))
+            embed = service.embed
+
+            async def slow(texts, **options):
+                await gate.wait()
+                return await embed(texts, **options)
+
+            service.embed = slow
+            crew = ServiceCrew(
+                Sender(RetryPolicy()), [ServiceRoute("routes.r", service)], slots=8, max_wait_s=60, max_batch_size=4096
+            )
+            counted, gather = Counted(crew), Gather(crew)
+            space = Space(model="fake", weights="f" * 64, dimensions=4, pooling="mean", normalized=True)
+            tasks = []
+            for number in range(callers):
+                sending = Sending((f"text {number}",), np.array([3], np.int32), "document", space, full_width=4)
+                tasks.append(asyncio.create_task(gather.run(sending, DOCUMENT)))
+                for _ in range(3):
+                    await asyncio.sleep(0)
+            assert gather.waiting == callers - 1
+            gate.set()
+            before = counted.shown
+            await asyncio.gather(*tasks)
+            return before
+
+        return asyncio.run(asyncio.wait_for(main(), 60))
+
+    assert shown(2000) <= 6 * 2000

@@ -1,0 +1,54 @@
+"""A job for another process to kill: `killed_job.py SOURCE DEST MOMENT [overwrite]`.
+
+At the moment that is named it prints `ready` and waits to be killed. Moments: `opened`, `embed:N` (in the
+N-th call of the embedder), `commit` (all is written, nothing renamed), `after` (renamed).
+"""
+
+import asyncio
+import sys
+import time
+
+from conftest import FakeEmbedder
+from embedway.collections import windows as windows_module
+from embedway.collections.run import RunOptions, run_job
+from embedway.collections.stores import jsonl, lancedb, parquet
+
+source, destination, moment, *flags = sys.argv[1:]
+
+
+def wait_to_be_killed():
+    print("ready", flush=True)  # noqa: T201 - this is how the test hears of it
+    time.sleep(600)
+
+
+async def on_embed(texts):
+    if moment == f"embed:{len(embedder.calls)}":
+        print("ready", flush=True)  # noqa: T201 - this is how the test hears of it
+        await asyncio.sleep(600)
+
+
+def patched(sink_class):
+    opened, committed = sink_class.open, sink_class.commit
+
+    def open_then_wait(self, *args):
+        opened(self, *args)
+        if moment == "opened":
+            wait_to_be_killed()
+
+    def commit_around(self):
+        if moment == "commit":
+            self._flush() if hasattr(self, "_flush") else None
+            wait_to_be_killed()
+        committed(self)
+        if moment == "after":
+            wait_to_be_killed()
+
+    sink_class.open, sink_class.commit = open_then_wait, commit_around
+
+
+for each in (parquet.ParquetSink, jsonl.JsonlSink, lancedb.LanceDBSink):
+    patched(each)
+windows_module.FIRST_WINDOW_CHUNKS = windows_module.MAX_WINDOW_CHUNKS = 20
+embedder = FakeEmbedder(on_embed=on_embed)
+options = RunOptions(on_error="skip", overwrite="overwrite" in flags)
+asyncio.run(run_job(embedder, [source], destination, options))

@@ -1,0 +1,165 @@
+"""JSON Lines, CSV and Parquet: what passes, and how each kind of bad row is named."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedway.collections.documents import ByteMeter, ReadOptions
+from embedway.collections.readers import find_files, read_files
+from embedway.errors import SourceError
+
+PRIVATE = "the user's own words"
+
+
+@pytest.fixture
+def read():
+    """(documents, bad rows) of one file."""
+
+    def run(path, **options):
+        bad = []
+        read_options = ReadOptions(**options)
+        files = find_files([str(path)], read_options)
+        return list(read_files(files, read_options, bad=bad.append, meter=ByteMeter())), bad
+
+    return run
+
+
+def test_jsonl_rows_with_every_option(tmp_path, read):
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        json.dumps({"body": "one", "key": 3, "topic": "x", "tags": ["a", "ü"], "title": "T"})
+        + "\n\n"
+        + json.dumps({"body": " two ", "topic": None})
+    )
+    documents, bad = read(path, text_field="body", id_field="key", keep=("topic", "tags"))
+    assert not bad
+    assert [(d.id, d.text, d.line, d.title) for d in documents] == [
+        ("3", "one", 1, "T"),
+        (f"{path}:3", " two ", 3, None),
+    ]
+    assert [dict(d.metadata) for d in documents] == [
+        {"topic": "x", "tags": '["a", "ü"]'},
+        {"topic": None, "tags": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "reason"),
+    [
+        (PRIVATE.encode(), None, "is not JSON"),
+        (b'{"text": "' + PRIVATE.encode(), None, "is not JSON"),
+        (b"[" * 100_000, None, "is not JSON"),
+        (b"[1]", None, "must be a JSON object, is list"),
+        (b'"%s"' % PRIVATE.encode(), None, "must be a JSON object, is str"),
+        (b'{"other": "%s"}' % PRIVATE.encode(), "text", "is missing"),
+        (b'{"text": null}', "text", "is missing"),
+        (b'{"text": 5}', "text", "must be text, is int"),
+        (b'{"text": ""}', "text", "is empty"),
+        (b'{"text": " \\n\\u3000"}', "text", "is empty"),
+        (b'{"text": "%s \\ud800"}' % PRIVATE.encode(), "text", "lone surrogate"),
+        (b'{"text": "%s \xff"}' % PRIVATE.encode(), None, "is not UTF-8"),
+        (b'{"text": "a", "id": 1.5}', "id", "must be text or a whole number, is float"),
+        (b'{"text": "a", "id": true}', "id", "must be text or a whole number, is bool"),
+        (b'{"text": "a", "id": "\\udfff"}', "id", "lone surrogate"),
+    ],
+)
+def test_a_bad_jsonl_row_is_named_and_the_others_pass(tmp_path, read, row, field, reason):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "first"}\n' + row + b'\n{"text": "last"}\n')
+    documents, bad = read(path)
+    assert [d.text for d in documents] == ["first", "last"]
+    assert [(fault.path, fault.line, fault.field) for fault in bad] == [(str(path), 2, field)]
+    assert reason in str(bad[0])
+    assert PRIVATE not in str(bad[0])
+    assert bad[0].__cause__ is None
+
+
+def test_gzipped_jsonl_and_one_that_is_cut_off(tmp_path, read):
+    packed = gzip.compress(b"".join(b'{"text": "row %d"}\n' % n for n in range(5000)))
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(packed)
+    assert len(read(path)[0]) == 5000
+    path.write_bytes(packed[:-100])
+    with pytest.raises(SourceError, match="cannot be read to its end"):
+        read(path)
+    path.write_bytes(b"not gzip")
+    with pytest.raises(SourceError, match="cannot be read to its end"):
+        read(path)
+
+
+def test_csv_with_quoted_lines(tmp_path, read):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'id,text,topic\r\na,"one\r\nline, two",x\r\n\r\nb,three,\r\n')
+    documents, bad = read(path, keep=("topic",))
+    assert not bad
+    assert [(d.id, d.text, d.line) for d in documents] == [("a", "one\r\nline, two", 2), ("b", "three", 4)]
+    assert [dict(d.metadata) for d in documents] == [{"topic": "x"}, {"topic": ""}]
+
+
+def test_bad_csv_rows(tmp_path, read):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"id,text\na,ok\nb\nc,d,e\nf,\xff\ng, \nh,last\n")
+    documents, bad = read(path)
+    assert [d.text for d in documents] == ["ok", "last"]
+    assert [(fault.line, fault.field, fault.reason) for fault in bad] == [
+        (3, "text", "is missing"),
+        (4, None, "has more cells than the header"),
+        (5, "text", "is not UTF-8"),
+        (6, "text", "is empty"),
+    ]
+
+
+def test_tsv_and_long_cells(tmp_path, read):
+    path = tmp_path / "a.tsv"
+    path.write_text("text\tid\n" + "x" * 300_000 + "\t1\n")
+    documents, _ = read(path)
+    assert len(documents[0].text) == 300_000
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_a_wrong_field_name_stops_even_when_rows_are_skipped(tmp_path, read, name):
+    path = tmp_path / name
+    if name.endswith("csv"):
+        path.write_text("id,body\n1,x\n")
+    else:
+        pq.write_table(pa.table({"body": ["x"]}), path)
+    with pytest.raises(SourceError, match=r"'text': the (header|file) has no such column"):
+        read(path)
+
+
+def test_parquet_rows(tmp_path, read):
+    path = tmp_path / "a.parquet"
+    table = pa.table(
+        {
+            "text": pa.array(["one", None, " ", "four"], pa.large_string()),
+            "id": pa.array([1, 2, 3, None]),
+            "score": [0.5, 1.0, 2.0, None],
+            "vector": [[1.0]] * 4,
+        }
+    )
+    pq.write_table(table, path)
+    documents, bad = read(path, keep=("score",))
+    assert [(d.id, d.text, d.line, d.metadata["score"]) for d in documents] == [
+        ("1", "one", 1, "0.5"),
+        (f"{path}:4", "four", 4, None),
+    ]
+    assert [(fault.line, fault.reason) for fault in bad] == [(2, "is missing"), (3, "is empty")]
+
+
+def test_parquet_text_that_is_not_utf8(tmp_path, read):
+    path = tmp_path / "a.parquet"
+    raw = pa.array([b"fine", b"\xff", b"good"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": raw}), path)
+    documents, bad = read(path)
+    assert [d.text for d in documents] == ["fine", "good"]
+    assert [(fault.line, fault.reason) for fault in bad] == [(2, "is not UTF-8")]
+
+
+def test_a_file_that_is_no_parquet(tmp_path, read):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"hello")
+    with pytest.raises(SourceError, match="cannot be read as Parquet"):
+        read(path)

@@ -1,0 +1,130 @@
+"""Limits a minute: never passed, learned from the service, and fair. Time is a number here."""
+
+import asyncio
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedway.dispatch.rate_limiter import RateLimiter
+from embedway.providers.base import RateState
+
+
+class Time:
+    """A clock that only moves when somebody sleeps."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.slept = []
+
+    def __call__(self):
+        return self.now
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+def limiter(time, **limits):
+    return RateLimiter(clock=time, sleep=time.sleep, **limits)
+
+
+async def moments(limiter, time, amounts):
+    found = []
+    for amount in amounts:
+        await limiter.acquire(amount)
+        found.append((time.now, amount))
+    return found
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 500), min_size=1, max_size=60),
+    st.integers(1, 30),
+    st.integers(500, 5000),
+)
+def test_no_minute_holds_more_than_a_burst_and_a_minute(amounts, requests, tokens):
+    time = Time()
+    sent = asyncio.run(moments(limiter(time, requests_per_minute=requests, tokens_per_minute=tokens), time, amounts))
+    for start, _ in sent:
+        within = [amount for moment, amount in sent if start <= moment < start + 60]
+        # A full bucket and what runs into it meanwhile; one request's amount is the grain.
+        assert len(within) <= 2 * requests + 1
+        assert sum(within) <= 2 * tokens + max(within)
+
+
+def test_without_limits_nobody_waits(time):
+    asyncio.run(moments(limiter(time), time, [10**9] * 50))
+    assert time.slept == []
+
+
+def test_an_even_rate_once_the_burst_is_used_up(time):
+    sent = asyncio.run(moments(limiter(time, requests_per_minute=60), time, [1] * 70))
+    gaps = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(sent)]
+    assert gaps[:59] == [0] * 59
+    assert gaps[60:] == pytest.approx([1.0] * 9, abs=0.01)
+
+
+def test_what_is_over_the_limit_itself_goes_when_the_bucket_is_full_and_is_paid_for_after(time):
+    sent = asyncio.run(moments(limiter(time, tokens_per_minute=600), time, [1200, 10]))
+    assert sent[0][0] == 1000
+    assert sent[1][0] == pytest.approx(1000 + 61, abs=0.1)
+
+
+def test_limits_are_learned_from_headers(time):
+    made = limiter(time)
+    made.learn(RateState(requests_limit=60, requests_remaining=0, requests_reset_s=5.0))
+    sent = asyncio.run(moments(made, time, [1, 1]))
+    assert sent[0][0] == pytest.approx(1005, abs=0.1)
+    assert sent[1][0] == pytest.approx(1006, abs=0.1)
+
+
+def test_others_who_use_the_key_are_seen(time):
+    made = limiter(time, tokens_per_minute=6000)
+    made.learn(RateState(tokens_limit=6000, tokens_remaining=100))
+    sent = asyncio.run(moments(made, time, [100, 100]))
+    assert sent[0][0] == 1000
+    assert sent[1][0] == pytest.approx(1001, abs=0.1)
+
+
+def test_a_service_that_names_more_than_we_have_left_gives_nothing_back(time):
+    made = limiter(time, requests_per_minute=60)
+    asyncio.run(moments(made, time, [1] * 60))
+    made.learn(RateState(requests_limit=60, requests_remaining=60))
+    assert made.wait_s(1) == pytest.approx(1.0, abs=0.01)
+
+
+def test_retry_after_holds_everybody(time):
+    made = limiter(time)
+    made.close_for(7)
+    made.close_for(3)
+    assert asyncio.run(moments(made, time, [1]))[0][0] == pytest.approx(1007, abs=0.01)
+
+
+def test_callers_go_in_the_order_they_came(time):
+    async def main():
+        made = limiter(time, requests_per_minute=1)
+        order = []
+
+        async def one(number):
+            await made.acquire(1)
+            order.append(number)
+
+        await asyncio.gather(*(one(number) for number in range(5)))
+        return order
+
+    assert asyncio.run(main()) == list(range(5))
+
+
+def test_the_users_own_limit_is_never_lifted(time):
+    made = limiter(time, requests_per_minute=10, tokens_per_minute=100)
+    made.learn(RateState(requests_limit=3000, requests_remaining=2999, tokens_limit=50, tokens_remaining=50))
+    assert made.tokens_per_minute == 50
+    sent = asyncio.run(moments(made, time, [1] * 11))
+    assert sent[-1][0] == pytest.approx(1006, abs=0.01)

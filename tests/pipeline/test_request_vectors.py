@@ -1,0 +1,98 @@
+import contextlib
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedway.errors import BadVectorsError, InputError, UsageError
+from embedway.pipeline.request import inspect
+from embedway.types import Space
+from embedway.vectors import bad_rows, good_rows, validate
+
+SPACE = Space("m", "0" * 64, 4, "mean", normalized=True)
+
+
+def look(texts, **options):
+    return inspect(
+        texts, **{"model": "auto", "input_type": "document", "dimensions": None, "on_overflow": "truncate", **options}
+    )
+
+
+@pytest.mark.parametrize("bad", ["", "  \n\t", "\ud800 alone", None, 7, b"bytes"])
+def test_a_bad_text_is_named_by_its_row_and_not_shown(bad):
+    with pytest.raises(InputError, match=r"^text 1: ") as caught:
+        look(["good", bad])
+    assert caught.value.row == 1
+    assert "alone" not in str(caught.value)
+
+
+def test_texts_pass_unchanged():
+    texts = [" Polish", "polish\x00", "ßé漢字🙂"]
+    assert look(texts).texts == tuple(texts)
+    assert look("one").texts == ("one",)
+
+
+@pytest.mark.parametrize("option", [{"input_type": "passage"}, {"on_overflow": "drop"}, {"dimensions": 0}])
+def test_wrong_options_are_usage_errors(option):
+    with pytest.raises(UsageError, match=next(iter(option))):
+        look(["a"], **option)
+
+
+def unit(rows):
+    return np.eye(4, dtype=np.float32)[:rows]
+
+
+def test_good_vectors_pass():
+    validate(unit(3), count=3, space=SPACE, route="r")
+    validate(np.empty((0, 4), np.float32), count=0, space=SPACE, route="r")
+
+
+@pytest.mark.parametrize(
+    ("change", "rows"),
+    [
+        (lambda v: v.__setitem__((1, 0), np.nan), (1,)),
+        (lambda v: v.__setitem__((2, 3), np.inf), (2,)),
+        (lambda v: v.__setitem__((2, 3), 1e30), (2,)),
+        (lambda v: v.__setitem__(0, 0), (0,)),
+        (lambda v: v.__imul__(1.5), (0, 1, 2)),
+    ],
+)
+def test_bad_vectors_are_refused_with_their_rows(change, rows):
+    vectors = unit(3)
+    change(vectors)
+    with pytest.raises(BadVectorsError) as caught:
+        validate(vectors, count=3, space=SPACE, route="r")
+    assert caught.value.rows == rows
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e30, 0.0, 0.97, 1.03, -1.03])
+def test_a_single_vector_is_looked_at_as_many_are(number):
+    vectors = unit(1) * np.float32(0.999)
+    validate(vectors, count=1, space=SPACE, route="r")
+    vectors[0, 0] = number
+    with pytest.raises(BadVectorsError) as caught:
+        validate(vectors, count=1, space=SPACE, route="r")
+    assert caught.value.rows == (0,)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@given(st.data())
+def test_what_a_cache_held_is_refused_in_the_rows_that_a_fresh_answer_is_refused_for(normalized, data):
+    space = dataclasses.replace(SPACE, normalized=normalized, digest="")
+    count = data.draw(st.integers(0, 4))
+    vectors = np.zeros((count, 4), np.float32)
+    for row in range(count):
+        vectors[row, 1] = data.draw(st.sampled_from([1, 1, 0, np.nan, -np.inf, 1e30, 0.985, 1.015, 0.97, 1.03]))
+    bad = bad_rows(vectors, space)
+    assert bad == [row for row, good in enumerate(good_rows(vectors, space)) if not good]
+    with pytest.raises(BadVectorsError) if bad else contextlib.nullcontext() as caught:
+        validate(vectors, count=count, space=space, route="r")
+    assert not bad or set(caught.value.rows) <= set(bad)
+
+
+@pytest.mark.parametrize("array", [unit(2), np.eye(3, dtype=np.float32), np.eye(4)[:3]])
+def test_wrong_shapes_and_types_are_refused(array):
+    with pytest.raises(BadVectorsError):
+        validate(array, count=3, space=SPACE, route="r")
