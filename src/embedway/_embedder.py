@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from embedway.batching.batches import fill_batches
-from embedway.cache.base import Which
+from embedway.cache.base import CacheFilter
 from embedway.cache.opening import open_cache, open_seals
 from embedway.cache.stats import CacheCheck
-from embedway.cache.vector_cache import Landed, Made, Recall, group_of, key_maker, only
+from embedway.cache.vector_cache import Landed, Made, VectorCache, group_of, key_maker, only
 from embedway.config import Config
 from embedway.errors import (
     DeadlineError,
@@ -27,14 +27,14 @@ from embedway.errors import (
 from embedway.ledger.base import Purpose
 from embedway.ledger.budgets import Budgets, Spending
 from embedway.ledger.opening import limits_of, open_ledger
-from embedway.models.multi_route import MixedModel
-from embedway.models.registry import Models
+from embedway.models.multi_route import MultiRouteModel
+from embedway.models.registry import ModelRegistry
 from embedway.models.reranker import names as rerankers
 from embedway.models.service import ServiceModel
 from embedway.pipeline.embed import Computing
 from embedway.pipeline.plan import Work, bill_of_work, make_plan, unique_texts
 from embedway.pipeline.proof import check_same
-from embedway.pipeline.ready_rows import Landing
+from embedway.pipeline.ready_rows import ReadyRows
 from embedway.pipeline.receipt import Billed, by_row, cuts, in_row, metas_of, receipt_of, space_of, summed, told
 from embedway.pipeline.request import decoded, inspect, is_token_ids, listed, named, seconds, whole
 from embedway.pipeline.rerank import best_first, by_document, inspect_rerank, plan_rerank
@@ -42,13 +42,13 @@ from embedway.providers.names import full_name
 from embedway.rerank.base import check_scores
 from embedway.selection.selector import (
     AUTO,
-    Choice,
-    Chooser,
+    ChosenModel,
+    ModelSelector,
+    call_options,
     for_dimensions,
     nothing_fits,
     pinned_elsewhere,
     selected,
-    terms_of,
 )
 from embedway.space import comparable
 from embedway.types import EmbedResult, Receipt, RerankResult, Timing
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from embedway.money import Amount
     from embedway.providers.names import AnyModel
     from embedway.selection.scoring import ModelSelectionCriteria, Selection
-    from embedway.selection.selector import Terms
+    from embedway.selection.selector import CallOptions
     from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Selected, Space, Vectors
 
 
@@ -114,7 +114,7 @@ class _Call:
 class _Facts:
     """What the receipt tells beside what was computed, and when the call began."""
 
-    terms: Terms
+    terms: CallOptions
     selected: Selected | None
     started: float
 
@@ -131,7 +131,7 @@ class AsyncEmbedder:
         cache = open_cache(self.config)
         settings = self.config.cache
         self._recall = (
-            Recall(
+            VectorCache(
                 cache,
                 codec=settings.codec,
                 zstd=settings.zstd,
@@ -141,8 +141,8 @@ class AsyncEmbedder:
             if cache is not None
             else None
         )
-        self._models = Models(self.config, progress)
-        self._chooser = Chooser(self.config)
+        self._models = ModelRegistry(self.config, progress)
+        self._chooser = ModelSelector(self.config)
         webhook = self.config.ledger.webhook
         self._budgets = Budgets(
             open_ledger(self.config),
@@ -194,7 +194,7 @@ class AsyncEmbedder:
         LedgerError, CacheError where a newer version wrote the cache, and DeadlineError when `deadline_s` seconds were
         not enough.
         """
-        terms = terms_of(criteria, collection, api_key_name, max_cost)
+        terms = call_options(criteria, collection, api_key_name, max_cost)
         call = _Call(texts, input_type, model, dimensions, on_overflow, partial, priority)
         deadline_s = seconds(deadline_s, "deadline_s")
         if deadline_s is None:
@@ -210,7 +210,7 @@ class AsyncEmbedder:
                 raise
             raise DeadlineError(f"the vectors were not there after {deadline_s:g} s", attempts=0) from None
 
-    async def _embedded(self, call: _Call, terms: Terms) -> EmbedResult:
+    async def _embedded(self, call: _Call, terms: CallOptions) -> EmbedResult:
         """The steps, once the model is found; for a collection within its pin."""
         started = time.perf_counter()
         choice = await self._choice(call, terms)
@@ -227,7 +227,7 @@ class AsyncEmbedder:
             pin, mine = await self._chooser.claim(terms.collection, route.model, space)
             if call.model == AUTO and not comparable(space, pin.space):  # another first write was faster
                 await self._chooser.check_privacy(pin, terms)
-                choice = Choice(pin.model, call.dimensions or pin.space.dimensions, pin)
+                choice = ChosenModel(pin.model, call.dimensions or pin.space.dimensions, pin)
                 request, route = await self._asked(replace(call, model=choice.model, dimensions=choice.dimensions))
                 space = space_of(route, request.dimensions)
         if pin is not None:
@@ -238,7 +238,7 @@ class AsyncEmbedder:
             written.append(len(result.errors) < len(request.texts))
         return result
 
-    async def _choice(self, call: _Call, terms: Terms) -> Choice:
+    async def _choice(self, call: _Call, terms: CallOptions) -> ChosenModel:
         """The model that a call names, that its collection is pinned to, or that its criteria select."""
         if terms.criteria is not None and call.model != AUTO:
             raise UsageError(f"model is {call.model!r} and criteria are given; leave one of them out")
@@ -247,9 +247,9 @@ class AsyncEmbedder:
             await self._chooser.check_privacy(pin, terms, named=call.model != AUTO)
             own = call.model == AUTO or (await self._open(call.model)).model == pin.model
             size = call.dimensions or (pin.space.dimensions if own else None)
-            return Choice(pin.model if call.model == AUTO else call.model, size, pin)
+            return ChosenModel(pin.model if call.model == AUTO else call.model, size, pin)
         if call.model != AUTO or not terms.selects(self.config.embedding.default_model):
-            return Choice(call.model, call.dimensions)
+            return ChosenModel(call.model, call.dimensions)
         if call.input_type == "query" and terms.collection:
             raise UsageError(
                 f"nothing was written to collection {terms.collection!r} yet, so that it has no model; write documents "
@@ -262,10 +262,10 @@ class AsyncEmbedder:
         whole = (call.on_overflow or self.config.embedding.on_overflow) == "error"
         selection = await self._chooser.select_for(texts, criteria, whole=whole, partial=call.partial)
         if terms.most is None and not whole:
-            return Choice(selection.model, criteria.dimensions, None, selected(selection))
+            return ChosenModel(selection.model, criteria.dimensions, None, selected(selection))
         return await self._fitting(replace(call, texts=texts, dimensions=criteria.dimensions), selection, terms)
 
-    async def _fitting(self, call: _Call, selection: Selection, terms: Terms) -> Choice:
+    async def _fitting(self, call: _Call, selection: Selection, terms: CallOptions) -> ChosenModel:
         """The best of the selected models with which a call costs no more, and cuts no more, than it may."""
         too_dear: list[tuple[str, int | None]] = []
         too_long: TextTooLongError | None = None
@@ -276,7 +276,7 @@ class AsyncEmbedder:
                 too_long = error
                 continue
             if terms.most is None or (plan.most_nanousd is not None and plan.most_nanousd <= terms.most):
-                return Choice(row.model, call.dimensions, None, selected(selection, place, too_dear))
+                return ChosenModel(row.model, call.dimensions, None, selected(selection, place, too_dear))
             too_dear.append((row.model, plan.most_nanousd))
         if terms.most is None or not too_dear:
             assert too_long is not None  # noqa: S101  some model was ranked
@@ -300,7 +300,7 @@ class AsyncEmbedder:
         return EmbedResult(vectors, space, receipt, failed)
 
     async def _recalled(
-        self, recall: Recall, request: EmbedRequest, route: AnyModel, space: Space, facts: _Facts
+        self, recall: VectorCache, request: EmbedRequest, route: AnyModel, space: Space, facts: _Facts
     ) -> EmbedResult:
         """The same with a cache: only what is not found is planned and computed, at full width."""
         spending = facts.terms.spending(route.model)
@@ -319,7 +319,7 @@ class AsyncEmbedder:
             planned = time.perf_counter()
             metas = metas_of(work)
             # What depends on its batch is known by its route, when the answer is here.
-            landing = None if self._models.batch_dependent(route) else Landing(work, metas, full, landed)
+            landing = None if self._models.batch_dependent(route) else ReadyRows(work, metas, full, landed)
             vectors, errors, billed = await self._made(work, route, full, spending, landing=landing)
             spent.extend((planned - began, time.perf_counter() - planned))
             bills.append(billed)
@@ -365,7 +365,7 @@ class AsyncEmbedder:
         return EmbedResult(vectors, space, receipt, failed)
 
     async def _made(
-        self, work: Work, route: AnyModel, space: Space, spending: Spending, *, landing: Landing | None = None
+        self, work: Work, route: AnyModel, space: Space, spending: Spending, *, landing: ReadyRows | None = None
     ) -> tuple[Vectors, dict[int, EmbedwayError], Billed]:
         """Vectors of the unique texts, checked, the errors of those that have none, and the bill."""
         errors: dict[int, EmbedwayError] = {}
@@ -405,7 +405,7 @@ class AsyncEmbedder:
         if on_overflow == "mean":
             raise UsageError("on_overflow is 'mean', and scores have none; it must be truncate or error")
         inspect_rerank(query, top_n)
-        terms = terms_of(None, collection, api_key_name, max_cost)
+        terms = call_options(None, collection, api_key_name, max_cost)
         started = time.perf_counter()
         opened = await self._models.open_reranker(name)
         overflow: Overflow = on_overflow or ("error" if self.config.embedding.on_overflow == "error" else "truncate")
@@ -462,7 +462,7 @@ class AsyncEmbedder:
         Batches and cost are those of what is not in the cache. A service's model needs no key. Raises as `embed` does,
         BudgetExceededError and SpaceMismatchError too.
         """
-        terms = terms_of(criteria, collection, "", max_cost)
+        terms = call_options(criteria, collection, "", max_cost)
         call = _Call(texts, input_type, model, dimensions, on_overflow, partial)
         choice = await self._choice(call, terms)
         plan = await self._planned(replace(call, model=choice.model, dimensions=choice.dimensions))
@@ -550,7 +550,7 @@ class AsyncEmbedder:
         Raises NoModelError, which holds the table, when no model meets all that is required.
         """
         self._models.check_open()
-        wanted = self._chooser.criteria(terms_of(criteria, "", "", None).criteria)
+        wanted = self._chooser.criteria(call_options(criteria, "", "", None).criteria)
         checked = inspect(texts, model=AUTO, input_type="document", dimensions=None, on_overflow="truncate")
         return await self._chooser.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
 
@@ -620,7 +620,7 @@ class AsyncEmbedder:
         older_than_s = seconds(older_than_s, "older_than_s")
         if older_than_s is not None and not older_than_s >= 0:
             raise UsageError(f"older_than_s is {older_than_s}; it must be at least 0 seconds")
-        which = Which(model, space_id, namespace, older_than_s)
+        which = CacheFilter(model, space_id, namespace, older_than_s)
         return await self._cache().clear(which)
 
     async def check_cache(
@@ -659,7 +659,7 @@ class AsyncEmbedder:
             len(unique), len(found), damaged, len(chosen), float(cosines[worst]), row, billed.cost_nanousd
         )
 
-    def _cache(self) -> Recall:
+    def _cache(self) -> VectorCache:
         if self._recall is None:
             raise UsageError("there is no cache: cache.backend is none; set it to memory, sqlite or redis")
         return self._recall
@@ -682,7 +682,7 @@ class AsyncEmbedder:
     async def warm(self, model: str = "auto") -> None:
         """Load a model and its session, so that the first call finds it ready."""
         route = await self._open(model)
-        route = route.local if isinstance(route, MixedModel) else route
+        route = route.local if isinstance(route, MultiRouteModel) else route
         if not isinstance(route, ServiceModel):
             await asyncio.to_thread(route.warm)
 
@@ -691,7 +691,7 @@ class AsyncEmbedder:
         from embedway.local.tune import tune_model  # noqa: PLC0415  few ever tune
 
         route = await self._open(model)
-        route = route.local if isinstance(route, MixedModel) else route
+        route = route.local if isinstance(route, MultiRouteModel) else route
         if isinstance(route, ServiceModel):
             raise UsageError(f"{route.model} runs on a service; only models on this machine can be tuned")
         return await asyncio.to_thread(tune_model, route, self.config, progress or (lambda _: None), fill_batches)

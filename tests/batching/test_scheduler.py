@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway import AsyncEmbedder, Config
-from embedway.batching.backends import LocalCrew, Piece, ServiceCrew, shares
-from embedway.batching.scheduler import Crew, Gather, Urgency
-from embedway.dispatch.recovery import RetryPolicy, Sender, Sending, ServiceRoute
+from embedway.batching.backends import LocalBackend, Piece, UpstreamBackend, shares
+from embedway.batching.scheduler import BatchBackend, BatchScheduler, Urgency
+from embedway.dispatch.recovery import RetryPolicy, ServiceRoute, UpstreamClient, UpstreamRequest
 from embedway.errors import BatchError, DeadlineError, NoRouteError, RefusedInputError, UnavailableError, UsageError
 from embedway.providers.base import Answer, Declared
 from embedway.providers.fake import Fake, vector_of
@@ -73,7 +73,7 @@ CALLS = st.lists(
 def test_every_caller_gets_his_own_rows_or_his_own_error(calls, most):
     async def main():
         route = Route()
-        gather = Gather(LocalCrew(route, max_batch_size=most))
+        gather = BatchScheduler(LocalBackend(route, max_batch_size=most))
 
         async def call(rows, query, priority, after, leaves):
             for _ in range(after):
@@ -106,7 +106,7 @@ def held(steps, **options):
 
     async def main():
         route = Route(held=True)
-        gather = Gather(LocalCrew(route, **{"max_batch_size": 1000} | options))
+        gather = BatchScheduler(LocalBackend(route, **{"max_batch_size": 1000} | options))
 
         def call(number, urgency=DOCUMENT, length=8, count=1, **more):
             return asyncio.create_task(gather.run(piece(*[(number, length)] * count), urgency, **more))
@@ -206,7 +206,7 @@ def test_nothing_starves():
 
     async def main():
         route, clock = Route(held=True), Clock()
-        gather = Gather(LocalCrew(route, max_batch_size=1000), clock=clock)
+        gather = BatchScheduler(LocalBackend(route, max_batch_size=1000), clock=clock)
         route.streams = 1
 
         def call(number, urgency):
@@ -328,16 +328,16 @@ def house(*fakes, slots=8, max_wait_s=0.002, most=1000, later=None, clock=None, 
     async def sleep(_):
         await asyncio.sleep(0)
 
-    sender = Sender(RetryPolicy(**policy), sleep=sleep, chance=lambda: 0.0)
+    sender = UpstreamClient(RetryPolicy(**policy), sleep=sleep, chance=lambda: 0.0)
     routes = [ServiceRoute(f"routes.{n}", fake) for n, fake in enumerate(fakes)]
-    crew = ServiceCrew(sender, routes, slots=slots, max_wait_s=max_wait_s, max_batch_size=most)
+    crew = UpstreamBackend(sender, routes, slots=slots, max_wait_s=max_wait_s, max_batch_size=most)
     options = {name: value for name, value in {"later": later, "clock": clock}.items() if value is not None}
-    return crew, Gather(crew, **options)
+    return crew, BatchScheduler(crew, **options)
 
 
 def sending(*texts, partial=False, **more):
     lengths = np.array([len(text) for text in texts], np.int32)
-    return Sending(texts, lengths, "document", SPACE, full_width=16, partial=partial, **more)
+    return UpstreamRequest(texts, lengths, "document", SPACE, full_width=16, partial=partial, **more)
 
 
 def fake(**options):
@@ -410,7 +410,7 @@ def test_requests_of_another_kind_do_not_share():
         _, gather = house(service)
         queries = [sending(f"q{n}") for n in range(3)]
         object.__setattr__(queries[1], "input_type", "query")
-        narrow = Sending(
+        narrow = UpstreamRequest(
             ("n",),
             np.array([1], np.int32),
             "document",
@@ -430,7 +430,7 @@ def test_a_shared_request_is_as_urgent_as_its_most_urgent_part():
 
         async def send(merged, routes):
             sent.append(merged.urgency)
-            return await Sender(RetryPolicy()).send(merged, routes)
+            return await UpstreamClient(RetryPolicy()).send(merged, routes)
 
         crew._sender = type("Told", (), {"send": staticmethod(send)})()
         priorities = (1, 5, 3)
@@ -702,13 +702,13 @@ def test_the_default_model_gives_the_vectors_of_lone_calls(default_model_directo
 
 def test_a_crew_is_abstract():
     with pytest.raises(TypeError):
-        Crew()
+        BatchBackend()
 
 
 def test_a_failing_batch_names_the_route_and_not_another_callers_text():
     async def main():
         route = Route()
-        gather = Gather(LocalCrew(route, max_batch_size=100))
+        gather = BatchScheduler(LocalBackend(route, max_batch_size=100))
         calls = (gather.run(piece((number, 8)), DOCUMENT) for number in (1, 2, 3, POISON, 5))
         return await asyncio.gather(*calls, return_exceptions=True)
 

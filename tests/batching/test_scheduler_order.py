@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedway.batching.backends import LocalCrew, Piece, ServiceCrew
-from embedway.batching.scheduler import Crew, Gather, Urgency
-from embedway.dispatch.recovery import RetryPolicy, Sender, Sending, ServiceRoute
+from embedway.batching.backends import LocalBackend, Piece, UpstreamBackend
+from embedway.batching.scheduler import BatchBackend, BatchScheduler, Urgency
+from embedway.dispatch.recovery import RetryPolicy, ServiceRoute, UpstreamClient, UpstreamRequest
 from embedway.providers.base import Declared
 from embedway.providers.fake import Fake
 from embedway.types import Batch, Space, TokenizedTexts
@@ -48,7 +48,7 @@ class Timer:
             self._timers.remove(self._timer)
 
 
-class Watched(Gather):
+class Watched(BatchScheduler):
     """Tells the crew what begins when it is decided."""
 
     def _start(self, picked, *, query, beside):
@@ -59,7 +59,7 @@ class Watched(Gather):
         super()._start(picked, query=query, beside=beside)
 
 
-class Simulation(Crew):
+class Simulation(BatchBackend):
     """A crew whose pieces of work end when told, and which looks at every rule when one begins."""
 
     def __init__(self, eager=1, slots=2, max_wait_s=FOREVER, room=4):
@@ -343,7 +343,7 @@ class Counted:
         crew.choose = counted
 
 
-class Held:
+class GroupSize:
     """A model whose batches do not end before the gate opens."""
 
     name, streams, token_budget = "local:held", 2, 16_384
@@ -365,9 +365,9 @@ def piece(length):
 
 def shown_to_a_local_crew(callers, busy):
     async def main():
-        route = Held()
-        counted = Counted(LocalCrew(route, max_batch_size=1000))
-        gather = Gather(counted.crew)
+        route = GroupSize()
+        counted = Counted(LocalBackend(route, max_batch_size=1000))
+        gather = BatchScheduler(counted.crew)
         tasks = [asyncio.create_task(gather.run(piece(4096), DOCUMENT)) for _ in range(busy)]
         for number in range(callers):
             # In turns of their own.
@@ -404,14 +404,18 @@ def test_looking_at_what_waits_for_a_service_grows_as_what_waits():
                 return await embed(texts, **options)
 
             service.embed = slow
-            crew = ServiceCrew(
-                Sender(RetryPolicy()), [ServiceRoute("routes.r", service)], slots=8, max_wait_s=60, max_batch_size=4096
+            crew = UpstreamBackend(
+                UpstreamClient(RetryPolicy()),
+                [ServiceRoute("routes.r", service)],
+                slots=8,
+                max_wait_s=60,
+                max_batch_size=4096,
             )
-            counted, gather = Counted(crew), Gather(crew)
+            counted, gather = Counted(crew), BatchScheduler(crew)
             space = Space(model="fake", weights="f" * 64, dimensions=4, pooling="mean", normalized=True)
             tasks = []
             for number in range(callers):
-                sending = Sending((f"text {number}",), np.array([3], np.int32), "document", space, full_width=4)
+                sending = UpstreamRequest((f"text {number}",), np.array([3], np.int32), "document", space, full_width=4)
                 tasks.append(asyncio.create_task(gather.run(sending, DOCUMENT)))
                 for _ in range(3):
                     await asyncio.sleep(0)

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from embedway.cache.base import Group, Which
+from embedway.cache.base import CacheFilter, Group
 
 GROUP, OTHER = Group("m", "m@1/4"), Group("m", "m@1/4", "tenant")
 THIRD = Group("n", "n@2/4")
@@ -61,12 +61,12 @@ def test_entries_are_counted_and_cleared_by_group(make):
         await cache.put_many(OTHER, items(range(10, 13)))
         await cache.put_many(THIRD, items(range(20, 22)))
         assert {held.group: held.entries for held in await cache.held()} == {GROUP: 5, OTHER: 3, THIRD: 2}
-        assert await cache.clear(Which(namespace="tenant")) == 3
-        assert await cache.clear(Which(model="nobody")) == 0
+        assert await cache.clear(CacheFilter(namespace="tenant")) == 3
+        assert await cache.clear(CacheFilter(model="nobody")) == 0
         assert await cache.get_many(OTHER, [key(10)]) == [None]
         assert None not in await cache.get_many(GROUP, [key(n) for n in range(5)])
-        assert await cache.clear(Which(space_id="n@2/4", model="n")) == 2
-        assert await cache.clear(Which()) == 5
+        assert await cache.clear(CacheFilter(space_id="n@2/4", model="n")) == 2
+        assert await cache.clear(CacheFilter()) == 5
         assert await cache.held() == []
         await cache.put_many(GROUP, items(range(2)))
         assert [held.entries for held in await cache.held()] == [2]
@@ -79,7 +79,7 @@ def test_old_entries_are_cleared_by_age(make, clock):
         await cache.put_many(GROUP, items(range(3)))
         clock.now += 100
         await cache.put_many(GROUP, items(range(3, 5)))
-        assert await cache.clear(Which(older_than_s=50)) == 3
+        assert await cache.clear(CacheFilter(older_than_s=50)) == 3
         assert await cache.get_many(GROUP, [key(0), key(4)]) == [None, b"\4" * 40]
 
     run(make, steps)
@@ -89,8 +89,8 @@ def test_a_space_is_cleared_at_every_size_and_no_other(make):
     async def steps(cache):
         await cache.put_many(GROUP, items(range(3)))
         await cache.put_many(THIRD, items(range(20, 22)))
-        assert await cache.clear(Which(space_id="m@2/4")) == 0
-        assert await cache.clear(Which(space_id="m@1/2")) == 3
+        assert await cache.clear(CacheFilter(space_id="m@2/4")) == 0
+        assert await cache.clear(CacheFilter(space_id="m@1/2")) == 3
         assert [held.group for held in await cache.held()] == [THIRD]
 
     run(make, steps)
@@ -108,7 +108,7 @@ def test_an_entry_is_as_old_as_it_is_wherever_it_was_read_from(make, clock, back
             return
         assert aged == [(b"\0" * 40, clock.now - 100), None]
         clock.now += 10
-        assert await cache.clear(Which(older_than_s=50)) == 3
+        assert await cache.clear(CacheFilter(older_than_s=50)) == 3
         assert await cache.get_many(GROUP, [key(0)]) == [None]
 
     run(make, put)
@@ -121,8 +121,8 @@ def test_what_another_process_has_cleared_is_soon_found_no_more(make, clock, bac
         assert None not in await cache.get_many(GROUP, [key(0)])
         before = await cache.generation()
         other = cache if backend == "memory" else make()
-        assert await other.clear(Which(model="nobody")) == 0
-        assert await other.clear(Which()) == 3
+        assert await other.clear(CacheFilter(model="nobody")) == 0
+        assert await other.clear(CacheFilter()) == 3
         if other is not cache:
             await other.aclose()
         assert await cache.generation() != before
@@ -180,7 +180,7 @@ def test_entries_are_forgotten_after_their_time(make, clock, backend):
         await cache.put_many(GROUP, items(range(10, 12)))
         assert [held.entries for held in await cache.held()] == [2]
         clock.now += 61
-        assert await cache.clear(Which()) == 0
+        assert await cache.clear(CacheFilter()) == 0
 
     run(make, steps, ttl_s=60.0)
 

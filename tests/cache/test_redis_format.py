@@ -15,7 +15,7 @@ import redis
 import xxhash
 
 from embedway import AsyncEmbedder, Config
-from embedway.cache.base import Group, Which
+from embedway.cache.base import CacheFilter, Group
 from embedway.cache.codec import MOST_BYTES
 from embedway.cache.redis import FORMAT, RedisCache
 from embedway.errors import CacheError
@@ -488,8 +488,8 @@ def test_keys_that_others_made_are_counted_cleared_and_never_fail(server, valkey
         sample = await cache.sample(group, 100)
         held = {one.group: one.entries for one in await cache.held()}
         missing = await cache.get_many(group, [b"\x11" * 32])
-        aged = await cache.clear(Which(older_than_s=86_400 * 365 * 50))
-        rest = await cache.clear(Which())
+        aged = await cache.clear(CacheFilter(older_than_s=86_400 * 365 * 50))
+        rest = await cache.clear(CacheFilter())
         troubles = cache.troubles
         await cache.aclose()
         return len(sample), held[group], missing, aged, rest, troubles

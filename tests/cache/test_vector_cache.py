@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedway import AsyncEmbedder, Config, Embedder
-from embedway.cache.base import Which
+from embedway.cache.base import CacheFilter
 from embedway.cache.codec import decode, encode
 from embedway.cache.opening import open_seals
 from embedway.cache.stats import Cleared
@@ -430,7 +430,7 @@ def test_after_clearing_texts_are_computed_again(config):
         async with AsyncEmbedder(config) as embedder:
             await embed(embedder, ["a", "b"])
             await embedder._recall.settle()
-            gone = await embedder._recall.cache.clear(Which(model="acme/m"))
+            gone = await embedder._recall.cache.clear(CacheFilter(model="acme/m"))
             result = await embed(embedder, ["a"])
             return gone, result
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedway.dispatch.circuit_breaker import Breaker
+from embedway.dispatch.circuit_breaker import CircuitBreaker
 
 
 class Clock:
@@ -20,7 +20,7 @@ def clock():
 
 @pytest.fixture
 def breaker(clock):
-    return Breaker(failures=3, rest_s=10, clock=clock)
+    return CircuitBreaker(failures=3, rest_s=10, clock=clock)
 
 
 def opened(breaker):

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway.batching.scheduler import Urgency
-from embedway.dispatch.circuit_breaker import Breaker
+from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.rate_limiter import RateLimiter
-from embedway.dispatch.recovery import RetryPolicy, Sender, Sending, ServiceRoute, searches_of
-from embedway.dispatch.semaphore import Slots
+from embedway.dispatch.recovery import RetryPolicy, ServiceRoute, UpstreamClient, UpstreamRequest, searches_of
+from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.errors import (
     AuthenticationError,
     BadVectorsError,
@@ -55,7 +55,7 @@ class House:
 
     def __init__(self, *fakes, failures=10_000, **policy):
         self.time = Time()
-        self.sender = Sender(RetryPolicy(**policy), clock=self.time, sleep=self.time.sleep, chance=lambda: 0.0)
+        self.sender = UpstreamClient(RetryPolicy(**policy), clock=self.time, sleep=self.time.sleep, chance=lambda: 0.0)
         self.fakes = fakes
         self.failures = failures
 
@@ -65,14 +65,14 @@ class House:
                 f"fake-{number}",
                 fake,
                 limiter=RateLimiter(clock=self.time, sleep=self.time.sleep),
-                breaker=Breaker(failures=self.failures, clock=self.time),
+                breaker=CircuitBreaker(failures=self.failures, clock=self.time),
             )
             for number, fake in enumerate(self.fakes)
         ]
 
     def send(self, texts, **more):
         lengths = np.array([len(text.split()) for text in texts], np.int32)
-        sending = Sending(texts, lengths, "document", SPACE, WIDTH)
+        sending = UpstreamRequest(texts, lengths, "document", SPACE, WIDTH)
         sending = dataclasses.replace(sending, **more)
 
         async def main():
@@ -282,7 +282,7 @@ def test_a_route_that_its_service_closed_is_not_asked_while_there_is_another():
     async def main():
         routes = house.routes()
         for _ in range(3):
-            await house.sender.send(Sending(["a"], np.ones(1, np.int32), "document", SPACE, WIDTH), routes)
+            await house.sender.send(UpstreamRequest(["a"], np.ones(1, np.int32), "document", SPACE, WIDTH), routes)
 
     asyncio.run(main())
     assert (len(busy.calls), len(well.calls), house.time.slept) == (1, 3, [])
@@ -294,7 +294,7 @@ def test_a_route_that_hangs_leaves_time_for_the_next_and_opens_its_circuit():
 
     async def main():
         routes = house.routes()
-        sending = Sending(texts_of(2), np.full(2, 3, np.int32), "document", SPACE, WIDTH)
+        sending = UpstreamRequest(texts_of(2), np.full(2, 3, np.int32), "document", SPACE, WIDTH)
         outcome = await house.sender.send(sending, routes)
         return outcome, routes[0].breaker._failed
 
@@ -313,8 +313,8 @@ def test_waiting_for_a_place_is_within_the_deadline():
 
     async def main():
         (route,) = house.routes()
-        route = dataclasses.replace(route, slots=Slots(1))
-        await house.sender.send(Sending(texts_of(20), np.ones(20, np.int32), "document", SPACE, WIDTH), [route])
+        route = dataclasses.replace(route, slots=PrioritySemaphore(1))
+        await house.sender.send(UpstreamRequest(texts_of(20), np.ones(20, np.int32), "document", SPACE, WIDTH), [route])
 
     house.sender._clock = lambda: asyncio.get_running_loop().time()
     with pytest.raises(DeadlineError):
@@ -361,7 +361,7 @@ def test_no_request_has_more_tokens_than_its_minute():
     async def main():
         (route,) = house.routes()
         limiter = RateLimiter(tokens_per_minute=6, clock=house.time, sleep=house.time.sleep)
-        sending = Sending(texts_of(4), np.full(4, 3, np.int32), "document", SPACE, WIDTH)
+        sending = UpstreamRequest(texts_of(4), np.full(4, 3, np.int32), "document", SPACE, WIDTH)
         return await house.sender.send(sending, [dataclasses.replace(route, limiter=limiter)])
 
     assert_right(asyncio.run(main()), texts_of(4))
@@ -394,8 +394,8 @@ def test_parts_are_told_of_as_they_are_answered():
 
     async def main():
         (route,) = house.routes()
-        sending = Sending(texts, np.full(6, 3, np.int32), "document", SPACE, WIDTH, landed=landed)
-        await house.sender.send(sending, [dataclasses.replace(route, slots=Slots(1))])
+        sending = UpstreamRequest(texts, np.full(6, 3, np.int32), "document", SPACE, WIDTH, landed=landed)
+        await house.sender.send(sending, [dataclasses.replace(route, slots=PrioritySemaphore(1))])
 
     with pytest.raises(AuthenticationError):
         asyncio.run(main())
@@ -427,7 +427,7 @@ def test_what_is_answered_is_told_of_before_it_is_booked():
 
     async def main():
         books, house = SlowBooks(), House(Fake())
-        sending = Sending(
+        sending = UpstreamRequest(
             ["a"],
             np.ones(1, np.int32),
             "document",
@@ -502,11 +502,11 @@ def test_what_is_urgent_goes_before_the_rest_of_a_large_request(urgency):
     async def main():
         gate, house = Gate(), House()
         (route,) = House(gate).routes()
-        route = dataclasses.replace(route, slots=Slots(2, clock=house.time))
+        route = dataclasses.replace(route, slots=PrioritySemaphore(2, clock=house.time))
 
         def send(texts, urgency):
             lengths = np.ones(len(texts), np.int32)
-            sending = Sending(texts, lengths, "document", SPACE, WIDTH, urgency=urgency)
+            sending = UpstreamRequest(texts, lengths, "document", SPACE, WIDTH, urgency=urgency)
             return asyncio.create_task(house.sender.send(sending, [route]))
 
         async def settled():
@@ -534,7 +534,7 @@ def test_what_is_urgent_goes_before_the_rest_of_a_large_request(urgency):
 
 def test_places_are_given_back_by_those_who_go_away():
     async def main():
-        slots = Slots(1)
+        slots = PrioritySemaphore(1)
 
         async def hold():
             async with slots.place():
@@ -588,7 +588,7 @@ def test_what_the_service_says_of_its_limits_is_learned():
     async def main():
         routes = house.routes()
         for text in sending:
-            one = Sending([text], np.array([1], np.int32), "document", SPACE, WIDTH)
+            one = UpstreamRequest([text], np.array([1], np.int32), "document", SPACE, WIDTH)
             await house.sender.send(one, routes)
 
     asyncio.run(main())
@@ -601,7 +601,7 @@ def test_cancelling_stops_what_nobody_waits_for():
 
     async def main():
         lengths = np.ones(20, np.int32)
-        sending = Sending(texts_of(20), lengths, "document", SPACE, WIDTH)
+        sending = UpstreamRequest(texts_of(20), lengths, "document", SPACE, WIDTH)
         task = asyncio.create_task(house.sender.send(sending, house.routes()))
         for _ in range(100):
             await asyncio.sleep(0)

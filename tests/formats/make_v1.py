@@ -32,7 +32,7 @@ from embedway.ledger.pins import Pin, RedisPins, SqlitePins
 from embedway.ledger.redis import RedisLedger
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.local.backend import SessionOptions
-from embedway.local.choice import Choice, write_choice
+from embedway.local.choice import RuntimeChoice, write_choice
 
 #: 2026-11-23 12:00:00 UTC: the clock of ledgers and pins.
 NOON = 1795435200.0
@@ -187,7 +187,7 @@ def make_records(store, work, out):
     weights = json.loads(record.read_text())["weights"]["model.safetensors"]
     single = SessionOptions("onnxruntime", "f32", 1, 2)
     measured = {"bulk_tokens_per_s": 20_000.0, "single_ms": 4.0}
-    choice = Choice(SessionOptions("onnxruntime", "f32", 2, 2), single, 2048)
+    choice = RuntimeChoice(SessionOptions("onnxruntime", "f32", 2, 2), single, 2048)
     shutil.copy(write_choice(work / "tune", weights, choice, model=LOCAL, measured=measured), out / "choice-v1.json")
 
 

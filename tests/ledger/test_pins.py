@@ -16,7 +16,7 @@ from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config
 from embedway.errors import AuthenticationError, ConfigError, LedgerError, SpaceMismatchError
 from embedway.ledger.pins import RedisPins, SqlitePins, new_pin, read_pin
-from embedway.selection.selector import CLAIM_S, Chooser
+from embedway.selection.selector import CLAIM_S, ModelSelector
 from embedway.types import Space
 
 SMALL = Space("small", "service:small", 8, "service", normalized=True)
@@ -144,7 +144,7 @@ def test_however_first_writes_interleave_a_collection_takes_one_space(pins, cloc
 
     async def work(one, other):
         stands_still = asyncio.Event()
-        choosers = [Chooser(Config.load(environ={}), sleep=lambda _: stands_still.wait()) for _ in range(2)]
+        choosers = [ModelSelector(Config.load(environ={}), sleep=lambda _: stands_still.wait()) for _ in range(2)]
         for chooser, store in zip(choosers, (one, other), strict=True):
             chooser._pins = store
         under_way, taken = {}, []
@@ -183,7 +183,7 @@ def test_a_claim_is_kept_while_its_write_is_under_way(pins, clock, caplog):
             await slept.put(seconds)
             await go.get()
 
-        chooser = Chooser(Config.load(environ={}), sleep=sleep)
+        chooser = ModelSelector(Config.load(environ={}), sleep=sleep)
         chooser._pins = one
         pin, mine = await chooser.claim("docs", "small", SMALL)
         async with chooser.writing(pin, mine=mine) as written:
@@ -273,7 +273,7 @@ def test_the_file_holds_what_others_can_read(tmp_path):
 # ------------------------------------------------------------- in the engine
 
 
-class Held(OpenAIServer):
+class GroupSize(OpenAIServer):
     """Answers when it is told to, and refuses the key of a request that says so."""
 
     def __init__(self, width):
@@ -297,7 +297,7 @@ class Held(OpenAIServer):
 
 @contextlib.asynccontextmanager
 async def embedders(tmp_path):
-    small, large = Held(1536), Held(3072)
+    small, large = GroupSize(1536), GroupSize(3072)
     async with small.running(), large.running():
         overrides = {
             f"routes.{name}": {

@@ -9,7 +9,7 @@ from embedway import Config
 from embedway.errors import RuntimeUnavailableError
 from embedway.local import choice, cpu
 from embedway.local.backend import SessionOptions, open_session
-from embedway.local.choice import Choice, choice_path, choose, read_choice, write_choice
+from embedway.local.choice import RuntimeChoice, choice_path, choose, read_choice, write_choice
 
 WEIGHTS = "ab" * 32
 SMALL, LARGE = 90_000_000, 2_000_000_000
@@ -78,7 +78,7 @@ def test_a_large_model_is_held_once(on, settings):
 )
 def test_settings_win(on, settings, tmp_path, given, bulk):
     on(BF16)
-    tuned = Choice(SessionOptions("openvino", "bf16", 8, 8), SessionOptions("openvino", "bf16", 1, 8), 512)
+    tuned = RuntimeChoice(SessionOptions("openvino", "bf16", 8, 8), SessionOptions("openvino", "bf16", 1, 8), 512)
     write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
     assert chosen(settings()) == tuned
     assert chosen(settings(**given)).bulk == bulk
@@ -86,13 +86,13 @@ def test_settings_win(on, settings, tmp_path, given, bulk):
 
 def test_a_token_budget_goes_with_what_was_tuned(on, settings, tmp_path):
     on(BF16)
-    tuned = Choice(SessionOptions("openvino", "bf16", 8, 8), SessionOptions("openvino", "bf16", 1, 8), 512)
+    tuned = RuntimeChoice(SessionOptions("openvino", "bf16", 8, 8), SessionOptions("openvino", "bf16", 1, 8), 512)
     write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
     assert chosen(settings(token_budget=64)) == dataclasses.replace(tuned, token_budget=64)
 
 
 def test_what_was_tuned_on_another_cpu_is_not_taken(on, tmp_path):
-    tuned = Choice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
+    tuned = RuntimeChoice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
     on(PLAIN)
     write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
     assert read_choice(tmp_path, WEIGHTS) == tuned
@@ -104,7 +104,7 @@ def test_what_was_tuned_on_another_cpu_is_not_taken(on, tmp_path):
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 1}', "future", "other weights", "no backend"])
 def test_a_damaged_choice_counts_as_none(on, tmp_path, damage):
     on(PLAIN)
-    tuned = Choice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
+    tuned = RuntimeChoice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
     path = write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
     assert path == choice_path(tmp_path, WEIGHTS)
     stored = json.loads(path.read_text())
@@ -119,7 +119,7 @@ def test_a_damaged_choice_counts_as_none(on, tmp_path, damage):
 
 def test_a_tuned_backend_that_was_removed_is_not_taken(on, tmp_path):
     on(BF16)
-    tuned = Choice(SessionOptions("openvino", "bf16", 2, 2), SessionOptions("openvino", "bf16", 1, 2), 512)
+    tuned = RuntimeChoice(SessionOptions("openvino", "bf16", 2, 2), SessionOptions("openvino", "bf16", 1, 2), 512)
     write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
     on(BF16, openvino=False)
     assert read_choice(tmp_path, WEIGHTS) is None
@@ -158,7 +158,7 @@ def test_the_budget_of_the_rule_and_of_the_settings(on, settings):
 
 def test_a_choice_that_cannot_be_written_leaves_the_last_one(on, tmp_path):
     on(PLAIN)
-    tuned = Choice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
+    tuned = RuntimeChoice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
     path = write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
     with pytest.raises(TypeError):
         write_choice(tmp_path, WEIGHTS, dataclasses.replace(tuned, token_budget=1), model="m", measured={"x": object()})
@@ -183,7 +183,7 @@ def test_a_choice_that_cannot_be_written_leaves_the_last_one(on, tmp_path):
 )
 def test_an_edited_choice_that_cannot_be_carried_out_counts_as_none(on, tmp_path, where, key, value):
     on(PLAIN)
-    tuned = Choice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
+    tuned = RuntimeChoice(SessionOptions("onnxruntime", "f32", 2, 2), SessionOptions("onnxruntime", "f32", 1, 2), 512)
     path = write_choice(tmp_path, WEIGHTS, tuned, model="m", measured={})
     stored = json.loads(path.read_text())
     (stored[where] if where else stored)[key] = value

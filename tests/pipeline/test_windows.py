@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from embedway import AsyncEmbedder, Embedder
 from embedway.errors import InputError, TextTooLongError, UsageError
-from embedway.pipeline.windows import Windows, split_windows
+from embedway.pipeline.windows import TextWindows, split_windows
 from embedway.types import Space, TokenizedTexts, Truncation
 
 SPACE = Space("m", "w", 3, "mean", normalized=True)
@@ -52,7 +52,7 @@ def test_windows_cover_each_text_in_order_and_fit(texts):
 
 
 def test_a_mean_is_weighed_by_tokens_and_of_length_1():
-    windows = Windows(np.array([0, 1, 1, 2]), 3, np.array([5, 3, 1, 2], np.float32))
+    windows = TextWindows(np.array([0, 1, 1, 2]), 3, np.array([5, 3, 1, 2], np.float32))
     vectors = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
     merged = windows.merge(vectors, SPACE)
     np.testing.assert_array_equal(merged[[0, 2]], vectors[[0, 3]])

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.batching.batches import ALONE_TOKENS, EVENNESS, SMALL_TOKENS
-from embedway.batching.scheduler import Crew
+from embedway.batching.scheduler import BatchBackend
 from embedway.dispatch.billing import shares
-from embedway.dispatch.recovery import Outcome
+from embedway.dispatch.recovery import UpstreamResponse
 from embedway.types import Batch, TokenizedTexts, Vectors
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedway.batching.scheduler import Gather, Urgency
-    from embedway.dispatch.recovery import Sender, Sending, ServiceRoute
+    from embedway.batching.scheduler import BatchScheduler, Urgency
+    from embedway.dispatch.recovery import ServiceRoute, UpstreamClient, UpstreamRequest
     from embedway.providers.base import LocalRoute
 
 #: Later parts of a large request are due as if so many padded tokens were computed in a second: small requests that
@@ -45,7 +45,7 @@ class Piece:
         object.__setattr__(self, "shortest", shortest)
 
 
-class LocalCrew(Crew[Piece, Vectors]):
+class LocalBackend(BatchBackend[Piece, Vectors]):
     """Batches of all callers on a model's own threads.
 
     One batch more than there are streams is begun where it is full, so that no stream waits for the event loop.
@@ -59,7 +59,7 @@ class LocalCrew(Crew[Piece, Vectors]):
         self._route = route
 
     def choose(self, waiting: Sequence[Piece], free: int) -> tuple[list[int], bool]:
-        """See `Crew.choose`: pieces of like lengths, as long as padding costs less than another call."""
+        """See `BatchBackend.choose`: pieces of like lengths, as long as padding costs less than another call."""
         head, budget = waiting[0], self._route.token_budget
         rows, width, shortest = head.count, head.batch.width, head.shortest
         chosen = [0]
@@ -81,7 +81,7 @@ class LocalCrew(Crew[Piece, Vectors]):
         return chosen, rows * width * 2 >= budget
 
     def weight(self, job: Piece) -> float:
-        """See `Crew.weight`: of half the budget, which is a full batch. Padding may add to each row."""
+        """See `BatchBackend.weight`: of half the budget, which is a full batch. Padding may add to each row."""
         width = job.batch.width
         return 1.0 if width > ALONE_TOKENS else job.count * width * 2 / (EVENNESS * self._route.token_budget)
 
@@ -120,7 +120,7 @@ class LocalCrew(Crew[Piece, Vectors]):
 class Gathered:
     """A model on this machine for one request among others'."""
 
-    def __init__(self, route: LocalRoute, gather: Gather[Piece, Vectors], urgency: Urgency) -> None:
+    def __init__(self, route: LocalRoute, gather: BatchScheduler[Piece, Vectors], urgency: Urgency) -> None:
         self.name = route.name
         self._gather = gather
         self._urgency = urgency
@@ -133,13 +133,19 @@ class Gathered:
         return await self._gather.run(Piece(tokenized, batch), self._urgency, behind_s=behind)
 
 
-class ServiceCrew(Crew["Sending", Outcome]):
+class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
     """Requests of all callers to a model's services, each of no more than the first route takes at once."""
 
     eager = 1
 
     def __init__(
-        self, sender: Sender, routes: Sequence[ServiceRoute], *, slots: int, max_wait_s: float, max_batch_size: int
+        self,
+        sender: UpstreamClient,
+        routes: Sequence[ServiceRoute],
+        *,
+        slots: int,
+        max_wait_s: float,
+        max_batch_size: int,
     ) -> None:
         self.slots = slots
         self.max_wait_s = max_wait_s
@@ -149,12 +155,12 @@ class ServiceCrew(Crew["Sending", Outcome]):
         self.most = self._most_inputs = min(max_batch_size, declared.max_inputs)
         self._most_tokens = declared.max_request_tokens
 
-    def large(self, sending: Sending) -> bool:
+    def large(self, sending: UpstreamRequest) -> bool:
         """Whether a request fills one of the service's by half, and gains nothing from company."""
         return len(sending.texts) * 2 > self._most_inputs or self._too_many(_tokens(sending) * 2)
 
-    def choose(self, waiting: Sequence[Sending], free: int) -> tuple[list[int], bool]:
-        """See `Crew.choose`: requests of one kind, in the order in which they are due."""
+    def choose(self, waiting: Sequence[UpstreamRequest], free: int) -> tuple[list[int], bool]:
+        """See `BatchBackend.choose`: requests of one kind, in the order in which they are due."""
         del free
         head = waiting[0]
         kind = head.input_type, head.space, head.full_width
@@ -172,16 +178,16 @@ class ServiceCrew(Crew["Sending", Outcome]):
             inputs, tokens = more, larger
         return chosen, full or inputs == self._most_inputs
 
-    def weight(self, job: Sending) -> float:
-        """See `Crew.weight`: of the inputs and tokens of a request."""
+    def weight(self, job: UpstreamRequest) -> float:
+        """See `BatchBackend.weight`: of the inputs and tokens of a request."""
         tokens = 0.0 if self._most_tokens is None else _tokens(job) / self._most_tokens
         return max(len(job.texts) / self._most_inputs, tokens)
 
-    async def alone(self, job: Sending) -> Outcome:
+    async def alone(self, job: UpstreamRequest) -> UpstreamResponse:
         """Send one request."""
         return await self._sender.send(job, self._routes)
 
-    async def together(self, jobs: Sequence[Sending]) -> list[Outcome | Exception]:
+    async def together(self, jobs: Sequence[UpstreamRequest]) -> list[UpstreamResponse | Exception]:
         """Send several as one, and share out what came: each caller's vectors, errors and part of the bill."""
         counts = [len(job.texts) for job in jobs]
         merged = replace(
@@ -200,11 +206,11 @@ class ServiceCrew(Crew["Sending", Outcome]):
         taken[list(whole.errors)] = 0
         weights = [int(part.sum()) for part in np.split(taken, np.cumsum(counts)[:-1])]
         billed, unreported = shares(whole.billed_tokens, weights), shares(whole.unreported_tokens, weights)
-        results: list[Outcome | Exception] = []
+        results: list[UpstreamResponse | Exception] = []
         start = 0
         for job, count, told, guessed in zip(jobs, counts, billed, unreported, strict=True):
             own = {row - start: whole.errors[row] for row in range(start, start + count) if row in whole.errors}
-            outcome = Outcome(
+            outcome = UpstreamResponse(
                 whole.vectors[start : start + count],
                 errors=own,
                 routes=list(whole.routes),
@@ -220,11 +226,11 @@ class ServiceCrew(Crew["Sending", Outcome]):
         return self._most_tokens is not None and tokens > self._most_tokens
 
 
-def _tokens(sending: Sending) -> int:
+def _tokens(sending: UpstreamRequest) -> int:
     return int(sending.lengths.sum(dtype=np.int64))
 
 
-def _landed(jobs: Sequence[Sending], counts: Sequence[int]) -> Callable[[npt.NDArray[np.int64], Vectors], None]:
+def _landed(jobs: Sequence[UpstreamRequest], counts: Sequence[int]) -> Callable[[npt.NDArray[np.int64], Vectors], None]:
     """Tells each caller of his own texts, by their positions in his request."""
     starts = np.cumsum([0, *counts])
 

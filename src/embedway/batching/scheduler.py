@@ -50,7 +50,7 @@ class Urgency:
         return now + (0.0 if self.query else _DOCUMENT_SLACK_S) + (_MAY_WAIT - self.priority) * _STEP_S
 
 
-class Crew(ABC, Generic[J, R]):
+class BatchBackend(ABC, Generic[J, R]):
     """What does the work of a route. `eager` pieces of work begin without waiting; `slots` are under way at most."""
 
     eager: int
@@ -145,12 +145,12 @@ class _Queue(Generic[J, R]):
         self._enough = self._weight * _GROWN
 
 
-class Gather(Generic[J, R]):
+class BatchScheduler(Generic[J, R]):
     """The work of all callers for one route. Used from one event loop."""
 
     def __init__(
         self,
-        crew: Crew[J, R],
+        crew: BatchBackend[J, R],
         *,
         clock: Callable[[], float] = time.monotonic,
         later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,

@@ -27,7 +27,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class GroupSize:
     """What a group holds: entries, and their bytes as far as the backend counts them."""
 
     group: Group
@@ -36,7 +36,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Which:
+class CacheFilter:
     """Which entries are meant: those of all that is given here. `older_than_s` is seconds since they were stored.
 
     A space is meant at every size, because all sizes are cut from one entry.
@@ -60,7 +60,7 @@ def _sizeless(space_id: str) -> str:
 
 
 @dataclass(slots=True)
-class Troubles:
+class CacheErrors:
     """What went wrong in a backend, counted; none of it fails a request."""
 
     failed_reads: int = 0
@@ -80,7 +80,7 @@ class Cache(Protocol):
     `troubles` counts both.
     """
 
-    troubles: Troubles
+    troubles: CacheErrors
     leases: bool
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -98,10 +98,10 @@ class Cache(Protocol):
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """Forget entries."""
 
-    async def held(self) -> list[Held]:
+    async def held(self) -> list[GroupSize]:
         """What there is, by group."""
 
-    async def clear(self, which: Which) -> int:
+    async def clear(self, which: CacheFilter) -> int:
         """Forget all that is meant, and tell how many entries that were."""
 
     async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:

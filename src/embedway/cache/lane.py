@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from embedway.cache.base import Troubles
+    from embedway.cache.base import CacheErrors
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,7 +42,7 @@ class Lane:
         self,
         path: Path,
         extra: tuple[str, ...],
-        troubles: Troubles,
+        troubles: CacheErrors,
         asides: threading.Lock,
         *,
         reading: bool,

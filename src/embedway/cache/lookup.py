@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedway.cache.codec import CodecName, Meta
     from embedway.cache.key import KeyMaker
     from embedway.cache.seal import Seal
-    from embedway.cache.write_behind import Keeper
+    from embedway.cache.write_behind import WriteBehind
     from embedway.types import Space, Vectors
 
 #: Making keys of so much, and reading so many entries, takes a millisecond; more goes to a thread.
@@ -46,7 +46,7 @@ class Lookup:
     any.
     """
 
-    def __init__(self, keeper: Keeper, cache: Cache, codecs: Sequence[CodecName], seals: Sequence[Seal]) -> None:
+    def __init__(self, keeper: WriteBehind, cache: Cache, codecs: Sequence[CodecName], seals: Sequence[Seal]) -> None:
         self._keeper = keeper
         self._cache = cache
         self._codecs = codecs

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from embedway.cache.base import Group, Held, Troubles, Which
+from embedway.cache.base import CacheErrors, CacheFilter, Group, GroupSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ class MemoryCache:
     """A dictionary that forgets. Used from one event loop."""
 
     def __init__(self, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time) -> None:
-        self.troubles = Troubles()
+        self.troubles = CacheErrors()
         self.leases = False
         self._counts: dict[str, dict[str, int]] = {}
         self._max_bytes = max_bytes
@@ -78,7 +78,7 @@ class MemoryCache:
         for key in keys:
             self._forget(key)
 
-    async def held(self) -> list[Held]:
+    async def held(self) -> list[GroupSize]:
         """See `Cache.held`."""
         counted: dict[Group, tuple[int, int]] = {}
         oldest = self._oldest()
@@ -87,9 +87,9 @@ class MemoryCache:
                 continue
             entries, size = counted.get(group, (0, 0))
             counted[group] = (entries + 1, size + len(entry) + _OVERHEAD_BYTES)
-        return [Held(group, *numbers) for group, numbers in counted.items()]
+        return [GroupSize(group, *numbers) for group, numbers in counted.items()]
 
-    async def clear(self, which: Which) -> int:
+    async def clear(self, which: CacheFilter) -> int:
         """See `Cache.clear`."""
         self._generation += 1
         newest = self._clock() - which.older_than_s if which.older_than_s is not None else None

@@ -21,7 +21,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from embedway.cache.base import Group, Held, Troubles, Which
+from embedway.cache.base import CacheErrors, CacheFilter, Group, GroupSize
 from embedway.cache.foreign import (
     MOST_FIELD_BYTES,
     MOST_FIELDS,
@@ -107,7 +107,7 @@ class RedisCache:
         Raises RuntimeUnavailableError without the extra `redis`. Methods that read raise CacheError where a newer
         version of embedway stamped the server.
         """
-        self.troubles = Troubles()
+        self.troubles = CacheErrors()
         self.leases = True
         self._owner = secrets.token_hex(8).encode()
         self._ttl_ms = max(1, round(ttl_s * 1000)) if ttl_s is not None else None
@@ -155,11 +155,11 @@ class RedisCache:
         if keys:
             await self._guarded(lambda: self._forget(_names(self._prefix, group, keys)), limit_s=_limit_s(keys))
 
-    async def held(self) -> list[Held]:
+    async def held(self) -> list[GroupSize]:
         """See `Cache.held`: all entries, with and without a secret. Reads the lengths of all values."""
         return await self._guarded(self._count, reading=True) or []
 
-    async def clear(self, which: Which) -> int:
+    async def clear(self, which: CacheFilter) -> int:
         """See `Cache.clear`: all entries, with and without a secret."""
         return await self._guarded(lambda: self._clear(which)) or 0
 
@@ -350,7 +350,7 @@ class RedisCache:
         groups = [(field, Group(*texts)) for field, texts in facts if texts is not None]
         return [group for field, group in groups if group.id.encode() == field]
 
-    async def _names(self, prefix: str, which: Which) -> dict[Group, list[bytes]]:
+    async def _names(self, prefix: str, which: CacheFilter) -> dict[Group, list[bytes]]:
         """The keys of each group that is meant; one look at all keys of the server, however many groups there are."""
         groups = {group.id.encode(): group for group in await self._groups(prefix) if which.takes(group)}
         found: dict[Group, dict[bytes, None]] = {group: {} for group in groups.values()}
@@ -361,19 +361,19 @@ class RedisCache:
                     found[group][name] = None  # a server may name a key twice
         return {group: list(names) for group, names in found.items() if names}
 
-    async def _count(self) -> list[Held]:
-        found: dict[Group, Held] = {}
+    async def _count(self) -> list[GroupSize]:
+        found: dict[Group, GroupSize] = {}
         for prefix in (_PREFIX, _KEYED):
-            for group, names in (await self._names(prefix, Which())).items():
+            for group, names in (await self._names(prefix, CacheFilter())).items():
                 size = 0
                 for start in range(0, len(names), _BATCH):
                     sizes = await self._each("STRLEN", names[start : start + _BATCH])
                     size += sum(one for one in sizes if isinstance(one, int))
-                before = found.get(group, Held(group, 0, 0))
-                found[group] = Held(group, before.entries + len(names), before.bytes + size)
+                before = found.get(group, GroupSize(group, 0, 0))
+                found[group] = GroupSize(group, before.entries + len(names), before.bytes + size)
         return list(found.values())
 
-    async def _clear(self, which: Which) -> int:
+    async def _clear(self, which: CacheFilter) -> int:
         gone = 0
         for prefix in (_PREFIX, _KEYED):
             for names in (await self._names(prefix, which)).values():

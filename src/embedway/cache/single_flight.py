@@ -30,7 +30,7 @@ class Ended(Generic[R]):
 Flight: TypeAlias = "tuple[int, asyncio.Future[Ended[R]]]"
 
 
-class Flights(Generic[R]):
+class SingleFlight(Generic[R]):
     """Who computes what. Used from one event loop.
 
     A caller that `claim`s keys must `land`, `fail` or `abandon` each that became its own, whatever happens.

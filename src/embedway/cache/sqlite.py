@@ -17,7 +17,7 @@ import time
 from sqlite3 import Connection, OperationalError
 from typing import TYPE_CHECKING
 
-from embedway.cache.base import Group, Held, Troubles, Which
+from embedway.cache.base import CacheErrors, CacheFilter, Group, GroupSize
 from embedway.cache.lane import BUSY_S, Lane
 from embedway.cache.sqlite_format import INDEX_OF_TIMES, shrink
 from embedway.errors import EmbedwayError
@@ -39,7 +39,7 @@ class SqliteCache:
     def __init__(
         self, path: Path, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        self.troubles = Troubles()
+        self.troubles = CacheErrors()
         self.leases = False
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
@@ -79,11 +79,11 @@ class SqliteCache:
         if keys:
             await self._writing.call(self._delete, list(keys))
 
-    async def held(self) -> list[Held]:
+    async def held(self) -> list[GroupSize]:
         """See `Cache.held`."""
         return await self._reading.call(self._held) or []
 
-    async def clear(self, which: Which) -> int:
+    async def clear(self, which: CacheFilter) -> int:
         """See `Cache.clear`."""
         return await self._writing.call(self._clear, which) or 0
 
@@ -199,15 +199,15 @@ class SqliteCache:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in keys])
 
-    def _held(self, connection: Connection) -> list[Held]:
+    def _held(self, connection: Connection) -> list[GroupSize]:
         query = """
             SELECT g.model, g.space_id, g.namespace, COUNT(*), SUM(LENGTH(e.value) + LENGTH(e.key))
             FROM entries e JOIN groups g ON g.id = e.grp WHERE e.created > ? GROUP BY g.id ORDER BY g.id
         """
         rows = connection.execute(query, (self._oldest(),))
-        return [Held(Group(model, space, namespace), count, size) for model, space, namespace, count, size in rows]
+        return [GroupSize(Group(model, space, namespace), count, size) for model, space, namespace, count, size in rows]
 
-    def _clear(self, connection: Connection, which: Which) -> int:
+    def _clear(self, connection: Connection, which: CacheFilter) -> int:
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("DELETE FROM entries WHERE created <= ?", (self._oldest(),))  # gone, for everybody

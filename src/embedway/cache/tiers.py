@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from embedway.cache.base import Which
+from embedway.cache.base import CacheFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from embedway.cache.base import Cache, Group, Held
+    from embedway.cache.base import Cache, Group, GroupSize
     from embedway.cache.memory import MemoryCache
 
 #: How long what another process has cleared may still be found in front.
@@ -63,7 +63,7 @@ class Tiers:
         if generation is None:
             return
         if self._generation is not None and generation != self._generation:
-            await self.front.clear(Which())
+            await self.front.clear(CacheFilter())
         self._generation = generation
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
@@ -77,11 +77,11 @@ class Tiers:
         await self.front.delete_many(group, keys)
         await self.behind.delete_many(group, keys)
 
-    async def held(self) -> list[Held]:
+    async def held(self) -> list[GroupSize]:
         """What is kept behind: all of it."""
         return await self.behind.held()
 
-    async def clear(self, which: Which) -> int:
+    async def clear(self, which: CacheFilter) -> int:
         """See `Cache.clear`."""
         gone = await self.behind.clear(which)
         await self.front.clear(which)

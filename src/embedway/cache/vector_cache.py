@@ -16,9 +16,9 @@ from embedway.cache.base import Group
 from embedway.cache.codec import CODECS, Meta
 from embedway.cache.key import KeyMaker
 from embedway.cache.lookup import Lookup, Read
-from embedway.cache.single_flight import Ended, Flights
+from embedway.cache.single_flight import Ended, SingleFlight
 from embedway.cache.stats import NO_MODEL, CacheStats, Cleared, read_stats
-from embedway.cache.write_behind import Computed, Keeper, Lease
+from embedway.cache.write_behind import Computed, Lease, WriteBehind
 from embedway.errors import (
     BadVectorsError,
     BatchError,
@@ -32,7 +32,7 @@ from embedway.errors import (
 from embedway.types import Vectors
 
 if TYPE_CHECKING:
-    from embedway.cache.base import Cache, Which
+    from embedway.cache.base import Cache, CacheFilter
     from embedway.cache.codec import CodecName
     from embedway.cache.seal import Seal
     from embedway.errors import EmbedwayError
@@ -102,7 +102,7 @@ class Recalled(Made):
 
 @dataclass(slots=True)
 class _Asked:
-    """One call of `Recall.vectors`, under way."""
+    """One call of `VectorCache.vectors`, under way."""
 
     keys: list[bytes]
     group: Group
@@ -128,7 +128,7 @@ class _Asked:
         self.found.vectors[row] = np.nan
 
 
-class Recall:
+class VectorCache:
     """A cache with the callers that wait for it."""
 
     def __init__(
@@ -151,9 +151,9 @@ class Recall:
         self._clock = clock
         self._told_at = clock()
         self.counts: dict[str, Counts] = {}
-        self._flights: Flights[Computed] = Flights()
+        self._flights: SingleFlight[Computed] = SingleFlight()
         seal = seals[0] if seals else None
-        self._keeper = Keeper(cache, codec=codec, zstd=zstd, seal=seal, on_stored=self._on_stored)
+        self._keeper = WriteBehind(cache, codec=codec, zstd=zstd, seal=seal, on_stored=self._on_stored)
         self._is_lossy = codec != CODECS[0]
         # Entries are served that lose no more than what is written.
         self._lookup = Lookup(self._keeper, cache, CODECS[: CODECS.index(codec) + 1], seals)
@@ -208,7 +208,7 @@ class Recall:
         self._raise_if_more(failed, self.cache.troubles.failed_reads, "read")
         return stats
 
-    async def clear(self, which: Which) -> Cleared:
+    async def clear(self, which: CacheFilter) -> Cleared:
         """Forget entries. Raises CacheError where the cache cannot be read or written."""
         await self.settle()
         troubles = self.cache.troubles

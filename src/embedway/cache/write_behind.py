@@ -82,7 +82,7 @@ class _Chunk:
     leases: set[Lease] = field(default_factory=set)
 
 
-class Keeper:
+class WriteBehind:
     """Stores what it is given, in order; what comes while something is being stored is stored together."""
 
     def __init__(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from embedway.config import Config
-    from embedway.ledger.base import Entry, Ledger, Limit, Restored, Standing, Totals
+    from embedway.ledger.base import Entry, Ledger, Limit, PeriodTotals, Restored, Standing
 
 T = TypeVar("T")
 
@@ -216,7 +216,7 @@ async def _set_limit(book: "Ledger", name: str, nanousd: int, changes: dict[str,
     return before, limit
 
 
-async def _standings(book: "Ledger", config: "Config") -> "tuple[list[Standing], list[Totals], Restored | None]":
+async def _standings(book: "Ledger", config: "Config") -> "tuple[list[Standing], list[PeriodTotals], Restored | None]":
     from embedway.ledger.opening import limits_of
     from embedway.providers.names import full_name
 
@@ -278,7 +278,7 @@ def _entry_row(entry: "Entry") -> tuple[str, ...]:
     )
 
 
-def _totals_json(one: "Totals") -> dict[str, Any]:
+def _totals_json(one: "PeriodTotals") -> dict[str, Any]:
     return {
         "period": one.period,
         "spent_usd": _usd(one.spent),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 State: TypeAlias = Literal["closed", "open", "half-open"]
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens after `failures` failed requests in a row, for `rest_s` seconds; then lets one through as a probe.
 
     What counts as failure is the caller's to say: a refused text is none, a dead service is.

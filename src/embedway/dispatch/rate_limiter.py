@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedway.dispatch.semaphore import DOCUMENTS, Slots
+from embedway.dispatch.semaphore import DOCUMENTS, PrioritySemaphore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -80,7 +80,7 @@ class RateLimiter:
         self._requests = _Bucket(requests_per_minute, float(requests_per_minute or 0), now, requests_per_minute)
         self._tokens = _Bucket(tokens_per_minute, float(tokens_per_minute or 0), now, tokens_per_minute)
         self._closed_until = 0.0
-        self._turn = Slots(1, express=False, clock=clock)
+        self._turn = PrioritySemaphore(1, express=False, clock=clock)
 
     @property
     def tokens_per_minute(self) -> int | None:

@@ -17,9 +17,9 @@ import numpy as np
 
 from embedway.batching.scheduler import Urgency
 from embedway.dispatch.billing import shares
-from embedway.dispatch.circuit_breaker import Breaker
+from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.rate_limiter import RateLimiter
-from embedway.dispatch.semaphore import Slots
+from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.errors import (
     BadVectorsError,
     BudgetExceededError,
@@ -82,8 +82,8 @@ class ServiceRoute:
     name: str
     provider: Provider
     limiter: RateLimiter = field(default_factory=RateLimiter)
-    breaker: Breaker = field(default_factory=Breaker)
-    slots: Slots = field(default_factory=lambda: Slots(8))
+    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
+    slots: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
 
     def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
         """Rows in their order, in parts that keep the service's limits on inputs and tokens of a request."""
@@ -92,7 +92,7 @@ class ServiceRoute:
 
 
 @dataclass(slots=True)
-class Outcome:
+class UpstreamResponse:
     """What came of a request: float32 vectors (n, d), NaN in the rows that `errors` names, and what it took."""
 
     vectors: Vectors
@@ -106,7 +106,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class UpstreamRequest:
     """One request: texts, their tokens, and the space that all routes must answer in."""
 
     texts: Sequence[str]
@@ -163,7 +163,7 @@ class Sending:
         return 0 if self.owners is None else int(self.owners[rows[0]])
 
 
-class Sender:
+class UpstreamClient:
     """Sends requests. `clock` gives seconds, `sleep` waits them, `chance` gives numbers from 0 to 1."""
 
     def __init__(
@@ -179,7 +179,7 @@ class Sender:
         self._sleep = sleep
         self._chance = chance
 
-    async def send(self, sending: Sending, routes: Sequence[ServiceRoute]) -> Outcome:
+    async def send(self, sending: UpstreamRequest, routes: Sequence[ServiceRoute]) -> UpstreamResponse:
         """Embed all texts over the routes, in their order; all of them must serve `sending.space`.
 
         Raises the first error, or with `partial` returns it with its rows.
@@ -187,7 +187,7 @@ class Sender:
         vectors = np.empty((len(sending.texts), sending.space.dimensions), np.float32)
         if sending.partial:
             vectors.fill(np.nan)
-        outcome = Outcome(vectors)
+        outcome = UpstreamResponse(vectors)
         request = _Request(self, sending, outcome, self._clock() + self._policy.deadline_s)
         rows = np.arange(len(sending.texts), dtype=np.int64)
         try:
@@ -233,11 +233,11 @@ class _Way:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One call of `Sender.send`, under way."""
+    """One call of `UpstreamClient.send`, under way."""
 
-    sender: Sender
-    sending: Sending
-    outcome: Outcome
+    sender: UpstreamClient
+    sending: UpstreamRequest
+    outcome: UpstreamResponse
     deadline: float
     #: Held while it is found out whether a request is refused as such.
     doubt: asyncio.Lock = field(default_factory=asyncio.Lock)

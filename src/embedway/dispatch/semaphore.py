@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DOCUMENTS = Urgency()
 
 
-class Slots:
+class PrioritySemaphore:
     """So many places, and with `express` one more, which queries and priorities above 5 alone may take.
 
     What waits is due as `Urgency` says, so that nothing is overtaken for longer than its slack. Used from one loop.

@@ -231,7 +231,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class PeriodTotals:
     """What was spent in a period, and what hits saved."""
 
     period: str
@@ -297,7 +297,7 @@ class Ledger(Protocol):
     async def standings(self, limits: Sequence[Limit] = ()) -> list[Standing]:
         """Where the ledger's limits stand, and others."""
 
-    async def totals(self) -> list[Totals]:
+    async def totals(self) -> list[PeriodTotals]:
         """What was spent in all, this month and today."""
 
     async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:

@@ -16,12 +16,12 @@ from embedway.ledger.base import (
     Crossing,
     Entry,
     Limit,
+    PeriodTotals,
     Purpose,
     Refused,
     Restored,
     Settlement,
     Standing,
-    Totals,
 )
 from embedway.ledger.redis_scripts import LEDGER_KEYS, LEDGER_SCRIPT, failure
 from embedway.ledger.sqlite_formats import LEDGER_VERSION
@@ -127,10 +127,10 @@ class RedisLedger:
             for written, name, period, spent, held in _groups(answer[1:], 5)
         ]
 
-    async def totals(self) -> list[Totals]:
+    async def totals(self) -> list[PeriodTotals]:
         """See `Ledger.totals`."""
         answer = await self._call("totals")
-        return [Totals(period, *map(int, numbers)) for period, *numbers in _groups(answer[1:], 4)]
+        return [PeriodTotals(period, *map(int, numbers)) for period, *numbers in _groups(answer[1:], 4)]
 
     async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
         """See `Ledger.entries`."""

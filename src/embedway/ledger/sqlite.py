@@ -20,12 +20,12 @@ from embedway.ledger.base import (
     Entry,
     Limit,
     Period,
+    PeriodTotals,
     Purpose,
     Refused,
     Restored,
     Settlement,
     Standing,
-    Totals,
     crossed,
     periods_at,
     together,
@@ -119,7 +119,7 @@ class SqliteLedger:
         """See `Ledger.standings`."""
         return await self._call(self._standings, limits)
 
-    async def totals(self) -> list[Totals]:
+    async def totals(self) -> list[PeriodTotals]:
         """See `Ledger.totals`."""
         return await self._call(self._totals)
 
@@ -429,14 +429,14 @@ class SqliteLedger:
             for limit in found
         ]
 
-    def _totals(self) -> list[Totals]:
+    def _totals(self) -> list[PeriodTotals]:
         self._expire()
         found = []
         for period in periods_at(self._clock()).values():
             row = self._execute(
                 "SELECT spent, held, saved FROM accounts WHERE scope = '*' AND period = ?", period
             ).fetchone()
-            found.append(Totals(period, *(row or (0, 0, 0))))
+            found.append(PeriodTotals(period, *(row or (0, 0, 0))))
         return found
 
     def _entries(self, newest: int | None, since: float | None) -> list[Entry]:

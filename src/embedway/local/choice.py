@@ -24,7 +24,7 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class RuntimeChoice:
     """Session options for bulk work and for single queries, and the budget of a batch in padded tokens."""
 
     bulk: SessionOptions
@@ -32,7 +32,7 @@ class Choice:
     token_budget: int
 
 
-def choose(config: Config, *, weights_sha256: str, weights_bytes: int) -> Choice:
+def choose(config: Config, *, weights_sha256: str, weights_bytes: int) -> RuntimeChoice:
     """The choice for a model: settings first, then what was tuned for this CPU and these weights, then a rule.
 
     The rule: OpenVINO in bfloat16 where the CPU multiplies it in hardware, OpenVINO in float32 where only that
@@ -45,7 +45,7 @@ def choose(config: Config, *, weights_sha256: str, weights_bytes: int) -> Choice
     tuned = read_choice(config.tune.directory, weights_sha256) if free and local.threads is None else None
     if tuned is not None:
         budget = local.token_budget or tuned.token_budget
-        return Choice(tuned.bulk, tuned.single, budget)
+        return RuntimeChoice(tuned.bulk, tuned.single, budget)
     backend: BackendName
     large = weights_bytes > _ONE_SESSION_BYTES
     if local.backend == "auto":
@@ -61,7 +61,7 @@ def choose(config: Config, *, weights_sha256: str, weights_bytes: int) -> Choice
     streams = min(threads, local.streams or (1 if large else min(threads, 4)))
     bulk = SessionOptions(backend, precision, streams, threads)
     single = bulk if large or local.streams is not None else SessionOptions(backend, precision, 1, threads)
-    return Choice(bulk, single, local.token_budget or DEFAULT_TOKEN_BUDGET)
+    return RuntimeChoice(bulk, single, local.token_budget or DEFAULT_TOKEN_BUDGET)
 
 
 def _worth_openvino(precision: str) -> bool:
@@ -73,20 +73,20 @@ def choice_path(directory: Path, weights_sha256: str) -> Path:
     return directory / cpu.facts().key / f"{weights_sha256[:16]}.json"
 
 
-def read_choice(directory: Path, weights_sha256: str) -> Choice | None:
+def read_choice(directory: Path, weights_sha256: str) -> RuntimeChoice | None:
     """What was tuned, or None; a file that cannot be read, or is of another format, counts as nothing."""
     try:
         stored = json.loads(choice_path(directory, weights_sha256).read_text(encoding="utf-8"))
         if stored["format"] != _FORMAT or stored["weights"] != weights_sha256:
             return None
         bulk, single = (SessionOptions(**stored[key]) for key in ("bulk", "single"))
-        choice = Choice(bulk, single, stored["token_budget"])
+        choice = RuntimeChoice(bulk, single, stored["token_budget"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return choice if _sound(choice) else None
 
 
-def _sound(choice: Choice) -> bool:
+def _sound(choice: RuntimeChoice) -> bool:
     """Whether a stored choice can be carried out here: its file may have been edited, or a backend removed."""
     numbers = [choice.token_budget]
     for options in (choice.bulk, choice.single):
@@ -98,7 +98,9 @@ def _sound(choice: Choice) -> bool:
     return all(type(number) is int and number > 0 for number in numbers)
 
 
-def write_choice(directory: Path, weights_sha256: str, choice: Choice, *, model: str, measured: dict[str, Any]) -> Path:
+def write_choice(
+    directory: Path, weights_sha256: str, choice: RuntimeChoice, *, model: str, measured: dict[str, Any]
+) -> Path:
     """Keep a choice, whole or not at all."""
     path = choice_path(directory, weights_sha256)
     path.parent.mkdir(parents=True, exist_ok=True)

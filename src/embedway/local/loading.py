@@ -13,7 +13,7 @@ from embedway.errors import UnsupportedModelError, UsageError
 if TYPE_CHECKING:
     from embedway.catalog import ModelFacts
     from embedway.config import Config
-    from embedway.local.choice import Choice
+    from embedway.local.choice import RuntimeChoice
     from embedway.local.model import LocalModel
     from embedway.local.recipe import Recipe
     from embedway.local.weights.store import ModelFolder, ProgressSink, WeightsStore
@@ -81,7 +81,7 @@ class Loaded:
     """
 
     recipe: Recipe
-    choice: Choice
+    choice: RuntimeChoice
     facts: ModelFacts | None
     listed_files: bool
 

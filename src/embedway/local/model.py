@@ -19,7 +19,7 @@ from embedway.local.tokenize import TextTokenizer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedway.local.choice import Choice
+    from embedway.local.choice import RuntimeChoice
     from embedway.local.recipe import Recipe
     from embedway.types import Batch, InputType, Space, TokenizedTexts, Vectors
 
@@ -34,7 +34,7 @@ class LocalModel:
     loaded when the first of its kind comes.
     """
 
-    def __init__(self, recipe: Recipe, choice: Choice, space: Space) -> None:
+    def __init__(self, recipe: Recipe, choice: RuntimeChoice, space: Space) -> None:
         self.recipe = recipe
         self.choice = choice
         self.space = space

@@ -17,7 +17,7 @@ import numpy as np
 from embedway.errors import EmbedwayError, RuntimeUnavailableError
 from embedway.local import cpu
 from embedway.local.backend import BACKENDS, BackendName, Precision, SessionOptions, available
-from embedway.local.choice import Choice, write_choice
+from embedway.local.choice import RuntimeChoice, write_choice
 from embedway.local.probes import probe_texts
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def tune_model(
     path = write_choice(
         config.tune.directory,
         model.recipe.weights_sha256,
-        Choice(bulk.options, single.options, bulk.token_budget),
+        RuntimeChoice(bulk.options, single.options, bulk.token_budget),
         model=model.model,
         measured={"bulk_texts_per_s": bulk.texts_per_s, "single_ms": single.single_ms},
     )

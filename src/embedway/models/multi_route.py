@@ -61,7 +61,7 @@ class LocalProvider:
         await self._model.close()
 
 
-class Verdict:
+class SpaceCheck:
     """What is found out of a server once, before its first answer is used.
 
     `judge` tells why it cannot be used, and nothing where it can.
@@ -92,7 +92,7 @@ class Verified:
         self._local = local
         self._model = model
         self._route = route
-        self._verdict = Verdict(self._judged, route)
+        self._verdict = SpaceCheck(self._judged, route)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         """Embed texts; see `Provider.embed`. Raises BadVectorsError for good where the spaces differ."""
@@ -125,7 +125,7 @@ class Verified:
         await self._provider.aclose()
 
 
-class MixedModel(ServiceModel):
+class MultiRouteModel(ServiceModel):
     """A model of this machine with routes to services of the same space."""
 
     def __init__(self, local: LocalModel, facts: ServiceFacts, config: Config) -> None:
@@ -156,7 +156,7 @@ def served_price(model: str, config: Config) -> decimal.Decimal | None:
     return config.embedding.model_benchmarks[model].cost_per_million_tokens
 
 
-def with_services(local: LocalModel, names: Sequence[str], config: Config) -> LocalModel | MixedModel:
+def with_services(local: LocalModel, names: Sequence[str], config: Config) -> LocalModel | MultiRouteModel:
     """The model with the settings' routes that lead to one of its names, before its own; itself where there is none."""
     facts = library_facts(local.model, LOCAL, local.model, max_tokens=local.max_tokens)
     facts = replace(
@@ -172,5 +172,5 @@ def with_services(local: LocalModel, names: Sequence[str], config: Config) -> Lo
         routes=(),
     )
     if config.routes_to(facts.names):
-        return MixedModel(local, facts, config)
+        return MultiRouteModel(local, facts, config)
     return local

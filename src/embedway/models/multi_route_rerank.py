@@ -16,7 +16,7 @@ from embedway.batching.batches import fill_batches
 from embedway.batching.run import dispatch
 from embedway.local import loading as local
 from embedway.local.weights.store import WeightsStore
-from embedway.models.multi_route import LOCAL, Verdict
+from embedway.models.multi_route import LOCAL, SpaceCheck
 from embedway.models.reranker import ServiceReranker, open_local, open_reranker
 from embedway.models.service import counter_for, library_facts, routes_of
 from embedway.providers.base import Declared
@@ -86,7 +86,7 @@ class VerifiedScores:
         self.declared = reranker.declared
         self._reranker = reranker
         self._local = local
-        self._verdict = Verdict(self._judged, route)
+        self._verdict = SpaceCheck(self._judged, route)
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
         """Score documents; see `RerankProvider.rerank`. Raises BadVectorsError for good where scores differ."""

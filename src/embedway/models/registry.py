@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.recovery import ServiceRoute
-from embedway.dispatch.semaphore import Slots
+from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.errors import ClosedError, ConfigError, UsageError, WeightsError
 from embedway.models.multi_route import with_services
 from embedway.models.multi_route_rerank import open_any_reranker
@@ -45,7 +45,7 @@ def _told_of_long_names(name: str) -> Iterator[None]:
         raise UsageError(f"model is {name[:40]!r}…, which is longer than the name of a folder can be") from None
 
 
-class Models:
+class ModelRegistry:
     """Opens models and rerankers by name. Used from one event loop.
 
     `routes` and `scoring` are what is known of the routes of opened models, by the model's full name.
@@ -151,5 +151,5 @@ class Models:
             name,
             provider,
             limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
-            slots=Slots(self._config.upstream.concurrency),
+            slots=PrioritySemaphore(self._config.upstream.concurrency),
         )

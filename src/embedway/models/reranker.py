@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedway.catalog.services import ServiceFacts
     from embedway.config import Config
     from embedway.local.backend import SessionOptions
-    from embedway.local.choice import Choice
+    from embedway.local.choice import RuntimeChoice
     from embedway.local.recipe import Recipe
     from embedway.local.weights.store import ProgressSink
     from embedway.providers.counting import TokenCounter
@@ -41,7 +41,7 @@ _CHARACTERS_PER_TOKEN = 16
 class LocalReranker(LocalModel):
     """A cross-encoder on the built-in runtime: it reads query and document together, and gives one number."""
 
-    def __init__(self, recipe: Recipe, choice: Choice) -> None:
+    def __init__(self, recipe: Recipe, choice: RuntimeChoice) -> None:
         if recipe.dimensions != 1:
             raise UnsupportedModelError(
                 f"{recipe.name} is a classifier of {recipe.dimensions} labels; a reranker has one, its score"

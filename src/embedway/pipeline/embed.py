@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.batching.backends import Gathered, LocalCrew, ServiceCrew
+from embedway.batching.backends import Gathered, LocalBackend, UpstreamBackend
 from embedway.batching.run import dispatch
-from embedway.batching.scheduler import Gather, Urgency
-from embedway.dispatch.recovery import RetryPolicy, Sender, Sending, searches_of
+from embedway.batching.scheduler import BatchScheduler, Urgency
+from embedway.dispatch.recovery import RetryPolicy, UpstreamClient, UpstreamRequest, searches_of
 from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
 from embedway.models.reranker import ServiceReranker
 from embedway.models.service import ServiceModel
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from embedway.batching.run import Runs
     from embedway.catalog.types import Task
     from embedway.config import Config
-    from embedway.dispatch.recovery import Outcome
+    from embedway.dispatch.recovery import UpstreamResponse
     from embedway.errors import EmbedwayError
     from embedway.ledger.budgets import Account, Budgets, Spending
-    from embedway.models.registry import Models
+    from embedway.models.registry import ModelRegistry
     from embedway.models.reranker import AnyReranker
     from embedway.pipeline.plan import Work
-    from embedway.pipeline.ready_rows import Landing
+    from embedway.pipeline.ready_rows import ReadyRows
     from embedway.pipeline.rerank import RerankWork
     from embedway.providers.base import LocalRoute
     from embedway.providers.names import AnyModel
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 class Computing:
     """Batches for this machine's models and requests to services, of all callers. Used from one event loop."""
 
-    def __init__(self, config: Config, models: Models, budgets: Budgets) -> None:
+    def __init__(self, config: Config, models: ModelRegistry, budgets: Budgets) -> None:
         self._config = config
         self._models = models
         self._budgets = budgets
         upstream = config.upstream
-        self._sender = Sender(
+        self._sender = UpstreamClient(
             RetryPolicy(upstream.max_attempts, upstream.first_wait_s, upstream.longest_wait_s, upstream.deadline_s)
         )
-        self._local: dict[LocalRoute, Gather[Piece, Vectors]] = {}
-        self._remote: dict[str, tuple[ServiceCrew, Gather[Sending, Outcome]]] = {}
+        self._local: dict[LocalRoute, BatchScheduler[Piece, Vectors]] = {}
+        self._remote: dict[str, tuple[UpstreamBackend, BatchScheduler[UpstreamRequest, UpstreamResponse]]] = {}
 
     async def vectors(
         self,
@@ -62,7 +62,7 @@ class Computing:
         errors: dict[int, EmbedwayError] | None,
         spending: Spending,
         *,
-        landing: Landing | None = None,
+        landing: ReadyRows | None = None,
     ) -> tuple[Vectors, Billed]:
         """Vectors of the unique texts, on this machine or by a service, and what a service bills."""
         if not isinstance(model, ServiceModel):
@@ -70,7 +70,7 @@ class Computing:
             width = model.space.dimensions
             vectors = await dispatch(work.tokenized, work.batches, runs, width=width, errors=errors, landed=landing)
             return vectors, Billed(0, 0, len(work.batches), (model.name,))
-        sending = Sending(
+        sending = UpstreamRequest(
             work.texts,
             work.tokenized.lengths,
             work.plan.input_type,
@@ -104,7 +104,7 @@ class Computing:
             runs = self._among_others(model, Urgency(query=True))
             scores = await dispatch(work.tokenized, work.batches, runs, width=1, errors=errors)
             return scores, Billed(0, 0, len(work.batches), (model.name,))
-        sending = Sending(
+        sending = UpstreamRequest(
             work.documents,
             work.tokenized.lengths,
             "document",
@@ -132,7 +132,7 @@ class Computing:
 
     @contextlib.asynccontextmanager
     async def _paying(
-        self, sending: Sending, model: ServiceModel | ServiceReranker, spending: Spending
+        self, sending: UpstreamRequest, model: ServiceModel | ServiceReranker, spending: Spending
     ) -> AsyncIterator[Account | None]:
         """Reserve what a request may cost, and give back what of it is left; None where nothing is billed."""
         facts, size = model.facts, sending.space.dimensions
@@ -164,8 +164,8 @@ class Computing:
             return model
         gather = self._local.get(model)
         if gather is None:
-            crew = LocalCrew(model, max_batch_size=self._config.batching.max_batch_size)
-            gather = self._local[model] = Gather(crew)
+            crew = LocalBackend(model, max_batch_size=self._config.batching.max_batch_size)
+            gather = self._local[model] = BatchScheduler(crew)
         return Gathered(model, gather, urgency)
 
     async def _elsewhere(self, error: EmbedwayError, model: str, *, task: Task = "embed") -> EmbedwayError:
@@ -175,20 +175,20 @@ class Computing:
             error.elsewhere = await asyncio.to_thread(set_up_here, self._config, but=model, task=task)
         return error
 
-    async def _sent(self, sending: Sending, model: str) -> Outcome:
+    async def _sent(self, sending: UpstreamRequest, model: str) -> UpstreamResponse:
         """Send a request, and where it is small with those of others."""
         batching, upstream = self._config.batching, self._config.upstream
         if not batching.across_callers:
             return await self._sender.send(sending, self._models.routes[model])
         if model not in self._remote:
-            crew = ServiceCrew(
+            crew = UpstreamBackend(
                 self._sender,
                 self._models.routes[model],
                 slots=upstream.concurrency,
                 max_wait_s=batching.max_wait_ms / 1000,
                 max_batch_size=batching.max_batch_size,
             )
-            self._remote[model] = crew, Gather(crew)
+            self._remote[model] = crew, BatchScheduler(crew)
         crew, gather = self._remote[model]
         if crew.large(sending):
             return await self._sender.send(sending, self._models.routes[model])

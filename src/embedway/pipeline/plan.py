@@ -12,7 +12,7 @@ from embedway.batching.scheduler import Urgency
 from embedway.catalog.services import tokens_nanousd
 from embedway.errors import TextTooLongError
 from embedway.models.service import ServiceModel
-from embedway.pipeline.windows import Windows, split_windows
+from embedway.pipeline.windows import TextWindows, split_windows
 from embedway.providers.base import split_requests
 from embedway.types import Averaged, Plan, Truncation
 
@@ -42,7 +42,7 @@ class Work:
     positions: npt.NDArray[np.int64]
     refused: Mapping[int, EmbedwayError]
     #: How the windows make up the unique texts; None where nothing is averaged.
-    windows: Windows | None = None
+    windows: TextWindows | None = None
     #: Errors go with their rows.
     partial: bool = False
     urgency: Urgency = field(default_factory=Urgency)

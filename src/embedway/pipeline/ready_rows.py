@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.pipeline.windows import Windows
+from embedway.pipeline.windows import TextWindows
 from embedway.vectors import good_rows
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from embedway.types import Space, Vectors
 
 
-class Landing:
+class ReadyRows:
     """Gives the vectors of finished texts to `landed`, by row of a request whose texts are unique.
 
     A text in windows is finished when all of them are there. What cannot be right is left for the end, where it is an
@@ -48,7 +48,7 @@ class Landing:
             self._landed(rows, merged, [self._metas[row] for row in rows])
 
     def _merged(
-        self, windows: Windows, parts: npt.NDArray[np.int64], vectors: Vectors
+        self, windows: TextWindows, parts: npt.NDArray[np.int64], vectors: Vectors
     ) -> tuple[npt.NDArray[np.int64], Vectors]:
         """The texts that are finished now, and their vectors."""
         self._vectors[parts] = vectors
@@ -57,5 +57,5 @@ class Landing:
         texts = np.unique(owners)
         texts = texts[self._left[texts] == 0]
         own = np.flatnonzero(np.isin(windows.owner, texts))
-        some = Windows(np.searchsorted(texts, windows.owner[own]), len(texts), windows.weights[own])
+        some = TextWindows(np.searchsorted(texts, windows.owner[own]), len(texts), windows.weights[own])
         return texts, some.merge(self._vectors[own], self._space)

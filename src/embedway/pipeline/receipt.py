@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedway.dispatch.recovery import Outcome
+    from embedway.dispatch.recovery import UpstreamResponse
     from embedway.errors import EmbedwayError
     from embedway.ledger.budgets import Account
     from embedway.models.reranker import ServiceReranker
@@ -139,7 +139,7 @@ def summed(bills: Sequence[Billed]) -> Billed:
 
 
 def bill_of(
-    outcome: Outcome,
+    outcome: UpstreamResponse,
     model: ServiceModel | ServiceReranker,
     dimensions: int | None = None,
     account: Account | None = None,

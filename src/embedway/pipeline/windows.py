@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
+class TextWindows:
     """How parts make up texts: `owner` (p,) is the text that each part belongs to, `weights` (p,) its share of it."""
 
     owner: npt.NDArray[np.int64]
@@ -60,7 +60,7 @@ class Windows:
 
 def split_windows(
     texts: Sequence[str], too_long: set[int], model: OpenModel, input_type: InputType
-) -> tuple[tuple[str, ...], Windows]:
+) -> tuple[tuple[str, ...], TextWindows]:
     """Texts in parts that the model takes whole: those over the limit in windows without overlap, others as they are.
 
     Windows of white space alone are left out. Raises TextTooLongError where not even one character fits.
@@ -71,7 +71,7 @@ def split_windows(
         windows = _windows(text, row, model, input_type) if row in too_long else [text]
         parts += windows
         owner += [row] * len(windows)
-    return tuple(parts), Windows(np.array(owner, np.int64), len(texts))
+    return tuple(parts), TextWindows(np.array(owner, np.int64), len(texts))
 
 
 def _windows(text: str, row: int, model: OpenModel, input_type: InputType) -> list[str]:

@@ -52,7 +52,7 @@ class _Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class TextSample:
     """Texts as far as every tokenizer counts them: pieces of some, and the beginning of the longest."""
 
     texts: int
@@ -64,7 +64,7 @@ class Look:
     whole: bool
 
     @classmethod
-    def at(cls, texts: Sequence[str], sample: Sequence[str], *, tokenizers: int) -> Look:
+    def at(cls, texts: Sequence[str], sample: Sequence[str], *, tokenizers: int) -> TextSample:
         """Look at texts through a sample of them. The more tokenizers there are, the less each one counts."""
         share = _TOKENIZED_CHARACTERS // max(_FEW_TOKENIZERS, tokenizers)
         most = min(_TOKENIZED_TEXTS, share // _TOKENIZED_PIECE)
@@ -99,7 +99,7 @@ def _piece(text: str, characters: int, part: float) -> str:
     return text[max(start, word + 1) : start + characters]
 
 
-class Totals:
+class TokenTotals:
     """Tokens of texts that come some at a time, each text counted once, by several tokenizers. Blocking."""
 
     def __init__(self, counts: Mapping[str, Counts]) -> None:
@@ -136,17 +136,17 @@ class Candidates:
         away = _leads_away({model.casefold()}, (), self._config)
         return f"{away} leads to a server" if away else ""
 
-    def totals(self) -> Totals:
+    def totals(self) -> TokenTotals:
         """What counts texts by every tokenizer that is here for a candidate."""
         keys = {self._here(one.counter) for one in self._known()}
         counts = {key: self._counts(key) for key in sorted(keys)}
-        return Totals({key: count for key, count in counts.items() if count is not None})
+        return TokenTotals({key: count for key, count in counts.items() if count is not None})
 
     def _here(self, key: str) -> str:
         return key if self._counts(key) is not None else _ESTIMATE
 
     def counted(
-        self, texts: Sequence[str], sample: Sequence[str], *, totals: Totals | None = None
+        self, texts: Sequence[str], sample: Sequence[str], *, totals: TokenTotals | None = None
     ) -> tuple[Candidate, ...]:
         """The same with the tokens of the texts, by each model's own tokenizer where it is here.
 
@@ -154,7 +154,7 @@ class Candidates:
         """
         known = [(one.candidate, self._here(one.counter)) for one in self._known()]
         tokenizers = {key for _, key in known} - {_ESTIMATE}
-        look = Look.at(texts, sample, tokenizers=len(tokenizers))
+        look = TextSample.at(texts, sample, tokenizers=len(tokenizers))
         shares: dict[str, TokenEstimate] = {}
         for key in {key for _, key in known}:
             counts = self._counts(key)

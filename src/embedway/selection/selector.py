@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.ledger.pins import Pin, Pins
     from embedway.money import Amount
-    from embedway.selection.candidates import Totals
+    from embedway.selection.candidates import TokenTotals
     from embedway.selection.scoring import Candidate, Selection
     from embedway.types import InputType, Space
 
@@ -41,7 +41,7 @@ _log = logging.getLogger("embedway.pins")
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class CallOptions:
     """What a call says beside its texts: how its model is selected, what they are for, who pays, and how much."""
 
     criteria: ModelSelectionCriteria | str | None = None
@@ -60,19 +60,19 @@ class Terms:
         return Spending(Purpose(model, self.collection, self.api_key_name), self.most)
 
 
-def terms_of(
+def call_options(
     criteria: ModelSelectionCriteria | str | None, collection: str, api_key_name: str, max_cost: Amount | None
-) -> Terms:
+) -> CallOptions:
     """The terms of a call, checked. Raises UsageError."""
     if criteria is not None and not isinstance(criteria, (ModelSelectionCriteria, str)):
         raise UsageError(f"criteria is {criteria!r}; it must be ModelSelectionCriteria, or the name of a preset")
     collection, api_key_name = named(collection or "", "collection"), named(api_key_name or "", "api_key_name")
     most = None if max_cost is None else to_nanousd(max_cost, name="max_cost")
-    return Terms(criteria, collection, api_key_name, most)
+    return CallOptions(criteria, collection, api_key_name, most)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenModel:
     """The model of a call, by a name that opens it, and how it was found."""
 
     model: str
@@ -81,7 +81,7 @@ class Choice:
     selected: Selected | None = None
 
 
-class Chooser:
+class ModelSelector:
     """Selects models by the settings, and keeps what collections are pinned to."""
 
     def __init__(self, config: Config, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
@@ -130,7 +130,7 @@ class Chooser:
                     await asyncio.to_thread(totals.add, more)
         return await asyncio.to_thread(self._select, texts, criteria, anywhere, totals)
 
-    def _totals(self) -> Totals:
+    def _totals(self) -> TokenTotals:
         with self._lock:
             return self._opened().totals()
 
@@ -148,7 +148,7 @@ class Chooser:
                 raise
         return await self.select(texts, criteria)
 
-    async def check_privacy(self, pin: Pin, terms: Terms, *, named: bool = False) -> None:
+    async def check_privacy(self, pin: Pin, terms: CallOptions, *, named: bool = False) -> None:
         """Raise UsageError where texts are to stay on this machine, and the model of their collection lets them leave.
 
         A call that names its model is not asked where the texts go.
@@ -178,7 +178,7 @@ class Chooser:
         return self._candidates
 
     def _select(
-        self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool, totals: Totals | None
+        self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool, totals: TokenTotals | None
     ) -> Selection:
         sample = sample_of(texts)
         analysis = analyze(texts, sample=sample)

@@ -22,7 +22,7 @@ from embedway.local.weights.sources.opening import FolderPlace, HubPlace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from embedway.local.weights.records import Shelf
+    from embedway.local.weights.records import ModelDirectory
     from embedway.local.weights.types import ProgressSink, StoreSettings
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Tried:
 
 
 def trusted(
-    shelf: Shelf, revision: str | None, files: Sequence[Wanted], *, over_names: bool = False
+    shelf: ModelDirectory, revision: str | None, files: Sequence[Wanted], *, over_names: bool = False
 ) -> tuple[Wanted, ...]:
     """Files with the hashes of the first pull of their pinned revision, where the catalog names none.
 
@@ -111,7 +111,7 @@ class RepositoryPull:
     settings: StoreSettings
     blobs: Blobs
     sink: ProgressSink
-    shelf: Shelf
+    shelf: ModelDirectory
     asked: Asked
 
     def run(self) -> Delivery:

@@ -72,7 +72,7 @@ class Record:
         write_whole(folder / RECORD, json.dumps(data, indent=2) + "\n")
 
 
-class Shelf:
+class ModelDirectory:
     """The model folders of one repository."""
 
     def __init__(self, root: Path, repository: str) -> None:

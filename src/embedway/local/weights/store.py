@@ -18,7 +18,7 @@ from embedway.errors import UnsupportedModelError, WeightsCorruptError, WeightsE
 from embedway.local.weights.files import Blobs, unwritable
 from embedway.local.weights.listed import first_weights, inside, refuse_irregular, weights_hash
 from embedway.local.weights.pull import NO_WHEEL, Asked, RepositoryPull, Tried, trusted
-from embedway.local.weights.records import RECORD, Record, Shelf, used_blobs
+from embedway.local.weights.records import RECORD, ModelDirectory, Record, used_blobs
 from embedway.local.weights.sources.base import Delivery, Order, Wanted, missing
 from embedway.local.weights.sources.hub import COMMIT
 from embedway.local.weights.sources.opening import places
@@ -55,7 +55,7 @@ class WeightsStore:
 
     def find(self, weights: Weights) -> ModelFolder | None:
         """The model's folder if all its files are here and right; asks nobody and changes nothing."""
-        shelf = Shelf(self._settings.root, weights.repository)
+        shelf = ModelDirectory(self._settings.root, weights.repository)
         candidates = dict(shelf.complete(weights.revision))
         if all(file.sha256 for file in weights.files):
             # The bytes alone decide, wherever they were filed.
@@ -77,7 +77,7 @@ class WeightsStore:
         for file in weights.files:
             if not inside(file.path):
                 raise WeightsError(f"{weights.repository}: {file.path!r} would lead out of the store")
-        shelf = Shelf(self._settings.root, weights.repository)
+        shelf = ModelDirectory(self._settings.root, weights.repository)
         files = tuple(Wanted(file.path, file.sha256, file.size) for file in weights.files)
         files = trusted(shelf, weights.revision, files)
         order = Order(weights.repository, weights.revision, files, force)
@@ -105,7 +105,7 @@ class WeightsStore:
 
         A branch, or None for `main`, stands for the commit that it stood for when it was pulled last.
         """
-        for folder, record in Shelf(self._settings.root, repository).complete(revision):
+        for folder, record in ModelDirectory(self._settings.root, repository).complete(revision):
             if found := self._opened(folder, record, list(record.files), onnx_file):
                 return found
         return None
@@ -123,7 +123,7 @@ class WeightsStore:
         Takes settings, tokenizer, safetensors (or `onnx/model.onnx` where there are none, or `onnx_file`),
         never pickles or code. Raises as `pull` does, and UnsupportedModelError without weights to take.
         """
-        shelf = Shelf(self._settings.root, repository)
+        shelf = ModelDirectory(self._settings.root, repository)
         asked = Asked(repository, revision, onnx_file, force)
         pull = RepositoryPull(self._settings, self._blobs, self._sink, shelf, asked)
 
@@ -170,7 +170,7 @@ class WeightsStore:
         """
         if not self._is_ours(folder.path):
             raise WeightsError(f"{folder.path} is not in the store {self._settings.root}; delete it by hand")
-        shelf = Shelf(self._settings.root, folder.repository)
+        shelf = ModelDirectory(self._settings.root, folder.repository)
         try:
             with self._blobs.lock(f"repository-{shelf.name}"), self._blobs.lock("store"):
                 record = shelf.remove(folder.path)
@@ -180,7 +180,7 @@ class WeightsStore:
             raise unwritable(folder.path, error) from error
 
     def _once(
-        self, shelf: Shelf, here: Callable[[], ModelFolder | None], deliver: Callable[[], ModelFolder]
+        self, shelf: ModelDirectory, here: Callable[[], ModelFolder | None], deliver: Callable[[], ModelFolder]
     ) -> ModelFolder:
         """What is here, or else deliver it, one at a time for each repository."""
         if (found := here()) is not None:
@@ -199,7 +199,7 @@ class WeightsStore:
             raise unwritable(self._settings.root, error) from error
 
     def _publish(
-        self, shelf: Shelf, delivery: Delivery, *, ref: str | None, onnx_file: str | None = None
+        self, shelf: ModelDirectory, delivery: Delivery, *, ref: str | None, onnx_file: str | None = None
     ) -> ModelFolder:
         files = delivery.files
         first = first_weights(files, onnx_file)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 from embedway.local.weights.files import CHUNK_BYTES, WrongBytesError, hash_file
 from embedway.local.weights.sources.base import PlaceError
-from embedway.local.weights.sources.http import ATTEMPTS, Answer, Facts, HubClient, PassingError, StaleRangeError
+from embedway.local.weights.sources.http import ATTEMPTS, Facts, HttpResponse, HubClient, PassingError, StaleRangeError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,7 +134,7 @@ class Download:
             raise PassingError(f"{self.name}: the connection ended at byte {have:,} of {total:,}")
 
 
-def _start(answer: Answer, asked: int) -> int:
+def _start(answer: HttpResponse, asked: int) -> int:
     """Where the body begins: at the byte asked for, or at the first if the server does not do ranges."""
     if answer.status != 206:
         return 0

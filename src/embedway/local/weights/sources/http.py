@@ -57,7 +57,7 @@ class Facts:
 
 
 @dataclass(slots=True)
-class Answer:
+class HttpResponse:
     """What a server said; the body is for the caller to close."""
 
     body: IO[bytes]
@@ -143,7 +143,7 @@ class HubClient:
         """Wait before another attempt: as long as the server asked, or twice as long each time."""
         time.sleep(min(asked_s if asked_s is not None else self.settings.retry_wait_s * 2**attempt, _MAX_WAIT_S))
 
-    def open(self, url: str, method: str = "GET", start: int = 0) -> Answer:
+    def open(self, url: str, method: str = "GET", start: int = 0) -> HttpResponse:
         """Ask for an address, following redirects. Raises PlaceError, or PassingError."""
         facts = Facts(None, None, None, None)
         for _ in range(_MAX_REDIRECTS):
@@ -151,10 +151,10 @@ class HubClient:
             if self._is_endpoint(url):
                 facts = _facts(headers, facts, final=status not in _REDIRECTS)
             if status not in _REDIRECTS:
-                return Answer(body, status, headers, facts)
+                return HttpResponse(body, status, headers, facts)
             body.close()
             if method == "HEAD" and facts.sha256 is not None:
-                return Answer(body, status, headers, facts)  # where the bytes are was not asked
+                return HttpResponse(body, status, headers, facts)  # where the bytes are was not asked
             target = urljoin(url, headers.get("Location", ""))
             allowed = {"https", urlsplit(url).scheme}
             if urlsplit(target).scheme not in allowed or not headers.get("Location"):
