@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from embedway import AsyncEmbedder, Config
-from embedway.cache.codec import Meta, decode, encode
+from embedway.cache.codec import decode, encode
+from embedway.types import TextMeta
 
 WIDTH = 768
 BATCH = 500
@@ -155,7 +156,7 @@ def codecs():
     keys = [number.to_bytes(32) for number in range(len(vectors))]
     for codec in ("f32", "f16", "i8"):
         for zstd in (False, True):
-            entries = encode(keys, vectors, [Meta(1)] * len(vectors), codec, zstd=zstd)
+            entries = encode(keys, vectors, [TextMeta(1)] * len(vectors), codec, zstd=zstd)
             out = np.empty_like(vectors)
             decode(keys, entries, WIDTH, out)
             cosine = np.einsum("ij,ij->i", vectors, out) / np.linalg.norm(out, axis=1)

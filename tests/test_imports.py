@@ -25,6 +25,8 @@ ORDER = (
     "formats",
     "sqlite",
     "vectors",
+    "urgency",
+    "arguments",
     "telemetry",
     "catalog",
     "config",

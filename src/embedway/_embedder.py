@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from embedway.arguments import listed, named, seconds, whole
 from embedway.batching.batches import fill_batches
 from embedway.cache.base import CacheFilter
 from embedway.cache.opening import open_cache, open_seals
@@ -32,11 +33,11 @@ from embedway.models.registry import ModelRegistry
 from embedway.models.reranker import names as rerankers
 from embedway.models.service import ServiceModel
 from embedway.pipeline.embed import Computing
-from embedway.pipeline.plan import Work, bill_of_work, make_plan, unique_texts
+from embedway.pipeline.plan import Work, estimate_of, make_plan, unique_texts
 from embedway.pipeline.proof import check_same
 from embedway.pipeline.ready_rows import ReadyRows
-from embedway.pipeline.receipt import Billed, by_row, cuts, in_row, metas_of, receipt_of, space_of, summed, told
-from embedway.pipeline.request import decoded, inspect, is_token_ids, listed, named, seconds, whole
+from embedway.pipeline.receipt import by_row, cuts, in_row, metas_of, receipt_of, space_of, summed, told
+from embedway.pipeline.request import decoded, inspect, is_token_ids
 from embedway.pipeline.rerank import best_first, by_document, inspect_rerank, plan_rerank
 from embedway.providers.names import full_name
 from embedway.rerank.base import check_scores
@@ -51,7 +52,7 @@ from embedway.selection.selector import (
     selected,
 )
 from embedway.space import comparable
-from embedway.types import EmbedResult, Receipt, RerankResult, Timing
+from embedway.types import Bill, EmbedResult, Receipt, RerankResult, Timing
 from embedway.vectors import to_size, validate
 
 if TYPE_CHECKING:
@@ -306,7 +307,7 @@ class AsyncEmbedder:
         spending = facts.terms.spending(route.model)
         full, namespace = route.space, self.config.cache.namespace
         texts, positions = unique_texts(request.texts, request.refused)
-        bills: list[Billed] = []
+        bills: list[Bill] = []
         spent: list[float] = []
 
         async def compute(rows: list[int], landed: Landed) -> Made:
@@ -366,7 +367,7 @@ class AsyncEmbedder:
 
     async def _made(
         self, work: Work, route: AnyModel, space: Space, spending: Spending, *, landing: ReadyRows | None = None
-    ) -> tuple[Vectors, dict[int, EmbedwayError], Billed]:
+    ) -> tuple[Vectors, dict[int, EmbedwayError], Bill]:
         """Vectors of the unique texts, checked, the errors of those that have none, and the bill."""
         errors: dict[int, EmbedwayError] = {}
         wanted = errors if work.partial else None
@@ -507,7 +508,7 @@ class AsyncEmbedder:
         plan = replace(work.plan, cached_texts=work.plan.unique_texts - len(missing))
         rest = work if not plan.cached_texts else await self._work(only(request, missing), route, space)
         # Whatever size is asked for, a cache is given vectors of full width.
-        bill = bill_of_work(rest, route, space.dimensions if self._recall is None else route.space.dimensions)
+        bill = estimate_of(rest, route, space.dimensions if self._recall is None else route.space.dimensions)
         benchmark = self.config.embedding.model_benchmarks.get(route.model)
         seconds = None
         if benchmark is not None:

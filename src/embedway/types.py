@@ -22,6 +22,9 @@ __all__ = ["InputType", "Pooling", "Space"]
 Overflow: TypeAlias = Literal["truncate", "error", "mean"]
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
+#: How a cache keeps the numbers of a vector; all but the first lose some digits.
+CodecName: TypeAlias = Literal["f32", "f16", "i8"]
+
 #: Where tokens are estimated, so many times the estimate is reserved: the service counts for itself.
 ESTIMATE_MARGIN = 2
 
@@ -98,6 +101,35 @@ class Averaged:
     row: int
     windows: int
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextMeta:
+    """Facts of a text beside its vector. `truncation` has row 0, whatever row the text comes in.
+
+    `codec` is how the cache entry held the vector that it was read from.
+    """
+
+    tokens: int
+    truncation: Truncation | None = None
+    windows: int = 0
+    codec: CodecName = "f32"
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """The bill of a computation: tokens and nano-dollars, batches or requests, and the routes that answered."""
+
+    tokens: int
+    cost_nanousd: int | None
+    attempts: int
+    routes: tuple[str, ...]
+    estimated: bool = False
+    searches: int = 0
+    #: What failed requests may have cost, which is in the cost.
+    unsure: int = 0
+    #: The ledger's entries.
+    entries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

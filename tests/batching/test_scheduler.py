@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from embedway import AsyncEmbedder, Config
 from embedway.batching.backends import LocalBackend, Piece, UpstreamBackend, shares
-from embedway.batching.scheduler import BatchBackend, BatchScheduler, Urgency
+from embedway.batching.scheduler import BatchBackend, BatchScheduler
 from embedway.dispatch.recovery import RetryPolicy, ServiceRoute, UpstreamClient, UpstreamRequest
 from embedway.errors import BatchError, DeadlineError, NoRouteError, RefusedInputError, UnavailableError, UsageError
 from embedway.providers.base import Answer, Declared
 from embedway.providers.fake import Fake, vector_of
 from embedway.types import Batch, Space, TokenizedTexts
+from embedway.urgency import Urgency
 
 POISON = 39
 QUERY, DOCUMENT = Urgency(query=True), Urgency()

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway.batching.backends import LocalBackend, Piece, UpstreamBackend
-from embedway.batching.scheduler import BatchBackend, BatchScheduler, Urgency
+from embedway.batching.scheduler import BatchBackend, BatchScheduler
 from embedway.dispatch.recovery import RetryPolicy, ServiceRoute, UpstreamClient, UpstreamRequest
 from embedway.providers.base import Declared
 from embedway.providers.fake import Fake
 from embedway.types import Batch, Space, TokenizedTexts
+from embedway.urgency import Urgency
 
 QUERY, DOCUMENT = Urgency(query=True), Urgency()
 FOREVER = float("inf")

@@ -9,10 +9,11 @@ import pytest
 import redis
 
 from embedway import AsyncEmbedder, Config
-from embedway.cache.codec import Meta, decode, encode
+from embedway.cache.codec import decode, encode
 from embedway.cache.opening import open_seals
 from embedway.cache.redis import RedisCache
 from embedway.providers.fake import vector_of
+from embedway.types import TextMeta
 
 PHRASE = "correct-horse-battery-staple"
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
@@ -279,7 +280,7 @@ def test_what_another_process_stores_meanwhile_is_looked_at_too(make, backend, s
             await asked.wait()
             bad = np.full((1, 16), np.nan, np.float32)
             mac = mac_of(embedder, held.group)
-            await other.put_many(held.group, [(key, *encode([key], bad, [Meta(1)], mac=mac))])
+            await other.put_many(held.group, [(key, *encode([key], bad, [TextMeta(1)], mac=mac))])
             await other.release(held.group, [key])
             result = await waiting
             await other.aclose()
@@ -303,7 +304,7 @@ def test_bad_vectors_of_the_default_model_are_computed_anew(make, default_model_
             pairs = await cache.sample(held.group, 3)
             keys = [key for key, _ in pairs]
             mac = mac_of(embedder, held.group)
-            entries = encode(keys, np.full((3, 384), np.nan, np.float32), [Meta(5)] * 3, mac=mac)
+            entries = encode(keys, np.full((3, 384), np.nan, np.float32), [TextMeta(5)] * 3, mac=mac)
             await cache.put_many(held.group, list(zip(keys, entries, strict=True)))
             second = await embedder.embed(texts)
             await embedder._recall.settle()

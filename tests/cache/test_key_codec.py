@@ -11,9 +11,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedway.cache.codec import HEADER_BYTES, Meta, decode, encode
+from embedway.cache.codec import HEADER_BYTES, decode, encode
 from embedway.cache.key import KEY_BYTES, KeyMaker
-from embedway.types import Space, Truncation
+from embedway.types import Space, TextMeta, Truncation
 
 KEYS = [bytes([n]) * KEY_BYTES for n in range(64)]
 SPACE = Space("m", "weights", 4, "mean", normalized=True)
@@ -64,10 +64,10 @@ def test_texts_that_differ_in_case_space_or_form_have_keys_of_their_own():
 
 
 METAS = st.one_of(
-    st.builds(Meta, st.integers(0, 2**31)),
-    st.builds(Meta, st.integers(0, 2**31), st.none(), st.integers(1, 10_000)),
+    st.builds(TextMeta, st.integers(0, 2**31)),
+    st.builds(TextMeta, st.integers(0, 2**31), st.none(), st.integers(1, 10_000)),
     st.builds(
-        Meta,
+        TextMeta,
         st.integers(0, 2**31),
         st.builds(
             Truncation,
@@ -96,9 +96,9 @@ def test_f32_comes_back_to_the_bit_with_all_that_was_told(metas, width, zstd, se
 def test_lossy_codecs_lose_little_and_take_less(codec, lost, bytes_, zstd):
     vectors = np.random.default_rng(3).standard_normal((50, 768)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    entries = encode(KEYS[:50], vectors, [Meta(1)] * 50, codec, zstd=zstd)
+    entries = encode(KEYS[:50], vectors, [TextMeta(1)] * 50, codec, zstd=zstd)
     out, normalized = np.empty_like(vectors), np.empty_like(vectors)
-    assert decode(KEYS[:50], entries, 768, out) == [Meta(1, codec=codec)] * 50
+    assert decode(KEYS[:50], entries, 768, out) == [TextMeta(1, codec=codec)] * 50
     cosines = np.einsum("ij,ij->i", vectors, out) / np.linalg.norm(out, axis=1)
     assert 1 - cosines.min() < lost
     decode(KEYS[:50], entries, 768, normalized, normalized=True)
@@ -111,7 +111,7 @@ def test_lossy_codecs_lose_little_and_take_less(codec, lost, bytes_, zstd):
 @settings(deadline=None)
 def test_an_entry_with_any_byte_changed_is_a_miss(data):
     codec = data.draw(st.sampled_from(["f32", "f16", "i8"]))
-    (entry,) = encode(KEYS[:1], np.ones((1, 6), np.float32), [Meta(3)], codec, zstd=data.draw(st.booleans()))
+    (entry,) = encode(KEYS[:1], np.ones((1, 6), np.float32), [TextMeta(3)], codec, zstd=data.draw(st.booleans()))
     place, flip = data.draw(st.integers(0, len(entry) - 1)), data.draw(st.integers(1, 255))
     bad = bytearray(entry)
     bad[place] ^= flip
@@ -127,7 +127,7 @@ def test_noise_is_a_miss(noise):
 
 def test_an_entry_cut_short_or_of_another_width_is_a_miss():
     key = KEYS[:1]
-    (entry,) = encode(key, np.ones((1, 6), np.float32), [Meta(3)])
+    (entry,) = encode(key, np.ones((1, 6), np.float32), [TextMeta(3)])
     out = np.empty((1, 6), np.float32)
     assert all(decode(key, [entry[:size]], 6, out) == [None] for size in range(len(entry)))
     assert decode(key, [entry + b"\0"], 6, out) == [None]
@@ -138,7 +138,7 @@ def test_an_entry_cut_short_or_of_another_width_is_a_miss():
 @pytest.mark.parametrize("codec", ["f32", "f16", "i8"])
 def test_an_entry_under_another_s_key_is_a_miss(codec, count):
     vectors = np.random.default_rng(5).standard_normal((count, 6)).astype(np.float32)
-    entries = encode(KEYS[:count], vectors, [Meta(3)] * count, codec)
+    entries = encode(KEYS[:count], vectors, [TextMeta(3)] * count, codec)
     out = np.full((count, 6), 7, np.float32)
     assert decode(KEYS[1 : count + 1], entries, 6, out) == [None] * count
     assert (out == 7).all()
@@ -157,7 +157,7 @@ def test_an_entry_under_another_s_key_is_a_miss(codec, count):
 def test_what_a_lossy_codec_cannot_hold_is_kept_exactly(codec, row, exact):
     vectors = np.array([row, [1, 0.5, 0.25]], np.float32)
     out = np.empty_like(vectors)
-    first, second = decode(KEYS[:2], encode(KEYS[:2], vectors, [Meta(1)] * 2, codec), 3, out)
+    first, second = decode(KEYS[:2], encode(KEYS[:2], vectors, [TextMeta(1)] * 2, codec), 3, out)
     assert (first.codec, second.codec) == ("f32" if exact else codec, codec)
     assert np.isfinite(out).all()
     if exact:
@@ -165,14 +165,14 @@ def test_what_a_lossy_codec_cannot_hold_is_kept_exactly(codec, row, exact):
 
 
 def test_a_compressed_entry_is_a_miss_where_the_library_is_missing(monkeypatch):
-    entries = encode(KEYS[:2], np.ones((2, 6), np.float32), [Meta(3)] * 2, zstd=True)
+    entries = encode(KEYS[:2], np.ones((2, 6), np.float32), [TextMeta(3)] * 2, zstd=True)
     monkeypatch.setitem(sys.modules, "zstandard", None)
     assert decode(KEYS[:2], entries, 6, np.empty((2, 6), np.float32)) == [None, None]
 
 
 def test_what_claims_to_hold_gigabytes_is_not_decompressed(monkeypatch):
     bomb = zstandard.ZstdCompressor(level=19).compress(bytes(200_000_000))
-    (entry,) = encode(KEYS[:1], np.ones((1, 6), np.float32), [Meta(3)], zstd=True)
+    (entry,) = encode(KEYS[:1], np.ones((1, 6), np.float32), [TextMeta(3)], zstd=True)
     head = entry[:32]
     forged = head + checksum(KEYS[0], head, bomb) + bomb
     monkeypatch.setattr(zstandard.ZstdDecompressor, "decompress", None)

@@ -12,13 +12,12 @@ import pytest
 import redis
 
 from embedway.cache.base import Group
-from embedway.cache.codec import Meta
 from embedway.cache.key import KeyMaker
 from embedway.cache.redis import RedisCache
 from embedway.cache.vector_cache import Made, VectorCache
 from embedway.errors import RefusedInputError
 from embedway.providers.fake import vector_of
-from embedway.types import Space
+from embedway.types import Space, TextMeta
 
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}
 #: A process that embeds in several concurrent calls when told to, and tells what its provider was asked for.
@@ -151,7 +150,7 @@ def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey
         async def compute(rows, landed):
             await enough.wait()  # three sleeps: more than a lease
             granted.extend(await other.lease(group, keys, 1))
-            return Made(np.ones((len(rows), 4), np.float32), [Meta(1, None, 0) for _ in rows])
+            return Made(np.ones((len(rows), 4), np.float32), [TextMeta(1, None, 0) for _ in rows])
 
         keys = maker.keys(["a", "b"])
         await recall.vectors(["a", "b"], maker, group, space, compute)
@@ -175,7 +174,7 @@ def test_what_could_not_be_computed_is_given_back_at_once(valkey):
         recall, other = VectorCache(RedisCache(valkey), lease_s=600), RedisCache(valkey)
 
         async def compute(rows, landed):
-            return Made(np.ones((len(rows), 4), np.float32), [Meta(1), None], {1: refused})
+            return Made(np.ones((len(rows), 4), np.float32), [TextMeta(1), None], {1: refused})
 
         found = await recall.vectors(["a", "b"], maker, group, space, compute)
         await recall.settle()

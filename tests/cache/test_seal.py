@@ -9,19 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway.cache.base import Group
-from embedway.cache.codec import HEADER_BYTES, KEYED_HEADER_BYTES, Meta, decode, encode, signed_anew
+from embedway.cache.codec import HEADER_BYTES, KEYED_HEADER_BYTES, decode, encode, signed_anew
 from embedway.cache.key import KEY_BYTES
 from embedway.cache.seal import Seal
-from embedway.types import Truncation
+from embedway.types import TextMeta, Truncation
 
 SECRET, OTHER = "correct-horse-battery-staple", "another-horse-battery-staple"
 GROUP = Group("m", "m@1/4")
 KEYS = [bytes([n]) * KEY_BYTES for n in range(64)]
 MAC = Seal(SECRET).mac(GROUP)
 METAS = st.one_of(
-    st.builds(Meta, st.integers(0, 2**31)),
-    st.builds(Meta, st.integers(0, 2**31), st.none(), st.integers(1, 10_000)),
-    st.builds(Meta, st.just(9), st.just(Truncation(0, 4, 3, 2, None))),
+    st.builds(TextMeta, st.integers(0, 2**31)),
+    st.builds(TextMeta, st.integers(0, 2**31), st.none(), st.integers(1, 10_000)),
+    st.builds(TextMeta, st.just(9), st.just(Truncation(0, 4, 3, 2, None))),
 )
 CODECS = st.sampled_from(["f32", "f16", "i8"])
 
@@ -61,7 +61,7 @@ def test_entries_with_and_without_a_secret_hold_the_same(metas, width, codec, zs
 def test_a_keyed_entry_with_any_byte_changed_is_a_miss(data):
     count = data.draw(st.integers(1, 3))
     codec, zstd = data.draw(CODECS), data.draw(st.booleans())
-    entries = encode(KEYS[:count], normalized(count, 6), [Meta(3)] * count, codec, zstd=zstd, mac=MAC)
+    entries = encode(KEYS[:count], normalized(count, 6), [TextMeta(3)] * count, codec, zstd=zstd, mac=MAC)
     row = data.draw(st.integers(0, count - 1))
     bad = bytearray(entries[row])
     bad[data.draw(st.integers(0, len(bad) - 1))] ^= data.draw(st.integers(1, 255))
@@ -77,7 +77,7 @@ def test_another_key_group_or_secret_is_a_miss(data):
     facts = data.draw(st.tuples(*(st.sampled_from(["m", "n", "", "m@1/4"]),) * 3))
     shift = data.draw(st.integers(0, 2))
     secret = data.draw(st.sampled_from([SECRET, OTHER, SECRET + " ", SECRET.upper()]))
-    entries = encode(KEYS[:count], normalized(count, 6), [Meta(3)] * count, codec, mac=MAC)
+    entries = encode(KEYS[:count], normalized(count, 6), [TextMeta(3)] * count, codec, mac=MAC)
     metas, _ = read(KEYS[shift : count + shift], entries, 6, mac=Seal(secret).mac(Group(*facts)))
     same = (Group(*facts), shift, secret) == (GROUP, 0, SECRET)
     assert [meta is not None for meta in metas] == [same] * count
@@ -88,7 +88,7 @@ def test_another_key_group_or_secret_is_a_miss(data):
 @pytest.mark.parametrize("zstd", [False, True])
 def test_every_length_but_its_own_is_a_miss(mac, codec, zstd):
     key = KEYS[:1]
-    (entry,) = encode(key, normalized(1, 6), [Meta(3)], codec, zstd=zstd, mac=mac)
+    (entry,) = encode(key, normalized(1, 6), [TextMeta(3)], codec, zstd=zstd, mac=mac)
     assert read(key, [entry], 6, mac=mac)[0] != [None]
     assert all(read(key, [entry[:size]], 6, mac=mac)[0] == [None] for size in range(len(entry)))
     assert read(key, [entry + b"\0"], 6, mac=mac)[0] == [None]
@@ -105,7 +105,7 @@ def test_noise_is_a_miss_under_a_secret_too(noise):
 def test_an_entry_that_is_signed_anew_is_the_other_secret_s(codec, zstd):
     vectors, old, new = normalized(2, 6), Seal(OTHER), Seal(SECRET)
     before, after = old.names(KEYS[:2]), new.names(KEYS[:2])
-    entries = encode(before, vectors, [Meta(3)] * 2, codec, zstd=zstd, mac=old.mac(GROUP))
+    entries = encode(before, vectors, [TextMeta(3)] * 2, codec, zstd=zstd, mac=old.mac(GROUP))
     signed = [signed_anew(entry, name, MAC) for entry, name in zip(entries, after, strict=True)]
     assert read(before, signed, 6, mac=old.mac(GROUP))[0] == [None] * 2
     told, found = read(after, signed, 6, mac=MAC)
@@ -128,7 +128,7 @@ def test_checksums_and_names_are_the_same_in_every_version():
     name_key = hashlib.blake2b(SECRET.encode(), person=b"embedway.name.v1").digest()
     facts = json.dumps(["m", "m@1/4", ""]).encode()
     group = hashlib.blake2b(facts, digest_size=32, person=b"embedway.group").digest()
-    (entry,) = encode(KEYS[:1], np.ones((1, 4), np.float32), [Meta(3)], mac=MAC)
+    (entry,) = encode(KEYS[:1], np.ones((1, 4), np.float32), [TextMeta(3)], mac=MAC)
     message = group + KEYS[0] + entry[:32] + np.ones(4, "<f4").tobytes()
     checksum = hashlib.blake2b(message, digest_size=16, key=mac_key, person=b"embedway.entry.3").digest()
     assert entry[32:48] == checksum

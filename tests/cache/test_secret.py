@@ -9,11 +9,12 @@ import pytest
 import redis
 
 from embedway import AsyncEmbedder, Config, Embedder
-from embedway.cache.codec import Meta, encode
+from embedway.cache.codec import encode
 from embedway.cache.opening import open_seals
 from embedway.cache.seal import Seal
 from embedway.errors import ConfigError
 from embedway.providers.fake import vector_of
+from embedway.types import TextMeta
 
 FIRST, SECOND, THIRD = (f"{word}-horse-battery-staple" for word in ("first", "second", "third"))
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
@@ -201,7 +202,7 @@ def test_planted_entries_are_damaged_and_computed_anew(make, kind):
                 "of another secret": Seal(SECOND).mac(held.group),
                 "of another group": Seal(FIRST).mac(dataclasses.replace(held.group, namespace="tenant")),
             }.get(kind)
-            planted = encode([name], vector, [Meta(1)], mac=mac)[0]
+            planted = encode([name], vector, [TextMeta(1)], mac=mac)[0]
             if kind == "of another text":
                 planted = other
             elif kind == "flipped":
@@ -267,7 +268,7 @@ def test_an_entry_of_the_previous_secret_is_looked_at_like_any_other(make):
             (held,) = await cache.held()
             (one, _), (two, entry), *_ = await cache.sample(held.group, 12)
             mac = Seal(FIRST).mac(held.group)
-            bad = encode([one], np.zeros((1, 16), np.float32), [Meta(1)], mac=mac)
+            bad = encode([one], np.zeros((1, 16), np.float32), [TextMeta(1)], mac=mac)
             await cache.put_many(held.group, [(one, *bad), (two, entry[:-1])])
         both = make(secret=SECOND, secret_previous=FIRST)
         found = [await hits(both), await hits(both), await hits(make(secret=FIRST))]

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedway.batching.scheduler import Urgency
 from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.recovery import RetryPolicy, ServiceRoute, UpstreamClient, UpstreamRequest, searches_of
@@ -31,6 +30,7 @@ from embedway.errors import (
 from embedway.providers.base import Answer, Declared, RateState
 from embedway.providers.fake import Fake, vector_of
 from embedway.types import Space
+from embedway.urgency import Urgency
 
 WIDTH = 16
 SPACE = Space(model="fake", weights="f" * 64, dimensions=WIDTH, pooling="mean", normalized=True)

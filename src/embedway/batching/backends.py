@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedway.batching.scheduler import BatchScheduler, Urgency
+    from embedway.batching.scheduler import BatchScheduler
     from embedway.dispatch.recovery import ServiceRoute, UpstreamClient, UpstreamRequest
     from embedway.providers.base import LocalRoute
+    from embedway.urgency import Urgency
 
 #: Later parts of a large request are due as if so many padded tokens were computed in a second: small requests that
 #: come meanwhile need not wait for its end.

@@ -18,36 +18,16 @@ from embedway.errors import ClosedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from embedway.urgency import Urgency
+
 J = TypeVar("J")
 R = TypeVar("R")
-
-#: Work of a priority above this never waits for other callers' work.
-_MAY_WAIT = 5
-#: How long after it came work is due: documents this long after queries, and each step of priority so much sooner.
-_DOCUMENT_SLACK_S, _STEP_S = 0.5, 0.1
 
 #: What was not enough for a full piece of work is looked at again when it has grown by so much, so that the work of
 #: looking grows as that which waits.
 _GROWN = 1.25
 #: The weight of a full piece of work, less what sums lose by rounding.
 _FULL = 1 - 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Urgency:
-    """How soon work is wanted: its priority, 0 to 9, and whether somebody waits for the answer to a query."""
-
-    priority: int = 0
-    query: bool = False
-
-    @property
-    def never_waits(self) -> bool:
-        """Whether it is not to wait for other callers' work."""
-        return self.priority > _MAY_WAIT
-
-    def due(self, now: float) -> float:
-        """When it is to have begun, if it comes now."""
-        return now + (0.0 if self.query else _DOCUMENT_SLACK_S) + (_MAY_WAIT - self.priority) * _STEP_S
 
 
 class BatchBackend(ABC, Generic[J, R]):

@@ -32,15 +32,14 @@ from __future__ import annotations
 
 import functools
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import xxhash
 
 from embedway.cache.seal import MAC_BYTES
 from embedway.errors import RuntimeUnavailableError
-from embedway.types import Truncation
+from embedway.types import CodecName, TextMeta, Truncation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
     from embedway.cache.seal import Mac
     from embedway.types import Vectors
 
-CodecName: TypeAlias = Literal["f32", "f16", "i8"]
 CODECS: tuple[CodecName, ...] = get_args(CodecName)
 
 _HEAD = struct.Struct("<2sBBIIB3sIIII")
@@ -79,23 +77,10 @@ def most_bytes(dimensions: int) -> int:
 MOST_BYTES = most_bytes(_MAX_DIMENSIONS)
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
-    """What is told of a text beside its vector. `truncation` has row 0, whatever row the text comes in.
-
-    `codec` is how the entry held the vector that it was read from.
-    """
-
-    tokens: int
-    truncation: Truncation | None = None
-    windows: int = 0
-    codec: CodecName = "f32"
-
-
 def encode(
     keys: Sequence[bytes],
     vectors: Vectors,
-    metas: Sequence[Meta],
+    metas: Sequence[TextMeta],
     codec: CodecName = "f32",
     *,
     zstd: bool = False,
@@ -132,7 +117,7 @@ def decode(
     *,
     normalized: bool = False,
     mac: Mac | None = None,
-) -> list[Meta | None]:
+) -> list[TextMeta | None]:
     """Write the vectors of entries into rows of `out`, float32 (n, d), and give what is told of each.
 
     None, with its row untouched, for an entry that is missing or damaged, is another key's, or has another dimension.
@@ -145,7 +130,7 @@ def decode(
         tokens_of = _plain(keys, entries, dimensions, out, mac)
         if tokens_of is not None:
             return [_whole(tokens) for tokens in tokens_of]
-    metas: list[Meta | None] = []
+    metas: list[TextMeta | None] = []
     lossy: list[int] = []
     version = _VERSION if mac is None else _KEYED_VERSION
     unpack, frombuffer = _HEAD.unpack_from, np.frombuffer
@@ -224,9 +209,9 @@ def _all_hold(keys: Sequence[bytes], entries: Sequence[bytes], rows: npt.NDArray
 
 
 @functools.lru_cache(maxsize=4096)
-def _whole(tokens: int) -> Meta:
+def _whole(tokens: int) -> TextMeta:
     """What is told of a text that was not cut; one for all that have as many tokens."""
-    return Meta(tokens)
+    return TextMeta(tokens)
 
 
 def _vector(body: memoryview, number: int, dimensions: int) -> Any:
@@ -285,7 +270,7 @@ def _checksum(key: bytes, head: bytes, body: bytes) -> int:
     return xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(key + head))
 
 
-def _told(meta: Meta) -> tuple[int, int, bytes, int, int, int, int]:
+def _told(meta: TextMeta) -> tuple[int, int, bytes, int, int, int, int]:
     cut = meta.truncation
     if cut is not None:
         lost = _NOT_COUNTED if cut.lost_tokens is None else cut.lost_tokens
@@ -293,13 +278,13 @@ def _told(meta: Meta) -> tuple[int, int, bytes, int, int, int, int]:
     return (meta.tokens, _AVERAGED if meta.windows else _WHOLE, _ZEROS, meta.windows, 0, 0, 0)
 
 
-def _meta(tokens: int, kind: int, told: Sequence[int], codec: CodecName) -> Meta:
+def _meta(tokens: int, kind: int, told: Sequence[int], codec: CodecName) -> TextMeta:
     if kind == _WHOLE and codec == "f32":
         return _whole(tokens)
     if kind == _CUT:
         lost = None if told[3] == _NOT_COUNTED else told[3]
-        return Meta(tokens, Truncation(0, told[0], told[1], told[2], lost), codec=codec)
-    return Meta(tokens, None, told[0] if kind == _AVERAGED else 0, codec)
+        return TextMeta(tokens, Truncation(0, told[0], told[1], told[2], lost), codec=codec)
+    return TextMeta(tokens, None, told[0] if kind == _AVERAGED else 0, codec)
 
 
 def open_zstd() -> Any:

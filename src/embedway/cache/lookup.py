@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.cache.base import Cache, Group
-    from embedway.cache.codec import CodecName, Meta
     from embedway.cache.key import KeyMaker
     from embedway.cache.seal import Seal
     from embedway.cache.write_behind import WriteBehind
-    from embedway.types import Space, Vectors
+    from embedway.types import CodecName, Space, TextMeta, Vectors
 
 #: Making keys of so much, and reading so many entries, takes a millisecond; more goes to a thread.
 _INLINE_TEXTS, _INLINE_CHARACTERS = 600, 500_000
@@ -33,7 +32,7 @@ class Read(NamedTuple):
     """
 
     vectors: Vectors
-    metas: list[Meta | None]
+    metas: list[TextMeta | None]
     missing: list[int]
     damaged: list[bytes]
     invalid: list[bytes]
@@ -124,11 +123,11 @@ class Lookup:
         return Read(vectors, metas, missing, damaged, [keys[row] for row in invalid])
 
 
-def _missing(metas: Sequence[Meta | None]) -> list[int]:
+def _missing(metas: Sequence[TextMeta | None]) -> list[int]:
     return [row for row, meta in enumerate(metas) if meta is None]
 
 
-def _invalid(metas: Sequence[Meta | None], vectors: Vectors, space: Space) -> list[int]:
+def _invalid(metas: Sequence[TextMeta | None], vectors: Vectors, space: Space) -> list[int]:
     """The rows that were found and cannot be right; those of missing ones hold nothing."""
     found = [row for row, meta in enumerate(metas) if meta is not None]
     return [found[place] for place in bad_rows(vectors[found], space)] if found else []

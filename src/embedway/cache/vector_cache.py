@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from embedway.cache.base import Group
-from embedway.cache.codec import CODECS, Meta
+from embedway.cache.codec import CODECS
 from embedway.cache.key import KeyMaker
 from embedway.cache.lookup import Lookup, Read
 from embedway.cache.single_flight import Ended, SingleFlight
@@ -29,14 +29,13 @@ from embedway.errors import (
     RefusedInputError,
     UpstreamError,
 )
-from embedway.types import Vectors
+from embedway.types import TextMeta, Vectors
 
 if TYPE_CHECKING:
     from embedway.cache.base import Cache, CacheFilter
-    from embedway.cache.codec import CodecName
     from embedway.cache.seal import Seal
     from embedway.errors import EmbedwayError
-    from embedway.types import EmbedRequest, InputType, Overflow, Space
+    from embedway.types import CodecName, EmbedRequest, InputType, Overflow, Space
 
 _log = logging.getLogger("embedway.cache")
 
@@ -78,13 +77,13 @@ class Made:
     """
 
     vectors: Vectors
-    metas: list[Meta | None]
+    metas: list[TextMeta | None]
     errors: dict[int, EmbedwayError] = field(default_factory=dict)
     storable: bool = True
 
 
 #: Takes the vectors (k, full width) of some of the texts, by position, and what is told of them.
-Landed: TypeAlias = Callable[[Sequence[int], Vectors, Sequence[Meta]], None]
+Landed: TypeAlias = Callable[[Sequence[int], Vectors, Sequence[TextMeta]], None]
 #: Computes the texts of some positions. `Landed` may be given those that are ready, checked and storable, whatever is
 #: to come of the others; what it was not given is taken from the result, which has the order of the positions.
 Compute: TypeAlias = Callable[[list[int], Landed], Awaitable[Made]]
@@ -220,7 +219,7 @@ class VectorCache:
 
     async def peek(
         self, texts: Sequence[str], maker: KeyMaker, group: Group, space: Space, *, strict: bool = True
-    ) -> tuple[Vectors, list[Meta | None], int]:
+    ) -> tuple[Vectors, list[TextMeta | None], int]:
         """What is known of texts, and how many entries are damaged or invalid; counts and computes nothing.
 
         Raises CacheError where the cache cannot be read; without `strict`, nothing is known then, as for a request.
@@ -359,7 +358,9 @@ class VectorCache:
         """Compute rows. What is ready lands at once, and is stored while the caller goes on."""
         keys, found = asked.keys_of(rows), asked.found
 
-        def land(positions: Sequence[int], vectors: Vectors, metas: Sequence[Meta], *, storable: bool = True) -> None:
+        def land(
+            positions: Sequence[int], vectors: Vectors, metas: Sequence[TextMeta], *, storable: bool = True
+        ) -> None:
             found.vectors[[rows[position] for position in positions]] = vectors
             results = {}
             for position, vector, meta in zip(positions, vectors, metas, strict=True):
@@ -394,7 +395,7 @@ class VectorCache:
         elif flight is not None:
             self._flights.abandon(key, flight, failed=isinstance(error, _COMPUTING_ERRORS))
 
-    def _share(self, asked: _Asked, meta: Meta) -> None:
+    def _share(self, asked: _Asked, meta: TextMeta) -> None:
         counts = self.counts[asked.group.model]
         counts.shared += 1
         counts.tokens_saved += meta.tokens

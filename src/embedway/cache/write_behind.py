@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from embedway.cache.codec import Meta, encode
-from embedway.types import Vectors
+from embedway.cache.codec import encode
+from embedway.types import TextMeta, Vectors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
     from embedway.cache.base import Cache, Group
-    from embedway.cache.codec import CodecName
     from embedway.cache.seal import Seal
+    from embedway.types import CodecName
 
 #: A vector, float32 (full width,), and what is told of its text.
-Computed: TypeAlias = tuple[Vectors, Meta]
+Computed: TypeAlias = tuple[Vectors, TextMeta]
 
 #: Encoding so many entries takes some milliseconds; more goes to a thread.
 _INLINE_ENTRIES = 600

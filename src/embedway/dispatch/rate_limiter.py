@@ -12,8 +12,8 @@ from embedway.dispatch.semaphore import DOCUMENTS, PrioritySemaphore
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from embedway.batching.scheduler import Urgency
     from embedway.types import RateState
+    from embedway.urgency import Urgency
 
 _MINUTE_S = 60.0
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.batching.scheduler import Urgency
 from embedway.dispatch.billing import shares
 from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.rate_limiter import RateLimiter
@@ -36,6 +35,7 @@ from embedway.errors import (
 )
 from embedway.providers.base import split_requests
 from embedway.providers.library import place_of
+from embedway.urgency import Urgency
 from embedway.vectors import to_size, validate
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
-from embedway.batching.scheduler import Urgency
+from embedway.urgency import Urgency
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -8,6 +8,7 @@ import errno
 import functools
 from typing import TYPE_CHECKING, Any
 
+from embedway.arguments import named
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.recovery import ServiceRoute
 from embedway.dispatch.semaphore import PrioritySemaphore
@@ -17,7 +18,6 @@ from embedway.models.multi_route_rerank import open_any_reranker
 from embedway.models.reranker import ServiceReranker
 from embedway.models.reranker import key_of as reranker_key
 from embedway.models.service import ServiceModel
-from embedway.pipeline.request import named
 from embedway.providers.names import key_of, local_names, open_model, service_of
 from embedway.providers.unsent import open_unsent, unsent_key
 from embedway.rerank.base import Scoring

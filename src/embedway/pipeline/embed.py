@@ -11,14 +11,16 @@ import numpy as np
 
 from embedway.batching.backends import Gathered, LocalBackend, UpstreamBackend
 from embedway.batching.run import dispatch
-from embedway.batching.scheduler import BatchScheduler, Urgency
+from embedway.batching.scheduler import BatchScheduler
 from embedway.dispatch.recovery import RetryPolicy, UpstreamClient, UpstreamRequest, searches_of
 from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
 from embedway.models.reranker import ServiceReranker
 from embedway.models.service import ServiceModel
-from embedway.pipeline.receipt import Billed, bill_of
+from embedway.pipeline.receipt import bill_of
 from embedway.providers.requirements import set_up_here
 from embedway.rerank.base import Scoring, check_scores
+from embedway.types import Bill
+from embedway.urgency import Urgency
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,13 +65,13 @@ class Computing:
         spending: Spending,
         *,
         landing: ReadyRows | None = None,
-    ) -> tuple[Vectors, Billed]:
+    ) -> tuple[Vectors, Bill]:
         """Vectors of the unique texts, on this machine or by a service, and what a service bills."""
         if not isinstance(model, ServiceModel):
             runs = self._among_others(model, work.urgency)
             width = model.space.dimensions
             vectors = await dispatch(work.tokenized, work.batches, runs, width=width, errors=errors, landed=landing)
-            return vectors, Billed(0, 0, len(work.batches), (model.name,))
+            return vectors, Bill(0, 0, len(work.batches), (model.name,))
         sending = UpstreamRequest(
             work.texts,
             work.tokenized.lengths,
@@ -98,12 +100,12 @@ class Computing:
 
     async def scores(
         self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None, spending: Spending
-    ) -> tuple[Vectors, Billed]:
+    ) -> tuple[Vectors, Bill]:
         """Scores of the unique documents, float32 (n, 1), and what a service bills."""
         if not isinstance(model, ServiceReranker):
             runs = self._among_others(model, Urgency(query=True))
             scores = await dispatch(work.tokenized, work.batches, runs, width=1, errors=errors)
-            return scores, Billed(0, 0, len(work.batches), (model.name,))
+            return scores, Bill(0, 0, len(work.batches), (model.name,))
         sending = UpstreamRequest(
             work.documents,
             work.tokenized.lengths,

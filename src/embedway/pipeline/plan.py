@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.batching.batches import fill_batches
-from embedway.batching.scheduler import Urgency
 from embedway.catalog.services import tokens_nanousd
 from embedway.errors import TextTooLongError
 from embedway.models.service import ServiceModel
 from embedway.pipeline.windows import TextWindows, split_windows
 from embedway.providers.base import split_requests
 from embedway.types import Averaged, Plan, Truncation
+from embedway.urgency import Urgency
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ def make_plan(request: EmbedRequest, route: OpenModel, space: Space) -> Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
+class Estimate:
     """What is sent to a service, and what that costs: at once, and through its batch API. None where nobody knows."""
 
     tokens: int
@@ -106,14 +106,14 @@ class Bill:
     batch_cost_nanousd: int | None
 
 
-def bill_of_work(work: Work, model: AnyModel, dimensions: int) -> Bill:
+def estimate_of(work: Work, model: AnyModel, dimensions: int) -> Estimate:
     """The bill of some work with a model, for vectors of a size: nothing on this machine.
 
     Requests are those that the first route is sent. Each is billed by itself, a fraction of a nano-dollar rounded up.
     """
     tokens = work.tokenized.tokens
     if not isinstance(model, ServiceModel):
-        return Bill(tokens, 0, model.cost_nanousd(tokens, dimensions), None)
+        return Estimate(tokens, 0, model.cost_nanousd(tokens, dimensions), None)
     lengths = work.tokenized.lengths
     _, provider, (_, tokens_per_minute) = model.endpoints[0]
     rows = np.arange(len(work.texts), dtype=np.int64)
@@ -122,7 +122,7 @@ def bill_of_work(work: Work, model: AnyModel, dimensions: int) -> Bill:
     known = [cost for cost in costs if cost is not None]
     price = model.facts.price(dimensions=dimensions, batch=True)
     batch = None if price is None else tokens_nanousd(price, tokens)
-    return Bill(tokens, len(parts), sum(known) if len(known) == len(costs) else None, batch)
+    return Estimate(tokens, len(parts), sum(known) if len(known) == len(costs) else None, batch)
 
 
 def unique_texts(

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedway.cache.codec import Meta
     from embedway.cache.vector_cache import Landed
     from embedway.pipeline.plan import Work
-    from embedway.types import Space, Vectors
+    from embedway.types import Space, TextMeta, Vectors
 
 
 class ReadyRows:
@@ -27,7 +26,7 @@ class ReadyRows:
     error.
     """
 
-    def __init__(self, work: Work, metas: Mapping[int, Meta], space: Space, landed: Landed) -> None:
+    def __init__(self, work: Work, metas: Mapping[int, TextMeta], space: Space, landed: Landed) -> None:
         self._space = space
         self._landed = landed
         self._metas = metas

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.cache.codec import Meta
 from embedway.cache.vector_cache import Made
 from embedway.errors import DimensionsError, TextTooLongError
 from embedway.models.service import ServiceModel
-from embedway.types import Averaged, Receipt
+from embedway.types import Averaged, Bill, Receipt, TextMeta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +47,7 @@ def by_row(
 
 
 def told(
-    work: Work, metas: Mapping[int, Meta], vectors: Vectors, errors: Mapping[int, EmbedwayError], *, storable: bool
+    work: Work, metas: Mapping[int, TextMeta], vectors: Vectors, errors: Mapping[int, EmbedwayError], *, storable: bool
 ) -> Made:
     """What was computed for the unique texts of a request, each of which is one of its rows."""
     made = Made(np.full((len(work.positions), vectors.shape[1]), np.nan, np.float32), [], storable=storable)
@@ -62,14 +61,14 @@ def told(
     return made
 
 
-def metas_of(work: Work) -> dict[int, Meta]:
+def metas_of(work: Work) -> dict[int, TextMeta]:
     """What is told of the rows of a request whose texts are unique, but of those that are refused."""
     owner = work.windows.owner if work.windows is not None else np.arange(len(work.texts))
     tokens = np.bincount(owner, work.tokenized.lengths, minlength=work.plan.unique_texts)
     cuts = {cut.row: replace(cut, row=0) for cut in work.plan.truncations}
     windows = {item.row: item.windows for item in work.plan.averaged}
     return {
-        row: Meta(int(tokens[unique]), cuts.get(row), windows.get(row, 0))
+        row: TextMeta(int(tokens[unique]), cuts.get(row), windows.get(row, 0))
         for row, unique in enumerate(work.positions.tolist())
         if unique >= 0
     }
@@ -84,7 +83,7 @@ def in_row(error: EmbedwayError, positions: npt.NDArray[np.int64], unique: int) 
 
 
 def cuts(
-    metas: Sequence[Meta | None], positions: npt.NDArray[np.int64]
+    metas: Sequence[TextMeta | None], positions: npt.NDArray[np.int64]
 ) -> tuple[tuple[Truncation, ...], tuple[Averaged, ...]]:
     """The cuts and means of unique texts, told for every row that has one of them."""
     told = {unique: meta for unique, meta in enumerate(metas) if meta is not None and (meta.truncation or meta.windows)}
@@ -108,26 +107,10 @@ def space_of(route: AnyModel, dimensions: int | None) -> Space:
     return replace(route.space, dimensions=dimensions)
 
 
-@dataclass(frozen=True, slots=True)
-class Billed:
-    """What computing took: tokens and nano-dollars on the bill, batches or requests, and the routes that answered."""
-
-    tokens: int
-    cost_nanousd: int | None
-    attempts: int
-    routes: tuple[str, ...]
-    estimated: bool = False
-    searches: int = 0
-    #: What failed requests may have cost, which is in the cost.
-    unsure: int = 0
-    #: The ledger's entries.
-    entries: tuple[str, ...] = ()
-
-
-def summed(bills: Sequence[Billed]) -> Billed:
+def summed(bills: Sequence[Bill]) -> Bill:
     """Several bills as one; its cost is None where that of one is."""
     costs = [bill.cost_nanousd for bill in bills]
-    return Billed(
+    return Bill(
         sum(bill.tokens for bill in bills),
         None if None in costs else sum(cost for cost in costs if cost is not None),
         sum(bill.attempts for bill in bills),
@@ -143,10 +126,10 @@ def bill_of(
     model: ServiceModel | ServiceReranker,
     dimensions: int | None = None,
     account: Account | None = None,
-) -> Billed:
+) -> Bill:
     """What a service bills, as it told or as is known of its prices, and as the account of the request has it."""
     if account is not None:
-        return Billed(
+        return Bill(
             account.tokens,
             None if account.unpriced else account.spent,
             outcome.attempts,
@@ -158,7 +141,7 @@ def bill_of(
         )
     tokens = outcome.billed_tokens + outcome.unreported_tokens
     searches = outcome.searches
-    return Billed(
+    return Bill(
         tokens,
         model.facts.cost_nanousd(tokens, searches, dimensions=dimensions) if tokens or searches else 0,
         outcome.attempts,
@@ -172,7 +155,7 @@ def receipt_of(
     plan: Plan,
     model: AnyModel,
     timing: Timing,
-    billed: Billed,
+    billed: Bill,
     *,
     collection: str = "",
     selected: Selected | None = None,

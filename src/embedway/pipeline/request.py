@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
+from embedway.arguments import listed, whole
 from embedway.errors import InputError, UsageError
 from embedway.types import EmbedRequest, InputType, Overflow
 
@@ -51,62 +50,6 @@ def inspect(
     if refused:
         rows = tuple("" if row in refused else text for row, text in enumerate(rows))
     return EmbedRequest(rows, model, input_type, dimensions, on_overflow, partial, refused, priority)
-
-
-def listed(texts: Any, name: str) -> Any:
-    """One text as it is, and several in a tuple, so that an iterator is read once. Raises UsageError for no texts."""
-    if isinstance(texts, str):
-        return texts
-    if isinstance(texts, (bytes, bytearray, Mapping, set, frozenset)) or not isinstance(texts, Iterable):
-        raise UsageError(f"{name} is of type {type(texts).__name__}; it must be a text or a list of texts")
-    return tuple(texts)
-
-
-def whole(number: Any, name: str) -> int | None:
-    """A whole number from 1, or None for none. Raises UsageError."""
-    if number is None:
-        return None
-    try:
-        checked = None if isinstance(number, bool) else operator.index(number)
-    except TypeError:
-        checked = None
-    if checked is None:
-        raise UsageError(f"{name} is {_short(number)}; it must be a whole number")
-    if checked < 1:
-        raise UsageError(f"{name} is {checked}; it must be at least 1")
-    return checked
-
-
-def seconds(number: Any, name: str) -> float | None:
-    """A number of seconds as a float, or None for none. Raises UsageError."""
-    if number is None:
-        return None
-    try:
-        checked = None if isinstance(number, (bool, str)) else float(number)
-    except (TypeError, ValueError, OverflowError):
-        checked = None
-    if checked is None:
-        raise UsageError(f"{name} is {_short(number)}; it must be a number of seconds")
-    return checked
-
-
-def named(text: Any, name: str) -> str:
-    """A name of a model, a collection or a key. Raises UsageError for what cannot be one."""
-    if not isinstance(text, str):
-        raise UsageError(f"{name} is of type {type(text).__name__}; it must be a text")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"{name}: character {error.start} is half of a surrogate pair, which no name can hold"
-        ) from None
-    return text
-
-
-def _short(value: Any) -> str:
-    """A value for an error: a number or a short text, else its type."""
-    shown = repr(value) if isinstance(value, (bool, float, str)) else ""
-    return shown if 0 < len(shown) <= 40 else f"of type {type(value).__name__}"
 
 
 def is_token_ids(text: object) -> bool:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedway.arguments import whole
 from embedway.batching.batches import fill_batches
 from embedway.errors import InputError, TextTooLongError
 from embedway.pipeline.plan import by_row, unique_texts
-from embedway.pipeline.request import inspect, reason_against, whole
+from embedway.pipeline.request import inspect, reason_against
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,13 +10,13 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from embedway.arguments import named
 from embedway.errors import BudgetExceededError, LedgerError, NoModelError, SpaceMismatchError, UsageError
 from embedway.ledger.base import Purpose
 from embedway.ledger.budgets import MAX_COST, Spending
 from embedway.ledger.opening import open_pins
 from embedway.ledger.pins import new_pin
 from embedway.money import to_nanousd, usd
-from embedway.pipeline.request import named
 from embedway.selection.analysis import analyze, sample_of
 from embedway.selection.candidates import Candidates
 from embedway.selection.scoring import ModelSelectionCriteria, select
