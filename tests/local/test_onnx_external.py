@@ -155,7 +155,7 @@ def onnx_folder(folder, tokenizer, *, seed=1, location="w.bin", turned=False, **
         external("bias", location, shape=bias.shape, offset=weights.nbytes, length=bias.nbytes),
     ]
     nodes = [
-        helper.make_node("BatchScheduler", ["t", "input_ids"], ["rows"]),
+        helper.make_node("Gather", ["t", "input_ids"], ["rows"]),
         helper.make_node("Add", ["rows", "bias"], ["last_hidden_state"]),
     ]
     inputs = [helper.make_tensor_value_info(name, 7, ["b", "s"]) for name in ("input_ids", "attention_mask")]

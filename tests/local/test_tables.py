@@ -108,8 +108,8 @@ def graph_file(path, *, rows, type_rows=2, cast=False):
         nodes.append(helper.make_node("Cast", ["input_ids"], ["whole"], to=TensorProto.INT32))
         ids = ["whole"]
     nodes += [
-        helper.make_node("BatchScheduler", ["word", *ids], ["words"]),
-        helper.make_node("BatchScheduler", ["type", "token_type_ids"], ["types"]),
+        helper.make_node("Gather", ["word", *ids], ["words"]),
+        helper.make_node("Gather", ["type", "token_type_ids"], ["types"]),
         helper.make_node("Add", ["words", "types"], ["last_hidden_state"]),
     ]
     random = np.random.default_rng(1)

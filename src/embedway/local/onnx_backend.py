@@ -75,7 +75,7 @@ class OnnxOperations:
         return self.constant(np.array(values, np.int64))
 
     def gather(self, table: str, indices: str) -> str:
-        return self._node("BatchScheduler", [table, indices], axis=0)
+        return self._node("Gather", [table, indices], axis=0)
 
     def arange(self, ids: str) -> str:
         if self._arange is None:

@@ -104,7 +104,7 @@ def _table_rows(graph: Any) -> dict[str, int]:
             chosen_by[node.output[0]] = chosen_by[first]
         elif node.op_type in _SAME_ROWS and first in shapes:
             shapes[node.output[0]] = shapes[first]
-        elif node.op_type == "BatchScheduler" and len(node.input) == 2 and node.input[1] in chosen_by:
+        elif node.op_type == "Gather" and len(node.input) == 2 and node.input[1] in chosen_by:
             axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
             shape = shapes.get(first, ())
             if axis == 0 and len(shape) == 2:
