@@ -106,7 +106,7 @@ async def lone(ways, *, turns, texts):
 
 async def lone_ways(serving):
     """What to time, all on one loaded model: the runtime itself, and `embed` with and without its cache."""
-    model, recall = await serving._open("auto"), serving._recall  # noqa: SLF001  the runtime itself
+    model, cache = (await serving._pipeline.open("auto")).encoder(), serving._pipeline.cache  # noqa: SLF001  the runtime itself
 
     async def directly(text):
         tokenized = model.tokenize([text], "query")
@@ -116,9 +116,9 @@ async def lone_ways(serving):
         await serving.embed([text], input_type="query")
 
     async def without(text):
-        serving._recall = None  # noqa: SLF001  as an embedder with `cache.backend` none has it
+        serving._pipeline.cache = None  # noqa: SLF001  as an embedder with `cache.backend` none has it
         await stored(text)
-        serving._recall = recall  # noqa: SLF001
+        serving._pipeline.cache = cache  # noqa: SLF001
 
     return {"the runtime itself": directly, "embed without a cache": without, "embed with SQLite": stored}
 

@@ -405,7 +405,7 @@ def test_a_caller_who_goes_before_a_shared_request_is_sent_does_not_take_others_
         while len(embedder._budgets._open) < 5:  # noqa: ASYNC110  nothing tells of a reservation
             await asyncio.sleep(0)
         # The others' request has begun, and waits for a place at the service.
-        while SMALL not in embedder._computing._remote or embedder._computing._remote[SMALL][1].waiting:  # noqa: ASYNC110
+        while embedder._models.opened(SMALL)._scheduling[1].waiting:  # noqa: ASYNC110
             await asyncio.sleep(0)
         calls[1].cancel()
         await asyncio.wait([calls[1]])

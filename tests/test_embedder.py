@@ -233,7 +233,7 @@ def test_concurrent_first_callers_load_the_model_once(config, monkeypatch):
 
     opened = []
     open_model = registry.open_model
-    monkeypatch.setattr(registry, "open_model", lambda *a: opened.append(1) or open_model(*a))
+    monkeypatch.setattr(registry, "open_model", lambda *a, **k: opened.append(1) or open_model(*a, **k))
 
     async def main():
         async with AsyncEmbedder(config) as embedder:

@@ -11,10 +11,12 @@ from embedway import AsyncEmbedder, Config
 from embedway.catalog.services import default_services
 from embedway.config.keys import SERVICES, is_own
 from embedway.errors import ConfigError
-from embedway.models.service import routes_of
-from embedway.providers.names import open_model
-from embedway.providers.registry import make_provider, make_reranker
+from embedway.models.base import ModelEnvironment
+from embedway.models.opening import open_model
+from embedway.providers.opening import routes_of
+from embedway.providers.registry import make_provider
 from embedway.providers.requirements import routes_here
+from embedway.rerank.registry import make_reranker
 
 SMALL = "text-embedding-3-small"
 GATEWAY = "https://gateway.example.com/v1"
@@ -296,7 +298,7 @@ def test_a_gateway_of_the_environment_gets_key_organization_and_project_and_the_
     (headers,) = server.headers
     assert headers["authorization"] == f"Bearer {KEY}"
     assert (headers["openai-organization"], headers["openai-project"]) == ("org-1", "proj-1")
-    assert result.space == open_model(SMALL, Config.load(environ={"OPENAI_API_KEY": KEY})).space
+    assert result.space == open_model(SMALL, ModelEnvironment(Config.load(environ={"OPENAI_API_KEY": KEY}))).space
     assert result.receipt.route == f"openai:{SMALL}"
 
 

@@ -439,7 +439,7 @@ def test_a_plan_of_a_service_needs_no_key(config):
                 plan = await embedder.plan(TEXTS, model=model)
                 assert plan.cost_nanousd == price * plan.billed_tokens > 0
                 assert plan.requests == 1
-                assert (await embedder.describe(model, sending=False)).model == model
+                assert (await embedder.describe(model)).model == model
                 with pytest.raises(ConfigError):
                     await embedder.embed(TEXTS, model=model)
                 with pytest.raises(ConfigError):

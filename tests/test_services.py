@@ -25,7 +25,7 @@ from embedway.errors import (
     UnknownModelError,
     UsageError,
 )
-from embedway.providers import names as opening
+from embedway.models import opening
 from embedway.providers.counting import TiktokenCounter
 from embedway.providers.fake import vector_of
 from embedway.providers.registry import provider_names

@@ -10,12 +10,12 @@ from embedway._version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from embedway import errors
-    from embedway._embedder import AsyncEmbedder, ModelDescription
+    from embedway._embedder import AsyncEmbedder
     from embedway._sync import Embedder
     from embedway.config import Config, ModelBenchmark
     from embedway.errors import EmbedwayError
     from embedway.selection.scoring import ModelSelectionCriteria, Selection
-    from embedway.types import EmbedResult, Plan, Receipt, RerankResult, Space, Truncation
+    from embedway.types import EmbedResult, ModelDescription, Plan, Receipt, RerankResult, Space, Truncation
 
 __all__ = [
     "AsyncEmbedder",
@@ -43,7 +43,7 @@ _HOMES = {
     "Embedder": "_sync",
     "EmbedwayError": "errors",
     "ModelBenchmark": "config",
-    "ModelDescription": "_embedder",
+    "ModelDescription": "types",
     "ModelSelectionCriteria": "selection.scoring",
     "Plan": "types",
     "Receipt": "types",

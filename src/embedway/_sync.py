@@ -10,7 +10,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from embedway._embedder import AsyncEmbedder, ModelDescription
+from embedway._embedder import AsyncEmbedder
 from embedway.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from embedway.local.weights.store import ProgressSink
     from embedway.money import Amount
     from embedway.selection.scoring import ModelSelectionCriteria, Selection
-    from embedway.types import EmbedResult, InputType, Overflow, Plan, RerankResult, Vectors
+    from embedway.types import EmbedResult, InputType, ModelDescription, Overflow, Plan, RerankResult, Vectors
 
 T = TypeVar("T")
 

@@ -177,3 +177,8 @@ def _is_space(facts: Mapping[str, Any]) -> bool:
         and isinstance(facts["normalized"], bool)
         and bool(facts["digest"])
     )
+
+
+def score_space(model: str, weights: str) -> Space:
+    """The space of a reranker's scores, which compare within one model. It has one dimension."""
+    return Space(model.rsplit("/", 1)[-1], weights, dimensions=1, pooling="service", normalized=False)

@@ -92,6 +92,19 @@ class Truncation:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """The space, limits and tokenizer of an opened model. `tokenizer` neither pads nor truncates."""
+
+    model: str
+    space: Space
+    sizes: tuple[int, ...]
+    max_tokens: int
+    special_tokens: int
+    tokenizer: PlainTokenizer
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
 class Averaged:
     """A text over the model's limit whose vector is the mean of its windows', by their tokens.
 
@@ -131,6 +144,25 @@ class Bill:
     #: The ledger's entries.
     entries: tuple[str, ...] = ()
 
+    @classmethod
+    def none(cls) -> Bill:
+        """The bill of nothing."""
+        return cls(0, 0, 0, ())
+
+    def __add__(self, other: Bill) -> Bill:
+        """Two bills as one; its cost is None where one of theirs is."""
+        known = self.cost_nanousd is not None and other.cost_nanousd is not None
+        return Bill(
+            self.tokens + other.tokens,
+            (self.cost_nanousd or 0) + (other.cost_nanousd or 0) if known else None,
+            self.attempts + other.attempts,
+            tuple(dict.fromkeys((*self.routes, *other.routes))),
+            estimated=self.estimated or other.estimated,
+            searches=self.searches + other.searches,
+            unsure=self.unsure + other.unsure,
+            entries=(*self.entries, *other.entries),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TokenizedTexts:
@@ -146,6 +178,12 @@ class TokenizedTexts:
     def tokens(self) -> int:
         """All tokens that the model will see, special tokens included."""
         return int(self.lengths.sum(dtype=np.int64))
+
+    def only(self, rows: npt.NDArray[np.int64]) -> TokenizedTexts:
+        """Some of the texts; their truncations are left out."""
+        ids = tuple(self.ids[row] for row in rows) if self.ids else ()
+        types = tuple(self.types[row] for row in rows) if self.types else ()
+        return TokenizedTexts(ids, self.lengths[rows], types=types)
 
 
 @dataclass(frozen=True, slots=True)

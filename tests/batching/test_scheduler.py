@@ -574,7 +574,7 @@ def config(**overrides):
 
 
 def provider_of(embedder):
-    return embedder._models.routes["acme/m"][0].provider
+    return embedder._models.opened("acme/m").routes[0].provider
 
 
 @pytest.mark.parametrize("across", [True, False])
@@ -607,7 +607,7 @@ def test_a_deadline_ends_a_call_and_takes_it_out_of_the_queue():
             await turns()
             with pytest.raises(DeadlineError, match=r"0\.05 s"):
                 await embedder.embed("b", model="acme/m", deadline_s=0.05)
-            _, gather = embedder._computing._remote["acme/m"]
+            _, gather = embedder._models.opened("acme/m")._scheduling
             assert gather.waiting == 0
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
@@ -684,7 +684,7 @@ def test_the_default_model_gives_the_vectors_of_lone_calls(default_model_directo
     async def main():
         async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
             alone = [(await embedder.embed(text)).vectors[0] for text in texts]
-            model = await embedder._open("auto")
+            model = (await embedder._pipeline.open("auto")).encoder()
             sizes, run = [], model.run
 
             async def counted(tokenized, batch):

@@ -44,7 +44,7 @@ def config(request, tmp_path):
 
 
 def provider_of(embedder):
-    return embedder._models.routes["acme/m"][0].provider
+    return embedder._models.opened("acme/m").routes[0].provider
 
 
 async def until(true):
@@ -76,7 +76,7 @@ def test_what_was_answered_before_a_refusal_is_kept(config):
             with pytest.raises(RefusedInputError):
                 await embed(embedder, [*TEXTS, "bad"])
             paid = answered(provider)
-            await embedder._recall.settle()
+            await embedder._pipeline.cache.settle()
             provider.done.clear()
             again = await embed(embedder, TEXTS)
             return paid, again, answered(provider), await embedder.cache_stats()
@@ -109,7 +109,7 @@ def test_what_was_answered_before_a_cancellation_is_kept(config):
             assert not bulk.done()
             bulk.cancel()
             await asyncio.gather(bulk, return_exceptions=True)
-            await embedder._recall.settle()
+            await embedder._pipeline.cache.settle()
             gate.set()
             again = await embed(embedder, TEXTS)
             return early, again, answered(provider)
@@ -133,7 +133,7 @@ def test_windows_land_when_all_of_them_are_there_and_are_what_they_are_without_a
             provider._faults = refuses("w5x40")
             with pytest.raises(RefusedInputError):
                 await embed(embedder, long, on_overflow="mean")
-            await embedder._recall.settle()
+            await embedder._pipeline.cache.settle()
             provider._faults = lambda _number, _texts: None
             return wanted, await embed(embedder, long, on_overflow="mean")
 
@@ -154,7 +154,7 @@ def test_cuts_are_told_of_what_landed_early(tmp_path):
             provider_of(embedder)._faults = refuses("bad")
             with contextlib.suppress(RefusedInputError):
                 await embed(embedder, ["a", long, "b", "c", "bad"])
-            await embedder._recall.settle()
+            await embedder._pipeline.cache.settle()
             return await embed(embedder, [long, "a"])
 
     result = asyncio.run(main())
@@ -196,15 +196,15 @@ def test_parts_are_stored_together_while_something_is_being_stored(tmp_path):
 
     async def main():
         async with AsyncEmbedder(config) as embedder:
-            puts, put = [], embedder._recall.cache.put_many
+            puts, put = [], embedder._pipeline.cache.store.put_many
 
             async def counted(group, items):
                 puts.append(len(items))
                 return await put(group, items)
 
-            embedder._recall.cache.put_many = counted
+            embedder._pipeline.cache.store.put_many = counted
             await embed(embedder, many)
-            await embedder._recall.settle()
+            await embedder._pipeline.cache.settle()
             return puts
 
     puts = asyncio.run(main())

@@ -38,7 +38,7 @@ def config_for(**cache):
 
 
 def cache_of(embedder, clock=None):
-    cache = embedder._recall.cache
+    cache = embedder._pipeline.cache.store
     if clock is not None:
         for part in (cache, *(getattr(cache, lane) for lane in ("_reading", "_writing") if hasattr(cache, lane))):
             part._clock = clock
@@ -48,7 +48,7 @@ def cache_of(embedder, clock=None):
 async def embedded(embedder, texts=TEXTS):
     """The receipt, of vectors that are right."""
     result = await embedder.embed(texts, model="acme/m")
-    await embedder._recall.settle()
+    await embedder._pipeline.cache.settle()
     np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
     return result.receipt
 
@@ -180,7 +180,7 @@ def test_the_disk_is_full(tmp_path, clock):
             assert cache.troubles.failed_writes > 0
             assert cache.troubles.last == "OperationalError: database or disk is full"
             assert (await embedded(embedder)).cache_hits == 40
-            assert embedder._recall.counts["acme/m"].stored < 100
+            assert embedder._pipeline.cache.counters.of("acme/m").stored < 100
             connection.execute("PRAGMA max_page_count = 1000000")
             clock.now += 10
             await embedded(embedder, many)
@@ -206,8 +206,8 @@ async def main():
             texts = [f"text {n} {i}" for i in range(500)]
             result = await embedder.embed(texts, model="acme/m")
             np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
-        await embedder._recall.settle()
-        print(embedder._recall.cache.troubles.failed_writes)
+        await embedder._pipeline.cache.settle()
+        print(embedder._pipeline.cache.store.troubles.failed_writes)
 
 asyncio.run(main())
 """
@@ -346,7 +346,7 @@ def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
     async def fill():
         async with AsyncEmbedder(config_for(backend="sqlite", path=str(path))) as embedder:
             await embedded(embedder, texts)
-            cache, (held,) = cache_of(embedder), await embedder._recall.cache.held()
+            cache, (held,) = cache_of(embedder), await embedder._pipeline.cache.store.held()
             pairs = await cache.sample(held.group, 30)
             keys = [key for key, _ in pairs]
             vectors = np.empty((30, 16), np.float32)
@@ -534,7 +534,7 @@ def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypat
             await embedded(embedder)
             with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
-                await embedder._recall._tell()
+                await embedder._pipeline.cache.counters.tell()
                 other.execute("ROLLBACK")
             clock.now += 10
             stats = await embedder.cache_stats()

@@ -14,10 +14,13 @@ import redis
 from embedway.cache.base import Group
 from embedway.cache.key import KeyMaker
 from embedway.cache.redis import RedisCache
-from embedway.cache.vector_cache import Made, VectorCache
+from embedway.cache.vector_cache import VectorCache
+from embedway.compute import Computed, ComputeRequest
 from embedway.errors import RefusedInputError
+from embedway.ledger.base import Purpose
+from embedway.ledger.budgets import Spending
 from embedway.providers.fake import vector_of
-from embedway.types import Space, TextMeta
+from embedway.types import Bill, Space, TextMeta
 
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}
 #: A process that embeds in several concurrent calls when told to, and tells what its provider was asked for.
@@ -33,7 +36,7 @@ async def main():
         print("ready", flush=True)
         sys.stdin.readline()
         results = await asyncio.gather(*(embedder.embed(texts, model="acme/m") for texts in requests))
-        calls = embedder._models.routes["acme/m"][0].provider.calls
+        calls = embedder._models.opened("acme/m").routes[0].provider.calls
         vectors = [result.vectors.tolist() for result in results]
         print(json.dumps([[text for call in calls for text in call], vectors]), flush=True)
 
@@ -132,9 +135,36 @@ def test_four_processes_over_one_sqlite_file_lose_nothing(tmp_path):
         assert finished([(2, late)]) == []
 
 
+class Computing:
+    """A model of two texts, for a cache alone."""
+
+    name, max_tokens, variant = "m", 9, ""
+    space = Space("m", "1", 4, "mean", (), True)
+
+    def __init__(self):
+        self.namespace = f"lease{next(_namespaces)}"
+        self.group = Group(self.name, self.space.id, self.namespace)
+        self.keys = KeyMaker(
+            self.space,
+            variant="",
+            input_type="document",
+            on_overflow="truncate",
+            max_tokens=9,
+            namespace=self.namespace,
+        ).keys(["a", "b"])
+
+    def request(self):
+        return ComputeRequest(("a", "b"), self.space, Spending(Purpose("m")), partial=True)
+
+    def computed(self, metas, errors=None):
+        return Computed({"dense": np.ones((2, 4), np.float32) / 2}, metas, Bill.none(), errors or {})
+
+    def cost_nanousd(self, tokens, dimensions=None):
+        return 0
+
+
 def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey):
-    group, space = Group("m", "m@1/4", f"renewed{next(_namespaces)}"), Space("m", "1", 4, "mean", (), True)
-    maker = KeyMaker(space, variant="", input_type="document", on_overflow="truncate", max_tokens=9, namespace="n")
+    model = Computing()
     renewals, enough = [], asyncio.Event()
 
     async def sleep(seconds):
@@ -144,21 +174,24 @@ def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey
         await asyncio.sleep(0.3)
 
     async def main():
-        recall, other = VectorCache(RedisCache(valkey), lease_s=0.6, sleep=sleep), RedisCache(valkey)
+        cache, other = (
+            VectorCache(RedisCache(valkey), namespace=model.namespace, lease_s=0.6, sleep=sleep),
+            RedisCache(valkey),
+        )
         granted = []
 
-        async def compute(rows, landed):
+        async def compute(request):
             await enough.wait()  # three sleeps: more than a lease
-            granted.extend(await other.lease(group, keys, 1))
-            return Made(np.ones((len(rows), 4), np.float32), [TextMeta(1, None, 0) for _ in rows])
+            granted.extend(await other.lease(model.group, model.keys, 1))
+            return model.computed([TextMeta(1), TextMeta(1)])
 
-        keys = maker.keys(["a", "b"])
-        await recall.vectors(["a", "b"], maker, group, space, compute)
-        await recall.settle()
-        granted += await other.lease(group, keys, 1)
-        await other.release(group, keys)
+        model.compute = compute
+        await cache.wrap(model).compute(model.request())
+        await cache.settle()
+        granted += await other.lease(model.group, model.keys, 1)
+        await other.release(model.group, model.keys)
         await other.aclose()
-        await recall.aclose()
+        await cache.aclose()
         return granted
 
     assert asyncio.run(main()) == [False, False, True, True]
@@ -167,21 +200,21 @@ def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey
 
 def test_what_could_not_be_computed_is_given_back_at_once(valkey):
     refused = RefusedInputError("no", route="r")
-    group, space = Group("m", "m@1/4", f"refused{next(_namespaces)}"), Space("m", "1", 4, "mean", (), True)
-    maker = KeyMaker(space, variant="", input_type="document", on_overflow="truncate", max_tokens=9, namespace="n")
+    model = Computing()
 
     async def main():
-        recall, other = VectorCache(RedisCache(valkey), lease_s=600), RedisCache(valkey)
+        cache, other = VectorCache(RedisCache(valkey), namespace=model.namespace, lease_s=600), RedisCache(valkey)
 
-        async def compute(rows, landed):
-            return Made(np.ones((len(rows), 4), np.float32), [TextMeta(1), None], {1: refused})
+        async def compute(request):
+            return model.computed([TextMeta(1), None], {1: refused})
 
-        found = await recall.vectors(["a", "b"], maker, group, space, compute)
-        await recall.settle()
-        granted = await other.lease(group, maker.keys(["a", "b"]), 1)
-        await other.release(group, maker.keys(["a", "b"]))
+        model.compute = compute
+        found = await cache.wrap(model).compute(model.request())
+        await cache.settle()
+        granted = await other.lease(model.group, model.keys, 1)
+        await other.release(model.group, model.keys)
         await other.aclose()
-        await recall.aclose()
+        await cache.aclose()
         return found, granted
 
     found, granted = asyncio.run(main())

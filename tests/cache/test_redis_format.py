@@ -43,7 +43,8 @@ def config_for(url, **cache):
 
 
 def providers_of(embedder):
-    return [route.provider for routes in embedder._models.routes.values() for route in routes]
+    model = embedder._models.opened("acme/m")
+    return [] if model is None else [route.provider for route in model.routes]
 
 
 def load_v1(server):
@@ -85,7 +86,7 @@ def test_what_version_1_wrote_is_found_and_nothing_of_it_is_destroyed(server, va
         for model, settings, options, texts in WRITTEN["texts"]:
             async with AsyncEmbedder(config_for(valkey, tiered=tiered, **settings)) as embedder:
                 result = await embedder.embed(texts, model=model, **options)
-                await embedder._recall.settle()
+                await embedder._pipeline.cache.settle()
                 assert (result.receipt.cache_hits, result.receipt.route) == (len(texts), "cache")
                 assert not any(provider.calls for provider in providers_of(embedder))
                 if not options and not any(text.startswith("long") for text in texts):
@@ -180,7 +181,7 @@ def test_version_1_and_this_one_take_turns_on_the_same_keys(server, valkey):
 
     async def embed(embedder, texts):
         result = await embedder.embed(texts, model="acme/m")
-        await embedder._recall.settle()
+        await embedder._pipeline.cache.settle()
         np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
         return result.receipt.cache_hits
 
@@ -200,10 +201,10 @@ def test_version_1_and_this_one_take_turns_on_the_same_keys(server, valkey):
             assert await embed(secret, TEXTS) == 10
             for text in TEXTS:  # neither saw the other's
                 np.testing.assert_allclose(old.read(text), vector_of(text, 16), atol=1e-6)
-            new._recall.cache._looked_at = float("-inf")
+            new._pipeline.cache.store._looked_at = float("-inf")
             assert await embed(new, TEXTS) == 10
             old.clear()
-            new._recall.cache._looked_at = secret._recall.cache._looked_at = float("-inf")
+            new._pipeline.cache.store._looked_at = secret._pipeline.cache.store._looked_at = float("-inf")
             assert await embed(secret, TEXTS) == 10
             assert await embed(new, TEXTS) == 0
 
@@ -222,7 +223,7 @@ def test_a_text_that_version_1_is_computing_is_waited_for(server, valkey):
                 asked.set()
                 await sleep(seconds)
 
-            new._recall._sleep = slept
+            new._pipeline.cache.sleep = slept
             server.set(old.name("text 0", "embedway:lease:"), b"version one", px=10_000)
             waiting = asyncio.create_task(new.embed(["text 0"], model="acme/m"))
             await asked.wait()
@@ -323,7 +324,7 @@ def test_a_stamp_that_is_no_version_fails_no_request(server, valkey, stamp):
             for _ in range(2):
                 result = await embedder.embed(TEXTS, model="acme/m")
                 assert result.receipt.cache_hits in {0, 10}
-            assert embedder._recall.cache.troubles.failed_reads > 0
+            assert embedder._pipeline.cache.store.troubles.failed_reads > 0
             with pytest.raises(CacheError, match="the cache cannot be read"):
                 await embedder.cache_stats()
 
@@ -338,9 +339,9 @@ def test_a_user_who_may_not_read_the_stamp_goes_on_as_before(server, valkey):
         async def main():
             async with AsyncEmbedder(config_for(url, tiered=False)) as embedder:
                 await embedder.embed(TEXTS, model="acme/m")
-                await embedder._recall.settle()
+                await embedder._pipeline.cache.settle()
                 result = await embedder.embed(TEXTS, model="acme/m")
-                return result.receipt.cache_hits, embedder._recall.cache.troubles
+                return result.receipt.cache_hits, embedder._pipeline.cache.store.troubles
 
         hits, troubles = asyncio.run(main())
         assert (hits, troubles.failed_reads, troubles.failed_writes) == (10, 0, 0)
@@ -424,11 +425,11 @@ def test_a_number_of_clearings_that_others_spoiled_fails_nothing_and_is_put_righ
     async def main():
         async with AsyncEmbedder(config_for(valkey)) as first, AsyncEmbedder(config_for(valkey)) as second:
             await first.embed(TEXTS, model="acme/m")
-            await first._recall.settle()
+            await first._pipeline.cache.settle()
             cleared = await second.clear_cache()
-            before = await second._recall.cache.generation()
+            before = await second._pipeline.cache.store.generation()
             await second.clear_cache()
-            after = await second._recall.cache.generation()
+            after = await second._pipeline.cache.store.generation()
             return cleared, before, after
 
     cleared, before, after = asyncio.run(main())
@@ -505,16 +506,20 @@ def test_an_entry_without_end_leaves_the_memory_in_front_as_it_is(server, valkey
     async def main():
         async with AsyncEmbedder(config_for(valkey, memory_mib=1)) as embedder:
             await embedder.embed(TEXTS, model="acme/m")
-            await embedder._recall.settle()
-            cache = embedder._recall.cache
+            await embedder._pipeline.cache.settle()
+            cache = embedder._pipeline.cache.store
             (held,) = await cache.held()
             names = list(server.scan_iter(f"embedway:v1:{held.group.id}:*"))
             server.set(names[0], bytes(5_000_000))
             cache.front._forget(bytes.fromhex(names[0].rsplit(b":", 1)[1].decode()))
             result = await embedder.embed(TEXTS, model="acme/m")
-            await embedder._recall.settle()
+            await embedder._pipeline.cache.settle()
             again = await embedder.embed(TEXTS, model="acme/m")
-            return result.receipt.cache_hits, again.receipt.cache_hits, embedder._recall.counts["acme/m"].damaged
+            return (
+                result.receipt.cache_hits,
+                again.receipt.cache_hits,
+                embedder._pipeline.cache.counters.of("acme/m").damaged,
+            )
 
     assert asyncio.run(main()) == (9, 10, 1)
     assert max(server.strlen(name) for name in server.scan_iter("embedway:v1:*:*")) < 1000

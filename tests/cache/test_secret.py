@@ -52,7 +52,7 @@ async def hits(config, texts=TEXTS, **options):
     async with AsyncEmbedder(config) as embedder:
         result = await embedder.embed(texts, model="acme/m", **options)
         np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=0.02)
-        await embedder._recall.settle()
+        await embedder._pipeline.cache.settle()
         return result.receipt.cache_hits
 
 
@@ -170,8 +170,8 @@ def test_nobody_without_the_secret_can_look_up_a_text(make):
     async def names(config):
         async with AsyncEmbedder(config) as embedder:
             await embedder.embed(TEXTS, model="acme/m")
-            await embedder._recall.settle()
-            cache = embedder._recall.cache
+            await embedder._pipeline.cache.settle()
+            cache = embedder._pipeline.cache.store
             (held,) = await cache.held()
             found = {name for name, _ in await cache.sample(held.group, 100)}
             await embedder.clear_cache()
@@ -192,8 +192,8 @@ def test_planted_entries_are_damaged_and_computed_anew(make, kind):
     async def main():
         async with AsyncEmbedder(make(secret=FIRST, tiered=False)) as embedder:
             await embedder.embed(TEXTS, model="acme/m")
-            await embedder._recall.settle()
-            cache = embedder._recall.cache
+            await embedder._pipeline.cache.settle()
+            cache = embedder._pipeline.cache.store
             (held,) = await cache.held()
             pairs = await cache.sample(held.group, 2)
             (name, entry), (_, other) = pairs
@@ -264,7 +264,7 @@ def test_an_entry_of_the_previous_secret_is_looked_at_like_any_other(make):
     async def main():
         await hits(make(secret=FIRST))
         async with AsyncEmbedder(make(secret=FIRST)) as embedder:
-            cache = embedder._recall.cache
+            cache = embedder._pipeline.cache.store
             (held,) = await cache.held()
             (one, _), (two, entry), *_ = await cache.sample(held.group, 12)
             mac = Seal(FIRST).mac(held.group)

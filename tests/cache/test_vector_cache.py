@@ -15,7 +15,6 @@ from embedway.cache.base import CacheFilter
 from embedway.cache.codec import decode, encode
 from embedway.cache.opening import open_seals
 from embedway.cache.stats import Cleared
-from embedway.cache.vector_cache import Counts
 from embedway.errors import (
     CacheError,
     EmbedwayError,
@@ -68,7 +67,7 @@ def config(request, tmp_path):
 
 
 def provider_of(embedder):
-    return embedder._models.routes["acme/m"][0].provider
+    return embedder._models.opened("acme/m").routes[0].provider
 
 
 async def embed(embedder, texts, **options):
@@ -161,7 +160,7 @@ def test_a_second_process_finds_what_the_first_computed(config):
         async with AsyncEmbedder(config) as second:
             two = await embed(second, ["b", "c", "a", "b"])
             narrow = await embed(second, ["a", "b", "c"], dimensions=4)
-            return one, two, narrow, provider_of(second).calls, second._recall.counts["acme/m"]
+            return one, two, narrow, provider_of(second).calls, second._pipeline.cache.counters.of("acme/m")
 
     one, two, narrow, calls, counts = asyncio.run(main())
     np.testing.assert_array_equal(two.vectors[[2, 0]], one.vectors[:2])
@@ -237,7 +236,7 @@ def test_64_callers_compute_each_text_once(config):
                 np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
             sent = [text for call in provider_of(embedder).calls for text in call]
             assert sorted(sent) == sorted({text for texts in wanted for text in texts})
-            return embedder._recall.counts["acme/m"]
+            return embedder._pipeline.cache.counters.of("acme/m")
 
     counts = asyncio.run(main())
     assert counts.shared > 0
@@ -285,7 +284,7 @@ def test_when_the_leader_goes_64_followers_compute_each_text_once(config, how):
             leader = asyncio.create_task(embed(embedder, leading))
             await until(lambda: gate.asked)
             followers = [asyncio.create_task(embed(embedder, texts)) for texts in wanted[1:]]
-            counts = embedder._recall.counts["acme/m"]
+            counts = embedder._pipeline.cache.counters.of("acme/m")
             await until(lambda: counts.misses == sum(len(set(texts)) for texts in wanted))
             if how == "cancelled":
                 leader.cancel()
@@ -311,7 +310,7 @@ def test_an_error_of_a_text_is_told_to_all_who_wait_for_it(config):
             calls = [embed(embedder, ["bad"]) for _ in range(16)]
             calls += [embed(embedder, ["good", "bad"], partial=True) for _ in range(16)]
             tasks = [asyncio.create_task(call) for call in calls]
-            counts = embedder._recall.counts.setdefault("acme/m", Counts())
+            counts = embedder._pipeline.cache.counters.of("acme/m")
             await until(lambda: counts.misses == 16 + 32)
             gate.opened.set()
             return await asyncio.gather(*tasks, return_exceptions=True), gate.asked
@@ -337,7 +336,7 @@ def test_too_long_a_text_is_told_with_each_caller_s_own_row(config):
             await until(lambda: gate.asked)
             second = asyncio.create_task(embed(embedder, ["b", "c", long], on_overflow="error", partial=True))
             third = asyncio.create_task(embed(embedder, [long], on_overflow="error"))
-            await until(lambda: embedder._recall.counts["acme/m"].misses == 6)
+            await until(lambda: embedder._pipeline.cache.counters.of("acme/m").misses == 6)
             gate.opened.set()
             return await asyncio.gather(first, second, third, return_exceptions=True)
 
@@ -394,7 +393,7 @@ def test_vectors_that_depend_on_their_batch_are_never_kept(config):
             provider.declared = dataclasses.replace(provider.declared, batch_dependent=True)
             await embed(embedder, ["a", "b"])
             await embed(embedder, ["a", "b"])
-            return provider.calls, await embedder._recall.cache.held()
+            return provider.calls, await embedder._pipeline.cache.store.held()
 
     calls, held = asyncio.run(main())
     assert calls == [("a", "b")] * 2
@@ -405,8 +404,8 @@ def test_flipped_bits_are_found_out_counted_and_put_right(config):
     async def main():
         async with AsyncEmbedder(config) as embedder:
             good = await embed(embedder, ["a", "b"])
-            cache = embedder._recall.cache
-            await embedder._recall.settle()
+            cache = embedder._pipeline.cache.store
+            await embedder._pipeline.cache.settle()
             (held,) = await cache.held()
             spoiled = []
             for key, entry in await cache.sample(held.group, 10):
@@ -415,9 +414,9 @@ def test_flipped_bits_are_found_out_counted_and_put_right(config):
                 spoiled.append((key, bytes(bad)))
             await cache.put_many(held.group, spoiled)
             again = await embed(embedder, ["a", "b"])
-            await embedder._recall.settle()
+            await embedder._pipeline.cache.settle()
             third = await embed(embedder, ["a", "b"])
-            return good, again, third, embedder._recall.counts["acme/m"]
+            return good, again, third, embedder._pipeline.cache.counters.of("acme/m")
 
     good, again, third, counts = asyncio.run(main())
     np.testing.assert_array_equal(good.vectors, again.vectors)
@@ -429,8 +428,8 @@ def test_after_clearing_texts_are_computed_again(config):
     async def main():
         async with AsyncEmbedder(config) as embedder:
             await embed(embedder, ["a", "b"])
-            await embedder._recall.settle()
-            gone = await embedder._recall.cache.clear(CacheFilter(model="acme/m"))
+            await embedder._pipeline.cache.settle()
+            gone = await embedder._pipeline.cache.store.clear(CacheFilter(model="acme/m"))
             result = await embed(embedder, ["a"])
             return gone, result
 
@@ -465,7 +464,7 @@ def test_what_was_computed_is_found_while_it_is_being_stored_and_is_stored_befor
     async def main():
         storing, going = asyncio.Event(), asyncio.Event()
         async with AsyncEmbedder(config) as embedder:
-            cache = embedder._recall.cache
+            cache = embedder._pipeline.cache.store
             put = cache.put_many
 
             async def slow(group, items):
@@ -494,8 +493,8 @@ def test_what_is_stored_while_it_is_looked_for_again_is_not_computed_again(confi
     async def main():
         async with AsyncEmbedder(config) as embedder:
             await embedder.describe("acme/m")
-            recall, looks = embedder._recall, []
-            get, put, answered, going = recall.cache.get_many, recall.cache.put_many, asyncio.Event(), asyncio.Event()
+            cache, looks = embedder._pipeline.cache, []
+            get, put, answered, going = cache.store.get_many, cache.store.put_many, asyncio.Event(), asyncio.Event()
 
             async def slow_put(group, items):
                 await going.wait()
@@ -509,12 +508,12 @@ def test_what_is_stored_while_it_is_looked_for_again_is_not_computed_again(confi
                     await answered.wait()
                 if mine == late + again:  # and is stored now
                     going.set()
-                    await recall.settle()
+                    await cache.settle()
                 return entries
 
             # A lease is a reason to look again too.
-            late, again = (3, 1) if recall.cache.leases else (2, 1)
-            recall.cache.get_many, recall.cache.put_many = slow_get, slow_put
+            late, again = (3, 1) if cache.store.leases else (2, 1)
+            cache.store.get_many, cache.store.put_many = slow_get, slow_put
             gate = Gate(provider_of(embedder))
             first = asyncio.create_task(embed(embedder, ["a"]))
             await until(lambda: gate.asked)
@@ -532,8 +531,8 @@ def test_what_is_stored_while_it_is_looked_for_again_is_not_computed_again(confi
 def test_what_waits_for_the_cache_does_not_wait_for_those_who_come_later(tmp_path):
     async def main():
         async with AsyncEmbedder(config_for("memory", tmp_path)) as embedder:
-            recall, numbers = embedder._recall, itertools.count()
-            put, stopping = recall.cache.put_many, asyncio.Event()
+            cache, numbers = embedder._pipeline.cache, itertools.count()
+            put, stopping = cache.store.put_many, asyncio.Event()
 
             async def slow(group, items):
                 for _ in range(20):
@@ -544,9 +543,9 @@ def test_what_waits_for_the_cache_does_not_wait_for_those_who_come_later(tmp_pat
                 while not stopping.is_set():
                     await embed(embedder, [f"new {next(numbers)}"])
 
-            recall.cache.put_many = slow
+            cache.store.put_many = slow
             loads = [asyncio.create_task(load()) for _ in range(8)]
-            await until(lambda: recall._keeper.fresh)
+            await until(lambda: cache.writes.unstored)
             plan = await embedder.plan(["x"], model="acme/m")
             stats = await embedder.cache_stats()
             stopping.set()
@@ -564,7 +563,7 @@ def test_a_caller_that_goes_while_its_lease_is_granted_leaves_none(tmp_path, val
     async def main():
         async with AsyncEmbedder(config) as embedder, AsyncEmbedder(config) as other:
             await embedder.describe("acme/m")
-            cache = embedder._recall.cache
+            cache = embedder._pipeline.cache.store
             lease, granted, answer = cache.lease, asyncio.Event(), asyncio.Event()
 
             async def slow(*arguments):
@@ -597,7 +596,7 @@ def test_lossy_entries_are_told_of_and_never_stand_for_exact_ones(tmp_path, code
                 results.append((await embed(embedder, ["a", "b"])).vectors)
                 results.append((await embed(embedder, ["a", "b"])).receipt)
                 results.append((await embedder.cache_stats()).models["acme/m"].damaged)
-                await embedder._recall.settle()
+                await embedder._pipeline.cache.settle()
         return results
 
     exact = np.array([vector_of(text, 16) for text in ("a", "b")])
@@ -612,8 +611,8 @@ def test_lossy_entries_are_told_of_and_never_stand_for_exact_ones(tmp_path, code
 def test_what_is_stored_while_the_cache_is_asked_is_a_hit(config):
     async def main():
         async with AsyncEmbedder(config) as embedder:
-            recall = embedder._recall
-            get, put, going = recall.cache.get_many, recall.cache.put_many, asyncio.Event()
+            cache = embedder._pipeline.cache
+            get, put, going = cache.store.get_many, cache.store.put_many, asyncio.Event()
 
             async def slow_put(group, items):
                 await going.wait()
@@ -622,14 +621,14 @@ def test_what_is_stored_while_the_cache_is_asked_is_a_hit(config):
             async def overtaken(group, keys):
                 entries = await get(group, keys)
                 going.set()
-                await recall.settle()
+                await cache.settle()
                 return entries
 
-            recall.cache.put_many = slow_put
+            cache.store.put_many = slow_put
             first = await embed(embedder, ["a", "b"])
-            recall.cache.get_many = overtaken
+            cache.store.get_many = overtaken
             second = await embed(embedder, ["b", "a"])
-            return first, second, recall.counts["acme/m"], provider_of(embedder).calls
+            return first, second, cache.counters.of("acme/m"), provider_of(embedder).calls
 
     first, second, counts, calls = asyncio.run(main())
     assert calls == [("a", "b")]
@@ -687,8 +686,8 @@ def test_checking_compares_with_what_is_computed_anew(config):
         async with AsyncEmbedder(config) as embedder:
             await embed(embedder, ["a", "b", "c"])
             good = await embedder.check_cache(["x", "c", "a", "c"], model="acme/m", sample=10)
-            await embedder._recall.settle()
-            cache = embedder._recall.cache
+            await embedder._pipeline.cache.settle()
+            cache = embedder._pipeline.cache.store
             (held,) = await cache.held()
             (one, _), (two, mine), _ = await cache.sample(held.group, 3)
             await cache.put_many(held.group, [(one, mine)])  # another's

@@ -13,11 +13,13 @@ from aiohttp import web
 from api_servers import KEY, CompatibleServer, NimServer, VoyageServer
 from embedway import AsyncEmbedder, Config
 from embedway.errors import ConfigError, NoRouteError, UnavailableError, UpstreamError
+from embedway.models.base import ModelEnvironment
+from embedway.models.opening import open_model
 from embedway.providers.base import Endpoint
 from embedway.providers.http import JsonHttp
-from embedway.providers.names import open_model
-from embedway.providers.registry import make_provider, make_reranker
+from embedway.providers.registry import make_provider
 from embedway.providers.requirements import routes_here, routes_to
+from embedway.rerank.registry import make_reranker
 
 OWN = {"name": "acme/m", "dimensions": 16, "max_tokens": 100, "price_usd_per_million_tokens": "0"}
 
@@ -241,7 +243,7 @@ def test_voyages_widths_are_asked_for_whatever_its_own_is():
 def test_a_models_revision_is_part_of_its_space():
     route = {"model": "acme/m", "provider": "fake"}
     spaces = [
-        open_model("acme/m", load(**{"models.m": {**OWN, **more}, "routes.r": route})).space
+        open_model("acme/m", ModelEnvironment(load(**{"models.m": {**OWN, **more}, "routes.r": route}))).space
         for more in ({}, {"revision": "2"}, {"revision": "2"})
     ]
     assert spaces[0] != spaces[1] == spaces[2]
@@ -322,7 +324,7 @@ def test_the_error_of_a_models_only_route_tells_what_else_there_is(tmp_path):
         async with AsyncEmbedder(load(tmp_path, **own, **other, **{"upstream.max_attempts": 1})) as embedder:
             await embedder.describe("acme/m")
             down = UnavailableError("it is down", route="routes.r")
-            embedder._models.routes["acme/m"][0].provider._faults = lambda _number, _texts: down
+            embedder._models.opened("acme/m").routes[0].provider._faults = lambda _number, _texts: down
             with contextlib.suppress(UnavailableError):
                 result = await embedder.embed(["a"], model="acme/m", **options)
                 return result.errors[0]

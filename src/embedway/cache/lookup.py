@@ -45,8 +45,8 @@ class Lookup:
     any.
     """
 
-    def __init__(self, keeper: WriteBehind, cache: Cache, codecs: Sequence[CodecName], seals: Sequence[Seal]) -> None:
-        self._keeper = keeper
+    def __init__(self, writes: WriteBehind, cache: Cache, codecs: Sequence[CodecName], seals: Sequence[Seal]) -> None:
+        self._writes = writes
         self._cache = cache
         self._codecs = codecs
         self._seal = seals[0] if seals else None
@@ -67,7 +67,7 @@ class Lookup:
     async def read(self, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes] = ()) -> Read:
         """Read what is stored, or computed and on its way there; `former` are the keys under the previous secret."""
         # Taken before the cache is asked: what is stored meanwhile is not yet in its answer, and no longer here then.
-        known = self._keeper.fresh
+        known = self._writes.unstored
         fresh = {position: known[key] for position, key in enumerate(keys) if key in known} if known else {}
         entries = await self._cache.get_many(group, keys)
         if len(keys) > _INLINE_TEXTS:
@@ -100,7 +100,7 @@ class Lookup:
                 read.vectors[position], read.metas[position] = vector, meta
                 copies.append((keys[position], signed_anew(entry, keys[position], mac)))
         if copies:
-            self._keeper.copy(group, copies)
+            self._writes.copy(group, copies)
         damaged, invalid = read.damaged + old.damaged, read.invalid + old.invalid
         return Read(read.vectors, read.metas, _missing(read.metas), damaged, invalid)
 

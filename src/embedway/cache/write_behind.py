@@ -1,4 +1,4 @@
-"""Storing what was computed, while those who wanted it go on."""
+"""Write-behind: computed vectors are stored while their callers go on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from embedway.cache.seal import Seal
     from embedway.types import CodecName
 
-#: A vector, float32 (full width,), and what is told of its text.
-Computed: TypeAlias = tuple[Vectors, TextMeta]
+#: A vector, float32 (full width,), and the facts of its text.
+ReadyVector: TypeAlias = tuple[Vectors, TextMeta]
 
 #: Encoding so many entries takes some milliseconds; more goes to a thread.
 _INLINE_ENTRIES = 600
@@ -75,15 +75,15 @@ class Lease:
 
 @dataclass(eq=False, slots=True)
 class _Chunk:
-    """What is stored together."""
+    """Vectors that are stored with one write."""
 
     group: Group
-    computed: dict[bytes, Computed] = field(default_factory=dict)
+    computed: dict[bytes, ReadyVector] = field(default_factory=dict)
     leases: set[Lease] = field(default_factory=set)
 
 
 class WriteBehind:
-    """Stores what it is given, in order; what comes while something is being stored is stored together."""
+    """Stores vectors in the order in which they come; those that come during a write are stored together."""
 
     def __init__(
         self,
@@ -99,21 +99,21 @@ class WriteBehind:
         self._codec: CodecName = codec
         self._zstd = zstd
         self._on_stored = on_stored
-        #: What was computed and is not yet stored.
-        self.fresh: dict[bytes, Computed] = {}
+        #: Vectors that are not stored yet.
+        self.unstored: dict[bytes, ReadyVector] = {}
         self._gathering: dict[Group, _Chunk] = {}
         self._order = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def keep(self, group: Group, computed: Mapping[bytes, Computed], lease: Lease | None = None) -> None:
-        """Have something stored, and its lease given back after that."""
+    def put(self, group: Group, computed: Mapping[bytes, ReadyVector], lease: Lease | None = None) -> None:
+        """Have vectors stored, and their lease given back after that."""
         if not computed:
             return
-        self.fresh.update(computed)
+        self.unstored.update(computed)
         chunk = self._gathering.get(group)
         if chunk is None or len(chunk.computed) >= _MOST_ENTRIES:
             chunk = self._gathering[group] = _Chunk(group)
-            self.beside(self._stored(chunk))
+            self.in_background(self._stored(chunk))
         chunk.computed.update(computed)
         if lease is not None:
             lease.keep(computed)
@@ -121,10 +121,10 @@ class WriteBehind:
 
     def copy(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Have entries stored that are ready: those of the previous secret, as the current one writes them."""
-        self.beside(self._copied(group, items))
+        self.in_background(self._copied(group, items))
 
-    def beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Have something done while callers go on, and before the cache is closed."""
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something while callers go on, and before the cache is closed."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -153,8 +153,8 @@ class WriteBehind:
             self._failed(error)
         finally:
             for key, result in chunk.computed.items():
-                if self.fresh.get(key) is result:
-                    del self.fresh[key]
+                if self.unstored.get(key) is result:
+                    del self.unstored[key]
             for lease in chunk.leases:
                 await lease.give_back(chunk.computed)
 

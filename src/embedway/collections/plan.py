@@ -48,9 +48,7 @@ class PlanEmbedder(Protocol):
     ) -> Plan:
         """What `embed` would do with these texts."""
 
-    async def describe(
-        self, model: str = "auto", dimensions: int | None = None, *, sending: bool = True
-    ) -> ModelDescription:
+    async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
         """What the model is."""
 
 
@@ -191,7 +189,7 @@ async def plan_job(
 
     plannings = []
     for name in models:
-        described = await embedder.describe(name, options.dimensions, sending=False)
+        described = await embedder.describe(name, options.dimensions)
         plannings.append(_Planning(chunking(described, options)[0], ModelPlan(described.model, described.space.id)))
     read_options = options.read_options()
     count = characters = 0

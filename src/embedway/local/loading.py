@@ -63,14 +63,11 @@ def open_model(name: str, config: Config, progress: ProgressSink | None = None) 
 
     Raises the errors of names, weights and unsupported models.
     """
-    from embedway.local.model import LocalModel  # noqa: PLC0415  numpy and the backends come in only here
-
     loaded = load(resolve(name), config, progress)
     recipe = loaded.recipe
     if recipe.task != "embed":
         raise UnsupportedModelError(f"{recipe.name} is a reranker: it scores pairs of texts and gives no vectors")
-    space = recipe.space(recipe.dimensions, loaded.facts, listed_files=loaded.listed_files)
-    return LocalModel(recipe, loaded.choice, space)
+    return encoder_of(loaded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +81,15 @@ class Loaded:
     choice: RuntimeChoice
     facts: ModelFacts | None
     listed_files: bool
+
+
+def encoder_of(loaded: Loaded) -> LocalModel:
+    """The encoder of a model of vectors whose files are open. Blocking."""
+    from embedway.local.model import LocalModel  # noqa: PLC0415  numpy and the backends come in only here
+
+    recipe = loaded.recipe
+    space = recipe.space(recipe.dimensions, loaded.facts, listed_files=loaded.listed_files)
+    return LocalModel(recipe, loaded.choice, space)
 
 
 def load(named: Named, config: Config, progress: ProgressSink | None = None) -> Loaded:

@@ -1,7 +1,8 @@
-"""A model of this machine that services run too: routes of both kinds, in one vector space, which is tried first.
+"""Models of this machine that servers run too: routes of both kinds in one vector space, tried in order.
 
 A server says which model it runs and not with which weights, prompts and pooling; a wrong one would put foreign vectors
-among right ones without an error. So each route to a server first has to answer a probe as this machine does.
+among right ones without an error. So each route to a server first has to answer a probe as this machine does. Where the
+weights of a reranker are not here there is nothing to compare with, and its servers are taken at their word.
 """
 
 from __future__ import annotations
@@ -15,109 +16,163 @@ import numpy as np
 from embedway.batching.batches import fill_batches
 from embedway.batching.run import dispatch
 from embedway.errors import BadVectorsError
-from embedway.models.service import ServiceModel, library_facts, routes_of
+from embedway.models.local import profile_of
+from embedway.models.reranker import ServiceReranker
+from embedway.models.service import ServiceModel
 from embedway.providers.base import Answer, Declared
-from embedway.providers.counting import FileCounter
-from embedway.providers.registry import make_provider
+from embedway.rerank.base import Scores
 from embedway.vectors import validate
 
 if TYPE_CHECKING:
     import decimal
     from collections.abc import Awaitable, Callable, Sequence
 
-    from embedway.catalog.services import ServiceFacts
     from embedway.config import Config
-    from embedway.local.model import LocalModel
-    from embedway.providers.base import Endpoint, Provider
+    from embedway.local.cross_encoder import CrossEncoder
+    from embedway.local.model import LocalModel as Encoder
+    from embedway.models.base import ModelEnvironment
+    from embedway.models.service import Service
+    from embedway.providers.base import Provider
+    from embedway.rerank.base import RerankProvider
     from embedway.types import InputType, Vectors
 
 #: Not ASCII alone, in both cases and with figures: tokenizers and prompts differ in these.
 _PROBE = "Where does a vector belong? In one space: Café, Straße, 42 and naïve."
 #: Half precision and other kernels stay above 0.999; another model, prompt or pooling falls below 0.9.
-_SAME = 0.99
+_SAME_COSINE = 0.99
+#: A pair that belongs together and one that does not; and how far apart scores from 0 to 1 may be in half precision.
+_PAIRS = (
+    "Where does a vector belong?",
+    ["In its own vector space, among its like.", "Straße 42 was closed for a day."],
+)
+_SAME_SCORE = 0.02
+#: The provider's name of this machine, in routes.
 LOCAL = "local"
 
 
+class MultiRouteModel(ServiceModel):
+    """A model of this machine with routes to servers of the same space."""
+
+    def __init__(self, service: Service, environment: ModelEnvironment, local: Encoder) -> None:
+        here = profile_of(local)
+        route = service.routes[0].name
+        super().__init__(service, environment, replace(here, route=route, variant=f"{here.variant} or a server"))
+        self._local = local
+
+    async def warm(self) -> None:
+        """Load the session of this machine."""
+        await asyncio.to_thread(self._local.warm)
+
+    def encoder(self) -> Encoder:
+        """See `Model.encoder`."""
+        return self._local
+
+
+class MultiRouteReranker(ServiceReranker):
+    """A reranker of this machine, if its weights are here, with routes to servers that give the same scores."""
+
+
 class LocalProvider:
-    """A model of this machine as a provider."""
+    """An encoder of this machine as one of the routes of its model."""
 
     runtime = "local"
 
-    def __init__(self, model: LocalModel) -> None:
-        self._model = model
-        dependent = model.batch_dependent
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        dependent = encoder.batch_dependent
         self.declared = Declared(1024, input_type=True, free=True, local=True, batch_dependent=dependent)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         """Embed texts; see `Provider.embed`."""
         del dimensions
-        model = self._model
-        tokenized = await asyncio.to_thread(model.tokenize, texts, input_type)
-        batches = fill_batches(tokenized.lengths, token_budget=model.token_budget)
-        return Answer(await dispatch(tokenized, batches, model, width=model.space.dimensions), tokens=0)
+        encoder = self._encoder
+        tokenized = await asyncio.to_thread(encoder.tokenize, texts, input_type)
+        batches = fill_batches(tokenized.lengths, token_budget=encoder.token_budget)
+        return Answer(await dispatch(tokenized, batches, encoder, width=encoder.space.dimensions), tokens=0)
 
     async def aclose(self) -> None:
         """Let running batches end, then unload."""
-        await self._model.close()
+        await self._encoder.close()
+
+
+class LocalScorer:
+    """A cross-encoder of this machine as one of the routes of its model."""
+
+    declared = Declared(max_inputs=1024, free=True, local=True)
+    runtime = "local"
+
+    def __init__(self, encoder: CrossEncoder) -> None:
+        self._encoder = encoder
+
+    async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
+        """Score documents; see `RerankProvider.rerank`."""
+        encoder = self._encoder
+        tokenized = await asyncio.to_thread(encoder.pairs, query, documents)
+        batches = fill_batches(tokenized.lengths, token_budget=encoder.token_budget)
+        return Scores((await dispatch(tokenized, batches, encoder, width=1))[:, 0], tokens=0)
+
+    async def aclose(self) -> None:
+        """Let running batches end, then unload."""
+        await self._encoder.close()
 
 
 class SpaceCheck:
-    """What is found out of a server once, before its first answer is used.
+    """The check of a server that is made once, before its first answer is used.
 
-    `judge` tells why it cannot be used, and nothing where it can.
+    `compare` gives the reason why it cannot be used, and an empty text where it can.
     """
 
-    def __init__(self, judge: Callable[[], Awaitable[str]], route: str) -> None:
-        self._judge = judge
+    def __init__(self, compare: Callable[[], Awaitable[str]], route: str) -> None:
+        self._compare = compare
         self._route = route
         self._lock = asyncio.Lock()
-        self._against: str | None = None
+        self._reason: str | None = None
 
-    async def check(self) -> None:
+    async def pass_or_raise(self) -> None:
         """Raise BadVectorsError, for good, where the server cannot be used."""
-        if self._against is None:
+        if self._reason is None:
             async with self._lock:
-                if self._against is None:
-                    self._against = await self._judge()
-        if self._against:
-            raise BadVectorsError(self._against, route=self._route)
+                if self._reason is None:
+                    self._reason = await self._compare()
+        if self._reason:
+            raise BadVectorsError(self._reason, route=self._route)
 
 
-class Verified:
-    """A service's provider that has to show, before its first answer is used, that it answers in the model's space."""
+class CheckedProvider:
+    """A server's provider that has to show, before its first answer is used, that it answers in the model's space."""
 
-    def __init__(self, provider: Provider, local: LocalProvider, model: LocalModel, route: str) -> None:
+    def __init__(self, provider: Provider, local: LocalProvider, encoder: Encoder, route: str) -> None:
         self.declared = provider.declared
         self._provider = provider
         self._local = local
-        self._model = model
+        self._space = encoder.space
         self._route = route
-        self._verdict = SpaceCheck(self._judged, route)
+        self._check = SpaceCheck(self._compare, route)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         """Embed texts; see `Provider.embed`. Raises BadVectorsError for good where the spaces differ."""
-        await self._verdict.check()
+        await self._check.pass_or_raise()
         return await self._provider.embed(texts, input_type=input_type, dimensions=dimensions)
 
-    async def _judged(self) -> str:
+    async def _compare(self) -> str:
         """Why the route's vectors do not belong to the space; empty where they do."""
-        space = self._model.space
+        space = self._space
         for input_type in ("query", "document"):
-            theirs = await self._answered(input_type)
+            theirs = await self._probe(input_type)
             if theirs.shape != (1, space.dimensions):
                 return f"answers in {theirs.shape[-1]} dimensions, and {space.id} has {space.dimensions}"
             validate(theirs, count=1, space=replace(space, normalized=False), route=self._route)
             ours = (await self._local.embed([_PROBE], input_type=input_type, dimensions=None)).vectors[0]
             cosine = float(theirs[0] @ ours / (np.linalg.norm(theirs[0]) * np.linalg.norm(ours)))
-            if cosine < _SAME:
+            if cosine < _SAME_COSINE:
                 return (
                     f"answers in another space than {space.id}: the cosine of its vector of a probe ({input_type}) to "
                     f"this machine's is {cosine:.3f}; it runs another model, or with other prompts or pooling"
                 )
         return ""
 
-    async def _answered(self, input_type: InputType) -> Vectors:
-        prompt = "" if self.declared.input_type else self._model.space.prompt(input_type)
+    async def _probe(self, input_type: InputType) -> Vectors:
+        prompt = "" if self.declared.input_type else self._space.prompt(input_type)
         return (await self._provider.embed([prompt + _PROBE], input_type=input_type, dimensions=None)).vectors
 
     async def aclose(self) -> None:
@@ -125,52 +180,38 @@ class Verified:
         await self._provider.aclose()
 
 
-class MultiRouteModel(ServiceModel):
-    """A model of this machine with routes to services of the same space."""
+class CheckedReranker:
+    """A server's reranker that has to show, before its first scores are used, that they are those of this machine."""
 
-    def __init__(self, local: LocalModel, facts: ServiceFacts, config: Config) -> None:
-        own = LocalProvider(local)
+    def __init__(self, reranker: RerankProvider, local: LocalScorer, route: str) -> None:
+        self.declared = reranker.declared
+        self._reranker = reranker
+        self._local = local
+        self._check = SpaceCheck(self._compare, route)
 
-        def make(provider: str, endpoint: Endpoint) -> Provider:
-            if provider == LOCAL:
-                return own
-            options = {name: value for name, value in endpoint.options.items() if name != "verify"}
-            made = make_provider(provider, replace(endpoint, options=options))
-            return made if endpoint.options.get("verify") == "false" else Verified(made, own, local, endpoint.route)
+    async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
+        """Score documents; see `RerankProvider.rerank`. Raises BadVectorsError for good where scores differ."""
+        await self._check.pass_or_raise()
+        return await self._reranker.rerank(query, documents)
 
-        served = routes_of(facts, config, make)
-        if not any(provider is own for _, provider, _ in served):
-            served.append((local.name, own, (None, None)))
-        super().__init__(facts, served, FileCounter(local.tokenizer))
-        self.local = local
-        self.space = local.space
-        self.max_tokens = local.max_tokens
-        self.runtime = local.runtime
-        self.variant = f"{local.variant} or a server"
+    async def _compare(self) -> str:
+        """Why the route's scores are not the model's; empty where they are."""
+        theirs = (await self._reranker.rerank(*_PAIRS)).scores
+        ours = (await self._local.rerank(*_PAIRS)).scores
+        if np.allclose(theirs, ours, atol=_SAME_SCORE):
+            return ""
+        return (
+            f"answers other scores than this machine: {theirs.round(3).tolist()} for a probe, and not "
+            f"{ours.round(3).tolist()}; it runs another model, or gives them on another scale"
+        )
+
+    async def aclose(self) -> None:
+        """Give connections back."""
+        await self._reranker.aclose()
 
 
 def served_price(model: str, config: Config) -> decimal.Decimal | None:
-    """What its servers bill, where the settings say so; this machine bills nothing, and of others nobody knows."""
+    """The price of a model's servers, where the settings name it; this machine bills nothing."""
     if f"embedding.model_benchmarks.{model}.cost_per_million_tokens" not in config.sources:
         return None
     return config.embedding.model_benchmarks[model].cost_per_million_tokens
-
-
-def with_services(local: LocalModel, names: Sequence[str], config: Config) -> LocalModel | MultiRouteModel:
-    """The model with the settings' routes that lead to one of its names, before its own; itself where there is none."""
-    facts = library_facts(local.model, LOCAL, local.model, max_tokens=local.max_tokens)
-    facts = replace(
-        facts,
-        aliases=tuple(names),
-        dimensions=local.space.dimensions,
-        matryoshka=local.sizes[1:],
-        default_dimensions=local.space.dimensions,
-        normalized=local.space.normalized,
-        query_prompt=local.space.query_prompt,
-        document_prompt=local.space.document_prompt,
-        price_usd_per_million_tokens=served_price(local.model, config),
-        routes=(),
-    )
-    if config.routes_to(facts.names):
-        return MultiRouteModel(local, facts, config)
-    return local

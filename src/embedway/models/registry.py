@@ -1,92 +1,69 @@
-"""The models that were asked for, loaded once and kept, with the routes to those that services run."""
+"""The opened models: each is loaded once, at its first use, and kept."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedway.arguments import named
-from embedway.dispatch.rate_limiter import RateLimiter
-from embedway.dispatch.recovery import ServiceRoute
-from embedway.dispatch.semaphore import PrioritySemaphore
-from embedway.errors import ClosedError, ConfigError, UsageError, WeightsError
-from embedway.models.multi_route import with_services
-from embedway.models.multi_route_rerank import open_any_reranker
-from embedway.models.reranker import ServiceReranker
-from embedway.models.reranker import key_of as reranker_key
-from embedway.models.service import ServiceModel
-from embedway.providers.names import key_of, local_names, open_model, service_of
-from embedway.providers.unsent import open_unsent, unsent_key
-from embedway.rerank.base import Scoring
+from embedway.errors import ClosedError, UsageError, WeightsError
+from embedway.models.opening import open_model
+from embedway.providers.names import key_of
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Iterator
 
-    from embedway.config import Config
+    from embedway.catalog.types import Task
     from embedway.local.weights.store import ProgressSink
-    from embedway.models.reranker import AnyReranker
-    from embedway.providers.base import Provider
-    from embedway.providers.names import AnyModel
-    from embedway.rerank.base import RerankProvider
-
-
-@contextlib.contextmanager
-def _told_of_long_names(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, WeightsError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(cause, OSError) or cause.errno != errno.ENAMETOOLONG:
-            raise
-        raise UsageError(f"model is {name[:40]!r}…, which is longer than the name of a folder can be") from None
+    from embedway.models.base import Model, ModelEnvironment
 
 
 class ModelRegistry:
-    """Opens models and rerankers by name. Used from one event loop.
+    """Opens models by name. Used from one event loop."""
 
-    `routes` and `scoring` are what is known of the routes of opened models, by the model's full name.
-    """
-
-    def __init__(self, config: Config, progress: ProgressSink | None = None) -> None:
-        self._config = config
+    def __init__(self, environment: ModelEnvironment, progress: ProgressSink | None = None) -> None:
+        self._environment = environment
         self._progress = progress
-        self._keys: dict[tuple[str, Callable[[str, Config], str]], str] = {}
-        self._opening: dict[str, asyncio.Task[AnyModel | AnyReranker]] = {}
+        #: By name and task, the name that all names of one model have in common.
+        self._keys: dict[tuple[str, Task], str] = {}
+        self._opening: dict[tuple[str, Task], asyncio.Task[Model]] = {}
         self._closed = False
-        self.routes: dict[str, list[ServiceRoute]] = {}
-        self.scoring: dict[str, list[tuple[RerankProvider, ServiceRoute]]] = {}
 
     def check_open(self) -> None:
         """Raise ClosedError once all was given back."""
         if self._closed:
             raise ClosedError("this embedder was closed; make a new one")
 
-    async def open(self, name: str, *, sending: bool = True) -> AnyModel:
-        """The loaded model; one that will not be sent anything needs no key."""
-        opened: AnyModel
-        try:
-            opened = await self._opened(name, key_of, self._load)
-        except ConfigError:
-            if sending or service_of(name, self._config) is None:
-                raise
-            opened = await self._opened(name, unsent_key, functools.partial(self._in_worker, open_unsent))
-        return opened
+    async def open(self, name: str, *, task: Task = "embed") -> Model:
+        """The loaded model.
 
-    async def open_reranker(self, name: str) -> AnyReranker:
-        """The loaded reranker."""
-        opened: AnyReranker = await self._opened(name, reranker_key, self._load_reranker)
-        return opened
+        Concurrent first callers wait for one loading. A failed one is tried anew, and so is that of a model that can
+        send nothing, because its key may be there by now.
+        """
+        self.check_open()
+        with _long_names_refused(named(name, "model")):
+            key = self._keys.get((name, task))
+            if key is None:
+                key = self._keys[name, task] = key_of(name, self._environment.config)
+            opening = self._opening.get((key, task))
+            if opening is None or _is_stale(opening):
+                opening = self._opening[key, task] = asyncio.create_task(self._load(name, task))
+            if opening.done():
+                return opening.result()
+            # Shielded: one caller's cancellation must not fail the others that wait.
+            return await asyncio.shield(opening)
 
-    def batch_dependent(self, model: AnyModel, answered: Sequence[str] | None = None) -> bool:
-        """Whether one of the routes that answered, or of all, gives vectors that depend on their batch."""
-        if not isinstance(model, ServiceModel):
-            return model.batch_dependent
-        routes = self.routes.get(model.model, ())
-        return any(one.provider.declared.batch_dependent for one in routes if answered is None or one.name in answered)
+    def opened(self, name: str, *, task: Task = "embed") -> Model | None:
+        """A model by its full name; None where it is not open."""
+        for (_, kind), opening in self._opening.items():
+            if kind == task and opening.done() and not opening.cancelled() and opening.exception() is None:
+                model = opening.result()
+                if model.name == name:
+                    return model
+        return None
 
     async def aclose(self) -> None:
         """Let running batches end and give all models back."""
@@ -98,58 +75,28 @@ class ModelRegistry:
             if not isinstance(outcome, BaseException):
                 await outcome.close()
 
-    async def _opened(
-        self, name: str, key_of_name: Callable[[str, Config], str], load: Callable[[str], Coroutine[Any, Any, Any]]
-    ) -> Any:
-        """What was loaded; concurrent first callers wait for one loading, and a failed one is tried anew."""
-        self.check_open()
-        with _told_of_long_names(named(name, "model")):
-            return await self._found(name, key_of_name, load)
-
-    async def _found(
-        self, name: str, key_of_name: Callable[[str, Config], str], load: Callable[[str], Coroutine[Any, Any, Any]]
-    ) -> Any:
-        key = self._keys.get((name, key_of_name))
-        if key is None:
-            key = self._keys[name, key_of_name] = key_of_name(name, self._config)
-        task = self._opening.get(key)
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._opening[key] = asyncio.create_task(load(name))
-        if task.done():
-            return task.result()
-        # Shielded: one caller's cancellation must not fail the others that wait.
-        return await asyncio.shield(task)
-
-    async def _load(self, name: str) -> AnyModel:
-        model: AnyModel = await self._in_worker(open_model, name)
-        if not isinstance(model, ServiceModel):
-            model = with_services(model, local_names(name), self._config)
-        if isinstance(model, ServiceModel):
-            self.routes[model.model] = [self._route(*served) for served in model.endpoints]
-        return model
-
-    async def _load_reranker(self, name: str) -> AnyReranker:
-        model: AnyReranker = await self._in_worker(open_any_reranker, name)
-        if isinstance(model, ServiceReranker):
-            self.scoring[model.model] = [
-                (reranker, self._route(name, Scoring(reranker, ""), limits))
-                for name, reranker, limits in model.endpoints
-            ]
-        return model
-
-    async def _in_worker(self, opening: Callable[..., Any], name: str) -> Any:
+    async def _load(self, name: str, task: Task) -> Model:
         # A daemon's thread: a download that nobody waits for any more must not keep the process from ending.
         worker = Worker("embedway-load")
         try:
-            return await worker.call(opening, name, self._config, self._progress)
+            return await worker.call(open_model, name, self._environment, task=task, progress=self._progress)
         finally:
             worker.close()
 
-    def _route(self, name: str, provider: Provider, limits: tuple[int | None, int | None]) -> ServiceRoute:
-        requests, tokens = limits
-        return ServiceRoute(
-            name,
-            provider,
-            limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
-            slots=PrioritySemaphore(self._config.upstream.concurrency),
-        )
+
+def _is_stale(opening: asyncio.Task[Model]) -> bool:
+    """Whether a model has to be opened again."""
+    if not opening.done():
+        return False
+    return opening.cancelled() or opening.exception() is not None or opening.result().blocked is not None
+
+
+@contextlib.contextmanager
+def _long_names_refused(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, WeightsError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError) or cause.errno != errno.ENAMETOOLONG:
+            raise
+        raise UsageError(f"model is {name[:40]!r}…, which is longer than the name of a folder can be") from None

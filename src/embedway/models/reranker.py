@@ -1,103 +1,85 @@
-"""Rerankers, opened: on this machine, or by services."""
+"""Rerankers: what differs from models of vectors, on this machine and by services.
+
+A reranker computes rows of one number, the score of each document beside the query of the request.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 
 from embedway.catalog import default_catalog
 from embedway.catalog.services import default_services
-from embedway.errors import InputError, UnsupportedModelError, UsageError
-from embedway.local import loading as local
-from embedway.local.model import LocalModel
+from embedway.dispatch.recovery import UpstreamRequest, searches_of
+from embedway.errors import InputError
+from embedway.models.local import LocalModel
+from embedway.models.service import ServiceModel, profile_of
 from embedway.providers.counting import FileCounter
-from embedway.providers.names import library_of, service_of
-from embedway.types import Space, TokenizedTexts, Truncation
+from embedway.rerank.base import check_scores
+from embedway.space import score_space
+from embedway.types import TokenizedTexts, Truncation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedway.catalog.services import ServiceFacts
-    from embedway.config import Config
-    from embedway.local.backend import SessionOptions
-    from embedway.local.choice import RuntimeChoice
-    from embedway.local.recipe import Recipe
-    from embedway.local.weights.store import ProgressSink
-    from embedway.providers.counting import TokenCounter
-    from embedway.rerank.base import RerankProvider
-    from embedway.types import Vectors
+    from embedway.batching.ready_rows import ReadyRows
+    from embedway.batching.work import Work
+    from embedway.catalog.types import Task
+    from embedway.compute import ComputeRequest
+    from embedway.dispatch.recovery import UpstreamResponse
+    from embedway.ledger.budgets import Prices
+    from embedway.local.cross_encoder import CrossEncoder
+    from embedway.models.base import Profile
+    from embedway.models.service import Service
+    from embedway.rerank.base import Scoring
 
-    AnyReranker: TypeAlias = "LocalReranker | ServiceReranker"
-
-#: As sentence-transformers does with a classifier of one label, unless its config names another.
-_SIGMOID, _IDENTITY = "Sigmoid", "Identity"
 #: A book costs no more than its first pages.
 _CHARACTERS_PER_TOKEN = 16
 
 
 class LocalReranker(LocalModel):
-    """A cross-encoder on the built-in runtime: it reads query and document together, and gives one number."""
+    """A cross-encoder of this machine."""
 
-    def __init__(self, recipe: Recipe, choice: RuntimeChoice) -> None:
-        if recipe.dimensions != 1:
-            raise UnsupportedModelError(
-                f"{recipe.name} is a classifier of {recipe.dimensions} labels; a reranker has one, its score"
-            )
-        super().__init__(recipe, choice, score_space(recipe.name, recipe.weights_sha256))
-        self._activation = _activation(recipe)
+    task: ClassVar[Task] = "rerank"
+    check = staticmethod(check_scores)
+    _encoder: CrossEncoder
 
-    def pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
-        """Ids of query and document together, cut at the model's limit. Blocking."""
-        return self.tokenizer.encode_pairs(query, documents)
-
-    def _compute(
-        self, options: SessionOptions, rows: Sequence[np.ndarray], width: int, types: Sequence[np.ndarray] | None = None
-    ) -> Vectors:
-        logits = super()._compute(options, rows, width, types)
-        if self._activation == _IDENTITY:
-            return logits
-        scores: Vectors = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
-        return scores
+    def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
+        """Ids of query and document together; a document is cut where the pair is over the limit."""
+        return self._encoder.pairs(request.query, texts)
 
 
-class ServiceReranker:
-    """A model of services that scores. `endpoints` are its routes, in the order in which they are tried."""
+class ServiceReranker(ServiceModel):
+    """A reranker that services run. Documents are compared with one another, so that no requests are merged."""
 
-    def __init__(
-        self,
-        facts: ServiceFacts,
-        endpoints: Sequence[tuple[str, RerankProvider, tuple[int | None, int | None]]],
-        counter: TokenCounter,
-    ) -> None:
-        self.facts = facts
-        self.endpoints = tuple(endpoints)
-        self.name = self.endpoints[0][0]
-        self.model = facts.name
-        self.max_tokens = facts.max_tokens
-        self.runtime = str(getattr(self.endpoints[0][1], "runtime", "service"))
-        self.exact = counter.exact
-        self.space = score_space(facts.name, f"service:{facts.name}")
-        self._counter = counter
+    task: ClassVar[Task] = "rerank"
+    check = staticmethod(check_scores)
+    merges = False
 
-    def pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
-        """Tokens of each document with the query, and the cut of each document that is too long with it. Blocking."""
-        if isinstance(self._counter, FileCounter):
-            return self._counter.count_pairs(query, documents)
-        asked = int(self._counter.count([query]).lengths[0])
+    def _profile(self, service: Service) -> Profile:
+        return profile_of(service, score_space(service.facts.name, f"service:{service.facts.name}"))
+
+    def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
+        """Tokens of each document with the query, and the cut of each document that is too long with it.
+
+        Raises InputError for a query that takes more than half of the limit.
+        """
+        counter, query = self.service.counter, request.query
+        if isinstance(counter, FileCounter):
+            return counter.count_pairs(query, texts)
+        asked = int(counter.count([query]).lengths[0])
         if asked > self.max_tokens // 2:
             raise InputError(
                 f"the query has {asked} tokens, more than half of the {self.max_tokens} that the model takes with a "
                 "document; shorten it"
             )
-        counted = self._counter.count(documents)
+        lengths = counter.count(texts).lengths + asked
         most = self.max_tokens - asked
-        lengths = counted.lengths + asked
         cuts = []
         for row in np.flatnonzero(lengths > self.max_tokens).tolist():
-            cut = self._cut(documents[row], row, most)
+            cut = self._cut(texts[row], row, most)
             cuts.append(replace(cut, kept_tokens=self.max_tokens))
             lengths[row] = self.max_tokens
         return TokenizedTexts((), lengths.astype(np.int32), tuple(cuts))
@@ -105,20 +87,29 @@ class ServiceReranker:
     def _cut(self, document: str, row: int, most: int) -> Truncation:
         """The cut of a document at `most` tokens, special ones included."""
         window = document[: self.max_tokens * _CHARACTERS_PER_TOKEN]
-        offsets = self._counter.plain.encode(window, add_special_tokens=False).offsets
-        keep = min(len(offsets), max(1, most - self._counter.special_tokens))
+        offsets = self.service.counter.plain.encode(window, add_special_tokens=False).offsets
+        keep = min(len(offsets), max(1, most - self.service.counter.special_tokens))
         characters = offsets[keep - 1][1]
         lost = len(offsets) - keep if len(window) == len(document) else None
         return Truncation(row, most, characters, len(document) - characters, lost)
 
-    async def close(self) -> None:
-        """Close all connections."""
-        await asyncio.gather(*(provider.aclose() for _, provider, _ in self.endpoints))
+    def _upstream(self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None) -> UpstreamRequest:
+        upstream = super()._upstream(work, request, on_ready)
+        return replace(upstream, full_width=1, default_width=None, compared=True, check=check_scores)
 
+    async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:
+        routes = [
+            replace(route, provider=cast("Scoring", route.provider).asking(request.query)) for route in self.routes
+        ]
+        return await self._environment.client.send(upstream, routes)
 
-def score_space(model: str, weights: str) -> Space:
-    """What scores are comparable within: one model's. It has the shape of a space of one dimension."""
-    return Space(model.rsplit("/", 1)[-1], weights, dimensions=1, pooling="service", normalized=False)
+    def _searches(self, work: Work) -> int:
+        return searches_of(work.tokenized.lengths)
+
+    def _prices(self, dimensions: int) -> Prices:
+        del dimensions  # scores have no size that is paid for
+        facts = self.service.facts
+        return facts.cost_nanousd
 
 
 def names() -> tuple[str, ...]:
@@ -126,65 +117,3 @@ def names() -> tuple[str, ...]:
     here = (facts.name for facts in default_catalog() if facts.task == "rerank")
     served = (facts.name for facts in default_services().values() if facts.task == "rerank")
     return tuple(dict.fromkeys((*here, *served)))
-
-
-def key_of(name: str, config: Config) -> str:
-    """What two names of one reranker have in common."""
-    facts = service_of(name, config)
-    if facts is not None or library_of(name):
-        return f"rerank:{facts.name if facts else name}"
-    return f"rerank:{local.resolve(name).key}"
-
-
-def open_reranker(name: str, config: Config, progress: ProgressSink | None = None) -> AnyReranker:
-    """Open a reranker of any kind. Blocking; raises the errors of names, weights and settings."""
-    facts = service_of(name, config)
-    library = library_of(name)
-    if facts is not None:
-        return _open_service(facts, config)
-    if library is not None:
-        return _open_library(name, *library, config)
-    named = local.resolve(name)
-    if named.facts is not None and named.facts.task != "rerank":
-        raise UsageError(f"{named.facts.name} makes vectors and scores no pairs; name a reranker")
-    return open_local(named, config, progress)
-
-
-def open_local(named: local.Named, config: Config, progress: ProgressSink | None = None) -> LocalReranker:
-    """Open a reranker of this machine. Blocking; raises as `open_reranker` does."""
-    loaded = local.load(named, config, progress)
-    if loaded.recipe.task != "rerank":
-        raise UsageError(f"{loaded.recipe.name} makes vectors and scores no pairs; name a reranker")
-    return LocalReranker(loaded.recipe, loaded.choice)
-
-
-def _open_service(facts: ServiceFacts, config: Config) -> ServiceReranker:
-    from embedway.models.service import counter_for, routes_of  # noqa: PLC0415
-    from embedway.providers.registry import make_reranker  # noqa: PLC0415  aiohttp and tiktoken come in only here
-
-    if facts.task != "rerank":
-        raise UsageError(f"{facts.name} makes vectors and scores no pairs; name a reranker")
-    served = routes_of(facts, config, make_reranker)
-    return ServiceReranker(facts, served, counter_for(facts, served[0][1], config))
-
-
-def _open_library(name: str, provider: str, model: str, config: Config) -> ServiceReranker:
-    from embedway.models.service import library_endpoint, library_facts  # noqa: PLC0415
-    from embedway.providers.registry import make_reranker  # noqa: PLC0415
-    from embedway.rerank.sentence_transformers import CrossEncoders  # noqa: PLC0415
-
-    reranker = make_reranker(provider, library_endpoint(name, provider, model, config))
-    assert isinstance(reranker, CrossEncoders)  # noqa: S101 - the only library with rerankers
-    most = reranker.max_tokens()
-    facts = replace(library_facts(name, provider, model, max_tokens=most), task="rerank")
-    return ServiceReranker(facts, [(name, reranker, (None, None))], reranker.counter(most))
-
-
-def _activation(recipe: Recipe) -> str:
-    """The function behind the logit, which the config may name by its path in torch."""
-    nested = recipe.config.get("sentence_transformers")
-    named = (nested or {}).get("activation_fn") if isinstance(nested, dict) else None
-    name = str(named or recipe.config.get("sbert_ce_default_activation_function") or _SIGMOID).rsplit(".", 1)[-1]
-    if name not in {_SIGMOID, _IDENTITY}:
-        raise UnsupportedModelError(f"{recipe.folder}: the activation {name!r} of a reranker is not built")
-    return name

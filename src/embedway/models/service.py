@@ -1,142 +1,253 @@
-"""A model that services or libraries run, opened: its routes, what counts its tokens, and its one vector space."""
+"""Models that services or libraries run: their routes, the counter of their tokens, and their one vector space."""
 
 from __future__ import annotations
 
 import asyncio
 import decimal
-from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from embedway.catalog.services import RouteFacts, ServiceFacts
-from embedway.errors import ConfigError, RuntimeUnavailableError
-from embedway.providers.base import Endpoint
-from embedway.providers.counting import ESTIMATE, HUB, LIBRARY, TiktokenCounter, open_counter
-from embedway.providers.registry import make_provider
-from embedway.providers.requirements import missing
-from embedway.types import Space
+import numpy as np
+
+from embedway.batching.backends import UpstreamBackend
+from embedway.batching.scheduler import BatchScheduler
+from embedway.catalog.services import tokens_nanousd
+from embedway.dispatch.billing import bill_of, reserved
+from embedway.dispatch.recovery import UpstreamRequest
+from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
+from embedway.models.base import Estimate, Model, Profile, not_here
+from embedway.providers.capabilities import KnowsTokenizer, KnowsWeights
+from embedway.providers.counting import TiktokenCounter
+from embedway.providers.requirements import set_up_here
+from embedway.types import Bill, ModelDescription, Space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from embedway.config import Config
-    from embedway.providers.base import Provider
+    from embedway.batching.ready_rows import ReadyRows
+    from embedway.batching.work import Work
+    from embedway.catalog.services import ServiceFacts
+    from embedway.compute import ComputeRequest
+    from embedway.dispatch.recovery import ServiceRoute, UpstreamResponse
+    from embedway.errors import ConfigError, EmbedwayError
+    from embedway.ledger.budgets import Prices
+    from embedway.local.model import LocalModel as Encoder
+    from embedway.models.base import ModelEnvironment
     from embedway.providers.counting import TokenCounter
-    from embedway.providers.library import LibraryFacts
-    from embedway.types import InputType, PlainTokenizer, TokenizedTexts
-
-    #: A route's name, its provider, and its limits a minute on requests and tokens.
-    Served: TypeAlias = tuple[str, Provider, tuple[int | None, int | None]]
-
-P = TypeVar("P")
+    from embedway.types import TokenizedTexts, Vectors
 
 
-@runtime_checkable
-class CountsTokens(Protocol):
-    """A provider, or reranker, that holds its model's tokenizer."""
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A model as services run it: its row of the catalog, its routes in the order in which they are tried.
 
-    def counter(self, max_tokens: int) -> TokenCounter:
-        """What counts the model's tokens as the library that runs it does. Blocking; may load the model."""
+    `blocked` is why nothing can be sent, such as a key that is not set. Plans and hits need no key.
+    """
 
-
-@runtime_checkable
-class KnowsWeights(Protocol):
-    """A provider that has a model's weights itself. `variant` is how it computes, as far as numbers depend on it."""
-
-    @property
-    def variant(self) -> str:
-        """Such as a precision; empty for the usual."""
-
-    def weights(self) -> str:
-        """What tells the weights, and how they are read, from others. Blocking; loads the model."""
+    facts: ServiceFacts
+    routes: tuple[ServiceRoute, ...]
+    counter: TokenCounter
+    blocked: ConfigError | None = None
 
 
-@runtime_checkable
-class KnowsTokenizer(Protocol):
-    """A provider that tokenizes itself, so that its tokenizer is a fact of the vector space."""
+class ServiceModel(Model):
+    """A model that services run."""
 
-    def tokenizer_json(self) -> str:
-        """The tokenizer as a tokenizer.json writes it. Blocking; loads the model."""
+    #: Whether requests of several callers may go out as one.
+    merges = True
 
-
-@runtime_checkable
-class DescribesModel(CountsTokens, Protocol):
-    """A provider whose library knows its models better than any catalog."""
-
-    def facts(self) -> LibraryFacts:
-        """Load the model and tell what it is. Blocking."""
-
-
-class ServiceModel:
-    """A model that services run. `endpoints` are its routes, in the order in which they are tried."""
-
-    def __init__(self, facts: ServiceFacts, endpoints: Sequence[Served], counter: TokenCounter) -> None:
+    def __init__(self, service: Service, environment: ModelEnvironment, profile: Profile | None = None) -> None:
         """Blocking where the first route is a library's: its weights are a fact of the space."""
-        if facts.price_usd_per_million_tokens is None and all(one.declared.free for _, one, _ in endpoints):
-            facts = replace(facts, price_usd_per_million_tokens=decimal.Decimal(0))
-        self.facts = facts
-        self.endpoints = tuple(endpoints)
-        self.name = self.endpoints[0][0]
-        self.model = facts.name
-        self.sizes = facts.sizes
-        self.default_dimensions = facts.default_dimensions
-        #: Of a text, its prompt not counted.
-        self.max_tokens = facts.max_tokens
-        #: Requests are filled by each route's own limits; this is no bound.
-        self.token_budget = 2**31 - 1
-        self.runtime = str(getattr(self.endpoints[0][1], "runtime", "service"))
-        self.remote = True
-        self.exact = counter.exact
-        first = self.endpoints[0][1]
-        # Models of one family share a space, and still have vectors of their own.
-        self.variant = first.variant if isinstance(first, KnowsWeights) else facts.name if facts.family else ""
-        self.counter = counter
-        self.special_tokens = counter.special_tokens
-        shared = facts.family or facts.name
-        revision = first.weights() if isinstance(first, KnowsWeights) else facts.revision
-        self.space = Space(
-            model=shared.rsplit("/", 1)[-1],
-            weights=f"service:{shared}@{revision}" if revision else f"service:{shared}",
-            dimensions=facts.dimensions,
-            pooling="service",
-            normalized=facts.normalized,
-            query_prompt=facts.query_prompt,
-            document_prompt=facts.document_prompt,
-            tokenizer=_tokenizer_fact(first),
-            config="",
-        )
+        service = _free_if_unbilled(service)
+        super().__init__(profile or self._profile(service), token_budget=None)
+        self.service = service
+        self.routes = service.routes
+        self.blocked = service.blocked
+        self._environment = environment
+        self._scheduling: tuple[UpstreamBackend, BatchScheduler[UpstreamRequest, UpstreamResponse]] | None = None
+        batching, upstream = environment.config.batching, environment.config.upstream
+        if self.merges and batching.across_callers:
+            backend = UpstreamBackend(
+                environment.client,
+                service.routes,
+                slots=upstream.concurrency,
+                max_wait_s=batching.max_wait_ms / 1000,
+                max_batch_size=batching.max_batch_size,
+            )
+            self._scheduling = backend, BatchScheduler(backend)
 
-    @property
-    def batch_dependent(self) -> bool:
-        """Whether one of its routes gives vectors that depend on their batch."""
-        return any(provider.declared.batch_dependent for _, provider, _ in self.endpoints)
+    def _profile(self, service: Service) -> Profile:
+        return profile_of(service, space_of(service))
 
-    def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
-        """The list price of so many tokens, for vectors of a size; None where none is known."""
-        return self.facts.cost_nanousd(tokens, dimensions=dimensions)
-
-    def tokenize(self, texts: Sequence[str], input_type: InputType) -> TokenizedTexts:
+    def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
         """Lengths and cuts, the prompt counted; the ids stay with the service."""
-        prompt = self.space.prompt(input_type)
+        prompt = self.space.prompt(request.input_type)
         if not prompt:
-            return self.counter.count(texts)
-        counted = self.counter.count([prompt + text for text in texts])
+            return self.service.counter.count(texts)
+        counted = self.service.counter.count([prompt + text for text in texts])
         # Characters are told of the text alone.
         cuts = (replace(cut, kept_characters=max(0, cut.kept_characters - len(prompt))) for cut in counted.truncations)
         return replace(counted, truncations=tuple(cuts))
 
-    @property
-    def tokenizer(self) -> PlainTokenizer:
-        """What counts its tokens."""
-        return self.counter.plain
+    async def _run(
+        self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None
+    ) -> tuple[Vectors, dict[int, EmbedwayError], Bill]:
+        if not work.texts:
+            return np.empty((0, request.space.dimensions), np.float32), {}, Bill.none()
+        if self.blocked is not None:
+            raise self.blocked
+        upstream = self._upstream(work, request, on_ready)
+        prices = self._prices(request.space.dimensions)
+        async with reserved(
+            upstream,
+            prices,
+            self._environment.budgets,
+            request.spending,
+            exact=self.profile.exact,
+            searches=self._searches(work),
+        ) as account:
+            if account is not None:
+                upstream = replace(upstream, accounts=(account,))
+            try:
+                response = await self._send(upstream, request)
+            except (NoRouteError, UpstreamError) as error:
+                raise await self._with_alternatives(error) from error.__cause__
+            for failure in set(response.errors.values()):
+                await self._with_alternatives(failure)
+            if account is not None:
+                account.route = ", ".join(response.routes)
+        return response.vectors, response.errors, bill_of(response, prices, account)
 
-    @property
-    def decode(self) -> Callable[[Sequence[int]], str] | None:
-        """Token ids to the text that they stand for; None where ids are not known for certain to be this model's."""
-        return self.counter.decode if isinstance(self.counter, TiktokenCounter) else None
+    def _upstream(self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None) -> UpstreamRequest:
+        return UpstreamRequest(
+            work.texts,
+            work.tokenized.lengths,
+            request.input_type,
+            request.space,
+            full_width=self.space.dimensions,
+            default_width=self.profile.default_dimensions,
+            partial=request.partial,
+            urgency=request.urgency,
+            landed=on_ready,
+        )
 
-    async def close(self) -> None:
-        """Close all connections."""
-        await asyncio.gather(*(provider.aclose() for _, provider, _ in self.endpoints))
+    async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:
+        """Send a request, and where it is small with those of others."""
+        del request
+        client, settings = self._environment.client, self._environment.config.upstream
+        if self._scheduling is None or self._scheduling[0].large(upstream):
+            return await client.send(upstream, self.routes)
+        here = any(route.provider.declared.local for route in self.routes)
+        try:
+            async with asyncio.timeout(None if here else settings.deadline_s):
+                return await self._scheduling[1].run(upstream, upstream.urgency)
+        except TimeoutError:
+            raise DeadlineError(
+                f"{self.name}: no request was free or answered in {settings.deadline_s:g} s", attempts=0
+            ) from None
+
+    def _searches(self, work: Work) -> int:
+        """Searches that a service bills for some work, at most."""
+        del work
+        return 0
+
+    def _prices(self, dimensions: int) -> Prices:
+        """The price of tokens and searches, for vectors of a size."""
+        facts = self.service.facts
+
+        def prices(tokens: int, searches: int) -> int | None:
+            return facts.cost_nanousd(tokens, searches, dimensions=dimensions)
+
+        return prices
+
+    async def _with_alternatives(self, error: EmbedwayError) -> EmbedwayError:
+        """An error of all routes, with the other models that are set up here."""
+        # A text that is refused is refused for what it is, not for where it was sent.
+        if isinstance(error, (NoRouteError, UpstreamError)) and not isinstance(error, RefusedInputError):
+            error.elsewhere = await asyncio.to_thread(
+                set_up_here, self._environment.config, but=self.name, task=self.task
+            )
+        return error
+
+    def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
+        """The list price of so many tokens, for vectors of a size; None where none is known."""
+        return self.service.facts.cost_nanousd(tokens, dimensions=dimensions)
+
+    def estimate(self, work: Work, dimensions: int) -> Estimate:
+        """See `Model.estimate`. Each request to the first route is billed by itself."""
+        lengths, tokens = work.tokenized.lengths, work.tokenized.tokens
+        parts = self.routes[0].split(np.arange(len(work.texts), dtype=np.int64), lengths)
+        costs = [self.cost_nanousd(int(lengths[part].sum(dtype=np.int64)), dimensions) for part in parts]
+        known = [cost for cost in costs if cost is not None]
+        price = self.service.facts.price(dimensions=dimensions, batch=True)
+        batch = None if price is None else tokens_nanousd(price, tokens)
+        return Estimate(tokens, len(parts), sum(known) if len(known) == len(costs) else None, batch)
+
+    def batch_dependent(self, routes: Sequence[str] | None = None) -> bool:
+        """See `Model.batch_dependent`."""
+        return any(
+            route.provider.declared.batch_dependent for route in self.routes if routes is None or route.name in routes
+        )
+
+    def decode(self, ids: Sequence[int]) -> str | None:
+        """See `Model.decode`."""
+        counter = self.service.counter
+        return counter.decode(ids) if isinstance(counter, TiktokenCounter) else None
+
+    async def warm(self) -> None:
+        """Nothing: connections are made when something is sent."""
+
+    def encoder(self) -> Encoder:
+        """See `Model.encoder`."""
+        raise not_here(self.name)
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(route.provider.aclose() for route in self.routes))
+
+
+def _free_if_unbilled(service: Service) -> Service:
+    if service.facts.price_usd_per_million_tokens is None and all(
+        route.provider.declared.free for route in service.routes
+    ):
+        return replace(service, facts=replace(service.facts, price_usd_per_million_tokens=decimal.Decimal(0)))
+    return service
+
+
+def space_of(service: Service) -> Space:
+    """The space of a model's vectors, as its row of the catalog and its first route tell. Blocking for libraries."""
+    facts, first = service.facts, service.routes[0].provider
+    # Models of one family share a space.
+    shared = facts.family or facts.name
+    revision = first.weights() if isinstance(first, KnowsWeights) else facts.revision
+    return Space(
+        model=shared.rsplit("/", 1)[-1],
+        weights=f"service:{shared}@{revision}" if revision else f"service:{shared}",
+        dimensions=facts.dimensions,
+        pooling="service",
+        normalized=facts.normalized,
+        query_prompt=facts.query_prompt,
+        document_prompt=facts.document_prompt,
+        tokenizer=_tokenizer_fact(first),
+        config="",
+    )
+
+
+def profile_of(service: Service, space: Space) -> Profile:
+    """The facts of a model of services."""
+    facts, counter, first = service.facts, service.counter, service.routes[0]
+    description = ModelDescription(
+        model=facts.name,
+        space=space,
+        sizes=facts.sizes,
+        # Of a text, its prompt not counted.
+        max_tokens=facts.max_tokens,
+        special_tokens=counter.special_tokens,
+        tokenizer=counter.plain,
+        runtime=str(getattr(first.provider, "runtime", "service")),
+    )
+    # Models of one family share a space, and still have vectors of their own.
+    variant = first.provider.variant if isinstance(first.provider, KnowsWeights) else facts.name if facts.family else ""
+    return Profile(description, first.name, facts.default_dimensions, variant, exact=counter.exact)
 
 
 def _tokenizer_fact(first: object) -> str:
@@ -146,128 +257,3 @@ def _tokenizer_fact(first: object) -> str:
     from embedway.local.facts import tokenizer_fact  # noqa: PLC0415  only for libraries
 
     return tokenizer_fact(first.tokenizer_json().encode(), where="the library's tokenizer", lowercase=False)
-
-
-def open_service(
-    facts: ServiceFacts, config: Config, make: Callable[[str, Endpoint], Provider] | None = None
-) -> ServiceModel:
-    """Make a model's routes: those of the settings first, then the catalog's. Blocking, but sends no text.
-
-    `make` makes a provider of its name and an endpoint, `make_provider` by default. Raises ConfigError for a provider
-    that is not known or a setting that it refuses.
-    """
-    served = routes_of(facts, config, make or make_provider)
-    return ServiceModel(facts, served, counter_for(facts, served[0][1], config))
-
-
-def counter_for(facts: ServiceFacts, first: object, config: Config) -> TokenCounter:
-    """What counts a model's tokens, where `first` is the provider of its first route. Blocking."""
-    if facts.tokenizer != LIBRARY:
-        tokenizer = facts.tokenizer
-    elif isinstance(first, CountsTokens):
-        return first.counter(facts.max_tokens)
-    else:
-        # Nobody loads billions of weights to count the tokens that a server is sent.
-        tokenizer = f"{HUB}{facts.name}" if facts.name.count("/") == 1 else ESTIMATE
-    return open_counter(tokenizer, max_tokens=facts.max_tokens, model=facts.name, store=config.store_settings())
-
-
-def open_library(name: str, provider: str, model: str, config: Config) -> ServiceModel:
-    """Load a model of a library by the library's own name, with the options of a route to `name`, if there is one.
-
-    Blocking. Raises RuntimeUnavailableError without the library, UnsupportedModelError for what it cannot load.
-    """
-    made = make_provider(provider, library_endpoint(name, provider, model, config))
-    if not isinstance(made, DescribesModel):
-        raise ConfigError("this provider does not describe its models", where=name, key="provider")
-    known = made.facts()
-    facts = library_facts(name, provider, model, max_tokens=known.max_tokens)
-    facts = replace(
-        facts,
-        dimensions=known.dimensions,
-        default_dimensions=known.dimensions,
-        normalized=True,
-        query_prompt=known.query_prompt,
-        document_prompt=known.document_prompt,
-    )
-    return ServiceModel(facts, [(name, made, (None, None))], made.counter(known.max_tokens))
-
-
-def library_endpoint(name: str, provider: str, model: str, config: Config) -> Endpoint:
-    """Where a library is to find a model: by its name, or as the first route to `name` says."""
-    routes = (route for route in config.routes.values() if route.model == name and route.provider == provider)
-    route = next(routes, None)
-    options = route.options if route is not None else {}
-    return Endpoint(name, (route.upstream_model if route else None) or model, options=options)
-
-
-def library_facts(name: str, provider: str, model: str, *, max_tokens: int) -> ServiceFacts:
-    """What can be said of a model before its library has told more."""
-    return ServiceFacts(
-        name=name,
-        aliases=(),
-        task="embed",
-        dimensions=0,
-        matryoshka=(),
-        default_dimensions=0,
-        max_tokens=max_tokens,
-        tokenizer=LIBRARY,
-        normalized=False,
-        languages=("mul",),
-        price_usd_per_million_tokens=decimal.Decimal(0),
-        price_usd_per_thousand_searches=None,
-        family="",
-        query_prompt="",
-        document_prompt="",
-        licence="unknown",
-        routes=(RouteFacts(provider, model),),
-        sources=(),
-    )
-
-
-def routes_of(
-    facts: ServiceFacts, config: Config, make: Callable[[str, Endpoint], P]
-) -> list[tuple[str, P, tuple[int | None, int | None]]]:
-    """A model's routes, each made by `make` of a provider's name and an endpoint, with its limits a minute."""
-    prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
-    timeout_s = config.upstream.timeout_s
-    made: list[tuple[str, P, tuple[int | None, int | None]]] = []
-    for name, route in config.routes_to(facts.names).items():
-        # What the catalog says that the provider must be told holds for this route too, unless it says otherwise.
-        listed = next((one for one in facts.routes if one.provider == route.provider), None)
-        access = config.access(route.provider, name)
-        endpoint = Endpoint(
-            route=f"routes.{name}",
-            model=route.upstream_model or (listed.model if listed else facts.name),
-            base_url=access.base_url,
-            secret=access.secret,
-            timeout_s=timeout_s,
-            options={**(listed.options if listed else {}), **access.options, **route.options},
-            prompts=prompts,
-            headers=access.headers,
-        )
-        limits = (route.requests_per_minute, route.tokens_per_minute)
-        made.append((endpoint.route, make(route.provider, endpoint), limits))
-    for listed in facts.routes:
-        # Without any way that may work, the error of this one says what is missing; it stops no other.
-        try:
-            access = config.access(listed.provider)
-            if made and missing(listed.provider, access.secret):
-                continue
-            endpoint = Endpoint(
-                route=f"{listed.provider}:{listed.model}",
-                model=listed.model,
-                base_url=access.base_url,
-                secret=access.secret,
-                timeout_s=timeout_s,
-                options={**listed.options, **access.options},
-                prompts=prompts,
-                headers=access.headers,
-            )
-            made.append((endpoint.route, make(listed.provider, endpoint), (None, None)))
-        except (ConfigError, RuntimeUnavailableError):
-            if not made:
-                raise
-    if not made:
-        raise ConfigError("no route leads to this model; add [routes.NAME] with it as `model`", where=facts.name)
-    return made

@@ -1,204 +1,236 @@
-"""Computing what is missing: on this machine or by services, among others' work, and paid for."""
+"""The way of a request: select a model, check texts, compute what the cache does not hold, and write the receipt."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.batching.backends import Gathered, LocalBackend, UpstreamBackend
-from embedway.batching.run import dispatch
-from embedway.batching.scheduler import BatchScheduler
-from embedway.dispatch.recovery import RetryPolicy, UpstreamClient, UpstreamRequest, searches_of
-from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
-from embedway.models.reranker import ServiceReranker
-from embedway.models.service import ServiceModel
-from embedway.pipeline.receipt import bill_of
-from embedway.providers.requirements import set_up_here
-from embedway.rerank.base import Scoring, check_scores
-from embedway.types import Bill
+from embedway.cache.stats import CacheCheck
+from embedway.compute import ComputeRequest
+from embedway.errors import TextTooLongError, UsageError
+from embedway.ledger.base import Purpose
+from embedway.ledger.budgets import Spending
+from embedway.pipeline.plan import plan_of
+from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, spread, unique_texts
+from embedway.pipeline.request import decoded, inspect
+from embedway.selection.selector import AUTO, ChosenModel, for_dimensions, nothing_fits, selected
+from embedway.space import comparable
+from embedway.types import EmbedResult
 from embedway.urgency import Urgency
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from embedway.batching.backends import Piece
-    from embedway.batching.run import Runs
-    from embedway.catalog.types import Task
+    from embedway.cache.vector_cache import VectorCache
+    from embedway.compute import Computes
     from embedway.config import Config
-    from embedway.dispatch.recovery import UpstreamResponse
-    from embedway.errors import EmbedwayError
-    from embedway.ledger.budgets import Account, Budgets, Spending
+    from embedway.ledger.budgets import Budgets
+    from embedway.models.base import Model
     from embedway.models.registry import ModelRegistry
-    from embedway.models.reranker import AnyReranker
-    from embedway.pipeline.plan import Work
-    from embedway.pipeline.ready_rows import ReadyRows
-    from embedway.pipeline.rerank import RerankWork
-    from embedway.providers.base import LocalRoute
-    from embedway.providers.names import AnyModel
-    from embedway.types import Space, Vectors
+    from embedway.pipeline.request import Call
+    from embedway.selection.scoring import Selection
+    from embedway.selection.selector import CallOptions, ModelSelector
+    from embedway.types import EmbedRequest, Plan, Space
 
 
-class Computing:
-    """Batches for this machine's models and requests to services, of all callers. Used from one event loop."""
+class EmbedPipeline:
+    """The steps of `embed` and `plan`. `cache` None computes every text."""
 
-    def __init__(self, config: Config, models: ModelRegistry, budgets: Budgets) -> None:
+    def __init__(
+        self,
+        config: Config,
+        models: ModelRegistry,
+        selector: ModelSelector,
+        budgets: Budgets,
+        cache: VectorCache | None,
+    ) -> None:
         self._config = config
         self._models = models
+        self._selector = selector
         self._budgets = budgets
-        upstream = config.upstream
-        self._sender = UpstreamClient(
-            RetryPolicy(upstream.max_attempts, upstream.first_wait_s, upstream.longest_wait_s, upstream.deadline_s)
-        )
-        self._local: dict[LocalRoute, BatchScheduler[Piece, Vectors]] = {}
-        self._remote: dict[str, tuple[UpstreamBackend, BatchScheduler[UpstreamRequest, UpstreamResponse]]] = {}
+        self.cache = cache
 
-    async def vectors(
-        self,
-        work: Work,
-        model: AnyModel,
-        space: Space,
-        errors: dict[int, EmbedwayError] | None,
-        spending: Spending,
-        *,
-        landing: ReadyRows | None = None,
-    ) -> tuple[Vectors, Bill]:
-        """Vectors of the unique texts, on this machine or by a service, and what a service bills."""
-        if not isinstance(model, ServiceModel):
-            runs = self._among_others(model, work.urgency)
-            width = model.space.dimensions
-            vectors = await dispatch(work.tokenized, work.batches, runs, width=width, errors=errors, landed=landing)
-            return vectors, Bill(0, 0, len(work.batches), (model.name,))
-        sending = UpstreamRequest(
-            work.texts,
-            work.tokenized.lengths,
-            work.plan.input_type,
-            space,
-            full_width=model.space.dimensions,
-            default_width=model.default_dimensions,
-            partial=errors is not None,
-            urgency=work.urgency,
-            landed=landing,
-        )
-        async with self._paying(sending, model, spending) as account:
-            if account is not None:
-                sending = replace(sending, accounts=(account,))
-            try:
-                outcome = await self._sent(sending, model.model)
-            except (NoRouteError, UpstreamError) as error:
-                raise await self._elsewhere(error, model.model) from error.__cause__
-            for failure in set(outcome.errors.values()):
-                await self._elsewhere(failure, model.model)
-            if errors is not None:
-                errors.update(outcome.errors)
-            if account is not None:
-                account.route = ", ".join(outcome.routes)
-        return outcome.vectors, bill_of(outcome, model, space.dimensions, account)
+    async def embed(self, call: Call, options: CallOptions) -> EmbedResult:
+        """Embed the texts of a call; for a collection within its pin."""
+        started = time.perf_counter()
+        choice = await self._choose(call, options)
+        request, model = await self.prepare(call, choice.model, choice.dimensions)
+        space = model.sized(request.dimensions)
+        if not options.collection:
+            return await self._compute(request, model, space, options, CallFacts(started, "", choice.selected))
+        pin, mine = choice.pin, False
+        if pin is None and request.input_type == "document" and request.texts:
+            pin, mine = await self._selector.claim(options.collection, model.name, space)
+            if call.model == AUTO and not comparable(space, pin.space):  # another first write was faster
+                await self._selector.check_privacy(pin, options)
+                choice = ChosenModel(pin.model, call.dimensions or pin.space.dimensions, pin)
+                request, model = await self.prepare(call, choice.model, choice.dimensions)
+                space = model.sized(request.dimensions)
+        if pin is not None:
+            self._selector.check_space(pin, space, request.input_type)
+        held = pin if request.input_type == "document" else None
+        facts = CallFacts(started, options.collection, choice.selected)
+        async with self._selector.writing(held, mine=mine) as written:
+            result = await self._compute(request, model, space, options, facts)
+            written.append(len(result.errors) < len(request.texts))
+        return result
 
-    async def scores(
-        self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None, spending: Spending
-    ) -> tuple[Vectors, Bill]:
-        """Scores of the unique documents, float32 (n, 1), and what a service bills."""
-        if not isinstance(model, ServiceReranker):
-            runs = self._among_others(model, Urgency(query=True))
-            scores = await dispatch(work.tokenized, work.batches, runs, width=1, errors=errors)
-            return scores, Bill(0, 0, len(work.batches), (model.name,))
-        sending = UpstreamRequest(
-            work.documents,
-            work.tokenized.lengths,
-            "document",
-            model.space,
-            full_width=1,
-            urgency=Urgency(query=True),
-            compared=True,
-            partial=errors is not None,
-            check=check_scores,
-        )
-        scoring = self._models.scoring[model.model]
-        routes = [replace(route, provider=Scoring(reranker, work.query)) for reranker, route in scoring]
-        async with self._paying(sending, model, spending) as account:
-            if account is not None:
-                sending = replace(sending, accounts=(account,))
-            try:
-                outcome = await self._sender.send(sending, routes)
-            except (NoRouteError, UpstreamError) as error:
-                raise await self._elsewhere(error, model.model, task="rerank") from error.__cause__
-            if errors is not None:
-                errors.update(outcome.errors)
-            if account is not None:
-                account.route = ", ".join(outcome.routes)
-        return outcome.vectors, bill_of(outcome, model, account=account)
-
-    @contextlib.asynccontextmanager
-    async def _paying(
-        self, sending: UpstreamRequest, model: ServiceModel | ServiceReranker, spending: Spending
-    ) -> AsyncIterator[Account | None]:
-        """Reserve what a request may cost, and give back what of it is left; None where nothing is billed."""
-        facts, size = model.facts, sending.space.dimensions
-        scoring = isinstance(model, ServiceReranker)
-
-        def prices(tokens: int, searches: int) -> int | None:
-            return facts.cost_nanousd(tokens, searches, dimensions=None if scoring else size)
-
-        if not sending.texts or prices(1_000_000, 1000) == 0:
-            yield None
-            return
-        account = await self._budgets.open(
-            spending,
-            prices,
-            tokens=int(sending.lengths.sum(dtype=np.int64)),
-            texts=len(sending.texts),
-            searches=searches_of(sending.lengths) if scoring else 0,
-            exact=model.exact,
-        )
+    async def _compute(
+        self, request: EmbedRequest, model: Model, space: Space, options: CallOptions, facts: CallFacts
+    ) -> EmbedResult:
+        """Compute the unique texts of a request, and give each row its vector."""
+        spending = options.spending(model.name)
+        texts, positions = unique_texts(request.texts, request.refused)
         try:
-            yield account
-        finally:
-            # Also when the caller is cancelled meanwhile.
-            await asyncio.shield(self._budgets.beside(account.close()))
-
-    def _among_others(self, model: LocalRoute, urgency: Urgency) -> Runs:
-        """A model on this machine, whose batches may hold other callers' texts too."""
-        if not self._config.batching.across_callers:
-            return model
-        gather = self._local.get(model)
-        if gather is None:
-            crew = LocalBackend(model, max_batch_size=self._config.batching.max_batch_size)
-            gather = self._local[model] = BatchScheduler(crew)
-        return Gathered(model, gather, urgency)
-
-    async def _elsewhere(self, error: EmbedwayError, model: str, *, task: Task = "embed") -> EmbedwayError:
-        """An error of all of a model's routes, with the other models that are set up here."""
-        # A text that is refused is refused for what it is, not for where it was sent.
-        if isinstance(error, (NoRouteError, UpstreamError)) and not isinstance(error, RefusedInputError):
-            error.elsewhere = await asyncio.to_thread(set_up_here, self._config, but=model, task=task)
-        return error
-
-    async def _sent(self, sending: UpstreamRequest, model: str) -> UpstreamResponse:
-        """Send a request, and where it is small with those of others."""
-        batching, upstream = self._config.batching, self._config.upstream
-        if not batching.across_callers:
-            return await self._sender.send(sending, self._models.routes[model])
-        if model not in self._remote:
-            crew = UpstreamBackend(
-                self._sender,
-                self._models.routes[model],
-                slots=upstream.concurrency,
-                max_wait_s=batching.max_wait_ms / 1000,
-                max_batch_size=batching.max_batch_size,
+            computed = await self._computer(model).compute(_compute_request(request, texts, space, spending))
+        except TextTooLongError as error:
+            raise first_row(error, positions) from None
+        if computed.saved_nanousd:
+            self._budgets.saved(
+                spending.purpose, computed.saved_nanousd, texts=computed.hits, tokens=computed.saved_tokens
             )
-            self._remote[model] = crew, BatchScheduler(crew)
-        crew, gather = self._remote[model]
-        if crew.large(sending):
-            return await self._sender.send(sending, self._models.routes[model])
-        here = any(route.provider.declared.local for route in self._models.routes[model])
+        vectors, failed = spread(computed, positions, request.refused)
+        return EmbedResult(vectors, space, receipt_of(model, space.id, computed, positions, facts), failed)
+
+    def _computer(self, model: Model) -> Computes:
+        """The model, behind the cache if there is one."""
+        return model if self.cache is None else self.cache.wrap(model)
+
+    async def plan(self, call: Call, options: CallOptions) -> Plan:
+        """The plan of a call with the model, pin and money that `embed` would take."""
+        choice = await self._choose(call, options)
+        plan = await self.plan_with(call, choice.model, choice.dimensions)
+        if choice.pin is not None:
+            self._selector.check_space(choice.pin, plan.space, call.input_type)
+        if options.most is not None and (plan.most_nanousd is None or plan.most_nanousd > options.most):
+            raise nothing_fits(options.most, [(plan.model, plan.most_nanousd)])
+        return plan
+
+    async def plan_with(self, call: Call, name: str, dimensions: int | None) -> Plan:
+        """The plan of a call with a model."""
+        request, model = await self.prepare(call, name, dimensions)
+        space = model.sized(request.dimensions)
+        texts, positions = unique_texts(request.texts, request.refused)
+        asked = _compute_request(request, texts, space, Spending(Purpose(model.name)))
         try:
-            async with asyncio.timeout(None if here else upstream.deadline_s):
-                return await gather.run(sending, sending.urgency)
-        except TimeoutError:
-            raise DeadlineError(
-                f"{model}: no request was free or answered in {upstream.deadline_s:g} s", attempts=0
-            ) from None
+            work = await model.work(asked)
+        except TextTooLongError as error:
+            raise first_row(error, positions) from None
+        missing = kept = work.positions.tolist()
+        if self.cache is not None:
+            _, metas, _ = await self.cache.wrap(model).peek(asked, strict=False)
+            missing = [position for position in kept if metas[position] is None]
+        rest = work if len(missing) == len(kept) else await model.work(asked.only(missing))
+        # Whatever size is asked for, a cache is given vectors of full width.
+        estimate = model.estimate(rest, space.dimensions if self.cache is None else model.space.dimensions)
+        benchmark = self._config.embedding.model_benchmarks.get(model.name)
+        return plan_of(
+            request, model, space, positions=positions, work=work, rest=rest, estimate=estimate, benchmark=benchmark
+        )
+
+    async def _choose(self, call: Call, options: CallOptions) -> ChosenModel:
+        """The model that a call names, that its collection is pinned to, or that its criteria select."""
+        if options.criteria is not None and call.model != AUTO:
+            raise UsageError(f"model is {call.model!r} and criteria are given; leave one of them out")
+        pin = await self._selector.pins.get(options.collection) if options.collection else None
+        if pin is not None:
+            await self._selector.check_privacy(pin, options, named=call.model != AUTO)
+            own = call.model == AUTO or (await self._models.open(call.model)).name == pin.model
+            size = call.dimensions or (pin.space.dimensions if own else None)
+            return ChosenModel(pin.model if call.model == AUTO else call.model, size, pin)
+        if call.model != AUTO or not options.selects(self._config.embedding.default_model):
+            return ChosenModel(call.model, call.dimensions)
+        if call.input_type == "query" and options.collection:
+            raise UsageError(
+                f"nothing was written to collection {options.collection!r} yet, so that it has no model; write "
+                "documents to it first, or name the model"
+            )
+        if call.has_token_ids:
+            raise UsageError("token ids are those of one model; name it: model=...")
+        texts = self._inspect(replace(call, partial=True)).texts
+        criteria = for_dimensions(self._selector.criteria(options.criteria), call.dimensions)
+        whole = (call.on_overflow or self._config.embedding.on_overflow) == "error"
+        selection = await self._selector.select_for(texts, criteria, whole=whole, partial=call.partial)
+        if options.most is None and not whole:
+            return ChosenModel(selection.model, criteria.dimensions, None, selected(selection))
+        return await self._choose_affordable(
+            replace(call, texts=texts, dimensions=criteria.dimensions), selection, options
+        )
+
+    async def _choose_affordable(self, call: Call, selection: Selection, options: CallOptions) -> ChosenModel:
+        """The best of the selected models with which a call costs no more, and cuts no more, than it may."""
+        too_dear: list[tuple[str, int | None]] = []
+        too_long: TextTooLongError | None = None
+        for place, row in enumerate(selection.ranked):
+            try:
+                plan = await self.plan_with(call, row.model, call.dimensions)
+            except TextTooLongError as error:
+                too_long = error
+                continue
+            if options.most is None or (plan.most_nanousd is not None and plan.most_nanousd <= options.most):
+                return ChosenModel(row.model, call.dimensions, None, selected(selection, place, too_dear))
+            too_dear.append((row.model, plan.most_nanousd))
+        if options.most is None or not too_dear:
+            assert too_long is not None  # noqa: S101  some model was ranked
+            raise too_long
+        raise nothing_fits(options.most, too_dear)
+
+    async def prepare(self, call: Call, name: str, dimensions: int | None) -> tuple[EmbedRequest, Model]:
+        """The request of a call for a model, checked, and the model, opened."""
+        if (name, dimensions) != (call.model, call.dimensions):
+            call = replace(call, model=name, dimensions=dimensions)
+        if call.has_token_ids:
+            model = await self.open(call.model)
+            texts = [decoded(row, text, model.decode, model.name) for row, text in enumerate(call.texts)]
+            call = replace(call, texts=texts)
+        request = self._inspect(call)
+        return request, await self.open(request.model)
+
+    async def open(self, name: str) -> Model:
+        """The model of a name, or the default one."""
+        return await self._models.open(self._config.embedding.default_model if name == AUTO else name)
+
+    def _inspect(self, call: Call) -> EmbedRequest:
+        return inspect(
+            call.texts,
+            model=call.model,
+            input_type=call.input_type,
+            dimensions=call.dimensions,
+            on_overflow=call.on_overflow or self._config.embedding.on_overflow,
+            partial=call.partial,
+            priority=call.priority,
+        )
+
+    async def check_cache(self, call: Call, sample: int) -> CacheCheck:
+        """Compute anew what the cache holds of some texts, and compare; see `AsyncEmbedder.check_cache`."""
+        assert self.cache is not None  # noqa: S101  the caller has checked
+        request, model = await self.prepare(call, call.model, call.dimensions)
+        texts, positions = unique_texts(request.texts, {})
+        asked = _compute_request(request, texts, model.space, Spending(Purpose(model.name)))
+        stored, metas, damaged = await self.cache.wrap(model).peek(asked)
+        found = [number for number, meta in enumerate(metas) if meta is not None]
+        # Evenly over all that was found, so that a sample of a long list is of all its parts.
+        chosen = [found[place] for place in np.linspace(0, len(found) - 1, min(sample, len(found))).round().astype(int)]
+        if not chosen:
+            return CacheCheck(len(texts), 0, damaged, 0, None, None, 0)
+        computed = await model.compute(asked.only(chosen))
+        vectors = computed.vectors
+        cosines = np.einsum("ij,ij->i", vectors, stored[chosen])
+        cosines /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(stored[chosen], axis=1)
+        worst = int(cosines.argmin())
+        row = int(np.flatnonzero(positions == chosen[worst])[0])
+        cost = computed.bill.cost_nanousd
+        return CacheCheck(len(texts), len(found), damaged, len(chosen), float(cosines[worst]), row, cost)
+
+
+def _compute_request(request: EmbedRequest, texts: tuple[str, ...], space: Space, spending: Spending) -> ComputeRequest:
+    return ComputeRequest(
+        texts,
+        space,
+        spending,
+        input_type=request.input_type,
+        on_overflow=request.on_overflow,
+        partial=request.partial,
+        urgency=Urgency(request.priority, query=request.input_type == "query"),
+    )

@@ -1,186 +1,122 @@
-"""The last step: what was computed, given to the rows that asked for it, with the receipt."""
+"""The last step: rows of unique texts are given to all rows of the request, with the receipt."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.cache.vector_cache import Made
-from embedway.errors import DimensionsError, TextTooLongError
-from embedway.models.service import ServiceModel
-from embedway.types import Averaged, Bill, Receipt, TextMeta
+from embedway.compute import empty_rows
+from embedway.errors import TextTooLongError
+from embedway.types import Averaged, Receipt, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
-    from embedway.dispatch.recovery import UpstreamResponse
+    from embedway.compute import Computed
     from embedway.errors import EmbedwayError
-    from embedway.ledger.budgets import Account
-    from embedway.models.reranker import ServiceReranker
-    from embedway.pipeline.plan import Work
-    from embedway.providers.names import AnyModel
-    from embedway.types import Plan, Selected, Space, Timing, Truncation, Vectors
+    from embedway.models.base import Model
+    from embedway.types import Selected, TextMeta, Truncation, Vectors
 
 
-def by_row(
-    vectors: Vectors,
-    positions: npt.NDArray[np.int64],
-    refused: Mapping[int, EmbedwayError],
-    errors: Mapping[int, EmbedwayError],
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """Facts of a call that its receipt names beside those of the computation. `started` is a performance counter's."""
+
+    started: float
+    collection: str = ""
+    selected: Selected | None = None
+
+
+def unique_texts(
+    texts: Sequence[str], refused: Mapping[int, EmbedwayError]
+) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """Each text once, in the order in which they come, and for each row its place among them; -1 for one refused."""
+    if len(texts) == 1 and not refused:  # a query
+        return (texts[0],), np.zeros(1, np.int64)
+    first: dict[str, int] = {}
+    places = (-1 if row in refused else first.setdefault(text, len(first)) for row, text in enumerate(texts))
+    positions = np.fromiter(places, np.int64, len(texts))
+    return tuple(first), positions
+
+
+def spread(
+    computed: Computed, positions: npt.NDArray[np.int64], refused: Mapping[int, EmbedwayError]
 ) -> tuple[Vectors, dict[int, EmbedwayError]]:
-    """Vectors and errors of the unique texts, given to every row that has one of them; NaN where there is none."""
-    if not refused and len(vectors) == len(positions):
-        return vectors, dict(errors)
+    """Vectors and errors of unique texts, given to every row that has one of them; NaN where there is an error."""
+    vectors, errors = computed.vectors, computed.errors
+    if not refused and not errors and len(vectors) == len(positions):
+        return vectors, {}
     failed = dict(refused)
     for row, unique in enumerate(positions.tolist() if errors else ()):
         if unique in errors:
-            failed[row] = errors[unique]
+            failed[row] = in_row(errors[unique], row)
     if not len(vectors):
-        return np.full((len(positions), vectors.shape[1]), np.nan, np.float32), failed
+        return empty_rows(len(positions), vectors.shape[1]), failed
     rows = vectors[positions]  # a copy, in which -1 took the last one
-    rows[sorted(refused)] = np.nan
+    rows[sorted(failed)] = np.nan
     return rows, failed
 
 
-def told(
-    work: Work, metas: Mapping[int, TextMeta], vectors: Vectors, errors: Mapping[int, EmbedwayError], *, storable: bool
-) -> Made:
-    """What was computed for the unique texts of a request, each of which is one of its rows."""
-    made = Made(np.full((len(work.positions), vectors.shape[1]), np.nan, np.float32), [], storable=storable)
-    for row, unique in enumerate(work.positions.tolist()):
-        error = work.refused.get(row) or errors.get(unique)
-        if error is not None:
-            made.errors[row] = error
-        made.metas.append(metas[row] if error is None else None)
-    ready = np.array([meta is not None for meta in made.metas], np.bool_)
-    made.vectors[ready] = vectors[work.positions[ready]]
-    return made
-
-
-def metas_of(work: Work) -> dict[int, TextMeta]:
-    """What is told of the rows of a request whose texts are unique, but of those that are refused."""
-    owner = work.windows.owner if work.windows is not None else np.arange(len(work.texts))
-    tokens = np.bincount(owner, work.tokenized.lengths, minlength=work.plan.unique_texts)
-    cuts = {cut.row: replace(cut, row=0) for cut in work.plan.truncations}
-    windows = {item.row: item.windows for item in work.plan.averaged}
-    return {
-        row: TextMeta(int(tokens[unique]), cuts.get(row), windows.get(row, 0))
-        for row, unique in enumerate(work.positions.tolist())
-        if unique >= 0
-    }
-
-
-def in_row(error: EmbedwayError, positions: npt.NDArray[np.int64], unique: int) -> EmbedwayError:
-    """An error that names a row, with the first of the request's that has the text."""
+def in_row(error: EmbedwayError, row: int) -> EmbedwayError:
+    """An error that names a text by its place, for a row of the request."""
     if not isinstance(error, TextTooLongError):
         return error
-    row = int(np.flatnonzero(positions == unique)[0])
     return TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens)
 
 
-def cuts(
+def first_row(error: TextTooLongError, positions: npt.NDArray[np.int64]) -> EmbedwayError:
+    """An error that names a unique text, for the first row of the request that has the text."""
+    return in_row(error, int(np.flatnonzero(positions == (error.row or 0))[0]))
+
+
+def cuts_by_row(
     metas: Sequence[TextMeta | None], positions: npt.NDArray[np.int64]
 ) -> tuple[tuple[Truncation, ...], tuple[Averaged, ...]]:
-    """The cuts and means of unique texts, told for every row that has one of them."""
-    told = {unique: meta for unique, meta in enumerate(metas) if meta is not None and (meta.truncation or meta.windows)}
-    if not told:
+    """The truncations and means of unique texts, for every row that has one of them."""
+    cut = {unique: meta for unique, meta in enumerate(metas) if meta is not None and (meta.truncation or meta.windows)}
+    if not cut:
         return (), ()
-    rows = [(row, told[unique]) for row, unique in enumerate(positions.tolist()) if unique in told]
+    rows = [(row, cut[unique]) for row, unique in enumerate(positions.tolist()) if unique in cut]
     return (
         tuple(replace(meta.truncation, row=row) for row, meta in rows if meta.truncation is not None),
         tuple(Averaged(row, meta.windows, meta.tokens) for row, meta in rows if meta.windows),
     )
 
 
-def space_of(route: AnyModel, dimensions: int | None) -> Space:
-    """The space of a model at the size asked for, or its own. Raises DimensionsError for a size it has not."""
-    if dimensions is None:
-        dimensions = route.default_dimensions if isinstance(route, ServiceModel) else route.space.dimensions
-    if dimensions == route.space.dimensions:
-        return route.space
-    if dimensions not in route.sizes:
-        raise DimensionsError(route.model, asked=dimensions, sizes=route.sizes)
-    return replace(route.space, dimensions=dimensions)
-
-
-def summed(bills: Sequence[Bill]) -> Bill:
-    """Several bills as one; its cost is None where that of one is."""
-    costs = [bill.cost_nanousd for bill in bills]
-    return Bill(
-        sum(bill.tokens for bill in bills),
-        None if None in costs else sum(cost for cost in costs if cost is not None),
-        sum(bill.attempts for bill in bills),
-        tuple(dict.fromkeys(route for bill in bills for route in bill.routes)),
-        estimated=any(bill.estimated for bill in bills),
-        unsure=sum(bill.unsure for bill in bills),
-        entries=tuple(entry for bill in bills for entry in bill.entries),
-    )
-
-
-def bill_of(
-    outcome: UpstreamResponse,
-    model: ServiceModel | ServiceReranker,
-    dimensions: int | None = None,
-    account: Account | None = None,
-) -> Bill:
-    """What a service bills, as it told or as is known of its prices, and as the account of the request has it."""
-    if account is not None:
-        return Bill(
-            account.tokens,
-            None if account.unpriced else account.spent,
-            outcome.attempts,
-            tuple(outcome.routes),
-            estimated=account.estimated,
-            searches=account.searches,
-            unsure=account.unsure,
-            entries=() if account.entry is None else (account.entry,),
-        )
-    tokens = outcome.billed_tokens + outcome.unreported_tokens
-    searches = outcome.searches
-    return Bill(
-        tokens,
-        model.facts.cost_nanousd(tokens, searches, dimensions=dimensions) if tokens or searches else 0,
-        outcome.attempts,
-        tuple(outcome.routes),
-        estimated=outcome.unreported_tokens > 0,
-        searches=searches,
-    )
-
-
 def receipt_of(
-    plan: Plan,
-    model: AnyModel,
-    timing: Timing,
-    billed: Bill,
-    *,
-    collection: str = "",
-    selected: Selected | None = None,
+    model: Model, space_id: str, computed: Computed, positions: npt.NDArray[np.int64], facts: CallFacts
 ) -> Receipt:
-    """The receipt of what was planned and computed."""
+    """The receipt of a computation whose unique texts stand in the rows of `positions`."""
+    truncations, averaged = cuts_by_row(computed.metas, positions)
+    bill = computed.bill
     return Receipt(
-        model=plan.model,
-        route=billed.routes[0] if billed.routes else plan.route,
-        space_id=plan.space.id,
-        texts=plan.texts,
-        unique_texts=plan.unique_texts,
-        tokens=plan.tokens,
-        billed_tokens=billed.tokens,
-        cost_nanousd=billed.cost_nanousd,
-        cache_hits=0,
-        attempts=billed.attempts,
-        truncations=plan.truncations,
-        timing=timing,
-        runtime=model.runtime,
-        routes=billed.routes,
-        estimated=billed.estimated,
-        tokens_estimated=plan.estimated,
-        averaged=plan.averaged,
-        unsure_nanousd=billed.unsure,
-        collection=collection,
-        selected=selected,
-        ledger_entries=billed.entries,
+        model=model.name,
+        route=bill.routes[0] if bill.routes else computed.origin,
+        space_id=space_id,
+        texts=len(positions),
+        unique_texts=len(computed.metas),
+        tokens=computed.tokens,
+        billed_tokens=bill.tokens,
+        cost_nanousd=bill.cost_nanousd,
+        cache_hits=computed.hits,
+        attempts=bill.attempts,
+        truncations=truncations,
+        timing=Timing(computed.tokenize_s, computed.compute_s, time.perf_counter() - facts.started),
+        runtime=model.profile.description.runtime,
+        routes=bill.routes,
+        estimated=bill.estimated,
+        tokens_estimated=not model.profile.exact,
+        averaged=averaged,
+        billed_searches=bill.searches,
+        unsure_nanousd=bill.unsure,
+        saved_nanousd=computed.saved_nanousd,
+        collection=facts.collection,
+        selected=facts.selected,
+        ledger_entries=bill.entries,
+        lossy_hits=computed.lossy_hits,
     )

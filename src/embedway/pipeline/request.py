@@ -1,10 +1,11 @@
-"""The first step: what was asked is refused here when it cannot be embedded."""
+"""The first step: a call is checked, and refused where it cannot be answered."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from embedway.arguments import listed, whole
+from embedway.arguments import listed, named, whole
 from embedway.errors import InputError, UsageError
 from embedway.types import EmbedRequest, InputType, Overflow
 
@@ -12,6 +13,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from embedway.errors import EmbedwayError
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The arguments of `embed` or `plan`. The texts are not checked yet, and an iterator of them is read."""
+
+    texts: str | Sequence[str]
+    input_type: InputType
+    model: str
+    dimensions: int | None
+    on_overflow: Overflow | None
+    partial: bool = False
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", listed(self.texts, "texts"))
+        object.__setattr__(self, "dimensions", whole(self.dimensions, "dimensions"))
+        named(self.model, "model")
+
+    @property
+    def has_token_ids(self) -> bool:
+        """Whether a text is given as token ids."""
+        return any(type(text) is not str and is_token_ids(text) for text in self.texts)
 
 
 def inspect(
@@ -57,23 +81,24 @@ def is_token_ids(text: object) -> bool:
     return isinstance(text, (list, tuple)) and bool(text) and all(type(item) is int for item in text)
 
 
-def decoded(row: int, text: Any, decode: Callable[[Sequence[int]], str] | None, model: str) -> Any:
+def decoded(row: int, text: Any, decode: Callable[[Sequence[int]], str | None], model: str) -> Any:
     """The text that token ids stand for; anything else as it is.
 
     Raises InputError where the model's tokenizer cannot tell: ids of another tokenizer would be another text.
     """
     if not is_token_ids(text):
         return text
-    if decode is None:
-        raise InputError(
-            f"it is a list of token ids, and whether they are {model}'s cannot be told; send the text itself", row=row
-        )
     try:
-        return decode(text)
+        found = decode(text)
     except ValueError:
         raise InputError(
             f"its token ids are not a text in the encoding of {model}; send the text itself", row=row
         ) from None
+    if found is None:
+        raise InputError(
+            f"it is a list of token ids, and whether they are {model}'s cannot be told; send the text itself", row=row
+        )
+    return found
 
 
 def _check(row: int, text: object) -> None:

@@ -1,25 +1,19 @@
-"""From a model's name to the model, ready to compute: on this machine, or by services."""
+"""Names of models: which services, libraries or folders they stand for."""
 
 from __future__ import annotations
 
 import decimal
 import difflib
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from embedway.catalog import default_catalog
 from embedway.catalog.services import ServiceFacts, default_services
-from embedway.errors import ConfigError, UnknownModelError, UnsupportedModelError
+from embedway.errors import ConfigError, UnknownModelError
 from embedway.local import loading as local
 
 if TYPE_CHECKING:
     from embedway.config import Config
-    from embedway.local.model import LocalModel
-    from embedway.local.weights.store import ProgressSink
-    from embedway.models.service import ServiceModel
-
-    AnyModel: TypeAlias = LocalModel | ServiceModel
-
 
 #: Names that say which library is to run a model: `sentence-transformers:OWNER/NAME`.
 LIBRARIES = ("fastembed", "sentence-transformers")
@@ -110,20 +104,3 @@ def full_name(name: str, config: Config) -> str:
     key_of(name, config)
     known = None if library_of(name) else local.resolve(name).facts
     return name if known is None else known.name
-
-
-def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> AnyModel:
-    """Open a model of any kind. Blocking; raises the errors of names, weights and settings."""
-    facts = service_of(name, config)
-    library = library_of(name)
-    if facts is None and library is not None:
-        from embedway.models.service import open_library  # noqa: PLC0415
-
-        return open_library(name, *library, config)
-    if facts is None:
-        return local.open_model(name, config, progress)
-    if facts.task == "rerank":
-        raise UnsupportedModelError(f"{facts.name} is a reranker: it scores pairs of texts and gives no vectors")
-    from embedway.models.service import open_service  # noqa: PLC0415  aiohttp and tiktoken come in only here
-
-    return open_service(facts, config)

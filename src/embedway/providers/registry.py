@@ -1,4 +1,4 @@
-"""Finding providers and rerankers by name: entry points, ours and others' alike."""
+"""Providers and rerankers by name: entry points, ours and others' alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from embedway.providers.base import Endpoint, Provider
-    from embedway.rerank.base import RerankProvider
 
 PROVIDERS, RERANKERS = "embedway.providers", "embedway.rerankers"
 
@@ -26,17 +25,12 @@ def provider_names(group: str = PROVIDERS) -> tuple[str, ...]:
 
 def make_provider(name: str, endpoint: Endpoint) -> Provider:
     """Make the provider of that name. Raises ConfigError with the nearest name where there is none."""
-    make: Callable[[Endpoint], Provider] = _entry(PROVIDERS, name, endpoint)
+    make: Callable[[Endpoint], Provider] = load_entry(PROVIDERS, name, endpoint)
     return make(endpoint)
 
 
-def make_reranker(name: str, endpoint: Endpoint) -> RerankProvider:
-    """Make the reranker of that name. Raises ConfigError with the nearest name where there is none."""
-    make: Callable[[Endpoint], RerankProvider] = _entry(RERANKERS, name, endpoint)
-    return make(endpoint)
-
-
-def _entry(group: str, name: str, endpoint: Endpoint) -> Any:
+def load_entry(group: str, name: str, endpoint: Endpoint) -> Any:
+    """Load the entry of that name. Raises ConfigError with the nearest name where there is none."""
     entries = importlib.metadata.entry_points(group=group, name=name)
     if not entries:
         known = provider_names(group)

@@ -55,7 +55,12 @@ class Scoring:
     def __init__(self, reranker: RerankProvider, query: str) -> None:
         self.reranker = reranker
         self.declared = reranker.declared
+        self.runtime = str(getattr(reranker, "runtime", "service"))
         self._query = query
+
+    def asking(self, query: str) -> Scoring:
+        """The same with a query."""
+        return Scoring(self.reranker, query)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         """Scores, float32 (n, 1)."""
@@ -64,7 +69,8 @@ class Scoring:
         return Answer(scores.scores.reshape(-1, 1), scores.tokens, scores.rates, scores.searches)
 
     async def aclose(self) -> None:
-        """Nothing: the reranker is not its own."""
+        """Give the reranker's connections back."""
+        await self.reranker.aclose()
 
 
 def check_scores(vectors: Vectors, *, count: int, space: Space, route: str) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway import AsyncEmbedder, Embedder
+from embedway.batching.windows import TextWindows, split_windows
 from embedway.errors import InputError, TextTooLongError, UsageError
-from embedway.pipeline.windows import TextWindows, split_windows
 from embedway.types import Space, TokenizedTexts, Truncation
 
 SPACE = Space("m", "w", 3, "mean", normalized=True)
@@ -40,7 +40,7 @@ class Letters:
 def test_windows_cover_each_text_in_order_and_fit(texts):
     model = Letters()
     too_long = {cut.row for cut in model.tokenize(texts, "document").truncations}
-    parts, windows = split_windows(texts, too_long, model, "document")
+    parts, windows = split_windows(texts, too_long, lambda parts: model.tokenize(parts, "document"), max_tokens=6)
     assert model.tokenize(parts, "document").truncations == ()
     for row, text in enumerate(texts):
         mine = [part for part, owner in zip(parts, windows.owner, strict=True) if owner == row]
@@ -113,7 +113,7 @@ def test_a_limit_that_the_prompt_fills_is_an_error():
             return TokenizedTexts((), np.full(len(texts), 6, np.int32), cuts)
 
     with pytest.raises(TextTooLongError, match="text 0"):
-        split_windows(["ab"], {0}, Full(), "document")
+        split_windows(["ab"], {0}, lambda parts: Full().tokenize(parts, "document"), max_tokens=6)
 
 
 @pytest.mark.parametrize("text", ["\x00", "\x00 \x00", " \t\n", "", "\u3000"])

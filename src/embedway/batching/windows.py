@@ -1,23 +1,21 @@
-"""Texts over the limit as windows: embedded each, and their vectors averaged by tokens."""
+"""Texts over the limit as windows: each is embedded, and the vectors are averaged by tokens."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedway.errors import TextTooLongError
-from embedway.types import Averaged
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from embedway.errors import EmbedwayError
-    from embedway.providers.base import OpenModel
-    from embedway.types import InputType, Space, TokenizedTexts, Vectors
+    from embedway.types import Space, TokenizedTexts, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +26,19 @@ class TextWindows:
     texts: int
     weights: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
-    def weigh(self, tokenized: TokenizedTexts, model: OpenModel, input_type: InputType) -> npt.NDArray[np.float32]:
-        """The share of each part: its own tokens, without those that the model and the prompt add to every text."""
-        around = int(model.tokenize([""], input_type).lengths[0])
-        return np.maximum(tokenized.lengths - around, 1).astype(np.float32)
+    def weighed(self, lengths: npt.NDArray[np.int32], added: int) -> TextWindows:
+        """The same with the share of each part: its tokens but the `added` ones, which every text gets."""
+        return replace(self, weights=np.maximum(lengths - added, 1).astype(np.float32))
 
-    def averaged(self, row: int, text: int, lengths: npt.NDArray[np.int32]) -> Averaged:
-        """What is told of a row whose text is averaged."""
-        parts = self.owner == text
-        return Averaged(row, int(parts.sum()), int(lengths[parts].sum()))
+    def counts(self) -> list[int]:
+        """The parts of each text."""
+        parts: list[int] = np.bincount(self.owner, minlength=self.texts).tolist()
+        return parts
+
+    def sums(self, lengths: npt.NDArray[np.int32]) -> list[int]:
+        """The tokens of each text, from those of its parts."""
+        tokens: list[int] = np.bincount(self.owner, lengths, minlength=self.texts).astype(np.int64).tolist()
+        return tokens
 
     def merge(self, vectors: Vectors, space: Space) -> Vectors:
         """Vectors of the texts, float32 (texts, d), from those of the parts; a text of one part keeps its vector."""
@@ -59,7 +61,7 @@ class TextWindows:
 
 
 def split_windows(
-    texts: Sequence[str], too_long: set[int], model: OpenModel, input_type: InputType
+    texts: Sequence[str], too_long: set[int], tokenize: Callable[[Sequence[str]], TokenizedTexts], *, max_tokens: int
 ) -> tuple[tuple[str, ...], TextWindows]:
     """Texts in parts that the model takes whole: those over the limit in windows without overlap, others as they are.
 
@@ -68,22 +70,25 @@ def split_windows(
     parts: list[str] = []
     owner: list[int] = []
     for row, text in enumerate(texts):
-        windows = _windows(text, row, model, input_type) if row in too_long else [text]
+        windows = _windows(text, tokenize) if row in too_long else [text]
+        if windows is None:
+            raise TextTooLongError(row=row, max_tokens=max_tokens, tokens=None)
         parts += windows
         owner += [row] * len(windows)
     return tuple(parts), TextWindows(np.array(owner, np.int64), len(texts))
 
 
-def _windows(text: str, row: int, model: OpenModel, input_type: InputType) -> list[str]:
+def _windows(text: str, tokenize: Callable[[Sequence[str]], TokenizedTexts]) -> list[str] | None:
+    """The windows of a text; None where not even one character fits."""
     found: list[str] = []
     rest = text
     while rest:
         window = rest
         # A cut may fall within a word, and the part that is left may have more tokens by itself: it is cut again.
-        while cuts := model.tokenize([window], input_type).truncations:
+        while cuts := tokenize([window]).truncations:
             window = window[: cuts[0].kept_characters]
         if not window:
-            raise TextTooLongError(row=row, max_tokens=model.max_tokens, tokens=None)
+            return None
         if not window.isspace():
             found.append(window)
         rest = rest[len(window) :]

@@ -1,4 +1,4 @@
-"""What a request has ready before it ends: handed on text by text, as its parts come in."""
+"""Texts of a request that are computed before its end: each is handed on as soon as its last part is there."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.pipeline.windows import TextWindows
+from embedway.batching.windows import TextWindows
 from embedway.vectors import good_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy.typing as npt
 
-    from embedway.cache.vector_cache import Landed
-    from embedway.pipeline.plan import Work
-    from embedway.types import Space, TextMeta, Vectors
+    from embedway.batching.work import Work
+    from embedway.compute import OnReady
+    from embedway.types import Space, Vectors
 
 
 class ReadyRows:
-    """Gives the vectors of finished texts to `landed`, by row of a request whose texts are unique.
+    """Gives the vectors of finished texts to `on_ready`, by their position in the request.
 
-    A text in windows is finished when all of them are there. What cannot be right is left for the end, where it is an
-    error.
+    A text in windows is finished when all of them are there. A vector that cannot be right is left for the end of the
+    request, where it is an error.
     """
 
-    def __init__(self, work: Work, metas: Mapping[int, TextMeta], space: Space, landed: Landed) -> None:
+    def __init__(self, work: Work, space: Space, on_ready: OnReady) -> None:
         self._space = space
-        self._landed = landed
-        self._metas = metas
-        self._row_of = {unique: row for row, unique in enumerate(work.positions.tolist()) if unique >= 0}
+        self._on_ready = on_ready
+        self._positions = work.positions
+        self._metas = work.metas
         self._windows = work.windows
         if work.windows is not None:
             self._vectors = np.empty((len(work.texts), space.dimensions), np.float32)
@@ -38,18 +36,19 @@ class ReadyRows:
 
     def __call__(self, parts: npt.NDArray[np.int64], vectors: Vectors) -> None:
         """Take the vectors of parts: of texts, or of their windows; float32 (k, full width)."""
-        texts, merged = (parts, vectors) if self._windows is None else self._merged(self._windows, parts, vectors)
+        texts, merged = (parts, vectors) if self._windows is None else self._merge(self._windows, parts, vectors)
         good = good_rows(merged, self._space)
         if not good.all():
             texts, merged = texts[good], merged[good]
-        rows = [self._row_of[unique] for unique in texts.tolist()]
-        if rows:
-            self._landed(rows, merged, [self._metas[row] for row in rows])
+        positions = self._positions[texts].tolist()
+        if positions:
+            metas = [meta for position in positions if (meta := self._metas[position]) is not None]
+            self._on_ready(positions, merged, metas)
 
-    def _merged(
+    def _merge(
         self, windows: TextWindows, parts: npt.NDArray[np.int64], vectors: Vectors
     ) -> tuple[npt.NDArray[np.int64], Vectors]:
-        """The texts that are finished now, and their vectors."""
+        """The texts that are finished with these parts, and their vectors."""
         self._vectors[parts] = vectors
         owners = windows.owner[parts]
         np.subtract.at(self._left, owners, 1)

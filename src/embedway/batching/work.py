@@ -1,0 +1,105 @@
+"""Texts made ready to compute: tokenized once, cut or split into windows, and shared out into batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from embedway.batching.batches import fill_batches
+from embedway.batching.windows import TextWindows, split_windows
+from embedway.errors import TextTooLongError
+from embedway.types import TextMeta, TokenizedTexts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from embedway.compute import ComputeRequest
+    from embedway.errors import EmbedwayError
+    from embedway.types import Batch, Truncation, Vectors
+
+
+class Tokenizes(Protocol):
+    """The part of a model that makes texts ready."""
+
+    max_tokens: int
+    #: Padded tokens of a batch at most; None where services compute, whose requests are filled when they are sent.
+    token_budget: int | None
+
+    def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
+        """Token ids, or their counts alone, cut at `max_tokens`. Blocking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The texts of a request that are computed.
+
+    `texts` are cut, or the windows of those that are averaged. `positions` (m,) are the places in the request of the
+    texts that are not refused; without windows, part i is the text at `positions[i]`.
+    """
+
+    texts: tuple[str, ...]
+    tokenized: TokenizedTexts
+    batches: tuple[Batch, ...]
+    positions: npt.NDArray[np.int64]
+    #: Facts of each text of the request; None for one that is refused.
+    metas: list[TextMeta | None]
+    #: Texts over the limit, where none may be cut, by position.
+    refused: Mapping[int, EmbedwayError]
+    #: How the windows make up the texts; None where nothing is averaged.
+    windows: TextWindows | None = None
+
+    def rows(self, vectors: Vectors) -> Vectors:
+        """Rows for all texts of the request, from those that were computed; NaN for those that are refused."""
+        if not self.refused:
+            return vectors
+        rows = np.full((len(self.metas), vectors.shape[1]), np.nan, np.float32)
+        rows[self.positions] = vectors
+        return rows
+
+
+def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
+    """Tokenize the texts of a request once and share them out into batches. Blocking.
+
+    Raises TextTooLongError for the first text over the limit where none may be cut; in a partial request such texts are
+    refused by position.
+    """
+    texts, tokenized = request.texts, model.tokenize(request.texts, request)
+    positions = np.arange(len(texts), dtype=np.int64)
+    refused: dict[int, EmbedwayError] = {}
+    windows = None
+    cuts = {cut.row: cut for cut in tokenized.truncations}
+    if cuts and request.on_overflow == "error":
+        refused = {row: _too_long(cut, model.max_tokens) for row, cut in cuts.items()}
+        if not request.partial:
+            raise refused[tokenized.truncations[0].row]
+        positions = np.delete(positions, list(refused))
+        texts, tokenized, cuts = tuple(texts[row] for row in positions), tokenized.only(positions), {}
+    elif cuts and request.on_overflow == "mean":
+        texts, windows = split_windows(
+            texts, set(cuts), lambda parts: model.tokenize(parts, request), max_tokens=model.max_tokens
+        )
+        tokenized = model.tokenize(texts, request)
+        windows = windows.weighed(tokenized.lengths, int(model.tokenize([""], request).lengths[0]))
+    elif cuts:
+        texts = tuple(text[: cuts[row].kept_characters] if row in cuts else text for row, text in enumerate(texts))
+    budget = model.token_budget
+    batches = () if budget is None else tuple(fill_batches(tokenized.lengths, token_budget=budget))
+    metas: list[TextMeta | None] = [None] * len(request.texts)
+    if windows is None:
+        for position, tokens in zip(positions.tolist(), tokenized.lengths.tolist(), strict=True):
+            cut = cuts.get(position)
+            metas[position] = TextMeta(tokens, None if cut is None else replace(cut, row=0))
+    else:
+        counts = windows.counts()
+        for position, tokens in enumerate(windows.sums(tokenized.lengths)):
+            metas[position] = TextMeta(tokens, windows=counts[position] if position in cuts else 0)
+    return Work(texts, tokenized, batches, positions, metas, refused, windows)
+
+
+def _too_long(cut: Truncation, max_tokens: int) -> TextTooLongError:
+    tokens = None if cut.lost_tokens is None else cut.kept_tokens + cut.lost_tokens
+    return TextTooLongError(row=cut.row, max_tokens=max_tokens, tokens=tokens)

@@ -1,0 +1,319 @@
+"""A model behind the cache, with the model's own interface: only what is not found is computed, at full width."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from embedway.cache.base import Group
+from embedway.cache.key import KeyMaker
+from embedway.cache.write_behind import Lease
+from embedway.compute import Computed, Computes
+from embedway.errors import (
+    BadVectorsError,
+    BatchError,
+    DeadlineError,
+    InputError,
+    NoRouteError,
+    RefusedInputError,
+    TextTooLongError,
+    UpstreamError,
+)
+from embedway.types import Bill
+from embedway.vectors import to_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.cache.single_flight import Ended
+    from embedway.cache.vector_cache import VectorCache
+    from embedway.cache.write_behind import ReadyVector
+    from embedway.compute import ComputeRequest
+    from embedway.errors import EmbedwayError
+    from embedway.types import InputType, Overflow, Space, TextMeta, Vectors
+
+#: So many computed texts may wait to be stored before callers wait for it too.
+_MOST_UNSTORED = 20_000
+#: How often it is looked whether another process has stored what it computes.
+_POLL_S = 0.02
+#: Errors that are a text's own: whoever asks for it gets the same.
+_OWN_ERRORS = (RefusedInputError, InputError)
+#: Errors of computing. What failed so for a caller, and for the next, is computed by all the others at once: they would
+#: wait for one another's failures.
+_COMPUTING_ERRORS = (UpstreamError, NoRouteError, BadVectorsError, BatchError, DeadlineError)
+_MOST_FAILURES = 1
+
+
+class Cacheable(Computes, Protocol):
+    """The part of a model that the cache knows."""
+
+    name: str
+    space: Space
+    max_tokens: int
+    variant: str
+
+    def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
+        """The price of so many tokens; None where none is known."""
+
+
+class CachedModel:
+    """Finds vectors, waits for those that others compute, and has the rest computed and stored."""
+
+    def __init__(self, model: Cacheable, cache: VectorCache) -> None:
+        self._model = model
+        self._cache = cache
+        self.group = Group(model.name, model.space.id, cache.namespace)
+        self._makers: dict[tuple[InputType, Overflow], KeyMaker] = {}
+
+    async def compute(self, request: ComputeRequest) -> Computed:
+        """Look texts up and compute those that are missing; see `Computes.compute`."""
+        cache, full = self._cache, self._model.space
+        counts = cache.counters.of(self.group.model)
+        keys, former = await cache.lookup.keys(request.texts, self._maker(request))
+        landed = cache.flights.landed
+        read = await cache.lookup.read(self.group, keys, full, former)
+        missing = read.missing
+        found = Computed(
+            {"dense": read.vectors}, read.metas, Bill.none(), hits=len(request.texts) - len(missing), origin="cache"
+        )
+        found.saved_tokens = found.tokens
+        counts.hits += found.hits
+        counts.misses += len(missing)
+        if read.damaged or read.invalid:
+            await cache.remove(self.group, read)
+        if missing:
+            through = _ReadThrough(self._model, cache, self.group, keys, replace(request, space=full), found)
+            await through.complete(missing, landed)
+        counts.tokens_saved += found.saved_tokens
+        found.saved_nanousd = self._model.cost_nanousd(found.saved_tokens, full.dimensions) or 0
+        counts.nanousd_saved += found.saved_nanousd
+        if cache.is_lossy:
+            found.lossy_hits = sum(meta.codec != "f32" for meta in found.metas if meta is not None)
+        cache.tell_if_due()
+        if found.errors and not request.partial:  # another caller's request for the same text had it
+            position = min(found.errors)
+            raise _at(found.errors[position], position)
+        found.blocks = {"dense": to_size(found.vectors, request.space)}
+        return found
+
+    async def peek(self, request: ComputeRequest, *, strict: bool = True) -> tuple[Vectors, list[TextMeta | None], int]:
+        """The vectors and facts of texts that are stored, and how many entries are damaged or invalid.
+
+        Counts and computes nothing. Raises CacheError where the cache cannot be read; without `strict`, nothing is
+        known then, as for a request.
+        """
+        cache = self._cache
+        failed = cache.store.troubles.failed_reads
+        keys, former = await cache.lookup.keys(request.texts, self._maker(request))
+        read = await cache.lookup.read(self.group, keys, self._model.space, former)
+        if strict:
+            cache.raise_if_more(failed, cache.store.troubles.failed_reads, "read")
+        return read.vectors, read.metas, len(read.damaged) + len(read.invalid)
+
+    def _maker(self, request: ComputeRequest) -> KeyMaker:
+        # Every lone query needs one, and making it takes a tenth of the time of a hit.
+        kind = request.input_type, request.on_overflow
+        maker = self._makers.get(kind)
+        if maker is None:
+            maker = self._makers[kind] = KeyMaker(
+                self._model.space,
+                variant=self._model.variant,
+                input_type=request.input_type,
+                on_overflow=request.on_overflow,
+                max_tokens=self._model.max_tokens,
+                namespace=self._cache.namespace,
+            )
+        return maker
+
+
+@dataclass(slots=True)
+class _ReadThrough:
+    """One request that misses: its texts are computed here, by another caller, or by another process."""
+
+    model: Cacheable
+    cache: VectorCache
+    group: Group
+    keys: list[bytes]
+    request: ComputeRequest
+    found: Computed
+    #: The keys that this request computes, with the future that others wait for.
+    own: dict[bytes, asyncio.Future[Ended[ReadyVector]]] = field(default_factory=dict)
+    #: How often computing failed for another caller, by row.
+    failures: dict[int, int] = field(default_factory=dict)
+
+    async def complete(self, missing: list[int], landed: int) -> None:
+        """Compute rows or wait for them, until all are there. `landed` is the flights' count before the lookup."""
+        while missing:
+            since, landed = landed, self.cache.flights.landed
+            missing = await self._round(missing, since)
+
+    async def _round(self, missing: list[int], since: int) -> list[int]:
+        """Compute what nobody else computes, wait for the rest, and return what is missing still.
+
+        `since` is how many results had landed when the missing ones were looked up.
+        """
+        flights = self.cache.flights
+        alone = [row for row in missing if self.failures.get(row, 0) > _MOST_FAILURES]
+        shared = [row for row in missing if self.failures.get(row, 0) <= _MOST_FAILURES]
+        own, others = flights.claim([self.keys[row] for row in shared])
+        rows = [shared[position] for position, _ in own]
+        self.own = {self.keys[shared[position]]: flight for position, flight in own}
+        failed = False
+        try:
+            # Another caller may have stored some after they were looked up here, and before they were claimed.
+            rows += alone
+            if rows and flights.landed != since:
+                rows = await self._look_up_again(rows)
+            still = await self._compute_leased(rows) if rows else []
+        except _COMPUTING_ERRORS:
+            failed = True
+            raise
+        finally:
+            # Nobody waits for ever: what has not landed is somebody else's to compute.
+            for key, flight in self.own.items():
+                flights.abandon(key, flight, failed=failed)
+        for position, going in others:
+            row = shared[position]
+            ended = await asyncio.shield(going)
+            if ended.result is not None:
+                self._share(row, ended.result)
+            elif ended.error is not None:
+                self._give_up(row, ended.error)
+            else:
+                self.failures[row] = self.failures.get(row, 0) + ended.failed
+                still.append(row)
+        return still
+
+    async def _compute_leased(self, rows: list[int]) -> list[int]:
+        """Compute rows that no other process computes, wait for the others, and return what is missing still."""
+        store = self.cache.store
+        if not store.leases:
+            await self._compute(rows)
+            return []
+        granted = await self._lease(rows)
+        mine = [row for row in rows if self.keys[row] in granted]
+        theirs = [row for row in rows if self.keys[row] not in granted]
+        if mine:
+            lease = Lease(store, self.group, granted, seconds=self.cache.lease_s, sleep=self.cache.sleep)
+            try:
+                # Another process may have stored some after they were looked up here, and given its lease back.
+                still = await self._look_up_again(mine)
+                if still:
+                    await self._compute(still, lease)
+            finally:
+                await asyncio.shield(lease.give_back())
+        if theirs:
+            await self._wait_for_processes(theirs)
+        return [row for row in theirs if self.found.metas[row] is None]
+
+    async def _lease(self, rows: Sequence[int]) -> set[bytes]:
+        """The keys of rows that no other process computes; they are leased now.
+
+        When the caller is cancelled before the answer is here, what it grants is given back.
+        """
+        cache, keys = self.cache, [self.keys[row] for row in rows]
+        granting = asyncio.create_task(cache.store.lease(self.group, keys, cache.lease_s))
+
+        async def give_back() -> None:
+            free = await granting
+            await cache.store.release(self.group, [key for key, mine in zip(keys, free, strict=True) if mine])
+
+        try:
+            free = await asyncio.shield(granting)
+        except asyncio.CancelledError:
+            await asyncio.shield(cache.writes.in_background(give_back()))
+            raise
+        return {key for key, mine in zip(keys, free, strict=True) if mine}
+
+    async def _compute(self, rows: list[int], lease: Lease | None = None) -> None:
+        """Compute rows. What is ready lands at once, and is stored while the caller goes on."""
+        cache, found = self.cache, self.found
+        keys = [self.keys[row] for row in rows]
+
+        def land(
+            positions: Sequence[int], vectors: Vectors, metas: Sequence[TextMeta], *, storable: bool = True
+        ) -> None:
+            found.vectors[[rows[position] for position in positions]] = vectors
+            results = {}
+            for position, vector, meta in zip(positions, vectors, metas, strict=True):
+                results[keys[position]] = vector, meta
+                found.metas[rows[position]] = meta
+            if storable:
+                cache.writes.put(self.group, results, lease)
+            for key, result in results.items():
+                cache.flights.land(key, result)
+
+        try:
+            computed = await self.model.compute(replace(self.request.only(rows), on_ready=land))
+        except _OWN_ERRORS as refusal:
+            if len(rows) == 1:
+                cache.flights.fail(keys[0], refusal)
+            if isinstance(refusal, TextTooLongError):
+                raise _at(refusal, rows[refusal.row or 0]) from None
+            raise
+        left = [position for position, row in enumerate(rows) if found.metas[row] is None]
+        ready = [
+            (position, meta)
+            for position in left
+            if position not in computed.errors and (meta := computed.metas[position]) is not None
+        ]
+        chosen = [position for position, _ in ready]
+        land(chosen, computed.vectors[chosen], [meta for _, meta in ready], storable=computed.storable)
+        for position, error in computed.errors.items():
+            self._give_up(rows[position], error)
+            self._end(keys[position], error)
+        found.add(computed)
+        if len(cache.writes.unstored) > _MOST_UNSTORED:
+            await cache.settle()
+
+    def _end(self, key: bytes, error: EmbedwayError) -> None:
+        """Tell those who wait for a text that it has an error."""
+        flight = self.own.get(key)
+        if isinstance(error, _OWN_ERRORS):
+            self.cache.flights.fail(key, error)
+        elif flight is not None:
+            self.cache.flights.abandon(key, flight, failed=isinstance(error, _COMPUTING_ERRORS))
+
+    def _share(self, row: int, result: ReadyVector) -> None:
+        """Take a result of another caller or process."""
+        self.found.vectors[row], self.found.metas[row] = result
+        self.cache.counters.of(self.group.model).shared += 1
+        self.found.saved_tokens += result[1].tokens
+
+    def _give_up(self, row: int, error: EmbedwayError) -> None:
+        self.found.errors[row] = error
+        self.found.vectors[row] = float("nan")
+
+    async def _wait_for_processes(self, rows: list[int]) -> None:
+        """Wait until other processes have stored rows, or gave up a lease of theirs, or let it run out."""
+        while rows:
+            await self.cache.sleep(_POLL_S)
+            rows = await self._look_up_again(rows)
+            if not rows:
+                return
+            granted = await self._lease(rows)
+            if granted:
+                # Their leader is gone, or stored nothing. The next round takes what is missing in the usual way.
+                await self.cache.store.release(self.group, list(granted))
+                return
+
+    async def _look_up_again(self, rows: list[int]) -> list[int]:
+        """Take the rows that are stored by now, and return those that are still missing."""
+        cache = self.cache
+        read = await cache.lookup.read(self.group, [self.keys[row] for row in rows], self.model.space)
+        if read.damaged or read.invalid:
+            await cache.remove(self.group, read)
+        for position, row in enumerate(rows):
+            meta = read.metas[position]
+            if meta is not None:
+                self._share(row, (read.vectors[position], meta))
+                cache.flights.land(self.keys[row], (read.vectors[position], meta))
+        return [rows[position] for position in read.missing]
+
+
+def _at(error: EmbedwayError, position: int) -> EmbedwayError:
+    """An error that names a text by its position, for the text at another one."""
+    if not isinstance(error, TextTooLongError):
+        return error
+    return TextTooLongError(row=position, max_tokens=error.max_tokens, tokens=error.tokens)

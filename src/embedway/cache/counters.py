@@ -1,0 +1,89 @@
+"""Counts of what the cache does for each model; the store is told of them from time to time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from embedway.cache.stats import NO_MODEL, CacheStats, read_stats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedway.cache.base import Cache
+
+#: How often the store is told: a process that is killed loses what was counted since.
+_TELL_S = 60.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """Counts for one model, since the process began."""
+
+    hits: int = 0
+    misses: int = 0
+    #: Texts that another caller was computing already.
+    shared: int = 0
+    stored: int = 0
+    damaged: int = 0
+    #: Entries with a right checksum and a vector that cannot be right.
+    invalid: int = 0
+    tokens_saved: int = 0
+    nanousd_saved: int = 0
+
+
+class Counters:
+    """The counts of all models."""
+
+    def __init__(self, store: Cache, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._counts: dict[str, Counts] = {}
+        #: The numbers that the store knows.
+        self._known: dict[str, dict[str, int]] = {}
+        self._telling = asyncio.Lock()
+        self._told_at = clock()
+
+    def of(self, model: str) -> Counts:
+        """The counts of one model."""
+        return self._counts.setdefault(model, Counts())
+
+    @property
+    def due(self) -> bool:
+        """Whether the store is to be told now."""
+        return self._clock() - self._told_at > _TELL_S
+
+    def postpone(self) -> None:
+        """Be due again in a minute."""
+        self._told_at = self._clock()
+
+    async def tell(self) -> None:
+        """Add to the store's numbers what was counted since it was last told."""
+        async with self._telling:
+            fresh = self._fresh()
+            self._told_at = self._clock()
+            if not await self._store.add_counts(fresh):
+                return  # it is told the next time
+            for model, numbers in fresh.items():
+                known = self._known.setdefault(model, {})
+                for name, number in numbers.items():
+                    known[name] = known.get(name, 0) + number
+
+    async def stats(self) -> CacheStats:
+        """The store's numbers, with those that it does not know yet."""
+        async with self._telling:
+            return await read_stats(self._store, self._fresh())
+
+    def _fresh(self) -> dict[str, dict[str, int]]:
+        now = {model: asdict(counts) for model, counts in self._counts.items()}
+        errors = asdict(self._store.troubles)
+        del errors["last"]
+        now[NO_MODEL] = errors
+        known = {model: self._known.get(model, {}) for model in now}
+        fresh = {
+            model: {name: number - known[model].get(name, 0) for name, number in numbers.items()}
+            for model, numbers in now.items()
+        }
+        return {model: some for model, numbers in fresh.items() if (some := {n: v for n, v in numbers.items() if v})}

@@ -1,0 +1,98 @@
+"""Models of this machine: batches of all callers on the model's own threads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from embedway.batching.backends import Gathered, LocalBackend
+from embedway.batching.run import dispatch
+from embedway.batching.scheduler import BatchScheduler
+from embedway.models.base import Estimate, Model, Profile
+from embedway.types import Bill, ModelDescription
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.batching.ready_rows import ReadyRows
+    from embedway.batching.work import Work
+    from embedway.compute import ComputeRequest
+    from embedway.config import Config
+    from embedway.errors import EmbedwayError
+    from embedway.local.model import LocalModel as Encoder
+    from embedway.types import TokenizedTexts, Vectors
+
+
+class LocalModel(Model):
+    """An encoder of this machine. Nobody bills for it."""
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(profile_of(encoder), token_budget=encoder.token_budget)
+        batching = config.batching
+        self._encoder = encoder
+        self._scheduler = (
+            BatchScheduler(LocalBackend(encoder, max_batch_size=batching.max_batch_size))
+            if batching.across_callers
+            else None
+        )
+
+    def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
+        """See `Model.tokenize`."""
+        return self._encoder.tokenize(texts, request.input_type)
+
+    async def _run(
+        self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None
+    ) -> tuple[Vectors, dict[int, EmbedwayError], Bill]:
+        errors: dict[int, EmbedwayError] = {}
+        encoder = self._encoder
+        runner = encoder if self._scheduler is None else Gathered(encoder, self._scheduler, request.urgency)
+        vectors = await dispatch(
+            work.tokenized,
+            work.batches,
+            runner,
+            width=self.space.dimensions,
+            errors=errors if request.partial else None,
+            landed=on_ready,
+        )
+        return vectors, errors, Bill(0, 0, len(work.batches), (self.profile.route,))
+
+    def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int:
+        """Nothing."""
+        del tokens, dimensions
+        return 0
+
+    def estimate(self, work: Work, dimensions: int) -> Estimate:
+        """See `Model.estimate`."""
+        del dimensions
+        return Estimate(work.tokenized.tokens, requests=0, cost_nanousd=0, batch_cost_nanousd=None)
+
+    def batch_dependent(self, routes: Sequence[str] | None = None) -> bool:
+        """See `Model.batch_dependent`."""
+        del routes
+        return self._encoder.batch_dependent
+
+    async def warm(self) -> None:
+        """Load the session for bulk work."""
+        await asyncio.to_thread(self._encoder.warm)
+
+    def encoder(self) -> Encoder:
+        """See `Model.encoder`."""
+        return self._encoder
+
+    async def _close(self) -> None:
+        await self._encoder.close()
+
+
+def profile_of(encoder: Encoder) -> Profile:
+    """The facts of an encoder as those of a model."""
+    tokenizer = encoder.tokenizer
+    description = ModelDescription(
+        model=encoder.model,
+        space=encoder.space,
+        sizes=encoder.sizes,
+        max_tokens=encoder.max_tokens,
+        special_tokens=tokenizer.special_tokens,
+        tokenizer=tokenizer.plain,
+        runtime=encoder.runtime,
+    )
+    return Profile(description, encoder.name, encoder.space.dimensions, encoder.variant, exact=True)

@@ -1,0 +1,232 @@
+"""From a model's name to the model, ready to compute: on this machine, by services, by libraries, or by several."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from embedway.dispatch.rate_limiter import RateLimiter
+from embedway.dispatch.recovery import ServiceRoute
+from embedway.dispatch.semaphore import PrioritySemaphore
+from embedway.errors import ConfigError, UnsupportedModelError, UsageError
+from embedway.local import loading
+from embedway.local.cross_encoder import CrossEncoder
+from embedway.local.weights.store import WeightsStore
+from embedway.models.local import LocalModel
+from embedway.models.multi_route import (
+    LOCAL,
+    CheckedProvider,
+    CheckedReranker,
+    LocalProvider,
+    LocalScorer,
+    MultiRouteModel,
+    MultiRouteReranker,
+    served_price,
+)
+from embedway.models.reranker import LocalReranker, ServiceReranker
+from embedway.models.service import Service, ServiceModel
+from embedway.providers.capabilities import CountsTokens, DescribesModel
+from embedway.providers.counting import FileCounter
+from embedway.providers.names import library_of, local_names, service_of
+from embedway.providers.opening import counter_for, library_endpoint, library_facts, routes_of
+from embedway.providers.registry import make_provider
+from embedway.rerank.base import Scoring
+from embedway.rerank.registry import make_reranker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from embedway.catalog.services import ServiceFacts
+    from embedway.catalog.types import Task
+    from embedway.config import Config
+    from embedway.local.model import LocalModel as Encoder
+    from embedway.local.weights.store import ProgressSink
+    from embedway.models.base import Model, ModelEnvironment
+    from embedway.providers.base import Endpoint
+
+    #: Makes a provider, or a reranker, of a provider's name and an endpoint.
+    Make = Callable[[str, Endpoint], Any]
+
+#: In place of a key that is not set. Nothing is sent with it: `Service.blocked` says so first.
+_NO_KEY = "none"
+
+
+def open_model(
+    name: str, environment: ModelEnvironment, *, task: Task = "embed", progress: ProgressSink | None = None
+) -> Model:
+    """Open a model of any kind. Blocking; raises the errors of names, weights and settings.
+
+    A model of services is opened without the keys that its routes lack, and then sends nothing.
+    """
+    facts, library = service_of(name, environment.config), library_of(name)
+    if facts is not None:
+        _check_task(facts.name, facts.task, task)
+        return _open_service(facts, environment)
+    if library is not None:
+        return _open_library(name, *library, task, environment)
+    return _open_local(name, task, environment, progress)
+
+
+def _check_task(name: str, task: Task, wanted: Task) -> None:
+    if wanted == "embed" and task != "embed":
+        raise UnsupportedModelError(f"{name} is a reranker: it scores pairs of texts and gives no vectors")
+    if wanted == "rerank" and task != "rerank":
+        raise UsageError(f"{name} makes vectors and scores no pairs; name a reranker")
+
+
+def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
+    config = environment.config
+    make: Make = make_provider if facts.task == "embed" else make_reranker
+    blocked = None
+    try:
+        served = routes_of(facts, config, make)
+    except ConfigError as error:
+        blocked = error
+        served = routes_of(
+            facts,
+            _without_keys(config),
+            lambda provider, endpoint: make(provider, replace(endpoint, secret=endpoint.secret or _NO_KEY)),
+        )
+    counter = counter_for(facts, served[0][1], config)
+    service = Service(facts, _routes(served, facts.task, config), counter, blocked)
+    return (ServiceModel if facts.task == "embed" else ServiceReranker)(service, environment)
+
+
+def _without_keys(config: Config) -> Config:
+    own = {"api_key": SecretStr(_NO_KEY), "api_key_env": None, "api_key_file": None}
+    routes = {key: route.model_copy(update=own) for key, route in config.routes.items()}
+    return config.model_copy(update={"routes": routes})
+
+
+def _routes(
+    served: Sequence[tuple[str, Any, tuple[int | None, int | None]]], task: Task, config: Config
+) -> tuple[ServiceRoute, ...]:
+    return tuple(
+        ServiceRoute(
+            name,
+            provider if task == "embed" else Scoring(provider, ""),
+            limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
+            slots=PrioritySemaphore(config.upstream.concurrency),
+        )
+        for name, provider, (requests, tokens) in served
+    )
+
+
+def _open_library(name: str, provider: str, model: str, task: Task, environment: ModelEnvironment) -> Model:
+    """Load a model of a library by the library's own name, with the options of a route to `name`, if there is one.
+
+    Raises RuntimeUnavailableError without the library, UnsupportedModelError for what it cannot load.
+    """
+    endpoint = library_endpoint(name, provider, model, environment.config)
+    make: Make = make_provider if task == "embed" else make_reranker
+    made = make(provider, endpoint)
+    if isinstance(made, DescribesModel):
+        known = made.facts()
+        most = known.max_tokens
+        facts = replace(
+            library_facts(name, provider, model, max_tokens=most),
+            dimensions=known.dimensions,
+            default_dimensions=known.dimensions,
+            normalized=True,
+            query_prompt=known.query_prompt,
+            document_prompt=known.document_prompt,
+        )
+    elif task == "rerank":
+        most = made.max_tokens()
+        facts = replace(library_facts(name, provider, model, max_tokens=most), task=task)
+    else:
+        raise ConfigError("this provider does not describe its models", where=name, key="provider")
+    assert isinstance(made, CountsTokens)  # noqa: S101  every library does
+    routes = _routes([(name, made, (None, None))], task, environment.config)
+    service = Service(facts, routes, made.counter(most))
+    return (ServiceModel if task == "embed" else ServiceReranker)(service, environment)
+
+
+def _open_local(name: str, task: Task, environment: ModelEnvironment, progress: ProgressSink | None) -> Model:
+    """A model of this machine, with the settings' routes that lead to one of its names before its own."""
+    config, named, names = environment.config, loading.resolve(name), local_names(name)
+    if task == "rerank" and named.facts is not None:
+        _check_task(named.facts.name, named.facts.task, task)
+    providers = {route.provider for route in config.routes_to({one.casefold() for one in names}).values()}
+    if task == "rerank" and providers and not _is_here(named, providers, config):
+        return _with_routes(names, None, task, environment)
+    loaded = loading.load(named, config, progress)
+    recipe = loaded.recipe
+    _check_task(recipe.name, recipe.task, task)
+    if task == "rerank":
+        scorer = CrossEncoder(recipe, loaded.choice)
+        return _with_routes(names, scorer, task, environment) if providers else LocalReranker(scorer, config)
+    encoder = loading.encoder_of(loaded)
+    names = (encoder.model, *names)
+    if config.routes_to({one.casefold() for one in names}):
+        return _with_routes(names, encoder, task, environment)
+    return LocalModel(encoder, config)
+
+
+def _is_here(named: loading.Named, providers: set[str], config: Config) -> bool:
+    """Whether a model's weights are here, or have to be: to run, and to compare servers with."""
+    weights = None if named.facts is None else named.facts.weights
+    return weights is None or LOCAL in providers or WeightsStore(config.store_settings()).find(weights) is not None
+
+
+def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, environment: ModelEnvironment) -> Model:
+    """A model with the settings' routes to servers, and this machine where the weights are here."""
+    config = environment.config
+    own: LocalProvider | LocalScorer | None = None
+    if isinstance(encoder, CrossEncoder):
+        own = LocalScorer(encoder)
+    elif encoder is not None:
+        own = LocalProvider(encoder)
+    facts = _facts_with_routes(names, encoder, task, config)
+
+    build: Make = make_provider if task == "embed" else make_reranker
+
+    def make(provider: str, endpoint: Endpoint) -> Any:
+        if provider == LOCAL:
+            assert own is not None  # noqa: S101  then its weights were loaded
+            return own
+        options = {name: value for name, value in endpoint.options.items() if name != "verify"}
+        made = build(provider, replace(endpoint, options=options))
+        if own is None or endpoint.options.get("verify") == "false":
+            return made
+        if isinstance(own, LocalScorer):
+            return CheckedReranker(made, own, endpoint.route)
+        assert encoder is not None  # noqa: S101  there is its provider
+        return CheckedProvider(made, own, encoder, endpoint.route)
+
+    served = routes_of(facts, config, make)
+    if own is not None and not any(provider is own for _, provider, _ in served):
+        here = f"local:{names[0].rsplit('/', 1)[-1]}" if task == "rerank" or encoder is None else encoder.name
+        served.append((here, own, (None, None)))
+    counter = FileCounter(encoder.tokenizer) if encoder is not None else counter_for(facts, None, config)
+    service = Service(facts, _routes(served, task, config), counter)
+    if task == "rerank":
+        return MultiRouteReranker(service, environment)
+    assert encoder is not None  # noqa: S101  only rerankers run without it
+    return MultiRouteModel(service, environment, encoder)
+
+
+def _facts_with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, config: Config) -> ServiceFacts:
+    name = names[0]
+    if task == "rerank":
+        named = loading.resolve(name)
+        most = encoder.max_tokens if encoder is not None else named.facts.max_tokens if named.facts is not None else 0
+        facts = library_facts(name, LOCAL, name, max_tokens=most)
+        # Nobody knows what a server bills.
+        return replace(facts, task=task, aliases=tuple(names), price_usd_per_million_tokens=None, routes=())
+    assert encoder is not None  # noqa: S101  only rerankers run without it
+    space = encoder.space
+    return replace(
+        library_facts(name, LOCAL, name, max_tokens=encoder.max_tokens),
+        aliases=tuple(names),
+        dimensions=space.dimensions,
+        matryoshka=encoder.sizes[1:],
+        default_dimensions=space.dimensions,
+        normalized=space.normalized,
+        query_prompt=space.query_prompt,
+        document_prompt=space.document_prompt,
+        price_usd_per_million_tokens=served_price(name, config),
+        routes=(),
+    )

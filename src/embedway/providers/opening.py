@@ -1,0 +1,114 @@
+"""The routes of a model, from the settings and the catalog, and the counter of its tokens. Nothing is sent here."""
+
+from __future__ import annotations
+
+import decimal
+from typing import TYPE_CHECKING, TypeVar
+
+from embedway.catalog.services import RouteFacts, ServiceFacts
+from embedway.errors import ConfigError, RuntimeUnavailableError
+from embedway.providers.base import Endpoint
+from embedway.providers.capabilities import CountsTokens
+from embedway.providers.counting import ESTIMATE, HUB, LIBRARY, open_counter
+from embedway.providers.requirements import missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedway.config import Config
+    from embedway.providers.counting import TokenCounter
+    from embedway.types import InputType
+
+P = TypeVar("P")
+
+
+def counter_for(facts: ServiceFacts, first: object, config: Config) -> TokenCounter:
+    """What counts a model's tokens, where `first` is the provider of its first route. Blocking."""
+    if facts.tokenizer != LIBRARY:
+        tokenizer = facts.tokenizer
+    elif isinstance(first, CountsTokens):
+        return first.counter(facts.max_tokens)
+    else:
+        # Nobody loads billions of weights to count the tokens that a server is sent.
+        tokenizer = f"{HUB}{facts.name}" if facts.name.count("/") == 1 else ESTIMATE
+    return open_counter(tokenizer, max_tokens=facts.max_tokens, model=facts.name, store=config.store_settings())
+
+
+def library_endpoint(name: str, provider: str, model: str, config: Config) -> Endpoint:
+    """Where a library is to find a model: by its name, or as the first route to `name` says."""
+    routes = (route for route in config.routes.values() if route.model == name and route.provider == provider)
+    route = next(routes, None)
+    options = route.options if route is not None else {}
+    return Endpoint(name, (route.upstream_model if route else None) or model, options=options)
+
+
+def library_facts(name: str, provider: str, model: str, *, max_tokens: int) -> ServiceFacts:
+    """What can be said of a model before its library has told more."""
+    return ServiceFacts(
+        name=name,
+        aliases=(),
+        task="embed",
+        dimensions=0,
+        matryoshka=(),
+        default_dimensions=0,
+        max_tokens=max_tokens,
+        tokenizer=LIBRARY,
+        normalized=False,
+        languages=("mul",),
+        price_usd_per_million_tokens=decimal.Decimal(0),
+        price_usd_per_thousand_searches=None,
+        family="",
+        query_prompt="",
+        document_prompt="",
+        licence="unknown",
+        routes=(RouteFacts(provider, model),),
+        sources=(),
+    )
+
+
+def routes_of(
+    facts: ServiceFacts, config: Config, make: Callable[[str, Endpoint], P]
+) -> list[tuple[str, P, tuple[int | None, int | None]]]:
+    """A model's routes, each made by `make` of a provider's name and an endpoint, with its limits a minute."""
+    prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
+    timeout_s = config.upstream.timeout_s
+    made: list[tuple[str, P, tuple[int | None, int | None]]] = []
+    for name, route in config.routes_to(facts.names).items():
+        # What the catalog says that the provider must be told holds for this route too, unless it says otherwise.
+        listed = next((one for one in facts.routes if one.provider == route.provider), None)
+        access = config.access(route.provider, name)
+        endpoint = Endpoint(
+            route=f"routes.{name}",
+            model=route.upstream_model or (listed.model if listed else facts.name),
+            base_url=access.base_url,
+            secret=access.secret,
+            timeout_s=timeout_s,
+            options={**(listed.options if listed else {}), **access.options, **route.options},
+            prompts=prompts,
+            headers=access.headers,
+        )
+        limits = (route.requests_per_minute, route.tokens_per_minute)
+        made.append((endpoint.route, make(route.provider, endpoint), limits))
+    for listed in facts.routes:
+        # Without any way that may work, the error of this one says what is missing; it stops no other.
+        try:
+            access = config.access(listed.provider)
+            if made and missing(listed.provider, access.secret):
+                continue
+            endpoint = Endpoint(
+                route=f"{listed.provider}:{listed.model}",
+                model=listed.model,
+                base_url=access.base_url,
+                secret=access.secret,
+                timeout_s=timeout_s,
+                options={**listed.options, **access.options},
+                prompts=prompts,
+                headers=access.headers,
+            )
+            made.append((endpoint.route, make(listed.provider, endpoint), (None, None)))
+        except (ConfigError, RuntimeUnavailableError):
+            if not made:
+                raise
+    if not made:
+        raise ConfigError("no route leads to this model; add [routes.NAME] with it as `model`", where=facts.name)
+    return made
