@@ -189,9 +189,10 @@ def take_over() -> None:
         importlib.metadata.EntryPoint("scripted", "embedway_scripted:reranker", "embedway.rerankers"),
     ]
 
+    installed = found()
+
     def entry_points(**params):
-        mine = [entry for entry in own if entry.matches(**params)]
-        return importlib.metadata.EntryPoints([*mine, *found(**params)])
+        return importlib.metadata.EntryPoints([*own, *installed]).select(**params)
 
     importlib.metadata.entry_points = entry_points
 

@@ -113,6 +113,8 @@ def _shown(value: object) -> str:
 
 def differences(before: object, after: object, path: str = "") -> Iterator[tuple[str, object, object]]:
     """The innermost places where two JSON values differ."""
+    if before is after:
+        return
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted({*before, *after}):
             place = f"{path}.{key}" if path else key
@@ -127,8 +129,8 @@ def differences(before: object, after: object, path: str = "") -> Iterator[tuple
         yield path, before, after
 
 
-def run_child(checkout: Path, arguments: list[str], *, hash_seed: str = "0") -> Iterator[dict]:
-    """The lines that a child prints for a checkout. Raises RuntimeError where it ends before its end."""
+def run_child(checkout: Path, arguments: list[str], *, hash_seed: str = "0") -> Iterator[str]:
+    """The lines of JSON that a child prints for a checkout. Raises RuntimeError where it ends before its end."""
     source = checkout.resolve() / "src"
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a RAM disk: commits wait for no disk
     with tempfile.TemporaryDirectory(dir=base) as scratch:
@@ -140,8 +142,7 @@ def run_child(checkout: Path, arguments: list[str], *, hash_seed: str = "0") -> 
         with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
             try:
                 assert child.stdout is not None
-                for line in child.stdout:
-                    yield json.loads(line)
+                yield from child.stdout
                 if child.wait():
                     raise RuntimeError(f"the child for {checkout} ended with {child.returncode}")
             finally:
@@ -166,10 +167,12 @@ def compare_range(
     """Compare the scenarios of a range, one process for each checkout; `seeds` are their hash seeds."""
     comparison = Comparison()
     span = ["--seed", str(seed), "--first", str(first), "--last", str(last), "--calls", str(calls)]
-    one, other = seeds.split()
-    lines = run_child(before, span, hash_seed=one), run_child(after, span, hash_seed=other)
+    lines = [run_child(side, span, hash_seed=own) for side, own in zip((before, after), seeds.split(), strict=True)]
     ended = False
-    for left, right in zip(*lines, strict=True):
+    for one, other in zip(*lines, strict=True):
+        left = json.loads(one)
+        # Equal lines need no reading: their keys are sorted.
+        right = left if one == other else json.loads(other)
         if left.get("end"):
             ended = bool(right.get("end"))
             for side, line in (("before", left), ("after", right)):
@@ -255,8 +258,8 @@ def exchanged(before: Path, after: Path) -> list[str]:
             list(run_child(writer, arguments))
             copied = Path(folder, "copied")
             shutil.copytree(caches, copied)
-            (own,) = run_child(writer, arguments)
-            (others,) = run_child(reader, ["--exchange", str(copied)])
+            own = json.loads("".join(run_child(writer, arguments)))
+            others = json.loads("".join(run_child(reader, ["--exchange", str(copied)])))
         for one, other in zip(own, others, strict=True):
             where = f"{way} cache, {json.dumps(one['case'])}"
             if other["requests"] or one["requests"]:

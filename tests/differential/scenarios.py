@@ -33,7 +33,7 @@ PROFILES = {
     "hopeless": {"refused": 1.0},
 }
 _FIRST = {
-    "well": 30, "flaky": 14, "limited": 6, "asking": 5, "wrong": 7, "billed": 6, "hanging": 6, "strange": 4, "untold": 5,
+    "well": 60, "flaky": 14, "limited": 6, "asking": 5, "wrong": 7, "billed": 6, "hanging": 6, "strange": 4, "untold": 5,
     "dead": 4, "locked": 2, "poor": 2, "picky": 3, "hopeless": 1,
 }  # fmt: skip
 _LATER = {"well": 12, "flaky": 4, "wrong": 2, "billed": 2, "hanging": 2, "dead": 2, "locked": 1}
@@ -82,7 +82,7 @@ def scenario(seed: int, number: int, calls: int = CALLS) -> dict:
     random_ = random.Random(f"{seed}:{number}")
     settings: dict = {}
     names = ["small", "exact", "raw", "dear"]
-    used = random_.sample(names, random_.choice([1, 1, 2, 2, 3]))
+    used = random_.sample(names, random_.choice([1, 1, 1, 2, 2, 3]))
     settings |= _settings(random_, [MODELS[key]["name"] for key in used])
     facts = [MODELS[key] for key in used] + ([CATALOG] if random_.random() < 0.12 else [])
     rerankers = random_.sample(list(RERANKERS), 1) if random_.random() < 0.5 else []
@@ -97,34 +97,40 @@ def scenario(seed: int, number: int, calls: int = CALLS) -> dict:
         _routes(random_, settings, model["name"], model)
     for scorer in scorers:
         _routes(random_, settings, scorer, None)
+    benchmarks = {model["name"]: _benchmark(random_, model) for model in facts} if random_.random() < 0.3 else {}
+    if benchmarks:
+        settings["embedding.model_benchmarks"] = benchmarks
     settings["embedding.default_model"] = facts[0]["name"]
     if scorers and random_.random() < 0.5:
         settings["rerank.default_model"] = scorers[0]
     pool = _texts(random_)
-    at, made = 0.0, []
+    at, made, crowd = 0.0, [], random_.choice([0, 0, 0.7])
     # Some scenarios are busy, so that callers meet; in others each call is alone.
-    pace = random_.choice([0.002, 0.01, 0.01, 0.05, 0.3, 2.0])
+    pace = random_.choice([0.001, 0.003, 0.01, 0.02, 0.1, 1.0])
     for _ in range(calls):
-        at += pace * random_.uniform(0.05, 2) if random_.random() < 0.9 else random_.uniform(0.5, 40)
-        call = _call(random_, facts, scorers, pool)
+        if random_.random() < 0.1:
+            at += random_.uniform(0.5, 40)
+        else:
+            at += random_.uniform(0.0001, 0.001) if random_.random() < crowd else pace * random_.uniform(0.05, 2)
+        call = _call(random_, facts, scorers, pool, benchmarks=bool(benchmarks))
         made.append({"at": round(at, 6), **call})
     return {"number": number, "settings": settings, "calls": made}
 
 
 def _settings(random_: random.Random, models: list[str]) -> dict:
-    cache = random_.choices(["none", "memory", "sqlite", "tiered", "small"], [25, 20, 25, 22, 8])[0]
+    cache = random_.choices(["none", "memory", "sqlite", "tiered", "small"], [12, 24, 29, 27, 8])[0]
     settings = {
         "cache.backend": {"tiered": "sqlite", "small": "memory"}.get(cache, cache),
         "cache.tiered": cache == "tiered",
         "upstream.max_attempts": random_.choice([1, 2, 3, 5, 5]),
         "upstream.first_wait_s": random_.choice([0.05, 0.2, 0.5]),
         "upstream.longest_wait_s": random_.choice([0.5, 2.0]),
-        "upstream.deadline_s": random_.choice([0.6, 3.0, 10.0, 30.0]),
-        "upstream.concurrency": random_.choice([1, 2, 4, 8]),
+        "upstream.deadline_s": random_.choice([0.6, 10.0, 10.0, 30.0, 30.0]),
+        "upstream.concurrency": random_.choice([1, 1, 2, 4, 8]),
         "batching.across_callers": random_.random() < 0.8,
-        "batching.max_wait_ms": random_.choice([0, 2, 2, 20, 100]),
-        "batching.max_batch_size": random_.choice([2, 5, 1000]),
-        "embedding.on_overflow": random_.choice(["truncate", "truncate", "error", "mean"]),
+        "batching.max_wait_ms": random_.choice([0, 2, 20, 20, 100]),
+        "batching.max_batch_size": random_.choice([3, 1000, 1000, 1000]),
+        "embedding.on_overflow": random_.choice(["truncate", "truncate", "truncate", "mean", "mean", "error"]),
     }
     if cache == "small":
         settings["cache.memory_mib"] = 1
@@ -140,14 +146,14 @@ def _settings(random_: random.Random, models: list[str]) -> dict:
         settings["ledger.backend"] = "none"
         return settings
     settings["ledger.backend"] = "sqlite"
-    for name, chance in (("all", 0.4), ("day", 0.25), ("model", 0.2), ("collection", 0.2), ("key", 0.2), ("soft", 0.2)):
+    for name, chance in (("all", 0.2), ("day", 0.15), ("model", 0.15), ("collection", 0.2), ("key", 0.2), ("soft", 0.3)):
         if random_.random() < chance:
             settings |= {f"budgets.{name}.{key}": value for key, value in _budget(random_, name, models).items()}
     return settings
 
 
 def _budget(random_: random.Random, name: str, models: list[str]) -> dict:
-    usd = random_.choice(["0", "0.000002", "0.00001", "0.00005", "0.0005", "0.0005", "0.005", "1"])
+    usd = random_.choice(["0", "0.00001", "0.0001", "0.0005", "0.005", "0.1", "1", "1"])
     scopes = {
         "all": {"period": "total"},
         "day": {"period": "day"},
@@ -165,7 +171,7 @@ def _routes(random_: random.Random, settings: dict, name: str, model: dict | Non
     takes_type = random_.random() < 0.3 and model is not None
     for place in range(count):
         profile = _one(random_, _LATER if place else _FIRST)
-        declared = {"max_inputs": random_.choice([2, 4, 8, 32])}
+        declared = {"max_inputs": random_.choice([2, 4, 8, 32, 32, 32])}
         if random_.random() < 0.25:
             declared["max_request_tokens"] = random_.choice([30, 100])
         if model is not None:
@@ -176,7 +182,7 @@ def _routes(random_: random.Random, settings: dict, name: str, model: dict | Non
             declared["free"] = True
         facts = {
             "profile": profile,
-            "salt": random_.randrange(2**32),
+            "salt": random_.randrange(10**9),
             "declared": declared,
             "place": place,
             "slow_s": random_.choice([0.02, 0.2, 0.2, 1.0]),
@@ -192,6 +198,20 @@ def _routes(random_: random.Random, settings: dict, name: str, model: dict | Non
             settings[f"{key}.tokens_per_minute"] = random_.choice([500, 5000])
 
 
+def _benchmark(random_: random.Random, facts: dict) -> dict:
+    return {
+        "provider": "scripted",
+        "avg_latency_ms": random_.choice([5.0, 50.0]),
+        "quality_score": random_.choice([45.0, 60.0, 70.0]),
+        "tokens_per_second": random_.choice([1000.0, 90_000.0]),
+        "cost_per_million_tokens": facts.get("price_usd_per_million_tokens", "unknown"),
+        "max_context_length": facts.get("max_tokens", 8191),
+        "embedding_dimensions": facts["dimensions"],
+        "multilingual": True,
+        "languages": ["mul"],
+    }
+
+
 def _one(random_: random.Random, weights: dict[str, int]) -> str:
     return random_.choices(list(weights), list(weights.values()))[0]
 
@@ -199,10 +219,10 @@ def _one(random_: random.Random, weights: dict[str, int]) -> str:
 def _texts(random_: random.Random) -> list[str]:
     """What the calls of a scenario choose from."""
     pool = []
-    for number in range(random_.choice([8, 25, 25, 60])):
+    for number in range(random_.choice([4, 6, 10, 20])):
         words = random_.choices([random_.randint(1, 6), random_.randint(12, 30), random_.randint(50, 120)], [80, 15, 5])[0]
         text = " ".join(random_.choice(_WORDS) for _ in range(words)) + f" {number}"
-        if random_.random() < 0.04:
+        if random_.random() < 0.03:
             text += " poison"
         pool.append(text)
     return pool
@@ -218,9 +238,9 @@ def _few(random_: random.Random, pool: list[str], most: int) -> list:
     return texts
 
 
-def _call(random_: random.Random, facts: list[dict], scorers: list[str], pool: list[str]) -> dict:
+def _call(random_: random.Random, facts: list[dict], scorers: list[str], pool: list[str], *, benchmarks: bool) -> dict:
     kind = random_.random()
-    if scorers and kind < 0.12:
+    if scorers and kind < 0.2:
         return _rerank(random_, scorers, pool)
     model = random_.choice(facts)
     options: dict = {}
@@ -237,7 +257,7 @@ def _call(random_: random.Random, facts: list[dict], scorers: list[str], pool: l
         texts.insert(random_.randrange(len(texts) + 1), [random_.randrange(1000, 9000) for _ in range(3)])
     if random_.random() < 0.01:
         texts = []
-    if random_.random() < 0.45:
+    if random_.random() < 0.35:
         options["input_type"] = "query"
     if random_.random() < 0.02:
         options["input_type"] = "passage"
@@ -247,11 +267,11 @@ def _call(random_: random.Random, facts: list[dict], scorers: list[str], pool: l
         options["on_overflow"] = random_.choice(["truncate", "error", "mean", "mean"])
     if random_.random() < 0.4:
         options["partial"] = True
-    if random_.random() < 0.15:
+    if random_.random() < 0.25:
         options["collection"] = random_.choice(["books", "notes"])
     if random_.random() < 0.08:
-        options["max_cost"] = random_.choice(["0", "0.0000005", "0.000003", "0.01"])
-    if random_.random() < 0.03 or kind > 0.97:
+        options["max_cost"] = random_.choice(["0", "0.0000005", "0.000003", "0.01", "0.01", "0.1"])
+    if random_.random() < (0.12 if benchmarks else 0.01):
         options["criteria"] = random_.choice(["cheap", "fast", "private"])
         if random_.random() < 0.7:
             options.pop("model", None)
