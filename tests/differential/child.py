@@ -180,7 +180,6 @@ def take_over() -> None:
     threading.Thread.start = _no_thread
     concurrent.futures.ThreadPoolExecutor.submit = _submit
     logging.disable(logging.CRITICAL)
-    found = importlib.metadata.entry_points
     fakes = types.ModuleType("embedway_scripted")
     fakes.provider, fakes.reranker = Scripted, ScriptedReranker
     sys.modules["embedway_scripted"] = fakes
@@ -189,7 +188,8 @@ def take_over() -> None:
         importlib.metadata.EntryPoint("scripted", "embedway_scripted:reranker", "embedway.rerankers"),
     ]
 
-    installed = found()
+    # Read once: it takes some milliseconds.
+    installed = [entry for distribution in importlib.metadata.distributions() for entry in distribution.entry_points]
 
     def entry_points(**params):
         return importlib.metadata.EntryPoints([*own, *installed]).select(**params)
@@ -417,6 +417,8 @@ class Canon:
         facts = {name: value for name, value in vars(error).items() if not name.startswith("_")}
         facts.pop("table", None)
         seen["attributes"] = self.value(facts)
+        if isinstance(error, BaseExceptionGroup):
+            seen["of"] = [self.error(one) for one in error.exceptions]
         for name in ("__cause__", "__context__"):
             other = getattr(error, name)
             if other is not None and not (name == "__context__" and error.__suppress_context__):

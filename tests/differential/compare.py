@@ -294,7 +294,10 @@ def shortfalls(counts: collections.Counter) -> list[str]:
     """What the requests did not reach often enough."""
     share = counts["requests"] / 20_000
     wanted = {name: max(1, int(least * share * 0.7)) for name, least in LEAST.items()}
-    return [f"{name}: {counts[name]} of at least {least}" for name, least in wanted.items() if counts[name] < least]
+    few = [f"{name}: {counts[name]} of at least {least}" for name, least in wanted.items() if counts[name] < least]
+    lost = sum(counts[f"errors: {name}"] for name in ("AttributeError", "NameError", "TypeError", "RuntimeError"))
+    stuck = counts["stuck"]
+    return [*few, f"{lost} calls and {stuck} scenarios ended in errors of the harness"] if lost or stuck else few
 
 
 def report(comparison: Comparison, meant: list[Meant], *, shown: int = 5) -> bool:

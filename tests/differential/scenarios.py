@@ -200,6 +200,7 @@ def _routes(random_: random.Random, settings: dict, name: str, model: dict | Non
 
 def _benchmark(random_: random.Random, facts: dict) -> dict:
     return {
+        "model_name": facts["name"],
         "provider": "scripted",
         "avg_latency_ms": random_.choice([5.0, 50.0]),
         "quality_score": random_.choice([45.0, 60.0, 70.0]),
@@ -259,7 +260,7 @@ def _call(random_: random.Random, facts: list[dict], scorers: list[str], pool: l
         texts = []
     if random_.random() < 0.35:
         options["input_type"] = "query"
-    if random_.random() < 0.02:
+    if random_.random() < 0.006:
         options["input_type"] = "passage"
     if random_.random() < 0.3:
         options["dimensions"] = random_.choice([*model.get("matryoshka", ()), model["dimensions"]] * 3 + [5])
@@ -278,9 +279,9 @@ def _call(random_: random.Random, facts: list[dict], scorers: list[str], pool: l
     if kind > 0.92:
         return {"kind": "plan", "texts": texts, "options": options}
     if random_.random() < 0.2:
-        options["priority"] = random_.choice([1, 1, 3, 3, 5, 6, 6, 9, 9, 9, 10])
+        options["priority"] = random_.choice([1, 1, 3, 3, 5, 5, 6, 6, 7, 8, 9, 9, 9, 9, 9, 10])
     if random_.random() < 0.1:
-        options["deadline_s"] = random_.choice([0.01, 0.1, 0.1, 0.5, 0.5, 2.0, 0])
+        options["deadline_s"] = random_.choice([0.01, 0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 2.0, 2.0, 0])
     if random_.random() < 0.2:
         options["api_key_name"] = random_.choice(["alice", "bob"])
     call = {"kind": "embed", "texts": texts, "options": options}
@@ -291,7 +292,7 @@ def _call(random_: random.Random, facts: list[dict], scorers: list[str], pool: l
 
 def _rerank(random_: random.Random, scorers: list[str], pool: list[str]) -> dict:
     options: dict = {}
-    if random_.random() < 0.7:
+    if random_.random() < 0.9:
         options["model"] = random_.choice(scorers)
     if random_.random() < 0.5:
         options["top_n"] = random_.choice([1, 3, 50])
