@@ -597,6 +597,39 @@ def _outcome(outcome, canon: Canon) -> dict:
     return {**seen, "plan": canon.value(result)}
 
 
+def _swapped(result):
+    return dataclasses.replace(result, vectors=result.vectors[::-1])
+
+
+def _receipt(result, **changed):
+    return dataclasses.replace(result, receipt=dataclasses.replace(result.receipt, **changed))
+
+
+#: Faults that the comparison has to see, by name: what becomes of a result.
+PLANTS = {
+    "rows": _swapped,
+    "tokens": lambda result: _receipt(result, tokens=result.receipt.tokens + 1),
+    "cost": lambda result: _receipt(result, cost_nanousd=(result.receipt.cost_nanousd or 0) + 1),
+    "errors": lambda result: dataclasses.replace(result, errors={row + 1: one for row, one in result.errors.items()}),
+    "size": lambda result: dataclasses.replace(result, vectors=result.vectors[:, :-1]),
+}
+
+
+def plant(names: list[str]) -> None:
+    """Spoil each result of `embed`."""
+    from embedway import AsyncEmbedder
+
+    embed = AsyncEmbedder.embed
+
+    async def spoilt(self, *arguments, **options):
+        result = await embed(self, *arguments, **options)
+        for name in names:
+            result = PLANTS[name](result)
+        return result
+
+    AsyncEmbedder.embed = spoilt
+
+
 #: What caches are written with, and found with by other code.
 _CACHED = [
     {"model": model, "codec": codec, "more": more, "overflow": overflow}
@@ -665,6 +698,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="an empty folder")
     parser.add_argument("--source", type=Path, help="where embedway must have been imported from")
     parser.add_argument("--exchange", type=Path, help="a folder of caches: write or read these instead")
+    parser.add_argument("--plant", choices=PLANTS, nargs="*", help="faults, to try the comparison")
     arguments = parser.parse_args()
     global LAYOUT  # noqa: PLW0603  the fakes read it
     began = _real_monotonic()
@@ -676,6 +710,8 @@ def main() -> None:
     if source and not Path(embedway.__file__).resolve().is_relative_to(source):
         sys.exit(f"embedway was imported from {embedway.__file__}, not from {source}")
     LAYOUT = Layout()
+    if arguments.plant:
+        plant(arguments.plant)
     out = sys.stdout
     if arguments.exchange:
         out.write(json.dumps(exchange(arguments.exchange), sort_keys=True) + "\n")

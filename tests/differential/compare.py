@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,16 +130,19 @@ def differences(before: object, after: object, path: str = "") -> Iterator[tuple
 
 
 def run_child(checkout: Path, arguments: list[str], *, hash_seed: str = "0") -> Iterator[str]:
-    """The lines of JSON that a child prints for a checkout. Raises RuntimeError where it ends before its end."""
+    """Start a child for a checkout; the lines of JSON that it prints. Raises RuntimeError where it ends before its end."""
     source = checkout.resolve() / "src"
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a RAM disk: commits wait for no disk
-    with tempfile.TemporaryDirectory(dir=base) as scratch:
-        environ = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
-        environ |= {name: scratch for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")}
-        environ |= {"PYTHONPATH": str(source), "PYTHONHASHSEED": hash_seed, "PYTHONDONTWRITEBYTECODE": "1"}
-        environ |= {"OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, str(CHILD), "--scratch", scratch, "--source", str(source), *arguments]
-        with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
+    scratch = tempfile.TemporaryDirectory(dir=base)
+    environ = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+    environ |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"), scratch.name)
+    environ |= {"PYTHONPATH": str(source), "PYTHONHASHSEED": hash_seed, "PYTHONDONTWRITEBYTECODE": "1"}
+    environ |= {"OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, str(CHILD), "--scratch", scratch.name, "--source", str(source), *arguments]
+    child = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+
+    def lines() -> Iterator[str]:
+        with scratch, child:
             try:
                 assert child.stdout is not None
                 yield from child.stdout
@@ -148,6 +151,8 @@ def run_child(checkout: Path, arguments: list[str], *, hash_seed: str = "0") -> 
             finally:
                 if child.poll() is None:
                     child.kill()
+
+    return lines()
 
 
 @dataclass
@@ -161,22 +166,23 @@ class Comparison:
         self.counts, self.found = collections.Counter(), []
 
 
-def compare_range(
-    before: Path, after: Path, *, seed: int, first: int, last: int, calls: int = scenarios.CALLS, seeds: str = "0 1"
-) -> Comparison:
-    """Compare the scenarios of a range, one process for each checkout; `seeds` are their hash seeds."""
+def span(seed: int, first: int, last: int, calls: int = scenarios.CALLS) -> list[str]:
+    """The arguments of a child that plays the scenarios from `first` to before `last`."""
+    return ["--seed", str(seed), "--first", str(first), "--last", str(last), "--calls", str(calls)]
+
+
+def compare_lines(before: Iterable[str], after: Iterable[str], *, seed: int, calls: int = scenarios.CALLS) -> Comparison:
+    """Compare what two children print of the same scenarios."""
     comparison = Comparison()
-    span = ["--seed", str(seed), "--first", str(first), "--last", str(last), "--calls", str(calls)]
-    lines = [run_child(side, span, hash_seed=own) for side, own in zip((before, after), seeds.split(), strict=True)]
     ended = False
-    for one, other in zip(*lines, strict=True):
-        left = json.loads(one)
+    for line, its in zip(before, after, strict=True):
+        left = json.loads(line)
         # Equal lines need no reading: their keys are sorted.
-        right = left if one == other else json.loads(other)
+        right = left if line == its else json.loads(its)
         if left.get("end"):
             ended = bool(right.get("end"))
-            for side, line in (("before", left), ("after", right)):
-                comparison.counts[f"seconds {side}"] += line["wall_s"]
+            for side, told in (("before", left), ("after", right)):
+                comparison.counts[f"seconds {side}"] += told["wall_s"]
             continue
         count(comparison.counts, left, scenarios.scenario(seed, left["number"], calls))
         comparison.found += [Difference(left["number"], *place) for place in differences(left, right)]
@@ -278,15 +284,19 @@ def compare(before: Path, after: Path, *, requests: int, seed: int, jobs: int, s
     """Compare so many requests, in several processes."""
     scenarios_ = -(-requests // scenarios.CALLS)
     bounds = [scenarios_ * part // jobs for part in range(jobs + 1)]
+    one, other = seeds.split()
+
+    def part(first: int, last: int) -> Comparison:
+        played = span(seed, first, last)
+        lines = run_child(before, played, hash_seed=one), run_child(after, played, hash_seed=other)
+        return compare_lines(*lines, seed=seed)
+
     with ThreadPoolExecutor(jobs) as pool:
-        parts = pool.map(
-            lambda span: compare_range(before, after, seed=seed, first=span[0], last=span[1], seeds=seeds),
-            zip(bounds, bounds[1:], strict=False),
-        )
+        parts = pool.map(part, bounds[:-1], bounds[1:])
         total = Comparison()
-        for part in parts:
-            total.counts.update(part.counts)
-            total.found += part.found
+        for one_part in parts:
+            total.counts.update(one_part.counts)
+            total.found += one_part.found
     return total
 
 
