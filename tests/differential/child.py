@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import random
 import selectors
@@ -104,7 +105,7 @@ def inline(loop, function, *args, **kwargs):
     future = loop.create_future()
     try:
         result = function(*args, **kwargs)
-    except BaseException as error:  # noqa: BLE001  as an executor does
+    except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         loop.call_soon(_settle, future, None, error)
@@ -262,6 +263,20 @@ def vector_of(text: str, facts: dict) -> np.ndarray:
     return vector / np.linalg.norm(vector) if facts["normalized"] else vector / 2**12
 
 
+#: What a service fails with: the error, its message, and its facts.
+_FAILURES = {
+    "unavailable": ("UnavailableError", "it is down", {"status": 503}),
+    "unavailable_later": ("UnavailableError", "it is down", {"status": 503}),
+    "unavailable_billed": ("UnavailableError", "it broke off", {"billed": True}),
+    "limited": ("RateLimitedError", "slow down", {"status": 429}),
+    "refused": ("RefusedInputError", "it refuses a text", {"status": 400}),
+    "protocol": ("ProtocolError", "no JSON", {"billed": False}),
+    "protocol_billed": ("ProtocolError", "no JSON", {"billed": True}),
+    "authentication": ("AuthenticationError", "wrong key", {"status": 401}),
+    "quota": ("QuotaExceededError", "no money left", {"status": 402}),
+}
+
+
 class _Service:
     """A service with the faults of a profile. Each follows from the texts and how often they came, not from order."""
 
@@ -301,28 +316,16 @@ class _Service:
     def fail(self, what: str, draw: float) -> None:
         from embedway import errors
 
-        route, later = self.route, round(draw * 1.5, 3)
-        if what == "unavailable":
-            raise errors.UnavailableError("it is down", route=route, status=503)
-        if what == "unavailable_later":
-            raise errors.UnavailableError("it is down", route=route, status=503, retry_after_s=later)
-        if what == "unavailable_billed":
-            raise errors.UnavailableError("it broke off", route=route, billed=True)
-        if what == "limited":
-            error = errors.RateLimitedError("slow down", route=route, status=429, retry_after_s=later)
-            if draw * 1e6 % 2 < 1:
-                error.rates = LAYOUT.rates(requests_limit=60, requests_remaining=0, requests_reset_s=later)
-            raise error
-        if what == "refused":
-            raise errors.RefusedInputError("it refuses a text", route=route, status=400)
-        if what in {"protocol", "protocol_billed"}:
-            raise errors.ProtocolError("no JSON", route=route, billed=what == "protocol_billed")
-        if what == "authentication":
-            raise errors.AuthenticationError("wrong key", route=route, status=401)
-        if what == "quota":
-            raise errors.QuotaExceededError("no money left", route=route, status=402)
         if what == "stranger":
             raise ValueError("a stranger's error, with a text in it")
+        if what not in _FAILURES:
+            return
+        kind, message, facts = _FAILURES[what]
+        later = {"retry_after_s": round(draw * 1.5, 3)} if what in {"limited", "unavailable_later"} else {}
+        error = getattr(errors, kind)(message, route=self.route, **facts, **later)
+        if what == "limited" and draw * 1e6 % 2 < 1:
+            error.rates = LAYOUT.rates(requests_limit=60, requests_remaining=0, requests_reset_s=later["retry_after_s"])
+        raise error
 
     def spoilt(self, what: str, vectors: np.ndarray) -> np.ndarray:
         if what == "count":
@@ -336,8 +339,10 @@ class _Service:
         return None if what == "untold" else sum(3 + len(text) // 4 for text in texts)
 
     def told(self, what: str):
-        return LAYOUT.rates(requests_limit=60, requests_remaining=1, requests_reset_s=0.7) if what == "rates" else (
-            LAYOUT.rates()
+        return (
+            LAYOUT.rates(requests_limit=60, requests_remaining=1, requests_reset_s=0.7)
+            if what == "rates"
+            else (LAYOUT.rates())
         )
 
     async def aclose(self) -> None:
@@ -383,11 +388,11 @@ class Canon:
     def text(self, text: str) -> str:
         return text.replace(self._folder, "<folder>")
 
-    def value(self, value):
+    def value(self, value):  # noqa: C901, PLR0911  one line for each kind of value
         if value is None or isinstance(value, (bool, int)):
             return value
         if isinstance(value, float):
-            return value if value == value and abs(value) != float("inf") else repr(value)
+            return value if math.isfinite(value) else repr(value)
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, np.ndarray):
@@ -454,7 +459,7 @@ def tables(path: Path, canon: Canon) -> dict:
         found["pragmas"] = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
         for name in sorted(names):
             lines = []
-            for row in connection.execute(f"SELECT * FROM {name}"):
+            for row in connection.execute(f"SELECT * FROM {name}"):  # noqa: S608
                 facts = {key: stored(row[key]) for key in row.keys() if key not in _DRAWN.get(name, ())}  # noqa: SIM118
                 lines.append(facts)
                 if name == "entries" and "lease_until" in facts:
@@ -565,7 +570,9 @@ def play(scenario: dict, scratch: Path, seed: int) -> dict:
         "kept": kept,
         "puts": dict(sorted(LOG.puts.items())),
         "stats": _stats(seen.get("stats"), canon),
-        "pins": [canon.value(dataclasses.replace(pin, claim="", since=stored(pin.since))) for pin in seen.get("pins", ())],
+        "pins": [
+            canon.value(dataclasses.replace(pin, claim="", since=stored(pin.since))) for pin in seen.get("pins", ())
+        ],
         "closed_at": closed_at,
         "stuck": stuck,
     }
@@ -644,7 +651,7 @@ _CACHED = [
 def exchange(folder: Path) -> list[dict]:
     """Embed a fixed set of texts with caches in a folder that stays, and tell of hits, vectors and requests."""
     told = []
-    texts = [text for number in range(3) for text in scenarios._texts(random.Random(number))]  # noqa: SLF001
+    texts = [text for number in range(3) for text in scenarios._texts(random.Random(number))]
     texts = [text for text in dict.fromkeys(texts) if "poison" not in text]
     for number, case in enumerate(_CACHED):
         facts = scenarios.CATALOG if case["model"] == "catalog" else scenarios.MODELS[case["model"]]

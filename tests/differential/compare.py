@@ -85,7 +85,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Meant:
-    """Differences that are meant. `path` is a pattern of the whole kind; `before` and `after` are found in the values."""
+    """Differences that are meant: `path` is a pattern of the whole kind, `before` and `after` of the values."""
 
     name: str
     reason: str
@@ -130,7 +130,7 @@ def differences(before: object, after: object, path: str = "") -> Iterator[tuple
 
 
 def run_child(checkout: Path, arguments: list[str], *, hash_seed: str = "0") -> Iterator[str]:
-    """Start a child for a checkout; the lines of JSON that it prints. Raises RuntimeError where it ends before its end."""
+    """Start a child for a checkout; the lines of JSON that it prints. Raises RuntimeError where it fails."""
     source = checkout.resolve() / "src"
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a RAM disk: commits wait for no disk
     scratch = tempfile.TemporaryDirectory(dir=base)
@@ -171,7 +171,9 @@ def span(seed: int, first: int, last: int, calls: int = scenarios.CALLS) -> list
     return ["--seed", str(seed), "--first", str(first), "--last", str(last), "--calls", str(calls)]
 
 
-def compare_lines(before: Iterable[str], after: Iterable[str], *, seed: int, calls: int = scenarios.CALLS) -> Comparison:
+def compare_lines(
+    before: Iterable[str], after: Iterable[str], *, seed: int, calls: int = scenarios.CALLS
+) -> Comparison:
     """Compare what two children print of the same scenarios."""
     comparison = Comparison()
     ended = False
@@ -269,7 +271,9 @@ def exchanged(before: Path, after: Path) -> list[str]:
         for one, other in zip(own, others, strict=True):
             where = f"{way} cache, {json.dumps(one['case'])}"
             if other["requests"] or one["requests"]:
-                problems.append(f"{where}: {other['requests']} requests were sent upstream ({one['requests']} by itself)")
+                problems.append(
+                    f"{where}: {other['requests']} requests were sent upstream ({one['requests']} by itself)"
+                )
             for left, right in zip(one["calls"], other["calls"], strict=True):
                 found += right["hits"] or 0
                 if right["hits"] is None or right["hits"] != right["unique"]:

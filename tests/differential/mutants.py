@@ -1,7 +1,7 @@
 """Find out whether the differential runs and the tests see small faults in the code.
 
 `python tests/differential/mutants.py src/embedway/stages src/embedway/cache --count 30` changes one place of these
-folders at a time, in a copy of `src`, and runs a differential of some requests against the unchanged checkout. What that
+folders at a time, in a copy of `src`, and runs a differential of some requests against the unchanged checkout. What it
 does not see is tried with the command of `--tests`. A mutant that neither kills survives, and its change is printed.
 `--equal` names a file of lines `KEY  REASON` for mutants that change nothing that can be seen.
 """
@@ -155,7 +155,9 @@ def make(path: Path, number: int) -> Mutant:
 
 def choose(packages: list[Path], count: int, seed: int) -> list[Mutant]:
     """So many mutants of the packages, the same for the same seed and code."""
-    files = sorted({file for package in packages for file in ([package] if package.is_file() else package.rglob("*.py"))})
+    files = sorted(
+        {file for package in packages for file in ([package] if package.is_file() else package.rglob("*.py"))}
+    )
     places = [(file, number) for file in files for number, _, _ in mutants_of(file)]
     chosen = random.Random(seed).sample(places, min(len(places), count))
     made = (make(*place) for place in chosen)
@@ -215,9 +217,7 @@ def main() -> int:
     def verdict(mutant: Mutant) -> tuple[str, str]:
         if mutant.key in equal:
             return "equal", equal[mutant.key]
-        return judge(
-            mutant, requests=arguments.requests, tests=arguments.tests, timeout_s=arguments.timeout_s
-        )
+        return judge(mutant, requests=arguments.requests, tests=arguments.tests, timeout_s=arguments.timeout_s)
 
     counts = {"killed": 0, "survived": 0, "equal": 0}
     with ThreadPoolExecutor(arguments.jobs) as pool:

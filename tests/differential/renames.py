@@ -29,7 +29,8 @@ class _Renamed(ast.NodeTransformer):
     def visit_Import(self, node):
         return None
 
-    visit_ImportFrom = visit_Import
+    def visit_ImportFrom(self, node):
+        return None
 
     def generic_visit(self, node):
         for field in ("id", "attr", "arg", "name", "rest"):
@@ -79,7 +80,8 @@ class _Renamed(ast.NodeTransformer):
             node.returns = self._annotated(node.returns)
         return self.generic_visit(node)
 
-    visit_AsyncFunctionDef = visit_FunctionDef
+    def visit_AsyncFunctionDef(self, node):
+        return self.visit_FunctionDef(node)
 
     def visit_Call(self, node):
         # cast("Type", value) and TypeVar("T", bound="Type") hold types as texts.
@@ -119,7 +121,9 @@ def _is_empty(node: ast.AST) -> bool:
 
 def _is_export(node: ast.AST) -> bool:
     """`__all__` lists names as texts, which move with their modules."""
-    return isinstance(node, ast.Assign) and any(isinstance(one, ast.Name) and one.id == "__all__" for one in node.targets)
+    return isinstance(node, ast.Assign) and any(
+        isinstance(one, ast.Name) and one.id == "__all__" for one in node.targets
+    )
 
 
 def compare(before: Path, after: Path, names: dict[str, str]) -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ import random
 
 CALLS = 20
 
-_WORDS = (
+_WORDS = (  # noqa: SIM905  a text reads better than fifty strings
     "river stone lamp north copper window garden paper signal harbour winter engine thread market silver orbit "
     "candle forest metal bridge cloud ticket violin anchor pepper mirror saddle rocket velvet canyon straße café 東京 "
     "naïve 42 1999 über"
@@ -33,8 +33,8 @@ PROFILES = {
     "hopeless": {"refused": 1.0},
 }
 _FIRST = {
-    "well": 60, "flaky": 14, "limited": 6, "asking": 5, "wrong": 7, "billed": 6, "hanging": 6, "strange": 4, "untold": 5,
-    "dead": 4, "locked": 2, "poor": 2, "picky": 3, "hopeless": 1,
+    "well": 60, "flaky": 14, "limited": 6, "asking": 5, "wrong": 7, "billed": 6, "hanging": 6, "strange": 4,
+    "untold": 5, "dead": 4, "locked": 2, "poor": 2, "picky": 3, "hopeless": 1,
 }  # fmt: skip
 _LATER = {"well": 12, "flaky": 4, "wrong": 2, "billed": 2, "hanging": 2, "dead": 2, "locked": 1}
 
@@ -118,7 +118,7 @@ def scenario(seed: int, number: int, calls: int = CALLS) -> dict:
 
 
 def _settings(random_: random.Random, models: list[str]) -> dict:
-    cache = random_.choices(["none", "memory", "sqlite", "tiered", "small"], [12, 24, 29, 27, 8])[0]
+    cache = random_.choices(["none", "memory", "sqlite", "tiered", "small"], [8, 26, 30, 28, 8])[0]
     settings = {
         "cache.backend": {"tiered": "sqlite", "small": "memory"}.get(cache, cache),
         "cache.tiered": cache == "tiered",
@@ -139,21 +139,28 @@ def _settings(random_: random.Random, models: list[str]) -> dict:
     if cache != "none" and random_.random() < 0.2:
         settings["cache.ttl_s"] = random_.choice([0.5, 20.0])
     if cache != "none" and random_.random() < 0.15:
-        settings["cache.secret"] = "a-secret-of-the-cache-entries"  # noqa: S105
+        settings["cache.secret"] = "a-secret-of-the-cache-entries"
     if cache != "none" and random_.random() < 0.3:
         settings["cache.namespace"] = random_.choice(["team-a", "team-b"])
     if random_.random() < 0.35:
         settings["ledger.backend"] = "none"
         return settings
     settings["ledger.backend"] = "sqlite"
-    for name, chance in (("all", 0.2), ("day", 0.15), ("model", 0.15), ("collection", 0.2), ("key", 0.2), ("soft", 0.3)):
+    for name, chance in (
+        ("all", 0.2),
+        ("day", 0.15),
+        ("model", 0.15),
+        ("collection", 0.2),
+        ("key", 0.2),
+        ("soft", 0.3),
+    ):
         if random_.random() < chance:
             settings |= {f"budgets.{name}.{key}": value for key, value in _budget(random_, name, models).items()}
     return settings
 
 
 def _budget(random_: random.Random, name: str, models: list[str]) -> dict:
-    usd = random_.choice(["0", "0.00001", "0.0001", "0.0005", "0.005", "0.1", "1", "1"])
+    usd = random_.choice(["0", "0.00001", "0.0001", "0.0005", "0.005", "0.1", "1", "1", "1", "1", "1"])
     scopes = {
         "all": {"period": "total"},
         "day": {"period": "day"},
@@ -190,8 +197,12 @@ def _routes(random_: random.Random, settings: dict, name: str, model: dict | Non
             "prompt": takes_type,
             **({} if model is None else {key: model.get(key, True) for key in ("name", "dimensions", "normalized")}),
         }
-        key = f"routes.r{place}-{name.split('/')[-1].replace('.', '-')}"
-        settings |= {f"{key}.model": name, f"{key}.provider": "scripted", f"{key}.options": {"facts": json.dumps(facts)}}
+        key = f"routes.r{place}-{name.rsplit('/', 1)[-1].replace('.', '-')}"
+        settings |= {
+            f"{key}.model": name,
+            f"{key}.provider": "scripted",
+            f"{key}.options": {"facts": json.dumps(facts)},
+        }
         if random_.random() < 0.08:
             settings[f"{key}.requests_per_minute"] = random_.choice([6, 60, 600])
         if random_.random() < 0.05:
@@ -221,7 +232,9 @@ def _texts(random_: random.Random) -> list[str]:
     """What the calls of a scenario choose from."""
     pool = []
     for number in range(random_.choice([4, 6, 10, 20])):
-        words = random_.choices([random_.randint(1, 6), random_.randint(12, 30), random_.randint(50, 120)], [80, 15, 5])[0]
+        words = random_.choices(
+            [random_.randint(1, 6), random_.randint(12, 30), random_.randint(50, 120)], [80, 15, 5]
+        )[0]
         text = " ".join(random_.choice(_WORDS) for _ in range(words)) + f" {number}"
         if random_.random() < 0.03:
             text += " poison"
@@ -251,13 +264,42 @@ def _call(random_: random.Random, facts: list[dict], scorers: list[str], pool: l
         model = facts[0]
     if random_.random() < 0.02:
         options["model"] = random_.choice(["own/lost", "own/smal", "nobody/knows-this", ""])
-    texts = _few(random_, pool, random_.choice([1, 2, 3, 6, 12]))
+    texts = _with_bad(random_, _few(random_, pool, random_.choice([1, 2, 3, 6, 12])))
+    _vectors_asked(random_, options, model)
+    if random_.random() < (0.12 if benchmarks else 0.01):
+        options["criteria"] = random_.choice(["cheap", "fast", "private"])
+        if random_.random() < 0.7:
+            options.pop("model", None)
+    if kind > 0.92:
+        return {"kind": "plan", "texts": texts, "options": options}
+    if random_.random() < 0.2:
+        options["priority"] = random_.choice([1, 1, 3, 3, 5, 5, 6, 6, 7, 8, 9, 9, 9, 9, 9, 10])
+    if random_.random() < 0.1:
+        options["deadline_s"] = random_.choice([0.01, 0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 2.0, 2.0, 0])
+    if random_.random() < 0.2:
+        options["api_key_name"] = random_.choice(["alice", "bob"])
+    return {"kind": "embed", "texts": texts, "options": options, "cancel_after_s": _cancelled(random_)}
+
+
+def _cancelled(random_: random.Random) -> float | None:
+    if random_.random() >= 0.07:
+        return None
+    return round(random_.choice([0.0003, 0.01, 0.1, 0.7]) * random_.uniform(0.5, 1.5), 6)
+
+
+def _with_bad(random_: random.Random, texts: list) -> list:
+    """The texts, now and then with what is none."""
     if random_.random() < 0.06:
         texts.insert(random_.randrange(len(texts) + 1), random_.choice(["", "   ", None, 7, [], ["x"], "\ud800 half"]))
     if random_.random() < 0.03:
         texts.insert(random_.randrange(len(texts) + 1), [random_.randrange(1000, 9000) for _ in range(3)])
     if random_.random() < 0.01:
         texts = []
+    return texts
+
+
+def _vectors_asked(random_: random.Random, options: dict, model: dict) -> None:
+    """Options of which vectors are wanted, and what they may cost."""
     if random_.random() < 0.35:
         options["input_type"] = "query"
     if random_.random() < 0.006:
@@ -272,22 +314,6 @@ def _call(random_: random.Random, facts: list[dict], scorers: list[str], pool: l
         options["collection"] = random_.choice(["books", "notes"])
     if random_.random() < 0.08:
         options["max_cost"] = random_.choice(["0", "0.0000005", "0.000003", "0.01", "0.01", "0.1"])
-    if random_.random() < (0.12 if benchmarks else 0.01):
-        options["criteria"] = random_.choice(["cheap", "fast", "private"])
-        if random_.random() < 0.7:
-            options.pop("model", None)
-    if kind > 0.92:
-        return {"kind": "plan", "texts": texts, "options": options}
-    if random_.random() < 0.2:
-        options["priority"] = random_.choice([1, 1, 3, 3, 5, 5, 6, 6, 7, 8, 9, 9, 9, 9, 9, 10])
-    if random_.random() < 0.1:
-        options["deadline_s"] = random_.choice([0.01, 0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 2.0, 2.0, 0])
-    if random_.random() < 0.2:
-        options["api_key_name"] = random_.choice(["alice", "bob"])
-    call = {"kind": "embed", "texts": texts, "options": options}
-    if random_.random() < 0.07:
-        call["cancel_after_s"] = round(random_.choice([0.0003, 0.01, 0.1, 0.7]) * random_.uniform(0.5, 1.5), 6)
-    return call
 
 
 def _rerank(random_: random.Random, scorers: list[str], pool: list[str]) -> dict:
