@@ -63,7 +63,8 @@ def _places(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
     def walk(node: ast.AST, *, inside: bool) -> Iterator[tuple[ast.AST, str]]:
         if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFrom)):
             return  # the wording of errors
-        if isinstance(node, ast.Call) and any(name in ast.unparse(node.func) for name in _QUIET):
+        call = node.value if isinstance(node, ast.Expr) else node
+        if isinstance(call, ast.Call) and any(name in ast.unparse(call.func) for name in _QUIET):
             return
         if inside:
             yield from ((node, kind) for kind in _kinds(node))
