@@ -16,7 +16,7 @@ from pathlib import Path
 
 from contestants import model_folder, read_texts
 from embedway import Config, ModelSelectionCriteria
-from embedway.selection.analysis import analyze, sample_of
+from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidates import Candidates
 from embedway.selection.scoring import select
 
@@ -86,7 +86,7 @@ def tell(name, candidates, texts, count):
     rounds = []
     for _ in range(count + 1):
         began = time.perf_counter()
-        sample = sample_of(texts)
+        sample = take_sample(texts)
         analysis = analyze(texts, sample=sample)
         looked = time.perf_counter()
         known = candidates.counted(texts, sample)

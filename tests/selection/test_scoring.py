@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from embedway import Config, ModelBenchmark
 from embedway.errors import NoModelError, UsageError
-from embedway.selection.analysis import analyze, sample_of
+from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidates import Candidates, TextSample
 from embedway.selection.scoring import (
     PRESETS,
@@ -505,7 +505,7 @@ def test_many_tokenizers_count_no_more_together_and_reckon_well(tokenizers):
 
     exact = sum(counts(texts)), max(counts(texts))
     counted = 0
-    look = TextSample.at(texts, sample_of(texts), tokenizers=tokenizers)
+    look = TextSample.at(texts, take_sample(texts), tokenizers=tokenizers)
     estimates = [look.estimate(counts, own=True) for _ in range(tokenizers)]
     assert counted <= 150_000
     for estimate in estimates:
@@ -519,7 +519,7 @@ def test_a_sample_that_is_all_texts_is_no_sample():
         return [1 + len(text) for text in some]
 
     for texts, sampled in ((["a", "bb"], False), (["a", "a"], True), (["a", "b" * 2000], True), ([PROSE] * 100, True)):
-        estimate = TextSample.at(texts, sample_of(texts), tokenizers=2).estimate(counts, own=True)
+        estimate = TextSample.at(texts, take_sample(texts), tokenizers=2).estimate(counts, own=True)
         assert estimate.sampled == sampled
         assert estimate.total == sum(counts(texts))
         assert estimate.longest == max(counts(texts))

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedway.selection.code import holds_code, magika, without_fences
+from embedway.selection.code_detection import detect_code, magika_classifier, strip_fenced_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,7 +110,7 @@ class TextAnalysis:
         return {**asdict(self), "languages": dict(self.languages)}
 
 
-def sample_of(texts: Sequence[str]) -> list[str]:
+def take_sample(texts: Sequence[str]) -> list[str]:
     """The beginnings of at most 64 texts, evenly over all of them, blank ones left out."""
     step = max(1, len(texts) / SAMPLE_TEXTS)
     rows = [int(number * step) for number in range(min(len(texts), SAMPLE_TEXTS))]
@@ -120,18 +120,18 @@ def sample_of(texts: Sequence[str]) -> list[str]:
 def analyze(texts: Sequence[str], *, sample: Sequence[str] | None = None) -> TextAnalysis:
     """Look at texts. Blocking: the first call loads the language model, 0.3 s.
 
-    `sample` stands for `sample_of(texts)`.
+    `sample` stands for `take_sample(texts)`.
     """
-    sample = sample_of(texts) if sample is None else sample
+    sample = take_sample(texts) if sample is None else sample
     votes: Counter[str] = Counter()
     unknown = code = prose = 0
     for text in sample:
-        holds, all_code = holds_code(text)
+        holds, all_code = detect_code(text)
         code += holds
         if all_code:
             continue
         prose += 1
-        found = languages_of(without_fences(text))
+        found = detect_languages(strip_fenced_blocks(text))
         unknown += not found
         for language in found:
             votes[language] += 1
@@ -154,11 +154,11 @@ def analyze(texts: Sequence[str], *, sample: Sequence[str] | None = None) -> Tex
         multilingual=sum(share >= _LANGUAGE_SHARE for _, share in shares) > 1,
         code=code / len(sample) if sample else 0.0,
         contains_code=bool(sample) and code / len(sample) >= CODE_SHARE,
-        code_by="look and magika" if magika() is not None else "look",
+        code_by="look and magika" if magika_classifier() is not None else "look",
     )
 
 
-def languages_of(text: str) -> tuple[str, ...]:
+def detect_languages(text: str) -> tuple[str, ...]:
     """The languages of a text; none where nobody can tell.
 
     Scripts that belong to one language tell it alone. Others need twenty letters and a sure classifier, which is asked

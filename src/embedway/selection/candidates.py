@@ -15,8 +15,8 @@ from embedway.models.multi_route import served_price
 from embedway.providers.counting import HUB, TIKTOKEN, EstimatingCounter, TiktokenCounter
 from embedway.providers.names import own_models, service_of
 from embedway.providers.requirements import missing, routes_here
+from embedway.selection.deduplication import TextDeduplicator
 from embedway.selection.scoring import Candidate, TokenEstimate
-from embedway.selection.seen import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -104,13 +104,13 @@ class TokenTotals:
 
     def __init__(self, counts: Mapping[str, Counts]) -> None:
         self._counts = counts
-        self._seen = Seen()
+        self._deduplicator = TextDeduplicator()
         self.tokens = dict.fromkeys(counts, 0)
 
     def add(self, texts: Sequence[str]) -> None:
         """Count more texts."""
         # What is no Unicode is refused later, and none of the tokenizers would take it.
-        new = [text.encode("utf-8", "replace").decode() for text in self._seen.new(texts)]
+        new = [text.encode("utf-8", "replace").decode() for text in self._deduplicator.filter(texts)]
         for key, count in self._counts.items():
             self.tokens[key] += sum(count(new)) if new else 0
 

@@ -17,7 +17,7 @@ from embedway.ledger.budgets import MAX_COST, Spending
 from embedway.ledger.opening import open_pins
 from embedway.ledger.pins import new_pin
 from embedway.money import to_nanousd, usd
-from embedway.selection.analysis import analyze, sample_of
+from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidates import Candidates
 from embedway.selection.scoring import ModelSelectionCriteria, select
 from embedway.space import comparable, explained
@@ -180,7 +180,7 @@ class ModelSelector:
     def _select(
         self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool, totals: TokenTotals | None
     ) -> Selection:
-        sample = sample_of(texts)
+        sample = take_sample(texts)
         analysis = analyze(texts, sample=sample)
         with self._lock:
             counted = self._opened().counted(texts, sample, totals=totals)

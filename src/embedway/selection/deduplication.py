@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 _DIGEST_BYTES = 16
 
 
-class Seen:
+class TextDeduplicator:
     """Knows texts again without keeping them."""
 
     def __init__(self) -> None:
         self._digests: set[bytes] = set()
 
-    def new(self, texts: Sequence[str]) -> list[str]:
+    def filter(self, texts: Sequence[str]) -> list[str]:
         """Those of the texts that never came before, each once."""
-        found = []
+        new = []
         for text in texts:
             # Half of a surrogate pair is refused later, and by its row.
             digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
             if digest not in self._digests:
                 self._digests.add(digest)
-                found.append(text)
-        return found
+                new.append(text)
+        return new

@@ -70,10 +70,10 @@ _YAML_KEYS, _JSON_KEYS = 3, 2
 _MAGIKA_SURE = 0.9
 
 
-def holds_code(text: str) -> tuple[bool, bool]:
+def detect_code(text: str) -> tuple[bool, bool]:
     """Whether a text holds code, and whether it is nothing else."""
     fences = len(_FENCE.findall(text))
-    if looks_like_code(without_fences(text)) or _magika_says_code(text):
+    if looks_like_code(strip_fenced_blocks(text)) or _magika_detects_code(text):
         return True, True
     # The end of a block may be cut off.
     return fences > 0 or len(_STRONG.findall(text)) > 1 or _indented_block(text), False
@@ -94,7 +94,7 @@ def looks_like_code(text: str) -> bool:
     return commands >= max(_COMMAND_LINES * len(lines), 1) or _is_json(text) or _is_yaml(text) or _is_makefile(text)
 
 
-def without_fences(text: str) -> str:
+def strip_fenced_blocks(text: str) -> str:
     """What stands outside of fenced blocks."""
     return "\n".join(part for number, part in enumerate(re.split(r"(?m)^(?:```|~~~).*$", text)) if number % 2 == 0)
 
@@ -132,7 +132,7 @@ def _is_makefile(text: str) -> bool:
 
 
 @functools.cache
-def magika() -> Any:
+def magika_classifier() -> Any:
     """The classifier of the extra `magika`; None where it is not installed."""
     if importlib.util.find_spec("magika") is None:
         return None
@@ -142,8 +142,8 @@ def magika() -> Any:
     return Magika()
 
 
-def _magika_says_code(text: str) -> bool:
-    classifier = magika()
+def _magika_detects_code(text: str) -> bool:
+    classifier = magika_classifier()
     if classifier is None:
         return False
     answer = classifier.identify_bytes(text.encode("utf-8", "replace"))
