@@ -20,7 +20,8 @@ from embedway.ledger.opening import limits_of
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.providers.names import full_name
 from embedway.selection.candidates import Candidates
-from embedway.selection.scoring import PRESETS, ModelSelectionCriteria, score
+from embedway.selection.criteria import PRESETS, ModelSelectionCriteria
+from embedway.selection.scoring import score
 
 #: Everything that a found file may set whatever else is set, with a value that is no default.
 HARMLESS = {"run.chunk_tokens": 200, "run.overlap": 20, "embedding.on_overflow": "error"}

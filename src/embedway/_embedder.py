@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     from embedway.local.weights.store import ProgressSink
     from embedway.money import Amount
     from embedway.providers.names import AnyModel
-    from embedway.selection.scoring import ModelSelectionCriteria, Selection
+    from embedway.selection.criteria import ModelSelectionCriteria
+    from embedway.selection.scoring import Selection
     from embedway.selection.selector import CallOptions
     from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Selected, Space, Vectors
 

@@ -11,16 +11,11 @@ from hypothesis import strategies as st
 from embedway import Config, ModelBenchmark
 from embedway.errors import NoModelError, UsageError
 from embedway.selection.analysis import analyze, take_sample
+from embedway.selection.candidate import Candidate, TokenEstimate
 from embedway.selection.candidates import Candidates, TextSample
-from embedway.selection.scoring import (
-    PRESETS,
-    Candidate,
-    ModelSelectionCriteria,
-    TokenEstimate,
-    relaxations,
-    score,
-    select,
-)
+from embedway.selection.criteria import PRESETS, ModelSelectionCriteria
+from embedway.selection.requirements import relaxations
+from embedway.selection.scoring import score, select
 
 PROSE = "A vector belongs to one space, and distances between two spaces mean nothing at all to anybody who searches."
 CODE = "def nearest(query, vectors):\n    scores = vectors @ query\n    return np.argsort(-scores)[:10]\n"

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from embedway.errors import SourceError
     from embedway.ledger.pins import Pin
     from embedway.money import Amount
-    from embedway.selection.scoring import ModelSelectionCriteria, Selection
+    from embedway.selection.criteria import ModelSelectionCriteria
+    from embedway.selection.scoring import Selection
 
 #: Of longer sources the first documents are looked at.
 SAMPLE_CHARACTERS = 16 << 20

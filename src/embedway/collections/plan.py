@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from embedway.collections.chunking import Chunker
     from embedway.collections.documents import Document
     from embedway.collections.run import ModelDescription, RunOptions
-    from embedway.selection.scoring import ModelSelectionCriteria
+    from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.types import InputType, Overflow, Plan
 
 #: Documents that are read, and cut for every model, at a time.

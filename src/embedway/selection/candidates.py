@@ -15,8 +15,8 @@ from embedway.models.multi_route import served_price
 from embedway.providers.counting import HUB, TIKTOKEN, EstimatingCounter, TiktokenCounter
 from embedway.providers.names import own_models, service_of
 from embedway.providers.requirements import missing, routes_here
+from embedway.selection.candidate import Candidate, TokenEstimate
 from embedway.selection.deduplication import TextDeduplicator
-from embedway.selection.scoring import Candidate, TokenEstimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

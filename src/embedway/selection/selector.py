@@ -19,7 +19,8 @@ from embedway.ledger.pins import new_pin
 from embedway.money import to_nanousd, usd
 from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidates import Candidates
-from embedway.selection.scoring import ModelSelectionCriteria, select
+from embedway.selection.criteria import ModelSelectionCriteria
+from embedway.selection.scoring import select
 from embedway.space import comparable, explained
 from embedway.types import Selected
 
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.ledger.pins import Pin, Pins
     from embedway.money import Amount
+    from embedway.selection.candidate import Candidate
     from embedway.selection.candidates import TokenTotals
-    from embedway.selection.scoring import Candidate, Selection
+    from embedway.selection.scoring import Selection
     from embedway.types import InputType, Space
 
 AUTO = "auto"
