@@ -433,9 +433,9 @@ def test_found_benchmarks_turn_no_winner_of_this_machine_into_a_service(with_wei
     criteria = ModelSelectionCriteria.preset(preset, min_accuracy=minimum)
     without = score(Candidates(Config.load([_empty_file()], environ=environ)).known(), criteria)[0]
     with_found = score(Candidates(find({"embedding": {"model_benchmarks": table}}, environ)).known(), criteria)[0]
-    if without.rank and not without.candidate.gets_texts:
+    if without.rank and not without.candidate.leaves_machine:
         assert with_found.rank
-        assert not with_found.candidate.gets_texts
+        assert not with_found.candidate.leaves_machine
 
 
 def test_a_route_of_the_user_makes_a_local_models_benchmark_one_of_a_service():

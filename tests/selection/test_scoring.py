@@ -479,7 +479,7 @@ def test_tokens_are_counted_by_each_models_own_tokenizer(shipped):
     lengths = TiktokenCounter("cl100k_base", max_tokens=8191).count(list(dict.fromkeys(texts))).lengths
     assert small.total == int(lengths.sum())
     assert small.longest == int(lengths.max())
-    assert counted["text-embedding-3-small"].nanousd == 20 * small.total
+    assert counted["text-embedding-3-small"].cost_nanousd == 20 * small.total
     assert not counted["embed-v4.0"].tokens.own
     sampled = shipped.counted(texts, texts)
     assert all(one.tokens.sampled for one in sampled)

@@ -175,7 +175,7 @@ def _row(row: "ScoredModel") -> tuple[str, ...]:
     from embedway.money import usd
 
     benchmark = row.candidate.benchmark
-    price, cost = benchmark.cost_per_million_tokens, row.candidate.nanousd
+    price, cost = benchmark.cost_per_million_tokens, row.candidate.cost_nanousd
     return (
         str(row.rank),
         one_line(row.model),
@@ -194,7 +194,7 @@ def _row(row: "ScoredModel") -> tuple[str, ...]:
 def _reckoned(row: "ScoredModel") -> bool:
     """Whether its cost is reckoned, and not that of all its tokens."""
     tokens = row.candidate.tokens
-    return bool(row.candidate.nanousd) and tokens is not None and (tokens.sampled or not tokens.own)
+    return bool(row.candidate.cost_nanousd) and tokens is not None and (tokens.sampled or not tokens.own)
 
 
 def _json(row: Any) -> Any:

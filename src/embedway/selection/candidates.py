@@ -15,7 +15,7 @@ from embedway.models.multi_route import served_price
 from embedway.providers.counting import HUB, TIKTOKEN, EstimatingCounter, TiktokenCounter
 from embedway.providers.names import own_models, service_of
 from embedway.providers.requirements import missing, routes_here
-from embedway.selection.candidate import Candidate, TokenEstimate
+from embedway.selection.candidate import Candidate, TokenEstimate, leads_to_server
 from embedway.selection.deduplication import TextDeduplicator
 
 if TYPE_CHECKING:
@@ -131,10 +131,10 @@ class Candidates:
         """Why texts leave this machine with a model; empty where they stay."""
         for one in self.known():
             if one.benchmark.model_name.casefold() == model.casefold():
-                return one.gets_texts
+                return one.leaves_machine
         # A folder, or a library's own name: it computes here, unless the settings lead elsewhere.
         away = _leads_away({model.casefold()}, (), self._config)
-        return f"{away} leads to a server" if away else ""
+        return leads_to_server(away)
 
     def totals(self) -> TokenTotals:
         """What counts texts by every tokenizer that is here for a candidate."""
@@ -187,7 +187,7 @@ class Candidates:
         if service is not None:
             lacks = _lacks_routes(service, self._config)
             away = _leads_away(service.names, service.routes, self._config)
-            candidate = Candidate(benchmark, service.sizes, service.max_tokens, lacks, away=away)
+            candidate = Candidate(benchmark, service.sizes, service.max_tokens, lacks, remote_route=away)
             return _Known(candidate, self._service_counter(service))
         try:
             facts = default_catalog().get(name)
@@ -207,7 +207,7 @@ class Candidates:
             # Its servers bill what the settings say, and not what this machine would.
             price = served_price(facts.name, self._config)
             benchmark = benchmark.model_copy(update={"cost_per_million_tokens": price})
-        candidate = Candidate(benchmark, facts.sizes, facts.max_tokens, lacks, away=away or "")
+        candidate = Candidate(benchmark, facts.sizes, facts.max_tokens, lacks, remote_route=away or "")
         return _Known(candidate, _counter_in(folder))
 
     def _service_counter(self, facts: ServiceFacts) -> str:
@@ -239,7 +239,7 @@ class Candidates:
         )
         lacks = _lacks_routes(facts, self._config)
         away = _leads_away(facts.names, facts.routes, self._config)
-        candidate = Candidate(benchmark, facts.sizes, facts.max_tokens, lacks, away=away)
+        candidate = Candidate(benchmark, facts.sizes, facts.max_tokens, lacks, remote_route=away)
         return _Known(candidate, self._service_counter(facts))
 
 

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 Preset: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
+#: A sum of weights above this overflows in scores.
+_MOST_WEIGHT = 1e300
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSelectionCriteria:
-    """What a model must be, and how much accuracy, speed and cost weigh. None is no requirement."""
+    """Requirements on a model, and the weights of accuracy, speed and cost. None stands for no requirement."""
 
     accuracy_weight: float = 0.4
     speed_weight: float = 0.3
@@ -47,13 +50,15 @@ class ModelSelectionCriteria:
     require_fit: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no requirement. Raises UsageError, which names the field."""
+        """Refuse values that are no requirement. Raises UsageError, which names the field."""
         weights = (self.accuracy_weight, self.speed_weight, self.cost_weight)
         for name, weight in zip(("accuracy_weight", "speed_weight", "cost_weight"), weights, strict=True):
             if not _is_number(weight) or weight < 0:
                 raise UsageError(f"{name} is {weight!r}; it must be a number, 0 or more")
         if not any(weights):
             raise UsageError("accuracy_weight, speed_weight and cost_weight are all 0; one must count")
+        if sum(map(float, weights)) > _MOST_WEIGHT:
+            raise UsageError("accuracy_weight, speed_weight and cost_weight are too large; divide all by one number")
         self._check_limits()
         for name in ("languages", "licences"):
             value = getattr(self, name)

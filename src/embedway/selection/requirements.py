@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import decimal
+import operator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from embedway.money import to_nanousd, usd
-from embedway.selection.candidate import exact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,12 +19,13 @@ if TYPE_CHECKING:
 
 #: A language that this share of the texts is in has to be known by the model.
 _LANGUAGE_MATTERS = 0.2
-_TOLD = 3
+#: Models that advice names; it gives the number of the others.
+_NAMED_MODELS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a model is out: the requirement, what the model has, and what would let it in."""
+    """The reason why a model is out: the requirement, what the model has, and the value that would let it in."""
 
     requirement: str
     message: str
@@ -35,14 +35,15 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Relaxation:
-    """Requirements that together keep models out, for each the value that lets the named ones in, None for none."""
+    """Changes of requirements that let models in: for each requirement its new value, or None where it is dropped."""
 
     changes: tuple[tuple[str, Any], ...]
     models: tuple[str, ...]
 
     def __str__(self) -> str:
         """As advice."""
-        names = ", ".join(self.models[:_TOLD]) + (f" and {len(self.models) - _TOLD} more" * (len(self.models) > _TOLD))
+        others = len(self.models) - _NAMED_MODELS
+        names = ", ".join(self.models[:_NAMED_MODELS]) + (f" and {others} more" if others > 0 else "")
         return f"{' and '.join(_advice(requirement, to) for requirement, to in self.changes)}: {names}"
 
 
@@ -55,9 +56,10 @@ def _advice(requirement: str, to: Any) -> str:
 
 
 def relaxations(table: Sequence[ScoredModel]) -> tuple[Relaxation, ...]:
-    """For each requirement that alone keeps models out, the least change that lets one in, and all whom it lets in.
+    """The least change of each requirement that alone keeps models out, with all models that the change lets in.
 
-    The one that lets most in is first. Where no single requirement does, the same for the models that lack least.
+    The change that lets most models in is first. Where every model lacks several requirements, the changes are of the
+    requirements of the models that lack fewest.
     """
     out = [row for row in table if row.reasons]
     fewest = min((len(row.reasons) for row in out), default=0)
@@ -69,40 +71,36 @@ def relaxations(table: Sequence[ScoredModel]) -> tuple[Relaxation, ...]:
     for requirements, rows in lacking.items():
         nearest = min(rows, key=lambda row: [_change(reason) for reason in row.reasons])
         least = [_change(reason) for reason in nearest.reasons]
-        admitted = [row for row in rows if all(map(_admits, least, map(_change, row.reasons)))]
+        admitted = [row for row in rows if all(map(operator.le, map(_change, row.reasons), least))]
         changes = zip(requirements, (reason.would_pass for reason in nearest.reasons), strict=True)
         found.append(Relaxation(tuple(changes), tuple(row.model for row in admitted)))
     return tuple(sorted(found, key=lambda one: (-len(one.models), [requirement for requirement, _ in one.changes])))
 
 
-def _change(reason: Reason) -> tuple[bool, Fraction]:
-    """How far a requirement has to give way for a model: the less the smaller, and dropping it is the most."""
-    if reason.would_pass is None:
-        return True, Fraction(0)
-    value = Fraction(reason.would_pass) if not isinstance(reason.would_pass, float) else exact(reason.would_pass)
+def _change(reason: Reason) -> tuple[bool, Any]:
+    """The distance by which a requirement has to give way for a model, as a sort key. Dropping it is the most."""
+    value = reason.would_pass
+    if value is None:
+        return True, 0
     return False, -value if reason.requirement.startswith("min_") else value
-
-
-def _admits(least: tuple[bool, Fraction], needed: tuple[bool, Fraction]) -> bool:
-    return needed <= least
 
 
 def reasons_against(
     candidate: Candidate, criteria: ModelSelectionCriteria, analysis: TextAnalysis | None, *, anywhere: bool
 ) -> Iterable[Reason]:
-    """Every reason why a model is out. With `anywhere`, that it cannot run here now is none."""
+    """Yield every reason why a model is out. With `anywhere`, a model that cannot run here now is not out for that."""
     benchmark = candidate.benchmark
     if candidate.lacks and not anywhere:
         yield Reason("runs here", f"cannot run here now: {candidate.lacks}")
-    if benchmark.quality_score is None:
+    accuracy = candidate.accuracy
+    if accuracy is None:
         yield Reason("quality_score", "its quality is not known; give model_benchmarks a quality_score")
-    elif exact(benchmark.quality_score) / 100 < exact(criteria.min_accuracy):
-        accuracy = float(exact(benchmark.quality_score) / 100)
+    elif accuracy < criteria.min_accuracy:
         yield Reason("min_accuracy", f"accuracy {accuracy:g} is below {criteria.min_accuracy:g}", accuracy)
     if criteria.require_multilingual and not benchmark.multilingual:
         yield Reason("require_multilingual", "it is not multilingual")
-    if criteria.require_local and candidate.gets_texts:
-        yield Reason("require_local", candidate.gets_texts)
+    if criteria.require_local and candidate.leaves_machine:
+        yield Reason("require_local", candidate.leaves_machine)
     if criteria.max_latency_ms is not None and benchmark.avg_latency_ms > criteria.max_latency_ms:
         latency = benchmark.avg_latency_ms
         yield Reason("max_latency_ms", f"latency {latency:g} ms is above {criteria.max_latency_ms:g}", latency)
@@ -128,14 +126,14 @@ def _money_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> It
             yield Reason("max_cost_per_million", f"${price} per million tokens is above ${most.normalize():f}", price)
     if criteria.max_total_cost is not None:
         most_nano = to_nanousd(criteria.max_total_cost, name="max_total_cost")
-        cost = candidate.nanousd
+        cost = candidate.cost_nanousd
         if price is None:
             yield Reason("max_total_cost", "its price is not known")
         elif cost is None:
             yield Reason("max_total_cost", "nobody has counted the texts' tokens")
         elif cost > most_nano:
-            told = f"the texts cost ${usd(cost)}, above ${usd(most_nano)}"
-            yield Reason("max_total_cost", told, decimal.Decimal(usd(cost)))
+            message = f"the texts cost ${usd(cost)}, above ${usd(most_nano)}"
+            yield Reason("max_total_cost", message, decimal.Decimal(usd(cost)))
 
 
 def _text_reasons(
@@ -150,8 +148,8 @@ def _text_reasons(
         shares = analysis.languages if analysis is not None and criteria.match_languages else ()
         foreign = [(language, share) for language, share in shares if language not in own]
         if any(share >= _LANGUAGE_MATTERS for _, share in foreign):
-            told = ", ".join(f"{language} ({share:.0%} of the texts)" for language, share in foreign)
-            yield Reason("match_languages", f"it does not know {told}", False)
+            shares_of = ", ".join(f"{language} ({share:.0%} of the texts)" for language, share in foreign)
+            yield Reason("match_languages", f"it does not know {shares_of}", False)
     elif not known and criteria.languages:
         yield Reason("languages", "its languages are not known")
     tokens = candidate.tokens

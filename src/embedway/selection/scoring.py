@@ -1,21 +1,20 @@
-"""Which model: hard requirements first, then a weighted score, and every reason told.
+"""Scores the models that meet every requirement, and selects the best.
 
-The score: accuracy is the quality score over 100, speed is 1 / (1 + latency in ms / 100), cost
-is 1 / (1 + dollars per million tokens); their weighted sum is multiplied by 1.2 for multilingual models where the texts
-are multilingual, and by 1.1 for models strong in code where they hold code. Scores are exact fractions and not clamped,
-so that no order is decided by rounding. Ties go to the cheaper model, then to the faster, the better, and by name.
+The score: accuracy is the quality score over 100, speed is 1 / (1 + latency in ms / 100), cost is
+1 / (1 + dollars per million tokens). Their weighted sum is multiplied by 1.2 for multilingual models where the texts
+are multilingual, and by 1.1 for models strong in code where the texts hold code. It is not clamped. It is rounded to
+twelve significant digits, which is far above the error of floats, so that scores that are equal in exact arithmetic are
+equal here. Equal scores go to the cheaper model, then to the faster, the better, and by name.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from embedway.errors import NoModelError
 from embedway.money import usd
-from embedway.selection.candidate import exact
 from embedway.selection.requirements import reasons_against, relaxations
 
 if TYPE_CHECKING:
@@ -26,13 +25,15 @@ if TYPE_CHECKING:
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.requirements import Reason
 
-MULTILINGUAL_BONUS = Fraction(6, 5)
-CODE_BONUS = Fraction(11, 10)
+MULTILINGUAL_BONUS = 1.2
+CODE_BONUS = 1.1
+#: Significant digits of a score. Floats have sixteen, and a score's few operations cost less than two of them.
+SCORE_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredModel:
-    """A row of the table: a model with its score by part, or every reason why it is out."""
+    """A row of the table: a model with its score by part, and every reason why it is out."""
 
     model: str
     candidate: Candidate
@@ -76,14 +77,14 @@ class ScoredModel:
             "max_context_length": self.candidate.context,
             "lacks": self.candidate.lacks or None,
             "tokens": None if tokens is None else asdict(tokens),
-            "cost_usd": None if self.candidate.nanousd is None else usd(self.candidate.nanousd),
+            "cost_usd": None if self.candidate.cost_nanousd is None else usd(self.candidate.cost_nanousd),
             "out": [{"requirement": one.requirement, "reason": one.message} for one in self.reasons],
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which model was selected, from which table, for which texts, by which criteria. `table` has the best first."""
+    """The selected model, with the table it is from, the best first, the criteria, and the analysis of the texts."""
 
     model: str
     criteria: ModelSelectionCriteria
@@ -97,7 +98,7 @@ class Selection:
 
     @property
     def pareto(self) -> tuple[str, ...]:
-        """The models that no other one is better than in everything."""
+        """The models that no other model that is in is better than in accuracy, latency and cost at once."""
         return tuple(row.model for row in self.table if row.pareto)
 
     def to_json(self) -> dict[str, Any]:
@@ -136,62 +137,58 @@ def score(
     *,
     anywhere: bool = False,
 ) -> tuple[ScoredModel, ...]:
-    """The table: models that are in by rank, then the others by how little they lack."""
-    inside: list[tuple[Fraction, ScoredModel]] = []
+    """Score every model, and order them: models that are in by rank, then the others by how little they lack."""
+    inside: list[ScoredModel] = []
     outside: list[ScoredModel] = []
     for candidate in candidates:
-        exact, row = _scored(candidate, criteria, analysis)
+        row = _score_one(candidate, criteria, analysis)
         reasons = tuple(reasons_against(candidate, criteria, analysis, anywhere=anywhere))
         if reasons:
             outside.append(replace(row, score=None, reasons=reasons))
         else:
-            inside.append((exact, row))
-    inside.sort(key=lambda pair: (-pair[0], *_tie(pair[1].candidate)))
-    front = _pareto([row.candidate for _, row in inside])
+            inside.append(row)
+    inside.sort(key=_rank_key)
+    outside.sort(key=lambda row: (len(row.reasons), row.model))
+    front = _pareto([row.candidate for row in inside])
     ranked = [
         replace(row, rank=rank, pareto=on_front)
-        for rank, ((_, row), on_front) in enumerate(zip(inside, front, strict=True), 1)
+        for rank, (row, on_front) in enumerate(zip(inside, front, strict=True), 1)
     ]
-    outside.sort(key=lambda row: (len(row.reasons), row.model))
     return (*ranked, *outside)
 
 
-def _scored(
-    candidate: Candidate, criteria: ModelSelectionCriteria, analysis: TextAnalysis | None
-) -> tuple[Fraction, ScoredModel]:
-    benchmark = candidate.benchmark
-    accuracy = Fraction(0) if benchmark.quality_score is None else exact(benchmark.quality_score) / 100
-    speed = 1 / (1 + exact(benchmark.avg_latency_ms) / 100)
-    price = benchmark.cost_per_million_tokens
-    cost = Fraction(0) if price is None else 1 / (1 + Fraction(price))
+def _score_one(candidate: Candidate, criteria: ModelSelectionCriteria, analysis: TextAnalysis | None) -> ScoredModel:
+    benchmark, accuracy, price = candidate.benchmark, candidate.accuracy, candidate.benchmark.cost_per_million_tokens
+    speed = 1 / (1 + benchmark.avg_latency_ms / 100)
+    cost = None if price is None else 1 / (1 + float(price))
     total = (
-        exact(criteria.accuracy_weight) * accuracy
-        + exact(criteria.speed_weight) * speed
-        + exact(criteria.cost_weight) * cost
+        criteria.accuracy_weight * (accuracy or 0.0)
+        + criteria.speed_weight * speed
+        + criteria.cost_weight * (cost or 0.0)
     )
-    multilingual = code = Fraction(1)
-    if analysis is not None and analysis.multilingual and benchmark.multilingual:
-        multilingual = MULTILINGUAL_BONUS
-    if analysis is not None and analysis.contains_code and "code" in benchmark.strengths:
-        code = CODE_BONUS
-    total *= multilingual * code
-    return total, ScoredModel(
+    multilingual = analysis is not None and analysis.multilingual and benchmark.multilingual
+    code = analysis is not None and analysis.contains_code and "code" in benchmark.strengths
+    multilingual_bonus = MULTILINGUAL_BONUS if multilingual else 1.0
+    code_bonus = CODE_BONUS if code else 1.0
+    return ScoredModel(
         model=benchmark.model_name,
         candidate=candidate,
         rank=None,
-        score=float(total),
-        accuracy=None if benchmark.quality_score is None else float(accuracy),
-        speed=float(speed),
-        cost=None if price is None else float(cost),
-        multilingual_bonus=float(multilingual),
-        code_bonus=float(code),
+        score=float(f"{total * multilingual_bonus * code_bonus:.{SCORE_DIGITS}g}"),
+        accuracy=accuracy,
+        speed=speed,
+        cost=cost,
+        multilingual_bonus=multilingual_bonus,
+        code_bonus=code_bonus,
     )
 
 
-def _tie(candidate: Candidate) -> tuple[Any, ...]:
-    benchmark = candidate.benchmark
+def _rank_key(row: ScoredModel) -> tuple[Any, ...]:
+    """The best first: by score, then the cheaper, the faster, the better, and by name."""
+    benchmark = row.candidate.benchmark
     price = benchmark.cost_per_million_tokens
     return (
+        -(row.score or 0.0),
         price is None,
         price or 0,
         benchmark.avg_latency_ms,
@@ -201,7 +198,7 @@ def _tie(candidate: Candidate) -> tuple[Any, ...]:
 
 
 def _pareto(candidates: Sequence[Candidate]) -> list[bool]:
-    """Whether each is on the front of accuracy, latency and cost; an unknown price is above every other."""
+    """Tell for each whether it is on the front of accuracy, latency and cost; an unknown price is above every other."""
     points = [
         (
             -(one.benchmark.quality_score or 0),
