@@ -41,16 +41,9 @@ from embedway.pipeline.request import decoded, inspect, is_token_ids
 from embedway.pipeline.rerank import best_first, by_document, inspect_rerank, plan_rerank
 from embedway.providers.names import full_name
 from embedway.rerank.base import check_scores
-from embedway.selection.selector import (
-    AUTO,
-    ChosenModel,
-    ModelSelector,
-    call_options,
-    for_dimensions,
-    nothing_fits,
-    pinned_elsewhere,
-    selected,
-)
+from embedway.selection.call_options import AUTO, CallOptions, ChosenModel
+from embedway.selection.collection_pins import CollectionPins, space_mismatch
+from embedway.selection.selector import ModelSelector, no_affordable_model, summarize
 from embedway.space import comparable
 from embedway.types import Bill, EmbedResult, Receipt, RerankResult, Timing
 from embedway.vectors import to_size, validate
@@ -68,7 +61,6 @@ if TYPE_CHECKING:
     from embedway.providers.names import AnyModel
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import Selection
-    from embedway.selection.selector import CallOptions
     from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Selected, Space, Vectors
 
 
@@ -144,7 +136,8 @@ class AsyncEmbedder:
             else None
         )
         self._models = ModelRegistry(self.config, progress)
-        self._chooser = ModelSelector(self.config)
+        self._selector = ModelSelector(self.config)
+        self._collection_pins = CollectionPins(self.config, self._selector)
         webhook = self.config.ledger.webhook
         self._budgets = Budgets(
             open_ledger(self.config),
@@ -196,7 +189,7 @@ class AsyncEmbedder:
         LedgerError, CacheError where a newer version wrote the cache, and DeadlineError when `deadline_s` seconds were
         not enough.
         """
-        terms = call_options(criteria, collection, api_key_name, max_cost)
+        terms = CallOptions.of(criteria, collection, api_key_name, max_cost)
         call = _Call(texts, input_type, model, dimensions, on_overflow, partial, priority)
         deadline_s = seconds(deadline_s, "deadline_s")
         if deadline_s is None:
@@ -226,31 +219,31 @@ class AsyncEmbedder:
             return await self._result(request, route, space, _Facts(terms, choice.selected, started))
         pin, mine = choice.pin, False
         if pin is None and request.input_type == "document" and request.texts:
-            pin, mine = await self._chooser.claim(terms.collection, route.model, space)
+            pin, mine = await self._collection_pins.claim(terms.collection, route.model, space)
             if call.model == AUTO and not comparable(space, pin.space):  # another first write was faster
-                await self._chooser.check_privacy(pin, terms)
+                await self._collection_pins.check_privacy(pin, terms)
                 choice = ChosenModel(pin.model, call.dimensions or pin.space.dimensions, pin)
                 request, route = await self._asked(replace(call, model=choice.model, dimensions=choice.dimensions))
                 space = space_of(route, request.dimensions)
         if pin is not None:
-            self._chooser.check_space(pin, space, request.input_type)
+            self._collection_pins.check_space(pin, space, request.input_type)
         held = pin if request.input_type == "document" else None
-        async with self._chooser.writing(held, mine=mine) as written:
+        async with self._collection_pins.hold(held, own=mine) as write:
             result = await self._result(request, route, space, _Facts(terms, choice.selected, started))
-            written.append(len(result.errors) < len(request.texts))
+            write.has_vectors = len(result.errors) < len(request.texts)
         return result
 
     async def _choice(self, call: _Call, terms: CallOptions) -> ChosenModel:
         """The model that a call names, that its collection is pinned to, or that its criteria select."""
         if terms.criteria is not None and call.model != AUTO:
             raise UsageError(f"model is {call.model!r} and criteria are given; leave one of them out")
-        pin = await self._chooser.pins.get(terms.collection) if terms.collection else None
+        pin = await self._collection_pins.store.get(terms.collection) if terms.collection else None
         if pin is not None:
-            await self._chooser.check_privacy(pin, terms, named=call.model != AUTO)
+            await self._collection_pins.check_privacy(pin, terms, named=call.model != AUTO)
             own = call.model == AUTO or (await self._open(call.model)).model == pin.model
             size = call.dimensions or (pin.space.dimensions if own else None)
             return ChosenModel(pin.model if call.model == AUTO else call.model, size, pin)
-        if call.model != AUTO or not terms.selects(self.config.embedding.default_model):
+        if call.model != AUTO or not terms.wants_selection(self.config.embedding.default_model):
             return ChosenModel(call.model, call.dimensions)
         if call.input_type == "query" and terms.collection:
             raise UsageError(
@@ -260,11 +253,11 @@ class AsyncEmbedder:
         if call.has_token_ids:
             raise UsageError("token ids are those of one model; name it: model=...")
         texts = self._inspected(replace(call, partial=True)).texts
-        criteria = for_dimensions(self._chooser.criteria(terms.criteria), call.dimensions)
+        criteria = self._selector.criteria(terms.criteria, dimensions=call.dimensions)
         whole = (call.on_overflow or self.config.embedding.on_overflow) == "error"
-        selection = await self._chooser.select_for(texts, criteria, whole=whole, partial=call.partial)
-        if terms.most is None and not whole:
-            return ChosenModel(selection.model, criteria.dimensions, None, selected(selection))
+        selection = await self._selector.select_for_call(texts, criteria, whole=whole, partial=call.partial)
+        if terms.max_cost_nanousd is None and not whole:
+            return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection))
         return await self._fitting(replace(call, texts=texts, dimensions=criteria.dimensions), selection, terms)
 
     async def _fitting(self, call: _Call, selection: Selection, terms: CallOptions) -> ChosenModel:
@@ -277,13 +270,13 @@ class AsyncEmbedder:
             except TextTooLongError as error:
                 too_long = error
                 continue
-            if terms.most is None or (plan.most_nanousd is not None and plan.most_nanousd <= terms.most):
-                return ChosenModel(row.model, call.dimensions, None, selected(selection, place, too_dear))
+            if terms.allows(plan.most_nanousd):
+                return ChosenModel(row.model, call.dimensions, None, summarize(selection, place, too_dear))
             too_dear.append((row.model, plan.most_nanousd))
-        if terms.most is None or not too_dear:
+        if terms.max_cost_nanousd is None or not too_dear:
             assert too_long is not None  # noqa: S101  some model was ranked
             raise too_long
-        raise nothing_fits(terms.most, too_dear)
+        raise no_affordable_model(terms.max_cost_nanousd, too_dear)
 
     async def _result(self, request: EmbedRequest, route: AnyModel, space: Space, facts: _Facts) -> EmbedResult:
         """The steps for a model and its space."""
@@ -407,7 +400,7 @@ class AsyncEmbedder:
         if on_overflow == "mean":
             raise UsageError("on_overflow is 'mean', and scores have none; it must be truncate or error")
         inspect_rerank(query, top_n)
-        terms = call_options(None, collection, api_key_name, max_cost)
+        terms = CallOptions.of(None, collection, api_key_name, max_cost)
         started = time.perf_counter()
         opened = await self._models.open_reranker(name)
         overflow: Overflow = on_overflow or ("error" if self.config.embedding.on_overflow == "error" else "truncate")
@@ -464,14 +457,14 @@ class AsyncEmbedder:
         Batches and cost are those of what is not in the cache. A service's model needs no key. Raises as `embed` does,
         BudgetExceededError and SpaceMismatchError too.
         """
-        terms = call_options(criteria, collection, "", max_cost)
+        terms = CallOptions.of(criteria, collection, "", max_cost)
         call = _Call(texts, input_type, model, dimensions, on_overflow, partial)
         choice = await self._choice(call, terms)
         plan = await self._planned(replace(call, model=choice.model, dimensions=choice.dimensions))
         if choice.pin is not None:
-            self._chooser.check_space(choice.pin, plan.space, input_type)
-        if terms.most is not None and (plan.most_nanousd is None or plan.most_nanousd > terms.most):
-            raise nothing_fits(terms.most, [(plan.model, plan.most_nanousd)])
+            self._collection_pins.check_space(choice.pin, plan.space, input_type)
+        if terms.max_cost_nanousd is not None and not terms.allows(plan.most_nanousd):
+            raise no_affordable_model(terms.max_cost_nanousd, [(plan.model, plan.most_nanousd)])
         return plan
 
     async def plans(
@@ -493,7 +486,7 @@ class AsyncEmbedder:
 
     async def candidates(self, dimensions: int | None = None) -> list[str]:
         """The models that run here now, and give vectors of this size, if one is asked for."""
-        known = await self._chooser.known()
+        known = await self._selector.candidates()
         return [
             one.benchmark.model_name
             for one in known
@@ -552,17 +545,17 @@ class AsyncEmbedder:
         Raises NoModelError, which holds the table, when no model meets all that is required.
         """
         self._models.check_open()
-        wanted = self._chooser.criteria(call_options(criteria, "", "", None).criteria)
+        wanted = self._selector.criteria(CallOptions.of(criteria, "", "", None).criteria)
         checked = inspect(texts, model=AUTO, input_type="document", dimensions=None, on_overflow="truncate")
-        return await self._chooser.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
+        return await self._selector.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
 
     async def pins(self) -> list[Pin]:
         """The collections that have a space, by name; those with a `claim` are being written. Raises LedgerError."""
-        return await self._chooser.pins.all()
+        return await self._collection_pins.store.all()
 
     async def unpin(self, collection: str) -> bool:
         """Forget a collection whose vectors are gone; False where nothing is known of it. Raises LedgerError."""
-        return await self._chooser.pins.remove(named(collection, "collection"))
+        return await self._collection_pins.store.remove(named(collection, "collection"))
 
     async def prove_pin(self, collection: str, texts: Sequence[str], vectors: Vectors | Sequence[Vectors]) -> float:
         """Prove facts that the pin of a collection lacks, because an older version wrote it, and write them into it.
@@ -571,7 +564,7 @@ class AsyncEmbedder:
         returns the lowest cosine. Raises UsageError where nothing is known of the collection or no text is given,
         SpaceMismatchError where the pin is of another space or a vector differs, and as `embed` does.
         """
-        pin = await self._chooser.pins.get(named(collection, "collection"))
+        pin = await self._collection_pins.store.get(named(collection, "collection"))
         texts = listed(texts, "texts")
         try:
             stored = np.asarray(vectors, np.float32)
@@ -587,13 +580,13 @@ class AsyncEmbedder:
         space = space_of(await self._open(pin.model), pin.space.dimensions)
         comparison = comparable(space, pin.space)
         if not comparison:
-            raise pinned_elsewhere(pin, space, "document")
+            raise space_mismatch(pin, space, "document")
         anew = (await self.embed(texts, model=pin.model, dimensions=pin.space.dimensions)).vectors
         facts = comparison.unknown or ("space",)
         lowest = check_same(
             stored, anew, name=f"collection {collection!r}", recorded=pin.space, asked=space, facts=facts
         )
-        if comparison.unknown and not await self._chooser.pins.learn(pin, space):
+        if comparison.unknown and not await self._collection_pins.store.learn(pin, space):
             raise UsageError(f"the pin of collection {collection!r} was changed meanwhile; look at it again")
         return lowest
 
@@ -704,7 +697,7 @@ class AsyncEmbedder:
         if self._recall is not None:
             await self._recall.aclose()
         await self._budgets.aclose()
-        await self._chooser.aclose()
+        await self._collection_pins.aclose()
 
     async def _asked(self, call: _Call, *, sending: bool = True) -> tuple[EmbedRequest, AnyModel]:
         """The request, checked, and its model, loaded."""
