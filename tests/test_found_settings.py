@@ -431,8 +431,8 @@ OVERLAYS = st.dictionaries(
 def test_found_benchmarks_turn_no_winner_of_this_machine_into_a_service(with_weights, table, preset, minimum):
     environ = {**with_weights, "EMBEDWAY_WEIGHTS__OFFLINE": "1", "OPENAI_API_KEY": "k", "VOYAGE_API_KEY": "k"}
     criteria = ModelSelectionCriteria.preset(preset, min_accuracy=minimum)
-    without = score(Candidates(Config.load([_empty_file()], environ=environ)).known(), criteria)[0]
-    with_found = score(Candidates(find({"embedding": {"model_benchmarks": table}}, environ)).known(), criteria)[0]
+    without = score(Candidates(Config.load([_empty_file()], environ=environ)).all(), criteria)[0]
+    with_found = score(Candidates(find({"embedding": {"model_benchmarks": table}}, environ)).all(), criteria)[0]
     if without.rank and not without.candidate.leaves_machine:
         assert with_found.rank
         assert not with_found.candidate.leaves_machine

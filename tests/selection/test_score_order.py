@@ -76,7 +76,7 @@ def check_order(candidates, criteria, analysis):
 
 @pytest.fixture(scope="module")
 def shipped():
-    return Candidates(Config.load(environ={})).known()
+    return Candidates(Config.load(environ={})).all()
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway.catalog.services import tokens_nanousd
+from embedway.providers.counting import ESTIMATE
 
 if TYPE_CHECKING:
     from embedway.config import ModelBenchmark
-
-#: The tokenizer of models whose own one is not on this machine.
-ESTIMATE = "estimate"
 
 
 @dataclass(frozen=True, slots=True)

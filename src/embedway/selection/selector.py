@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from embedway.config import Config
     from embedway.selection.candidate import Candidate
-    from embedway.selection.candidates import TokenTotals
     from embedway.selection.scoring import Selection
+    from embedway.selection.token_counts import TokenTotals
 
 
 class ModelSelector:
@@ -101,15 +101,15 @@ class ModelSelector:
 
     def _candidates(self) -> tuple[Candidate, ...]:
         with self._lock:
-            return self._open().known()
+            return self._open().all()
 
     def _leaves_machine(self, model: str) -> str:
         with self._lock:
-            return self._open().gets_texts(model)
+            return self._open().leaves_machine(model)
 
     def _token_totals(self) -> TokenTotals:
         with self._lock:
-            return self._open().totals()
+            return self._open().token_totals()
 
     def _select(
         self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool, totals: TokenTotals | None
@@ -117,7 +117,7 @@ class ModelSelector:
         sample = take_sample(texts)
         analysis = analyze(texts, sample=sample)
         with self._lock:
-            candidates = self._open().counted(texts, sample, totals=totals)
+            candidates = self._open().count_tokens(texts, sample, totals=totals)
         return select(candidates, criteria, analysis, anywhere=anywhere)
 
 
