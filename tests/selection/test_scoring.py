@@ -14,7 +14,7 @@ from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidate import Candidate, TokenEstimate
 from embedway.selection.candidates import Candidates
 from embedway.selection.criteria import PRESETS, ModelSelectionCriteria
-from embedway.selection.requirements import relaxations
+from embedway.selection.requirements import find_relaxations
 from embedway.selection.scoring import score, select
 from embedway.selection.token_counts import TextSample
 
@@ -200,7 +200,7 @@ def test_all_reasons_are_told_and_what_would_help():
         "text-embedding-3-large": ["require_local", "max_latency_ms"],
         "text-embedding-3-small": ["min_accuracy", "require_local", "max_latency_ms"],
     }
-    assert [str(one) for one in relaxations(table)] == [
+    assert [str(one) for one in find_relaxations(table)] == [
         "with max_latency_ms = 80.0: BAAI/bge-m3",
         "with min_accuracy = 0.635: BAAI/bge-base-en-v1.5",
     ]
@@ -218,22 +218,22 @@ def test_advice_compares_numbers_and_names_only_those_whom_it_lets_in():
     table = score(
         [costing("dear", 200), costing("ten", 10), costing("nine", 9.5), candidate("free", 60, 50, None)], capped
     )
-    assert [str(one) for one in relaxations(table)] == ["with max_total_cost = 9.50: nine"]
+    assert [str(one) for one in find_relaxations(table)] == ["with max_total_cost = 9.50: nine"]
     accurate = ModelSelectionCriteria(min_accuracy=0.7)
     rows = [candidate("a", 56.98), candidate("b", 56.09), candidate("c", 56.98), candidate("d", None)]
-    assert [str(one) for one in relaxations(score(rows, accurate))] == [
+    assert [str(one) for one in find_relaxations(score(rows, accurate))] == [
         "with min_accuracy = 0.5698: a, c",
         "give one of these a quality_score: d",
     ]
     fitting = dataclasses.replace(accurate, min_accuracy=0, require_fit=True)
     long = candidate("short-sighted", tokens=TokenEstimate(9000, 9000, own=True))
-    assert [str(one) for one in relaxations(score([long], fitting))] == ["without require_fit: short-sighted"]
+    assert [str(one) for one in find_relaxations(score([long], fitting))] == ["without require_fit: short-sighted"]
 
 
 def test_advice_where_no_single_requirement_is_to_blame():
     criteria = ModelSelectionCriteria(min_accuracy=0.7, max_latency_ms=20, require_local=True)
     rows = [candidate("near", 65, 10), candidate("far", 60, 15), candidate("slow", 60, 50), candidate("other", 80, 30)]
-    advice = relaxations(score(rows, criteria))
+    advice = find_relaxations(score(rows, criteria))
     assert [str(one) for one in advice] == [
         "with min_accuracy = 0.65 and without require_local: near",
         "without require_local and with max_latency_ms = 30.0: other",
@@ -379,7 +379,7 @@ def test_relaxing_a_requirement_never_loses_a_candidate(name, data, table, analy
 @given(TABLES, REQUIREMENTS, TEXTS)
 def test_advice_lets_in_whom_it_names(table, wanted, analysis):
     criteria = ModelSelectionCriteria(**wanted)
-    for advice in relaxations(score(table, criteria, analysis)):
+    for advice in find_relaxations(score(table, criteria, analysis)):
         names = {requirement for requirement, _ in advice.changes}
         if names & {"runs here", "quality_score"}:
             continue

@@ -1,4 +1,4 @@
-"""Whether texts hold code: fences, the look of lines and signs, JSON and YAML, and magika where it is installed."""
+"""Detects code in texts: by fences, patterns of lines, JSON and YAML, and by magika where it is installed."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ _JSON_KEY = re.compile(r"\"[^\"\n]+\"\s*:\s*[\[{\"\d\-tfn]")
 _YAML_KEY = re.compile(r"^\s*(?:- )?[\"']?[A-Za-z_][\w./-]*[\"']?:(?:\s+\S.*)?$")
 _YAML_ITEM = re.compile(r"^\s*- \S")
 _YAML_NEST = re.compile(r"^(\s*)(?:- )?[\w./-]+:\s*\n(?:\1\s+\S|\1- )", re.MULTILINE)
-#: A text is code from this share of its lines, and of its characters on, where it also holds so many operators each.
+#: A text is code from these shares of statements in its lines and characters, and of operators in its characters.
 _CODE_LINES = 0.4
 _CODE_CHARACTERS = 0.45
 _CODE_OPERATORS = 0.02
-#: Commands and data are told with fewer signs, and so need most of the lines.
+#: Commands and data have weaker patterns, and so need most of the lines.
 _COMMAND_LINES = 0.6
 _DATA_LINES = 0.8
 _YAML_KEYS, _JSON_KEYS = 3, 2
@@ -71,16 +71,16 @@ _MAGIKA_SURE = 0.9
 
 
 def detect_code(text: str) -> tuple[bool, bool]:
-    """Whether a text holds code, and whether it is nothing else."""
+    """Tell whether a text holds code, and whether it is nothing but code."""
     fences = len(_FENCE.findall(text))
     if looks_like_code(strip_fenced_blocks(text)) or _magika_detects_code(text):
         return True, True
     # The end of a block may be cut off.
-    return fences > 0 or len(_STRONG.findall(text)) > 1 or _indented_block(text), False
+    return fences > 0 or len(_STRONG.findall(text)) > 1 or _has_indented_code(text), False
 
 
 def looks_like_code(text: str) -> bool:
-    """Whether most of a text is code, by the look of its lines and signs."""
+    """Tell whether most of a text is code, by patterns of its lines and by its operators."""
     lines = [_STRING.sub('""', line) for line in text.splitlines() if line.strip()]
     if not lines:
         return False
@@ -95,18 +95,18 @@ def looks_like_code(text: str) -> bool:
 
 
 def strip_fenced_blocks(text: str) -> str:
-    """What stands outside of fenced blocks."""
+    """Remove the fenced blocks of a Markdown text."""
     return "\n".join(part for number, part in enumerate(re.split(r"(?m)^(?:```|~~~).*$", text)) if number % 2 == 0)
 
 
-def _indented_block(text: str) -> bool:
-    """Whether prose holds an indented block that looks like code, as in Markdown and in docstrings."""
+def _has_indented_code(text: str) -> bool:
+    """Tell whether prose holds an indented block that looks like code, as in Markdown and in docstrings."""
     block = [line for line in text.splitlines() if line.startswith(("    ", "\t")) or line.lstrip().startswith(">>> ")]
     return len(block) > 1 and looks_like_code("\n".join(line.lstrip().removeprefix(">>> ") for line in block))
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text is an object or a list of JSON with names in it; its end may be cut off."""
+    """Tell whether a text is an object or a list of JSON with names in it; its end may be cut off."""
     text = text.strip()
     if not text.startswith(("{", "[")):
         return False
@@ -120,7 +120,7 @@ def _is_json(text: str) -> bool:
 
 
 def _is_yaml(text: str) -> bool:
-    """Whether a text is nested keys and items, and hardly anything else."""
+    """Tell whether a text is nested keys and items, and hardly anything else."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     keys = sum(_YAML_KEY.match(line) is not None for line in lines)
     items = sum(_YAML_ITEM.match(line) is not None and _YAML_KEY.match(line) is None for line in lines)

@@ -55,8 +55,8 @@ def _advice(requirement: str, to: Any) -> str:
     return f"without {requirement}" if to is None or to is False else f"with {requirement} = {to}"
 
 
-def relaxations(table: Sequence[ScoredModel]) -> tuple[Relaxation, ...]:
-    """The least change of each requirement that alone keeps models out, with all models that the change lets in.
+def find_relaxations(table: Sequence[ScoredModel]) -> tuple[Relaxation, ...]:
+    """Find the least change of each requirement that alone keeps models out, with all models that the change lets in.
 
     The change that lets most models in is first. Where every model lacks several requirements, the changes are of the
     requirements of the models that lack fewest.
@@ -85,10 +85,10 @@ def _change(reason: Reason) -> tuple[bool, Any]:
     return False, -value if reason.requirement.startswith("min_") else value
 
 
-def reasons_against(
+def find_reasons(
     candidate: Candidate, criteria: ModelSelectionCriteria, analysis: TextAnalysis | None, *, anywhere: bool
 ) -> Iterable[Reason]:
-    """Yield every reason why a model is out. With `anywhere`, a model that cannot run here now is not out for that."""
+    """Find every reason why a model is out. With `anywhere`, a model that cannot run here now is not out for that."""
     benchmark = candidate.benchmark
     if candidate.lacks and not anywhere:
         yield Reason("runs here", f"cannot run here now: {candidate.lacks}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.errors import NoModelError
 from embedway.money import usd
-from embedway.selection.requirements import reasons_against, relaxations
+from embedway.selection.requirements import find_reasons, find_relaxations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ class ScoredModel:
     score: float | None
     accuracy: float | None
     speed: float
-    #: None where no price is known; it then counts nothing.
+    #: None where no price is known; it then adds nothing to the score.
     cost: float | None
     multilingual_bonus: float
     code_bonus: float
@@ -126,7 +126,7 @@ def select(
     """
     table = score(candidates, criteria, analysis, anywhere=anywhere)
     if not table or table[0].rank is None:
-        raise NoModelError([str(one) for one in relaxations(table)], table=table)
+        raise NoModelError([str(one) for one in find_relaxations(table)], table=table)
     return Selection(table[0].model, criteria, analysis, table)
 
 
@@ -142,7 +142,7 @@ def score(
     outside: list[ScoredModel] = []
     for candidate in candidates:
         row = _score_one(candidate, criteria, analysis)
-        reasons = tuple(reasons_against(candidate, criteria, analysis, anywhere=anywhere))
+        reasons = tuple(find_reasons(candidate, criteria, analysis, anywhere=anywhere))
         if reasons:
             outside.append(replace(row, score=None, reasons=reasons))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from embedway.errors import BudgetExceededError, NoModelError
 from embedway.ledger.budgets import MAX_COST
@@ -17,12 +17,14 @@ from embedway.selection.scoring import select
 from embedway.types import Selected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Sequence
+    from collections.abc import AsyncIterable, Callable, Sequence
 
     from embedway.config import Config
     from embedway.selection.candidate import Candidate
     from embedway.selection.scoring import Selection
     from embedway.selection.token_counts import TokenTotals
+
+R = TypeVar("R")
 
 
 class ModelSelector:
@@ -31,7 +33,7 @@ class ModelSelector:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._lock = threading.Lock()
-        self._opened: Candidates | None = None
+        self._candidates: Candidates | None = None
 
     def criteria(
         self, given: ModelSelectionCriteria | str | None = None, *, dimensions: int | None = None
@@ -63,7 +65,7 @@ class ModelSelector:
         """
         totals = None
         if criteria.max_total_cost is not None:
-            totals = await asyncio.to_thread(self._token_totals)
+            totals = await asyncio.to_thread(self._locked, Candidates.token_totals)
             await asyncio.to_thread(totals.add, texts)
             if rest is not None:
                 async for more in rest:
@@ -87,38 +89,26 @@ class ModelSelector:
 
     async def candidates(self) -> tuple[Candidate, ...]:
         """List every model that may be selected, here or elsewhere."""
-        return await asyncio.to_thread(self._candidates)
+        return await asyncio.to_thread(self._locked, Candidates.all)
 
     async def leaves_machine(self, model: str) -> str:
         """Give the reason why texts leave this machine with a model; empty where they stay."""
-        return await asyncio.to_thread(self._leaves_machine, model)
+        return await asyncio.to_thread(self._locked, lambda candidates: candidates.leaves_machine(model))
 
-    def _open(self) -> Candidates:
-        """The candidates; the caller holds the lock."""
-        if self._opened is None:
-            self._opened = Candidates(self._config)
-        return self._opened
-
-    def _candidates(self) -> tuple[Candidate, ...]:
+    def _locked(self, function: Callable[[Candidates], R]) -> R:
+        """Call a function with the candidates, which are opened at their first use, one call at a time."""
         with self._lock:
-            return self._open().all()
-
-    def _leaves_machine(self, model: str) -> str:
-        with self._lock:
-            return self._open().leaves_machine(model)
-
-    def _token_totals(self) -> TokenTotals:
-        with self._lock:
-            return self._open().token_totals()
+            if self._candidates is None:
+                self._candidates = Candidates(self._config)
+            return function(self._candidates)
 
     def _select(
         self, texts: Sequence[str], criteria: ModelSelectionCriteria, anywhere: bool, totals: TokenTotals | None
     ) -> Selection:
         sample = take_sample(texts)
         analysis = analyze(texts, sample=sample)
-        with self._lock:
-            candidates = self._open().count_tokens(texts, sample, totals=totals)
-        return select(candidates, criteria, analysis, anywhere=anywhere)
+        counted = self._locked(lambda candidates: candidates.count_tokens(texts, sample, totals=totals))
+        return select(counted, criteria, analysis, anywhere=anywhere)
 
 
 def summarize(selection: Selection, place: int = 0, too_dear: Sequence[tuple[str, int | None]] = ()) -> Selected:
