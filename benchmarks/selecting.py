@@ -16,9 +16,10 @@ from pathlib import Path
 
 from contestants import model_folder, read_texts
 from embedway import Config, ModelSelectionCriteria
-from embedway.selection.analysis import analyze, sample_of
+from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidates import Candidates
 from embedway.selection.scoring import select
+from embedway.selection.token_counts import file_key
 
 
 def main():
@@ -45,9 +46,9 @@ class WithTokenizers(Candidates):
         super().__init__(config)
         self._folder = folder
 
-    def _service_counter(self, facts):
+    def _service_tokenizer(self, facts):
         file = self._folder / facts.name / "tokenizer.json"
-        return f"file:{file}" if file.is_file() else super()._service_counter(facts)
+        return file_key(file) if file.is_file() else super()._service_tokenizer(facts)
 
 
 def with_tokenizers(folder, count):
@@ -86,10 +87,10 @@ def tell(name, candidates, texts, count):
     rounds = []
     for _ in range(count + 1):
         began = time.perf_counter()
-        sample = sample_of(texts)
+        sample = take_sample(texts)
         analysis = analyze(texts, sample=sample)
         looked = time.perf_counter()
-        known = candidates.counted(texts, sample)
+        known = candidates.count_tokens(texts, sample)
         counted = time.perf_counter()
         selection = select(known, criteria, analysis)
         rounds.append((looked - began, counted - looked, time.perf_counter() - counted))

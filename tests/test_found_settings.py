@@ -20,7 +20,8 @@ from embedway.ledger.opening import limits_of
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.providers.names import full_name
 from embedway.selection.candidates import Candidates
-from embedway.selection.scoring import PRESETS, ModelSelectionCriteria, score
+from embedway.selection.criteria import PRESETS, ModelSelectionCriteria
+from embedway.selection.scoring import score
 
 #: Everything that a found file may set whatever else is set, with a value that is no default.
 HARMLESS = {"run.chunk_tokens": 200, "run.overlap": 20, "embedding.on_overflow": "error"}
@@ -430,11 +431,11 @@ OVERLAYS = st.dictionaries(
 def test_found_benchmarks_turn_no_winner_of_this_machine_into_a_service(with_weights, table, preset, minimum):
     environ = {**with_weights, "EMBEDWAY_WEIGHTS__OFFLINE": "1", "OPENAI_API_KEY": "k", "VOYAGE_API_KEY": "k"}
     criteria = ModelSelectionCriteria.preset(preset, min_accuracy=minimum)
-    without = score(Candidates(Config.load([_empty_file()], environ=environ)).known(), criteria)[0]
-    with_found = score(Candidates(find({"embedding": {"model_benchmarks": table}}, environ)).known(), criteria)[0]
-    if without.rank and not without.candidate.gets_texts:
+    without = score(Candidates(Config.load([_empty_file()], environ=environ)).all(), criteria)[0]
+    with_found = score(Candidates(find({"embedding": {"model_benchmarks": table}}, environ)).all(), criteria)[0]
+    if without.rank and not without.candidate.leaves_machine:
         assert with_found.rank
-        assert not with_found.candidate.gets_texts
+        assert not with_found.candidate.leaves_machine
 
 
 def test_a_route_of_the_user_makes_a_local_models_benchmark_one_of_a_service():

@@ -223,7 +223,7 @@ def test_texts_that_are_to_stay_here_are_sent_to_no_server_of_a_model_of_this_ma
                 # What its server bills nobody has said.
                 selection = await embedder.select(TEXTS)
                 assert selection.model == MINI
-                assert selection.ranked[0].candidate.nanousd is None
+                assert selection.ranked[0].candidate.cost_nanousd is None
                 assert (await embedder.plan(TEXTS, model=MINI)).cost_nanousd is None
                 with pytest.raises(BudgetExceededError, match=f"no price is known of {MINI}"):
                     await embedder.embed(TEXTS, max_cost=0)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from embedway._sync import Embedder
     from embedway.config import Config, ModelBenchmark
     from embedway.errors import EmbedwayError
-    from embedway.selection.scoring import ModelSelectionCriteria, Selection
+    from embedway.selection.criteria import ModelSelectionCriteria
+    from embedway.selection.scoring import Selection
     from embedway.types import EmbedResult, ModelDescription, Plan, Receipt, RerankResult, Space, Truncation
 
 __all__ = [
@@ -44,7 +45,7 @@ _HOMES = {
     "EmbedwayError": "errors",
     "ModelBenchmark": "config",
     "ModelDescription": "types",
-    "ModelSelectionCriteria": "selection.scoring",
+    "ModelSelectionCriteria": "selection.criteria",
     "Plan": "types",
     "Receipt": "types",
     "RerankResult": "types",

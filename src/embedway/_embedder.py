@@ -25,7 +25,9 @@ from embedway.pipeline.receipt import CallFacts
 from embedway.pipeline.request import Call, inspect
 from embedway.pipeline.rerank import check_query, rerank
 from embedway.providers.names import full_name
-from embedway.selection.selector import AUTO, ModelSelector, call_options, pinned_elsewhere
+from embedway.selection.call_options import AUTO, CallOptions
+from embedway.selection.collection_pins import CollectionPins, space_mismatch
+from embedway.selection.selector import ModelSelector
 from embedway.space import comparable
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from embedway.local.tune import TuneReport
     from embedway.local.weights.store import ProgressSink
     from embedway.money import Amount
-    from embedway.selection.scoring import ModelSelectionCriteria, Selection
+    from embedway.selection.criteria import ModelSelectionCriteria
+    from embedway.selection.scoring import Selection
     from embedway.types import EmbedResult, InputType, ModelDescription, Overflow, Plan, RerankResult, Vectors
 
 
@@ -60,7 +63,15 @@ class AsyncEmbedder:
         )
         self._models = ModelRegistry(ModelEnvironment(config, self._budgets), progress)
         self._selector = ModelSelector(config)
-        self._pipeline = EmbedPipeline(config, self._models, self._selector, self._budgets, open_vector_cache(config))
+        self._collection_pins = CollectionPins(config, self._selector)
+        self._pipeline = EmbedPipeline(
+            config,
+            self._models,
+            self._selector,
+            self._collection_pins,
+            budgets=self._budgets,
+            cache=open_vector_cache(config),
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,7 +115,7 @@ class AsyncEmbedder:
         LedgerError, CacheError where a newer version wrote the cache, and DeadlineError when `deadline_s` seconds were
         not enough.
         """
-        options = call_options(criteria, collection, api_key_name, max_cost)
+        options = CallOptions.of(criteria, collection, api_key_name, max_cost)
         call = Call(texts, input_type, model, dimensions, on_overflow, partial, priority)
         deadline_s = seconds(deadline_s, "deadline_s")
         if deadline_s is None:
@@ -148,7 +159,7 @@ class AsyncEmbedder:
         if on_overflow == "mean":
             raise UsageError("on_overflow is 'mean', and scores have none; it must be truncate or error")
         check_query(query, top_n)
-        options = call_options(None, collection, api_key_name, max_cost)
+        options = CallOptions.of(None, collection, api_key_name, max_cost)
         facts = CallFacts(time.perf_counter(), collection)
         opened = await self._models.open(name, task="rerank")
         overflow: Overflow = on_overflow or ("error" if self.config.embedding.on_overflow == "error" else "truncate")
@@ -175,7 +186,7 @@ class AsyncEmbedder:
         Batches and cost are those of what is not in the cache. A service's model needs no key. Raises as `embed` does,
         BudgetExceededError and SpaceMismatchError too.
         """
-        options = call_options(criteria, collection, "", max_cost)
+        options = CallOptions.of(criteria, collection, "", max_cost)
         return await self._pipeline.plan(Call(texts, input_type, model, dimensions, on_overflow, partial), options)
 
     async def plans(
@@ -197,7 +208,7 @@ class AsyncEmbedder:
 
     async def candidates(self, dimensions: int | None = None) -> list[str]:
         """The models that run here now, and give vectors of this size, if one is asked for."""
-        known = await self._selector.known()
+        known = await self._selector.candidates()
         return [
             one.benchmark.model_name
             for one in known
@@ -220,17 +231,17 @@ class AsyncEmbedder:
         Raises NoModelError, which holds the table, when no model meets all that is required.
         """
         self._models.check_open()
-        wanted = self._selector.criteria(call_options(criteria, "", "", None).criteria)
+        wanted = self._selector.criteria(CallOptions.of(criteria, "", "", None).criteria)
         checked = inspect(texts, model=AUTO, input_type="document", dimensions=None, on_overflow="truncate")
         return await self._selector.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
 
     async def pins(self) -> list[Pin]:
         """The collections that have a space, by name; those with a `claim` are being written. Raises LedgerError."""
-        return await self._selector.pins.all()
+        return await self._collection_pins.store.all()
 
     async def unpin(self, collection: str) -> bool:
         """Forget a collection whose vectors are gone; False where nothing is known of it. Raises LedgerError."""
-        return await self._selector.pins.remove(named(collection, "collection"))
+        return await self._collection_pins.store.remove(named(collection, "collection"))
 
     async def prove_pin(self, collection: str, texts: Sequence[str], vectors: Vectors | Sequence[Vectors]) -> float:
         """Prove facts that the pin of a collection lacks, because an older version wrote it, and write them into it.
@@ -239,7 +250,7 @@ class AsyncEmbedder:
         returns the lowest cosine. Raises UsageError where nothing is known of the collection or no text is given,
         SpaceMismatchError where the pin is of another space or a vector differs, and as `embed` does.
         """
-        pin = await self._selector.pins.get(named(collection, "collection"))
+        pin = await self._collection_pins.store.get(named(collection, "collection"))
         texts = listed(texts, "texts")
         try:
             stored = np.asarray(vectors, np.float32)
@@ -255,13 +266,13 @@ class AsyncEmbedder:
         space = (await self._pipeline.open(pin.model)).sized(pin.space.dimensions)
         comparison = comparable(space, pin.space)
         if not comparison:
-            raise pinned_elsewhere(pin, space, "document")
+            raise space_mismatch(pin, space, "document")
         anew = (await self.embed(texts, model=pin.model, dimensions=pin.space.dimensions)).vectors
         facts = comparison.unknown or ("space",)
         lowest = check_same(
             stored, anew, name=f"collection {collection!r}", recorded=pin.space, asked=space, facts=facts
         )
-        if comparison.unknown and not await self._selector.pins.learn(pin, space):
+        if comparison.unknown and not await self._collection_pins.store.learn(pin, space):
             raise UsageError(f"the pin of collection {collection!r} was changed meanwhile; look at it again")
         return lowest
 
@@ -337,4 +348,4 @@ class AsyncEmbedder:
         if self._pipeline.cache is not None:
             await self._pipeline.cache.aclose()
         await self._budgets.aclose()
-        await self._selector.aclose()
+        await self._collection_pins.aclose()

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from embedway.local.tune import TuneReport
     from embedway.local.weights.store import ProgressSink
     from embedway.money import Amount
-    from embedway.selection.scoring import ModelSelectionCriteria, Selection
+    from embedway.selection.criteria import ModelSelectionCriteria
+    from embedway.selection.scoring import Selection
     from embedway.types import EmbedResult, InputType, ModelDescription, Overflow, Plan, RerankResult, Vectors
 
 T = TypeVar("T")

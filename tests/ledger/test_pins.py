@@ -16,7 +16,8 @@ from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config
 from embedway.errors import AuthenticationError, ConfigError, LedgerError, SpaceMismatchError
 from embedway.ledger.pins import RedisPins, SqlitePins, new_pin, read_pin
-from embedway.selection.selector import CLAIM_S, ModelSelector
+from embedway.selection.collection_pins import CLAIM_S, CollectionPins
+from embedway.selection.selector import ModelSelector
 from embedway.types import Space
 
 SMALL = Space("small", "service:small", 8, "service", normalized=True)
@@ -133,6 +134,11 @@ def test_the_claim_of_a_write_that_died_runs_out(pins, clock):
     run(pins, work)
 
 
+def pins_of_collections(*, sleep):
+    config = Config.load(environ={})
+    return CollectionPins(config, ModelSelector(config), sleep=sleep)
+
+
 WRITES = st.lists(st.tuples(st.sampled_from(["begin", "succeed", "fail", "late"]), st.integers(0, 4)), max_size=25)
 NUMBERS = itertools.count()
 
@@ -144,27 +150,27 @@ def test_however_first_writes_interleave_a_collection_takes_one_space(pins, cloc
 
     async def work(one, other):
         stands_still = asyncio.Event()
-        choosers = [ModelSelector(Config.load(environ={}), sleep=lambda _: stands_still.wait()) for _ in range(2)]
-        for chooser, store in zip(choosers, (one, other), strict=True):
-            chooser._pins = store
+        users = [pins_of_collections(sleep=lambda _: stands_still.wait()) for _ in range(2)]
+        for user, store in zip(users, (one, other), strict=True):
+            user._store = store
         under_way, taken = {}, []
         for step, number in steps:
-            chooser, space = choosers[number % 2], (SMALL, LARGE)[number // 2 % 2]
+            user, space = users[number % 2], (SMALL, LARGE)[number // 2 % 2]
             if step == "late":
                 clock.now += CLAIM_S + 1
             elif step == "begin" and number not in under_way:
                 pin, mine = await one.get(collection), False
                 if pin is None:
-                    pin, mine = await chooser.claim(collection, space.model, space)
+                    pin, mine = await user.claim(collection, space.model, space)
                 if pin.space.id == space.id:
-                    writing = chooser.writing(pin, mine=mine)
+                    writing = user.hold(pin, own=mine)
                     under_way[number] = writing, await writing.__aenter__(), space
             elif step in {"succeed", "fail"} and number in under_way:
-                writing, written, space = under_way.pop(number)
-                written.append(step == "succeed")
+                writing, write, space = under_way.pop(number)
+                write.has_vectors = step == "succeed"
                 with contextlib.suppress(SpaceMismatchError):
                     await writing.__aexit__(None, None, None)
-                    taken += [space.id] * written[-1]
+                    taken += [space.id] * write.has_vectors
             pin = await other.get(collection)
             assert len(set(taken)) <= 1
             assert not taken or (pin.space.id, pin.claim) == (taken[0], "")
@@ -183,16 +189,16 @@ def test_a_claim_is_kept_while_its_write_is_under_way(pins, clock, caplog):
             await slept.put(seconds)
             await go.get()
 
-        chooser = ModelSelector(Config.load(environ={}), sleep=sleep)
-        chooser._pins = one
-        pin, mine = await chooser.claim("docs", "small", SMALL)
-        async with chooser.writing(pin, mine=mine) as written:
+        user = pins_of_collections(sleep=sleep)
+        user._store = one
+        pin, mine = await user.claim("docs", "small", SMALL)
+        async with user.hold(pin, own=mine) as write:
             for _ in range(9):
                 await slept.get()
                 assert await other.get("docs") == pin
                 go.put_nowait(None)
             await slept.get()
-            written.append(True)
+            write.has_vectors = True
         assert (await other.get("docs")).claim == ""
 
     caplog.set_level(logging.WARNING, "embedway.pins")

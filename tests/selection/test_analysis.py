@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from embedway.selection.analysis import analyze, languages_of, sample_of
-from embedway.selection.code import holds_code, looks_like_code
+from embedway.selection.analysis import analyze, detect_languages, take_sample
+from embedway.selection.code_detection import detect_code, looks_like_code
 
 SNIPPETS = tomllib.loads((Path(__file__).parent / "snippets.toml").read_text(encoding="utf-8"))
 TEXTS = {
@@ -63,7 +63,7 @@ NO_CODE = [
 
 @pytest.mark.parametrize("language", TEXTS)
 def test_languages(language):
-    assert languages_of(TEXTS[language]) == (language,)
+    assert detect_languages(TEXTS[language]) == (language,)
     analysis = analyze([TEXTS[language]] * 3)
     assert analysis.languages == ((language, 1.0),)
     assert analysis.primary_language == language
@@ -72,7 +72,7 @@ def test_languages(language):
 
 @pytest.mark.parametrize("text", ["ok", "HTTP 500", "42", "…", "vector db", "", "x = 1"])
 def test_what_is_too_short_to_tell_is_unknown(text):
-    assert languages_of(text) == ()
+    assert detect_languages(text) == ()
     analysis = analyze([text, text])
     assert analysis.primary_language is None
     assert not analysis.multilingual
@@ -110,12 +110,12 @@ def test_prose_is_no_code(text):
 
 @pytest.mark.parametrize("kind", SNIPPETS["prose"])
 def test_prose_of_every_kind_is_no_code(kind):
-    assert holds_code(SNIPPETS["prose"][kind]) == (False, False)
+    assert detect_code(SNIPPETS["prose"][kind]) == (False, False)
 
 
 @pytest.mark.parametrize("kind", SNIPPETS["code"])
 def test_code_of_every_kind_is_code_and_nothing_else(kind):
-    assert holds_code(SNIPPETS["code"][kind]) == (True, True)
+    assert detect_code(SNIPPETS["code"][kind]) == (True, True)
 
 
 @pytest.mark.parametrize("kind", SNIPPETS["both"])
@@ -141,7 +141,7 @@ def test_a_text_of_one_language_is_not_taken_apart(language):
 def test_lengths_are_of_all_texts_and_the_rest_of_a_bounded_sample():
     texts = [f"{TEXTS['en']} Number {n}." for n in range(5000)]
     texts[4321] = "long " * 10_000
-    sample = sample_of(texts)
+    sample = take_sample(texts)
     assert len(sample) == 64
     assert all(len(text) <= 1000 for text in sample)
     analysis = analyze(texts, sample=sample)
@@ -153,7 +153,7 @@ def test_lengths_are_of_all_texts_and_the_rest_of_a_bounded_sample():
     assert analysis == analyze(texts)
     # From the whole list, and not from its beginning.
     assert any(text in texts[4000:] for text in sample)
-    assert sample_of(texts[:10]) == [text[:1000] for text in texts[:10]]
+    assert take_sample(texts[:10]) == [text[:1000] for text in texts[:10]]
 
 
 def test_no_texts():

@@ -3,7 +3,7 @@
 import pytest
 
 from embedway.selection.analysis import analyze
-from embedway.selection.code import looks_like_code
+from embedway.selection.code_detection import looks_like_code
 
 pytestmark = pytest.mark.peers
 

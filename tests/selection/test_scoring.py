@@ -10,17 +10,13 @@ from hypothesis import strategies as st
 
 from embedway import Config, ModelBenchmark
 from embedway.errors import NoModelError, UsageError
-from embedway.selection.analysis import analyze, sample_of
-from embedway.selection.candidates import Candidates, TextSample
-from embedway.selection.scoring import (
-    PRESETS,
-    Candidate,
-    ModelSelectionCriteria,
-    TokenEstimate,
-    relaxations,
-    score,
-    select,
-)
+from embedway.selection.analysis import analyze, take_sample
+from embedway.selection.candidate import Candidate, TokenEstimate
+from embedway.selection.candidates import Candidates
+from embedway.selection.criteria import PRESETS, ModelSelectionCriteria
+from embedway.selection.requirements import find_relaxations
+from embedway.selection.scoring import score, select
+from embedway.selection.token_counts import TextSample
 
 PROSE = "A vector belongs to one space, and distances between two spaces mean nothing at all to anybody who searches."
 CODE = "def nearest(query, vectors):\n    scores = vectors @ query\n    return np.argsort(-scores)[:10]\n"
@@ -204,7 +200,7 @@ def test_all_reasons_are_told_and_what_would_help():
         "text-embedding-3-large": ["require_local", "max_latency_ms"],
         "text-embedding-3-small": ["min_accuracy", "require_local", "max_latency_ms"],
     }
-    assert [str(one) for one in relaxations(table)] == [
+    assert [str(one) for one in find_relaxations(table)] == [
         "with max_latency_ms = 80.0: BAAI/bge-m3",
         "with min_accuracy = 0.635: BAAI/bge-base-en-v1.5",
     ]
@@ -222,22 +218,22 @@ def test_advice_compares_numbers_and_names_only_those_whom_it_lets_in():
     table = score(
         [costing("dear", 200), costing("ten", 10), costing("nine", 9.5), candidate("free", 60, 50, None)], capped
     )
-    assert [str(one) for one in relaxations(table)] == ["with max_total_cost = 9.50: nine"]
+    assert [str(one) for one in find_relaxations(table)] == ["with max_total_cost = 9.50: nine"]
     accurate = ModelSelectionCriteria(min_accuracy=0.7)
     rows = [candidate("a", 56.98), candidate("b", 56.09), candidate("c", 56.98), candidate("d", None)]
-    assert [str(one) for one in relaxations(score(rows, accurate))] == [
+    assert [str(one) for one in find_relaxations(score(rows, accurate))] == [
         "with min_accuracy = 0.5698: a, c",
         "give one of these a quality_score: d",
     ]
     fitting = dataclasses.replace(accurate, min_accuracy=0, require_fit=True)
     long = candidate("short-sighted", tokens=TokenEstimate(9000, 9000, own=True))
-    assert [str(one) for one in relaxations(score([long], fitting))] == ["without require_fit: short-sighted"]
+    assert [str(one) for one in find_relaxations(score([long], fitting))] == ["without require_fit: short-sighted"]
 
 
 def test_advice_where_no_single_requirement_is_to_blame():
     criteria = ModelSelectionCriteria(min_accuracy=0.7, max_latency_ms=20, require_local=True)
     rows = [candidate("near", 65, 10), candidate("far", 60, 15), candidate("slow", 60, 50), candidate("other", 80, 30)]
-    advice = relaxations(score(rows, criteria))
+    advice = find_relaxations(score(rows, criteria))
     assert [str(one) for one in advice] == [
         "with min_accuracy = 0.65 and without require_local: near",
         "without require_local and with max_latency_ms = 30.0: other",
@@ -383,7 +379,7 @@ def test_relaxing_a_requirement_never_loses_a_candidate(name, data, table, analy
 @given(TABLES, REQUIREMENTS, TEXTS)
 def test_advice_lets_in_whom_it_names(table, wanted, analysis):
     criteria = ModelSelectionCriteria(**wanted)
-    for advice in relaxations(score(table, criteria, analysis)):
+    for advice in find_relaxations(score(table, criteria, analysis)):
         names = {requirement for requirement, _ in advice.changes}
         if names & {"runs here", "quality_score"}:
             continue
@@ -442,7 +438,7 @@ def shipped():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_on_the_shipped_defaults(shipped, preset):
     criteria = ModelSelectionCriteria.preset(preset)
-    selection = select(shipped.known(), criteria, analyze([PROSE] * 3), anywhere=True)
+    selection = select(shipped.all(), criteria, analyze([PROSE] * 3), anywhere=True)
     assert len(selection.table) >= 50
     ranked = selection.ranked
     best = ranked[0].candidate.benchmark
@@ -457,7 +453,7 @@ def test_presets_on_the_shipped_defaults(shipped, preset):
 
 
 def test_the_specifications_questions_on_the_shipped_defaults(shipped):
-    known = shipped.known()
+    known = shipped.all()
     mix = select(
         known, ModelSelectionCriteria.preset("balanced", require_multilingual=True), analyze(MIX), anywhere=True
     )
@@ -473,10 +469,10 @@ def test_the_specifications_questions_on_the_shipped_defaults(shipped):
 
 def test_tokens_are_counted_by_each_models_own_tokenizer(shipped):
     texts = [PROSE, CODE, "word " * 500, PROSE]
-    totals = shipped.totals()
+    totals = shipped.token_totals()
     totals.add(texts[:2])
     totals.add(texts[1:])
-    counted = {one.benchmark.model_name: one for one in shipped.counted(texts, texts, totals=totals)}
+    counted = {one.benchmark.model_name: one for one in shipped.count_tokens(texts, texts, totals=totals)}
     small = counted["text-embedding-3-small"].tokens
     assert (small.own, small.sampled) == (True, False)
     from embedway.providers.counting import TiktokenCounter
@@ -484,9 +480,9 @@ def test_tokens_are_counted_by_each_models_own_tokenizer(shipped):
     lengths = TiktokenCounter("cl100k_base", max_tokens=8191).count(list(dict.fromkeys(texts))).lengths
     assert small.total == int(lengths.sum())
     assert small.longest == int(lengths.max())
-    assert counted["text-embedding-3-small"].nanousd == 20 * small.total
+    assert counted["text-embedding-3-small"].cost_nanousd == 20 * small.total
     assert not counted["embed-v4.0"].tokens.own
-    sampled = shipped.counted(texts, texts)
+    sampled = shipped.count_tokens(texts, texts)
     assert all(one.tokens.sampled for one in sampled)
     assert "OPENAI" not in counted["text-embedding-3-small"].lacks
     assert counted["embed-v4.0"].lacks == "no key: set COHERE_API_KEY"
@@ -505,7 +501,7 @@ def test_many_tokenizers_count_no_more_together_and_reckon_well(tokenizers):
 
     exact = sum(counts(texts)), max(counts(texts))
     counted = 0
-    look = TextSample.at(texts, sample_of(texts), tokenizers=tokenizers)
+    look = TextSample.of(texts, take_sample(texts), tokenizers=tokenizers)
     estimates = [look.estimate(counts, own=True) for _ in range(tokenizers)]
     assert counted <= 150_000
     for estimate in estimates:
@@ -519,11 +515,11 @@ def test_a_sample_that_is_all_texts_is_no_sample():
         return [1 + len(text) for text in some]
 
     for texts, sampled in ((["a", "bb"], False), (["a", "a"], True), (["a", "b" * 2000], True), ([PROSE] * 100, True)):
-        estimate = TextSample.at(texts, sample_of(texts), tokenizers=2).estimate(counts, own=True)
+        estimate = TextSample.of(texts, take_sample(texts), tokenizers=2).estimate(counts, own=True)
         assert estimate.sampled == sampled
         assert estimate.total == sum(counts(texts))
         assert estimate.longest == max(counts(texts))
-    assert TextSample.at([], [], tokenizers=0).estimate(counts, own=True).total == 0
+    assert TextSample.of([], [], tokenizers=0).estimate(counts, own=True).total == 0
 
 
 GUIDELINES = [
@@ -543,15 +539,15 @@ GUIDELINES = [
 def test_the_specifications_guidelines_on_the_shipped_defaults(shipped, preset, changes, texts, model, of_openai):
     criteria = ModelSelectionCriteria.preset(preset, **changes)
     analysis = analyze([texts] if isinstance(texts, str) else texts)
-    assert select(shipped.known(), criteria, analysis, anywhere=True).model == model
-    openai = [one for one in shipped.known() if one.benchmark.provider == "openai"]
+    assert select(shipped.all(), criteria, analysis, anywhere=True).model == model
+    openai = [one for one in shipped.all() if one.benchmark.provider == "openai"]
     assert select(openai, criteria, analysis, anywhere=True).model == of_openai
 
 
 @pytest.mark.parametrize(("texts", "model"), [([PROSE], "BAAI/bge-base-en-v1.5"), (MIX, "BAAI/bge-m3")])
 def test_for_privacy_local_models_alone(shipped, texts, model):
     criteria = ModelSelectionCriteria.preset("private", min_accuracy=0.6)
-    selection = select(shipped.known(), criteria, analyze(texts), anywhere=True)
+    selection = select(shipped.all(), criteria, analyze(texts), anywhere=True)
     assert selection.model == model
     for row in selection.table:
         assert (row.rank is None) or row.candidate.benchmark.provider in {"local", "fastembed", "sentence-transformers"}

@@ -136,8 +136,12 @@ class ServiceFacts:
 
 
 def tokens_nanousd(price: decimal.Decimal, tokens: int) -> int:
-    """What so many tokens cost at a price in dollars per million, in nano-dollars, a fraction of one rounded up."""
-    return int((price * _NANOUSD * tokens).to_integral_value(decimal.ROUND_CEILING))
+    """The cost of tokens at a price in dollars per million, in nano-dollars, a fraction of one rounded up.
+
+    In whole numbers, because a product of decimals is rounded to the digits of the caller's decimal context.
+    """
+    numerator, denominator = price.as_integer_ratio()
+    return -(-numerator * _NANOUSD * tokens // denominator)
 
 
 def read_services(text: str, *, where: str) -> tuple[ServiceFacts, ...]:

@@ -30,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run", short_help="Embed files, folders, tables or standard input.")(run.run)
-app.command("search", short_help="TextSample something up in what run made.")(search.search)
+app.command("search", short_help="Look something up in what run made.")(search.search)
 app.command("embed", short_help="Print the vectors of texts as JSON lines.")(embed.embed)
 app.command("select", short_help="Show which model fits some texts best, and why.")(selecting.select)
 app.command("plan", short_help="Show what embedding some texts would take with each model.")(planning.plan)

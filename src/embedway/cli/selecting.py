@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from embedway.collections.run import RunOptions
     from embedway.config import Config
     from embedway.selection.analysis import TextAnalysis
-    from embedway.selection.scoring import ModelSelectionCriteria, Scored, Selection
+    from embedway.selection.criteria import ModelSelectionCriteria
+    from embedway.selection.scoring import ScoredModel, Selection
 
 
 def select(
@@ -94,7 +95,7 @@ def select(
         if as_json:
             print_json({"model": None, "advice": list(error.advice), "table": [_json(row) for row in error.table]})
         else:
-            print_selection(cast("list[Scored]", list(error.table)))
+            print_selection(cast("list[ScoredModel]", list(error.table)))
         raise
     if as_json:
         print_json({**selection.to_json(), "all_documents": whole})
@@ -112,7 +113,7 @@ def select(
 
 def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCriteria":
     """The criteria of the settings, with changes. Raises UsageError."""
-    from embedway.selection.scoring import ModelSelectionCriteria
+    from embedway.selection.criteria import ModelSelectionCriteria
 
     return ModelSelectionCriteria.preset(config.selection.preset, **{**config.selection.criteria, **changes})
 
@@ -145,7 +146,7 @@ def _told(analysis: "TextAnalysis") -> str:
     return "; ".join(parts) + f" (a sample of {analysis.sampled})"
 
 
-def print_selection(rows: "list[Scored]") -> None:
+def print_selection(rows: "list[ScoredModel]") -> None:
     """The table: models that are in, by rank, then why the others are out."""
     inside = [row for row in rows if row.rank is not None]
     if inside:
@@ -170,11 +171,11 @@ def print_selection(rows: "list[Scored]") -> None:
         )
 
 
-def _row(row: "Scored") -> tuple[str, ...]:
+def _row(row: "ScoredModel") -> tuple[str, ...]:
     from embedway.money import usd
 
     benchmark = row.candidate.benchmark
-    price, cost = benchmark.cost_per_million_tokens, row.candidate.nanousd
+    price, cost = benchmark.cost_per_million_tokens, row.candidate.cost_nanousd
     return (
         str(row.rank),
         one_line(row.model),
@@ -190,10 +191,10 @@ def _row(row: "Scored") -> tuple[str, ...]:
     )
 
 
-def _reckoned(row: "Scored") -> bool:
+def _reckoned(row: "ScoredModel") -> bool:
     """Whether its cost is reckoned, and not that of all its tokens."""
     tokens = row.candidate.tokens
-    return bool(row.candidate.nanousd) and tokens is not None and (tokens.sampled or not tokens.own)
+    return bool(row.candidate.cost_nanousd) and tokens is not None and (tokens.sampled or not tokens.own)
 
 
 def _json(row: Any) -> Any:

@@ -12,7 +12,8 @@ from embedway.collections.readers import find_files, read_files
 from embedway.errors import UsageError
 from embedway.ledger.budgets import MAX_COST
 from embedway.money import to_nanousd
-from embedway.selection.selector import AUTO, nothing_fits
+from embedway.selection.call_options import AUTO
+from embedway.selection.selector import no_affordable_model
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from embedway.errors import SourceError
     from embedway.ledger.pins import Pin
     from embedway.money import Amount
-    from embedway.selection.scoring import ModelSelectionCriteria, Selection
+    from embedway.selection.criteria import ModelSelectionCriteria
+    from embedway.selection.scoring import Selection
 
 #: Of longer sources the first documents are looked at.
 SAMPLE_CHARACTERS = 16 << 20
@@ -89,7 +91,7 @@ def _best_within(most: int, limit: str, plans: Sequence[ModelPlan]) -> str:
     for one in plans:
         if not fit and one.too_long is not None:
             raise one.too_long
-    raise nothing_fits(most, [(one.model, one.most_nanousd) for one in fit], limit=limit)
+    raise no_affordable_model(most, [(one.model, one.most_nanousd) for one in fit], limit=limit)
 
 
 def _least(most: int | None, max_total_cost: Amount | None) -> tuple[int | None, str]:

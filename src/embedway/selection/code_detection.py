@@ -1,4 +1,4 @@
-"""Whether texts hold code: fences, the look of lines and signs, JSON and YAML, and magika where it is installed."""
+"""Detects code in texts: by fences, patterns of lines, JSON and YAML, and by magika where it is installed."""
 
 from __future__ import annotations
 
@@ -59,28 +59,28 @@ _JSON_KEY = re.compile(r"\"[^\"\n]+\"\s*:\s*[\[{\"\d\-tfn]")
 _YAML_KEY = re.compile(r"^\s*(?:- )?[\"']?[A-Za-z_][\w./-]*[\"']?:(?:\s+\S.*)?$")
 _YAML_ITEM = re.compile(r"^\s*- \S")
 _YAML_NEST = re.compile(r"^(\s*)(?:- )?[\w./-]+:\s*\n(?:\1\s+\S|\1- )", re.MULTILINE)
-#: A text is code from this share of its lines, and of its characters on, where it also holds so many operators each.
+#: A text is code from these shares of statements in its lines and characters, and of operators in its characters.
 _CODE_LINES = 0.4
 _CODE_CHARACTERS = 0.45
 _CODE_OPERATORS = 0.02
-#: Commands and data are told with fewer signs, and so need most of the lines.
+#: Commands and data have weaker patterns, and so need most of the lines.
 _COMMAND_LINES = 0.6
 _DATA_LINES = 0.8
 _YAML_KEYS, _JSON_KEYS = 3, 2
 _MAGIKA_SURE = 0.9
 
 
-def holds_code(text: str) -> tuple[bool, bool]:
-    """Whether a text holds code, and whether it is nothing else."""
+def detect_code(text: str) -> tuple[bool, bool]:
+    """Tell whether a text holds code, and whether it is nothing but code."""
     fences = len(_FENCE.findall(text))
-    if looks_like_code(without_fences(text)) or _magika_says_code(text):
+    if looks_like_code(strip_fenced_blocks(text)) or _magika_detects_code(text):
         return True, True
     # The end of a block may be cut off.
-    return fences > 0 or len(_STRONG.findall(text)) > 1 or _indented_block(text), False
+    return fences > 0 or len(_STRONG.findall(text)) > 1 or _has_indented_code(text), False
 
 
 def looks_like_code(text: str) -> bool:
-    """Whether most of a text is code, by the look of its lines and signs."""
+    """Tell whether most of a text is code, by patterns of its lines and by its operators."""
     lines = [_STRING.sub('""', line) for line in text.splitlines() if line.strip()]
     if not lines:
         return False
@@ -94,19 +94,19 @@ def looks_like_code(text: str) -> bool:
     return commands >= max(_COMMAND_LINES * len(lines), 1) or _is_json(text) or _is_yaml(text) or _is_makefile(text)
 
 
-def without_fences(text: str) -> str:
-    """What stands outside of fenced blocks."""
+def strip_fenced_blocks(text: str) -> str:
+    """Remove the fenced blocks of a Markdown text."""
     return "\n".join(part for number, part in enumerate(re.split(r"(?m)^(?:```|~~~).*$", text)) if number % 2 == 0)
 
 
-def _indented_block(text: str) -> bool:
-    """Whether prose holds an indented block that looks like code, as in Markdown and in docstrings."""
+def _has_indented_code(text: str) -> bool:
+    """Tell whether prose holds an indented block that looks like code, as in Markdown and in docstrings."""
     block = [line for line in text.splitlines() if line.startswith(("    ", "\t")) or line.lstrip().startswith(">>> ")]
     return len(block) > 1 and looks_like_code("\n".join(line.lstrip().removeprefix(">>> ") for line in block))
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text is an object or a list of JSON with names in it; its end may be cut off."""
+    """Tell whether a text is an object or a list of JSON with names in it; its end may be cut off."""
     text = text.strip()
     if not text.startswith(("{", "[")):
         return False
@@ -120,7 +120,7 @@ def _is_json(text: str) -> bool:
 
 
 def _is_yaml(text: str) -> bool:
-    """Whether a text is nested keys and items, and hardly anything else."""
+    """Tell whether a text is nested keys and items, and hardly anything else."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     keys = sum(_YAML_KEY.match(line) is not None for line in lines)
     items = sum(_YAML_ITEM.match(line) is not None and _YAML_KEY.match(line) is None for line in lines)
@@ -132,7 +132,7 @@ def _is_makefile(text: str) -> bool:
 
 
 @functools.cache
-def magika() -> Any:
+def magika_classifier() -> Any:
     """The classifier of the extra `magika`; None where it is not installed."""
     if importlib.util.find_spec("magika") is None:
         return None
@@ -142,8 +142,8 @@ def magika() -> Any:
     return Magika()
 
 
-def _magika_says_code(text: str) -> bool:
-    classifier = magika()
+def _magika_detects_code(text: str) -> bool:
+    classifier = magika_classifier()
     if classifier is None:
         return False
     answer = classifier.identify_bytes(text.encode("utf-8", "replace"))

@@ -1,0 +1,66 @@
+"""The options of a call that decide on its model, and the model that was chosen by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embedway.arguments import named
+from embedway.errors import UsageError
+from embedway.ledger.base import Purpose
+from embedway.ledger.budgets import Spending
+from embedway.money import to_nanousd
+from embedway.selection.criteria import ModelSelectionCriteria
+
+if TYPE_CHECKING:
+    from embedway.ledger.pins import Pin
+    from embedway.money import Amount
+    from embedway.types import Selected
+
+#: The name of no model: the default model, or one that is selected.
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How the model of a call is selected, its collection, the API key that is charged, and what it may cost."""
+
+    criteria: ModelSelectionCriteria | str | None = None
+    collection: str = ""
+    api_key_name: str = ""
+    max_cost_nanousd: int | None = None
+
+    @classmethod
+    def of(
+        cls, criteria: ModelSelectionCriteria | str | None, collection: str, api_key_name: str, max_cost: Amount | None
+    ) -> CallOptions:
+        """Check the arguments of a call. Raises UsageError."""
+        if criteria is not None and not isinstance(criteria, (ModelSelectionCriteria, str)):
+            raise UsageError(f"criteria is {criteria!r}; it must be ModelSelectionCriteria, or the name of a preset")
+        collection, api_key_name = named(collection or "", "collection"), named(api_key_name or "", "api_key_name")
+        max_cost_nanousd = None if max_cost is None else to_nanousd(max_cost, name="max_cost")
+        return cls(criteria, collection, api_key_name, max_cost_nanousd)
+
+    def wants_selection(self, default_model: str) -> bool:
+        """Tell whether a call without a model selects one: by its criteria, or where settings name no default model."""
+        if self.criteria is not None:
+            return True
+        return default_model == AUTO and (bool(self.collection) or self.max_cost_nanousd is not None)
+
+    def allows(self, cost_nanousd: int | None) -> bool:
+        """Tell whether the call may cost this. An unknown cost is allowed only where there is no limit."""
+        return self.max_cost_nanousd is None or (cost_nanousd is not None and cost_nanousd <= self.max_cost_nanousd)
+
+    def spending(self, model: str) -> Spending:
+        """The budgets that the call is charged to with a model, and its own limit."""
+        return Spending(Purpose(model, self.collection, self.api_key_name), self.max_cost_nanousd)
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenModel:
+    """The model of a call, by a name that opens it, with the pin or the selection that it is from."""
+
+    model: str
+    dimensions: int | None
+    pin: Pin | None = None
+    selected: Selected | None = None

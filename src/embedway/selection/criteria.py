@@ -1,0 +1,114 @@
+"""The criteria of a selection: requirements on a model, and the weights of accuracy, speed and cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from embedway.errors import UsageError
+from embedway.money import to_nanousd, usd
+
+if TYPE_CHECKING:
+    from embedway.money import Amount
+
+Preset: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+
+#: A sum of weights above this overflows in scores.
+_MOST_WEIGHT = 1e300
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSelectionCriteria:
+    """Requirements on a model, and the weights of accuracy, speed and cost. None stands for no requirement."""
+
+    accuracy_weight: float = 0.4
+    speed_weight: float = 0.3
+    cost_weight: float = 0.3
+    #: Dollars per million tokens; 0 is for free models alone.
+    max_cost_per_million: Amount | None = None
+    require_multilingual: bool = False
+    #: Only models that run on this machine, so that no text leaves it.
+    require_local: bool = False
+    #: Quality score over 100.
+    min_accuracy: float = 0.6
+    max_latency_ms: float | None = None
+    #: Tokens of a text that the model has to read.
+    min_context: int | None = None
+    #: A size that the model gives, trained for it.
+    dimensions: int | None = None
+    #: BCP 47 tags that the model knows, all of them.
+    languages: tuple[str, ...] = ()
+    #: SPDX identifiers, in any case; the model's is one of them.
+    licences: tuple[str, ...] = ()
+    #: Dollars for embedding the texts, once each.
+    max_total_cost: Amount | None = None
+    #: The languages of the texts are the model's, as far as both are known.
+    match_languages: bool = True
+    #: The longest text fits the model; for texts that are not cut into chunks.
+    require_fit: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that are no requirement. Raises UsageError, which names the field."""
+        weights = (self.accuracy_weight, self.speed_weight, self.cost_weight)
+        for name, weight in zip(("accuracy_weight", "speed_weight", "cost_weight"), weights, strict=True):
+            if not _is_number(weight) or weight < 0:
+                raise UsageError(f"{name} is {weight!r}; it must be a number, 0 or more")
+        if not any(weights):
+            raise UsageError("accuracy_weight, speed_weight and cost_weight are all 0; one must count")
+        if sum(map(float, weights)) > _MOST_WEIGHT:
+            raise UsageError("accuracy_weight, speed_weight and cost_weight are too large; divide all by one number")
+        self._check_limits()
+        for name in ("languages", "licences"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise UsageError(f"{name} is {value!r}; it must be a list")
+            object.__setattr__(self, name, tuple(value))
+
+    def _check_limits(self) -> None:
+        if not _is_number(self.min_accuracy) or not 0 <= self.min_accuracy <= 1:
+            raise UsageError(f"min_accuracy is {self.min_accuracy!r}; it must be from 0 to 1")
+        if self.max_latency_ms is not None and (not _is_number(self.max_latency_ms) or self.max_latency_ms <= 0):
+            raise UsageError(f"max_latency_ms is {self.max_latency_ms!r}; it must be more than 0")
+        for name in ("min_context", "dimensions"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name} is {value!r}; it must be a whole number, 1 or more")
+        for name in ("max_cost_per_million", "max_total_cost"):
+            if getattr(self, name) is not None:
+                to_nanousd(getattr(self, name), name=name)
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> ModelSelectionCriteria:
+        """The criteria of a preset, with changes. Raises UsageError for a name that is none."""
+        if name not in PRESETS:
+            raise UsageError(f"{name!r} is no preset; there are {', '.join(PRESETS)}")
+        return cls(**{**_PRESETS[name], **changes})
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON's types."""
+        found = asdict(self)
+        for name in ("max_cost_per_million", "max_total_cost"):
+            found[name] = None if found[name] is None else usd(to_nanousd(found[name], name=name))
+        return {**found, "languages": list(self.languages), "licences": list(self.licences)}
+
+
+#: Presets ask for less than the class's own default, so that the model that is always there is among the candidates.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {"accuracy_weight": 0.2, "speed_weight": 0.7, "cost_weight": 0.1, "min_accuracy": 0.5},
+    "balanced": {"accuracy_weight": 0.4, "speed_weight": 0.3, "cost_weight": 0.3, "min_accuracy": 0.5},
+    "best": {"accuracy_weight": 1.0, "speed_weight": 0.0, "cost_weight": 0.0, "min_accuracy": 0.5},
+    "cheap": {"accuracy_weight": 0.2, "speed_weight": 0.1, "cost_weight": 0.7, "min_accuracy": 0.5},
+    "private": {
+        "accuracy_weight": 0.6,
+        "speed_weight": 0.4,
+        "cost_weight": 0.0,
+        "min_accuracy": 0.5,
+        "require_local": True,
+    },
+}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
