@@ -16,7 +16,7 @@ import numpy as np
 from embedway.arguments import listed, named, seconds, whole
 from embedway.batching.batches import fill_batches
 from embedway.cache.base import CacheFilter
-from embedway.cache.opening import open_cache, open_seals
+from embedway.cache.factory import open_cache_store, open_secret_keys
 from embedway.cache.stats import CacheCheck
 from embedway.cache.vector_cache import Landed, Made, VectorCache, group_of, key_maker, only
 from embedway.config import Config
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Sequence
     from types import TracebackType
 
-    from embedway.cache.stats import CacheStats, Cleared
+    from embedway.cache.stats import CacheStats, ClearResult
     from embedway.errors import EmbedwayError
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
@@ -129,7 +129,7 @@ class AsyncEmbedder:
 
     def __init__(self, config: Config | None = None, *, progress: ProgressSink | None = None) -> None:
         self.config = config if config is not None else Config.load()
-        cache = open_cache(self.config)
+        cache = open_cache_store(self.config)
         settings = self.config.cache
         self._recall = (
             VectorCache(
@@ -137,7 +137,7 @@ class AsyncEmbedder:
                 codec=settings.codec,
                 zstd=settings.zstd,
                 lease_s=settings.lease_s,
-                seals=open_seals(settings),
+                seals=open_secret_keys(settings),
             )
             if cache is not None
             else None
@@ -610,7 +610,7 @@ class AsyncEmbedder:
         space_id: str | None = None,
         namespace: str | None = None,
         older_than_s: float | None = None,
-    ) -> Cleared:
+    ) -> ClearResult:
         """Forget entries of all that is given: a model's full name, a space's id at full width, a namespace, an age.
 
         Raises CacheError where the cache cannot be read or written, UsageError where there is none.

@@ -38,7 +38,7 @@ def test_what_was_put_is_got_in_the_order_asked(make):
         assert found == [bytes([n % 256]) * 40 if n < 1200 else None for n in asked]
         assert await cache.get_many(GROUP, []) == []
         await cache.put_many(GROUP, [])
-        assert (cache.troubles.failed_reads, cache.troubles.failed_writes) == (0, 0)
+        assert (cache.errors.failed_reads, cache.errors.failed_writes) == (0, 0)
 
     run(make, steps)
 
@@ -48,7 +48,7 @@ def test_a_second_put_replaces(make):
         await cache.put_many(GROUP, [(key(1), b"old" * 20)])
         await cache.put_many(GROUP, [(key(1), b"new" * 30)])
         assert await cache.get_many(GROUP, [key(1)]) == [b"new" * 30]
-        (held,) = await cache.held()
+        (held,) = await cache.group_sizes()
         assert (held.group, held.entries) == (GROUP, 1)
         assert held.bytes >= 90
 
@@ -60,16 +60,16 @@ def test_entries_are_counted_and_cleared_by_group(make):
         await cache.put_many(GROUP, items(range(5)))
         await cache.put_many(OTHER, items(range(10, 13)))
         await cache.put_many(THIRD, items(range(20, 22)))
-        assert {held.group: held.entries for held in await cache.held()} == {GROUP: 5, OTHER: 3, THIRD: 2}
+        assert {held.group: held.entries for held in await cache.group_sizes()} == {GROUP: 5, OTHER: 3, THIRD: 2}
         assert await cache.clear(CacheFilter(namespace="tenant")) == 3
         assert await cache.clear(CacheFilter(model="nobody")) == 0
         assert await cache.get_many(OTHER, [key(10)]) == [None]
         assert None not in await cache.get_many(GROUP, [key(n) for n in range(5)])
         assert await cache.clear(CacheFilter(space_id="n@2/4", model="n")) == 2
         assert await cache.clear(CacheFilter()) == 5
-        assert await cache.held() == []
+        assert await cache.group_sizes() == []
         await cache.put_many(GROUP, items(range(2)))
-        assert [held.entries for held in await cache.held()] == [2]
+        assert [held.entries for held in await cache.group_sizes()] == [2]
 
     run(make, steps)
 
@@ -91,7 +91,7 @@ def test_a_space_is_cleared_at_every_size_and_no_other(make):
         await cache.put_many(THIRD, items(range(20, 22)))
         assert await cache.clear(CacheFilter(space_id="m@2/4")) == 0
         assert await cache.clear(CacheFilter(space_id="m@1/2")) == 3
-        assert [held.group for held in await cache.held()] == [THIRD]
+        assert [held.group for held in await cache.group_sizes()] == [THIRD]
 
     run(make, steps)
 
@@ -176,9 +176,9 @@ def test_entries_are_forgotten_after_their_time(make, clock, backend):
         assert None not in await cache.get_many(GROUP, [key(0)])
         clock.now += 2
         assert await cache.get_many(GROUP, [key(0), key(2)]) == [None, None]
-        assert await cache.held() == []
+        assert await cache.group_sizes() == []
         await cache.put_many(GROUP, items(range(10, 12)))
-        assert [held.entries for held in await cache.held()] == [2]
+        assert [held.entries for held in await cache.group_sizes()] == [2]
         clock.now += 61
         assert await cache.clear(CacheFilter()) == 0
 
@@ -244,9 +244,9 @@ def test_a_lease_is_one_process_s_until_it_is_given_back(make, backend):
         assert await first.lease(GROUP, keys, 60) == [True] * 700
         assert await first.lease(GROUP, keys[:3], 60) == [True] * 3  # begins anew
         others = await second.lease(GROUP, keys, 60)
-        assert others == [not first.leases] * 700
+        assert others == [not first.supports_leases] * 700
         await second.release(GROUP, keys)
-        assert await second.lease(GROUP, keys[:1], 60) == [not first.leases]
+        assert await second.lease(GROUP, keys[:1], 60) == [not first.supports_leases]
         await first.release(GROUP, keys)
         assert await second.lease(GROUP, keys, 60) == [True] * 700
         assert await second.lease(OTHER, keys[:2], 60) == [True] * 2
@@ -254,5 +254,5 @@ def test_a_lease_is_one_process_s_until_it_is_given_back(make, backend):
         await second.release(OTHER, keys)
         await second.aclose()
 
-    assert ("redis" in backend) == make().leases
+    assert ("redis" in backend) == make().supports_leases
     run(make, steps)

@@ -10,7 +10,7 @@ import redis
 
 from embedway import AsyncEmbedder, Config
 from embedway.cache.codec import decode, encode
-from embedway.cache.opening import open_seals
+from embedway.cache.factory import open_secret_keys
 from embedway.cache.redis import RedisCache
 from embedway.providers.fake import vector_of
 from embedway.types import TextMeta
@@ -70,7 +70,7 @@ def spoiled(kind, vector):
 
 
 def mac_of(embedder, group):
-    seals = open_seals(embedder.config.cache)
+    seals = open_secret_keys(embedder.config.cache)
     return seals[0].mac(group) if seals else None
 
 
@@ -78,7 +78,7 @@ async def spoil(embedder, kinds, codec="f32"):
     """Replace entries by bad ones with right checksums, as somebody else may have written them."""
     await embedder._recall.settle()
     cache = embedder._recall.cache
-    (held,) = await cache.held()
+    (held,) = await cache.group_sizes()
     mac = mac_of(embedder, held.group)
     pairs = (await cache.sample(held.group, 1000))[: len(kinds)]
     keys = [key for key, _ in pairs]
@@ -177,7 +177,7 @@ def test_a_lossy_entry_of_a_bad_scale_is_a_miss(make, body):
         async with AsyncEmbedder(make(**{"cache.codec": "i8"})) as embedder:
             await embedded(embedder, ["a"])
             cache = embedder._recall.cache
-            (held,) = await cache.held()
+            (held,) = await cache.group_sizes()
             ((key, entry),) = await cache.sample(held.group, 1)
             mac = mac_of(embedder, held.group)
             if mac is not None:
@@ -264,7 +264,7 @@ def test_what_another_process_stores_meanwhile_is_looked_at_too(make, backend, s
     async def main():
         async with AsyncEmbedder(config) as embedder:
             await embedded(embedder, ["a"])
-            (held,) = await other.held()
+            (held,) = await other.group_sizes()
             ((key, _),) = await other.sample(held.group, 1)
             await embedder.clear_cache()
             assert await other.lease(held.group, [key], 60) == [True]
@@ -300,7 +300,7 @@ def test_bad_vectors_of_the_default_model_are_computed_anew(make, default_model_
             first = await embedder.embed(texts)
             await embedder._recall.settle()
             cache = embedder._recall.cache
-            (held,) = await cache.held()
+            (held,) = await cache.group_sizes()
             pairs = await cache.sample(held.group, 3)
             keys = [key for key, _ in pairs]
             mac = mac_of(embedder, held.group)

@@ -16,7 +16,7 @@ import xxhash
 
 from embedway import AsyncEmbedder, Config
 from embedway.cache.base import CacheFilter, Group
-from embedway.cache.codec import MOST_BYTES
+from embedway.cache.codec import MAX_ENTRY_BYTES
 from embedway.cache.redis import FORMAT, RedisCache
 from embedway.errors import CacheError
 from embedway.providers.fake import vector_of
@@ -323,7 +323,7 @@ def test_a_stamp_that_is_no_version_fails_no_request(server, valkey, stamp):
             for _ in range(2):
                 result = await embedder.embed(TEXTS, model="acme/m")
                 assert result.receipt.cache_hits in {0, 10}
-            assert embedder._recall.cache.troubles.failed_reads > 0
+            assert embedder._recall.cache.errors.failed_reads > 0
             with pytest.raises(CacheError, match="the cache cannot be read"):
                 await embedder.cache_stats()
 
@@ -340,7 +340,7 @@ def test_a_user_who_may_not_read_the_stamp_goes_on_as_before(server, valkey):
                 await embedder.embed(TEXTS, model="acme/m")
                 await embedder._recall.settle()
                 result = await embedder.embed(TEXTS, model="acme/m")
-                return result.receipt.cache_hits, embedder._recall.cache.troubles
+                return result.receipt.cache_hits, embedder._recall.cache.errors
 
         hits, troubles = asyncio.run(main())
         assert (hits, troubles.failed_reads, troubles.failed_writes) == (10, 0, 0)
@@ -378,7 +378,7 @@ def test_what_others_write_into_counts_and_groups_is_left_out(server, valkey):
 
 
 def test_a_hash_without_end_is_read_in_part(server, valkey, monkeypatch):
-    monkeypatch.setattr("embedway.cache.redis.MOST_FIELDS", 1000)
+    monkeypatch.setattr("embedway.cache.redis.MAX_FIELDS", 1000)
     for start in range(0, 20_000, 5000):
         fields = {json.dumps([f"m{n}", "hits"]): 1 for n in range(start, start + 5000)}
         server.hset("embedway:v1:counts", mapping=fields)
@@ -452,8 +452,8 @@ def value(stamp, entry=b"entry"):
         (value(999_990.0), b"entry", 10),
         (b"short", b"", 1e6),
         (b"", b"", 1e6),
-        (value(999_990.0, bytes(MOST_BYTES)), bytes(MOST_BYTES), 10),
-        (value(999_990.0, bytes(MOST_BYTES + 1)), b"", 10),
+        (value(999_990.0, bytes(MAX_ENTRY_BYTES)), bytes(MAX_ENTRY_BYTES), 10),
+        (value(999_990.0, bytes(MAX_ENTRY_BYTES + 1)), b"", 10),
         (value(999_990.0, bytes(30_000_000)), b"", 10),
     ],
     ids=str,
@@ -486,11 +486,11 @@ def test_keys_that_others_made_are_counted_cleared_and_never_fail(server, valkey
     async def main():
         cache = RedisCache(valkey)
         sample = await cache.sample(group, 100)
-        held = {one.group: one.entries for one in await cache.held()}
+        held = {one.group: one.entries for one in await cache.group_sizes()}
         missing = await cache.get_many(group, [b"\x11" * 32])
         aged = await cache.clear(CacheFilter(older_than_s=86_400 * 365 * 50))
         rest = await cache.clear(CacheFilter())
-        troubles = cache.troubles
+        troubles = cache.errors
         await cache.aclose()
         return len(sample), held[group], missing, aged, rest, troubles
 
@@ -507,10 +507,10 @@ def test_an_entry_without_end_leaves_the_memory_in_front_as_it_is(server, valkey
             await embedder.embed(TEXTS, model="acme/m")
             await embedder._recall.settle()
             cache = embedder._recall.cache
-            (held,) = await cache.held()
+            (held,) = await cache.group_sizes()
             names = list(server.scan_iter(f"embedway:v1:{held.group.id}:*"))
             server.set(names[0], bytes(5_000_000))
-            cache.front._forget(bytes.fromhex(names[0].rsplit(b":", 1)[1].decode()))
+            cache.memory._remove(bytes.fromhex(names[0].rsplit(b":", 1)[1].decode()))
             result = await embedder.embed(TEXTS, model="acme/m")
             await embedder._recall.settle()
             again = await embedder.embed(TEXTS, model="acme/m")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.cache.base import CacheFilter
 from embedway.cache.codec import decode, encode
-from embedway.cache.opening import open_seals
-from embedway.cache.stats import Cleared
+from embedway.cache.factory import open_secret_keys
+from embedway.cache.stats import ClearResult
 from embedway.cache.vector_cache import Counts
 from embedway.errors import (
     CacheError,
@@ -394,7 +394,7 @@ def test_vectors_that_depend_on_their_batch_are_never_kept(config):
             provider.declared = dataclasses.replace(provider.declared, batch_dependent=True)
             await embed(embedder, ["a", "b"])
             await embed(embedder, ["a", "b"])
-            return provider.calls, await embedder._recall.cache.held()
+            return provider.calls, await embedder._recall.cache.group_sizes()
 
     calls, held = asyncio.run(main())
     assert calls == [("a", "b")] * 2
@@ -407,7 +407,7 @@ def test_flipped_bits_are_found_out_counted_and_put_right(config):
             good = await embed(embedder, ["a", "b"])
             cache = embedder._recall.cache
             await embedder._recall.settle()
-            (held,) = await cache.held()
+            (held,) = await cache.group_sizes()
             spoiled = []
             for key, entry in await cache.sample(held.group, 10):
                 bad = bytearray(entry)
@@ -513,7 +513,7 @@ def test_what_is_stored_while_it_is_looked_for_again_is_not_computed_again(confi
                 return entries
 
             # A lease is a reason to look again too.
-            late, again = (3, 1) if recall.cache.leases else (2, 1)
+            late, again = (3, 1) if recall.cache.supports_leases else (2, 1)
             recall.cache.get_many, recall.cache.put_many = slow_get, slow_put
             gate = Gate(provider_of(embedder))
             first = asyncio.create_task(embed(embedder, ["a"]))
@@ -689,11 +689,11 @@ def test_checking_compares_with_what_is_computed_anew(config):
             good = await embedder.check_cache(["x", "c", "a", "c"], model="acme/m", sample=10)
             await embedder._recall.settle()
             cache = embedder._recall.cache
-            (held,) = await cache.held()
+            (held,) = await cache.group_sizes()
             (one, _), (two, mine), _ = await cache.sample(held.group, 3)
             await cache.put_many(held.group, [(one, mine)])  # another's
             vectors = np.empty((1, 16), np.float32)
-            seals = open_seals(config.cache)
+            seals = open_secret_keys(config.cache)
             mac = seals[0].mac(held.group) if seals else None
             metas = decode([two], [mine], 16, vectors, mac=mac)
             await cache.put_many(held.group, [(two, *encode([two], vectors[:, ::-1], metas, mac=mac))])
@@ -720,8 +720,8 @@ def test_what_is_not_there_is_said(tmp_path):
         with pytest.raises(UsageError, match="sample is 0"):
             embedder.check_cache(["a"], model="acme/m", sample=0)
         embedder.embed(["a", "b"], model="acme/m")
-        assert embedder.clear_cache(model="acme/m") == Cleared(2, 0)
-        assert embedder.clear_cache() == Cleared(0, 0)
+        assert embedder.clear_cache(model="acme/m") == ClearResult(2, 0)
+        assert embedder.clear_cache() == ClearResult(0, 0)
         assert embedder.cache_stats().total.entries == 0
 
 

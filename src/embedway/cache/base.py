@@ -47,7 +47,7 @@ class CacheFilter:
     namespace: str | None = None
     older_than_s: float | None = None
 
-    def takes(self, group: Group) -> bool:
+    def matches(self, group: Group) -> bool:
         """Whether entries of a group can be meant."""
         space_id = self.space_id and _sizeless(self.space_id)
         pairs = ((self.model, group.model), (space_id, _sizeless(group.space_id)), (self.namespace, group.namespace))
@@ -71,17 +71,17 @@ class CacheErrors:
     last: str = field(default="", repr=False)
 
 
-class Cache(Protocol):
+class CacheStore(Protocol):
     """Keeps entries.
 
-    `leases` tells whether processes that share it keep out of each other's way.
+    `supports_leases` tells whether processes that share it keep out of each other's way.
 
     No method raises for what a store does: what cannot be read is a miss, what cannot be written is not kept, and
-    `troubles` counts both.
+    `errors` counts both.
     """
 
-    troubles: CacheErrors
-    leases: bool
+    errors: CacheErrors
+    supports_leases: bool
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
         """The entry of each key, None where there is none."""
@@ -98,7 +98,7 @@ class Cache(Protocol):
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """Forget entries."""
 
-    async def held(self) -> list[GroupSize]:
+    async def group_sizes(self) -> list[GroupSize]:
         """What there is, by group."""
 
     async def clear(self, which: CacheFilter) -> int:

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import xxhash
 
-from embedway.cache.seal import MAC_BYTES
+from embedway.cache.secret_keys import MAC_BYTES
 from embedway.errors import RuntimeUnavailableError
 from embedway.types import CodecName, TextMeta, Truncation
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedway.cache.seal import Mac
+    from embedway.cache.secret_keys import Mac
     from embedway.types import Vectors
 
 CODECS: tuple[CodecName, ...] = get_args(CodecName)
@@ -68,13 +68,13 @@ _F4 = np.dtype("<f4")
 _SHORTEST, _LONGEST = 0.5, 2.0
 
 
-def most_bytes(dimensions: int) -> int:
+def max_entry_bytes(dimensions: int) -> int:
     """The bytes of the longest entry that can be written; zstd makes a body that it cannot compress a little longer."""
     return KEYED_HEADER_BYTES + 4 * dimensions + dimensions // 16 + 1024
 
 
 #: No entry of any model is longer.
-MOST_BYTES = most_bytes(_MAX_DIMENSIONS)
+MAX_ENTRY_BYTES = max_entry_bytes(_MAX_DIMENSIONS)
 
 
 def encode(
@@ -91,7 +91,7 @@ def encode(
     With `mac`, entries are of version 3 and carry its checksums. Raises RuntimeUnavailableError where zstd is asked for
     and not installed.
     """
-    compress = open_zstd().ZstdCompressor(level=3).compress if zstd else None
+    compress = import_zstd().ZstdCompressor(level=3).compress if zstd else None
     version = _VERSION if mac is None else _KEYED_VERSION
     entries = []
     for key, (name, body), meta in zip(keys, _bodies(vectors, codec), metas, strict=True):
@@ -103,7 +103,7 @@ def encode(
     return entries
 
 
-def signed_anew(entry: bytes, key: bytes, mac: Mac) -> bytes:
+def re_sign(entry: bytes, key: bytes, mac: Mac) -> bytes:
     """A good entry of version 3 with the checksum of another secret, for its key under that secret."""
     head, body = entry[: _HEAD.size], entry[KEYED_HEADER_BYTES:]
     return head + mac(key, head, body) + body
@@ -125,7 +125,7 @@ def decode(
     read; without it, only those of no secret. The numbers are not looked at: they may be NaN, or of any length.
     """
     body_at = HEADER_BYTES if mac is None else KEYED_HEADER_BYTES
-    plain_bytes, most = body_at + 4 * dimensions, most_bytes(dimensions)
+    plain_bytes, most = body_at + 4 * dimensions, max_entry_bytes(dimensions)
     if len(entries) > 1 and all(entry is not None and len(entry) == plain_bytes for entry in entries):
         tokens_of = _plain(keys, entries, dimensions, out, mac)
         if tokens_of is not None:
@@ -172,7 +172,7 @@ def _holds(key: bytes, entry: bytes, mac: Mac | None) -> bool:
     """Whether an entry's checksum is right."""
     if mac is not None:
         head, checksum = entry[: _HEAD.size], entry[_HEAD.size : KEYED_HEADER_BYTES]
-        return mac.holds(key, head, entry[KEYED_HEADER_BYTES:], checksum)
+        return mac.verify(key, head, entry[KEYED_HEADER_BYTES:], checksum)
     seed = xxhash.xxh3_64_intdigest(key + entry[: _HEAD.size])
     stored: int = _SUM.unpack_from(entry, _HEAD.size)[0]
     return stored == xxhash.xxh3_64_intdigest(entry[HEADER_BYTES:], seed)
@@ -236,7 +236,7 @@ def _vector(body: memoryview, number: int, dimensions: int) -> Any:
 def _decompressed(body: memoryview, wanted: int) -> memoryview:
     """The bytes of a compressed body; none where they are not as many as they must be."""
     try:
-        library = open_zstd()
+        library = import_zstd()
     except RuntimeUnavailableError:
         return memoryview(b"")  # another process has it
     try:
@@ -287,7 +287,7 @@ def _meta(tokens: int, kind: int, told: Sequence[int], codec: CodecName) -> Text
     return TextMeta(tokens, None, told[0] if kind == _AVERAGED else 0, codec)
 
 
-def open_zstd() -> Any:
+def import_zstd() -> Any:
     """The library that compresses. Raises RuntimeUnavailableError where it is not installed."""
     try:
         import zstandard  # noqa: PLC0415  an extra

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from embedway.cache.codec import decode, signed_anew
+from embedway.cache.codec import decode, re_sign
 from embedway.vectors import bad_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedway.cache.base import Cache, Group
+    from embedway.cache.base import CacheStore, Group
     from embedway.cache.key import KeyMaker
-    from embedway.cache.seal import Seal
+    from embedway.cache.secret_keys import SecretKeys
     from embedway.cache.write_behind import WriteBehind
     from embedway.types import CodecName, Space, TextMeta, Vectors
 
@@ -45,7 +45,9 @@ class Lookup:
     any.
     """
 
-    def __init__(self, keeper: WriteBehind, cache: Cache, codecs: Sequence[CodecName], seals: Sequence[Seal]) -> None:
+    def __init__(
+        self, keeper: WriteBehind, cache: CacheStore, codecs: Sequence[CodecName], seals: Sequence[SecretKeys]
+    ) -> None:
         self._keeper = keeper
         self._cache = cache
         self._codecs = codecs
@@ -62,7 +64,7 @@ class Lookup:
         keys = maker.keys(texts)
         if self._seal is None:
             return keys, []
-        return self._seal.names(keys), self._former.names(keys) if self._former is not None else []
+        return self._seal.entry_names(keys), self._former.entry_names(keys) if self._former is not None else []
 
     async def read(self, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes] = ()) -> Read:
         """Read what is stored, or computed and on its way there; `former` are the keys under the previous secret."""
@@ -98,14 +100,19 @@ class Lookup:
         for position, vector, meta, entry in zip(read.missing, old.vectors, old.metas, entries, strict=True):
             if meta is not None and entry is not None:
                 read.vectors[position], read.metas[position] = vector, meta
-                copies.append((keys[position], signed_anew(entry, keys[position], mac)))
+                copies.append((keys[position], re_sign(entry, keys[position], mac)))
         if copies:
             self._keeper.copy(group, copies)
         damaged, invalid = read.damaged + old.damaged, read.invalid + old.invalid
         return Read(read.vectors, read.metas, _missing(read.metas), damaged, invalid)
 
     def _decoded(
-        self, group: Group, keys: Sequence[bytes], entries: Sequence[bytes | None], space: Space, seal: Seal | None
+        self,
+        group: Group,
+        keys: Sequence[bytes],
+        entries: Sequence[bytes | None],
+        space: Space,
+        seal: SecretKeys | None,
     ) -> Read:
         """The vectors of entries that can be right."""
         vectors = np.empty((len(keys), space.dimensions), np.float32)

@@ -19,8 +19,8 @@ class MemoryCache:
     """A dictionary that forgets. Used from one event loop."""
 
     def __init__(self, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time) -> None:
-        self.troubles = CacheErrors()
-        self.leases = False
+        self.errors = CacheErrors()
+        self.supports_leases = False
         self._counts: dict[str, dict[str, int]] = {}
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
@@ -30,11 +30,11 @@ class MemoryCache:
         self._entries: OrderedDict[bytes, tuple[bytes, Group, float]] = OrderedDict()
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `Cache.get_many`."""
+        """See `CacheStore.get_many`."""
         return [held and held[0] for held in await self.get_aged(group, keys)]
 
     async def get_aged(self, group: Group, keys: Sequence[bytes]) -> list[tuple[bytes, float] | None]:
-        """See `Cache.get_aged`."""
+        """See `CacheStore.get_aged`."""
         del group  # keys differ already
         entries, touch = self._entries, self._entries.move_to_end
         found: list[tuple[bytes, float] | None] = []
@@ -44,7 +44,7 @@ class MemoryCache:
             if held is None:
                 found.append(None)
             elif held[2] <= oldest:
-                self._forget(key)
+                self._remove(key)
                 found.append(None)
             else:
                 touch(key)
@@ -52,34 +52,34 @@ class MemoryCache:
         return found
 
     async def generation(self) -> int:
-        """See `Cache.generation`."""
+        """See `CacheStore.generation`."""
         return self._generation
 
     async def put_many(
         self, group: Group, items: Sequence[tuple[bytes, bytes]], *, created: Sequence[float] | None = None
     ) -> int:
-        """See `Cache.put_many`; `created` is when each was stored first, now by default."""
+        """See `CacheStore.put_many`; `created` is when each was stored first, now by default."""
         times = created if created is not None else [self._clock()] * len(items)
         for (key, entry), stored in zip(items, times, strict=True):
-            self._forget(key)
+            self._remove(key)
             if len(entry) + _OVERHEAD_BYTES > self._max_bytes:
-                self.troubles.evictions += 1
+                self.errors.evictions += 1
                 continue  # all others would go for it, and then it
             self._entries[key] = (entry, group, stored)
             self._bytes += len(entry) + _OVERHEAD_BYTES
         while self._bytes > self._max_bytes:
-            self._forget(next(iter(self._entries)))
-            self.troubles.evictions += 1
+            self._remove(next(iter(self._entries)))
+            self.errors.evictions += 1
         return len(items)
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `Cache.delete_many`."""
+        """See `CacheStore.delete_many`."""
         del group
         for key in keys:
-            self._forget(key)
+            self._remove(key)
 
-    async def held(self) -> list[GroupSize]:
-        """See `Cache.held`."""
+    async def group_sizes(self) -> list[GroupSize]:
+        """See `CacheStore.group_sizes`."""
         counted: dict[Group, tuple[int, int]] = {}
         oldest = self._oldest()
         for entry, group, created in self._entries.values():
@@ -90,27 +90,27 @@ class MemoryCache:
         return [GroupSize(group, *numbers) for group, numbers in counted.items()]
 
     async def clear(self, which: CacheFilter) -> int:
-        """See `Cache.clear`."""
+        """See `CacheStore.clear`."""
         self._generation += 1
         newest = self._clock() - which.older_than_s if which.older_than_s is not None else None
         for key in [key for key, held in self._entries.items() if held[2] <= self._oldest()]:
-            self._forget(key)  # gone, for everybody
+            self._remove(key)  # gone, for everybody
         meant = [
             key
             for key, (_, group, created) in self._entries.items()
-            if which.takes(group) and (newest is None or created <= newest)
+            if which.matches(group) and (newest is None or created <= newest)
         ]
         for key in meant:
-            self._forget(key)
+            self._remove(key)
         return len(meant)
 
     async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
-        """See `Cache.sample`."""
+        """See `CacheStore.sample`."""
         mine = ((key, held[0]) for key, held in self._entries.items() if held[1] == group)
         return [pair for pair, _ in zip(mine, range(count), strict=False)]
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `Cache.add_counts`."""
+        """See `CacheStore.add_counts`."""
         for model, numbers in counts.items():
             mine = self._counts.setdefault(model, {})
             for name, number in numbers.items():
@@ -118,7 +118,7 @@ class MemoryCache:
         return True
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """See `Cache.counts`."""
+        """See `CacheStore.counts`."""
         return {model: dict(numbers) for model, numbers in self._counts.items()}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
@@ -138,7 +138,7 @@ class MemoryCache:
         """What was stored then, or before, is too old."""
         return self._clock() - self._ttl_s if self._ttl_s is not None else float("-inf")
 
-    def _forget(self, key: bytes) -> None:
+    def _remove(self, key: bytes) -> None:
         held = self._entries.pop(key, None)
         if held is not None:
             self._bytes -= len(held[0]) + _OVERHEAD_BYTES

@@ -9,7 +9,7 @@ in which all is a miss; no request fails for it.
 The hash `embedway:format` holds the version of this layout as the field `cache`, and is set where it is missing. A
 newer version is an error, because what it writes is not known here.
 
-Others may write to the server: what cannot be ours is left out (`foreign.py`).
+Others may write to the server: what cannot be ours is left out (`redis_values.py`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedway.cache.base import CacheErrors, CacheFilter, Group, GroupSize
-from embedway.cache.foreign import (
-    MOST_FIELD_BYTES,
-    MOST_FIELDS,
-    TIME,
-    entry_of,
+from embedway.cache.redis_values import (
+    MAX_FIELD_BYTES,
+    MAX_FIELDS,
+    STORED_AT,
     key_of,
-    number_of,
-    stored_at,
-    texts_of,
+    parse_count,
+    parse_entry,
+    parse_stored_at,
+    parse_texts,
 )
-from embedway.cache.stats import NO_MODEL
+from embedway.cache.stats import STORE_COUNTS
 from embedway.errors import CacheError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ class RedisCache:
         Raises RuntimeUnavailableError without the extra `redis`. Methods that read raise CacheError where a newer
         version of embedway stamped the server.
         """
-        self.troubles = CacheErrors()
-        self.leases = True
+        self.errors = CacheErrors()
+        self.supports_leases = True
         self._owner = secrets.token_hex(8).encode()
         self._ttl_ms = max(1, round(ttl_s * 1000)) if ttl_s is not None else None
         self._cluster = cluster
@@ -120,23 +120,23 @@ class RedisCache:
         self._client = _client(url, cluster=cluster)
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `Cache.get_many`."""
-        return [entry_of(value) if value is not None else None for value in await self._values(group, keys)]
+        """See `CacheStore.get_many`."""
+        return [parse_entry(value) if value is not None else None for value in await self._values(group, keys)]
 
     async def get_aged(self, group: Group, keys: Sequence[bytes]) -> list[tuple[bytes, float] | None]:
-        """See `Cache.get_aged`."""
+        """See `CacheStore.get_aged`."""
         values, now = await self._values(group, keys), self._clock()
-        return [(entry_of(value), stored_at(value, now)) if value is not None else None for value in values]
+        return [(parse_entry(value), parse_stored_at(value, now)) if value is not None else None for value in values]
 
     async def generation(self) -> int | None:
-        """See `Cache.generation`."""
+        """See `CacheStore.generation`."""
         told = await self._guarded(self._generation, reading=True, limit_s=_ANSWER_S)
-        return number_of(told)
+        return parse_count(told)
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        """See `Cache.put_many`."""
+        """See `CacheStore.put_many`."""
         kept = 0
-        stamp = TIME.pack(self._clock())
+        stamp = STORED_AT.pack(self._clock())
 
         async def write() -> bool:
             nonlocal kept
@@ -151,37 +151,37 @@ class RedisCache:
         return kept
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `Cache.delete_many`."""
+        """See `CacheStore.delete_many`."""
         if keys:
             await self._guarded(lambda: self._forget(_names(self._prefix, group, keys)), limit_s=_limit_s(keys))
 
-    async def held(self) -> list[GroupSize]:
-        """See `Cache.held`: all entries, with and without a secret. Reads the lengths of all values."""
+    async def group_sizes(self) -> list[GroupSize]:
+        """See `CacheStore.group_sizes`: all entries, with and without a secret. Reads the lengths of all values."""
         return await self._guarded(self._count, reading=True) or []
 
     async def clear(self, which: CacheFilter) -> int:
-        """See `Cache.clear`: all entries, with and without a secret."""
+        """See `CacheStore.clear`: all entries, with and without a secret."""
         return await self._guarded(lambda: self._clear(which)) or 0
 
     async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
-        """See `Cache.sample`."""
+        """See `CacheStore.sample`."""
         return await self._guarded(lambda: self._sample(group, count), reading=True) or []
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `Cache.add_counts`."""
+        """See `CacheStore.add_counts`."""
         return not counts or bool(await self._guarded(lambda: self._add_counts(counts), limit_s=_ANSWER_S))
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """See `Cache.counts`."""
+        """See `CacheStore.counts`."""
         return await self._guarded(self._counts, reading=True) or {}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """See `Cache.lease`; all where the server fails: then everybody computes for himself."""
+        """See `CacheStore.lease`; all where the server fails: then everybody computes for himself."""
         granted = await self._guarded(lambda: self._lease(group, keys, seconds), limit_s=_limit_s(keys))
         return granted if granted is not None else [True] * len(keys)
 
     async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `Cache.release`."""
+        """See `CacheStore.release`."""
         if keys:
             await self._guarded(lambda: self._release(group, keys), limit_s=_limit_s(keys))
 
@@ -219,8 +219,8 @@ class RedisCache:
         import redis.exceptions  # noqa: PLC0415  the client has it loaded
 
         if self._clock() < self._rests_until:
-            self.troubles.failed_reads += reading
-            self.troubles.failed_writes += not reading
+            self.errors.failed_reads += reading
+            self.errors.failed_writes += not reading
             return None
         try:
             async with asyncio.timeout(limit_s):
@@ -231,8 +231,8 @@ class RedisCache:
             if reading:
                 raise
             # A call reads before it writes, and then raises. Nothing that was computed meanwhile is lost for this.
-            self.troubles.failed_writes += 1
-            self.troubles.last = str(error)
+            self.errors.failed_writes += 1
+            self.errors.last = str(error)
             return None
         # That of clusters is no `RedisError`.
         except (
@@ -242,9 +242,9 @@ class RedisCache:
             TimeoutError,
             _NoVersionError,
         ) as error:
-            self.troubles.failed_reads += reading
-            self.troubles.failed_writes += not reading
-            self.troubles.last = str(error) if isinstance(error, _NoVersionError) else type(error).__name__
+            self.errors.failed_reads += reading
+            self.errors.failed_writes += not reading
+            self.errors.last = str(error) if isinstance(error, _NoVersionError) else type(error).__name__
             # What the server refuses (it is full, say) it refuses at once, and the next may pass.
             if not isinstance(error, redis.exceptions.ResponseError):
                 self._rests_until = self._clock() + _REST_S
@@ -260,7 +260,7 @@ class RedisCache:
             stamp, self._is_stamped = None, True  # users of earlier versions may be allowed no more than its keys
         else:
             self._is_stamped = stamp is not None
-        version = number_of(stamp)
+        version = parse_count(stamp)
         if stamp is not None and version is None:
             raise _NoVersionError
         if version is not None and version > FORMAT:
@@ -317,7 +317,7 @@ class RedisCache:
 
         found: dict[str, dict[str, int]] = {}
         for field, number in (await self._fields(_COUNTS)).items():
-            names, counted = texts_of(field, 2), number_of(number)
+            names, counted = parse_texts(field, 2), parse_count(number)
             if names is not None and counted is not None:
                 found.setdefault(names[0], {})[names[1]] = counted
         # What a server evicts, it counts itself; an answer of a cluster is one by node.
@@ -325,7 +325,7 @@ class RedisCache:
             told = await self._client.info("stats")
             nodes = told.values() if self._cluster else [told]
             evicted = sum(int(node.get("evicted_keys", 0)) for node in nodes if isinstance(node, dict))
-            found.setdefault(NO_MODEL, {})["evictions"] = evicted
+            found.setdefault(STORE_COUNTS, {})["evictions"] = evicted
         return found
 
     async def _forget(self, names: Sequence[str] | Sequence[bytes]) -> int:
@@ -339,20 +339,20 @@ class RedisCache:
         """The fields of a hash, as many as there can be of ours; those that are too long are left out."""
         found: dict[bytes, bytes] = {}
         async for field, value in self._client.hscan_iter(name, count=1000):
-            if len(field) <= MOST_FIELD_BYTES and len(value) <= MOST_FIELD_BYTES:
+            if len(field) <= MAX_FIELD_BYTES and len(value) <= MAX_FIELD_BYTES:
                 found[field] = value
-            if len(found) >= MOST_FIELDS:
+            if len(found) >= MAX_FIELDS:
                 break
         return found
 
     async def _groups(self, prefix: str) -> list[Group]:
-        facts = [(field, texts_of(value, 3)) for field, value in (await self._fields(prefix + _GROUPS)).items()]
+        facts = [(field, parse_texts(value, 3)) for field, value in (await self._fields(prefix + _GROUPS)).items()]
         groups = [(field, Group(*texts)) for field, texts in facts if texts is not None]
         return [group for field, group in groups if group.id.encode() == field]
 
     async def _names(self, prefix: str, which: CacheFilter) -> dict[Group, list[bytes]]:
         """The keys of each group that is meant; one look at all keys of the server, however many groups there are."""
-        groups = {group.id.encode(): group for group in await self._groups(prefix) if which.takes(group)}
+        groups = {group.id.encode(): group for group in await self._groups(prefix) if which.matches(group)}
         found: dict[Group, dict[bytes, None]] = {group: {} for group in groups.values()}
         if groups:
             async for name in self._client.scan_iter(match=f"{prefix}*", count=1000):
@@ -396,9 +396,9 @@ class RedisCache:
 
     async def _older(self, names: list[bytes], older_than_s: float) -> list[bytes]:
         now = self._clock()
-        values = await self._each("GETRANGE", names, 0, TIME.size - 1)
+        values = await self._each("GETRANGE", names, 0, STORED_AT.size - 1)
         oldest = now - older_than_s
-        return [name for name, value in zip(names, values, strict=True) if stored_at(value, now) <= oldest]
+        return [name for name, value in zip(names, values, strict=True) if parse_stored_at(value, now) <= oldest]
 
     async def _each(self, command: str, names: Sequence[bytes], *arguments: int) -> list[Any]:
         """The answer of each key to a command; an error where it is of another kind, as none of ours is."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from embedway.cache.base import CacheErrors, CacheFilter, Group, GroupSize
 from embedway.cache.lane import BUSY_S, Lane
-from embedway.cache.sqlite_format import INDEX_OF_TIMES, shrink
+from embedway.cache.sqlite_format import CREATED_INDEX, shrink
 from embedway.errors import EmbedwayError
 
 if TYPE_CHECKING:
@@ -39,23 +39,23 @@ class SqliteCache:
     def __init__(
         self, path: Path, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        self.troubles = CacheErrors()
-        self.leases = False
+        self.errors = CacheErrors()
+        self.supports_leases = False
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._clock = clock
-        extra = () if ttl_s is None else (INDEX_OF_TIMES,)
+        extra = () if ttl_s is None else (CREATED_INDEX,)
         asides = threading.Lock()
         self._reading, self._writing = (
-            Lane(path, extra, self.troubles, asides, reading=reading, clock=clock) for reading in (True, False)
+            Lane(path, extra, self.errors, asides, reading=reading, clock=clock) for reading in (True, False)
         )
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `Cache.get_many`."""
+        """See `CacheStore.get_many`."""
         return [held and held[0] for held in await self.get_aged(group, keys)]
 
     async def get_aged(self, group: Group, keys: Sequence[bytes]) -> list[tuple[bytes, float] | None]:
-        """See `Cache.get_aged`."""
+        """See `CacheStore.get_aged`."""
         del group  # keys differ already
         answer = await self._reading.call(self._get, list(keys))
         if answer is None:
@@ -66,33 +66,33 @@ class SqliteCache:
         return [found.get(key) for key in keys]
 
     async def generation(self) -> int | None:
-        """See `Cache.generation`."""
+        """See `CacheStore.generation`."""
         return await self._reading.call(self._generation)
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        """See `Cache.put_many`."""
+        """See `CacheStore.put_many`."""
         return (await self._writing.call(self._put, group, list(items)) or 0) if items else 0
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `Cache.delete_many`."""
+        """See `CacheStore.delete_many`."""
         del group
         if keys:
             await self._writing.call(self._delete, list(keys))
 
-    async def held(self) -> list[GroupSize]:
-        """See `Cache.held`."""
+    async def group_sizes(self) -> list[GroupSize]:
+        """See `CacheStore.group_sizes`."""
         return await self._reading.call(self._held) or []
 
     async def clear(self, which: CacheFilter) -> int:
-        """See `Cache.clear`."""
+        """See `CacheStore.clear`."""
         return await self._writing.call(self._clear, which) or 0
 
     async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
-        """See `Cache.sample`."""
+        """See `CacheStore.sample`."""
         return await self._reading.call(self._sample, group, count) or []
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `Cache.add_counts`."""
+        """See `CacheStore.add_counts`."""
         rows = [(model, name, number) for model, numbers in counts.items() for name, number in numbers.items()]
         try:
             return not rows or bool(await self._writing.call(self._add_counts, rows))
@@ -101,7 +101,7 @@ class SqliteCache:
             return False
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """See `Cache.counts`."""
+        """See `CacheStore.counts`."""
         return await self._reading.call(self._counts) or {}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
@@ -185,7 +185,7 @@ class SqliteCache:
             gone = connection.execute(
                 "DELETE FROM entries WHERE id IN (SELECT id FROM entries ORDER BY used, id LIMIT ?)", (some,)
             )
-            self.troubles.evictions += gone.rowcount
+            self.errors.evictions += gone.rowcount
 
     def _bytes(self, connection: Connection) -> int:
         """What the file's pages in use hold: told by SQLite at once, where a sum would read them all."""
@@ -212,7 +212,7 @@ class SqliteCache:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("DELETE FROM entries WHERE created <= ?", (self._oldest(),))  # gone, for everybody
             rows = connection.execute("SELECT id, model, space_id, namespace FROM groups").fetchall()
-            meant = [row[0] for row in rows if which.takes(Group(*row[1:]))]
+            meant = [row[0] for row in rows if which.matches(Group(*row[1:]))]
             newest = float("inf") if which.older_than_s is None else self._clock() - which.older_than_s
             gone = 0
             for number in meant:

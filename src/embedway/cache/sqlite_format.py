@@ -42,7 +42,7 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS entries_used ON entries (used)",
 )
 #: What is beside the schema where entries have a time to live.
-INDEX_OF_TIMES = "CREATE INDEX IF NOT EXISTS entries_created ON entries (created)"
+CREATED_INDEX = "CREATE INDEX IF NOT EXISTS entries_created ON entries (created)"
 #: How names of models begin that a library runs.
 _LIBRARIES = ("fastembed:", "sentence-transformers:")
 #: A file is made smaller at once where no more than this has to be copied for it.

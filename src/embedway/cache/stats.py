@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from embedway.cache.base import Cache
+    from embedway.cache.base import CacheStore
 
 #: Counts that belong to no model are kept under this name.
-NO_MODEL = ""
+STORE_COUNTS = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class CacheStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Cleared:
+class ClearResult:
     """Entries that were meant, before and after."""
 
     before: int
@@ -81,18 +81,18 @@ class CacheCheck:
     cost_nanousd: int | None
 
 
-async def read_stats(cache: Cache, fresh: Mapping[str, Mapping[str, int]]) -> CacheStats:
+async def read_stats(cache: CacheStore, fresh: Mapping[str, Mapping[str, int]]) -> CacheStats:
     """What the cache knows, and `fresh`, what was counted here and is not yet told to it."""
     counted = await cache.counts()
     for model, numbers in fresh.items():
         mine = counted.setdefault(model, {})
         for name, number in numbers.items():
             mine[name] = mine.get(name, 0) + number
-    for held in await cache.held():
+    for held in await cache.group_sizes():
         mine = counted.setdefault(held.group.model, {})
         mine["entries"] = mine.get("entries", 0) + held.entries
         mine["bytes"] = mine.get("bytes", 0) + held.bytes
-    others = counted.pop(NO_MODEL, {})
+    others = counted.pop(STORE_COUNTS, {})
     # Another version may count what this one does not know.
     known = {field.name for field in fields(ModelStats)}
     models = {

@@ -17,7 +17,7 @@ from embedway.cache.codec import CODECS
 from embedway.cache.key import KeyMaker
 from embedway.cache.lookup import Lookup, Read
 from embedway.cache.single_flight import Ended, SingleFlight
-from embedway.cache.stats import NO_MODEL, CacheStats, Cleared, read_stats
+from embedway.cache.stats import STORE_COUNTS, CacheStats, ClearResult, read_stats
 from embedway.cache.write_behind import Computed, Lease, WriteBehind
 from embedway.errors import (
     BadVectorsError,
@@ -32,8 +32,8 @@ from embedway.errors import (
 from embedway.types import TextMeta, Vectors
 
 if TYPE_CHECKING:
-    from embedway.cache.base import Cache, CacheFilter
-    from embedway.cache.seal import Seal
+    from embedway.cache.base import CacheFilter, CacheStore
+    from embedway.cache.secret_keys import SecretKeys
     from embedway.errors import EmbedwayError
     from embedway.types import CodecName, EmbedRequest, InputType, Overflow, Space
 
@@ -132,12 +132,12 @@ class VectorCache:
 
     def __init__(
         self,
-        cache: Cache,
+        cache: CacheStore,
         *,
         codec: CodecName = "f32",
         zstd: bool = False,
         lease_s: float = 10.0,
-        seals: Sequence[Seal] = (),
+        seals: Sequence[SecretKeys] = (),
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -201,21 +201,21 @@ class VectorCache:
         Raises CacheError where it cannot be read.
         """
         await self.settle()
-        failed = self.cache.troubles.failed_reads
+        failed = self.cache.errors.failed_reads
         async with self._telling:
             stats = await read_stats(self.cache, self._untold())
-        self._raise_if_more(failed, self.cache.troubles.failed_reads, "read")
+        self._raise_if_more(failed, self.cache.errors.failed_reads, "read")
         return stats
 
-    async def clear(self, which: CacheFilter) -> Cleared:
+    async def clear(self, which: CacheFilter) -> ClearResult:
         """Forget entries. Raises CacheError where the cache cannot be read or written."""
         await self.settle()
-        troubles = self.cache.troubles
+        troubles = self.cache.errors
         failed = troubles.failed_reads + troubles.failed_writes
-        before = sum(held.entries for held in await self.cache.held() if which.takes(held.group))
+        before = sum(held.entries for held in await self.cache.group_sizes() if which.matches(held.group))
         gone = await self.cache.clear(which)
         self._raise_if_more(failed, troubles.failed_reads + troubles.failed_writes, "cleared")
-        return Cleared(before, max(0, before - gone))
+        return ClearResult(before, max(0, before - gone))
 
     async def peek(
         self, texts: Sequence[str], maker: KeyMaker, group: Group, space: Space, *, strict: bool = True
@@ -224,23 +224,23 @@ class VectorCache:
 
         Raises CacheError where the cache cannot be read; without `strict`, nothing is known then, as for a request.
         """
-        failed = self.cache.troubles.failed_reads
+        failed = self.cache.errors.failed_reads
         keys, former = await self._lookup.keys(texts, maker)
         read = await self._lookup.read(group, keys, space, former)
         if strict:
-            self._raise_if_more(failed, self.cache.troubles.failed_reads, "read")
+            self._raise_if_more(failed, self.cache.errors.failed_reads, "read")
         return read.vectors, read.metas, len(read.damaged) + len(read.invalid)
 
     def _raise_if_more(self, before: int, now: int, done: str) -> None:
         if now > before:
-            raise CacheError(f"the cache cannot be {done}: {self.cache.troubles.last or 'it failed a moment ago'}")
+            raise CacheError(f"the cache cannot be {done}: {self.cache.errors.last or 'it failed a moment ago'}")
 
     def _untold(self) -> dict[str, dict[str, int]]:
         """What was counted since the cache was last told."""
         now = {model: asdict(counts) for model, counts in self.counts.items()}
-        troubles = asdict(self.cache.troubles)
+        troubles = asdict(self.cache.errors)
         del troubles["last"]
-        now[NO_MODEL] = troubles
+        now[STORE_COUNTS] = troubles
         told = {model: self._told.get(model, {}) for model in now}
         fresh = {
             model: {name: number - told[model].get(name, 0) for name, number in numbers.items()}
@@ -317,7 +317,7 @@ class VectorCache:
 
     async def _leased(self, asked: _Asked, rows: list[int]) -> list[int]:
         """Compute rows that no other process computes, wait for the others, and give what is missing still."""
-        if not self.cache.leases:
+        if not self.cache.supports_leases:
             await self._computed(asked, rows)
             return []
         granted = await self._granted(asked.group, asked.keys_of(rows))

@@ -24,7 +24,7 @@ _NAME_BYTES = 32
 _CHECKSUMS, _NAMES, _ENTRY, _GROUP = b"embedway.mac.v1", b"embedway.name.v1", b"embedway.entry.3", b"embedway.group"
 
 
-class Seal:
+class SecretKeys:
     """The keys that one secret gives. The secret itself is not kept."""
 
     __slots__ = ("_mac_key", "_names")
@@ -34,7 +34,7 @@ class Seal:
         name_key = hashlib.blake2b(secret.encode(), person=_NAMES).digest()
         self._names = hashlib.blake2b(digest_size=_NAME_BYTES, key=name_key)
 
-    def names(self, keys: Sequence[bytes]) -> list[bytes]:
+    def entry_names(self, keys: Sequence[bytes]) -> list[bytes]:
         """The name of each cache key, 32 bytes."""
         copy = self._names.copy
         made = []
@@ -66,6 +66,6 @@ class Mac:
         hashed.update(body)
         return hashed.digest()
 
-    def holds(self, name: bytes, head: bytes, body: bytes, checksum: bytes) -> bool:
+    def verify(self, name: bytes, head: bytes, body: bytes, checksum: bytes) -> bool:
         """Whether this is the entry's checksum."""
         return hmac.compare_digest(self(name, head, body), checksum)

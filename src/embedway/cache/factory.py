@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embedway.cache.codec import open_zstd
+from embedway.cache.codec import import_zstd
 from embedway.cache.memory import MemoryCache
-from embedway.cache.seal import Seal
-from embedway.cache.tiers import Tiers
+from embedway.cache.secret_keys import SecretKeys
+from embedway.cache.tiered import TieredCache
 from embedway.config.sections import SECRET_RULE, is_secret
 from embedway.errors import ConfigError
 from embedway.files import read_bounded
@@ -15,14 +15,14 @@ from embedway.files import read_bounded
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from embedway.cache.base import Cache
+    from embedway.cache.base import CacheStore
     from embedway.config import Config
     from embedway.config.sections import Cache as CacheSettings
 
 _MIB = 2**20
 
 
-def open_cache(config: Config) -> Cache | None:
+def open_cache_store(config: Config) -> CacheStore | None:
     """The cache of `[cache]`, None for none. Nothing is read or connected yet.
 
     Raises RuntimeUnavailableError for a library that is missing.
@@ -32,11 +32,11 @@ def open_cache(config: Config) -> Cache | None:
     if settings.backend == "none":
         return None
     if settings.zstd:
-        open_zstd()
+        import_zstd()
     memory = MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s)
     if settings.backend == "memory":
         return memory
-    behind: Cache
+    behind: CacheStore
     if settings.backend == "sqlite":
         from embedway.cache.sqlite import SqliteCache  # noqa: PLC0415  what is not asked for is not loaded
 
@@ -46,10 +46,10 @@ def open_cache(config: Config) -> Cache | None:
 
         keyed = settings.secret is not None or settings.secret_file is not None
         behind = RedisCache(settings.url.get_secret_value(), ttl_s=ttl_s, cluster=settings.cluster, keyed=keyed)
-    return Tiers(memory, behind) if settings.tiered else behind
+    return TieredCache(memory, behind) if settings.tiered else behind
 
 
-def open_seals(settings: CacheSettings) -> tuple[Seal, ...]:
+def open_secret_keys(settings: CacheSettings) -> tuple[SecretKeys, ...]:
     """The seal of the cache's secret, and that of the one before it; none without a secret.
 
     Raises ConfigError for a file that cannot be read, or holds no secrets.
@@ -58,7 +58,7 @@ def open_seals(settings: CacheSettings) -> tuple[Seal, ...]:
     secrets = [secret.get_secret_value() for secret in given if secret is not None]
     if not secrets and settings.secret_file is not None:
         secrets = _secrets_in(settings.secret_file)
-    return tuple(Seal(secret) for secret in secrets)
+    return tuple(SecretKeys(secret) for secret in secrets)
 
 
 def _secrets_in(path: Path) -> list[str]:
