@@ -21,6 +21,7 @@ from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
 from embedway.errors import CacheError, ConfigError, RuntimeUnavailableError
 from embedway.providers.fake import vector_of
+from stored import read_entries, some_entries
 
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}
 GROUP = Group("m", "m@1/4")
@@ -42,6 +43,8 @@ def cache_of(embedder, clock=None):
     if clock is not None:
         for part in (cache, *(getattr(cache, lane) for lane in ("_reading", "_writing") if hasattr(cache, lane))):
             part._clock = clock
+        if hasattr(cache, "_server"):
+            cache._server.clock = clock
     return cache
 
 
@@ -118,8 +121,8 @@ def test_a_server_that_does_not_answer_costs_one_wait_and_no_request(listening, 
             url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
             async with AsyncEmbedder(config_for(backend="redis", url=url)) as embedder:
                 cache = cache_of(embedder, clock)
-                asked, client = [], cache._client.hget  # the first command of all
-                cache._client.hget = lambda *names: asked.append(names) or client(*names)
+                asked, client = [], cache._server.client.hget  # the first command of all
+                cache._server.client.hget = lambda *names: asked.append(names) or client(*names)
                 for _ in range(20):
                     assert (await embedded(embedder)).cache_hits == 0
                 assert len(asked) == 1
@@ -315,12 +318,12 @@ def test_what_was_used_least_recently_goes_first_and_the_bound_holds(tmp_path, c
             clock.now += 4000  # times of use are noted once an hour
             keys = [bytes([n, i]) * 16 for i in range(10)]
             await cache.put_many(GROUP, [(key, bytes(3000)) for key in keys])
-            assert None not in await cache.get_many(GROUP, often)
+            assert None not in await read_entries(cache, GROUP, often)
         held = await cache.group_sizes()
         assert sum(one.bytes for one in held) <= bound
         assert sum(one.entries for one in held) > 200
         assert cache.errors.evictions == 1020 - sum(one.entries for one in held)
-        assert await cache.get_many(GROUP, [bytes([0, 0]) * 16]) == [None]
+        assert await read_entries(cache, GROUP, [bytes([0, 0]) * 16]) == [None]
         await cache.aclose()
 
     asyncio.run(main())
@@ -347,7 +350,7 @@ def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
         async with AsyncEmbedder(config_for(backend="sqlite", path=str(path))) as embedder:
             await embedded(embedder, texts)
             cache, (held,) = cache_of(embedder), await embedder._recall.cache.group_sizes()
-            pairs = await cache.sample(held.group, 30)
+            pairs = await some_entries(cache, held.group, 30)
             keys = [key for key, _ in pairs]
             vectors = np.empty((30, 16), np.float32)
             metas = decode(keys, [entry for _, entry in pairs], 16, vectors)
@@ -371,7 +374,7 @@ def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
         (folder / "v.sqlite").write_bytes(bad)
         cache = SqliteCache(folder / "v.sqlite", 2**30)
         try:
-            entries = await cache.get_many(GROUP, keys)
+            entries = await read_entries(cache, GROUP, keys)
         except (ConfigError, CacheError):
             # The bits that tell whose file it is, and of which version.
             assert place < 16 or 60 <= place < 64 or 68 <= place < 72
@@ -411,7 +414,7 @@ def test_a_read_never_waits_for_a_lock(tmp_path, clock, whose):
             loop = asyncio.get_running_loop()
             for _ in range(3):
                 began = loop.time()
-                assert await cache.get_many(GROUP, keys) == [b"entry"] * 5
+                assert await read_entries(cache, GROUP, keys) == [b"entry"] * 5
                 assert loop.time() - began < 1  # a lock is waited for twice as long
             assert cache.errors.failed_reads == 0
             assert put is None or not put.done()
@@ -436,13 +439,13 @@ def test_a_file_that_is_removed_is_begun_anew_and_loses_nothing_after_that(tmp_p
         for ending in ("", "-wal", "-shm"):
             path.with_name(path.name + ending).unlink(missing_ok=True)
         assert await cache.put_many(GROUP, [(b"b" * 32, b"2")]) == 1
-        assert await other.get_many(GROUP, [b"a" * 32, b"b" * 32]) == [None, b"2"]
-        assert await cache.get_many(GROUP, [b"b" * 32]) == [b"2"]
+        assert await read_entries(other, GROUP, [b"a" * 32, b"b" * 32]) == [None, b"2"]
+        assert await read_entries(cache, GROUP, [b"b" * 32]) == [b"2"]
         await cache.aclose()
         await other.put_many(GROUP, [(b"c" * 32, b"3")])
         await other.aclose()
         third = SqliteCache(path, 2**26)
-        assert await third.get_many(GROUP, [b"b" * 32, b"c" * 32]) == [b"2", b"3"]
+        assert await read_entries(third, GROUP, [b"b" * 32, b"c" * 32]) == [b"2", b"3"]
         await third.aclose()
 
     asyncio.run(main())
@@ -467,7 +470,7 @@ def test_a_file_is_set_aside_only_where_it_is_damaged(tmp_path):
         await cache.aclose()
         assert cache.errors.set_aside == 0
         again = SqliteCache(path, 2**26)
-        assert await again.get_many(GROUP, [b"a" * 32]) == [b"1"]
+        assert await read_entries(again, GROUP, [b"a" * 32]) == [b"1"]
         await again.aclose()
 
     asyncio.run(main())
@@ -493,7 +496,7 @@ def test_two_that_find_a_file_damaged_set_it_aside_once(tmp_path):
         await asyncio.gather(*both)
         await asyncio.gather(*(cache.put_many(GROUP, [(bytes([n]) * 32, b"1")]) for n, cache in enumerate(caches)))
         await asyncio.gather(*(cache.put_many(GROUP, [(bytes([n]) * 32, b"1")]) for n, cache in enumerate(caches)))
-        assert await caches[0].get_many(GROUP, [bytes([n]) * 32 for n in range(3)]) == [b"1"] * 3
+        assert await read_entries(caches[0], GROUP, [bytes([n]) * 32 for n in range(3)]) == [b"1"] * 3
         for cache in caches:
             await cache.aclose()
         return sum(cache.errors.set_aside for cache in caches)
@@ -638,7 +641,7 @@ def test_a_slow_server_costs_a_large_request_one_wait(clock):
     async def main():
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         cache = RedisCache(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?protocol=2", clock=clock)
-        found = await cache.get_many(GROUP, [n.to_bytes(32) for n in range(5000)])
+        found = await read_entries(cache, GROUP, [n.to_bytes(32) for n in range(5000)])
         assert found == [None] * 5000
         assert cache.errors.failed_reads == 1
         await cache.get_many(GROUP, [bytes(32)])

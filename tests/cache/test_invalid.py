@@ -14,6 +14,7 @@ from embedway.cache.factory import open_secret_keys
 from embedway.cache.redis import RedisCache
 from embedway.providers.fake import vector_of
 from embedway.types import TextMeta
+from stored import some_entries
 
 PHRASE = "correct-horse-battery-staple"
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
@@ -80,7 +81,7 @@ async def spoil(embedder, kinds, codec="f32"):
     cache = embedder._recall.cache
     (held,) = await cache.group_sizes()
     mac = mac_of(embedder, held.group)
-    pairs = (await cache.sample(held.group, 1000))[: len(kinds)]
+    pairs = (await some_entries(cache, held.group, 1000))[: len(kinds)]
     keys = [key for key, _ in pairs]
     vectors = np.empty((len(keys), 16), np.float32)
     metas = decode(keys, [entry for _, entry in pairs], 16, vectors, mac=mac)
@@ -178,7 +179,7 @@ def test_a_lossy_entry_of_a_bad_scale_is_a_miss(make, body):
             await embedded(embedder, ["a"])
             cache = embedder._recall.cache
             (held,) = await cache.group_sizes()
-            ((key, entry),) = await cache.sample(held.group, 1)
+            ((key, entry),) = await some_entries(cache, held.group, 1)
             mac = mac_of(embedder, held.group)
             if mac is not None:
                 signed = entry[:32] + mac(key, entry[:32], body) + body
@@ -265,7 +266,7 @@ def test_what_another_process_stores_meanwhile_is_looked_at_too(make, backend, s
         async with AsyncEmbedder(config) as embedder:
             await embedded(embedder, ["a"])
             (held,) = await other.group_sizes()
-            ((key, _),) = await other.sample(held.group, 1)
+            ((key, _),) = await some_entries(other, held.group, 1)
             await embedder.clear_cache()
             assert await other.lease(held.group, [key], 60) == [True]
             waiting = asyncio.create_task(embedder.embed(["a"], model="acme/m"))
@@ -301,7 +302,7 @@ def test_bad_vectors_of_the_default_model_are_computed_anew(make, default_model_
             await embedder._recall.settle()
             cache = embedder._recall.cache
             (held,) = await cache.group_sizes()
-            pairs = await cache.sample(held.group, 3)
+            pairs = await some_entries(cache, held.group, 3)
             keys = [key for key, _ in pairs]
             mac = mac_of(embedder, held.group)
             entries = encode(keys, np.full((3, 384), np.nan, np.float32), [TextMeta(5)] * 3, mac=mac)

@@ -17,9 +17,11 @@ import xxhash
 from embedway import AsyncEmbedder, Config
 from embedway.cache.base import CacheFilter, Group
 from embedway.cache.codec import MAX_ENTRY_BYTES
-from embedway.cache.redis import FORMAT, RedisCache
+from embedway.cache.redis import RedisCache
+from embedway.cache.redis_layout import FORMAT
 from embedway.errors import CacheError
 from embedway.providers.fake import vector_of
+from stored import read_entries
 
 WRITTEN = json.loads((Path(__file__).parents[1] / "formats" / "redis-cache-v1.json").read_text("utf-8"))
 PHRASE = "correct-horse-battery-staple"
@@ -200,10 +202,10 @@ def test_version_1_and_this_one_take_turns_on_the_same_keys(server, valkey):
             assert await embed(secret, TEXTS) == 10
             for text in TEXTS:  # neither saw the other's
                 np.testing.assert_allclose(old.read(text), vector_of(text, 16), atol=1e-6)
-            new._recall.cache._looked_at = float("-inf")
+            new._recall.cache._generation_read_at = float("-inf")
             assert await embed(new, TEXTS) == 10
             old.clear()
-            new._recall.cache._looked_at = secret._recall.cache._looked_at = float("-inf")
+            new._recall.cache._generation_read_at = secret._recall.cache._generation_read_at = float("-inf")
             assert await embed(secret, TEXTS) == 10
             assert await embed(new, TEXTS) == 0
 
@@ -296,7 +298,7 @@ def test_a_newer_format_is_seen_while_a_process_runs(server, valkey, clock):
         cache = RedisCache(valkey, clock=clock)
         await cache.put_many(GROUP, [(KEY, b"entry")])
         server.hset("embedway:format", "cache", FORMAT + 1)
-        assert await cache.get_many(GROUP, [KEY]) == [b"entry"]
+        assert await read_entries(cache, GROUP, [KEY]) == [b"entry"]
         clock.now += 61
         # What was computed meanwhile is not lost for its caller: only reading raises.
         assert await cache.put_many(GROUP, [(KEY, b"other")]) == 0
@@ -305,7 +307,7 @@ def test_a_newer_format_is_seen_while_a_process_runs(server, valkey, clock):
         with pytest.raises(CacheError, match=f"format {FORMAT + 1}"):
             await cache.get_many(GROUP, [KEY])
         server.hset("embedway:format", "cache", FORMAT)
-        assert await cache.get_many(GROUP, [KEY]) == [b"entry"]
+        assert await read_entries(cache, GROUP, [KEY]) == [b"entry"]
         await cache.aclose()
 
     asyncio.run(main())
@@ -378,7 +380,7 @@ def test_what_others_write_into_counts_and_groups_is_left_out(server, valkey):
 
 
 def test_a_hash_without_end_is_read_in_part(server, valkey, monkeypatch):
-    monkeypatch.setattr("embedway.cache.redis.MAX_FIELDS", 1000)
+    monkeypatch.setattr("embedway.cache.redis_server.MAX_FIELDS", 1000)
     for start in range(0, 20_000, 5000):
         fields = {json.dumps([f"m{n}", "hits"]): 1 for n in range(start, start + 5000)}
         server.hset("embedway:v1:counts", mapping=fields)
@@ -463,13 +465,13 @@ def test_values_of_any_kind_are_of_a_bounded_length_and_no_time_to_come(server, 
 
     async def main():
         cache = RedisCache(valkey, clock=clock)
-        found = await cache.get_aged(GROUP, [KEY]), await cache.get_many(GROUP, [KEY])
+        found = await cache.get_many(GROUP, [KEY])
         await cache.aclose()
         return found
 
-    ((aged, stored),), (plain,) = asyncio.run(main())
-    assert aged == plain == entry
-    assert clock.now - stored == age
+    ((found, stored_at),) = asyncio.run(main())
+    assert found == entry
+    assert clock.now - stored_at == age
 
 
 def test_keys_that_others_made_are_counted_cleared_and_never_fail(server, valkey, clock):
@@ -485,17 +487,16 @@ def test_keys_that_others_made_are_counted_cleared_and_never_fail(server, valkey
 
     async def main():
         cache = RedisCache(valkey)
-        sample = await cache.sample(group, 100)
         held = {one.group: one.entries for one in await cache.group_sizes()}
-        missing = await cache.get_many(group, [b"\x11" * 32])
+        missing = await read_entries(cache, group, [b"\x11" * 32])
         aged = await cache.clear(CacheFilter(older_than_s=86_400 * 365 * 50))
         rest = await cache.clear(CacheFilter())
         troubles = cache.errors
         await cache.aclose()
-        return len(sample), held[group], missing, aged, rest, troubles
+        return held[group], missing, aged, rest, troubles
 
-    sampled, held, missing, aged, rest, troubles = asyncio.run(main())
-    assert (sampled, held, missing) == (8 + 1, 8 + 4, [None])
+    held, missing, aged, rest, troubles = asyncio.run(main())
+    assert (held, missing) == (8 + 4, [None])
     # Those that do not say when they were stored are older than anything.
     assert (aged, rest) == (4, 10)
     assert (troubles.failed_reads, troubles.failed_writes) == (0, 0)

@@ -15,6 +15,7 @@ from embedway.cache.secret_keys import SecretKeys
 from embedway.errors import ConfigError
 from embedway.providers.fake import vector_of
 from embedway.types import TextMeta
+from stored import some_entries
 
 FIRST, SECOND, THIRD = (f"{word}-horse-battery-staple" for word in ("first", "second", "third"))
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
@@ -175,7 +176,7 @@ def test_nobody_without_the_secret_can_look_up_a_text(make):
             await embedder._recall.settle()
             cache = embedder._recall.cache
             (held,) = await cache.group_sizes()
-            found = {name for name, _ in await cache.sample(held.group, 100)}
+            found = {name for name, _ in await some_entries(cache, held.group, 100)}
             await embedder.clear_cache()
             return found
 
@@ -197,7 +198,7 @@ def test_planted_entries_are_damaged_and_computed_anew(make, kind):
             await embedder._recall.settle()
             cache = embedder._recall.cache
             (held,) = await cache.group_sizes()
-            pairs = await cache.sample(held.group, 2)
+            pairs = await some_entries(cache, held.group, 2)
             (name, entry), (_, other) = pairs
             vector = np.eye(16, dtype=np.float32)[:1]
             mac = {
@@ -268,7 +269,7 @@ def test_an_entry_of_the_previous_secret_is_looked_at_like_any_other(make):
         async with AsyncEmbedder(make(secret=FIRST)) as embedder:
             cache = embedder._recall.cache
             (held,) = await cache.group_sizes()
-            (one, _), (two, entry), *_ = await cache.sample(held.group, 12)
+            (one, _), (two, entry), *_ = await some_entries(cache, held.group, 12)
             mac = SecretKeys(FIRST).mac(held.group)
             bad = encode([one], np.zeros((1, 16), np.float32), [TextMeta(1)], mac=mac)
             await cache.put_many(held.group, [(one, *bad), (two, entry[:-1])])

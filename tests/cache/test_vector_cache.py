@@ -27,6 +27,7 @@ from embedway.errors import (
 )
 from embedway.providers.fake import vector_of
 from embedway.vectors import to_size
+from stored import some_entries
 
 MODEL = {
     "name": "acme/m",
@@ -409,7 +410,7 @@ def test_flipped_bits_are_found_out_counted_and_put_right(config):
             await embedder._recall.settle()
             (held,) = await cache.group_sizes()
             spoiled = []
-            for key, entry in await cache.sample(held.group, 10):
+            for key, entry in await some_entries(cache, held.group, 10):
                 bad = bytearray(entry)
                 bad[60] ^= 1
                 spoiled.append((key, bytes(bad)))
@@ -690,7 +691,7 @@ def test_checking_compares_with_what_is_computed_anew(config):
             await embedder._recall.settle()
             cache = embedder._recall.cache
             (held,) = await cache.group_sizes()
-            (one, _), (two, mine), _ = await cache.sample(held.group, 3)
+            (one, _), (two, mine), _ = await some_entries(cache, held.group, 3)
             await cache.put_many(held.group, [(one, mine)])  # another's
             vectors = np.empty((1, 16), np.float32)
             seals = open_secret_keys(config.cache)

@@ -24,6 +24,7 @@ from embedway.ledger.pins import RedisPins, SqlitePins, new_pin, read_pin
 from embedway.ledger.redis import RedisLedger
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.providers.fake import vector_of
+from stored import read_entries, some_entries
 
 HERE = Path(__file__).parent
 EXPECTED = json.loads((HERE / "expected-v1.json").read_text("utf-8"))
@@ -76,7 +77,7 @@ def test_of_a_cache_of_version_1_what_can_be_wrong_is_dropped_and_told_once(old,
     async def look():
         cache = SqliteCache(path, 2**30)
         held, counts, generation = await cache.group_sizes(), await cache.counts(), await cache.generation()
-        samples = {one.group: await cache.sample(one.group, 9) for one in held}
+        samples = {one.group: await some_entries(cache, one.group, 9) for one in held}
         await cache.aclose()
         return held, counts, generation, samples
 
@@ -232,7 +233,7 @@ def test_a_cache_that_is_written_over_meanwhile_is_not_moved(tmp_path):
         path.write_bytes(b"my only copy\n" * 1000)
         with contextlib.suppress(ConfigError):
             for n in range(200):
-                assert await cache.get_many(Group("m", "m@1/4"), [bytes([n]) * 32]) == [None]
+                assert await read_entries(cache, Group("m", "m@1/4"), [bytes([n]) * 32]) == [None]
         with pytest.raises(ConfigError):
             await cache.group_sizes()
         await cache.aclose()

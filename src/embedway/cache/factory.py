@@ -1,4 +1,4 @@
-"""The cache that the settings ask for."""
+"""Construction of the cache store and the secret's keys from the settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MIB = 2**20
 
 
 def open_cache_store(config: Config) -> CacheStore | None:
-    """The cache of `[cache]`, None for none. Nothing is read or connected yet.
+    """Open the store of `[cache]`; None for the backend `none`. Nothing is read or connected yet.
 
     Raises RuntimeUnavailableError for a library that is missing.
     """
@@ -36,33 +36,33 @@ def open_cache_store(config: Config) -> CacheStore | None:
     memory = MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s)
     if settings.backend == "memory":
         return memory
-    behind: CacheStore
+    backing: CacheStore
     if settings.backend == "sqlite":
-        from embedway.cache.sqlite import SqliteCache  # noqa: PLC0415  what is not asked for is not loaded
+        from embedway.cache.sqlite import SqliteCache  # noqa: PLC0415  only the chosen store is loaded
 
-        behind = SqliteCache(settings.path, settings.disk_mib * _MIB, ttl_s=ttl_s)
+        backing = SqliteCache(settings.path, settings.disk_mib * _MIB, ttl_s=ttl_s)
     else:
         from embedway.cache.redis import RedisCache  # noqa: PLC0415
 
         keyed = settings.secret is not None or settings.secret_file is not None
-        behind = RedisCache(settings.url.get_secret_value(), ttl_s=ttl_s, cluster=settings.cluster, keyed=keyed)
-    return TieredCache(memory, behind) if settings.tiered else behind
+        backing = RedisCache(settings.url.get_secret_value(), ttl_s=ttl_s, cluster=settings.cluster, keyed=keyed)
+    return TieredCache(memory, backing) if settings.tiered else backing
 
 
 def open_secret_keys(settings: CacheSettings) -> tuple[SecretKeys, ...]:
-    """The seal of the cache's secret, and that of the one before it; none without a secret.
+    """The keys of the cache's secret, and those of the previous one; none without a secret.
 
     Raises ConfigError for a file that cannot be read, or holds no secrets.
     """
-    given = (settings.secret, settings.secret_previous)
-    secrets = [secret.get_secret_value() for secret in given if secret is not None]
+    configured = (settings.secret, settings.secret_previous)
+    secrets = [secret.get_secret_value() for secret in configured if secret is not None]
     if not secrets and settings.secret_file is not None:
-        secrets = _secrets_in(settings.secret_file)
+        secrets = _read_secrets(settings.secret_file)
     return tuple(SecretKeys(secret) for secret in secrets)
 
 
-def _secrets_in(path: Path) -> list[str]:
-    """The secrets of a file: one on the first line, and the one before it on the second, if any."""
+def _read_secrets(path: Path) -> list[str]:
+    """The secrets of a file: the present one on the first line, and the previous one on the second, if any."""
     try:
         lines = read_bounded(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:

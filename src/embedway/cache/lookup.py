@@ -71,7 +71,7 @@ class Lookup:
         # Taken before the cache is asked: what is stored meanwhile is not yet in its answer, and no longer here then.
         known = self._keeper.fresh
         fresh = {position: known[key] for position, key in enumerate(keys) if key in known} if known else {}
-        entries = await self._cache.get_many(group, keys)
+        entries = await self._entries(group, keys)
         if len(keys) > _INLINE_TEXTS:
             read = await asyncio.to_thread(self._decoded, group, keys, entries, space, self._seal)
         else:
@@ -85,13 +85,16 @@ class Lookup:
             return await self._with_former(read, group, keys, space, former)
         return read
 
+    async def _entries(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [stored and stored[0] for stored in await self._cache.get_many(group, keys)]
+
     async def _with_former(
         self, read: Read, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes]
     ) -> Read:
         """Add what is stored under the previous secret, and have it stored under the current one too."""
         assert self._seal is not None  # noqa: S101  a previous secret comes with a current one
         names = [former[position] for position in read.missing]
-        entries = await self._cache.get_many(group, names)
+        entries = await self._entries(group, names)
         if len(names) > _INLINE_TEXTS:
             old = await asyncio.to_thread(self._decoded, group, names, entries, space, self._former)
         else:

@@ -25,7 +25,7 @@ _CHECKSUMS, _NAMES, _ENTRY, _GROUP = b"embedway.mac.v1", b"embedway.name.v1", b"
 
 
 class SecretKeys:
-    """The keys that one secret gives. The secret itself is not kept."""
+    """The two keys that are derived from one secret. The secret itself is not kept."""
 
     __slots__ = ("_mac_key", "_names")
 
@@ -35,7 +35,7 @@ class SecretKeys:
         self._names = hashlib.blake2b(digest_size=_NAME_BYTES, key=name_key)
 
     def entry_names(self, keys: Sequence[bytes]) -> list[bytes]:
-        """The name of each cache key, 32 bytes."""
+        """The name of each cache key in the store, 32 bytes."""
         copy = self._names.copy
         made = []
         for key in keys:
@@ -45,7 +45,7 @@ class SecretKeys:
         return made
 
     def mac(self, group: Group) -> Mac:
-        """The checksums of a group's entries."""
+        """The maker of checksums of a group's entries."""
         return Mac(self._mac_key, group)
 
 

@@ -1,4 +1,4 @@
-"""Memory in front of a slower cache."""
+"""Memory in front of a slower store."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from embedway.cache.base import CacheFilter
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from embedway.cache.base import CacheStore, Group, GroupSize
+    from embedway.cache.base import CacheStore, Group, GroupSize, StoredEntry
     from embedway.cache.memory import MemoryCache
 
-#: How long what another process has cleared may still be found in front.
-_LOOK_S = 1.0
+#: How long memory may still hold entries that another process has cleared.
+_GENERATION_S = 1.0
 
 
 class TieredCache:
-    """What is read from behind is kept in front, as old as it is; what is written goes behind first."""
+    """Entries that are read from the backing store are copied to memory, with their age. Writes go to both."""
 
     def __init__(
         self, memory: MemoryCache, backing: CacheStore, *, clock: Callable[[], float] = time.monotonic
@@ -29,69 +29,48 @@ class TieredCache:
         self.supports_leases = backing.supports_leases
         self._clock = clock
         self._generation: int | None = None
-        self._looked_at = float("-inf")
+        self._generation_read_at = float("-inf")
 
-    async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
         """See `CacheStore.get_many`."""
-        return [held and held[0] for held in await self.get_aged(group, keys)]
-
-    async def get_aged(self, group: Group, keys: Sequence[bytes]) -> list[tuple[bytes, float] | None]:
-        """See `CacheStore.get_aged`."""
-        await self._empty_if_cleared()
-        found = await self.memory.get_aged(group, keys)
-        missing = [row for row, held in enumerate(found) if held is None]
+        await self._clear_memory_if_cleared()
+        found = await self.memory.get_many(group, keys)
+        missing = [row for row, stored in enumerate(found) if stored is None]
         if missing:
-            behind = await self.backing.get_aged(group, [keys[row] for row in missing])
-            fresh, created = [], []
-            for row, held in zip(missing, behind, strict=True):
-                if held is not None:
-                    found[row] = held
-                    fresh.append((keys[row], held[0]))
-                    created.append(held[1])
-            await self.memory.put_many(group, fresh, created=created)
+            read = await self.backing.get_many(group, [keys[row] for row in missing])
+            items, created = [], []
+            for row, stored in zip(missing, read, strict=True):
+                if stored is not None:
+                    found[row] = stored
+                    items.append((keys[row], stored[0]))
+                    created.append(stored[1])
+            await self.memory.put_many(group, items, created=created)
         return found
 
-    async def generation(self) -> int | None:
-        """See `CacheStore.generation`."""
-        return await self.backing.generation()
-
-    async def _empty_if_cleared(self) -> None:
-        """Forget all that is in front where somebody, in whichever process, has cleared what is behind."""
-        now = self._clock()
-        if now - self._looked_at < _LOOK_S:
-            return
-        self._looked_at = now
-        generation = await self.backing.generation()
-        if generation is None:
-            return
-        if self._generation is not None and generation != self._generation:
-            await self.memory.clear(CacheFilter())
-        self._generation = generation
-
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        """See `CacheStore.put_many`; what only memory keeps is not counted."""
-        kept = await self.backing.put_many(group, items)
+        """See `CacheStore.put_many`; entries that only memory keeps are not counted."""
+        stored = await self.backing.put_many(group, items)
         await self.memory.put_many(group, items)
-        return kept
+        return stored
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """See `CacheStore.delete_many`."""
         await self.memory.delete_many(group, keys)
         await self.backing.delete_many(group, keys)
 
-    async def group_sizes(self) -> list[GroupSize]:
-        """What is kept behind: all of it."""
-        return await self.backing.group_sizes()
-
     async def clear(self, which: CacheFilter) -> int:
         """See `CacheStore.clear`."""
-        gone = await self.backing.clear(which)
+        deleted = await self.backing.clear(which)
         await self.memory.clear(which)
-        return gone
+        return deleted
 
-    async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
-        """See `CacheStore.sample`."""
-        return await self.backing.sample(group, count)
+    async def generation(self) -> int | None:
+        """See `CacheStore.generation`."""
+        return await self.backing.generation()
+
+    async def group_sizes(self) -> list[GroupSize]:
+        """See `CacheStore.group_sizes`: those of the backing store, which holds all entries."""
+        return await self.backing.group_sizes()
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
         """See `CacheStore.add_counts`."""
@@ -113,3 +92,16 @@ class TieredCache:
         """Close both."""
         await self.memory.aclose()
         await self.backing.aclose()
+
+    async def _clear_memory_if_cleared(self) -> None:
+        """Clear memory where any process has cleared entries of the backing store since the last look."""
+        now = self._clock()
+        if now - self._generation_read_at < _GENERATION_S:
+            return
+        self._generation_read_at = now
+        generation = await self.backing.generation()
+        if generation is None:
+            return
+        if self._generation is not None and generation != self._generation:
+            await self.memory.clear(CacheFilter())
+        self._generation = generation
