@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedway.cache.opening import open_seals
+from embedway.cache.factory import open_secret_keys
 from embedway.config import Config
 from embedway.config.load import KEYS
 from embedway.config.problems import kinds_of
@@ -521,7 +521,7 @@ class TestReading:
         path, reason = unending
         config = Config.load(environ={}, overrides={"cache.secret_file": str(path)})
         with pytest.raises(ConfigError, match=f"cache.secret_file: cannot be read: {reason}"):
-            open_seals(config.cache)
+            open_secret_keys(config.cache)
 
     @pytest.mark.parametrize("folder", ["/dev/fd", "/proc/self/fd"])
     def test_a_pipe_of_the_shell_is_read_to_its_end(self, folder):

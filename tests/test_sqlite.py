@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from embedway import files, formats, sqlite
+from embedway.cache.sqlite_format import CREATED_INDEX
 from embedway.cache.sqlite_format import FORMAT as CACHE
-from embedway.cache.sqlite_format import INDEX_OF_TIMES
 from embedway.errors import CacheError, ConfigError, LedgerError
 from embedway.ledger.sqlite_formats import LEDGER, PINS
 
@@ -496,7 +496,7 @@ def test_an_index_of_the_log_that_was_never_used_is_no_foreign_file(tmp_path, fo
 def test_a_cache_of_version_1_with_an_index_of_times_is_recognised(tmp_path):
     path = tmp_path / "old.sqlite"
     shutil.copy(OLD / "cache-v1.sqlite", path)
-    made_by(path, INDEX_OF_TIMES)
+    made_by(path, CREATED_INDEX)
     sqlite.connect(path, CACHE).close()
     assert stamp(path) == (CACHE.kind.application_id, CACHE.version)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Sequence
     from types import TracebackType
 
-    from embedway.cache.stats import CacheCheck, CacheStats, Cleared
+    from embedway.cache.stats import CacheCheck, CacheStats, ClearResult
     from embedway.cache.vector_cache import VectorCache
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
@@ -290,7 +290,7 @@ class AsyncEmbedder:
         space_id: str | None = None,
         namespace: str | None = None,
         older_than_s: float | None = None,
-    ) -> Cleared:
+    ) -> ClearResult:
         """Forget entries of all that is given: a model's full name, a space's id at full width, a namespace, an age.
 
         Raises CacheError where the cache cannot be read or written, UsageError where there is none.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
 
-    from embedway.cache.stats import CacheCheck, CacheStats, Cleared
+    from embedway.cache.stats import CacheCheck, CacheStats, ClearResult
     from embedway.config import Config
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
@@ -246,7 +246,7 @@ class Embedder:
         space_id: str | None = None,
         namespace: str | None = None,
         older_than_s: float | None = None,
-    ) -> Cleared:
+    ) -> ClearResult:
         """See `AsyncEmbedder.clear_cache`."""
         return self._wait(
             self._embedder.clear_cache(model=model, space_id=space_id, namespace=namespace, older_than_s=older_than_s)

@@ -9,7 +9,7 @@ from embedway.cache.base import Group
 from embedway.cache.memory import MemoryCache
 from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
-from embedway.cache.tiers import Tiers
+from embedway.cache.tiered import TieredCache
 
 GROUP = Group("m", "m@1/4")
 MIB = 2**20
@@ -61,6 +61,6 @@ def make(backend, tmp_path, clock, request):
             behind = SqliteCache(tmp_path / "c" / "v.sqlite", 64 * MIB, clock=clock, **options)
         else:
             behind = RedisCache(url, clock=clock, cluster=cluster, keyed=keyed, **options)
-        return Tiers(front, behind, clock=clock) if backend.startswith("memory over") else behind
+        return TieredCache(front, behind, clock=clock) if backend.startswith("memory over") else behind
 
     return made

@@ -6,6 +6,7 @@ import hashlib
 import pytest
 
 from embedway.cache.base import CacheFilter, Group
+from stored import read_entries
 
 GROUP, OTHER = Group("m", "m@1/4"), Group("m", "m@1/4", "tenant")
 THIRD = Group("n", "n@2/4")
@@ -34,11 +35,11 @@ def test_what_was_put_is_got_in_the_order_asked(make):
     async def steps(cache):
         await cache.put_many(GROUP, items(range(1200)))
         asked = [7, 5000, 1199, 7, 0, 6000]
-        found = await cache.get_many(GROUP, [key(n) for n in asked])
+        found = await read_entries(cache, GROUP, [key(n) for n in asked])
         assert found == [bytes([n % 256]) * 40 if n < 1200 else None for n in asked]
-        assert await cache.get_many(GROUP, []) == []
+        assert await read_entries(cache, GROUP, []) == []
         await cache.put_many(GROUP, [])
-        assert (cache.troubles.failed_reads, cache.troubles.failed_writes) == (0, 0)
+        assert (cache.errors.failed_reads, cache.errors.failed_writes) == (0, 0)
 
     run(make, steps)
 
@@ -47,8 +48,8 @@ def test_a_second_put_replaces(make):
     async def steps(cache):
         await cache.put_many(GROUP, [(key(1), b"old" * 20)])
         await cache.put_many(GROUP, [(key(1), b"new" * 30)])
-        assert await cache.get_many(GROUP, [key(1)]) == [b"new" * 30]
-        (held,) = await cache.held()
+        assert await read_entries(cache, GROUP, [key(1)]) == [b"new" * 30]
+        (held,) = await cache.group_sizes()
         assert (held.group, held.entries) == (GROUP, 1)
         assert held.bytes >= 90
 
@@ -60,16 +61,16 @@ def test_entries_are_counted_and_cleared_by_group(make):
         await cache.put_many(GROUP, items(range(5)))
         await cache.put_many(OTHER, items(range(10, 13)))
         await cache.put_many(THIRD, items(range(20, 22)))
-        assert {held.group: held.entries for held in await cache.held()} == {GROUP: 5, OTHER: 3, THIRD: 2}
+        assert {held.group: held.entries for held in await cache.group_sizes()} == {GROUP: 5, OTHER: 3, THIRD: 2}
         assert await cache.clear(CacheFilter(namespace="tenant")) == 3
         assert await cache.clear(CacheFilter(model="nobody")) == 0
-        assert await cache.get_many(OTHER, [key(10)]) == [None]
-        assert None not in await cache.get_many(GROUP, [key(n) for n in range(5)])
+        assert await read_entries(cache, OTHER, [key(10)]) == [None]
+        assert None not in await read_entries(cache, GROUP, [key(n) for n in range(5)])
         assert await cache.clear(CacheFilter(space_id="n@2/4", model="n")) == 2
         assert await cache.clear(CacheFilter()) == 5
-        assert await cache.held() == []
+        assert await cache.group_sizes() == []
         await cache.put_many(GROUP, items(range(2)))
-        assert [held.entries for held in await cache.held()] == [2]
+        assert [held.entries for held in await cache.group_sizes()] == [2]
 
     run(make, steps)
 
@@ -80,7 +81,7 @@ def test_old_entries_are_cleared_by_age(make, clock):
         clock.now += 100
         await cache.put_many(GROUP, items(range(3, 5)))
         assert await cache.clear(CacheFilter(older_than_s=50)) == 3
-        assert await cache.get_many(GROUP, [key(0), key(4)]) == [None, b"\4" * 40]
+        assert await read_entries(cache, GROUP, [key(0), key(4)]) == [None, b"\4" * 40]
 
     run(make, steps)
 
@@ -91,7 +92,7 @@ def test_a_space_is_cleared_at_every_size_and_no_other(make):
         await cache.put_many(THIRD, items(range(20, 22)))
         assert await cache.clear(CacheFilter(space_id="m@2/4")) == 0
         assert await cache.clear(CacheFilter(space_id="m@1/2")) == 3
-        assert [held.group for held in await cache.held()] == [THIRD]
+        assert [held.group for held in await cache.group_sizes()] == [THIRD]
 
     run(make, steps)
 
@@ -102,14 +103,14 @@ def test_an_entry_is_as_old_as_it_is_wherever_it_was_read_from(make, clock, back
 
     async def later(cache):
         clock.now += 100
-        aged = await cache.get_aged(GROUP, [key(0), key(5)])
+        found = await cache.get_many(GROUP, [key(0), key(5)])
         if backend == "memory":
-            assert aged == [None, None]
+            assert found == [None, None]
             return
-        assert aged == [(b"\0" * 40, clock.now - 100), None]
+        assert found == [(b"\0" * 40, clock.now - 100), None]
         clock.now += 10
         assert await cache.clear(CacheFilter(older_than_s=50)) == 3
-        assert await cache.get_many(GROUP, [key(0)]) == [None]
+        assert await read_entries(cache, GROUP, [key(0)]) == [None]
 
     run(make, put)
     run(make, later)
@@ -118,7 +119,7 @@ def test_an_entry_is_as_old_as_it_is_wherever_it_was_read_from(make, clock, back
 def test_what_another_process_has_cleared_is_soon_found_no_more(make, clock, backend):
     async def steps(cache):
         await cache.put_many(GROUP, items(range(3)))
-        assert None not in await cache.get_many(GROUP, [key(0)])
+        assert None not in await read_entries(cache, GROUP, [key(0)])
         before = await cache.generation()
         other = cache if backend == "memory" else make()
         assert await other.clear(CacheFilter(model="nobody")) == 0
@@ -127,10 +128,10 @@ def test_what_another_process_has_cleared_is_soon_found_no_more(make, clock, bac
             await other.aclose()
         assert await cache.generation() != before
         clock.now += 1
-        assert await cache.get_many(GROUP, [key(0)]) == [None]
+        assert await read_entries(cache, GROUP, [key(0)]) == [None]
         await cache.put_many(GROUP, items(range(3)))
         clock.now += 1
-        assert None not in await cache.get_many(GROUP, [key(0)])
+        assert None not in await read_entries(cache, GROUP, [key(0)])
 
     run(make, steps)
 
@@ -139,18 +140,7 @@ def test_what_is_deleted_is_a_miss(make):
     async def steps(cache):
         await cache.put_many(GROUP, items(range(3)))
         await cache.delete_many(GROUP, [key(1), key(99)])
-        assert await cache.get_many(GROUP, [key(0), key(1), key(2)]) == [b"\0" * 40, None, b"\2" * 40]
-
-    run(make, steps)
-
-
-def test_a_sample_is_of_the_group(make):
-    async def steps(cache):
-        await cache.put_many(GROUP, items(range(30)))
-        await cache.put_many(THIRD, items(range(40, 50)))
-        sample = await cache.sample(GROUP, 5)
-        assert len(sample) == 5
-        assert all(entry == dict(items(range(30)))[found] for found, entry in sample)
+        assert await read_entries(cache, GROUP, [key(0), key(1), key(2)]) == [b"\0" * 40, None, b"\2" * 40]
 
     run(make, steps)
 
@@ -160,7 +150,7 @@ def test_what_was_acknowledged_is_there_after_a_restart(make, backend):
         await cache.put_many(GROUP, items(range(50)))
 
     async def get(cache):
-        return await cache.get_many(GROUP, [key(n) for n in range(50)])
+        return await read_entries(cache, GROUP, [key(n) for n in range(50)])
 
     run(make, put)
     found = run(make, get)
@@ -173,12 +163,12 @@ def test_entries_are_forgotten_after_their_time(make, clock, backend):
         if "redis" in backend:
             return  # the server's own clock runs; that it is told the time, the tests of faults see
         clock.now += 59
-        assert None not in await cache.get_many(GROUP, [key(0)])
+        assert None not in await read_entries(cache, GROUP, [key(0)])
         clock.now += 2
-        assert await cache.get_many(GROUP, [key(0), key(2)]) == [None, None]
-        assert await cache.held() == []
+        assert await read_entries(cache, GROUP, [key(0), key(2)]) == [None, None]
+        assert await cache.group_sizes() == []
         await cache.put_many(GROUP, items(range(10, 12)))
-        assert [held.entries for held in await cache.held()] == [2]
+        assert [held.entries for held in await cache.group_sizes()] == [2]
         clock.now += 61
         assert await cache.clear(CacheFilter()) == 0
 
@@ -191,10 +181,10 @@ def test_reading_does_not_make_an_entry_younger(make, clock, backend):
 
     async def steps(cache):
         clock.now += 59
-        assert await cache.get_many(GROUP, [key(0)]) == ([None] if backend == "memory" else [b"\0" * 40])
+        assert await read_entries(cache, GROUP, [key(0)]) == ([None] if backend == "memory" else [b"\0" * 40])
         clock.now += 2
         # The server's own clock runs, and it is asked for what is not in front.
-        assert await cache.get_many(GROUP, [key(0)]) == [b"\0" * 40 if "redis" in backend else None]
+        assert await read_entries(cache, GROUP, [key(0)]) == [b"\0" * 40 if "redis" in backend else None]
 
     run(make, put, ttl_s=60.0)
     run(make, steps, ttl_s=60.0)
@@ -204,7 +194,7 @@ def test_reading_does_not_make_an_entry_younger(make, clock, backend):
 def test_batches_of_every_size(make, count):
     async def steps(cache):
         await cache.put_many(GROUP, items(range(count)))
-        found = await cache.get_many(GROUP, [key(n) for n in reversed(range(count))])
+        found = await read_entries(cache, GROUP, [key(n) for n in reversed(range(count))])
         assert found == [entry for _, entry in reversed(items(range(count)))]
 
     run(make, steps)
@@ -214,7 +204,7 @@ def test_many_at_once_do_not_mix(make):
     async def steps(cache):
         async def one(n):
             await cache.put_many(GROUP, items(range(n * 10, n * 10 + 10)))
-            return await cache.get_many(GROUP, [key(i) for i in range(n * 10, n * 10 + 10)])
+            return await read_entries(cache, GROUP, [key(i) for i in range(n * 10, n * 10 + 10)])
 
         found = await asyncio.gather(*(one(n) for n in range(20)))
         for n, entries in enumerate(found):
@@ -244,9 +234,9 @@ def test_a_lease_is_one_process_s_until_it_is_given_back(make, backend):
         assert await first.lease(GROUP, keys, 60) == [True] * 700
         assert await first.lease(GROUP, keys[:3], 60) == [True] * 3  # begins anew
         others = await second.lease(GROUP, keys, 60)
-        assert others == [not first.leases] * 700
+        assert others == [not first.supports_leases] * 700
         await second.release(GROUP, keys)
-        assert await second.lease(GROUP, keys[:1], 60) == [not first.leases]
+        assert await second.lease(GROUP, keys[:1], 60) == [not first.supports_leases]
         await first.release(GROUP, keys)
         assert await second.lease(GROUP, keys, 60) == [True] * 700
         assert await second.lease(OTHER, keys[:2], 60) == [True] * 2
@@ -254,5 +244,5 @@ def test_a_lease_is_one_process_s_until_it_is_given_back(make, backend):
         await second.release(OTHER, keys)
         await second.aclose()
 
-    assert ("redis" in backend) == make().leases
+    assert ("redis" in backend) == make().supports_leases
     run(make, steps)

@@ -21,6 +21,7 @@ from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
 from embedway.errors import CacheError, ConfigError, RuntimeUnavailableError
 from embedway.providers.fake import vector_of
+from stored import read_entries, some_entries
 
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}
 GROUP = Group("m", "m@1/4")
@@ -42,6 +43,8 @@ def cache_of(embedder, clock=None):
     if clock is not None:
         for part in (cache, *(getattr(cache, lane) for lane in ("_reading", "_writing") if hasattr(cache, lane))):
             part._clock = clock
+        if hasattr(cache, "_server"):
+            cache._server.clock = clock
     return cache
 
 
@@ -77,24 +80,24 @@ def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
 
             loads = [asyncio.create_task(load(n)) for n in range(8)]
             await reach(200)
-            assert cache.troubles.failed_reads == 0
+            assert cache.errors.failed_reads == 0
             await asyncio.to_thread(first.stop)
             await reach(len(done) + 200)
-            assert cache.troubles.failed_reads > 0
+            assert cache.errors.failed_reads > 0
             second = await asyncio.to_thread(server, port)
             try:
                 failed = -1
-                while failed != cache.troubles.failed_reads:  # a call that began before may fail, and rest again
-                    failed = cache.troubles.failed_reads
+                while failed != cache.errors.failed_reads:  # a call that began before may fail, and rest again
+                    failed = cache.errors.failed_reads
                     clock.now += 10
                     await reach(len(done) + 200)
                 stopping.set()
                 await asyncio.gather(*loads)
-                failed = cache.troubles.failed_reads
+                failed = cache.errors.failed_reads
                 assert (await embedded(embedder)).cache_hits >= 12
                 assert (await embedded(embedder)).cache_hits == 40
-                assert cache.troubles.failed_reads == failed
-                (held,) = await cache.held()
+                assert cache.errors.failed_reads == failed
+                (held,) = await cache.group_sizes()
                 assert (held.group.model, held.entries >= 40) == ("acme/m", True)
             finally:
                 second.stop()
@@ -118,13 +121,13 @@ def test_a_server_that_does_not_answer_costs_one_wait_and_no_request(listening, 
             url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
             async with AsyncEmbedder(config_for(backend="redis", url=url)) as embedder:
                 cache = cache_of(embedder, clock)
-                asked, client = [], cache._client.hget  # the first command of all
-                cache._client.hget = lambda *names: asked.append(names) or client(*names)
+                asked, client = [], cache._server.client.hget  # the first command of all
+                cache._server.client.hget = lambda *names: asked.append(names) or client(*names)
                 for _ in range(20):
                     assert (await embedded(embedder)).cache_hits == 0
                 assert len(asked) == 1
-                assert cache.troubles.failed_reads >= 20
-                assert cache.troubles.failed_writes >= 20
+                assert cache.errors.failed_reads >= 20
+                assert cache.errors.failed_writes >= 20
                 clock.now += 10
                 await embedded(embedder)
                 assert len(asked) == 2
@@ -159,7 +162,7 @@ def test_a_valkey_that_is_full_refuses_and_reads_go_on(tmp_path):
                 await embedded(embedder, TEXTS[:20])
                 client.config_set("maxmemory", 1)
                 assert (await embedded(embedder)).cache_hits == 20
-                assert cache.troubles.failed_writes > 0
+                assert cache.errors.failed_writes > 0
                 client.config_set("maxmemory", 0)
                 assert (await embedded(embedder)).cache_hits == 20
                 assert (await embedded(embedder)).cache_hits == 40
@@ -177,8 +180,8 @@ def test_the_disk_is_full(tmp_path, clock):
             connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own error for a full disk
             many = [f"more {n}" for n in range(2000)]
             await embedded(embedder, many)
-            assert cache.troubles.failed_writes > 0
-            assert cache.troubles.last == "OperationalError: database or disk is full"
+            assert cache.errors.failed_writes > 0
+            assert cache.errors.last == "OperationalError: database or disk is full"
             assert (await embedded(embedder)).cache_hits == 40
             assert embedder._pipeline.cache.counters.of("acme/m").stored < 100
             connection.execute("PRAGMA max_page_count = 1000000")
@@ -207,7 +210,7 @@ async def main():
             result = await embedder.embed(texts, model="acme/m")
             np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
         await embedder._pipeline.cache.settle()
-        print(embedder._pipeline.cache.store.troubles.failed_writes)
+        print(embedder._pipeline.cache.store.errors.failed_writes)
 
 asyncio.run(main())
 """
@@ -234,7 +237,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         async with AsyncEmbedder(config_for(backend="sqlite", path=str(tmp_path / "file" / "v.sqlite"))) as embedder:
             assert (await embedded(embedder)).cache_hits == 0
             assert (await embedded(embedder)).cache_hits == 0
-            assert cache_of(embedder).troubles.failed_reads == 2
+            assert cache_of(embedder).errors.failed_reads == 2
 
     asyncio.run(main())
 
@@ -258,11 +261,11 @@ def test_a_file_that_another_process_has_locked(tmp_path, clock, monkeypatch, be
                 other.execute("BEGIN EXCLUSIVE")
                 receipt = await embedded(embedder)
                 assert receipt.cache_hits == (0 if before else 20)
-                failed = cache.troubles.failed_writes
+                failed = cache.errors.failed_writes
                 assert failed > 0
-                assert "locked" in cache.troubles.last
+                assert "locked" in cache.errors.last
                 await embedded(embedder)
-                assert cache.troubles.failed_writes > failed
+                assert cache.errors.failed_writes > failed
                 other.execute("ROLLBACK")
                 other.close()
                 clock.now += 10
@@ -285,7 +288,7 @@ def test_a_damaged_file_is_set_aside(tmp_path, damage):
         async with AsyncEmbedder(config) as embedder:
             receipt = await embedded(embedder)
             assert (await embedded(embedder)).cache_hits == 40
-            return receipt.cache_hits, cache_of(embedder).troubles
+            return receipt.cache_hits, cache_of(embedder).errors
 
     asyncio.run(first())
     good = path.read_bytes()
@@ -315,12 +318,12 @@ def test_what_was_used_least_recently_goes_first_and_the_bound_holds(tmp_path, c
             clock.now += 4000  # times of use are noted once an hour
             keys = [bytes([n, i]) * 16 for i in range(10)]
             await cache.put_many(GROUP, [(key, bytes(3000)) for key in keys])
-            assert None not in await cache.get_many(GROUP, often)
-        held = await cache.held()
+            assert None not in await read_entries(cache, GROUP, often)
+        held = await cache.group_sizes()
         assert sum(one.bytes for one in held) <= bound
         assert sum(one.entries for one in held) > 200
-        assert cache.troubles.evictions == 1020 - sum(one.entries for one in held)
-        assert await cache.get_many(GROUP, [bytes([0, 0]) * 16]) == [None]
+        assert cache.errors.evictions == 1020 - sum(one.entries for one in held)
+        assert await read_entries(cache, GROUP, [bytes([0, 0]) * 16]) == [None]
         await cache.aclose()
 
     asyncio.run(main())
@@ -332,7 +335,7 @@ def test_an_entry_larger_than_the_whole_cache_is_not_kept(tmp_path, clock):
     async def main():
         for cache in (MemoryCache(10_000, clock=clock), SqliteCache(tmp_path / "v.sqlite", 100_000, clock=clock)):
             await cache.put_many(GROUP, [(b"k" * 32, bytes(200_000))])
-            assert await cache.held() == []
+            assert await cache.group_sizes() == []
             await cache.aclose()
 
     asyncio.run(main())
@@ -346,8 +349,8 @@ def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
     async def fill():
         async with AsyncEmbedder(config_for(backend="sqlite", path=str(path))) as embedder:
             await embedded(embedder, texts)
-            cache, (held,) = cache_of(embedder), await embedder._pipeline.cache.store.held()
-            pairs = await cache.sample(held.group, 30)
+            cache, (held,) = cache_of(embedder), await embedder._pipeline.cache.store.group_sizes()
+            pairs = await some_entries(cache, held.group, 30)
             keys = [key for key, _ in pairs]
             vectors = np.empty((30, 16), np.float32)
             metas = decode(keys, [entry for _, entry in pairs], 16, vectors)
@@ -371,7 +374,7 @@ def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
         (folder / "v.sqlite").write_bytes(bad)
         cache = SqliteCache(folder / "v.sqlite", 2**30)
         try:
-            entries = await cache.get_many(GROUP, keys)
+            entries = await read_entries(cache, GROUP, keys)
         except (ConfigError, CacheError):
             # The bits that tell whose file it is, and of which version.
             assert place < 16 or 60 <= place < 64 or 68 <= place < 72
@@ -411,9 +414,9 @@ def test_a_read_never_waits_for_a_lock(tmp_path, clock, whose):
             loop = asyncio.get_running_loop()
             for _ in range(3):
                 began = loop.time()
-                assert await cache.get_many(GROUP, keys) == [b"entry"] * 5
+                assert await read_entries(cache, GROUP, keys) == [b"entry"] * 5
                 assert loop.time() - began < 1  # a lock is waited for twice as long
-            assert cache.troubles.failed_reads == 0
+            assert cache.errors.failed_reads == 0
             assert put is None or not put.done()
             other.execute("ROLLBACK")
         if put is not None:
@@ -436,13 +439,13 @@ def test_a_file_that_is_removed_is_begun_anew_and_loses_nothing_after_that(tmp_p
         for ending in ("", "-wal", "-shm"):
             path.with_name(path.name + ending).unlink(missing_ok=True)
         assert await cache.put_many(GROUP, [(b"b" * 32, b"2")]) == 1
-        assert await other.get_many(GROUP, [b"a" * 32, b"b" * 32]) == [None, b"2"]
-        assert await cache.get_many(GROUP, [b"b" * 32]) == [b"2"]
+        assert await read_entries(other, GROUP, [b"a" * 32, b"b" * 32]) == [None, b"2"]
+        assert await read_entries(cache, GROUP, [b"b" * 32]) == [b"2"]
         await cache.aclose()
         await other.put_many(GROUP, [(b"c" * 32, b"3")])
         await other.aclose()
         third = SqliteCache(path, 2**26)
-        assert await third.get_many(GROUP, [b"b" * 32, b"c" * 32]) == [b"2", b"3"]
+        assert await read_entries(third, GROUP, [b"b" * 32, b"c" * 32]) == [b"2", b"3"]
         await third.aclose()
 
     asyncio.run(main())
@@ -463,11 +466,11 @@ def test_a_file_is_set_aside_only_where_it_is_damaged(tmp_path):
 
         assert await cache._writing.call(against_the_rules) is None
         assert await cache._reading.call(wrongly_written) is None
-        assert (cache.troubles.failed_writes, cache.troubles.failed_reads) == (1, 1)
+        assert (cache.errors.failed_writes, cache.errors.failed_reads) == (1, 1)
         await cache.aclose()
-        assert cache.troubles.set_aside == 0
+        assert cache.errors.set_aside == 0
         again = SqliteCache(path, 2**26)
-        assert await again.get_many(GROUP, [b"a" * 32]) == [b"1"]
+        assert await read_entries(again, GROUP, [b"a" * 32]) == [b"1"]
         await again.aclose()
 
     asyncio.run(main())
@@ -489,14 +492,14 @@ def test_two_that_find_a_file_damaged_set_it_aside_once(tmp_path):
 
     async def main():
         caches = [SqliteCache(path, 2**26) for _ in range(3)]
-        both = [call for cache in caches for call in (cache.get_many(GROUP, [b"a" * 32]), cache.held())]
+        both = [call for cache in caches for call in (cache.get_many(GROUP, [b"a" * 32]), cache.group_sizes())]
         await asyncio.gather(*both)
         await asyncio.gather(*(cache.put_many(GROUP, [(bytes([n]) * 32, b"1")]) for n, cache in enumerate(caches)))
         await asyncio.gather(*(cache.put_many(GROUP, [(bytes([n]) * 32, b"1")]) for n, cache in enumerate(caches)))
-        assert await caches[0].get_many(GROUP, [bytes([n]) * 32 for n in range(3)]) == [b"1"] * 3
+        assert await read_entries(caches[0], GROUP, [bytes([n]) * 32 for n in range(3)]) == [b"1"] * 3
         for cache in caches:
             await cache.aclose()
-        return sum(cache.troubles.set_aside for cache in caches)
+        return sum(cache.errors.set_aside for cache in caches)
 
     assert asyncio.run(main()) == 1
     assert len(list(tmp_path.glob("*.damaged-*"))) == 1
@@ -552,7 +555,7 @@ def test_what_cannot_be_written_as_an_entry_is_counted(tmp_path, monkeypatch):
             await embedded(embedder, ["kept"])
             monkeypatch.setitem(sys.modules, "zstandard", None)
             assert (await embedded(embedder, ["kept", "lost"])).cache_hits == 0
-            assert cache_of(embedder).troubles.failed_writes == 1
+            assert cache_of(embedder).errors.failed_writes == 1
             return await embedder.cache_stats()
 
     assert asyncio.run(main()).total.damaged == 1
@@ -581,8 +584,8 @@ def test_a_cluster_that_does_not_answer_fails_no_request(listening, clock):
                 for _ in range(5):
                     assert (await embedded(embedder)).cache_hits == 0
                 assert loop.time() - began < 5
-                assert cache.troubles.failed_reads >= 5
-                assert cache.troubles.failed_writes >= 5
+                assert cache.errors.failed_reads >= 5
+                assert cache.errors.failed_writes >= 5
 
         asyncio.run(asyncio.wait_for(main(), 30))
 
@@ -607,7 +610,7 @@ def test_a_cluster_whose_node_stops_fails_no_request(tmp_path, clock):
                 for _ in range(3):
                     clock.now += 10
                     assert (await embedded(embedder)).cache_hits == 0
-                assert cache.troubles.failed_reads >= 3
+                assert cache.errors.failed_reads >= 3
 
         asyncio.run(asyncio.wait_for(main(), 60))
     finally:
@@ -638,11 +641,11 @@ def test_a_slow_server_costs_a_large_request_one_wait(clock):
     async def main():
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         cache = RedisCache(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?protocol=2", clock=clock)
-        found = await cache.get_many(GROUP, [n.to_bytes(32) for n in range(5000)])
+        found = await read_entries(cache, GROUP, [n.to_bytes(32) for n in range(5000)])
         assert found == [None] * 5000
-        assert cache.troubles.failed_reads == 1
+        assert cache.errors.failed_reads == 1
         await cache.get_many(GROUP, [bytes(32)])
-        assert (cache.troubles.failed_reads, 1 <= len(asked) <= 2) == (2, True)
+        assert (cache.errors.failed_reads, 1 <= len(asked) <= 2) == (2, True)
         await cache.aclose()
         server.close()
 

@@ -11,8 +11,12 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedway import Config
+from embedway.cache.base import Group
 from embedway.cache.codec import HEADER_BYTES, decode, encode
 from embedway.cache.key import KEY_BYTES, KeyMaker
+from embedway.cache.secret_keys import SecretKeys
+from embedway.errors import ConfigError
 from embedway.types import Space, TextMeta, Truncation
 
 KEYS = [bytes([n]) * KEY_BYTES for n in range(64)]
@@ -177,6 +181,32 @@ def test_what_claims_to_hold_gigabytes_is_not_decompressed(monkeypatch):
     forged = head + checksum(KEYS[0], head, bomb) + bomb
     monkeypatch.setattr(zstandard.ZstdDecompressor, "decompress", None)
     assert decode(KEYS[:1], [forged], 6, np.empty((1, 6), np.float32)) == [None]
+
+
+#: Entries of codec i8 that were compressed with zstd, without a secret, and with one.
+COMPRESSED_I8 = bytes.fromhex(
+    "6557028306000000070000000000000000000000000000000000000000000000b7a35b900c4e30ae"
+    "28b52ffd200a5100000402813b7f817f810000"
+)
+KEYED_COMPRESSED_I8 = bytes.fromhex(
+    "6557038306000000070000000000000000000000000000000000000000000000945c354fc1d1a8557658c3bc5ebe818b"
+    "28b52ffd200a5100000402813b7f817f810000"
+)
+
+
+@pytest.mark.parametrize("entry", [COMPRESSED_I8, KEYED_COMPRESSED_I8])
+def test_compressed_i8_entries_of_older_versions_are_read(entry):
+    mac = SecretKeys("correct-horse-battery-staple").mac(Group("m", "m@1/4")) if entry[2] == 3 else None
+    out = np.empty((1, 6), np.float32)
+    assert decode([bytes(range(32))], [entry], 6, out, mac=mac) == [TextMeta(7, codec="i8")]
+    np.testing.assert_allclose(out, [[0.5, -0.5, 0.5, -0.5, 0, 0]], atol=1e-6)
+
+
+def test_i8_with_zstd_is_refused_with_what_to_change():
+    with pytest.raises(ConfigError, match=r"cache: zstd must be false where codec is 'i8'.*still read"):
+        Config.load(environ={}, overrides={"cache.codec": "i8", "cache.zstd": True})
+    for codec, zstd in (("i8", False), ("f16", True), ("f32", True)):
+        assert Config.load(environ={}, overrides={"cache.codec": codec, "cache.zstd": zstd}).cache.zstd is zstd
 
 
 KINDS = ["good", "changed", "short", "missing", "f16", "wide", "of another version", "another's"]

@@ -16,10 +16,12 @@ import xxhash
 
 from embedway import AsyncEmbedder, Config
 from embedway.cache.base import CacheFilter, Group
-from embedway.cache.codec import MOST_BYTES
-from embedway.cache.redis import FORMAT, RedisCache
+from embedway.cache.codec import MAX_ENTRY_BYTES
+from embedway.cache.redis import RedisCache
+from embedway.cache.redis_layout import FORMAT
 from embedway.errors import CacheError
 from embedway.providers.fake import vector_of
+from stored import read_entries
 
 WRITTEN = json.loads((Path(__file__).parents[1] / "formats" / "redis-cache-v1.json").read_text("utf-8"))
 PHRASE = "correct-horse-battery-staple"
@@ -201,10 +203,12 @@ def test_version_1_and_this_one_take_turns_on_the_same_keys(server, valkey):
             assert await embed(secret, TEXTS) == 10
             for text in TEXTS:  # neither saw the other's
                 np.testing.assert_allclose(old.read(text), vector_of(text, 16), atol=1e-6)
-            new._pipeline.cache.store._looked_at = float("-inf")
+            new._pipeline.cache.store._generation_read_at = float("-inf")
             assert await embed(new, TEXTS) == 10
             old.clear()
-            new._pipeline.cache.store._looked_at = secret._pipeline.cache.store._looked_at = float("-inf")
+            new._pipeline.cache.store._generation_read_at = secret._pipeline.cache.store._generation_read_at = float(
+                "-inf"
+            )
             assert await embed(secret, TEXTS) == 10
             assert await embed(new, TEXTS) == 0
 
@@ -297,7 +301,7 @@ def test_a_newer_format_is_seen_while_a_process_runs(server, valkey, clock):
         cache = RedisCache(valkey, clock=clock)
         await cache.put_many(GROUP, [(KEY, b"entry")])
         server.hset("embedway:format", "cache", FORMAT + 1)
-        assert await cache.get_many(GROUP, [KEY]) == [b"entry"]
+        assert await read_entries(cache, GROUP, [KEY]) == [b"entry"]
         clock.now += 61
         # What was computed meanwhile is not lost for its caller: only reading raises.
         assert await cache.put_many(GROUP, [(KEY, b"other")]) == 0
@@ -306,7 +310,7 @@ def test_a_newer_format_is_seen_while_a_process_runs(server, valkey, clock):
         with pytest.raises(CacheError, match=f"format {FORMAT + 1}"):
             await cache.get_many(GROUP, [KEY])
         server.hset("embedway:format", "cache", FORMAT)
-        assert await cache.get_many(GROUP, [KEY]) == [b"entry"]
+        assert await read_entries(cache, GROUP, [KEY]) == [b"entry"]
         await cache.aclose()
 
     asyncio.run(main())
@@ -324,7 +328,7 @@ def test_a_stamp_that_is_no_version_fails_no_request(server, valkey, stamp):
             for _ in range(2):
                 result = await embedder.embed(TEXTS, model="acme/m")
                 assert result.receipt.cache_hits in {0, 10}
-            assert embedder._pipeline.cache.store.troubles.failed_reads > 0
+            assert embedder._pipeline.cache.store.errors.failed_reads > 0
             with pytest.raises(CacheError, match="the cache cannot be read"):
                 await embedder.cache_stats()
 
@@ -341,7 +345,7 @@ def test_a_user_who_may_not_read_the_stamp_goes_on_as_before(server, valkey):
                 await embedder.embed(TEXTS, model="acme/m")
                 await embedder._pipeline.cache.settle()
                 result = await embedder.embed(TEXTS, model="acme/m")
-                return result.receipt.cache_hits, embedder._pipeline.cache.store.troubles
+                return result.receipt.cache_hits, embedder._pipeline.cache.store.errors
 
         hits, troubles = asyncio.run(main())
         assert (hits, troubles.failed_reads, troubles.failed_writes) == (10, 0, 0)
@@ -379,7 +383,7 @@ def test_what_others_write_into_counts_and_groups_is_left_out(server, valkey):
 
 
 def test_a_hash_without_end_is_read_in_part(server, valkey, monkeypatch):
-    monkeypatch.setattr("embedway.cache.redis.MOST_FIELDS", 1000)
+    monkeypatch.setattr("embedway.cache.redis_server.MAX_FIELDS", 1000)
     for start in range(0, 20_000, 5000):
         fields = {json.dumps([f"m{n}", "hits"]): 1 for n in range(start, start + 5000)}
         server.hset("embedway:v1:counts", mapping=fields)
@@ -453,8 +457,8 @@ def value(stamp, entry=b"entry"):
         (value(999_990.0), b"entry", 10),
         (b"short", b"", 1e6),
         (b"", b"", 1e6),
-        (value(999_990.0, bytes(MOST_BYTES)), bytes(MOST_BYTES), 10),
-        (value(999_990.0, bytes(MOST_BYTES + 1)), b"", 10),
+        (value(999_990.0, bytes(MAX_ENTRY_BYTES)), bytes(MAX_ENTRY_BYTES), 10),
+        (value(999_990.0, bytes(MAX_ENTRY_BYTES + 1)), b"", 10),
         (value(999_990.0, bytes(30_000_000)), b"", 10),
     ],
     ids=str,
@@ -464,13 +468,13 @@ def test_values_of_any_kind_are_of_a_bounded_length_and_no_time_to_come(server, 
 
     async def main():
         cache = RedisCache(valkey, clock=clock)
-        found = await cache.get_aged(GROUP, [KEY]), await cache.get_many(GROUP, [KEY])
+        found = await cache.get_many(GROUP, [KEY])
         await cache.aclose()
         return found
 
-    ((aged, stored),), (plain,) = asyncio.run(main())
-    assert aged == plain == entry
-    assert clock.now - stored == age
+    ((found, stored_at),) = asyncio.run(main())
+    assert found == entry
+    assert clock.now - stored_at == age
 
 
 def test_keys_that_others_made_are_counted_cleared_and_never_fail(server, valkey, clock):
@@ -486,17 +490,16 @@ def test_keys_that_others_made_are_counted_cleared_and_never_fail(server, valkey
 
     async def main():
         cache = RedisCache(valkey)
-        sample = await cache.sample(group, 100)
-        held = {one.group: one.entries for one in await cache.held()}
-        missing = await cache.get_many(group, [b"\x11" * 32])
+        held = {one.group: one.entries for one in await cache.group_sizes()}
+        missing = await read_entries(cache, group, [b"\x11" * 32])
         aged = await cache.clear(CacheFilter(older_than_s=86_400 * 365 * 50))
         rest = await cache.clear(CacheFilter())
-        troubles = cache.troubles
+        troubles = cache.errors
         await cache.aclose()
-        return len(sample), held[group], missing, aged, rest, troubles
+        return held[group], missing, aged, rest, troubles
 
-    sampled, held, missing, aged, rest, troubles = asyncio.run(main())
-    assert (sampled, held, missing) == (8 + 1, 8 + 4, [None])
+    held, missing, aged, rest, troubles = asyncio.run(main())
+    assert (held, missing) == (8 + 4, [None])
     # Those that do not say when they were stored are older than anything.
     assert (aged, rest) == (4, 10)
     assert (troubles.failed_reads, troubles.failed_writes) == (0, 0)
@@ -508,10 +511,10 @@ def test_an_entry_without_end_leaves_the_memory_in_front_as_it_is(server, valkey
             await embedder.embed(TEXTS, model="acme/m")
             await embedder._pipeline.cache.settle()
             cache = embedder._pipeline.cache.store
-            (held,) = await cache.held()
+            (held,) = await cache.group_sizes()
             names = list(server.scan_iter(f"embedway:v1:{held.group.id}:*"))
             server.set(names[0], bytes(5_000_000))
-            cache.front._forget(bytes.fromhex(names[0].rsplit(b":", 1)[1].decode()))
+            cache.memory._remove(bytes.fromhex(names[0].rsplit(b":", 1)[1].decode()))
             result = await embedder.embed(TEXTS, model="acme/m")
             await embedder._pipeline.cache.settle()
             again = await embedder.embed(TEXTS, model="acme/m")

@@ -10,11 +10,12 @@ import redis
 
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.cache.codec import encode
-from embedway.cache.opening import open_seals
-from embedway.cache.seal import Seal
+from embedway.cache.factory import open_secret_keys
+from embedway.cache.secret_keys import SecretKeys
 from embedway.errors import ConfigError
 from embedway.providers.fake import vector_of
 from embedway.types import TextMeta
+from stored import some_entries
 
 FIRST, SECOND, THIRD = (f"{word}-horse-battery-staple" for word in ("first", "second", "third"))
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
@@ -91,7 +92,7 @@ def test_a_secret_comes_from_the_environment_and_is_shown_nowhere():
     environ = {"EMBEDWAY_CACHE__SECRET": "1234567890123456", "EMBEDWAY_CACHE__SECRET_PREVIOUS": FIRST}
     config = Config.load(environ=environ)
     assert config.cache.secret.get_secret_value() == "1234567890123456"
-    assert len(open_seals(config.cache)) == 2
+    assert len(open_secret_keys(config.cache)) == 2
     for shown in (repr(config), config.model_dump_json(), str(config.cache)):
         assert "1234567890123456" not in shown
         assert FIRST not in shown
@@ -102,11 +103,13 @@ def test_a_file_holds_the_secret_and_the_one_before_it(tmp_path):
     config = Config.load(environ={}, overrides={"cache.secret_file": str(path)})
     for text, secrets in ((f"{FIRST}", [FIRST]), (f"{SECOND}\r\n{FIRST}\n\n", [SECOND, FIRST])):
         path.write_text(text)
-        names = [seal.names([b"k" * 32]) for seal in open_seals(config.cache)]
-        assert names == [Seal(secret).names([b"k" * 32]) for secret in secrets]
+        names = [seal.entry_names([b"k" * 32]) for seal in open_secret_keys(config.cache)]
+        assert names == [SecretKeys(secret).entry_names([b"k" * 32]) for secret in secrets]
     # What is set goes before the file, as the environment goes before it.
     config = Config.load(environ={"EMBEDWAY_CACHE__SECRET": THIRD}, overrides={"cache.secret_file": str(path)})
-    assert [seal.names([b"k" * 32]) for seal in open_seals(config.cache)] == [Seal(THIRD).names([b"k" * 32])]
+    assert [seal.entry_names([b"k" * 32]) for seal in open_secret_keys(config.cache)] == [
+        SecretKeys(THIRD).entry_names([b"k" * 32])
+    ]
 
 
 @pytest.mark.parametrize(
@@ -172,8 +175,8 @@ def test_nobody_without_the_secret_can_look_up_a_text(make):
             await embedder.embed(TEXTS, model="acme/m")
             await embedder._pipeline.cache.settle()
             cache = embedder._pipeline.cache.store
-            (held,) = await cache.held()
-            found = {name for name, _ in await cache.sample(held.group, 100)}
+            (held,) = await cache.group_sizes()
+            found = {name for name, _ in await some_entries(cache, held.group, 100)}
             await embedder.clear_cache()
             return found
 
@@ -194,13 +197,13 @@ def test_planted_entries_are_damaged_and_computed_anew(make, kind):
             await embedder.embed(TEXTS, model="acme/m")
             await embedder._pipeline.cache.settle()
             cache = embedder._pipeline.cache.store
-            (held,) = await cache.held()
-            pairs = await cache.sample(held.group, 2)
+            (held,) = await cache.group_sizes()
+            pairs = await some_entries(cache, held.group, 2)
             (name, entry), (_, other) = pairs
             vector = np.eye(16, dtype=np.float32)[:1]
             mac = {
-                "of another secret": Seal(SECOND).mac(held.group),
-                "of another group": Seal(FIRST).mac(dataclasses.replace(held.group, namespace="tenant")),
+                "of another secret": SecretKeys(SECOND).mac(held.group),
+                "of another group": SecretKeys(FIRST).mac(dataclasses.replace(held.group, namespace="tenant")),
             }.get(kind)
             planted = encode([name], vector, [TextMeta(1)], mac=mac)[0]
             if kind == "of another text":
@@ -219,8 +222,9 @@ def test_planted_entries_are_damaged_and_computed_anew(make, kind):
 # ---------------------------------------------------------------- rotation
 
 
-@pytest.mark.parametrize("codec", ["f32", "f16", "i8"])
-@pytest.mark.parametrize("zstd", [False, True])
+@pytest.mark.parametrize(
+    ("codec", "zstd"), [("f32", False), ("f32", True), ("f16", False), ("f16", True), ("i8", False)]
+)
 def test_a_secret_is_changed_without_computing_anything_anew(make, codec, zstd):
     kept = {"codec": codec, "zstd": zstd}
     old, both, new = (
@@ -265,9 +269,9 @@ def test_an_entry_of_the_previous_secret_is_looked_at_like_any_other(make):
         await hits(make(secret=FIRST))
         async with AsyncEmbedder(make(secret=FIRST)) as embedder:
             cache = embedder._pipeline.cache.store
-            (held,) = await cache.held()
-            (one, _), (two, entry), *_ = await cache.sample(held.group, 12)
-            mac = Seal(FIRST).mac(held.group)
+            (held,) = await cache.group_sizes()
+            (one, _), (two, entry), *_ = await some_entries(cache, held.group, 12)
+            mac = SecretKeys(FIRST).mac(held.group)
             bad = encode([one], np.zeros((1, 16), np.float32), [TextMeta(1)], mac=mac)
             await cache.put_many(held.group, [(one, *bad), (two, entry[:-1])])
         both = make(secret=SECOND, secret_previous=FIRST)

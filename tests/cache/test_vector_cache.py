@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.cache.base import CacheFilter
 from embedway.cache.codec import decode, encode
-from embedway.cache.opening import open_seals
-from embedway.cache.stats import Cleared
+from embedway.cache.factory import open_secret_keys
+from embedway.cache.stats import ClearResult
 from embedway.errors import (
     CacheError,
     EmbedwayError,
@@ -26,6 +26,7 @@ from embedway.errors import (
 )
 from embedway.providers.fake import vector_of
 from embedway.vectors import to_size
+from stored import some_entries
 
 MODEL = {
     "name": "acme/m",
@@ -393,7 +394,7 @@ def test_vectors_that_depend_on_their_batch_are_never_kept(config):
             provider.declared = dataclasses.replace(provider.declared, batch_dependent=True)
             await embed(embedder, ["a", "b"])
             await embed(embedder, ["a", "b"])
-            return provider.calls, await embedder._pipeline.cache.store.held()
+            return provider.calls, await embedder._pipeline.cache.store.group_sizes()
 
     calls, held = asyncio.run(main())
     assert calls == [("a", "b")] * 2
@@ -406,9 +407,9 @@ def test_flipped_bits_are_found_out_counted_and_put_right(config):
             good = await embed(embedder, ["a", "b"])
             cache = embedder._pipeline.cache.store
             await embedder._pipeline.cache.settle()
-            (held,) = await cache.held()
+            (held,) = await cache.group_sizes()
             spoiled = []
-            for key, entry in await cache.sample(held.group, 10):
+            for key, entry in await some_entries(cache, held.group, 10):
                 bad = bytearray(entry)
                 bad[60] ^= 1
                 spoiled.append((key, bytes(bad)))
@@ -512,7 +513,7 @@ def test_what_is_stored_while_it_is_looked_for_again_is_not_computed_again(confi
                 return entries
 
             # A lease is a reason to look again too.
-            late, again = (3, 1) if cache.store.leases else (2, 1)
+            late, again = (3, 1) if cache.store.supports_leases else (2, 1)
             cache.store.get_many, cache.store.put_many = slow_get, slow_put
             gate = Gate(provider_of(embedder))
             first = asyncio.create_task(embed(embedder, ["a"]))
@@ -688,11 +689,11 @@ def test_checking_compares_with_what_is_computed_anew(config):
             good = await embedder.check_cache(["x", "c", "a", "c"], model="acme/m", sample=10)
             await embedder._pipeline.cache.settle()
             cache = embedder._pipeline.cache.store
-            (held,) = await cache.held()
-            (one, _), (two, mine), _ = await cache.sample(held.group, 3)
+            (held,) = await cache.group_sizes()
+            (one, _), (two, mine), _ = await some_entries(cache, held.group, 3)
             await cache.put_many(held.group, [(one, mine)])  # another's
             vectors = np.empty((1, 16), np.float32)
-            seals = open_seals(config.cache)
+            seals = open_secret_keys(config.cache)
             mac = seals[0].mac(held.group) if seals else None
             metas = decode([two], [mine], 16, vectors, mac=mac)
             await cache.put_many(held.group, [(two, *encode([two], vectors[:, ::-1], metas, mac=mac))])
@@ -719,8 +720,8 @@ def test_what_is_not_there_is_said(tmp_path):
         with pytest.raises(UsageError, match="sample is 0"):
             embedder.check_cache(["a"], model="acme/m", sample=0)
         embedder.embed(["a", "b"], model="acme/m")
-        assert embedder.clear_cache(model="acme/m") == Cleared(2, 0)
-        assert embedder.clear_cache() == Cleared(0, 0)
+        assert embedder.clear_cache(model="acme/m") == ClearResult(2, 0)
+        assert embedder.clear_cache() == ClearResult(0, 0)
         assert embedder.cache_stats().total.entries == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 
 ENGLISH = (
     "A vector store keeps the embeddings of all passages, and answers a question with those that lie nearest to it. "
-    "CacheFilter of them is best depends on how many passages there are, and how often they change."
+    "Which of them is best depends on how many passages there are, and how often they change."
 )
 CODE = '''def nearest(query, vectors, count=10):
     """Positions of the vectors that lie nearest."""

@@ -94,7 +94,7 @@ async def make_cache(store, path):
     cache = SqliteCache(path, 2**30)
     held = [
         {"model": one.group.model, "namespace": one.group.namespace, "entries": one.entries}
-        for one in await cache.held()
+        for one in await cache.group_sizes()
     ]
     counts = await cache.counts()
     await cache.aclose()

@@ -52,7 +52,7 @@ async def write(url):
         overrides = {**MODELS, "cache.backend": "redis", "cache.url": url, "cache.tiered": False, **settings}
         overrides["ledger.backend"] = "none"
         async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
-            embedder._pipeline.cache.store._clock = lambda: STORED_AT
+            embedder._pipeline.cache.store._server.clock = lambda: STORED_AT
             for _ in range(2):  # twice: the counts then have hits too
                 await embedder.embed(texts, model=model, **options)
                 await embedder._pipeline.cache.settle()

@@ -24,6 +24,7 @@ from embedway.ledger.pins import RedisPins, SqlitePins, new_pin, read_pin
 from embedway.ledger.redis import RedisLedger
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.providers.fake import vector_of
+from stored import read_entries, some_entries
 
 HERE = Path(__file__).parent
 EXPECTED = json.loads((HERE / "expected-v1.json").read_text("utf-8"))
@@ -75,8 +76,8 @@ def test_of_a_cache_of_version_1_what_can_be_wrong_is_dropped_and_told_once(old,
 
     async def look():
         cache = SqliteCache(path, 2**30)
-        held, counts, generation = await cache.held(), await cache.counts(), await cache.generation()
-        samples = {one.group: await cache.sample(one.group, 9) for one in held}
+        held, counts, generation = await cache.group_sizes(), await cache.counts(), await cache.generation()
+        samples = {one.group: await some_entries(cache, one.group, 9) for one in held}
         await cache.aclose()
         return held, counts, generation, samples
 
@@ -133,7 +134,7 @@ def test_a_large_cache_of_version_1_gives_its_free_pages_back(old):
 
     async def look():
         cache = SqliteCache(path, 2**30)
-        held = await cache.held()
+        held = await cache.group_sizes()
         await cache.aclose()
         return sum(one.entries for one in held)
 
@@ -151,7 +152,7 @@ def test_of_a_cache_with_many_entries_of_services_only_the_others_go(old):
 
     async def look():
         cache = SqliteCache(path, 2**30)
-        held = await cache.held()
+        held = await cache.group_sizes()
         await cache.aclose()
         return [(one.group.model, one.entries) for one in held]
 
@@ -232,11 +233,11 @@ def test_a_cache_that_is_written_over_meanwhile_is_not_moved(tmp_path):
         path.write_bytes(b"my only copy\n" * 1000)
         with contextlib.suppress(ConfigError):
             for n in range(200):
-                assert await cache.get_many(Group("m", "m@1/4"), [bytes([n]) * 32]) == [None]
+                assert await read_entries(cache, Group("m", "m@1/4"), [bytes([n]) * 32]) == [None]
         with pytest.raises(ConfigError):
-            await cache.held()
+            await cache.group_sizes()
         await cache.aclose()
-        assert cache.troubles.set_aside == 0
+        assert cache.errors.set_aside == 0
 
     asyncio.run(main())
     assert path.read_bytes() == b"my only copy\n" * 1000

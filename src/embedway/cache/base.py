@@ -1,19 +1,22 @@
-"""What a cache does: it keeps entries by key, and never fails a request."""
+"""The contract of cache stores. A store keeps entries by key, and never fails a request."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+#: An entry's bytes, and the time when it was stored, in seconds since 1970.
+StoredEntry: TypeAlias = tuple[bytes, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What entries are told apart by when they are counted and cleared; `space_id` is that of the full width."""
+    """A group of entries, by which they are counted and cleared. `space_id` is that of the full width."""
 
     model: str
     space_id: str
@@ -28,7 +31,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class GroupSize:
-    """What a group holds: entries, and their bytes as far as the backend counts them."""
+    """The size of a group: its entries, and their bytes as far as the store counts them."""
 
     group: Group
     entries: int
@@ -37,9 +40,9 @@ class GroupSize:
 
 @dataclass(frozen=True, slots=True)
 class CacheFilter:
-    """Which entries are meant: those of all that is given here. `older_than_s` is seconds since they were stored.
+    """A selection of entries: those that fit every field that is set. `older_than_s` is seconds since they were stored.
 
-    A space is meant at every size, because all sizes are cut from one entry.
+    A space is selected at every size, because all sizes are cut from one entry.
     """
 
     model: str | None = None
@@ -47,83 +50,80 @@ class CacheFilter:
     namespace: str | None = None
     older_than_s: float | None = None
 
-    def takes(self, group: Group) -> bool:
-        """Whether entries of a group can be meant."""
-        space_id = self.space_id and _sizeless(self.space_id)
-        pairs = ((self.model, group.model), (space_id, _sizeless(group.space_id)), (self.namespace, group.namespace))
-        return all(wanted is None or wanted == have for wanted, have in pairs)
+    def matches(self, group: Group) -> bool:
+        """Whether the filter selects entries of a group, of whatever age."""
+        space_id = self.space_id and _without_size(self.space_id)
+        pairs = (
+            (self.model, group.model),
+            (space_id, _without_size(group.space_id)),
+            (self.namespace, group.namespace),
+        )
+        return all(wanted is None or wanted == actual for wanted, actual in pairs)
 
 
-def _sizeless(space_id: str) -> str:
+def _without_size(space_id: str) -> str:
     start, _, size = space_id.rpartition("/")
     return start if size.isdecimal() else space_id
 
 
 @dataclass(slots=True)
 class CacheErrors:
-    """What went wrong in a backend, counted; none of it fails a request."""
+    """Counts of a store's failures, none of which fails a request. Stores keep them under these names."""
 
     failed_reads: int = 0
     failed_writes: int = 0
     evictions: int = 0
-    #: Files that were damaged and set aside.
+    #: Damaged files that were renamed, so that new ones could be begun.
     set_aside: int = 0
     last: str = field(default="", repr=False)
 
 
-class Cache(Protocol):
-    """Keeps entries.
+class CacheStore(Protocol):
+    """A store of entries.
 
-    `leases` tells whether processes that share it keep out of each other's way.
-
-    No method raises for what a store does: what cannot be read is a miss, what cannot be written is not kept, and
-    `troubles` counts both.
+    No method raises for a failure of the store: an entry that cannot be read is a miss, one that cannot be written is
+    not stored, and `errors` counts both.
     """
 
-    troubles: CacheErrors
-    leases: bool
+    errors: CacheErrors
+    #: Whether `lease` excludes other processes that share the store.
+    supports_leases: bool
 
-    async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The entry of each key, None where there is none."""
-
-    async def get_aged(self, group: Group, keys: Sequence[bytes]) -> list[tuple[bytes, float] | None]:
-        """The same, each with when it was stored, in seconds since 1970."""
-
-    async def generation(self) -> int | None:
-        """A number that is another one after anybody has cleared entries; None where it cannot be read."""
+    async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
+        """Read entries, in the order of the keys; None for one that is missing."""
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        """Keep entries by key, and tell how many. When it returns, they are where they stay when the process ends."""
+        """Store entries by key. Returns how many were stored; they outlast the process, unless the store is memory."""
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """Forget entries."""
-
-    async def held(self) -> list[GroupSize]:
-        """What there is, by group."""
+        """Delete entries."""
 
     async def clear(self, which: CacheFilter) -> int:
-        """Forget all that is meant, and tell how many entries that were."""
+        """Delete all entries that the filter selects. Returns how many there were."""
 
-    async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
-        """Some keys with their entries."""
+    async def generation(self) -> int | None:
+        """A number that changes with every `clear`, of any process; None where it cannot be read.
 
-    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """Add to what is counted for each model, by name of the count, for as long as the cache lives.
-
-        False where that failed.
+        A tier in front reads it to learn that its copies may be of deleted entries.
         """
 
+    async def group_sizes(self) -> list[GroupSize]:
+        """The sizes of all groups that have entries."""
+
+    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
+        """Add to the counts of each model, by name; they last as long as the store. False where that failed."""
+
     async def counts(self) -> dict[str, dict[str, int]]:
-        """What was counted for each model."""
+        """The counts of each model, by name."""
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """Which keys are the caller's to compute: nobody else, in any process, has them leased.
+        """Lease keys, so that no other process computes them. Returns which were granted.
 
-        A lease that the caller has already begins anew.
+        A lease that the caller holds already begins anew. A lease ends by `release`, or after its time.
         """
 
     async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """Give back what `lease` gave; what is another's by now stays."""
+        """End leases of the caller. Those of other holders stay."""
 
     async def aclose(self) -> None:
-        """Give files and connections back."""
+        """Close files and connections."""

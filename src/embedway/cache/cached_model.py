@@ -104,11 +104,11 @@ class CachedModel:
         known then, as for a request.
         """
         cache = self._cache
-        failed = cache.store.troubles.failed_reads
+        failed = cache.store.errors.failed_reads
         keys, former = await cache.lookup.keys(request.texts, self._maker(request))
         read = await cache.lookup.read(self.group, keys, self._model.space, former)
         if strict:
-            cache.raise_if_more(failed, cache.store.troubles.failed_reads, "read")
+            cache.raise_if_more(failed, cache.store.errors.failed_reads, "read")
         return read.vectors, read.metas, len(read.damaged) + len(read.invalid)
 
     def _maker(self, request: ComputeRequest) -> KeyMaker:
@@ -188,7 +188,7 @@ class _ReadThrough:
     async def _compute_leased(self, rows: list[int]) -> list[int]:
         """Compute rows that no other process computes, wait for the others, and return what is missing still."""
         store = self.cache.store
-        if not store.leases:
+        if not store.supports_leases:
             await self._compute(rows)
             return []
         granted = await self._lease(rows)

@@ -24,8 +24,10 @@ Where a secret is set, entries are of version 3: the same up to offset 32, then
           48      numbers
 
 An entry that is not of this form, in any byte, is damaged: a miss. So is one that lies under another key, because a
-store's own index may be damaged too. An entry of version 2 is a miss where a secret is set, and one of version 3 where
-none is.
+store's own index may be damaged too. Entries of version 2 are misses where a secret is set, and those of version 3
+where none is.
+
+Settings no longer allow i8 with zstd, because the entries do not get smaller. Those of older versions are read.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import xxhash
 
-from embedway.cache.seal import MAC_BYTES
+from embedway.cache.secret_keys import MAC_BYTES
 from embedway.errors import RuntimeUnavailableError
 from embedway.types import CodecName, TextMeta, Truncation
 
@@ -46,35 +48,35 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedway.cache.seal import Mac
+    from embedway.cache.secret_keys import Mac
     from embedway.types import Vectors
 
 CODECS: tuple[CodecName, ...] = get_args(CodecName)
 
-_HEAD = struct.Struct("<2sBBIIB3sIIII")
-_SUM = struct.Struct("<Q")
-HEADER_BYTES = _HEAD.size + _SUM.size
-KEYED_HEADER_BYTES = _HEAD.size + MAC_BYTES
+_HEADER = struct.Struct("<2sBBIIB3sIIII")
+_CHECKSUM = struct.Struct("<Q")
+HEADER_BYTES = _HEADER.size + _CHECKSUM.size
+KEYED_HEADER_BYTES = _HEADER.size + MAC_BYTES
 _MAGIC, _VERSION, _KEYED_VERSION, _ZEROS = b"eW", 2, 3, b"\0\0\0"
-_NUMBERS: dict[CodecName, int] = {"f32": 1, "f16": 2, "i8": 3}
-_NAMES: dict[int, CodecName] = {number: name for name, number in _NUMBERS.items()}
+_CODEC_NUMBERS: dict[CodecName, int] = {"f32": 1, "f16": 2, "i8": 3}
+_CODEC_NAMES: dict[int, CodecName] = {number: name for name, number in _CODEC_NUMBERS.items()}
 _COMPRESSED = 128
 _NOT_COUNTED = 2**32 - 1
 #: No model is wider; a header that says so is damaged, and nothing is allocated for it.
 _MAX_DIMENSIONS = 65_536
 _WHOLE, _CUT, _AVERAGED = 0, 1, 2
 _F4 = np.dtype("<f4")
-#: A lossy codec changes the length of a normalized vector by some hundredths; beyond these bounds it is not its work.
+#: A lossy codec changes the length of a normalized vector by some hundredths. Vectors beyond these bounds are damaged.
 _SHORTEST, _LONGEST = 0.5, 2.0
 
 
-def most_bytes(dimensions: int) -> int:
-    """The bytes of the longest entry that can be written; zstd makes a body that it cannot compress a little longer."""
+def max_entry_bytes(dimensions: int) -> int:
+    """The length of the longest entry. zstd makes a body that it cannot compress a little longer."""
     return KEYED_HEADER_BYTES + 4 * dimensions + dimensions // 16 + 1024
 
 
 #: No entry of any model is longer.
-MOST_BYTES = most_bytes(_MAX_DIMENSIONS)
+MAX_ENTRY_BYTES = max_entry_bytes(_MAX_DIMENSIONS)
 
 
 def encode(
@@ -91,21 +93,21 @@ def encode(
     With `mac`, entries are of version 3 and carry its checksums. Raises RuntimeUnavailableError where zstd is asked for
     and not installed.
     """
-    compress = open_zstd().ZstdCompressor(level=3).compress if zstd else None
+    compress = import_zstd().ZstdCompressor(level=3).compress if zstd else None
     version = _VERSION if mac is None else _KEYED_VERSION
     entries = []
-    for key, (name, body), meta in zip(keys, _bodies(vectors, codec), metas, strict=True):
+    for key, (name, body), meta in zip(keys, _encode_bodies(vectors, codec), metas, strict=True):
         packed = compress(body) if compress else body
-        number = _NUMBERS[name] + (_COMPRESSED if compress else 0)
-        head = _HEAD.pack(_MAGIC, version, number, vectors.shape[1], *_told(meta))
-        checksum = _SUM.pack(_checksum(key, head, packed)) if mac is None else mac(key, head, packed)
+        number = _CODEC_NUMBERS[name] + (_COMPRESSED if compress else 0)
+        head = _HEADER.pack(_MAGIC, version, number, vectors.shape[1], *_pack_meta(meta))
+        checksum = _CHECKSUM.pack(_compute_checksum(key, head, packed)) if mac is None else mac(key, head, packed)
         entries.append(head + checksum + packed)
     return entries
 
 
-def signed_anew(entry: bytes, key: bytes, mac: Mac) -> bytes:
+def re_sign(entry: bytes, key: bytes, mac: Mac) -> bytes:
     """A good entry of version 3 with the checksum of another secret, for its key under that secret."""
-    head, body = entry[: _HEAD.size], entry[KEYED_HEADER_BYTES:]
+    head, body = entry[: _HEADER.size], entry[KEYED_HEADER_BYTES:]
     return head + mac(key, head, body) + body
 
 
@@ -118,110 +120,110 @@ def decode(
     normalized: bool = False,
     mac: Mac | None = None,
 ) -> list[TextMeta | None]:
-    """Write the vectors of entries into rows of `out`, float32 (n, d), and give what is told of each.
+    """Write the vectors of entries into rows of `out`, float32 (n, d). Returns the facts of each text.
 
     None, with its row untouched, for an entry that is missing or damaged, is another key's, or has another dimension.
     With `normalized`, vectors of lossy entries are brought back to length 1. With `mac`, only entries that it made are
     read; without it, only those of no secret. The numbers are not looked at: they may be NaN, or of any length.
     """
     body_at = HEADER_BYTES if mac is None else KEYED_HEADER_BYTES
-    plain_bytes, most = body_at + 4 * dimensions, most_bytes(dimensions)
+    plain_bytes, max_bytes = body_at + 4 * dimensions, max_entry_bytes(dimensions)
     if len(entries) > 1 and all(entry is not None and len(entry) == plain_bytes for entry in entries):
-        tokens_of = _plain(keys, entries, dimensions, out, mac)
+        tokens_of = _decode_uniform(keys, entries, dimensions, out, mac)
         if tokens_of is not None:
-            return [_whole(tokens) for tokens in tokens_of]
+            return [_meta_of_whole_text(tokens) for tokens in tokens_of]
     metas: list[TextMeta | None] = []
     lossy: list[int] = []
     version = _VERSION if mac is None else _KEYED_VERSION
-    unpack, frombuffer = _HEAD.unpack_from, np.frombuffer
+    unpack, frombuffer = _HEADER.unpack_from, np.frombuffer
     for row, (key, entry) in enumerate(zip(keys, entries, strict=True)):
-        if entry is None or not body_at <= len(entry) <= most:
+        if entry is None or not body_at <= len(entry) <= max_bytes:
             metas.append(None)
             continue
-        magic, written, number, width, tokens, kind, zeros, *told = unpack(entry)
+        magic, written, number, width, tokens, kind, zeros, *fields = unpack(entry)
         good = (magic, written, zeros, width) == (_MAGIC, version, _ZEROS, dimensions) and kind <= _AVERAGED
-        if not good or not _holds(key, entry, mac):
+        if not good or not _checksum_matches(key, entry, mac):
             metas.append(None)
             continue
         if number == 1 and len(entry) == plain_bytes:
             out[row] = frombuffer(entry, _F4, dimensions, body_at)
         else:
-            vector = _vector(memoryview(entry)[body_at:], number, dimensions)
+            vector = _decode_body(memoryview(entry)[body_at:], number, dimensions)
             if vector is None:
                 metas.append(None)
                 continue
             out[row] = vector
-            if number & ~_COMPRESSED != _NUMBERS["f32"]:
+            if number & ~_COMPRESSED != _CODEC_NUMBERS["f32"]:
                 lossy.append(row)
-        metas.append(_meta(tokens, kind, told, _NAMES[number & ~_COMPRESSED]))
+        metas.append(_unpack_meta(tokens, kind, fields, _CODEC_NAMES[number & ~_COMPRESSED]))
     if lossy and normalized:
-        _bring_back(lossy, out)
+        _renormalize(lossy, out)
     return metas
 
 
-def _bring_back(rows: list[int], out: Vectors) -> None:
-    """Divide lossy rows by their lengths. One that is far from length 1 stays as it is, and is refused for it."""
-    some = out[rows]
+def _renormalize(rows: list[int], out: Vectors) -> None:
+    """Divide lossy rows by their lengths. A row far from length 1 stays as it is, and is refused later for it."""
+    lossy = out[rows]
     with np.errstate(all="ignore"):  # numbers of any kind may be stored
-        lengths = np.linalg.norm(some, axis=1, keepdims=True)
+        lengths = np.linalg.norm(lossy, axis=1, keepdims=True)
         near = (lengths >= _SHORTEST) & (lengths <= _LONGEST)
-        out[rows] = some / np.where(near, lengths, 1)
+        out[rows] = lossy / np.where(near, lengths, 1)
 
 
-def _holds(key: bytes, entry: bytes, mac: Mac | None) -> bool:
+def _checksum_matches(key: bytes, entry: bytes, mac: Mac | None) -> bool:
     """Whether an entry's checksum is right."""
     if mac is not None:
-        head, checksum = entry[: _HEAD.size], entry[_HEAD.size : KEYED_HEADER_BYTES]
-        return mac.holds(key, head, entry[KEYED_HEADER_BYTES:], checksum)
-    seed = xxhash.xxh3_64_intdigest(key + entry[: _HEAD.size])
-    stored: int = _SUM.unpack_from(entry, _HEAD.size)[0]
+        head, checksum = entry[: _HEADER.size], entry[_HEADER.size : KEYED_HEADER_BYTES]
+        return mac.verify(key, head, entry[KEYED_HEADER_BYTES:], checksum)
+    seed = xxhash.xxh3_64_intdigest(key + entry[: _HEADER.size])
+    stored: int = _CHECKSUM.unpack_from(entry, _HEADER.size)[0]
     return stored == xxhash.xxh3_64_intdigest(entry[HEADER_BYTES:], seed)
 
 
-def _plain(
+def _decode_uniform(
     keys: Sequence[bytes], entries: Sequence[bytes | None], dimensions: int, out: Vectors, mac: Mac | None
 ) -> list[int] | None:
-    """The usual case at once: all entries are there, f32, uncompressed, of whole texts and good. None for any other."""
+    """Decode all entries at once where all are there, f32, uncompressed, of whole texts and good; else None."""
     given = [entry for entry in entries if entry is not None]
     version = _VERSION if mac is None else _KEYED_VERSION
-    start = struct.pack("<2sBBI", _MAGIC, version, _NUMBERS["f32"], dimensions)
+    start = struct.pack("<2sBBI", _MAGIC, version, _CODEC_NUMBERS["f32"], dimensions)
     rows = np.frombuffer(b"".join(given), np.uint8).reshape(len(given), -1)
-    if any(not entry.startswith(start) for entry in given) or rows[:, len(start) + 4 : _HEAD.size].any():
+    if any(not entry.startswith(start) for entry in given) or rows[:, len(start) + 4 : _HEADER.size].any():
         return None
     if mac is not None:
-        if not all(_holds(key, entry, mac) for key, entry in zip(keys, given, strict=True)):
+        if not all(_checksum_matches(key, entry, mac) for key, entry in zip(keys, given, strict=True)):
             return None
-    elif not _all_hold(keys, given, rows):
+    elif not _checksums_match(keys, given, rows):
         return None
     out[: len(given)] = rows[:, -4 * dimensions :].view("<f4")
     tokens: list[int] = rows[:, len(start) : len(start) + 4].view("<u4")[:, 0].tolist()
     return tokens
 
 
-def _all_hold(keys: Sequence[bytes], entries: Sequence[bytes], rows: npt.NDArray[np.uint8]) -> bool:
-    """Whether the checksums of entries without a secret are all right; `rows` holds their bytes."""
+def _checksums_match(keys: Sequence[bytes], entries: Sequence[bytes], rows: npt.NDArray[np.uint8]) -> bool:
+    """Whether the checksums of all entries without a secret are right; `rows` holds their bytes."""
     checksum = xxhash.xxh3_64_intdigest
     pairs = zip(keys, entries, strict=True)
     sums = np.array(
-        [checksum(entry[HEADER_BYTES:], checksum(key + entry[: _HEAD.size])) for key, entry in pairs], np.uint64
+        [checksum(entry[HEADER_BYTES:], checksum(key + entry[: _HEADER.size])) for key, entry in pairs], np.uint64
     )
-    return bool((rows[:, _HEAD.size : HEADER_BYTES].view("<u8")[:, 0] == sums).all())
+    return bool((rows[:, _HEADER.size : HEADER_BYTES].view("<u8")[:, 0] == sums).all())
 
 
 @functools.lru_cache(maxsize=4096)
-def _whole(tokens: int) -> TextMeta:
-    """What is told of a text that was not cut; one for all that have as many tokens."""
+def _meta_of_whole_text(tokens: int) -> TextMeta:
+    """The facts of a text that was not cut; one object for all texts of as many tokens."""
     return TextMeta(tokens)
 
 
-def _vector(body: memoryview, number: int, dimensions: int) -> Any:
+def _decode_body(body: memoryview, number: int, dimensions: int) -> Any:
     """The numbers of a body of any codec; None for one whose length is wrong."""
-    name = _NAMES.get(number & ~_COMPRESSED)
+    name = _CODEC_NAMES.get(number & ~_COMPRESSED)
     if name is None or dimensions > _MAX_DIMENSIONS:
         return None
     wanted = {"f32": 4 * dimensions, "f16": 2 * dimensions, "i8": 4 + dimensions}[name]
     if number & _COMPRESSED:
-        body = _decompressed(body, wanted)
+        body = _decompress(body, wanted)
     if len(body) != wanted:
         return None
     if name == "f32":
@@ -233,14 +235,14 @@ def _vector(body: memoryview, number: int, dimensions: int) -> Any:
         return np.frombuffer(body, np.int8, dimensions, 4).astype(np.float32) * np.float32(scale)
 
 
-def _decompressed(body: memoryview, wanted: int) -> memoryview:
-    """The bytes of a compressed body; none where they are not as many as they must be."""
+def _decompress(body: memoryview, wanted: int) -> memoryview:
+    """The bytes of a compressed body; none where their number is not the right one."""
     try:
-        library = open_zstd()
+        library = import_zstd()
     except RuntimeUnavailableError:
-        return memoryview(b"")  # another process has it
+        return memoryview(b"")  # another process, which has it, wrote this
     try:
-        # Asked before anything is allocated: a few bytes can claim to hold gigabytes.
+        # Read before anything is allocated: a few bytes can claim to hold gigabytes.
         if library.frame_content_size(body) != wanted:
             return memoryview(b"")
         return memoryview(library.ZstdDecompressor().decompress(body))
@@ -248,13 +250,13 @@ def _decompressed(body: memoryview, wanted: int) -> memoryview:
         return memoryview(b"")
 
 
-def _bodies(vectors: Vectors, codec: CodecName) -> list[tuple[CodecName, bytes]]:
-    """The numbers of each row, and the codec that they are written in."""
+def _encode_bodies(vectors: Vectors, codec: CodecName) -> list[tuple[CodecName, bytes]]:
+    """The bytes of each row's numbers, and their codec."""
     exact: list[tuple[CodecName, bytes]] = [("f32", row.tobytes()) for row in np.ascontiguousarray(vectors, "<f4")]
     if codec == "f32":
         return exact
     if codec == "f16":
-        with np.errstate(over="ignore"):  # what became infinite is seen below
+        with np.errstate(over="ignore"):  # infinite numbers are found below
             halves = vectors.astype("<f2")
         bodies = [row.tobytes() for row in halves]
         fits = np.isfinite(halves).all(axis=1) & halves.any(axis=1)
@@ -266,11 +268,11 @@ def _bodies(vectors: Vectors, codec: CodecName) -> list[tuple[CodecName, bytes]]
     return [(codec, body) if good else whole for body, good, whole in zip(bodies, fits, exact, strict=True)]
 
 
-def _checksum(key: bytes, head: bytes, body: bytes) -> int:
+def _compute_checksum(key: bytes, head: bytes, body: bytes) -> int:
     return xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(key + head))
 
 
-def _told(meta: TextMeta) -> tuple[int, int, bytes, int, int, int, int]:
+def _pack_meta(meta: TextMeta) -> tuple[int, int, bytes, int, int, int, int]:
     cut = meta.truncation
     if cut is not None:
         lost = _NOT_COUNTED if cut.lost_tokens is None else cut.lost_tokens
@@ -278,16 +280,16 @@ def _told(meta: TextMeta) -> tuple[int, int, bytes, int, int, int, int]:
     return (meta.tokens, _AVERAGED if meta.windows else _WHOLE, _ZEROS, meta.windows, 0, 0, 0)
 
 
-def _meta(tokens: int, kind: int, told: Sequence[int], codec: CodecName) -> TextMeta:
+def _unpack_meta(tokens: int, kind: int, fields: Sequence[int], codec: CodecName) -> TextMeta:
     if kind == _WHOLE and codec == "f32":
-        return _whole(tokens)
+        return _meta_of_whole_text(tokens)
     if kind == _CUT:
-        lost = None if told[3] == _NOT_COUNTED else told[3]
-        return TextMeta(tokens, Truncation(0, told[0], told[1], told[2], lost), codec=codec)
-    return TextMeta(tokens, None, told[0] if kind == _AVERAGED else 0, codec)
+        lost = None if fields[3] == _NOT_COUNTED else fields[3]
+        return TextMeta(tokens, Truncation(0, fields[0], fields[1], fields[2], lost), codec=codec)
+    return TextMeta(tokens, None, fields[0] if kind == _AVERAGED else 0, codec)
 
 
-def open_zstd() -> Any:
+def import_zstd() -> Any:
     """The library that compresses. Raises RuntimeUnavailableError where it is not installed."""
     try:
         import zstandard  # noqa: PLC0415  an extra

@@ -7,12 +7,12 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from embedway.cache.stats import NO_MODEL, CacheStats, read_stats
+from embedway.cache.stats import STORE_COUNTS, CacheStats, read_stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from embedway.cache.base import Cache
+    from embedway.cache.base import CacheStore
 
 #: How often the store is told: a process that is killed loses what was counted since.
 _TELL_S = 60.0
@@ -37,7 +37,7 @@ class Counts:
 class Counters:
     """The counts of all models."""
 
-    def __init__(self, store: Cache, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: CacheStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
         self._counts: dict[str, Counts] = {}
@@ -78,9 +78,9 @@ class Counters:
 
     def _fresh(self) -> dict[str, dict[str, int]]:
         now = {model: asdict(counts) for model, counts in self._counts.items()}
-        errors = asdict(self._store.troubles)
+        errors = asdict(self._store.errors)
         del errors["last"]
-        now[NO_MODEL] = errors
+        now[STORE_COUNTS] = errors
         known = {model: self._known.get(model, {}) for model in now}
         fresh = {
             model: {name: number - known[model].get(name, 0) for name, number in numbers.items()}

@@ -1,9 +1,9 @@
-"""The only maker of cache keys.
+"""Keys of cache entries. No other module makes them.
 
-A key is a 256-bit BLAKE2b over fields that decide a vector, each with its length before it, so that no two lists of
-fields run together into one: the space's facts, the way of computing, input type and prompt, what happens to too long a
-text and from which length on, a tenant's namespace, and the text's own bytes. What a client asked the numbers to be
-written as is no part of it, nor is the size: every trained size is cut from the full width.
+A key is a 256-bit BLAKE2b over the fields that decide a vector: the space's facts, the variant of the runtime, input
+type and prompt, the overflow policy and its limit, the namespace, and the bytes of the text. Each field follows its
+length, so that no two lists of fields have the same bytes. The encoding and the size of an answer are not part of it:
+every trained size is cut from the full width.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VERSION = b"embedway 1"
 
 
 class KeyMaker:
-    """Makes the keys of texts that are embedded in one way."""
+    """Makes the keys of texts that are embedded with the same options."""
 
     def __init__(
         self,

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from embedway.cache.codec import decode, signed_anew
+from embedway.cache.codec import decode, re_sign
 from embedway.vectors import bad_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedway.cache.base import Cache, Group
+    from embedway.cache.base import CacheStore, Group
     from embedway.cache.key import KeyMaker
-    from embedway.cache.seal import Seal
+    from embedway.cache.secret_keys import SecretKeys
     from embedway.cache.write_behind import WriteBehind
     from embedway.types import CodecName, Space, TextMeta, Vectors
 
@@ -45,7 +45,9 @@ class Lookup:
     any.
     """
 
-    def __init__(self, writes: WriteBehind, cache: Cache, codecs: Sequence[CodecName], seals: Sequence[Seal]) -> None:
+    def __init__(
+        self, writes: WriteBehind, cache: CacheStore, codecs: Sequence[CodecName], seals: Sequence[SecretKeys]
+    ) -> None:
         self._writes = writes
         self._cache = cache
         self._codecs = codecs
@@ -62,14 +64,14 @@ class Lookup:
         keys = maker.keys(texts)
         if self._seal is None:
             return keys, []
-        return self._seal.names(keys), self._former.names(keys) if self._former is not None else []
+        return self._seal.entry_names(keys), self._former.entry_names(keys) if self._former is not None else []
 
     async def read(self, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes] = ()) -> Read:
         """Read what is stored, or computed and on its way there; `former` are the keys under the previous secret."""
         # Taken before the cache is asked: what is stored meanwhile is not yet in its answer, and no longer here then.
         known = self._writes.unstored
         fresh = {position: known[key] for position, key in enumerate(keys) if key in known} if known else {}
-        entries = await self._cache.get_many(group, keys)
+        entries = await self._entries(group, keys)
         if len(keys) > _INLINE_TEXTS:
             read = await asyncio.to_thread(self._decoded, group, keys, entries, space, self._seal)
         else:
@@ -83,13 +85,16 @@ class Lookup:
             return await self._with_former(read, group, keys, space, former)
         return read
 
+    async def _entries(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [stored and stored[0] for stored in await self._cache.get_many(group, keys)]
+
     async def _with_former(
         self, read: Read, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes]
     ) -> Read:
         """Add what is stored under the previous secret, and have it stored under the current one too."""
         assert self._seal is not None  # noqa: S101  a previous secret comes with a current one
         names = [former[position] for position in read.missing]
-        entries = await self._cache.get_many(group, names)
+        entries = await self._entries(group, names)
         if len(names) > _INLINE_TEXTS:
             old = await asyncio.to_thread(self._decoded, group, names, entries, space, self._former)
         else:
@@ -98,14 +103,19 @@ class Lookup:
         for position, vector, meta, entry in zip(read.missing, old.vectors, old.metas, entries, strict=True):
             if meta is not None and entry is not None:
                 read.vectors[position], read.metas[position] = vector, meta
-                copies.append((keys[position], signed_anew(entry, keys[position], mac)))
+                copies.append((keys[position], re_sign(entry, keys[position], mac)))
         if copies:
             self._writes.copy(group, copies)
         damaged, invalid = read.damaged + old.damaged, read.invalid + old.invalid
         return Read(read.vectors, read.metas, _missing(read.metas), damaged, invalid)
 
     def _decoded(
-        self, group: Group, keys: Sequence[bytes], entries: Sequence[bytes | None], space: Space, seal: Seal | None
+        self,
+        group: Group,
+        keys: Sequence[bytes],
+        entries: Sequence[bytes | None],
+        space: Space,
+        seal: SecretKeys | None,
     ) -> Read:
         """The vectors of entries that can be right."""
         vectors = np.empty((len(keys), space.dimensions), np.float32)

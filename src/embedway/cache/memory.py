@@ -11,16 +11,18 @@ from embedway.cache.base import CacheErrors, CacheFilter, Group, GroupSize
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-#: What Python's objects for one entry take besides its bytes: key, tuple, dictionary.
+    from embedway.cache.base import StoredEntry
+
+#: The bytes of Python's objects for one entry beside its own: key, tuple, dictionary.
 _OVERHEAD_BYTES = 280
 
 
 class MemoryCache:
-    """A dictionary that forgets. Used from one event loop."""
+    """A dictionary of entries. It is used from one event loop."""
 
     def __init__(self, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time) -> None:
-        self.troubles = CacheErrors()
-        self.leases = False
+        self.errors = CacheErrors()
+        self.supports_leases = False
         self._counts: dict[str, dict[str, int]] = {}
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
@@ -29,116 +31,107 @@ class MemoryCache:
         self._generation = 0
         self._entries: OrderedDict[bytes, tuple[bytes, Group, float]] = OrderedDict()
 
-    async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `Cache.get_many`."""
-        return [held and held[0] for held in await self.get_aged(group, keys)]
-
-    async def get_aged(self, group: Group, keys: Sequence[bytes]) -> list[tuple[bytes, float] | None]:
-        """See `Cache.get_aged`."""
+    async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
+        """See `CacheStore.get_many`."""
         del group  # keys differ already
         entries, touch = self._entries, self._entries.move_to_end
-        found: list[tuple[bytes, float] | None] = []
-        oldest = self._oldest()
+        found: list[StoredEntry | None] = []
+        expired_at = self._expired_at()
         for key in keys:
-            held = entries.get(key)
-            if held is None:
+            stored = entries.get(key)
+            if stored is None:
                 found.append(None)
-            elif held[2] <= oldest:
-                self._forget(key)
+            elif stored[2] <= expired_at:
+                self._remove(key)
                 found.append(None)
             else:
                 touch(key)
-                found.append((held[0], held[2]))
+                found.append((stored[0], stored[2]))
         return found
-
-    async def generation(self) -> int:
-        """See `Cache.generation`."""
-        return self._generation
 
     async def put_many(
         self, group: Group, items: Sequence[tuple[bytes, bytes]], *, created: Sequence[float] | None = None
     ) -> int:
-        """See `Cache.put_many`; `created` is when each was stored first, now by default."""
+        """See `CacheStore.put_many`. `created` holds when each was stored first; now by default."""
         times = created if created is not None else [self._clock()] * len(items)
-        for (key, entry), stored in zip(items, times, strict=True):
-            self._forget(key)
+        for (key, entry), stored_at in zip(items, times, strict=True):
+            self._remove(key)
             if len(entry) + _OVERHEAD_BYTES > self._max_bytes:
-                self.troubles.evictions += 1
-                continue  # all others would go for it, and then it
-            self._entries[key] = (entry, group, stored)
+                self.errors.evictions += 1
+                continue  # it would evict all others, and then itself
+            self._entries[key] = (entry, group, stored_at)
             self._bytes += len(entry) + _OVERHEAD_BYTES
         while self._bytes > self._max_bytes:
-            self._forget(next(iter(self._entries)))
-            self.troubles.evictions += 1
+            self._remove(next(iter(self._entries)))
+            self.errors.evictions += 1
         return len(items)
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `Cache.delete_many`."""
+        """See `CacheStore.delete_many`."""
         del group
         for key in keys:
-            self._forget(key)
-
-    async def held(self) -> list[GroupSize]:
-        """See `Cache.held`."""
-        counted: dict[Group, tuple[int, int]] = {}
-        oldest = self._oldest()
-        for entry, group, created in self._entries.values():
-            if created <= oldest:
-                continue
-            entries, size = counted.get(group, (0, 0))
-            counted[group] = (entries + 1, size + len(entry) + _OVERHEAD_BYTES)
-        return [GroupSize(group, *numbers) for group, numbers in counted.items()]
+            self._remove(key)
 
     async def clear(self, which: CacheFilter) -> int:
-        """See `Cache.clear`."""
+        """See `CacheStore.clear`."""
         self._generation += 1
         newest = self._clock() - which.older_than_s if which.older_than_s is not None else None
-        for key in [key for key, held in self._entries.items() if held[2] <= self._oldest()]:
-            self._forget(key)  # gone, for everybody
-        meant = [
+        for key in [key for key, stored in self._entries.items() if stored[2] <= self._expired_at()]:
+            self._remove(key)  # it is gone already, and not counted
+        matching = [
             key
-            for key, (_, group, created) in self._entries.items()
-            if which.takes(group) and (newest is None or created <= newest)
+            for key, (_, group, stored_at) in self._entries.items()
+            if which.matches(group) and (newest is None or stored_at <= newest)
         ]
-        for key in meant:
-            self._forget(key)
-        return len(meant)
+        for key in matching:
+            self._remove(key)
+        return len(matching)
 
-    async def sample(self, group: Group, count: int) -> list[tuple[bytes, bytes]]:
-        """See `Cache.sample`."""
-        mine = ((key, held[0]) for key, held in self._entries.items() if held[1] == group)
-        return [pair for pair, _ in zip(mine, range(count), strict=False)]
+    async def generation(self) -> int:
+        """See `CacheStore.generation`."""
+        return self._generation
+
+    async def group_sizes(self) -> list[GroupSize]:
+        """See `CacheStore.group_sizes`."""
+        sizes: dict[Group, tuple[int, int]] = {}
+        expired_at = self._expired_at()
+        for entry, group, stored_at in self._entries.values():
+            if stored_at <= expired_at:
+                continue
+            entries, size = sizes.get(group, (0, 0))
+            sizes[group] = (entries + 1, size + len(entry) + _OVERHEAD_BYTES)
+        return [GroupSize(group, *numbers) for group, numbers in sizes.items()]
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `Cache.add_counts`."""
+        """See `CacheStore.add_counts`."""
         for model, numbers in counts.items():
-            mine = self._counts.setdefault(model, {})
+            totals = self._counts.setdefault(model, {})
             for name, number in numbers.items():
-                mine[name] = mine.get(name, 0) + number
+                totals[name] = totals.get(name, 0) + number
         return True
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """See `Cache.counts`."""
+        """See `CacheStore.counts`."""
         return {model: dict(numbers) for model, numbers in self._counts.items()}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """All: no other process shares this memory."""
+        """Grant all: no other process shares this memory."""
         del group, seconds
         return [True] * len(keys)
 
     async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """Nothing to give back."""
+        """Do nothing: there are no leases."""
 
     async def aclose(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         self._entries.clear()
         self._bytes = 0
 
-    def _oldest(self) -> float:
-        """What was stored then, or before, is too old."""
+    def _expired_at(self) -> float:
+        """Entries that were stored then, or before, have expired."""
         return self._clock() - self._ttl_s if self._ttl_s is not None else float("-inf")
 
-    def _forget(self, key: bytes) -> None:
-        held = self._entries.pop(key, None)
-        if held is not None:
-            self._bytes -= len(held[0]) + _OVERHEAD_BYTES
+    def _remove(self, key: bytes) -> None:
+        stored = self._entries.pop(key, None)
+        if stored is not None:
+            self._bytes -= len(stored[0]) + _OVERHEAD_BYTES

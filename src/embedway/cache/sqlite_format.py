@@ -1,4 +1,4 @@
-"""The SQLite file of the cache: its tables, its version, and how an older one becomes the present one.
+"""Format of the cache's SQLite file: tables, version, and migration of older versions.
 
 Version 1 has no application id. Its keys leave out the tokenizer and the configuration of models that run on this
 machine, so that an entry of such a model may answer for another tokenizer. Version 2 has the same tables: the migration
@@ -41,24 +41,24 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS cleared (id INTEGER PRIMARY KEY CHECK (id = 1), times INTEGER)",
     "CREATE INDEX IF NOT EXISTS entries_used ON entries (used)",
 )
-#: What is beside the schema where entries have a time to live.
-INDEX_OF_TIMES = "CREATE INDEX IF NOT EXISTS entries_created ON entries (created)"
-#: How names of models begin that a library runs.
+#: An index beside the schema, where entries have a time to live.
+CREATED_INDEX = "CREATE INDEX IF NOT EXISTS entries_created ON entries (created)"
+#: Prefixes of the names of models that a library runs.
 _LIBRARIES = ("fastembed:", "sentence-transformers:")
-#: A file is made smaller at once where no more than this has to be copied for it.
+#: A migration shrinks the file where no more than this has to be copied for it.
 _CHEAP_BYTES = 64 * 2**20
 
 
-def _drop_what_left_facts_out(connection: sqlite3.Connection, path: Path) -> Callable[[], None] | None:
-    """From version 1 to 2."""
+def _migrate_1_to_2(connection: sqlite3.Connection, path: Path) -> Callable[[], None] | None:
+    """Drop the entries whose keys leave facts out. Returns what to do after the commit."""
     for statement in _SCHEMA:
         connection.execute(statement)
     from embedway.catalog import default_catalog  # noqa: PLC0415  few files are of version 1
 
-    here = default_catalog()
+    catalog = default_catalog()
     groups = connection.execute("SELECT id, model FROM groups").fetchall()
-    # Numbers of groups that SQLite gave: they stand in the statements, of which each has a bound on parameters.
-    kept = ",".join(str(int(number)) for number, model in groups if not _runs_here(str(model), here))
+    # Row ids, which SQLite gave. They stand in the statements, because the number of parameters is bounded.
+    kept = ",".join(str(int(number)) for number, model in groups if not _runs_locally(str(model), catalog))
     (before,) = connection.execute("SELECT COUNT(*) FROM entries").fetchone()
     (staying,) = connection.execute(f"SELECT COUNT(*) FROM entries WHERE grp IN ({kept})").fetchone()  # noqa: S608
     dropped = int(before - staying)
@@ -84,16 +84,16 @@ def _drop_what_left_facts_out(connection: sqlite3.Connection, path: Path) -> Cal
             dropped,
             before,
         )
-        _shrink_where_cheap(connection)
+        _shrink_if_cheap(connection)
 
     return afterwards
 
 
-def _runs_here(model: str, catalog: Catalog) -> bool:
+def _runs_locally(model: str, catalog: Catalog) -> bool:
     return model in catalog or model.startswith(_LIBRARIES)
 
 
-def _shrink_where_cheap(connection: sqlite3.Connection) -> None:
+def _shrink_if_cheap(connection: sqlite3.Connection) -> None:
     pages, free, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
@@ -102,7 +102,7 @@ def _shrink_where_cheap(connection: sqlite3.Connection) -> None:
 
 
 def shrink(connection: sqlite3.Connection) -> None:
-    """Give room back to the disk, where most of the file is free."""
+    """Give pages back to the disk, where most of the file is free."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     if free * 2 > pages:
@@ -111,4 +111,4 @@ def shrink(connection: sqlite3.Connection) -> None:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-FORMAT = Format(formats.CACHE, 2, _SCHEMA, CacheError, {1: _drop_what_left_facts_out})
+FORMAT = Format(formats.CACHE, 2, _SCHEMA, CacheError, {1: _migrate_1_to_2})

@@ -1,4 +1,4 @@
-"""What a cache holds and what it was good for, by model and in total."""
+"""Statistics of a cache, by model and in total."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from embedway.cache.base import Cache
+    from embedway.cache.base import CacheStore
 
-#: Counts that belong to no model are kept under this name.
-NO_MODEL = ""
+#: The counts of the store itself are kept under this name in place of a model's.
+STORE_COUNTS = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStats:
-    """One model's part: texts, and tokens and nano-dollars that were not spent, since the cache began."""
+    """The counts of one model since the cache began: texts, and tokens and nano-dollars that were not spent."""
 
     hits: int = 0
     misses: int = 0
     #: Misses that another caller, or another process, was computing already.
     shared: int = 0
     stored: int = 0
-    #: Entries that were not as they were written; each is a miss too.
+    #: Entries with a wrong checksum; each is a miss too.
     damaged: int = 0
     #: Entries with a right checksum and a vector that cannot be right: NaN, zeros, another length than 1; misses too.
     invalid: int = 0
     tokens_saved: int = 0
     nanousd_saved: int = 0
-    #: What there is now; bytes as the backend counts them.
+    #: The present entries; bytes as the store counts them.
     entries: int = 0
     bytes: int = 0
 
     @property
     def hit_rate(self) -> float:
-        """Hits of all texts that were looked up; 0 before the first."""
+        """The share of hits among all texts that were looked up; 0 before the first."""
         asked = self.hits + self.misses
         return self.hits / asked if asked else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """All models, and what went wrong: reads and writes that failed, and files that were damaged and set aside."""
+    """The counts of all models, and of the store's failures; `set_aside` counts damaged files that were renamed."""
 
     models: Mapping[str, ModelStats]
     evictions: int = 0
@@ -57,8 +57,8 @@ class CacheStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Cleared:
-    """Entries that were meant, before and after."""
+class ClearResult:
+    """The entries that a filter selects, before and after clearing."""
 
     before: int
     after: int
@@ -66,9 +66,9 @@ class Cleared:
 
 @dataclass(frozen=True, slots=True)
 class CacheCheck:
-    """What came of comparing entries with vectors that were computed anew.
+    """The result of comparing entries with vectors that were computed anew.
 
-    `damaged` counts entries that are not as they were written, and those whose vectors cannot be right. `lowest_cosine`
+    `damaged` counts entries with a wrong checksum, and those whose vectors cannot be right. `lowest_cosine`
     is that of the worst, None where no text was found. `row` is its place among the texts.
     """
 
@@ -81,26 +81,26 @@ class CacheCheck:
     cost_nanousd: int | None
 
 
-async def read_stats(cache: Cache, fresh: Mapping[str, Mapping[str, int]]) -> CacheStats:
-    """What the cache knows, and `fresh`, what was counted here and is not yet told to it."""
+async def read_stats(cache: CacheStore, unsaved: Mapping[str, Mapping[str, int]]) -> CacheStats:
+    """The statistics of a store, with the counts of this process that it does not have yet."""
     counted = await cache.counts()
-    for model, numbers in fresh.items():
-        mine = counted.setdefault(model, {})
+    for model, numbers in unsaved.items():
+        totals = counted.setdefault(model, {})
         for name, number in numbers.items():
-            mine[name] = mine.get(name, 0) + number
-    for held in await cache.held():
-        mine = counted.setdefault(held.group.model, {})
-        mine["entries"] = mine.get("entries", 0) + held.entries
-        mine["bytes"] = mine.get("bytes", 0) + held.bytes
-    others = counted.pop(NO_MODEL, {})
+            totals[name] = totals.get(name, 0) + number
+    for size in await cache.group_sizes():
+        totals = counted.setdefault(size.group.model, {})
+        totals["entries"] = totals.get("entries", 0) + size.entries
+        totals["bytes"] = totals.get("bytes", 0) + size.bytes
+    of_store = counted.pop(STORE_COUNTS, {})
     # Another version may count what this one does not know.
     known = {field.name for field in fields(ModelStats)}
     models = {
         model: ModelStats(**{name: number for name, number in counted[model].items() if name in known})
         for model in sorted(counted)
     }
-    troubles = ("evictions", "failed_reads", "failed_writes", "set_aside")
-    return CacheStats(models, **{name: others.get(name, 0) for name in troubles})
+    names = ("evictions", "failed_reads", "failed_writes", "set_aside")
+    return CacheStats(models, **{name: of_store.get(name, 0) for name in names})
 
 
 def _sum(models: Iterable[ModelStats]) -> ModelStats:

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 from embedway.cache.cached_model import CachedModel
 from embedway.cache.codec import CODECS
 from embedway.cache.counters import Counters
+from embedway.cache.factory import open_cache_store, open_secret_keys
 from embedway.cache.lookup import Lookup
-from embedway.cache.opening import open_cache, open_seals
 from embedway.cache.single_flight import SingleFlight
-from embedway.cache.stats import Cleared
+from embedway.cache.stats import ClearResult
 from embedway.cache.write_behind import ReadyVector, WriteBehind
 from embedway.errors import CacheError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from embedway.cache.base import Cache, CacheFilter, Group
+    from embedway.cache.base import CacheFilter, CacheStore, Group
     from embedway.cache.cached_model import Cacheable
     from embedway.cache.lookup import Read
-    from embedway.cache.seal import Seal
+    from embedway.cache.secret_keys import SecretKeys
     from embedway.cache.stats import CacheStats
     from embedway.config import Config
     from embedway.types import CodecName
@@ -39,13 +39,13 @@ class VectorCache:
 
     def __init__(
         self,
-        store: Cache,
+        store: CacheStore,
         *,
         namespace: str = "",
         codec: CodecName = "f32",
         zstd: bool = False,
         lease_s: float = 10.0,
-        seals: Sequence[Seal] = (),
+        seals: Sequence[SecretKeys] = (),
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,25 +83,25 @@ class VectorCache:
     async def stats(self) -> CacheStats:
         """The content of the cache and its use until now. Raises CacheError where it cannot be read."""
         await self.settle()
-        failed = self.store.troubles.failed_reads
+        failed = self.store.errors.failed_reads
         stats = await self.counters.stats()
-        self.raise_if_more(failed, self.store.troubles.failed_reads, "read")
+        self.raise_if_more(failed, self.store.errors.failed_reads, "read")
         return stats
 
-    async def clear(self, which: CacheFilter) -> Cleared:
+    async def clear(self, which: CacheFilter) -> ClearResult:
         """Delete entries. Raises CacheError where the cache cannot be read or written."""
         await self.settle()
-        errors = self.store.troubles
+        errors = self.store.errors
         failed = errors.failed_reads + errors.failed_writes
-        before = sum(size.entries for size in await self.store.held() if which.takes(size.group))
+        before = sum(size.entries for size in await self.store.group_sizes() if which.matches(size.group))
         gone = await self.store.clear(which)
         self.raise_if_more(failed, errors.failed_reads + errors.failed_writes, "cleared")
-        return Cleared(before, max(0, before - gone))
+        return ClearResult(before, max(0, before - gone))
 
     def raise_if_more(self, before: int, now: int, done: str) -> None:
         """Raise CacheError where the store failed meanwhile."""
         if now > before:
-            raise CacheError(f"the cache cannot be {done}: {self.store.troubles.last or 'it failed a moment ago'}")
+            raise CacheError(f"the cache cannot be {done}: {self.store.errors.last or 'it failed a moment ago'}")
 
     async def remove(self, group: Group, read: Read) -> None:
         """Delete entries that are damaged or invalid, and count them."""
@@ -130,8 +130,8 @@ class VectorCache:
 
 
 def open_vector_cache(config: Config) -> VectorCache | None:
-    """The cache of the settings; None for none. Nothing is read or connected yet. Raises as `open_cache` does."""
-    store, settings = open_cache(config), config.cache
+    """The cache of the settings; None for none. Nothing is read or connected yet. Raises as `open_cache_store` does."""
+    store, settings = open_cache_store(config), config.cache
     if store is None:
         return None
     return VectorCache(
@@ -140,5 +140,5 @@ def open_vector_cache(config: Config) -> VectorCache | None:
         codec=settings.codec,
         zstd=settings.zstd,
         lease_s=settings.lease_s,
-        seals=open_seals(settings),
+        seals=open_secret_keys(settings),
     )

@@ -14,8 +14,8 @@ from embedway.types import TextMeta, Vectors
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
-    from embedway.cache.base import Cache, Group
-    from embedway.cache.seal import Seal
+    from embedway.cache.base import CacheStore, Group
+    from embedway.cache.secret_keys import SecretKeys
     from embedway.types import CodecName
 
 #: A vector, float32 (full width,), and the facts of its text.
@@ -34,7 +34,7 @@ class Lease:
 
     def __init__(
         self,
-        cache: Cache,
+        cache: CacheStore,
         group: Group,
         keys: Iterable[bytes],
         *,
@@ -87,11 +87,11 @@ class WriteBehind:
 
     def __init__(
         self,
-        cache: Cache,
+        cache: CacheStore,
         *,
         codec: CodecName,
         zstd: bool,
-        seal: Seal | None = None,
+        seal: SecretKeys | None = None,
         on_stored: Callable[[Group, int], None],
     ) -> None:
         self._cache = cache
@@ -167,8 +167,8 @@ class WriteBehind:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        self._cache.troubles.failed_writes += 1
-        self._cache.troubles.last = f"{type(error).__name__}: {error}"
+        self._cache.errors.failed_writes += 1
+        self._cache.errors.last = f"{type(error).__name__}: {error}"
 
     async def _encoded(self, chunk: _Chunk) -> list[bytes]:
         def encoded() -> list[bytes]:

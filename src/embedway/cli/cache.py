@@ -14,7 +14,7 @@ from embedway.cli.session import Session
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
-    from embedway.cache.stats import CacheCheck, CacheStats, Cleared, ModelStats
+    from embedway.cache.stats import CacheCheck, CacheStats, ClearResult, ModelStats
     from embedway.collections.run import RunOptions
     from embedway.config import Config
 
@@ -170,12 +170,12 @@ async def _stats(config: "Config") -> "CacheStats":
 
 async def _clear(
     config: "Config", model: str | None, space: str | None, namespace: str | None, age: float | None
-) -> "Cleared":
+) -> "ClearResult":
     from embedway._embedder import AsyncEmbedder
-    from embedway.cache.stats import Cleared
+    from embedway.cache.stats import ClearResult
 
     if config.cache.backend == "sqlite" and not _is_there(config.cache.path):
-        return Cleared(0, 0)
+        return ClearResult(0, 0)
     async with AsyncEmbedder(config) as embedder:
         if model is not None:
             known = (await embedder.cache_stats()).models

@@ -200,7 +200,7 @@ class Cache(Section):
     cluster: Flag = False
     #: How numbers are kept: `f32` exactly, `f16` and `i8` with a loss.
     codec: Literal["f32", "f16", "i8"] = "f32"
-    #: Entries are compressed; needs the extra `zstd`.
+    #: Entries are compressed; needs the extra `zstd`. Not with `i8`.
     zstd: Flag = False
     #: Memory stands in front of `sqlite` and `redis`.
     tiered: Flag = True
@@ -233,6 +233,15 @@ class Cache(Section):
             raise ValueError("secret_previous must be unset where secret is not set")
         if self.secret_previous is not None and self.secret_previous == self.secret:
             raise ValueError("secret_previous must be another one than secret")
+        return self
+
+    @model_validator(mode="after")
+    def _compression_that_helps(self) -> Self:
+        if self.zstd and self.codec == "i8":
+            raise ValueError(
+                "zstd must be false where codec is 'i8': compressed i8 entries are larger, not smaller; those that "
+                "were written so are still read"
+            )
         return self
 
 

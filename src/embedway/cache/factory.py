@@ -1,13 +1,13 @@
-"""The cache that the settings ask for."""
+"""Construction of the cache store and the secret's keys from the settings."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embedway.cache.codec import open_zstd
+from embedway.cache.codec import import_zstd
 from embedway.cache.memory import MemoryCache
-from embedway.cache.seal import Seal
-from embedway.cache.tiers import Tiers
+from embedway.cache.secret_keys import SecretKeys
+from embedway.cache.tiered import TieredCache
 from embedway.config.sections import SECRET_RULE, is_secret
 from embedway.errors import ConfigError
 from embedway.files import read_bounded
@@ -15,15 +15,15 @@ from embedway.files import read_bounded
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from embedway.cache.base import Cache
+    from embedway.cache.base import CacheStore
     from embedway.config import Config
     from embedway.config.sections import Cache as CacheSettings
 
 _MIB = 2**20
 
 
-def open_cache(config: Config) -> Cache | None:
-    """The cache of `[cache]`, None for none. Nothing is read or connected yet.
+def open_cache_store(config: Config) -> CacheStore | None:
+    """Open the store of `[cache]`; None for the backend `none`. Nothing is read or connected yet.
 
     Raises RuntimeUnavailableError for a library that is missing.
     """
@@ -32,37 +32,37 @@ def open_cache(config: Config) -> Cache | None:
     if settings.backend == "none":
         return None
     if settings.zstd:
-        open_zstd()
+        import_zstd()
     memory = MemoryCache(settings.memory_mib * _MIB, ttl_s=ttl_s)
     if settings.backend == "memory":
         return memory
-    behind: Cache
+    backing: CacheStore
     if settings.backend == "sqlite":
-        from embedway.cache.sqlite import SqliteCache  # noqa: PLC0415  what is not asked for is not loaded
+        from embedway.cache.sqlite import SqliteCache  # noqa: PLC0415  only the chosen store is loaded
 
-        behind = SqliteCache(settings.path, settings.disk_mib * _MIB, ttl_s=ttl_s)
+        backing = SqliteCache(settings.path, settings.disk_mib * _MIB, ttl_s=ttl_s)
     else:
         from embedway.cache.redis import RedisCache  # noqa: PLC0415
 
         keyed = settings.secret is not None or settings.secret_file is not None
-        behind = RedisCache(settings.url.get_secret_value(), ttl_s=ttl_s, cluster=settings.cluster, keyed=keyed)
-    return Tiers(memory, behind) if settings.tiered else behind
+        backing = RedisCache(settings.url.get_secret_value(), ttl_s=ttl_s, cluster=settings.cluster, keyed=keyed)
+    return TieredCache(memory, backing) if settings.tiered else backing
 
 
-def open_seals(settings: CacheSettings) -> tuple[Seal, ...]:
-    """The seal of the cache's secret, and that of the one before it; none without a secret.
+def open_secret_keys(settings: CacheSettings) -> tuple[SecretKeys, ...]:
+    """The keys of the cache's secret, and those of the previous one; none without a secret.
 
     Raises ConfigError for a file that cannot be read, or holds no secrets.
     """
-    given = (settings.secret, settings.secret_previous)
-    secrets = [secret.get_secret_value() for secret in given if secret is not None]
+    configured = (settings.secret, settings.secret_previous)
+    secrets = [secret.get_secret_value() for secret in configured if secret is not None]
     if not secrets and settings.secret_file is not None:
-        secrets = _secrets_in(settings.secret_file)
-    return tuple(Seal(secret) for secret in secrets)
+        secrets = _read_secrets(settings.secret_file)
+    return tuple(SecretKeys(secret) for secret in secrets)
 
 
-def _secrets_in(path: Path) -> list[str]:
-    """The secrets of a file: one on the first line, and the one before it on the second, if any."""
+def _read_secrets(path: Path) -> list[str]:
+    """The secrets of a file: the present one on the first line, and the previous one on the second, if any."""
     try:
         lines = read_bounded(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:

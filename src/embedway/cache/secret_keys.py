@@ -24,8 +24,8 @@ _NAME_BYTES = 32
 _CHECKSUMS, _NAMES, _ENTRY, _GROUP = b"embedway.mac.v1", b"embedway.name.v1", b"embedway.entry.3", b"embedway.group"
 
 
-class Seal:
-    """The keys that one secret gives. The secret itself is not kept."""
+class SecretKeys:
+    """The two keys that are derived from one secret. The secret itself is not kept."""
 
     __slots__ = ("_mac_key", "_names")
 
@@ -34,8 +34,8 @@ class Seal:
         name_key = hashlib.blake2b(secret.encode(), person=_NAMES).digest()
         self._names = hashlib.blake2b(digest_size=_NAME_BYTES, key=name_key)
 
-    def names(self, keys: Sequence[bytes]) -> list[bytes]:
-        """The name of each cache key, 32 bytes."""
+    def entry_names(self, keys: Sequence[bytes]) -> list[bytes]:
+        """The name of each cache key in the store, 32 bytes."""
         copy = self._names.copy
         made = []
         for key in keys:
@@ -45,7 +45,7 @@ class Seal:
         return made
 
     def mac(self, group: Group) -> Mac:
-        """The checksums of a group's entries."""
+        """The maker of checksums of a group's entries."""
         return Mac(self._mac_key, group)
 
 
@@ -66,6 +66,6 @@ class Mac:
         hashed.update(body)
         return hashed.digest()
 
-    def holds(self, name: bytes, head: bytes, body: bytes, checksum: bytes) -> bool:
+    def verify(self, name: bytes, head: bytes, body: bytes, checksum: bytes) -> bool:
         """Whether this is the entry's checksum."""
         return hmac.compare_digest(self(name, head, body), checksum)

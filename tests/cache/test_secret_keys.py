@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway.cache.base import Group
-from embedway.cache.codec import HEADER_BYTES, KEYED_HEADER_BYTES, decode, encode, signed_anew
+from embedway.cache.codec import HEADER_BYTES, KEYED_HEADER_BYTES, decode, encode, re_sign
 from embedway.cache.key import KEY_BYTES
-from embedway.cache.seal import Seal
+from embedway.cache.secret_keys import SecretKeys
 from embedway.types import TextMeta, Truncation
 
 SECRET, OTHER = "correct-horse-battery-staple", "another-horse-battery-staple"
 GROUP = Group("m", "m@1/4")
 KEYS = [bytes([n]) * KEY_BYTES for n in range(64)]
-MAC = Seal(SECRET).mac(GROUP)
+MAC = SecretKeys(SECRET).mac(GROUP)
 METAS = st.one_of(
     st.builds(TextMeta, st.integers(0, 2**31)),
     st.builds(TextMeta, st.integers(0, 2**31), st.none(), st.integers(1, 10_000)),
@@ -78,7 +78,7 @@ def test_another_key_group_or_secret_is_a_miss(data):
     shift = data.draw(st.integers(0, 2))
     secret = data.draw(st.sampled_from([SECRET, OTHER, SECRET + " ", SECRET.upper()]))
     entries = encode(KEYS[:count], normalized(count, 6), [TextMeta(3)] * count, codec, mac=MAC)
-    metas, _ = read(KEYS[shift : count + shift], entries, 6, mac=Seal(secret).mac(Group(*facts)))
+    metas, _ = read(KEYS[shift : count + shift], entries, 6, mac=SecretKeys(secret).mac(Group(*facts)))
     same = (Group(*facts), shift, secret) == (GROUP, 0, SECRET)
     assert [meta is not None for meta in metas] == [same] * count
 
@@ -103,10 +103,10 @@ def test_noise_is_a_miss_under_a_secret_too(noise):
 @given(CODECS, st.booleans())
 @settings(deadline=None)
 def test_an_entry_that_is_signed_anew_is_the_other_secret_s(codec, zstd):
-    vectors, old, new = normalized(2, 6), Seal(OTHER), Seal(SECRET)
-    before, after = old.names(KEYS[:2]), new.names(KEYS[:2])
+    vectors, old, new = normalized(2, 6), SecretKeys(OTHER), SecretKeys(SECRET)
+    before, after = old.entry_names(KEYS[:2]), new.entry_names(KEYS[:2])
     entries = encode(before, vectors, [TextMeta(3)] * 2, codec, zstd=zstd, mac=old.mac(GROUP))
-    signed = [signed_anew(entry, name, MAC) for entry, name in zip(entries, after, strict=True)]
+    signed = [re_sign(entry, name, MAC) for entry, name in zip(entries, after, strict=True)]
     assert read(before, signed, 6, mac=old.mac(GROUP))[0] == [None] * 2
     told, found = read(after, signed, 6, mac=MAC)
     wanted, expected = read(before, entries, 6, mac=old.mac(GROUP))
@@ -115,11 +115,11 @@ def test_an_entry_that_is_signed_anew_is_the_other_secret_s(codec, zstd):
 
 
 def test_names_are_each_secret_s_own():
-    seals = [Seal(SECRET), Seal(OTHER)]
-    names = [name for seal in seals for name in seal.names(KEYS)]
+    seals = [SecretKeys(SECRET), SecretKeys(OTHER)]
+    names = [name for seal in seals for name in seal.entry_names(KEYS)]
     assert len({*names, *KEYS}) == 3 * len(KEYS)
     assert {len(name) for name in names} == {32}
-    assert seals[0].names(KEYS) == Seal(SECRET).names(KEYS)
+    assert seals[0].entry_names(KEYS) == SecretKeys(SECRET).entry_names(KEYS)
 
 
 def test_checksums_and_names_are_the_same_in_every_version():
@@ -132,11 +132,11 @@ def test_checksums_and_names_are_the_same_in_every_version():
     message = group + KEYS[0] + entry[:32] + np.ones(4, "<f4").tobytes()
     checksum = hashlib.blake2b(message, digest_size=16, key=mac_key, person=b"embedway.entry.3").digest()
     assert entry[32:48] == checksum
-    assert Seal(SECRET).names(KEYS[:1]) == [hashlib.blake2b(KEYS[0], digest_size=32, key=name_key).digest()]
+    assert SecretKeys(SECRET).entry_names(KEYS[:1]) == [hashlib.blake2b(KEYS[0], digest_size=32, key=name_key).digest()]
 
 
 def test_a_seal_shows_no_secret():
-    for shown in (repr(Seal(SECRET)), repr(MAC), str(Seal.__slots__)):
+    for shown in (repr(SecretKeys(SECRET)), repr(MAC), str(SecretKeys.__slots__)):
         assert SECRET not in shown
     with pytest.raises(TypeError):
-        vars(Seal(SECRET))
+        vars(SecretKeys(SECRET))

@@ -1,0 +1,174 @@
+"""Connection of the cache to Redis or Valkey: the client, its timeouts and failures, and the version of the layout.
+
+A server that is down or slow costs at most one timeout. Then it rests for a while, in which every call fails at once.
+No failure of a server is raised; each is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from embedway.cache.redis_layout import FORMAT, FORMAT_FIELD, FORMATS, MAX_FIELD_BYTES, MAX_FIELDS, parse_count
+from embedway.errors import CacheError, RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from embedway.cache.base import CacheErrors
+
+R = TypeVar("R")
+
+#: Keys of one MGET, or commands of one pipeline.
+BATCH = 500
+_CONNECT_S = 0.5
+#: The time for one answer.
+ANSWER_S = 1.0
+#: A call may take this for each key beyond that: a healthy server needs a tenth.
+_KEY_S = 100e-6
+#: How long a server that failed is left alone.
+_REST_S = 5.0
+#: How often the stamp is read: a newer version may have begun to use the server.
+_FORMAT_S = 60.0
+
+
+class _NoVersionError(Exception):
+    """Somebody has written a stamp that is no version: the server is left alone."""
+
+    def __str__(self) -> str:
+        return f"the field {FORMAT_FIELD} of the key {FORMATS} in Redis is no version number; delete it"
+
+
+class RedisServer:
+    """A server, or a cluster of them. It connects at its first use.
+
+    Raises RuntimeUnavailableError without the extra `redis`.
+    """
+
+    def __init__(self, url: str, errors: CacheErrors, *, cluster: bool, clock: Callable[[], float]) -> None:
+        self.client = _open_client(url, cluster=cluster)
+        self.is_cluster = cluster
+        self.clock = clock
+        self._errors = errors
+        self._rests_until = 0.0
+        self._format_until = float("-inf")
+        self.is_stamped = True
+
+    async def call(
+        self, function: Callable[[], Awaitable[R]], *, reading: bool = False, limit_s: float | None = None
+    ) -> R | None:
+        """Await a call; None where the server fails, takes longer than `limit_s` or rests, which is counted.
+
+        Raises CacheError for reading where the server is of a newer format.
+        """
+        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+
+        if self.clock() < self._rests_until:
+            self._count_failure(reading=reading)
+            return None
+        try:
+            async with asyncio.timeout(limit_s):
+                if self.clock() >= self._format_until:
+                    await self._check_format()
+                return await function()
+        except CacheError as error:
+            if reading:
+                raise
+            # A call reads before it writes, and then raises. Nothing that was computed meanwhile is lost for this.
+            self._count_failure(reading=False)
+            self._errors.last = str(error)
+            return None
+        # That of clusters is no `RedisError`.
+        except (
+            redis.exceptions.RedisError,
+            redis.exceptions.RedisClusterException,
+            OSError,
+            TimeoutError,
+            _NoVersionError,
+        ) as error:
+            self._count_failure(reading=reading)
+            self._errors.last = str(error) if isinstance(error, _NoVersionError) else type(error).__name__
+            # What the server refuses (it is full, say) it refuses at once, and the next may pass.
+            if not isinstance(error, redis.exceptions.ResponseError):
+                self._rests_until = self.clock() + _REST_S
+            return None
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self.client.aclose()
+
+    def stamp(self, pipeline: Any) -> None:
+        """Begin a pipeline that writes entries with the version of the layout, where the server has none."""
+        if not self.is_stamped:
+            pipeline.hsetnx(FORMATS, FORMAT_FIELD, FORMAT)
+
+    async def command_each(self, command: str, names: Sequence[bytes], *arguments: int) -> list[Any]:
+        """The answer of each key to a command; an error where it is of another kind, as none of ours is."""
+        pipeline = self.client.pipeline(transaction=False)
+        for name in names:
+            pipeline.execute_command(command, name, *arguments)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
+
+    async def delete(self, names: Sequence[str] | Sequence[bytes]) -> int:
+        """Delete keys. Returns how many there were."""
+        pipeline = self.client.pipeline(transaction=False)
+        for name in names:
+            # A cluster's client has another `unlink`, which a pipeline does not take.
+            pipeline.execute_command("UNLINK", name)
+        return sum(await pipeline.execute()) if names else 0
+
+    async def fields(self, name: str) -> dict[bytes, bytes]:
+        """The fields of a hash, as many as there can be of ours; those that are too long are left out."""
+        found: dict[bytes, bytes] = {}
+        async for field, value in self.client.hscan_iter(name, count=1000):
+            if len(field) <= MAX_FIELD_BYTES and len(value) <= MAX_FIELD_BYTES:
+                found[field] = value
+            if len(found) >= MAX_FIELDS:
+                break
+        return found
+
+    def _count_failure(self, *, reading: bool) -> None:
+        self._errors.failed_reads += reading
+        self._errors.failed_writes += not reading
+
+    async def _check_format(self) -> None:
+        """Read the stamp. Raises CacheError where it is newer than this version."""
+        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+
+        try:
+            stamp: bytes | None = await self.client.hget(FORMATS, FORMAT_FIELD)
+        except redis.exceptions.NoPermissionError:
+            stamp, self.is_stamped = None, True  # users of earlier versions may be allowed no more than its keys
+        else:
+            self.is_stamped = stamp is not None
+        version = parse_count(stamp)
+        if stamp is not None and version is None:
+            raise _NoVersionError
+        if version is not None and version > FORMAT:
+            raise CacheError(
+                f"the cache in Redis has format {version}, and this version of embedway knows format {FORMAT} at most: "
+                f"update embedway, or name another database in cache.url (the format is in the key {FORMATS})"
+            )
+        self._format_until = self.clock() + _FORMAT_S
+
+
+def limit_s(keys: Sequence[object]) -> float:
+    """The time that a call with these keys may take in all."""
+    return ANSWER_S + _KEY_S * len(keys)
+
+
+def _open_client(url: str, *, cluster: bool) -> Any:
+    try:
+        import redis.asyncio as redis  # noqa: PLC0415  an extra
+        from redis.asyncio.retry import Retry  # noqa: PLC0415
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+    except ImportError:
+        raise RuntimeUnavailableError(
+            "cache.backend = 'redis' needs a library: pip install 'embedway[redis]'"
+        ) from None
+    timeouts: dict[str, Any] = {"socket_connect_timeout": _CONNECT_S, "socket_timeout": ANSWER_S}
+    if cluster:
+        # Once more, for a slot that has moved; by itself it waits and tries for several seconds.
+        return redis.RedisCluster.from_url(url, retry=Retry(NoBackoff(), 1), **timeouts)
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **timeouts)

@@ -1,0 +1,107 @@
+"""Memory in front of a slower store."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from embedway.cache.base import CacheFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from embedway.cache.base import CacheStore, Group, GroupSize, StoredEntry
+    from embedway.cache.memory import MemoryCache
+
+#: How long memory may still hold entries that another process has cleared.
+_GENERATION_S = 1.0
+
+
+class TieredCache:
+    """Entries that are read from the backing store are copied to memory, with their age. Writes go to both."""
+
+    def __init__(
+        self, memory: MemoryCache, backing: CacheStore, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.memory = memory
+        self.backing = backing
+        self.errors = backing.errors
+        self.supports_leases = backing.supports_leases
+        self._clock = clock
+        self._generation: int | None = None
+        self._generation_read_at = float("-inf")
+
+    async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
+        """See `CacheStore.get_many`."""
+        await self._clear_memory_if_cleared()
+        found = await self.memory.get_many(group, keys)
+        missing = [row for row, stored in enumerate(found) if stored is None]
+        if missing:
+            read = await self.backing.get_many(group, [keys[row] for row in missing])
+            items, created = [], []
+            for row, stored in zip(missing, read, strict=True):
+                if stored is not None:
+                    found[row] = stored
+                    items.append((keys[row], stored[0]))
+                    created.append(stored[1])
+            await self.memory.put_many(group, items, created=created)
+        return found
+
+    async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
+        """See `CacheStore.put_many`; entries that only memory keeps are not counted."""
+        stored = await self.backing.put_many(group, items)
+        await self.memory.put_many(group, items)
+        return stored
+
+    async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
+        """See `CacheStore.delete_many`."""
+        await self.memory.delete_many(group, keys)
+        await self.backing.delete_many(group, keys)
+
+    async def clear(self, which: CacheFilter) -> int:
+        """See `CacheStore.clear`."""
+        deleted = await self.backing.clear(which)
+        await self.memory.clear(which)
+        return deleted
+
+    async def generation(self) -> int | None:
+        """See `CacheStore.generation`."""
+        return await self.backing.generation()
+
+    async def group_sizes(self) -> list[GroupSize]:
+        """See `CacheStore.group_sizes`: those of the backing store, which holds all entries."""
+        return await self.backing.group_sizes()
+
+    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
+        """See `CacheStore.add_counts`."""
+        return await self.backing.add_counts(counts)
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """See `CacheStore.counts`."""
+        return await self.backing.counts()
+
+    async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
+        """See `CacheStore.lease`."""
+        return await self.backing.lease(group, keys, seconds)
+
+    async def release(self, group: Group, keys: Sequence[bytes]) -> None:
+        """See `CacheStore.release`."""
+        await self.backing.release(group, keys)
+
+    async def aclose(self) -> None:
+        """Close both."""
+        await self.memory.aclose()
+        await self.backing.aclose()
+
+    async def _clear_memory_if_cleared(self) -> None:
+        """Clear memory where any process has cleared entries of the backing store since the last look."""
+        now = self._clock()
+        if now - self._generation_read_at < _GENERATION_S:
+            return
+        self._generation_read_at = now
+        generation = await self.backing.generation()
+        if generation is None:
+            return
+        if self._generation is not None and generation != self._generation:
+            await self.memory.clear(CacheFilter())
+        self._generation = generation
