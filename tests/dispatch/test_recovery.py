@@ -55,7 +55,7 @@ class House:
 
     def __init__(self, *fakes, failures=10_000, **policy):
         self.time = Time()
-        self.sender = UpstreamClient(RetryPolicy(**policy), clock=self.time, sleep=self.time.sleep, chance=lambda: 0.0)
+        self.client = UpstreamClient(RetryPolicy(**policy), clock=self.time, sleep=self.time.sleep, chance=lambda: 0.0)
         self.fakes = fakes
         self.failures = failures
 
@@ -65,18 +65,18 @@ class House:
                 f"fake-{number}",
                 fake,
                 limiter=RateLimiter(clock=self.time, sleep=self.time.sleep),
-                breaker=CircuitBreaker(failures=self.failures, clock=self.time),
+                circuit=CircuitBreaker(failures=self.failures, clock=self.time),
             )
             for number, fake in enumerate(self.fakes)
         ]
 
     def send(self, texts, **more):
         lengths = np.array([len(text.split()) for text in texts], np.int32)
-        sending = UpstreamRequest(texts, lengths, "document", SPACE, WIDTH)
-        sending = dataclasses.replace(sending, **more)
+        request = UpstreamRequest(texts, lengths, "document", SPACE, WIDTH)
+        request = dataclasses.replace(request, **more)
 
         async def main():
-            return await self.sender.send(sending, self.routes())
+            return await self.client.send(request, self.routes())
 
         return asyncio.run(main())
 
@@ -85,13 +85,13 @@ def texts_of(count):
     return [f"text number {number}" for number in range(count)]
 
 
-def assert_right(outcome, texts, width=WIDTH):
+def assert_right(response, texts, width=WIDTH):
     for row, text in enumerate(texts):
-        if row in outcome.errors:
-            assert np.isnan(outcome.vectors[row]).all()
+        if row in response.errors:
+            assert np.isnan(response.vectors[row]).all()
         else:
             full = vector_of(text, WIDTH)[:width]
-            np.testing.assert_allclose(outcome.vectors[row], full / np.linalg.norm(full), atol=1e-6)
+            np.testing.assert_allclose(response.vectors[row], full / np.linalg.norm(full), atol=1e-6)
 
 
 def on_calls(*faults):
@@ -123,17 +123,17 @@ MANGLERS = {
 def test_requests_keep_the_limits_and_rows_their_places():
     fake = Fake(declared=Declared(max_inputs=3, max_request_tokens=8))
     texts = ["a b c d", "e f g h", "i", "j k l m n o p q r", "s", "t", "u", "v"]
-    outcome = House(fake).send(texts)
-    assert_right(outcome, texts)
+    response = House(fake).send(texts)
+    assert_right(response, texts)
     assert [len(call) for call in fake.calls] == [2, 1, 1, 3, 1]
-    assert (outcome.attempts, outcome.billed_tokens, outcome.routes) == (5, 22, ["fake-0"])
+    assert (response.attempts, response.billed_tokens, response.routes) == (5, 22, ["fake-0"])
 
 
 def test_only_what_failed_is_sent_again():
     fake = Fake(declared=Declared(max_inputs=2), faults=on_calls(None, unavailable(), None, limited(3.0)))
     house = House(fake)
-    outcome = house.send(texts_of(10))
-    assert_right(outcome, texts_of(10))
+    response = house.send(texts_of(10))
+    assert_right(response, texts_of(10))
     assert max(Counter(text for call in fake.done for text in call).values()) == 1
     assert len(fake.calls) == 7
     assert house.time.now >= 3.0
@@ -142,8 +142,8 @@ def test_only_what_failed_is_sent_again():
 @pytest.mark.parametrize("kind", sorted(MANGLERS))
 def test_a_bad_answer_is_asked_for_once_more_and_then_is_the_routes_error(kind):
     fake = Fake(faults=on_calls(MANGLERS[kind]))
-    outcome = House(fake).send(texts_of(3))
-    assert_right(outcome, texts_of(3))
+    response = House(fake).send(texts_of(3))
+    assert_right(response, texts_of(3))
     assert len(fake.calls) == 2
     always = Fake(faults=lambda _number, _texts: MANGLERS[kind])
     with pytest.raises(BadVectorsError):
@@ -196,11 +196,11 @@ def test_another_route_of_the_space_takes_over_with_its_own_limits():
     dead = Fake(faults=lambda _number, _texts: unavailable())
     well = Fake(declared=Declared(max_inputs=2))
     texts = texts_of(5)
-    outcome = House(dead, well).send(texts)
-    assert_right(outcome, texts)
+    response = House(dead, well).send(texts)
+    assert_right(response, texts)
     assert [len(call) for call in well.calls] == [2, 2, 1]
     assert len(dead.calls) == 2
-    assert outcome.routes == ["fake-1"]
+    assert response.routes == ["fake-1"]
 
 
 def test_when_all_routes_fail_each_is_named_with_its_reason():
@@ -214,10 +214,10 @@ def test_a_refused_text_fails_alone():
     poison = {"text number 5", "text number 11"}
     fake = Fake(faults=lambda _number, texts: refused() if poison & set(texts) else None)
     texts = texts_of(16)
-    outcome = House(fake).send(texts, partial=True)
-    assert_right(outcome, texts)
-    assert sorted(outcome.errors) == [5, 11]
-    assert all(isinstance(error, RefusedInputError) for error in outcome.errors.values())
+    response = House(fake).send(texts, partial=True)
+    assert_right(response, texts)
+    assert sorted(response.errors) == [5, 11]
+    assert all(isinstance(error, RefusedInputError) for error in response.errors.values())
     assert max(Counter(text for call in fake.done for text in call).values()) == 1
     with pytest.raises(RefusedInputError):
         House(Fake(faults=lambda _number, texts: refused() if poison & set(texts) else None)).send(texts)
@@ -225,8 +225,8 @@ def test_a_refused_text_fails_alone():
 
 def test_a_request_that_is_refused_as_such_is_not_halved_to_the_end():
     fake = Fake(declared=Declared(max_inputs=1000), faults=lambda _number, _texts: refused())
-    outcome = House(fake).send(texts_of(1000), partial=True)
-    assert len(outcome.errors) == 1000
+    response = House(fake).send(texts_of(1000), partial=True)
+    assert len(response.errors) == 1000
     assert len(fake.calls) < 60
 
 
@@ -234,18 +234,18 @@ def test_innocent_texts_pass_however_many_requests_hold_a_refused_one():
     texts = texts_of(40 * 32)
     poison = set(texts[::32])
     fake = Fake(faults=lambda _number, sent: refused() if poison & set(sent) else None)
-    outcome = House(fake).send(texts, partial=True)
-    assert_right(outcome, texts)
-    assert {texts[row] for row in outcome.errors} == poison
+    response = House(fake).send(texts, partial=True)
+    assert_right(response, texts)
+    assert {texts[row] for row in response.errors} == poison
     assert max(Counter(text for call in fake.done for text in call).values()) == 1
 
 
 def test_a_whole_request_of_refused_texts_but_one_gives_that_one():
     texts = texts_of(23)
     fake = Fake(faults=lambda _number, sent: refused() if set(sent) != {texts[13]} else None)
-    outcome = House(fake).send(texts, partial=True)
-    assert_right(outcome, texts)
-    assert set(outcome.errors) == set(range(23)) - {13}
+    response = House(fake).send(texts, partial=True)
+    assert_right(response, texts)
+    assert set(response.errors) == set(range(23)) - {13}
 
 
 def test_refusals_use_up_no_attempts():
@@ -258,9 +258,9 @@ def test_refusals_use_up_no_attempts():
         return next(once, None) if len(sent) == 8 else None
 
     fake = Fake(declared=Declared(max_inputs=256), faults=faults)
-    outcome = House(fake, max_attempts=2).send(texts, partial=True)
-    assert_right(outcome, texts)
-    assert set(outcome.errors) == {77}
+    response = House(fake, max_attempts=2).send(texts, partial=True)
+    assert_right(response, texts)
+    assert set(response.errors) == {77}
 
 
 def test_a_long_wait_that_a_service_asks_for_is_another_routes_chance():
@@ -282,7 +282,7 @@ def test_a_route_that_its_service_closed_is_not_asked_while_there_is_another():
     async def main():
         routes = house.routes()
         for _ in range(3):
-            await house.sender.send(UpstreamRequest(["a"], np.ones(1, np.int32), "document", SPACE, WIDTH), routes)
+            await house.client.send(UpstreamRequest(["a"], np.ones(1, np.int32), "document", SPACE, WIDTH), routes)
 
     asyncio.run(main())
     assert (len(busy.calls), len(well.calls), house.time.slept) == (1, 3, [])
@@ -294,12 +294,12 @@ def test_a_route_that_hangs_leaves_time_for_the_next_and_opens_its_circuit():
 
     async def main():
         routes = house.routes()
-        sending = UpstreamRequest(texts_of(2), np.full(2, 3, np.int32), "document", SPACE, WIDTH)
-        outcome = await house.sender.send(sending, routes)
-        return outcome, routes[0].breaker._failed
+        request = UpstreamRequest(texts_of(2), np.full(2, 3, np.int32), "document", SPACE, WIDTH)
+        response = await house.client.send(request, routes)
+        return response, routes[0].circuit._failed
 
-    outcome, failed = asyncio.run(main())
-    assert_right(outcome, texts_of(2))
+    response, failed = asyncio.run(main())
+    assert_right(response, texts_of(2))
     assert (len(hanging.calls), hanging.cancelled, failed) == (1, 1, 1)
     alone = Fake(delay_s=60)
     with pytest.raises(DeadlineError, match="did not answer before the time"):
@@ -313,10 +313,10 @@ def test_waiting_for_a_place_is_within_the_deadline():
 
     async def main():
         (route,) = house.routes()
-        route = dataclasses.replace(route, slots=PrioritySemaphore(1))
-        await house.sender.send(UpstreamRequest(texts_of(20), np.ones(20, np.int32), "document", SPACE, WIDTH), [route])
+        route = dataclasses.replace(route, semaphore=PrioritySemaphore(1))
+        await house.client.send(UpstreamRequest(texts_of(20), np.ones(20, np.int32), "document", SPACE, WIDTH), [route])
 
-    house.sender._clock = lambda: asyncio.get_running_loop().time()
+    house.client._clock = lambda: asyncio.get_running_loop().time()
     with pytest.raises(DeadlineError):
         asyncio.run(main())
     assert len(fake.calls) <= 3
@@ -325,7 +325,7 @@ def test_waiting_for_a_place_is_within_the_deadline():
 def test_what_computes_here_takes_as_long_as_it_takes():
     fake = Fake(declared=Declared(max_inputs=1, local=True), delay_s=0.02)
     house = House(fake, deadline_s=0.001)
-    house.sender._clock = lambda: asyncio.get_running_loop().time()
+    house.client._clock = lambda: asyncio.get_running_loop().time()
     assert_right(house.send(texts_of(20)), texts_of(20))
 
 
@@ -361,8 +361,8 @@ def test_no_request_has_more_tokens_than_its_minute():
     async def main():
         (route,) = house.routes()
         limiter = RateLimiter(tokens_per_minute=6, clock=house.time, sleep=house.time.sleep)
-        sending = UpstreamRequest(texts_of(4), np.full(4, 3, np.int32), "document", SPACE, WIDTH)
-        return await house.sender.send(sending, [dataclasses.replace(route, limiter=limiter)])
+        request = UpstreamRequest(texts_of(4), np.full(4, 3, np.int32), "document", SPACE, WIDTH)
+        return await house.client.send(request, [dataclasses.replace(route, limiter=limiter)])
 
     assert_right(asyncio.run(main()), texts_of(4))
     assert [len(call) for call in fake.calls] == [2, 2]
@@ -384,7 +384,7 @@ def test_a_strangers_error_is_the_routes_and_says_nothing_of_the_texts():
 def test_parts_are_told_of_as_they_are_answered():
     told = {}
 
-    def landed(rows, vectors):
+    def on_ready(rows, vectors):
         told.update(zip(rows.tolist(), vectors, strict=True))
 
     dead = on_calls(None, None, AuthenticationError("no", route="fake", status=401))
@@ -394,8 +394,8 @@ def test_parts_are_told_of_as_they_are_answered():
 
     async def main():
         (route,) = house.routes()
-        sending = UpstreamRequest(texts, np.full(6, 3, np.int32), "document", SPACE, WIDTH, landed=landed)
-        await house.sender.send(sending, [dataclasses.replace(route, slots=PrioritySemaphore(1))])
+        request = UpstreamRequest(texts, np.full(6, 3, np.int32), "document", SPACE, WIDTH, on_ready=on_ready)
+        await house.client.send(request, [dataclasses.replace(route, semaphore=PrioritySemaphore(1))])
 
     with pytest.raises(AuthenticationError):
         asyncio.run(main())
@@ -427,16 +427,16 @@ def test_what_is_answered_is_told_of_before_it_is_booked():
 
     async def main():
         books, house = SlowBooks(), House(Fake())
-        sending = UpstreamRequest(
+        request = UpstreamRequest(
             ["a"],
             np.ones(1, np.int32),
             "document",
             SPACE,
             WIDTH,
             accounts=(books,),
-            landed=lambda rows, vectors: told.extend(zip(rows.tolist(), vectors, strict=True)),
+            on_ready=lambda rows, vectors: told.extend(zip(rows.tolist(), vectors, strict=True)),
         )
-        task = asyncio.create_task(house.sender.send(sending, house.routes()))
+        task = asyncio.create_task(house.client.send(request, house.routes()))
         await books.booking.wait()
         task.cancel()
         books.go.set()
@@ -458,8 +458,10 @@ def test_a_service_whose_own_width_is_another_is_asked_for_the_wanted_one():
                 seen.append(dimensions)
                 return await super().embed(texts, input_type=input_type, dimensions=dimensions or 8)
 
-        outcome = House(Narrow()).send(texts_of(2), space=dataclasses.replace(SPACE, dimensions=width), default_width=8)
-        assert_right(outcome, texts_of(2), width=width)
+        response = House(Narrow()).send(
+            texts_of(2), space=dataclasses.replace(SPACE, dimensions=width), default_width=8
+        )
+        assert_right(response, texts_of(2), width=width)
         return seen
 
     assert (answers(16), answers(8), answers(4)) == ([16], [None], [4])
@@ -469,12 +471,12 @@ def test_what_is_compared_is_never_of_two_requests_where_answers_depend_on_each(
     declared = Declared(max_inputs=2, batch_dependent=True)
     fake = Fake(declared=declared)
     with pytest.raises(InputError, match="at most 2 at once"):
-        House(fake).send(texts_of(3), compared=True)
+        House(fake).send(texts_of(3), one_answer=True)
     assert fake.calls == []
-    assert_right(House(fake).send(texts_of(2), compared=True), texts_of(2))
+    assert_right(House(fake).send(texts_of(2), one_answer=True), texts_of(2))
     picky = Fake(declared=declared, faults=lambda _number, texts: refused() if "text number 1" in texts else None)
-    outcome = House(picky).send(texts_of(2), compared=True, partial=True)
-    assert (sorted(outcome.errors), len(picky.calls)) == ([0, 1], 1)
+    response = House(picky).send(texts_of(2), one_answer=True, partial=True)
+    assert (sorted(response.errors), len(picky.calls)) == ([0, 1], 1)
 
 
 def test_searches_are_never_too_few():
@@ -502,12 +504,12 @@ def test_what_is_urgent_goes_before_the_rest_of_a_large_request(urgency):
     async def main():
         gate, house = Gate(), House()
         (route,) = House(gate).routes()
-        route = dataclasses.replace(route, slots=PrioritySemaphore(2, clock=house.time))
+        route = dataclasses.replace(route, semaphore=PrioritySemaphore(2, clock=house.time))
 
         def send(texts, urgency):
             lengths = np.ones(len(texts), np.int32)
-            sending = UpstreamRequest(texts, lengths, "document", SPACE, WIDTH, urgency=urgency)
-            return asyncio.create_task(house.sender.send(sending, [route]))
+            request = UpstreamRequest(texts, lengths, "document", SPACE, WIDTH, urgency=urgency)
+            return asyncio.create_task(house.client.send(request, [route]))
 
         async def settled():
             for _ in range(50):
@@ -525,19 +527,19 @@ def test_what_is_urgent_goes_before_the_rest_of_a_large_request(urgency):
         for _ in range(18):
             gate.open.release()
         await asyncio.gather(bulk, first, second)
-        return done, route.slots
+        return done, route.semaphore
 
-    done, slots = asyncio.run(main())
+    done, semaphore = asyncio.run(main())
     assert {"one", "two"} <= set(done)
-    assert (slots._taken, slots._express_taken, slots._waiting) == (0, False, [])
+    assert (semaphore._taken, semaphore._express_taken, semaphore._waiting) == (0, False, [])
 
 
 def test_places_are_given_back_by_those_who_go_away():
     async def main():
-        slots = PrioritySemaphore(1)
+        semaphore = PrioritySemaphore(1)
 
         async def hold():
-            async with slots.place():
+            async with semaphore.place():
                 await asyncio.sleep(30)
 
         tasks = [asyncio.create_task(hold()) for _ in range(3)]
@@ -546,8 +548,8 @@ def test_places_are_given_back_by_those_who_go_away():
             task.cancel()
             await asyncio.sleep(0)
         await asyncio.gather(*tasks, return_exceptions=True)
-        async with slots.place():
-            return slots._taken
+        async with semaphore.place():
+            return semaphore._taken
 
     assert asyncio.run(main()) == 1
 
@@ -572,8 +574,8 @@ def test_dimensions_are_asked_for_where_honoured_and_cut_here_elsewhere():
             return await embed(texts, input_type=input_type, dimensions=dimensions)
 
         fake.embed = spy
-        outcome = House(fake).send(texts_of(3), space=dataclasses.replace(SPACE, dimensions=8))
-        assert_right(outcome, texts_of(3), width=8)
+        response = House(fake).send(texts_of(3), space=dataclasses.replace(SPACE, dimensions=8))
+        assert_right(response, texts_of(3), width=8)
         assert seen == [8 if honours else None]
 
 
@@ -583,13 +585,13 @@ def test_what_the_service_says_of_its_limits_is_learned():
         declared=Declared(max_inputs=1), faults=on_calls(lambda answer: dataclasses.replace(answer, rates=told))
     )
     house = House(fake)
-    sending = ["a", "b"]
+    request = ["a", "b"]
 
     async def main():
         routes = house.routes()
-        for text in sending:
+        for text in request:
             one = UpstreamRequest([text], np.array([1], np.int32), "document", SPACE, WIDTH)
-            await house.sender.send(one, routes)
+            await house.client.send(one, routes)
 
     asyncio.run(main())
     assert house.time.now == pytest.approx(2.0, abs=0.1)
@@ -601,8 +603,8 @@ def test_cancelling_stops_what_nobody_waits_for():
 
     async def main():
         lengths = np.ones(20, np.int32)
-        sending = UpstreamRequest(texts_of(20), lengths, "document", SPACE, WIDTH)
-        task = asyncio.create_task(house.sender.send(sending, house.routes()))
+        request = UpstreamRequest(texts_of(20), lengths, "document", SPACE, WIDTH)
+        task = asyncio.create_task(house.client.send(request, house.routes()))
         for _ in range(100):
             await asyncio.sleep(0)
         task.cancel()
@@ -615,8 +617,8 @@ def test_cancelling_stops_what_nobody_waits_for():
 
 def test_answers_that_do_not_say_what_they_cost_are_counted_apart():
     fake = Fake(faults=on_calls(lambda answer: dataclasses.replace(answer, tokens=None)))
-    outcome = House(fake).send(["one two", "three"])
-    assert (outcome.billed_tokens, outcome.unreported_tokens) == (0, 3)
+    response = House(fake).send(["one two", "three"])
+    assert (response.billed_tokens, response.unreported_tokens) == (0, 3)
 
 
 FAULTS = [None, None, None, "unavailable", "limited", "refused", *sorted(MANGLERS)]
@@ -638,14 +640,14 @@ def test_every_row_is_right_or_an_error_and_nothing_is_done_twice(data, count, i
 
     fakes = [Fake(declared=Declared(max_inputs=inputs), faults=faults) for _ in range(routes)]
     texts = texts_of(count)
-    outcome = House(*fakes, max_attempts=attempts, deadline_s=1e9).send(texts, partial=True)
-    assert_right(outcome, texts)
-    assert all(isinstance(error, EmbedwayError) for error in outcome.errors.values())
+    response = House(*fakes, max_attempts=attempts, deadline_s=1e9).send(texts, partial=True)
+    assert_right(response, texts)
+    assert all(isinstance(error, EmbedwayError) for error in response.errors.values())
     done = Counter(text for fake in fakes for call in fake.done for text in call)
-    assert set(done) == {text for row, text in enumerate(texts) if row not in outcome.errors}
+    assert set(done) == {text for row, text in enumerate(texts) if row not in response.errors}
     assert set(done.values()) <= {1}
     assert all(times <= attempts for times in per_text.values())
-    assert outcome.attempts == sum(len(fake.calls) for fake in fakes)
+    assert response.attempts == sum(len(fake.calls) for fake in fakes)
 
 
 def test_the_fake_tells_queries_from_documents():

@@ -29,7 +29,7 @@ _TOKENS_A_SECOND = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class WorkItem:
     """A batch of one caller's texts."""
 
     tokenized: TokenizedTexts
@@ -46,7 +46,7 @@ class Piece:
         object.__setattr__(self, "shortest", shortest)
 
 
-class LocalBackend(BatchBackend[Piece, Vectors]):
+class LocalBackend(BatchBackend[WorkItem, Vectors]):
     """Batches of all callers on a model's own threads.
 
     One batch more than there are streams is begun where it is full, so that no stream waits for the event loop.
@@ -54,19 +54,19 @@ class LocalBackend(BatchBackend[Piece, Vectors]):
 
     def __init__(self, route: LocalRoute, *, max_batch_size: int) -> None:
         self.eager = route.streams
-        self.slots = route.streams + 1
+        self.concurrency = route.streams + 1
         self.max_wait_s = float("inf")
-        self.most = max_batch_size
+        self.max_jobs = max_batch_size
         self._route = route
 
-    def choose(self, waiting: Sequence[Piece], free: int) -> tuple[list[int], bool]:
+    def select_jobs(self, waiting: Sequence[WorkItem], free: int) -> tuple[list[int], bool]:
         """See `BatchBackend.choose`: pieces of like lengths, as long as padding costs less than another call."""
         head, budget = waiting[0], self._route.token_budget
         rows, width, shortest = head.count, head.batch.width, head.shortest
         chosen = [0]
         if rows * width * 2 >= budget or width > ALONE_TOKENS:
             return chosen, True
-        most = self.most
+        most = self.max_jobs
         if free > 1:  # one large batch is no faster than two on two streams
             most = min(most, -(-sum(piece.count for piece in waiting) // free))
         for position, piece in enumerate(waiting[1:], 1):
@@ -81,16 +81,16 @@ class LocalBackend(BatchBackend[Piece, Vectors]):
                 rows, width, shortest = more, wider, floor
         return chosen, rows * width * 2 >= budget
 
-    def weight(self, job: Piece) -> float:
+    def weight(self, job: WorkItem) -> float:
         """See `BatchBackend.weight`: of half the budget, which is a full batch. Padding may add to each row."""
         width = job.batch.width
         return 1.0 if width > ALONE_TOKENS else job.count * width * 2 / (EVENNESS * self._route.token_budget)
 
-    async def alone(self, job: Piece) -> Vectors:
+    async def run(self, job: WorkItem) -> Vectors:
         """Compute one batch."""
         return await self._route.run(job.tokenized, job.batch)
 
-    async def together(self, jobs: Sequence[Piece]) -> list[Vectors | Exception]:
+    async def run_merged(self, jobs: Sequence[WorkItem]) -> list[Vectors | Exception]:
         """Compute several as one; where that fails, by halves, so that nobody's text fails another's."""
         pairs = [(job, row) for job in jobs for row in job.batch.rows.tolist()]
         tokenized = TokenizedTexts(
@@ -109,21 +109,21 @@ class LocalBackend(BatchBackend[Piece, Vectors]):
         ends = np.cumsum([len(job.batch.rows) for job in jobs])[:-1]
         return list(np.split(vectors, ends))
 
-    async def _half(self, jobs: Sequence[Piece]) -> list[Vectors | Exception]:
+    async def _half(self, jobs: Sequence[WorkItem]) -> list[Vectors | Exception]:
         if len(jobs) > 1:
-            return await self.together(jobs)
+            return await self.run_merged(jobs)
         try:
-            return [await self.alone(jobs[0])]
+            return [await self.run(jobs[0])]
         except Exception as error:  # noqa: BLE001  the caller's
             return [error]
 
 
-class Gathered:
+class ScheduledModel:
     """A model on this machine for one request among others'."""
 
-    def __init__(self, route: LocalRoute, gather: BatchScheduler[Piece, Vectors], urgency: Urgency) -> None:
+    def __init__(self, route: LocalRoute, scheduler: BatchScheduler[WorkItem, Vectors], urgency: Urgency) -> None:
         self.name = route.name
-        self._gather = gather
+        self._scheduler = scheduler
         self._urgency = urgency
         self._asked = 0
 
@@ -131,7 +131,7 @@ class Gathered:
         """See `LocalRoute.run`."""
         behind = self._asked / _TOKENS_A_SECOND
         self._asked += batch.padded_tokens
-        return await self._gather.run(Piece(tokenized, batch), self._urgency, behind_s=behind)
+        return await self._scheduler.run(WorkItem(tokenized, batch), self._urgency, behind_s=behind)
 
 
 class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
@@ -141,26 +141,26 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
 
     def __init__(
         self,
-        sender: UpstreamClient,
+        client: UpstreamClient,
         routes: Sequence[ServiceRoute],
         *,
-        slots: int,
+        concurrency: int,
         max_wait_s: float,
         max_batch_size: int,
     ) -> None:
-        self.slots = slots
+        self.concurrency = concurrency
         self.max_wait_s = max_wait_s
-        self._sender = sender
+        self._client = client
         self._routes = routes
         declared = routes[0].provider.declared
-        self.most = self._most_inputs = min(max_batch_size, declared.max_inputs)
+        self.max_jobs = self._most_inputs = min(max_batch_size, declared.max_inputs)
         self._most_tokens = declared.max_request_tokens
 
-    def large(self, sending: UpstreamRequest) -> bool:
+    def is_large(self, request: UpstreamRequest) -> bool:
         """Whether a request fills one of the service's by half, and gains nothing from company."""
-        return len(sending.texts) * 2 > self._most_inputs or self._too_many(_tokens(sending) * 2)
+        return len(request.texts) * 2 > self._most_inputs or self._too_many(_tokens(request) * 2)
 
-    def choose(self, waiting: Sequence[UpstreamRequest], free: int) -> tuple[list[int], bool]:
+    def select_jobs(self, waiting: Sequence[UpstreamRequest], free: int) -> tuple[list[int], bool]:
         """See `BatchBackend.choose`: requests of one kind, in the order in which they are due."""
         del free
         head = waiting[0]
@@ -184,11 +184,11 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         tokens = 0.0 if self._most_tokens is None else _tokens(job) / self._most_tokens
         return max(len(job.texts) / self._most_inputs, tokens)
 
-    async def alone(self, job: UpstreamRequest) -> UpstreamResponse:
+    async def run(self, job: UpstreamRequest) -> UpstreamResponse:
         """Send one request."""
-        return await self._sender.send(job, self._routes)
+        return await self._client.send(job, self._routes)
 
-    async def together(self, jobs: Sequence[UpstreamRequest]) -> list[UpstreamResponse | Exception]:
+    async def run_merged(self, jobs: Sequence[UpstreamRequest]) -> list[UpstreamResponse | Exception]:
         """Send several as one, and share out what came: each caller's vectors, errors and part of the bill."""
         counts = [len(job.texts) for job in jobs]
         merged = replace(
@@ -196,12 +196,12 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
             texts=tuple(text for job in jobs for text in job.texts),
             lengths=np.concatenate([job.lengths for job in jobs]),
             partial=True,
-            owners=np.repeat(np.arange(len(jobs)), counts),
+            callers=np.repeat(np.arange(len(jobs)), counts),
             accounts=tuple(account for job in jobs for account in job.accounts),
-            landed=_landed(jobs, counts) if any(job.landed is not None for job in jobs) else None,
+            on_ready=_on_ready(jobs, counts) if any(job.on_ready is not None for job in jobs) else None,
             urgency=min((job.urgency for job in jobs), key=lambda urgency: urgency.due(0.0)),
         )
-        whole = await self._sender.send(merged, self._routes)
+        whole = await self._client.send(merged, self._routes)
         # What was refused is on nobody's bill.
         taken = merged.lengths.astype(np.int64)
         taken[list(whole.errors)] = 0
@@ -211,7 +211,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         start = 0
         for job, count, told, guessed in zip(jobs, counts, billed, unreported, strict=True):
             own = {row - start: whole.errors[row] for row in range(start, start + count) if row in whole.errors}
-            outcome = UpstreamResponse(
+            response = UpstreamResponse(
                 whole.vectors[start : start + count],
                 errors=own,
                 routes=list(whole.routes),
@@ -219,7 +219,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
                 billed_tokens=told,
                 unreported_tokens=guessed,
             )
-            results.append(own[min(own)] if own and not job.partial else outcome)
+            results.append(own[min(own)] if own and not job.partial else response)
             start += count
         return results
 
@@ -227,20 +227,22 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         return self._most_tokens is not None and tokens > self._most_tokens
 
 
-def _tokens(sending: UpstreamRequest) -> int:
-    return int(sending.lengths.sum(dtype=np.int64))
+def _tokens(request: UpstreamRequest) -> int:
+    return int(request.lengths.sum(dtype=np.int64))
 
 
-def _landed(jobs: Sequence[UpstreamRequest], counts: Sequence[int]) -> Callable[[npt.NDArray[np.int64], Vectors], None]:
+def _on_ready(
+    jobs: Sequence[UpstreamRequest], counts: Sequence[int]
+) -> Callable[[npt.NDArray[np.int64], Vectors], None]:
     """Tells each caller of his own texts, by their positions in his request."""
     starts = np.cumsum([0, *counts])
 
-    def landed(rows: npt.NDArray[np.int64], vectors: Vectors) -> None:
-        owners = np.searchsorted(starts, rows, side="right") - 1
-        for owner in np.unique(owners).tolist():
-            tell = jobs[owner].landed
+    def on_ready(rows: npt.NDArray[np.int64], vectors: Vectors) -> None:
+        callers = np.searchsorted(starts, rows, side="right") - 1
+        for caller in np.unique(callers).tolist():
+            tell = jobs[caller].on_ready
             if tell is not None:
-                own = owners == owner
-                tell(rows[own] - starts[owner], vectors[own])
+                own = callers == caller
+                tell(rows[own] - starts[caller], vectors[own])
 
-    return landed
+    return on_ready

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from embedway.types import TokenizedTexts, Vectors
 
 
-class Runs(Protocol):
+class BatchRunner(Protocol):
     """What computes batches: a model on this machine, or its part in one request."""
 
     @property
@@ -29,14 +29,14 @@ class Runs(Protocol):
         """One batch; float32 (b, full width), in the batch's order."""
 
 
-async def dispatch(
+async def run_batches(
     tokenized: TokenizedTexts,
     batches: Sequence[Batch],
-    route: Runs,
+    route: BatchRunner,
     *,
     width: int,
     errors: dict[int, EmbedwayError] | None = None,
-    landed: Callable[[npt.NDArray[np.int64], Vectors], None] | None = None,
+    on_ready: Callable[[npt.NDArray[np.int64], Vectors], None] | None = None,
 ) -> Vectors:
     """Compute all batches; float32 (unique texts, width), in the order of the unique texts.
 
@@ -64,8 +64,8 @@ async def dispatch(
                 await run(Batch(half, int(tokenized.lengths[half].max())))
             return
         vectors[batch.rows] = answered
-        if landed is not None:
-            landed(batch.rows, answered)
+        if on_ready is not None:
+            on_ready(batch.rows, answered)
 
     if len(batches) == 1:
         await run(batches[0])  # a query: no tasks to make and wait for
@@ -87,7 +87,7 @@ async def _side_by_side(runs: Sequence[Coroutine[Any, Any, None]]) -> None:
         raise first from first.__cause__
 
 
-async def _once(tokenized: TokenizedTexts, route: Runs, batch: Batch, width: int) -> Vectors:
+async def _once(tokenized: TokenizedTexts, route: BatchRunner, batch: Batch, width: int) -> Vectors:
     try:
         rows = await route.run(tokenized, batch)
     except (EmbedwayError, asyncio.CancelledError):

@@ -34,14 +34,14 @@ class BatchBackend(ABC, Generic[J, R]):
     """What does the work of a route. `eager` pieces of work begin without waiting; `slots` are under way at most."""
 
     eager: int
-    slots: int
+    concurrency: int
     #: How long work gathers where `eager` pieces are under way, and a slot is free.
     max_wait_s: float
     #: So many of the jobs that wait are looked at for one piece of work.
-    most: int = 1000
+    max_jobs: int = 1000
 
     @abstractmethod
-    def choose(self, waiting: Sequence[J], free: int) -> tuple[list[int], bool]:
+    def select_jobs(self, waiting: Sequence[J], free: int) -> tuple[list[int], bool]:
         """Which of the jobs go together, the first and others by position, and whether there is no room for more.
 
         They are in the order in which they are due, all of them queries or none. `free` pieces of work can begin now
@@ -54,16 +54,16 @@ class BatchBackend(ABC, Generic[J, R]):
         return 1.0
 
     @abstractmethod
-    async def alone(self, job: J) -> R:
+    async def run(self, job: J) -> R:
         """Do one job."""
 
     @abstractmethod
-    async def together(self, jobs: Sequence[J]) -> list[R | Exception]:
+    async def run_merged(self, jobs: Sequence[J]) -> list[R | Exception]:
         """Do several as one: what came of each."""
 
 
 @dataclass(eq=False, slots=True)
-class _Waiting(Generic[J, R]):
+class _QueuedJob(Generic[J, R]):
     job: J
     weight: float
     due: float
@@ -76,22 +76,22 @@ class _Queue(Generic[J, R]):
 
     def __init__(self, *, query: bool) -> None:
         self.query = query
-        self.waiting: list[_Waiting[J, R]] = []
+        self.waiting: list[_QueuedJob[J, R]] = []
         self._weight = 0.0
         #: Less than this fills no piece of work.
-        self._enough = _FULL
+        self._worth_filling = _FULL
         #: Seconds until its first has gathered for long enough; infinity where that begins nothing.
         self.rest_s = float("inf")
 
-    def add(self, one: _Waiting[J, R]) -> None:
+    def add(self, one: _QueuedJob[J, R]) -> None:
         """Let it wait behind all that is due before it."""
         place = bisect.bisect_right(self.waiting, one.due, key=lambda other: other.due)
         self.waiting.insert(place, one)
         self._weight += one.weight
         if not place:
-            self._enough = _FULL
+            self._worth_filling = _FULL
 
-    def drop(self, one: _Waiting[J, R]) -> bool:
+    def drop(self, one: _QueuedJob[J, R]) -> bool:
         """Let it wait no longer; whether it did."""
         place = bisect.bisect_left(self.waiting, one.due, key=lambda other: other.due)
         while place < len(self.waiting) and self.waiting[place].due == one.due:
@@ -101,7 +101,7 @@ class _Queue(Generic[J, R]):
             place += 1
         return False
 
-    def take(self, places: Sequence[int]) -> list[_Waiting[J, R]]:
+    def take(self, places: Sequence[int]) -> list[_QueuedJob[J, R]]:
         """Those in some places, without those that nobody waits for any more."""
         taken = [self.waiting[place] for place in places]
         self._remove(places)
@@ -111,18 +111,18 @@ class _Queue(Generic[J, R]):
         for place in sorted(places, reverse=True):
             self._weight -= self.waiting[place].weight
             del self.waiting[place]
-        self._enough = _FULL
+        self._worth_filling = _FULL
         if not self.waiting:
             self._weight = 0.0
 
     @property
     def may_fill(self) -> bool:
         """Whether it is worth looking if a piece of work can be filled."""
-        return self._weight >= self._enough
+        return self._weight >= self._worth_filling
 
-    def was_not_enough(self) -> None:
+    def note_unfilled(self) -> None:
         """Do not look again before it has grown."""
-        self._enough = self._weight * _GROWN
+        self._worth_filling = self._weight * _GROWN
 
 
 class BatchScheduler(Generic[J, R]):
@@ -130,23 +130,23 @@ class BatchScheduler(Generic[J, R]):
 
     def __init__(
         self,
-        crew: BatchBackend[J, R],
+        backend: BatchBackend[J, R],
         *,
         clock: Callable[[], float] = time.monotonic,
         later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
     ) -> None:
         """`later` calls a function after so many seconds; the event loop's by default."""
-        self._crew = crew
+        self._backend = backend
         self._clock = clock
         self._later = later
         self._queries: _Queue[J, R] = _Queue(query=True)
         self._others: _Queue[J, R] = _Queue(query=False)
         #: Whether what came in this turn of the event loop is looked at in the next.
-        self._soon = False
+        self._scheduled_soon = False
         #: Whether work of several callers ended since the route was idle.
-        self._together = False
+        self._merged_recently = False
         #: Pieces of work under way in the slots, and beside them.
-        self._running = self._beside = 0
+        self._running = self._running_express = 0
         self._running_queries = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -157,27 +157,27 @@ class BatchScheduler(Generic[J, R]):
 
         A caller that is cancelled takes its job out of the queue; what is under way for nobody is cancelled.
         """
-        crew, query = self._crew, urgency.query
+        backend, query = self._backend, urgency.query
         if urgency.never_waits:
-            return await crew.alone(job)
-        if not (self._running or self._beside or self._together or self.waiting):
-            self._begin(query=query)
+            return await backend.run(job)
+        if not (self._running or self._running_express or self._merged_recently or self.waiting):
+            self._note_start(query=query)
             try:
-                return await crew.alone(job)
+                return await backend.run(job)
             finally:
-                self._end(1, query=query)
+                self._note_end(1, query=query)
         now = self._clock()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        one = _Waiting(job, crew.weight(job), urgency.due(now) + behind_s, now, future)
+        one = _QueuedJob(job, backend.weight(job), urgency.due(now) + behind_s, now, future)
         queue = self._queries if query else self._others
         queue.add(one)
         # Those whose work ended together come again together: a turn of the event loop shows who else is there.
-        self._look_soon()
+        self._schedule_soon()
         try:
             return await future
         except asyncio.CancelledError:
             if queue.drop(one):
-                self._look_soon()
+                self._schedule_soon()
             raise
 
     @property
@@ -185,29 +185,29 @@ class BatchScheduler(Generic[J, R]):
         """Jobs that have not begun."""
         return len(self._queries.waiting) + len(self._others.waiting)
 
-    def _begin(self, *, query: bool, beside: bool = False) -> None:
-        self._running += not beside
-        self._beside += beside
+    def _note_start(self, *, query: bool, express: bool = False) -> None:
+        self._running += not express
+        self._running_express += express
         self._running_queries += query
 
-    def _end(self, callers: int, *, query: bool, beside: bool = False) -> None:
-        self._running -= not beside
-        self._beside -= beside
+    def _note_end(self, callers: int, *, query: bool, express: bool = False) -> None:
+        self._running -= not express
+        self._running_express -= express
         self._running_queries -= query
-        self._together = callers > 1 or (self._together and self._running + self._beside > 0)
-        if not self._soon:
-            self._look()
+        self._merged_recently = callers > 1 or (self._merged_recently and self._running + self._running_express > 0)
+        if not self._scheduled_soon:
+            self._schedule()
 
-    def _look_soon(self) -> None:
-        if not self._soon:
-            self._soon = True
-            asyncio.get_running_loop().call_soon(self._look)
+    def _schedule_soon(self) -> None:
+        if not self._scheduled_soon:
+            self._scheduled_soon = True
+            asyncio.get_running_loop().call_soon(self._schedule)
 
-    def _look(self) -> None:
+    def _schedule(self) -> None:
         """Begin what can begin now, queries first."""
-        self._soon = False
+        self._scheduled_soon = False
         queries, others = self._queries, self._others
-        while self._begun(queries, others) or self._begun(others, queries):
+        while self._try_start(queries, others) or self._try_start(others, queries):
             pass
         rest = min(queries.rest_s, others.rest_s)
         if rest == float("inf"):
@@ -219,51 +219,53 @@ class BatchScheduler(Generic[J, R]):
                 return
             self._timer.cancel()
         later = self._later if self._later is not None else asyncio.get_running_loop().call_later
-        self._timer, self._timer_at = later(rest, self._time_is_up), at
+        self._timer, self._timer_at = later(rest, self._on_timer), at
 
-    def _time_is_up(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        self._look()
+        self._schedule()
 
-    def _begun(self, queue: _Queue[J, R], other: _Queue[J, R]) -> bool:
+    def _try_start(self, queue: _Queue[J, R], other: _Queue[J, R]) -> bool:
         """Begin a piece of work of a queue, if one can begin."""
-        crew = self._crew
+        backend = self._backend
         queue.rest_s = float("inf")
         if not queue.waiting:
             return False
         head = queue.waiting[0]
         slot = self._has_slot(head, other, query=queue.query)
-        beside = queue.query and not self._running_queries
-        if not (slot or beside):
+        express = queue.query and not self._running_queries
+        if not (slot or express):
             return False
-        rest_s = crew.max_wait_s - (self._clock() - head.since)
-        at_once = slot and (self._running < crew.eager or rest_s <= 0)
-        if not (at_once or beside or queue.may_fill):
+        rest_s = backend.max_wait_s - (self._clock() - head.since)
+        at_once = slot and (self._running < backend.eager or rest_s <= 0)
+        if not (at_once or express or queue.may_fill):
             queue.rest_s = rest_s
             return False
-        chosen, full = crew.choose([one.job for one in queue.waiting[: crew.most]], max(1, crew.eager - self._running))
-        if not (at_once or beside or full):
-            queue.was_not_enough()
+        chosen, full = backend.select_jobs(
+            [one.job for one in queue.waiting[: backend.max_jobs]], max(1, backend.eager - self._running)
+        )
+        if not (at_once or express or full):
+            queue.note_unfilled()
             queue.rest_s = rest_s
             return False
         picked = queue.take(chosen)
         if picked:
-            self._start(picked, query=queue.query, beside=not (slot and (at_once or full)))
+            self._start_batch(picked, query=queue.query, express=not (slot and (at_once or full)))
         return True
 
-    def _has_slot(self, head: _Waiting[J, R], other: _Queue[J, R], *, query: bool) -> bool:
+    def _has_slot(self, head: _QueuedJob[J, R], other: _Queue[J, R], *, query: bool) -> bool:
         """Whether a slot is free, and not to be left to what is due before.
 
         Queries leave every slot to documents that are due before them, for they have a way beside the slots; documents
         leave the last one to such queries.
         """
-        free = self._crew.slots - self._running
+        free = self._backend.concurrency - self._running
         behind = bool(other.waiting) and other.waiting[0].due < head.due
         return free > 0 and not (behind and (query or free == 1))
 
-    def _start(self, picked: list[_Waiting[J, R]], *, query: bool, beside: bool) -> None:
-        self._begin(query=query, beside=beside)
-        task = asyncio.create_task(self._carry(picked, query=query, beside=beside))
+    def _start_batch(self, picked: list[_QueuedJob[J, R]], *, query: bool, express: bool) -> None:
+        self._note_start(query=query, express=express)
+        task = asyncio.create_task(self._run_batch(picked, query=query, express=express))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         wanted = len(picked)
@@ -277,13 +279,13 @@ class BatchScheduler(Generic[J, R]):
         for one in picked:
             one.future.add_done_callback(left)
 
-    async def _carry(self, picked: list[_Waiting[J, R]], *, query: bool, beside: bool) -> None:
+    async def _run_batch(self, picked: list[_QueuedJob[J, R]], *, query: bool, express: bool) -> None:
         results: Sequence[R | Exception] = ()
         try:
             if len(picked) == 1:
-                results = [await self._crew.alone(picked[0].job)]
+                results = [await self._backend.run(picked[0].job)]
             else:
-                results = await self._crew.together([one.job for one in picked])
+                results = await self._backend.run_merged([one.job for one in picked])
         except asyncio.CancelledError:
             results = [ClosedError("this embedder was closed; make a new one")] * len(picked)
             raise
@@ -297,4 +299,4 @@ class BatchScheduler(Generic[J, R]):
                     one.future.set_exception(result)
                 else:
                     one.future.set_result(result)
-            self._end(len(picked), query=query, beside=beside)
+            self._note_end(len(picked), query=query, express=express)

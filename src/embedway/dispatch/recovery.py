@@ -82,8 +82,8 @@ class ServiceRoute:
     name: str
     provider: Provider
     limiter: RateLimiter = field(default_factory=RateLimiter)
-    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
-    slots: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
+    circuit: CircuitBreaker = field(default_factory=CircuitBreaker)
+    semaphore: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
 
     def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
         """Rows in their order, in parts that keep the service's limits on inputs and tokens of a request."""
@@ -120,18 +120,18 @@ class UpstreamRequest:
     #: Raises BadVectorsError for an answer that is none.
     check: Callable[..., None] = validate
     #: Whose each text is (n,), ascending, where several callers' requests were put together; None for one caller.
-    owners: Rows | None = None
+    callers: Rows | None = None
     #: Who pays, one for each owner; empty where nothing is billed.
     accounts: tuple[Account, ...] = ()
     #: The width that services answer in where they are not asked for one; None for the full width.
     default_width: int | None = None
     #: Told of each part as soon as it is answered and checked: positions of its texts, and their vectors.
-    landed: Callable[[Rows, Vectors], None] | None = None
+    on_ready: Callable[[Rows, Vectors], None] | None = None
     #: How its parts wait for a route that others use too.
     urgency: Urgency = field(default_factory=Urgency)
     #: Whether routes whose answers depend on the rest of the request have to answer it in one: as with scores, which
     #: are compared with one another.
-    compared: bool = False
+    one_answer: bool = False
 
     @property
     def asked_width(self) -> int | None:
@@ -145,22 +145,22 @@ class UpstreamRequest:
         It is between two callers where there are several, so that none of them pays for another's texts.
         """
         middle = len(rows) // 2
-        if self.owners is None or not self.mixed(rows):
+        if self.callers is None or not self.has_several_callers(rows):
             return middle
-        starts = np.flatnonzero(np.diff(self.owners[rows])) + 1
+        starts = np.flatnonzero(np.diff(self.callers[rows])) + 1
         return int(starts[np.abs(starts - middle).argmin()])
 
-    def mixed(self, rows: Rows) -> bool:
+    def has_several_callers(self, rows: Rows) -> bool:
         """Whether rows are of several callers."""
-        return self.owners is not None and bool(self.owners[rows[0]] != self.owners[rows[-1]])
+        return self.callers is not None and bool(self.callers[rows[0]] != self.callers[rows[-1]])
 
-    def apart(self, rows: Rows) -> list[Rows]:
+    def by_caller(self, rows: Rows) -> list[Rows]:
         """Rows by caller."""
-        return [rows] if self.owners is None else np.split(rows, np.flatnonzero(np.diff(self.owners[rows])) + 1)
+        return [rows] if self.callers is None else np.split(rows, np.flatnonzero(np.diff(self.callers[rows])) + 1)
 
-    def owner(self, rows: Rows) -> int:
+    def caller(self, rows: Rows) -> int:
         """Whose rows of one caller are."""
-        return 0 if self.owners is None else int(self.owners[rows[0]])
+        return 0 if self.callers is None else int(self.callers[rows[0]])
 
 
 class UpstreamClient:
@@ -179,22 +179,22 @@ class UpstreamClient:
         self._sleep = sleep
         self._chance = chance
 
-    async def send(self, sending: UpstreamRequest, routes: Sequence[ServiceRoute]) -> UpstreamResponse:
+    async def send(self, request: UpstreamRequest, routes: Sequence[ServiceRoute]) -> UpstreamResponse:
         """Embed all texts over the routes, in their order; all of them must serve `sending.space`.
 
         Raises the first error, or with `partial` returns it with its rows.
         """
-        vectors = np.empty((len(sending.texts), sending.space.dimensions), np.float32)
-        if sending.partial:
+        vectors = np.empty((len(request.texts), request.space.dimensions), np.float32)
+        if request.partial:
             vectors.fill(np.nan)
-        outcome = UpstreamResponse(vectors)
-        request = _Request(self, sending, outcome, self._clock() + self._policy.deadline_s)
-        rows = np.arange(len(sending.texts), dtype=np.int64)
+        response = UpstreamResponse(vectors)
+        recovery = _Recovery(self, request, response, self._clock() + self._policy.deadline_s)
+        rows = np.arange(len(request.texts), dtype=np.int64)
         try:
-            await request.over(rows, list(routes), attempts=0, failed=())
+            await recovery.over(rows, list(routes), attempts=0, failed=())
         except* EmbedwayError as errors:
             raise _first(errors) from None
-        return outcome
+        return response
 
     def wait_s(self, attempt: int, error: EmbedwayError) -> float:
         """Seconds before the next attempt after `attempt` (from 1) failed with this error."""
@@ -218,7 +218,7 @@ class UpstreamClient:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class _RoutePlan:
     """The route that texts are on, those behind it, and which failed before it and why."""
 
     route: ServiceRoute
@@ -232,20 +232,20 @@ class _Way:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _Recovery:
     """One call of `UpstreamClient.send`, under way."""
 
-    sender: UpstreamClient
-    sending: UpstreamRequest
-    outcome: UpstreamResponse
+    client: UpstreamClient
+    request: UpstreamRequest
+    response: UpstreamResponse
     deadline: float
     #: Held while it is found out whether a request is refused as such.
-    doubt: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refusal_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: Whose texts are all refused, by route.
-    hopeless: set[tuple[str, int]] = field(default_factory=set)
+    refused_whole: set[tuple[str, int]] = field(default_factory=set)
     #: By route, what keeps all parts of a large request but some from waiting for the route's places: others who come
     #: meanwhile need not wait for its end.
-    turns: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    fairness: dict[str, asyncio.Semaphore] = field(default_factory=dict)
 
     async def over(
         self, rows: Rows, routes: list[ServiceRoute], *, attempts: int, failed: tuple[tuple[str, str], ...]
@@ -253,13 +253,13 @@ class _Request:
         """Carry rows to the first route that will have them, part by part."""
         if not len(rows):
             return
-        if not routes or attempts >= self.sender.policy.max_attempts:
+        if not routes or attempts >= self.client.policy.max_attempts:
             skipped = tuple((route.name, "not tried: the attempts were used up") for route in routes)
-            self._give_up(rows, NoRouteError(self.sending.space.model, failed=(*failed, *skipped)))
+            self._give_up(rows, NoRouteError(self.request.space.model, failed=(*failed, *skipped)))
             return
         route = routes[0]
-        way = _Way(route, routes[1:], failed)
-        parts = route.split(rows, self.sending.lengths)
+        plan = _RoutePlan(route, routes[1:], failed)
+        parts = route.split(rows, self.request.lengths)
         if len(parts) > 1 and self._in_one(route):
             self._give_up(
                 rows,
@@ -271,228 +271,228 @@ class _Request:
             return
         async with asyncio.TaskGroup() as group:
             for part in parts:
-                group.create_task(self._part(part, way, attempts))
+                group.create_task(self._part(part, plan, attempts))
 
-    async def _part(self, rows: Rows, way: _Way, attempts: int) -> None:
-        lineage = _Lineage(attempts)
+    async def _part(self, rows: Rows, plan: _RoutePlan, attempts: int) -> None:
+        tried = _AttemptsSoFar(attempts)
         try:
-            vectors = await self._until_answered(rows, way, lineage)
+            vectors = await self._until_answered(rows, plan, tried)
         except RefusedInputError as error:
             # A refusal is no attempt.
-            await self._refused(rows, way, lineage.attempts - 1, error)
+            await self._refused(rows, plan, tried.attempts - 1, error)
         except (DeadlineError, BudgetExceededError, LedgerError) as error:
             self._give_up(rows, error)
         except EmbedwayError as error:
-            failed = (*way.failed, (way.route.name, str(error)))
-            if way.last:
-                no_route = NoRouteError(self.sending.space.model, failed=failed)
-                self._give_up(rows, no_route if way.failed else error)
+            failed = (*plan.failed, (plan.route.name, str(error)))
+            if plan.last:
+                no_route = NoRouteError(self.request.space.model, failed=failed)
+                self._give_up(rows, no_route if plan.failed else error)
                 return
-            await self.over(rows, way.rest, attempts=lineage.attempts, failed=failed)
+            await self.over(rows, plan.rest, attempts=tried.attempts, failed=failed)
         else:
             if vectors is not None:
-                self.outcome.vectors[rows] = vectors
+                self.response.vectors[rows] = vectors
                 return
             async with asyncio.TaskGroup() as group:
-                for own in self.sending.apart(rows):
-                    group.create_task(self._part(own, way, lineage.attempts))
+                for own in self.request.by_caller(rows):
+                    group.create_task(self._part(own, plan, tried.attempts))
 
-    async def _refused(self, rows: Rows, way: _Way, attempts: int, error: RefusedInputError) -> None:
+    async def _refused(self, rows: Rows, plan: _RoutePlan, attempts: int, error: RefusedInputError) -> None:
         """Halve what was refused, until the texts at fault stand alone."""
-        if not self.sending.mixed(rows):
-            if len(rows) == 1 or self._in_one(way.route):
+        if not self.request.has_several_callers(rows):
+            if len(rows) == 1 or self._in_one(plan.route):
                 self._give_up(rows, error)
                 return
-            verdict = self._verdict(rows, way)
-            if not self.outcome.routes:
-                async with self.doubt:
-                    rows = await self._singly(rows, way, attempts)
-            if verdict in self.hopeless:
+            verdict = self._verdict(rows, plan)
+            if not self.response.routes:
+                async with self.refusal_lock:
+                    rows = await self._singly(rows, plan, attempts)
+            if verdict in self.refused_whole:
                 self._give_up(rows, error)
                 return
             if len(rows) < 2:
                 # What is left after single texts were tried is tried alone too.
                 if len(rows):
-                    await self._part(rows, way, attempts)
+                    await self._part(rows, plan, attempts)
                 return
-        middle = self.sending.first_half(rows)
+        middle = self.request.first_half(rows)
         # One of the halves at least passes when a single text is at fault; the other is halved again.
         async with asyncio.TaskGroup() as group:
             for half in (rows[:middle], rows[middle:]):
-                group.create_task(self._part(half, way, attempts))
+                group.create_task(self._part(half, plan, attempts))
 
-    def _verdict(self, rows: Rows, way: _Way) -> tuple[str, int]:
-        return way.route.name, self.sending.owner(rows)
+    def _verdict(self, rows: Rows, plan: _RoutePlan) -> tuple[str, int]:
+        return plan.route.name, self.request.caller(rows)
 
-    async def _singly(self, rows: Rows, way: _Way, attempts: int) -> Rows:
+    async def _singly(self, rows: Rows, plan: _RoutePlan, attempts: int) -> Rows:
         """Try texts alone until one is taken, and give the others.
 
         Nothing was ever taken: it may be the request that is refused, whatever its texts, and halving would end in a
         request for each of them. Texts from all over it that are refused alone, and none taken, tell.
         """
-        verdict = self._verdict(rows, way)
+        verdict = self._verdict(rows, plan)
         places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _REFUSED_ALONE)).astype(np.int64))
         tried = 0
         for place in places.tolist():
-            if self.outcome.routes or verdict in self.hopeless:
+            if self.response.routes or verdict in self.refused_whole:
                 break
-            await self._part(rows[place : place + 1], way, attempts)
+            await self._part(rows[place : place + 1], plan, attempts)
             tried += 1
         else:
-            if not self.outcome.routes and len(places) == _REFUSED_ALONE:
-                self.hopeless.add(verdict)
+            if not self.response.routes and len(places) == _REFUSED_ALONE:
+                self.refused_whole.add(verdict)
         return np.delete(rows, places[:tried])
 
     async def _until_answered(  # noqa: C901  one branch for each way to fail
-        self, rows: Rows, way: _Way, lineage: _Lineage
+        self, rows: Rows, plan: _RoutePlan, tried: _AttemptsSoFar
     ) -> Vectors | None:
         """One part on one route, tried until it is answered or nothing more may be tried.
 
         None where texts of several callers failed together: they are tried again apart, for it may be one of theirs.
         """
-        route, last = way.route, way.last
+        route, last = plan.route, plan.last
         bad = False
         here = 0
         while True:
             here += 1
-            lineage.called_at = self.sender.now()
+            tried.called_at = self.client.now()
             try:
-                return await self._once(rows, route, lineage, last=last)
+                return await self._once(rows, route, tried, last=last)
             except (BudgetExceededError, LedgerError):
                 # One caller's money or account, and not the others'.
-                if not self.sending.mixed(rows):
+                if not self.request.has_several_callers(rows):
                     raise
                 return None
             except (BadVectorsError, ProtocolError) as error:
                 # Once may be chance; twice is the route's own fault. So is an answer that says what it is at once.
                 final = isinstance(error, ProtocolError) and not error.billed
-                if bad or final or not self._may_go_on(lineage):
+                if bad or final or not self._may_go_on(tried):
                     raise
                 bad = True
-                if self.sending.mixed(rows):
+                if self.request.has_several_callers(rows):
                     return None
             except UpstreamError as error:
-                if not error.transient or not self._may_go_on(lineage):
+                if not error.transient or not self._may_go_on(tried):
                     raise
-                wait_s = self.sender.wait_s(here, error)
-                lost_s = wait_s + self.sender.now() - lineage.called_at
+                wait_s = self.client.wait_s(here, error)
+                lost_s = wait_s + self.client.now() - tried.called_at
                 # Another route of the space is there at once; this one would have to be waited for.
-                too_late = self.sender.now() + wait_s > self.deadline
+                too_late = self.client.now() + wait_s > self.deadline
                 if not last and (here > 1 or too_late or lost_s > self._patience_s):
                     if isinstance(error, RateLimitedError):
                         route.limiter.close_for(wait_s)
                     raise
                 await self._wait(wait_s, error, route)
-                if self.sending.mixed(rows) and not isinstance(error, RateLimitedError):
+                if self.request.has_several_callers(rows) and not isinstance(error, RateLimitedError):
                     return None
 
     @property
     def _patience_s(self) -> float:
         """How long a route may keep texts waiting that another route could take."""
-        return 2 * self.sender.policy.first_wait_s
+        return 2 * self.client.policy.first_wait_s
 
     def _in_one(self, route: ServiceRoute) -> bool:
-        return self.sending.compared and route.provider.declared.batch_dependent
+        return self.request.one_answer and route.provider.declared.batch_dependent
 
-    def _may_go_on(self, lineage: _Lineage) -> bool:
-        return lineage.attempts < self.sender.policy.max_attempts
+    def _may_go_on(self, tried: _AttemptsSoFar) -> bool:
+        return tried.attempts < self.client.policy.max_attempts
 
     async def _wait(self, seconds: float, error: EmbedwayError, route: ServiceRoute) -> None:
-        if self.sender.now() + seconds > self.deadline:
+        if self.client.now() + seconds > self.deadline:
             raise DeadlineError(
                 f"{route.name} would have to be tried again in {seconds:.1f} s, and the time for the request is up "
                 f"before that; its last answer: {error}",
-                attempts=self.outcome.attempts,
+                attempts=self.response.attempts,
             ) from error
         if isinstance(error, RateLimitedError):
             route.limiter.close_for(seconds)
         else:
-            await self.sender.pause(seconds)
+            await self.client.pause(seconds)
 
-    async def _once(self, rows: Rows, route: ServiceRoute, lineage: _Lineage, *, last: bool) -> Vectors:
-        sending = self.sending
-        tokens = int(sending.lengths[rows].sum(dtype=np.int64))
+    async def _once(self, rows: Rows, route: ServiceRoute, tried: _AttemptsSoFar, *, last: bool) -> Vectors:
+        request = self.request
+        tokens = int(request.lengths[rows].sum(dtype=np.int64))
         declared = route.provider.declared
-        if route.breaker.state == "open":
+        if route.circuit.state == "open":
             raise _left_alone(route)
         async with contextlib.AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(None if declared.local else self._left_s()):
-                    turns = self.turns.setdefault(route.name, asyncio.Semaphore(route.slots.limit))
-                    await held.enter_async_context(turns)
-                    await held.enter_async_context(route.slots.place(sending.urgency))
+                    fairness = self.fairness.setdefault(route.name, asyncio.Semaphore(route.semaphore.limit))
+                    await held.enter_async_context(fairness)
+                    await held.enter_async_context(route.semaphore.place(request.urgency))
                     closed_s = route.limiter.closed_s()
                     if not last and closed_s > self._patience_s:
                         raise RateLimitedError("too many requests", route=route.name, retry_after_s=closed_s)
-                    await route.limiter.acquire(tokens, sending.urgency)
+                    await route.limiter.acquire(tokens, request.urgency)
             except TimeoutError as error:
                 raise self._too_late(route) from error
-            if not route.breaker.allow():
+            if not route.circuit.allow():
                 raise _left_alone(route)
             paid = await self._covered(rows, route)
-            lineage.attempts += 1
-            lineage.called_at = self.sender.now()
-            self.outcome.attempts += 1
+            tried.attempts += 1
+            tried.called_at = self.client.now()
+            self.response.attempts += 1
             answer = await self._call(rows, route, paid, last=last)
         route.limiter.learn(answer.rates)
-        self.outcome.searches += answer.searches or 0
+        self.response.searches += answer.searches or 0
         if answer.tokens is not None:
-            self.outcome.billed_tokens += answer.tokens
+            self.response.billed_tokens += answer.tokens
         elif answer.searches is None:
-            self.outcome.unreported_tokens += tokens
-        if route.name not in self.outcome.routes:
-            self.outcome.routes.append(route.name)
-        return to_size(answer.vectors, sending.space)
+            self.response.unreported_tokens += tokens
+        if route.name not in self.response.routes:
+            self.response.routes.append(route.name)
+        return to_size(answer.vectors, request.space)
 
     def _left_s(self) -> float:
-        return max(0.0, self.deadline - self.sender.now())
+        return max(0.0, self.deadline - self.client.now())
 
     def _too_late(self, route: ServiceRoute) -> DeadlineError:
         return DeadlineError(
-            f"{route.name} did not answer before the time for the request was up", attempts=self.outcome.attempts
+            f"{route.name} did not answer before the time for the request was up", attempts=self.response.attempts
         )
 
-    async def _covered(self, rows: Rows, route: ServiceRoute) -> list[_Paid]:
+    async def _covered(self, rows: Rows, route: ServiceRoute) -> list[_Reserved]:
         """Mark what this attempt may cost as under way, for each caller whose texts are in it."""
-        if not self.sending.accounts or route.provider.declared.free:
+        if not self.request.accounts or route.provider.declared.free:
             return []
-        paid: list[_Paid] = []
+        paid: list[_Reserved] = []
 
         async def cover(own: Rows) -> None:
-            account = self.sending.accounts[self.sending.owner(own)]
-            tokens = int(self.sending.lengths[own].sum(dtype=np.int64))
-            searches = searches_of(self.sending.lengths[own])
+            account = self.request.accounts[self.request.caller(own)]
+            tokens = int(self.request.lengths[own].sum(dtype=np.int64))
+            searches = searches_of(self.request.lengths[own])
             sent = await account.cover(tokens, searches)
-            paid.append(_Paid(account, sent, tokens, searches))
+            paid.append(_Reserved(account, sent, tokens, searches))
 
         try:
             # All at once: a ledger books them together.
-            outcomes = await asyncio.gather(*map(cover, self.sending.apart(rows)), return_exceptions=True)
+            outcomes = await asyncio.gather(*map(cover, self.request.by_caller(rows)), return_exceptions=True)
             _raise_first(outcomes)
         except BaseException:
-            route.breaker.abandoned()
+            route.circuit.abandoned()
             await _finally(paid, lambda one: one.account.failed(one.sent, billed=False))
             raise
         return paid
 
-    async def _call(self, rows: Rows, route: ServiceRoute, paid: Sequence[_Paid], *, last: bool) -> Answer:
+    async def _call(self, rows: Rows, route: ServiceRoute, paid: Sequence[_Reserved], *, last: bool) -> Answer:
         """One request, checked, what it says of the route's health, and what it costs."""
-        sending, declared = self.sending, route.provider.declared
-        asked = sending.asked_width if declared.dimensions else None
+        request, declared = self.request, route.provider.declared
+        asked = request.asked_width if declared.dimensions else None
         told = False
         # Until there is an answer that says otherwise, it may be carried out, and billed.
         billed = True
         answered: Answer | None = None
         try:
             answered = await self._answer(rows, route, asked, last=last)
-            width = sending.space.dimensions if declared.dimensions else sending.full_width
-            space = replace(sending.space, dimensions=width)
-            sending.check(answered.vectors, count=len(rows), space=space, route=route.name)
+            width = request.space.dimensions if declared.dimensions else request.full_width
+            space = replace(request.space, dimensions=width)
+            request.check(answered.vectors, count=len(rows), space=space, route=route.name)
             told = True
-            route.breaker.succeeded()
+            route.circuit.succeeded()
             # Before it is booked: a caller who goes away meanwhile has paid for it.
-            if sending.landed is not None:
-                sending.landed(rows, to_size(answered.vectors, sending.space))
+            if request.on_ready is not None:
+                request.on_ready(rows, to_size(answered.vectors, request.space))
         except EmbedwayError as error:
             told = True
             billed = isinstance(error, DeadlineError) or (isinstance(error, UpstreamError) and error.billed)
@@ -500,13 +500,13 @@ class _Request:
                 route.limiter.learn(error.rates)
             # A refusal and a limit are answers of a service that is well.
             if isinstance(error, (RefusedInputError, RateLimitedError)):
-                route.breaker.succeeded()
+                route.circuit.succeeded()
             else:
-                route.breaker.failed()
+                route.circuit.failed()
             raise
         finally:
             if not told:
-                route.breaker.abandoned()
+                route.circuit.abandoned()
             if paid and answered is not None:
                 # Bad vectors are billed like good ones.
                 await _answered(paid, answered)
@@ -516,15 +516,15 @@ class _Request:
 
     async def _answer(self, rows: Rows, route: ServiceRoute, width: int | None, *, last: bool) -> Answer:
         """What a provider answers in time. Raises errors of our tree alone, and nothing of what a stranger's says."""
-        sending, declared = self.sending, route.provider.declared
-        prompt = "" if declared.input_type else sending.space.prompt(sending.input_type)
+        request, declared = self.request, route.provider.declared
+        prompt = "" if declared.input_type else request.space.prompt(request.input_type)
         left_s = self._left_s()
         # A route that hangs must leave time for the next.
         share_s = None if declared.local else left_s if last else left_s / 2
         try:
             async with asyncio.timeout(share_s):
                 return await route.provider.embed(
-                    [prompt + sending.texts[row] for row in rows], input_type=sending.input_type, dimensions=width
+                    [prompt + request.texts[row] for row in rows], input_type=request.input_type, dimensions=width
                 )
         except TimeoutError as error:
             if last:
@@ -538,13 +538,13 @@ class _Request:
         raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)
 
     def _give_up(self, rows: Rows, error: EmbedwayError) -> None:
-        if not self.sending.partial:
+        if not self.request.partial:
             raise error
-        self.outcome.errors.update(dict.fromkeys(rows.tolist(), error))
+        self.response.errors.update(dict.fromkeys(rows.tolist(), error))
 
 
 @dataclass(frozen=True, slots=True)
-class _Paid:
+class _Reserved:
     """One caller's part of an attempt: what of its money is under way, for how many tokens and searches."""
 
     account: Account
@@ -553,7 +553,7 @@ class _Paid:
     searches: int
 
 
-async def _answered(paid: Sequence[_Paid], answer: Answer) -> None:
+async def _answered(paid: Sequence[_Reserved], answer: Answer) -> None:
     """Book an answered attempt: the service's own count of tokens, shared out by ours, or ours."""
     weights = [one.tokens for one in paid]
     tokens = weights if answer.tokens is None else shares(answer.tokens, weights)
@@ -563,7 +563,7 @@ async def _answered(paid: Sequence[_Paid], answer: Answer) -> None:
     searches = guessed if answer.searches is None else shares(answer.searches, guessed)
     parts = {id(one): part for one, *part in zip(paid, tokens, searches, strict=True)}
 
-    async def book(one: _Paid) -> None:
+    async def book(one: _Reserved) -> None:
         own_tokens, own_searches = parts[id(one)]
         await one.account.answered(
             one.sent,
@@ -576,7 +576,7 @@ async def _answered(paid: Sequence[_Paid], answer: Answer) -> None:
     await _finally(paid, book)
 
 
-async def _finally(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any, Any, None]]) -> None:
+async def _finally(paid: Sequence[_Reserved], book: Callable[[_Reserved], Coroutine[Any, Any, None]]) -> None:
     """Book for every caller, also when the one who waits is cancelled meanwhile."""
     if paid:
         await asyncio.shield(paid[0].account.budgets.beside(_each(paid, book)))
@@ -593,22 +593,22 @@ def _left_alone(route: ServiceRoute) -> UpstreamError:
 
 
 def _raise_first(outcomes: Sequence[BaseException | None]) -> None:
-    for outcome in outcomes:
-        if outcome is not None:
-            raise outcome
+    for response in outcomes:
+        if response is not None:
+            raise response
 
 
-async def _each(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any, Any, None]]) -> None:
-    for outcome in await asyncio.gather(*map(book, paid), return_exceptions=True):
-        if isinstance(outcome, LedgerError):
+async def _each(paid: Sequence[_Reserved], book: Callable[[_Reserved], Coroutine[Any, Any, None]]) -> None:
+    for response in await asyncio.gather(*map(book, paid), return_exceptions=True):
+        if isinstance(response, LedgerError):
             # The answer is here and paid for; what is not booked now is booked as unsure when its lease has run out.
-            _log.warning("what a request cost could not be booked yet: %s", outcome)
-        elif outcome is not None:
-            raise outcome
+            _log.warning("what a request cost could not be booked yet: %s", response)
+        elif response is not None:
+            raise response
 
 
 @dataclass(slots=True)
-class _Lineage:
+class _AttemptsSoFar:
     """How many requests these texts have been part of, and when they last went out."""
 
     attempts: int

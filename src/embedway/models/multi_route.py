@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.batching.batches import fill_batches
-from embedway.batching.run import dispatch
+from embedway.batching.run import run_batches
 from embedway.errors import BadVectorsError
 from embedway.models.service import ServiceModel, library_facts, routes_of
 from embedway.providers.base import Answer, Declared
@@ -54,7 +54,7 @@ class LocalProvider:
         model = self._model
         tokenized = await asyncio.to_thread(model.tokenize, texts, input_type)
         batches = fill_batches(tokenized.lengths, token_budget=model.token_budget)
-        return Answer(await dispatch(tokenized, batches, model, width=model.space.dimensions), tokens=0)
+        return Answer(await run_batches(tokenized, batches, model, width=model.space.dimensions), tokens=0)
 
     async def aclose(self) -> None:
         """Let running batches end, then unload."""

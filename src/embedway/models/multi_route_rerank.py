@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.batching.batches import fill_batches
-from embedway.batching.run import dispatch
+from embedway.batching.run import run_batches
 from embedway.local import loading as local
 from embedway.local.weights.store import WeightsStore
 from embedway.models.multi_route import LOCAL, SpaceCheck
@@ -72,7 +72,7 @@ class LocalScores:
         model = self._model
         tokenized = await asyncio.to_thread(model.pairs, query, documents)
         batches = fill_batches(tokenized.lengths, token_budget=model.token_budget)
-        return Scores((await dispatch(tokenized, batches, model, width=1))[:, 0], tokens=0)
+        return Scores((await run_batches(tokenized, batches, model, width=1))[:, 0], tokens=0)
 
     async def aclose(self) -> None:
         """Let running batches end, then unload."""

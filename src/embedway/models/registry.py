@@ -151,5 +151,5 @@ class ModelRegistry:
             name,
             provider,
             limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
-            slots=PrioritySemaphore(self._config.upstream.concurrency),
+            semaphore=PrioritySemaphore(self._config.upstream.concurrency),
         )

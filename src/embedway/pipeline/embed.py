@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.batching.backends import Gathered, LocalBackend, UpstreamBackend
-from embedway.batching.run import dispatch
+from embedway.batching.backends import LocalBackend, ScheduledModel, UpstreamBackend
+from embedway.batching.run import run_batches
 from embedway.batching.scheduler import BatchScheduler
 from embedway.dispatch.recovery import RetryPolicy, UpstreamClient, UpstreamRequest, searches_of
 from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
@@ -25,8 +25,8 @@ from embedway.urgency import Urgency
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from embedway.batching.backends import Piece
-    from embedway.batching.run import Runs
+    from embedway.batching.backends import WorkItem
+    from embedway.batching.run import BatchRunner
     from embedway.catalog.types import Task
     from embedway.config import Config
     from embedway.dispatch.recovery import UpstreamResponse
@@ -50,10 +50,10 @@ class Computing:
         self._models = models
         self._budgets = budgets
         upstream = config.upstream
-        self._sender = UpstreamClient(
+        self._client = UpstreamClient(
             RetryPolicy(upstream.max_attempts, upstream.first_wait_s, upstream.longest_wait_s, upstream.deadline_s)
         )
-        self._local: dict[LocalRoute, BatchScheduler[Piece, Vectors]] = {}
+        self._local: dict[LocalRoute, BatchScheduler[WorkItem, Vectors]] = {}
         self._remote: dict[str, tuple[UpstreamBackend, BatchScheduler[UpstreamRequest, UpstreamResponse]]] = {}
 
     async def vectors(
@@ -70,9 +70,11 @@ class Computing:
         if not isinstance(model, ServiceModel):
             runs = self._among_others(model, work.urgency)
             width = model.space.dimensions
-            vectors = await dispatch(work.tokenized, work.batches, runs, width=width, errors=errors, landed=landing)
+            vectors = await run_batches(
+                work.tokenized, work.batches, runs, width=width, errors=errors, on_ready=landing
+            )
             return vectors, Bill(0, 0, len(work.batches), (model.name,))
-        sending = UpstreamRequest(
+        request = UpstreamRequest(
             work.texts,
             work.tokenized.lengths,
             work.plan.input_type,
@@ -81,22 +83,22 @@ class Computing:
             default_width=model.default_dimensions,
             partial=errors is not None,
             urgency=work.urgency,
-            landed=landing,
+            on_ready=landing,
         )
-        async with self._paying(sending, model, spending) as account:
+        async with self._paying(request, model, spending) as account:
             if account is not None:
-                sending = replace(sending, accounts=(account,))
+                request = replace(request, accounts=(account,))
             try:
-                outcome = await self._sent(sending, model.model)
+                response = await self._send(request, model.model)
             except (NoRouteError, UpstreamError) as error:
                 raise await self._elsewhere(error, model.model) from error.__cause__
-            for failure in set(outcome.errors.values()):
+            for failure in set(response.errors.values()):
                 await self._elsewhere(failure, model.model)
             if errors is not None:
-                errors.update(outcome.errors)
+                errors.update(response.errors)
             if account is not None:
-                account.route = ", ".join(outcome.routes)
-        return outcome.vectors, bill_of(outcome, model, space.dimensions, account)
+                account.route = ", ".join(response.routes)
+        return response.vectors, bill_of(response, model, space.dimensions, account)
 
     async def scores(
         self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None, spending: Spending
@@ -104,54 +106,54 @@ class Computing:
         """Scores of the unique documents, float32 (n, 1), and what a service bills."""
         if not isinstance(model, ServiceReranker):
             runs = self._among_others(model, Urgency(query=True))
-            scores = await dispatch(work.tokenized, work.batches, runs, width=1, errors=errors)
+            scores = await run_batches(work.tokenized, work.batches, runs, width=1, errors=errors)
             return scores, Bill(0, 0, len(work.batches), (model.name,))
-        sending = UpstreamRequest(
+        request = UpstreamRequest(
             work.documents,
             work.tokenized.lengths,
             "document",
             model.space,
             full_width=1,
             urgency=Urgency(query=True),
-            compared=True,
+            one_answer=True,
             partial=errors is not None,
             check=check_scores,
         )
         scoring = self._models.scoring[model.model]
         routes = [replace(route, provider=Scoring(reranker, work.query)) for reranker, route in scoring]
-        async with self._paying(sending, model, spending) as account:
+        async with self._paying(request, model, spending) as account:
             if account is not None:
-                sending = replace(sending, accounts=(account,))
+                request = replace(request, accounts=(account,))
             try:
-                outcome = await self._sender.send(sending, routes)
+                response = await self._client.send(request, routes)
             except (NoRouteError, UpstreamError) as error:
                 raise await self._elsewhere(error, model.model, task="rerank") from error.__cause__
             if errors is not None:
-                errors.update(outcome.errors)
+                errors.update(response.errors)
             if account is not None:
-                account.route = ", ".join(outcome.routes)
-        return outcome.vectors, bill_of(outcome, model, account=account)
+                account.route = ", ".join(response.routes)
+        return response.vectors, bill_of(response, model, account=account)
 
     @contextlib.asynccontextmanager
     async def _paying(
-        self, sending: UpstreamRequest, model: ServiceModel | ServiceReranker, spending: Spending
+        self, request: UpstreamRequest, model: ServiceModel | ServiceReranker, spending: Spending
     ) -> AsyncIterator[Account | None]:
         """Reserve what a request may cost, and give back what of it is left; None where nothing is billed."""
-        facts, size = model.facts, sending.space.dimensions
+        facts, size = model.facts, request.space.dimensions
         scoring = isinstance(model, ServiceReranker)
 
         def prices(tokens: int, searches: int) -> int | None:
             return facts.cost_nanousd(tokens, searches, dimensions=None if scoring else size)
 
-        if not sending.texts or prices(1_000_000, 1000) == 0:
+        if not request.texts or prices(1_000_000, 1000) == 0:
             yield None
             return
         account = await self._budgets.open(
             spending,
             prices,
-            tokens=int(sending.lengths.sum(dtype=np.int64)),
-            texts=len(sending.texts),
-            searches=searches_of(sending.lengths) if scoring else 0,
+            tokens=int(request.lengths.sum(dtype=np.int64)),
+            texts=len(request.texts),
+            searches=searches_of(request.lengths) if scoring else 0,
             exact=model.exact,
         )
         try:
@@ -160,15 +162,15 @@ class Computing:
             # Also when the caller is cancelled meanwhile.
             await asyncio.shield(self._budgets.beside(account.close()))
 
-    def _among_others(self, model: LocalRoute, urgency: Urgency) -> Runs:
+    def _among_others(self, model: LocalRoute, urgency: Urgency) -> BatchRunner:
         """A model on this machine, whose batches may hold other callers' texts too."""
         if not self._config.batching.across_callers:
             return model
-        gather = self._local.get(model)
-        if gather is None:
-            crew = LocalBackend(model, max_batch_size=self._config.batching.max_batch_size)
-            gather = self._local[model] = BatchScheduler(crew)
-        return Gathered(model, gather, urgency)
+        scheduler = self._local.get(model)
+        if scheduler is None:
+            backend = LocalBackend(model, max_batch_size=self._config.batching.max_batch_size)
+            scheduler = self._local[model] = BatchScheduler(backend)
+        return ScheduledModel(model, scheduler, urgency)
 
     async def _elsewhere(self, error: EmbedwayError, model: str, *, task: Task = "embed") -> EmbedwayError:
         """An error of all of a model's routes, with the other models that are set up here."""
@@ -177,27 +179,27 @@ class Computing:
             error.elsewhere = await asyncio.to_thread(set_up_here, self._config, but=model, task=task)
         return error
 
-    async def _sent(self, sending: UpstreamRequest, model: str) -> UpstreamResponse:
+    async def _send(self, request: UpstreamRequest, model: str) -> UpstreamResponse:
         """Send a request, and where it is small with those of others."""
         batching, upstream = self._config.batching, self._config.upstream
         if not batching.across_callers:
-            return await self._sender.send(sending, self._models.routes[model])
+            return await self._client.send(request, self._models.routes[model])
         if model not in self._remote:
-            crew = UpstreamBackend(
-                self._sender,
+            backend = UpstreamBackend(
+                self._client,
                 self._models.routes[model],
-                slots=upstream.concurrency,
+                concurrency=upstream.concurrency,
                 max_wait_s=batching.max_wait_ms / 1000,
                 max_batch_size=batching.max_batch_size,
             )
-            self._remote[model] = crew, BatchScheduler(crew)
-        crew, gather = self._remote[model]
-        if crew.large(sending):
-            return await self._sender.send(sending, self._models.routes[model])
+            self._remote[model] = backend, BatchScheduler(backend)
+        backend, scheduler = self._remote[model]
+        if backend.is_large(request):
+            return await self._client.send(request, self._models.routes[model])
         here = any(route.provider.declared.local for route in self._models.routes[model])
         try:
             async with asyncio.timeout(None if here else upstream.deadline_s):
-                return await gather.run(sending, sending.urgency)
+                return await scheduler.run(request, request.urgency)
         except TimeoutError:
             raise DeadlineError(
                 f"{model}: no request was free or answered in {upstream.deadline_s:g} s", attempts=0

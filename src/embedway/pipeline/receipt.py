@@ -122,7 +122,7 @@ def summed(bills: Sequence[Bill]) -> Bill:
 
 
 def bill_of(
-    outcome: UpstreamResponse,
+    response: UpstreamResponse,
     model: ServiceModel | ServiceReranker,
     dimensions: int | None = None,
     account: Account | None = None,
@@ -132,21 +132,21 @@ def bill_of(
         return Bill(
             account.tokens,
             None if account.unpriced else account.spent,
-            outcome.attempts,
-            tuple(outcome.routes),
+            response.attempts,
+            tuple(response.routes),
             estimated=account.estimated,
             searches=account.searches,
             unsure=account.unsure,
             entries=() if account.entry is None else (account.entry,),
         )
-    tokens = outcome.billed_tokens + outcome.unreported_tokens
-    searches = outcome.searches
+    tokens = response.billed_tokens + response.unreported_tokens
+    searches = response.searches
     return Bill(
         tokens,
         model.facts.cost_nanousd(tokens, searches, dimensions=dimensions) if tokens or searches else 0,
-        outcome.attempts,
-        tuple(outcome.routes),
-        estimated=outcome.unreported_tokens > 0,
+        response.attempts,
+        tuple(response.routes),
+        estimated=response.unreported_tokens > 0,
         searches=searches,
     )
 
