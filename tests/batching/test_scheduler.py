@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway import AsyncEmbedder, Config
-from embedway.batching.backends import LocalBackend, UpstreamBackend, WorkItem, shares
+from embedway.batching.backends import LocalBackend, UpstreamBackend, WorkItem
 from embedway.batching.scheduler import BatchBackend, BatchScheduler
-from embedway.dispatch.recovery import RetryPolicy, ServiceRoute, UpstreamClient, UpstreamRequest
+from embedway.dispatch.billing import split_by_weight
+from embedway.dispatch.recovery import UpstreamClient
+from embedway.dispatch.request import RetryPolicy, ServiceRoute, UpstreamRequest
 from embedway.errors import BatchError, DeadlineError, NoRouteError, RefusedInputError, UnavailableError, UsageError
 from embedway.providers.base import Answer, Declared
 from embedway.providers.fake import Fake, vector_of
@@ -550,7 +552,7 @@ TOTALS = st.tuples(st.integers(0, 10**12), st.lists(st.integers(0, 5000), min_si
 @given(TOTALS)
 def test_shares_add_up_and_are_fair(case):
     total, weights = case
-    parts = shares(total, weights)
+    parts = split_by_weight(total, weights)
     assert sum(parts) == total
     whole = sum(weights)
     for part, weight in zip(parts, weights, strict=True):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from embedway.batching.backends import LocalBackend, UpstreamBackend, WorkItem
 from embedway.batching.scheduler import BatchBackend, BatchScheduler
-from embedway.dispatch.recovery import RetryPolicy, ServiceRoute, UpstreamClient, UpstreamRequest
+from embedway.dispatch.recovery import UpstreamClient
+from embedway.dispatch.request import RetryPolicy, ServiceRoute, UpstreamRequest
 from embedway.providers.base import Declared
 from embedway.providers.fake import Fake
 from embedway.types import Batch, Space, TokenizedTexts

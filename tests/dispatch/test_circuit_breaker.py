@@ -26,18 +26,18 @@ def circuit(clock):
 def opened(circuit):
     for _ in range(3):
         assert circuit.allow()
-        circuit.failed()
+        circuit.record_failure()
     return circuit
 
 
 def test_it_opens_after_failures_in_a_row_only(circuit):
     for _ in range(2):
-        circuit.failed()
-    circuit.succeeded()
+        circuit.record_failure()
+    circuit.record_success()
     for _ in range(2):
-        circuit.failed()
+        circuit.record_failure()
     assert circuit.state == "closed"
-    circuit.failed()
+    circuit.record_failure()
     assert (circuit.state, circuit.allow()) == ("open", False)
 
 
@@ -54,12 +54,12 @@ def test_a_good_probe_closes_it_and_a_bad_one_starts_the_rest_anew(circuit, cloc
     opened(circuit)
     clock.now = 10
     assert circuit.allow()
-    circuit.failed()
+    circuit.record_failure()
     clock.now = 19
     assert not circuit.allow()
     clock.now = 20
     assert circuit.allow()
-    circuit.succeeded()
+    circuit.record_success()
     assert (circuit.state, circuit.allow()) == ("closed", True)
 
 
@@ -67,13 +67,13 @@ def test_a_cancelled_probe_leaves_the_place_to_the_next(circuit, clock):
     opened(circuit)
     clock.now = 10
     assert circuit.allow()
-    circuit.abandoned()
+    circuit.release_probe()
     assert circuit.allow()
 
 
 def test_late_failures_of_requests_sent_before_do_not_lengthen_the_rest(circuit, clock):
     opened(circuit)
     clock.now = 5
-    circuit.failed()
+    circuit.record_failure()
     clock.now = 10
     assert circuit.state == "half-open"

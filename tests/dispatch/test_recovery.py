@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedway.dispatch.billing import searches_of
 from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.rate_limiter import RateLimiter
-from embedway.dispatch.recovery import RetryPolicy, ServiceRoute, UpstreamClient, UpstreamRequest, searches_of
+from embedway.dispatch.recovery import UpstreamClient
+from embedway.dispatch.request import RetryPolicy, ServiceRoute, UpstreamRequest
 from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.errors import (
     AuthenticationError,
@@ -539,7 +541,7 @@ def test_places_are_given_back_by_those_who_go_away():
         semaphore = PrioritySemaphore(1)
 
         async def hold():
-            async with semaphore.place():
+            async with semaphore.hold():
                 await asyncio.sleep(30)
 
         tasks = [asyncio.create_task(hold()) for _ in range(3)]
@@ -548,7 +550,7 @@ def test_places_are_given_back_by_those_who_go_away():
             task.cancel()
             await asyncio.sleep(0)
         await asyncio.gather(*tasks, return_exceptions=True)
-        async with semaphore.place():
+        async with semaphore.hold():
             return semaphore._taken
 
     assert asyncio.run(main()) == 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.arguments import named
 from embedway.dispatch.rate_limiter import RateLimiter
-from embedway.dispatch.recovery import ServiceRoute
+from embedway.dispatch.request import ServiceRoute
 from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.errors import ClosedError, ConfigError, UsageError, WeightsError
 from embedway.models.multi_route import with_services

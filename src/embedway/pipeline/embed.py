@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from embedway.batching.backends import LocalBackend, ScheduledModel, UpstreamBackend
 from embedway.batching.run import run_batches
 from embedway.batching.scheduler import BatchScheduler
-from embedway.dispatch.recovery import RetryPolicy, UpstreamClient, UpstreamRequest, searches_of
+from embedway.dispatch.billing import bill_of, reserve_for
+from embedway.dispatch.recovery import UpstreamClient
+from embedway.dispatch.request import RetryPolicy, UpstreamRequest
 from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
 from embedway.models.reranker import ServiceReranker
 from embedway.models.service import ServiceModel
-from embedway.pipeline.receipt import bill_of
 from embedway.providers.requirements import set_up_here
 from embedway.rerank.base import Scoring, check_scores
 from embedway.types import Bill
 from embedway.urgency import Urgency
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from embedway.batching.backends import WorkItem
     from embedway.batching.run import BatchRunner
     from embedway.catalog.types import Task
     from embedway.config import Config
-    from embedway.dispatch.recovery import UpstreamResponse
+    from embedway.dispatch.request import UpstreamResponse
     from embedway.errors import EmbedwayError
-    from embedway.ledger.budgets import Account, Budgets, Spending
+    from embedway.ledger.budgets import Budgets, Spending
     from embedway.models.registry import ModelRegistry
     from embedway.models.reranker import AnyReranker
     from embedway.pipeline.plan import Work
@@ -85,7 +82,8 @@ class Computing:
             urgency=work.urgency,
             on_ready=landing,
         )
-        async with self._paying(request, model, spending) as account:
+        prices = functools.partial(model.facts.cost_nanousd, dimensions=space.dimensions)
+        async with reserve_for(request, self._budgets, spending, prices, exact=model.exact) as account:
             if account is not None:
                 request = replace(request, accounts=(account,))
             try:
@@ -98,7 +96,7 @@ class Computing:
                 errors.update(response.errors)
             if account is not None:
                 account.route = ", ".join(response.routes)
-        return response.vectors, bill_of(response, model, space.dimensions, account)
+        return response.vectors, bill_of(response, prices, account)
 
     async def scores(
         self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None, spending: Spending
@@ -121,7 +119,8 @@ class Computing:
         )
         scoring = self._models.scoring[model.model]
         routes = [replace(route, provider=Scoring(reranker, work.query)) for reranker, route in scoring]
-        async with self._paying(request, model, spending) as account:
+        prices, exact = model.facts.cost_nanousd, model.exact
+        async with reserve_for(request, self._budgets, spending, prices, exact=exact, by_search=True) as account:
             if account is not None:
                 request = replace(request, accounts=(account,))
             try:
@@ -132,35 +131,7 @@ class Computing:
                 errors.update(response.errors)
             if account is not None:
                 account.route = ", ".join(response.routes)
-        return response.vectors, bill_of(response, model, account=account)
-
-    @contextlib.asynccontextmanager
-    async def _paying(
-        self, request: UpstreamRequest, model: ServiceModel | ServiceReranker, spending: Spending
-    ) -> AsyncIterator[Account | None]:
-        """Reserve what a request may cost, and give back what of it is left; None where nothing is billed."""
-        facts, size = model.facts, request.space.dimensions
-        scoring = isinstance(model, ServiceReranker)
-
-        def prices(tokens: int, searches: int) -> int | None:
-            return facts.cost_nanousd(tokens, searches, dimensions=None if scoring else size)
-
-        if not request.texts or prices(1_000_000, 1000) == 0:
-            yield None
-            return
-        account = await self._budgets.open(
-            spending,
-            prices,
-            tokens=int(request.lengths.sum(dtype=np.int64)),
-            texts=len(request.texts),
-            searches=searches_of(request.lengths) if scoring else 0,
-            exact=model.exact,
-        )
-        try:
-            yield account
-        finally:
-            # Also when the caller is cancelled meanwhile.
-            await asyncio.shield(self._budgets.beside(account.close()))
+        return response.vectors, bill_of(response, prices, account)
 
     def _among_others(self, model: LocalRoute, urgency: Urgency) -> BatchRunner:
         """A model on this machine, whose batches may hold other callers' texts too."""

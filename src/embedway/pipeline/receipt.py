@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedway.dispatch.recovery import UpstreamResponse
     from embedway.errors import EmbedwayError
-    from embedway.ledger.budgets import Account
-    from embedway.models.reranker import ServiceReranker
     from embedway.pipeline.plan import Work
     from embedway.providers.names import AnyModel
     from embedway.types import Plan, Selected, Space, Timing, Truncation, Vectors
@@ -118,36 +115,6 @@ def summed(bills: Sequence[Bill]) -> Bill:
         estimated=any(bill.estimated for bill in bills),
         unsure=sum(bill.unsure for bill in bills),
         entries=tuple(entry for bill in bills for entry in bill.entries),
-    )
-
-
-def bill_of(
-    response: UpstreamResponse,
-    model: ServiceModel | ServiceReranker,
-    dimensions: int | None = None,
-    account: Account | None = None,
-) -> Bill:
-    """What a service bills, as it told or as is known of its prices, and as the account of the request has it."""
-    if account is not None:
-        return Bill(
-            account.tokens,
-            None if account.unpriced else account.spent,
-            response.attempts,
-            tuple(response.routes),
-            estimated=account.estimated,
-            searches=account.searches,
-            unsure=account.unsure,
-            entries=() if account.entry is None else (account.entry,),
-        )
-    tokens = response.billed_tokens + response.unreported_tokens
-    searches = response.searches
-    return Bill(
-        tokens,
-        model.facts.cost_nanousd(tokens, searches, dimensions=dimensions) if tokens or searches else 0,
-        response.attempts,
-        tuple(response.routes),
-        estimated=response.unreported_tokens > 0,
-        searches=searches,
     )
 
 
