@@ -38,7 +38,7 @@ def texts(*numbers):
     return tokenized, fill_batches(tokenized.lengths, token_budget=10)
 
 
-class Landed:
+class ReadyTexts:
     """What was told of, by position; each position once."""
 
     def __init__(self):
@@ -55,12 +55,12 @@ async def turns(count=10):
         await asyncio.sleep(0)
 
 
-def test_a_batch_lands_as_soon_as_it_is_computed():
+def test_a_batch_is_ready_as_soon_as_it_is_computed():
     async def main():
         numbers = (30, 21, 32, 23, 34, 25, 36)
         tokenized, batches = texts(*numbers)
         assert len(batches) > 2
-        route, on_ready = Route(held=[34]), Landed()
+        route, on_ready = Route(held=[34]), ReadyTexts()
         work = asyncio.create_task(run_batches(tokenized, batches, route, width=4, on_ready=on_ready))
         await turns()
         late = {row for batch in batches for row in batch.rows.tolist() if 4 in batch.rows}
@@ -73,10 +73,10 @@ def test_a_batch_lands_as_soon_as_it_is_computed():
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def test_what_landed_before_a_failure_or_a_cancellation_stays():
+def test_what_was_ready_before_a_failure_or_a_cancellation_stays():
     async def main():
         tokenized, batches = texts(30, 21, 32, POISON, 34, 25)
-        route, on_ready = Route(held=[POISON]), Landed()
+        route, on_ready = Route(held=[POISON]), ReadyTexts()
         work = asyncio.create_task(run_batches(tokenized, batches, route, width=4, on_ready=on_ready))
         await turns()
         before = dict(on_ready.rows)
@@ -86,7 +86,7 @@ def test_what_landed_before_a_failure_or_a_cancellation_stays():
         with pytest.raises(BatchError):
             await work
         assert on_ready.rows == before
-        route, on_ready = Route(held=[POISON]), Landed()
+        route, on_ready = Route(held=[POISON]), ReadyTexts()
         work = asyncio.create_task(run_batches(tokenized, batches, route, width=4, on_ready=on_ready))
         await turns()
         work.cancel()
@@ -96,13 +96,13 @@ def test_what_landed_before_a_failure_or_a_cancellation_stays():
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def test_a_lone_batch_lands_and_texts_at_fault_do_not():
+def test_a_lone_batch_is_ready_without_its_texts_at_fault():
     async def main():
         numbers = (20, 25, POISON, 35, 40)
         tokenized, _ = texts(*numbers)
         batches = fill_batches(tokenized.lengths, token_budget=1000)
         assert len(batches) == 1
-        on_ready, errors = Landed(), {}
+        on_ready, errors = ReadyTexts(), {}
         await run_batches(tokenized, batches, Route(), width=4, errors=errors, on_ready=on_ready)
         assert set(errors) == {2}
         assert on_ready.rows == {0: 20, 1: 25, 3: 35, 4: 40}

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from embedway import AsyncEmbedder, Config
 from embedway.batching.backends import LocalBackend, UpstreamBackend, WorkItem
 from embedway.batching.scheduler import BatchBackend, BatchScheduler
-from embedway.dispatch.billing import split_by_weight
 from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy, ServiceRoute, UpstreamRequest
 from embedway.errors import BatchError, DeadlineError, NoRouteError, RefusedInputError, UnavailableError, UsageError
@@ -54,7 +53,7 @@ class Route:
             self._now -= 1
 
 
-def piece(*rows):
+def item(*rows):
     """Rows given as (id, length)."""
     ids = tuple(np.full(length, number, np.int32) for number, length in rows)
     lengths = np.array([length for _, length in rows], np.int32)
@@ -81,7 +80,7 @@ def test_every_caller_gets_his_own_rows_or_his_own_error(calls, most):
         async def call(rows, query, priority, after, leaves):
             for _ in range(after):
                 await asyncio.sleep(0)
-            work = asyncio.ensure_future(scheduler.run(piece(*rows), Urgency(priority, query=query)))
+            work = asyncio.ensure_future(scheduler.run(item(*rows), Urgency(priority, query=query)))
             if leaves:
                 await asyncio.sleep(0)
                 work.cancel()
@@ -112,7 +111,7 @@ def held(steps, **options):
         scheduler = BatchScheduler(LocalBackend(route, **{"max_batch_size": 1000} | options))
 
         def call(number, urgency=DOCUMENT, length=8, count=1, **more):
-            return asyncio.create_task(scheduler.run(piece(*[(number, length)] * count), urgency, **more))
+            return asyncio.create_task(scheduler.run(item(*[(number, length)] * count), urgency, **more))
 
         return await asyncio.wait_for(steps(route, scheduler, call), 20)
 
@@ -161,7 +160,7 @@ def test_a_query_does_not_wait_for_documents():
         assert before == 3  # two streams, and one ahead that is full
         queries = [call(100, QUERY), call(101, QUERY), call(102, QUERY)]
         await turns()
-        assert len(route.batches) == before + 1  # beyond the slots, one at a time
+        assert len(route.batches) == before + 1  # beyond the concurrency, one at a time
         route.gate.set()
         await asyncio.gather(*queries, *documents)
         order = [batch[0] for batch in route.batches]
@@ -213,7 +212,7 @@ def test_nothing_starves():
         route.streams = 1
 
         def call(number, urgency):
-            return asyncio.create_task(scheduler.run(piece(*[(number, 16)] * 30), urgency))
+            return asyncio.create_task(scheduler.run(item(*[(number, 16)] * 30), urgency))
 
         tasks = [call(n, QUERY) for n in range(4)]
         await turns()
@@ -327,7 +326,7 @@ def test_a_text_that_fills_the_model_is_joined_by_nothing():
 # ---- services
 
 
-def house(*fakes, concurrency=8, max_wait_s=0.002, most=1000, later=None, clock=None, **policy):
+def upstream(*fakes, concurrency=8, max_wait_s=0.002, most=1000, later=None, clock=None, **policy):
     async def sleep(_):
         await asyncio.sleep(0)
 
@@ -355,7 +354,7 @@ def same(response, texts):
 def test_callers_of_a_service_share_requests():
     async def main():
         service = fake(delay_s=0.01)
-        _, scheduler = house(service)
+        _, scheduler = upstream(service)
         texts = [f"text {n}" for n in range(40)]
         outcomes = await asyncio.gather(*(scheduler.run(request(text), DOCUMENT) for text in texts))
         for text, response in zip(texts, outcomes, strict=True):
@@ -390,7 +389,7 @@ def test_company_is_waited_for_no_longer_than_was_set():
 
         service.embed = slow
         now = [5.0]
-        _, scheduler = house(service, max_wait_s=0.05, later=later, clock=lambda: now[0])
+        _, scheduler = upstream(service, max_wait_s=0.05, later=later, clock=lambda: now[0])
         tasks = [asyncio.create_task(scheduler.run(request("a"), DOCUMENT))]
         await turns()
         tasks += [asyncio.create_task(scheduler.run(request(text), DOCUMENT)) for text in "bc"]
@@ -410,7 +409,7 @@ def test_company_is_waited_for_no_longer_than_was_set():
 def test_requests_of_another_kind_do_not_share():
     async def main():
         service = fake(delay_s=0.005)
-        _, scheduler = house(service)
+        _, scheduler = upstream(service)
         queries = [request(f"q{n}") for n in range(3)]
         object.__setattr__(queries[1], "input_type", "query")
         narrow = UpstreamRequest(
@@ -430,7 +429,7 @@ def test_requests_of_another_kind_do_not_share():
 
 def test_a_shared_request_is_as_urgent_as_its_most_urgent_part():
     async def main():
-        backend, _ = house(fake())
+        backend, _ = upstream(fake())
         sent = []
 
         async def send(merged, routes):
@@ -451,7 +450,7 @@ def test_each_caller_of_a_shared_request_is_told_of_his_own_texts_as_they_come()
         return RefusedInputError("no", route="r") if "bad" in texts else None
 
     async def main():
-        backend, _ = house(fake(faults=faults))
+        backend, _ = upstream(fake(faults=faults))
         told = {}
 
         def on_ready(name):
@@ -478,7 +477,7 @@ def test_each_caller_of_a_shared_request_is_told_of_his_own_texts_as_they_come()
 def test_limits_on_inputs_and_tokens_hold():
     async def main():
         service = fake(delay_s=0.001, max_inputs=10, tokens=50)
-        backend, scheduler = house(service, most=8)
+        backend, scheduler = upstream(service, most=8)
         assert backend.is_large(request(*"abcde"))
         assert backend.is_large(request("x" * 26))
         assert not backend.is_large(request("x" * 25))
@@ -500,7 +499,7 @@ def test_a_text_that_is_refused_fails_its_own_caller_alone(partial):
 
     async def main():
         service = fake(delay_s=0.005, faults=faults)
-        _, scheduler = house(service)
+        _, scheduler = upstream(service)
         jobs = [request("first"), *(request(f"bad {n} {i}", "good" * n, partial=partial) for n, i in [(1, 1), (2, 2)])]
         jobs += [request(*(f"bad {n}" for n in range(14)), partial=partial)]  # more refusals than end a search
         jobs += [request(f"well {n}") for n in range(5)]
@@ -532,7 +531,7 @@ def test_a_text_that_brings_a_service_down_fails_its_own_caller_alone(kind):
 
     async def main():
         service = fake(delay_s=0.005, faults=faults)
-        _, scheduler = house(service, max_attempts=3)
+        _, scheduler = upstream(service, max_attempts=3)
         jobs = [request(text) for text in ("first", "a", "poison", "b", "c")]
         results = await asyncio.gather(*(scheduler.run(job, DOCUMENT) for job in jobs), return_exceptions=True)
         for job, result in zip(jobs, results, strict=True):
@@ -544,20 +543,6 @@ def test_a_text_that_brings_a_service_down_fails_its_own_caller_alone(kind):
         assert max(attempts.values()) <= 3
 
     asyncio.run(main())
-
-
-TOTALS = st.tuples(st.integers(0, 10**12), st.lists(st.integers(0, 5000), min_size=1, max_size=30))
-
-
-@given(TOTALS)
-def test_shares_add_up_and_are_fair(case):
-    total, weights = case
-    parts = split_by_weight(total, weights)
-    assert sum(parts) == total
-    whole = sum(weights)
-    for part, weight in zip(parts, weights, strict=True):
-        exact = total * weight / whole if whole else total / len(weights)
-        assert abs(part - exact) <= 1 + exact * 1e-9
 
 
 # ---- the engine
@@ -705,7 +690,7 @@ def test_the_default_model_gives_the_vectors_of_lone_calls(default_model_directo
     assert len(sizes) < len(texts) / 3
 
 
-def test_a_crew_is_abstract():
+def test_a_backend_is_abstract():
     with pytest.raises(TypeError):
         BatchBackend()
 
@@ -714,7 +699,7 @@ def test_a_failing_batch_names_the_route_and_not_another_callers_text():
     async def main():
         route = Route()
         scheduler = BatchScheduler(LocalBackend(route, max_batch_size=100))
-        calls = (scheduler.run(piece((number, 8)), DOCUMENT) for number in (1, 2, 3, POISON, 5))
+        calls = (scheduler.run(item((number, 8)), DOCUMENT) for number in (1, 2, 3, POISON, 5))
         return await asyncio.gather(*calls, return_exceptions=True)
 
     results = asyncio.run(main())

@@ -1,4 +1,4 @@
-"""In which order callers' work begins, by a simulated crew and clock: nothing starves or is overtaken for long."""
+"""The order in which callers' jobs begin, by a simulated backend and clock: none starves or is overtaken for long."""
 
 import asyncio
 
@@ -51,7 +51,7 @@ class Timer:
 
 
 class Watched(BatchScheduler):
-    """Tells the crew what begins when it is decided."""
+    """Tells the backend what begins when it is decided."""
 
     def _start_batch(self, picked, *, query, express):
         try:
@@ -62,7 +62,7 @@ class Watched(BatchScheduler):
 
 
 class Simulation(BatchBackend):
-    """A crew whose pieces of work end when told, and which looks at every rule when one begins."""
+    """A backend whose batches end when told, and which checks every rule when one begins."""
 
     def __init__(self, eager=1, concurrency=2, max_wait_s=FOREVER, room=4):
         self.eager, self.concurrency, self.max_wait_s, self.room = eager, concurrency, max_wait_s, room
@@ -73,7 +73,7 @@ class Simulation(BatchBackend):
         self._timers = []
         self.scheduler = Watched(self, clock=lambda: self.now_s, later=self._later)
 
-    # ---- what a crew does
+    # ---- what a backend does
 
     def select_jobs(self, waiting, free):
         same = [place for place, job in enumerate(waiting) if job.kind == waiting[0].kind]
@@ -90,16 +90,16 @@ class Simulation(BatchBackend):
     async def run_merged(self, jobs):
         for job in jobs:
             job.began_s = self.now_s
-        piece = (jobs, asyncio.Event())
-        self.running.append(piece)
+        batch = (jobs, asyncio.Event())
+        self.running.append(batch)
         try:
-            await piece[1].wait()
+            await batch[1].wait()
         finally:
-            self.running.remove(piece)
+            self.running.remove(batch)
         return [("done", job.number) for job in jobs]
 
     def begins(self, jobs, *, express):
-        """A piece of work begins: it is the turn of each of its jobs."""
+        """A batch begins: it is the turn of each of its jobs."""
         query, due_s = jobs[0].urgency.query, min(job.due_s for job in jobs)
         assert all(job.began_s is None and job.urgency.query == query for job in jobs)
         assert not any(job.urgency.never_waits for job in jobs)
@@ -111,21 +111,21 @@ class Simulation(BatchBackend):
         if express:
             assert query
         elif query:
-            # The slots are left to documents that were due before it.
+            # All places are left to documents that were due before it.
             assert not before
         elif before:
-            # Queries that were due before it wait for a query, and a slot is left to them.
+            # Queries that were due before it wait for a query, and a place is left to them.
             assert self.scheduler._running_queries
             assert self.scheduler._running + 1 < self.concurrency
 
     @staticmethod
-    def _is_query(piece):
-        return piece[0][0].urgency.query and not piece[0][0].urgency.never_waits
+    def _is_query(batch):
+        return batch[0][0].urgency.query and not batch[0][0].urgency.never_waits
 
     @property
-    def slotted(self):
-        """Pieces of work under way, but what never waits."""
-        return [piece for piece in self.running if not piece[0][0].urgency.never_waits]
+    def within_concurrency(self):
+        """Batches under way, but what never waits."""
+        return [batch for batch in self.running if not batch[0][0].urgency.never_waits]
 
     def check_rest(self):
         """Nothing moves any more: what waits has a reason to."""
@@ -133,13 +133,13 @@ class Simulation(BatchBackend):
             raise self.failures[0]
         waiting = [job for job in self.jobs if job.waits]
         assert self.scheduler.waiting == len(waiting)
-        assert len(self.slotted) <= self.concurrency + 1
+        assert len(self.within_concurrency) <= self.concurrency + 1
         assert not any(job.urgency.never_waits for job in waiting)
         if waiting:
-            assert len(self.slotted) >= self.eager
+            assert len(self.within_concurrency) >= self.eager
         if any(job.urgency.query for job in waiting):
-            assert any(self._is_query(piece) for piece in self.running)
-        if len(self.slotted) < self.concurrency:
+            assert any(self._is_query(batch) for batch in self.running)
+        if len(self.within_concurrency) < self.concurrency:
             first = min(waiting, key=lambda job: job.due_s, default=None)
             assert first is None or self.now_s - first.came_s < self.max_wait_s
 
@@ -208,7 +208,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("cancel"), st.integers(0, 99)),
     st.tuples(st.just("time"), st.sampled_from([0.001, 0.01, 0.2, 1.0])),
 )
-CREWS = st.fixed_dictionaries(
+BACKENDS = st.fixed_dictionaries(
     {
         "eager": st.integers(1, 3),
         "concurrency": st.integers(0, 3),
@@ -218,7 +218,7 @@ CREWS = st.fixed_dictionaries(
 )
 
 
-@given(CREWS, st.lists(EVENTS, max_size=40))
+@given(BACKENDS, st.lists(EVENTS, max_size=40))
 @settings(deadline=None, max_examples=300)
 def test_whatever_comes_everything_has_its_turn(options, events):
     async def steps(backend):
@@ -239,11 +239,11 @@ def test_whatever_comes_everything_has_its_turn(options, events):
                 assert begun or job.began_s is None
             backend.check_rest()
 
-    # Where no slot is free beyond the eager ones, and where some are.
+    # Where no batch may run beyond the eager ones, and where some may.
     simulated(steps, **options | {"concurrency": options["eager"] + options["concurrency"]})
 
 
-@given(CREWS, st.lists(URGENCIES, min_size=1, max_size=8))
+@given(BACKENDS, st.lists(URGENCIES, min_size=1, max_size=8))
 @settings(deadline=None, max_examples=100)
 def test_nothing_starves_however_much_of_the_most_urgent_comes(options, others):
     async def steps(backend):
@@ -286,7 +286,7 @@ def test_a_query_and_a_document_that_come_together_both_begin(eager, query_first
     simulated(steps, eager=eager, concurrency=eager + 1)
 
 
-def test_with_a_single_slot_documents_begin_between_queries_that_never_end():
+def test_with_a_concurrency_of_one_documents_begin_between_queries_that_never_end():
     async def steps(backend):
         backend.come(QUERY)
         await backend.settle()
@@ -332,7 +332,7 @@ def test_what_comes_in_every_turn_does_not_hold_up_what_came_before():
 
 
 class Counted:
-    """A crew that counts the jobs that it is shown."""
+    """A backend that counts the jobs that it is shown."""
 
     def __init__(self, backend):
         self.backend, self.shown = backend, 0
@@ -359,23 +359,23 @@ class GroupSize:
         return np.zeros((len(batch.rows), 4), np.float32)
 
 
-def piece(length):
+def item(length):
     return WorkItem(
         TokenizedTexts((np.zeros(length, np.int32),), np.array([length], np.int32)), Batch(np.arange(1), length)
     )
 
 
-def shown_to_a_local_crew(callers, busy):
+def shown_to_a_local_backend(callers, busy):
     async def main():
         route = GroupSize()
         counted = Counted(LocalBackend(route, max_batch_size=1000))
         scheduler = BatchScheduler(counted.backend)
-        tasks = [asyncio.create_task(scheduler.run(piece(4096), DOCUMENT)) for _ in range(busy)]
+        tasks = [asyncio.create_task(scheduler.run(item(4096), DOCUMENT)) for _ in range(busy)]
         for number in range(callers):
             # In turns of their own.
             for _ in range(3):
                 await asyncio.sleep(0)
-            tasks.append(asyncio.create_task(scheduler.run(piece(10 + number % 40), DOCUMENT)))
+            tasks.append(asyncio.create_task(scheduler.run(item(10 + number % 40), DOCUMENT)))
         for _ in range(3):
             await asyncio.sleep(0)
         assert scheduler.waiting > callers * 0.9
@@ -389,7 +389,7 @@ def shown_to_a_local_crew(callers, busy):
 
 @pytest.mark.parametrize("busy", [2, 3])
 def test_looking_at_what_waits_for_a_model_grows_as_what_waits(busy):
-    few, many = (shown_to_a_local_crew(callers, busy) for callers in (500, 2000))
+    few, many = (shown_to_a_local_backend(callers, busy) for callers in (500, 2000))
     assert few <= 6 * 500
     assert many <= 6 * 2000
 
