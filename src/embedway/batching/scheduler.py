@@ -148,8 +148,8 @@ class BatchScheduler(Generic[J, R]):
         #: Batches that run within the concurrency, and those of queries beyond it.
         self._running = self._running_express = 0
         self._running_queries = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        #: The timer for the next look at the queues, and its time.
+        self._timer: tuple[asyncio.TimerHandle, float] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, job: J, urgency: Urgency, *, behind_s: float = 0.0) -> R:
@@ -163,7 +163,7 @@ class BatchScheduler(Generic[J, R]):
         queue, other = (self._queries, self._others) if query else (self._others, self._queries)
         is_idle = not (self._running or self._running_express or queue.waiting or other.waiting)
         if is_idle and not self._merged_recently:
-            self._begin([job], query=query)
+            self._begin(query=query)
             try:
                 return await backend.run(job)
             finally:
@@ -186,9 +186,8 @@ class BatchScheduler(Generic[J, R]):
         """The number of jobs that have not begun."""
         return len(self._queries.waiting) + len(self._others.waiting)
 
-    def _begin(self, jobs: Sequence[J], *, query: bool, express: bool = False) -> None:
-        """Count a batch that begins, of the jobs of one or several callers."""
-        del jobs
+    def _begin(self, *, query: bool, express: bool = False) -> None:
+        """Count a batch that begins."""
         self._running += not express
         self._running_express += express
         self._running_queries += query
@@ -219,11 +218,12 @@ class BatchScheduler(Generic[J, R]):
         at = self._clock() + rest
         if self._timer is not None:
             # A timer that comes too early sets another.
-            if self._timer_at <= at:
+            timer, timer_at = self._timer
+            if timer_at <= at:
                 return
-            self._timer.cancel()
+            timer.cancel()
         later = self._later if self._later is not None else asyncio.get_running_loop().call_later
-        self._timer, self._timer_at = later(rest, self._on_timer), at
+        self._timer = later(rest, self._on_timer), at
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -268,9 +268,8 @@ class BatchScheduler(Generic[J, R]):
         return free > 0 and not (behind and (query or free == 1))
 
     def _start_batch(self, picked: list[_QueuedJob[J, R]], *, query: bool, express: bool) -> None:
-        jobs = [one.job for one in picked]
-        self._begin(jobs, query=query, express=express)
-        task = asyncio.create_task(self._run_batch(picked, jobs, query=query, express=express))
+        self._begin(query=query, express=express)
+        task = asyncio.create_task(self._run_batch(picked, query=query, express=express))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         wanted = len(picked)
@@ -284,7 +283,8 @@ class BatchScheduler(Generic[J, R]):
         for one in picked:
             one.future.add_done_callback(left)
 
-    async def _run_batch(self, picked: list[_QueuedJob[J, R]], jobs: list[J], *, query: bool, express: bool) -> None:
+    async def _run_batch(self, picked: list[_QueuedJob[J, R]], *, query: bool, express: bool) -> None:
+        jobs = [one.job for one in picked]
         results: Sequence[R | Exception] = ()
         try:
             if len(jobs) == 1:
