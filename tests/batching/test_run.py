@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedway.batching.batches import fill_batches
-from embedway.batching.run import dispatch
+from embedway.batching.run import run_batches
 from embedway.errors import BatchError
 from embedway.types import TokenizedTexts
 
@@ -38,7 +38,7 @@ def texts(*numbers):
     return tokenized, fill_batches(tokenized.lengths, token_budget=10)
 
 
-class Landed:
+class ReadyTexts:
     """What was told of, by position; each position once."""
 
     def __init__(self):
@@ -55,56 +55,56 @@ async def turns(count=10):
         await asyncio.sleep(0)
 
 
-def test_a_batch_lands_as_soon_as_it_is_computed():
+def test_a_batch_is_ready_as_soon_as_it_is_computed():
     async def main():
         numbers = (30, 21, 32, 23, 34, 25, 36)
         tokenized, batches = texts(*numbers)
         assert len(batches) > 2
-        route, landed = Route(held=[34]), Landed()
-        work = asyncio.create_task(dispatch(tokenized, batches, route, width=4, landed=landed))
+        route, on_ready = Route(held=[34]), ReadyTexts()
+        work = asyncio.create_task(run_batches(tokenized, batches, route, width=4, on_ready=on_ready))
         await turns()
         late = {row for batch in batches for row in batch.rows.tolist() if 4 in batch.rows}
-        assert landed.rows == {row: number for row, number in enumerate(numbers) if row not in late}
+        assert on_ready.rows == {row: number for row, number in enumerate(numbers) if row not in late}
         route.gate.set()
         vectors = await work
-        assert landed.rows == dict(enumerate(numbers))
+        assert on_ready.rows == dict(enumerate(numbers))
         np.testing.assert_array_equal(vectors[:, 0], numbers)
 
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def test_what_landed_before_a_failure_or_a_cancellation_stays():
+def test_what_was_ready_before_a_failure_or_a_cancellation_stays():
     async def main():
         tokenized, batches = texts(30, 21, 32, POISON, 34, 25)
-        route, landed = Route(held=[POISON]), Landed()
-        work = asyncio.create_task(dispatch(tokenized, batches, route, width=4, landed=landed))
+        route, on_ready = Route(held=[POISON]), ReadyTexts()
+        work = asyncio.create_task(run_batches(tokenized, batches, route, width=4, on_ready=on_ready))
         await turns()
-        before = dict(landed.rows)
+        before = dict(on_ready.rows)
         assert before
         assert 3 not in before
         route.gate.set()
         with pytest.raises(BatchError):
             await work
-        assert landed.rows == before
-        route, landed = Route(held=[POISON]), Landed()
-        work = asyncio.create_task(dispatch(tokenized, batches, route, width=4, landed=landed))
+        assert on_ready.rows == before
+        route, on_ready = Route(held=[POISON]), ReadyTexts()
+        work = asyncio.create_task(run_batches(tokenized, batches, route, width=4, on_ready=on_ready))
         await turns()
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
-        assert landed.rows == before
+        assert on_ready.rows == before
 
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def test_a_lone_batch_lands_and_texts_at_fault_do_not():
+def test_a_lone_batch_is_ready_without_its_texts_at_fault():
     async def main():
         numbers = (20, 25, POISON, 35, 40)
         tokenized, _ = texts(*numbers)
         batches = fill_batches(tokenized.lengths, token_budget=1000)
         assert len(batches) == 1
-        landed, errors = Landed(), {}
-        await dispatch(tokenized, batches, Route(), width=4, errors=errors, landed=landed)
+        on_ready, errors = ReadyTexts(), {}
+        await run_batches(tokenized, batches, Route(), width=4, errors=errors, on_ready=on_ready)
         assert set(errors) == {2}
-        assert landed.rows == {0: 20, 1: 25, 3: 35, 4: 40}
+        assert on_ready.rows == {0: 20, 1: 25, 3: 35, 4: 40}
 
     asyncio.run(main())

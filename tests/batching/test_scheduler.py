@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedway import AsyncEmbedder, Config
-from embedway.batching.backends import LocalBackend, Piece, UpstreamBackend, shares
+from embedway.batching.backends import LocalBackend, UpstreamBackend, WorkItem
 from embedway.batching.scheduler import BatchBackend, BatchScheduler
-from embedway.dispatch.recovery import RetryPolicy, ServiceRoute, UpstreamClient, UpstreamRequest
+from embedway.dispatch.recovery import UpstreamClient
+from embedway.dispatch.request import RetryPolicy, ServiceRoute, UpstreamRequest
 from embedway.errors import BatchError, DeadlineError, NoRouteError, RefusedInputError, UnavailableError, UsageError
 from embedway.providers.base import Answer, Declared
 from embedway.providers.fake import Fake, vector_of
@@ -52,11 +53,11 @@ class Route:
             self._now -= 1
 
 
-def piece(*rows):
+def item(*rows):
     """Rows given as (id, length)."""
     ids = tuple(np.full(length, number, np.int32) for number, length in rows)
     lengths = np.array([length for _, length in rows], np.int32)
-    return Piece(TokenizedTexts(ids, lengths), Batch(np.arange(len(rows)), int(lengths.max())))
+    return WorkItem(TokenizedTexts(ids, lengths), Batch(np.arange(len(rows)), int(lengths.max())))
 
 
 def right(rows, vectors):
@@ -74,12 +75,12 @@ CALLS = st.lists(
 def test_every_caller_gets_his_own_rows_or_his_own_error(calls, most):
     async def main():
         route = Route()
-        gather = BatchScheduler(LocalBackend(route, max_batch_size=most))
+        scheduler = BatchScheduler(LocalBackend(route, max_batch_size=most))
 
         async def call(rows, query, priority, after, leaves):
             for _ in range(after):
                 await asyncio.sleep(0)
-            work = asyncio.ensure_future(gather.run(piece(*rows), Urgency(priority, query=query)))
+            work = asyncio.ensure_future(scheduler.run(item(*rows), Urgency(priority, query=query)))
             if leaves:
                 await asyncio.sleep(0)
                 work.cancel()
@@ -93,7 +94,7 @@ def test_every_caller_gets_his_own_rows_or_his_own_error(calls, most):
                 assert not any(number == POISON for number, _ in rows)
 
         await asyncio.wait_for(asyncio.gather(*(call(*one) for one in calls)), 20)
-        assert gather.waiting == 0
+        assert scheduler.waiting == 0
         for batch in route.batches:
             assert len(batch) <= max(most, 5)
         # Streams, one ahead, one for queries; those that never wait come beside them.
@@ -107,12 +108,12 @@ def held(steps, **options):
 
     async def main():
         route = Route(held=True)
-        gather = BatchScheduler(LocalBackend(route, **{"max_batch_size": 1000} | options))
+        scheduler = BatchScheduler(LocalBackend(route, **{"max_batch_size": 1000} | options))
 
         def call(number, urgency=DOCUMENT, length=8, count=1, **more):
-            return asyncio.create_task(gather.run(piece(*[(number, length)] * count), urgency, **more))
+            return asyncio.create_task(scheduler.run(item(*[(number, length)] * count), urgency, **more))
 
-        return await asyncio.wait_for(steps(route, gather, call), 20)
+        return await asyncio.wait_for(steps(route, scheduler, call), 20)
 
     return asyncio.run(main())
 
@@ -123,13 +124,13 @@ async def turns(count=10):
 
 
 def test_work_begins_at_once_and_gathers_while_all_streams_are_busy():
-    async def steps(route, gather, call):
+    async def steps(route, scheduler, call):
         first = [call(1), call(2)]
         await turns()
         assert sorted(route.batches) == [[1], [2]]
         later = [call(number) for number in range(3, 10)]
         await turns()
-        assert (len(route.batches), gather.waiting) == (2, 7)
+        assert (len(route.batches), scheduler.waiting) == (2, 7)
         route.gate.set()
         await asyncio.gather(*first, *later)
         # Both streams share what gathered.
@@ -140,7 +141,7 @@ def test_work_begins_at_once_and_gathers_while_all_streams_are_busy():
 
 
 def test_what_gathers_is_shared_by_the_streams_that_are_free():
-    async def steps(route, gather, call):
+    async def steps(route, scheduler, call):
         route.gate.set()
         await asyncio.gather(*(call(number) for number in range(20, 36)))
         route.batches.clear()
@@ -152,14 +153,14 @@ def test_what_gathers_is_shared_by_the_streams_that_are_free():
 
 
 def test_a_query_does_not_wait_for_documents():
-    async def steps(route, gather, call):
+    async def steps(route, scheduler, call):
         documents = [call(n, count=30, length=16) for n in range(8)]
         await turns()
         before = len(route.batches)
         assert before == 3  # two streams, and one ahead that is full
         queries = [call(100, QUERY), call(101, QUERY), call(102, QUERY)]
         await turns()
-        assert len(route.batches) == before + 1  # beyond the slots, one at a time
+        assert len(route.batches) == before + 1  # beyond the concurrency, one at a time
         route.gate.set()
         await asyncio.gather(*queries, *documents)
         order = [batch[0] for batch in route.batches]
@@ -169,7 +170,7 @@ def test_a_query_does_not_wait_for_documents():
 
 
 def test_above_five_nothing_waits():
-    async def steps(route, gather, call):
+    async def steps(route, scheduler, call):
         tasks = [call(n, count=30, length=16) for n in range(6)]
         await turns()
         before = len(route.batches)
@@ -183,15 +184,15 @@ def test_above_five_nothing_waits():
 
 
 def test_higher_priorities_go_first_and_large_requests_leave_room_for_small_ones():
-    async def steps(route, gather, call):
+    async def steps(route, scheduler, call):
         first = [call(n, count=30, length=16) for n in range(3)]
         await turns()
-        large = [call(10 + n, count=30, length=16, behind_s=n * 1.0) for n in range(4)]
+        is_large = [call(10 + n, count=30, length=16, behind_s=n * 1.0) for n in range(4)]
         await turns()
         small = [call(20, count=30, length=16), call(30, Urgency(5), count=30, length=16)]
         await turns()
         route.gate.set()
-        await asyncio.gather(*first, *large, *small)
+        await asyncio.gather(*first, *is_large, *small)
         order = [batch[0] for batch in route.batches]
         assert order[3:] == [30, 10, 20, 11, 12, 13]
 
@@ -207,11 +208,11 @@ def test_nothing_starves():
 
     async def main():
         route, clock = Route(held=True), Clock()
-        gather = BatchScheduler(LocalBackend(route, max_batch_size=1000), clock=clock)
+        scheduler = BatchScheduler(LocalBackend(route, max_batch_size=1000), clock=clock)
         route.streams = 1
 
         def call(number, urgency):
-            return asyncio.create_task(gather.run(piece(*[(number, 16)] * 30), urgency))
+            return asyncio.create_task(scheduler.run(item(*[(number, 16)] * 30), urgency))
 
         tasks = [call(n, QUERY) for n in range(4)]
         await turns()
@@ -229,14 +230,14 @@ def test_nothing_starves():
 
 
 def test_cancelled_callers_leave_the_queue_and_work_for_nobody_ends():
-    async def steps(route, gather, call):
+    async def steps(route, scheduler, call):
         first = [call(1), call(2)]
         await turns()
         waiting = [call(number) for number in range(3, 7)]
         await turns()
         waiting[1].cancel()
         await turns()
-        assert gather.waiting == 3
+        assert scheduler.waiting == 3
         route.gate.set()
         results = await asyncio.gather(*first, *waiting, return_exceptions=True)
         assert isinstance(results[3], asyncio.CancelledError)
@@ -263,7 +264,7 @@ def test_cancelled_callers_leave_the_queue_and_work_for_nobody_ends():
 
 
 def test_batches_are_even_and_within_the_budget():
-    async def steps(route, gather, call):
+    async def steps(route, scheduler, call):
         tasks = [call(1), call(2)]
         await turns()
         tasks += [call(10 + n, length=60) for n in range(12)] + [call(40 + n, length=20) for n in range(12)]
@@ -280,7 +281,7 @@ def test_batches_are_even_and_within_the_budget():
 
 
 def test_a_batch_holds_as_many_texts_as_the_settings_allow():
-    async def steps(route, gather, call):
+    async def steps(route, scheduler, call):
         route.token_budget = 1 << 20
         first = [call(1), call(2)]
         await turns()
@@ -294,7 +295,7 @@ def test_a_batch_holds_as_many_texts_as_the_settings_allow():
 
 
 def test_a_text_at_fault_is_searched_for_by_halves():
-    async def steps(route, gather, call):
+    async def steps(route, scheduler, call):
         route.token_budget = 1 << 14
         first = [call(1), call(2)]
         await turns()
@@ -309,7 +310,7 @@ def test_a_text_at_fault_is_searched_for_by_halves():
 
 
 def test_a_text_that_fills_the_model_is_joined_by_nothing():
-    async def steps(route, gather, call):
+    async def steps(route, scheduler, call):
         route.token_budget = 1 << 14
         first = [call(1), call(2)]
         await turns()
@@ -325,18 +326,18 @@ def test_a_text_that_fills_the_model_is_joined_by_nothing():
 # ---- services
 
 
-def house(*fakes, slots=8, max_wait_s=0.002, most=1000, later=None, clock=None, **policy):
+def upstream(*fakes, concurrency=8, max_wait_s=0.002, most=1000, later=None, clock=None, **policy):
     async def sleep(_):
         await asyncio.sleep(0)
 
-    sender = UpstreamClient(RetryPolicy(**policy), sleep=sleep, chance=lambda: 0.0)
+    client = UpstreamClient(RetryPolicy(**policy), sleep=sleep, chance=lambda: 0.0)
     routes = [ServiceRoute(f"routes.{n}", fake) for n, fake in enumerate(fakes)]
-    crew = UpstreamBackend(sender, routes, slots=slots, max_wait_s=max_wait_s, max_batch_size=most)
+    backend = UpstreamBackend(client, routes, concurrency=concurrency, max_wait_s=max_wait_s, max_batch_size=most)
     options = {name: value for name, value in {"later": later, "clock": clock}.items() if value is not None}
-    return crew, BatchScheduler(crew, **options)
+    return backend, BatchScheduler(backend, **options)
 
 
-def sending(*texts, partial=False, **more):
+def request(*texts, partial=False, **more):
     lengths = np.array([len(text) for text in texts], np.int32)
     return UpstreamRequest(texts, lengths, "document", SPACE, full_width=16, partial=partial, **more)
 
@@ -346,21 +347,21 @@ def fake(**options):
     return Fake(width=16, declared=declared, **options)
 
 
-def same(outcome, texts):
-    np.testing.assert_allclose(outcome.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
+def same(response, texts):
+    np.testing.assert_allclose(response.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
 
 
 def test_callers_of_a_service_share_requests():
     async def main():
         service = fake(delay_s=0.01)
-        _, gather = house(service)
+        _, scheduler = upstream(service)
         texts = [f"text {n}" for n in range(40)]
-        outcomes = await asyncio.gather(*(gather.run(sending(text), DOCUMENT) for text in texts))
-        for text, outcome in zip(texts, outcomes, strict=True):
-            same(outcome, [text])
+        outcomes = await asyncio.gather(*(scheduler.run(request(text), DOCUMENT) for text in texts))
+        for text, response in zip(texts, outcomes, strict=True):
+            same(response, [text])
         assert [len(call) for call in service.calls] == [1, 32, 7]
-        assert sum(outcome.billed_tokens for outcome in outcomes) == 80  # the service counts words
-        assert {tuple(outcome.routes) for outcome in outcomes} == {("routes.0",)}
+        assert sum(response.billed_tokens for response in outcomes) == 80  # the service counts words
+        assert {tuple(response.routes) for response in outcomes} == {("routes.0",)}
 
     asyncio.run(main())
 
@@ -388,10 +389,10 @@ def test_company_is_waited_for_no_longer_than_was_set():
 
         service.embed = slow
         now = [5.0]
-        _, gather = house(service, max_wait_s=0.05, later=later, clock=lambda: now[0])
-        tasks = [asyncio.create_task(gather.run(sending("a"), DOCUMENT))]
+        _, scheduler = upstream(service, max_wait_s=0.05, later=later, clock=lambda: now[0])
+        tasks = [asyncio.create_task(scheduler.run(request("a"), DOCUMENT))]
         await turns()
-        tasks += [asyncio.create_task(gather.run(sending(text), DOCUMENT)) for text in "bc"]
+        tasks += [asyncio.create_task(scheduler.run(request(text), DOCUMENT)) for text in "bc"]
         await turns()
         assert service.calls == [("a",)]
         assert [seconds for seconds, _ in timers] == [pytest.approx(0.05)]
@@ -408,8 +409,8 @@ def test_company_is_waited_for_no_longer_than_was_set():
 def test_requests_of_another_kind_do_not_share():
     async def main():
         service = fake(delay_s=0.005)
-        _, gather = house(service)
-        queries = [sending(f"q{n}") for n in range(3)]
+        _, scheduler = upstream(service)
+        queries = [request(f"q{n}") for n in range(3)]
         object.__setattr__(queries[1], "input_type", "query")
         narrow = UpstreamRequest(
             ("n",),
@@ -418,7 +419,9 @@ def test_requests_of_another_kind_do_not_share():
             SPACE.__class__(**{**{name: getattr(SPACE, name) for name in SPACE.__slots__}, "dimensions": 8}),
             full_width=16,
         )
-        await asyncio.gather(*(gather.run(one, DOCUMENT) for one in (sending("first"), *queries, narrow, sending("z"))))
+        await asyncio.gather(
+            *(scheduler.run(one, DOCUMENT) for one in (request("first"), *queries, narrow, request("z")))
+        )
         assert sorted(map(sorted, service.calls)) == [["first"], ["n"], ["q0", "q2", "z"], ["q1"]]
 
     asyncio.run(main())
@@ -426,17 +429,17 @@ def test_requests_of_another_kind_do_not_share():
 
 def test_a_shared_request_is_as_urgent_as_its_most_urgent_part():
     async def main():
-        crew, _ = house(fake())
+        backend, _ = upstream(fake())
         sent = []
 
         async def send(merged, routes):
             sent.append(merged.urgency)
             return await UpstreamClient(RetryPolicy()).send(merged, routes)
 
-        crew._sender = type("Told", (), {"send": staticmethod(send)})()
+        backend._client = type("Told", (), {"send": staticmethod(send)})()
         priorities = (1, 5, 3)
-        await crew.together([sending(f"text {n}", urgency=Urgency(n)) for n in priorities])
-        await crew.together([sending(f"text {n}", urgency=Urgency(n, query=True)) for n in priorities[:1]])
+        await backend.run_merged([request(f"text {n}", urgency=Urgency(n)) for n in priorities])
+        await backend.run_merged([request(f"text {n}", urgency=Urgency(n, query=True)) for n in priorities[:1]])
         assert sent == [Urgency(5), Urgency(1, query=True)]
 
     asyncio.run(main())
@@ -447,10 +450,10 @@ def test_each_caller_of_a_shared_request_is_told_of_his_own_texts_as_they_come()
         return RefusedInputError("no", route="r") if "bad" in texts else None
 
     async def main():
-        crew, _ = house(fake(faults=faults))
+        backend, _ = upstream(fake(faults=faults))
         told = {}
 
-        def landed(name):
+        def on_ready(name):
             def tell(rows, vectors):
                 for row, vector in zip(rows.tolist(), vectors, strict=True):
                     assert (name, row) not in told
@@ -460,10 +463,10 @@ def test_each_caller_of_a_shared_request_is_told_of_his_own_texts_as_they_come()
 
         requests = {"a": ("one", "two"), "b": ("three",), "c": ("four", "bad", "five"), "d": ("six",)}
         jobs = [
-            sending(*texts, landed=None if name == "b" else landed(name), partial=True)
+            request(*texts, on_ready=None if name == "b" else on_ready(name), partial=True)
             for name, texts in requests.items()
         ]
-        await crew.together(jobs)
+        await backend.run_merged(jobs)
         assert set(told) == {("a", 0), ("a", 1), ("c", 0), ("c", 2), ("d", 0)}
         for (name, row), vector in told.items():
             np.testing.assert_allclose(vector, vector_of(requests[name][row], 16), atol=1e-6)
@@ -474,12 +477,12 @@ def test_each_caller_of_a_shared_request_is_told_of_his_own_texts_as_they_come()
 def test_limits_on_inputs_and_tokens_hold():
     async def main():
         service = fake(delay_s=0.001, max_inputs=10, tokens=50)
-        crew, gather = house(service, most=8)
-        assert crew.large(sending(*"abcde"))
-        assert crew.large(sending("x" * 26))
-        assert not crew.large(sending("x" * 25))
+        backend, scheduler = upstream(service, most=8)
+        assert backend.is_large(request(*"abcde"))
+        assert backend.is_large(request("x" * 26))
+        assert not backend.is_large(request("x" * 25))
         texts = [f"{n}" * (1 + n % 9) for n in range(60)]
-        await asyncio.gather(*(gather.run(sending(text), DOCUMENT) for text in texts))
+        await asyncio.gather(*(scheduler.run(request(text), DOCUMENT) for text in texts))
         assert Counter(text for call in service.calls for text in call) == Counter(texts)
         for call in service.calls:
             assert len(call) <= 8
@@ -496,11 +499,11 @@ def test_a_text_that_is_refused_fails_its_own_caller_alone(partial):
 
     async def main():
         service = fake(delay_s=0.005, faults=faults)
-        _, gather = house(service)
-        jobs = [sending("first"), *(sending(f"bad {n} {i}", "good" * n, partial=partial) for n, i in [(1, 1), (2, 2)])]
-        jobs += [sending(*(f"bad {n}" for n in range(14)), partial=partial)]  # more refusals than end a search
-        jobs += [sending(f"well {n}") for n in range(5)]
-        results = await asyncio.gather(*(gather.run(job, DOCUMENT) for job in jobs), return_exceptions=True)
+        _, scheduler = upstream(service)
+        jobs = [request("first"), *(request(f"bad {n} {i}", "good" * n, partial=partial) for n, i in [(1, 1), (2, 2)])]
+        jobs += [request(*(f"bad {n}" for n in range(14)), partial=partial)]  # more refusals than end a search
+        jobs += [request(f"well {n}") for n in range(5)]
+        results = await asyncio.gather(*(scheduler.run(job, DOCUMENT) for job in jobs), return_exceptions=True)
         for job, result in zip(jobs, results, strict=True):
             bad = {row for row, text in enumerate(job.texts) if "bad" in text}
             if not bad:
@@ -528,9 +531,9 @@ def test_a_text_that_brings_a_service_down_fails_its_own_caller_alone(kind):
 
     async def main():
         service = fake(delay_s=0.005, faults=faults)
-        _, gather = house(service, max_attempts=3)
-        jobs = [sending(text) for text in ("first", "a", "poison", "b", "c")]
-        results = await asyncio.gather(*(gather.run(job, DOCUMENT) for job in jobs), return_exceptions=True)
+        _, scheduler = upstream(service, max_attempts=3)
+        jobs = [request(text) for text in ("first", "a", "poison", "b", "c")]
+        results = await asyncio.gather(*(scheduler.run(job, DOCUMENT) for job in jobs), return_exceptions=True)
         for job, result in zip(jobs, results, strict=True):
             if job.texts == ("poison",):
                 assert isinstance(result, Exception)
@@ -540,20 +543,6 @@ def test_a_text_that_brings_a_service_down_fails_its_own_caller_alone(kind):
         assert max(attempts.values()) <= 3
 
     asyncio.run(main())
-
-
-TOTALS = st.tuples(st.integers(0, 10**12), st.lists(st.integers(0, 5000), min_size=1, max_size=30))
-
-
-@given(TOTALS)
-def test_shares_add_up_and_are_fair(case):
-    total, weights = case
-    parts = shares(total, weights)
-    assert sum(parts) == total
-    whole = sum(weights)
-    for part, weight in zip(parts, weights, strict=True):
-        exact = total * weight / whole if whole else total / len(weights)
-        assert abs(part - exact) <= 1 + exact * 1e-9
 
 
 # ---- the engine
@@ -607,8 +596,8 @@ def test_a_deadline_ends_a_call_and_takes_it_out_of_the_queue():
             await turns()
             with pytest.raises(DeadlineError, match=r"0\.05 s"):
                 await embedder.embed("b", model="acme/m", deadline_s=0.05)
-            _, gather = embedder._models.opened("acme/m")._scheduling
-            assert gather.waiting == 0
+            _, scheduler = embedder._models.opened("acme/m")._scheduling
+            assert scheduler.waiting == 0
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
             assert provider_of(embedder).calls == [("a",)]
@@ -701,7 +690,7 @@ def test_the_default_model_gives_the_vectors_of_lone_calls(default_model_directo
     assert len(sizes) < len(texts) / 3
 
 
-def test_a_crew_is_abstract():
+def test_a_backend_is_abstract():
     with pytest.raises(TypeError):
         BatchBackend()
 
@@ -709,8 +698,8 @@ def test_a_crew_is_abstract():
 def test_a_failing_batch_names_the_route_and_not_another_callers_text():
     async def main():
         route = Route()
-        gather = BatchScheduler(LocalBackend(route, max_batch_size=100))
-        calls = (gather.run(piece((number, 8)), DOCUMENT) for number in (1, 2, 3, POISON, 5))
+        scheduler = BatchScheduler(LocalBackend(route, max_batch_size=100))
+        calls = (scheduler.run(item((number, 8)), DOCUMENT) for number in (1, 2, 3, POISON, 5))
         return await asyncio.gather(*calls, return_exceptions=True)
 
     results = asyncio.run(main())

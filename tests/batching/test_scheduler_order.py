@@ -1,4 +1,4 @@
-"""In which order callers' work begins, by a simulated crew and clock: nothing starves or is overtaken for long."""
+"""The order in which callers' jobs begin, by a simulated backend and clock: none starves or is overtaken for long."""
 
 import asyncio
 
@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedway.batching.backends import LocalBackend, Piece, UpstreamBackend
+from embedway.batching.backends import LocalBackend, UpstreamBackend, WorkItem
 from embedway.batching.scheduler import BatchBackend, BatchScheduler
-from embedway.dispatch.recovery import RetryPolicy, ServiceRoute, UpstreamClient, UpstreamRequest
+from embedway.dispatch.recovery import UpstreamClient
+from embedway.dispatch.request import RetryPolicy, ServiceRoute, UpstreamRequest
 from embedway.providers.base import Declared
 from embedway.providers.fake import Fake
 from embedway.types import Batch, Space, TokenizedTexts
@@ -33,9 +34,9 @@ class Job:
     def waits(self):
         return self.arrived and self.began_s is None and not self.cancelled
 
-    async def run(self, gather):
+    async def run(self, scheduler):
         self.arrived = True
-        return await gather.run(self, self.urgency, behind_s=self.behind_s)
+        return await scheduler.run(self, self.urgency, behind_s=self.behind_s)
 
 
 class Timer:
@@ -50,31 +51,31 @@ class Timer:
 
 
 class Watched(BatchScheduler):
-    """Tells the crew what begins when it is decided."""
+    """Tells the backend what begins when it is decided."""
 
-    def _start(self, picked, *, query, beside):
+    def _start_batch(self, picked, *, query, express):
         try:
-            self._crew.begins([one.job for one in picked], beside=beside)
+            self._backend.begins([one.job for one in picked], express=express)
         except AssertionError as error:  # the event loop would log it
-            self._crew.failures.append(error)
-        super()._start(picked, query=query, beside=beside)
+            self._backend.failures.append(error)
+        super()._start_batch(picked, query=query, express=express)
 
 
 class Simulation(BatchBackend):
-    """A crew whose pieces of work end when told, and which looks at every rule when one begins."""
+    """A backend whose batches end when told, and which checks every rule when one begins."""
 
-    def __init__(self, eager=1, slots=2, max_wait_s=FOREVER, room=4):
-        self.eager, self.slots, self.max_wait_s, self.room = eager, slots, max_wait_s, room
+    def __init__(self, eager=1, concurrency=2, max_wait_s=FOREVER, room=4):
+        self.eager, self.concurrency, self.max_wait_s, self.room = eager, concurrency, max_wait_s, room
         self.now_s = 0.0
         self.jobs = []
         self.running = []
         self.failures = []
         self._timers = []
-        self.gather = Watched(self, clock=lambda: self.now_s, later=self._later)
+        self.scheduler = Watched(self, clock=lambda: self.now_s, later=self._later)
 
-    # ---- what a crew does
+    # ---- what a backend does
 
-    def choose(self, waiting, free):
+    def select_jobs(self, waiting, free):
         same = [place for place, job in enumerate(waiting) if job.kind == waiting[0].kind]
         share = min(self.room, -(-len(waiting) // free))
         return same[:share], len(same) >= self.room
@@ -83,22 +84,22 @@ class Simulation(BatchBackend):
         del job
         return 1 / self.room
 
-    async def alone(self, job):
-        return (await self.together([job]))[0]
+    async def run(self, job):
+        return (await self.run_merged([job]))[0]
 
-    async def together(self, jobs):
+    async def run_merged(self, jobs):
         for job in jobs:
             job.began_s = self.now_s
-        piece = (jobs, asyncio.Event())
-        self.running.append(piece)
+        batch = (jobs, asyncio.Event())
+        self.running.append(batch)
         try:
-            await piece[1].wait()
+            await batch[1].wait()
         finally:
-            self.running.remove(piece)
+            self.running.remove(batch)
         return [("done", job.number) for job in jobs]
 
-    def begins(self, jobs, *, beside):
-        """A piece of work begins: it is the turn of each of its jobs."""
+    def begins(self, jobs, *, express):
+        """A batch begins: it is the turn of each of its jobs."""
         query, due_s = jobs[0].urgency.query, min(job.due_s for job in jobs)
         assert all(job.began_s is None and job.urgency.query == query for job in jobs)
         assert not any(job.urgency.never_waits for job in jobs)
@@ -107,38 +108,38 @@ class Simulation(BatchBackend):
         before = [job for job in self.jobs if job.waits and not job.urgency.never_waits and job.due_s < due_s]
         # Among queries, and among documents, what is due first goes first.
         assert all(job.urgency.query != query for job in before)
-        if beside:
+        if express:
             assert query
         elif query:
-            # The slots are left to documents that were due before it.
+            # All places are left to documents that were due before it.
             assert not before
         elif before:
-            # Queries that were due before it wait for a query, and a slot is left to them.
-            assert self.gather._running_queries
-            assert self.gather._running + 1 < self.slots
+            # Queries that were due before it wait for a query, and a place is left to them.
+            assert self.scheduler._running_queries
+            assert self.scheduler._running + 1 < self.concurrency
 
     @staticmethod
-    def _is_query(piece):
-        return piece[0][0].urgency.query and not piece[0][0].urgency.never_waits
+    def _is_query(batch):
+        return batch[0][0].urgency.query and not batch[0][0].urgency.never_waits
 
     @property
-    def slotted(self):
-        """Pieces of work under way, but what never waits."""
-        return [piece for piece in self.running if not piece[0][0].urgency.never_waits]
+    def within_concurrency(self):
+        """Batches under way, but what never waits."""
+        return [batch for batch in self.running if not batch[0][0].urgency.never_waits]
 
     def check_rest(self):
         """Nothing moves any more: what waits has a reason to."""
         if self.failures:
             raise self.failures[0]
         waiting = [job for job in self.jobs if job.waits]
-        assert self.gather.waiting == len(waiting)
-        assert len(self.slotted) <= self.slots + 1
+        assert self.scheduler.waiting == len(waiting)
+        assert len(self.within_concurrency) <= self.concurrency + 1
         assert not any(job.urgency.never_waits for job in waiting)
         if waiting:
-            assert len(self.slotted) >= self.eager
+            assert len(self.within_concurrency) >= self.eager
         if any(job.urgency.query for job in waiting):
-            assert any(self._is_query(piece) for piece in self.running)
-        if len(self.slotted) < self.slots:
+            assert any(self._is_query(batch) for batch in self.running)
+        if len(self.within_concurrency) < self.concurrency:
             first = min(waiting, key=lambda job: job.due_s, default=None)
             assert first is None or self.now_s - first.came_s < self.max_wait_s
 
@@ -158,7 +159,7 @@ class Simulation(BatchBackend):
         job = Job(len(self.jobs), urgency, kind, behind_s)
         job.came_s, job.due_s = self.now_s, urgency.due(self.now_s) + behind_s
         self.jobs.append(job)
-        job.task = asyncio.create_task(job.run(self.gather))
+        job.task = asyncio.create_task(job.run(self.scheduler))
         return job
 
     def cancel(self, job):
@@ -181,7 +182,7 @@ class Simulation(BatchBackend):
         while self.running:
             await self.finish()
         await self.pass_time(1000)
-        assert self.gather.waiting == 0
+        assert self.scheduler.waiting == 0
         while self.running:
             await self.finish()
         for job in self.jobs:
@@ -191,9 +192,9 @@ class Simulation(BatchBackend):
 
 def simulated(steps, **options):
     async def main():
-        crew = Simulation(**options)
-        await steps(crew)
-        await crew.end()
+        backend = Simulation(**options)
+        await steps(backend)
+        await backend.end()
 
     asyncio.run(asyncio.wait_for(main(), 60))
 
@@ -207,141 +208,141 @@ EVENTS = st.one_of(
     st.tuples(st.just("cancel"), st.integers(0, 99)),
     st.tuples(st.just("time"), st.sampled_from([0.001, 0.01, 0.2, 1.0])),
 )
-CREWS = st.fixed_dictionaries(
+BACKENDS = st.fixed_dictionaries(
     {
         "eager": st.integers(1, 3),
-        "slots": st.integers(0, 3),
+        "concurrency": st.integers(0, 3),
         "max_wait_s": st.sampled_from([0.0, 0.01, FOREVER]),
         "room": st.integers(1, 5),
     }
 )
 
 
-@given(CREWS, st.lists(EVENTS, max_size=40))
+@given(BACKENDS, st.lists(EVENTS, max_size=40))
 @settings(deadline=None, max_examples=300)
 def test_whatever_comes_everything_has_its_turn(options, events):
-    async def steps(crew):
+    async def steps(backend):
         for kind, what in events:
             if kind == "come":
                 for _, urgency, group, behind_s in what:
-                    crew.come(urgency, group, behind_s)
-                await crew.settle()
+                    backend.come(urgency, group, behind_s)
+                await backend.settle()
             elif kind == "finish":
-                await crew.finish(what)
+                await backend.finish(what)
             elif kind == "time":
-                await crew.pass_time(what)
-            elif going := [job for job in crew.jobs if not job.task.done()]:
+                await backend.pass_time(what)
+            elif going := [job for job in backend.jobs if not job.task.done()]:
                 job = going[what % len(going)]
                 begun = job.began_s is not None
-                crew.cancel(job)
-                await crew.settle()
+                backend.cancel(job)
+                await backend.settle()
                 assert begun or job.began_s is None
-            crew.check_rest()
+            backend.check_rest()
 
-    # Where no slot is free beyond the eager ones, and where some are.
-    simulated(steps, **options | {"slots": options["eager"] + options["slots"]})
+    # Where no batch may run beyond the eager ones, and where some may.
+    simulated(steps, **options | {"concurrency": options["eager"] + options["concurrency"]})
 
 
-@given(CREWS, st.lists(URGENCIES, min_size=1, max_size=8))
+@given(BACKENDS, st.lists(URGENCIES, min_size=1, max_size=8))
 @settings(deadline=None, max_examples=100)
 def test_nothing_starves_however_much_of_the_most_urgent_comes(options, others):
-    async def steps(crew):
-        for _ in range(crew.slots):
-            crew.come(DOCUMENT)
-        await crew.settle()
-        waiting = [crew.come(urgency, kind=1) for urgency in others if not urgency.never_waits]
-        await crew.settle()
+    async def steps(backend):
+        for _ in range(backend.concurrency):
+            backend.come(DOCUMENT)
+        await backend.settle()
+        waiting = [backend.come(urgency, kind=1) for urgency in others if not urgency.never_waits]
+        await backend.settle()
         # When the longest slack is over, nothing new goes before them: only what came until then.
-        limit_s = 1.0 + 0.05 * 2 * (len(waiting) + crew.slots + 4)
+        limit_s = 1.0 + 0.05 * 2 * (len(waiting) + backend.concurrency + 4)
         while any(job.waits for job in waiting):
             # Queries, of the highest priority that waits, as many as can be done meanwhile.
-            for _ in range(crew.room):
-                crew.come(Urgency(5, query=True))
-            await crew.settle()
-            await crew.finish()
-            await crew.pass_time(0.05)
-            crew.check_rest()
-            assert crew.now_s < limit_s
+            for _ in range(backend.room):
+                backend.come(Urgency(5, query=True))
+            await backend.settle()
+            await backend.finish()
+            await backend.pass_time(0.05)
+            backend.check_rest()
+            assert backend.now_s < limit_s
 
-    simulated(steps, **options | {"slots": options["eager"] + options["slots"]})
+    simulated(steps, **options | {"concurrency": options["eager"] + options["concurrency"]})
 
 
 @pytest.mark.parametrize("query_first", [True, False])
 @pytest.mark.parametrize("eager", [1, 2])
 def test_a_query_and_a_document_that_come_together_both_begin(eager, query_first):
-    async def steps(crew):
+    async def steps(backend):
         # Work of several callers ends, so that the next to come are waited for.
         for _ in range(eager + 2):
-            crew.come(DOCUMENT)
-        await crew.settle()
-        while crew.running:
-            await crew.finish()
-        both = [crew.come(urgency) for urgency in ((QUERY, DOCUMENT) if query_first else (DOCUMENT, QUERY))]
-        await crew.settle()
+            backend.come(DOCUMENT)
+        await backend.settle()
+        while backend.running:
+            await backend.finish()
+        both = [backend.come(urgency) for urgency in ((QUERY, DOCUMENT) if query_first else (DOCUMENT, QUERY))]
+        await backend.settle()
         query, document = both if query_first else reversed(both)
         assert query.began_s is not None
         assert (document.began_s is not None) == (eager == 2)
 
-    simulated(steps, eager=eager, slots=eager + 1)
+    simulated(steps, eager=eager, concurrency=eager + 1)
 
 
-def test_with_a_single_slot_documents_begin_between_queries_that_never_end():
-    async def steps(crew):
-        crew.come(QUERY)
-        await crew.settle()
-        document = crew.come(DOCUMENT)
+def test_with_a_concurrency_of_one_documents_begin_between_queries_that_never_end():
+    async def steps(backend):
+        backend.come(QUERY)
+        await backend.settle()
+        document = backend.come(DOCUMENT)
         for _ in range(40):
-            crew.come(QUERY)
-            await crew.settle()
-            await crew.finish()
-            await crew.pass_time(0.05)
+            backend.come(QUERY)
+            await backend.settle()
+            await backend.finish()
+            await backend.pass_time(0.05)
         assert document.began_s == pytest.approx(0.5, abs=0.15)
 
-    simulated(steps, eager=1, slots=1, room=1)
+    simulated(steps, eager=1, concurrency=1, room=1)
 
 
 def test_what_comes_in_every_turn_does_not_hold_up_what_came_before():
-    async def steps(crew):
+    async def steps(backend):
         for _ in range(2):
-            crew.come(DOCUMENT)
-            await crew.settle()
-        waiting = crew.come(DOCUMENT)
-        await crew.settle()
+            backend.come(DOCUMENT)
+            await backend.settle()
+        waiting = backend.come(DOCUMENT)
+        await backend.settle()
         others = []
 
         async def one_after_the_other(left):
             # The next comes before this one is looked at.
             if left and waiting.waits:
                 others.append(asyncio.create_task(one_after_the_other(left - 1)))
-            await Job(1000 + left, DOCUMENT).run(crew.gather)
+            await Job(1000 + left, DOCUMENT).run(backend.scheduler)
 
         others.append(asyncio.create_task(one_after_the_other(50)))
-        await crew.settle()
-        await crew.finish()
+        await backend.settle()
+        await backend.finish()
         assert waiting.began_s is not None
         for _ in others:
-            await crew.finish()
-            await crew.finish()
+            await backend.finish()
+            await backend.finish()
         await asyncio.gather(*others)
 
-    simulated(steps, eager=2, slots=2)
+    simulated(steps, eager=2, concurrency=2)
 
 
 # ---- what it takes to look at what waits
 
 
 class Counted:
-    """A crew that counts the jobs that it is shown."""
+    """A backend that counts the jobs that it is shown."""
 
-    def __init__(self, crew):
-        self.crew, self.shown = crew, 0
-        choose = crew.choose
+    def __init__(self, backend):
+        self.backend, self.shown = backend, 0
+        select_jobs = backend.select_jobs
 
         def counted(waiting, free):
             self.shown += len(waiting)
-            return choose(waiting, free)
+            return select_jobs(waiting, free)
 
-        crew.choose = counted
+        backend.select_jobs = counted
 
 
 class GroupSize:
@@ -358,26 +359,26 @@ class GroupSize:
         return np.zeros((len(batch.rows), 4), np.float32)
 
 
-def piece(length):
-    return Piece(
+def item(length):
+    return WorkItem(
         TokenizedTexts((np.zeros(length, np.int32),), np.array([length], np.int32)), Batch(np.arange(1), length)
     )
 
 
-def shown_to_a_local_crew(callers, busy):
+def shown_to_a_local_backend(callers, busy):
     async def main():
         route = GroupSize()
         counted = Counted(LocalBackend(route, max_batch_size=1000))
-        gather = BatchScheduler(counted.crew)
-        tasks = [asyncio.create_task(gather.run(piece(4096), DOCUMENT)) for _ in range(busy)]
+        scheduler = BatchScheduler(counted.backend)
+        tasks = [asyncio.create_task(scheduler.run(item(4096), DOCUMENT)) for _ in range(busy)]
         for number in range(callers):
             # In turns of their own.
             for _ in range(3):
                 await asyncio.sleep(0)
-            tasks.append(asyncio.create_task(gather.run(piece(10 + number % 40), DOCUMENT)))
+            tasks.append(asyncio.create_task(scheduler.run(item(10 + number % 40), DOCUMENT)))
         for _ in range(3):
             await asyncio.sleep(0)
-        assert gather.waiting > callers * 0.9
+        assert scheduler.waiting > callers * 0.9
         before = counted.shown
         route.gate.set()
         await asyncio.gather(*tasks)
@@ -388,7 +389,7 @@ def shown_to_a_local_crew(callers, busy):
 
 @pytest.mark.parametrize("busy", [2, 3])
 def test_looking_at_what_waits_for_a_model_grows_as_what_waits(busy):
-    few, many = (shown_to_a_local_crew(callers, busy) for callers in (500, 2000))
+    few, many = (shown_to_a_local_backend(callers, busy) for callers in (500, 2000))
     assert few <= 6 * 500
     assert many <= 6 * 2000
 
@@ -405,22 +406,22 @@ def test_looking_at_what_waits_for_a_service_grows_as_what_waits():
                 return await embed(texts, **options)
 
             service.embed = slow
-            crew = UpstreamBackend(
+            backend = UpstreamBackend(
                 UpstreamClient(RetryPolicy()),
                 [ServiceRoute("routes.r", service)],
-                slots=8,
+                concurrency=8,
                 max_wait_s=60,
                 max_batch_size=4096,
             )
-            counted, gather = Counted(crew), BatchScheduler(crew)
+            counted, scheduler = Counted(backend), BatchScheduler(backend)
             space = Space(model="fake", weights="f" * 64, dimensions=4, pooling="mean", normalized=True)
             tasks = []
             for number in range(callers):
-                sending = UpstreamRequest((f"text {number}",), np.array([3], np.int32), "document", space, full_width=4)
-                tasks.append(asyncio.create_task(gather.run(sending, DOCUMENT)))
+                request = UpstreamRequest((f"text {number}",), np.array([3], np.int32), "document", space, full_width=4)
+                tasks.append(asyncio.create_task(scheduler.run(request, DOCUMENT)))
                 for _ in range(3):
                     await asyncio.sleep(0)
-            assert gather.waiting == callers - 1
+            assert scheduler.waiting == callers - 1
             gate.set()
             before = counted.shown
             await asyncio.gather(*tasks)

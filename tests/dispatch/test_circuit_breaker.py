@@ -19,61 +19,61 @@ def clock():
 
 
 @pytest.fixture
-def breaker(clock):
+def circuit(clock):
     return CircuitBreaker(failures=3, rest_s=10, clock=clock)
 
 
-def opened(breaker):
+def opened(circuit):
     for _ in range(3):
-        assert breaker.allow()
-        breaker.failed()
-    return breaker
+        assert circuit.allow()
+        circuit.record_failure()
+    return circuit
 
 
-def test_it_opens_after_failures_in_a_row_only(breaker):
+def test_it_opens_after_failures_in_a_row_only(circuit):
     for _ in range(2):
-        breaker.failed()
-    breaker.succeeded()
+        circuit.record_failure()
+    circuit.record_success()
     for _ in range(2):
-        breaker.failed()
-    assert breaker.state == "closed"
-    breaker.failed()
-    assert (breaker.state, breaker.allow()) == ("open", False)
+        circuit.record_failure()
+    assert circuit.state == "closed"
+    circuit.record_failure()
+    assert (circuit.state, circuit.allow()) == ("open", False)
 
 
-def test_after_its_rest_one_request_is_let_through(breaker, clock):
-    opened(breaker)
+def test_after_its_rest_one_request_is_let_through(circuit, clock):
+    opened(circuit)
     clock.now = 9.9
-    assert not breaker.allow()
+    assert not circuit.allow()
     clock.now = 10
-    assert breaker.state == "half-open"
-    assert [breaker.allow() for _ in range(3)] == [True, False, False]
+    assert circuit.state == "half-open"
+    assert [circuit.allow() for _ in range(3)] == [True, False, False]
 
 
-def test_a_good_probe_closes_it_and_a_bad_one_starts_the_rest_anew(breaker, clock):
-    opened(breaker)
+def test_a_good_probe_closes_it_and_a_bad_one_starts_the_rest_anew(circuit, clock):
+    opened(circuit)
     clock.now = 10
-    assert breaker.allow()
-    breaker.failed()
+    assert circuit.allow()
+    circuit.record_failure()
     clock.now = 19
-    assert not breaker.allow()
+    assert not circuit.allow()
     clock.now = 20
-    assert breaker.allow()
-    breaker.succeeded()
-    assert (breaker.state, breaker.allow()) == ("closed", True)
+    assert circuit.allow()
+    circuit.record_success()
+    assert (circuit.state, circuit.allow()) == ("closed", True)
 
 
-def test_a_cancelled_probe_leaves_the_place_to_the_next(breaker, clock):
-    opened(breaker)
+def test_a_cancelled_probe_leaves_the_place_to_the_next(circuit, clock):
+    opened(circuit)
     clock.now = 10
-    assert breaker.allow()
-    breaker.abandoned()
-    assert breaker.allow()
+    assert circuit.allow()
+    circuit.release_probe()
+    assert circuit.allow()
 
 
-def test_late_failures_of_requests_sent_before_do_not_lengthen_the_rest(breaker, clock):
-    opened(breaker)
+def test_late_failures_of_requests_sent_before_do_not_lengthen_the_rest(circuit, clock):
+    opened(circuit)
     clock.now = 5
-    breaker.failed()
+    circuit.record_failure()
     clock.now = 10
-    assert breaker.state == "half-open"
+    assert circuit.state == "half-open"

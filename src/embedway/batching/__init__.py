@@ -1,1 +1,1 @@
-"""Batches by token length, and one schedule of them for all callers."""
+"""Batches by token length, and one scheduler of the batches of all callers."""

@@ -20,10 +20,10 @@ ALONE_TOKENS = 1024
 
 
 def fill_batches(lengths: npt.NDArray[np.int32], *, token_budget: int) -> list[Batch]:
-    """Share rows out into batches of at most `token_budget` padded tokens, longest first.
+    """Put rows into batches of at most `token_budget` padded tokens, longest first.
 
-    A row longer than the budget is alone in its batch. Every row is in exactly one batch. Longest first shows
-    the greatest need of memory at once, and lets short batches even out the streams at the end.
+    A row longer than the budget is alone in its batch. Every row is in exactly one batch. Longest first, the most
+    memory is needed at once, and short batches even out the streams at the end.
     """
     if len(lengths) == 1:  # a query
         return [Batch(np.zeros(1, np.int64), max(1, int(lengths[0])))]

@@ -1,4 +1,4 @@
-"""Running a plan's batches on a route, off the event loop, and putting every row where it belongs."""
+"""Runs a plan's batches on a model, and puts every row where it belongs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from embedway.types import TokenizedTexts, Vectors
 
 
-class Runs(Protocol):
-    """What computes batches: a model on this machine, or its part in one request."""
+class BatchRunner(Protocol):
+    """Computes batches: a model on this machine, directly or through the scheduler."""
 
     @property
     def name(self) -> str:
@@ -29,29 +29,29 @@ class Runs(Protocol):
         """One batch; float32 (b, full width), in the batch's order."""
 
 
-async def dispatch(
+async def run_batches(
     tokenized: TokenizedTexts,
     batches: Sequence[Batch],
-    route: Runs,
+    model: BatchRunner,
     *,
     width: int,
     errors: dict[int, EmbedwayError] | None = None,
-    landed: Callable[[npt.NDArray[np.int64], Vectors], None] | None = None,
+    on_ready: Callable[[npt.NDArray[np.int64], Vectors], None] | None = None,
 ) -> Vectors:
     """Compute all batches; float32 (unique texts, width), in the order of the unique texts.
 
-    The first failing batch ends the request with its error, and batches not yet begun are dropped; so are they
-    when the caller is cancelled. With `errors`, a failing batch is halved until the texts at fault stand alone; their
-    errors go in there by unique text, and their rows are NaN.
+    The first failing batch ends the request with its error, and batches not yet begun are dropped, as they are when
+    the caller is cancelled. With `errors`, a failing batch is halved until the texts at fault stand alone. Their errors
+    go in there by unique text, and their rows are NaN.
 
-    `landed` is told of each batch as soon as it is computed, whatever becomes of the others: positions of its texts,
-    and their vectors, of the right shape and not checked beyond that.
+    `on_ready` is called with each batch as soon as it is computed, whatever becomes of the others: positions of its
+    texts, and their vectors, of the right shape and not checked beyond that.
     """
     vectors = np.empty((len(tokenized.ids), width), np.float32)
 
     async def run(batch: Batch) -> None:
         try:
-            answered = await _once(tokenized, route, batch, width)
+            computed = await _run_batch(tokenized, model, batch, width)
         except EmbedwayError as error:
             if errors is None or isinstance(error, ClosedError):
                 raise
@@ -63,19 +63,19 @@ async def dispatch(
             for half in (batch.rows[:middle], batch.rows[middle:]):
                 await run(Batch(half, int(tokenized.lengths[half].max())))
             return
-        vectors[batch.rows] = answered
-        if landed is not None:
-            landed(batch.rows, answered)
+        vectors[batch.rows] = computed
+        if on_ready is not None:
+            on_ready(batch.rows, computed)
 
     if len(batches) == 1:
         await run(batches[0])  # a query: no tasks to make and wait for
     else:
-        await _side_by_side([run(batch) for batch in batches])
+        await _run_concurrently([run(batch) for batch in batches])
     return vectors
 
 
-async def _side_by_side(runs: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """All at once; the first error ends them all and is raised."""
+async def _run_concurrently(runs: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once; the first error ends them all and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             for run in runs:
@@ -87,18 +87,18 @@ async def _side_by_side(runs: Sequence[Coroutine[Any, Any, None]]) -> None:
         raise first from first.__cause__
 
 
-async def _once(tokenized: TokenizedTexts, route: Runs, batch: Batch, width: int) -> Vectors:
+async def _run_batch(tokenized: TokenizedTexts, model: BatchRunner, batch: Batch, width: int) -> Vectors:
     try:
-        rows = await route.run(tokenized, batch)
+        rows = await model.run(tokenized, batch)
     except (EmbedwayError, asyncio.CancelledError):
         raise
     except Exception as error:
         raise BatchError(
             f"a batch of {len(batch.rows)} texts of up to {batch.width} tokens failed ({type(error).__name__})",
-            route=route.name,
+            route=model.name,
         ) from error
     if rows.shape != (len(batch.rows), width):
         raise BadVectorsError(
-            f"answered with an array of shape {rows.shape}, not {(len(batch.rows), width)}", route=route.name
+            f"answered with an array of shape {rows.shape}, not {(len(batch.rows), width)}", route=model.name
         )
     return rows

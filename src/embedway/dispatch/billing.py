@@ -1,42 +1,51 @@
-"""Whole numbers, shared out."""
+"""Billing of requests: reservations, the cost of each attempt, and the bill."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedway.errors import LedgerError
 from embedway.types import Bill
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from embedway.dispatch.recovery import UpstreamRequest, UpstreamResponse
+    import numpy.typing as npt
+
+    from embedway.dispatch.request import Rows, UpstreamRequest, UpstreamResponse
     from embedway.ledger.budgets import Account, Budgets, Prices, Spending
+    from embedway.providers.base import Answer
 
 
-def shares(total: int, weights: Sequence[int]) -> list[int]:
-    """A whole number, shared out by weights; the shares add up to it."""
-    whole = sum(weights)
-    if not whole:
-        weights, whole = [1] * len(weights), len(weights)
-    given = passed = 0
-    parts = []
-    for weight in weights:
-        passed += weight
-        upto = total * passed // whole
-        parts.append(upto - given)
-        given = upto
-    return parts
+_log = logging.getLogger(__name__)
+
+#: A reranking service counts 100 documents as one search. It splits a document of more than 500 tokens, with the
+#: query's among them, into several (https://docs.cohere.com/docs/how-does-cohere-pricing-work, read 2026-11-24). Their
+#: number depends on the query: with one of up to half that length, it is at most one for each half.
+_DOCUMENTS_A_SEARCH, _DOCUMENT_TOKENS = 100, 500
 
 
 @contextlib.asynccontextmanager
-async def reserved(
-    request: UpstreamRequest, prices: Prices, budgets: Budgets, spending: Spending, *, exact: bool, searches: int = 0
+async def reserve_for(
+    request: UpstreamRequest,
+    budgets: Budgets,
+    spending: Spending,
+    prices: Prices,
+    *,
+    exact: bool,
+    by_search: bool = False,
 ) -> AsyncIterator[Account | None]:
-    """Reserve what a request may cost, and give back what of it is left; None where nothing is billed."""
+    """Reserve what a request may cost, and give back what is left; None where nothing is billed.
+
+    `prices` gives nano-dollars for tokens and searches, None where no price is known; `exact` tells whether the tokens
+    were counted with the model's own tokenizer. Raises BudgetExceededError and LedgerError.
+    """
     if not request.texts or prices(1_000_000, 1000) == 0:
         yield None
         return
@@ -45,7 +54,7 @@ async def reserved(
         prices,
         tokens=int(request.lengths.sum(dtype=np.int64)),
         texts=len(request.texts),
-        searches=searches,
+        searches=searches_of(request.lengths) if by_search else 0,
         exact=exact,
     )
     try:
@@ -55,8 +64,8 @@ async def reserved(
         await asyncio.shield(budgets.beside(account.close()))
 
 
-def bill_of(response: UpstreamResponse, prices: Prices, account: Account | None) -> Bill:
-    """The bill of a request: as its account has it, or as the service told and its prices are known."""
+def bill_of(response: UpstreamResponse, prices: Prices, account: Account | None = None) -> Bill:
+    """The bill of a response: from the account of its request, or from the reported usage and the prices."""
     if account is not None:
         return Bill(
             account.tokens,
@@ -77,3 +86,90 @@ def bill_of(response: UpstreamResponse, prices: Prices, account: Account | None)
         estimated=response.unreported_tokens > 0,
         searches=searches,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One caller's share of an attempt: its money that is under way, and the tokens and searches this pays for."""
+
+    account: Account
+    sent_nanousd: int
+    tokens: int
+    searches: int
+
+
+async def mark_under_way(request: UpstreamRequest, rows: Rows, charges: list[Charge]) -> None:
+    """Mark what an attempt may cost as under way, and add a charge for each caller whose texts are in it.
+
+    Raises BudgetExceededError and LedgerError; the charges added until then are to be booked as not billed.
+    """
+
+    async def mark(caller: int, own: Rows) -> None:
+        account, lengths = request.accounts[caller], request.lengths[own]
+        tokens, searches = int(lengths.sum(dtype=np.int64)), searches_of(lengths)
+        charges.append(Charge(account, await account.cover(tokens, searches), tokens, searches))
+
+    # All at once: a ledger books them together.
+    marked = (mark(caller, own) for caller, own in request.by_caller(rows))
+    for error in await asyncio.gather(*marked, return_exceptions=True):
+        if error is not None:
+            raise error
+
+
+async def book(charges: Sequence[Charge], answer: Answer | None, *, billed: bool) -> None:
+    """Book an attempt that is over for every caller, also when the one who waits is cancelled meanwhile.
+
+    Without an answer, `billed` tells whether the attempt may be on the bill.
+    """
+    await asyncio.shield(charges[0].account.budgets.beside(_book_each(charges, answer, billed=billed)))
+
+
+async def _book_each(charges: Sequence[Charge], answer: Answer | None, *, billed: bool) -> None:
+    if answer is None:
+        bookings = [charge.account.failed(charge.sent_nanousd, billed=billed) for charge in charges]
+    else:
+        # The service's own counts, split by ours; else ours.
+        tokens, searches = [charge.tokens for charge in charges], [charge.searches for charge in charges]
+        if answer.tokens is not None:
+            tokens = split_by_weight(answer.tokens, tokens)
+        elif answer.searches is not None:
+            tokens = [0] * len(charges)
+        if answer.searches is not None:
+            searches = split_by_weight(answer.searches, searches)
+        bookings = [
+            charge.account.answered(
+                charge.sent_nanousd,
+                tokens=own_tokens,
+                searches=own_searches,
+                tokens_told=answer.tokens is not None,
+                searches_told=answer.searches is not None,
+            )
+            for charge, own_tokens, own_searches in zip(charges, tokens, searches, strict=True)
+        ]
+    for error in await asyncio.gather(*bookings, return_exceptions=True):
+        if isinstance(error, LedgerError):
+            # The answer is here and paid for; what is not booked now is booked as unsure when its lease has run out.
+            _log.warning("what a request cost could not be booked yet: %s", error)
+        elif error is not None:
+            raise error
+
+
+def searches_of(lengths: npt.NDArray[np.int32]) -> int:
+    """Searches that a service bills for documents of these tokens, each with its query; never too few."""
+    documents = np.where(lengths > _DOCUMENT_TOKENS, -(-2 * lengths.astype(np.int64) // _DOCUMENT_TOKENS), 1)
+    return -(-int(documents.sum()) // _DOCUMENTS_A_SEARCH)
+
+
+def split_by_weight(total: int, weights: Sequence[int]) -> list[int]:
+    """Split a whole number in proportion to weights; the parts add up to it."""
+    whole = sum(weights)
+    if not whole:
+        weights, whole = [1] * len(weights), len(weights)
+    given = passed = 0
+    parts = []
+    for weight in weights:
+        passed += weight
+        upto = total * passed // whole
+        parts.append(upto - given)
+        given = upto
+    return parts

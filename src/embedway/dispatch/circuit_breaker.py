@@ -1,4 +1,4 @@
-"""A circuit breaker: a route that keeps failing is left alone for a while, then tried with one request."""
+"""Circuit breaker: a route that keeps failing rests, and is then tried with one request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ State: TypeAlias = Literal["closed", "open", "half-open"]
 class CircuitBreaker:
     """Opens after `failures` failed requests in a row, for `rest_s` seconds; then lets one through as a probe.
 
-    What counts as failure is the caller's to say: a refused text is none, a dead service is.
+    The caller says which requests count as failed: a refused text does not, a dead service does.
     """
 
     def __init__(self, *, failures: int = 8, rest_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,33 +27,39 @@ class CircuitBreaker:
 
     @property
     def state(self) -> State:
-        """Closed lets all through, open nobody, half-open one at a time."""
+        """Closed lets all requests through, open none, half-open one at a time."""
         if self._opened_at is None:
             return "closed"
         return "half-open" if self._clock() - self._opened_at >= self._rest_s else "open"
 
     def allow(self) -> bool:
         """Whether a request may go out now; in the half-open state the first to ask is the probe."""
-        state = self.state
-        if state == "half-open" and not self._probing:
-            self._probing = True
+        if self._opened_at is None:
             return True
-        return state == "closed"
+        if self._probing or self.state == "open":
+            return False
+        self._probing = True
+        return True
 
-    def succeeded(self) -> None:
-        """A request was answered: all is well."""
+    def record_success(self) -> None:
+        """Count a request that was answered, and close the circuit."""
         self._failed = 0
-        self._opened_at = None
         self._probing = False
+        if self._opened_at is not None:
+            self._change(None)
 
-    def failed(self) -> None:
-        """A request failed by the route's fault."""
+    def record_failure(self) -> None:
+        """Count a request that failed by the route's fault; open the circuit where it is one too many."""
         self._failed += 1
         # While it is open, failures of what was sent before do not lengthen its rest.
         if self._probing or (self._opened_at is None and self._failed >= self._limit):
-            self._opened_at = self._clock()
+            self._change(self._clock())
         self._probing = False
 
-    def abandoned(self) -> None:
-        """A request ended without telling anything, cancelled for example: the next one may be the probe."""
+    def release_probe(self) -> None:
+        """Count nothing, for a request that ended without an answer or a failure; the next may be the probe."""
         self._probing = False
+
+    def _change(self, opened_at: float | None) -> None:
+        """Open or close the circuit: the only place where it does."""
+        self._opened_at = opened_at

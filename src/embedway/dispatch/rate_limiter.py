@@ -1,4 +1,4 @@
-"""Keeping below a service's limits on requests and tokens a minute, and learning what they are."""
+"""Rate limiter of a route: token buckets for requests and tokens a minute, with limits learned from answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedway.dispatch.semaphore import DOCUMENTS, PrioritySemaphore
+from embedway.dispatch.semaphore import PrioritySemaphore
+from embedway.urgency import DOCUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,8 +20,8 @@ _MINUTE_S = 60.0
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """A token bucket: `limit` a minute, refilled evenly. No limit while `limit` is None; never more than `most`."""
+class TokenBucket:
+    """Token bucket of `limit` a minute, refilled evenly; no limit while `limit` is None, and never more than `most`."""
 
     limit: int | None
     level: float = 0.0
@@ -29,22 +30,22 @@ class _Bucket:
     most: int | None = None
 
     def refill(self, now: float) -> None:
+        """Add what has run in since the last time."""
         if self.limit is not None:
             self.level = min(float(self.limit), self.level + (now - self.filled_at) * self.limit / _MINUTE_S)
         self.filled_at = now
 
-    def wait_s(self, amount: float) -> float:
-        """Seconds until the amount may be taken; what is over the limit itself goes when the bucket is full."""
+    def wait_s(self, amount: float, now: float) -> float:
+        """Seconds until an amount may be taken; one over the limit itself goes when the bucket is full."""
+        self.refill(now)
         if self.limit is None:
             return 0.0
         missing = min(amount, float(self.limit)) - self.level
         return max(0.0, missing * _MINUTE_S / self.limit)
 
-    def take(self, amount: float) -> None:
-        if self.limit is not None:
-            self.level -= amount  # may go below zero: what was over the limit is paid for afterwards
-
-    def learn(self, limit: int | None, remaining: int | None, reset_s: float | None) -> None:
+    def learn(self, limit: int | None, remaining: int | None, reset_s: float | None, now: float) -> None:
+        """Take over what a service says of its limit."""
+        self.refill(now)
         if limit is not None and self.most is not None:
             limit = min(limit, self.most)
         if limit is not None and limit > 0 and limit != self.limit:
@@ -60,9 +61,9 @@ class _Bucket:
 
 
 class RateLimiter:
-    """One route's limits. Callers are let through by urgency, then in the order they came.
+    """Limits of one route. Callers are let through by urgency, then in the order they came.
 
-    Limits are a minute's; None is unknown and does not hold anybody up until the service names one.
+    Limits are a minute's; None is unknown and holds nobody up until the service names one.
     `clock` gives seconds and `sleep` waits them.
     """
 
@@ -77,15 +78,10 @@ class RateLimiter:
         self._clock = clock
         self._sleep = sleep
         now = clock()
-        self._requests = _Bucket(requests_per_minute, float(requests_per_minute or 0), now, requests_per_minute)
-        self._tokens = _Bucket(tokens_per_minute, float(tokens_per_minute or 0), now, tokens_per_minute)
+        self.requests = TokenBucket(requests_per_minute, float(requests_per_minute or 0), now, requests_per_minute)
+        self.tokens = TokenBucket(tokens_per_minute, float(tokens_per_minute or 0), now, tokens_per_minute)
         self._closed_until = 0.0
-        self._turn = PrioritySemaphore(1, express=False, clock=clock)
-
-    @property
-    def tokens_per_minute(self) -> int | None:
-        """The limit on tokens, as far as it is known; None for none."""
-        return self._tokens.limit
+        self._queue = PrioritySemaphore(1, express=False, clock=clock)
 
     def closed_s(self) -> float:
         """Seconds until the service wants to be asked again; 0 where it said nothing of the kind."""
@@ -93,29 +89,25 @@ class RateLimiter:
 
     async def acquire(self, tokens: int, urgency: Urgency = DOCUMENTS) -> None:
         """Wait until a request of so many tokens may go out."""
-        async with self._turn.place(urgency):
+        async with self._queue.hold(urgency):
             while (wait := self.wait_s(tokens)) > 0:
                 await self._sleep(wait)
-            self._requests.take(1)
-            self._tokens.take(tokens)
+            # Levels may go below zero: an amount over the limit is paid for afterwards.
+            self.requests.level -= 1
+            self.tokens.level -= tokens
 
     def wait_s(self, tokens: int) -> float:
         """Seconds until a request of so many tokens may go out, if nobody else asks."""
         now = self._clock()
-        self._requests.refill(now)
-        self._tokens.refill(now)
+        longest = max(self._closed_until - now, self.requests.wait_s(1, now), self.tokens.wait_s(tokens, now))
         # A thousandth less is no reason to wait: sums of fractions are not exact.
-        waits = (self._closed_until - now, self._requests.wait_s(1), self._tokens.wait_s(tokens))
-        longest = max(waits)
         return longest if longest > 1e-3 else 0.0
 
     def learn(self, rates: RateState) -> None:
-        """Take in what an answer's headers said."""
+        """Learn the limits that an answer's headers tell."""
         now = self._clock()
-        self._requests.refill(now)
-        self._tokens.refill(now)
-        self._requests.learn(rates.requests_limit, rates.requests_remaining, rates.requests_reset_s)
-        self._tokens.learn(rates.tokens_limit, rates.tokens_remaining, rates.tokens_reset_s)
+        self.requests.learn(rates.requests_limit, rates.requests_remaining, rates.requests_reset_s, now)
+        self.tokens.learn(rates.tokens_limit, rates.tokens_remaining, rates.tokens_reset_s, now)
 
     def close_for(self, seconds: float) -> None:
         """Let nobody through for so long: the service asked for it."""

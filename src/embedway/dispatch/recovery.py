@@ -1,24 +1,21 @@
-"""Sending texts to services: split, limited, retried, failed over and bisected, and every row where it belongs.
+"""Recovery of requests to services: retry, bisection and failover, in one recursion over parts of a request.
 
-There is one retry layer, this one. A finished part is never sent again; what failed is sent again alone.
+This is the only retry layer, and `_Recovery._decide` is the only place that decides on a retry. A part that is finished
+is never sent again; a part that failed is sent again alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import random
 import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from embedway.dispatch.billing import shares
-from embedway.dispatch.circuit_breaker import CircuitBreaker
-from embedway.dispatch.rate_limiter import RateLimiter
-from embedway.dispatch.semaphore import PrioritySemaphore
+from embedway.dispatch.attempt import Attempt, RequestContext
+from embedway.dispatch.request import UpstreamResponse
 from embedway.errors import (
     BadVectorsError,
     BudgetExceededError,
@@ -34,137 +31,18 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.base import split_requests
-from embedway.providers.library import place_of
-from embedway.urgency import Urgency
-from embedway.vectors import to_size, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    import numpy.typing as npt
+    from embedway.dispatch.request import RetryPolicy, Rows, ServiceRoute, UpstreamRequest
 
-    from embedway.ledger.budgets import Account
-    from embedway.providers.base import Answer, Provider
-    from embedway.types import InputType, Space, Vectors
-
-    Rows = npt.NDArray[np.int64]
-
-
-_log = logging.getLogger(__name__)
-
-#: Documents that a reranking service counts as one search; of more than so many tokens, the query's among them, it
-#: makes several (https://docs.cohere.com/docs/how-does-cohere-pricing-work, read 2026-11-24). How many depends on the
-#: query: with one of up to half that length, no more than one for each half.
-_DOCUMENTS_A_SEARCH, _DOCUMENT_TOKENS = 100, 500
-#: So many texts that are refused, each alone, without a single one taken: then the request is refused as such.
+#: After this many refused texts, each sent alone and none of them taken, the request is refused as such.
 _REFUSED_ALONE = 24
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often and how long a request is tried.
-
-    `max_attempts` bounds the upstream requests that any one text is part of, over all routes, refusals of a batch that
-    is then halved not counted: they are at most log2 of its size. Waits double from `first_wait_s` to
-    `longest_wait_s`, each shortened by up to a half at random, and are never shorter than the service asks for.
-    """
-
-    max_attempts: int = 5
-    first_wait_s: float = 0.5
-    longest_wait_s: float = 20.0
-    deadline_s: float = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceRoute:
-    """A provider with what is remembered of it between requests."""
-
-    name: str
-    provider: Provider
-    limiter: RateLimiter = field(default_factory=RateLimiter)
-    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
-    slots: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
-
-    def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
-        """Rows in their order, in parts that keep the service's limits on inputs and tokens of a request."""
-        most = self.limiter.tokens_per_minute
-        return split_requests(rows, lengths, self.provider.declared, tokens_per_minute=most)
-
-
-@dataclass(slots=True)
-class UpstreamResponse:
-    """What came of a request: float32 vectors (n, d), NaN in the rows that `errors` names, and what it took."""
-
-    vectors: Vectors
-    errors: dict[int, EmbedwayError] = field(default_factory=dict)
-    routes: list[str] = field(default_factory=list)
-    attempts: int = 0
-    #: Tokens that services reported as billed; those of answers that did not say are in `unreported_tokens`.
-    billed_tokens: int = 0
-    unreported_tokens: int = 0
-    searches: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
-    """One request: texts, their tokens, and the space that all routes must answer in."""
-
-    texts: Sequence[str]
-    lengths: npt.NDArray[np.int32]
-    input_type: InputType
-    space: Space
-    #: The width of services that cannot be asked for another.
-    full_width: int
-    #: Give errors by row instead of raising the first.
-    partial: bool = False
-    #: Raises BadVectorsError for an answer that is none.
-    check: Callable[..., None] = validate
-    #: Whose each text is (n,), ascending, where several callers' requests were put together; None for one caller.
-    owners: Rows | None = None
-    #: Who pays, one for each owner; empty where nothing is billed.
-    accounts: tuple[Account, ...] = ()
-    #: The width that services answer in where they are not asked for one; None for the full width.
-    default_width: int | None = None
-    #: Told of each part as soon as it is answered and checked: positions of its texts, and their vectors.
-    landed: Callable[[Rows, Vectors], None] | None = None
-    #: How its parts wait for a route that others use too.
-    urgency: Urgency = field(default_factory=Urgency)
-    #: Whether routes whose answers depend on the rest of the request have to answer it in one: as with scores, which
-    #: are compared with one another.
-    compared: bool = False
-
-    @property
-    def asked_width(self) -> int | None:
-        """The width to ask for of services that honour it; None where they answer in it unasked."""
-        wanted = self.space.dimensions
-        return None if wanted == (self.default_width or self.full_width) else wanted
-
-    def first_half(self, rows: Rows) -> int:
-        """Where to halve rows that were refused.
-
-        It is between two callers where there are several, so that none of them pays for another's texts.
-        """
-        middle = len(rows) // 2
-        if self.owners is None or not self.mixed(rows):
-            return middle
-        starts = np.flatnonzero(np.diff(self.owners[rows])) + 1
-        return int(starts[np.abs(starts - middle).argmin()])
-
-    def mixed(self, rows: Rows) -> bool:
-        """Whether rows are of several callers."""
-        return self.owners is not None and bool(self.owners[rows[0]] != self.owners[rows[-1]])
-
-    def apart(self, rows: Rows) -> list[Rows]:
-        """Rows by caller."""
-        return [rows] if self.owners is None else np.split(rows, np.flatnonzero(np.diff(self.owners[rows])) + 1)
-
-    def owner(self, rows: Rows) -> int:
-        """Whose rows of one caller are."""
-        return 0 if self.owners is None else int(self.owners[rows[0]])
-
-
 class UpstreamClient:
-    """Sends requests. `clock` gives seconds, `sleep` waits them, `chance` gives numbers from 0 to 1."""
+    """Sends requests to services. `clock` gives seconds, `sleep` waits them, `chance` gives numbers from 0 to 1."""
 
     def __init__(
         self,
@@ -179,443 +57,238 @@ class UpstreamClient:
         self._sleep = sleep
         self._chance = chance
 
-    async def send(self, sending: UpstreamRequest, routes: Sequence[ServiceRoute]) -> UpstreamResponse:
-        """Embed all texts over the routes, in their order; all of them must serve `sending.space`.
+    async def send(self, request: UpstreamRequest, routes: Sequence[ServiceRoute]) -> UpstreamResponse:
+        """Embed all texts over the routes, in their order; all of them must serve `request.space`.
 
         Raises the first error, or with `partial` returns it with its rows.
         """
-        vectors = np.empty((len(sending.texts), sending.space.dimensions), np.float32)
-        if sending.partial:
-            vectors.fill(np.nan)
-        outcome = UpstreamResponse(vectors)
-        request = _Request(self, sending, outcome, self._clock() + self._policy.deadline_s)
-        rows = np.arange(len(sending.texts), dtype=np.int64)
-        try:
-            await request.over(rows, list(routes), attempts=0, failed=())
-        except* EmbedwayError as errors:
-            raise _first(errors) from None
-        return outcome
-
-    def wait_s(self, attempt: int, error: EmbedwayError) -> float:
-        """Seconds before the next attempt after `attempt` (from 1) failed with this error."""
         policy = self._policy
-        wait = min(policy.longest_wait_s, policy.first_wait_s * 2.0 ** (attempt - 1)) * (1 - self._chance() / 2)
-        asked = error.retry_after_s if isinstance(error, (RateLimitedError, UnavailableError)) else None
-        return wait if asked is None else max(wait, asked)
-
-    @property
-    def policy(self) -> RetryPolicy:
-        """How often and how long."""
-        return self._policy
-
-    def now(self) -> float:
-        """The clock."""
-        return self._clock()
-
-    async def pause(self, seconds: float) -> None:
-        """Sleep."""
-        await self._sleep(seconds)
+        vectors = np.empty((len(request.texts), request.space.dimensions), np.float32)
+        if request.partial:
+            vectors.fill(np.nan)
+        response = UpstreamResponse(vectors)
+        context = RequestContext(
+            request, response, self._clock, self._clock() + policy.deadline_s, patience_s=2 * policy.first_wait_s
+        )
+        recovery = _Recovery(context, policy, self._sleep, self._chance)
+        rows = np.arange(len(request.texts), dtype=np.int64)
+        try:
+            await recovery.deliver(rows, _RoutePlan(tuple(routes)), attempts=0)
+        except* EmbedwayError as errors:
+            raise _first_error(errors) from None
+        return response
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """The route that texts are on, those behind it, and which failed before it and why."""
+class _RoutePlan:
+    """The routes that texts may still take, the current one first; the routes that failed before, and why."""
 
-    route: ServiceRoute
-    rest: list[ServiceRoute]
-    failed: tuple[tuple[str, str], ...]
+    routes: tuple[ServiceRoute, ...]
+    failed: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def last(self) -> bool:
-        """Whether no other route is left."""
-        return not self.rest
+
+@dataclass(slots=True)
+class _History:
+    """Attempts that some texts have been part of: in all, on the current route, and with a bad answer from it."""
+
+    attempts: int
+    on_route: int = 0
+    bad_answers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
-    """One call of `UpstreamClient.send`, under way."""
+class _Decision:
+    """The step after a failed attempt, and the wait before it; None for no wait."""
 
-    sender: UpstreamClient
-    sending: UpstreamRequest
-    outcome: UpstreamResponse
-    deadline: float
-    #: Held while it is found out whether a request is refused as such.
-    doubt: asyncio.Lock = field(default_factory=asyncio.Lock)
-    #: Whose texts are all refused, by route.
-    hopeless: set[tuple[str, int]] = field(default_factory=set)
-    #: By route, what keeps all parts of a large request but some from waiting for the route's places: others who come
-    #: meanwhile need not wait for its end.
-    turns: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    step: Literal["retry", "separate callers", "halve", "fail over", "give up"]
+    error: EmbedwayError
+    wait_s: float | None = None
 
-    async def over(
-        self, rows: Rows, routes: list[ServiceRoute], *, attempts: int, failed: tuple[tuple[str, str], ...]
-    ) -> None:
-        """Carry rows to the first route that will have them, part by part."""
+
+@dataclass(frozen=True, slots=True)
+class _Recovery:
+    """One call of `UpstreamClient.send`."""
+
+    context: RequestContext
+    policy: RetryPolicy
+    sleep: Callable[[float], Awaitable[object]]
+    chance: Callable[[], float]
+    #: Held while single texts are tried to learn whether the request is refused as such.
+    refusal_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: Routes that refuse all texts of a caller.
+    refused_whole: set[tuple[str, int]] = field(default_factory=set)
+
+    async def deliver(self, rows: Rows, plan: _RoutePlan, attempts: int) -> None:
+        """Send rows to the current route of a plan, in parts that keep its limits on inputs and tokens."""
         if not len(rows):
             return
-        if not routes or attempts >= self.sender.policy.max_attempts:
-            skipped = tuple((route.name, "not tried: the attempts were used up") for route in routes)
-            self._give_up(rows, NoRouteError(self.sending.space.model, failed=(*failed, *skipped)))
+        request = self.context.request
+        if not plan.routes or attempts >= self.policy.max_attempts:
+            skipped = tuple((route.name, "not tried: the attempts were used up") for route in plan.routes)
+            self._fail(rows, NoRouteError(request.space.model, failed=(*plan.failed, *skipped)))
             return
-        route = routes[0]
-        way = _Way(route, routes[1:], failed)
-        parts = route.split(rows, self.sending.lengths)
-        if len(parts) > 1 and self._in_one(route):
-            self._give_up(
+        route = plan.routes[0]
+        declared = route.provider.declared
+        parts = split_requests(rows, request.lengths, declared, tokens_per_minute=route.limiter.tokens.limit)
+        if len(parts) > 1 and self._needs_one_answer(route):
+            self._fail(
                 rows,
                 InputError(
                     f"{route.name} reads all texts of a request together, and these take {len(parts)} requests, whose "
-                    f"answers do not compare; give fewer: it takes at most {route.provider.declared.max_inputs} at once"
+                    f"answers do not compare; give fewer: it takes at most {declared.max_inputs} at once"
                 ),
             )
             return
+        await self._send_parts(parts, plan, attempts)
+
+    async def _send_parts(self, parts: Sequence[Rows], plan: _RoutePlan, attempts: int) -> None:
         async with asyncio.TaskGroup() as group:
             for part in parts:
-                group.create_task(self._part(part, way, attempts))
+                group.create_task(self._send_part(part, plan, attempts))
 
-    async def _part(self, rows: Rows, way: _Way, attempts: int) -> None:
-        lineage = _Lineage(attempts)
-        try:
-            vectors = await self._until_answered(rows, way, lineage)
-        except RefusedInputError as error:
-            # A refusal is no attempt.
-            await self._refused(rows, way, lineage.attempts - 1, error)
-        except (DeadlineError, BudgetExceededError, LedgerError) as error:
-            self._give_up(rows, error)
-        except EmbedwayError as error:
-            failed = (*way.failed, (way.route.name, str(error)))
-            if way.last:
-                no_route = NoRouteError(self.sending.space.model, failed=failed)
-                self._give_up(rows, no_route if way.failed else error)
-                return
-            await self.over(rows, way.rest, attempts=lineage.attempts, failed=failed)
+    async def _send_part(self, rows: Rows, plan: _RoutePlan, attempts: int) -> None:
+        """Send rows in one request to the current route, until they are answered or another step is decided."""
+        route, history = plan.routes[0], _History(attempts)
+        while True:
+            has_alternative, started_at = len(plan.routes) > 1, self.context.clock()
+            attempt = Attempt(self.context, rows, route, has_alternative=has_alternative, started_at=started_at)
+            try:
+                self.context.response.vectors[rows] = await attempt.run()
+            except EmbedwayError as error:
+                history.attempts += attempt.is_sent
+                history.on_route += 1
+                history.bad_answers += isinstance(error, (BadVectorsError, ProtocolError))
+                decision = self._decide(error, attempt, history)
+                if decision.wait_s is not None:
+                    await self._back_off(decision.wait_s, error, route)
+                if decision.step == "retry":
+                    continue
+                if decision.step == "separate callers":
+                    parts = [own for _, own in self.context.request.by_caller(rows)]
+                    await self._send_parts(parts, plan, history.attempts)
+                elif decision.step == "halve":
+                    # A refusal is no attempt.
+                    await self._halve(rows, plan, history.attempts - 1, error)
+                elif decision.step == "fail over":
+                    await self._fail_over(rows, plan, history.attempts, error)
+                else:
+                    self._fail(rows, decision.error)
+            return
+
+    def _decide(  # noqa: PLR0911  one return for each kind of failure
+        self, error: EmbedwayError, attempt: Attempt, history: _History
+    ) -> _Decision:
+        """Decide what follows a failed attempt: the only place that decides on a retry."""
+        several = self.context.request.has_several_callers(attempt.rows)
+        if isinstance(error, RefusedInputError):
+            return _Decision("halve", error)
+        if isinstance(error, (BudgetExceededError, LedgerError)):
+            # It is one caller's money or account, and not the others'.
+            return _Decision("separate callers" if several else "give up", error)
+        if isinstance(error, DeadlineError):
+            return _Decision("give up", error)
+        if history.attempts >= self.policy.max_attempts:
+            return _Decision("fail over", error)
+        # A failure of several callers' texts may be the fault of one text: they are tried again apart.
+        again: Literal["separate callers", "retry"] = "separate callers" if several else "retry"
+        if isinstance(error, (BadVectorsError, ProtocolError)):
+            # One bad answer may be chance; the second is the route's fault. So is an error that is not billed, such as
+            # an unknown model.
+            is_final = history.bad_answers > 1 or (isinstance(error, ProtocolError) and not error.billed)
+            return _Decision("fail over" if is_final else again, error)
+        if not isinstance(error, UpstreamError) or not error.transient:
+            return _Decision("fail over", error)
+        is_limit = isinstance(error, RateLimitedError)
+        wait_s, now = self._wait_s(history.on_route, error), self.context.clock()
+        is_too_late = now + wait_s > self.context.deadline
+        is_slow = history.on_route > 1 or wait_s + now - attempt.started_at > self.context.patience_s
+        if attempt.has_alternative and (is_slow or is_too_late):
+            # Another route of the space is there at once; this one would have to be waited for.
+            return _Decision("fail over", error, wait_s if is_limit else None)
+        if is_too_late:
+            late = DeadlineError(
+                f"{attempt.route.name} would have to be tried again in {wait_s:.1f} s, and the time for the request is "
+                f"up before that; its last answer: {error}",
+                attempts=self.context.response.attempts,
+            )
+            late.__cause__ = error
+            return _Decision("give up", late)
+        return _Decision("retry" if is_limit else again, error, wait_s)
+
+    def _wait_s(self, tries: int, error: EmbedwayError) -> float:
+        """Seconds before the next try after `tries` (from 1) on a route, the last with this error."""
+        policy = self.policy
+        wait_s = min(policy.longest_wait_s, policy.first_wait_s * 2.0 ** (tries - 1)) * (1 - self.chance() / 2)
+        asked_s = error.retry_after_s if isinstance(error, (RateLimitedError, UnavailableError)) else None
+        return wait_s if asked_s is None else max(wait_s, asked_s)
+
+    async def _back_off(self, seconds: float, error: EmbedwayError, route: ServiceRoute) -> None:
+        """Wait before a retry. A rate limit holds for all requests: the route is closed, and its limiter waits."""
+        if isinstance(error, RateLimitedError):
+            route.limiter.close_for(seconds)
         else:
-            if vectors is not None:
-                self.outcome.vectors[rows] = vectors
-                return
-            async with asyncio.TaskGroup() as group:
-                for own in self.sending.apart(rows):
-                    group.create_task(self._part(own, way, lineage.attempts))
+            await self.sleep(seconds)
 
-    async def _refused(self, rows: Rows, way: _Way, attempts: int, error: RefusedInputError) -> None:
+    async def _fail_over(self, rows: Rows, plan: _RoutePlan, attempts: int, error: EmbedwayError) -> None:
+        """Send rows to the next route, or fail with the reasons of all routes."""
+        failed = (*plan.failed, (plan.routes[0].name, str(error)))
+        if len(plan.routes) > 1:
+            await self.deliver(rows, _RoutePlan(plan.routes[1:], failed), attempts)
+        else:
+            self._fail(rows, NoRouteError(self.context.request.space.model, failed=failed) if plan.failed else error)
+
+    async def _halve(self, rows: Rows, plan: _RoutePlan, attempts: int, error: EmbedwayError) -> None:
         """Halve what was refused, until the texts at fault stand alone."""
-        if not self.sending.mixed(rows):
-            if len(rows) == 1 or self._in_one(way.route):
-                self._give_up(rows, error)
+        request, route = self.context.request, plan.routes[0]
+        if not request.has_several_callers(rows):
+            if len(rows) == 1 or self._needs_one_answer(route):
+                self._fail(rows, error)
                 return
-            verdict = self._verdict(rows, way)
-            if not self.outcome.routes:
-                async with self.doubt:
-                    rows = await self._singly(rows, way, attempts)
-            if verdict in self.hopeless:
-                self._give_up(rows, error)
+            ((caller, _),) = request.by_caller(rows)
+            if not self.context.response.routes:
+                async with self.refusal_lock:
+                    rows = await self._send_singly(rows, plan, attempts, caller)
+            if (route.name, caller) in self.refused_whole:
+                self._fail(rows, error)
                 return
             if len(rows) < 2:
                 # What is left after single texts were tried is tried alone too.
                 if len(rows):
-                    await self._part(rows, way, attempts)
+                    await self._send_part(rows, plan, attempts)
                 return
-        middle = self.sending.first_half(rows)
+        middle = request.middle(rows)
         # One of the halves at least passes when a single text is at fault; the other is halved again.
-        async with asyncio.TaskGroup() as group:
-            for half in (rows[:middle], rows[middle:]):
-                group.create_task(self._part(half, way, attempts))
+        await self._send_parts((rows[:middle], rows[middle:]), plan, attempts)
 
-    def _verdict(self, rows: Rows, way: _Way) -> tuple[str, int]:
-        return way.route.name, self.sending.owner(rows)
+    async def _send_singly(self, rows: Rows, plan: _RoutePlan, attempts: int, caller: int) -> Rows:
+        """Send texts alone until one is taken, and return the rows that were not sent.
 
-    async def _singly(self, rows: Rows, way: _Way, attempts: int) -> Rows:
-        """Try texts alone until one is taken, and give the others.
-
-        Nothing was ever taken: it may be the request that is refused, whatever its texts, and halving would end in a
-        request for each of them. Texts from all over it that are refused alone, and none taken, tell.
+        No text was ever taken: perhaps the request is refused, whatever its texts, and halving would end in one request
+        for each of them. It is, when texts from all over it are refused alone and none is taken.
         """
-        verdict = self._verdict(rows, way)
+        response, refused = self.context.response, (plan.routes[0].name, caller)
         places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _REFUSED_ALONE)).astype(np.int64))
         tried = 0
         for place in places.tolist():
-            if self.outcome.routes or verdict in self.hopeless:
+            if response.routes or refused in self.refused_whole:
                 break
-            await self._part(rows[place : place + 1], way, attempts)
+            await self._send_part(rows[place : place + 1], plan, attempts)
             tried += 1
         else:
-            if not self.outcome.routes and len(places) == _REFUSED_ALONE:
-                self.hopeless.add(verdict)
+            if not response.routes and len(places) == _REFUSED_ALONE:
+                self.refused_whole.add(refused)
         return np.delete(rows, places[:tried])
 
-    async def _until_answered(  # noqa: C901  one branch for each way to fail
-        self, rows: Rows, way: _Way, lineage: _Lineage
-    ) -> Vectors | None:
-        """One part on one route, tried until it is answered or nothing more may be tried.
+    def _needs_one_answer(self, route: ServiceRoute) -> bool:
+        return self.context.request.one_answer and route.provider.declared.batch_dependent
 
-        None where texts of several callers failed together: they are tried again apart, for it may be one of theirs.
-        """
-        route, last = way.route, way.last
-        bad = False
-        here = 0
-        while True:
-            here += 1
-            lineage.called_at = self.sender.now()
-            try:
-                return await self._once(rows, route, lineage, last=last)
-            except (BudgetExceededError, LedgerError):
-                # One caller's money or account, and not the others'.
-                if not self.sending.mixed(rows):
-                    raise
-                return None
-            except (BadVectorsError, ProtocolError) as error:
-                # Once may be chance; twice is the route's own fault. So is an answer that says what it is at once.
-                final = isinstance(error, ProtocolError) and not error.billed
-                if bad or final or not self._may_go_on(lineage):
-                    raise
-                bad = True
-                if self.sending.mixed(rows):
-                    return None
-            except UpstreamError as error:
-                if not error.transient or not self._may_go_on(lineage):
-                    raise
-                wait_s = self.sender.wait_s(here, error)
-                lost_s = wait_s + self.sender.now() - lineage.called_at
-                # Another route of the space is there at once; this one would have to be waited for.
-                too_late = self.sender.now() + wait_s > self.deadline
-                if not last and (here > 1 or too_late or lost_s > self._patience_s):
-                    if isinstance(error, RateLimitedError):
-                        route.limiter.close_for(wait_s)
-                    raise
-                await self._wait(wait_s, error, route)
-                if self.sending.mixed(rows) and not isinstance(error, RateLimitedError):
-                    return None
-
-    @property
-    def _patience_s(self) -> float:
-        """How long a route may keep texts waiting that another route could take."""
-        return 2 * self.sender.policy.first_wait_s
-
-    def _in_one(self, route: ServiceRoute) -> bool:
-        return self.sending.compared and route.provider.declared.batch_dependent
-
-    def _may_go_on(self, lineage: _Lineage) -> bool:
-        return lineage.attempts < self.sender.policy.max_attempts
-
-    async def _wait(self, seconds: float, error: EmbedwayError, route: ServiceRoute) -> None:
-        if self.sender.now() + seconds > self.deadline:
-            raise DeadlineError(
-                f"{route.name} would have to be tried again in {seconds:.1f} s, and the time for the request is up "
-                f"before that; its last answer: {error}",
-                attempts=self.outcome.attempts,
-            ) from error
-        if isinstance(error, RateLimitedError):
-            route.limiter.close_for(seconds)
-        else:
-            await self.sender.pause(seconds)
-
-    async def _once(self, rows: Rows, route: ServiceRoute, lineage: _Lineage, *, last: bool) -> Vectors:
-        sending = self.sending
-        tokens = int(sending.lengths[rows].sum(dtype=np.int64))
-        declared = route.provider.declared
-        if route.breaker.state == "open":
-            raise _left_alone(route)
-        async with contextlib.AsyncExitStack() as held:
-            try:
-                async with asyncio.timeout(None if declared.local else self._left_s()):
-                    turns = self.turns.setdefault(route.name, asyncio.Semaphore(route.slots.limit))
-                    await held.enter_async_context(turns)
-                    await held.enter_async_context(route.slots.place(sending.urgency))
-                    closed_s = route.limiter.closed_s()
-                    if not last and closed_s > self._patience_s:
-                        raise RateLimitedError("too many requests", route=route.name, retry_after_s=closed_s)
-                    await route.limiter.acquire(tokens, sending.urgency)
-            except TimeoutError as error:
-                raise self._too_late(route) from error
-            if not route.breaker.allow():
-                raise _left_alone(route)
-            paid = await self._covered(rows, route)
-            lineage.attempts += 1
-            lineage.called_at = self.sender.now()
-            self.outcome.attempts += 1
-            answer = await self._call(rows, route, paid, last=last)
-        route.limiter.learn(answer.rates)
-        self.outcome.searches += answer.searches or 0
-        if answer.tokens is not None:
-            self.outcome.billed_tokens += answer.tokens
-        elif answer.searches is None:
-            self.outcome.unreported_tokens += tokens
-        if route.name not in self.outcome.routes:
-            self.outcome.routes.append(route.name)
-        return to_size(answer.vectors, sending.space)
-
-    def _left_s(self) -> float:
-        return max(0.0, self.deadline - self.sender.now())
-
-    def _too_late(self, route: ServiceRoute) -> DeadlineError:
-        return DeadlineError(
-            f"{route.name} did not answer before the time for the request was up", attempts=self.outcome.attempts
-        )
-
-    async def _covered(self, rows: Rows, route: ServiceRoute) -> list[_Paid]:
-        """Mark what this attempt may cost as under way, for each caller whose texts are in it."""
-        if not self.sending.accounts or route.provider.declared.free:
-            return []
-        paid: list[_Paid] = []
-
-        async def cover(own: Rows) -> None:
-            account = self.sending.accounts[self.sending.owner(own)]
-            tokens = int(self.sending.lengths[own].sum(dtype=np.int64))
-            searches = searches_of(self.sending.lengths[own])
-            sent = await account.cover(tokens, searches)
-            paid.append(_Paid(account, sent, tokens, searches))
-
-        try:
-            # All at once: a ledger books them together.
-            outcomes = await asyncio.gather(*map(cover, self.sending.apart(rows)), return_exceptions=True)
-            _raise_first(outcomes)
-        except BaseException:
-            route.breaker.abandoned()
-            await _finally(paid, lambda one: one.account.failed(one.sent, billed=False))
-            raise
-        return paid
-
-    async def _call(self, rows: Rows, route: ServiceRoute, paid: Sequence[_Paid], *, last: bool) -> Answer:
-        """One request, checked, what it says of the route's health, and what it costs."""
-        sending, declared = self.sending, route.provider.declared
-        asked = sending.asked_width if declared.dimensions else None
-        told = False
-        # Until there is an answer that says otherwise, it may be carried out, and billed.
-        billed = True
-        answered: Answer | None = None
-        try:
-            answered = await self._answer(rows, route, asked, last=last)
-            width = sending.space.dimensions if declared.dimensions else sending.full_width
-            space = replace(sending.space, dimensions=width)
-            sending.check(answered.vectors, count=len(rows), space=space, route=route.name)
-            told = True
-            route.breaker.succeeded()
-            # Before it is booked: a caller who goes away meanwhile has paid for it.
-            if sending.landed is not None:
-                sending.landed(rows, to_size(answered.vectors, sending.space))
-        except EmbedwayError as error:
-            told = True
-            billed = isinstance(error, DeadlineError) or (isinstance(error, UpstreamError) and error.billed)
-            if isinstance(error, UpstreamError) and error.rates is not None:
-                route.limiter.learn(error.rates)
-            # A refusal and a limit are answers of a service that is well.
-            if isinstance(error, (RefusedInputError, RateLimitedError)):
-                route.breaker.succeeded()
-            else:
-                route.breaker.failed()
-            raise
-        finally:
-            if not told:
-                route.breaker.abandoned()
-            if paid and answered is not None:
-                # Bad vectors are billed like good ones.
-                await _answered(paid, answered)
-            elif paid:
-                await _finally(paid, lambda one: one.account.failed(one.sent, billed=billed))
-        return answered
-
-    async def _answer(self, rows: Rows, route: ServiceRoute, width: int | None, *, last: bool) -> Answer:
-        """What a provider answers in time. Raises errors of our tree alone, and nothing of what a stranger's says."""
-        sending, declared = self.sending, route.provider.declared
-        prompt = "" if declared.input_type else sending.space.prompt(sending.input_type)
-        left_s = self._left_s()
-        # A route that hangs must leave time for the next.
-        share_s = None if declared.local else left_s if last else left_s / 2
-        try:
-            async with asyncio.timeout(share_s):
-                return await route.provider.embed(
-                    [prompt + sending.texts[row] for row in rows], input_type=sending.input_type, dimensions=width
-                )
-        except TimeoutError as error:
-            if last:
-                raise self._too_late(route) from error
-            raise UnavailableError("no answer in time", route=route.name, billed=True) from error
-        except EmbedwayError:
-            raise
-        except Exception as error:  # noqa: BLE001  a provider may be anybody's
-            place = place_of(error)
-        # Not raised above: a stranger's error may repeat texts, and would be this one's context.
-        raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)
-
-    def _give_up(self, rows: Rows, error: EmbedwayError) -> None:
-        if not self.sending.partial:
+    def _fail(self, rows: Rows, error: EmbedwayError) -> None:
+        if not self.context.request.partial:
             raise error
-        self.outcome.errors.update(dict.fromkeys(rows.tolist(), error))
+        self.context.response.errors.update(dict.fromkeys(rows.tolist(), error))
 
 
-@dataclass(frozen=True, slots=True)
-class _Paid:
-    """One caller's part of an attempt: what of its money is under way, for how many tokens and searches."""
-
-    account: Account
-    sent: int
-    tokens: int
-    searches: int
-
-
-async def _answered(paid: Sequence[_Paid], answer: Answer) -> None:
-    """Book an answered attempt: the service's own count of tokens, shared out by ours, or ours."""
-    weights = [one.tokens for one in paid]
-    tokens = weights if answer.tokens is None else shares(answer.tokens, weights)
-    if answer.tokens is None and answer.searches is not None:
-        tokens = [0] * len(paid)
-    guessed = [one.searches for one in paid]
-    searches = guessed if answer.searches is None else shares(answer.searches, guessed)
-    parts = {id(one): part for one, *part in zip(paid, tokens, searches, strict=True)}
-
-    async def book(one: _Paid) -> None:
-        own_tokens, own_searches = parts[id(one)]
-        await one.account.answered(
-            one.sent,
-            tokens=own_tokens,
-            searches=own_searches,
-            tokens_told=answer.tokens is not None,
-            searches_told=answer.searches is not None,
-        )
-
-    await _finally(paid, book)
-
-
-async def _finally(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any, Any, None]]) -> None:
-    """Book for every caller, also when the one who waits is cancelled meanwhile."""
-    if paid:
-        await asyncio.shield(paid[0].account.budgets.beside(_each(paid, book)))
-
-
-def searches_of(lengths: npt.NDArray[np.int32]) -> int:
-    """Searches that a service bills for documents of so many tokens, each with its query; never too few."""
-    documents = np.where(lengths > _DOCUMENT_TOKENS, -(-2 * lengths.astype(np.int64) // _DOCUMENT_TOKENS), 1)
-    return -(-int(documents.sum()) // _DOCUMENTS_A_SEARCH)
-
-
-def _left_alone(route: ServiceRoute) -> UpstreamError:
-    return UpstreamError("it failed several times in a row and is left alone", route=route.name)
-
-
-def _raise_first(outcomes: Sequence[BaseException | None]) -> None:
-    for outcome in outcomes:
-        if outcome is not None:
-            raise outcome
-
-
-async def _each(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any, Any, None]]) -> None:
-    for outcome in await asyncio.gather(*map(book, paid), return_exceptions=True):
-        if isinstance(outcome, LedgerError):
-            # The answer is here and paid for; what is not booked now is booked as unsure when its lease has run out.
-            _log.warning("what a request cost could not be booked yet: %s", outcome)
-        elif outcome is not None:
-            raise outcome
-
-
-@dataclass(slots=True)
-class _Lineage:
-    """How many requests these texts have been part of, and when they last went out."""
-
-    attempts: int
-    called_at: float = 0.0
-
-
-def _first(errors: BaseException) -> EmbedwayError:
+def _first_error(errors: BaseException) -> EmbedwayError:
     while isinstance(errors, BaseExceptionGroup):
         errors = errors.exceptions[0]
     assert isinstance(errors, EmbedwayError)  # noqa: S101 - `except*` let nothing else through

@@ -1,4 +1,4 @@
-"""A route's places for requests under way: who waits for one goes by urgency, then in the order of arrival."""
+"""Semaphore of a route, whose places go by urgency, then in the order of arrival."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
-from embedway.urgency import Urgency
+from embedway.urgency import DOCUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-DOCUMENTS = Urgency()
+    from embedway.urgency import Urgency
 
 
 class PrioritySemaphore:
-    """So many places, and with `express` one more, which queries and priorities above 5 alone may take.
+    """Semaphore of `limit` places, and with `express` one more for queries and priorities above 5 alone.
 
-    What waits is due as `Urgency` says, so that nothing is overtaken for longer than its slack. Used from one loop.
+    Waiters are due as `Urgency` says, so that none is overtaken for longer than its slack. Used from one event loop.
     """
 
     def __init__(self, limit: int, *, express: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,25 +33,27 @@ class PrioritySemaphore:
         self._numbers = itertools.count()
 
     @contextlib.asynccontextmanager
-    async def place(self, urgency: Urgency = DOCUMENTS) -> AsyncIterator[None]:
+    async def hold(self, urgency: Urgency = DOCUMENTS) -> AsyncIterator[None]:
         """Wait for a place, and hold it."""
-        if self._express and not self._express_taken and self._taken >= self.limit and _is_urgent(urgency):
+        is_full = self._taken >= self.limit
+        if is_full and self._express and not self._express_taken and (urgency.query or urgency.never_waits):
             self._express_taken = True
             try:
                 yield
             finally:
                 self._express_taken = False
             return
-        await self._take(urgency)
+        if is_full or self._waiting:
+            await self._wait(urgency)
+        else:
+            self._taken += 1
         try:
             yield
         finally:
-            self._give_back()
+            self._release()
 
-    async def _take(self, urgency: Urgency) -> None:
-        if self._taken < self.limit and not self._waiting:
-            self._taken += 1
-            return
+    async def _wait(self, urgency: Urgency) -> None:
+        """Wait until a place is given."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         due = float("-inf") if urgency.never_waits else urgency.due(self._clock())
         heapq.heappush(self._waiting, (due, next(self._numbers), future))
@@ -60,17 +62,14 @@ class PrioritySemaphore:
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 # The place was given in the same turn in which the caller went away.
-                self._give_back()
+                self._release()
             raise
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
+        """Give a place back, and to the next who waits."""
         self._taken -= 1
         while self._waiting and self._taken < self.limit:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
                 self._taken += 1
                 future.set_result(None)
-
-
-def _is_urgent(urgency: Urgency) -> bool:
-    return urgency.query or urgency.never_waits

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 from embedway.batching.ready_rows import ReadyRows
 from embedway.batching.work import Work, make_work
 from embedway.compute import Computed, ComputeRequest
-from embedway.dispatch.recovery import RetryPolicy, UpstreamClient
+from embedway.dispatch.recovery import UpstreamClient
+from embedway.dispatch.request import RetryPolicy
 from embedway.errors import DimensionsError, UsageError
 from embedway.ledger.budgets import Budgets
 from embedway.vectors import to_size, validate

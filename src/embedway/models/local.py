@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from embedway.batching.backends import Gathered, LocalBackend
-from embedway.batching.run import dispatch
+from embedway.batching.backends import LocalBackend, ScheduledModel
+from embedway.batching.run import run_batches
 from embedway.batching.scheduler import BatchScheduler
 from embedway.models.base import Estimate, Model, Profile
 from embedway.types import Bill, ModelDescription
@@ -45,14 +45,14 @@ class LocalModel(Model):
     ) -> tuple[Vectors, dict[int, EmbedwayError], Bill]:
         errors: dict[int, EmbedwayError] = {}
         encoder = self._encoder
-        runner = encoder if self._scheduler is None else Gathered(encoder, self._scheduler, request.urgency)
-        vectors = await dispatch(
+        runner = encoder if self._scheduler is None else ScheduledModel(encoder, self._scheduler, request.urgency)
+        vectors = await run_batches(
             work.tokenized,
             work.batches,
             runner,
             width=self.space.dimensions,
             errors=errors if request.partial else None,
-            landed=on_ready,
+            on_ready=on_ready,
         )
         return vectors, errors, Bill(0, 0, len(work.batches), (self.profile.route,))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.batching.batches import fill_batches
-from embedway.batching.run import dispatch
+from embedway.batching.run import run_batches
 from embedway.errors import BadVectorsError
 from embedway.models.local import profile_of
 from embedway.models.reranker import ServiceReranker
@@ -88,7 +88,7 @@ class LocalProvider:
         encoder = self._encoder
         tokenized = await asyncio.to_thread(encoder.tokenize, texts, input_type)
         batches = fill_batches(tokenized.lengths, token_budget=encoder.token_budget)
-        return Answer(await dispatch(tokenized, batches, encoder, width=encoder.space.dimensions), tokens=0)
+        return Answer(await run_batches(tokenized, batches, encoder, width=encoder.space.dimensions), tokens=0)
 
     async def aclose(self) -> None:
         """Let running batches end, then unload."""
@@ -109,7 +109,7 @@ class LocalScorer:
         encoder = self._encoder
         tokenized = await asyncio.to_thread(encoder.pairs, query, documents)
         batches = fill_batches(tokenized.lengths, token_budget=encoder.token_budget)
-        return Scores((await dispatch(tokenized, batches, encoder, width=1))[:, 0], tokens=0)
+        return Scores((await run_batches(tokenized, batches, encoder, width=1))[:, 0], tokens=0)
 
     async def aclose(self) -> None:
         """Let running batches end, then unload."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from embedway.dispatch.rate_limiter import RateLimiter
-from embedway.dispatch.recovery import ServiceRoute
+from embedway.dispatch.request import ServiceRoute
 from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.errors import ConfigError, UnsupportedModelError, UsageError
 from embedway.local import loading
@@ -108,7 +108,7 @@ def _routes(
             name,
             provider if task == "embed" else Scoring(provider, ""),
             limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
-            slots=PrioritySemaphore(config.upstream.concurrency),
+            semaphore=PrioritySemaphore(config.upstream.concurrency),
         )
         for name, provider, (requests, tokens) in served
     )

@@ -12,7 +12,6 @@ import numpy as np
 
 from embedway.catalog import default_catalog
 from embedway.catalog.services import default_services
-from embedway.dispatch.recovery import UpstreamRequest, searches_of
 from embedway.errors import InputError
 from embedway.models.local import LocalModel
 from embedway.models.service import ServiceModel, profile_of
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from embedway.batching.work import Work
     from embedway.catalog.types import Task
     from embedway.compute import ComputeRequest
-    from embedway.dispatch.recovery import UpstreamResponse
+    from embedway.dispatch.request import UpstreamRequest, UpstreamResponse
     from embedway.ledger.budgets import Prices
     from embedway.local.cross_encoder import CrossEncoder
     from embedway.models.base import Profile
@@ -95,16 +94,13 @@ class ServiceReranker(ServiceModel):
 
     def _upstream(self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None) -> UpstreamRequest:
         upstream = super()._upstream(work, request, on_ready)
-        return replace(upstream, full_width=1, default_width=None, compared=True, check=check_scores)
+        return replace(upstream, full_width=1, default_width=None, one_answer=True, check=check_scores)
 
     async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:
         routes = [
             replace(route, provider=cast("Scoring", route.provider).asking(request.query)) for route in self.routes
         ]
         return await self._environment.client.send(upstream, routes)
-
-    def _searches(self, work: Work) -> int:
-        return searches_of(work.tokenized.lengths)
 
     def _prices(self, dimensions: int) -> Prices:
         del dimensions  # scores have no size that is paid for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import decimal
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ import numpy as np
 from embedway.batching.backends import UpstreamBackend
 from embedway.batching.scheduler import BatchScheduler
 from embedway.catalog.services import tokens_nanousd
-from embedway.dispatch.billing import bill_of, reserved
-from embedway.dispatch.recovery import UpstreamRequest
+from embedway.dispatch.billing import bill_of, reserve_for
+from embedway.dispatch.request import UpstreamRequest
 from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
 from embedway.models.base import Estimate, Model, Profile, not_here
+from embedway.providers.base import split_requests
 from embedway.providers.capabilities import KnowsTokenizer, KnowsWeights
 from embedway.providers.counting import TiktokenCounter
 from embedway.providers.requirements import set_up_here
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from embedway.batching.work import Work
     from embedway.catalog.services import ServiceFacts
     from embedway.compute import ComputeRequest
-    from embedway.dispatch.recovery import ServiceRoute, UpstreamResponse
+    from embedway.dispatch.request import ServiceRoute, UpstreamResponse
     from embedway.errors import ConfigError, EmbedwayError
     from embedway.ledger.budgets import Prices
     from embedway.local.model import LocalModel as Encoder
@@ -70,7 +72,7 @@ class ServiceModel(Model):
             backend = UpstreamBackend(
                 environment.client,
                 service.routes,
-                slots=upstream.concurrency,
+                concurrency=upstream.concurrency,
                 max_wait_s=batching.max_wait_ms / 1000,
                 max_batch_size=batching.max_batch_size,
             )
@@ -97,14 +99,10 @@ class ServiceModel(Model):
         if self.blocked is not None:
             raise self.blocked
         upstream = self._upstream(work, request, on_ready)
-        prices = self._prices(request.space.dimensions)
-        async with reserved(
-            upstream,
-            prices,
-            self._environment.budgets,
-            request.spending,
-            exact=self.profile.exact,
-            searches=self._searches(work),
+        prices, budgets = self._prices(request.space.dimensions), self._environment.budgets
+        exact, by_search = self.profile.exact, self.task == "rerank"
+        async with reserve_for(
+            upstream, budgets, request.spending, prices, exact=exact, by_search=by_search
         ) as account:
             if account is not None:
                 upstream = replace(upstream, accounts=(account,))
@@ -128,14 +126,14 @@ class ServiceModel(Model):
             default_width=self.profile.default_dimensions,
             partial=request.partial,
             urgency=request.urgency,
-            landed=on_ready,
+            on_ready=on_ready,
         )
 
     async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:
         """Send a request, and where it is small with those of others."""
         del request
         client, settings = self._environment.client, self._environment.config.upstream
-        if self._scheduling is None or self._scheduling[0].large(upstream):
+        if self._scheduling is None or self._scheduling[0].is_large(upstream):
             return await client.send(upstream, self.routes)
         here = any(route.provider.declared.local for route in self.routes)
         try:
@@ -146,19 +144,9 @@ class ServiceModel(Model):
                 f"{self.name}: no request was free or answered in {settings.deadline_s:g} s", attempts=0
             ) from None
 
-    def _searches(self, work: Work) -> int:
-        """Searches that a service bills for some work, at most."""
-        del work
-        return 0
-
     def _prices(self, dimensions: int) -> Prices:
         """The price of tokens and searches, for vectors of a size."""
-        facts = self.service.facts
-
-        def prices(tokens: int, searches: int) -> int | None:
-            return facts.cost_nanousd(tokens, searches, dimensions=dimensions)
-
-        return prices
+        return functools.partial(self.service.facts.cost_nanousd, dimensions=dimensions)
 
     async def _with_alternatives(self, error: EmbedwayError) -> EmbedwayError:
         """An error of all routes, with the other models that are set up here."""
@@ -176,7 +164,9 @@ class ServiceModel(Model):
     def estimate(self, work: Work, dimensions: int) -> Estimate:
         """See `Model.estimate`. Each request to the first route is billed by itself."""
         lengths, tokens = work.tokenized.lengths, work.tokenized.tokens
-        parts = self.routes[0].split(np.arange(len(work.texts), dtype=np.int64), lengths)
+        first, rows = self.routes[0], np.arange(len(work.texts), dtype=np.int64)
+        limit = first.limiter.tokens.limit
+        parts = split_requests(rows, lengths, first.provider.declared, tokens_per_minute=limit)
         costs = [self.cost_nanousd(int(lengths[part].sum(dtype=np.int64)), dimensions) for part in parts]
         known = [cost for cost in costs if cost is not None]
         price = self.service.facts.price(dimensions=dimensions, batch=True)

@@ -1,0 +1,183 @@
+"""One attempt: some texts of a request, tried once on one route."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.dispatch.billing import book, mark_under_way
+from embedway.errors import (
+    DeadlineError,
+    EmbedwayError,
+    RateLimitedError,
+    RefusedInputError,
+    UnavailableError,
+    UpstreamError,
+)
+from embedway.providers.library import place_of
+from embedway.vectors import to_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedway.dispatch.billing import Charge
+    from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest, UpstreamResponse
+    from embedway.providers.base import Answer
+    from embedway.types import Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """The state that all attempts of one request share."""
+
+    request: UpstreamRequest
+    response: UpstreamResponse
+    clock: Callable[[], float]
+    deadline: float
+    #: How long a route may keep texts waiting that another route could take.
+    patience_s: float
+    #: By route, a semaphore in front of the route's own: only some parts of a large request wait for the route at a
+    #: time, and other requests that come meanwhile need not wait for its end.
+    fairness: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of some texts on one route."""
+
+    context: RequestContext
+    rows: Rows
+    route: ServiceRoute
+    #: Whether another route of the space is left.
+    has_alternative: bool
+    #: When it began, or when it was sent.
+    started_at: float
+    #: Whether it was sent, so that it counts.
+    is_sent: bool = False
+
+    async def run(self) -> Vectors:
+        """Wait for the route, send the texts, and give their vectors, checked and of the space's width."""
+        request, response, route = self.context.request, self.context.response, self.route
+        tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
+        if route.circuit.state == "open":
+            raise _circuit_error(route)
+        async with contextlib.AsyncExitStack() as places:
+            await self._wait(tokens, places)
+            if not route.circuit.allow():
+                raise _circuit_error(route)
+            answer = await self._exchange()
+        route.limiter.learn(answer.rates)
+        response.searches += answer.searches or 0
+        if answer.tokens is not None:
+            response.billed_tokens += answer.tokens
+        elif answer.searches is None:
+            response.unreported_tokens += tokens
+        if route.name not in response.routes:
+            response.routes.append(route.name)
+        return to_size(answer.vectors, request.space)
+
+    async def _wait(self, tokens: int, places: contextlib.AsyncExitStack) -> None:
+        """Wait for the semaphore and the rate limiter of the route; `places` gives the place back."""
+        context, route = self.context, self.route
+        fairness = context.fairness.setdefault(route.name, asyncio.Semaphore(route.semaphore.limit))
+        try:
+            async with asyncio.timeout(self._left_s()):
+                await places.enter_async_context(fairness)
+                await places.enter_async_context(route.semaphore.hold(context.request.urgency))
+                if self.has_alternative and (closed_s := route.limiter.closed_s()) > context.patience_s:
+                    raise RateLimitedError("too many requests", route=route.name, retry_after_s=closed_s)
+                await route.limiter.acquire(tokens, context.request.urgency)
+        except TimeoutError as error:
+            raise self._too_late() from error
+
+    async def _exchange(self) -> Answer:
+        """Mark the money as under way, call the provider, check the answer, tell the circuit, and book the cost."""
+        context, route, request = self.context, self.route, self.context.request
+        declared = route.provider.declared
+        charges: list[Charge] = []
+        answer: Answer | None = None
+        is_judged = may_be_billed = False
+        try:
+            if request.accounts and not declared.free:
+                await mark_under_way(request, self.rows, charges)
+            # Until there is an answer that says otherwise, it may be carried out, and billed.
+            self.is_sent = may_be_billed = True
+            self.started_at = context.clock()
+            context.response.attempts += 1
+            answer = await self._call_provider()
+            width = request.space.dimensions if declared.dimensions else request.full_width
+            space = replace(request.space, dimensions=width)
+            request.check(answer.vectors, count=len(self.rows), space=space, route=route.name)
+            is_judged = True
+            route.circuit.record_success()
+            # Before it is booked: a caller who goes away meanwhile has paid for it.
+            if request.on_ready is not None:
+                request.on_ready(self.rows, to_size(answer.vectors, request.space))
+        except EmbedwayError as error:
+            if not self.is_sent:
+                raise
+            is_judged = True
+            may_be_billed = isinstance(error, DeadlineError) or (isinstance(error, UpstreamError) and error.billed)
+            if isinstance(error, UpstreamError) and error.rates is not None:
+                route.limiter.learn(error.rates)
+            # A refusal and a limit are answers of a service that is well.
+            if isinstance(error, (RefusedInputError, RateLimitedError)):
+                route.circuit.record_success()
+            else:
+                route.circuit.record_failure()
+            raise
+        finally:
+            if not is_judged:
+                route.circuit.release_probe()
+            if charges:
+                # Bad vectors are billed like good ones.
+                await book(charges, answer, billed=may_be_billed)
+        return answer
+
+    async def _call_provider(self) -> Answer:
+        """Call the provider within the time that is left. Raises only our own errors, without a stranger's words."""
+        request, route = self.context.request, self.route
+        declared, wanted = route.provider.declared, request.space.dimensions
+        prompt = "" if declared.input_type else request.space.prompt(request.input_type)
+        # A width is asked for where the service honours it and does not answer in it unasked.
+        is_asked = declared.dimensions and wanted != (request.default_width or request.full_width)
+        timeout_s = self._left_s()
+        if timeout_s is not None and self.has_alternative:
+            timeout_s /= 2  # a route that hangs must leave time for the next
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await route.provider.embed(
+                    [prompt + request.texts[row] for row in self.rows],
+                    input_type=request.input_type,
+                    dimensions=wanted if is_asked else None,
+                )
+        except TimeoutError as error:
+            if not self.has_alternative:
+                raise self._too_late() from error
+            raise UnavailableError("no answer in time", route=route.name, billed=True) from error
+        except EmbedwayError:
+            raise
+        except Exception as error:  # noqa: BLE001  a provider may be anybody's
+            place = place_of(error)
+        # Not raised above: a stranger's error may repeat texts, and would be this one's context.
+        raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)
+
+    def _left_s(self) -> float | None:
+        """Seconds until the deadline; None for a provider on this machine, which has none."""
+        if self.route.provider.declared.local:
+            return None
+        return max(0.0, self.context.deadline - self.context.clock())
+
+    def _too_late(self) -> DeadlineError:
+        attempts = self.context.response.attempts
+        return DeadlineError(
+            f"{self.route.name} did not answer before the time for the request was up", attempts=attempts
+        )
+
+
+def _circuit_error(route: ServiceRoute) -> UpstreamError:
+    return UpstreamError("it failed several times in a row and is left alone", route=route.name)

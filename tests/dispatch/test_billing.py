@@ -1,0 +1,87 @@
+"""The cost of attempts: told, counted, and split between callers."""
+
+import asyncio
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedway.dispatch.billing import searches_of, split_by_weight
+from embedway.dispatch.request import UpstreamRequest
+from embedway.providers.fake import Fake, vector_of
+
+from .services import SPACE, WIDTH, FakeUpstream, on_calls
+
+
+class SlowAccount:
+    """An account whose bookings take until `go`."""
+
+    def __init__(self):
+        self.budgets = self
+        self.booking, self.go = asyncio.Event(), asyncio.Event()
+
+    def beside(self, work):
+        return asyncio.create_task(work)
+
+    async def cover(self, tokens, searches):
+        return 1
+
+    async def answered(self, sent, **told):
+        self.booking.set()
+        await self.go.wait()
+
+
+def test_what_is_answered_is_told_of_before_it_is_booked():
+    told = []
+
+    async def main():
+        account, upstream = SlowAccount(), FakeUpstream(Fake())
+        request = UpstreamRequest(
+            ["a"],
+            np.ones(1, np.int32),
+            "document",
+            SPACE,
+            WIDTH,
+            accounts=(account,),
+            on_ready=lambda rows, vectors: told.extend(zip(rows.tolist(), vectors, strict=True)),
+        )
+        task = asyncio.create_task(upstream.client.send(request, upstream.routes()))
+        await account.booking.wait()
+        task.cancel()
+        account.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    ((row, vector),) = told
+    assert row == 0
+    np.testing.assert_allclose(vector, vector_of("a", WIDTH), atol=1e-6)
+
+
+def test_searches_are_never_too_few():
+    assert searches_of(np.full(100, 500, np.int32)) == 1
+    assert searches_of(np.full(101, 20, np.int32)) == 2
+    # A document of 760 tokens with a query of 250 makes ceil(510 / 250) parts.
+    assert searches_of(np.full(100, 760, np.int32)) == 4
+
+
+def test_answers_that_do_not_say_what_they_cost_are_counted_apart():
+    fake = Fake(faults=on_calls(lambda answer: dataclasses.replace(answer, tokens=None)))
+    response = FakeUpstream(fake).send(["one two", "three"])
+    assert (response.billed_tokens, response.unreported_tokens) == (0, 3)
+
+
+TOTALS = st.tuples(st.integers(0, 10**12), st.lists(st.integers(0, 5000), min_size=1, max_size=30))
+
+
+@given(TOTALS)
+def test_shares_add_up_and_are_fair(case):
+    total, weights = case
+    parts = split_by_weight(total, weights)
+    assert sum(parts) == total
+    whole = sum(weights)
+    for part, weight in zip(parts, weights, strict=True):
+        exact = total * weight / whole if whole else total / len(weights)
+        assert abs(part - exact) <= 1 + exact * 1e-9

@@ -1,0 +1,83 @@
+"""A route's places go by urgency, and come back."""
+
+import asyncio
+import dataclasses
+
+import numpy as np
+import pytest
+
+from embedway.dispatch.request import UpstreamRequest
+from embedway.dispatch.semaphore import PrioritySemaphore
+from embedway.providers.base import Declared
+from embedway.providers.fake import Fake
+from embedway.urgency import Urgency
+
+from .services import SPACE, WIDTH, FakeUpstream, texts_of
+
+
+class Gate:
+    """A fake that answers one request at a time, when it is told to."""
+
+    def __init__(self):
+        self.fake = Fake(declared=Declared(max_inputs=1))
+        self.open = asyncio.Semaphore(0)
+        self.declared = self.fake.declared
+
+    async def embed(self, texts, *, input_type, dimensions):
+        await self.open.acquire()
+        return await self.fake.embed(texts, input_type=input_type, dimensions=dimensions)
+
+
+@pytest.mark.parametrize("urgency", [Urgency(query=True), Urgency(priority=9)], ids=["query", "priority 9"])
+def test_what_is_urgent_goes_before_the_rest_of_a_large_request(urgency):
+    async def main():
+        gate, upstream = Gate(), FakeUpstream()
+        (route,) = FakeUpstream(gate).routes()
+        route = dataclasses.replace(route, semaphore=PrioritySemaphore(2, clock=upstream.time))
+
+        def send(texts, urgency):
+            lengths = np.ones(len(texts), np.int32)
+            request = UpstreamRequest(texts, lengths, "document", SPACE, WIDTH, urgency=urgency)
+            return asyncio.create_task(upstream.client.send(request, [route]))
+
+        async def settled():
+            for _ in range(50):
+                await asyncio.sleep(0)
+
+        bulk = send(texts_of(20), Urgency())
+        await settled()
+        upstream.time.now += 30  # longer than any slack
+        first, second = send(["one"], urgency), send(["two"], urgency)
+        await settled()
+        for _ in range(4):
+            gate.open.release()
+            await settled()
+        done = [call[0] for call in gate.fake.done]
+        for _ in range(18):
+            gate.open.release()
+        await asyncio.gather(bulk, first, second)
+        return done, route.semaphore
+
+    done, semaphore = asyncio.run(main())
+    assert {"one", "two"} <= set(done)
+    assert (semaphore._taken, semaphore._express_taken, semaphore._waiting) == (0, False, [])
+
+
+def test_places_are_given_back_by_those_who_go_away():
+    async def main():
+        semaphore = PrioritySemaphore(1)
+
+        async def hold():
+            async with semaphore.hold():
+                await asyncio.sleep(30)
+
+        tasks = [asyncio.create_task(hold()) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with semaphore.hold():
+            return semaphore._taken
+
+    assert asyncio.run(main()) == 1
