@@ -25,8 +25,9 @@ from embedway.errors import (
     TextTooLongError,
     UsageError,
 )
+from embedway.ledger.account import Spending
 from embedway.ledger.base import Purpose
-from embedway.ledger.budgets import Budgets, Spending
+from embedway.ledger.budgets import Budgets
 from embedway.ledger.opening import limits_of, open_ledger
 from embedway.models.multi_route import MultiRouteModel
 from embedway.models.registry import ModelRegistry
@@ -52,6 +53,7 @@ from embedway.selection.selector import (
     selected,
 )
 from embedway.space import comparable
+from embedway.telemetry import open_hooks
 from embedway.types import Bill, EmbedResult, Receipt, RerankResult, Timing
 from embedway.vectors import to_size, validate
 
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from embedway.providers.names import AnyModel
     from embedway.selection.scoring import ModelSelectionCriteria, Selection
     from embedway.selection.selector import CallOptions
+    from embedway.telemetry.hooks import Hook
     from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Selected, Space, Vectors
 
 
@@ -124,10 +127,13 @@ class AsyncEmbedder:
     """Texts to vectors.
 
     Use it in an `async with` block, or call `aclose`. One embedder serves any number of concurrent calls; a model
-    is loaded at its first use and kept. `config` is `Config.load()`'s by default.
+    is loaded at its first use and kept. `config` is `Config.load()`'s by default. `hooks` are told of its operations
+    (docs/hooks.md).
     """
 
-    def __init__(self, config: Config | None = None, *, progress: ProgressSink | None = None) -> None:
+    def __init__(
+        self, config: Config | None = None, *, progress: ProgressSink | None = None, hooks: Sequence[Hook] = ()
+    ) -> None:
         self.config = config if config is not None else Config.load()
         cache = open_cache(self.config)
         settings = self.config.cache
@@ -145,11 +151,12 @@ class AsyncEmbedder:
         self._models = ModelRegistry(self.config, progress)
         self._chooser = ModelSelector(self.config)
         webhook = self.config.ledger.webhook
+        self._hooks = open_hooks(hooks, webhook=None if webhook is None else webhook.get_secret_value())
         self._budgets = Budgets(
             open_ledger(self.config),
             limits_of(self.config, full_name),
             lease_s=self.config.ledger.lease_s,
-            webhook=None if webhook is None else webhook.get_secret_value(),
+            hooks=self._hooks,
         )
         self._computing = Computing(self.config, self._models, self._budgets)
 
@@ -330,8 +337,8 @@ class AsyncEmbedder:
         group = group_of(full, route.model, namespace)
         found = await recall.vectors(texts, maker, group, full, compute)
         saved = route.cost_nanousd(found.tokens_saved, full.dimensions) or 0
-        recall.counts[route.model].nanousd_saved += saved
-        self._budgets.saved(spending.purpose, saved, texts=found.hits, tokens=found.tokens_saved)
+        counts = recall.counts[route.model]
+        self._budgets.savings.book(spending.purpose, counts, saved, texts=found.hits, tokens=found.tokens_saved)
         errors = {unique: in_row(error, positions, unique) for unique, error in found.errors.items()}
         if errors and not request.partial:  # another caller's request for the same text told it
             raise errors[min(errors)]
@@ -702,7 +709,10 @@ class AsyncEmbedder:
         await self._models.aclose()
         if self._recall is not None:
             await self._recall.aclose()
-        await self._budgets.aclose()
+        try:
+            await self._budgets.aclose()
+        finally:
+            await self._hooks.flush()
         await self._chooser.aclose()
 
     async def _asked(self, call: _Call, *, sending: bool = True) -> tuple[EmbedRequest, AnyModel]:

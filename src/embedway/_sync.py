@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from embedway.local.weights.store import ProgressSink
     from embedway.money import Amount
     from embedway.selection.scoring import ModelSelectionCriteria, Selection
+    from embedway.telemetry.hooks import Hook
     from embedway.types import EmbedResult, InputType, Overflow, Plan, RerankResult, Vectors
 
 T = TypeVar("T")
@@ -88,8 +89,10 @@ class Embedder:
     Safe to share between threads. Where it is not closed, what was computed is stored when the process ends.
     """
 
-    def __init__(self, config: Config | None = None, *, progress: ProgressSink | None = None) -> None:
-        self._embedder = AsyncEmbedder(config, progress=progress)
+    def __init__(
+        self, config: Config | None = None, *, progress: ProgressSink | None = None, hooks: Sequence[Hook] = ()
+    ) -> None:
+        self._embedder = AsyncEmbedder(config, progress=progress, hooks=hooks)
         self._running = _Running(self._embedder)
         self._loop = self._running.loop
         weakref.finalize(self, self._running.leave).atexit = False

@@ -18,8 +18,9 @@ import redis
 
 from embedway import formats
 from embedway.errors import BudgetExceededError, LedgerError, StateError, UsageError
+from embedway.ledger.account import Spending
 from embedway.ledger.base import Limit, Refused, Restored, Settlement
-from embedway.ledger.budgets import Budgets, Spending
+from embedway.ledger.budgets import Budgets
 from embedway.state import servers
 from embedway.state.archive import opened
 from embedway.state.backup import back_up, restore

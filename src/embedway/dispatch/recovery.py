@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedway.ledger.budgets import Account
+    from embedway.ledger.account import Account
     from embedway.providers.base import Answer, Provider
     from embedway.types import InputType, Space, Vectors
 

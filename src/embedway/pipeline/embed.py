@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.dispatch.recovery import UpstreamResponse
     from embedway.errors import EmbedwayError
-    from embedway.ledger.budgets import Account, Budgets, Spending
+    from embedway.ledger.account import Account, Spending
+    from embedway.ledger.budgets import Budgets
     from embedway.models.registry import ModelRegistry
     from embedway.models.reranker import AnyReranker
     from embedway.pipeline.plan import Work

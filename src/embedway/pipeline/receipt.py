@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from embedway.dispatch.recovery import UpstreamResponse
     from embedway.errors import EmbedwayError
-    from embedway.ledger.budgets import Account
+    from embedway.ledger.account import Account
     from embedway.models.reranker import ServiceReranker
     from embedway.pipeline.plan import Work
     from embedway.providers.names import AnyModel

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from embedway.arguments import named
 from embedway.errors import BudgetExceededError, LedgerError, NoModelError, SpaceMismatchError, UsageError
+from embedway.ledger.account import Spending
 from embedway.ledger.base import Purpose
-from embedway.ledger.budgets import MAX_COST, Spending
 from embedway.ledger.opening import open_pins
 from embedway.ledger.pins import new_pin
+from embedway.ledger.refusals import MAX_COST
 from embedway.money import to_nanousd, usd
 from embedway.selection.analysis import analyze, sample_of
 from embedway.selection.candidates import Candidates
