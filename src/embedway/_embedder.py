@@ -25,7 +25,7 @@ from embedway.errors import (
     TextTooLongError,
     UsageError,
 )
-from embedway.ledger.account import Spending
+from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.ledger.budgets import Budgets
 from embedway.ledger.opening import limits_of, open_ledger
@@ -373,7 +373,7 @@ class AsyncEmbedder:
         return EmbedResult(vectors, space, receipt, failed)
 
     async def _made(
-        self, work: Work, route: AnyModel, space: Space, spending: Spending, *, landing: ReadyRows | None = None
+        self, work: Work, route: AnyModel, space: Space, spending: CallBudget, *, landing: ReadyRows | None = None
     ) -> tuple[Vectors, dict[int, EmbedwayError], Bill]:
         """Vectors of the unique texts, checked, the errors of those that have none, and the bill."""
         errors: dict[int, EmbedwayError] = {}
@@ -658,7 +658,7 @@ class AsyncEmbedder:
         if not chosen:
             return CacheCheck(len(unique), 0, damaged, 0, None, None, 0)
         work = await self._work(only(request, tuple(unique[number] for number in chosen)), route, full)
-        vectors, _, billed = await self._made(work, route, full, Spending(Purpose(route.model)))
+        vectors, _, billed = await self._made(work, route, full, CallBudget(Purpose(route.model)))
         cosines = np.einsum("ij,ij->i", vectors, stored[chosen])
         cosines /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(stored[chosen], axis=1)
         worst = int(cosines.argmin())

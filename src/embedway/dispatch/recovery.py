@@ -462,7 +462,7 @@ class _Request:
             account = self.sending.accounts[self.sending.owner(own)]
             tokens = int(self.sending.lengths[own].sum(dtype=np.int64))
             searches = searches_of(self.sending.lengths[own])
-            sent = await account.cover(tokens, searches)
+            sent = await account.mark_sent(tokens, searches)
             paid.append(_Paid(account, sent, tokens, searches))
 
         try:
@@ -471,7 +471,7 @@ class _Request:
             _raise_first(outcomes)
         except BaseException:
             route.breaker.abandoned()
-            await _finally(paid, lambda one: one.account.failed(one.sent, billed=False))
+            await _finally(paid, lambda one: one.account.settle_failure(one.sent, billed=False))
             raise
         return paid
 
@@ -511,7 +511,7 @@ class _Request:
                 # Bad vectors are billed like good ones.
                 await _answered(paid, answered)
             elif paid:
-                await _finally(paid, lambda one: one.account.failed(one.sent, billed=billed))
+                await _finally(paid, lambda one: one.account.settle_failure(one.sent, billed=billed))
         return answered
 
     async def _answer(self, rows: Rows, route: ServiceRoute, width: int | None, *, last: bool) -> Answer:
@@ -565,12 +565,12 @@ async def _answered(paid: Sequence[_Paid], answer: Answer) -> None:
 
     async def book(one: _Paid) -> None:
         own_tokens, own_searches = parts[id(one)]
-        await one.account.answered(
+        await one.account.settle_answer(
             one.sent,
             tokens=own_tokens,
             searches=own_searches,
-            tokens_told=answer.tokens is not None,
-            searches_told=answer.searches is not None,
+            tokens_reported=answer.tokens is not None,
+            searches_reported=answer.searches is not None,
         )
 
     await _finally(paid, book)
@@ -579,7 +579,7 @@ async def _answered(paid: Sequence[_Paid], answer: Answer) -> None:
 async def _finally(paid: Sequence[_Paid], book: Callable[[_Paid], Coroutine[Any, Any, None]]) -> None:
     """Book for every caller, also when the one who waits is cancelled meanwhile."""
     if paid:
-        await asyncio.shield(paid[0].account.budgets.beside(_each(paid, book)))
+        await asyncio.shield(paid[0].account.budgets.run_in_background(_each(paid, book)))
 
 
 def searches_of(lengths: npt.NDArray[np.int32]) -> int:

@@ -25,19 +25,33 @@ _log = logging.getLogger("embedway.budget")
 
 
 @dataclass(slots=True)
-class Spending:
+class CallBudget:
     """The limit of one call, and what it spent, over all the requests it takes."""
 
     purpose: Purpose
     #: Nano-dollars; None for no limit of its own.
-    most: int | None = None
+    max_nanousd: int | None = None
     spent: int = 0
     #: Reserved and under way.
     held: int = 0
 
     def left(self) -> int | None:
         """Nano-dollars that it may still reserve; None for no limit."""
-        return None if self.most is None else max(0, self.most - self.spent - self.held)
+        return None if self.max_nanousd is None else max(0, self.max_nanousd - self.spent - self.held)
+
+
+@dataclass(slots=True)
+class AccountTotals:
+    """The sums over the attempts of one request that are over."""
+
+    #: Nano-dollars, `unsure` of them for failed attempts that may be billed.
+    spent: int = 0
+    unsure: int = 0
+    tokens: int = 0
+    searches: int = 0
+    #: Whether our own count stands for some of it, and whether no price was known for some of it.
+    estimated: bool = False
+    unpriced: bool = False
 
 
 @dataclass(slots=True)
@@ -45,7 +59,7 @@ class Account:
     """The money of one request, from its reservation until its last attempt is over."""
 
     budgets: Budgets
-    spending: Spending
+    call_budget: CallBudget
     prices: Prices
     #: Held and not under way.
     reserved: int
@@ -54,13 +68,7 @@ class Account:
     entry: str | None = None
     #: Under way.
     sent: int = 0
-    #: What it cost, the tokens on the bill, and what of it is our own count, or may be on the bill although it failed.
-    spent: int = 0
-    tokens: int = 0
-    searches: int = 0
-    estimated: bool = False
-    unsure: int = 0
-    unpriced: bool = False
+    totals: AccountTotals = field(default_factory=AccountTotals)
     #: The routes that answered, for the ledger.
     route: str = ""
     #: Settled here, although the ledger may still have it as under way.
@@ -68,30 +76,30 @@ class Account:
     _state: Literal["open", "closing", "closed"] = "open"
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def cover(self, tokens: int, searches: int) -> int:
+    async def mark_sent(self, tokens: int, searches: int) -> int:
         """Mark the most that an attempt may cost as under way, and return it in nano-dollars.
 
         Raises BudgetExceededError where earlier attempts used up what was reserved and there is no more. When the
         caller goes away meanwhile, nothing is under way.
         """
-        marking = self.budgets.beside(self._cover(tokens, searches))
+        marking = self.budgets.run_in_background(self._mark_sent(tokens, searches))
         try:
             return await asyncio.shield(marking)
         except asyncio.CancelledError:
-            self.budgets.beside(self._uncover(marking))
+            self.budgets.run_in_background(self._unmark_sent(marking))
             raise
 
-    async def _uncover(self, marking: asyncio.Task[int]) -> None:
+    async def _unmark_sent(self, marking: asyncio.Task[int]) -> None:
         with contextlib.suppress(EmbedwayError):
-            await self.failed(await marking, billed=False)
+            await self.settle_failure(await marking, billed=False)
 
-    async def _cover(self, tokens: int, searches: int) -> int:
+    async def _mark_sent(self, tokens: int, searches: int) -> int:
         amount = self.prices(tokens * self.margin, searches) or 0
         async with self._lock:
             more = max(0, amount - self.reserved)
-            left = self.spending.left()
+            left = self.call_budget.left()
             if more and left is not None and more > left:
-                raise max_cost_exceeded(self.spending, more, left)
+                raise max_cost_exceeded(self.call_budget, more, left)
             ledger = self.budgets.ledger
             if ledger is not None and self.entry is not None:
                 try:
@@ -103,28 +111,30 @@ class Account:
                     raise
                 if refused is not None:
                     raise self.budgets.refuse(refused, more)
-            self.spending.held += more
+            self.call_budget.held += more
             self.reserved = max(0, self.reserved - amount)
             self.sent += amount
         return amount
 
-    async def answered(self, sent: int, *, tokens: int, searches: int, tokens_told: bool, searches_told: bool) -> None:
+    async def settle_answer(
+        self, sent: int, *, tokens: int, searches: int, tokens_reported: bool, searches_reported: bool
+    ) -> None:
         """Settle an attempt that was answered: by what the service says it bills, or by what we counted."""
-        # Only what is priced has to be told.
-        reported = searches_told if self.prices(0, 1) else tokens_told
+        # Only what is priced has to be reported.
+        reported = searches_reported if self.prices(0, 1) else tokens_reported
         cost = self.prices(tokens, searches)
         if cost is None:
-            self.unpriced, cost = True, 0
-        self.tokens += tokens
-        self.searches += searches
-        self.estimated = self.estimated or not reported
+            self.totals.unpriced, cost = True, 0
+        self.totals.tokens += tokens
+        self.totals.searches += searches
+        self.totals.estimated = self.totals.estimated or not reported
         await self._settle(Settlement(sent, cost, tokens, "reported" if reported else "estimated"))
 
-    async def failed(self, sent: int, *, billed: bool) -> None:
+    async def settle_failure(self, sent: int, *, billed: bool) -> None:
         """Settle an attempt that failed; with `billed`, all of it may be on the bill."""
         if billed:
-            self.unsure += sent
-            self.unpriced = self.unpriced or self.prices(1, 1) is None
+            self.totals.unsure += sent
+            self.totals.unpriced = self.totals.unpriced or self.prices(1, 1) is None
         await self._settle(Settlement(sent, sent if billed else 0, 0, "unsure" if billed else "unbilled"))
 
     async def _settle(self, settlement: Settlement) -> None:
@@ -135,9 +145,9 @@ class Account:
                 # What is not billed can be spent by the next attempt; what cost more takes of the reservation.
                 back = sent if settlement.kind == "unbilled" else -min(self.reserved, max(0, cost - sent))
                 self.reserved += back
-                self.spent += cost
-                self.spending.spent += cost
-                self.spending.held += back - sent
+                self.totals.spent += cost
+                self.call_budget.spent += cost
+                self.call_budget.held += back - sent
                 if ledger is None or self.entry is None:
                     return
                 try:
@@ -159,7 +169,7 @@ class Account:
             if self.sent or self._state == "closed":
                 return
             self._state = "closed"
-            self.spending.held -= self.reserved
+            self.call_budget.held -= self.reserved
             self.reserved = 0
             if self.budgets.ledger is not None and self.entry is not None:
                 self.budgets.stop_renewing(self.entry)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from embedway.errors import BudgetExceededError
-    from embedway.ledger.account import Prices, Spending
+    from embedway.ledger.account import CallBudget, Prices
     from embedway.ledger.base import Ledger, Limit
 
 R = TypeVar("R")
@@ -53,31 +53,31 @@ class Budgets:
         self._closed = False
 
     async def open(
-        self, spending: Spending, prices: Prices, *, tokens: int, texts: int, searches: int = 0, exact: bool = True
+        self, call_budget: CallBudget, prices: Prices, *, tokens: int, texts: int, searches: int = 0, exact: bool = True
     ) -> Account:
         """Reserve what a request may cost. Raises BudgetExceededError, before anything is sent, and LedgerError."""
         margin = 1 if exact else ESTIMATE_MARGIN
         needed = prices(tokens * margin, searches)
-        note = "" if exact else estimate_note(spending.purpose.model)
-        with self.hooks.operation(ReservationDetails, spending.purpose.model, needed):
-            left = spending.left()
+        note = "" if exact else estimate_note(call_budget.purpose.model)
+        with self.hooks.operation(ReservationDetails, call_budget.purpose.model, needed):
+            left = call_budget.left()
             if left is not None and (needed is None or needed > left):
-                raise max_cost_exceeded(spending, needed, left, note=note)
-            account = Account(self, spending, prices, reserved=needed or 0, margin=margin)
-            spending.held += account.reserved
+                raise max_cost_exceeded(call_budget, needed, left, note=note)
+            account = Account(self, call_budget, prices, reserved=needed or 0, margin=margin)
+            call_budget.held += account.reserved
             if self.ledger is None:
                 return account
-            reserving = self.beside(
-                self.ledger.reserve(spending.purpose, needed, self.limits, lease_s=self.lease_s, texts=texts)
+            reserving = self.run_in_background(
+                self.ledger.reserve(call_budget.purpose, needed, self.limits, lease_s=self.lease_s, texts=texts)
             )
             try:
                 answer = await asyncio.shield(reserving)
             except BaseException:
-                spending.held -= account.reserved
-                self.beside(self._give_back(reserving))
+                call_budget.held -= account.reserved
+                self.run_in_background(self._give_back(reserving))
                 raise
             if isinstance(answer, Refused):
-                spending.held -= account.reserved
+                call_budget.held -= account.reserved
                 raise self.refuse(answer, needed, note=note)
             account.entry = answer
             self._open[answer] = account
@@ -112,7 +112,7 @@ class Budgets:
             for task in self._background:
                 task.add_done_callback(self._close_again)
 
-    def beside(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+    def run_in_background(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         """Run something that a caller's cancellation must not end."""
         task = asyncio.create_task(work)
         self._background.add(task)

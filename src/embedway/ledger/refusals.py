@@ -9,7 +9,7 @@ from embedway.ledger.base import moment
 from embedway.money import usd
 
 if TYPE_CHECKING:
-    from embedway.ledger.account import Spending
+    from embedway.ledger.account import CallBudget
     from embedway.ledger.base import Refused
 
 MAX_COST = "max_cost"
@@ -37,13 +37,13 @@ def budget_exceeded(refused: Refused, needed: int | None, *, note: str = "") -> 
     return BudgetExceededError(message, budget=limit.name, needed=needed, left=refused.left)
 
 
-def max_cost_exceeded(spending: Spending, needed: int | None, left: int, *, note: str = "") -> BudgetExceededError:
+def max_cost_exceeded(call_budget: CallBudget, needed: int | None, left: int, *, note: str = "") -> BudgetExceededError:
     """The error for `needed` nano-dollars that the call's own `max_cost` does not cover; None for an unknown price."""
-    model, max_cost = spending.purpose.model, usd(spending.most or 0)
+    model, max_cost = call_budget.purpose.model, usd(call_budget.max_nanousd or 0)
     if needed is None:
         reason = f"{model} has no known price, and max_cost is ${max_cost}; give the model a price"
     else:
-        rest = "" if left == spending.most else f", of which ${usd(left)} is left"
+        rest = "" if left == call_budget.max_nanousd else f", of which ${usd(left)} is left"
         reason = f"the call may cost ${usd(needed)} with {model}{note}; max_cost is ${max_cost}{rest}"
     return BudgetExceededError(f"{reason}; nothing more was sent", budget=MAX_COST, needed=needed, left=left)
 

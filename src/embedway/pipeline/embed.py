@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.dispatch.recovery import UpstreamResponse
     from embedway.errors import EmbedwayError
-    from embedway.ledger.account import Account, Spending
+    from embedway.ledger.account import Account, CallBudget
     from embedway.ledger.budgets import Budgets
     from embedway.models.registry import ModelRegistry
     from embedway.models.reranker import AnyReranker
@@ -63,7 +63,7 @@ class Computing:
         model: AnyModel,
         space: Space,
         errors: dict[int, EmbedwayError] | None,
-        spending: Spending,
+        spending: CallBudget,
         *,
         landing: ReadyRows | None = None,
     ) -> tuple[Vectors, Bill]:
@@ -100,7 +100,7 @@ class Computing:
         return outcome.vectors, bill_of(outcome, model, space.dimensions, account)
 
     async def scores(
-        self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None, spending: Spending
+        self, work: RerankWork, model: AnyReranker, errors: dict[int, EmbedwayError] | None, spending: CallBudget
     ) -> tuple[Vectors, Bill]:
         """Scores of the unique documents, float32 (n, 1), and what a service bills."""
         if not isinstance(model, ServiceReranker):
@@ -135,7 +135,7 @@ class Computing:
 
     @contextlib.asynccontextmanager
     async def _paying(
-        self, sending: UpstreamRequest, model: ServiceModel | ServiceReranker, spending: Spending
+        self, sending: UpstreamRequest, model: ServiceModel | ServiceReranker, spending: CallBudget
     ) -> AsyncIterator[Account | None]:
         """Reserve what a request may cost, and give back what of it is left; None where nothing is billed."""
         facts, size = model.facts, sending.space.dimensions
@@ -159,7 +159,7 @@ class Computing:
             yield account
         finally:
             # Also when the caller is cancelled meanwhile.
-            await asyncio.shield(self._budgets.beside(account.close()))
+            await asyncio.shield(self._budgets.run_in_background(account.close()))
 
     def _among_others(self, model: LocalRoute, urgency: Urgency) -> Runs:
         """A model on this machine, whose batches may hold other callers' texts too."""

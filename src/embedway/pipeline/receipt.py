@@ -130,13 +130,13 @@ def bill_of(
     """What a service bills, as it told or as is known of its prices, and as the account of the request has it."""
     if account is not None:
         return Bill(
-            account.tokens,
-            None if account.unpriced else account.spent,
+            account.totals.tokens,
+            None if account.totals.unpriced else account.totals.spent,
             outcome.attempts,
             tuple(outcome.routes),
-            estimated=account.estimated,
-            searches=account.searches,
-            unsure=account.unsure,
+            estimated=account.totals.estimated,
+            searches=account.totals.searches,
+            unsure=account.totals.unsure,
             entries=() if account.entry is None else (account.entry,),
         )
     tokens = outcome.billed_tokens + outcome.unreported_tokens

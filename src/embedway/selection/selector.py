@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from embedway.arguments import named
 from embedway.errors import BudgetExceededError, LedgerError, NoModelError, SpaceMismatchError, UsageError
-from embedway.ledger.account import Spending
+from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.ledger.opening import open_pins
 from embedway.ledger.pins import new_pin
@@ -56,9 +56,9 @@ class CallOptions:
         asked = self.criteria is not None
         return asked or (default_model == AUTO and (bool(self.collection) or self.most is not None))
 
-    def spending(self, model: str) -> Spending:
+    def spending(self, model: str) -> CallBudget:
         """What the call may spend on a model."""
-        return Spending(Purpose(model, self.collection, self.api_key_name), self.most)
+        return CallBudget(Purpose(model, self.collection, self.api_key_name), self.most)
 
 
 def call_options(
