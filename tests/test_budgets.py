@@ -22,13 +22,13 @@ from embedway.errors import (
     ProtocolError,
     UnknownModelError,
 )
-from embedway.ledger import budgets
 from embedway.ledger.opening import limits_of
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.money import usd
 from embedway.providers.counting import EstimatingCounter
 from embedway.providers.fake import Fake
 from embedway.providers.names import full_name
+from embedway.telemetry import webhook
 
 SMALL = "text-embedding-3-small"
 TEXTS = ["one two three", "four five six"]
@@ -229,6 +229,7 @@ def test_hits_cost_nothing_and_are_booked_as_savings():
         assert paid.spent == 120
         totals = {one.period: one for one in await embedder._budgets.ledger.totals()}
         assert (totals["total"].spent, totals["total"].saved) == (120, 20 * COUNTED)
+        assert (await embedder.cache_stats()).total.nanousd_saved == 20 * COUNTED
         # Nothing is left of the budget, and nothing is needed.
         await embed(embedder)
         assert len(server.bodies) == 1
@@ -669,7 +670,7 @@ def test_a_webhook_that_is_down_fails_no_call(caplog):
 
 
 def test_a_webhook_that_hangs_holds_nothing_up(monkeypatch, caplog):
-    monkeypatch.setattr(budgets, "_TELLING_S", 0.01)
+    monkeypatch.setattr(webhook, "_FLUSH_S", 0.01)
 
     async def main():
         told, over = asyncio.Event(), asyncio.Event()

@@ -117,3 +117,24 @@ def test_the_reranking_of_the_page(tmp_path, default_model_directory, monkeypatc
     monkeypatch.setattr(Embedder, "__init__", functools.partialmethod(Embedder.__init__, Config()))
     exec(block.replace("BAAI/bge-reranker-v2-m3", str(reranker)), names)  # noqa: S102 - our own page
     assert len(names["result"].order) == 3
+
+
+def test_the_hook_of_the_page(caplog):
+    from embedway import AsyncEmbedder
+
+    names = {}
+    exec(blocks("python", "hooks.md")[0], names)  # noqa: S102  our own page
+    settings = {
+        "models.m": {"name": "acme/m", "dimensions": 16, "max_tokens": 50, "price_usd_per_million_tokens": "1"},
+        "routes.q": {"model": "acme/m", "provider": "fake"},
+        "cache.backend": "none",
+    }
+
+    async def main():
+        config = Config.load(environ={}, overrides=settings)
+        async with AsyncEmbedder(config, hooks=[names["SlowHook"](limit_s=0)]) as embedder:
+            await embedder.embed(["a text"], model="acme/m")
+
+    asyncio.run(main())
+    lines = [record.getMessage() for record in caplog.records if record.name == "slow"]
+    assert any(re.fullmatch(r"ReservationDetails\(model='acme/m', .* s: done", line) for line in lines)

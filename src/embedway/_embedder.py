@@ -29,6 +29,7 @@ from embedway.selection.call_options import AUTO, CallOptions
 from embedway.selection.collection_pins import CollectionPins, space_mismatch
 from embedway.selection.selector import ModelSelector
 from embedway.space import comparable
+from embedway.telemetry import open_hooks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Sequence
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import Selection
+    from embedway.telemetry.hooks import Hook
     from embedway.types import EmbedResult, InputType, ModelDescription, Overflow, Plan, RerankResult, Vectors
 
 
@@ -49,19 +51,23 @@ class AsyncEmbedder:
     """Texts to vectors.
 
     Use it in an `async with` block, or call `aclose`. One embedder serves any number of concurrent calls; a model
-    is loaded at its first use and kept. `config` is `Config.load()`'s by default.
+    is loaded at its first use and kept. `config` is `Config.load()`'s by default. `hooks` are told of its operations
+    (docs/hooks.md).
     """
 
-    def __init__(self, config: Config | None = None, *, progress: ProgressSink | None = None) -> None:
+    def __init__(
+        self, config: Config | None = None, *, progress: ProgressSink | None = None, hooks: Sequence[Hook] = ()
+    ) -> None:
         self.config = config = config if config is not None else Config.load()
         webhook = config.ledger.webhook
+        self._hooks = open_hooks(hooks, webhook=None if webhook is None else webhook.get_secret_value())
         self._budgets = Budgets(
             open_ledger(config),
             limits_of(config, full_name),
             lease_s=config.ledger.lease_s,
-            webhook=None if webhook is None else webhook.get_secret_value(),
+            hooks=self._hooks,
         )
-        self._models = ModelRegistry(ModelEnvironment(config, self._budgets), progress)
+        self._models = ModelRegistry(ModelEnvironment(config, self._budgets, self._hooks), progress)
         self._selector = ModelSelector(config)
         self._collection_pins = CollectionPins(config, self._selector)
         self._pipeline = EmbedPipeline(
@@ -347,5 +353,8 @@ class AsyncEmbedder:
         await self._models.aclose()
         if self._pipeline.cache is not None:
             await self._pipeline.cache.aclose()
-        await self._budgets.aclose()
+        try:
+            await self._budgets.aclose()
+        finally:
+            await self._hooks.flush()
         await self._collection_pins.aclose()

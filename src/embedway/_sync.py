@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import Selection
+    from embedway.telemetry.hooks import Hook
     from embedway.types import EmbedResult, InputType, ModelDescription, Overflow, Plan, RerankResult, Vectors
 
 T = TypeVar("T")
@@ -89,8 +90,10 @@ class Embedder:
     Safe to share between threads. Where it is not closed, what was computed is stored when the process ends.
     """
 
-    def __init__(self, config: Config | None = None, *, progress: ProgressSink | None = None) -> None:
-        self._embedder = AsyncEmbedder(config, progress=progress)
+    def __init__(
+        self, config: Config | None = None, *, progress: ProgressSink | None = None, hooks: Sequence[Hook] = ()
+    ) -> None:
+        self._embedder = AsyncEmbedder(config, progress=progress, hooks=hooks)
         self._running = _Running(self._embedder)
         self._loop = self._running.loop
         weakref.finalize(self, self._running.leave).atexit = False

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from embedway.errors import EmbedwayError
-    from embedway.ledger.budgets import Spending
+    from embedway.ledger.account import CallBudget
     from embedway.types import InputType, Overflow, Space
 
 #: Kinds of output. A model that gives several rows for a text, or sparse ones, gets a kind here and a block for it.
@@ -37,7 +37,7 @@ class ComputeRequest:
     texts: tuple[str, ...]
     space: Space
     #: Who pays, and how much at most.
-    spending: Spending
+    spending: CallBudget
     input_type: InputType = "document"
     on_overflow: Overflow = "truncate"
     #: Errors go with their texts instead of ending the request.

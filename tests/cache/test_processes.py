@@ -17,8 +17,8 @@ from embedway.cache.redis import RedisCache
 from embedway.cache.vector_cache import VectorCache
 from embedway.compute import Computed, ComputeRequest
 from embedway.errors import RefusedInputError
+from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
-from embedway.ledger.budgets import Spending
 from embedway.providers.fake import vector_of
 from embedway.types import Bill, Space, TextMeta
 
@@ -154,7 +154,7 @@ class Computing:
         ).keys(["a", "b"])
 
     def request(self):
-        return ComputeRequest(("a", "b"), self.space, Spending(Purpose("m")), partial=True)
+        return ComputeRequest(("a", "b"), self.space, CallBudget(Purpose("m")), partial=True)
 
     def computed(self, metas, errors=None):
         return Computed({"dense": np.ones((2, 4), np.float32) / 2}, metas, Bill.none(), errors or {})

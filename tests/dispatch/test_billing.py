@@ -22,13 +22,13 @@ class SlowAccount:
         self.budgets = self
         self.booking, self.go = asyncio.Event(), asyncio.Event()
 
-    def beside(self, work):
+    def run_in_background(self, work):
         return asyncio.create_task(work)
 
-    async def cover(self, tokens, searches):
+    async def mark_sent(self, tokens, searches):
         return 1
 
-    async def answered(self, sent, **told):
+    async def settle_answer(self, sent, **reported):
         self.booking.set()
         await self.go.wait()
 

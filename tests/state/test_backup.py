@@ -18,8 +18,9 @@ import redis
 
 from embedway import formats
 from embedway.errors import BudgetExceededError, LedgerError, StateError, UsageError
+from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Limit, Refused, Restored, Settlement
-from embedway.ledger.budgets import Budgets, Spending
+from embedway.ledger.budgets import Budgets
 from embedway.state import servers
 from embedway.state.archive import opened
 from embedway.state.backup import back_up, restore
@@ -512,7 +513,7 @@ def test_the_error_says_what_to_do(unconfirmed):
     async def work(ledger):
         budgets = Budgets(ledger)
         with pytest.raises(BudgetExceededError) as told:
-            await budgets.open(Spending(PURPOSE), lambda tokens, _: tokens, tokens=5, texts=1)
+            await budgets.open(CallBudget(PURPOSE), lambda tokens, _: tokens, tokens=5, texts=1)
         await budgets.aclose()
         return str(told.value)
 

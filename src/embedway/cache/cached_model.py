@@ -87,7 +87,6 @@ class CachedModel:
             await through.complete(missing, landed)
         counts.tokens_saved += found.saved_tokens
         found.saved_nanousd = self._model.cost_nanousd(found.saved_tokens, full.dimensions) or 0
-        counts.nanousd_saved += found.saved_nanousd
         if cache.is_lossy:
             found.lossy_hits = sum(meta.codec != "f32" for meta in found.metas if meta is not None)
         cache.tell_if_due()

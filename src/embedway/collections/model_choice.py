@@ -10,7 +10,7 @@ from embedway.collections.documents import ByteMeter
 from embedway.collections.plan import PlanEmbedder, plan_job, some_of
 from embedway.collections.readers import find_files, read_files
 from embedway.errors import UsageError
-from embedway.ledger.budgets import MAX_COST
+from embedway.ledger.refusals import MAX_COST
 from embedway.money import to_nanousd
 from embedway.selection.call_options import AUTO
 from embedway.selection.selector import no_affordable_model

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedway.dispatch.request import Rows, UpstreamRequest, UpstreamResponse
-    from embedway.ledger.budgets import Account, Budgets, Prices, Spending
+    from embedway.ledger.account import Account, CallBudget, Prices
+    from embedway.ledger.budgets import Budgets
     from embedway.providers.base import Answer
 
 
@@ -35,7 +36,7 @@ _DOCUMENTS_A_SEARCH, _DOCUMENT_TOKENS = 100, 500
 async def reserve_for(
     request: UpstreamRequest,
     budgets: Budgets,
-    spending: Spending,
+    spending: CallBudget,
     prices: Prices,
     *,
     exact: bool,
@@ -61,20 +62,20 @@ async def reserve_for(
         yield account
     finally:
         # Also when the caller is cancelled meanwhile.
-        await asyncio.shield(budgets.beside(account.close()))
+        await asyncio.shield(budgets.run_in_background(account.close()))
 
 
 def bill_of(response: UpstreamResponse, prices: Prices, account: Account | None = None) -> Bill:
     """The bill of a response: from the account of its request, or from the reported usage and the prices."""
     if account is not None:
         return Bill(
-            account.tokens,
-            None if account.unpriced else account.spent,
+            account.totals.tokens,
+            None if account.totals.unpriced else account.totals.spent,
             response.attempts,
             tuple(response.routes),
-            estimated=account.estimated,
-            searches=account.searches,
-            unsure=account.unsure,
+            estimated=account.totals.estimated,
+            searches=account.totals.searches,
+            unsure=account.totals.unsure,
             entries=() if account.entry is None else (account.entry,),
         )
     tokens, searches = response.billed_tokens + response.unreported_tokens, response.searches
@@ -107,7 +108,7 @@ async def mark_under_way(request: UpstreamRequest, rows: Rows, charges: list[Cha
     async def mark(caller: int, own: Rows) -> None:
         account, lengths = request.accounts[caller], request.lengths[own]
         tokens, searches = int(lengths.sum(dtype=np.int64)), searches_of(lengths)
-        charges.append(Charge(account, await account.cover(tokens, searches), tokens, searches))
+        charges.append(Charge(account, await account.mark_sent(tokens, searches), tokens, searches))
 
     # All at once: a ledger books them together.
     marked = (mark(caller, own) for caller, own in request.by_caller(rows))
@@ -121,12 +122,12 @@ async def book(charges: Sequence[Charge], answer: Answer | None, *, billed: bool
 
     Without an answer, `billed` tells whether the attempt may be on the bill.
     """
-    await asyncio.shield(charges[0].account.budgets.beside(_book_each(charges, answer, billed=billed)))
+    await asyncio.shield(charges[0].account.budgets.run_in_background(_book_each(charges, answer, billed=billed)))
 
 
 async def _book_each(charges: Sequence[Charge], answer: Answer | None, *, billed: bool) -> None:
     if answer is None:
-        bookings = [charge.account.failed(charge.sent_nanousd, billed=billed) for charge in charges]
+        bookings = [charge.account.settle_failure(charge.sent_nanousd, billed=billed) for charge in charges]
     else:
         # The service's own counts, split by ours; else ours.
         tokens, searches = [charge.tokens for charge in charges], [charge.searches for charge in charges]
@@ -137,12 +138,12 @@ async def _book_each(charges: Sequence[Charge], answer: Answer | None, *, billed
         if answer.searches is not None:
             searches = split_by_weight(answer.searches, searches)
         bookings = [
-            charge.account.answered(
+            charge.account.settle_answer(
                 charge.sent_nanousd,
                 tokens=own_tokens,
                 searches=own_searches,
-                tokens_told=answer.tokens is not None,
-                searches_told=answer.searches is not None,
+                tokens_reported=answer.tokens is not None,
+                searches_reported=answer.searches is not None,
             )
             for charge, own_tokens, own_searches in zip(charges, tokens, searches, strict=True)
         ]

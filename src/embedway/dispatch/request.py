@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedway.errors import EmbedwayError
-    from embedway.ledger.budgets import Account
+    from embedway.ledger.account import Account
     from embedway.providers.base import Provider
     from embedway.types import InputType, Space, Vectors
     from embedway.urgency import Urgency

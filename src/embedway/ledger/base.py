@@ -129,18 +129,6 @@ class Crossing:
     level: int
     spent: int
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON's types."""
-        return {
-            "budget": self.limit.name,
-            "level": self.level,
-            "spent_usd": usd(self.spent),
-            "limit_usd": usd(self.limit.nanousd),
-            "scope": self.limit.scope,
-            "period": self.period,
-            "hard": self.limit.hard,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Restored:

@@ -18,6 +18,7 @@ from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy
 from embedway.errors import DimensionsError, UsageError
 from embedway.ledger.budgets import Budgets
+from embedway.telemetry.hooks import Hooks
 from embedway.vectors import to_size, validate
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class ModelEnvironment:
 
     config: Config
     budgets: Budgets = field(default_factory=lambda: Budgets(None))
+    hooks: Hooks = field(default_factory=Hooks)
     client: UpstreamClient = field(init=False)
 
     def __post_init__(self) -> None:

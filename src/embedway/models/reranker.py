@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from embedway.catalog.types import Task
     from embedway.compute import ComputeRequest
     from embedway.dispatch.request import UpstreamRequest, UpstreamResponse
-    from embedway.ledger.budgets import Prices
+    from embedway.ledger.account import Prices
     from embedway.local.cross_encoder import CrossEncoder
     from embedway.models.base import Profile
     from embedway.models.service import Service

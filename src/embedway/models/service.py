@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from embedway.compute import ComputeRequest
     from embedway.dispatch.request import ServiceRoute, UpstreamResponse
     from embedway.errors import ConfigError, EmbedwayError
-    from embedway.ledger.budgets import Prices
+    from embedway.ledger.account import Prices
     from embedway.local.model import LocalModel as Encoder
     from embedway.models.base import ModelEnvironment
     from embedway.providers.counting import TokenCounter

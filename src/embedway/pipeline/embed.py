@@ -11,8 +11,8 @@ import numpy as np
 from embedway.cache.stats import CacheCheck
 from embedway.compute import ComputeRequest
 from embedway.errors import TextTooLongError, UsageError
+from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
-from embedway.ledger.budgets import Spending
 from embedway.pipeline.plan import plan_of
 from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, spread, unique_texts
 from embedway.pipeline.request import decoded, inspect
@@ -92,9 +92,10 @@ class EmbedPipeline:
             computed = await self._computer(model).compute(_compute_request(request, texts, space, spending))
         except TextTooLongError as error:
             raise first_row(error, positions) from None
-        if computed.saved_nanousd:
-            self._budgets.saved(
-                spending.purpose, computed.saved_nanousd, texts=computed.hits, tokens=computed.saved_tokens
+        if self.cache is not None:
+            counts = self.cache.counters.of(model.name)
+            self._budgets.savings.book(
+                spending.purpose, counts, computed.saved_nanousd, texts=computed.hits, tokens=computed.saved_tokens
             )
         vectors, failed = spread(computed, positions, request.refused)
         return EmbedResult(vectors, space, receipt_of(model, space.id, computed, positions, facts), failed)
@@ -120,7 +121,7 @@ class EmbedPipeline:
         request, model = await self.prepare(call, name, dimensions)
         space = model.sized(request.dimensions)
         texts, positions = unique_texts(request.texts, request.refused)
-        asked = _compute_request(request, texts, space, Spending(Purpose(model.name)))
+        asked = _compute_request(request, texts, space, CallBudget(Purpose(model.name)))
         try:
             work = await model.work(asked)
         except TextTooLongError as error:
@@ -217,7 +218,7 @@ class EmbedPipeline:
         assert self.cache is not None  # noqa: S101  the caller has checked
         request, model = await self.prepare(call, call.model, call.dimensions)
         texts, positions = unique_texts(request.texts, {})
-        asked = _compute_request(request, texts, model.space, Spending(Purpose(model.name)))
+        asked = _compute_request(request, texts, model.space, CallBudget(Purpose(model.name)))
         stored, metas, damaged = await self.cache.wrap(model).peek(asked)
         found = [number for number, meta in enumerate(metas) if meta is not None]
         # Evenly over all that was found, so that a sample of a long list is of all its parts.
@@ -234,7 +235,9 @@ class EmbedPipeline:
         return CacheCheck(len(texts), len(found), damaged, len(chosen), float(cosines[worst]), row, cost)
 
 
-def _compute_request(request: EmbedRequest, texts: tuple[str, ...], space: Space, spending: Spending) -> ComputeRequest:
+def _compute_request(
+    request: EmbedRequest, texts: tuple[str, ...], space: Space, spending: CallBudget
+) -> ComputeRequest:
     return ComputeRequest(
         texts,
         space,

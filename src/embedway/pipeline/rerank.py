@@ -17,7 +17,7 @@ from embedway.urgency import Urgency
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedway.ledger.budgets import Spending
+    from embedway.ledger.account import CallBudget
     from embedway.models.base import Model
     from embedway.types import Overflow, Vectors
 
@@ -35,7 +35,7 @@ async def rerank(
     query: str,
     documents: Sequence[str],
     facts: CallFacts,
-    spending: Spending,
+    spending: CallBudget,
     *,
     top_n: int | None,
     on_overflow: Overflow,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from embedway.arguments import named
 from embedway.errors import UsageError
+from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
-from embedway.ledger.budgets import Spending
 from embedway.money import to_nanousd
 from embedway.selection.criteria import ModelSelectionCriteria
 
@@ -51,9 +51,9 @@ class CallOptions:
         """Tell whether the call may cost this. An unknown cost is allowed only where there is no limit."""
         return self.max_cost_nanousd is None or (cost_nanousd is not None and cost_nanousd <= self.max_cost_nanousd)
 
-    def spending(self, model: str) -> Spending:
+    def spending(self, model: str) -> CallBudget:
         """The budgets that the call is charged to with a model, and its own limit."""
-        return Spending(Purpose(model, self.collection, self.api_key_name), self.max_cost_nanousd)
+        return CallBudget(Purpose(model, self.collection, self.api_key_name), self.max_cost_nanousd)
 
 
 @dataclass(frozen=True, slots=True)

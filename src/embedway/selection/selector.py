@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from embedway.errors import BudgetExceededError, NoModelError
-from embedway.ledger.budgets import MAX_COST
+from embedway.ledger.refusals import MAX_COST
 from embedway.money import usd
 from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidates import Candidates

@@ -6,21 +6,29 @@ import functools
 from typing import TYPE_CHECKING
 
 from embedway.telemetry import names
+from embedway.telemetry.hooks import BaseHook
+from embedway.telemetry.operations import BudgetRefusalDetails, BudgetWarningDetails
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge
 
-
-def warned(budget: str, level: int, ratio: float) -> None:
-    """A part of a budget is spent that a warning was asked for at; `ratio` is spent over limit."""
-    warnings, _, spent = _metrics()
-    warnings.labels(budget=budget, level=str(level)).inc()
-    spent.labels(budget=budget).set(ratio)
+    from embedway.telemetry.operations import Operation
 
 
-def refused(budget: str) -> None:
-    """A call was refused, because it would pass a budget."""
-    _metrics()[1].labels(budget=budget).inc()
+class PrometheusHook(BaseHook):
+    """Counts warnings and refusals of budgets, and measures what is spent of them."""
+
+    def event(self, operation: Operation) -> None:
+        """Count an event of a budget."""
+        details = operation.details
+        if isinstance(details, BudgetWarningDetails):
+            warnings, _, ratio = _metrics()
+            warnings.labels(budget=details.budget, level=str(details.level)).inc()
+            spent, limit = details.spent_nanousd, details.limit_nanousd
+            ratio.labels(budget=details.budget).set(spent / limit if limit else 1.0)
+        elif isinstance(details, BudgetRefusalDetails):
+            _, refusals, _ = _metrics()
+            refusals.labels(budget=details.budget).inc()
 
 
 @functools.cache

@@ -1,0 +1,53 @@
+"""The errors of calls that a limit on money refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedway.errors import BudgetExceededError
+from embedway.ledger.base import moment
+from embedway.money import usd
+
+if TYPE_CHECKING:
+    from embedway.ledger.account import CallBudget
+    from embedway.ledger.base import Refused
+
+MAX_COST = "max_cost"
+
+
+def budget_exceeded(refused: Refused, needed: int | None, *, note: str = "") -> BudgetExceededError:
+    """The error for a reservation of `needed` nano-dollars that a budget refuses; None for an unknown price."""
+    limit = refused.limit
+    if refused.restored is not None:
+        message = (
+            f"the ledger was restored from a backup of {moment(refused.restored.books_of)}, and what was spent "
+            f"since is not in it: budget {limit.name!r} refuses every call, and nothing was sent. Look at "
+            "`embedway budget show`, lower the budgets by what was spent since (`embedway budget set NAME USD`, or "
+            "the settings), then let them count again: `embedway budget confirm`"
+        )
+    else:
+        when = "in all" if limit.period == "total" else f"in {refused.period}"
+        scope = "" if limit.scope == "*" else f" for {limit.scope.replace(':', ' ')}"
+        cost = "has no known price" if needed is None else f"may cost ${usd(needed)}{note}"
+        advice = "; give the model a price" if needed is None else ""
+        message = (
+            f"the call {cost}, and budget {limit.name!r} allows ${usd(limit.nanousd)} {when}{scope}, of which "
+            f"${usd(refused.left)} is left; nothing was sent{advice}"
+        )
+    return BudgetExceededError(message, budget=limit.name, needed=needed, left=refused.left)
+
+
+def max_cost_exceeded(call_budget: CallBudget, needed: int | None, left: int, *, note: str = "") -> BudgetExceededError:
+    """The error for `needed` nano-dollars that the call's own `max_cost` does not cover; None for an unknown price."""
+    model, max_cost = call_budget.purpose.model, usd(call_budget.max_nanousd or 0)
+    if needed is None:
+        reason = f"{model} has no known price, and max_cost is ${max_cost}; give the model a price"
+    else:
+        rest = "" if left == call_budget.max_nanousd else f", of which ${usd(left)} is left"
+        reason = f"the call may cost ${usd(needed)} with {model}{note}; max_cost is ${max_cost}{rest}"
+    return BudgetExceededError(f"{reason}; nothing more was sent", budget=MAX_COST, needed=needed, left=left)
+
+
+def estimate_note(model: str) -> str:
+    """The remark that a cost is twice its estimate."""
+    return f" (twice its estimate, for {model} has no tokenizer here)"

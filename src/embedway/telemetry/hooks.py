@@ -1,0 +1,201 @@
+"""Hooks: code that is told when operations begin and end, for metrics, traces, logs and webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+import traceback
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, Protocol
+
+from embedway.telemetry.operations import Operation, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    from embedway.telemetry.operations import Details
+
+P = ParamSpec("P")
+
+_log = logging.getLogger("embedway.hooks")
+#: How long `Hooks.flush` waits for one hook.
+FLUSH_S = 5.0
+#: The id of the operation that runs here, None outside of any.
+current_operation: ContextVar[int | None] = ContextVar("embedway_operation", default=None)
+
+
+class Hook(Protocol):
+    """Is told of operations. Derive from `BaseHook` to write only the methods that are needed.
+
+    All but `flush` are called in the task or thread that does the work, and hold it up: keep them short. A method that
+    raises is logged once and never fails a request.
+    """
+
+    def begin(self, operation: Operation) -> None:
+        """Note that an operation begins."""
+
+    def end(self, operation: Operation, outcome: Outcome) -> None:
+        """Note that an operation ended, with an error or a cancellation too. Do not keep or change the outcome."""
+
+    def context(self, operation: Operation) -> AbstractContextManager[object]:
+        """A context manager around the work, entered after `begin` and left before `end`, in the same task.
+
+        It is left without the error, because an error may repeat texts; the outcome names its class.
+        """
+
+    def event(self, operation: Operation) -> None:
+        """Note something that has no duration."""
+
+    async def flush(self) -> None:
+        """Deliver what is pending. Called when an embedder is closed."""
+
+
+class BaseHook:
+    """A hook that does nothing."""
+
+    def begin(self, operation: Operation) -> None:
+        """See `Hook.begin`."""
+
+    def end(self, operation: Operation, outcome: Outcome) -> None:
+        """See `Hook.end`."""
+
+    def context(self, operation: Operation) -> AbstractContextManager[object]:  # noqa: ARG002  for those who override
+        """See `Hook.context`."""
+        return contextlib.nullcontext()
+
+    def event(self, operation: Operation) -> None:
+        """See `Hook.event`."""
+
+    async def flush(self) -> None:
+        """See `Hook.flush`."""
+
+
+class Hooks:
+    """Calls the hooks of an embedder. Details are made only where a hook wants them, so that no hook costs nothing."""
+
+    def __init__(self, hooks: Sequence[Hook] = (), *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._hooks = tuple(hooks)
+        self.operating = tuple(hook for hook in hooks if _overrides(hook, "begin", "end", "context"))
+        self._listening = tuple(hook for hook in hooks if _overrides(hook, "event"))
+        self.clock = clock
+        self._failed: set[tuple[int, str]] = set()
+
+    def operation(
+        self, details: Callable[P, Details], *args: P.args, **kwargs: P.kwargs
+    ) -> AbstractContextManager[Outcome]:
+        """Run an operation in a `with` block, which gives the outcome to fill: `operation(LoadDetails, model)`."""
+        if not self.operating:
+            return _UNHEARD
+        return _RunningOperation(self, Operation(next(_ids), current_operation.get(), details(*args, **kwargs)))
+
+    def merged_operation(
+        self, requests: Iterable[int | None], details: Callable[P, Details], *args: P.args, **kwargs: P.kwargs
+    ) -> AbstractContextManager[Outcome]:
+        """Run an operation for several callers' requests: the first is its parent, the others are its links."""
+        if not self.operating:
+            return _UNHEARD
+        ids = tuple(dict.fromkeys(request for request in requests if request is not None))
+        parent = ids[0] if ids else None
+        return _RunningOperation(self, Operation(next(_ids), parent, details(*args, **kwargs), ids[1:]))
+
+    def event(self, details: Callable[P, Details], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Tell of something that has no duration."""
+        if not self._listening:
+            return
+        operation = Operation(next(_ids), current_operation.get(), details(*args, **kwargs))
+        for hook in self._listening:
+            self.call(hook, "event", operation)
+
+    async def flush(self) -> None:
+        """Let all hooks deliver what is pending, each for `FLUSH_S` at most."""
+        for hook in self._hooks:
+            if not _overrides(hook, "flush"):
+                continue
+            try:
+                async with asyncio.timeout(FLUSH_S):
+                    await hook.flush()
+            except Exception as error:  # noqa: BLE001  a hook may be anybody's
+                self.log_failure(hook, "flush", error)
+
+    def call(self, hook: Hook, method: str, *arguments: object) -> None:
+        """Call a method of a hook, and log it where it fails."""
+        try:
+            getattr(hook, method)(*arguments)
+        except Exception as error:  # noqa: BLE001  a hook may be anybody's
+            self.log_failure(hook, method, error)
+
+    def log_failure(self, hook: Hook, method: str, error: Exception) -> None:
+        """Log the first failure of a hook's method, without its message, which may repeat anything."""
+        if (id(hook), method) in self._failed:
+            return
+        self._failed.add((id(hook), method))
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        _log.warning(
+            "hook %s: %s failed with %s at %s:%s and is ignored; its later failures are not logged",
+            type(hook).__name__,
+            method,
+            type(error).__name__,
+            Path(frame.filename).name,
+            frame.lineno,
+        )
+
+
+class _RunningOperation:
+    """An operation from its begin to its end."""
+
+    __slots__ = ("_contexts", "_hooks", "_operation", "_outcome", "_previous", "_started")
+
+    def __init__(self, hooks: Hooks, operation: Operation) -> None:
+        self._hooks = hooks
+        self._operation = operation
+        self._outcome = Outcome()
+        self._contexts: list[tuple[Hook, AbstractContextManager[object]]] = []
+
+    def __enter__(self) -> Outcome:
+        hooks, operation = self._hooks, self._operation
+        self._previous = current_operation.get()
+        current_operation.set(operation.id)
+        self._started = hooks.clock()
+        for hook in hooks.operating:
+            hooks.call(hook, "begin", operation)
+        for hook in hooks.operating:
+            try:
+                context = hook.context(operation)
+                context.__enter__()
+            except Exception as error:  # noqa: BLE001  a hook may be anybody's
+                hooks.log_failure(hook, "context", error)
+            else:
+                self._contexts.append((hook, context))
+        return self._outcome
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:
+        hooks, outcome = self._hooks, self._outcome
+        outcome.duration_s = hooks.clock() - self._started
+        outcome.error = None if kind is None else kind.__name__
+        try:
+            for hook, context in reversed(self._contexts):
+                try:
+                    context.__exit__(None, None, None)
+                except Exception as error:  # noqa: BLE001  a hook may be anybody's
+                    hooks.log_failure(hook, "context", error)
+            for hook in reversed(hooks.operating):
+                hooks.call(hook, "end", self._operation, outcome)
+        finally:
+            # Not by a token: the block of an asynchronous generator may end in another context.
+            current_operation.set(self._previous)
+
+
+def _overrides(hook: Hook, *methods: str) -> bool:
+    """Whether a hook has any of these methods of its own."""
+    base = vars(BaseHook)
+    return any(getattr(getattr(hook, name), "__func__", None) is not base[name] for name in methods)
+
+
+_ids = itertools.count(1)
+#: Where nobody listens: one outcome that everybody fills and nobody reads, in an object of the standard library.
+_UNHEARD = contextlib.nullcontext(Outcome())

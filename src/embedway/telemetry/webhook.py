@@ -1,0 +1,73 @@
+"""Warnings of budgets as JSON, posted to the address `ledger.webhook`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from embedway.money import usd
+from embedway.telemetry.hooks import BaseHook
+from embedway.telemetry.operations import BudgetWarningDetails
+
+if TYPE_CHECKING:
+    from embedway.telemetry.operations import Operation
+
+_log = logging.getLogger("embedway.budget")
+
+#: How long one request may take, and how long closing waits for all that are under way.
+REQUEST_S = 10.0
+_FLUSH_S = 1.0
+
+
+class WebhookHook(BaseHook):
+    """Posts each warning of a budget, beside the caller's way. The address may hold a token and is never logged."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._posting: set[asyncio.Task[None]] = set()
+
+    def event(self, operation: Operation) -> None:
+        """Start to post a warning of a budget."""
+        details = operation.details
+        if isinstance(details, BudgetWarningDetails):
+            task = asyncio.create_task(self._post(_document(details)))
+            self._posting.add(task)
+            task.add_done_callback(self._posting.discard)
+
+    async def flush(self) -> None:
+        """Wait a moment for requests under way, then cancel them: a webhook holds nothing up."""
+        if not self._posting:
+            return
+        _, late = await asyncio.wait(self._posting, timeout=_FLUSH_S)
+        for task in late:
+            task.cancel()
+        if late:
+            _log.warning("the webhook was too slow to be told of %d warnings of budgets before the end", len(late))
+            await asyncio.wait(late)
+
+    async def _post(self, document: dict[str, Any]) -> None:
+        import aiohttp  # noqa: PLC0415  few have a webhook
+
+        try:
+            timeout = aiohttp.ClientTimeout(total=REQUEST_S)
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.post(self._url, json=document) as response,
+            ):
+                if response.status >= 400:
+                    _log.warning("the webhook answered a budget's warning with HTTP %d", response.status)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            _log.warning("the webhook could not be told of a budget's warning: %s", type(error).__name__)
+
+
+def _document(details: BudgetWarningDetails) -> dict[str, Any]:
+    return {
+        "budget": details.budget,
+        "level": details.level,
+        "spent_usd": usd(details.spent_nanousd),
+        "limit_usd": usd(details.limit_nanousd),
+        "scope": details.scope,
+        "period": details.period,
+        "hard": details.hard,
+    }
