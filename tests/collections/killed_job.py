@@ -9,7 +9,7 @@ import sys
 import time
 
 from conftest import FakeEmbedder
-from embedway.collections import windows as windows_module
+from embedway.collections import chunk_reader
 from embedway.collections.run import RunOptions, run_job
 from embedway.collections.stores import jsonl, lancedb, parquet
 
@@ -48,7 +48,7 @@ def patched(sink_class):
 
 for each in (parquet.ParquetSink, jsonl.JsonlSink, lancedb.LanceDBSink):
     patched(each)
-windows_module.FIRST_WINDOW_CHUNKS = windows_module.MAX_WINDOW_CHUNKS = 20
+chunk_reader.FIRST_BATCH_CHUNKS = chunk_reader.MAX_BATCH_CHUNKS = 20
 embedder = FakeEmbedder(on_embed=on_embed)
 options = RunOptions(on_error="skip", overwrite="overwrite" in flags)
 asyncio.run(run_job(embedder, [source], destination, options))

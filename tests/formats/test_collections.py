@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway._embedder import AsyncEmbedder
-from embedway.collections.proven import prove, telling
 from embedway.collections.stores import open_collection
 from embedway.collections.stores.base import FORMAT_KEY, FORMAT_VERSION, SPACE_KEY, Chunk
 from embedway.collections.stores.jsonl import JsonlSink, sidecar_path
+from embedway.collections.verify import choose_rows, verify_space
 from embedway.errors import SinkError, SpaceMismatchError
 from embedway.space import VERSION, comparable
 
@@ -55,7 +55,7 @@ def proven(config, destination):
             collection = open_collection(destination)
             space = (await embedder.describe()).space
             unknown = collection.check_space(space).unknown
-            return unknown and await prove(embedder, collection, space, unknown, model="auto")
+            return unknown and await verify_space(embedder, collection, space, unknown, model="auto")
 
     return asyncio.run(once())
 
@@ -243,6 +243,6 @@ def test_choices_of_version_1_are_read(tmp_path):
 
 def test_rows_that_tell_tokenizers_apart_are_computed_anew():
     texts = ["a b", "", "b c", "c d", "d e", "UPPER Case", "LOUDER STILL", "in 1999", "déjà vu", "X" * 501, "Y 2024 é"]
-    assert telling(texts) == [0, 2, 3, 6, 7, 8]
-    assert telling(["same words"] * 9) == [0, 1, 2]
-    assert telling([" ", ""]) == []
+    assert choose_rows(texts) == [0, 2, 3, 6, 7, 8]
+    assert choose_rows(["same words"] * 9) == [0, 1, 2]
+    assert choose_rows([" ", ""]) == []

@@ -20,8 +20,8 @@ from embedway import formats
 from embedway.errors import BudgetExceededError, LedgerError, StateError, UsageError
 from embedway.ledger.base import Limit, Refused, Restored, Settlement
 from embedway.ledger.budgets import Budgets, Spending
-from embedway.state import servers
-from embedway.state.archive import opened
+from embedway.state import redis as state_redis
+from embedway.state.archive import open_archive
 from embedway.state.backup import back_up, restore
 from embedway.state.parts import KeysPart, TrustPart
 
@@ -118,7 +118,7 @@ def test_a_backup_is_private_and_replaces_a_file_only_where_that_is_asked_for(fi
         made(files, tmp_path, "folder/state.zip")
     assert file.read_text() == "mine"
     made(files, tmp_path, "folder/state.zip", overwrite=True)
-    with opened(file) as archive:
+    with open_archive(file) as archive:
         assert list(archive.manifest.parts) == ["trust.json", "pins.sqlite", "ledger.sqlite"]
     assert [one.name for one in file.parent.iterdir()] == ["state.zip"]
 
@@ -218,7 +218,7 @@ def test_keys_are_backed_up_and_restored_by_what_tells_them(tmp_path):
 
 def sums(file, folder):
     """The accounts in a backup, and the sums of its entries."""
-    with opened(file) as archive:
+    with open_archive(file) as archive:
         archive.extract("ledger.sqlite", folder / f"{file.name}.sqlite")
     with contextlib.closing(sqlite3.connect(folder / f"{file.name}.sqlite")) as connection:
         accounts = connection.execute("SELECT spent, held FROM accounts WHERE period = 'total'").fetchall()
@@ -326,16 +326,16 @@ import os, signal, sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}]
 from pathlib import Path
 from places import Place
-from embedway.state import books
+from embedway.state import sqlite as state_sqlite
 from embedway.state.backup import restore
 
-good = books._HeldBooks.{point}
+good = state_sqlite._SqliteTransaction.{point}
 def killed(self, *arguments):
     if {point!r} == "put":
         good(self, *arguments)
     self.connection.execute("PRAGMA cache_spill = 1")
     os.kill(os.getpid(), signal.SIGKILL)
-books._HeldBooks.{point} = killed
+state_sqlite._SqliteTransaction.{point} = killed
 restore(Place(Path({str(files.folder)!r})).parts, Path({str(file)!r}), overwrite=True)
 """
         with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as other:
@@ -349,7 +349,7 @@ def test_what_is_booked_while_a_server_is_restored_is_not_lost_unseen(server, tm
     server.fill()
     file = made(server, tmp_path)
     (part,) = [one for one in server.parts if one.name == "ledger.redis.json"]
-    with opened(file) as archive:
+    with open_archive(file) as archive:
         archive.extract(part.name, tmp_path / "ledger.json")
     with part.held() as held:
         held.take(tmp_path / "kept.json")
@@ -365,7 +365,7 @@ def test_what_is_booked_while_a_server_is_restored_is_not_lost_unseen(server, tm
 def test_a_server_that_holds_too_much_is_told_with_its_own_tools(server, tmp_path, monkeypatch, bound):
     server.fill()
     for name, value in bound.items():
-        monkeypatch.setattr(servers, name, value)
+        monkeypatch.setattr(state_redis, name, value)
     with pytest.raises(StateError, match=r"ledger in Redis: holds more than .* the server's own tools"):
         made(server, tmp_path)
     assert not (tmp_path / "state.zip").exists()

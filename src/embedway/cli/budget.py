@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 import typer
 
 from embedway.cli import pins
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import JsonFlag
 from embedway.cli.output import note, print_json, print_line, print_table, wait_for
-from embedway.cli.session import Session
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ CsvFlag: TypeAlias = Annotated[bool, typer.Option("--csv", help="CSV on standard
 def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag = False) -> None:
     """Show where each budget stands, and what was spent and saved today, this month and in all."""
     _check_one_way(as_csv=as_csv, as_json=as_json)
-    config = Session.of(context).config()
+    config = Invocation.of(context).config()
     standings, totals, restored = _with_ledger(config, _standings)
     document = {
         "budgets": [standing.to_json() for standing in standings],
@@ -70,7 +70,7 @@ def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag =
         return
     if restored is not None:
         note(
-            Session.of(context),
+            Invocation.of(context),
             "these books are of {books_of}, from a backup that was restored at {restored_at}: hard budgets refuse "
             "every call until `embedway budget confirm`".format(**restored.to_json()),
         )
@@ -116,8 +116,8 @@ def set_limit(
     """Set a budget, which holds for all who use this ledger, at once. What is not said stays as it is."""
     from embedway.money import to_nanousd
 
-    session = Session.of(context)
-    config = session.config()
+    invocation = Invocation.of(context)
+    config = invocation.config()
     given = (("api_key", api_key), ("collection", collection))
     named = [f"{kind}:{value}" for kind, value in given if value is not None]
     named += [f"model:{_full_name(model, config)}"] if model is not None else []
@@ -136,7 +136,7 @@ def set_limit(
         config, lambda ledger, _: _set_limit(ledger, name, to_nanousd(amount, name="USD"), told)
     )
     was = f" (it was {_told(before)})" if before is not None else ""
-    note(session, f"budget {name}: {_told(limit)}{was}")
+    note(invocation, f"budget {name}: {_told(limit)}{was}")
 
 
 @app.command("remove")
@@ -144,7 +144,7 @@ def remove(
     context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="What the budget is called.")]
 ) -> None:
     """Remove a budget. What was spent stays in the ledger."""
-    config = Session.of(context).config()
+    config = Invocation.of(context).config()
     if name in config.budgets:
         raise UsageError(f"budget {name!r} is in the settings; take [budgets.{name}] out of them")
     if not _with_ledger(config, lambda ledger, _: ledger.remove_limit(name)):
@@ -154,14 +154,14 @@ def remove(
 @app.command("confirm")
 def confirm(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     """Let hard budgets count again after `embedway state restore`: the books are right, or were put right."""
-    session = Session.of(context)
-    restored = _with_ledger(session.config(), lambda book, _: book.confirm())
+    invocation = Invocation.of(context)
+    restored = _with_ledger(invocation.config(), lambda book, _: book.confirm())
     if as_json:
         print_json({"confirmed": None if restored is None else restored.to_json()})
     elif restored is None:
-        note(session, "nothing to confirm: the ledger was not restored from a backup, or is confirmed already")
+        note(invocation, "nothing to confirm: the ledger was not restored from a backup, or is confirmed already")
     else:
-        note(session, f"the books of {restored.to_json()['books_of']} count from now on")
+        note(invocation, f"the books of {restored.to_json()['books_of']} count from now on")
 
 
 @app.command("ledger")
@@ -177,7 +177,7 @@ def ledger(
 ) -> None:
     """Show what was spent, call by call, the newest first."""
     _check_one_way(as_csv=as_csv, as_json=as_json)
-    config = Session.of(context).config()
+    config = Invocation.of(context).config()
     start = _day(since) if since else None
     entries = _with_ledger(config, lambda book, _: book.entries(newest=newest or None, since=start))
     rows = [entry.to_json() for entry in entries]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from embedway.cli.options import InputType, JsonFlag, ModelOption, Overflow
-from embedway.cli.output import Download, note, print_json, print_line, print_table, size, wait_for
-from embedway.cli.session import Session
+from embedway.cli.invocation import Invocation
+from embedway.cli.options import InputTypeChoice, JsonFlag, ModelOption, OverflowChoice
+from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SAME_COSINE = 0.999
 @app.command("stats")
 def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     """Show what is kept, and the tokens and money that it saved, over all processes that ended."""
-    config = Session.of(context).config()
+    config = Invocation.of(context).config()
     found = wait_for(_stats(config))
     if as_json:
         print_json(_stats_json(config, found))
@@ -80,7 +80,7 @@ def clear(
     if everything == any(limit is not None for limit in limits):
         raise UsageError("say which vectors: --model, --space, --namespace, --older-than, or --all")
     age = _age_s(older_than) if older_than is not None else None
-    config = Session.of(context).config()
+    config = Invocation.of(context).config()
     done = wait_for(_clear(config, model, space, namespace, age))
     if as_json:
         print_json({"before": done.before, "after": done.after})
@@ -97,13 +97,13 @@ def verify(
     ],
     *,
     input_type: Annotated[
-        InputType, typer.Option("--input-type", help="What the texts were embedded as.")
-    ] = InputType.DOCUMENT,
+        InputTypeChoice, typer.Option("--input-type", help="What the texts were embedded as.")
+    ] = InputTypeChoice.DOCUMENT,
     model: ModelOption = None,
     sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="So many are computed anew.")] = 100,
     no_chunk: Annotated[bool, typer.Option("--no-chunk", help="As in `run`: one vector per document.")] = False,
     on_overflow: Annotated[
-        Overflow | None, typer.Option("--on-overflow", help="As it was when they were embedded.")
+        OverflowChoice | None, typer.Option("--on-overflow", help="As it was when they were embedded.")
     ] = None,
     text_field: Annotated[
         str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
@@ -114,8 +114,8 @@ def verify(
 
     Exits with 1 where a vector is not the same.
     """
-    session = Session.of(context)
-    config = session.config(
+    invocation = Invocation.of(context)
+    config = invocation.config(
         {
             "embedding.default_model": model,
             "embedding.on_overflow": on_overflow.value if on_overflow else None,
@@ -126,22 +126,22 @@ def verify(
     overlap_is_set = "run.overlap" in config.sources
     options = RunOptions(
         model=config.embedding.default_model,
-        chunk=not no_chunk and input_type is InputType.DOCUMENT,
-        chunk_tokens=None if no_chunk or input_type is not InputType.DOCUMENT else config.run.chunk_tokens,
+        chunk=not no_chunk and input_type is InputTypeChoice.DOCUMENT,
+        chunk_tokens=None if no_chunk or input_type is not InputTypeChoice.DOCUMENT else config.run.chunk_tokens,
         overlap_tokens=config.run.overlap if overlap_is_set and not no_chunk else None,
         text_field=text_field,
     )
-    checked = wait_for(_verify(session, config, sources, options, (input_type.value, sample)))
+    checked = wait_for(_verify(invocation, config, sources, options, (input_type.value, sample)))
     same = checked.lowest_cosine is None or checked.lowest_cosine >= SAME_COSINE
     if as_json:
         print_json({**asdict(checked), "same": same})
     else:
-        _print_check(session, checked, same=same)
+        _print_check(invocation, checked, same=same)
     if not same:
         raise typer.Exit(1)
 
 
-def _print_check(session: Session, checked: "CacheCheck", *, same: bool) -> None:
+def _print_check(invocation: Invocation, checked: "CacheCheck", *, same: bool) -> None:
     print_line(f"{checked.found:,} of {checked.texts:,} texts are in the cache")
     if checked.damaged:
         print_line(
@@ -149,7 +149,9 @@ def _print_check(session: Session, checked: "CacheCheck", *, same: bool) -> None
             "right when they are used"
         )
     if checked.lowest_cosine is None:
-        note(session, "nothing to compare: were these texts embedded with this model, input type and overflow policy?")
+        note(
+            invocation, "nothing to compare: were these texts embedded with this model, input type and overflow policy?"
+        )
         return
     cost = f" for {checked.cost_nanousd / 1e9:.6f} dollars" if checked.cost_nanousd else ""
     print_line(f"{checked.recomputed:,} computed anew{cost}: the lowest cosine is {checked.lowest_cosine:.6f}")
@@ -184,7 +186,7 @@ async def _clear(
 
 
 async def _verify(
-    session: Session,
+    invocation: Invocation,
     config: "Config",
     sources: list[str],
     options: "RunOptions",
@@ -193,7 +195,7 @@ async def _verify(
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.run import read_texts
 
-    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
         texts = await read_texts(embedder, sources, options)
         return await embedder.check_cache(
             texts,

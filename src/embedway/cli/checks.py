@@ -37,7 +37,7 @@ LITTLE_MEMORY_BYTES = 700_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class BackendCheck:
     """A library that runs models. `version` is None where it cannot be used, and `why_not` says why."""
 
     name: str
@@ -106,7 +106,7 @@ class Report:
     embedway: str
     python: str
     machine: Machine
-    backends: tuple[Backend, ...]
+    backends: tuple[BackendCheck, ...]
     extras: tuple[Extra, ...]
     weights: Folder
     default_model: DefaultModel
@@ -190,15 +190,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _backend(name: str) -> Backend:
+def _backend(name: str) -> BackendCheck:
     opt_out_of_telemetry()
     try:
         importlib.import_module(name)
     except (ImportError, OSError) as error:
         why_not = "not installed" if util.find_spec(name) is None else f"cannot be loaded: {error}"
-        return Backend(name, None, why_not, ())
+        return BackendCheck(name, None, why_not, ())
     precisions = ("f32", "bf16") if name == "openvino" and cpu.facts().bf16 else ("f32",)
-    return Backend(name, _version(name) or "unknown version", None, precisions)
+    return BackendCheck(name, _version(name) or "unknown version", None, precisions)
 
 
 def _extra(name: str, packages: tuple[str, ...]) -> Extra:

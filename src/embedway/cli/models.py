@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import JsonFlag
-from embedway.cli.output import Download, note, print_json, print_line, print_table, size, wait_for
-from embedway.cli.session import Session
+from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     """Show every model with what it takes and gives, its routes, and which of them can be used here."""
     from embedway.catalog import default_catalog
 
-    config = Session.of(context).config()
+    config = Invocation.of(context).config()
     store = _store(context)
     models = [(facts, store.find(facts.weights) is not None) for facts in default_catalog()]
     services = _services(config)
@@ -134,7 +134,7 @@ def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
     from embedway.catalog import default_catalog
     from embedway.providers.names import service_of
 
-    service = service_of(name, Session.of(context).config())
+    service = service_of(name, Invocation.of(context).config())
     if service is not None:
         _show_service(service, as_json=as_json)
         return
@@ -202,11 +202,11 @@ def pull(
     as_json: JsonFlag = False,
 ) -> None:
     """Fetch the weights of models, check them, and keep them."""
-    session = Session.of(context)
-    store = _store(context, Download(session))
+    invocation = Invocation.of(context)
+    store = _store(context, DownloadProgress(invocation))
     pulled = []
     for name in names:
-        folder = _pull(store, session.config(), name, force=force)
+        folder = _pull(store, invocation.config(), name, force=force)
         pulled.append(
             {
                 "model": folder.repository,
@@ -215,7 +215,7 @@ def pull(
                 "origin": folder.origin,
             }
         )
-        note(session, f"{folder.repository} is in {folder.path} (from {folder.origin})")
+        note(invocation, f"{folder.repository} is in {folder.path} (from {folder.origin})")
     if as_json:
         print_json({"pulled": pulled})
 
@@ -237,9 +237,9 @@ def _pull(store: "WeightsStore", config: "Config", name: str, *, force: bool) ->
 @app.command("tune")
 def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = False) -> None:
     """Measure how this machine runs a model fastest, and keep the choice."""
-    session = Session.of(context)
-    config = session.config()
-    report = wait_for(_tune(session, config, name))
+    invocation = Invocation.of(context)
+    config = invocation.config()
+    report = wait_for(_tune(invocation, config, name))
     if as_json:
         print_json(_without_nan(report.to_json()))
         return
@@ -273,14 +273,14 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
         ],
         right=(2, 3, 4, 5, 6, 7, 8),
     )
-    note(session, f"the choice is kept in {report.stored_at}")
+    note(invocation, f"the choice is kept in {report.stored_at}")
 
 
-async def _tune(session: Session, config: Any, name: str) -> Any:
+async def _tune(invocation: Invocation, config: Any, name: str) -> Any:
     from embedway._embedder import AsyncEmbedder
 
-    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
-        return await embedder.tune(name, progress=lambda text: note(session, text))
+    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
+        return await embedder.tune(name, progress=lambda text: note(invocation, text))
 
 
 def _without_nan(value: Any) -> Any:
@@ -299,10 +299,10 @@ def _verdict(row: Any, report: Any) -> str:
     return f"best for {' and '.join(uses)}" if uses else ""
 
 
-def _store(context: typer.Context, progress: Download | None = None) -> "WeightsStore":
+def _store(context: typer.Context, progress: DownloadProgress | None = None) -> "WeightsStore":
     from embedway.local.weights.store import WeightsStore
 
-    return WeightsStore(Session.of(context).config().store_settings(), progress=progress)
+    return WeightsStore(Invocation.of(context).config().store_settings(), progress=progress)
 
 
 def facts_json(facts: "ModelFacts") -> dict[str, Any]:

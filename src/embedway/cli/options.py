@@ -8,7 +8,7 @@ import typer
 from embedway.errors import UsageError
 
 
-class Backend(StrEnum):
+class BackendChoice(StrEnum):
     """`--backend`."""
 
     AUTO = "auto"
@@ -16,7 +16,7 @@ class Backend(StrEnum):
     ONNXRUNTIME = "onnxruntime"
 
 
-class Precision(StrEnum):
+class PrecisionChoice(StrEnum):
     """`--precision`."""
 
     AUTO = "auto"
@@ -24,14 +24,14 @@ class Precision(StrEnum):
     BF16 = "bf16"
 
 
-class InputType(StrEnum):
+class InputTypeChoice(StrEnum):
     """`--input-type`."""
 
     QUERY = "query"
     DOCUMENT = "document"
 
 
-class Overflow(StrEnum):
+class OverflowChoice(StrEnum):
     """`--on-overflow`."""
 
     TRUNCATE = "truncate"
@@ -39,14 +39,14 @@ class Overflow(StrEnum):
     ERROR = "error"
 
 
-class OnError(StrEnum):
+class OnErrorChoice(StrEnum):
     """`--on-error`."""
 
     STOP = "stop"
     SKIP = "skip"
 
 
-class Format(StrEnum):
+class FormatChoice(StrEnum):
     """`--format`."""
 
     AUTO = "auto"
@@ -57,7 +57,7 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-class Preset(StrEnum):
+class PresetChoice(StrEnum):
     """`--preset`."""
 
     FAST = "fast"
@@ -82,7 +82,7 @@ DimensionsOption: TypeAlias = Annotated[
     typer.Option("--dimensions", "-d", min=1, metavar="N", help="A size that the model was trained for."),
 ]
 PresetOption: TypeAlias = Annotated[
-    Preset | None,
+    PresetChoice | None,
     typer.Option("--preset", "-p", help="Select the model that fits the texts best; see `embedway select`."),
 ]
 MaxCostOption: TypeAlias = Annotated[
@@ -93,8 +93,10 @@ CollectionOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--collection", metavar="NAME", help="Keep to the model and space of its first write."),
 ]
-BackendOption: TypeAlias = Annotated[Backend | None, typer.Option("--backend", help="What runs the model.")]
-PrecisionOption: TypeAlias = Annotated[Precision | None, typer.Option("--precision", help="Numbers inside the model.")]
+BackendOption: TypeAlias = Annotated[BackendChoice | None, typer.Option("--backend", help="What runs the model.")]
+PrecisionOption: TypeAlias = Annotated[
+    PrecisionChoice | None, typer.Option("--precision", help="Numbers inside the model.")
+]
 ThreadsOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--threads", min=1, metavar="N", help="Threads in all."),
@@ -109,15 +111,15 @@ TokenBudgetOption: TypeAlias = Annotated[
 ]
 
 
-def refuse_both(model: str | None, preset: Preset | None) -> None:
+def refuse_both(model: str | None, preset: PresetChoice | None) -> None:
     """Raise UsageError for a model that is named and to be selected too."""
     if model is not None and preset is not None:
         raise UsageError("--model names a model and --preset selects one; give one of them")
 
 
 def runtime_overrides(
-    backend: Backend | None,
-    precision: Precision | None,
+    backend: BackendChoice | None,
+    precision: PrecisionChoice | None,
     threads: int | None,
     streams: int | None,
     token_budget: int | None,

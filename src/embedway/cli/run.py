@@ -4,16 +4,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import (
     BackendOption,
     CollectionOption,
     DimensionsOption,
-    Format,
+    FormatChoice,
     JsonFlag,
     MaxCostOption,
     ModelOption,
-    OnError,
-    Overflow,
+    OnErrorChoice,
+    OverflowChoice,
     PrecisionOption,
     PresetOption,
     StreamsOption,
@@ -23,7 +24,7 @@ from embedway.cli.options import (
     runtime_overrides,
 )
 from embedway.cli.output import (
-    Download,
+    DownloadProgress,
     count,
     duration,
     error_console,
@@ -34,7 +35,6 @@ from embedway.cli.output import (
     wait_for,
     wants_progress,
 )
-from embedway.cli.session import Session
 
 if TYPE_CHECKING:
     from embedway.collections.report import RunStatus, RunSummary
@@ -74,17 +74,17 @@ def run(
         bool, typer.Option("--no-chunk", help="One vector per document; --on-overflow tells what of long ones.")
     ] = False,
     on_overflow: Annotated[
-        Overflow | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
+        OverflowChoice | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
     ] = None,
     on_error: Annotated[
-        OnError | None,
+        OnErrorChoice | None,
         typer.Option("--on-error", help="At a bad row, stop, or set it aside in DEST.rejects.jsonl."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it is there.")] = False,
     format_: Annotated[
-        Format,
+        FormatChoice,
         typer.Option("--format", help="What standard input holds, or files whose ending does not say."),
-    ] = Format.AUTO,
+    ] = FormatChoice.AUTO,
     text_field: Annotated[
         str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
     ] = "text",
@@ -104,9 +104,9 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Embed SOURCE into DEST, which appears whole when all is done, or not at all."""
-    session = Session.of(context)
+    invocation = Invocation.of(context)
     refuse_both(model, preset)
-    config = session.config(
+    config = invocation.config(
         {
             "embedding.default_model": model,
             "selection.preset": preset.value if preset else None,
@@ -140,20 +140,20 @@ def run(
         most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, max_cost, collection))
-    summary = wait_for(_run(session, config, sources, destination, options, selecting=selecting))
+    summary = wait_for(_run(invocation, config, sources, destination, options, selecting=selecting))
     if as_json:
         print_json(summary.to_json())
     else:
         _print_summary(summary)
     if summary.truncated and not as_json:
-        note(session, f"{summary.truncated:,} texts were cut at the model's limit")
+        note(invocation, f"{summary.truncated:,} texts were cut at the model's limit")
     if summary.rejected:
-        note(session, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} says which and why")
+        note(invocation, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} says which and why")
         raise typer.Exit(PARTLY_FAILED)
 
 
 async def _run(
-    session: Session,
+    invocation: Invocation,
     config: "Config",
     sources: list[str],
     destination: str,
@@ -162,17 +162,17 @@ async def _run(
     selecting: bool,
 ) -> "RunSummary":
     from embedway._embedder import AsyncEmbedder
-    from embedway.cli.selecting import criteria_of
+    from embedway.cli.select import criteria_of
     from embedway.collections.model_choice import select_for_job
     from embedway.collections.run import run_job
 
-    progress = _Progress() if wants_progress(session) else None
-    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+    progress = _Progress() if wants_progress(invocation) else None
+    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
         try:
             if selecting:
                 cached = config.cache.backend != "none"
                 options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-                note(session, f"selected {options.model}")
+                note(invocation, f"selected {options.model}")
             return await run_job(
                 embedder,
                 sources,
@@ -194,7 +194,7 @@ class _Progress:
         self._task: Any = None
 
     def update(self, status: "RunStatus") -> None:
-        """Show it. The bar begins with the first window: until then, a download may have one of its own."""
+        """Show it. The bar begins with the first batch: until then, a download may have one of its own."""
         if self._progress is None:
             from rich.progress import BarColumn, Progress, TextColumn
 

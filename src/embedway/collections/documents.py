@@ -16,7 +16,7 @@ Kind: TypeAlias = Literal["markdown", "rst", "text", "html", "code"]
 Format: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
 
 #: Takes what was wrong with one row or file: raises it, or notes it and returns, so that reading goes on.
-BadRow: TypeAlias = "Callable[[SourceError], None]"
+OnBadRow: TypeAlias = "Callable[[SourceError], None]"
 
 NO_METADATA: Mapping[str, str | None] = MappingProxyType({})
 
@@ -60,7 +60,7 @@ class ReadOptions:
 
 
 @dataclass(slots=True)
-class ByteMeter:
+class ByteCounter:
     """How far the readers have come, in bytes. `total` is None where it cannot be known (standard input)."""
 
     total: int | None = None

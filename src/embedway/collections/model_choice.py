@@ -6,8 +6,8 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from embedway.collections.documents import ByteMeter
-from embedway.collections.plan import PlanEmbedder, plan_job, some_of
+from embedway.collections.documents import ByteCounter
+from embedway.collections.plan import PlanEmbedder, next_documents, plan_job
 from embedway.collections.readers import find_files, read_files
 from embedway.errors import UsageError
 from embedway.ledger.budgets import MAX_COST
@@ -102,7 +102,7 @@ def _least(most: int | None, max_total_cost: Amount | None) -> tuple[int | None,
 
 
 @contextlib.asynccontextmanager
-async def reading(
+async def open_texts(
     sources: Sequence[str], options: RunOptions, *, standard_input: IO[bytes] | None = None
 ) -> AsyncIterator[AsyncIterator[list[str]]]:
     """The texts of the documents, some at a time. Rows that cannot be used are left out. Raises `SourceError`."""
@@ -114,11 +114,11 @@ async def reading(
     try:
         files = await reader.call(find_files, sources, options.read_options())
         documents = read_files(
-            files, options.read_options(), bad=skip, meter=ByteMeter(), standard_input=standard_input
+            files, options.read_options(), on_bad_row=skip, counter=ByteCounter(), standard_input=standard_input
         )
 
         async def texts() -> AsyncIterator[list[str]]:
-            while some := await reader.call(some_of, documents):
+            while some := await reader.call(next_documents, documents):
                 yield [document.text for document in some]
 
         yield texts()
@@ -127,7 +127,7 @@ async def reading(
         reader.close()
 
 
-async def first_of(texts: AsyncIterator[list[str]], *, most_characters: int) -> tuple[list[str], bool]:
+async def take_texts(texts: AsyncIterator[list[str]], *, most_characters: int) -> tuple[list[str], bool]:
     """The first texts, and whether these are all."""
     found: list[str] = []
     characters = 0
@@ -144,5 +144,5 @@ async def read_sample(
     sources: Sequence[str], options: RunOptions, *, most_characters: int, standard_input: IO[bytes] | None = None
 ) -> tuple[list[str], bool]:
     """The texts of the first documents, and whether these are all. Raises `SourceError`."""
-    async with reading(sources, options, standard_input=standard_input) as texts:
-        return await first_of(texts, most_characters=most_characters)
+    async with open_texts(sources, options, standard_input=standard_input) as texts:
+        return await take_texts(texts, most_characters=most_characters)

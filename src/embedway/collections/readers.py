@@ -26,7 +26,7 @@ from embedway.errors import SourceError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from embedway.collections.documents import BadRow, ByteMeter, Kind, ReadOptions
+    from embedway.collections.documents import ByteCounter, Kind, OnBadRow, ReadOptions
 
 STANDARD_INPUT = "-"
 
@@ -110,8 +110,8 @@ def read_files(
     files: Sequence[SourceFile],
     options: ReadOptions,
     *,
-    bad: BadRow,
-    meter: ByteMeter,
+    on_bad_row: OnBadRow,
+    counter: ByteCounter,
     standard_input: IO[bytes] | None = None,
 ) -> Generator[Document, None, None]:
     """The documents of all files, one after the other, as a stream.
@@ -120,14 +120,16 @@ def read_files(
     that cannot be read on. `standard_input` is what `-` stands for; by default the process's own.
     """
     sizes = [file.size_bytes for file in files]
-    meter.total = None if None in sizes else sum(size or 0 for size in sizes)
+    counter.total = None if None in sizes else sum(size or 0 for size in sizes)
     for file in files:
         if file.path == STANDARD_INPUT:
-            yield from _read_standard_input(file, options, bad=bad, meter=meter, stream=standard_input)
+            yield from _read_standard_input(
+                file, options, on_bad_row=on_bad_row, counter=counter, stream=standard_input
+            )
         elif file.format == "auto":
-            yield from _read_whole(file, bad=bad, meter=meter)
+            yield from _read_whole(file, on_bad_row=on_bad_row, counter=counter)
         else:
-            yield from _read_rows(file, options, bad=bad, meter=meter)
+            yield from _read_rows(file, options, on_bad_row=on_bad_row, counter=counter)
 
 
 def _walk(folder: Path) -> Iterator[SourceFile]:
@@ -163,17 +165,17 @@ def _format_of(source: str, options: ReadOptions) -> Format:
     return "auto" if options.format == "text" else options.format
 
 
-def _read_whole(file: SourceFile, *, bad: BadRow, meter: ByteMeter) -> Iterator[Document]:
+def _read_whole(file: SourceFile, *, on_bad_row: OnBadRow, counter: ByteCounter) -> Iterator[Document]:
     try:
         text = decode_utf8(Path(file.path).read_bytes(), file.name)
     except SourceError as error:
-        bad(error)
+        on_bad_row(error)
         return
     except OSError as error:
-        bad(SourceError(f"cannot be read: {error.strerror}", path=file.name))
+        on_bad_row(SourceError(f"cannot be read: {error.strerror}", path=file.name))
         return
     finally:
-        meter.advance(file.size_bytes or 0)
+        counter.advance(file.size_bytes or 0)
     kind = KINDS.get(Path(file.path).suffix.lower(), "text")
     title: str | None = None
     marks: tuple[tuple[int, int], ...] = ()
@@ -184,7 +186,7 @@ def _read_whole(file: SourceFile, *, bad: BadRow, meter: ByteMeter) -> Iterator[
     if reason := text_fault(text):
         # Empty files (`__init__.py`) are in every folder and hold nothing to embed.
         if file.named:
-            bad(SourceError(reason, path=file.name))
+            on_bad_row(SourceError(reason, path=file.name))
         return
     yield Document(id=file.name, text=text, source=file.name, title=title, kind=kind, line_marks=marks)
 
@@ -194,29 +196,38 @@ def _title(text: str, pattern: re.Pattern[str]) -> str | None:
     return found.group(1).strip() if found else None
 
 
-def _read_rows(file: SourceFile, options: ReadOptions, *, bad: BadRow, meter: ByteMeter) -> Iterator[Document]:
+def _read_rows(
+    file: SourceFile, options: ReadOptions, *, on_bad_row: OnBadRow, counter: ByteCounter
+) -> Iterator[Document]:
     if file.format == "parquet":
         yield from read_parquet(
-            file.path, file.name, options, size_bytes=file.size_bytes or 0, bad=bad, advance=meter.advance
+            file.path,
+            file.name,
+            options,
+            size_bytes=file.size_bytes or 0,
+            on_bad_row=on_bad_row,
+            advance=counter.advance,
         )
         return
     try:
         with Path(file.path).open("rb") as raw:
             if file.path.lower().endswith(".gz"):
                 with gzip.open(raw) as unpacked:
-                    lines = open_counted(raw, unpacked, meter.advance)
-                    yield from read_jsonl(lines, file.name, options, bad=bad, advance=_no_advance)
+                    lines = open_counted(raw, unpacked, counter.advance)
+                    yield from read_jsonl(lines, file.name, options, on_bad_row=on_bad_row, advance=_no_advance)
             elif file.format == "jsonl":
-                yield from read_jsonl(raw, file.name, options, bad=bad, advance=meter.advance)
+                yield from read_jsonl(raw, file.name, options, on_bad_row=on_bad_row, advance=counter.advance)
             else:
                 delimiter = "\t" if file.format == "tsv" else ","
-                yield from read_csv(raw, file.name, options, delimiter=delimiter, bad=bad, advance=meter.advance)
+                yield from read_csv(
+                    raw, file.name, options, delimiter=delimiter, on_bad_row=on_bad_row, advance=counter.advance
+                )
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"cannot be read to its end: {error}", path=file.name) from error
 
 
 def _read_standard_input(
-    file: SourceFile, options: ReadOptions, *, bad: BadRow, meter: ByteMeter, stream: IO[bytes] | None
+    file: SourceFile, options: ReadOptions, *, on_bad_row: OnBadRow, counter: ByteCounter, stream: IO[bytes] | None
 ) -> Iterator[Document]:
     # A reader of our own on the same descriptor: Python locks sys.stdin's at exit, and a thread that still
     # waits in it would turn an interrupted job into a crash.
@@ -224,12 +235,14 @@ def _read_standard_input(
         stream = os.fdopen(0, "rb", closefd=False)
     lines = stream
     if file.format == "text":
-        yield from read_lines(lines, STANDARD_INPUT, bad=bad, advance=meter.advance)
+        yield from read_lines(lines, STANDARD_INPUT, on_bad_row=on_bad_row, advance=counter.advance)
     elif file.format == "jsonl":
-        yield from read_jsonl(lines, STANDARD_INPUT, options, bad=bad, advance=meter.advance)
+        yield from read_jsonl(lines, STANDARD_INPUT, options, on_bad_row=on_bad_row, advance=counter.advance)
     else:
         delimiter = "\t" if file.format == "tsv" else ","
-        yield from read_csv(lines, STANDARD_INPUT, options, delimiter=delimiter, bad=bad, advance=meter.advance)
+        yield from read_csv(
+            lines, STANDARD_INPUT, options, delimiter=delimiter, on_bad_row=on_bad_row, advance=counter.advance
+        )
 
 
 def _no_advance(_size: int) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from embedway.errors import SourceError
 
 
-class Rejects:
+class RejectsFile:
     """Notes bad rows, one object per line: `source`, `line`, `field`, `reason`.
 
     The file is made with the first of them and appears on `commit`. `add` may be called from another thread

@@ -1,7 +1,7 @@
 """The job: sources to documents to chunks to vectors to a destination, as a stream.
 
-Three things go on at once, one window of chunks each: the next is read and cut in one thread, one is
-embedded, and the last is written in another thread. So three windows are the most that is held, however large
+Three things go on at once, one batch of chunks each: the next is read and cut in one thread, one is
+embedded, and the last is written in another thread. So three batches are the most that is held, however large
 the corpus.
 """
 
@@ -14,14 +14,14 @@ import time
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
+from embedway.collections.chunk_reader import MAX_BATCH_CHUNKS, ChunkReader, batch_sizes
 from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens
-from embedway.collections.documents import ByteMeter, ReadOptions
+from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_files
-from embedway.collections.rejects import Rejects
+from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import RunSummary, Tally
 from embedway.collections.signals import sigterm_cancels
 from embedway.collections.stores import open_sink, rejects_path, sidecars
-from embedway.collections.windows import MAX_WINDOW_CHUNKS, Windows, window_sizes
 from embedway.errors import (
     BadVectorsError,
     InputError,
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from embedway.collections.chunk_reader import ChunkBatch
     from embedway.collections.documents import Format
     from embedway.collections.readers import SourceFile
     from embedway.collections.report import RunProgress
     from embedway.collections.stores.base import Chunk, Sink
-    from embedway.collections.windows import Window
     from embedway.types import EmbedResult, InputType, Overflow, PlainTokenizer, Space
 
 
-class ModelDescription(Protocol):
+class DescribedModel(Protocol):
     """What a job must know of a model. `tokenizer` neither pads nor truncates."""
 
     @property
@@ -91,7 +91,7 @@ class RunEmbedder(Protocol):
     ) -> EmbedResult:
         """Vectors, float32 (n, d), row i of text i; with `partial`, errors by row instead of the first one."""
 
-    async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
+    async def describe(self, model: str = "auto", dimensions: int | None = None) -> DescribedModel:
         """What the model is, ready to be used."""
 
 
@@ -170,17 +170,17 @@ async def read_texts(
     try:
         files = await reader.call(find_files, sources, options.read_options())
         described = await embedder.describe(options.model, options.dimensions)
-        windows = Windows(
+        chunk_reader = ChunkReader(
             files,
             options.read_options(),
             chunking(described, options)[0],
-            bad=refuse,
-            meter=ByteMeter(),
+            on_bad_row=refuse,
+            counter=ByteCounter(),
             standard_input=standard_input,
         )
         texts: list[str] = []
-        while (window := await reader.call(windows.next_window, MAX_WINDOW_CHUNKS)) is not None:
-            texts += [chunk.text for chunk in window.chunks]
+        while (batch := await reader.call(chunk_reader.next_batch, MAX_BATCH_CHUNKS)) is not None:
+            texts += [chunk.text for chunk in batch.chunks]
     finally:
         reader.close()
     return texts
@@ -202,7 +202,7 @@ class _Job:
         self._options = options
         self._progress = progress
         self._clock = clock
-        self._rejects = Rejects(rejects_path(destination))
+        self._rejects = RejectsFile(rejects_path(destination))
         self._tally = Tally()
         self._started = clock()
 
@@ -226,22 +226,29 @@ class _Job:
             await writer.call(self._rejects.refuse_existing)
         described = await self._embedder.describe(options.model, options.dimensions)
         chunker, settings = chunking(described, options)
-        windows = Windows(files, read_options, chunker, bad=self._bad, meter=ByteMeter(), standard_input=standard_input)
+        chunk_reader = ChunkReader(
+            files,
+            read_options,
+            chunker,
+            on_bad_row=self._on_bad_row,
+            counter=ByteCounter(),
+            standard_input=standard_input,
+        )
         try:
             await writer.call(sink.open, described.space, settings, options.keep)
-            await self._stream(windows, sink, reader=reader, writer=writer, space=described.space)
+            await self._stream(chunk_reader, sink, reader=reader, writer=writer, space=described.space)
             await writer.call(self._rejects.commit)
             await writer.call(sink.commit)
         except BaseException:
-            windows.stop()
+            chunk_reader.stop()
             # In this order: the sink removes the folder it made, if nothing else is in it.
             await writer.call(self._rejects.abort)
             await writer.call(sink.abort)
             if all(file.size_bytes is not None for file in files):
                 # What reads from a pipe may wait there for ever, and nothing of it is left behind.
-                await reader.call(windows.close)
+                await reader.call(chunk_reader.close)
             raise
-        await reader.call(windows.close)
+        await reader.call(chunk_reader.close)
         await writer.call(self._rejects.remove_outdated)
         return self._summary(described)
 
@@ -251,38 +258,38 @@ class _Job:
 
     async def _stream(
         self,
-        windows: Windows,
+        chunk_reader: ChunkReader,
         sink: Sink,
         *,
         reader: Worker,
         writer: Worker,
         space: Space,
     ) -> None:
-        """Embed and write all windows."""
-        sizes = window_sizes()
-        pending = reader.call(windows.next_window, next(sizes))
+        """Embed and write all chunk_reader."""
+        sizes = batch_sizes()
+        pending = reader.call(chunk_reader.next_batch, next(sizes))
         writing: asyncio.Future[None] | None = None
-        while (window := await pending) is not None:
-            pending = reader.call(windows.next_window, next(sizes))
+        while (batch := await pending) is not None:
+            pending = reader.call(chunk_reader.next_batch, next(sizes))
             self._tally.begin(self._clock())
-            chunks, result = await self._embed(window, space)
+            chunks, result = await self._embed(batch, space)
             ended = self._clock()
             if writing is not None:
                 await writing
             if not chunks:
                 continue
             writing = writer.call(sink.write, chunks, result.vectors)
-            self._tally.add(window, result, ended)
+            self._tally.add(batch, result, ended)
             if self._progress is not None:
-                self._progress.update(self._tally.status(window))
+                self._progress.update(self._tally.status(batch))
         if writing is None:
             rejected = f"; {self._rejects.count} rows were rejected" if self._rejects.count else ""
             raise SourceError(f"there is nothing to embed{rejected}", path="sources")
         await writing
 
-    async def _embed(self, window: Window, space: Space) -> tuple[tuple[Chunk, ...], EmbedResult]:
-        """The vectors of a window, and the chunks that they are of: all but those that were rejected."""
-        texts = [chunk.text for chunk in window.chunks]
+    async def _embed(self, batch: ChunkBatch, space: Space) -> tuple[tuple[Chunk, ...], EmbedResult]:
+        """The vectors of a batch, and the chunks that they are of: all but those that were rejected."""
+        texts = [chunk.text for chunk in batch.chunks]
         result = await self._embedder.embed(
             texts,
             input_type="document",
@@ -301,7 +308,7 @@ class _Job:
                 f"gave vectors of shape {result.vectors.shape} for {len(texts)} texts",
                 route=result.receipt.route,
             )
-        return self._without_rejects(window, result)
+        return self._without_rejects(batch, result)
 
     def _terms(self) -> dict[str, Any]:
         """What is said of money and collections, where it is."""
@@ -311,29 +318,29 @@ class _Job:
             terms["max_cost"] = usd(max(0, most - (self._tally.cost_nanousd or 0)))
         return terms
 
-    def _without_rejects(self, window: Window, result: EmbedResult) -> tuple[tuple[Chunk, ...], EmbedResult]:
+    def _without_rejects(self, batch: ChunkBatch, result: EmbedResult) -> tuple[tuple[Chunk, ...], EmbedResult]:
         """Chunks that have vectors. A row that is refused for itself is bad; any other error ends the job."""
         if not result.errors:
-            return window.chunks, result
+            return batch.chunks, result
         for error in result.errors.values():
             # What is refused without exception is no single row's fault.
             if not isinstance(error, (InputError, RefusedInputError)) or (
-                isinstance(error, RefusedInputError) and 1 < len(window.chunks) == len(result.errors)
+                isinstance(error, RefusedInputError) and 1 < len(batch.chunks) == len(result.errors)
             ):
                 raise error
         for row, error in sorted(result.errors.items()):
-            chunk = window.chunks[row]
+            chunk = batch.chunks[row]
             reason = str(error).removeprefix(f"text {row}: ")
-            self._bad(SourceError(reason, path=chunk.source, line=chunk.start_line))
-        good = [row for row in range(len(window.chunks)) if row not in result.errors]
-        return tuple(window.chunks[row] for row in good), replace(result, vectors=result.vectors[good])
+            self._on_bad_row(SourceError(reason, path=chunk.source, line=chunk.start_line))
+        good = [row for row in range(len(batch.chunks)) if row not in result.errors]
+        return tuple(batch.chunks[row] for row in good), replace(result, vectors=result.vectors[good])
 
-    def _bad(self, fault: SourceError) -> None:
+    def _on_bad_row(self, fault: SourceError) -> None:
         if self._options.on_error == "stop":
             raise fault
         self._rejects.add(fault)
 
-    def _summary(self, described: ModelDescription) -> RunSummary:
+    def _summary(self, described: DescribedModel) -> RunSummary:
         tally = self._tally
         return RunSummary(
             documents=tally.documents,
@@ -357,7 +364,7 @@ class _Job:
 
 
 def chunking(
-    described: ModelDescription, options: RunOptions
+    described: DescribedModel, options: RunOptions
 ) -> tuple[Chunker | None, dict[str, str | int | bool | None]]:
     """How documents are cut, and what the collection says of it."""
     settings: dict[str, str | int | bool | None] = {

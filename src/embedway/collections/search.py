@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from embedway.collections.proven import LOOKED_AT_ROWS, telling, with_proof, write_proof
 from embedway.collections.stores.base import SPACE_KEY, sink_errors, space_from_json, space_from_metadata
 from embedway.collections.stores.jsonl import read_sidecar, sidecar_path, write_facts
 from embedway.collections.stores.lancedb import lancedb_errors, parse_lancedb, require_lancedb, table_path
+from embedway.collections.verify import SAMPLED_ROWS, choose_rows, with_verified_facts, write_verified_facts
 from embedway.errors import SinkError, SpaceMismatchError, UsageError
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.space import Comparison, comparable, explained
@@ -142,7 +142,9 @@ class ParquetCollection(_Collection):
             count = pq.read_metadata(self._path).num_rows
         space = space_from_metadata(schema.metadata, destination=destination)
         self._recorded = schema.metadata[SPACE_KEY.encode()]
-        super().__init__(destination, with_proof(space, sidecar_path(self._path), self._recorded, count), count)
+        super().__init__(
+            destination, with_verified_facts(space, sidecar_path(self._path), self._recorded, count), count
+        )
 
     def search(self, query_vector: Vectors, top_n: int) -> list[Hit]:
         """Read all vectors once, group by group; then the texts of the best rows only."""
@@ -166,13 +168,11 @@ class ParquetCollection(_Collection):
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
         with sink_errors(self.destination, "reading"), pq.ParquetFile(self._path) as file:
-            batches = (
-                file.iter_batches(LOOKED_AT_ROWS, row_groups=[0], columns=["text", "vector"]) if self.count else ()
-            )
+            batches = file.iter_batches(SAMPLED_ROWS, row_groups=[0], columns=["text", "vector"]) if self.count else ()
             return _sampled(next(iter(batches), None))
 
     def _write_facts(self, space: Space) -> None:
-        write_proof(space, sidecar_path(self._path), self._recorded, self.count)
+        write_verified_facts(space, sidecar_path(self._path), self._recorded, self.count)
 
     @staticmethod
     def _rows(file: Any, wanted: list[int]) -> dict[int, dict[str, Any]]:
@@ -216,8 +216,8 @@ class JsonlCollection(_Collection):
 
     def sample(self) -> list[tuple[str, Vectors]]:
         """See `Collection.sample`."""
-        rows = next(self._batches(), [])[:LOOKED_AT_ROWS]
-        chosen = telling([str(row["text"]) for row in rows])
+        rows = next(self._batches(), [])[:SAMPLED_ROWS]
+        chosen = choose_rows([str(row["text"]) for row in rows])
         return [(rows[row]["text"], np.array(rows[row]["vector"], np.float32)) for row in chosen]
 
     def _write_facts(self, space: Space) -> None:
@@ -263,7 +263,7 @@ class LanceDBCollection(_Collection):
         space = space_from_metadata(metadata, destination=destination)
         self._proof = sidecar_path(folder / name)
         self._recorded = metadata[SPACE_KEY.encode()]
-        super().__init__(destination, with_proof(space, self._proof, self._recorded, count), count)
+        super().__init__(destination, with_verified_facts(space, self._proof, self._recorded, count), count)
 
     def search(self, query_vector: Vectors, top_n: int) -> list[Hit]:
         """LanceDB's own search by cosine distance, which is exact where the table has no index."""
@@ -276,11 +276,11 @@ class LanceDBCollection(_Collection):
     def sample(self) -> list[tuple[str, Vectors]]:
         """See `Collection.sample`."""
         with lancedb_errors(self.destination, "reading"):
-            table = self._table.search().select(["text", "vector"]).limit(LOOKED_AT_ROWS).to_arrow()
+            table = self._table.search().select(["text", "vector"]).limit(SAMPLED_ROWS).to_arrow()
         return _sampled(table)
 
     def _write_facts(self, space: Space) -> None:
-        write_proof(space, self._proof, self._recorded, self.count)
+        write_verified_facts(space, self._proof, self._recorded, self.count)
 
 
 def _sampled(table: Any) -> list[tuple[str, Vectors]]:
@@ -289,7 +289,7 @@ def _sampled(table: Any) -> list[tuple[str, Vectors]]:
         return []
     texts: list[str] = table.column("text").to_pylist()
     vectors = table.column("vector")
-    return [(texts[row], np.array(vectors[row].as_py(), np.float32)) for row in telling(texts)]
+    return [(texts[row], np.array(vectors[row].as_py(), np.float32)) for row in choose_rows(texts)]
 
 
 def _existing_file(destination: str) -> Path:

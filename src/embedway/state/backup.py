@@ -19,16 +19,16 @@ from embedway.config.trust import trust_path
 from embedway.errors import StateError, UsageError
 from embedway.ledger.base import Restored
 from embedway.ledger.sqlite_formats import LEDGER, PINS
-from embedway.state.archive import Archive, Manifest, opened, write_archive
-from embedway.state.books import BooksPart
+from embedway.state.archive import Archive, Manifest, open_archive, write_archive
 from embedway.state.parts import BadPartError, KeysPart, TrustPart
-from embedway.state.servers import ServerPart
+from embedway.state.redis import RedisPart
+from embedway.state.sqlite import SqlitePart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from embedway.config import Config
-    from embedway.state.parts import Held, Part
+    from embedway.state.parts import Part, Transaction
 
 #: Every part that this version knows, by where it may be kept.
 _NAMES = ("trust.json", "keys.sqlite", "pins.sqlite", "pins.redis.json", "ledger.sqlite", "ledger.redis.json")
@@ -63,9 +63,9 @@ def parts_of(config: Config, folder: Path | None = None) -> list[Part]:
     parts: list[Part] = [TrustPart(folder / "trust.json"), KeysPart(folder / "keys.sqlite")]
     for what, section, form in (("pins", config.pins, PINS), ("ledger", config.ledger, LEDGER)):
         if section.backend == "sqlite":
-            parts.append(BooksPart(section.path, form))
+            parts.append(SqlitePart(section.path, form))
         elif section.backend == "redis":
-            parts.append(ServerPart(what, section.url.get_secret_value(), section.cluster))
+            parts.append(RedisPart(what, section.url.get_secret_value(), section.cluster))
     return parts
 
 
@@ -105,7 +105,7 @@ def restore(
     Raises UsageError where there is something already and `overwrite` is False, or where the settings name another
     backend; StateError, LedgerError and ConfigError.
     """
-    with _disk_errors(file), opened(file) as archive, tempfile.TemporaryDirectory() as folder:
+    with _disk_errors(file), open_archive(file) as archive, tempfile.TemporaryDirectory() as folder:
         chosen = _chosen(parts, archive)
         sources = {part.name: Path(folder) / part.name for part in chosen}
         for part in chosen:
@@ -153,7 +153,7 @@ def _chosen(parts: Sequence[Part], archive: Archive) -> list[Part]:
     return [by_name[name] for name in reversed(_NAMES) if name in archive.manifest.parts]
 
 
-def _kept(held: Sequence[tuple[Part, Held]], now: float, *, overwrite: bool) -> Path | None:
+def _kept(held: Sequence[tuple[Part, Transaction]], now: float, *, overwrite: bool) -> Path | None:
     """Back up what is to be replaced, and tell where it is kept; None where there is nothing."""
     there = [(part, place) for part, place in held if not place.is_empty()]
     if not there:
@@ -176,7 +176,7 @@ def _kept(held: Sequence[tuple[Part, Held]], now: float, *, overwrite: bool) -> 
     raise StateError("no free name for a backup of what is replaced", file=folder)
 
 
-def _commit(held: Sequence[tuple[Part, Held]], file: Path) -> None:
+def _commit(held: Sequence[tuple[Part, Transaction]], file: Path) -> None:
     done: list[str] = []
     for part, place in held:
         try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WAIT_S = 30.0
 
 
-class Held(Protocol):
+class Transaction(Protocol):
     """A place that nobody else changes before `commit`, or whose change `commit` notices.
 
     Where it is not committed, it stays as it is.
@@ -68,7 +68,7 @@ class Part(Protocol):
     def check(self, source: Path) -> None:
         """Raise BadPartError unless a file is what `take` writes. Its bytes are foreign."""
 
-    def held(self) -> contextlib.AbstractContextManager[Held]:
+    def held(self) -> contextlib.AbstractContextManager[Transaction]:
         """Keep others from changing the place, until the end. Raises EmbedwayError."""
 
 
@@ -110,7 +110,7 @@ class TrustPart:
             raise BadPartError(str(error)) from None
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[Held]:
+    def held(self) -> Iterator[Transaction]:
         """See `Part.held`."""
         from filelock import FileLock, Timeout  # noqa: PLC0415  few restore
 
@@ -127,7 +127,7 @@ class TrustPart:
                 file=path,
             ) from error
         try:
-            yield _HeldTrust(self)
+            yield _TrustTransaction(self)
         finally:
             lock.release()
 
@@ -149,7 +149,7 @@ class TrustPart:
 
 
 @dataclass(slots=True)
-class _HeldTrust:
+class _TrustTransaction:
     part: TrustPart
     data: bytes | None = None
 
@@ -198,13 +198,13 @@ class KeysPart:
         check_database(source, formats.KEYS)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[Held]:
+    def held(self) -> Iterator[Transaction]:
         """See `Part.held`. The file is not locked before it is copied over."""
-        yield _HeldKeys(self)
+        yield _KeysTransaction(self)
 
 
 @dataclass(slots=True)
-class _HeldKeys:
+class _KeysTransaction:
     part: KeysPart
     source: Path | None = None
 

@@ -4,9 +4,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedway.cli.options import CollectionOption, DimensionsOption, Format, JsonFlag, OnError, Overflow, PresetOption
-from embedway.cli.output import Download, duration, note, print_json, print_line, print_table, standard_input, wait_for
-from embedway.cli.session import Session
+from embedway.cli.invocation import Invocation
+from embedway.cli.options import (
+    CollectionOption,
+    DimensionsOption,
+    FormatChoice,
+    JsonFlag,
+    OnErrorChoice,
+    OverflowChoice,
+    PresetOption,
+)
+from embedway.cli.output import (
+    DownloadProgress,
+    duration,
+    note,
+    print_json,
+    print_line,
+    print_table,
+    standard_input,
+    wait_for,
+)
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,17 +48,17 @@ def plan(
         int | None, typer.Option("--chunk-tokens", min=1, metavar="N", help="As for `run`.")
     ] = None,
     overlap: Annotated[int | None, typer.Option("--overlap", min=0, metavar="N", help="As for `run`.")] = None,
-    on_overflow: Annotated[Overflow | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
-    on_error: Annotated[OnError | None, typer.Option("--on-error", help="As for `run`.")] = None,
+    on_overflow: Annotated[OverflowChoice | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
+    on_error: Annotated[OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
     text_field: Annotated[
         str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
     ] = "text",
-    file_format: Annotated[Format, typer.Option("--format", help="Of all sources.")] = Format.AUTO,
+    file_format: Annotated[FormatChoice, typer.Option("--format", help="Of all sources.")] = FormatChoice.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
     """Show texts, tokens, requests, money and time for each model. Reads the sources once, and spends nothing."""
-    session = Session.of(context)
-    config = session.config(
+    invocation = Invocation.of(context)
+    config = invocation.config(
         {
             "selection.preset": preset.value if preset else None,
             "run.chunk_tokens": chunk_tokens,
@@ -69,7 +86,7 @@ def plan(
         collection=collection or "",
     )
     selecting = not model and (preset is not None or collection is not None)
-    planned = wait_for(_plan(session, config, sources, model, options, selecting=selecting))
+    planned = wait_for(_plan(invocation, config, sources, model, options, selecting=selecting))
     if as_json:
         print_json(planned.to_json())
         return
@@ -86,7 +103,7 @@ def plan(
 
 
 async def _plan(
-    session: Session,
+    invocation: Invocation,
     config: "Config",
     sources: list[str],
     models: list[str] | None,
@@ -95,16 +112,16 @@ async def _plan(
     selecting: bool,
 ) -> "JobPlan":
     from embedway._embedder import AsyncEmbedder
-    from embedway.cli.selecting import criteria_of
+    from embedway.cli.select import criteria_of
     from embedway.collections.model_choice import select_for_job
     from embedway.collections.plan import plan_job
 
     cached = config.cache.backend != "none"
-    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
         if selecting:
             # The model that `run` would take.
             options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-            note(session, f"selected {options.model}")
+            note(invocation, f"selected {options.model}")
             models = [options.model]
         names = models or await embedder.candidates(options.dimensions)
         if not names:

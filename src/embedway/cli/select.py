@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from embedway.cli.options import DimensionsOption, Format, JsonFlag, Preset
+from embedway.cli.invocation import Invocation
+from embedway.cli.options import DimensionsOption, FormatChoice, JsonFlag, PresetChoice
 from embedway.cli.output import note, one_line, print_json, print_line, print_table, standard_input, wait_for
-from embedway.cli.session import Session
 from embedway.errors import NoModelError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def select(
     ] = None,
     *,
     preset: Annotated[
-        Preset | None, typer.Option("--preset", "-p", help="Default: selection.preset, balanced.")
+        PresetChoice | None, typer.Option("--preset", "-p", help="Default: selection.preset, balanced.")
     ] = None,
     accuracy_weight: Annotated[float | None, typer.Option("--accuracy-weight", min=0, metavar="W")] = None,
     speed_weight: Annotated[float | None, typer.Option("--speed-weight", min=0, metavar="W")] = None,
@@ -61,12 +61,12 @@ def select(
     text_field: Annotated[
         str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
     ] = "text",
-    file_format: Annotated[Format, typer.Option("--format", help="Of all sources.")] = Format.AUTO,
+    file_format: Annotated[FormatChoice, typer.Option("--format", help="Of all sources.")] = FormatChoice.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
     """Show which model fits some texts best, with the score of each, or every reason why it is out."""
-    session = Session.of(context)
-    config = session.config({"selection.preset": preset.value if preset else None})
+    invocation = Invocation.of(context)
+    config = invocation.config({"selection.preset": preset.value if preset else None})
     given: dict[str, Any] = {
         "accuracy_weight": accuracy_weight,
         "speed_weight": speed_weight,
@@ -104,7 +104,7 @@ def select(
         if not whole:
             read = f"the first {selection.analysis.texts:,} documents, {selection.analysis.characters:,} characters,"
             counted = criteria.max_total_cost is not None
-            note(session, f"{read} were looked at, and {'all were counted' if counted else 'costs are of these'}")
+            note(invocation, f"{read} were looked at, and {'all were counted' if counted else 'costs are of these'}")
     print_line(f"selected: {selection.model}")
     print_line()
     print_selection(list(selection.table))
@@ -121,14 +121,14 @@ async def _select(
     config: "Config", sources: list[str], options: "RunOptions", criteria: "ModelSelectionCriteria", *, anywhere: bool
 ) -> "tuple[Selection, bool]":
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.model_choice import SAMPLE_CHARACTERS, first_of, reading
+    from embedway.collections.model_choice import SAMPLE_CHARACTERS, open_texts, take_texts
 
     async with AsyncEmbedder(config) as embedder:
         if not sources:
             return await embedder.select([], criteria, anywhere=anywhere), True
         stream = standard_input() if "-" in sources else None
-        async with reading(sources, options, standard_input=stream) as documents:
-            texts, whole = await first_of(documents, most_characters=SAMPLE_CHARACTERS)
+        async with open_texts(sources, options, standard_input=stream) as documents:
+            texts, whole = await take_texts(documents, most_characters=SAMPLE_CHARACTERS)
             return await embedder.select(texts, criteria, anywhere=anywhere, rest=documents), whole
 
 

@@ -27,21 +27,23 @@ if TYPE_CHECKING:
 #: Rows that are computed anew are among the first ones: the shortest, because long texts may have been cut or averaged,
 #: and those in which tokenizers differ most.
 SHORTEST_ROWS = 3
-LOOKED_AT_ROWS = 256
+SAMPLED_ROWS = 256
 #: Texts of so many characters are cut by no model's limit.
 _WHOLE_CHARACTERS = 500
 _FORMAT, _VERSION = "embedway proven space", 1
 _MOST_BYTES = 1 << 20
 
 
-class Embeds(Protocol):
+class VerifyEmbedder(Protocol):
     """The part of an embedder that a proof uses."""
 
     async def embed(self, texts: Sequence[str], *, model: str = "auto", dimensions: int | None = None) -> EmbedResult:
         """Embed documents."""
 
 
-async def prove(embedder: Embeds, collection: Collection, space: Space, unknown: Sequence[str], *, model: str) -> str:
+async def verify_space(
+    embedder: VerifyEmbedder, collection: Collection, space: Space, unknown: Sequence[str], *, model: str
+) -> str:
     """Prove facts that a collection's record lacks, write them back, and return a sentence that says so.
 
     `space` is that of `model`, at the collection's size. Raises SpaceMismatchError where rows that are computed anew
@@ -60,21 +62,21 @@ async def prove(embedder: Embeds, collection: Collection, space: Space, unknown:
     return f"{name} did not name the {facts} of its vectors; {len(rows)} rows computed anew are the same, and {kept}"
 
 
-def telling(texts: Sequence[str]) -> list[int]:
+def choose_rows(texts: Sequence[str]) -> list[int]:
     """Positions of the rows to compute anew: no more than 6, and of short texts those that tell tokenizers apart."""
     order = sorted(range(len(texts)), key=lambda row: (len(texts[row]), row))
     rows = [row for row in order if texts[row].strip()]
     chosen = rows[:SHORTEST_ROWS]
     whole = [row for row in rows if len(texts[row]) <= _WHOLE_CHARACTERS]
-    for telling_character in (str.isupper, str.isdigit, lambda char: not char.isascii()):
-        counts = {row: sum(map(telling_character, texts[row])) for row in whole if row not in chosen}
+    for distinguishes in (str.isupper, str.isdigit, lambda char: not char.isascii()):
+        counts = {row: sum(map(distinguishes, texts[row])) for row in whole if row not in chosen}
         most = max(counts, key=lambda row: (counts[row], -row), default=None)
         if most is not None and counts[most]:
             chosen.append(most)
     return chosen
 
 
-def with_proof(space: Space, proof: Path, recorded: bytes, rows: int) -> Space:
+def with_verified_facts(space: Space, proof: Path, recorded: bytes, rows: int) -> Space:
     """The space of a record with the facts that were proven for it. A proof of another record counts for nothing."""
     if space.tokenizer is not None and space.config is not None:
         return space
@@ -90,7 +92,7 @@ def with_proof(space: Space, proof: Path, recorded: bytes, rows: int) -> Space:
     return space
 
 
-def write_proof(space: Space, proof: Path, recorded: bytes, rows: int) -> None:
+def write_verified_facts(space: Space, proof: Path, recorded: bytes, rows: int) -> None:
     """Keep proven facts beside a collection whose own record cannot be changed in place. Raises OSError."""
     content: dict[str, Any] = {
         "format": _FORMAT,

@@ -27,14 +27,14 @@ from embedway.ledger.redis_scripts import (
     failure,
 )
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
-from embedway.state.books import LATEST, check_limit, earliest
 from embedway.state.parts import BadPartError, newer
+from embedway.state.sqlite import LATEST, check_limit, earliest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from embedway.state.parts import Held
+    from embedway.state.parts import Transaction
 
 #: A server does nothing else while a script runs: more than this is for its own tools.
 MOST_BYTES, MOST_KEYS = 64 * 1024 * 1024, 200_000
@@ -162,7 +162,7 @@ Keys = dict[str, tuple[str, list[str]]]
 
 
 @dataclass(frozen=True, slots=True)
-class ServerPart:
+class RedisPart:
     """The ledger or the pins on a server."""
 
     what: str
@@ -232,10 +232,10 @@ class ServerPart:
         return found
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[Held]:
+    def held(self) -> Iterator[Transaction]:
         """See `Part.held`. Nothing is locked: `commit` replaces only what `take` has seen."""
         with contextlib.closing(self._client()) as client:
-            yield _HeldServer(self, client)
+            yield _RedisTransaction(self, client)
 
     def call(self, client: Any, script: str, *more: str) -> Any:
         """Run a script over all keys of this part. Raises LedgerError and StateError."""
@@ -271,8 +271,8 @@ class ServerPart:
 
 
 @dataclass(slots=True)
-class _HeldServer:
-    part: ServerPart
+class _RedisTransaction:
+    part: RedisPart
     client: Any
     digest: str | None = None
     found: Keys = field(default_factory=dict)

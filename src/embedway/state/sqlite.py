@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from embedway.state.parts import Held
+    from embedway.state.parts import Transaction
 
 #: The end of the year 9999: later times have no date.
 LATEST = 253_402_300_799.0
@@ -44,7 +44,7 @@ OR NOT COALESCE(lease_until, 0) BETWEEN 0 AND {LATEST}
 
 
 @dataclass(frozen=True, slots=True)
-class BooksPart:
+class SqlitePart:
     """A SQLite file of the ledger or of the pins."""
 
     path: Path
@@ -92,7 +92,7 @@ class BooksPart:
             raise BadPartError("holds rows that cannot be right") from None
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[Held]:
+    def held(self) -> Iterator[Transaction]:
         """See `Part.held`."""
         with database_errors(self.path):
             connection = sqlite.connect(self.path, self.form, "synchronous = FULL")
@@ -100,15 +100,15 @@ class BooksPart:
             with database_errors(self.path):
                 connection.execute("BEGIN IMMEDIATE")
             try:
-                yield _HeldBooks(self, connection)
+                yield _SqliteTransaction(self, connection)
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
 
 
 @dataclass(slots=True)
-class _HeldBooks:
-    part: BooksPart
+class _SqliteTransaction:
+    part: SqlitePart
     connection: sqlite3.Connection
 
     def is_empty(self) -> bool:
