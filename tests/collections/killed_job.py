@@ -27,11 +27,11 @@ async def on_embed(texts):
         await asyncio.sleep(600)
 
 
-def patched(sink_class):
-    opened, committed = sink_class.open, sink_class.commit
+def patched(store_class):
+    began, committed = store_class.begin, store_class.commit
 
-    def open_then_wait(self, *args):
-        opened(self, *args)
+    def begin_then_wait(self, *args):
+        began(self, *args)
         if moment == "opened":
             wait_to_be_killed()
 
@@ -43,10 +43,10 @@ def patched(sink_class):
         if moment == "after":
             wait_to_be_killed()
 
-    sink_class.open, sink_class.commit = open_then_wait, commit_around
+    store_class.begin, store_class.commit = begin_then_wait, commit_around
 
 
-for each in (parquet.ParquetSink, jsonl.JsonlSink, lancedb.LanceDBSink):
+for each in (parquet.ParquetStore, jsonl.JsonlStore, lancedb.LanceDBStore):
     patched(each)
 chunk_reader.FIRST_BATCH_CHUNKS = chunk_reader.MAX_BATCH_CHUNKS = 20
 embedder = FakeEmbedder(on_embed=on_embed)

@@ -13,7 +13,7 @@ import pytest
 
 from embedway.collections import chunk_reader
 from embedway.collections.run import RunOptions, run_job
-from embedway.collections.stores import open_collection
+from embedway.collections.stores import open_store
 from embedway.errors import (
     AuthenticationError,
     BadVectorsError,
@@ -63,7 +63,7 @@ def test_every_row_has_the_vector_of_its_own_text(fake_embedder, vectors_for, ro
     destination = f"lancedb:{out}#rows" if form == "lancedb" else str(out / f"rows.{form}")
     embedder = fake_embedder()
     summary = run(embedder, [rows_file(101)], destination)
-    collection = open_collection(destination)
+    collection = open_store(destination)
     assert collection.space == embedder.space
     assert (summary.chunks, summary.documents, collection.count) == (101, 101, 101)
     texts = [f"the event loop of row {n}" for n in range(101)]

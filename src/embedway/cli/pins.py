@@ -55,9 +55,10 @@ def show(
 
 def _prove(invocation: Invocation, collection: str, destination: str) -> None:
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.stores import open_collection
+    from embedway.collections.stores import open_store
+    from embedway.collections.verify import sample_rows
 
-    rows = open_collection(destination).sample()
+    rows = sample_rows(open_store(destination))
 
     async def run() -> float:
         async with AsyncEmbedder(invocation.config(), progress=DownloadProgress(invocation)) as embedder:

@@ -13,7 +13,8 @@ from embedway.errors import DimensionsError, SpaceMismatchError, UnknownModelErr
 
 if TYPE_CHECKING:
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.search import Collection, Hit
+    from embedway.collections.search import Hit
+    from embedway.collections.stores.base import Store
     from embedway.config import Config
     from embedway.types import EmbedResult, Overflow, Receipt
 
@@ -52,10 +53,10 @@ def search(
     """Find the rows of DEST that are nearest to QUERY, with the model that DEST was made with."""
     invocation = Invocation.of(context)
     config = invocation.config()
-    from embedway.collections.stores import open_collection
+    from embedway.collections.stores import open_store
 
     start = time.perf_counter()
-    collection = open_collection(destination)
+    collection = open_store(destination)
     request = _SearchRequest(query, model, top, rerank, candidates)
     found = wait_for(_search(invocation, config, collection, request))
     seconds = time.perf_counter() - start
@@ -105,7 +106,7 @@ class _SearchResult:
 
 
 async def _search(
-    invocation: Invocation, config: "Config", collection: "Collection", request: _SearchRequest
+    invocation: Invocation, config: "Config", collection: "Store", request: _SearchRequest
 ) -> _SearchResult:
     import asyncio
 
@@ -133,7 +134,7 @@ async def _query_vector(
     invocation: Invocation,
     embedder: "AsyncEmbedder",
     config: "Config",
-    collection: "Collection",
+    collection: "Store",
     request: _SearchRequest,
 ) -> "EmbedResult":
     """The vector of the query, (1, d), in the space of the collection. Raises SpaceMismatchError."""

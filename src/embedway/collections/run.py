@@ -21,7 +21,7 @@ from embedway.collections.readers import find_files
 from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import RunSummary, Tally
 from embedway.collections.signals import sigterm_cancels
-from embedway.collections.stores import open_sink, rejects_path, sidecars
+from embedway.collections.stores import store_for
 from embedway.errors import (
     BadVectorsError,
     InputError,
@@ -36,13 +36,12 @@ from embedway.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from embedway.collections.chunk_reader import ChunkBatch
     from embedway.collections.documents import Format
     from embedway.collections.readers import SourceFile
     from embedway.collections.report import RunProgress
-    from embedway.collections.stores.base import Chunk, Sink
+    from embedway.collections.stores.base import Chunk
     from embedway.types import EmbedResult, InputType, Overflow, PlainTokenizer, Space
 
 
@@ -198,11 +197,11 @@ class _Job:
         clock: Callable[[], float],
     ) -> None:
         self._embedder = embedder
-        self._destination = destination
         self._options = options
         self._progress = progress
         self._clock = clock
-        self._rejects = RejectsFile(rejects_path(destination))
+        self._store = store_for(destination)
+        self._rejects = RejectsFile(self._store.rejects_path)
         self._tally = Tally()
         self._started = clock()
 
@@ -217,11 +216,11 @@ class _Job:
     async def _run(
         self, sources: Sequence[str], standard_input: IO[bytes] | None, reader: Worker, writer: Worker
     ) -> RunSummary:
-        options = self._options
+        options, store = self._options, self._store
         read_options = options.read_options()
         files = await reader.call(find_files, sources, read_options)
-        sink = await writer.call(open_sink, self._destination, overwrite=options.overwrite)
-        _refuse_own_source(files, (self._destination, *map(str, self._beside())))
+        await writer.call(store.prepare, overwrite=options.overwrite)
+        _refuse_own_source(files, (store.destination, *map(str, (self._rejects.path, *store.sidecars))))
         if not options.overwrite:
             await writer.call(self._rejects.refuse_existing)
         described = await self._embedder.describe(options.model, options.dimensions)
@@ -235,15 +234,15 @@ class _Job:
             standard_input=standard_input,
         )
         try:
-            await writer.call(sink.open, described.space, settings, options.keep)
-            await self._stream(chunk_reader, sink, reader=reader, writer=writer, space=described.space)
+            await writer.call(store.begin, described.space, settings, options.keep)
+            await self._stream(chunk_reader, reader=reader, writer=writer, space=described.space)
             await writer.call(self._rejects.commit)
-            await writer.call(sink.commit)
+            await writer.call(store.commit)
         except BaseException:
             chunk_reader.stop()
-            # In this order: the sink removes the folder it made, if nothing else is in it.
+            # In this order: the store removes the folder it made, if nothing else is in it.
             await writer.call(self._rejects.abort)
-            await writer.call(sink.abort)
+            await writer.call(store.abort)
             if all(file.size_bytes is not None for file in files):
                 # What reads from a pipe may wait there for ever, and nothing of it is left behind.
                 await reader.call(chunk_reader.close)
@@ -252,14 +251,9 @@ class _Job:
         await writer.call(self._rejects.remove_outdated)
         return self._summary(described)
 
-    def _beside(self) -> tuple[Path, ...]:
-        """Files that the job writes beside its destination."""
-        return (self._rejects.path, *sidecars(self._destination))
-
     async def _stream(
         self,
         chunk_reader: ChunkReader,
-        sink: Sink,
         *,
         reader: Worker,
         writer: Worker,
@@ -278,7 +272,7 @@ class _Job:
                 await writing
             if not chunks:
                 continue
-            writing = writer.call(sink.write, chunks, result.vectors)
+            writing = writer.call(self._store.write, chunks, result.vectors)
             self._tally.add(batch, result, ended)
             if self._progress is not None:
                 self._progress.update(self._tally.status(batch))
@@ -297,11 +291,11 @@ class _Job:
             dimensions=self._options.dimensions,
             on_overflow=self._options.on_overflow,
             partial=True,
-            **self._terms(),
+            **self._call_options(),
         )
         if not comparable(result.space, space):
             raise SpaceMismatchError(
-                collection=self._destination, collection_space=space.id, asked_space=result.space.id
+                collection=self._store.destination, collection_space=space.id, asked_space=result.space.id
             )
         if result.vectors.shape != (len(texts), space.dimensions):
             raise BadVectorsError(
@@ -310,13 +304,13 @@ class _Job:
             )
         return self._without_rejects(batch, result)
 
-    def _terms(self) -> dict[str, Any]:
-        """What is said of money and collections, where it is."""
-        terms: dict[str, Any] = {"collection": self._options.collection} if self._options.collection else {}
+    def _call_options(self) -> dict[str, Any]:
+        """The options for money and collections that were given."""
+        options: dict[str, Any] = {"collection": self._options.collection} if self._options.collection else {}
         most = self._options.most_nanousd
         if most is not None:
-            terms["max_cost"] = usd(max(0, most - (self._tally.cost_nanousd or 0)))
-        return terms
+            options["max_cost"] = usd(max(0, most - (self._tally.cost_nanousd or 0)))
+        return options
 
     def _without_rejects(self, batch: ChunkBatch, result: EmbedResult) -> tuple[tuple[Chunk, ...], EmbedResult]:
         """Chunks that have vectors. A row that is refused for itself is bad; any other error ends the job."""
@@ -353,7 +347,7 @@ class _Job:
             seconds=self._clock() - self._started,
             texts_per_s=tally.rate(tally.chunks),
             tokens_per_s=tally.rate(tally.tokens),
-            destination=self._destination,
+            destination=self._store.destination,
             space_id=described.space.id,
             model=described.space.model,
             runtime=tally.runtime,
