@@ -8,9 +8,9 @@ from embedway.ledger.pins import RedisPins, SqlitePins, new_pin
 from embedway.ledger.redis import RedisLedger
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.ledger.sqlite_formats import LEDGER, PINS
-from embedway.state.parts import TrustPart
 from embedway.state.redis import RedisPart
 from embedway.state.sqlite import SqlitePart
+from embedway.state.trust import TrustPart
 from embedway.types import Space
 
 #: 2026-11-23 12:00:00 UTC.

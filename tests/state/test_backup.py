@@ -23,7 +23,8 @@ from embedway.ledger.budgets import Budgets, Spending
 from embedway.state import redis as state_redis
 from embedway.state.archive import open_archive
 from embedway.state.backup import back_up, restore
-from embedway.state.parts import KeysPart, TrustPart
+from embedway.state.databases import KeysPart
+from embedway.state.trust import TrustPart
 
 from .places import NOON, PURPOSE, spend
 
@@ -189,7 +190,7 @@ def test_trust_is_a_file_or_nothing(tmp_path, what):
     (tmp_path / "secret").write_text("not to be copied")
     {"link": lambda: path.symlink_to("secret"), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[what]()
     with pytest.raises(StateError, match=r"trust\.json: (cannot be read|is no file)"):
-        TrustPart(path).take(tmp_path / "out")
+        TrustPart(path).snapshot(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -320,7 +321,7 @@ def test_a_process_that_is_killed_while_it_restores_leaves_what_was_there(files,
     file = made(files, tmp_path)
     files.spend(1000)
     before = files.look()
-    for point in ("put", "commit"):
+    for point in ("stage", "commit"):
         code = f"""
 import os, signal, sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}]
@@ -331,7 +332,7 @@ from embedway.state.backup import restore
 
 good = state_sqlite._SqliteTransaction.{point}
 def killed(self, *arguments):
-    if {point!r} == "put":
+    if {point!r} == "stage":
         good(self, *arguments)
     self.connection.execute("PRAGMA cache_spill = 1")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -351,13 +352,13 @@ def test_what_is_booked_while_a_server_is_restored_is_not_lost_unseen(server, tm
     (part,) = [one for one in server.parts if one.name == "ledger.redis.json"]
     with open_archive(file) as archive:
         archive.extract(part.name, tmp_path / "ledger.json")
-    with part.held() as held:
-        held.take(tmp_path / "kept.json")
+    with part.begin() as transaction:
+        transaction.snapshot(tmp_path / "kept.json")
         server.spend(1000)
         before = server.look()
-        held.put(tmp_path / "ledger.json", Restored(THEN, LATER))
+        transaction.stage(tmp_path / "ledger.json", Restored(THEN, LATER))
         with pytest.raises(StateError, match="was changed meanwhile, and stays as it is; try again"):
-            held.commit()
+            transaction.commit()
     assert server.look() == before
 
 

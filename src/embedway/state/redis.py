@@ -1,23 +1,19 @@
 """The ledger and the pins in Redis or Valkey, as parts of a backup.
 
-One script reads all keys of a part, and one replaces them, so that each is a single step for everyone. What is kept are
-types and values as JSON, not the server's own dumps: those depend on the server's version, and a server should not be
-given foreign ones.
+One script reads all keys of a part, and one replaces them. A backup keeps types and values as JSON, not the server's
+own dumps: those depend on the server's version, and a server should not be given foreign ones.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from embedway import files
 from embedway.errors import EmbedwayError, MissingExtraError, StateError
 from embedway.ledger.base import RESTORED, Restored
-from embedway.ledger.pins import read_pin
-from embedway.ledger.redis import read_limit, write_limit
 from embedway.ledger.redis_scripts import (
     LEDGER_CHECK,
     LEDGER_KEYS,
@@ -28,137 +24,21 @@ from embedway.ledger.redis_scripts import (
 )
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
 from embedway.state.parts import BadPartError, newer
-from embedway.state.sqlite import LATEST, check_limit, earliest
+from embedway.state.redis_scripts import PUT, TAKE
+from embedway.state.redis_values import check_ledger, check_pins, check_shape, pairs_of, strict_json
+from embedway.state.values import earliest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from embedway.state.parts import Transaction
+    from embedway.state.redis_values import Keys
 
 #: A server does nothing else while a script runs: more than this is for its own tools.
 MOST_BYTES, MOST_KEYS = 64 * 1024 * 1024, 200_000
 #: A script over so much takes some seconds.
 _ANSWER_S = 120.0
-
-_READ = """
-local function read(keys)
-    local found, bytes = {}, 0
-    for _, key in ipairs(keys) do
-        local kind, values = redis.call('TYPE', key)['ok'], nil
-        if kind == 'string' then values = {redis.call('GET', key)} end
-        if kind == 'hash' then values = redis.call('HGETALL', key) end
-        if kind == 'zset' then values = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end
-        if values then
-            table.insert(found, {key, kind, values})
-            bytes = bytes + #key
-            for _, value in ipairs(values) do bytes = bytes + #value end
-        end
-        if bytes > tonumber(ARGV[1]) then return nil end
-    end
-    return found
-end
-
-local function keys_of_all()
-    local keys = {}
-    for _, key in ipairs(KEYS) do table.insert(keys, key) end
-    if ARGV[3] ~= '' then
-        for _, id in ipairs(redis.call('ZRANGE', ARGV[3] .. 'all', 0, -1)) do
-            table.insert(keys, ARGV[3] .. 'entry:' .. id)
-        end
-    end
-    return keys
-end
-
-local keys = keys_of_all()
-if #keys > tonumber(ARGV[2]) then return redis.error_reply('EMBEDWAYTOOMUCH') end
-local found = read(keys)
-if not found then return redis.error_reply('EMBEDWAYTOOMUCH') end
-
--- A hash has its fields in any order.
-local parts = {}
-for _, one in ipairs(found) do
-    local pairs_of = {}
-    for at = 1, #one[3], 2 do
-        local other = one[3][at + 1] or ''
-        table.insert(pairs_of, #one[3][at] .. ':' .. one[3][at] .. #other .. ':' .. other)
-    end
-    table.sort(pairs_of)
-    table.insert(parts, #one[1] .. ':' .. one[1] .. one[2] .. redis.sha1hex(table.concat(pairs_of)))
-end
-local digest = redis.sha1hex(table.concat(parts))
-"""
-_TAKE = f"""{_READ}
-table.insert(found, 1, digest)
-return found
-"""
-#: A script that fails midway keeps what it has done. So everything is decoded and checked before the first write, the
-#: new values go to keys of their own, and only the complete set replaces the old keys.
-_PUT = f"""{_READ}
-if digest ~= ARGV[4] then return redis.error_reply('EMBEDWAYCHANGED') end
-
-local wanted, is_wanted = cjson.decode(ARGV[5]), {{}}
-local holds_json = {{['{{embedway:ledger}}:limits'] = true, ['{{embedway:pins}}'] = true}}
-for _, one in ipairs(wanted) do
-    local key, kind, values = one[1], one[2], one[3]
-    if (kind ~= 'hash' and kind ~= 'zset') or #values % 2 ~= 0 then return redis.error_reply('EMBEDWAYBAD') end
-    for at = 1, #values, 2 do
-        local value = values[at + 1]
-        if kind == 'zset' and not (string.find(value, '^%d[%d.eE+-]*$') and tonumber(value)) then
-            return redis.error_reply('EMBEDWAYBAD')
-        end
-        if key == '{{embedway:ledger}}:accounts' and not string.find(value, '^%d+$') then
-            return redis.error_reply('EMBEDWAYBAD')
-        end
-        if holds_json[key] then cjson.decode(value) end
-    end
-    is_wanted[key] = #values > 0
-end
-
-local function beside(key) return key .. ':restoring' end
-
-local function written(one)
-    local key, kind, values = beside(one[1]), one[2], one[3]
-    redis.call('DEL', key)
-    for at = 1, #values, 2 do
-        local answer
-        if kind == 'hash' then answer = redis.pcall('HSET', key, values[at], values[at + 1]) end
-        if kind == 'zset' then answer = redis.pcall('ZADD', key, values[at + 1], values[at]) end
-        if type(answer) == 'table' and answer['err'] then return answer end
-    end
-end
-
-local function without_rest(answer)
-    for _, one in ipairs(wanted) do redis.call('DEL', beside(one[1])) end
-    return answer
-end
-
-for _, one in ipairs(wanted) do
-    local failed = written(one)
-    if failed then return without_rest(failed) end
-end
-for key, is_there in pairs(is_wanted) do
-    local answer = is_there and redis.pcall('RENAME', beside(key), key) or {{}}
-    if answer['err'] then return without_rest(answer) end
-end
-for _, key in ipairs(keys) do
-    if not is_wanted[key] and key ~= KEYS[1] then redis.call('DEL', key) end
-end
-return 'put'
-"""
-
-#: What Redis reads as numbers. Python reads more, such as `1_000` and digits of other scripts. No number is negative:
-#: what is held or under way is never less than nothing.
-_WHOLE = re.compile(r"[0-9]{1,18}")
-_TIME = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?")
-_ID = re.compile(r"[0-9a-f]{32}")
-_ACCOUNT = re.compile(r".+\|(total|[0-9]{4}-[0-9]{2}(-[0-9]{2})?)\|(spent|held|saved)", re.DOTALL)
-_NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
-_TEXTS = ("model", "route", "collection", "api_key")
-_NEEDED = {"id", "opened", "state", "model", "collection", "api_key"}
-
-#: The keys of a part: type and values, pairs flattened for hashes and sorted sets.
-Keys = dict[str, tuple[str, list[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +79,10 @@ class RedisPart:
         """The keys that there always are, the stamp first."""
         return LEDGER_KEYS if self.what == "ledger" else PINS_KEYS
 
-    def take(self, to: Path) -> bool:
-        """See `Part.take`."""
-        with self.held() as held:
-            return held.take(to)
+    def snapshot(self, to: Path) -> bool:
+        """See `Part.snapshot`."""
+        with self.begin() as transaction:
+            return transaction.snapshot(to)
 
     def check(self, source: Path) -> None:
         """See `Part.check`."""
@@ -216,24 +96,24 @@ class RedisPart:
             raise BadPartError("holds values that cannot be right") from None
 
     def read(self, source: Path) -> Keys:
-        """The keys in a file that `take` wrote. Raises BadPartError, and errors of Python for wrong values."""
-        facts = _strict_json(source.read_bytes())
+        """The keys in a file that `snapshot` wrote. Raises BadPartError, and errors of Python for wrong values."""
+        facts = strict_json(source.read_bytes())
         version = facts["version"]
         if facts["format"] != _format(self.what) or type(version) is not int or version < 1:
             raise BadPartError(f"is not the {self.what} of a server")
         if version > self.version:
             raise BadPartError(newer(version, self.version))
         found: Keys = {key: (kind, values) for key, kind, values in facts["keys"]}
-        _check_shape(found, len(facts["keys"]))
+        check_shape(found, len(facts["keys"]))
         if self.what == "ledger":
-            _check_ledger(found)
+            check_ledger(found)
         else:
-            _check_pins(found)
+            check_pins(found)
         return found
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[Transaction]:
-        """See `Part.held`. Nothing is locked: `commit` replaces only what `take` has seen."""
+    def begin(self) -> Iterator[Transaction]:
+        """See `Part.begin`. Nothing is locked: `commit` replaces only the content that `snapshot` has read."""
         with contextlib.closing(self._client()) as client:
             yield _RedisTransaction(self, client)
 
@@ -282,7 +162,7 @@ class _RedisTransaction:
         self._look()
         return not any(key != self.part.keys[0] and values for key, (_, values) in self.found.items())
 
-    def take(self, to: Path) -> bool:
+    def snapshot(self, to: Path) -> bool:
         if self.is_empty():
             return False
         keys = [[key, kind, values] for key, (kind, values) in self.found.items() if key != self.part.keys[0]]
@@ -290,113 +170,24 @@ class _RedisTransaction:
         files.write_private_whole(to, json.dumps(document).encode())
         return True
 
-    def put(self, source: Path, mark: Restored) -> None:
+    def stage(self, source: Path, mark: Restored) -> None:
         self._look()
         self.wanted = self.part.read(source)
         if self.part.what == "ledger":
             meta = LEDGER_PREFIX + "meta"
-            before = dict(_pairs(self.wanted.get(meta, ("hash", []))[1])).get(RESTORED)
+            before = dict(pairs_of(self.wanted.get(meta, ("hash", []))[1])).get(RESTORED)
             self.wanted[meta] = "hash", [RESTORED, earliest(mark, before).written()]
 
     def commit(self) -> None:
         if self.wanted is not None and self.digest is not None:
             written = json.dumps([[key, kind, values] for key, (kind, values) in self.wanted.items()])
-            self.part.call(self.client, _PUT, self.digest, written)
+            self.part.call(self.client, PUT, self.digest, written)
 
     def _look(self) -> None:
         if self.digest is None:
-            self.digest, *found = self.part.call(self.client, _TAKE)
+            self.digest, *found = self.part.call(self.client, TAKE)
             self.found = {key: (kind, values) for key, kind, values in found}
 
 
 def _format(what: str) -> str:
     return f"embedway {what} of a server"
-
-
-def _pairs(values: list[str]) -> list[tuple[str, str]]:
-    return list(zip(values[::2], values[1::2], strict=True))
-
-
-def _check_shape(found: Keys, count: int) -> None:
-    if len(found) != count:
-        raise BadPartError("holds a key twice")
-    for kind, values in found.values():
-        _demand(kind in {"hash", "zset"} and isinstance(values, list) and len(values) % 2 == 0)
-        _demand(all(isinstance(value, str) for value in values))
-
-
-def _demand(right: object) -> None:
-    if not right:
-        raise BadPartError("holds values that cannot be right")
-
-
-def _check_ledger(found: Keys) -> None:
-    fixed: Mapping[str, tuple[str, Callable[[str, str], object]]] = {
-        "open": ("zset", lambda member, score: _ID.fullmatch(member) and _is_time(score)),
-        "all": ("zset", lambda member, score: _ID.fullmatch(member) and _is_time(score)),
-        "accounts": ("hash", lambda name, value: _ACCOUNT.fullmatch(name) and _WHOLE.fullmatch(value)),
-        "limits": ("hash", _is_limit),
-        "warned": ("hash", lambda _, value: _WHOLE.fullmatch(value)),
-        "meta": ("hash", lambda name, value: name == RESTORED and Restored.read(value)),
-    }
-    ids = {member for member, _ in _pairs(found.get(LEDGER_PREFIX + "all", ("zset", []))[1])}
-    entries = set()
-    for key, (kind, values) in found.items():
-        _demand(key.startswith(LEDGER_PREFIX))
-        name = key.removeprefix(LEDGER_PREFIX)
-        if name.startswith("entry:"):
-            entries.add(name.removeprefix("entry:"))
-            _demand(kind == "hash" and _is_entry(name.removeprefix("entry:"), dict(_pairs(values))))
-            continue
-        _demand(name in fixed and kind == fixed[name][0])
-        _demand(all(fixed[name][1](*pair) for pair in _pairs(values)))
-    _demand(entries == ids)
-
-
-def _is_entry(name: str, fields: dict[str, str]) -> bool:
-    known = {"id", "opened", "closed", "state", "unpriced", *_NUMBERS, *_TEXTS}
-    return bool(
-        fields.keys() >= _NEEDED
-        and fields.keys() <= known
-        and fields["id"] == name
-        and fields["state"] in {"open", "done", "expired"}
-        and all(_is_time(fields[at]) for at in ("opened", "closed") if at in fields)
-        and all(_WHOLE.fullmatch(fields[number]) for number in _NUMBERS if number in fields)
-        and fields.get("unpriced", "0") in {"0", "1"}
-    )
-
-
-def _is_limit(name: str, written: str) -> bool:
-    fields = _strict_json(written)
-    limit = read_limit(written, name)
-    check_limit(limit)
-    # As it is written, and no other way to write the same: every script on the server reads it.
-    return bool(fields["name"] == name and type(limit.hard) is bool and written == write_limit(limit))
-
-
-def _check_pins(found: Keys) -> None:
-    kinds = dict(zip(PINS_KEYS[1:], ("hash", "zset"), strict=True))
-    for key, (kind, values) in found.items():
-        _demand(kinds.get(key) == kind)
-        for name, value in _pairs(values):
-            _demand(_is_pin(name, value) if kind == "hash" else _is_time(value))
-
-
-def _is_pin(collection: str, written: str) -> bool:
-    _strict_json(written)
-    return read_pin(collection, written) is not None
-
-
-def _strict_json(written: str | bytes) -> Any:
-    """JSON that the server reads too: no NaN, and no half of a surrogate pair. Raises ValueError."""
-    document = json.loads(written, parse_constant=_refuse_constant)
-    json.dumps(document, ensure_ascii=False).encode()
-    return document
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _is_time(text: str) -> bool:
-    return _TIME.fullmatch(text) is not None and 0 <= float(text) <= LATEST
