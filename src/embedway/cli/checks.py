@@ -100,7 +100,7 @@ class Tuned:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report:  # a field for each section of the report
     """All of it. `works` is whether texts can be embedded here, perhaps after fetching the model."""
 
     embedway: str

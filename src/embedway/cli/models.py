@@ -34,60 +34,52 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     models = [(facts, store.find(facts.weights) is not None) for facts in default_catalog()]
     services = _services(config)
     if as_json:
-        print_json(
-            {
-                "models": [
-                    {**facts_json(facts), "here": here, "routes": _local_routes(facts, config, here=here)}
-                    for facts, here in models
-                ],
-                "services": [
-                    {**service_json(facts), "routes_here": _routes_json(routes)} for facts, routes in services
-                ],
-            }
-        )
+        document = {
+            "models": [
+                {**facts_json(facts), "here": here, "routes": _local_routes(facts, config, here=here)}
+                for facts, here in models
+            ],
+            "services": [{**service_json(facts), "routes_here": _routes_json(routes)} for facts, routes in services],
+        }
+        print_json(document)
         return
     print_table(
         ("model", "task", "dimensions", "tokens", "languages", "licence", "here"),
-        [
-            (
-                facts.short_name,
-                facts.task,
-                ", ".join(map(str, facts.sizes)) or "-",
-                f"{facts.max_tokens:,}",
-                _languages(facts),
-                facts.licence,
-                ", ".join(
-                    ["yes" if here else _not_here(config)]
-                    + [f"{route}: {lacks or 'yes'}" for route, lacks in _server_routes(facts, config)]
-                ),
-            )
-            for facts, here in models
-        ],
+        [_model_row(facts, config, here=here) for facts, here in models],
         right=(3,),
     )
     print_line()
     print_table(
         ("of services and libraries", "task", "dimensions", "tokens", "dollars", "route", "usable here"),
-        [
-            (
-                facts.name if first else "",
-                facts.task if first else "",
-                (", ".join(map(str, facts.sizes)) if facts.task == "embed" else "-") if first else "",
-                f"{facts.max_tokens:,}" if first else "",
-                _price(facts) if first else "",
-                route,
-                lacks or "yes",
-            )
-            for facts, routes in services
-            for first, (route, lacks) in zip(
-                (True, *[False] * len(routes)), routes or [("none", "no route")], strict=False
-            )
-        ],
+        [row for facts, routes in services for row in _service_rows(facts, routes)],
         right=(3,),
     )
     print_line()
     print_line("Dollars are by the list, for a million tokens or a thousand searches. Libraries run any other model of")
     print_line("theirs as fastembed:NAME or sentence-transformers:OWNER/NAME.")
+
+
+def _model_row(facts: "ModelFacts", config: "Config", *, here: bool) -> tuple[str, ...]:
+    routes = [f"{route}: {lacks or 'yes'}" for route, lacks in _server_routes(facts, config)]
+    return (
+        facts.short_name,
+        facts.task,
+        ", ".join(map(str, facts.sizes)) or "-",
+        f"{facts.max_tokens:,}",
+        _languages(facts),
+        facts.licence,
+        ", ".join(["yes" if here else _not_here(config), *routes]),
+    )
+
+
+def _service_rows(facts: "ServiceFacts", routes: "list[tuple[str, str]]") -> list[tuple[str, ...]]:
+    """A row for each route; the first one has the facts."""
+    dimensions = ", ".join(map(str, facts.sizes)) if facts.task == "embed" else "-"
+    columns = (facts.name, facts.task, dimensions, f"{facts.max_tokens:,}", _price(facts))
+    return [
+        (*(columns if number == 0 else [""] * len(columns)), route, lacks or "yes")
+        for number, (route, lacks) in enumerate(routes or [("none", "no route")])
+    ]
 
 
 def _services(config: "Config") -> "list[tuple[ServiceFacts, list[tuple[str, str]]]]":
@@ -117,7 +109,7 @@ def _routes_json(routes: "list[tuple[str, str]]") -> list[dict[str, str | None]]
 
 
 def _not_here(config: "Config") -> str:
-    """What it means that a model's weights are not on this machine."""
+    """The words for a model whose weights are not on this machine."""
     return "no: weights missing, and offline" if config.weights.offline else "no: weights to be pulled"
 
 

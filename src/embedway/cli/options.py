@@ -1,11 +1,14 @@
 """Options that several commands share."""
 
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypedDict
 
 import typer
 
 from embedway.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedway.config import Config
 
 
 class BackendChoice(StrEnum):
@@ -67,6 +70,14 @@ class PresetChoice(StrEnum):
     PRIVATE = "private"
 
 
+class ChunkOptions(TypedDict):
+    """The fields of RunOptions that say how documents are cut."""
+
+    chunk: bool
+    chunk_tokens: int | None
+    overlap_tokens: int | None
+
+
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ModelOption: TypeAlias = Annotated[
     str | None,
@@ -115,6 +126,38 @@ def refuse_both(model: str | None, preset: PresetChoice | None) -> None:
     """Raise UsageError for a model that is named and to be selected too."""
     if model is not None and preset is not None:
         raise UsageError("--model names a model and --preset selects one; give one of them")
+
+
+def job_overrides(
+    preset: PresetChoice | None,
+    chunk_tokens: int | None,
+    overlap: int | None,
+    on_error: OnErrorChoice | None,
+    on_overflow: OverflowChoice | None,
+) -> dict[str, str | int | None]:
+    """The settings that the options of a job stand for."""
+    return {
+        "selection.preset": preset.value if preset else None,
+        "run.chunk_tokens": chunk_tokens,
+        "run.overlap": overlap,
+        "run.on_error": on_error.value if on_error else None,
+        "embedding.on_overflow": on_overflow.value if on_overflow else None,
+    }
+
+
+def chunk_options(config: "Config", *, no_chunk: bool, chunk_tokens: int | None, overlap: int | None) -> "ChunkOptions":
+    """How documents are cut, for RunOptions.
+
+    Settings about chunks give way to --no-chunk; flags that contradict it are passed on, and are an error there.
+    """
+    if no_chunk:
+        return {"chunk": False, "chunk_tokens": chunk_tokens, "overlap_tokens": overlap}
+    overlap_is_set = "run.overlap" in config.sources
+    return {
+        "chunk": True,
+        "chunk_tokens": config.run.chunk_tokens,
+        "overlap_tokens": config.run.overlap if overlap_is_set else None,
+    }
 
 
 def runtime_overrides(

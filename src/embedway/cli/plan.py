@@ -13,6 +13,8 @@ from embedway.cli.options import (
     OnErrorChoice,
     OverflowChoice,
     PresetOption,
+    chunk_options,
+    job_overrides,
 )
 from embedway.cli.output import (
     DownloadProgress,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
 
 
-def plan(
+def plan(  # long, because typer reads the options from the signature
     context: typer.Context,
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="The texts: as for `run`.")],
     *,
@@ -58,15 +60,7 @@ def plan(
 ) -> None:
     """Show texts, tokens, requests, money and time for each model. Reads the sources once, and spends nothing."""
     invocation = Invocation.of(context)
-    config = invocation.config(
-        {
-            "selection.preset": preset.value if preset else None,
-            "run.chunk_tokens": chunk_tokens,
-            "run.overlap": overlap,
-            "run.on_error": on_error.value if on_error else None,
-            "embedding.on_overflow": on_overflow.value if on_overflow else None,
-        }
-    )
+    config = invocation.config(job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow))
     if model and preset:
         raise UsageError("--model names models and --preset selects one; give one of them")
     if no_chunk and (chunk_tokens is not None or overlap is not None):
@@ -76,9 +70,7 @@ def plan(
     options = RunOptions(
         model="auto" if preset else config.embedding.default_model,
         dimensions=dimensions,
-        chunk=not no_chunk,
-        chunk_tokens=None if no_chunk else config.run.chunk_tokens,
-        overlap_tokens=config.run.overlap if "run.overlap" in config.sources and not no_chunk else None,
+        **chunk_options(config, no_chunk=no_chunk, chunk_tokens=chunk_tokens, overlap=overlap),
         on_error=config.run.on_error,
         on_overflow=config.embedding.on_overflow,
         text_field=text_field,
@@ -89,7 +81,11 @@ def plan(
     planned = wait_for(_plan(invocation, config, sources, model, options, selecting=selecting))
     if as_json:
         print_json(planned.to_json())
-        return
+    else:
+        _print_plan(planned)
+
+
+def _print_plan(planned: "JobPlan") -> None:
     print_line(f"{planned.documents:,} documents, {planned.characters:,} characters")
     print_table(
         ("model", "texts", "unique", "tokens", "cached", "to send", "requests", "cost", "by batch API", "time"),

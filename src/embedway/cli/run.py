@@ -20,6 +20,8 @@ from embedway.cli.options import (
     StreamsOption,
     ThreadsOption,
     TokenBudgetOption,
+    chunk_options,
+    job_overrides,
     refuse_both,
     runtime_overrides,
 )
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 PARTLY_FAILED = 4
 
 
-def run(
+def run(  # long, because typer reads the options from the signature
     context: typer.Context,
     sources: Annotated[
         list[str],
@@ -109,26 +111,18 @@ def run(
     config = invocation.config(
         {
             "embedding.default_model": model,
-            "selection.preset": preset.value if preset else None,
-            "run.chunk_tokens": chunk_tokens,
-            "run.overlap": overlap,
-            "run.on_error": on_error.value if on_error else None,
-            "embedding.on_overflow": on_overflow.value if on_overflow else None,
+            **job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow),
             **runtime_overrides(backend, precision, threads, streams, token_budget),
         }
     )
     from embedway.collections.run import RunOptions
     from embedway.money import to_nanousd
 
-    overlap_is_set = "run.overlap" in config.sources
     options = RunOptions(
         # A preset selects, whatever default the settings name.
         model="auto" if preset else config.embedding.default_model,
         dimensions=dimensions,
-        chunk=not no_chunk,
-        # What settings say about chunks gives way to --no-chunk; flags that contradict it are an error.
-        chunk_tokens=chunk_tokens if no_chunk else config.run.chunk_tokens,
-        overlap_tokens=overlap if no_chunk else config.run.overlap if overlap_is_set else None,
+        **chunk_options(config, no_chunk=no_chunk, chunk_tokens=chunk_tokens, overlap=overlap),
         on_error=config.run.on_error,
         on_overflow=config.embedding.on_overflow,
         overwrite=overwrite,
@@ -141,14 +135,8 @@ def run(
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, max_cost, collection))
     summary = wait_for(_run(invocation, config, sources, destination, options, selecting=selecting))
-    if as_json:
-        print_json(summary.to_json())
-    else:
-        _print_summary(summary)
-    if summary.truncated and not as_json:
-        note(invocation, f"{summary.truncated:,} texts were cut at the model's limit")
+    _report(invocation, summary, as_json=as_json)
     if summary.rejected:
-        note(invocation, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} says which and why")
         raise typer.Exit(PARTLY_FAILED)
 
 
@@ -224,6 +212,17 @@ def progress_text(status: "RunStatus") -> str:
     if status.seconds_left is not None:
         parts.append(f"{duration(status.seconds_left)} left")
     return ", ".join(parts)
+
+
+def _report(invocation: Invocation, summary: "RunSummary", *, as_json: bool) -> None:
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        _print_summary(summary)
+        if summary.truncated:
+            note(invocation, f"{summary.truncated:,} texts were cut at the model's limit")
+    if summary.rejected:
+        note(invocation, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} says which and why")
 
 
 def _print_summary(summary: "RunSummary") -> None:

@@ -61,30 +61,10 @@ def search(
     found = wait_for(_search(invocation, config, collection, request))
     seconds = time.perf_counter() - start
     if as_json:
-        document = {
-            "collection": {
-                "destination": destination,
-                "count": collection.count,
-                "space": collection.space.to_json(),
-            },
-            "hits": [
-                {"rank": rank, **asdict(hit), **({} if similarity is None else {"similarity": similarity})}
-                for rank, (hit, similarity) in enumerate(found.hits, 1)
-            ],
-            "receipt": asdict(found.receipt),
-            "seconds": round(seconds, 4),
-        }
-        if found.reranked is not None:
-            document["rerank"] = {"candidates": found.reranked.texts, "receipt": asdict(found.reranked)}
-        print_json(document)
+        print_json(_to_json(collection, found, seconds))
         return
     _print_hits(found.hits)
-    if found.receipt.truncations:
-        note(invocation, "the query was cut at the model's limit")
-    read = f", {found.reranked.texts} read by {found.reranked.model}" if found.reranked is not None else ""
-    if found.reranked is not None and found.reranked.truncations:
-        note(invocation, f"{len(found.reranked.truncations)} rows were cut at the reranker's limit")
-    note(invocation, f"{len(found.hits)} of {collection.count:,} rows, {collection.space.id}{read}, {seconds:.2f} s")
+    _print_notes(invocation, collection, found, seconds)
 
 
 @dataclass(frozen=True)
@@ -166,6 +146,34 @@ async def _query_vector(
     return await embedder.embed(
         [request.query], input_type="query", model=name, dimensions=dimensions, on_overflow=overflow
     )
+
+
+def _to_json(collection: "Store", found: _SearchResult, seconds: float) -> dict[str, object]:
+    document: dict[str, object] = {
+        "collection": {
+            "destination": collection.destination,
+            "count": collection.count,
+            "space": collection.space.to_json(),
+        },
+        "hits": [
+            {"rank": rank, **asdict(hit), **({} if similarity is None else {"similarity": similarity})}
+            for rank, (hit, similarity) in enumerate(found.hits, 1)
+        ],
+        "receipt": asdict(found.receipt),
+        "seconds": round(seconds, 4),
+    }
+    if found.reranked is not None:
+        document["rerank"] = {"candidates": found.reranked.texts, "receipt": asdict(found.reranked)}
+    return document
+
+
+def _print_notes(invocation: Invocation, collection: "Store", found: _SearchResult, seconds: float) -> None:
+    if found.receipt.truncations:
+        note(invocation, "the query was cut at the model's limit")
+    read = f", {found.reranked.texts} read by {found.reranked.model}" if found.reranked is not None else ""
+    if found.reranked is not None and found.reranked.truncations:
+        note(invocation, f"{len(found.reranked.truncations)} rows were cut at the reranker's limit")
+    note(invocation, f"{len(found.hits)} of {collection.count:,} rows, {collection.space.id}{read}, {seconds:.2f} s")
 
 
 def _print_hits(hits: "list[tuple[Hit, float | None]]") -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from embedway.selection.scoring import ModelSelectionCriteria, Scored, Selection
 
 
-def select(
+def select(  # long, because typer reads the options from the signature
     context: typer.Context,
     sources: Annotated[
         list[str] | None,
@@ -91,23 +91,31 @@ def select(
     try:
         selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))
     except NoModelError as error:
-        if as_json:
-            print_json({"model": None, "advice": list(error.advice), "table": [_json(row) for row in error.table]})
-        else:
-            print_selection(cast("list[Scored]", list(error.table)))
+        _print_no_model(error, as_json=as_json)
         raise
     if as_json:
         print_json({**selection.to_json(), "all_documents": whole})
         return
     if selection.analysis is not None and sources:
-        print_line(_told(selection.analysis))
+        print_line(_describe_texts(selection.analysis))
         if not whole:
-            read = f"the first {selection.analysis.texts:,} documents, {selection.analysis.characters:,} characters,"
-            counted = criteria.max_total_cost is not None
-            note(invocation, f"{read} were looked at, and {'all were counted' if counted else 'costs are of these'}")
+            _note_sample(invocation, selection.analysis, counted=criteria.max_total_cost is not None)
     print_line(f"selected: {selection.model}")
     print_line()
     print_selection(list(selection.table))
+
+
+def _print_no_model(error: NoModelError, *, as_json: bool) -> None:
+    rows = cast("list[Scored]", list(error.table))
+    if as_json:
+        print_json({"model": None, "advice": list(error.advice), "table": [row.to_json() for row in rows]})
+    else:
+        print_selection(rows)
+
+
+def _note_sample(invocation: Invocation, analysis: "TextAnalysis", *, counted: bool) -> None:
+    read = f"the first {analysis.texts:,} documents, {analysis.characters:,} characters,"
+    note(invocation, f"{read} were looked at, and {'all were counted' if counted else 'costs are of these'}")
 
 
 def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCriteria":
@@ -132,8 +140,8 @@ async def _select(
             return await embedder.select(texts, criteria, anywhere=anywhere, rest=documents), whole
 
 
-def _told(analysis: "TextAnalysis") -> str:
-    """What the texts are like, in a line."""
+def _describe_texts(analysis: "TextAnalysis") -> str:
+    """The languages and the code of the texts, in a line."""
     languages = [f"{language} {share:.0%}" for language, share in analysis.languages]
     if analysis.unknown:
         languages.append(f"unknown {analysis.unknown:.0%}")
@@ -194,7 +202,3 @@ def _reckoned(row: "Scored") -> bool:
     """Whether its cost is reckoned, and not that of all its tokens."""
     tokens = row.candidate.tokens
     return bool(row.candidate.nanousd) and tokens is not None and (tokens.sampled or not tokens.own)
-
-
-def _json(row: Any) -> Any:
-    return row.to_json()

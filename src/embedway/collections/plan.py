@@ -55,7 +55,7 @@ class PlanEmbedder(Protocol):
 
 
 @dataclass(slots=True)
-class ModelPlan:
+class ModelPlan:  # a field for each column of the plan
     """What a job would take with one model.
 
     `texts` are the rows of the collection; `unique_texts`, `tokens` (of the unique ones), `cached_texts`, and what is

@@ -36,7 +36,7 @@ class RunProgress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class RunSummary:
+class RunSummary:  # a field for each fact of the summary's JSON
     """What a job did.
 
     `truncated` counts chunks that were cut at the model's limit, `cached` unique texts whose vectors were in the cache,

@@ -95,7 +95,7 @@ class RunEmbedder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class RunOptions:
+class RunOptions:  # a field for each option of a job
     """How a job is done.
 
     `chunk_tokens` counts special tokens and prompt, None is 256 or what the model takes; `overlap_tokens`
