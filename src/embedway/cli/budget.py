@@ -59,7 +59,7 @@ def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag =
     """Show where each budget stands, and what was spent and saved today, this month and in all."""
     _check_one_way(as_csv=as_csv, as_json=as_json)
     config = Invocation.of(context).config()
-    standings, totals, restored = _with_ledger(config, _standings)
+    standings, totals, restored = _with_ledger(config, _load_standings)
     document = {
         "budgets": [standing.to_json() for standing in standings],
         "spent": [_totals_json(one) for one in totals],
@@ -131,12 +131,12 @@ def set_limit(
         "hard": None if soft is None else not soft,
         "warn_at": tuple(sorted(warn_at)) if warn_at else None,
     }
-    told = {field: value for field, value in changes.items() if value is not None}
+    given_changes = {field: value for field, value in changes.items() if value is not None}
     before, limit = _with_ledger(
-        config, lambda ledger, _: _set_limit(ledger, name, to_nanousd(amount, name="USD"), told)
+        config, lambda ledger, _: _set_limit(ledger, name, to_nanousd(amount, name="USD"), given_changes)
     )
-    was = f" (it was {_told(before)})" if before is not None else ""
-    note(invocation, f"budget {name}: {_told(limit)}{was}")
+    was = f" (it was {_describe(before)})" if before is not None else ""
+    note(invocation, f"budget {name}: {_describe(limit)}{was}")
 
 
 @app.command("remove")
@@ -178,7 +178,7 @@ def ledger(
     """Show what was spent, call by call, the newest first."""
     _check_one_way(as_csv=as_csv, as_json=as_json)
     config = Invocation.of(context).config()
-    start = _day(since) if since else None
+    start = _parse_day(since) if since else None
     entries = _with_ledger(config, lambda book, _: book.entries(newest=newest or None, since=start))
     rows = [entry.to_json() for entry in entries]
     if as_json:
@@ -216,7 +216,9 @@ async def _set_limit(book: "Ledger", name: str, nanousd: int, changes: dict[str,
     return before, limit
 
 
-async def _standings(book: "Ledger", config: "Config") -> "tuple[list[Standing], list[PeriodTotals], Restored | None]":
+async def _load_standings(
+    book: "Ledger", config: "Config"
+) -> "tuple[list[Standing], list[PeriodTotals], Restored | None]":
     from embedway.ledger.opening import limits_of
     from embedway.providers.names import full_name
 
@@ -230,7 +232,7 @@ def _full_name(name: str, config: "Config") -> str:
     return full_name(name, config)
 
 
-def _day(text: str) -> float:
+def _parse_day(text: str) -> float:
     try:
         day = dt.date.fromisoformat(text)
     except ValueError:
@@ -305,7 +307,7 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
 
 
-def _told(limit: "Limit") -> str:
+def _describe(limit: "Limit") -> str:
     """A limit in words."""
     per = "in all" if limit.period == "total" else f"a {limit.period}"
     return f"${_usd(limit.nanousd)} {per} for {_scope(limit)}, {'hard' if limit.hard else 'soft'}"

@@ -30,11 +30,11 @@ SAME_COSINE = 0.999
 def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     """Show what is kept, and the tokens and money that it saved, over all processes that ended."""
     config = Invocation.of(context).config()
-    found = wait_for(_stats(config))
+    found = wait_for(_load_stats(config))
     if as_json:
         print_json(_stats_json(config, found))
         return
-    print_line(_where(config))
+    print_line(_describe_location(config))
     rows = [_row(model, one) for model, one in found.models.items()]
     print_table(
         ("model", "entries", "size", "hits", "misses", "hit rate", "tokens saved", "dollars saved"),
@@ -42,7 +42,7 @@ def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
         right=(1, 2, 3, 4, 5, 6, 7),
     )
     total = found.total
-    troubles = {
+    counts = {
         "computed by another caller meanwhile": total.shared,
         "evicted": found.evictions,
         "damaged entries": total.damaged,
@@ -51,9 +51,9 @@ def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
         "reads that failed": found.failed_reads,
         "writes that failed": found.failed_writes,
     }
-    told = ", ".join(f"{number:,} {what}" for what, number in troubles.items() if number)
-    if told:
-        print_line(told)
+    problems = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
+    if problems:
+        print_line(problems)
 
 
 @app.command("clear")
@@ -79,7 +79,7 @@ def clear(
     limits = (model, space, namespace, older_than)
     if everything == any(limit is not None for limit in limits):
         raise UsageError("say which vectors: --model, --space, --namespace, --older-than, or --all")
-    age = _age_s(older_than) if older_than is not None else None
+    age = _parse_age_s(older_than) if older_than is not None else None
     config = Invocation.of(context).config()
     done = wait_for(_clear(config, model, space, namespace, age))
     if as_json:
@@ -159,7 +159,7 @@ def _print_check(invocation: Invocation, checked: "CacheCheck", *, same: bool) -
         print_line(f"that is another vector (text {checked.row}); `embedway cache clear --model …` forgets them")
 
 
-async def _stats(config: "Config") -> "CacheStats":
+async def _load_stats(config: "Config") -> "CacheStats":
     from embedway._embedder import AsyncEmbedder
     from embedway.cache.stats import CacheStats
 
@@ -190,7 +190,7 @@ async def _verify(
     config: "Config",
     sources: list[str],
     options: "RunOptions",
-    asked: "tuple[Literal['query', 'document'], int]",
+    input_type_and_sample: "tuple[Literal['query', 'document'], int]",
 ) -> "CacheCheck":
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.run import read_texts
@@ -199,20 +199,20 @@ async def _verify(
         texts = await read_texts(embedder, sources, options)
         return await embedder.check_cache(
             texts,
-            input_type=asked[0],
+            input_type=input_type_and_sample[0],
             model=options.model,
             on_overflow=config.embedding.on_overflow,
-            sample=asked[1],
+            sample=input_type_and_sample[1],
         )
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is anything of that name; a link that leads nowhere is told when it is opened."""
+    """Whether the name exists. A link to nowhere counts; opening it raises."""
     return os.path.lexists(path)
 
 
 def _full_name(name: str, known: list[str]) -> str:
-    """The model of the cache that is meant. Raises UsageError, with those that there are."""
+    """The full name of a model of the cache. Raises UsageError with the names that there are."""
     from embedway.catalog import default_catalog
     from embedway.errors import UnknownModelError
 
@@ -222,21 +222,21 @@ def _full_name(name: str, known: list[str]) -> str:
         full = default_catalog().get(name).name
     except UnknownModelError:
         full = name
-    meant = [model for model in known if model == full or model.rpartition("/")[2] == name]
-    if len(meant) != 1:
+    matching = [model for model in known if model == full or model.rpartition("/")[2] == name]
+    if len(matching) != 1:
         there = ", ".join(map(_printable, known)) or "none"
         raise UsageError(f"no model of the cache is {name!r}; there are: {there}")
-    return meant[0]
+    return matching[0]
 
 
-def _age_s(text: str) -> float:
+def _parse_age_s(text: str) -> float:
     match = _AGE.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"--older-than is {text!r}; it must be a number and a unit, such as 30d, 12h, 90m or 45s")
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _where(config: "Config") -> str:
+def _describe_location(config: "Config") -> str:
     cache = config.cache
     if cache.backend == "sqlite":
         return f"sqlite: {cache.path}" + ("" if cache.path.exists() else " (nothing is kept yet)")
@@ -258,7 +258,7 @@ def _row(name: str, one: "ModelStats") -> tuple[str, ...]:
 
 
 def _printable(name: str) -> str:
-    """A name without what a terminal would act on: in Redis, others may have written it."""
+    """A name without control characters: in Redis, others may have written it."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 

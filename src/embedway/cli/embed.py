@@ -72,11 +72,11 @@ def embed(
             **runtime_overrides(backend, precision, threads, None, None),
         }
     )
-    terms = {"criteria": preset.value if preset else None, "max_cost": max_cost, "collection": collection or ""}
+    limits = {"criteria": preset.value if preset else None, "max_cost": max_cost, "collection": collection or ""}
     if given == ["-"] and not as_json and (preset or max_cost):
         raise UsageError("standard input is embedded as it comes: --preset and --max-cost need --json, or texts")
-    asked = {"model": model or "auto", "dimensions": dimensions, **terms}
-    job = _EmbedCommand(invocation, config, input_type, asked, given == ["-"])
+    options = {"model": model or "auto", "dimensions": dimensions, **limits}
+    job = _EmbedCommand(invocation, config, input_type, options, given == ["-"])
     if as_json:
         wait_for(job.print_document(list(stdin_lines()) if job.from_stdin else given))
     else:
@@ -91,13 +91,13 @@ class _EmbedCommand:
         invocation: Invocation,
         config: "Config",
         input_type: InputTypeChoice,
-        asked: dict[str, Any],
+        options: dict[str, Any],
         from_stdin: bool,
     ) -> None:
         self.invocation = invocation
         self.config = config
         self.input_type = input_type
-        self.asked = asked
+        self.options = options
         self.from_stdin = from_stdin
 
     async def print_lines(self, texts: Iterator[str]) -> None:
@@ -107,7 +107,7 @@ class _EmbedCommand:
 
         first, cut = 0, 0
         # A model is selected for all of the texts, and what they may cost is for all of them.
-        together = bool(self.asked["criteria"] or self.asked["max_cost"])
+        together = bool(self.options["criteria"] or self.options["max_cost"])
         next_batch: Callable[[Iterator[str]], list[str]] = list if together else _next_batch
         reader = Worker("embedway-reader")
         async with AsyncEmbedder(self.config, progress=DownloadProgress(self.invocation)) as embedder:
@@ -123,7 +123,7 @@ class _EmbedCommand:
                 first += len(batch)
                 cut += len(truncated)
         reader.close()
-        self._tell_cut(cut)
+        self._note_cut(cut)
 
     async def print_document(self, texts: list[str]) -> None:
         """One document with the space, the receipt and all vectors."""
@@ -141,7 +141,7 @@ class _EmbedCommand:
         for row, vector in enumerate(result.vectors):
             sys.stdout.write((", " if row else "") + vector_json(vector))
         sys.stdout.write("]}\n")
-        self._tell_cut(len(result.receipt.truncations))
+        self._note_cut(len(result.receipt.truncations))
 
     async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":
         try:
@@ -149,7 +149,7 @@ class _EmbedCommand:
                 texts,
                 input_type=self.input_type.value,
                 on_overflow=self.config.embedding.on_overflow,
-                **self.asked,
+                **self.options,
             )
         except InputError as error:
             if not self.from_stdin or error.row is None:
@@ -158,7 +158,7 @@ class _EmbedCommand:
             raise SourceError(reason, path="standard input", line=first + error.row + 1) from error
         return result
 
-    def _tell_cut(self, cut: int) -> None:
+    def _note_cut(self, cut: int) -> None:
         if cut:
             texts = "1 text was" if cut == 1 else f"{cut} texts were"
             note(self.invocation, f"{texts} cut at the model's limit; --on-overflow error refuses them instead")

@@ -1,4 +1,4 @@
-"""What the options before a command said, for the command to use."""
+"""The options that come before a command."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -171,7 +171,7 @@ def _fact_rows(document: dict[str, Any]) -> tuple[list[tuple[str, str, str]], di
     for fact, value in document.items():
         if fact not in {"sources", "weights"}:
             given_by = [numbers[s["url"]] for s in document["sources"] if fact in s["facts"]]
-            rows.append((fact, _shown(value), ", ".join(given_by)))
+            rows.append((fact, _format_value(value), ", ".join(given_by)))
     return rows, numbers
 
 
@@ -276,7 +276,7 @@ async def _tune(invocation: Invocation, config: Any, name: str) -> Any:
 
 
 def _without_nan(value: Any) -> Any:
-    """A way of running that gave no numbers has no cosine: JSON's null; its `reason` says why."""
+    """NaN as JSON's null: a configuration that gave no numbers has no cosine."""
     if isinstance(value, dict):
         return {name: _without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -364,7 +364,7 @@ def _languages(facts: "ModelFacts") -> str:
     return ", ".join(facts.languages)
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):

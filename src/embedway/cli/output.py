@@ -1,4 +1,4 @@
-"""What commands print: one JSON document, or tables; notes and progress on standard error."""
+"""Output of commands: one JSON document, or tables; notes and progress on standard error."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def print_line(text: str = "") -> None:
 
 
 def note(invocation: Invocation, text: str) -> None:
-    """Something worth knowing that is not the result."""
+    """Print a note for the user to standard error."""
     if not invocation.quiet:
         sys.stderr.write(f"embedway: {printable(text)}\n")
 
@@ -172,7 +172,7 @@ class DownloadProgress:
         self._task = self._progress.add_task(one_line(name, 50), total=total)
 
     def advance(self, n: int) -> None:
-        """So many more bytes have come."""
+        """`n` more bytes have arrived."""
         if self._progress is not None:
             self._progress.advance(self._task, n)
 

@@ -127,22 +127,22 @@ async def _plan(
 
 
 def _row(one: "ModelPlan") -> tuple[str, ...]:
-    about = "~" if one.estimated else ""
+    mark = "~" if one.estimated else ""
     return (
         one.model,
         f"{one.texts:,}",
         f"{one.unique_texts:,}",
-        f"{about}{one.tokens:,}",
+        f"{mark}{one.tokens:,}",
         f"{one.cached_texts:,}",
-        f"{about}{one.billed_tokens:,}",
+        f"{mark}{one.billed_tokens:,}",
         f"{one.requests:,}",
-        _money(one.cost_nanousd, about, "unknown"),
-        _money(one.batch_cost_nanousd, about, ""),
+        _money(one.cost_nanousd, mark, "unknown"),
+        _money(one.batch_cost_nanousd, mark, ""),
         "unknown" if one.seconds is None else duration(one.seconds),
     )
 
 
-def _money(nanousd: int | None, about: str, none: str) -> str:
+def _money(nanousd: int | None, mark: str, none: str) -> str:
     from embedway.money import usd
 
-    return none if nanousd is None else f"{about if nanousd else ''}${usd(nanousd)}"
+    return none if nanousd is None else f"{mark if nanousd else ''}${usd(nanousd)}"

@@ -78,7 +78,7 @@ class _SearchRequest:
 
 @dataclass(frozen=True)
 class _SearchResult:
-    """Hits, best first, each with its similarity where its score is a reranker's; and what finding them took."""
+    """Hits, best first, each with its similarity where its score is a reranker's; and the receipts."""
 
     hits: "list[tuple[Hit, float | None]]"
     receipt: "Receipt"

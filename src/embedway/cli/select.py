@@ -162,7 +162,7 @@ def print_selection(rows: "list[Scored]") -> None:
             [_row(row) for row in inside],
             right=(0, 2, 3, 4, 5, 6, 7, 8, 9),
         )
-        if any(_reckoned(row) for row in inside):
+        if any(_is_estimated(row) for row in inside):
             print_line(
                 "~ reckoned: from a sample (--max-total-cost counts all texts), or without the model's tokenizer"
             )
@@ -193,12 +193,12 @@ def _row(row: "Scored") -> tuple[str, ...]:
         f"{row.multilingual_bonus * row.code_bonus:.2f}",
         f"{benchmark.avg_latency_ms:g} ms",
         "unknown" if price is None else f"{price.normalize():f}",
-        "unknown" if cost is None else f"{'~' if _reckoned(row) else ''}{usd(cost)}",
+        "unknown" if cost is None else f"{'~' if _is_estimated(row) else ''}{usd(cost)}",
         "pareto" if row.pareto else "",
     )
 
 
-def _reckoned(row: "Scored") -> bool:
+def _is_estimated(row: "Scored") -> bool:
     """Whether its cost is reckoned, and not that of all its tokens."""
     tokens = row.candidate.tokens
     return bool(row.candidate.nanousd) and tokens is not None and (tokens.sampled or not tokens.own)

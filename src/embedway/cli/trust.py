@@ -57,7 +57,7 @@ def _trust(context: typer.Context, file: Path | None, *, only_show: bool, as_jso
     found = find(path)
     if found is None:
         raise UsageError(f"{one_line(str(path))} is not there; `embedway init` writes one into the working directory")
-    sets = [(one_line(key), _shown(key, value)) for key, value in Config.harm_of(found)]
+    sets = [(one_line(key), _format_value(key, value)) for key, value in Config.harm_of(found)]
     if not only_show:
         Config.load([path])
         remember(found.place, found.sha256)
@@ -117,7 +117,7 @@ def _state(place: str) -> str:
     return read_trust().standing(place, found.sha256)
 
 
-def _shown(key: str, value: Any) -> str:
+def _format_value(key: str, value: Any) -> str:
     """A value on one line, as far as it can hold no secret: of an unknown key nobody knows that."""
     from embedway.config.keys import shown_address
     from embedway.config.layers import pattern_of

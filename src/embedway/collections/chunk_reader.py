@@ -39,7 +39,7 @@ def batch_sizes() -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True)
 class ChunkBatch:
-    """Chunks, and how far the readers had come when the last of them was cut."""
+    """Chunks, and the progress of the readers when the last of them was cut."""
 
     chunks: tuple[Chunk, ...]
     documents: int
@@ -74,7 +74,7 @@ class ChunkReader:
         self._stopped = False
 
     def next_batch(self, max_chunks: int) -> ChunkBatch | None:
-        """The next chunks, at most so many; None at the end. Raises what the readers raise."""
+        """The next chunks, `max_chunks` at most; None at the end. Raises the errors of the readers."""
         chunks: list[Chunk] = []
         characters = 0
         for chunk in self._chunks:

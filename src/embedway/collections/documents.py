@@ -1,4 +1,4 @@
-"""The values that readers hand on, and the rules that a text must pass to become one."""
+"""Documents, the options of readers, and the checks of texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["markdown", "rst", "text", "html", "code"]
 Format: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
 
-#: Takes what was wrong with one row or file: raises it, or notes it and returns, so that reading goes on.
+#: Called with the error of one row or file. It raises the error, or records it and returns, so that reading goes on.
 OnBadRow: TypeAlias = "Callable[[SourceError], None]"
 
 NO_METADATA: Mapping[str, str | None] = MappingProxyType({})
@@ -61,7 +61,7 @@ class ReadOptions:
 
 @dataclass(slots=True)
 class ByteCounter:
-    """How far the readers have come, in bytes. `total` is None where it cannot be known (standard input)."""
+    """Bytes that the readers have read. `total` is None where it cannot be known (standard input)."""
 
     total: int | None = None
     done: int = 0

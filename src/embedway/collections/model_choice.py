@@ -1,4 +1,4 @@
-"""Which model a job takes: its collection's, one that is named, or the best for the texts within what they may cost."""
+"""The choice of a job's model: that of its collection, a named one, or the best for the texts within a cost limit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from embedway.money import Amount
     from embedway.selection.scoring import ModelSelectionCriteria, Selection
 
-#: Of longer sources the first documents are looked at.
+#: The sample of longer sources ends after the document that passes this length.
 SAMPLE_CHARACTERS = 16 << 20
 
 

@@ -1,4 +1,4 @@
-"""What a job would take with each of several models, read from the sources once; computes and spends nothing."""
+"""Plans of a job for several models: the sources are read once, nothing is computed or spent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from embedway.collections.chunk_reader import MAX_BATCH_CHARACTERS, batch_sizes
 from embedway.collections.chunking import whole_document
 from embedway.collections.documents import ByteCounter
 from embedway.collections.readers import find_files, read_files
-from embedway.collections.run import chunking
+from embedway.collections.run import open_chunker
 from embedway.errors import SourceError, TextTooLongError
 from embedway.money import usd
 from embedway.selection.seen import Seen
@@ -46,20 +46,20 @@ class PlanEmbedder(Protocol):
         criteria: ModelSelectionCriteria | str | None = None,
         collection: str = "",
     ) -> Plan:
-        """What `embed` would do with these texts."""
+        """The plan of `embed` for these texts."""
 
     async def describe(
         self, model: str = "auto", dimensions: int | None = None, *, sending: bool = True
     ) -> DescribedModel:
-        """What the model is."""
+        """The description of a model."""
 
 
 @dataclass(slots=True)
 class ModelPlan:  # a field for each column of the plan
-    """What a job would take with one model.
+    """The plan of a job with one model.
 
-    `texts` are the rows of the collection; `unique_texts`, `tokens` (of the unique ones), `cached_texts`, and what is
-    sent for the others: `billed_tokens`, `requests`, money and seconds, as `Plan` has them.
+    `texts` are the rows of the collection; `unique_texts`, `tokens` (of the unique ones), `cached_texts`, and for
+    the texts that are sent: `billed_tokens`, `requests`, money and seconds, as `Plan` has them.
     """
 
     model: str
@@ -80,11 +80,11 @@ class ModelPlan:  # a field for each column of the plan
 
     @property
     def most_nanousd(self) -> int | None:
-        """What may be reserved for it: its cost, twice where tokens are estimated."""
+        """The most that may be reserved: the cost, twice where tokens are estimated."""
         return self.cost_nanousd and self.cost_nanousd * (ESTIMATE_MARGIN if self.estimated else 1)
 
     def add(self, plan: Plan) -> None:
-        """One batch more."""
+        """Add the plan of one more batch."""
         self.unique_texts += plan.unique_texts
         self.tokens += plan.tokens
         self.cached_texts += plan.cached_texts
@@ -117,7 +117,7 @@ class ModelPlan:  # a field for each column of the plan
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What was read, and the plan of each model."""
+    """The size of the sources, and the plan of each model."""
 
     documents: int
     characters: int
@@ -152,7 +152,7 @@ class _ModelPlanner:
         return [chunk.text for document in documents for chunk in self.chunker.chunks(document)]
 
     def batches(self, texts: Sequence[str], *, last: bool) -> Iterator[list[str]]:
-        """Batches that are full with these texts; what is left too, if these are the last."""
+        """The batches that these texts fill; the rest too, if these are the last."""
         self.size = self.size or next(self.sizes)
         for text in texts:
             self.waiting.append(text)
@@ -182,7 +182,7 @@ async def plan_job(
 
     Reads the sources once and keeps no more of them than a batch for each model. Raises as `run_job` does; a row that
     cannot be used is left out with `on_error="skip"`. With `unfit`, models that cannot read a text that may not be cut
-    are told of in their plan.
+    have the error in their plan.
     """
 
     def refuse(fault: SourceError) -> None:
@@ -192,7 +192,9 @@ async def plan_job(
     planners = []
     for name in models:
         described = await embedder.describe(name, options.dimensions, sending=False)
-        planners.append(_ModelPlanner(chunking(described, options)[0], ModelPlan(described.model, described.space.id)))
+        planners.append(
+            _ModelPlanner(open_chunker(described, options)[0], ModelPlan(described.model, described.space.id))
+        )
     read_options = options.read_options()
     count = characters = 0
     reader = Worker("embedway-reader")

@@ -61,7 +61,7 @@ _TITLE_REACH_CHARACTERS = 4096
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One thing to read. `named` says that the caller named it, rather than a folder it lies in."""
+    """One thing to read. `named` is true for a path that the caller gave, false for a file of a folder."""
 
     path: str
     format: Format
@@ -116,7 +116,7 @@ def read_files(
 ) -> Generator[Document, None, None]:
     """The documents of all files, one after the other, as a stream.
 
-    What is wrong with a row, or with one file of a folder, goes to `bad`. Raises `SourceError` for a file
+    The error of a row, or of one file of a folder, goes to `on_bad_row`. Raises `SourceError` for a file
     that cannot be read on. `standard_input` is what `-` stands for; by default the process's own.
     """
     sizes = [file.size_bytes for file in files]

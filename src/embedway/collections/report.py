@@ -1,4 +1,4 @@
-"""What a job says of itself while it runs and when it is done."""
+"""The progress and the summary of a job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How far a job is. Rates are over the time since the first text went to the model.
+    """The status of a running job. Rates are over the time since the first text went to the model.
 
     `bytes_read` is how much of the sources the finished chunks came from; `bytes_total` and `seconds_left`
     are None where the sources' size is not known (standard input).
@@ -29,15 +29,15 @@ class RunStatus:
 
 
 class RunProgress(Protocol):
-    """Is told how far a job is, on the event loop, after every batch of chunks."""
+    """Receives the status of a job, on the event loop, after every batch of chunks."""
 
     def update(self, status: RunStatus) -> None:
-        """Take note; must not block."""
+        """Show the status. Must not block."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:  # a field for each fact of the summary's JSON
-    """What a job did.
+    """The result of a job.
 
     `truncated` counts chunks that were cut at the model's limit, `cached` unique texts whose vectors were in the cache,
     `rejected` rows that could not be used, and `tokens` those of all texts. `seconds` is the whole job's time; the

@@ -1,6 +1,6 @@
 """Files of rows, read as streams: JSON Lines, CSV, Parquet, and plain lines.
 
-A row that cannot be used goes to `bad`, which raises or notes it; what breaks a whole file is raised at once.
+The error of a row goes to `on_bad_row`, which raises or records it; an error of a whole file is raised at once.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class DescribedModel(Protocol):
-    """What a job must know of a model. `tokenizer` neither pads nor truncates."""
+    """The facts of a model that a job needs. `tokenizer` neither pads nor truncates."""
 
     @property
     def model(self) -> str:
@@ -54,7 +54,7 @@ class DescribedModel(Protocol):
 
     @property
     def space(self) -> Space:
-        """Where the vectors will belong."""
+        """The space of its vectors."""
 
     @property
     def max_tokens(self) -> int:
@@ -62,7 +62,7 @@ class DescribedModel(Protocol):
 
     @property
     def special_tokens(self) -> int:
-        """Tokens that every text gets beside its own."""
+        """Tokens that are added to every text."""
 
     @property
     def tokenizer(self) -> PlainTokenizer:
@@ -70,7 +70,7 @@ class DescribedModel(Protocol):
 
     @property
     def runtime(self) -> str:
-        """How vectors are computed, in words."""
+        """The runtime, in words."""
 
 
 class RunEmbedder(Protocol):
@@ -91,7 +91,7 @@ class RunEmbedder(Protocol):
         """Vectors, float32 (n, d), row i of text i; with `partial`, errors by row instead of the first one."""
 
     async def describe(self, model: str = "auto", dimensions: int | None = None) -> DescribedModel:
-        """What the model is, ready to be used."""
+        """The description of a model that is ready to be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ class RunOptions:  # a field for each option of a job
 
     `chunk_tokens` counts special tokens and prompt, None is 256 or what the model takes; `overlap_tokens`
     None is 32 or what goes with smaller chunks. With `chunk` false each document is one row, cut at the
-    model's limit unless `on_overflow` says otherwise. `on_error` says what becomes of a row that cannot be used:
-    `stop` ends the job, `skip` notes it and goes on.
+    model's limit unless `on_overflow` says otherwise. `on_error` decides on a row that cannot be used: `stop` ends the
+    job, `skip` records it and goes on.
     """
 
     model: str = "auto"
@@ -172,7 +172,7 @@ async def read_texts(
         chunk_reader = ChunkReader(
             files,
             options.read_options(),
-            chunking(described, options)[0],
+            open_chunker(described, options)[0],
             on_bad_row=refuse,
             counter=ByteCounter(),
             standard_input=standard_input,
@@ -224,7 +224,7 @@ class _Job:
         if not options.overwrite:
             await writer.call(self._rejects.refuse_existing)
         described = await self._embedder.describe(options.model, options.dimensions)
-        chunker, settings = chunking(described, options)
+        chunker, settings = open_chunker(described, options)
         chunk_reader = ChunkReader(
             files,
             read_options,
@@ -357,10 +357,10 @@ class _Job:
         )
 
 
-def chunking(
+def open_chunker(
     described: DescribedModel, options: RunOptions
 ) -> tuple[Chunker | None, dict[str, str | int | bool | None]]:
-    """How documents are cut, and what the collection says of it."""
+    """The chunker, or None, and the settings that the collection records."""
     settings: dict[str, str | int | bool | None] = {
         "max_tokens": described.max_tokens,
         "runtime": described.runtime,
@@ -384,7 +384,7 @@ def chunking(
 
 
 def _refuse_own_source(files: Sequence[SourceFile], written: Sequence[str]) -> None:
-    """Raise `UsageError` where the destination, or a file that is written beside it, is one of the sources."""
+    """Raise `UsageError` where a path that will be written is one of the sources."""
     sources = {os.path.realpath(file.path) for file in files}
     for path in written:
         if os.path.realpath(path) in sources:

@@ -1,4 +1,4 @@
-"""Verification of a store's space: some rows are computed anew and compared, and facts that its record lacks are added.
+"""Verification of a store's space: rows are computed again and compared, and the record gets the facts that it lacks.
 
 Collections of version 1 do not name the tokenizer and the configuration of their model. A search with the model accepts
 that and verifies it: some rows are embedded again, and their vectors must be those that are stored.
@@ -38,7 +38,7 @@ class VerifyEmbedder(Protocol):
 async def verify_space(
     embedder: VerifyEmbedder, store: Store, space: Space, unknown: Sequence[str], *, model: str
 ) -> str:
-    """Verify facts that a store's record lacks, add them to it, and return a sentence that says so.
+    """Verify facts that a store's record lacks, add them to it, and return a sentence for the user.
 
     `space` is that of `model`, at the store's size. Raises SpaceMismatchError where rows that are computed anew are not
     those that are stored.

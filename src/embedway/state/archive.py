@@ -1,7 +1,7 @@
 """A backup as one file: a zip without compression, with a manifest and one file for each part.
 
-Nothing is compressed, so that an archive never holds more than its own size. What is read is foreign: names, sizes and
-sums are checked before anything is done with a part.
+Nothing is compressed, so that an archive never holds more than its own size. An archive is foreign input: names, sizes
+and sums are checked before a part is used.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _manifest(file: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfil
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
-    """Copy all, and tell how many bytes that were, and their sha256."""
+    """Copy all; returns the number of bytes and their sha256."""
     size, digest = 0, hashlib.sha256()
     while chunk := source.read(_CHUNK_BYTES):
         target.write(chunk)
@@ -167,6 +167,7 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def _state_errors(file: Path, what: str) -> Iterator[None]:
+    """Raise failures of the disk as StateError, other than FileExistsError."""
     try:
         yield
     except FileExistsError:

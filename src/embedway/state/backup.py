@@ -99,10 +99,10 @@ def back_up(
 def restore(
     parts: Sequence[Part], file: Path, *, overwrite: bool = False, clock: Callable[[], float] = time.time
 ) -> Restoration:
-    """Put the parts of a backup in the place of what there is. Blocking.
+    """Replace the parts by those of a backup. Blocking.
 
-    All parts are checked before any is touched, and all are replaced under their locks. What is replaced is kept in a
-    backup of its own. A ledger is marked, so that hard budgets refuse to spend until somebody confirms it.
+    All parts are checked before any is touched, and all are replaced under their locks. A backup of the
+    replaced content is kept. A ledger is marked, so that hard budgets refuse to spend until somebody confirms it.
 
     Raises UsageError where there is something already and `overwrite` is False, or where the settings name another
     backend; StateError, LedgerError and ConfigError.

@@ -107,7 +107,7 @@ class _KeysTransaction:
 
 
 def copy_to_file(source: sqlite3.Connection, to: Path) -> None:
-    """Write what a connection sees into a new private file that stands alone, without files beside it."""
+    """Write the content that a connection sees into a new private file, which needs no other files."""
     files.create_private_file(to)
     with contextlib.closing(sqlite3.connect(to)) as target:
         copy_database(source, target)
@@ -164,7 +164,7 @@ def writing(path: Path) -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def database_errors(path: Path) -> Iterator[None]:
-    """Tell failures of SQLite and the disk as StateError, with the file."""
+    """Raise failures of SQLite and the disk as StateError with the file."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:

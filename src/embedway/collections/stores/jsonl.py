@@ -29,7 +29,7 @@ from embedway.collections.stores.temporary import (
     check_file_destination,
     check_file_exists,
     refuse_existing,
-    rejects_beside,
+    rejects_path_of,
     remove,
     remove_stale,
     replace_file,
@@ -64,7 +64,7 @@ class JsonlStore(Store):
     @property
     def rejects_path(self) -> Path:
         """See `Store.rejects_path`."""
-        return rejects_beside(self._path)
+        return rejects_path_of(self._path)
 
     @property
     def sidecars(self) -> tuple[Path, ...]:
@@ -96,7 +96,7 @@ class JsonlStore(Store):
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Add a line for each chunk."""
         lines = []
-        for chunk, numbers in zip(chunks, _joined_numbers(vectors), strict=True):
+        for chunk, numbers in zip(chunks, _join_numbers(vectors), strict=True):
             row = {
                 "id": chunk.id,
                 "document_id": chunk.document_id,
@@ -247,7 +247,7 @@ def _split(batch: list[dict[str, Any]]) -> Rows:
     return Rows(batch, np.array([row.pop("vector") for row in batch], dtype=np.float32))
 
 
-def _joined_numbers(vectors: Vectors) -> list[str]:
+def _join_numbers(vectors: Vectors) -> list[str]:
     """Each vector as the inside of a JSON list, in the shortest digits that give the same float32."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy

@@ -147,7 +147,7 @@ class LanceDBStore(Store):
             metadata = self._table.schema.metadata
             self.count = self._table.count_rows()
         space = space_from_metadata(metadata, destination=self.destination)
-        self._facts = VerifiedFacts.beside(self._folder / self._name, metadata, self.count)
+        self._facts = VerifiedFacts.of_store(self._folder / self._name, metadata, self.count)
         self.space = self._facts.complete(space)
 
     def read(self) -> Iterator[Rows]:

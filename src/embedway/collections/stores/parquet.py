@@ -14,7 +14,7 @@ from embedway.collections.stores.temporary import (
     check_file_destination,
     check_file_exists,
     refuse_existing,
-    rejects_beside,
+    rejects_path_of,
     remove,
     remove_stale,
     replace_file,
@@ -45,7 +45,7 @@ class ParquetStore(Store):
     @property
     def rejects_path(self) -> Path:
         """See `Store.rejects_path`."""
-        return rejects_beside(self._path)
+        return rejects_path_of(self._path)
 
     def prepare(self, *, overwrite: bool) -> None:
         """See `Store.prepare`."""
@@ -104,7 +104,7 @@ class ParquetStore(Store):
             schema = pq.read_schema(self._path)
             self.count = pq.read_metadata(self._path).num_rows
         space = space_from_metadata(schema.metadata, destination=self.destination)
-        self._facts = VerifiedFacts.beside(self._path, schema.metadata, self.count)
+        self._facts = VerifiedFacts.of_store(self._path, schema.metadata, self.count)
         self.space = self._facts.complete(space)
 
     def read(self) -> Iterator[Rows]:

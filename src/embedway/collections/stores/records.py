@@ -98,7 +98,7 @@ class VerifiedFacts:
     rows: int
 
     @classmethod
-    def beside(cls, path: Path, metadata: Mapping[bytes, bytes], rows: int) -> VerifiedFacts:
+    def of_store(cls, path: Path, metadata: Mapping[bytes, bytes], rows: int) -> VerifiedFacts:
         """The facts of the store at a path, whose schema has this metadata."""
         return cls(sidecar_path(path), metadata[SPACE_KEY.encode()], rows)
 

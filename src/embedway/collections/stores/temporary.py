@@ -93,7 +93,7 @@ def check_file_exists(path: Path, *, destination: str) -> None:
         raise SinkError("there is no such file", destination=destination)
 
 
-def rejects_beside(path: Path) -> Path:
+def rejects_path_of(path: Path) -> Path:
     """The file of rejected rows beside a data file."""
     return path.with_name(f"{path.name}.rejects.jsonl")
 
