@@ -115,12 +115,13 @@ def set_limit(
 ) -> None:
     """Set a budget, which holds for all who use this ledger, at once. What is not said stays as it is."""
     from embedway.money import to_nanousd
+    from embedway.providers.names import full_name
 
     invocation = Invocation.of(context)
     config = invocation.config()
     given = (("api_key", api_key), ("collection", collection))
     named = [f"{kind}:{value}" for kind, value in given if value is not None]
-    named += [f"model:{_full_name(model, config)}"] if model is not None else []
+    named += [f"model:{full_name(model, config)}"] if model is not None else []
     if len(named) > 1:
         raise UsageError("a budget is for one of --model, --collection and --api-key; set one for each")
     if name in config.budgets:
@@ -223,13 +224,6 @@ async def _load_standings(
     from embedway.providers.names import full_name
 
     return await book.standings(limits_of(config, full_name)), await book.totals(), await book.restored()
-
-
-def _full_name(name: str, config: "Config") -> str:
-    """The name that calls of a model are booked under. Raises UnknownModelError."""
-    from embedway.providers.names import full_name
-
-    return full_name(name, config)
 
 
 def _parse_day(text: str) -> float:

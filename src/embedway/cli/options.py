@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -68,14 +68,6 @@ class PresetChoice(StrEnum):
     BEST = "best"
     CHEAP = "cheap"
     PRIVATE = "private"
-
-
-class ChunkOptions(TypedDict):
-    """The fields of RunOptions that say how documents are cut."""
-
-    chunk: bool
-    chunk_tokens: int | None
-    overlap_tokens: int | None
 
 
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -145,19 +137,15 @@ def job_overrides(
     }
 
 
-def chunk_options(config: "Config", *, no_chunk: bool, chunk_tokens: int | None, overlap: int | None) -> "ChunkOptions":
+def chunk_options(config: "Config", *, no_chunk: bool, chunk_tokens: int | None, overlap: int | None) -> dict[str, Any]:
     """How documents are cut, for RunOptions.
 
     Settings about chunks give way to --no-chunk; flags that contradict it are passed on, and are an error there.
     """
     if no_chunk:
         return {"chunk": False, "chunk_tokens": chunk_tokens, "overlap_tokens": overlap}
-    overlap_is_set = "run.overlap" in config.sources
-    return {
-        "chunk": True,
-        "chunk_tokens": config.run.chunk_tokens,
-        "overlap_tokens": config.run.overlap if overlap_is_set else None,
-    }
+    overlap = config.run.overlap if "run.overlap" in config.sources else None
+    return {"chunk": True, "chunk_tokens": config.run.chunk_tokens, "overlap_tokens": overlap}
 
 
 def runtime_overrides(

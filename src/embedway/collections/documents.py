@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Kind: TypeAlias = Literal["markdown", "rst", "text", "html", "code"]
-Format: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
+SourceFormat: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
 
 #: Called with the error of one row or file. It raises the error, or records it and returns, so that reading goes on.
 OnBadRow: TypeAlias = "Callable[[SourceError], None]"
@@ -47,7 +47,7 @@ class ReadOptions:
     text_field: str = "text"
     id_field: str = "id"
     keep: tuple[str, ...] = ()
-    format: Format = "auto"
+    format: SourceFormat = "auto"
 
     def __post_init__(self) -> None:
         """Refuse kept columns that would stand in the place of our own."""

@@ -65,7 +65,7 @@ async def select_for_job(
         return options
     if "-" in sources:
         raise UsageError("standard input can be read only once, and is looked at before a model is selected; name one")
-    most, limit = _least(options.most_nanousd, criteria.max_total_cost)
+    most, limit = _lower_limit(options.most_nanousd, criteria.max_total_cost)
     # What the whole costs is known by a plan of it, chunk by chunk, and not by the sample.
     wanted = replace(criteria, max_total_cost=None, dimensions=options.dimensions or criteria.dimensions)
     if not options.chunk and options.on_overflow == "error":
@@ -92,7 +92,7 @@ def _best_within(most: int, limit: str, plans: Sequence[ModelPlan]) -> str:
     raise nothing_fits(most, [(one.model, one.most_nanousd) for one in fit], limit=limit)
 
 
-def _least(most: int | None, max_total_cost: Amount | None) -> tuple[int | None, str]:
+def _lower_limit(most: int | None, max_total_cost: Amount | None) -> tuple[int | None, str]:
     """The lower of two limits in nano-dollars, and which it is."""
     if max_total_cost is not None:
         total = to_nanousd(max_total_cost, name="max_total_cost")

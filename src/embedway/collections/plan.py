@@ -189,12 +189,7 @@ async def plan_job(
         if options.on_error == "stop":
             raise fault
 
-    planners = []
-    for name in models:
-        described = await embedder.describe(name, options.dimensions, sending=False)
-        planners.append(
-            _ModelPlanner(open_chunker(described, options)[0], ModelPlan(described.model, described.space.id))
-        )
+    planners = [await _open_planner(embedder, name, options) for name in models]
     read_options = options.read_options()
     count = characters = 0
     reader = Worker("embedway-reader")
@@ -221,6 +216,11 @@ async def plan_job(
     if not any(planner.plan.texts for planner in planners):
         raise SourceError("there is nothing to embed", path="sources")
     return JobPlan(count, characters, tuple(planner.plan for planner in planners))
+
+
+async def _open_planner(embedder: PlanEmbedder, model: str, options: RunOptions) -> _ModelPlanner:
+    described = await embedder.describe(model, options.dimensions, sending=False)
+    return _ModelPlanner(open_chunker(described, options)[0], ModelPlan(described.model, described.space.id))
 
 
 async def _add(

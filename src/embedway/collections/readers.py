@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from embedway.collections.documents import Document, Format, decode_utf8, text_fault
+from embedway.collections.documents import Document, SourceFormat, decode_utf8, text_fault
 from embedway.collections.html import html_to_text
 from embedway.collections.rows import open_counted, read_csv, read_jsonl, read_lines, read_parquet
 from embedway.errors import SourceError, UsageError
@@ -43,7 +43,7 @@ KINDS: dict[str, Kind] = {
     ".htm": "html",
     **dict.fromkeys(_CODE.split(), "code"),
 }
-_ROW_FORMATS: tuple[tuple[str, Format], ...] = (
+_ROW_FORMATS: tuple[tuple[str, SourceFormat], ...] = (
     (".jsonl", "jsonl"),
     (".ndjson", "jsonl"),
     (".jsonl.gz", "jsonl"),
@@ -64,7 +64,7 @@ class SourceFile:
     """One thing to read. `named` is true for a path that the caller gave, false for a file of a folder."""
 
     path: str
-    format: Format
+    format: SourceFormat
     named: bool
     size_bytes: int | None
 
@@ -81,7 +81,7 @@ def find_files(sources: Sequence[str], options: ReadOptions) -> tuple[SourceFile
         if not source.strip():
             raise UsageError("a source has an empty name; is a variable unset?")
         if source == STANDARD_INPUT:
-            stream_format: Format = "text" if options.format == "auto" else options.format
+            stream_format: SourceFormat = "text" if options.format == "auto" else options.format
             if stream_format == "parquet":
                 raise SourceError("Parquet cannot be read from standard input; name the file", path=source)
             files.setdefault(source, SourceFile(source, stream_format, named=True, size_bytes=None))
@@ -149,7 +149,7 @@ def _walk(folder: Path) -> Iterator[SourceFile]:
             yield SourceFile(str(path), "auto", named=False, size_bytes=path.stat().st_size)
 
 
-def _format_of(source: str, options: ReadOptions) -> Format:
+def _format_of(source: str, options: ReadOptions) -> SourceFormat:
     """How a named file is read: `auto` as one document, anything else as rows."""
     lowered = source.lower()
     for ending, row_format in _ROW_FORMATS:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from embedway.collections.chunk_reader import ChunkBatch
-    from embedway.collections.documents import Format
+    from embedway.collections.documents import SourceFormat
     from embedway.collections.readers import SourceFile
     from embedway.collections.report import RunProgress
     from embedway.collections.stores.base import Chunk
@@ -115,7 +115,7 @@ class RunOptions:  # a field for each option of a job
     text_field: str = "text"
     id_field: str = "id"
     keep: tuple[str, ...] = ()
-    format: Format = "auto"
+    format: SourceFormat = "auto"
     #: The collection whose budget is charged, and whose space the vectors must be of.
     collection: str = ""
     #: Nano-dollars that the whole job may cost.

@@ -37,7 +37,6 @@ class DatabasePart(FilePart):
 
     @property
     def name(self) -> str:
-        """See `Part.name`."""
         return f"{self.kind.name}.sqlite"
 
     @property
@@ -47,7 +46,6 @@ class DatabasePart(FilePart):
         return self.path, *(formats.beside(real, ending) for ending in formats.BESIDE)
 
     def snapshot(self, to: Path) -> bool:
-        """See `Part.snapshot`."""
         if not formats.check(self.path, self.kind):
             return False
         with database_errors(self.path), contextlib.closing(self.connect()) as source:
@@ -61,15 +59,12 @@ class KeysPart(DatabasePart):
 
     @property
     def kind(self) -> formats.Kind:
-        """See `DatabasePart.kind`."""
         return formats.KEYS
 
     def connect(self) -> sqlite3.Connection:
-        """See `DatabasePart.connect`."""
         return writing(self.path)
 
     def check(self, source: Path) -> None:
-        """See `Part.check`."""
         check_database(source, self.kind)
 
     @contextlib.contextmanager

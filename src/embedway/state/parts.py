@@ -75,7 +75,6 @@ class FilePart:
 
     @property
     def place(self) -> str:
-        """See `Part.place`."""
         return str(self.path)
 
 

@@ -51,7 +51,6 @@ class RedisPart:
 
     @property
     def name(self) -> str:
-        """See `Part.name`."""
         return f"{self.what}.redis.json"
 
     @property
@@ -61,12 +60,10 @@ class RedisPart:
 
     @property
     def path(self) -> Path | None:
-        """See `Part.path`."""
         return None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """See `Part.files`."""
         return ()
 
     @property
@@ -80,12 +77,10 @@ class RedisPart:
         return LEDGER_KEYS if self.what == "ledger" else PINS_KEYS
 
     def snapshot(self, to: Path) -> bool:
-        """See `Part.snapshot`."""
         with self.begin() as transaction:
             return transaction.snapshot(to)
 
     def check(self, source: Path) -> None:
-        """See `Part.check`."""
         if source.stat().st_size > 2 * MOST_BYTES:
             raise BadPartError("is too large")
         try:

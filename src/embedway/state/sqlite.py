@@ -50,15 +50,12 @@ class SqlitePart(DatabasePart):
 
     @property
     def kind(self) -> formats.Kind:
-        """See `DatabasePart.kind`."""
         return self.form.kind
 
     def connect(self) -> sqlite3.Connection:
-        """See `DatabasePart.connect`."""
         return sqlite.connect(self.path, self.form)
 
     def check(self, source: Path) -> None:
-        """See `Part.check`."""
         check_database(source, self.kind, self.form.version)
         try:
             # A copy of our own by now: an older version becomes the present one.
@@ -77,7 +74,6 @@ class SqlitePart(DatabasePart):
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Transaction]:
-        """See `Part.begin`."""
         with database_errors(self.path):
             connection = sqlite.connect(self.path, self.form, "synchronous = FULL")
         with contextlib.closing(connection):

@@ -27,23 +27,19 @@ class TrustPart(FilePart):
 
     @property
     def name(self) -> str:
-        """See `Part.name`."""
         return "trust.json"
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """See `Part.files`."""
         return self.path, trust_lock(self.path)
 
     def snapshot(self, to: Path) -> bool:
-        """See `Part.snapshot`."""
         data = self._read()
         if data is not None:
             files.write_private_whole(to, data)
         return data is not None
 
     def check(self, source: Path) -> None:
-        """See `Part.check`."""
         if source.stat().st_size > MOST_TRUST_BYTES:
             raise BadPartError("is too large")
         try:
@@ -53,7 +49,6 @@ class TrustPart(FilePart):
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Transaction]:
-        """See `Part.begin`."""
         from filelock import FileLock, Timeout  # noqa: PLC0415  few restore
 
         path = trust_lock(self.path)

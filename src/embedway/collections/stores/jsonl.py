@@ -68,11 +68,9 @@ class JsonlStore(Store):
 
     @property
     def sidecars(self) -> tuple[Path, ...]:
-        """See `Store.sidecars`."""
         return (self._sidecar,)
 
     def prepare(self, *, overwrite: bool) -> None:
-        """See `Store.prepare`."""
         self._overwrite = overwrite
         check_file_destination(self._path, overwrite=overwrite)
 
@@ -151,7 +149,6 @@ class JsonlStore(Store):
         self.space = space_from_json(entry.get("space"), destination=self.destination)
 
     def read(self) -> Iterator[Rows]:
-        """See `Store.read`."""
         batch: list[dict[str, Any]] = []
         with sink_errors(self.destination, "reading"), self._path.open("rb") as file:
             for number, line in enumerate(file, 1):

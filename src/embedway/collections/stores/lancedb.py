@@ -69,7 +69,6 @@ class LanceDBStore(Store):
         return self._folder / f"{self._name}.rejects.jsonl"
 
     def prepare(self, *, overwrite: bool) -> None:
-        """See `Store.prepare`."""
         _require_lancedb()
         self._overwrite = overwrite
         refuse_existing(self._path, overwrite=overwrite, destination=self.destination)
@@ -135,7 +134,6 @@ class LanceDBStore(Store):
             self._made_folder = False
 
     def open(self) -> None:
-        """See `Store.open`."""
         _require_lancedb()
         if not self._path.is_dir():
             raise SinkError("there is no such table", destination=self.destination)
@@ -151,7 +149,6 @@ class LanceDBStore(Store):
         self.space = self._facts.complete(space)
 
     def read(self) -> Iterator[Rows]:
-        """See `Store.read`."""
         with lancedb_errors(self.destination, "reading"):
             for batch in self._table.search().to_batches(READ_ROWS):
                 yield rows_of(batch)

@@ -48,7 +48,6 @@ class ParquetStore(Store):
         return rejects_path_of(self._path)
 
     def prepare(self, *, overwrite: bool) -> None:
-        """See `Store.prepare`."""
         self._overwrite = overwrite
         check_file_destination(self._path, overwrite=overwrite)
 
@@ -96,7 +95,6 @@ class ParquetStore(Store):
             self._temporary = None
 
     def open(self) -> None:
-        """See `Store.open`."""
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
         check_file_exists(self._path, destination=self.destination)
@@ -108,7 +106,6 @@ class ParquetStore(Store):
         self.space = self._facts.complete(space)
 
     def read(self) -> Iterator[Rows]:
-        """See `Store.read`."""
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
         with sink_errors(self.destination, "reading"), pq.ParquetFile(self._path) as file:
