@@ -13,7 +13,7 @@ from rich.table import Table
 
 from embedway import AsyncEmbedder, Config
 from embedway.collections.run import RunOptions, run_job
-from embedway.collections.stores import open_collection
+from embedway.collections.stores import open_store
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 #: Packages and modules to read: enough to be worth searching, few enough for half a minute on two cores.
@@ -50,11 +50,11 @@ async def main() -> int:
         summary = await run_job(
             embedder, sources, str(DESTINATION), RunOptions(overwrite=True, chunk_tokens=128, overlap_tokens=16)
         )
-        collection = open_collection(str(DESTINATION))
+        store = open_store(str(DESTINATION))
         for question in QUESTIONS:
             result = await embedder.embed(question, input_type="query")
-            collection.check_space(result.space)
-            hits = await asyncio.to_thread(collection.search, result.vectors[0], ANSWERS)
+            store.check_space(result.space)
+            hits = await asyncio.to_thread(store.search, result.vectors[0], ANSWERS)
             table = Table("score", "where", "text", title=question, title_justify="left", width=100)
             for hit in hits:
                 place = Path(hit.source).resolve()

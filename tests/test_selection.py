@@ -21,7 +21,7 @@ from embedway.errors import (
 from embedway.money import usd
 from embedway.providers.counting import TiktokenCounter
 from embedway.providers.fake import vector_of
-from embedway.types import Space
+from spaces import recorded
 
 TEXTS = ["one text", "and another text"]
 COUNTER = TiktokenCounter("cl100k_base", max_tokens=8191)
@@ -33,11 +33,6 @@ class Small(OpenAIServer):
 
 class Large(OpenAIServer):
     width = 3072
-
-
-def recorded(space):
-    """A space as its record is read: facts that a service has not are not written."""
-    return Space.from_json(space.to_json())
 
 
 def load(config, small=None, large=None, **overrides):

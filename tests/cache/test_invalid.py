@@ -1,14 +1,12 @@
 """Entries with a right checksum and a vector that cannot be right: no caller, cache or receipt ever sees one."""
 
 import asyncio
-import contextlib
 import logging
 
 import numpy as np
 import pytest
-import redis
 
-from embedway import AsyncEmbedder, Config
+from embedway import AsyncEmbedder
 from embedway.cache.codec import decode, encode
 from embedway.cache.factory import open_secret_keys
 from embedway.cache.redis import RedisCache
@@ -16,9 +14,9 @@ from embedway.providers.fake import vector_of
 from embedway.types import TextMeta
 from stored import some_entries
 
+from .configs import MODEL, TEXTS, config_of, empty_server
+
 PHRASE = "correct-horse-battery-staple"
-MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
-TEXTS = [f"text {n}" for n in range(12)]
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -34,25 +32,9 @@ def secret(request):
 @pytest.fixture
 def make(backend, secret, tmp_path, request):
     """Settings of one store."""
-    url = request.getfixturevalue("valkey") if backend == "redis" else "redis://127.0.0.1:1"
-    if backend == "redis":
-        with contextlib.closing(redis.Redis.from_url(url)) as client:
-            client.flushall()
-
-    def made(**more):
-        overrides = {
-            "models.m": MODEL,
-            "routes.r": {"model": "acme/m", "provider": "fake", "options": {"max_inputs": "4"}},
-            "ledger.backend": "none",
-            "cache.backend": backend,
-            "cache.path": str(tmp_path / "v.sqlite"),
-            "cache.url": url,
-            **({"cache.secret": secret} if secret else {}),
-            **more,
-        }
-        return Config.load(environ={}, overrides=overrides)
-
-    return made
+    url = empty_server(request, backend)
+    keyed = {"cache.secret": secret} if secret else {}
+    return lambda **more: config_of(backend, tmp_path, url, **{**keyed, **more})
 
 
 def spoiled(kind, vector):

@@ -1,12 +1,10 @@
 """`cache.secret`: settings, configurations that share a store, rotation, and entries that somebody else has planted."""
 
 import asyncio
-import contextlib
 import dataclasses
 
 import numpy as np
 import pytest
-import redis
 
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.cache.codec import encode
@@ -17,35 +15,18 @@ from embedway.providers.fake import vector_of
 from embedway.types import TextMeta
 from stored import some_entries
 
+from .configs import TEXTS, config_of, empty_server
+
 FIRST, SECOND, THIRD = (f"{word}-horse-battery-staple" for word in ("first", "second", "third"))
-MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
-TEXTS = [f"text {n}" for n in range(12)]
 
 
 @pytest.fixture(params=["sqlite", "redis", "redis cluster"])
 def make(request, tmp_path):
     """Settings of one store."""
-    cluster = request.param == "redis cluster"
-    url = "redis://127.0.0.1:1"
-    if request.param != "sqlite":
-        url = request.getfixturevalue("valkey_cluster" if cluster else "valkey")
-        with contextlib.closing(redis.Redis.from_url(url)) as client:
-            client.flushall()
-
-    def made(**cache):
-        overrides = {
-            "models.m": MODEL,
-            "routes.r": {"model": "acme/m", "provider": "fake", "options": {"max_inputs": "4"}},
-            "ledger.backend": "none",
-            "cache.backend": request.param.split()[0],
-            "cache.path": str(tmp_path / "v.sqlite"),
-            "cache.url": url,
-            "cache.cluster": cluster,
-            **{f"cache.{name}": value for name, value in cache.items()},
-        }
-        return Config.load(environ={}, overrides=overrides)
-
-    return made
+    url = empty_server(request, request.param)
+    return lambda **cache: config_of(
+        request.param, tmp_path, url, **{f"cache.{name}": value for name, value in cache.items()}
+    )
 
 
 async def hits(config, texts=TEXTS, **options):

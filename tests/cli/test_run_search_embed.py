@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from embedway.cli.embed import WINDOW_LINES
+from embedway.cli.embed import BATCH_LINES
 from tiny_models import tiny_reranker
 
 pytestmark = pytest.mark.usefixtures("with_model")
@@ -295,9 +295,9 @@ class TestEmbed:
 
     def test_ctrl_c_while_waiting_for_input(self, environment, place):
         with start(["embed", "-"], environment, place) as process:
-            process.stdin.write(b"a line\n" * WINDOW_LINES)
+            process.stdin.write(b"a line\n" * BATCH_LINES)
             process.stdin.flush()
-            for _ in range(WINDOW_LINES):
+            for _ in range(BATCH_LINES):
                 assert process.stdout.readline()
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 130

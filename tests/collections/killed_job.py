@@ -9,7 +9,7 @@ import sys
 import time
 
 from conftest import FakeEmbedder
-from embedway.collections import windows as windows_module
+from embedway.collections import chunk_reader
 from embedway.collections.run import RunOptions, run_job
 from embedway.collections.stores import jsonl, lancedb, parquet
 
@@ -27,11 +27,11 @@ async def on_embed(texts):
         await asyncio.sleep(600)
 
 
-def patched(sink_class):
-    opened, committed = sink_class.open, sink_class.commit
+def patched(store_class):
+    began, committed = store_class.begin, store_class.commit
 
-    def open_then_wait(self, *args):
-        opened(self, *args)
+    def begin_then_wait(self, *args):
+        began(self, *args)
         if moment == "opened":
             wait_to_be_killed()
 
@@ -43,12 +43,12 @@ def patched(sink_class):
         if moment == "after":
             wait_to_be_killed()
 
-    sink_class.open, sink_class.commit = open_then_wait, commit_around
+    store_class.begin, store_class.commit = begin_then_wait, commit_around
 
 
-for each in (parquet.ParquetSink, jsonl.JsonlSink, lancedb.LanceDBSink):
+for each in (parquet.ParquetStore, jsonl.JsonlStore, lancedb.LanceDBStore):
     patched(each)
-windows_module.FIRST_WINDOW_CHUNKS = windows_module.MAX_WINDOW_CHUNKS = 20
+chunk_reader.FIRST_BATCH_CHUNKS = chunk_reader.MAX_BATCH_CHUNKS = 20
 embedder = FakeEmbedder(on_embed=on_embed)
 options = RunOptions(on_error="skip", overwrite="overwrite" in flags)
 asyncio.run(run_job(embedder, [source], destination, options))

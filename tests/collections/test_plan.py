@@ -15,10 +15,10 @@ import tiktoken
 from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config, ModelSelectionCriteria
 from embedway.collections import model_choice as choose_module
+from embedway.collections.chunk_reader import batch_sizes
 from embedway.collections.model_choice import read_sample, select_for_job
 from embedway.collections.plan import plan_job
 from embedway.collections.run import RunOptions, run_job
-from embedway.collections.windows import window_sizes
 from embedway.errors import (
     BudgetExceededError,
     SourceError,
@@ -129,7 +129,7 @@ def test_a_plan_of_many_passages_is_what_the_run_then_costs(config, tmp_path, ca
                 plan.cost_nanousd for plan in plans.values()
             )
 
-        # The same for a job over the file, which reads in windows.
+        # The same for a job over the file, which reads in batches.
         async with embedder_with_servers(config, **{"cache.backend": cache}) as (embedder, servers):
             options = RunOptions(chunk=False)
             planned = await plan_job(embedder, [str(source)], list(PRICES), options, cached=cache != "none")
@@ -148,8 +148,8 @@ def test_a_plan_of_many_passages_is_what_the_run_then_costs(config, tmp_path, ca
     asyncio.run(main())
 
 
-def test_windows_grow_by_their_place_alone():
-    sizes = window_sizes()
+def test_batches_grow_by_their_place_alone():
+    sizes = batch_sizes()
     assert [next(sizes) for _ in range(6)] == [256, 512, 1024, 2048, 2048, 2048]
 
 

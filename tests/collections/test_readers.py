@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from embedway.collections.documents import ByteMeter, ReadOptions
+from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_files, read_files
 from embedway.errors import SourceError, UsageError
 
@@ -13,7 +13,7 @@ from embedway.errors import SourceError, UsageError
 def read():
     """Reads sources to a list; bad rows go into `bad` when given, else they stop."""
 
-    def run(sources, options=None, *, bad=None, meter=None, standard_input=None):
+    def run(sources, options=None, *, bad=None, counter=None, standard_input=None):
         options = options or ReadOptions()
 
         def refuse(fault):
@@ -22,7 +22,11 @@ def read():
             bad.append(fault)
 
         files = find_files([str(source) for source in sources], options)
-        return list(read_files(files, options, bad=refuse, meter=meter or ByteMeter(), standard_input=standard_input))
+        return list(
+            read_files(
+                files, options, on_bad_row=refuse, counter=counter or ByteCounter(), standard_input=standard_input
+            )
+        )
 
     return run
 
@@ -138,13 +142,13 @@ def test_bytes_are_counted_to_the_end(tmp_path, read):
     (tmp_path / "c.csv").write_text("text\na\nb\n")
     (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000))
     pq.write_table(pa.table({"text": ["x"] * 10}), tmp_path / "e.parquet")
-    meter = ByteMeter()
+    counter = ByteCounter()
     names = ("a.md", "b.jsonl", "c.csv", "d.jsonl.gz", "e.parquet")
-    read([tmp_path / name for name in names], meter=meter)
-    assert meter.total == sum((tmp_path / name).stat().st_size for name in names)
-    assert abs(meter.done - meter.total) <= 10
-    read(["-"], meter=meter, standard_input=io.BytesIO(b"a"))
-    assert meter.total is None
+    read([tmp_path / name for name in names], counter=counter)
+    assert counter.total == sum((tmp_path / name).stat().st_size for name in names)
+    assert abs(counter.done - counter.total) <= 10
+    read(["-"], counter=counter, standard_input=io.BytesIO(b"a"))
+    assert counter.total is None
 
 
 def test_columns_of_our_own_cannot_be_kept():

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedway.collections.documents import ByteMeter, ReadOptions
+from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_files, read_files
 from embedway.errors import SourceError
 
@@ -22,7 +22,7 @@ def read():
         bad = []
         read_options = ReadOptions(**options)
         files = find_files([str(path)], read_options)
-        return list(read_files(files, read_options, bad=bad.append, meter=ByteMeter())), bad
+        return list(read_files(files, read_options, on_bad_row=bad.append, counter=ByteCounter())), bad
 
     return run
 

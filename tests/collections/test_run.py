@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from embedway.collections import windows as windows_module
+from embedway.collections import chunk_reader
 from embedway.collections.run import RunOptions, run_job
-from embedway.collections.stores import open_collection
+from embedway.collections.stores import open_store
 from embedway.errors import (
     AuthenticationError,
     BadVectorsError,
@@ -48,22 +48,22 @@ def out(tmp_path):
 
 
 @pytest.fixture
-def small_windows(monkeypatch):
-    monkeypatch.setattr(windows_module, "FIRST_WINDOW_CHUNKS", 4)
-    monkeypatch.setattr(windows_module, "MAX_WINDOW_CHUNKS", 16)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(chunk_reader, "FIRST_BATCH_CHUNKS", 4)
+    monkeypatch.setattr(chunk_reader, "MAX_BATCH_CHUNKS", 16)
 
 
 def run(embedder, sources, destination, options=None, **more):
     return asyncio.run(run_job(embedder, sources, str(destination), options or RunOptions(), **more))
 
 
-@pytest.mark.usefixtures("small_windows")
+@pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize("form", ["parquet", "jsonl", "lancedb"])
 def test_every_row_has_the_vector_of_its_own_text(fake_embedder, vectors_for, rows_file, out, form):
     destination = f"lancedb:{out}#rows" if form == "lancedb" else str(out / f"rows.{form}")
     embedder = fake_embedder()
     summary = run(embedder, [rows_file(101)], destination)
-    collection = open_collection(destination)
+    collection = open_store(destination)
     assert collection.space == embedder.space
     assert (summary.chunks, summary.documents, collection.count) == (101, 101, 101)
     texts = [f"the event loop of row {n}" for n in range(101)]
@@ -76,7 +76,7 @@ def test_every_row_has_the_vector_of_its_own_text(fake_embedder, vectors_for, ro
     assert max(embedder.calls) == 16
 
 
-@pytest.mark.usefixtures("small_windows")
+@pytest.mark.usefixtures("small_batches")
 def test_rows_keep_the_order_of_the_sources(fake_embedder, vectors_for, tmp_path, out):
     folder = tmp_path / "docs"
     folder.mkdir()
@@ -98,8 +98,8 @@ def test_rows_keep_the_order_of_the_sources(fake_embedder, vectors_for, tmp_path
 
 
 def test_the_summary_and_the_progress(fake_embedder, rows_file, out, monkeypatch):
-    monkeypatch.setattr(windows_module, "FIRST_WINDOW_CHUNKS", 50)
-    monkeypatch.setattr(windows_module, "MAX_WINDOW_CHUNKS", 50)
+    monkeypatch.setattr(chunk_reader, "FIRST_BATCH_CHUNKS", 50)
+    monkeypatch.setattr(chunk_reader, "MAX_BATCH_CHUNKS", 50)
     ticks = iter(range(1000))
     seen = []
 
@@ -113,7 +113,7 @@ def test_the_summary_and_the_progress(fake_embedder, rows_file, out, monkeypatch
     assert seen[-1].bytes_read == seen[-1].bytes_total
     assert seen[0].seconds_left == pytest.approx(1.0, abs=0.1)
     assert seen[-1].seconds_left == 0
-    # The clock is read at the start, around each of two windows, and at the end.
+    # The clock is read at the start, around each of two batches, and at the end.
     assert summary.seconds == 5
     assert summary.texts_per_s == pytest.approx(100 / 3)
     assert summary.tokens_per_s == pytest.approx(summary.tokens / 3)
@@ -235,7 +235,7 @@ class TestRefusedBeforeAnythingIsEmbedded:
 
 
 class TestEmbedderFaults:
-    @pytest.mark.usefixtures("small_windows")
+    @pytest.mark.usefixtures("small_batches")
     def test_leave_nothing(self, fake_embedder, rows_file, out):
         async def fail_later(texts):
             if len(embedder.calls) == 3:
@@ -254,7 +254,7 @@ class TestEmbedderFaults:
             run(fake_embedder(on_embed=refuse), [rows_file(10)], out / "o.jsonl")
         assert list(out.iterdir()) == []
 
-    @pytest.mark.usefixtures("small_windows")
+    @pytest.mark.usefixtures("small_batches")
     @pytest.mark.parametrize("kind", ["input", "refused"])
     def test_of_single_texts_are_set_aside_and_the_others_written(self, fake_embedder, rows_file, out, kind):
         async def refuse(texts):
@@ -305,7 +305,7 @@ class TestEmbedderFaults:
         assert list(out.iterdir()) == []
 
 
-@pytest.mark.usefixtures("small_windows")
+@pytest.mark.usefixtures("small_batches")
 def test_cancelling_leaves_nothing(fake_embedder, rows_file, out):
     async def main():
         async def cancel_later(texts):
@@ -364,9 +364,9 @@ def test_sigterm_cleans_up_and_says_so(fake_embedder, rows_file, out):
 
 
 def test_what_is_read_ahead_is_bounded_and_the_loop_stays_free(fake_embedder, tmp_path, out, monkeypatch):
-    """While one window is embedded the next is read, and not one row more."""
-    monkeypatch.setattr(windows_module, "FIRST_WINDOW_CHUNKS", 10)
-    monkeypatch.setattr(windows_module, "MAX_WINDOW_CHUNKS", 10)
+    """While one batch is embedded the next is read, and not one row more."""
+    monkeypatch.setattr(chunk_reader, "FIRST_BATCH_CHUNKS", 10)
+    monkeypatch.setattr(chunk_reader, "MAX_BATCH_CHUNKS", 10)
     taken = 0
     ahead = []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from embedway.collections.run import RunOptions, run_job
-from embedway.collections.stores import open_collection
+from embedway.collections.stores import open_store
 
 SCRIPT = Path(__file__).parent / "killed_job.py"
 
@@ -61,7 +61,7 @@ def test_sigkill_before_the_end_shows_no_output(kill_at, source, tmp_path, fake_
     assert shown(folder) in ([], ["rows.rejects.jsonl"], [f"rows.{form}.rejects.jsonl"])
     job = run_job(fake_embedder(), [source], destination, RunOptions(on_error="skip"))
     assert asyncio.run(job).chunks == 100
-    assert open_collection(destination).count == 100
+    assert open_store(destination).count == 100
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
@@ -76,9 +76,9 @@ def test_sigkill_while_overwriting_keeps_the_old_output(kill_at, tmp_path, fake_
     old.write_text("old")
     asyncio.run(run_job(fake_embedder(), [str(old)], destination, RunOptions()))
     kill_at(destination, "commit", signal.SIGKILL, "overwrite")
-    assert open_collection(destination).count == 1
+    assert open_store(destination).count == 1
     kill_at(destination, "after", signal.SIGKILL, "overwrite")
-    assert open_collection(destination).count == 100
+    assert open_store(destination).count == 100
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])

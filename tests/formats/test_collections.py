@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedway._embedder import AsyncEmbedder
-from embedway.collections.proven import prove, telling
-from embedway.collections.stores import open_collection
-from embedway.collections.stores.base import FORMAT_KEY, FORMAT_VERSION, SPACE_KEY, Chunk
-from embedway.collections.stores.jsonl import JsonlSink, sidecar_path
+from embedway.collections import verify
+from embedway.collections.stores import create_store, open_store
+from embedway.collections.stores.base import Chunk
+from embedway.collections.stores.records import FORMAT_KEY, FORMAT_VERSION, SPACE_KEY, sidecar_path
+from embedway.collections.verify import choose_rows, verify_space
 from embedway.errors import SinkError, SpaceMismatchError
 from embedway.space import VERSION, comparable
 
@@ -52,16 +53,16 @@ def proven(config, destination):
 
     async def once():
         async with AsyncEmbedder(config) as embedder:
-            collection = open_collection(destination)
+            collection = open_store(destination)
             space = (await embedder.describe()).space
             unknown = collection.check_space(space).unknown
-            return unknown and await prove(embedder, collection, space, unknown, model="auto")
+            return unknown and await verify_space(embedder, collection, space, unknown, model="auto")
 
     return asyncio.run(once())
 
 
 def test_its_space_lacks_what_version_1_did_not_know(old, described):
-    collection = open_collection(old[0])
+    collection = open_store(old[0])
     assert (collection.count, collection.space.id) == (5, "all-MiniLM-L6-v2@53aa5117/384")
     assert (collection.space.tokenizer, collection.space.config) == (None, None)
     assert collection.check_space(described).unknown == ("tokenizer", "config")
@@ -73,7 +74,7 @@ def test_proven_facts_are_written_back(old, config, described):
     assert "did not name the tokenizer and config of its vectors; 4 rows computed anew are the same" in said
     assert "written down now" in said
     assert record.exists()
-    collection = open_collection(destination)
+    collection = open_store(destination)
     assert comparable(described, collection.space).unknown == ()
     assert collection.space.id == "all-MiniLM-L6-v2@53aa5117/384"
     assert proven(config, destination) == ()
@@ -92,9 +93,9 @@ def run_query(config):
 def test_vectors_of_another_tokenizer_are_refused(old, config, described, monkeypatch):
     destination, record = old
     before = record.read_bytes() if record.exists() else None
-    collection = open_collection(destination)
-    turned = [(text, np.roll(vector, 1)) for text, vector in collection.sample()]
-    monkeypatch.setattr(type(collection), "sample", lambda self: turned)
+    collection = open_store(destination)
+    turned = [(text, np.roll(vector, 1)) for text, vector in verify.sample_rows(collection)]
+    monkeypatch.setattr(verify, "sample_rows", lambda store: turned)
     with pytest.raises(
         SpaceMismatchError, match=r"a row computed anew has cosine .* so that the tokenizer or config is another"
     ):
@@ -118,17 +119,17 @@ def test_a_proof_that_cannot_be_read_counts_for_nothing(tmp_path, content):
     path = tmp_path / "old.parquet"
     shutil.copy(HERE / "collection-v1.parquet", path)
     sidecar_path(path).write_bytes(content)
-    assert open_collection(str(path)).space.tokenizer is None
+    assert open_store(str(path)).space.tokenizer is None
 
 
 def test_a_proof_of_another_collection_counts_for_nothing(tmp_path, config):
     path = tmp_path / "old.parquet"
     shutil.copy(HERE / "collection-v1.parquet", path)
     proven(config, str(path))
-    assert open_collection(str(path)).space.tokenizer
+    assert open_store(str(path)).space.tokenizer
     table = pq.read_table(path)
     pq.write_table(table.slice(0, 4), path)
-    assert open_collection(str(path)).space.tokenizer is None
+    assert open_store(str(path)).space.tokenizer is None
 
 
 def test_the_command_searches_it_and_says_so(old, default_model_directory, tmp_path):
@@ -162,10 +163,10 @@ def chunk(text):
 
 
 def written(path, space):
-    sink = JsonlSink(str(path))
-    sink.open(space, {}, ())
-    sink.write([chunk("text")], np.eye(1, space.dimensions, dtype=np.float32))
-    sink.commit()
+    store = create_store(str(path))
+    store.begin(space, {}, ())
+    store.write([chunk("text")], np.eye(1, space.dimensions, dtype=np.float32))
+    store.commit()
 
 
 def test_a_new_collection_names_its_format_and_all_facts(tmp_path, described):
@@ -173,7 +174,7 @@ def test_a_new_collection_names_its_format_and_all_facts(tmp_path, described):
     written(path, described)
     content = json.loads(sidecar_path(path).read_text())
     assert (content["format"], content["version"]) == ("embedway collection", FORMAT_VERSION)
-    assert open_collection(str(path)).space == described
+    assert open_store(str(path)).space == described
 
 
 def newer_parquet(path, **metadata):
@@ -187,18 +188,18 @@ def newer_parquet(path, **metadata):
 def test_a_newer_format_is_named(tmp_path, described):
     newer = str(FORMAT_VERSION + 1)
     with pytest.raises(SinkError, match=f"of version {newer} of collections; .* reads {FORMAT_VERSION} and older"):
-        open_collection(newer_parquet(tmp_path / "a.parquet", **{FORMAT_KEY: newer}))
+        open_store(newer_parquet(tmp_path / "a.parquet", **{FORMAT_KEY: newer}))
     facts = json.dumps({**described.to_json(), "version": VERSION + 1, "colour": "blue"})
     with pytest.raises(SinkError, match=f"its vector space is of version {VERSION + 1}"):
-        open_collection(newer_parquet(tmp_path / "b.parquet", **{SPACE_KEY: facts}))
+        open_store(newer_parquet(tmp_path / "b.parquet", **{SPACE_KEY: facts}))
     written(tmp_path / "c.jsonl", described)
     sidecar = sidecar_path(tmp_path / "c.jsonl")
     sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "version": FORMAT_VERSION + 1}))
     with pytest.raises(SinkError, match=f"of version {newer} of collections"):
-        open_collection(str(tmp_path / "c.jsonl"))
+        open_store(str(tmp_path / "c.jsonl"))
     for value in ("", "two", "0", "-1", "9" * 5000):
         with pytest.raises(SinkError, match="version"):
-            open_collection(newer_parquet(tmp_path / "d.parquet", **{FORMAT_KEY: value}))
+            open_store(newer_parquet(tmp_path / "d.parquet", **{FORMAT_KEY: value}))
 
 
 def test_a_newer_table_of_lancedb_is_named(tmp_path):
@@ -208,7 +209,7 @@ def test_a_newer_table_of_lancedb_is_named(tmp_path):
     metadata = {**table.schema.metadata, FORMAT_KEY.encode(): str(FORMAT_VERSION + 1).encode()}
     database.create_table("newer", table.replace_schema_metadata(metadata))
     with pytest.raises(SinkError, match=f"of version {FORMAT_VERSION + 1} of collections"):
-        open_collection(f"lancedb:{tmp_path / 'db'}#newer")
+        open_store(f"lancedb:{tmp_path / 'db'}#newer")
 
 
 # ------------------------------------------------------------ the weights store
@@ -243,6 +244,6 @@ def test_choices_of_version_1_are_read(tmp_path):
 
 def test_rows_that_tell_tokenizers_apart_are_computed_anew():
     texts = ["a b", "", "b c", "c d", "d e", "UPPER Case", "LOUDER STILL", "in 1999", "déjà vu", "X" * 501, "Y 2024 é"]
-    assert telling(texts) == [0, 2, 3, 6, 7, 8]
-    assert telling(["same words"] * 9) == [0, 1, 2]
-    assert telling([" ", ""]) == []
+    assert choose_rows(texts) == [0, 2, 3, 6, 7, 8]
+    assert choose_rows(["same words"] * 9) == [0, 1, 2]
+    assert choose_rows([" ", ""]) == []

@@ -19,14 +19,10 @@ from embedway.ledger.pins import RedisPins, SqlitePins, new_pin, read_pin
 from embedway.selection.collection_pins import CLAIM_S, CollectionPins
 from embedway.selection.selector import ModelSelector
 from embedway.types import Space
+from spaces import recorded
 
 SMALL = Space("small", "service:small", 8, "service", normalized=True)
 LARGE = Space("large", "service:large", 16, "service", normalized=True)
-
-
-def recorded(space):
-    """A space as its record is read: facts that a service has not are not written."""
-    return Space.from_json(space.to_json())
 
 
 @pytest.fixture

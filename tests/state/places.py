@@ -8,9 +8,9 @@ from embedway.ledger.pins import RedisPins, SqlitePins, new_pin
 from embedway.ledger.redis import RedisLedger
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.ledger.sqlite_formats import LEDGER, PINS
-from embedway.state.books import BooksPart
-from embedway.state.parts import TrustPart
-from embedway.state.servers import ServerPart
+from embedway.state.redis import RedisPart
+from embedway.state.sqlite import SqlitePart
+from embedway.state.trust import TrustPart
 from embedway.types import Space
 
 #: 2026-11-23 12:00:00 UTC.
@@ -29,8 +29,8 @@ class Place:
     def parts(self):
         trust = TrustPart(self.folder / "trust.json")
         if self.url is not None:
-            return [trust, *(ServerPart(what, self.url, self.cluster) for what in ("pins", "ledger"))]
-        return [trust, BooksPart(self.folder / "pins.sqlite", PINS), BooksPart(self.folder / "ledger.sqlite", LEDGER)]
+            return [trust, *(RedisPart(what, self.url, self.cluster) for what in ("pins", "ledger"))]
+        return [trust, SqlitePart(self.folder / "pins.sqlite", PINS), SqlitePart(self.folder / "ledger.sqlite", LEDGER)]
 
     def ledger(self):
         if self.url is not None:

@@ -21,10 +21,11 @@ from embedway.errors import BudgetExceededError, LedgerError, StateError, UsageE
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Limit, Refused, Restored, Settlement
 from embedway.ledger.budgets import Budgets
-from embedway.state import servers
-from embedway.state.archive import opened
+from embedway.state import redis as state_redis
+from embedway.state.archive import open_archive
 from embedway.state.backup import back_up, restore
-from embedway.state.parts import KeysPart, TrustPart
+from embedway.state.databases import KeysPart
+from embedway.state.trust import TrustPart
 
 from .places import NOON, PURPOSE, spend
 
@@ -119,7 +120,7 @@ def test_a_backup_is_private_and_replaces_a_file_only_where_that_is_asked_for(fi
         made(files, tmp_path, "folder/state.zip")
     assert file.read_text() == "mine"
     made(files, tmp_path, "folder/state.zip", overwrite=True)
-    with opened(file) as archive:
+    with open_archive(file) as archive:
         assert list(archive.manifest.parts) == ["trust.json", "pins.sqlite", "ledger.sqlite"]
     assert [one.name for one in file.parent.iterdir()] == ["state.zip"]
 
@@ -190,7 +191,7 @@ def test_trust_is_a_file_or_nothing(tmp_path, what):
     (tmp_path / "secret").write_text("not to be copied")
     {"link": lambda: path.symlink_to("secret"), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[what]()
     with pytest.raises(StateError, match=r"trust\.json: (cannot be read|is no file)"):
-        TrustPart(path).take(tmp_path / "out")
+        TrustPart(path).snapshot(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -219,7 +220,7 @@ def test_keys_are_backed_up_and_restored_by_what_tells_them(tmp_path):
 
 def sums(file, folder):
     """The accounts in a backup, and the sums of its entries."""
-    with opened(file) as archive:
+    with open_archive(file) as archive:
         archive.extract("ledger.sqlite", folder / f"{file.name}.sqlite")
     with contextlib.closing(sqlite3.connect(folder / f"{file.name}.sqlite")) as connection:
         accounts = connection.execute("SELECT spent, held FROM accounts WHERE period = 'total'").fetchall()
@@ -321,22 +322,22 @@ def test_a_process_that_is_killed_while_it_restores_leaves_what_was_there(files,
     file = made(files, tmp_path)
     files.spend(1000)
     before = files.look()
-    for point in ("put", "commit"):
+    for point in ("stage", "commit"):
         code = f"""
 import os, signal, sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}]
 from pathlib import Path
 from places import Place
-from embedway.state import books
+from embedway.state import sqlite as state_sqlite
 from embedway.state.backup import restore
 
-good = books._HeldBooks.{point}
+good = state_sqlite._SqliteTransaction.{point}
 def killed(self, *arguments):
-    if {point!r} == "put":
+    if {point!r} == "stage":
         good(self, *arguments)
     self.connection.execute("PRAGMA cache_spill = 1")
     os.kill(os.getpid(), signal.SIGKILL)
-books._HeldBooks.{point} = killed
+state_sqlite._SqliteTransaction.{point} = killed
 restore(Place(Path({str(files.folder)!r})).parts, Path({str(file)!r}), overwrite=True)
 """
         with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as other:
@@ -350,15 +351,15 @@ def test_what_is_booked_while_a_server_is_restored_is_not_lost_unseen(server, tm
     server.fill()
     file = made(server, tmp_path)
     (part,) = [one for one in server.parts if one.name == "ledger.redis.json"]
-    with opened(file) as archive:
+    with open_archive(file) as archive:
         archive.extract(part.name, tmp_path / "ledger.json")
-    with part.held() as held:
-        held.take(tmp_path / "kept.json")
+    with part.begin() as transaction:
+        transaction.snapshot(tmp_path / "kept.json")
         server.spend(1000)
         before = server.look()
-        held.put(tmp_path / "ledger.json", Restored(THEN, LATER))
+        transaction.stage(tmp_path / "ledger.json", Restored(THEN, LATER))
         with pytest.raises(StateError, match="was changed meanwhile, and stays as it is; try again"):
-            held.commit()
+            transaction.commit()
     assert server.look() == before
 
 
@@ -366,7 +367,7 @@ def test_what_is_booked_while_a_server_is_restored_is_not_lost_unseen(server, tm
 def test_a_server_that_holds_too_much_is_told_with_its_own_tools(server, tmp_path, monkeypatch, bound):
     server.fill()
     for name, value in bound.items():
-        monkeypatch.setattr(servers, name, value)
+        monkeypatch.setattr(state_redis, name, value)
     with pytest.raises(StateError, match=r"ledger in Redis: holds more than .* the server's own tools"):
         made(server, tmp_path)
     assert not (tmp_path / "state.zip").exists()

@@ -398,11 +398,11 @@ def test_the_server_itself_refuses_what_it_cannot_read_before_it_replaces_anythi
     server.fill()
     before = server.look()
     (part,) = [one for one in server.parts if one.name == f"{what}.redis.json"]
-    with part.held() as held:
-        assert not held.is_empty()
-        held.wanted = {key: (kind, values)}
+    with part.begin() as transaction:
+        assert not transaction.is_empty()
+        transaction.wanted = {key: (kind, values)}
         with pytest.raises(LedgerError, match=f"{what} in Redis cannot be used"):
-            held.commit()
+            transaction.commit()
     assert server.look() == before
 
 

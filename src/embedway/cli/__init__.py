@@ -14,9 +14,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from embedway._version import __version__
-from embedway.cli import budget, cache, doctor, embed, init, models, planning, run, search, selecting, state, trust
+from embedway.cli import budget, cache, doctor, embed, init, models, plan, run, search, select, state, trust
+from embedway.cli.invocation import Invocation
 from embedway.cli.output import printable
-from embedway.cli.session import Session
 from embedway.errors import EmbedwayError
 from embedway.isolation import isolate_children
 
@@ -32,8 +32,8 @@ app = typer.Typer(
 app.command("run", short_help="Embed files, folders, tables or standard input.")(run.run)
 app.command("search", short_help="Look something up in what run made.")(search.search)
 app.command("embed", short_help="Print the vectors of texts as JSON lines.")(embed.embed)
-app.command("select", short_help="Show which model fits some texts best, and why.")(selecting.select)
-app.command("plan", short_help="Show what embedding some texts would take with each model.")(planning.plan)
+app.command("select", short_help="Show which model fits some texts best, and why.")(select.select)
+app.command("plan", short_help="Show what embedding some texts would take with each model.")(plan.plan)
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(budget.app, name="budget")
@@ -71,25 +71,25 @@ def _global_options(
 ) -> None:
     """Options that come before the command."""
     del version  # acted on by its callback
-    session = context.find_object(Session)
-    if session is not None:  # None while a shell asks for completions
-        session.files = tuple(config or ())
-        session.quiet = quiet
-        session.traceback = show_traceback
+    invocation = context.find_object(Invocation)
+    if invocation is not None:  # None while a shell asks for completions
+        invocation.files = tuple(config or ())
+        invocation.quiet = quiet
+        invocation.traceback = show_traceback
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit. Every error is one message on standard error, and an exit code."""
     isolate_children()
-    session = Session()
+    invocation = Invocation()
     try:
         try:
-            _start(sys.argv[1:] if arguments is None else arguments, session)
+            _start(sys.argv[1:] if arguments is None else arguments, invocation)
         finally:
             # Here an error of writing can still be told; at the interpreter's end it cannot.
             sys.stdout.flush()
     except EmbedwayError as error:
-        _report(error, str(error), session)
+        _report(error, str(error), invocation)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has gone. What is buffered goes nowhere, without a second error at exit.
@@ -98,28 +98,28 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         _drop_output()
         name = f": {error.filename}" if error.filename else ""
-        _report(error, f"{error.strerror or type(error).__name__}{name}", session)
+        _report(error, f"{error.strerror or type(error).__name__}{name}", invocation)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  the last line before the user: a message, not a stack
         # Its own text may hold texts of the user's, so only its kind and place are told unasked.
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
         message = f"unexpected {type(error).__name__} in {where}; `embedway --traceback …` shows all of it"
-        _report(error, message, session)
+        _report(error, message, invocation)
         sys.exit(1)
     sys.exit(0)
 
 
-def _start(arguments: Sequence[str], session: Session) -> None:
+def _start(arguments: Sequence[str], invocation: Invocation) -> None:
     """Let typer run the command. It exits by itself: after wrong usage, Ctrl-C, or with a command's code."""
-    typer.main.get_command(app).main(args=list(arguments), prog_name="embedway", obj=session)
+    typer.main.get_command(app).main(args=list(arguments), prog_name="embedway", obj=invocation)
 
 
 def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _report(error: BaseException, message: str, session: Session) -> None:
-    if session.traceback:
+def _report(error: BaseException, message: str, invocation: Invocation) -> None:
+    if invocation.traceback:
         sys.stderr.write(printable("".join(traceback.format_exception(error))))
     sys.stderr.write(f"embedway: error: {printable(message)}\n")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 import typer
 
 from embedway.cli import pins
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import JsonFlag
 from embedway.cli.output import note, print_json, print_line, print_table, wait_for
-from embedway.cli.session import Session
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ CsvFlag: TypeAlias = Annotated[bool, typer.Option("--csv", help="CSV on standard
 def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag = False) -> None:
     """Show where each budget stands, and what was spent and saved today, this month and in all."""
     _check_one_way(as_csv=as_csv, as_json=as_json)
-    config = Session.of(context).config()
-    standings, totals, restored = _with_ledger(config, _standings)
+    config = Invocation.of(context).config()
+    standings, totals, restored = _with_ledger(config, _load_standings)
     document = {
         "budgets": [standing.to_json() for standing in standings],
         "spent": [_totals_json(one) for one in totals],
@@ -70,7 +70,7 @@ def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag =
         return
     if restored is not None:
         note(
-            Session.of(context),
+            Invocation.of(context),
             "these books are of {books_of}, from a backup that was restored at {restored_at}: hard budgets refuse "
             "every call until `embedway budget confirm`".format(**restored.to_json()),
         )
@@ -115,12 +115,13 @@ def set_limit(
 ) -> None:
     """Set a budget, which holds for all who use this ledger, at once. What is not said stays as it is."""
     from embedway.money import to_nanousd
+    from embedway.providers.names import full_name
 
-    session = Session.of(context)
-    config = session.config()
+    invocation = Invocation.of(context)
+    config = invocation.config()
     given = (("api_key", api_key), ("collection", collection))
     named = [f"{kind}:{value}" for kind, value in given if value is not None]
-    named += [f"model:{_full_name(model, config)}"] if model is not None else []
+    named += [f"model:{full_name(model, config)}"] if model is not None else []
     if len(named) > 1:
         raise UsageError("a budget is for one of --model, --collection and --api-key; set one for each")
     if name in config.budgets:
@@ -131,12 +132,12 @@ def set_limit(
         "hard": None if soft is None else not soft,
         "warn_at": tuple(sorted(warn_at)) if warn_at else None,
     }
-    told = {field: value for field, value in changes.items() if value is not None}
+    given_changes = {field: value for field, value in changes.items() if value is not None}
     before, limit = _with_ledger(
-        config, lambda ledger, _: _set_limit(ledger, name, to_nanousd(amount, name="USD"), told)
+        config, lambda ledger, _: _set_limit(ledger, name, to_nanousd(amount, name="USD"), given_changes)
     )
-    was = f" (it was {_told(before)})" if before is not None else ""
-    note(session, f"budget {name}: {_told(limit)}{was}")
+    was = f" (it was {_describe(before)})" if before is not None else ""
+    note(invocation, f"budget {name}: {_describe(limit)}{was}")
 
 
 @app.command("remove")
@@ -144,7 +145,7 @@ def remove(
     context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="What the budget is called.")]
 ) -> None:
     """Remove a budget. What was spent stays in the ledger."""
-    config = Session.of(context).config()
+    config = Invocation.of(context).config()
     if name in config.budgets:
         raise UsageError(f"budget {name!r} is in the settings; take [budgets.{name}] out of them")
     if not _with_ledger(config, lambda ledger, _: ledger.remove_limit(name)):
@@ -154,14 +155,14 @@ def remove(
 @app.command("confirm")
 def confirm(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     """Let hard budgets count again after `embedway state restore`: the books are right, or were put right."""
-    session = Session.of(context)
-    restored = _with_ledger(session.config(), lambda book, _: book.confirm())
+    invocation = Invocation.of(context)
+    restored = _with_ledger(invocation.config(), lambda book, _: book.confirm())
     if as_json:
         print_json({"confirmed": None if restored is None else restored.to_json()})
     elif restored is None:
-        note(session, "nothing to confirm: the ledger was not restored from a backup, or is confirmed already")
+        note(invocation, "nothing to confirm: the ledger was not restored from a backup, or is confirmed already")
     else:
-        note(session, f"the books of {restored.to_json()['books_of']} count from now on")
+        note(invocation, f"the books of {restored.to_json()['books_of']} count from now on")
 
 
 @app.command("ledger")
@@ -177,8 +178,8 @@ def ledger(
 ) -> None:
     """Show what was spent, call by call, the newest first."""
     _check_one_way(as_csv=as_csv, as_json=as_json)
-    config = Session.of(context).config()
-    start = _day(since) if since else None
+    config = Invocation.of(context).config()
+    start = _parse_day(since) if since else None
     entries = _with_ledger(config, lambda book, _: book.entries(newest=newest or None, since=start))
     rows = [entry.to_json() for entry in entries]
     if as_json:
@@ -216,21 +217,16 @@ async def _set_limit(book: "Ledger", name: str, nanousd: int, changes: dict[str,
     return before, limit
 
 
-async def _standings(book: "Ledger", config: "Config") -> "tuple[list[Standing], list[PeriodTotals], Restored | None]":
+async def _load_standings(
+    book: "Ledger", config: "Config"
+) -> "tuple[list[Standing], list[PeriodTotals], Restored | None]":
     from embedway.ledger.opening import limits_of
     from embedway.providers.names import full_name
 
     return await book.standings(limits_of(config, full_name)), await book.totals(), await book.restored()
 
 
-def _full_name(name: str, config: "Config") -> str:
-    """The name that calls of a model are booked under. Raises UnknownModelError."""
-    from embedway.providers.names import full_name
-
-    return full_name(name, config)
-
-
-def _day(text: str) -> float:
+def _parse_day(text: str) -> float:
     try:
         day = dt.date.fromisoformat(text)
     except ValueError:
@@ -305,7 +301,7 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
 
 
-def _told(limit: "Limit") -> str:
+def _describe(limit: "Limit") -> str:
     """A limit in words."""
     per = "in all" if limit.period == "total" else f"a {limit.period}"
     return f"${_usd(limit.nanousd)} {per} for {_scope(limit)}, {'hard' if limit.hard else 'soft'}"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from embedway.cli.options import InputType, JsonFlag, ModelOption, Overflow
-from embedway.cli.output import Download, note, print_json, print_line, print_table, size, wait_for
-from embedway.cli.session import Session
+from embedway.cli.invocation import Invocation
+from embedway.cli.options import InputTypeChoice, JsonFlag, ModelOption, OverflowChoice
+from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ SAME_COSINE = 0.999
 @app.command("stats")
 def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     """Show what is kept, and the tokens and money that it saved, over all processes that ended."""
-    config = Session.of(context).config()
-    found = wait_for(_stats(config))
+    config = Invocation.of(context).config()
+    found = wait_for(_load_stats(config))
     if as_json:
         print_json(_stats_json(config, found))
         return
-    print_line(_where(config))
+    print_line(_describe_location(config))
     rows = [_row(model, one) for model, one in found.models.items()]
     print_table(
         ("model", "entries", "size", "hits", "misses", "hit rate", "tokens saved", "dollars saved"),
@@ -42,7 +42,7 @@ def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
         right=(1, 2, 3, 4, 5, 6, 7),
     )
     total = found.total
-    troubles = {
+    counts = {
         "computed by another caller meanwhile": total.shared,
         "evicted": found.evictions,
         "damaged entries": total.damaged,
@@ -51,9 +51,9 @@ def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
         "reads that failed": found.failed_reads,
         "writes that failed": found.failed_writes,
     }
-    told = ", ".join(f"{number:,} {what}" for what, number in troubles.items() if number)
-    if told:
-        print_line(told)
+    problems = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
+    if problems:
+        print_line(problems)
 
 
 @app.command("clear")
@@ -79,8 +79,8 @@ def clear(
     limits = (model, space, namespace, older_than)
     if everything == any(limit is not None for limit in limits):
         raise UsageError("say which vectors: --model, --space, --namespace, --older-than, or --all")
-    age = _age_s(older_than) if older_than is not None else None
-    config = Session.of(context).config()
+    age = _parse_age_s(older_than) if older_than is not None else None
+    config = Invocation.of(context).config()
     done = wait_for(_clear(config, model, space, namespace, age))
     if as_json:
         print_json({"before": done.before, "after": done.after})
@@ -97,13 +97,13 @@ def verify(
     ],
     *,
     input_type: Annotated[
-        InputType, typer.Option("--input-type", help="What the texts were embedded as.")
-    ] = InputType.DOCUMENT,
+        InputTypeChoice, typer.Option("--input-type", help="What the texts were embedded as.")
+    ] = InputTypeChoice.DOCUMENT,
     model: ModelOption = None,
     sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="So many are computed anew.")] = 100,
     no_chunk: Annotated[bool, typer.Option("--no-chunk", help="As in `run`: one vector per document.")] = False,
     on_overflow: Annotated[
-        Overflow | None, typer.Option("--on-overflow", help="As it was when they were embedded.")
+        OverflowChoice | None, typer.Option("--on-overflow", help="As it was when they were embedded.")
     ] = None,
     text_field: Annotated[
         str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
@@ -114,8 +114,8 @@ def verify(
 
     Exits with 1 where a vector is not the same.
     """
-    session = Session.of(context)
-    config = session.config(
+    invocation = Invocation.of(context)
+    config = invocation.config(
         {
             "embedding.default_model": model,
             "embedding.on_overflow": on_overflow.value if on_overflow else None,
@@ -126,22 +126,22 @@ def verify(
     overlap_is_set = "run.overlap" in config.sources
     options = RunOptions(
         model=config.embedding.default_model,
-        chunk=not no_chunk and input_type is InputType.DOCUMENT,
-        chunk_tokens=None if no_chunk or input_type is not InputType.DOCUMENT else config.run.chunk_tokens,
+        chunk=not no_chunk and input_type is InputTypeChoice.DOCUMENT,
+        chunk_tokens=None if no_chunk or input_type is not InputTypeChoice.DOCUMENT else config.run.chunk_tokens,
         overlap_tokens=config.run.overlap if overlap_is_set and not no_chunk else None,
         text_field=text_field,
     )
-    checked = wait_for(_verify(session, config, sources, options, (input_type.value, sample)))
+    checked = wait_for(_verify(invocation, config, sources, options, (input_type.value, sample)))
     same = checked.lowest_cosine is None or checked.lowest_cosine >= SAME_COSINE
     if as_json:
         print_json({**asdict(checked), "same": same})
     else:
-        _print_check(session, checked, same=same)
+        _print_check(invocation, checked, same=same)
     if not same:
         raise typer.Exit(1)
 
 
-def _print_check(session: Session, checked: "CacheCheck", *, same: bool) -> None:
+def _print_check(invocation: Invocation, checked: "CacheCheck", *, same: bool) -> None:
     print_line(f"{checked.found:,} of {checked.texts:,} texts are in the cache")
     if checked.damaged:
         print_line(
@@ -149,7 +149,9 @@ def _print_check(session: Session, checked: "CacheCheck", *, same: bool) -> None
             "right when they are used"
         )
     if checked.lowest_cosine is None:
-        note(session, "nothing to compare: were these texts embedded with this model, input type and overflow policy?")
+        note(
+            invocation, "nothing to compare: were these texts embedded with this model, input type and overflow policy?"
+        )
         return
     cost = f" for {checked.cost_nanousd / 1e9:.6f} dollars" if checked.cost_nanousd else ""
     print_line(f"{checked.recomputed:,} computed anew{cost}: the lowest cosine is {checked.lowest_cosine:.6f}")
@@ -157,7 +159,7 @@ def _print_check(session: Session, checked: "CacheCheck", *, same: bool) -> None
         print_line(f"that is another vector (text {checked.row}); `embedway cache clear --model …` forgets them")
 
 
-async def _stats(config: "Config") -> "CacheStats":
+async def _load_stats(config: "Config") -> "CacheStats":
     from embedway._embedder import AsyncEmbedder
     from embedway.cache.stats import CacheStats
 
@@ -184,33 +186,33 @@ async def _clear(
 
 
 async def _verify(
-    session: Session,
+    invocation: Invocation,
     config: "Config",
     sources: list[str],
     options: "RunOptions",
-    asked: "tuple[Literal['query', 'document'], int]",
+    input_type_and_sample: "tuple[Literal['query', 'document'], int]",
 ) -> "CacheCheck":
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.run import read_texts
 
-    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
         texts = await read_texts(embedder, sources, options)
         return await embedder.check_cache(
             texts,
-            input_type=asked[0],
+            input_type=input_type_and_sample[0],
             model=options.model,
             on_overflow=config.embedding.on_overflow,
-            sample=asked[1],
+            sample=input_type_and_sample[1],
         )
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is anything of that name; a link that leads nowhere is told when it is opened."""
+    """Whether the name exists. A link to nowhere counts; opening it raises."""
     return os.path.lexists(path)
 
 
 def _full_name(name: str, known: list[str]) -> str:
-    """The model of the cache that is meant. Raises UsageError, with those that there are."""
+    """The full name of a model of the cache. Raises UsageError with the names that there are."""
     from embedway.catalog import default_catalog
     from embedway.errors import UnknownModelError
 
@@ -220,21 +222,21 @@ def _full_name(name: str, known: list[str]) -> str:
         full = default_catalog().get(name).name
     except UnknownModelError:
         full = name
-    meant = [model for model in known if model == full or model.rpartition("/")[2] == name]
-    if len(meant) != 1:
+    matching = [model for model in known if model == full or model.rpartition("/")[2] == name]
+    if len(matching) != 1:
         there = ", ".join(map(_printable, known)) or "none"
         raise UsageError(f"no model of the cache is {name!r}; there are: {there}")
-    return meant[0]
+    return matching[0]
 
 
-def _age_s(text: str) -> float:
+def _parse_age_s(text: str) -> float:
     match = _AGE.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"--older-than is {text!r}; it must be a number and a unit, such as 30d, 12h, 90m or 45s")
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _where(config: "Config") -> str:
+def _describe_location(config: "Config") -> str:
     cache = config.cache
     if cache.backend == "sqlite":
         return f"sqlite: {cache.path}" + ("" if cache.path.exists() else " (nothing is kept yet)")
@@ -256,7 +258,7 @@ def _row(name: str, one: "ModelStats") -> tuple[str, ...]:
 
 
 def _printable(name: str) -> str:
-    """A name without what a terminal would act on: in Redis, others may have written it."""
+    """A name without control characters: in Redis, others may have written it."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 

@@ -1,4 +1,4 @@
-"""What `embedway doctor` looks at."""
+"""The checks of `embedway doctor`."""
 
 import contextlib
 import importlib
@@ -10,7 +10,7 @@ from importlib import metadata, util
 from typing import TYPE_CHECKING, Any
 
 from embedway._version import __version__
-from embedway.cli.machine import Folder, Machine, look, look_at_folder
+from embedway.cli.machine import Folder, Machine, inspect_folder, inspect_machine
 from embedway.errors import EmbedwayError
 from embedway.local import cpu
 from embedway.local.backend import BACKENDS
@@ -37,7 +37,7 @@ LITTLE_MEMORY_BYTES = 700_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class BackendCheck:
     """A library that runs models. `version` is None where it cannot be used, and `why_not` says why."""
 
     name: str
@@ -65,8 +65,8 @@ class DefaultModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Where vectors are kept; `folder` is that of SQLite's file, None for what has none."""
+class CacheLocation:
+    """The cache's backend, and the folder of its SQLite file; None for other backends."""
 
     backend: str
     folder: Folder | None
@@ -100,17 +100,17 @@ class Tuned:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report:  # a field for each section of the report
     """All of it. `works` is whether texts can be embedded here, perhaps after fetching the model."""
 
     embedway: str
     python: str
     machine: Machine
-    backends: tuple[Backend, ...]
+    backends: tuple[BackendCheck, ...]
     extras: tuple[Extra, ...]
     weights: Folder
     default_model: DefaultModel
-    cache: Kept
+    cache: CacheLocation
     hub: Hub
     pip: str | None
     settings: tuple[Setting, ...]
@@ -122,29 +122,29 @@ class Report:
 
 
 def examine(config: "Config", *, online: bool) -> Report:
-    """Look at everything; asks the network only where `online`."""
+    """Run all checks; they ask the network only where `online`."""
     report = Report(
         embedway=__version__,
         python=f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})",
-        machine=look(),
-        backends=tuple(_backend(name) for name in BACKENDS),
-        extras=tuple(_extra(name, packages) for name, packages in EXTRAS.items()),
-        weights=look_at_folder(config.weights.directory),
-        default_model=_default_model(config),
-        cache=_kept(config),
-        hub=_hub(config, online=online),
+        machine=inspect_machine(),
+        backends=tuple(_check_backend(name) for name in BACKENDS),
+        extras=tuple(_check_extra(name, packages) for name, packages in EXTRAS.items()),
+        weights=inspect_folder(config.weights.directory),
+        default_model=_check_default_model(config),
+        cache=_check_cache(config),
+        hub=_check_hub(config, online=online),
         pip=_version("pip") if util.find_spec("pip") else None,
-        settings=settings(config),
+        settings=changed_settings(config),
         ignored=config.ignored,
-        tuned=_tuned(config),
+        tuned=_find_tuned(config),
         works=True,
         advice=(),
     )
-    blockers, hints = list(_blockers(report, config)), list(_hints(report, config))
+    blockers, hints = list(_find_blockers(report, config)), list(_find_hints(report, config))
     return replace(report, works=not blockers, advice=(*blockers, *hints))
 
 
-def settings(config: "Config") -> tuple[Setting, ...]:
+def changed_settings(config: "Config") -> tuple[Setting, ...]:
     """Every setting that is not a default, and what set it."""
     from pydantic import SecretStr
 
@@ -190,24 +190,24 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _backend(name: str) -> Backend:
+def _check_backend(name: str) -> BackendCheck:
     opt_out_of_telemetry()
     try:
         importlib.import_module(name)
     except (ImportError, OSError) as error:
         why_not = "not installed" if util.find_spec(name) is None else f"cannot be loaded: {error}"
-        return Backend(name, None, why_not, ())
+        return BackendCheck(name, None, why_not, ())
     precisions = ("f32", "bf16") if name == "openvino" and cpu.facts().bf16 else ("f32",)
-    return Backend(name, _version(name) or "unknown version", None, precisions)
+    return BackendCheck(name, _version(name) or "unknown version", None, precisions)
 
 
-def _extra(name: str, packages: tuple[str, ...]) -> Extra:
+def _check_extra(name: str, packages: tuple[str, ...]) -> Extra:
     versions = [_version(package) for package in packages]
     version = None if None in versions else ", ".join(filter(None, versions))
     return Extra(name, version, f"pip install 'embedway[{name}]'")
 
 
-def _default_model(config: "Config") -> DefaultModel:
+def _check_default_model(config: "Config") -> DefaultModel:
     from embedway.local.loading import resolve
     from embedway.local.weights.store import WeightsStore
 
@@ -226,12 +226,12 @@ def _default_model(config: "Config") -> DefaultModel:
         return DefaultModel(name, here=False, problem=str(error))
 
 
-def _kept(config: "Config") -> Kept:
+def _check_cache(config: "Config") -> CacheLocation:
     cache = config.cache
-    return Kept(cache.backend, look_at_folder(cache.path.parent) if cache.backend == "sqlite" else None)
+    return CacheLocation(cache.backend, inspect_folder(cache.path.parent) if cache.backend == "sqlite" else None)
 
 
-def _hub(config: "Config", *, online: bool) -> Hub:
+def _check_hub(config: "Config", *, online: bool) -> Hub:
     endpoint, offline = config.weights.hub_endpoint, config.weights.offline
     if not online or offline:
         return Hub(endpoint, offline, None, None)
@@ -249,8 +249,8 @@ def _hub(config: "Config", *, online: bool) -> Hub:
         return Hub(endpoint, offline, reachable=False, why_not=str(problem) or type(problem).__name__)
 
 
-def _tuned(config: "Config") -> tuple[Tuned, ...]:
-    """What was tuned on this CPU; files that cannot be read count as nothing, as they do for the runtime."""
+def _find_tuned(config: "Config") -> tuple[Tuned, ...]:
+    """The choices that were tuned on this CPU; files that cannot be read are ignored, as the runtime does."""
     import json
 
     from embedway.local.choice import choice_path, read_choice
@@ -269,8 +269,8 @@ def _tuned(config: "Config") -> tuple[Tuned, ...]:
     return tuple(found)
 
 
-def _blockers(report: Report, config: "Config") -> Iterator[str]:
-    """What keeps texts from being embedded, each with what to do."""
+def _find_blockers(report: Report, config: "Config") -> Iterator[str]:
+    """The problems that keep texts from being embedded, each with its remedy."""
     if not any(backend.version for backend in report.backends):
         yield "no backend can be loaded: pip install onnxruntime"
     if report.default_model.problem:
@@ -278,17 +278,17 @@ def _blockers(report: Report, config: "Config") -> Iterator[str]:
     elif not report.default_model.here:
         if not report.weights.writable:
             yield f"{report.weights.path} cannot be written; set weights.directory to a folder that can"
-        if config.weights.offline and not _elsewhere(report.default_model.name, config):
+        if config.weights.offline and not _may_be_elsewhere(report.default_model.name, config):
             yield (
                 "the default model is not here and nothing may be fetched: name a folder that has it in "
                 "weights.folders, or set weights.offline = false"
             )
 
-    yield from _foreign_files(config)
+    yield from _find_foreign_files(config)
 
 
-def _foreign_files(config: "Config") -> Iterator[str]:
-    """Settings that name a file which is not what they are for."""
+def _find_foreign_files(config: "Config") -> Iterator[str]:
+    """The settings whose file is of another kind."""
     from embedway import formats
 
     named = ((formats.CACHE, config.cache), (formats.LEDGER, config.ledger), (formats.PINS, config.pins))
@@ -301,14 +301,14 @@ def _foreign_files(config: "Config") -> Iterator[str]:
                 yield str(error)
 
 
-def _elsewhere(name: str, config: "Config") -> bool:
+def _may_be_elsewhere(name: str, config: "Config") -> bool:
     """Whether a folder on this machine may have the model, though the store has not."""
     cached = config.weights.hub_cache / f"models--{name.removeprefix('hf:').replace('/', '--')}"
     return bool(config.weights.folders) or cached.is_dir()
 
 
-def _hints(report: Report, config: "Config") -> Iterator[str]:
-    """What could be better, each with what to do."""
+def _find_hints(report: Report, config: "Config") -> Iterator[str]:
+    """The possible improvements, each with its remedy."""
     if cpu.facts().bf16 and not any("bf16" in backend.precisions for backend in report.backends):
         yield "this CPU computes bfloat16, which is faster: pip install openvino"
     if not (report.default_model.here or report.default_model.problem or config.weights.offline):

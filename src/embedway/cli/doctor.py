@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import JsonFlag
 from embedway.cli.output import one_line, print_json, print_line, print_table, size
-from embedway.cli.session import Session
 
 
 def doctor(
@@ -19,7 +19,7 @@ def doctor(
     """Say what works here, what is missing and how to get it. Exits 1 only where texts cannot be embedded."""
     from embedway.cli import checks
 
-    report = checks.examine(Session.of(context).config(), online=online)
+    report = checks.examine(Invocation.of(context).config(), online=online)
     if as_json:
         print_json(asdict(report))
     else:

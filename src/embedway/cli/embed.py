@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import (
     BackendOption,
     CollectionOption,
     DimensionsOption,
-    InputType,
+    InputTypeChoice,
     JsonFlag,
     MaxCostOption,
     ModelOption,
-    Overflow,
+    OverflowChoice,
     PrecisionOption,
     PresetOption,
     ThreadsOption,
     refuse_both,
     runtime_overrides,
 )
-from embedway.cli.output import Download, note, standard_input, wait_for
-from embedway.cli.session import Session
+from embedway.cli.output import DownloadProgress, note, standard_input, wait_for
 from embedway.errors import InputError, SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from embedway.types import EmbedResult, Vectors
 
 #: Lines and characters of standard input that are embedded at a time: enough to fill batches, little to hold.
-WINDOW_LINES = 1024
-WINDOW_CHARACTERS = 4_000_000
+BATCH_LINES = 1024
+BATCH_CHARACTERS = 4_000_000
 
 
 def embed(
@@ -42,15 +42,15 @@ def embed(
     ] = None,
     *,
     input_type: Annotated[
-        InputType, typer.Option("--input-type", help="What the texts are: models may treat them differently.")
-    ] = InputType.DOCUMENT,
+        InputTypeChoice, typer.Option("--input-type", help="What the texts are: models may treat them differently.")
+    ] = InputTypeChoice.DOCUMENT,
     model: ModelOption = None,
     preset: PresetOption = None,
     max_cost: MaxCostOption = None,
     collection: CollectionOption = None,
     dimensions: DimensionsOption = None,
     on_overflow: Annotated[
-        Overflow | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
+        OverflowChoice | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
     ] = None,
     as_json: JsonFlag = False,
     backend: BackendOption = None,
@@ -58,61 +58,61 @@ def embed(
     threads: ThreadsOption = None,
 ) -> None:
     """Embed texts and print their vectors, one JSON object per line: {"index": 0, "embedding": […]}."""
-    session = Session.of(context)
+    invocation = Invocation.of(context)
     refuse_both(model, preset)
     given = list(texts or ())
     if not given:
         raise UsageError("give texts, or - to read them from standard input, one per line")
     if "-" in given and len(given) > 1:
         raise UsageError("- stands for standard input and goes alone; a text that is a dash can come in there")
-    config = session.config(
+    config = invocation.config(
         {
             "embedding.default_model": model,
             "embedding.on_overflow": on_overflow.value if on_overflow else None,
             **runtime_overrides(backend, precision, threads, None, None),
         }
     )
-    terms = {"criteria": preset.value if preset else None, "max_cost": max_cost, "collection": collection or ""}
+    limits = {"criteria": preset.value if preset else None, "max_cost": max_cost, "collection": collection or ""}
     if given == ["-"] and not as_json and (preset or max_cost):
         raise UsageError("standard input is embedded as it comes: --preset and --max-cost need --json, or texts")
-    asked = {"model": model or "auto", "dimensions": dimensions, **terms}
-    job = _Job(session, config, input_type, asked, given == ["-"])
+    options = {"model": model or "auto", "dimensions": dimensions, **limits}
+    job = _EmbedCommand(invocation, config, input_type, options, given == ["-"])
     if as_json:
         wait_for(job.print_document(list(stdin_lines()) if job.from_stdin else given))
     else:
         wait_for(job.print_lines(stdin_lines() if job.from_stdin else iter(given)))
 
 
-class _Job:
+class _EmbedCommand:
     """One call of the command."""
 
     def __init__(
         self,
-        session: Session,
+        invocation: Invocation,
         config: "Config",
-        input_type: InputType,
-        asked: dict[str, Any],
+        input_type: InputTypeChoice,
+        options: dict[str, Any],
         from_stdin: bool,
     ) -> None:
-        self.session = session
+        self.invocation = invocation
         self.config = config
         self.input_type = input_type
-        self.asked = asked
+        self.options = options
         self.from_stdin = from_stdin
 
     async def print_lines(self, texts: Iterator[str]) -> None:
-        """A line per text, window by window, so that memory does not grow with the input."""
+        """A line per text, batch by batch, so that memory does not grow with the input."""
         from embedway._embedder import AsyncEmbedder
         from embedway.worker import Worker
 
         first, cut = 0, 0
         # A model is selected for all of the texts, and what they may cost is for all of them.
-        together = bool(self.asked["criteria"] or self.asked["max_cost"])
-        window_of: Callable[[Iterator[str]], list[str]] = list if together else _window
+        together = bool(self.options["criteria"] or self.options["max_cost"])
+        next_batch: Callable[[Iterator[str]], list[str]] = list if together else _next_batch
         reader = Worker("embedway-reader")
-        async with AsyncEmbedder(self.config, progress=Download(self.session)) as embedder:
-            while window := await reader.call(window_of, texts):
-                result = await self._embed(embedder, window, first)
+        async with AsyncEmbedder(self.config, progress=DownloadProgress(self.invocation)) as embedder:
+            while batch := await reader.call(next_batch, texts):
+                result = await self._embed(embedder, batch, first)
                 truncated = {item.row for item in result.receipt.truncations}
                 averaged = {item.row: item.windows for item in result.receipt.averaged}
                 for row, vector in enumerate(result.vectors):
@@ -120,10 +120,10 @@ class _Job:
                     mark = f', "averaged_windows": {averaged[row]}' if row in averaged else mark
                     sys.stdout.write(f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n')
                 sys.stdout.flush()
-                first += len(window)
+                first += len(batch)
                 cut += len(truncated)
         reader.close()
-        self._tell_cut(cut)
+        self._note_cut(cut)
 
     async def print_document(self, texts: list[str]) -> None:
         """One document with the space, the receipt and all vectors."""
@@ -134,14 +134,14 @@ class _Job:
 
         if not texts:
             raise UsageError("standard input held no line")
-        async with AsyncEmbedder(self.config, progress=Download(self.session)) as embedder:
+        async with AsyncEmbedder(self.config, progress=DownloadProgress(self.invocation)) as embedder:
             result = await self._embed(embedder, texts, 0)
         head = {"space": result.space.to_json(), "receipt": asdict(result.receipt)}
         sys.stdout.write(json.dumps(head, allow_nan=False)[:-1] + ', "embeddings": [')
         for row, vector in enumerate(result.vectors):
             sys.stdout.write((", " if row else "") + vector_json(vector))
         sys.stdout.write("]}\n")
-        self._tell_cut(len(result.receipt.truncations))
+        self._note_cut(len(result.receipt.truncations))
 
     async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":
         try:
@@ -149,7 +149,7 @@ class _Job:
                 texts,
                 input_type=self.input_type.value,
                 on_overflow=self.config.embedding.on_overflow,
-                **self.asked,
+                **self.options,
             )
         except InputError as error:
             if not self.from_stdin or error.row is None:
@@ -158,10 +158,10 @@ class _Job:
             raise SourceError(reason, path="standard input", line=first + error.row + 1) from error
         return result
 
-    def _tell_cut(self, cut: int) -> None:
+    def _note_cut(self, cut: int) -> None:
         if cut:
             texts = "1 text was" if cut == 1 else f"{cut} texts were"
-            note(self.session, f"{texts} cut at the model's limit; --on-overflow error refuses them instead")
+            note(self.invocation, f"{texts} cut at the model's limit; --on-overflow error refuses them instead")
 
 
 def stdin_lines() -> Iterator[str]:
@@ -174,15 +174,15 @@ def stdin_lines() -> Iterator[str]:
             raise SourceError("is not UTF-8", path="standard input", line=number) from None
 
 
-def _window(texts: Iterator[str]) -> list[str]:
-    window: list[str] = []
+def _next_batch(texts: Iterator[str]) -> list[str]:
+    batch: list[str] = []
     characters = 0
     for text in texts:
-        window.append(text)
+        batch.append(text)
         characters += len(text)
-        if len(window) >= WINDOW_LINES or characters >= WINDOW_CHARACTERS:
+        if len(batch) >= BATCH_LINES or characters >= BATCH_CHARACTERS:
             break
-    return window
+    return batch
 
 
 def vector_json(vector: "Vectors") -> str:

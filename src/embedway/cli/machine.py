@@ -36,7 +36,7 @@ class Machine:
     available_bytes: int | None
 
 
-def look() -> Machine:
+def inspect_machine() -> Machine:
     """Look at this machine."""
     facts = cpu.facts()
     total, available = _memory()
@@ -88,7 +88,7 @@ class Folder:
     free_bytes: int | None
 
 
-def look_at_folder(path: Path) -> Folder:
+def inspect_folder(path: Path) -> Folder:
     """Look at a folder, or at the nearest one above it that exists. Nothing is left behind."""
     nearest = path
     while not nearest.exists() and nearest != nearest.parent:

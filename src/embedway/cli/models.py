@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import JsonFlag
-from embedway.cli.output import Download, note, print_json, print_line, print_table, size, wait_for
-from embedway.cli.session import Session
+from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,65 +29,57 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     """Show every model with what it takes and gives, its routes, and which of them can be used here."""
     from embedway.catalog import default_catalog
 
-    config = Session.of(context).config()
+    config = Invocation.of(context).config()
     store = _store(context)
     models = [(facts, store.find(facts.weights) is not None) for facts in default_catalog()]
     services = _services(config)
     if as_json:
-        print_json(
-            {
-                "models": [
-                    {**facts_json(facts), "here": here, "routes": _local_routes(facts, config, here=here)}
-                    for facts, here in models
-                ],
-                "services": [
-                    {**service_json(facts), "routes_here": _routes_json(routes)} for facts, routes in services
-                ],
-            }
-        )
+        document = {
+            "models": [
+                {**facts_json(facts), "here": here, "routes": _local_routes(facts, config, here=here)}
+                for facts, here in models
+            ],
+            "services": [{**service_json(facts), "routes_here": _routes_json(routes)} for facts, routes in services],
+        }
+        print_json(document)
         return
     print_table(
         ("model", "task", "dimensions", "tokens", "languages", "licence", "here"),
-        [
-            (
-                facts.short_name,
-                facts.task,
-                ", ".join(map(str, facts.sizes)) or "-",
-                f"{facts.max_tokens:,}",
-                _languages(facts),
-                facts.licence,
-                ", ".join(
-                    ["yes" if here else _not_here(config)]
-                    + [f"{route}: {lacks or 'yes'}" for route, lacks in _server_routes(facts, config)]
-                ),
-            )
-            for facts, here in models
-        ],
+        [_model_row(facts, config, here=here) for facts, here in models],
         right=(3,),
     )
     print_line()
     print_table(
         ("of services and libraries", "task", "dimensions", "tokens", "dollars", "route", "usable here"),
-        [
-            (
-                facts.name if first else "",
-                facts.task if first else "",
-                (", ".join(map(str, facts.sizes)) if facts.task == "embed" else "-") if first else "",
-                f"{facts.max_tokens:,}" if first else "",
-                _price(facts) if first else "",
-                route,
-                lacks or "yes",
-            )
-            for facts, routes in services
-            for first, (route, lacks) in zip(
-                (True, *[False] * len(routes)), routes or [("none", "no route")], strict=False
-            )
-        ],
+        [row for facts, routes in services for row in _service_rows(facts, routes)],
         right=(3,),
     )
     print_line()
     print_line("Dollars are by the list, for a million tokens or a thousand searches. Libraries run any other model of")
     print_line("theirs as fastembed:NAME or sentence-transformers:OWNER/NAME.")
+
+
+def _model_row(facts: "ModelFacts", config: "Config", *, here: bool) -> tuple[str, ...]:
+    routes = [f"{route}: {lacks or 'yes'}" for route, lacks in _server_routes(facts, config)]
+    return (
+        facts.short_name,
+        facts.task,
+        ", ".join(map(str, facts.sizes)) or "-",
+        f"{facts.max_tokens:,}",
+        _languages(facts),
+        facts.licence,
+        ", ".join(["yes" if here else _not_here(config), *routes]),
+    )
+
+
+def _service_rows(facts: "ServiceFacts", routes: "list[tuple[str, str]]") -> list[tuple[str, ...]]:
+    """A row for each route; the first one has the facts."""
+    dimensions = ", ".join(map(str, facts.sizes)) if facts.task == "embed" else "-"
+    columns = (facts.name, facts.task, dimensions, f"{facts.max_tokens:,}", _price(facts))
+    return [
+        (*(columns if number == 0 else [""] * len(columns)), route, lacks or "yes")
+        for number, (route, lacks) in enumerate(routes or [("none", "no route")])
+    ]
 
 
 def _services(config: "Config") -> "list[tuple[ServiceFacts, list[tuple[str, str]]]]":
@@ -117,7 +109,7 @@ def _routes_json(routes: "list[tuple[str, str]]") -> list[dict[str, str | None]]
 
 
 def _not_here(config: "Config") -> str:
-    """What it means that a model's weights are not on this machine."""
+    """The words for a model whose weights are not on this machine."""
     return "no: weights missing, and offline" if config.weights.offline else "no: weights to be pulled"
 
 
@@ -134,7 +126,7 @@ def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
     from embedway.catalog import default_catalog
     from embedway.providers.names import service_of
 
-    service = service_of(name, Session.of(context).config())
+    service = service_of(name, Invocation.of(context).config())
     if service is not None:
         _show_service(service, as_json=as_json)
         return
@@ -179,7 +171,7 @@ def _fact_rows(document: dict[str, Any]) -> tuple[list[tuple[str, str, str]], di
     for fact, value in document.items():
         if fact not in {"sources", "weights"}:
             given_by = [numbers[s["url"]] for s in document["sources"] if fact in s["facts"]]
-            rows.append((fact, _shown(value), ", ".join(given_by)))
+            rows.append((fact, _format_value(value), ", ".join(given_by)))
     return rows, numbers
 
 
@@ -202,11 +194,11 @@ def pull(
     as_json: JsonFlag = False,
 ) -> None:
     """Fetch the weights of models, check them, and keep them."""
-    session = Session.of(context)
-    store = _store(context, Download(session))
+    invocation = Invocation.of(context)
+    store = _store(context, DownloadProgress(invocation))
     pulled = []
     for name in names:
-        folder = _pull(store, session.config(), name, force=force)
+        folder = _pull(store, invocation.config(), name, force=force)
         pulled.append(
             {
                 "model": folder.repository,
@@ -215,7 +207,7 @@ def pull(
                 "origin": folder.origin,
             }
         )
-        note(session, f"{folder.repository} is in {folder.path} (from {folder.origin})")
+        note(invocation, f"{folder.repository} is in {folder.path} (from {folder.origin})")
     if as_json:
         print_json({"pulled": pulled})
 
@@ -237,9 +229,9 @@ def _pull(store: "WeightsStore", config: "Config", name: str, *, force: bool) ->
 @app.command("tune")
 def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = False) -> None:
     """Measure how this machine runs a model fastest, and keep the choice."""
-    session = Session.of(context)
-    config = session.config()
-    report = wait_for(_tune(session, config, name))
+    invocation = Invocation.of(context)
+    config = invocation.config()
+    report = wait_for(_tune(invocation, config, name))
     if as_json:
         print_json(_without_nan(report.to_json()))
         return
@@ -273,18 +265,18 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
         ],
         right=(2, 3, 4, 5, 6, 7, 8),
     )
-    note(session, f"the choice is kept in {report.stored_at}")
+    note(invocation, f"the choice is kept in {report.stored_at}")
 
 
-async def _tune(session: Session, config: Any, name: str) -> Any:
+async def _tune(invocation: Invocation, config: Any, name: str) -> Any:
     from embedway._embedder import AsyncEmbedder
 
-    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
-        return await embedder.tune(name, progress=lambda text: note(session, text))
+    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
+        return await embedder.tune(name, progress=lambda text: note(invocation, text))
 
 
 def _without_nan(value: Any) -> Any:
-    """A way of running that gave no numbers has no cosine: JSON's null; its `reason` says why."""
+    """NaN as JSON's null: a configuration that gave no numbers has no cosine."""
     if isinstance(value, dict):
         return {name: _without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -299,10 +291,10 @@ def _verdict(row: Any, report: Any) -> str:
     return f"best for {' and '.join(uses)}" if uses else ""
 
 
-def _store(context: typer.Context, progress: Download | None = None) -> "WeightsStore":
+def _store(context: typer.Context, progress: DownloadProgress | None = None) -> "WeightsStore":
     from embedway.local.weights.store import WeightsStore
 
-    return WeightsStore(Session.of(context).config().store_settings(), progress=progress)
+    return WeightsStore(Invocation.of(context).config().store_settings(), progress=progress)
 
 
 def facts_json(facts: "ModelFacts") -> dict[str, Any]:
@@ -372,7 +364,7 @@ def _languages(facts: "ModelFacts") -> str:
     return ", ".join(facts.languages)
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -1,14 +1,17 @@
 """Options that several commands share."""
 
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from embedway.errors import UsageError
 
+if TYPE_CHECKING:
+    from embedway.config import Config
 
-class Backend(StrEnum):
+
+class BackendChoice(StrEnum):
     """`--backend`."""
 
     AUTO = "auto"
@@ -16,7 +19,7 @@ class Backend(StrEnum):
     ONNXRUNTIME = "onnxruntime"
 
 
-class Precision(StrEnum):
+class PrecisionChoice(StrEnum):
     """`--precision`."""
 
     AUTO = "auto"
@@ -24,14 +27,14 @@ class Precision(StrEnum):
     BF16 = "bf16"
 
 
-class InputType(StrEnum):
+class InputTypeChoice(StrEnum):
     """`--input-type`."""
 
     QUERY = "query"
     DOCUMENT = "document"
 
 
-class Overflow(StrEnum):
+class OverflowChoice(StrEnum):
     """`--on-overflow`."""
 
     TRUNCATE = "truncate"
@@ -39,14 +42,14 @@ class Overflow(StrEnum):
     ERROR = "error"
 
 
-class OnError(StrEnum):
+class OnErrorChoice(StrEnum):
     """`--on-error`."""
 
     STOP = "stop"
     SKIP = "skip"
 
 
-class Format(StrEnum):
+class FormatChoice(StrEnum):
     """`--format`."""
 
     AUTO = "auto"
@@ -57,7 +60,7 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-class Preset(StrEnum):
+class PresetChoice(StrEnum):
     """`--preset`."""
 
     FAST = "fast"
@@ -82,7 +85,7 @@ DimensionsOption: TypeAlias = Annotated[
     typer.Option("--dimensions", "-d", min=1, metavar="N", help="A size that the model was trained for."),
 ]
 PresetOption: TypeAlias = Annotated[
-    Preset | None,
+    PresetChoice | None,
     typer.Option("--preset", "-p", help="Select the model that fits the texts best; see `embedway select`."),
 ]
 MaxCostOption: TypeAlias = Annotated[
@@ -93,8 +96,10 @@ CollectionOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--collection", metavar="NAME", help="Keep to the model and space of its first write."),
 ]
-BackendOption: TypeAlias = Annotated[Backend | None, typer.Option("--backend", help="What runs the model.")]
-PrecisionOption: TypeAlias = Annotated[Precision | None, typer.Option("--precision", help="Numbers inside the model.")]
+BackendOption: TypeAlias = Annotated[BackendChoice | None, typer.Option("--backend", help="What runs the model.")]
+PrecisionOption: TypeAlias = Annotated[
+    PrecisionChoice | None, typer.Option("--precision", help="Numbers inside the model.")
+]
 ThreadsOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--threads", min=1, metavar="N", help="Threads in all."),
@@ -109,15 +114,43 @@ TokenBudgetOption: TypeAlias = Annotated[
 ]
 
 
-def refuse_both(model: str | None, preset: Preset | None) -> None:
+def refuse_both(model: str | None, preset: PresetChoice | None) -> None:
     """Raise UsageError for a model that is named and to be selected too."""
     if model is not None and preset is not None:
         raise UsageError("--model names a model and --preset selects one; give one of them")
 
 
+def job_overrides(
+    preset: PresetChoice | None,
+    chunk_tokens: int | None,
+    overlap: int | None,
+    on_error: OnErrorChoice | None,
+    on_overflow: OverflowChoice | None,
+) -> dict[str, str | int | None]:
+    """The settings that the options of a job stand for."""
+    return {
+        "selection.preset": preset.value if preset else None,
+        "run.chunk_tokens": chunk_tokens,
+        "run.overlap": overlap,
+        "run.on_error": on_error.value if on_error else None,
+        "embedding.on_overflow": on_overflow.value if on_overflow else None,
+    }
+
+
+def chunk_options(config: "Config", *, no_chunk: bool, chunk_tokens: int | None, overlap: int | None) -> dict[str, Any]:
+    """How documents are cut, for RunOptions.
+
+    Settings about chunks give way to --no-chunk; flags that contradict it are passed on, and are an error there.
+    """
+    if no_chunk:
+        return {"chunk": False, "chunk_tokens": chunk_tokens, "overlap_tokens": overlap}
+    overlap = config.run.overlap if "run.overlap" in config.sources else None
+    return {"chunk": True, "chunk_tokens": config.run.chunk_tokens, "overlap_tokens": overlap}
+
+
 def runtime_overrides(
-    backend: Backend | None,
-    precision: Precision | None,
+    backend: BackendChoice | None,
+    precision: PrecisionChoice | None,
     threads: int | None,
     streams: int | None,
     token_budget: int | None,

@@ -1,4 +1,4 @@
-"""What commands print: one JSON document, or tables; notes and progress on standard error."""
+"""Output of commands: one JSON document, or tables; notes and progress on standard error."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 from unicodedata import category
 
-from embedway.cli.session import Session
+from embedway.cli.invocation import Invocation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,9 +49,9 @@ def print_line(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
-def note(session: Session, text: str) -> None:
-    """Something worth knowing that is not the result."""
-    if not session.quiet:
+def note(invocation: Invocation, text: str) -> None:
+    """Print a note for the user to standard error."""
+    if not invocation.quiet:
         sys.stderr.write(f"embedway: {printable(text)}\n")
 
 
@@ -138,16 +138,16 @@ def error_console() -> "Console":
     return Console(stderr=True)
 
 
-def wants_progress(session: Session) -> bool:
+def wants_progress(invocation: Invocation) -> bool:
     """Whether progress may be drawn: only on a terminal."""
-    return not session.quiet and sys.stderr.isatty()
+    return not invocation.quiet and sys.stderr.isatty()
 
 
-class Download:
+class DownloadProgress:
     """A progress bar for files that are fetched; draws only on a terminal. Safe to use from any thread."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
         self._progress: Any = None
         self._task: Any = None
 
@@ -155,8 +155,8 @@ class Download:
         """A file begins; `total` is its size in bytes, where it is known."""
         if total is not None and total < WORTH_SHOWING_BYTES:
             return
-        if not wants_progress(self._session):
-            note(self._session, f"fetching {one_line(name)}" + (f" ({size(total)})" if total else ""))
+        if not wants_progress(self._invocation):
+            note(self._invocation, f"fetching {one_line(name)}" + (f" ({size(total)})" if total else ""))
             return
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -172,7 +172,7 @@ class Download:
         self._task = self._progress.add_task(one_line(name, 50), total=total)
 
     def advance(self, n: int) -> None:
-        """So many more bytes have come."""
+        """`n` more bytes have arrived."""
         if self._progress is not None:
             self._progress.advance(self._task, n)
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import JsonFlag
-from embedway.cli.output import Download, note, one_line, print_json, print_line, print_table, wait_for
-from embedway.cli.session import Session
+from embedway.cli.output import DownloadProgress, note, one_line, print_json, print_line, print_table, wait_for
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def show(
     if (prove is None) != (by is None):
         raise UsageError("--prove COLLECTION and --by DEST go together")
     if prove is not None and by is not None:
-        _prove(Session.of(context), prove, by)
-    found = _with_pins(Session.of(context).config(), lambda pins: pins.all())
+        _prove(Invocation.of(context), prove, by)
+    found = _with_pins(Invocation.of(context).config(), lambda pins: pins.all())
     if as_json:
         print_json([_json(pin) for pin in found])
     elif found:
@@ -53,18 +53,19 @@ def show(
         print_line("no collections: the first write to one pins it")
 
 
-def _prove(session: Session, collection: str, destination: str) -> None:
+def _prove(invocation: Invocation, collection: str, destination: str) -> None:
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.stores import open_collection
+    from embedway.collections.stores import open_store
+    from embedway.collections.verify import sample_rows
 
-    rows = open_collection(destination).sample()
+    rows = sample_rows(open_store(destination))
 
     async def run() -> float:
-        async with AsyncEmbedder(session.config(), progress=Download(session)) as embedder:
+        async with AsyncEmbedder(invocation.config(), progress=DownloadProgress(invocation)) as embedder:
             return await embedder.prove_pin(collection, [text for text, _ in rows], [vector for _, vector in rows])
 
     lowest = wait_for(run())
-    note(session, f"{len(rows)} rows of {destination} computed anew are the same (lowest cosine {lowest:.4f})")
+    note(invocation, f"{len(rows)} rows of {destination} computed anew are the same (lowest cosine {lowest:.4f})")
 
 
 def remove(
@@ -72,10 +73,10 @@ def remove(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Whose vectors are gone.")],
 ) -> None:
     """Forget the space of a collection, whose vectors are gone: its next write is a first one again."""
-    session = Session.of(context)
-    if not _with_pins(session.config(), lambda pins: pins.remove(collection)):
+    invocation = Invocation.of(context)
+    if not _with_pins(invocation.config(), lambda pins: pins.remove(collection)):
         raise UsageError(f"nothing is known of collection {collection!r}; `embedway budget pins` lists them")
-    note(session, f"collection {collection}: its next write decides on its space")
+    note(invocation, f"collection {collection}: its next write decides on its space")
 
 
 def _with_pins(config: "Config", work: "Callable[[Pins], Awaitable[T]]") -> T:

@@ -4,26 +4,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import (
     BackendOption,
     CollectionOption,
     DimensionsOption,
-    Format,
+    FormatChoice,
     JsonFlag,
     MaxCostOption,
     ModelOption,
-    OnError,
-    Overflow,
+    OnErrorChoice,
+    OverflowChoice,
     PrecisionOption,
     PresetOption,
     StreamsOption,
     ThreadsOption,
     TokenBudgetOption,
+    chunk_options,
+    job_overrides,
     refuse_both,
     runtime_overrides,
 )
 from embedway.cli.output import (
-    Download,
+    DownloadProgress,
     count,
     duration,
     error_console,
@@ -34,7 +37,6 @@ from embedway.cli.output import (
     wait_for,
     wants_progress,
 )
-from embedway.cli.session import Session
 
 if TYPE_CHECKING:
     from embedway.collections.report import RunStatus, RunSummary
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 PARTLY_FAILED = 4
 
 
-def run(
+def run(  # long, because typer reads the options from the signature
     context: typer.Context,
     sources: Annotated[
         list[str],
@@ -74,17 +76,17 @@ def run(
         bool, typer.Option("--no-chunk", help="One vector per document; --on-overflow tells what of long ones.")
     ] = False,
     on_overflow: Annotated[
-        Overflow | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
+        OverflowChoice | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
     ] = None,
     on_error: Annotated[
-        OnError | None,
+        OnErrorChoice | None,
         typer.Option("--on-error", help="At a bad row, stop, or set it aside in DEST.rejects.jsonl."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it is there.")] = False,
     format_: Annotated[
-        Format,
+        FormatChoice,
         typer.Option("--format", help="What standard input holds, or files whose ending does not say."),
-    ] = Format.AUTO,
+    ] = FormatChoice.AUTO,
     text_field: Annotated[
         str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
     ] = "text",
@@ -104,31 +106,23 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Embed SOURCE into DEST, which appears whole when all is done, or not at all."""
-    session = Session.of(context)
+    invocation = Invocation.of(context)
     refuse_both(model, preset)
-    config = session.config(
+    config = invocation.config(
         {
             "embedding.default_model": model,
-            "selection.preset": preset.value if preset else None,
-            "run.chunk_tokens": chunk_tokens,
-            "run.overlap": overlap,
-            "run.on_error": on_error.value if on_error else None,
-            "embedding.on_overflow": on_overflow.value if on_overflow else None,
+            **job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow),
             **runtime_overrides(backend, precision, threads, streams, token_budget),
         }
     )
     from embedway.collections.run import RunOptions
     from embedway.money import to_nanousd
 
-    overlap_is_set = "run.overlap" in config.sources
     options = RunOptions(
         # A preset selects, whatever default the settings name.
         model="auto" if preset else config.embedding.default_model,
         dimensions=dimensions,
-        chunk=not no_chunk,
-        # What settings say about chunks gives way to --no-chunk; flags that contradict it are an error.
-        chunk_tokens=chunk_tokens if no_chunk else config.run.chunk_tokens,
-        overlap_tokens=overlap if no_chunk else config.run.overlap if overlap_is_set else None,
+        **chunk_options(config, no_chunk=no_chunk, chunk_tokens=chunk_tokens, overlap=overlap),
         on_error=config.run.on_error,
         on_overflow=config.embedding.on_overflow,
         overwrite=overwrite,
@@ -140,20 +134,14 @@ def run(
         most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, max_cost, collection))
-    summary = wait_for(_run(session, config, sources, destination, options, selecting=selecting))
-    if as_json:
-        print_json(summary.to_json())
-    else:
-        _print_summary(summary)
-    if summary.truncated and not as_json:
-        note(session, f"{summary.truncated:,} texts were cut at the model's limit")
+    summary = wait_for(_run(invocation, config, sources, destination, options, selecting=selecting))
+    _report(invocation, summary, as_json=as_json)
     if summary.rejected:
-        note(session, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} says which and why")
         raise typer.Exit(PARTLY_FAILED)
 
 
 async def _run(
-    session: Session,
+    invocation: Invocation,
     config: "Config",
     sources: list[str],
     destination: str,
@@ -162,17 +150,17 @@ async def _run(
     selecting: bool,
 ) -> "RunSummary":
     from embedway._embedder import AsyncEmbedder
-    from embedway.cli.selecting import criteria_of
+    from embedway.cli.select import criteria_of
     from embedway.collections.model_choice import select_for_job
     from embedway.collections.run import run_job
 
-    progress = _Progress() if wants_progress(session) else None
-    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+    progress = _Progress() if wants_progress(invocation) else None
+    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
         try:
             if selecting:
                 cached = config.cache.backend != "none"
                 options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-                note(session, f"selected {options.model}")
+                note(invocation, f"selected {options.model}")
             return await run_job(
                 embedder,
                 sources,
@@ -194,7 +182,7 @@ class _Progress:
         self._task: Any = None
 
     def update(self, status: "RunStatus") -> None:
-        """Show it. The bar begins with the first window: until then, a download may have one of its own."""
+        """Show it. The bar begins with the first batch: until then, a download may have one of its own."""
         if self._progress is None:
             from rich.progress import BarColumn, Progress, TextColumn
 
@@ -224,6 +212,17 @@ def progress_text(status: "RunStatus") -> str:
     if status.seconds_left is not None:
         parts.append(f"{duration(status.seconds_left)} left")
     return ", ".join(parts)
+
+
+def _report(invocation: Invocation, summary: "RunSummary", *, as_json: bool) -> None:
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        _print_summary(summary)
+        if summary.truncated:
+            note(invocation, f"{summary.truncated:,} texts were cut at the model's limit")
+    if summary.rejected:
+        note(invocation, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} says which and why")
 
 
 def _print_summary(summary: "RunSummary") -> None:

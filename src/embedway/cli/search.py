@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import JsonFlag
-from embedway.cli.output import Download, note, one_line, print_json, print_table, wait_for
-from embedway.cli.session import Session
+from embedway.cli.output import DownloadProgress, note, one_line, print_json, print_table, wait_for
 from embedway.errors import DimensionsError, SpaceMismatchError, UnknownModelError, UsageError
 
 if TYPE_CHECKING:
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.search import Collection, Hit
+    from embedway.collections.search import Hit
+    from embedway.collections.stores.base import Store
     from embedway.config import Config
     from embedway.types import EmbedResult, Overflow, Receipt
 
@@ -50,44 +51,24 @@ def search(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the rows of DEST that are nearest to QUERY, with the model that DEST was made with."""
-    session = Session.of(context)
-    config = session.config()
-    from embedway.collections.stores import open_collection
+    invocation = Invocation.of(context)
+    config = invocation.config()
+    from embedway.collections.stores import open_store
 
     start = time.perf_counter()
-    collection = open_collection(destination)
-    asked = _Asked(query, model, top, rerank, candidates)
-    found = wait_for(_found(session, config, collection, asked))
+    collection = open_store(destination)
+    request = _SearchRequest(query, model, top, rerank, candidates)
+    found = wait_for(_search(invocation, config, collection, request))
     seconds = time.perf_counter() - start
     if as_json:
-        document = {
-            "collection": {
-                "destination": destination,
-                "count": collection.count,
-                "space": collection.space.to_json(),
-            },
-            "hits": [
-                {"rank": rank, **asdict(hit), **({} if similarity is None else {"similarity": similarity})}
-                for rank, (hit, similarity) in enumerate(found.hits, 1)
-            ],
-            "receipt": asdict(found.receipt),
-            "seconds": round(seconds, 4),
-        }
-        if found.reranked is not None:
-            document["rerank"] = {"candidates": found.reranked.texts, "receipt": asdict(found.reranked)}
-        print_json(document)
+        print_json(_to_json(collection, found, seconds))
         return
     _print_hits(found.hits)
-    if found.receipt.truncations:
-        note(session, "the query was cut at the model's limit")
-    read = f", {found.reranked.texts} read by {found.reranked.model}" if found.reranked is not None else ""
-    if found.reranked is not None and found.reranked.truncations:
-        note(session, f"{len(found.reranked.truncations)} rows were cut at the reranker's limit")
-    note(session, f"{len(found.hits)} of {collection.count:,} rows, {collection.space.id}{read}, {seconds:.2f} s")
+    _print_notes(invocation, collection, found, seconds)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _SearchRequest:
     query: str
     model: str | None
     top: int
@@ -96,48 +77,54 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Hits, best first, each with its similarity where its score is a reranker's; and what finding them took."""
+class _SearchResult:
+    """Hits, best first, each with its similarity where its score is a reranker's; and the receipts."""
 
     hits: "list[tuple[Hit, float | None]]"
     receipt: "Receipt"
     reranked: "Receipt | None" = None
 
 
-async def _found(session: Session, config: "Config", collection: "Collection", asked: _Asked) -> _Found:
+async def _search(
+    invocation: Invocation, config: "Config", collection: "Store", request: _SearchRequest
+) -> _SearchResult:
     import asyncio
 
     from embedway._embedder import AsyncEmbedder
 
-    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
-        answer = await _query_vector(session, embedder, config, collection, asked)
-        most = asked.top if asked.reranker is None else max(asked.top, asked.candidates)
+    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
+        answer = await _query_vector(invocation, embedder, config, collection, request)
+        most = request.top if request.reranker is None else max(request.top, request.candidates)
         hits = await asyncio.to_thread(collection.search, answer.vectors[0], most)
-        if asked.reranker is None:
+        if request.reranker is None:
             plain: list[tuple[Hit, float | None]] = [(hit, None) for hit in hits]
-            return _Found(plain, answer.receipt)
+            return _SearchResult(plain, answer.receipt)
         # Too long a row is read as far as the reranker reads.
         texts = [hit.text for hit in hits]
         result = await embedder.rerank(
-            asked.query, texts, model=asked.reranker, top_n=asked.top, on_overflow="truncate"
+            request.query, texts, model=request.reranker, top_n=request.top, on_overflow="truncate"
         )
         best: list[tuple[Hit, float | None]] = [
             (replace(hits[n], score=float(result.scores[n])), hits[n].score) for n in result.order
         ]
-        return _Found(best, answer.receipt, result.receipt)
+        return _SearchResult(best, answer.receipt, result.receipt)
 
 
 async def _query_vector(
-    session: Session, embedder: "AsyncEmbedder", config: "Config", collection: "Collection", asked: _Asked
+    invocation: Invocation,
+    embedder: "AsyncEmbedder",
+    config: "Config",
+    collection: "Store",
+    request: _SearchRequest,
 ) -> "EmbedResult":
     """The vector of the query, (1, d), in the space of the collection. Raises SpaceMismatchError."""
-    name, dimensions = asked.model or collection.space.model, collection.space.dimensions
+    name, dimensions = request.model or collection.space.model, collection.space.dimensions
     try:
         description = await embedder.describe(name, dimensions)
     except DimensionsError:
         description = await embedder.describe(name, None)
     except UnknownModelError as error:
-        if asked.model is not None:
+        if request.model is not None:
             raise
         raise UsageError(
             f"{collection.destination} is of {collection.space.id}, whose model the catalog does not know: "
@@ -146,17 +133,47 @@ async def _query_vector(
     try:
         comparison = collection.check_space(description.space)
     except SpaceMismatchError:
-        if asked.model is None:
-            note(session, f"{name} was taken by its name; a model in a folder of yours is named with --model ./FOLDER")
+        if request.model is None:
+            note(
+                invocation, f"{name} was taken by its name; a model in a folder of yours is named with --model ./FOLDER"
+            )
         raise
     if comparison.unknown:
-        from embedway.collections.proven import prove
+        from embedway.collections.verify import verify_space
 
-        note(session, await prove(embedder, collection, description.space, comparison.unknown, model=name))
+        note(invocation, await verify_space(embedder, collection, description.space, comparison.unknown, model=name))
     overflow: Overflow = "error" if config.embedding.on_overflow == "error" else "truncate"
     return await embedder.embed(
-        [asked.query], input_type="query", model=name, dimensions=dimensions, on_overflow=overflow
+        [request.query], input_type="query", model=name, dimensions=dimensions, on_overflow=overflow
     )
+
+
+def _to_json(collection: "Store", found: _SearchResult, seconds: float) -> dict[str, object]:
+    document: dict[str, object] = {
+        "collection": {
+            "destination": collection.destination,
+            "count": collection.count,
+            "space": collection.space.to_json(),
+        },
+        "hits": [
+            {"rank": rank, **asdict(hit), **({} if similarity is None else {"similarity": similarity})}
+            for rank, (hit, similarity) in enumerate(found.hits, 1)
+        ],
+        "receipt": asdict(found.receipt),
+        "seconds": round(seconds, 4),
+    }
+    if found.reranked is not None:
+        document["rerank"] = {"candidates": found.reranked.texts, "receipt": asdict(found.reranked)}
+    return document
+
+
+def _print_notes(invocation: Invocation, collection: "Store", found: _SearchResult, seconds: float) -> None:
+    if found.receipt.truncations:
+        note(invocation, "the query was cut at the model's limit")
+    read = f", {found.reranked.texts} read by {found.reranked.model}" if found.reranked is not None else ""
+    if found.reranked is not None and found.reranked.truncations:
+        note(invocation, f"{len(found.reranked.truncations)} rows were cut at the reranker's limit")
+    note(invocation, f"{len(found.hits)} of {collection.count:,} rows, {collection.space.id}{read}, {seconds:.2f} s")
 
 
 def _print_hits(hits: "list[tuple[Hit, float | None]]") -> None:

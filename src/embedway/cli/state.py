@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import JsonFlag
 from embedway.cli.output import note, print_json, print_line, print_table, printable, size
-from embedway.cli.session import Session
 
 app = typer.Typer(
     help="The ledger, pins, trust and keys: what cannot be computed again.", no_args_is_help=True, rich_markup_mode=None
@@ -26,7 +26,7 @@ def backup(
     from embedway.ledger.base import moment
     from embedway.state.backup import back_up, parts_of
 
-    done = back_up(parts_of(Session.of(context).config()), file, overwrite=overwrite)
+    done = back_up(parts_of(Invocation.of(context).config()), file, overwrite=overwrite)
     if as_json:
         parts = {
             name: {"place": done.places[name], "bytes": count, "sha256": sha256}
@@ -52,8 +52,8 @@ def restore(
     from embedway.ledger.base import moment
     from embedway.state import backup as state
 
-    session = Session.of(context)
-    done = state.restore(state.parts_of(session.config()), file, overwrite=overwrite)
+    invocation = Invocation.of(context)
+    done = state.restore(state.parts_of(invocation.config()), file, overwrite=overwrite)
     if as_json:
         print_json(
             {
@@ -70,7 +70,7 @@ def restore(
             print_line(printable(f"what was there before is kept in {done.kept}"))
     if done.to_confirm:
         note(
-            session,
+            invocation,
             f"the books are of {moment(done.created)}: hard budgets refuse every call until you have looked at "
             "`embedway budget show` and let them count again with `embedway budget confirm`",
         )

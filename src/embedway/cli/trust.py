@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedway.cli.invocation import Invocation
 from embedway.cli.options import JsonFlag
 from embedway.cli.output import note, one_line, print_json, print_line, print_table
-from embedway.cli.session import Session
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _trust(context: typer.Context, file: Path | None, *, only_show: bool, as_jso
     found = find(path)
     if found is None:
         raise UsageError(f"{one_line(str(path))} is not there; `embedway init` writes one into the working directory")
-    sets = [(one_line(key), _shown(key, value)) for key, value in Config.harm_of(found)]
+    sets = [(one_line(key), _format_value(key, value)) for key, value in Config.harm_of(found)]
     if not only_show:
         Config.load([path])
         remember(found.place, found.sha256)
@@ -71,7 +71,7 @@ def _trust(context: typer.Context, file: Path | None, *, only_show: bool, as_jso
     else:
         print_line("It sets nothing that is ignored without trust.")
     what = "this is what it would set; nothing was changed" if only_show else "is trusted until its content changes"
-    note(Session.of(context), f"{one_line(found.place)}{':' if only_show else ''} {what}")
+    note(Invocation.of(context), f"{one_line(found.place)}{':' if only_show else ''} {what}")
 
 
 def _list(*, as_json: bool) -> None:
@@ -95,7 +95,7 @@ def _remove(context: typer.Context, file: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"file": place, "removed": True})
     else:
-        note(Session.of(context), f"{one_line(place)} is trusted no longer")
+        note(Invocation.of(context), f"{one_line(place)} is trusted no longer")
 
 
 def _json(found: "Found", *, trusted: bool) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _state(place: str) -> str:
     return read_trust().standing(place, found.sha256)
 
 
-def _shown(key: str, value: Any) -> str:
+def _format_value(key: str, value: Any) -> str:
     """A value on one line, as far as it can hold no secret: of an unknown key nobody knows that."""
     from embedway.config.keys import shown_address
     from embedway.config.layers import pattern_of

@@ -1,1 +1,1 @@
-"""Documents in, vectors in a store out, and search in what was written."""
+"""Collections: documents are read, cut, embedded and written to a store, and the store is searched."""

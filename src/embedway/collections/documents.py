@@ -1,4 +1,4 @@
-"""The values that readers hand on, and the rules that a text must pass to become one."""
+"""Documents, the options of readers, and the checks of texts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Kind: TypeAlias = Literal["markdown", "rst", "text", "html", "code"]
-Format: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
+SourceFormat: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
 
-#: Takes what was wrong with one row or file: raises it, or notes it and returns, so that reading goes on.
-BadRow: TypeAlias = "Callable[[SourceError], None]"
+#: Called with the error of one row or file. It raises the error, or records it and returns, so that reading goes on.
+OnBadRow: TypeAlias = "Callable[[SourceError], None]"
 
 NO_METADATA: Mapping[str, str | None] = MappingProxyType({})
 
@@ -47,7 +47,7 @@ class ReadOptions:
     text_field: str = "text"
     id_field: str = "id"
     keep: tuple[str, ...] = ()
-    format: Format = "auto"
+    format: SourceFormat = "auto"
 
     def __post_init__(self) -> None:
         """Refuse kept columns that would stand in the place of our own."""
@@ -60,8 +60,8 @@ class ReadOptions:
 
 
 @dataclass(slots=True)
-class ByteMeter:
-    """How far the readers have come, in bytes. `total` is None where it cannot be known (standard input)."""
+class ByteCounter:
+    """Bytes that the readers have read. `total` is None where it cannot be known (standard input)."""
 
     total: int | None = None
     done: int = 0

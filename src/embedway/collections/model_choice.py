@@ -1,4 +1,4 @@
-"""Which model a job takes: its collection's, one that is named, or the best for the texts within what they may cost."""
+"""The choice of a job's model: that of its collection, a named one, or the best for the texts within a cost limit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from embedway.collections.documents import ByteMeter
-from embedway.collections.plan import PlanEmbedder, plan_job, some_of
+from embedway.collections.documents import ByteCounter
+from embedway.collections.plan import PlanEmbedder, next_documents, plan_job
 from embedway.collections.readers import find_files, read_files
 from embedway.errors import UsageError
 from embedway.ledger.refusals import MAX_COST
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import Selection
 
-#: Of longer sources the first documents are looked at.
+#: The sample of longer sources ends after the document that passes this length.
 SAMPLE_CHARACTERS = 16 << 20
 
 
@@ -67,7 +67,7 @@ async def select_for_job(
         return options
     if "-" in sources:
         raise UsageError("standard input can be read only once, and is looked at before a model is selected; name one")
-    most, limit = _least(options.most_nanousd, criteria.max_total_cost)
+    most, limit = _lower_limit(options.most_nanousd, criteria.max_total_cost)
     # What the whole costs is known by a plan of it, chunk by chunk, and not by the sample.
     wanted = replace(criteria, max_total_cost=None, dimensions=options.dimensions or criteria.dimensions)
     if not options.chunk and options.on_overflow == "error":
@@ -94,7 +94,7 @@ def _best_within(most: int, limit: str, plans: Sequence[ModelPlan]) -> str:
     raise no_affordable_model(most, [(one.model, one.most_nanousd) for one in fit], limit=limit)
 
 
-def _least(most: int | None, max_total_cost: Amount | None) -> tuple[int | None, str]:
+def _lower_limit(most: int | None, max_total_cost: Amount | None) -> tuple[int | None, str]:
     """The lower of two limits in nano-dollars, and which it is."""
     if max_total_cost is not None:
         total = to_nanousd(max_total_cost, name="max_total_cost")
@@ -104,7 +104,7 @@ def _least(most: int | None, max_total_cost: Amount | None) -> tuple[int | None,
 
 
 @contextlib.asynccontextmanager
-async def reading(
+async def open_texts(
     sources: Sequence[str], options: RunOptions, *, standard_input: IO[bytes] | None = None
 ) -> AsyncIterator[AsyncIterator[list[str]]]:
     """The texts of the documents, some at a time. Rows that cannot be used are left out. Raises `SourceError`."""
@@ -116,11 +116,11 @@ async def reading(
     try:
         files = await reader.call(find_files, sources, options.read_options())
         documents = read_files(
-            files, options.read_options(), bad=skip, meter=ByteMeter(), standard_input=standard_input
+            files, options.read_options(), on_bad_row=skip, counter=ByteCounter(), standard_input=standard_input
         )
 
         async def texts() -> AsyncIterator[list[str]]:
-            while some := await reader.call(some_of, documents):
+            while some := await reader.call(next_documents, documents):
                 yield [document.text for document in some]
 
         yield texts()
@@ -129,7 +129,7 @@ async def reading(
         reader.close()
 
 
-async def first_of(texts: AsyncIterator[list[str]], *, most_characters: int) -> tuple[list[str], bool]:
+async def take_texts(texts: AsyncIterator[list[str]], *, most_characters: int) -> tuple[list[str], bool]:
     """The first texts, and whether these are all."""
     found: list[str] = []
     characters = 0
@@ -146,5 +146,5 @@ async def read_sample(
     sources: Sequence[str], options: RunOptions, *, most_characters: int, standard_input: IO[bytes] | None = None
 ) -> tuple[list[str], bool]:
     """The texts of the first documents, and whether these are all. Raises `SourceError`."""
-    async with reading(sources, options, standard_input=standard_input) as texts:
-        return await first_of(texts, most_characters=most_characters)
+    async with open_texts(sources, options, standard_input=standard_input) as texts:
+        return await take_texts(texts, most_characters=most_characters)

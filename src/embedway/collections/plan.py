@@ -1,4 +1,4 @@
-"""What a job would take with each of several models, read from the sources once; computes and spends nothing."""
+"""Plans of a job for several models: the sources are read once, nothing is computed or spent."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from embedway.collections.chunk_reader import MAX_BATCH_CHARACTERS, batch_sizes
 from embedway.collections.chunking import whole_document
-from embedway.collections.documents import ByteMeter
+from embedway.collections.documents import ByteCounter
 from embedway.collections.readers import find_files, read_files
-from embedway.collections.run import chunking
-from embedway.collections.windows import WINDOW_CHARACTERS, window_sizes
+from embedway.collections.run import open_chunker
 from embedway.errors import SourceError, TextTooLongError
 from embedway.money import usd
 from embedway.selection.deduplication import TextDeduplicator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from embedway.collections.chunking import Chunker
     from embedway.collections.documents import Document
-    from embedway.collections.run import ModelDescription, RunOptions
+    from embedway.collections.run import DescribedModel, RunOptions
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.types import InputType, Overflow, Plan
 
@@ -46,18 +46,18 @@ class PlanEmbedder(Protocol):
         criteria: ModelSelectionCriteria | str | None = None,
         collection: str = "",
     ) -> Plan:
-        """What `embed` would do with these texts."""
+        """The plan of `embed` for these texts."""
 
-    async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
-        """What the model is."""
+    async def describe(self, model: str = "auto", dimensions: int | None = None) -> DescribedModel:
+        """The description of a model."""
 
 
 @dataclass(slots=True)
-class ModelPlan:
-    """What a job would take with one model.
+class ModelPlan:  # a field for each column of the plan
+    """The plan of a job with one model.
 
-    `texts` are the rows of the collection; `unique_texts`, `tokens` (of the unique ones), `cached_texts`, and what is
-    sent for the others: `billed_tokens`, `requests`, money and seconds, as `Plan` has them.
+    `texts` are the rows of the collection; `unique_texts`, `tokens` (of the unique ones), `cached_texts`, and for
+    the texts that are sent: `billed_tokens`, `requests`, money and seconds, as `Plan` has them.
     """
 
     model: str
@@ -78,11 +78,11 @@ class ModelPlan:
 
     @property
     def most_nanousd(self) -> int | None:
-        """What may be reserved for it: its cost, twice where tokens are estimated."""
+        """The most that may be reserved: the cost, twice where tokens are estimated."""
         return self.cost_nanousd and self.cost_nanousd * (ESTIMATE_MARGIN if self.estimated else 1)
 
     def add(self, plan: Plan) -> None:
-        """One window more."""
+        """Add the plan of one more batch."""
         self.unique_texts += plan.unique_texts
         self.tokens += plan.tokens
         self.cached_texts += plan.cached_texts
@@ -115,7 +115,7 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What was read, and the plan of each model."""
+    """The size of the sources, and the plan of each model."""
 
     documents: int
     characters: int
@@ -131,16 +131,16 @@ class JobPlan:
 
 
 @dataclass(slots=True)
-class _Planning:
-    """One model's chunks, gathered to windows as a job would."""
+class _ModelPlanner:
+    """One model's chunks, gathered to batches as a job would."""
 
     chunker: Chunker | None
     plan: ModelPlan
-    sizes: Iterator[int] = field(default_factory=window_sizes)
+    sizes: Iterator[int] = field(default_factory=batch_sizes)
     size: int = 0
     waiting: list[str] = field(default_factory=list)
     characters: int = 0
-    #: Texts of earlier windows, which would be in the cache by then.
+    #: Texts of earlier batches, which would be in the cache by then.
     deduplicator: TextDeduplicator = field(default_factory=TextDeduplicator)
 
     def cut(self, documents: Sequence[Document]) -> list[str]:
@@ -149,21 +149,21 @@ class _Planning:
             return [whole_document(document).text for document in documents]
         return [chunk.text for document in documents for chunk in self.chunker.chunks(document)]
 
-    def windows(self, texts: Sequence[str], *, last: bool) -> Iterator[list[str]]:
-        """Windows that are full with these texts; what is left too, if these are the last."""
+    def batches(self, texts: Sequence[str], *, last: bool) -> Iterator[list[str]]:
+        """The batches that these texts fill; the rest too, if these are the last."""
         self.size = self.size or next(self.sizes)
         for text in texts:
             self.waiting.append(text)
             self.characters += len(text)
-            if len(self.waiting) >= self.size or self.characters >= WINDOW_CHARACTERS:
+            if len(self.waiting) >= self.size or self.characters >= MAX_BATCH_CHARACTERS:
                 yield self._take()
         if last and self.waiting:
             yield self._take()
 
     def _take(self) -> list[str]:
-        window, self.waiting, self.characters = self.waiting, [], 0
+        batch, self.waiting, self.characters = self.waiting, [], 0
         self.size = next(self.sizes)
-        return window
+        return batch
 
 
 async def plan_job(
@@ -178,43 +178,47 @@ async def plan_job(
 ) -> JobPlan:
     """Plan `run_job` with each of some models. `cached` says whether the embedder has a cache.
 
-    Reads the sources once and keeps no more of them than a window for each model. Raises as `run_job` does; a row that
+    Reads the sources once and keeps no more of them than a batch for each model. Raises as `run_job` does; a row that
     cannot be used is left out with `on_error="skip"`. With `unfit`, models that cannot read a text that may not be cut
-    are told of in their plan.
+    have the error in their plan.
     """
 
     def refuse(fault: SourceError) -> None:
         if options.on_error == "stop":
             raise fault
 
-    plannings = []
-    for name in models:
-        described = await embedder.describe(name, options.dimensions)
-        plannings.append(_Planning(chunking(described, options)[0], ModelPlan(described.model, described.space.id)))
+    planners = [await _open_planner(embedder, name, options) for name in models]
     read_options = options.read_options()
     count = characters = 0
     reader = Worker("embedway-reader")
     try:
         files = await reader.call(find_files, sources, read_options)
-        documents = read_files(files, read_options, bad=refuse, meter=ByteMeter(), standard_input=standard_input)
+        documents = read_files(
+            files, read_options, on_bad_row=refuse, counter=ByteCounter(), standard_input=standard_input
+        )
         while True:
-            some = await reader.call(some_of, documents)
+            some = await reader.call(next_documents, documents)
             count += len(some)
             characters += sum(len(document.text) for document in some)
-            for name, planning in zip(models, plannings, strict=True):
-                texts = await reader.call(planning.cut, some)
-                planning.plan.texts += len(texts)
-                for window in planning.windows(texts, last=not some):
-                    unique = planning.deduplicator.filter(window) if cached else window
-                    if unique and planning.plan.too_long is None:
-                        await _add(planning.plan, embedder, name, unique, options, unfit=unfit)
+            for name, planner in zip(models, planners, strict=True):
+                texts = await reader.call(planner.cut, some)
+                planner.plan.texts += len(texts)
+                for batch in planner.batches(texts, last=not some):
+                    unique = planner.deduplicator.filter(batch) if cached else batch
+                    if unique and planner.plan.too_long is None:
+                        await _add(planner.plan, embedder, name, unique, options, unfit=unfit)
             if not some:
                 break
     finally:
         reader.close()
-    if not any(planning.plan.texts for planning in plannings):
+    if not any(planner.plan.texts for planner in planners):
         raise SourceError("there is nothing to embed", path="sources")
-    return JobPlan(count, characters, tuple(planning.plan for planning in plannings))
+    return JobPlan(count, characters, tuple(planner.plan for planner in planners))
+
+
+async def _open_planner(embedder: PlanEmbedder, model: str, options: RunOptions) -> _ModelPlanner:
+    described = await embedder.describe(model, options.dimensions)
+    return _ModelPlanner(open_chunker(described, options)[0], ModelPlan(described.model, described.space.id))
 
 
 async def _add(
@@ -237,7 +241,7 @@ async def _add(
         plan.too_long = error
 
 
-def some_of(documents: Iterator[Document]) -> list[Document]:
+def next_documents(documents: Iterator[Document]) -> list[Document]:
     """The next documents; none at the end."""
     return list(itertools.islice(documents, _DOCUMENTS))
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from embedway.collections.documents import Document, Format, decode_utf8, text_fault
+from embedway.collections.documents import Document, SourceFormat, decode_utf8, text_fault
 from embedway.collections.html import html_to_text
 from embedway.collections.rows import open_counted, read_csv, read_jsonl, read_lines, read_parquet
 from embedway.errors import SourceError, UsageError
@@ -26,7 +26,7 @@ from embedway.errors import SourceError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from embedway.collections.documents import BadRow, ByteMeter, Kind, ReadOptions
+    from embedway.collections.documents import ByteCounter, Kind, OnBadRow, ReadOptions
 
 STANDARD_INPUT = "-"
 
@@ -43,7 +43,7 @@ KINDS: dict[str, Kind] = {
     ".htm": "html",
     **dict.fromkeys(_CODE.split(), "code"),
 }
-_ROW_FORMATS: tuple[tuple[str, Format], ...] = (
+_ROW_FORMATS: tuple[tuple[str, SourceFormat], ...] = (
     (".jsonl", "jsonl"),
     (".ndjson", "jsonl"),
     (".jsonl.gz", "jsonl"),
@@ -61,10 +61,10 @@ _TITLE_REACH_CHARACTERS = 4096
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One thing to read. `named` says that the caller named it, rather than a folder it lies in."""
+    """One thing to read. `named` is true for a path that the caller gave, false for a file of a folder."""
 
     path: str
-    format: Format
+    format: SourceFormat
     named: bool
     size_bytes: int | None
 
@@ -81,7 +81,7 @@ def find_files(sources: Sequence[str], options: ReadOptions) -> tuple[SourceFile
         if not source.strip():
             raise UsageError("a source has an empty name; is a variable unset?")
         if source == STANDARD_INPUT:
-            stream_format: Format = "text" if options.format == "auto" else options.format
+            stream_format: SourceFormat = "text" if options.format == "auto" else options.format
             if stream_format == "parquet":
                 raise SourceError("Parquet cannot be read from standard input; name the file", path=source)
             files.setdefault(source, SourceFile(source, stream_format, named=True, size_bytes=None))
@@ -110,24 +110,26 @@ def read_files(
     files: Sequence[SourceFile],
     options: ReadOptions,
     *,
-    bad: BadRow,
-    meter: ByteMeter,
+    on_bad_row: OnBadRow,
+    counter: ByteCounter,
     standard_input: IO[bytes] | None = None,
 ) -> Generator[Document, None, None]:
     """The documents of all files, one after the other, as a stream.
 
-    What is wrong with a row, or with one file of a folder, goes to `bad`. Raises `SourceError` for a file
+    The error of a row, or of one file of a folder, goes to `on_bad_row`. Raises `SourceError` for a file
     that cannot be read on. `standard_input` is what `-` stands for; by default the process's own.
     """
     sizes = [file.size_bytes for file in files]
-    meter.total = None if None in sizes else sum(size or 0 for size in sizes)
+    counter.total = None if None in sizes else sum(size or 0 for size in sizes)
     for file in files:
         if file.path == STANDARD_INPUT:
-            yield from _read_standard_input(file, options, bad=bad, meter=meter, stream=standard_input)
+            yield from _read_standard_input(
+                file, options, on_bad_row=on_bad_row, counter=counter, stream=standard_input
+            )
         elif file.format == "auto":
-            yield from _read_whole(file, bad=bad, meter=meter)
+            yield from _read_whole(file, on_bad_row=on_bad_row, counter=counter)
         else:
-            yield from _read_rows(file, options, bad=bad, meter=meter)
+            yield from _read_rows(file, options, on_bad_row=on_bad_row, counter=counter)
 
 
 def _walk(folder: Path) -> Iterator[SourceFile]:
@@ -147,7 +149,7 @@ def _walk(folder: Path) -> Iterator[SourceFile]:
             yield SourceFile(str(path), "auto", named=False, size_bytes=path.stat().st_size)
 
 
-def _format_of(source: str, options: ReadOptions) -> Format:
+def _format_of(source: str, options: ReadOptions) -> SourceFormat:
     """How a named file is read: `auto` as one document, anything else as rows."""
     lowered = source.lower()
     for ending, row_format in _ROW_FORMATS:
@@ -163,17 +165,17 @@ def _format_of(source: str, options: ReadOptions) -> Format:
     return "auto" if options.format == "text" else options.format
 
 
-def _read_whole(file: SourceFile, *, bad: BadRow, meter: ByteMeter) -> Iterator[Document]:
+def _read_whole(file: SourceFile, *, on_bad_row: OnBadRow, counter: ByteCounter) -> Iterator[Document]:
     try:
         text = decode_utf8(Path(file.path).read_bytes(), file.name)
     except SourceError as error:
-        bad(error)
+        on_bad_row(error)
         return
     except OSError as error:
-        bad(SourceError(f"cannot be read: {error.strerror}", path=file.name))
+        on_bad_row(SourceError(f"cannot be read: {error.strerror}", path=file.name))
         return
     finally:
-        meter.advance(file.size_bytes or 0)
+        counter.advance(file.size_bytes or 0)
     kind = KINDS.get(Path(file.path).suffix.lower(), "text")
     title: str | None = None
     marks: tuple[tuple[int, int], ...] = ()
@@ -184,7 +186,7 @@ def _read_whole(file: SourceFile, *, bad: BadRow, meter: ByteMeter) -> Iterator[
     if reason := text_fault(text):
         # Empty files (`__init__.py`) are in every folder and hold nothing to embed.
         if file.named:
-            bad(SourceError(reason, path=file.name))
+            on_bad_row(SourceError(reason, path=file.name))
         return
     yield Document(id=file.name, text=text, source=file.name, title=title, kind=kind, line_marks=marks)
 
@@ -194,29 +196,38 @@ def _title(text: str, pattern: re.Pattern[str]) -> str | None:
     return found.group(1).strip() if found else None
 
 
-def _read_rows(file: SourceFile, options: ReadOptions, *, bad: BadRow, meter: ByteMeter) -> Iterator[Document]:
+def _read_rows(
+    file: SourceFile, options: ReadOptions, *, on_bad_row: OnBadRow, counter: ByteCounter
+) -> Iterator[Document]:
     if file.format == "parquet":
         yield from read_parquet(
-            file.path, file.name, options, size_bytes=file.size_bytes or 0, bad=bad, advance=meter.advance
+            file.path,
+            file.name,
+            options,
+            size_bytes=file.size_bytes or 0,
+            on_bad_row=on_bad_row,
+            advance=counter.advance,
         )
         return
     try:
         with Path(file.path).open("rb") as raw:
             if file.path.lower().endswith(".gz"):
                 with gzip.open(raw) as unpacked:
-                    lines = open_counted(raw, unpacked, meter.advance)
-                    yield from read_jsonl(lines, file.name, options, bad=bad, advance=_no_advance)
+                    lines = open_counted(raw, unpacked, counter.advance)
+                    yield from read_jsonl(lines, file.name, options, on_bad_row=on_bad_row, advance=_no_advance)
             elif file.format == "jsonl":
-                yield from read_jsonl(raw, file.name, options, bad=bad, advance=meter.advance)
+                yield from read_jsonl(raw, file.name, options, on_bad_row=on_bad_row, advance=counter.advance)
             else:
                 delimiter = "\t" if file.format == "tsv" else ","
-                yield from read_csv(raw, file.name, options, delimiter=delimiter, bad=bad, advance=meter.advance)
+                yield from read_csv(
+                    raw, file.name, options, delimiter=delimiter, on_bad_row=on_bad_row, advance=counter.advance
+                )
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"cannot be read to its end: {error}", path=file.name) from error
 
 
 def _read_standard_input(
-    file: SourceFile, options: ReadOptions, *, bad: BadRow, meter: ByteMeter, stream: IO[bytes] | None
+    file: SourceFile, options: ReadOptions, *, on_bad_row: OnBadRow, counter: ByteCounter, stream: IO[bytes] | None
 ) -> Iterator[Document]:
     # A reader of our own on the same descriptor: Python locks sys.stdin's at exit, and a thread that still
     # waits in it would turn an interrupted job into a crash.
@@ -224,12 +235,14 @@ def _read_standard_input(
         stream = os.fdopen(0, "rb", closefd=False)
     lines = stream
     if file.format == "text":
-        yield from read_lines(lines, STANDARD_INPUT, bad=bad, advance=meter.advance)
+        yield from read_lines(lines, STANDARD_INPUT, on_bad_row=on_bad_row, advance=counter.advance)
     elif file.format == "jsonl":
-        yield from read_jsonl(lines, STANDARD_INPUT, options, bad=bad, advance=meter.advance)
+        yield from read_jsonl(lines, STANDARD_INPUT, options, on_bad_row=on_bad_row, advance=counter.advance)
     else:
         delimiter = "\t" if file.format == "tsv" else ","
-        yield from read_csv(lines, STANDARD_INPUT, options, delimiter=delimiter, bad=bad, advance=meter.advance)
+        yield from read_csv(
+            lines, STANDARD_INPUT, options, delimiter=delimiter, on_bad_row=on_bad_row, advance=counter.advance
+        )
 
 
 def _no_advance(_size: int) -> None:

@@ -1,4 +1,4 @@
-"""Rows that could not be used: a JSON Lines file beside the destination, never with a text in it."""
+"""Rejected rows: a JSON Lines file beside the destination that lists them without their texts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from embedway.errors import SourceError
 
 
-class Rejects:
-    """Notes bad rows, one object per line: `source`, `line`, `field`, `reason`.
+class RejectsFile:
+    """The file of rejected rows, one object per line: `source`, `line`, `field`, `reason`.
 
     The file is made with the first of them and appears on `commit`. `add` may be called from another thread
     than the rest.
@@ -31,7 +31,7 @@ class Rejects:
         self._lock = threading.Lock()
 
     def add(self, fault: SourceError) -> None:
-        """Note a row. Raises `SinkError`."""
+        """Record a row. Raises `SinkError`."""
         row = {"source": fault.path, "line": fault.line, "field": fault.field, "reason": fault.reason}
         with self._lock:
             if self._closed:
@@ -47,7 +47,7 @@ class Rejects:
             self.count += 1
 
     def commit(self) -> None:
-        """Let the file appear, if there is anything in it. Raises `SinkError`."""
+        """Let the file appear, if it has a row. Raises `SinkError`."""
         with self._lock:
             try:
                 if self._file is not None:
@@ -80,7 +80,7 @@ class Rejects:
         return isinstance(first, dict) and list(first) == ["source", "line", "field", "reason"]
 
     def abort(self) -> None:
-        """Remove what was written; later rows are dropped."""
+        """Remove the file; later rows are dropped."""
         with self._lock:
             self._closed = True
             if self._file is not None:

@@ -1,4 +1,4 @@
-"""What a job says of itself while it runs and when it is done."""
+"""The progress and the summary of a job."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from embedway.collections.windows import Window
+    from embedway.collections.chunk_reader import ChunkBatch
     from embedway.types import EmbedResult
 
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How far a job is. Rates are over the time since the first text went to the model.
+    """The status of a running job. Rates are over the time since the first text went to the model.
 
     `bytes_read` is how much of the sources the finished chunks came from; `bytes_total` and `seconds_left`
     are None where the sources' size is not known (standard input).
@@ -29,15 +29,15 @@ class RunStatus:
 
 
 class RunProgress(Protocol):
-    """Is told how far a job is, on the event loop, after every window of chunks."""
+    """Receives the status of a job, on the event loop, after every batch of chunks."""
 
     def update(self, status: RunStatus) -> None:
-        """Take note; must not block."""
+        """Show the status. Must not block."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunSummary:
-    """What a job did.
+class RunSummary:  # a field for each fact of the summary's JSON
+    """The result of a job.
 
     `truncated` counts chunks that were cut at the model's limit, `cached` unique texts whose vectors were in the cache,
     `rejected` rows that could not be used, and `tokens` those of all texts. `seconds` is the whole job's time; the
@@ -71,7 +71,7 @@ class RunSummary:
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over the windows that are done."""
+    """Sums over the batches that are done."""
 
     documents: int = 0
     chunks: int = 0
@@ -90,9 +90,9 @@ class Tally:
         if self.began is None:
             self.began = now
 
-    def add(self, window: Window, result: EmbedResult, now: float) -> None:
-        """Note a window that was embedded."""
-        self.documents = window.documents
+    def add(self, batch: ChunkBatch, result: EmbedResult, now: float) -> None:
+        """Note a batch that was embedded."""
+        self.documents = batch.documents
         self.chunks += len(result.vectors)
         self.tokens += result.receipt.tokens
         self.truncated += len(result.receipt.truncations)
@@ -113,11 +113,11 @@ class Tally:
         """Per second; 0 where no time has passed."""
         return count / self.seconds if self.seconds > 0 else 0.0
 
-    def status(self, window: Window) -> RunStatus:
-        """How far the job is, this window being done."""
+    def status(self, batch: ChunkBatch) -> RunStatus:
+        """How far the job is, this batch being done."""
         left = None
-        if window.bytes_total is not None and window.bytes_read > 0:
-            left = max(window.bytes_total - window.bytes_read, 0) * self.seconds / window.bytes_read
+        if batch.bytes_total is not None and batch.bytes_read > 0:
+            left = max(batch.bytes_total - batch.bytes_read, 0) * self.seconds / batch.bytes_read
         return RunStatus(
             documents=self.documents,
             chunks_done=self.chunks,
@@ -125,6 +125,6 @@ class Tally:
             texts_per_s=self.rate(self.chunks),
             tokens_per_s=self.rate(self.tokens),
             seconds_left=left,
-            bytes_read=window.bytes_read,
-            bytes_total=window.bytes_total,
+            bytes_read=batch.bytes_read,
+            bytes_total=batch.bytes_total,
         )

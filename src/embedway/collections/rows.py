@@ -1,6 +1,6 @@
 """Files of rows, read as streams: JSON Lines, CSV, Parquet, and plain lines.
 
-A row that cannot be used goes to `bad`, which raises or notes it; what breaks a whole file is raised at once.
+The error of a row goes to `on_bad_row`, which raises or records it; an error of a whole file is raised at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from embedway.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from embedway.collections.documents import BadRow, ReadOptions
+    from embedway.collections.documents import OnBadRow, ReadOptions
 
     Advance = Callable[[int], None]
 
@@ -25,20 +25,20 @@ _CSV_FIELD_LIMIT_CHARACTERS = 1 << 28
 _PARQUET_BATCH_ROWS = 512
 
 
-def read_lines(stream: Iterable[bytes], source: str, *, bad: BadRow, advance: Advance) -> Iterator[Document]:
+def read_lines(stream: Iterable[bytes], source: str, *, on_bad_row: OnBadRow, advance: Advance) -> Iterator[Document]:
     """One document for each line that is not blank."""
     for number, raw in _numbered(stream, advance):
         try:
             text = _decode(raw, source, number).rstrip("\r\n")
         except SourceError as error:
-            bad(error)
+            on_bad_row(error)
             continue
         if text and not text.isspace():
             yield Document(id=f"{source}:{number}", text=text, source=source, line=number)
 
 
 def read_jsonl(
-    stream: Iterable[bytes], source: str, options: ReadOptions, *, bad: BadRow, advance: Advance
+    stream: Iterable[bytes], source: str, options: ReadOptions, *, on_bad_row: OnBadRow, advance: Advance
 ) -> Iterator[Document]:
     """One document for each JSON object; blank lines are passed over."""
     for number, raw in _numbered(stream, advance):
@@ -47,7 +47,7 @@ def read_jsonl(
         try:
             document = _document(_json_object(raw, source, number), source, number, options)
         except SourceError as error:
-            bad(error)
+            on_bad_row(error)
             continue
         yield document
 
@@ -58,7 +58,7 @@ def read_csv(
     options: ReadOptions,
     *,
     delimiter: str = ",",
-    bad: BadRow,
+    on_bad_row: OnBadRow,
     advance: Advance,
 ) -> Iterator[Document]:
     """One document for each record below the header; a document's line is where its record begins."""
@@ -87,12 +87,12 @@ def read_csv(
         except StopIteration:
             return
         except csv.Error as error:
-            bad(SourceError(f"is not CSV: {error}", path=source, line=line))
+            on_bad_row(SourceError(f"is not CSV: {error}", path=source, line=line))
             continue
         try:
             document = _document(_csv_record(row, source, line), source, line, options)
         except SourceError as error:
-            bad(error)
+            on_bad_row(error)
             continue
         yield document
 
@@ -106,7 +106,7 @@ def _refuse_unknown(keep: Sequence[str], columns: Sequence[str], source: str, *,
 
 
 def read_parquet(
-    path: str, source: str, options: ReadOptions, *, size_bytes: int, bad: BadRow, advance: Advance
+    path: str, source: str, options: ReadOptions, *, size_bytes: int, on_bad_row: OnBadRow, advance: Advance
 ) -> Iterator[Document]:
     """One document for each row; a document's line is its row's number, from 1."""
     import pyarrow as pa  # noqa: PLC0415 - heavy, and most jobs read no Parquet
@@ -132,7 +132,7 @@ def read_parquet(
                     try:
                         document = _document(row, source, number, options)
                     except SourceError as error:
-                        bad(error)
+                        on_bad_row(error)
                         continue
                     yield document
                 advance(int(bytes_per_row * batch.num_rows))

@@ -1,7 +1,7 @@
 """The job: sources to documents to chunks to vectors to a destination, as a stream.
 
-Three things go on at once, one window of chunks each: the next is read and cut in one thread, one is
-embedded, and the last is written in another thread. So three windows are the most that is held, however large
+Three things go on at once, one batch of chunks each: the next is read and cut in one thread, one is
+embedded, and the last is written in another thread. So three batches are the most that is held, however large
 the corpus.
 """
 
@@ -14,14 +14,14 @@ import time
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
+from embedway.collections.chunk_reader import MAX_BATCH_CHUNKS, ChunkReader, batch_sizes
 from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens
-from embedway.collections.documents import ByteMeter, ReadOptions
+from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_files
-from embedway.collections.rejects import Rejects
+from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import RunSummary, Tally
 from embedway.collections.signals import sigterm_cancels
-from embedway.collections.stores import open_sink, rejects_path, sidecars
-from embedway.collections.windows import MAX_WINDOW_CHUNKS, Windows, window_sizes
+from embedway.collections.stores import store_for
 from embedway.errors import (
     BadVectorsError,
     InputError,
@@ -36,18 +36,17 @@ from embedway.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-    from embedway.collections.documents import Format
+    from embedway.collections.chunk_reader import ChunkBatch
+    from embedway.collections.documents import SourceFormat
     from embedway.collections.readers import SourceFile
     from embedway.collections.report import RunProgress
-    from embedway.collections.stores.base import Chunk, Sink
-    from embedway.collections.windows import Window
+    from embedway.collections.stores.base import Chunk
     from embedway.types import EmbedResult, InputType, Overflow, PlainTokenizer, Space
 
 
-class ModelDescription(Protocol):
-    """What a job must know of a model. `tokenizer` neither pads nor truncates."""
+class DescribedModel(Protocol):
+    """The facts of a model that a job needs. `tokenizer` neither pads nor truncates."""
 
     @property
     def model(self) -> str:
@@ -55,7 +54,7 @@ class ModelDescription(Protocol):
 
     @property
     def space(self) -> Space:
-        """Where the vectors will belong."""
+        """The space of its vectors."""
 
     @property
     def max_tokens(self) -> int:
@@ -63,7 +62,7 @@ class ModelDescription(Protocol):
 
     @property
     def special_tokens(self) -> int:
-        """Tokens that every text gets beside its own."""
+        """Tokens that are added to every text."""
 
     @property
     def tokenizer(self) -> PlainTokenizer:
@@ -71,7 +70,7 @@ class ModelDescription(Protocol):
 
     @property
     def runtime(self) -> str:
-        """How vectors are computed, in words."""
+        """The runtime, in words."""
 
 
 class RunEmbedder(Protocol):
@@ -91,18 +90,18 @@ class RunEmbedder(Protocol):
     ) -> EmbedResult:
         """Vectors, float32 (n, d), row i of text i; with `partial`, errors by row instead of the first one."""
 
-    async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
-        """What the model is, ready to be used."""
+    async def describe(self, model: str = "auto", dimensions: int | None = None) -> DescribedModel:
+        """The description of a model that is ready to be used."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunOptions:
+class RunOptions:  # a field for each option of a job
     """How a job is done.
 
     `chunk_tokens` counts special tokens and prompt, None is 256 or what the model takes; `overlap_tokens`
     None is 32 or what goes with smaller chunks. With `chunk` false each document is one row, cut at the
-    model's limit unless `on_overflow` says otherwise. `on_error` says what becomes of a row that cannot be used:
-    `stop` ends the job, `skip` notes it and goes on.
+    model's limit unless `on_overflow` says otherwise. `on_error` decides on a row that cannot be used: `stop` ends the
+    job, `skip` records it and goes on.
     """
 
     model: str = "auto"
@@ -116,7 +115,7 @@ class RunOptions:
     text_field: str = "text"
     id_field: str = "id"
     keep: tuple[str, ...] = ()
-    format: Format = "auto"
+    format: SourceFormat = "auto"
     #: The collection whose budget is charged, and whose space the vectors must be of.
     collection: str = ""
     #: Nano-dollars that the whole job may cost.
@@ -170,17 +169,17 @@ async def read_texts(
     try:
         files = await reader.call(find_files, sources, options.read_options())
         described = await embedder.describe(options.model, options.dimensions)
-        windows = Windows(
+        chunk_reader = ChunkReader(
             files,
             options.read_options(),
-            chunking(described, options)[0],
-            bad=refuse,
-            meter=ByteMeter(),
+            open_chunker(described, options)[0],
+            on_bad_row=refuse,
+            counter=ByteCounter(),
             standard_input=standard_input,
         )
         texts: list[str] = []
-        while (window := await reader.call(windows.next_window, MAX_WINDOW_CHUNKS)) is not None:
-            texts += [chunk.text for chunk in window.chunks]
+        while (batch := await reader.call(chunk_reader.next_batch, MAX_BATCH_CHUNKS)) is not None:
+            texts += [chunk.text for chunk in batch.chunks]
     finally:
         reader.close()
     return texts
@@ -198,11 +197,11 @@ class _Job:
         clock: Callable[[], float],
     ) -> None:
         self._embedder = embedder
-        self._destination = destination
         self._options = options
         self._progress = progress
         self._clock = clock
-        self._rejects = Rejects(rejects_path(destination))
+        self._store = store_for(destination)
+        self._rejects = RejectsFile(self._store.rejects_path)
         self._tally = Tally()
         self._started = clock()
 
@@ -217,72 +216,74 @@ class _Job:
     async def _run(
         self, sources: Sequence[str], standard_input: IO[bytes] | None, reader: Worker, writer: Worker
     ) -> RunSummary:
-        options = self._options
+        options, store = self._options, self._store
         read_options = options.read_options()
         files = await reader.call(find_files, sources, read_options)
-        sink = await writer.call(open_sink, self._destination, overwrite=options.overwrite)
-        _refuse_own_source(files, (self._destination, *map(str, self._beside())))
+        await writer.call(store.prepare, overwrite=options.overwrite)
+        _refuse_own_source(files, (store.destination, *map(str, (self._rejects.path, *store.sidecars))))
         if not options.overwrite:
             await writer.call(self._rejects.refuse_existing)
         described = await self._embedder.describe(options.model, options.dimensions)
-        chunker, settings = chunking(described, options)
-        windows = Windows(files, read_options, chunker, bad=self._bad, meter=ByteMeter(), standard_input=standard_input)
+        chunker, settings = open_chunker(described, options)
+        chunk_reader = ChunkReader(
+            files,
+            read_options,
+            chunker,
+            on_bad_row=self._on_bad_row,
+            counter=ByteCounter(),
+            standard_input=standard_input,
+        )
         try:
-            await writer.call(sink.open, described.space, settings, options.keep)
-            await self._stream(windows, sink, reader=reader, writer=writer, space=described.space)
+            await writer.call(store.begin, described.space, settings, options.keep)
+            await self._stream(chunk_reader, reader=reader, writer=writer, space=described.space)
             await writer.call(self._rejects.commit)
-            await writer.call(sink.commit)
+            await writer.call(store.commit)
         except BaseException:
-            windows.stop()
-            # In this order: the sink removes the folder it made, if nothing else is in it.
+            chunk_reader.stop()
+            # In this order: the store removes the folder it made, if nothing else is in it.
             await writer.call(self._rejects.abort)
-            await writer.call(sink.abort)
+            await writer.call(store.abort)
             if all(file.size_bytes is not None for file in files):
                 # What reads from a pipe may wait there for ever, and nothing of it is left behind.
-                await reader.call(windows.close)
+                await reader.call(chunk_reader.close)
             raise
-        await reader.call(windows.close)
+        await reader.call(chunk_reader.close)
         await writer.call(self._rejects.remove_outdated)
         return self._summary(described)
 
-    def _beside(self) -> tuple[Path, ...]:
-        """Files that the job writes beside its destination."""
-        return (self._rejects.path, *sidecars(self._destination))
-
     async def _stream(
         self,
-        windows: Windows,
-        sink: Sink,
+        chunk_reader: ChunkReader,
         *,
         reader: Worker,
         writer: Worker,
         space: Space,
     ) -> None:
-        """Embed and write all windows."""
-        sizes = window_sizes()
-        pending = reader.call(windows.next_window, next(sizes))
+        """Embed and write all chunk_reader."""
+        sizes = batch_sizes()
+        pending = reader.call(chunk_reader.next_batch, next(sizes))
         writing: asyncio.Future[None] | None = None
-        while (window := await pending) is not None:
-            pending = reader.call(windows.next_window, next(sizes))
+        while (batch := await pending) is not None:
+            pending = reader.call(chunk_reader.next_batch, next(sizes))
             self._tally.begin(self._clock())
-            chunks, result = await self._embed(window, space)
+            chunks, result = await self._embed(batch, space)
             ended = self._clock()
             if writing is not None:
                 await writing
             if not chunks:
                 continue
-            writing = writer.call(sink.write, chunks, result.vectors)
-            self._tally.add(window, result, ended)
+            writing = writer.call(self._store.write, chunks, result.vectors)
+            self._tally.add(batch, result, ended)
             if self._progress is not None:
-                self._progress.update(self._tally.status(window))
+                self._progress.update(self._tally.status(batch))
         if writing is None:
             rejected = f"; {self._rejects.count} rows were rejected" if self._rejects.count else ""
             raise SourceError(f"there is nothing to embed{rejected}", path="sources")
         await writing
 
-    async def _embed(self, window: Window, space: Space) -> tuple[tuple[Chunk, ...], EmbedResult]:
-        """The vectors of a window, and the chunks that they are of: all but those that were rejected."""
-        texts = [chunk.text for chunk in window.chunks]
+    async def _embed(self, batch: ChunkBatch, space: Space) -> tuple[tuple[Chunk, ...], EmbedResult]:
+        """The vectors of a batch, and the chunks that they are of: all but those that were rejected."""
+        texts = [chunk.text for chunk in batch.chunks]
         result = await self._embedder.embed(
             texts,
             input_type="document",
@@ -290,50 +291,50 @@ class _Job:
             dimensions=self._options.dimensions,
             on_overflow=self._options.on_overflow,
             partial=True,
-            **self._terms(),
+            **self._call_options(),
         )
         if not comparable(result.space, space):
             raise SpaceMismatchError(
-                collection=self._destination, collection_space=space.id, asked_space=result.space.id
+                collection=self._store.destination, collection_space=space.id, asked_space=result.space.id
             )
         if result.vectors.shape != (len(texts), space.dimensions):
             raise BadVectorsError(
                 f"gave vectors of shape {result.vectors.shape} for {len(texts)} texts",
                 route=result.receipt.route,
             )
-        return self._without_rejects(window, result)
+        return self._without_rejects(batch, result)
 
-    def _terms(self) -> dict[str, Any]:
-        """What is said of money and collections, where it is."""
-        terms: dict[str, Any] = {"collection": self._options.collection} if self._options.collection else {}
+    def _call_options(self) -> dict[str, Any]:
+        """The options for money and collections that were given."""
+        options: dict[str, Any] = {"collection": self._options.collection} if self._options.collection else {}
         most = self._options.most_nanousd
         if most is not None:
-            terms["max_cost"] = usd(max(0, most - (self._tally.cost_nanousd or 0)))
-        return terms
+            options["max_cost"] = usd(max(0, most - (self._tally.cost_nanousd or 0)))
+        return options
 
-    def _without_rejects(self, window: Window, result: EmbedResult) -> tuple[tuple[Chunk, ...], EmbedResult]:
+    def _without_rejects(self, batch: ChunkBatch, result: EmbedResult) -> tuple[tuple[Chunk, ...], EmbedResult]:
         """Chunks that have vectors. A row that is refused for itself is bad; any other error ends the job."""
         if not result.errors:
-            return window.chunks, result
+            return batch.chunks, result
         for error in result.errors.values():
             # What is refused without exception is no single row's fault.
             if not isinstance(error, (InputError, RefusedInputError)) or (
-                isinstance(error, RefusedInputError) and 1 < len(window.chunks) == len(result.errors)
+                isinstance(error, RefusedInputError) and 1 < len(batch.chunks) == len(result.errors)
             ):
                 raise error
         for row, error in sorted(result.errors.items()):
-            chunk = window.chunks[row]
+            chunk = batch.chunks[row]
             reason = str(error).removeprefix(f"text {row}: ")
-            self._bad(SourceError(reason, path=chunk.source, line=chunk.start_line))
-        good = [row for row in range(len(window.chunks)) if row not in result.errors]
-        return tuple(window.chunks[row] for row in good), replace(result, vectors=result.vectors[good])
+            self._on_bad_row(SourceError(reason, path=chunk.source, line=chunk.start_line))
+        good = [row for row in range(len(batch.chunks)) if row not in result.errors]
+        return tuple(batch.chunks[row] for row in good), replace(result, vectors=result.vectors[good])
 
-    def _bad(self, fault: SourceError) -> None:
+    def _on_bad_row(self, fault: SourceError) -> None:
         if self._options.on_error == "stop":
             raise fault
         self._rejects.add(fault)
 
-    def _summary(self, described: ModelDescription) -> RunSummary:
+    def _summary(self, described: DescribedModel) -> RunSummary:
         tally = self._tally
         return RunSummary(
             documents=tally.documents,
@@ -346,7 +347,7 @@ class _Job:
             seconds=self._clock() - self._started,
             texts_per_s=tally.rate(tally.chunks),
             tokens_per_s=tally.rate(tally.tokens),
-            destination=self._destination,
+            destination=self._store.destination,
             space_id=described.space.id,
             model=described.space.model,
             runtime=tally.runtime,
@@ -356,10 +357,10 @@ class _Job:
         )
 
 
-def chunking(
-    described: ModelDescription, options: RunOptions
+def open_chunker(
+    described: DescribedModel, options: RunOptions
 ) -> tuple[Chunker | None, dict[str, str | int | bool | None]]:
-    """How documents are cut, and what the collection says of it."""
+    """The chunker, or None, and the settings that the collection records."""
     settings: dict[str, str | int | bool | None] = {
         "max_tokens": described.max_tokens,
         "runtime": described.runtime,
@@ -383,7 +384,7 @@ def chunking(
 
 
 def _refuse_own_source(files: Sequence[SourceFile], written: Sequence[str]) -> None:
-    """Raise `UsageError` where the destination, or a file that is written beside it, is one of the sources."""
+    """Raise `UsageError` where a path that will be written is one of the sources."""
     sources = {os.path.realpath(file.path) for file in files}
     for path in written:
         if os.path.realpath(path) in sources:

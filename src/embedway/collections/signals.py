@@ -1,4 +1,4 @@
-"""SIGTERM as a cancellation, so that what is half done is cleaned up."""
+"""SIGTERM as a cancellation, so that a job cleans up before it ends."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A backup as one file: a zip without compression, with a manifest and one file for each part.
 
-Nothing is compressed, so that an archive never holds more than its own size. What is read is foreign: names, sizes and
-sums are checked before anything is done with a part.
+Nothing is compressed, so that an archive never holds more than its own size. An archive is foreign input: names, sizes
+and sums are checked before a part is used.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def write_archive(file: Path, parts: Mapping[str, Path], *, created: float, over
 
     Raises UsageError where there is a file already and `overwrite` is False, and StateError.
     """
-    with _told(file, "cannot be written"):
+    with _state_errors(file, "cannot be written"):
         files.make_private_folder(file.parent)
         temporary = files.private_temporary(file)
         try:
@@ -60,7 +60,7 @@ def write_archive(file: Path, parts: Mapping[str, Path], *, created: float, over
             with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
                 for name, path in parts.items():
                     with path.open("rb") as source, archive.open(name, "w", force_zip64=True) as target:
-                        sums[name] = _copied(source, target)
+                        sums[name] = _copy(source, target)
                 manifest = Manifest(created, sums)
                 archive.writestr(_MANIFEST, json.dumps(manifest.to_json(), indent=2) + "\n")
             files.put_in_place(temporary, file, overwrite=overwrite)
@@ -72,14 +72,14 @@ def write_archive(file: Path, parts: Mapping[str, Path], *, created: float, over
 
 
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[Archive]:
+def open_archive(file: Path) -> Iterator[Archive]:
     """An archive whose manifest is right. Raises StateError."""
     with contextlib.ExitStack() as stack:
-        with _told(file, "cannot be read"):
+        with _state_errors(file, "cannot be read"):
             if not stat.S_ISREG(file.stat().st_mode):
                 raise StateError("is no file", file=file)
             handle = stack.enter_context(file.open("rb"))
-        with _told(file, "cannot be read"):
+        with _state_errors(file, "cannot be read"):
             try:
                 archive = stack.enter_context(zipfile.ZipFile(handle))
                 members = _members(file, archive)
@@ -101,11 +101,11 @@ class Archive:
     def extract(self, name: str, to: Path) -> None:
         """Write a part into a new private file. Raises StateError where it is not what the manifest says."""
         size, sha256 = self.manifest.parts[name]
-        with _told(self.file, f"{name} cannot be read, or written to {to.parent}"):
+        with _state_errors(self.file, f"{name} cannot be read, or written to {to.parent}"):
             files.create_private_file(to)
             try:
                 with self.zip.open(self.members[name]) as source, to.open("wb") as target:
-                    found = _copied(source, target)
+                    found = _copy(source, target)
             except _NO_ZIP:
                 found = -1, ""
         if found != (size, sha256):
@@ -155,8 +155,8 @@ def _manifest(file: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfil
     return Manifest(created, parts)
 
 
-def _copied(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
-    """Copy all, and tell how many bytes that were, and their sha256."""
+def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
+    """Copy all; returns the number of bytes and their sha256."""
     size, digest = 0, hashlib.sha256()
     while chunk := source.read(_CHUNK_BYTES):
         target.write(chunk)
@@ -166,7 +166,8 @@ def _copied(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def _told(file: Path, what: str) -> Iterator[None]:
+def _state_errors(file: Path, what: str) -> Iterator[None]:
+    """Raise failures of the disk as StateError, other than FileExistsError."""
     try:
         yield
     except FileExistsError:

@@ -1,6 +1,6 @@
 """Backing up all parts of the state, and restoring them.
 
-Each part is one consistent snapshot, also while other processes work. The parts are taken one after the other, the
+Each part is one consistent snapshot, also while other processes work. The parts are snapshots one after the other, the
 ledger last.
 """
 
@@ -19,16 +19,18 @@ from embedway.config.trust import trust_path
 from embedway.errors import StateError, UsageError
 from embedway.ledger.base import Restored
 from embedway.ledger.sqlite_formats import LEDGER, PINS
-from embedway.state.archive import Archive, Manifest, opened, write_archive
-from embedway.state.books import BooksPart
-from embedway.state.parts import BadPartError, KeysPart, TrustPart
-from embedway.state.servers import ServerPart
+from embedway.state.archive import Archive, Manifest, open_archive, write_archive
+from embedway.state.databases import KeysPart
+from embedway.state.parts import BadPartError
+from embedway.state.redis import RedisPart
+from embedway.state.sqlite import SqlitePart
+from embedway.state.trust import TrustPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from embedway.config import Config
-    from embedway.state.parts import Held, Part
+    from embedway.state.parts import Part, Transaction
 
 #: Every part that this version knows, by where it may be kept.
 _NAMES = ("trust.json", "keys.sqlite", "pins.sqlite", "pins.redis.json", "ledger.sqlite", "ledger.redis.json")
@@ -63,9 +65,9 @@ def parts_of(config: Config, folder: Path | None = None) -> list[Part]:
     parts: list[Part] = [TrustPart(folder / "trust.json"), KeysPart(folder / "keys.sqlite")]
     for what, section, form in (("pins", config.pins, PINS), ("ledger", config.ledger, LEDGER)):
         if section.backend == "sqlite":
-            parts.append(BooksPart(section.path, form))
+            parts.append(SqlitePart(section.path, form))
         elif section.backend == "redis":
-            parts.append(ServerPart(what, section.url.get_secret_value(), section.cluster))
+            parts.append(RedisPart(what, section.url.get_secret_value(), section.cluster))
     return parts
 
 
@@ -87,26 +89,26 @@ def back_up(
         _refuse_own_places(parts, file)
         if not overwrite and (file.exists() or file.is_symlink()):
             raise UsageError(f"{file} exists already; name another file, or give --overwrite")
-        taken = {part.name: Path(folder) / part.name for part in parts if part.take(Path(folder) / part.name)}
-        if not taken:
+        snapshots = {part.name: Path(folder) / part.name for part in parts if part.snapshot(Path(folder) / part.name)}
+        if not snapshots:
             raise UsageError("there is nothing to back up: no ledger, pins, trust or keys have been written yet")
-        manifest = write_archive(file, taken, created=created, overwrite=overwrite)
-    return Backup(file, manifest, {part.name: part.place for part in parts if part.name in taken})
+        manifest = write_archive(file, snapshots, created=created, overwrite=overwrite)
+    return Backup(file, manifest, {part.name: part.place for part in parts if part.name in snapshots})
 
 
 def restore(
     parts: Sequence[Part], file: Path, *, overwrite: bool = False, clock: Callable[[], float] = time.time
 ) -> Restoration:
-    """Put the parts of a backup in the place of what there is. Blocking.
+    """Replace the parts by those of a backup. Blocking.
 
-    All parts are checked before any is touched, and all are replaced under their locks. What is replaced is kept in a
-    backup of its own. A ledger is marked, so that hard budgets refuse to spend until somebody confirms it.
+    All parts are checked before any is touched, and all are replaced under their locks. A backup of the
+    replaced content is kept. A ledger is marked, so that hard budgets refuse to spend until somebody confirms it.
 
     Raises UsageError where there is something already and `overwrite` is False, or where the settings name another
     backend; StateError, LedgerError and ConfigError.
     """
-    with _disk_errors(file), opened(file) as archive, tempfile.TemporaryDirectory() as folder:
-        chosen = _chosen(parts, archive)
+    with _disk_errors(file), open_archive(file) as archive, tempfile.TemporaryDirectory() as folder:
+        chosen = _choose(parts, archive)
         sources = {part.name: Path(folder) / part.name for part in chosen}
         for part in chosen:
             archive.extract(part.name, sources[part.name])
@@ -117,26 +119,26 @@ def restore(
         now = clock()
         mark = Restored(archive.manifest.created, now)
         with contextlib.ExitStack() as stack:
-            held = [(part, stack.enter_context(part.held())) for part in chosen]
-            kept = _kept(held, now, overwrite=overwrite)
-            for part, place in held:
-                place.put(sources[part.name], mark)
-            _commit(held, file)
+            transactions = [(part, stack.enter_context(part.begin())) for part in chosen]
+            kept = _back_up_replaced(transactions, now, overwrite=overwrite)
+            for part, transaction in transactions:
+                transaction.stage(sources[part.name], mark)
+            _commit(transactions, file)
         return Restoration(mark.books_of, {part.name: part.place for part in chosen}, kept)
 
 
 @contextlib.contextmanager
 def _disk_errors(file: Path) -> Iterator[None]:
-    """Raise failures of the disk that no part has told as StateError."""
+    """Raise failures of the disk that no part has reported as StateError."""
     try:
         yield
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        told = f"the backup cannot be made or restored: {place}{error.strerror or type(error).__name__}"
-        raise StateError(told, file=file) from error
+        message = f"the backup cannot be made or restored: {place}{error.strerror or type(error).__name__}"
+        raise StateError(message, file=file) from error
 
 
-def _chosen(parts: Sequence[Part], archive: Archive) -> list[Part]:
+def _choose(parts: Sequence[Part], archive: Archive) -> list[Part]:
     """The parts that the archive holds, the ledger first: from then on nothing more is spent."""
     by_name = {part.name: part for part in parts}
     for name in archive.manifest.parts:
@@ -153,9 +155,9 @@ def _chosen(parts: Sequence[Part], archive: Archive) -> list[Part]:
     return [by_name[name] for name in reversed(_NAMES) if name in archive.manifest.parts]
 
 
-def _kept(held: Sequence[tuple[Part, Held]], now: float, *, overwrite: bool) -> Path | None:
-    """Back up what is to be replaced, and tell where it is kept; None where there is nothing."""
-    there = [(part, place) for part, place in held if not place.is_empty()]
+def _back_up_replaced(transactions: Sequence[tuple[Part, Transaction]], now: float, *, overwrite: bool) -> Path | None:
+    """Back up the content that is to be replaced, and return the file; None where there is nothing."""
+    there = [(part, transaction) for part, transaction in transactions if not transaction.is_empty()]
     if not there:
         return None
     if not overwrite:
@@ -163,24 +165,24 @@ def _kept(held: Sequence[tuple[Part, Held]], now: float, *, overwrite: bool) -> 
         raise UsageError(f"there is state already ({places}); give --overwrite to replace it, a backup of it is kept")
     folder = next((part.path.parent for part, _ in there if part.path is not None), None) or state_folder()
     with tempfile.TemporaryDirectory() as temporary:
-        taken = {part.name: Path(temporary) / part.name for part, _ in there}
-        for part, place in there:
-            place.take(taken[part.name])
+        snapshots = {part.name: Path(temporary) / part.name for part, _ in there}
+        for part, transaction in there:
+            transaction.snapshot(snapshots[part.name])
         stamp = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y%m%dT%H%M%SZ")
         for number in range(1, 1000):
             more = "" if number == 1 else f"-{number}"
             kept = folder / f"state-before-restore-{stamp}{more}.zip"
             with contextlib.suppress(UsageError):  # there is one of the same second
-                write_archive(kept, taken, created=now, overwrite=False)
+                write_archive(kept, snapshots, created=now, overwrite=False)
                 return kept
     raise StateError("no free name for a backup of what is replaced", file=folder)
 
 
-def _commit(held: Sequence[tuple[Part, Held]], file: Path) -> None:
+def _commit(transactions: Sequence[tuple[Part, Transaction]], file: Path) -> None:
     done: list[str] = []
-    for part, place in held:
+    for part, transaction in transactions:
         try:
-            place.commit()
+            transaction.commit()
         except Exception as error:
             if not done:
                 raise

@@ -1,8 +1,12 @@
 """A space, rows, and one destination of each form."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
+from embedway.collections.stores import create_store
 from embedway.collections.stores.base import Chunk
 from embedway.types import Space
 
@@ -54,3 +58,26 @@ def files_in():
         return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
     return files
+
+
+@pytest.fixture
+def write(space, make_rows):
+    def run(destination, counts=(5,), *, overwrite=False, seed=0, into=space):
+        store = create_store(destination, overwrite=overwrite)
+        store.begin(into, {"chunk_tokens": 7}, ("topic",))
+        first = 0
+        for count in counts:
+            store.write(*make_rows(count, first, seed))
+            first += count
+        store.commit()
+
+    return run
+
+
+@pytest.fixture
+def dead_process():
+    """The number of a process that has ended."""
+    process = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True, text=True
+    )
+    return int(process.stdout)

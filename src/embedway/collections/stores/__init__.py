@@ -1,4 +1,4 @@
-"""Destinations: where a job's vectors are written, and where they are searched."""
+"""Stores: the destinations of vectors, and which store serves a destination."""
 
 from __future__ import annotations
 
@@ -8,74 +8,43 @@ from typing import TYPE_CHECKING
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
-    from embedway.collections.search import Collection
-    from embedway.collections.stores.base import Sink
+    from embedway.collections.stores.base import Store
 
-__all__ = ["open_collection", "open_sink", "rejects_path", "sidecars"]
+__all__ = ["create_store", "open_store", "store_for"]
 
 _FORMS = "X.parquet, X.jsonl or lancedb:DIR#TABLE"
 
 
-def open_sink(destination: str, *, overwrite: bool = False) -> Sink:
-    """A sink for a destination: `X.parquet`, `X.jsonl` or `lancedb:DIR#TABLE`. Nothing is written yet.
+def store_for(destination: str) -> Store:
+    """The store of a destination, `X.parquet`, `X.jsonl` or `lancedb:DIR#TABLE`. Nothing is read or written.
 
-    Raises `UsageError` for any other form, `SinkError` where the destination exists (and `overwrite` is
-    false) or cannot be written, and `MissingExtraError` where LanceDB is needed and not installed.
+    Raises `UsageError` for any other form.
     """
-    form = _form(destination)
-    if form == "lancedb":
-        from embedway.collections.stores.lancedb import LanceDBSink  # noqa: PLC0415 - only where asked for
-
-        return LanceDBSink(destination, overwrite=overwrite)
-    if form == "parquet":
-        from embedway.collections.stores.parquet import ParquetSink  # noqa: PLC0415 - only where asked for
-
-        return ParquetSink(destination, overwrite=overwrite)
-    from embedway.collections.stores.jsonl import JsonlSink  # noqa: PLC0415 - only where asked for
-
-    return JsonlSink(destination, overwrite=overwrite)
-
-
-def open_collection(destination: str) -> Collection:
-    """What `open_sink` wrote, for searching.
-
-    Raises `UsageError` for an unknown form, `SinkError` where there is nothing, where it cannot be read, or
-    where it does not say which space it holds, and `MissingExtraError` as `open_sink` does.
-    """
-    from embedway.collections import search  # noqa: PLC0415 - brings numpy and Arrow
-
-    form = _form(destination)
-    if form == "lancedb":
-        return search.LanceDBCollection(destination)
-    if form == "parquet":
-        return search.ParquetCollection(destination)
-    return search.JsonlCollection(destination)
-
-
-def sidecars(destination: str) -> tuple[Path, ...]:
-    """Other files that a sink writes beside its destination."""
-    if _form(destination) != "jsonl":
-        return ()
-    from embedway.collections.stores.jsonl import sidecar_path  # noqa: PLC0415 - only where asked for
-
-    return (sidecar_path(Path(destination)),)
-
-
-def rejects_path(destination: str) -> Path:
-    """Where the rows that could not be used are listed: beside the destination."""
-    if _form(destination) == "lancedb":
-        from embedway.collections.stores.lancedb import parse_lancedb  # noqa: PLC0415 - only where asked for
-
-        folder, table = parse_lancedb(destination)
-        return folder / f"{table}.rejects.jsonl"
-    path = Path(destination)
-    return path.with_name(f"{path.name}.rejects.jsonl")
-
-
-def _form(destination: str) -> str:
     if destination.startswith("lancedb:"):
-        return "lancedb"
+        from embedway.collections.stores.lancedb import LanceDBStore  # noqa: PLC0415 - only where asked for
+
+        return LanceDBStore(destination)
     ending = Path(destination).suffix.lower()
-    if ending in {".parquet", ".jsonl"}:
-        return ending[1:]
+    if ending == ".parquet":
+        from embedway.collections.stores.parquet import ParquetStore  # noqa: PLC0415 - only where asked for
+
+        return ParquetStore(destination)
+    if ending == ".jsonl":
+        from embedway.collections.stores.jsonl import JsonlStore  # noqa: PLC0415 - only where asked for
+
+        return JsonlStore(destination)
     raise UsageError(f"{destination!r} is no destination that is known; write {_FORMS}")
+
+
+def create_store(destination: str, *, overwrite: bool = False) -> Store:
+    """A store that is ready for `begin`. Nothing is written yet. Raises as `store_for` and `Store.prepare` do."""
+    store = store_for(destination)
+    store.prepare(overwrite=overwrite)
+    return store
+
+
+def open_store(destination: str) -> Store:
+    """A store that is ready to be read and searched. Raises as `store_for` and `Store.open` do."""
+    store = store_for(destination)
+    store.open()
+    return store

@@ -1,33 +1,28 @@
-"""What a destination is given, and the contract that every sink keeps."""
+"""The contract of a store: a destination that is written once and whole, then read and searched."""
 
 from __future__ import annotations
 
-import json
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from embedway._version import __version__
-from embedway.errors import SinkError
-from embedway.space import Space, SpaceVersionError
+from embedway.collections.search import unit_query
+from embedway.errors import SinkError, SpaceMismatchError
+from embedway.space import Comparison, Space, comparable, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
+    from embedway.collections.search import Hit
     from embedway.types import Vectors
 
 #: Names of our own columns; no kept column may stand in their place.
 RESERVED_COLUMNS = frozenset(
     {"id", "document_id", "source", "start_line", "title", "text", "vector", "space", "_distance"}
 )
-
-#: The format of what `run` writes, and its version. 1 does not name itself; 2 holds spaces with all their facts.
-FORMAT = "embedway collection"
-FORMAT_VERSION = 2
-FORMAT_KEY = "embedway.format"
-SPACE_KEY = "embedway.space"
-SETTINGS_KEY = "embedway.settings"
-VERSION_KEY = "embedway.version"
+#: Rows of one batch of `Store.read`, at most.
+READ_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,130 +43,105 @@ class Chunk:
     metadata: Mapping[str, str | None] = field(repr=False)
 
 
-class Sink(Protocol):
-    """Somewhere to write rows to. The destination shows nothing until `commit`, and then everything.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Consecutive rows of a store: `fields` are the columns of each but the vector, `vectors` is float32 (n, d)."""
 
-    Calls come from one thread at a time, in this order: `open`, `write` any number of times, then `commit` or
-    `abort`. `abort` may come at any time, also twice, and leaves nothing behind. All raise `SinkError`.
+    fields: list[dict[str, Any]] = field(repr=False)
+    vectors: Vectors
+
+
+class Store(ABC):
+    """A destination. One object either writes it or reads it.
+
+    Writing: `prepare`, `begin`, `write` any number of times, then `commit` or `abort`. The destination shows nothing
+    until `commit`, and then everything. `abort` may come at any time, also twice, and leaves nothing behind.
+    Reading: `open`, then any of the other methods.
+
+    Methods block: call them from a thread where there is an event loop, one at a time. All raise `SinkError`.
     """
 
-    destination: str
-    overwrite: bool
+    #: The space of every vector, known after `begin` or `open`.
+    space: Space
+    #: Rows, known after `open`.
+    count: int
 
-    def open(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
-        """Begin: `space` is what every vector belongs to, `keep` names the metadata that each row carries."""
+    def __init__(self, destination: str) -> None:
+        self.destination = destination
 
+    @property
+    @abstractmethod
+    def rejects_path(self) -> Path:
+        """The file beside the destination that lists the rows which could not be used."""
+
+    @property
+    def sidecars(self) -> tuple[Path, ...]:
+        """Other files that are written beside the destination."""
+        return ()
+
+    @abstractmethod
+    def prepare(self, *, overwrite: bool) -> None:
+        """Refuse a destination that exists (where `overwrite` is false) or cannot be written, before any work.
+
+        Raises `MissingExtraError` where the store's library is not installed.
+        """
+
+    @abstractmethod
+    def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
+        """Begin to write: every vector is of `space`, `keep` names the metadata that each row carries."""
+
+    @abstractmethod
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Add rows: `vectors` is float32 (n, d), row i of chunk i."""
 
+    @abstractmethod
     def commit(self) -> None:
         """Let the destination appear, whole."""
 
+    @abstractmethod
     def abort(self) -> None:
-        """Give up and remove what was written."""
+        """Give up and remove everything that was written."""
 
+    @abstractmethod
+    def open(self) -> None:
+        """Read the space and the number of rows.
 
-def collection_metadata(space: Space, settings: Mapping[str, object]) -> dict[str, str]:
-    """The facts that a collection states about itself: its format, its space and settings as JSON, and our version."""
-    return {
-        FORMAT_KEY: str(FORMAT_VERSION),
-        SPACE_KEY: json.dumps(space.to_json(), ensure_ascii=False),
-        SETTINGS_KEY: json.dumps(dict(settings), ensure_ascii=False),
-        VERSION_KEY: __version__,
-    }
+        Raises `MissingExtraError` as `prepare` does.
+        """
 
+    @abstractmethod
+    def read(self) -> Iterator[Rows]:
+        """All rows in the order in which they were written, `READ_ROWS` at a time at most."""
 
-def space_from_json(facts: object, *, destination: str) -> Space:
-    """The space that a collection names. Raises `SinkError` where the facts are not a space's."""
-    try:
-        return Space.from_json(facts)
-    except SpaceVersionError as error:
-        raise SinkError(f"its vector space {error}", destination=destination) from None
-    except ValueError:
-        message = "names a vector space in a way that this version cannot read"
-        raise SinkError(message, destination=destination) from None
+    def search(self, query_vector: Vectors, top_n: int) -> list[Hit]:
+        """The `top_n` rows nearest to a query, float32 (d,), best first; equal scores in row order."""
+        query = unit_query(query_vector, top_n, dimensions=self.space.dimensions, destination=self.destination)
+        return self._search(query, top_n)
 
+    def check_space(self, asked: Space) -> Comparison:
+        """Raise `SpaceMismatchError` unless every fact of the asked space is the store's, or not in its record.
 
-def check_format(version: object, *, destination: str) -> None:
-    """Raise `SinkError` for a collection of a newer format; None stands for the first, which does not name itself."""
-    try:
-        found = 1 if version is None else int(str(version))
-    except ValueError:
-        found = 0
-    if found < 1:
-        raise SinkError("names no version of its format; it was damaged, or not written by us", destination=destination)
-    if found > FORMAT_VERSION:
-        raise SinkError(
-            f"is of version {found} of collections; this embedway reads {FORMAT_VERSION} and older, so upgrade it",
-            destination=destination,
-        )
+        The comparison's `unknown` names the facts that the record lacks.
+        """
+        comparison = comparable(asked, self.space)
+        if comparison:
+            return comparison
+        asked_id = explained(asked, comparison, self.space)
+        raise SpaceMismatchError(collection=self.destination, collection_space=self.space.id, asked_space=asked_id)
 
+    def write_facts(self, verified: Space) -> bool:
+        """Add verified facts of the space to the record; False where the disk refuses that."""
+        self.space = self.space.with_facts(verified)
+        try:
+            self._write_facts(self.space)
+        except (OSError, SinkError):
+            return False
+        return True
 
-def space_from_metadata(metadata: Mapping[bytes, bytes] | None, *, destination: str) -> Space:
-    """The space in the schema metadata of a Parquet file or LanceDB table."""
-    named = metadata or {}
-    raw = named.get(SPACE_KEY.encode())
-    if raw is None:
-        raise SinkError(
-            "does not say which vector space it holds; it was not written by `embedway run`",
-            destination=destination,
-        )
-    version = named.get(FORMAT_KEY.encode())
-    check_format(None if version is None else version.decode("ascii", "replace"), destination=destination)
-    try:
-        facts = json.loads(raw)
-    except (ValueError, RecursionError):
-        facts = None
-    return space_from_json(facts, destination=destination)
+    @abstractmethod
+    def _search(self, query: Vectors, top_n: int) -> list[Hit]:
+        """See `search`; the query has length 1."""
 
-
-@contextmanager
-def sink_errors(destination: str, doing: str) -> Iterator[None]:
-    """Turn the faults of disks and of Arrow into `SinkError`."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SinkError(f"{doing} failed: {reason}", destination=destination) from error
-    except pa.ArrowException as error:
-        raise SinkError(f"{doing} failed: {type(error).__name__}", destination=destination) from error
-
-
-def arrow_schema(space: Space, keep: Sequence[str], metadata: Mapping[str, str]) -> Any:
-    """The Arrow schema of a collection: vectors are float32 lists of fixed size."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("document_id", pa.string(), nullable=False),
-            pa.field("source", pa.string(), nullable=False),
-            pa.field("start_line", pa.int64(), nullable=False),
-            pa.field("title", pa.string()),
-            pa.field("text", pa.string(), nullable=False),
-            *(pa.field(name, pa.string()) for name in keep),
-            pa.field("vector", pa.list_(pa.float32(), space.dimensions), nullable=False),
-        ],
-        metadata=dict(metadata),
-    )
-
-
-def arrow_batch(chunks: Sequence[Chunk], vectors: Vectors, schema: Any, keep: Sequence[str]) -> Any:
-    """Chunks and vectors as one Arrow record batch."""
-    import numpy as np  # noqa: PLC0415
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-
-    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
-    columns = [
-        pa.array([chunk.id for chunk in chunks], pa.string()),
-        pa.array([chunk.document_id for chunk in chunks], pa.string()),
-        pa.array([chunk.source for chunk in chunks], pa.string()),
-        pa.array([chunk.start_line for chunk in chunks], pa.int64()),
-        pa.array([chunk.title for chunk in chunks], pa.string()),
-        pa.array([chunk.text for chunk in chunks], pa.string()),
-        *(pa.array([chunk.metadata.get(name) for chunk in chunks], pa.string()) for name in keep),
-        pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    @abstractmethod
+    def _write_facts(self, space: Space) -> None:
+        """Record a space whose facts are complete now. Raises `SinkError` and OSError."""

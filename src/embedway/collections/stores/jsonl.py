@@ -1,8 +1,8 @@
-"""JSON Lines files, and the sidecar that says which vector space they hold.
+"""JSON Lines files, `X.jsonl`, and the sidecar that says which vector space they hold.
 
-Each row names its space's id. All facts of the space and the settings are in `X.jsonl.embedway.json`, which
-is put there before the data. Where data is being replaced, the sidecar speaks of both the old and the new,
-each told by its size in bytes, so that a kill between the two renames leaves neither under the other's space.
+Each row names its space's id. All facts of the space and the settings are in `X.jsonl.embedway.json`, which is written
+before the data. Where data is replaced, the sidecar describes both the old and the new, each identified by its size in
+bytes, so that a kill between the two renames leaves neither under the other's space.
 """
 
 from __future__ import annotations
@@ -11,17 +11,25 @@ import json
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from embedway.collections.stores.base import (
+import numpy as np
+
+from embedway.collections.search import TopRows, cosines
+from embedway.collections.stores.arrow import sink_errors
+from embedway.collections.stores.base import READ_ROWS, Rows, Store
+from embedway.collections.stores.records import (
     FORMAT,
     FORMAT_VERSION,
     VERSION_KEY,
     check_format,
-    collection_metadata,
-    sink_errors,
+    sidecar_path,
+    space_from_json,
+    space_metadata,
 )
 from embedway.collections.stores.temporary import (
     check_file_destination,
+    check_file_exists,
     refuse_existing,
+    rejects_path_of,
     remove,
     remove_stale,
     replace_file,
@@ -31,70 +39,62 @@ from embedway.collections.stores.temporary import (
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from embedway.collections.search import Hit
     from embedway.collections.stores.base import Chunk
     from embedway.types import Space, Vectors
 
 
-def sidecar_path(path: Path) -> Path:
-    """Where the facts about a JSON Lines file are."""
-    return path.with_name(f"{path.name}.embedway.json")
+class JsonlStore(Store):
+    """One object per chunk, the vector as a list of numbers that give the exact float32."""
 
+    _entry: dict[str, Any]
 
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """The sidecar's entry for the data file as it is now. Raises `SinkError` where there is none."""
-    destination = str(path)
-    sidecar = sidecar_path(path)
-    entries = _entries(sidecar, destination=destination)
-    if entries is None:
-        raise SinkError(
-            f"does not say which vector space it holds: {sidecar.name} is missing or cannot be read",
-            destination=destination,
-        )
-    size = path.stat().st_size
-    for entry in entries:
-        if entry.get("bytes") == size:
-            return entry
-    raise SinkError(f"{sidecar.name} speaks of another version of the file; embed it anew", destination=destination)
-
-
-class JsonlSink:
-    """Writes `X.jsonl`: one object per chunk, the vector as a list of numbers that give the exact float32."""
-
-    def __init__(self, destination: str, *, overwrite: bool = False) -> None:
-        self.destination = destination
-        self.overwrite = overwrite
+    def __init__(self, destination: str) -> None:
+        super().__init__(destination)
         self._path = Path(destination)
+        self._sidecar = sidecar_path(self._path)
+        self._overwrite = False
         self._temporary: Path | None = None
         self._sidecar_temporary: Path | None = None
         self._file: IO[bytes] | None = None
         self._keep: tuple[str, ...] = ()
-        self._entry: dict[str, object] = {}
-        self._space_id = ""
-        self._rows = 0
-        self._bytes = 0
+
+    @property
+    def rejects_path(self) -> Path:
+        """See `Store.rejects_path`."""
+        return rejects_path_of(self._path)
+
+    @property
+    def sidecars(self) -> tuple[Path, ...]:
+        return (self._sidecar,)
+
+    def prepare(self, *, overwrite: bool) -> None:
+        self._overwrite = overwrite
         check_file_destination(self._path, overwrite=overwrite)
 
-    def open(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
+    def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
         """Make the temporary file."""
+        self.space = space
         self._keep = tuple(keep)
-        self._space_id = space.id
         self._entry = {
             "space": space.to_json(),
             "settings": dict(settings),
-            "version": collection_metadata(space, settings)[VERSION_KEY],
+            "version": space_metadata(space, settings)[VERSION_KEY],
+            "rows": 0,
+            "bytes": 0,
         }
         with sink_errors(self.destination, "making the file"):
             remove_stale(self._path)
-            remove_stale(sidecar_path(self._path))
+            remove_stale(self._sidecar)
             self._temporary = temporary_path(self._path)
             self._file = self._temporary.open("xb")
 
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Add a line for each chunk."""
         lines = []
-        for chunk, numbers in zip(chunks, _joined_numbers(vectors), strict=True):
+        for chunk, numbers in zip(chunks, _join_numbers(vectors), strict=True):
             row = {
                 "id": chunk.id,
                 "document_id": chunk.document_id,
@@ -103,7 +103,7 @@ class JsonlSink:
                 "title": chunk.title,
                 "text": chunk.text,
                 **{name: chunk.metadata.get(name) for name in self._keep},
-                "space": self._space_id,
+                "space": self.space.id,
             }
             head = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
             lines.append(f'{head[:-1]},"vector":[{numbers}]}}\n')
@@ -111,24 +111,22 @@ class JsonlSink:
         with sink_errors(self.destination, "writing"):
             if self._file is not None:
                 self._file.write(data)
-        self._rows += len(lines)
-        self._bytes += len(data)
+        self._entry["rows"] += len(lines)
+        self._entry["bytes"] += len(data)
 
     def commit(self) -> None:
         """Put the sidecar in its place, then the data."""
-        refuse_existing(self._path, overwrite=self.overwrite, destination=self.destination)
-        sidecar = sidecar_path(self._path)
-        entry = {**self._entry, "rows": self._rows, "bytes": self._bytes}
+        refuse_existing(self._path, overwrite=self._overwrite, destination=self.destination)
         with sink_errors(self.destination, "finishing the file"):
             if self._file is not None:
                 self._file.close()
-            both = [entry, *self._previous(sidecar)]
-            self._write_sidecar(sidecar, both)
+            both = [self._entry, *self._previous_entries()]
+            self._write_sidecar(both)
             if self._temporary is not None:
                 replace_file(self._temporary, self._path)
             self._temporary = None
             if len(both) > 1:
-                self._write_sidecar(sidecar, [entry])
+                self._write_sidecar([self._entry])
 
     def abort(self) -> None:
         """Close and remove the temporary files."""
@@ -140,56 +138,114 @@ class JsonlSink:
                 remove(path)
         self._temporary = self._sidecar_temporary = None
 
-    def _previous(self, sidecar: Path) -> list[dict[str, Any]]:
+    def open(self) -> None:
+        """Read the sidecar's entry for the data file as it is now."""
+        check_file_exists(self._path, destination=self.destination)
+        entry = self._current_entry()
+        count = entry.get("rows")
+        if not isinstance(count, int):
+            raise SinkError("its sidecar cannot be read; embed the file anew", destination=self.destination)
+        self.count = count
+        self.space = space_from_json(entry.get("space"), destination=self.destination)
+
+    def read(self) -> Iterator[Rows]:
+        batch: list[dict[str, Any]] = []
+        with sink_errors(self.destination, "reading"), self._path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                batch.append(self._parse(line, number))
+                if len(batch) == READ_ROWS:
+                    yield _split(batch)
+                    batch = []
+        if batch:
+            yield _split(batch)
+
+    def _search(self, query: Vectors, top_n: int) -> list[Hit]:
+        """Read the file once, keeping the rows that are among the best so far."""
+        best = TopRows(top_n)
+        kept: dict[int, dict[str, Any]] = {}
+        first_row = 0
+        for rows in self.read():
+            best.add(cosines(rows.vectors, query), first_row)
+            kept.update(enumerate(rows.fields, first_row))
+            kept = {row: kept[row] for row in best.rows.tolist()}
+            first_row += len(rows.fields)
+        return best.hits(kept)
+
+    def _write_facts(self, space: Space) -> None:
+        current = self._current_entry()
+        entries = [{**one, "space": space.to_json()} if one == current else one for one in self._entries() or []]
+        with sink_errors(self.destination, "writing the sidecar"):
+            write_whole(self._sidecar, _sidecar_text(entries))
+
+    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            row: dict[str, Any] = json.loads(line)
+            if row["space"] == self.space.id and len(row["vector"]) == self.space.dimensions:
+                return row
+        except (ValueError, TypeError, KeyError):
+            pass
+        raise SinkError(f"line {number} is no row of the space {self.space.id}", destination=self.destination)
+
+    def _current_entry(self) -> dict[str, Any]:
+        """The sidecar's entry for the data file as it is now. Raises `SinkError` where there is none."""
+        entries = self._entries()
+        if entries is None:
+            raise SinkError(
+                f"does not say which vector space it holds: {self._sidecar.name} is missing or cannot be read",
+                destination=self.destination,
+            )
+        size = self._path.stat().st_size
+        for entry in entries:
+            if entry.get("bytes") == size:
+                return entry
+        raise SinkError(
+            f"{self._sidecar.name} speaks of another version of the file; embed it anew", destination=self.destination
+        )
+
+    def _previous_entries(self) -> list[dict[str, Any]]:
+        """The entries for the data that is replaced."""
         if not self._path.exists():
             return []
         size = self._path.stat().st_size
         # Of two versions of one size nobody could tell which the sidecar means; then the old facts go.
         return [
             entry
-            for entry in _entries(sidecar, destination=self.destination) or []
-            if entry.get("bytes") == size and entry.get("bytes") != self._bytes
+            for entry in self._entries() or []
+            if entry.get("bytes") == size and entry.get("bytes") != self._entry["bytes"]
         ]
 
-    def _write_sidecar(self, sidecar: Path, entries: list[dict[str, Any]]) -> None:
-        self._sidecar_temporary = temporary_path(sidecar)
+    def _entries(self) -> list[dict[str, Any]] | None:
+        """The sidecar's entries; None where there is none that can be read. Raises `SinkError` for a newer format."""
+        try:
+            content = json.loads(self._sidecar.read_bytes())
+            entries = content["collections"]
+            version = content.get("version")
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None
+        check_format(version, destination=self.destination)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            return None
+        return entries
+
+    def _write_sidecar(self, entries: list[dict[str, Any]]) -> None:
+        self._sidecar_temporary = temporary_path(self._sidecar)
         self._sidecar_temporary.write_text(_sidecar_text(entries), encoding="utf-8")
-        replace_file(self._sidecar_temporary, sidecar)
+        replace_file(self._sidecar_temporary, self._sidecar)
         self._sidecar_temporary = None
 
 
-def write_facts(path: Path, space: Space) -> None:
-    """Put the facts of a space that were proven into the sidecar of a file. Raises SinkError."""
-    destination = str(path)
-    sidecar = sidecar_path(path)
-    entry = read_sidecar(path)
-    entries = [{**one, "space": space.to_json()} if one == entry else one for one in _entries(sidecar) or []]
-    with sink_errors(destination, "writing the sidecar"):
-        write_whole(sidecar, _sidecar_text(entries))
-
-
-def _sidecar_text(entries: Sequence[Mapping[str, Any]]) -> str:
-    content = {"format": FORMAT, "version": FORMAT_VERSION, "collections": list(entries)}
+def _sidecar_text(entries: list[dict[str, Any]]) -> str:
+    content = {"format": FORMAT, "version": FORMAT_VERSION, "collections": entries}
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
-def _entries(sidecar: Path, *, destination: str = "") -> list[dict[str, Any]] | None:
-    """The sidecar's entries; None where there is none that can be read. Raises SinkError for a newer format."""
-    try:
-        content = json.loads(sidecar.read_bytes())
-        entries = content["collections"]
-        version = content.get("version")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-    check_format(version, destination=destination or str(sidecar))
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return None
-    return entries
+def _split(batch: list[dict[str, Any]]) -> Rows:
+    """Rows whose vectors are taken out of their fields."""
+    return Rows(batch, np.array([row.pop("vector") for row in batch], dtype=np.float32))
 
 
-def _joined_numbers(vectors: Vectors) -> list[str]:
+def _join_numbers(vectors: Vectors) -> list[str]:
     """Each vector as the inside of a JSON list, in the shortest digits that give the same float32."""
-    import numpy as np  # noqa: PLC0415
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 

@@ -14,8 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedway.collections.stores.base import arrow_batch, arrow_schema, collection_metadata, sink_errors
-from embedway.collections.stores.parquet import ROW_GROUP_BYTES, ROW_GROUP_ROWS
+from embedway.collections.search import HIT_COLUMNS, Hit
+from embedway.collections.stores.arrow import RowGroup, rows_of, sink_errors
+from embedway.collections.stores.base import READ_ROWS, Store
+from embedway.collections.stores.records import VerifiedFacts, space_from_metadata, space_metadata
 from embedway.collections.stores.temporary import refuse_existing, remove, stale_paths, temporary_path
 from embedway.errors import MissingExtraError, SinkError, UsageError
 from embedway.opt_out import opt_out_of_telemetry
@@ -23,7 +25,7 @@ from embedway.opt_out import opt_out_of_telemetry
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from embedway.collections.stores.base import Chunk
+    from embedway.collections.stores.base import Chunk, Rows
     from embedway.types import Space, Vectors
 
 SCHEME = "lancedb:"
@@ -31,61 +33,53 @@ _TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _REPLACED = "replaced.lance"
 
 
-def parse_lancedb(destination: str) -> tuple[Path, str]:
-    """The folder and the table's name in `lancedb:DIR#TABLE`. Raises `UsageError`."""
-    folder, hash_sign, table = destination.removeprefix(SCHEME).rpartition("#")
-    if not hash_sign or not folder or not _TABLE_NAME.fullmatch(table):
-        raise UsageError(f"{destination!r} is not lancedb:DIR#TABLE; a table's name has letters, digits and _ . - only")
-    return Path(folder), table
-
-
-def table_path(folder: Path, table: str) -> Path:
-    """Where LanceDB keeps a table."""
-    return folder / f"{table}.lance"
-
-
-def require_lancedb() -> None:
-    """Raise `MissingExtraError` where LanceDB is not installed."""
-    if importlib.util.find_spec("lancedb") is None:
-        raise MissingExtraError("a LanceDB table", extra="lancedb", package="lancedb")
-
-
 @contextmanager
-def lancedb_errors(destination: str, doing: str) -> Iterator[None]:
-    """Turn what LanceDB raises into `SinkError`; its messages may quote rows, so they are only chained."""
-    with sink_errors(destination, doing):
+def lancedb_errors(destination: str, action: str) -> Iterator[None]:
+    """Raise errors of LanceDB as `SinkError`; its messages may quote rows, so they are only chained."""
+    with sink_errors(destination, action):
         try:
             yield
         except (RuntimeError, ValueError) as error:
-            raise SinkError(f"{doing} failed: {type(error).__name__}", destination=destination) from error
+            raise SinkError(f"{action} failed: {type(error).__name__}", destination=destination) from error
 
 
-class LanceDBSink:
-    """Writes a LanceDB table; its schema's metadata holds the space and the settings."""
+class LanceDBStore(Store):
+    """A LanceDB table; its schema's metadata holds the space and the settings."""
 
-    def __init__(self, destination: str, *, overwrite: bool = False) -> None:
-        self.destination = destination
-        self.overwrite = overwrite
-        self._folder, self._name = parse_lancedb(destination)
-        require_lancedb()
-        self._path = table_path(self._folder, self._name)
+    _group: RowGroup
+    _facts: VerifiedFacts
+
+    def __init__(self, destination: str) -> None:
+        super().__init__(destination)
+        folder, hash_sign, self._name = destination.removeprefix(SCHEME).rpartition("#")
+        if not hash_sign or not folder or not _TABLE_NAME.fullmatch(self._name):
+            raise UsageError(
+                f"{destination!r} is not lancedb:DIR#TABLE; a table's name has letters, digits and _ . - only"
+            )
+        self._folder = Path(folder)
+        self._overwrite = False
         self._temporary: Path | None = None
         self._made_folder = False
+        # Its type says less than the object can do.
         self._table: Any = None
-        self._schema: Any = None
-        self._keep: tuple[str, ...] = ()
-        self._held: list[Any] = []
-        self._held_rows = 0
-        self._held_bytes = 0
-        refuse_existing(self._path, overwrite=overwrite, destination=destination)
+
+    @property
+    def rejects_path(self) -> Path:
+        """See `Store.rejects_path`."""
+        return self._folder / f"{self._name}.rejects.jsonl"
+
+    def prepare(self, *, overwrite: bool) -> None:
+        _require_lancedb()
+        self._overwrite = overwrite
+        refuse_existing(self._path, overwrite=overwrite, destination=self.destination)
         nearest = next(parent for parent in (self._folder, *self._folder.absolute().parents) if parent.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            raise SinkError(f"{nearest} is no folder that may be written to", destination=destination)
+            raise SinkError(f"{nearest} is no folder that may be written to", destination=self.destination)
 
-    def open(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
+    def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
         """Make an empty table in a temporary folder."""
-        self._keep = tuple(keep)
-        self._schema = arrow_schema(space, keep, collection_metadata(space, settings))
+        self.space = space
+        self._group = RowGroup(space, keep, space_metadata(space, settings))
         with lancedb_errors(self.destination, "making the table"):
             opt_out_of_telemetry()
             import lancedb  # noqa: PLC0415 - heavy, and an extra
@@ -93,29 +87,26 @@ class LanceDBSink:
             if not self._folder.exists():
                 self._folder.mkdir(parents=True)
                 self._made_folder = True
-            self._clean_up_after_the_dead()
+            self._remove_stale()
             self._temporary = temporary_path(self._path)
             self._temporary.mkdir()
             database = lancedb.connect(str(self._temporary))
-            self._table = database.create_table(self._name, schema=self._schema)
+            self._table = database.create_table(self._name, schema=self._group.schema)
 
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Hold rows until there are enough for a fragment, then add them: each addition is a version."""
-        batch = arrow_batch(chunks, vectors, self._schema, self._keep)
-        self._held.append(batch)
-        self._held_rows += batch.num_rows
-        self._held_bytes += batch.nbytes
-        if self._held_rows >= ROW_GROUP_ROWS or self._held_bytes >= ROW_GROUP_BYTES:
+        self._group.add(chunks, vectors)
+        if self._group.full:
             self._flush()
 
     def commit(self) -> None:
         """Add the rest and rename the table's folder."""
         self._flush()
         self._table = None
-        refuse_existing(self._path, overwrite=self.overwrite, destination=self.destination)
+        refuse_existing(self._path, overwrite=self._overwrite, destination=self.destination)
         if self._temporary is None:
             return
-        finished = table_path(self._temporary, self._name)
+        finished = _table_path(self._temporary, self._name)
         replaced = self._temporary / _REPLACED
         with sink_errors(self.destination, "finishing the table"):
             if self._path.exists():
@@ -132,8 +123,8 @@ class LanceDBSink:
     def abort(self) -> None:
         """Remove the temporary folder, and the database's where it was made for this table."""
         self._table = None
-        self._held.clear()
         if self._temporary is not None:
+            self._group.clear()
             _restore(self._temporary, self._path)
             remove(self._temporary)
             self._temporary = None
@@ -142,20 +133,62 @@ class LanceDBSink:
                 self._folder.rmdir()
             self._made_folder = False
 
-    def _flush(self) -> None:
-        import pyarrow as pa  # noqa: PLC0415 - heavy
+    def open(self) -> None:
+        _require_lancedb()
+        if not self._path.is_dir():
+            raise SinkError("there is no such table", destination=self.destination)
+        with lancedb_errors(self.destination, "reading"):
+            opt_out_of_telemetry()
+            import lancedb  # noqa: PLC0415 - heavy, and an extra
 
-        if not self._held:
+            self._table = lancedb.connect(str(self._folder)).open_table(self._name)
+            metadata = self._table.schema.metadata
+            self.count = self._table.count_rows()
+        space = space_from_metadata(metadata, destination=self.destination)
+        self._facts = VerifiedFacts.of_store(self._folder / self._name, metadata, self.count)
+        self.space = self._facts.complete(space)
+
+    def read(self) -> Iterator[Rows]:
+        with lancedb_errors(self.destination, "reading"):
+            for batch in self._table.search().to_batches(READ_ROWS):
+                yield rows_of(batch)
+
+    @property
+    def _path(self) -> Path:
+        return _table_path(self._folder, self._name)
+
+    def _search(self, query: Vectors, top_n: int) -> list[Hit]:
+        """LanceDB's own search by cosine distance, which is exact where the table has no index."""
+        with lancedb_errors(self.destination, "searching"):
+            found = self._table.search(query, vector_column_name="vector").distance_type("cosine").limit(top_n)
+            rows = found.select([*HIT_COLUMNS, "_distance"]).to_list()
+        return [Hit.of(1.0 - row["_distance"], row) for row in rows]
+
+    def _write_facts(self, space: Space) -> None:
+        self._facts.write(space)
+
+    def _flush(self) -> None:
+        if not self._group.rows:
             return
         with lancedb_errors(self.destination, "writing"):
-            self._table.add(pa.Table.from_batches(self._held, self._schema))
-        self._held.clear()
-        self._held_rows = self._held_bytes = 0
+            self._table.add(self._group.table())
+        self._group.clear()
 
-    def _clean_up_after_the_dead(self) -> None:
+    def _remove_stale(self) -> None:
+        """Remove what killed processes left, and put back the table that one of them had moved away."""
         for stale in stale_paths(self._path):
             _restore(stale, self._path)
             remove(stale)
+
+
+def _table_path(folder: Path, table: str) -> Path:
+    """The folder in which LanceDB keeps a table."""
+    return folder / f"{table}.lance"
+
+
+def _require_lancedb() -> None:
+    if importlib.util.find_spec("lancedb") is None:
+        raise MissingExtraError("a LanceDB table", extra="lancedb", package="lancedb")
 
 
 def _restore(temporary: Path, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Parquet files: one row per chunk, the space and the settings in the file's metadata."""
+"""Parquet files, `X.parquet`: one row per chunk, the space and the settings in the file's metadata."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedway.collections.stores.base import arrow_batch, arrow_schema, collection_metadata, sink_errors
+from embedway.collections.search import HIT_COLUMNS, TopRows, cosines
+from embedway.collections.stores.arrow import RowGroup, rows_of, sink_errors
+from embedway.collections.stores.base import READ_ROWS, Store
+from embedway.collections.stores.records import VerifiedFacts, space_from_metadata, space_metadata
 from embedway.collections.stores.temporary import (
     check_file_destination,
+    check_file_exists,
     refuse_existing,
+    rejects_path_of,
     remove,
     remove_stale,
     replace_file,
@@ -17,57 +22,59 @@ from embedway.collections.stores.temporary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from embedway.collections.stores.base import Chunk
+    from embedway.collections.search import Hit
+    from embedway.collections.stores.base import Chunk, Rows
     from embedway.types import Space, Vectors
 
-#: A row group is written once either is reached: small enough to hold, large enough to read in few steps.
-ROW_GROUP_ROWS = 8192
-ROW_GROUP_BYTES = 16 << 20
 
+class ParquetStore(Store):
+    """A file of zstd row groups. It is written to a temporary file that is renamed on commit."""
 
-class ParquetSink:
-    """Writes `X.parquet`, in zstd row groups, to a temporary file that is renamed on commit."""
+    _group: RowGroup
+    _facts: VerifiedFacts
 
-    def __init__(self, destination: str, *, overwrite: bool = False) -> None:
-        self.destination = destination
-        self.overwrite = overwrite
+    def __init__(self, destination: str) -> None:
+        super().__init__(destination)
         self._path = Path(destination)
+        self._overwrite = False
         self._temporary: Path | None = None
         self._writer: Any = None
-        self._schema: Any = None
-        self._keep: tuple[str, ...] = ()
-        self._held: list[Any] = []
-        self._held_rows = 0
-        self._held_bytes = 0
+
+    @property
+    def rejects_path(self) -> Path:
+        """See `Store.rejects_path`."""
+        return rejects_path_of(self._path)
+
+    def prepare(self, *, overwrite: bool) -> None:
+        self._overwrite = overwrite
         check_file_destination(self._path, overwrite=overwrite)
 
-    def open(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
+    def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
         """Make the temporary file and write the schema with its metadata."""
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
-        self._keep = tuple(keep)
-        self._schema = arrow_schema(space, keep, collection_metadata(space, settings))
+        self.space = space
+        self._group = RowGroup(space, keep, space_metadata(space, settings))
         with sink_errors(self.destination, "making the file"):
             remove_stale(self._path)
             self._temporary = temporary_path(self._path)
             strings = ["document_id", "source", "title", *keep]
-            self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd", use_dictionary=strings)
+            self._writer = pq.ParquetWriter(
+                self._temporary, self._group.schema, compression="zstd", use_dictionary=strings
+            )
 
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Hold rows until they fill a row group, then write it."""
-        batch = arrow_batch(chunks, vectors, self._schema, self._keep)
-        self._held.append(batch)
-        self._held_rows += batch.num_rows
-        self._held_bytes += batch.nbytes
-        if self._held_rows >= ROW_GROUP_ROWS or self._held_bytes >= ROW_GROUP_BYTES:
+        self._group.add(chunks, vectors)
+        if self._group.full:
             self._flush()
 
     def commit(self) -> None:
         """Write the rest, close the file and rename it."""
         self._flush()
-        refuse_existing(self._path, overwrite=self.overwrite, destination=self.destination)
+        refuse_existing(self._path, overwrite=self._overwrite, destination=self.destination)
         with sink_errors(self.destination, "finishing the file"):
             writer, self._writer = self._writer, None
             writer.close()
@@ -78,8 +85,8 @@ class ParquetSink:
     def abort(self) -> None:
         """Close and remove the temporary file."""
         writer, self._writer = self._writer, None
-        self._held.clear()
         if writer is not None:
+            self._group.clear()
             # Closing writes the footer, which a full disk refuses; the file goes either way.
             with contextlib.suppress(Exception):
                 writer.close()
@@ -87,13 +94,64 @@ class ParquetSink:
             remove(self._temporary)
             self._temporary = None
 
-    def _flush(self) -> None:
-        import pyarrow as pa  # noqa: PLC0415 - heavy
+    def open(self) -> None:
+        import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
-        if not self._held:
+        check_file_exists(self._path, destination=self.destination)
+        with sink_errors(self.destination, "reading"):
+            schema = pq.read_schema(self._path)
+            self.count = pq.read_metadata(self._path).num_rows
+        space = space_from_metadata(schema.metadata, destination=self.destination)
+        self._facts = VerifiedFacts.of_store(self._path, schema.metadata, self.count)
+        self.space = self._facts.complete(space)
+
+    def read(self) -> Iterator[Rows]:
+        import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+
+        with sink_errors(self.destination, "reading"), pq.ParquetFile(self._path) as file:
+            # Group by group: over a whole file `iter_batches` reads ahead without a bound.
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(READ_ROWS, row_groups=[group]):
+                    if batch.num_rows:
+                        yield rows_of(batch)
+
+    def _search(self, query: Vectors, top_n: int) -> list[Hit]:
+        """Read all vectors once, group by group; then the texts of the best rows only."""
+        import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+
+        best = TopRows(top_n)
+        with sink_errors(self.destination, "reading"), pq.ParquetFile(self._path) as file:
+            first_row = 0
+            # As in `read`: not `iter_batches` over the whole file.
+            for group in range(file.num_row_groups):
+                for lists in file.read_row_group(group, columns=["vector"]).column(0).chunks:
+                    flat = lists.flatten().to_numpy(zero_copy_only=False)
+                    best.add(cosines(flat.reshape(-1, self.space.dimensions), query), first_row)
+                    first_row += len(lists)
+            return best.hits(_take_rows(file, sorted(best.rows.tolist())))
+
+    def _write_facts(self, space: Space) -> None:
+        self._facts.write(space)
+
+    def _flush(self) -> None:
+        if not self._group.rows:
             return
         with sink_errors(self.destination, "writing"):
-            table = pa.Table.from_batches(self._held, self._schema)
+            table = self._group.table()
             self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        self._held.clear()
-        self._held_rows = self._held_bytes = 0
+        self._group.clear()
+
+
+def _take_rows(file: Any, wanted: list[int]) -> dict[int, dict[str, Any]]:
+    """The columns of some rows, by row number."""
+    found: dict[int, dict[str, Any]] = {}
+    first_row = 0
+    for group in range(file.num_row_groups):
+        after = first_row + file.metadata.row_group(group).num_rows
+        inside = [row for row in wanted if first_row <= row < after]
+        if inside:
+            table = file.read_row_group(group, columns=list(HIT_COLUMNS))
+            taken = table.take([row - first_row for row in inside]).to_pylist()
+            found.update(zip(inside, taken, strict=True))
+        first_row = after
+    return found

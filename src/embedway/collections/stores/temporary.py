@@ -1,7 +1,7 @@
-"""Temporary files beside their destination, and what becomes of those that a killed process left.
+"""Files beside a destination: temporary ones, and removal of those that a killed process left.
 
 A temporary path lies in the destination's own folder, so that `os.replace` is one step, and its name holds
-the host and the process that made it, so that a later run knows whose it was and whether that process still
+the host and the process that made it, so that a later run can tell which process made it and whether that process still
 lives.
 """
 
@@ -85,6 +85,17 @@ def check_file_destination(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise SinkError("is a folder; name a file", destination=destination)
     refuse_existing(path, overwrite=overwrite, destination=destination)
+
+
+def check_file_exists(path: Path, *, destination: str) -> None:
+    """Raise `SinkError` where there is no file."""
+    if not path.is_file():
+        raise SinkError("there is no such file", destination=destination)
+
+
+def rejects_path_of(path: Path) -> Path:
+    """The file of rejected rows beside a data file."""
+    return path.with_name(f"{path.name}.rejects.jsonl")
 
 
 def refuse_existing(path: Path, *, overwrite: bool, destination: str) -> None:

@@ -1,4 +1,4 @@
-"""Windows: runs of consecutive chunks that are embedded with one call."""
+"""Sources to batches of consecutive chunks; a job embeds each batch with one call."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ if TYPE_CHECKING:
     from typing import IO
 
     from embedway.collections.chunking import Chunker
-    from embedway.collections.documents import BadRow, ByteMeter, ReadOptions
+    from embedway.collections.documents import ByteCounter, OnBadRow, ReadOptions
     from embedway.collections.readers import SourceFile
     from embedway.collections.stores.base import Chunk
     from embedway.errors import SourceError
 
-#: Texts of one window, in characters: what is read ahead stays small, however long the chunks are.
-WINDOW_CHARACTERS = 4 << 20
-#: A job begins with a small window, so that the model has work at once, and doubles it: in large windows texts of like
+#: Texts of one batch, in characters: what is read ahead stays small, however long the chunks are.
+MAX_BATCH_CHARACTERS = 4 << 20
+#: A job begins with a small batch, so that the model has work at once, and doubles it: in large batches texts of like
 #: length meet, and a model that is never waited for loses nothing in between.
-FIRST_WINDOW_CHUNKS = 256
-MAX_WINDOW_CHUNKS = 2048
+FIRST_BATCH_CHUNKS = 256
+MAX_BATCH_CHUNKS = 2048
 
 
-def window_sizes() -> Iterator[int]:
-    """Chunks of each window at most, from the first one on.
+def batch_sizes() -> Iterator[int]:
+    """Chunks of each batch at most, from the first one on.
 
     By their place alone and no clock, so that a plan knows which texts a run will send together.
     """
-    size = FIRST_WINDOW_CHUNKS
+    size = FIRST_BATCH_CHUNKS
     while True:
         yield size
-        size = min(size * 2, MAX_WINDOW_CHUNKS)
+        size = min(size * 2, MAX_BATCH_CHUNKS)
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Chunks, and how far the readers had come when the last of them was cut."""
+class ChunkBatch:
+    """Chunks, and the progress of the readers when the last of them was cut."""
 
     chunks: tuple[Chunk, ...]
     documents: int
@@ -47,8 +47,8 @@ class Window:
     bytes_total: int | None
 
 
-class Windows:
-    """Reads and cuts sources, a window at a time and only when asked.
+class ChunkReader:
+    """Reads and cuts sources, a batch at a time and only when asked.
 
     Lives in one thread, save for `stop`.
     """
@@ -59,33 +59,35 @@ class Windows:
         options: ReadOptions,
         chunker: Chunker | None,
         *,
-        bad: BadRow,
-        meter: ByteMeter,
+        on_bad_row: OnBadRow,
+        counter: ByteCounter,
         standard_input: IO[bytes] | None = None,
     ) -> None:
-        self._documents = read_files(files, options, bad=self._note, meter=meter, standard_input=standard_input)
-        self._bad = bad
+        self._documents = read_files(
+            files, options, on_bad_row=self._note, counter=counter, standard_input=standard_input
+        )
+        self._on_bad_row = on_bad_row
         self._chunker = chunker
-        self._meter = meter
+        self._counter = counter
         self._document_count = 0
         self._chunks = self._cut()
         self._stopped = False
 
-    def next_window(self, max_chunks: int) -> Window | None:
-        """The next chunks, at most so many; None at the end. Raises what the readers raise."""
+    def next_batch(self, max_chunks: int) -> ChunkBatch | None:
+        """The next chunks, `max_chunks` at most; None at the end. Raises the errors of the readers."""
         chunks: list[Chunk] = []
         characters = 0
         for chunk in self._chunks:
             chunks.append(chunk)
             characters += len(chunk.text)
-            if len(chunks) >= max_chunks or characters >= WINDOW_CHARACTERS:
+            if len(chunks) >= max_chunks or characters >= MAX_BATCH_CHARACTERS:
                 break
         if not chunks:
             return None
-        return Window(tuple(chunks), self._document_count, self._meter.done, self._meter.total)
+        return ChunkBatch(tuple(chunks), self._document_count, self._counter.done, self._counter.total)
 
     def stop(self) -> None:
-        """Let the window that is being cut be the last. For any thread."""
+        """Let the batch that is being cut be the last. For any thread."""
         self._stopped = True
 
     def close(self) -> None:
@@ -96,7 +98,7 @@ class Windows:
     def _note(self, fault: SourceError) -> None:
         if self._stopped:
             raise fault
-        self._bad(fault)
+        self._on_bad_row(fault)
 
     def _cut(self) -> Generator[Chunk, None, None]:
         for document in self._documents:

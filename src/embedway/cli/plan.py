@@ -4,9 +4,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedway.cli.options import CollectionOption, DimensionsOption, Format, JsonFlag, OnError, Overflow, PresetOption
-from embedway.cli.output import Download, duration, note, print_json, print_line, print_table, standard_input, wait_for
-from embedway.cli.session import Session
+from embedway.cli.invocation import Invocation
+from embedway.cli.options import (
+    CollectionOption,
+    DimensionsOption,
+    FormatChoice,
+    JsonFlag,
+    OnErrorChoice,
+    OverflowChoice,
+    PresetOption,
+    chunk_options,
+    job_overrides,
+)
+from embedway.cli.output import (
+    DownloadProgress,
+    duration,
+    note,
+    print_json,
+    print_line,
+    print_table,
+    standard_input,
+    wait_for,
+)
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +34,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
 
 
-def plan(
+def plan(  # long, because typer reads the options from the signature
     context: typer.Context,
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="The texts: as for `run`.")],
     *,
@@ -31,25 +50,17 @@ def plan(
         int | None, typer.Option("--chunk-tokens", min=1, metavar="N", help="As for `run`.")
     ] = None,
     overlap: Annotated[int | None, typer.Option("--overlap", min=0, metavar="N", help="As for `run`.")] = None,
-    on_overflow: Annotated[Overflow | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
-    on_error: Annotated[OnError | None, typer.Option("--on-error", help="As for `run`.")] = None,
+    on_overflow: Annotated[OverflowChoice | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
+    on_error: Annotated[OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
     text_field: Annotated[
         str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
     ] = "text",
-    file_format: Annotated[Format, typer.Option("--format", help="Of all sources.")] = Format.AUTO,
+    file_format: Annotated[FormatChoice, typer.Option("--format", help="Of all sources.")] = FormatChoice.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
     """Show texts, tokens, requests, money and time for each model. Reads the sources once, and spends nothing."""
-    session = Session.of(context)
-    config = session.config(
-        {
-            "selection.preset": preset.value if preset else None,
-            "run.chunk_tokens": chunk_tokens,
-            "run.overlap": overlap,
-            "run.on_error": on_error.value if on_error else None,
-            "embedding.on_overflow": on_overflow.value if on_overflow else None,
-        }
-    )
+    invocation = Invocation.of(context)
+    config = invocation.config(job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow))
     if model and preset:
         raise UsageError("--model names models and --preset selects one; give one of them")
     if no_chunk and (chunk_tokens is not None or overlap is not None):
@@ -59,9 +70,7 @@ def plan(
     options = RunOptions(
         model="auto" if preset else config.embedding.default_model,
         dimensions=dimensions,
-        chunk=not no_chunk,
-        chunk_tokens=None if no_chunk else config.run.chunk_tokens,
-        overlap_tokens=config.run.overlap if "run.overlap" in config.sources and not no_chunk else None,
+        **chunk_options(config, no_chunk=no_chunk, chunk_tokens=chunk_tokens, overlap=overlap),
         on_error=config.run.on_error,
         on_overflow=config.embedding.on_overflow,
         text_field=text_field,
@@ -69,10 +78,14 @@ def plan(
         collection=collection or "",
     )
     selecting = not model and (preset is not None or collection is not None)
-    planned = wait_for(_plan(session, config, sources, model, options, selecting=selecting))
+    planned = wait_for(_plan(invocation, config, sources, model, options, selecting=selecting))
     if as_json:
         print_json(planned.to_json())
-        return
+    else:
+        _print_plan(planned)
+
+
+def _print_plan(planned: "JobPlan") -> None:
     print_line(f"{planned.documents:,} documents, {planned.characters:,} characters")
     print_table(
         ("model", "texts", "unique", "tokens", "cached", "to send", "requests", "cost", "by batch API", "time"),
@@ -86,7 +99,7 @@ def plan(
 
 
 async def _plan(
-    session: Session,
+    invocation: Invocation,
     config: "Config",
     sources: list[str],
     models: list[str] | None,
@@ -95,16 +108,16 @@ async def _plan(
     selecting: bool,
 ) -> "JobPlan":
     from embedway._embedder import AsyncEmbedder
-    from embedway.cli.selecting import criteria_of
+    from embedway.cli.select import criteria_of
     from embedway.collections.model_choice import select_for_job
     from embedway.collections.plan import plan_job
 
     cached = config.cache.backend != "none"
-    async with AsyncEmbedder(config, progress=Download(session)) as embedder:
+    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
         if selecting:
             # The model that `run` would take.
             options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
-            note(session, f"selected {options.model}")
+            note(invocation, f"selected {options.model}")
             models = [options.model]
         names = models or await embedder.candidates(options.dimensions)
         if not names:
@@ -114,22 +127,22 @@ async def _plan(
 
 
 def _row(one: "ModelPlan") -> tuple[str, ...]:
-    about = "~" if one.estimated else ""
+    mark = "~" if one.estimated else ""
     return (
         one.model,
         f"{one.texts:,}",
         f"{one.unique_texts:,}",
-        f"{about}{one.tokens:,}",
+        f"{mark}{one.tokens:,}",
         f"{one.cached_texts:,}",
-        f"{about}{one.billed_tokens:,}",
+        f"{mark}{one.billed_tokens:,}",
         f"{one.requests:,}",
-        _money(one.cost_nanousd, about, "unknown"),
-        _money(one.batch_cost_nanousd, about, ""),
+        _money(one.cost_nanousd, mark, "unknown"),
+        _money(one.batch_cost_nanousd, mark, ""),
         "unknown" if one.seconds is None else duration(one.seconds),
     )
 
 
-def _money(nanousd: int | None, about: str, none: str) -> str:
+def _money(nanousd: int | None, mark: str, none: str) -> str:
     from embedway.money import usd
 
-    return none if nanousd is None else f"{about if nanousd else ''}${usd(nanousd)}"
+    return none if nanousd is None else f"{mark if nanousd else ''}${usd(nanousd)}"

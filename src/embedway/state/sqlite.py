@@ -17,17 +17,16 @@ from embedway import formats, sqlite
 from embedway.errors import EmbedwayError
 from embedway.ledger.base import RESTORED, Limit, Restored
 from embedway.ledger.pins import read_pin
-from embedway.state.parts import BadPartError, check_database, database_errors, database_files, reading, snapshot
+from embedway.state.databases import DatabasePart, check_database, database_errors, reading
+from embedway.state.parts import BadPartError
+from embedway.state.values import LATEST, check_limit, earliest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from embedway.state.parts import Held
+    from embedway.state.parts import Transaction
 
-#: The end of the year 9999: later times have no date.
-LATEST = 253_402_300_799.0
-_MOST_PERCENT = 1_000_000
 #: Which kinds of values a column may hold, by its declared type.
 _VALUES = {"TEXT": "'text'", "INTEGER": "'integer'", "REAL": "'real', 'integer'"}
 #: The columns that may be empty. SQLite lets a primary key that is a text be empty too.
@@ -44,44 +43,26 @@ OR NOT COALESCE(lease_until, 0) BETWEEN 0 AND {LATEST}
 
 
 @dataclass(frozen=True, slots=True)
-class BooksPart:
-    """A SQLite file of the ledger or of the pins."""
+class SqlitePart(DatabasePart):
+    """The SQLite file of the ledger or of the pins."""
 
-    path: Path
     form: sqlite.Format
 
     @property
-    def name(self) -> str:
-        """See `Part.name`."""
-        return f"{self.form.kind.name}.sqlite"
+    def kind(self) -> formats.Kind:
+        return self.form.kind
 
-    @property
-    def place(self) -> str:
-        """See `Part.place`."""
-        return str(self.path)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """See `Part.files`."""
-        return database_files(self.path)
-
-    def take(self, to: Path) -> bool:
-        """See `Part.take`."""
-        if not formats.check(self.path, self.form.kind):
-            return False
-        with database_errors(self.path), contextlib.closing(sqlite.connect(self.path, self.form)) as source:
-            snapshot(source, to)
-        return True
+    def connect(self) -> sqlite3.Connection:
+        return sqlite.connect(self.path, self.form)
 
     def check(self, source: Path) -> None:
-        """See `Part.check`."""
-        check_database(source, self.form.kind, self.form.version)
+        check_database(source, self.kind, self.form.version)
         try:
             # A copy of our own by now: an older version becomes the present one.
             with contextlib.closing(sqlite.connect(source, self.form)) as connection:
                 connection.execute("PRAGMA journal_mode = DELETE")
                 _check_tables(connection, self.form)
-                if self.form.kind is formats.LEDGER:
+                if self.kind is formats.LEDGER:
                     _check_ledger(connection)
                 else:
                     for row in connection.execute("SELECT collection, pin FROM pins"):
@@ -92,34 +73,33 @@ class BooksPart:
             raise BadPartError("holds rows that cannot be right") from None
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[Held]:
-        """See `Part.held`."""
+    def begin(self) -> Iterator[Transaction]:
         with database_errors(self.path):
             connection = sqlite.connect(self.path, self.form, "synchronous = FULL")
         with contextlib.closing(connection):
             with database_errors(self.path):
                 connection.execute("BEGIN IMMEDIATE")
             try:
-                yield _HeldBooks(self, connection)
+                yield _SqliteTransaction(self, connection)
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
 
 
 @dataclass(slots=True)
-class _HeldBooks:
-    part: BooksPart
+class _SqliteTransaction:
+    part: SqlitePart
     connection: sqlite3.Connection
 
     def is_empty(self) -> bool:
         tables = formats.tables_of(self.connection) or {}
         return not any(self.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608
 
-    def take(self, to: Path) -> bool:
+    def snapshot(self, to: Path) -> bool:
         # Another connection: what is not committed here is not there yet.
-        return self.part.take(to)
+        return self.part.snapshot(to)
 
-    def put(self, source: Path, mark: Restored) -> None:
+    def stage(self, source: Path, mark: Restored) -> None:
         with database_errors(self.part.path), contextlib.closing(reading(source)) as restored:
             for table, columns in (formats.tables_of(self.connection) or {}).items():
                 names = ", ".join(column.partition(" ")[0] for column in columns.split(", "))
@@ -127,7 +107,7 @@ class _HeldBooks:
                 self.connection.execute(f"DELETE FROM {table}")  # noqa: S608  names of our own tables
                 rows = restored.execute(f"SELECT {names} FROM {table} ORDER BY rowid")  # noqa: S608
                 self.connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608
-            if self.part.form.kind is formats.LEDGER:
+            if self.part.kind is formats.LEDGER:
                 row = self.connection.execute("SELECT value FROM meta WHERE name = ?", (RESTORED,)).fetchone()
                 written = earliest(mark, row[0] if row else None).written()
                 self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (RESTORED, written))
@@ -135,13 +115,6 @@ class _HeldBooks:
     def commit(self) -> None:
         with database_errors(self.part.path):
             self.connection.execute("COMMIT")
-
-
-def earliest(mark: Restored, written: str | None) -> Restored:
-    """The mark of a restored ledger; `written` is the mark of the books in the backup, which nobody had confirmed."""
-    if written is None:
-        return mark
-    return Restored(min(mark.books_of, Restored.read(written).books_of), mark.restored_at)
 
 
 def _check_tables(connection: sqlite3.Connection, form: sqlite.Format) -> None:
@@ -180,9 +153,3 @@ def _check_ledger(connection: sqlite3.Connection) -> None:
         check_limit(Limit(name, nanousd, scope, period, hard=bool(hard), warn_at=tuple(json.loads(warn_at))))
     for (written,) in connection.execute("SELECT value FROM meta WHERE name = ?", (RESTORED,)):
         Restored.read(written)
-
-
-def check_limit(limit: Limit) -> None:
-    """Raise BadPartError for levels of warnings that are no percentages; the rest is checked where a limit is made."""
-    if not all(type(level) is int and 0 <= level <= _MOST_PERCENT for level in limit.warn_at):
-        raise BadPartError("holds limits that cannot be right")

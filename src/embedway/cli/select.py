@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from embedway.cli.options import DimensionsOption, Format, JsonFlag, Preset
+from embedway.cli.invocation import Invocation
+from embedway.cli.options import DimensionsOption, FormatChoice, JsonFlag, PresetChoice
 from embedway.cli.output import note, one_line, print_json, print_line, print_table, standard_input, wait_for
-from embedway.cli.session import Session
 from embedway.errors import NoModelError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedway.selection.scoring import ScoredModel, Selection
 
 
-def select(
+def select(  # long, because typer reads the options from the signature
     context: typer.Context,
     sources: Annotated[
         list[str] | None,
@@ -25,7 +25,7 @@ def select(
     ] = None,
     *,
     preset: Annotated[
-        Preset | None, typer.Option("--preset", "-p", help="Default: selection.preset, balanced.")
+        PresetChoice | None, typer.Option("--preset", "-p", help="Default: selection.preset, balanced.")
     ] = None,
     accuracy_weight: Annotated[float | None, typer.Option("--accuracy-weight", min=0, metavar="W")] = None,
     speed_weight: Annotated[float | None, typer.Option("--speed-weight", min=0, metavar="W")] = None,
@@ -62,12 +62,12 @@ def select(
     text_field: Annotated[
         str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
     ] = "text",
-    file_format: Annotated[Format, typer.Option("--format", help="Of all sources.")] = Format.AUTO,
+    file_format: Annotated[FormatChoice, typer.Option("--format", help="Of all sources.")] = FormatChoice.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
     """Show which model fits some texts best, with the score of each, or every reason why it is out."""
-    session = Session.of(context)
-    config = session.config({"selection.preset": preset.value if preset else None})
+    invocation = Invocation.of(context)
+    config = invocation.config({"selection.preset": preset.value if preset else None})
     given: dict[str, Any] = {
         "accuracy_weight": accuracy_weight,
         "speed_weight": speed_weight,
@@ -92,23 +92,31 @@ def select(
     try:
         selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))
     except NoModelError as error:
-        if as_json:
-            print_json({"model": None, "advice": list(error.advice), "table": [_json(row) for row in error.table]})
-        else:
-            print_selection(cast("list[ScoredModel]", list(error.table)))
+        _print_no_model(error, as_json=as_json)
         raise
     if as_json:
         print_json({**selection.to_json(), "all_documents": whole})
         return
     if selection.analysis is not None and sources:
-        print_line(_told(selection.analysis))
+        print_line(_describe_texts(selection.analysis))
         if not whole:
-            read = f"the first {selection.analysis.texts:,} documents, {selection.analysis.characters:,} characters,"
-            counted = criteria.max_total_cost is not None
-            note(session, f"{read} were looked at, and {'all were counted' if counted else 'costs are of these'}")
+            _note_sample(invocation, selection.analysis, counted=criteria.max_total_cost is not None)
     print_line(f"selected: {selection.model}")
     print_line()
     print_selection(list(selection.table))
+
+
+def _print_no_model(error: NoModelError, *, as_json: bool) -> None:
+    rows = cast("list[ScoredModel]", list(error.table))
+    if as_json:
+        print_json({"model": None, "advice": list(error.advice), "table": [row.to_json() for row in rows]})
+    else:
+        print_selection(rows)
+
+
+def _note_sample(invocation: Invocation, analysis: "TextAnalysis", *, counted: bool) -> None:
+    read = f"the first {analysis.texts:,} documents, {analysis.characters:,} characters,"
+    note(invocation, f"{read} were looked at, and {'all were counted' if counted else 'costs are of these'}")
 
 
 def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCriteria":
@@ -122,19 +130,19 @@ async def _select(
     config: "Config", sources: list[str], options: "RunOptions", criteria: "ModelSelectionCriteria", *, anywhere: bool
 ) -> "tuple[Selection, bool]":
     from embedway._embedder import AsyncEmbedder
-    from embedway.collections.model_choice import SAMPLE_CHARACTERS, first_of, reading
+    from embedway.collections.model_choice import SAMPLE_CHARACTERS, open_texts, take_texts
 
     async with AsyncEmbedder(config) as embedder:
         if not sources:
             return await embedder.select([], criteria, anywhere=anywhere), True
         stream = standard_input() if "-" in sources else None
-        async with reading(sources, options, standard_input=stream) as documents:
-            texts, whole = await first_of(documents, most_characters=SAMPLE_CHARACTERS)
+        async with open_texts(sources, options, standard_input=stream) as documents:
+            texts, whole = await take_texts(documents, most_characters=SAMPLE_CHARACTERS)
             return await embedder.select(texts, criteria, anywhere=anywhere, rest=documents), whole
 
 
-def _told(analysis: "TextAnalysis") -> str:
-    """What the texts are like, in a line."""
+def _describe_texts(analysis: "TextAnalysis") -> str:
+    """The languages and the code of the texts, in a line."""
     languages = [f"{language} {share:.0%}" for language, share in analysis.languages]
     if analysis.unknown:
         languages.append(f"unknown {analysis.unknown:.0%}")
@@ -155,7 +163,7 @@ def print_selection(rows: "list[ScoredModel]") -> None:
             [_row(row) for row in inside],
             right=(0, 2, 3, 4, 5, 6, 7, 8, 9),
         )
-        if any(_reckoned(row) for row in inside):
+        if any(_is_estimated(row) for row in inside):
             print_line(
                 "~ reckoned: from a sample (--max-total-cost counts all texts), or without the model's tokenizer"
             )
@@ -186,16 +194,12 @@ def _row(row: "ScoredModel") -> tuple[str, ...]:
         f"{row.multilingual_bonus * row.code_bonus:.2f}",
         f"{benchmark.avg_latency_ms:g} ms",
         "unknown" if price is None else f"{price.normalize():f}",
-        "unknown" if cost is None else f"{'~' if _reckoned(row) else ''}{usd(cost)}",
+        "unknown" if cost is None else f"{'~' if _is_estimated(row) else ''}{usd(cost)}",
         "pareto" if row.pareto else "",
     )
 
 
-def _reckoned(row: "ScoredModel") -> bool:
+def _is_estimated(row: "ScoredModel") -> bool:
     """Whether its cost is reckoned, and not that of all its tokens."""
     tokens = row.candidate.tokens
     return bool(row.candidate.cost_nanousd) and tokens is not None and (tokens.sampled or not tokens.own)
-
-
-def _json(row: Any) -> Any:
-    return row.to_json()

@@ -1,4 +1,4 @@
-"""What the options before a command said, for the command to use."""
+"""The options that come before a command."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Session:
+class Invocation:
     """One start of the program. The only state of the command line; set before the command runs."""
 
     files: tuple[Path, ...] = ()
@@ -20,8 +20,8 @@ class Session:
     traceback: bool = False
 
     @classmethod
-    def of(cls, context: typer.Context) -> "Session":
-        """The session that a command runs in."""
+    def of(cls, context: typer.Context) -> "Invocation":
+        """The invocation that a command runs in."""
         return context.ensure_object(cls)
 
     def config(self, overrides: Mapping[str, Any] | None = None) -> "Config":

@@ -1,0 +1,131 @@
+"""Records: the facts that a store keeps about its vector space, and facts that were verified later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from embedway._version import __version__
+from embedway.collections.stores.temporary import write_whole
+from embedway.errors import SinkError
+from embedway.space import Space, SpaceVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+#: The format of what `run` writes, and its version. 1 does not name itself; 2 holds spaces with all their facts.
+FORMAT = "embedway collection"
+FORMAT_VERSION = 2
+FORMAT_KEY = "embedway.format"
+SPACE_KEY = "embedway.space"
+SETTINGS_KEY = "embedway.settings"
+VERSION_KEY = "embedway.version"
+_FACTS_FORMAT, _FACTS_VERSION = "embedway proven space", 1
+_MAX_FACTS_BYTES = 1 << 20
+
+
+def sidecar_path(path: Path) -> Path:
+    """The file of facts beside a data file or table."""
+    return path.with_name(f"{path.name}.embedway.json")
+
+
+def space_metadata(space: Space, settings: Mapping[str, object]) -> dict[str, str]:
+    """The record in a schema's metadata: the format, the space and the settings as JSON, and our version."""
+    return {
+        FORMAT_KEY: str(FORMAT_VERSION),
+        SPACE_KEY: json.dumps(space.to_json(), ensure_ascii=False),
+        SETTINGS_KEY: json.dumps(dict(settings), ensure_ascii=False),
+        VERSION_KEY: __version__,
+    }
+
+
+def space_from_json(facts: object, *, destination: str) -> Space:
+    """The space that a record names. Raises `SinkError` where the facts are not a space's."""
+    try:
+        return Space.from_json(facts)
+    except SpaceVersionError as error:
+        raise SinkError(f"its vector space {error}", destination=destination) from None
+    except ValueError:
+        message = "names a vector space in a way that this version cannot read"
+        raise SinkError(message, destination=destination) from None
+
+
+def check_format(version: object, *, destination: str) -> None:
+    """Raise `SinkError` for a collection of a newer format; None stands for the first, which does not name itself."""
+    try:
+        found = 1 if version is None else int(str(version))
+    except ValueError:
+        found = 0
+    if found < 1:
+        raise SinkError("names no version of its format; it was damaged, or not written by us", destination=destination)
+    if found > FORMAT_VERSION:
+        raise SinkError(
+            f"is of version {found} of collections; this embedway reads {FORMAT_VERSION} and older, so upgrade it",
+            destination=destination,
+        )
+
+
+def space_from_metadata(metadata: Mapping[bytes, bytes] | None, *, destination: str) -> Space:
+    """The space in the schema metadata of a Parquet file or LanceDB table."""
+    named = metadata or {}
+    raw = named.get(SPACE_KEY.encode())
+    if raw is None:
+        raise SinkError(
+            "does not say which vector space it holds; it was not written by `embedway run`",
+            destination=destination,
+        )
+    version = named.get(FORMAT_KEY.encode())
+    check_format(None if version is None else version.decode("ascii", "replace"), destination=destination)
+    try:
+        facts = json.loads(raw)
+    except (ValueError, RecursionError):
+        facts = None
+    return space_from_json(facts, destination=destination)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedFacts:
+    """Verified facts in a file beside a store whose own record cannot be changed in place.
+
+    They count only for the record and the number of rows for which they were verified.
+    """
+
+    path: Path
+    record: bytes
+    rows: int
+
+    @classmethod
+    def of_store(cls, path: Path, metadata: Mapping[bytes, bytes], rows: int) -> VerifiedFacts:
+        """The facts of the store at a path, whose schema has this metadata."""
+        return cls(sidecar_path(path), metadata[SPACE_KEY.encode()], rows)
+
+    def complete(self, space: Space) -> Space:
+        """The space of the record, with the facts that were verified for it."""
+        if space.tokenizer is not None and space.config is not None:
+            return space
+        try:
+            if self.path.stat().st_size > _MAX_FACTS_BYTES:
+                return space
+            content = json.loads(self.path.read_bytes())
+            known = (content["format"], content["version"]) == (_FACTS_FORMAT, _FACTS_VERSION)
+            if known and content["of"] == self._digest():
+                return space.with_facts(Space.from_json(content["space"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, SpaceVersionError):
+            pass
+        return space
+
+    def write(self, space: Space) -> None:
+        """Write the facts. Raises OSError."""
+        content: dict[str, Any] = {
+            "format": _FACTS_FORMAT,
+            "version": _FACTS_VERSION,
+            "of": self._digest(),
+            "space": space.to_json(),
+        }
+        write_whole(self.path, json.dumps(content, indent=1) + "\n")
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self.record + f" {self.rows}".encode()).hexdigest()

@@ -1,0 +1,166 @@
+"""SQLite files as parts of a backup, and the gateway's keys, of which nothing more is known here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedway import files, formats
+from embedway.errors import EmbedwayError, StateError
+from embedway.state.parts import WAIT_S, BadPartError, FilePart, newer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from embedway.ledger.base import Restored
+    from embedway.state.parts import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class DatabasePart(FilePart):
+    """A part that is a SQLite file."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> formats.Kind:
+        """The kind of file."""
+
+    @abstractmethod
+    def connect(self) -> sqlite3.Connection:
+        """Open the file, which is there and of its kind."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind.name}.sqlite"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file and those that SQLite keeps beside it, or beside the file that a link leads to."""
+        real = Path(os.path.realpath(self.path))
+        return self.path, *(formats.beside(real, ending) for ending in formats.BESIDE)
+
+    def snapshot(self, to: Path) -> bool:
+        if not formats.check(self.path, self.kind):
+            return False
+        with database_errors(self.path), contextlib.closing(self.connect()) as source:
+            copy_to_file(source, to)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class KeysPart(DatabasePart):
+    """The gateway's keys: a SQLite file that only the gateway knows from inside."""
+
+    @property
+    def kind(self) -> formats.Kind:
+        return formats.KEYS
+
+    def connect(self) -> sqlite3.Connection:
+        return writing(self.path)
+
+    def check(self, source: Path) -> None:
+        check_database(source, self.kind)
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Transaction]:
+        """See `Part.begin`. The file is not locked before it is copied over."""
+        yield _KeysTransaction(self)
+
+
+@dataclass(slots=True)
+class _KeysTransaction:
+    part: KeysPart
+    source: Path | None = None
+
+    def is_empty(self) -> bool:
+        return not formats.check(self.part.path, self.part.kind)
+
+    def snapshot(self, to: Path) -> bool:
+        return self.part.snapshot(to)
+
+    def stage(self, source: Path, mark: Restored) -> None:
+        del mark
+        self.source = source
+
+    def commit(self) -> None:
+        if self.source is None:
+            return
+        files.make_private_folder(self.part.path.parent)
+        files.create_private_file(self.part.path)
+        with (
+            database_errors(self.part.path),
+            contextlib.closing(writing(self.source)) as source,
+            contextlib.closing(self.part.connect()) as target,
+        ):
+            copy_database(source, target)
+
+
+def copy_to_file(source: sqlite3.Connection, to: Path) -> None:
+    """Write the content that a connection sees into a new private file, which needs no other files."""
+    files.create_private_file(to)
+    with contextlib.closing(sqlite3.connect(to)) as target:
+        copy_database(source, target)
+        target.execute("PRAGMA journal_mode = DELETE")
+
+
+def copy_database(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """Replace all of a database in one step, waiting for others that write. Raises sqlite3.Error."""
+    until = time.monotonic() + WAIT_S
+
+    def check_time(status: int, remaining: int, total: int) -> None:
+        del status, remaining, total
+        if time.monotonic() > until:
+            raise sqlite3.OperationalError("another process keeps it locked")
+
+    source.backup(target, progress=check_time, sleep=0.05)
+
+
+def check_database(path: Path, kind: formats.Kind, known: int | None = None) -> None:
+    """Raise BadPartError unless a foreign file is a whole SQLite file of a kind, without code of its own in it.
+
+    `known` is the newest version that can be restored, None for any.
+    """
+    try:
+        if not formats.check(path, kind):
+            raise BadPartError("is empty")
+    except EmbedwayError:
+        raise BadPartError(f"is no file of embedway's {kind.name}") from None
+    try:
+        with contextlib.closing(reading(path)) as connection:
+            # Views and triggers are code that would run here.
+            if formats.tables_of(connection) is None:
+                raise BadPartError("holds more than tables and indexes")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if known is not None and version > known:
+                raise BadPartError(newer(version, known))
+            if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+                raise BadPartError("is a damaged database")
+    except sqlite3.Error:
+        raise BadPartError("is a damaged database") from None
+
+
+def reading(path: Path) -> sqlite3.Connection:
+    """A connection to a file that stands alone; it changes nothing."""
+    connection = sqlite3.connect(formats.uri(path, "mode=ro&immutable=1"), uri=True)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def writing(path: Path) -> sqlite3.Connection:
+    """A connection to a file that others use; every statement commits by itself."""
+    return sqlite3.connect(formats.uri(path, "mode=rw"), uri=True, timeout=WAIT_S, isolation_level=None)
+
+
+@contextlib.contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """Raise failures of SQLite and the disk as StateError with the file."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StateError(f"cannot be copied: {error}", file=path) from error

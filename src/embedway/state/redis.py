@@ -1,0 +1,188 @@
+"""The ledger and the pins in Redis or Valkey, as parts of a backup.
+
+One script reads all keys of a part, and one replaces them. A backup keeps types and values as JSON, not the server's
+own dumps: those depend on the server's version, and a server should not be given foreign ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from embedway import files
+from embedway.errors import EmbedwayError, MissingExtraError, StateError
+from embedway.ledger.base import RESTORED, Restored
+from embedway.ledger.redis_scripts import (
+    LEDGER_CHECK,
+    LEDGER_KEYS,
+    LEDGER_PREFIX,
+    PINS_CHECK,
+    PINS_KEYS,
+    failure,
+)
+from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
+from embedway.state.parts import BadPartError, newer
+from embedway.state.redis_scripts import PUT, TAKE
+from embedway.state.redis_values import check_ledger, check_pins, check_shape, pairs_of, strict_json
+from embedway.state.values import earliest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from embedway.state.parts import Transaction
+    from embedway.state.redis_values import Keys
+
+#: A server does nothing else while a script runs: more than this is for its own tools.
+MOST_BYTES, MOST_KEYS = 64 * 1024 * 1024, 200_000
+#: A script over so much takes some seconds.
+_ANSWER_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedisPart:
+    """The ledger or the pins on a server."""
+
+    what: str
+    url: str = field(repr=False)
+    cluster: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.what}.redis.json"
+
+    @property
+    def place(self) -> str:
+        """See `Part.place`; the address may hold a password."""
+        return f"{self.what} in Redis"
+
+    @property
+    def path(self) -> Path | None:
+        return None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    @property
+    def version(self) -> int:
+        """The newest version that is known."""
+        return LEDGER_VERSION if self.what == "ledger" else PINS_VERSION
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that there always are, the stamp first."""
+        return LEDGER_KEYS if self.what == "ledger" else PINS_KEYS
+
+    def snapshot(self, to: Path) -> bool:
+        with self.begin() as transaction:
+            return transaction.snapshot(to)
+
+    def check(self, source: Path) -> None:
+        if source.stat().st_size > 2 * MOST_BYTES:
+            raise BadPartError("is too large")
+        try:
+            self.read(source)
+        except EmbedwayError as error:
+            raise BadPartError(f"cannot be used: {error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+            raise BadPartError("holds values that cannot be right") from None
+
+    def read(self, source: Path) -> Keys:
+        """The keys in a file that `snapshot` wrote. Raises BadPartError, and errors of Python for wrong values."""
+        facts = strict_json(source.read_bytes())
+        version = facts["version"]
+        if facts["format"] != _format(self.what) or type(version) is not int or version < 1:
+            raise BadPartError(f"is not the {self.what} of a server")
+        if version > self.version:
+            raise BadPartError(newer(version, self.version))
+        found: Keys = {key: (kind, values) for key, kind, values in facts["keys"]}
+        check_shape(found, len(facts["keys"]))
+        if self.what == "ledger":
+            check_ledger(found)
+        else:
+            check_pins(found)
+        return found
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Transaction]:
+        """See `Part.begin`. Nothing is locked: `commit` replaces only the content that `snapshot` has read."""
+        with contextlib.closing(self._client()) as client:
+            yield _RedisTransaction(self, client)
+
+    def call(self, client: Any, script: str, *more: str) -> Any:
+        """Run a script over all keys of this part. Raises LedgerError and StateError."""
+        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+
+        arguments = (str(MOST_BYTES), str(MOST_KEYS), LEDGER_PREFIX if self.what == "ledger" else "", *more)
+        checked = (LEDGER_CHECK if self.what == "ledger" else PINS_CHECK) + script
+        try:
+            return client.eval(checked, len(self.keys), *self.keys, *arguments)
+        except (redis.exceptions.RedisError, OSError, UnicodeDecodeError) as error:
+            told = str(error)
+            if "EMBEDWAYTOOMUCH" in told:
+                raise StateError(
+                    f"holds more than {MOST_BYTES // 2**20} MiB or {MOST_KEYS:,} keys, for which the server would "
+                    "stand still too long: back it up with the server's own tools (`valkey-cli --rdb`, or BGSAVE)",
+                    file=self.place,
+                ) from None
+            if "EMBEDWAYCHANGED" in told:
+                raise StateError("was changed meanwhile, and stays as it is; try again", file=self.place) from None
+            otherwise = f"{self.place} cannot be used: {type(error).__name__}"
+            raise failure(error, f"the store of the {self.what}", self.version, otherwise) from error
+
+    def _client(self) -> Any:
+        try:
+            import redis  # noqa: PLC0415  an extra
+        except ImportError:
+            raise MissingExtraError(f"{self.what}.backend = 'redis'", extra="redis", package="redis") from None
+        kind = redis.RedisCluster if self.cluster else redis.Redis
+        try:
+            return kind.from_url(self.url, decode_responses=True, socket_connect_timeout=2.0, socket_timeout=_ANSWER_S)
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise StateError(f"cannot be reached: {type(error).__name__}", file=self.place) from error
+
+
+@dataclass(slots=True)
+class _RedisTransaction:
+    part: RedisPart
+    client: Any
+    digest: str | None = None
+    found: Keys = field(default_factory=dict)
+    wanted: Keys | None = None
+
+    def is_empty(self) -> bool:
+        self._look()
+        return not any(key != self.part.keys[0] and values for key, (_, values) in self.found.items())
+
+    def snapshot(self, to: Path) -> bool:
+        if self.is_empty():
+            return False
+        keys = [[key, kind, values] for key, (kind, values) in self.found.items() if key != self.part.keys[0]]
+        document = {"format": _format(self.part.what), "version": self.part.version, "keys": keys}
+        files.write_private_whole(to, json.dumps(document).encode())
+        return True
+
+    def stage(self, source: Path, mark: Restored) -> None:
+        self._look()
+        self.wanted = self.part.read(source)
+        if self.part.what == "ledger":
+            meta = LEDGER_PREFIX + "meta"
+            before = dict(pairs_of(self.wanted.get(meta, ("hash", []))[1])).get(RESTORED)
+            self.wanted[meta] = "hash", [RESTORED, earliest(mark, before).written()]
+
+    def commit(self) -> None:
+        if self.wanted is not None and self.digest is not None:
+            written = json.dumps([[key, kind, values] for key, (kind, values) in self.wanted.items()])
+            self.part.call(self.client, PUT, self.digest, written)
+
+    def _look(self) -> None:
+        if self.digest is None:
+            self.digest, *found = self.part.call(self.client, TAKE)
+            self.found = {key: (kind, values) for key, kind, values in found}
+
+
+def _format(what: str) -> str:
+    return f"embedway {what} of a server"

@@ -1,0 +1,123 @@
+"""Checks of the keys and values in a server's part of a backup, before a server is given them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from embedway.ledger.base import RESTORED, Restored
+from embedway.ledger.pins import read_pin
+from embedway.ledger.redis import read_limit, write_limit
+from embedway.ledger.redis_scripts import LEDGER_PREFIX, PINS_KEYS
+from embedway.state.parts import BadPartError
+from embedway.state.values import LATEST, check_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+#: What Redis reads as numbers. Python reads more, such as `1_000` and digits of other scripts. No number is negative:
+#: what is held or under way is never less than nothing.
+_WHOLE = re.compile(r"[0-9]{1,18}")
+_TIME = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?")
+_ID = re.compile(r"[0-9a-f]{32}")
+_ACCOUNT = re.compile(r".+\|(total|[0-9]{4}-[0-9]{2}(-[0-9]{2})?)\|(spent|held|saved)", re.DOTALL)
+_NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
+_TEXTS = ("model", "route", "collection", "api_key")
+_NEEDED = {"id", "opened", "state", "model", "collection", "api_key"}
+
+#: The keys of a part: type and values, pairs flattened for hashes and sorted sets.
+Keys = dict[str, tuple[str, list[str]]]
+
+
+def pairs_of(values: list[str]) -> list[tuple[str, str]]:
+    """The pairs of a hash or sorted set that were flattened."""
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def check_shape(found: Keys, count: int) -> None:
+    """Raise BadPartError unless each of `count` keys is there once, with pairs of texts."""
+    if len(found) != count:
+        raise BadPartError("holds a key twice")
+    for kind, values in found.values():
+        _demand(kind in {"hash", "zset"} and isinstance(values, list) and len(values) % 2 == 0)
+        _demand(all(isinstance(value, str) for value in values))
+
+
+def _demand(right: object) -> None:
+    if not right:
+        raise BadPartError("holds values that cannot be right")
+
+
+def check_ledger(found: Keys) -> None:
+    """Raise BadPartError unless the keys are those of a ledger."""
+    fixed: Mapping[str, tuple[str, Callable[[str, str], object]]] = {
+        "open": ("zset", lambda member, score: _ID.fullmatch(member) and _is_time(score)),
+        "all": ("zset", lambda member, score: _ID.fullmatch(member) and _is_time(score)),
+        "accounts": ("hash", lambda name, value: _ACCOUNT.fullmatch(name) and _WHOLE.fullmatch(value)),
+        "limits": ("hash", _is_limit),
+        "warned": ("hash", lambda _, value: _WHOLE.fullmatch(value)),
+        "meta": ("hash", lambda name, value: name == RESTORED and Restored.read(value)),
+    }
+    ids = {member for member, _ in pairs_of(found.get(LEDGER_PREFIX + "all", ("zset", []))[1])}
+    entries = set()
+    for key, (kind, values) in found.items():
+        _demand(key.startswith(LEDGER_PREFIX))
+        name = key.removeprefix(LEDGER_PREFIX)
+        if name.startswith("entry:"):
+            entries.add(name.removeprefix("entry:"))
+            _demand(kind == "hash" and _is_entry(name.removeprefix("entry:"), dict(pairs_of(values))))
+            continue
+        _demand(name in fixed and kind == fixed[name][0])
+        _demand(all(fixed[name][1](*pair) for pair in pairs_of(values)))
+    _demand(entries == ids)
+
+
+def _is_entry(name: str, fields: dict[str, str]) -> bool:
+    known = {"id", "opened", "closed", "state", "unpriced", *_NUMBERS, *_TEXTS}
+    return bool(
+        fields.keys() >= _NEEDED
+        and fields.keys() <= known
+        and fields["id"] == name
+        and fields["state"] in {"open", "done", "expired"}
+        and all(_is_time(fields[at]) for at in ("opened", "closed") if at in fields)
+        and all(_WHOLE.fullmatch(fields[number]) for number in _NUMBERS if number in fields)
+        and fields.get("unpriced", "0") in {"0", "1"}
+    )
+
+
+def _is_limit(name: str, written: str) -> bool:
+    fields = strict_json(written)
+    limit = read_limit(written, name)
+    check_limit(limit)
+    # As it is written, and no other way to write the same: every script on the server reads it.
+    return bool(fields["name"] == name and type(limit.hard) is bool and written == write_limit(limit))
+
+
+def check_pins(found: Keys) -> None:
+    """Raise BadPartError unless the keys are those of pins."""
+    kinds = dict(zip(PINS_KEYS[1:], ("hash", "zset"), strict=True))
+    for key, (kind, values) in found.items():
+        _demand(kinds.get(key) == kind)
+        for name, value in pairs_of(values):
+            _demand(_is_pin(name, value) if kind == "hash" else _is_time(value))
+
+
+def _is_pin(collection: str, written: str) -> bool:
+    strict_json(written)
+    return read_pin(collection, written) is not None
+
+
+def strict_json(written: str | bytes) -> Any:
+    """JSON that the server reads too: no NaN, and no half of a surrogate pair. Raises ValueError."""
+    document = json.loads(written, parse_constant=_refuse_constant)
+    json.dumps(document, ensure_ascii=False).encode()
+    return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_time(text: str) -> bool:
+    return _TIME.fullmatch(text) is not None and 0 <= float(text) <= LATEST

@@ -1,0 +1,79 @@
+"""Which store serves a destination, and destinations that cannot be used."""
+
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedway.collections.stores import create_store, open_store, store_for
+from embedway.errors import SinkError, UsageError
+
+
+@pytest.mark.parametrize(
+    "name", ["out", "out.txt", "lancedb:", "lancedb:dir", "lancedb:#t", "lancedb:d#", "lancedb:d#a/b", "x.gz"]
+)
+def test_other_forms_are_wrong_usage(name):
+    with pytest.raises(UsageError, match="lancedb:DIR#TABLE"):
+        create_store(name)
+    with pytest.raises(UsageError):
+        open_store(name)
+
+
+def test_folders_that_do_not_do(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.parquet").mkdir()
+    for destination, reason in (
+        (tmp_path / "missing" / "out.parquet", "does not exist"),
+        (tmp_path / "missing" / "out.jsonl", "does not exist"),
+        (tmp_path / "folder.parquet", "is a folder"),
+        (f"lancedb:{tmp_path / 'file' / 'db'}#t", "is no folder that may be written to"),
+    ):
+        with pytest.raises(SinkError, match=reason):
+            create_store(str(destination))
+
+
+def test_a_full_disk_is_a_sink_error_and_leaves_nothing(tmp_path):
+    """A limit on the file's size stands in for the disk: the write fails in the same place."""
+    script = (
+        "import resource, signal, sys\n"
+        "from embedway.collections.stores import create_store\nfrom embedway.errors import SinkError\n"
+        "from embedway.collections.stores.base import Chunk\nfrom embedway.types import Space\nimport numpy as np\n"
+        "store = create_store(sys.argv[1])\n"
+        "store.begin(Space('m', 'a' * 64, 64, 'mean', True), {}, ())\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "chunks = [Chunk(str(i), 'd', 'x', 0, 1, 1, None, 's', {}) for i in range(3000)]\n"
+        "try:\n"
+        "    store.write(chunks, np.random.rand(3000, 64).astype('f4'))\n    store.commit()\n"
+        "except SinkError as error:\n    store.abort()\n    print(error)\n"
+    )
+    for name in ("out.parquet", "out.jsonl"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / name)], capture_output=True, text=True, check=True
+        )
+        assert "File too large" in done.stdout
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_where_rejects_go(tmp_path):
+    assert store_for("a/x.parquet").rejects_path.as_posix() == "a/x.parquet.rejects.jsonl"
+    assert store_for("lancedb:a/b#t").rejects_path.as_posix() == "a/b/t.rejects.jsonl"
+
+
+def test_files_that_do_not_say_what_they_hold(tmp_path, space, make_rows):
+    table = pa.table({"id": ["a"], "vector": [[1.0]]})
+    pq.write_table(table, tmp_path / "plain.parquet")
+    pq.write_table(table.replace_schema_metadata({"embedway.space": "{"}), tmp_path / "odd.parquet")
+    (tmp_path / "plain.jsonl").write_text('{"vector": [1]}\n')
+    (tmp_path / "broken.parquet").write_text("no")
+    for name, reason in (
+        ("plain.parquet", "does not say which vector space"),
+        ("odd.parquet", "cannot read"),
+        ("plain.jsonl", "does not say which vector space"),
+        ("broken.parquet", "reading failed"),
+        ("missing.parquet", "no such file"),
+    ):
+        with pytest.raises(SinkError, match=reason):
+            open_store(str(tmp_path / name))
