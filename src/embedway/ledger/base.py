@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from embedway.errors import LedgerError, UsageError
@@ -82,6 +82,11 @@ class Limit:
     def takes(self, purpose: Purpose) -> bool:
         """Whether spending for this purpose counts."""
         return self.scope in purpose.scopes
+
+    def reached(self, spent: int, warned: int) -> int | None:
+        """The highest of the levels above `warned` that this spending reaches; None for none."""
+        levels = [level for level in self.warn_at if level > warned and spent * 100 >= level * self.nanousd and spent]
+        return max(levels, default=None)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON's types; money as a text, because it is exact."""
@@ -262,7 +267,7 @@ class Ledger(Protocol):
         what the entry has reserved: another process may have spent that since.
         """
 
-    async def unsend(self, entry: str, still_sent: int) -> None:
+    async def revert_send(self, entry: str, still_sent: int) -> None:
         """Take back a `send` whose answer was lost, whether or not it was made: no more than so much is under way."""
 
     async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
@@ -322,16 +327,3 @@ def periods_at(seconds: float) -> dict[Period, str]:
 def moment(seconds: float) -> str:
     """A time as ISO 8601, UTC."""
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
-
-
-def together(own: Sequence[Limit], given: Sequence[Limit]) -> list[Limit]:
-    """The ledger's limits and others; where names are the same, the settings' come with their own name."""
-    names = {limit.name for limit in own}
-    renamed = (replace(limit, name=f"{limit.name} (settings)") if limit.name in names else limit for limit in given)
-    return [*own, *renamed]
-
-
-def crossed(limit: Limit, spent: int, before: int) -> int | None:
-    """The highest level of a limit that is reached now and was not warned of, `before` being the last that was."""
-    reached = [level for level in limit.warn_at if level > before and spent * 100 >= level * limit.nanousd and spent]
-    return max(reached, default=None)

@@ -318,7 +318,7 @@ class Account:
                 except LedgerError:
                     # Nothing is sent, and it may be marked all the same.
                     with contextlib.suppress(LedgerError):
-                        await self.budgets.ledger.unsend(self.entry, self.sent + self._unbooked)
+                        await self.budgets.ledger.revert_send(self.entry, self.sent + self._unbooked)
                     raise
                 if refused is not None:
                     raise self.budgets.refusal(refused, more)

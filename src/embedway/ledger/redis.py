@@ -62,9 +62,9 @@ class RedisLedger:
             raise LedgerError(RAN_OUT)
         return _refused(answer)
 
-    async def unsend(self, entry: str, still_sent: int) -> None:
-        """See `Ledger.unsend`."""
-        await self._call("unsend", id=entry, still_sent=str(still_sent))
+    async def revert_send(self, entry: str, still_sent: int) -> None:
+        """See `Ledger.revert_send`."""
+        await self._call("revert_send", id=entry, still_sent=str(still_sent))
 
     async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
         """See `Ledger.settle`."""

@@ -203,7 +203,7 @@ if op == 'send' then
     return {'sent'}
 end
 
-if op == 'unsend' then
+if op == 'revert_send' then
     local entry = read(call.id)
     local back = entry.sent - tonumber(call.still_sent)
     if entry.state == 'open' and back > 0 then
