@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from embedway import files, formats
-from embedway.errors import ConfigError, EmbedwayError
+from embedway.errors import ConfigError, EmbedwayError, newer_version
 
 R = TypeVar("R")
 
@@ -84,8 +84,13 @@ def version_of(connection: sqlite3.Connection, path: Path, form: Format) -> int:
     if number == form.kind.application_id:
         if version > form.version:
             raise form.newer(
-                f"{path} is of version {version} of embedway's {form.kind.name}, and this embedway knows versions up "
-                f"to {form.version}: use the newer embedway that wrote it, or name another file ({form.kind.setting})"
+                f"{path} "
+                + newer_version(
+                    version,
+                    form.version,
+                    of=f"embedway's {form.kind.name}",
+                    otherwise=f"name another file ({form.kind.setting})",
+                )
             )
         if version >= 1:
             return int(version)

@@ -281,8 +281,8 @@ def test_a_newer_format_is_an_error_of_every_use_and_nothing_is_written(server, 
             for call in calls:
                 with pytest.raises(CacheError) as caught:
                     await call()
-                assert f"has format {FORMAT + 1}," in str(caught.value)
-                assert f"knows format {FORMAT} at most" in str(caught.value)
+                assert f"is of version {FORMAT + 1}," in str(caught.value)
+                assert f"knows versions up to {FORMAT}:" in str(caught.value)
                 assert "cache.url" in str(caught.value)
                 assert "127.0.0.1" not in str(caught.value)
             return [provider.calls for provider in providers_of(embedder)]

@@ -33,7 +33,8 @@ from embedway.cache.foreign import (
     texts_of,
 )
 from embedway.cache.stats import NO_MODEL
-from embedway.errors import CacheError, RuntimeUnavailableError
+from embedway.errors import CacheError, RuntimeUnavailableError, newer_version
+from embedway.files import read_package_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -48,28 +49,7 @@ _CLEARED = "embedway:v1:cleared"
 _FORMATS, _FORMAT_FIELD = "embedway:format", "cache"
 #: The version of the layout. The first one had no stamp.
 FORMAT = 1
-#: A lease that the caller holds already begins anew. No version sets one that runs out later than ARGV[3] or never.
-_LEASE = """
-local granted = {}
-for number, name in ipairs(KEYS) do
-    local holder = redis.call('get', name)
-    local left = holder and redis.call('pttl', name)
-    if holder and holder ~= ARGV[1] and left >= 0 and left <= tonumber(ARGV[3]) then
-        granted[number] = 0
-    else
-        redis.call('set', name, ARGV[1], 'PX', ARGV[2])
-        granted[number] = 1
-    end
-end
-return granted
-"""
-#: Only who holds a lease gives it back: it may have run out and be another's.
-_RELEASE = """
-for _, name in ipairs(KEYS) do
-    if redis.call('get', name) == ARGV[1] then redis.call('del', name) end
-end
-return 1
-"""
+_LEASE, _RELEASE = (read_package_text("embedway.cache", f"lua/{name}.lua") for name in ("lease", "release"))
 #: Keys of one MGET, or commands of one pipeline.
 _BATCH = 500
 _CONNECT_S, _ANSWER_S = 0.5, 1.0
@@ -264,10 +244,8 @@ class RedisCache:
         if stamp is not None and version is None:
             raise _NoVersionError
         if version is not None and version > FORMAT:
-            raise CacheError(
-                f"the cache in Redis has format {version}, and this version of embedway knows format {FORMAT} at most: "
-                f"update embedway, or name another database in cache.url (the format is in the key {_FORMATS})"
-            )
+            otherwise = f"name another database in cache.url (the version is in the key {_FORMATS})"
+            raise CacheError(f"the cache in Redis {newer_version(version, FORMAT, otherwise=otherwise)}")
         self._format_until = self._clock() + _FORMAT_S
 
     async def _write(self, group: Group, stamp: bytes, items: Sequence[tuple[bytes, bytes]]) -> bool:

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from embedway.errors import LedgerError
+from embedway.errors import LedgerError, newer_version
 from embedway.ledger.sqlite_formats import PINS_VERSION
 from embedway.space import Space, SpaceVersionError
 
@@ -44,10 +44,7 @@ def read_pin(collection: str, written: str) -> Pin:
         facts = json.loads(written)
         version = facts.get("version", 1)
         if type(version) is int and version > PINS_VERSION:
-            raise LedgerError(
-                f"the pin of collection {collection!r} is of version {version}, and this embedway knows versions up to "
-                f"{PINS_VERSION}: use the newer embedway that wrote it"
-            )
+            raise LedgerError(f"the pin of collection {collection!r} {newer_version(version, PINS_VERSION)}")
         if type(version) is not int or version < 1 or not facts.keys() <= _FACTS:
             raise LedgerError(_UNREADABLE.format(collection))
         model, since, claim = facts["model"], facts["since"], facts["claim"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from embedway import files, formats
 from embedway.config.trust import MOST_TRUST_BYTES, DamagedTrustError, parse_trust, trust_lock
-from embedway.errors import ConfigError, EmbedwayError, StateError
+from embedway.errors import ConfigError, EmbedwayError, StateError, newer_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -237,11 +237,6 @@ def database_files(path: Path) -> tuple[Path, ...]:
     return path, *(formats.beside(real, ending) for ending in formats.BESIDE)
 
 
-def newer(version: int, known: int) -> str:
-    """The message for a part of a version that is not known yet."""
-    return f"is of version {version}, and this embedway knows versions up to {known}: use the newer embedway"
-
-
 def snapshot(source: sqlite3.Connection, to: Path) -> None:
     """Write what a connection sees into a new private file that stands alone, without files beside it."""
     files.create_private_file(to)
@@ -279,7 +274,7 @@ def check_database(path: Path, kind: formats.Kind, known: int | None = None) -> 
                 raise BadPartError("holds more than tables and indexes")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if known is not None and version > known:
-                raise BadPartError(newer(version, known))
+                raise BadPartError(newer_version(version, known))
             if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
                 raise BadPartError("is a damaged database")
     except sqlite3.Error:
