@@ -1,4 +1,4 @@
-"""A thread that takes blocking calls off the event loop, one after the other."""
+"""A thread that runs blocking calls off the event loop, one after the other."""
 
 from __future__ import annotations
 
@@ -32,16 +32,13 @@ class Worker:
     def call(
         self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> asyncio.Future[Result]:
-        """Have a function called after all that were given before it; the future holds what it returns.
-
-        Cancelling the future does not stop the call.
-        """
+        """Run a function after all earlier calls. Cancelling the future does not stop the call."""
         future: asyncio.Future[Result] = self._loop.create_future()
         self._calls.put((partial(function, *args, **kwargs), future))
         return future
 
     def close(self) -> None:
-        """Let the thread end when it has made the calls it was given. Does not wait."""
+        """End the thread after the calls that were made. Does not wait."""
         self._calls.put(None)
 
     def _work(self) -> None:

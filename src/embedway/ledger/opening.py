@@ -1,4 +1,4 @@
-"""The ledger, its limits, and the pins that the settings ask for."""
+"""Open the ledger and the pins of the settings."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which vector space a collection is of: that of its first write, for good.
+"""Pins: the vector space of each collection, which its first write decides.
 
-A first write claims the pin before it computes, so that two at once agree; the pin holds when one of them succeeded.
-A claim has a lease, which its write renews: one of a process that died counts for nothing when that has run out.
+A first write claims the pin before it computes, so that two writes at once agree on a space. The pin is confirmed when
+one of them succeeds. A claim has a lease, which its write renews: the claim of a process that died ends with its lease.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from embedway.errors import LedgerError, newer_version
 from embedway.ledger.sqlite_formats import PINS_VERSION
 from embedway.space import Space, SpaceVersionError
 
-#: All that a pin tells; `until` is the end of a claim's lease, in SQLite.
+#: The fields of a stored pin; `until` is the end of a claim's lease, in SQLite.
 _FACTS = {"version", "model", "space", "since", "claim", "until"}
 _UNREADABLE = "the pin of collection {!r} cannot be read by this version"
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A collection with the space of its first write, and the name that its model is opened by."""
+    """The space of a collection, and the name of the model that is opened for it."""
 
     collection: str
     model: str
     space: Space
     #: Seconds since 1970.
     since: float
-    #: Whose first write is under way; empty when one has succeeded.
+    #: The id of the first write that is under way; empty after a write has succeeded.
     claim: str = ""
 
     def written(self) -> str:
-        """As it is kept."""
+        """The stored form, JSON."""
         facts = {"model": self.model, "space": self.space.to_json(), "since": self.since, "claim": self.claim}
         return json.dumps({"version": PINS_VERSION, **facts})
 
 
 def read_pin(collection: str, written: str) -> Pin:
-    """Read what `Pin.written` gave, of this version or an older one. Raises LedgerError for anything else."""
+    """Read the stored form of a pin, of this version or an older one. Raises LedgerError for anything else."""
     try:
         facts = json.loads(written)
         version = facts.get("version", 1)
@@ -58,7 +58,7 @@ def read_pin(collection: str, written: str) -> Pin:
 
 
 class Pins(Protocol):
-    """Keeps pins. A claim whose lease has run out is as if it were not there.
+    """Stores pins. A claim whose lease has run out does not exist.
 
     Every method raises LedgerError where the store fails.
     """
@@ -67,33 +67,33 @@ class Pins(Protocol):
         """The pin of a collection, None where nothing was written to it and no first write is under way."""
 
     async def claim(self, pin: Pin, lease_s: float) -> Pin:
-        """Keep a claim for so long, unless there is a pin or another claim; give the one that holds."""
+        """Store a claim for `lease_s`, unless there is a pin or another claim. Return the one that holds."""
 
     async def renew(self, pin: Pin, lease_s: float) -> None:
-        """Keep a claim for so much longer from now, while a write of its space is under way."""
+        """Extend the lease of a claim to `lease_s` from now."""
 
     async def confirm(self, pin: Pin) -> Pin:
-        """A write succeeded: its pin holds for good, unless another write did before; give the one that holds.
+        """Make a claim a pin after a write succeeded, unless another write did so before. Return the one that holds.
 
-        It need not be there any more: who claimed it may have withdrawn it, or died.
+        The claim need not exist any more: its owner may have withdrawn it, or died.
         """
 
     async def withdraw(self, pin: Pin) -> None:
-        """A first write failed: forget its claim, unless another write succeeded."""
+        """Remove a claim after its first write failed, unless another write succeeded."""
 
     async def learn(self, pin: Pin, known: Space) -> bool:
-        """Write the facts that a pin lacks and that were proven; False where the pin is another one by now."""
+        """Add proven facts that a pin lacks; False where the stored pin differs by now."""
 
     async def remove(self, collection: str) -> bool:
-        """Forget a collection, whose vectors are gone; False where there is none."""
+        """Remove the pin or claim of a collection; False where there is none."""
 
     async def all(self) -> list[Pin]:
         """All pins and claims, by collection."""
 
     async def aclose(self) -> None:
-        """Give files and connections back."""
+        """Close files and connections."""
 
 
 def new_pin(collection: str, model: str, space: Space, claim: str) -> Pin:
-    """A pin of now."""
+    """A pin whose first write begins now."""
     return Pin(collection, model, space, time.time(), claim)

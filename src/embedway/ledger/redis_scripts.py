@@ -1,7 +1,6 @@
 """The scripts that the ledger and the pins run on the server, and the keys that they use.
 
-Each script looks at the stamp of its format first, in the same atomic step: a newer version is refused, and keys
-without a stamp, which version 1 wrote, are stamped.
+`lua/check.lua` is put before each script, so that one atomic step checks the version of the keys and changes them.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _NEWER = re.compile(r"EMBEDWAYFORMAT (\w+)")
 
 
 def failure(error: Exception, what: str, known: int, otherwise: str) -> LedgerError:
-    """The error of a script; `otherwise` says what it is where it is not the stamp's."""
+    """The error of a script: `what` is of a newer version, or `otherwise`."""
     newer = _NEWER.search(str(error))
     return LedgerError(f"{what} in Redis {newer_version(newer[1], known)}" if newer is not None else otherwise)
 

@@ -1,4 +1,4 @@
-"""A ledger in a SQLite file, for one machine's processes. Every call is one transaction, on a thread of its own."""
+"""A ledger in a SQLite file, for the processes of one machine. Calls that wait share a transaction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class SqliteLedger:
-    """A file. `clock` gives seconds since 1970."""
+    """The ledger in a file. `clock` gives seconds since 1970."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path

@@ -36,7 +36,7 @@ _WITHDRAW = "DELETE FROM pins WHERE collection = ? AND json_extract(pin, '$.clai
 
 
 class SqlitePins:
-    """A file on this machine, safe for many processes. `clock` gives seconds since 1970."""
+    """The pins in a file, safe for many processes. `clock` gives seconds since 1970."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path

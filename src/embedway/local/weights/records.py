@@ -51,8 +51,8 @@ class Record:
             revision = data["revision"]
             if type(version) is int and version > _VERSION:
                 otherwise = "set weights.directory to another folder"
-                told = newer_version(version, _VERSION, of="the weights store", otherwise=otherwise)
-                raise WeightsError(f"{folder / RECORD} {told}")
+                message = newer_version(version, _VERSION, of="the weights store", otherwise=otherwise)
+                raise WeightsError(f"{folder / RECORD} {message}")
             return cls(str(data["repository"]), revision and str(revision), str(data["origin"]), *maps)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
