@@ -302,7 +302,7 @@ def test_a_newer_format_is_seen_while_a_process_runs(server, valkey, clock):
         assert await cache.put_many(GROUP, [(KEY, b"other")]) == 0
         assert await cache.add_counts({"m": {"hits": 1}}) is False
         assert await cache.lease(GROUP, [KEY], 10) == [True]
-        with pytest.raises(CacheError, match=f"format {FORMAT + 1}"):
+        with pytest.raises(CacheError, match=f"of version {FORMAT + 1}"):
             await cache.get_many(GROUP, [KEY])
         server.hset("embedway:format", "cache", FORMAT)
         assert await cache.get_many(GROUP, [KEY]) == [b"entry"]

@@ -186,7 +186,7 @@ def newer_parquet(path, **metadata):
 
 def test_a_newer_format_is_named(tmp_path, described):
     newer = str(FORMAT_VERSION + 1)
-    with pytest.raises(SinkError, match=f"of version {newer} of collections; .* up to {FORMAT_VERSION}:"):
+    with pytest.raises(SinkError, match=f"of version {newer} of collections, .* up to {FORMAT_VERSION}:"):
         open_collection(newer_parquet(tmp_path / "a.parquet", **{FORMAT_KEY: newer}))
     facts = json.dumps({**described.to_json(), "version": VERSION + 1, "colour": "blue"})
     with pytest.raises(SinkError, match=f"its vector space is of version {VERSION + 1}"):
@@ -226,7 +226,7 @@ def test_records_of_the_weights_store(tmp_path):
     assert (content["format"], content["version"]) == ("embedway weights", 1)
     assert Record.read(tmp_path) == record
     (tmp_path / RECORD).write_text(json.dumps({**content, "version": 2}))
-    with pytest.raises(WeightsError, match="of version 2 of the weights store, and this embedway reads 1"):
+    with pytest.raises(WeightsError, match="of version 2 of the weights store, and this embedway knows versions up to 1:"):
         Record.read(tmp_path)
 
 
