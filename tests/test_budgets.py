@@ -437,7 +437,7 @@ def test_an_answer_that_outlives_its_embedder_is_booked_once(monkeypatch, tmp_pa
         go.set()
         receipt = (await call).receipt
         assert receipt.cost_nanousd == 6000
-        while embedder._budgets.ledger._connection is not None:  # noqa: ASYNC110  nobody waits for its last close
+        while embedder._budgets.ledger._file.connection is not None:  # noqa: ASYNC110  nobody waits for its last close
             await asyncio.sleep(0)
         ledger = SqliteLedger(tmp_path / "l")
         total, (entry,) = (await ledger.totals())[0], await ledger.entries()

@@ -116,3 +116,17 @@ def test_dimensions_and_spaces_name_both_sides():
     mismatch = errors.SpaceMismatchError(collection="a.parquet", collection_space="m@1/384", asked_space="n@2/384")
     for part in ("a.parquet", "m@1/384", "n@2/384"):
         assert part in str(mismatch)
+
+
+def test_a_newer_version_is_told_in_one_way():
+    assert errors.newer_version(3, 2) == (
+        "is of version 3, and this embedway knows versions up to 2: use the newer embedway that wrote it"
+    )
+    told = errors.newer_version("3", 2, of="spaces", otherwise="go away")
+    assert told == (
+        "is of version 3 of spaces, and this embedway knows versions up to 2: use the newer embedway that wrote it, "
+        "or go away"
+    )
+    package = Path(errors.__file__).parent
+    worded = [path.name for path in package.rglob("*.py") if "knows versions up to" in path.read_text("utf-8")]
+    assert worded == ["errors.py"]

@@ -24,6 +24,7 @@ ORDER = (
     "money",
     "formats",
     "sqlite",
+    "sqlite_thread",
     "vectors",
     "urgency",
     "arguments",

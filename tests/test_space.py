@@ -137,5 +137,5 @@ def test_what_is_no_space_is_refused(facts):
 
 
 def test_a_newer_version_is_named():
-    with pytest.raises(SpaceVersionError, match=rf"version {VERSION + 1} .* reads {VERSION} and older"):
+    with pytest.raises(SpaceVersionError, match=rf"version {VERSION + 1} .* up to {VERSION}:"):
         Space.from_json({**LOCAL.to_json(), "version": VERSION + 1, "colour": "blue"})

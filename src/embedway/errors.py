@@ -389,6 +389,19 @@ class SinkError(EmbedwayError):
         super().__init__(f"{destination}: {message}")
 
 
+def newer_version(version: object, known: int, *, of: str = "", otherwise: str = "") -> str:
+    """The predicate for something that a newer version of this package wrote: "is of version 3, and ...".
+
+    `of` names what has the version, and `otherwise` is advice for those who cannot use the newer version.
+    """
+    whose = f" of {of}" if of else ""
+    advice = f", or {otherwise}" if otherwise else ""
+    return (
+        f"is of version {version}{whose}, and this embedway knows versions up to {known}: "
+        f"use the newer embedway that wrote it{advice}"
+    )
+
+
 def _with_elsewhere(message: str, models: Sequence[str]) -> str:
     # Told and not taken: vectors of another space do not belong where this model's are.
     told = f"\nOther models that are set up here, each with a space of its own: {', '.join(models)}"

@@ -22,6 +22,13 @@ FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 
 
+def read_package_text(package: str, name: str) -> str:
+    """Read a text file that is part of the package."""
+    from importlib import resources  # noqa: PLC0415  few modules have files
+
+    return resources.files(package).joinpath(name).read_text("utf-8")
+
+
 def open_regular(path: Path) -> int:
     """Open a regular file for reading and return its descriptor. Raises OSError, for a pipe or device too."""
     descriptor = os.open(path, READ_FLAGS)

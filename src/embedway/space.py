@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
+from embedway.errors import newer_version
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -111,9 +113,7 @@ class Space:
         if type(version) is not int or version < 1:
             raise ValueError("names no version")
         if version > VERSION:
-            raise SpaceVersionError(
-                f"is of version {version} of spaces, and this embedway reads {VERSION} and older; upgrade embedway"
-            )
+            raise SpaceVersionError(newer_version(version, VERSION, of="spaces"))
         own = {name: value for name, value in facts.items() if name not in {"id", "version"}}
         if not _is_space(own):
             raise ValueError("does not hold the facts of a space")

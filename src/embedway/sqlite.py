@@ -1,7 +1,7 @@
-"""SQLite files that many processes share: made private, recognised, stamped, and brought up to the present version.
+"""SQLite files that many processes share: private, stamped with a format, and migrated to its present version.
 
-A file of ours holds its kind in `PRAGMA application_id` and its version in `PRAGMA user_version`. An older version is
-migrated in one transaction when a process first opens it: of several that race, one migrates and the others wait; a
+A file holds its kind in `PRAGMA application_id` and its version in `PRAGMA user_version`. The first process that opens
+a file of an older version migrates it in one transaction. Of several processes one migrates, and the others wait. A
 crash leaves the old version whole.
 """
 
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from embedway import files, formats
-from embedway.errors import ConfigError, EmbedwayError
+from embedway.errors import ConfigError, EmbedwayError, newer_version
 
 R = TypeVar("R")
 
-#: How many seconds one waits for another that writes.
+#: How long a connection waits for another one that writes.
 BUSY_S = 30.0
-_AGAIN_S = 0.01
+_RETRY_S = 0.01
 
-#: A step from one version to the next, inside the transaction. It may give what is to be done after the commit.
+#: A step from one version to the next, inside the transaction. It may return work for after the commit.
 Migration: TypeAlias = Callable[[sqlite3.Connection, Path], Callable[[], None] | None]
 
 
@@ -33,24 +33,24 @@ class Format:
     """The format of a kind of file, as this version of the package writes it.
 
     `schema` makes what is missing of `version`, statement by statement. `migrations` holds the step from each older
-    version to the next. `newer` is the error for a file of a version that is not known yet.
+    version to the next. `newer_error` is the error for a file of a newer version.
     """
 
     kind: formats.Kind
     version: int
     schema: tuple[str, ...]
-    newer: type[EmbedwayError]
+    newer_error: type[EmbedwayError]
     migrations: Mapping[int, Migration] = field(default_factory=dict)
 
 
 def connect(
     path: Path, form: Format, *pragmas: str, extra: tuple[str, ...] = (), busy_s: float = BUSY_S
 ) -> sqlite3.Connection:
-    """Open a file in WAL mode, made with its folder where it is missing; every statement commits by itself.
+    """Open a file in WAL mode and autocommit mode. A missing file is created, with its folder.
 
-    `extra` are statements that an option of the caller asks for beside the schema, such as an index. The connection may
-    be used from one thread at a time, whichever. Raises ConfigError for a file that is not of this kind, `form.newer`
-    for a newer version, OSError and sqlite3.Error.
+    `extra` are statements of an option of the caller, such as an index. Any thread may use the connection, one at a
+    time. Raises ConfigError for a file that is not of this kind, `form.newer_error` for a newer version, OSError and
+    sqlite3.Error.
     """
     formats.check(path, form.kind)
     files.make_private_folder(path.parent)
@@ -60,8 +60,8 @@ def connect(
     )
     try:
         until = time.monotonic() + busy_s
-        afterwards = _while_locked(lambda: _bring_up(connection, path, form), until)
-        _while_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"), until)
+        afterwards = _retry_while_locked(lambda: _migrate(connection, path, form), until)
+        _retry_while_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"), until)
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
         for statement in extra:
@@ -78,15 +78,14 @@ def connect(
 
 
 def version_of(connection: sqlite3.Connection, path: Path, form: Format) -> int:
-    """The version of what a connection sees: 0 for nothing yet. Raises ConfigError and `form.newer`."""
+    """The version of the file of a connection; 0 for an empty file. Raises ConfigError and `form.newer_error`."""
     (number,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if number == form.kind.application_id:
         if version > form.version:
-            raise form.newer(
-                f"{path} is of version {version} of embedway's {form.kind.name}, and this embedway knows versions up "
-                f"to {form.version}: use the newer embedway that wrote it, or name another file ({form.kind.setting})"
-            )
+            whose, otherwise = f"embedway's {form.kind.name}", f"name another file ({form.kind.setting})"
+            message = newer_version(version, form.version, of=whose, otherwise=otherwise)
+            raise form.newer_error(f"{path} {message}")
         if version >= 1:
             return int(version)
     elif not number:
@@ -102,8 +101,8 @@ def version_of(connection: sqlite3.Connection, path: Path, form: Format) -> int:
     )
 
 
-def _bring_up(connection: sqlite3.Connection, path: Path, form: Format) -> list[Callable[[], None]] | None:
-    """Make, stamp or migrate a file; None where it is of the present version already."""
+def _migrate(connection: sqlite3.Connection, path: Path, form: Format) -> list[Callable[[], None]] | None:
+    """Make, stamp or migrate a file, and return the work for after the commit; None where nothing is to be done."""
     # One snapshot, or another process might migrate the file between two of its facts.
     with _transaction(connection, "DEFERRED"):
         if version_of(connection, path, form) == form.version and _is_stamped(connection):
@@ -140,12 +139,12 @@ def _is_stamped(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("PRAGMA application_id").fetchone()[0])
 
 
-def _while_locked(work: Callable[[], R], until: float) -> R:
-    """Try until a time. While another changes the journal, SQLite says at once that the file is locked."""
+def _retry_while_locked(work: Callable[[], R], until: float) -> R:
+    """Retry until a time. While another process changes the journal mode, SQLite raises without waiting."""
     while True:
         try:
             return work()
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > until:
                 raise
-            time.sleep(_AGAIN_S)
+            time.sleep(_RETRY_S)

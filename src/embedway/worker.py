@@ -1,4 +1,4 @@
-"""A thread that takes blocking calls off the event loop, one after the other."""
+"""A thread that runs blocking calls off the event loop, one after the other."""
 
 from __future__ import annotations
 
@@ -32,46 +32,36 @@ class Worker:
     def call(
         self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> asyncio.Future[Result]:
-        """Have a function called after all that were given before it; the future holds what it returns.
-
-        Cancelling the future does not stop the call.
-        """
+        """Run a function after all earlier calls. Cancelling the future does not stop the call."""
         future: asyncio.Future[Result] = self._loop.create_future()
-        # A call whose caller is gone may still fail; nobody needs to hear of it on standard error.
-        future.add_done_callback(_retrieve)
         self._calls.put((partial(function, *args, **kwargs), future))
         return future
 
     def close(self) -> None:
-        """Let the thread end when it has made the calls it was given. Does not wait."""
+        """End the thread after the calls that were made. Does not wait."""
         self._calls.put(None)
 
     def _work(self) -> None:
         while (item := self._calls.get()) is not None:
             function, future = item
+            result, failure = None, None
             try:
                 result = function()
-            except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-                self._answer(future, None, error)
-            else:
-                self._answer(future, result, None)
+            except BaseException as error:  # noqa: BLE001  handed to the caller, whatever it is
+                failure = error
+            # The loop is closed when the process is on its way out.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_finish, future, result, failure)
             # What the call gave is the caller's alone; this thread may wait long for the next one.
-            del item, function, future
-
-    def _answer(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        def settle() -> None:
-            if future.cancelled():
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        # The loop is closed when the process is on its way out.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(settle)
+            del item, function, future, result, failure
 
 
-def _retrieve(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
+def _finish(future: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if failure is None:
+        future.set_result(result)
+    else:
+        future.set_exception(failure)
+        # The caller may be gone. An exception that was looked at once is not reported on standard error.
         future.exception()

@@ -41,7 +41,7 @@ def config_for(**cache):
 def cache_of(embedder, clock=None):
     cache = embedder._pipeline.cache.store
     if clock is not None:
-        for part in (cache, *(getattr(cache, lane) for lane in ("_reading", "_writing") if hasattr(cache, lane))):
+        for part in (cache, *(getattr(cache, name) for name in ("_reading", "_writing") if hasattr(cache, name))):
             part._clock = clock
         if hasattr(cache, "_server"):
             cache._server.clock = clock
@@ -175,7 +175,7 @@ def test_the_disk_is_full(tmp_path, clock):
         async with AsyncEmbedder(config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"))) as embedder:
             cache = cache_of(embedder, clock)
             await embedded(embedder)
-            connection = cache._writing.connection
+            connection = cache._writing._thread.connection
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own error for a full disk
             many = [f"more {n}" for n in range(2000)]
@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_file_that_another_process_has_locked(tmp_path, clock, monkeypatch, before):
-    monkeypatch.setattr("embedway.cache.lane.BUSY_S", 0.05)
+    monkeypatch.setattr("embedway.cache.sqlite_connection.BUSY_S", 0.05)
     path = tmp_path / "v.sqlite"
 
     async def main():
@@ -526,7 +526,7 @@ def test_what_is_cleared_or_too_old_leaves_the_disk(tmp_path, clock):
 
 
 def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr("embedway.cache.lane.BUSY_S", 0.05)
+    monkeypatch.setattr("embedway.cache.sqlite_connection.BUSY_S", 0.05)
     path = tmp_path / "v.sqlite"
 
     async def main():

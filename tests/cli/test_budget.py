@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from embedway.ledger.pins import SqlitePins, new_pin
+from embedway.ledger.pins import new_pin
+from embedway.ledger.sqlite_pins import SqlitePins
 from embedway.types import Space
 
 SMALL = Space("small", "service:small", 8, "service", normalized=True)

@@ -20,9 +20,11 @@ from embedway.cache.codec import decode
 from embedway.cache.sqlite import SqliteCache
 from embedway.errors import CacheError, ConfigError, LedgerError
 from embedway.ledger.base import Limit, Purpose
-from embedway.ledger.pins import RedisPins, SqlitePins, new_pin, read_pin
+from embedway.ledger.pins import new_pin, read_pin
 from embedway.ledger.redis import RedisLedger
+from embedway.ledger.redis_pins import RedisPins
 from embedway.ledger.sqlite import SqliteLedger
+from embedway.ledger.sqlite_pins import SqlitePins
 from embedway.providers.fake import vector_of
 from stored import read_entries, some_entries
 

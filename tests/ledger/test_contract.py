@@ -169,13 +169,13 @@ def test_a_mark_whose_answer_was_lost_is_taken_back(run):
         await ledger.send(entry, 60, ())
         await ledger.send(entry, 70, ())
         for _ in range(2):  # it may have been taken back already, or never made
-            await ledger.unsend(entry, 60)
+            await ledger.revert_send(entry, 60)
             (kept,) = await ledger.entries()
             assert (kept.sent, kept.reserved) == (60, 70)
             assert (await total(ledger)).held == 130
-        await ledger.unsend(entry, 80)
+        await ledger.revert_send(entry, 80)
         await ledger.close(entry)
-        await ledger.unsend(entry, 0)
+        await ledger.revert_send(entry, 0)
         (kept,) = await ledger.entries()
         assert (kept.spent, kept.unsure, kept.sent, kept.reserved) == (60, 60, 0, 0)
         assert (await total(ledger)).held == 0
@@ -378,7 +378,7 @@ def test_concurrent_reservations_never_pass_the_limit(run, make):
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["reserve", "send", "reported", "estimated", "unsure", "unbilled", "unsend", "close", "crash", "day"]
+            ["reserve", "send", "reported", "estimated", "unsure", "unbilled", "revert_send", "close", "crash", "day"]
         ),
         st.integers(0, 400),
         st.integers(0, 3),
@@ -421,9 +421,9 @@ def test_accounts_are_the_sums_of_entries_and_limits_hold(  # noqa: C901  a bran
                 await ledger.settle(entry, Settlement(sent, cost, 1, step), limits)
                 costs[entry] += cost
                 unsure[entry] += cost if step == "unsure" else 0
-            elif step == "unsend" and live:
+            elif step == "revert_send" and live:
                 entry = live[which % len(live)]
-                await ledger.unsend(entry, sum(sent for other, sent in flying if other == entry))
+                await ledger.revert_send(entry, sum(sent for other, sent in flying if other == entry))
             elif step == "close" and live:
                 await ledger.close(live.pop(which % len(live)))
             elif step == "crash":
@@ -454,7 +454,7 @@ async def wiped(ledger):
     else:
         await ledger.entries()
         for table in ("entries", "accounts", "limits", "warnings"):
-            await ledger._call(ledger._execute, f"DELETE FROM {table}")  # noqa: S608  constants
+            await ledger._file.transact(sqlite3.Connection.execute, f"DELETE FROM {table}")  # noqa: S608  constants
 
 
 async def audited(ledger, limits, beyond):
@@ -539,7 +539,7 @@ def test_what_the_ledger_file_was_told_is_on_the_disk(tmp_path):
     async def work():
         ledger = SqliteLedger(tmp_path / "ledger.sqlite")
         await reserved(ledger, 5)
-        waits = await ledger._call(lambda: ledger._execute("PRAGMA synchronous").fetchone()[0])
+        waits = await ledger._file.submit(lambda: ledger._file.connection.execute("PRAGMA synchronous").fetchone()[0])
         await ledger.aclose()
         return waits
 

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config
 from embedway.errors import AuthenticationError, ConfigError, LedgerError, SpaceMismatchError
-from embedway.ledger.pins import RedisPins, SqlitePins, new_pin, read_pin
+from embedway.ledger.pins import new_pin, read_pin
+from embedway.ledger.redis_pins import RedisPins
+from embedway.ledger.sqlite_pins import SqlitePins
 from embedway.selection.collection_pins import CLAIM_S, CollectionPins
 from embedway.selection.selector import ModelSelector
 from embedway.types import Space

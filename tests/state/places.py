@@ -4,10 +4,12 @@ import asyncio
 import json
 
 from embedway.ledger.base import Limit, Purpose, Settlement
-from embedway.ledger.pins import RedisPins, SqlitePins, new_pin
+from embedway.ledger.pins import new_pin
 from embedway.ledger.redis import RedisLedger
+from embedway.ledger.redis_pins import RedisPins
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.ledger.sqlite_formats import LEDGER, PINS
+from embedway.ledger.sqlite_pins import SqlitePins
 from embedway.state.redis import RedisPart
 from embedway.state.sqlite import SqlitePart
 from embedway.state.trust import TrustPart

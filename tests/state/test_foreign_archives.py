@@ -254,7 +254,7 @@ def test_pins_and_trust_that_are_not_what_they_should_be(files, tmp_path):
         ("trust.json", b"{}", "is no file of embedway's trust"),
         ("trust.json", b"[" * 100_000, "is damaged"),
         ("trust.json", b"\xff\xfe", "is damaged"),
-        ("trust.json", b'{"format": "embedway trust", "version": 2}', "has version 2"),
+        ("trust.json", b'{"format": "embedway trust", "version": 2}', "is of version 2"),
         ("trust.json", b'{"format": "embedway trust", "version": true, "files": {}}', "is damaged"),
         ("trust.json", b'{"format": "embedway trust", "version": 1}', "is damaged"),
         ("trust.json", b'{"format": "embedway trust", "version": 1, "files": null}', "is damaged"),

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedway.cache.redis_layout import FORMAT, FORMAT_FIELD, FORMATS, MAX_FIELD_BYTES, MAX_FIELDS, parse_count
-from embedway.errors import CacheError, RuntimeUnavailableError
+from embedway.errors import CacheError, RuntimeUnavailableError, newer_version
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -146,10 +146,8 @@ class RedisServer:
         if stamp is not None and version is None:
             raise _NoVersionError
         if version is not None and version > FORMAT:
-            raise CacheError(
-                f"the cache in Redis has format {version}, and this version of embedway knows format {FORMAT} at most: "
-                f"update embedway, or name another database in cache.url (the format is in the key {FORMATS})"
-            )
+            otherwise = f"name another database in cache.url (the version is in the key {FORMATS})"
+            raise CacheError(f"the cache in Redis {newer_version(version, FORMAT, otherwise=otherwise)}")
         self._format_until = self.clock() + _FORMAT_S
 
 

@@ -18,7 +18,7 @@ from sqlite3 import Connection, OperationalError
 from typing import TYPE_CHECKING
 
 from embedway.cache.base import CacheErrors, Group, GroupSize
-from embedway.cache.lane import BUSY_S, Lane
+from embedway.cache.sqlite_connection import BUSY_S, CacheConnection
 from embedway.cache.sqlite_format import CREATED_INDEX, shrink
 from embedway.errors import EmbedwayError
 
@@ -50,7 +50,7 @@ class SqliteCache:
         extra = () if ttl_s is None else (CREATED_INDEX,)
         asides = threading.Lock()
         self._reading, self._writing = (
-            Lane(path, extra, self.errors, asides, reading=reading, clock=clock) for reading in (True, False)
+            CacheConnection(path, extra, self.errors, asides, reading=reading, clock=clock) for reading in (True, False)
         )
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:

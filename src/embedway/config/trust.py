@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import platformdirs
 
-from embedway.errors import ConfigError
+from embedway.errors import ConfigError, newer_version
 from embedway.files import make_private_folder, read_regular, write_private_whole
 
 if TYPE_CHECKING:
@@ -137,9 +137,7 @@ def parse_trust(data: bytes, *, where: str = "") -> Trust:
     if type(version) is not int:
         raise DamagedTrustError("is damaged")
     if version > _VERSION:
-        raise ConfigError(
-            f"has version {version}, and this embedway reads version {_VERSION}; upgrade embedway", where=where
-        )
+        raise ConfigError(newer_version(version, _VERSION), where=where)
     files = document.get("files")
     if version != _VERSION or not isinstance(files, dict) or not all(isinstance(one, str) for one in files.values()):
         raise DamagedTrustError("is damaged")

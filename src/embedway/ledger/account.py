@@ -107,7 +107,7 @@ class Account:
                 except LedgerError:
                     # Nothing is sent, and it may be marked all the same.
                     with contextlib.suppress(LedgerError):
-                        await ledger.unsend(self.entry, self.sent + self._unbooked)
+                        await ledger.revert_send(self.entry, self.sent + self._unbooked)
                     raise
                 if refused is not None:
                     raise self.budgets.refuse(refused, more)

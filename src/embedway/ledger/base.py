@@ -1,10 +1,10 @@
-"""The contract of ledgers: money is reserved before a request is sent, and what came of it is booked.
+"""The contract of ledgers: money is reserved before a request is sent, and its cost is booked afterwards.
 
-All amounts are whole nano-dollars. An entry is one call: opened with a reservation, and closed when the call is over.
-Between the two, `send` marks parts of the reservation as under way, and `settle` books each with what it cost. So at
-any moment a limit holds over `spent + held`, where held is what is reserved or under way. An entry whose process died
-is closed when its lease has run out: what was only reserved is given back, what was under way is booked as unsure,
-because the service may bill it.
+All amounts are whole nano-dollars. An entry is one call. It opens with a reservation and closes at the end of the call.
+In between, `send` marks parts of the reservation as under way, and `settle` books the cost of each. A limit holds over
+`spent + held` at any moment, where held is what is reserved or under way. An entry whose process died is closed after
+its lease has run out: reserved amounts are released, and amounts under way are booked as unsure, because the service
+may bill them.
 
 Days and months are UTC, those in which an entry was opened.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from embedway.errors import LedgerError, UsageError
@@ -37,7 +37,7 @@ SCOPES = ("api_key", "collection", "model")
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """What money is spent for: names, never secrets or texts."""
+    """The model, collection and key that money is spent for: names, never secrets or texts."""
 
     model: str
     collection: str = ""
@@ -46,7 +46,7 @@ class Purpose:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Everything that limits can be for, and this spending is part of."""
+        """The scopes of the limits that count this spending."""
         names = (("api_key", self.api_key), ("collection", self.collection), ("model", self.model))
         return (EVERYTHING, *(f"{kind}:{name}" for kind, name in names if name))
 
@@ -80,8 +80,13 @@ class Limit:
             raise UsageError(f"budget {self.name}: a limit must be 0 or more")
 
     def takes(self, purpose: Purpose) -> bool:
-        """Whether spending for this purpose counts."""
+        """Whether the limit counts spending for this purpose."""
         return self.scope in purpose.scopes
+
+    def reached(self, spent: int, warned: int) -> int | None:
+        """The highest of the levels above `warned` that this spending reaches; None for none."""
+        levels = [level for level in self.warn_at if level > warned and spent * 100 >= level * self.nanousd and spent]
+        return max(levels, default=None)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON's types; money as a text, because it is exact."""
@@ -97,7 +102,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a limit stands in its present period."""
+    """The amounts that count for a limit in its present period."""
 
     limit: Limit
     period: str
@@ -122,7 +127,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """A limit of which a part is spent that a warning was asked for at."""
+    """A limit whose spending has reached a warning level."""
 
     limit: Limit
     period: str
@@ -132,18 +137,18 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Books that come from a backup: what was spent between the two times is not in them. Seconds since 1970."""
+    """The mark of restored books: spending between the two times is not in them. Seconds since 1970."""
 
     books_of: float
     restored_at: float
 
     def written(self) -> str:
-        """As it is kept."""
+        """The stored form, JSON."""
         return json.dumps({"books_of": self.books_of, "restored_at": self.restored_at})
 
     @classmethod
     def read(cls, written: str) -> Restored:
-        """Read what `written` gave. Raises LedgerError for anything else."""
+        """Read the stored form. Raises LedgerError for anything else."""
         try:
             facts = json.loads(written)
             found = cls(float(facts["books_of"]), float(facts["restored_at"]))
@@ -159,7 +164,7 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A hard limit that a reservation would pass, or that refuses all because nobody has confirmed `restored` books."""
+    """A hard limit that a reservation would pass, or that refuses everything until `restored` books are confirmed."""
 
     limit: Limit
     period: str
@@ -169,10 +174,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What came of what was under way: `sent` of it is over, and cost `cost`.
+    """The outcome of an attempt: of the amount under way, `sent` is over and has cost `cost`.
 
-    `kind` is `reported` where the service told its usage, `estimated` where our count stands for it, `unsure` for a
-    failed request that may be billed, and `unbilled` for one that is not.
+    `kind` is `reported` for usage that the service reported, `estimated` for our own count, `unsure` for a failed
+    request that may be billed, and `unbilled` for one that is not.
     """
 
     sent: int
@@ -183,7 +188,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A call and what it cost. Times are seconds since 1970 (UTC)."""
+    """A call and its cost. Times are seconds since 1970 (UTC)."""
 
     id: str
     opened: float
@@ -200,10 +205,10 @@ class Entry:
     reserved: int
     sent: int
     spent: int
-    #: Of what is spent: by our own count, and for failed requests that may be billed.
+    #: Parts of `spent`: by our own count, and for failed requests that may be billed.
     estimated: int
     unsure: int
-    #: What the hits would have cost.
+    #: The cost that cache hits avoided.
     saved: int
     #: Whether no price was known, so that nothing could be booked.
     unpriced: bool = False
@@ -220,7 +225,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class PeriodTotals:
-    """What was spent in a period, and what hits saved."""
+    """The sums of a period over all scopes."""
 
     period: str
     spent: int
@@ -229,7 +234,7 @@ class PeriodTotals:
 
 
 class Ledger(Protocol):
-    """Keeps entries and limits. Safe for concurrent use by tasks and, where it is shared, by processes.
+    """Stores entries and limits. Safe for concurrent use by tasks and, where it is shared, by processes.
 
     Every method raises LedgerError where the store fails.
     """
@@ -250,11 +255,11 @@ class Ledger(Protocol):
         what the entry has reserved: another process may have spent that since.
         """
 
-    async def unsend(self, entry: str, still_sent: int) -> None:
-        """Take back a `send` whose answer was lost, whether or not it was made: no more than so much is under way."""
+    async def revert_send(self, entry: str, still_sent: int) -> None:
+        """Revert a `send` whose answer was lost, whether or not it was made: at most `still_sent` stays under way."""
 
     async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
-        """Book what is over, and tell of which limits a part is spent now that warnings are asked for at.
+        """Book the outcome of an attempt, and return the limits that have reached a warning level.
 
         What cost more than was sent is taken from what the entry has reserved, as far as that goes. An entry that ended
         has what was under way booked as unsure; it is put right. What a restored ledger does not know as sent is booked
@@ -262,31 +267,31 @@ class Ledger(Protocol):
         """
 
     async def close(self, entry: str, *, route: str = "") -> None:
-        """Give back what is reserved and end the entry. What is under way is booked as unsure."""
+        """Release what is reserved and end the entry. What is under way is booked as unsure."""
 
     async def book_saved(self, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
-        """Book hits as savings, in an entry of their own."""
+        """Book the savings of cache hits, in an entry of their own."""
 
     async def renew(self, entries: Sequence[str], lease_s: float) -> None:
-        """Keep entries open."""
+        """Extend the leases of entries to `lease_s` from now."""
 
     async def expire(self) -> int:
-        """Close entries whose lease has run out, and tell how many."""
+        """Close entries whose lease has run out, and return their number."""
 
     async def set_limit(self, limit: Limit) -> None:
-        """Keep a limit, in the place of one of the same name."""
+        """Store a limit. It replaces one of the same name."""
 
     async def remove_limit(self, name: str) -> bool:
-        """Forget a limit; False where there is none of that name."""
+        """Remove a limit; False where there is none of that name."""
 
     async def limits(self) -> list[Limit]:
-        """The limits that are kept, by name."""
+        """The stored limits, by name."""
 
     async def standings(self, limits: Sequence[Limit] = ()) -> list[Standing]:
-        """Where the ledger's limits stand, and others."""
+        """The standings of the stored limits and of `limits`."""
 
     async def totals(self) -> list[PeriodTotals]:
-        """What was spent in all, this month and today."""
+        """The sums of all time, of today and of this month."""
 
     async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
         """Entries opened since a time, newest first, at most so many."""
@@ -295,14 +300,14 @@ class Ledger(Protocol):
         """The backup that the books come from; None where they were confirmed, or never restored."""
 
     async def confirm(self) -> Restored | None:
-        """Let hard limits count with restored books from now on; the backup that is confirmed, None for none."""
+        """Remove the mark of restored books and return it, so that hard limits allow spending again."""
 
     async def aclose(self) -> None:
-        """Give files and connections back."""
+        """Close files and connections."""
 
 
 def periods_at(seconds: float) -> dict[Period, str]:
-    """The names of the periods that a moment lies in: `total`, `2026-11-23`, `2026-11`."""
+    """The names of the periods of a time: `total`, `2026-11-23`, `2026-11`."""
     day = dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d")
     return {"total": "total", "day": day, "month": day[:7]}
 
@@ -310,16 +315,3 @@ def periods_at(seconds: float) -> dict[Period, str]:
 def moment(seconds: float) -> str:
     """A time as ISO 8601, UTC."""
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
-
-
-def together(own: Sequence[Limit], given: Sequence[Limit]) -> list[Limit]:
-    """The ledger's limits and others; where names are the same, the settings' come with their own name."""
-    names = {limit.name for limit in own}
-    renamed = (replace(limit, name=f"{limit.name} (settings)") if limit.name in names else limit for limit in given)
-    return [*own, *renamed]
-
-
-def crossed(limit: Limit, spent: int, before: int) -> int | None:
-    """The highest level of a limit that is reached now and was not warned of, `before` being the last that was."""
-    reached = [level for level in limit.warn_at if level > before and spent * 100 >= level * limit.nanousd and spent]
-    return max(reached, default=None)

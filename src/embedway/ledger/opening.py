@@ -1,4 +1,4 @@
-"""The ledger, its limits, and the pins that the settings ask for."""
+"""Open the ledger and the pins of the settings."""
 
 from __future__ import annotations
 
@@ -46,9 +46,11 @@ def limits_of(config: Config, full_name: Callable[[str, Config], str]) -> tuple[
 
 def open_pins(config: Config) -> Pins:
     """The pins of `[pins]`. Nothing is read or connected yet."""
-    from embedway.ledger.pins import RedisPins, SqlitePins  # noqa: PLC0415
-
     settings = config.pins
     if settings.backend == "redis":
+        from embedway.ledger.redis_pins import RedisPins  # noqa: PLC0415
+
         return RedisPins(settings.url.get_secret_value(), cluster=settings.cluster)
+    from embedway.ledger.sqlite_pins import SqlitePins  # noqa: PLC0415
+
     return SqlitePins(settings.path)

@@ -33,7 +33,7 @@ _CONNECT_S, _ANSWER_S = 2.0, 10.0
 
 
 class RedisLedger:
-    """A server, or a cluster. `clock` gives seconds since 1970; without it the server's own time counts."""
+    """The ledger on a server or a cluster. `clock` gives seconds since 1970; without it the server's time counts."""
 
     def __init__(self, url: str, *, cluster: bool = False, clock: Callable[[], float] | None = None) -> None:
         """Connects at its first use. Raises MissingExtraError without the library."""
@@ -48,23 +48,23 @@ class RedisLedger:
             "reserve",
             id=uuid.uuid4().hex,
             amount=None if nanousd is None else str(nanousd),
-            limits=_written(limits),
+            limits=_write_limits(limits),
             lease_s=lease_s,
             texts=str(texts),
-            **_purpose(purpose),
+            **_purpose_fields(purpose),
         )
-        return _refused(answer) or str(answer[1])
+        return _read_refusal(answer) or str(answer[1])
 
     async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
         """See `Ledger.send`."""
-        answer = await self._call("send", id=entry, amount=str(nanousd), limits=_written(limits))
+        answer = await self._call("send", id=entry, amount=str(nanousd), limits=_write_limits(limits))
         if answer[0] == "gone":
             raise LedgerError(RAN_OUT)
-        return _refused(answer)
+        return _read_refusal(answer)
 
-    async def unsend(self, entry: str, still_sent: int) -> None:
-        """See `Ledger.unsend`."""
-        await self._call("unsend", id=entry, still_sent=str(still_sent))
+    async def revert_send(self, entry: str, still_sent: int) -> None:
+        """See `Ledger.revert_send`."""
+        await self._call("revert_send", id=entry, still_sent=str(still_sent))
 
     async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
         """See `Ledger.settle`."""
@@ -75,13 +75,13 @@ class RedisLedger:
             cost=str(settlement.cost),
             tokens=str(settlement.tokens),
             kind=settlement.kind,
-            limits=_written(limits),
+            limits=_write_limits(limits),
         )
         if answer[0] == "gone":
             raise LedgerError(f"the ledger has no entry {entry}: was the server emptied?")
         return [
             Crossing(read_limit(written, name), period, int(level), int(spent))
-            for written, name, period, level, spent in _groups(answer[1:], 5)
+            for written, name, period, level, spent in _chunks(answer[1:], 5)
         ]
 
     async def close(self, entry: str, *, route: str = "") -> None:
@@ -96,7 +96,7 @@ class RedisLedger:
             amount=str(nanousd),
             texts=str(texts),
             tokens=str(tokens),
-            **_purpose(purpose),
+            **_purpose_fields(purpose),
         )
 
     async def renew(self, entries: Sequence[str], lease_s: float) -> None:
@@ -109,7 +109,7 @@ class RedisLedger:
 
     async def set_limit(self, limit: Limit) -> None:
         """See `Ledger.set_limit`."""
-        await self._call("set_limit", limit=_written([limit])[0])
+        await self._call("set_limit", limit=_write_limits([limit])[0])
 
     async def remove_limit(self, name: str) -> bool:
         """See `Ledger.remove_limit`."""
@@ -121,21 +121,21 @@ class RedisLedger:
 
     async def standings(self, limits: Sequence[Limit] = ()) -> list[Standing]:
         """See `Ledger.standings`."""
-        answer = await self._call("standings", limits=_written(limits))
+        answer = await self._call("standings", limits=_write_limits(limits))
         return [
             Standing(read_limit(written, name), period, int(spent), int(held))
-            for written, name, period, spent, held in _groups(answer[1:], 5)
+            for written, name, period, spent, held in _chunks(answer[1:], 5)
         ]
 
     async def totals(self) -> list[PeriodTotals]:
         """See `Ledger.totals`."""
         answer = await self._call("totals")
-        return [PeriodTotals(period, *map(int, numbers)) for period, *numbers in _groups(answer[1:], 4)]
+        return [PeriodTotals(period, *map(int, numbers)) for period, *numbers in _chunks(answer[1:], 4)]
 
     async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
         """See `Ledger.entries`."""
         answer = await self._call("entries", since=str(since or 0.0), newest=-1 if newest is None else newest)
-        return [_entry(dict(zip(fields[::2], fields[1::2], strict=True))) for fields in answer[1:]]
+        return [_read_entry(dict(zip(fields[::2], fields[1::2], strict=True))) for fields in answer[1:]]
 
     async def restored(self) -> Restored | None:
         """See `Ledger.restored`."""
@@ -165,12 +165,12 @@ class RedisLedger:
         return answer
 
 
-def _written(limits: Sequence[Limit]) -> list[str]:
+def _write_limits(limits: Sequence[Limit]) -> list[str]:
     return [write_limit(limit) for limit in limits]
 
 
 def write_limit(limit: Limit) -> str:
-    """A limit as it is kept on the server."""
+    """The stored form of a limit."""
     return json.dumps(
         {
             "name": limit.name,
@@ -184,7 +184,7 @@ def write_limit(limit: Limit) -> str:
 
 
 def read_limit(written: str, name: str) -> Limit:
-    """A limit as it is kept on the server, with the name that it has there."""
+    """Read the stored form of a limit, with the name that the server gives it."""
     fields = json.loads(written)
     return Limit(
         name,
@@ -196,18 +196,18 @@ def read_limit(written: str, name: str) -> Limit:
     )
 
 
-def _refused(answer: Sequence[Any]) -> Refused | None:
+def _read_refusal(answer: Sequence[Any]) -> Refused | None:
     if answer[0] != "refused":
         return None
     _, written, name, period, left, restored = answer
     return Refused(read_limit(written, name), period, int(left), Restored.read(restored) if restored else None)
 
 
-def _purpose(purpose: Purpose) -> dict[str, str]:
+def _purpose_fields(purpose: Purpose) -> dict[str, str]:
     return {"model": purpose.model, "collection": purpose.collection, "api_key": purpose.api_key}
 
 
-def _entry(fields: dict[str, str]) -> Entry:
+def _read_entry(fields: dict[str, str]) -> Entry:
     numbers = {name: int(fields.get(name, 0)) for name in _NUMBERS}
     return Entry(
         id=fields["id"],
@@ -226,12 +226,12 @@ def _entry(fields: dict[str, str]) -> Entry:
 _NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
 
 
-def _groups(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
+def _chunks(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [values[at : at + size] for at in range(0, len(values), size)]
 
 
 def redis_client(url: str, *, cluster: bool, what: str) -> Any:
-    """A client that tries nothing twice. Raises MissingExtraError, which says that `what` needs the library."""
+    """A client without retries. Raises MissingExtraError, which says that `what` needs the library."""
     try:
         import redis.asyncio as redis  # noqa: PLC0415  an extra
         from redis.asyncio.retry import Retry  # noqa: PLC0415

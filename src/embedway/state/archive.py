@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from embedway import files
 from embedway._version import __version__
-from embedway.errors import StateError, UsageError
+from embedway.errors import StateError, UsageError, newer_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -140,11 +140,7 @@ def _manifest(file: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfil
     if not known or type(version) is not int or version < 1:
         raise StateError("is no backup of embedway's state", file=file)
     if version > VERSION:
-        raise StateError(
-            f"is of version {version}, and this embedway knows versions up to {VERSION}: use the newer embedway that "
-            "wrote it",
-            file=file,
-        )
+        raise StateError(newer_version(version, VERSION), file=file)
     try:
         created = dt.datetime.fromisoformat(facts["created"]).astimezone(dt.UTC).timestamp()
         parts = {str(name): (int(one["bytes"]), str(one["sha256"])) for name, one in facts["parts"].items()}

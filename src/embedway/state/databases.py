@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedway import files, formats
-from embedway.errors import EmbedwayError, StateError
-from embedway.state.parts import WAIT_S, BadPartError, FilePart, newer
+from embedway.errors import EmbedwayError, StateError, newer_version
+from embedway.state.parts import WAIT_S, BadPartError, FilePart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +138,7 @@ def check_database(path: Path, kind: formats.Kind, known: int | None = None) -> 
                 raise BadPartError("holds more than tables and indexes")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if known is not None and version > known:
-                raise BadPartError(newer(version, known))
+                raise BadPartError(newer_version(version, known))
             if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
                 raise BadPartError("is a damaged database")
     except sqlite3.Error:

@@ -76,8 +76,3 @@ class FilePart:
     @property
     def place(self) -> str:
         return str(self.path)
-
-
-def newer(version: int, known: int) -> str:
-    """The message for a part of a version that is not known yet."""
-    return f"is of version {version}, and this embedway knows versions up to {known}: use the newer embedway"

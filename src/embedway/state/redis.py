@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from embedway import files
-from embedway.errors import EmbedwayError, MissingExtraError, StateError
+from embedway.errors import EmbedwayError, MissingExtraError, StateError, newer_version
 from embedway.ledger.base import RESTORED, Restored
 from embedway.ledger.redis_scripts import (
     LEDGER_CHECK,
@@ -23,7 +23,7 @@ from embedway.ledger.redis_scripts import (
     failure,
 )
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
-from embedway.state.parts import BadPartError, newer
+from embedway.state.parts import BadPartError
 from embedway.state.redis_scripts import PUT, TAKE
 from embedway.state.redis_values import check_ledger, check_pins, check_shape, pairs_of, strict_json
 from embedway.state.values import earliest
@@ -97,7 +97,7 @@ class RedisPart:
         if facts["format"] != _format(self.what) or type(version) is not int or version < 1:
             raise BadPartError(f"is not the {self.what} of a server")
         if version > self.version:
-            raise BadPartError(newer(version, self.version))
+            raise BadPartError(newer_version(version, self.version))
         found: Keys = {key: (kind, values) for key, kind, values in facts["keys"]}
         check_shape(found, len(facts["keys"]))
         if self.what == "ledger":

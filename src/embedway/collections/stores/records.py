@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway._version import __version__
 from embedway.collections.stores.temporary import write_whole
-from embedway.errors import SinkError
+from embedway.errors import SinkError, newer_version
 from embedway.space import Space, SpaceVersionError
 
 if TYPE_CHECKING:
@@ -62,10 +62,7 @@ def check_format(version: object, *, destination: str) -> None:
     if found < 1:
         raise SinkError("names no version of its format; it was damaged, or not written by us", destination=destination)
     if found > FORMAT_VERSION:
-        raise SinkError(
-            f"is of version {found} of collections; this embedway reads {FORMAT_VERSION} and older, so upgrade it",
-            destination=destination,
-        )
+        raise SinkError(newer_version(found, FORMAT_VERSION, of="collections"), destination=destination)
 
 
 def space_from_metadata(metadata: Mapping[bytes, bytes] | None, *, destination: str) -> Space:

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from embedway.errors import WeightsError
+from embedway.errors import WeightsError, newer_version
 from embedway.local.weights.files import write_whole
 from embedway.local.weights.listed import first_weights, lines_hash
 
@@ -50,10 +50,9 @@ class Record:
             maps = [{str(k): str(v) for k, v in data[name].items()} for name in ("files", "weights")]
             revision = data["revision"]
             if type(version) is int and version > _VERSION:
-                raise WeightsError(
-                    f"{folder / RECORD} is of version {version} of the weights store, and this embedway reads "
-                    f"{_VERSION}; upgrade embedway, or set weights.directory to another folder"
-                )
+                otherwise = "set weights.directory to another folder"
+                message = newer_version(version, _VERSION, of="the weights store", otherwise=otherwise)
+                raise WeightsError(f"{folder / RECORD} {message}")
             return cls(str(data["repository"]), revision and str(revision), str(data["origin"]), *maps)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None

@@ -1,0 +1,290 @@
+-- One operation of the ledger. ARGV: its name, and its arguments as JSON. `check.lua` comes before it.
+local open, all, accounts, limits, warned, meta = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local op, call = ARGV[1], cjson.decode(ARGV[2])
+local prefix = '{embedway:ledger}:entry:'
+
+local now = tonumber(call.now)
+if not now then
+    local time = redis.call('TIME')
+    now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+
+local function text(number) return string.format('%.0f', number) end
+local function stamp(number) return string.format('%.6f', number) end
+
+local function day_of(seconds)
+    -- The civil calendar from days since 1970, counted in eras of 400 years that begin in March.
+    local days = math.floor(seconds / 86400) + 719468
+    local era = math.floor(days / 146097)
+    local doe = days - era * 146097
+    local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+    local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+    local shifted = math.floor((5 * doy + 2) / 153)
+    local day = doy - math.floor((153 * shifted + 2) / 5) + 1
+    local month = shifted < 10 and shifted + 3 or shifted - 9
+    local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+    return string.format('%04d-%02d-%02d', year, month, day)
+end
+
+local function periods_at(seconds)
+    local day = day_of(seconds)
+    return {total = 'total', day = day, month = string.sub(day, 1, 7)}
+end
+
+local function account(scope, period, name)
+    return tonumber(redis.call('HGET', accounts, scope .. '|' .. period .. '|' .. name) or '0')
+end
+
+local function all_limits()
+    local found, names = {}, {}
+    for _, written in ipairs(redis.call('HVALS', limits)) do
+        local limit = cjson.decode(written)
+        limit.written = written
+        names[limit.name] = true
+        table.insert(found, limit)
+    end
+    table.sort(found, function(one, other) return one.name < other.name end)
+    for _, written in ipairs(call.limits or {}) do
+        local limit = cjson.decode(written)
+        limit.written = written
+        if names[limit.name] then limit.name = limit.name .. ' (settings)' end
+        table.insert(found, limit)
+    end
+    return found
+end
+
+local function read(id)
+    local fields = redis.call('HGETALL', prefix .. id)
+    local entry = {}
+    for at = 1, #fields, 2 do entry[fields[at]] = fields[at + 1] end
+    for _, name in ipairs({'opened', 'reserved', 'sent', 'unsure'}) do entry[name] = tonumber(entry[name] or '0') end
+    return entry
+end
+
+local function scopes_of(entry)
+    local found = {'*'}
+    for _, kind in ipairs({'api_key', 'collection', 'model'}) do
+        if entry[kind] and entry[kind] ~= '' then table.insert(found, kind .. ':' .. entry[kind]) end
+    end
+    return found
+end
+
+local function takes(limit, scopes)
+    for _, scope in ipairs(scopes) do
+        if scope == limit.scope then return true end
+    end
+    return false
+end
+
+local function add(entry, opened, name, amount)
+    if amount == 0 then return end
+    for _, scope in ipairs(scopes_of(entry)) do
+        for _, period in pairs(periods_at(opened)) do
+            redis.call('HINCRBY', accounts, scope .. '|' .. period .. '|' .. name, text(amount))
+        end
+    end
+end
+
+local function refusal(entry, opened, amount)
+    local scopes, periods = scopes_of(entry), periods_at(opened)
+    local restored = redis.call('HGET', meta, 'restored') or ''
+    for _, limit in ipairs(all_limits()) do
+        if limit.hard and takes(limit, scopes) then
+            local period = periods[limit.period]
+            local left = tonumber(limit.nanousd) - account(limit.scope, period, 'spent')
+                - account(limit.scope, period, 'held')
+            if restored ~= '' or not amount or amount > left then
+                return {'refused', limit.written, limit.name, period, text(math.max(0, left)), restored}
+            end
+        end
+    end
+    return nil
+end
+
+local function more(id, name, amount)
+    if amount ~= 0 then redis.call('HINCRBY', prefix .. id, name, text(amount)) end
+end
+
+local function finish(id, state, route)
+    local entry = read(id)
+    if entry.state ~= 'open' then
+        if entry.state and (entry.route or '') == '' then redis.call('HSET', prefix .. id, 'route', route) end
+        return
+    end
+    add(entry, entry.opened, 'held', -entry.reserved - entry.sent)
+    add(entry, entry.opened, 'spent', entry.sent)
+    more(id, 'spent', entry.sent)
+    more(id, 'unsure', entry.sent)
+    redis.call('HSET', prefix .. id, 'state', state, 'closed', stamp(now), 'reserved', '0', 'sent', '0', 'route', route)
+    redis.call('ZREM', open, id)
+end
+
+local function expire()
+    local dead = redis.call('ZRANGEBYSCORE', open, '-inf', '(' .. stamp(now))
+    for _, id in ipairs(dead) do finish(id, 'expired', '') end
+    return #dead
+end
+
+if op == 'reserve' then
+    expire()
+    local amount = tonumber(call.amount)
+    local refused = refusal(call, now, amount)
+    if refused then return refused end
+    redis.call('HSET', prefix .. call.id, 'id', call.id, 'opened', stamp(now), 'state', 'open', 'model', call.model,
+        'collection', call.collection, 'api_key', call.api_key, 'texts', call.texts, 'reserved', text(amount or 0),
+        'unpriced', amount and '0' or '1')
+    redis.call('ZADD', all, stamp(now), call.id)
+    redis.call('ZADD', open, stamp(now + tonumber(call.lease_s)), call.id)
+    add(call, now, 'held', amount or 0)
+    return {'entry', call.id}
+end
+
+if op == 'send' then
+    local entry = read(call.id)
+    if entry.state ~= 'open' then return {'gone'} end
+    local amount = tonumber(call.amount)
+    local beyond = math.max(0, amount - entry.reserved)
+    -- Restored books do not know what was spent since, so even what is reserved in them may be spent already.
+    if beyond > 0 or redis.call('HEXISTS', meta, 'restored') == 1 then
+        local refused = refusal(entry, entry.opened, beyond)
+        if refused then return refused end
+        add(entry, entry.opened, 'held', beyond)
+    end
+    redis.call('HSET', prefix .. call.id, 'reserved', text(math.max(0, entry.reserved - amount)))
+    more(call.id, 'sent', amount)
+    return {'sent'}
+end
+
+if op == 'revert_send' then
+    local entry = read(call.id)
+    local back = entry.sent - tonumber(call.still_sent)
+    if entry.state == 'open' and back > 0 then
+        more(call.id, 'sent', -back)
+        more(call.id, 'reserved', back)
+    end
+    return {'unsent'}
+end
+
+if op == 'settle' then
+    local entry = read(call.id)
+    if not entry.state then return {'gone'} end
+    local sent, cost, kind = tonumber(call.sent), tonumber(call.cost), call.kind
+    -- What was under way when the entry ended is booked already, as unsure; now it is known what it cost.
+    -- Restored books may know of less than was sent: no more than they know is taken back.
+    local booked = entry.state == 'open' and 0 or math.min(sent, entry.unsure)
+    local over = entry.state == 'open' and math.min(sent, entry.sent) or 0
+    -- What is not billed can be spent by the next attempt of the same call; what cost more takes of its reservation.
+    local back = kind == 'unbilled' and over or -math.min(entry.reserved, math.max(0, cost - over))
+    more(call.id, 'sent', -over)
+    more(call.id, 'reserved', back)
+    more(call.id, 'spent', cost - booked)
+    if kind == 'reported' or kind == 'estimated' then more(call.id, 'tokens', tonumber(call.tokens)) end
+    if kind == 'estimated' then more(call.id, 'estimated', cost) end
+    more(call.id, 'unsure', (kind == 'unsure' and cost or 0) - booked)
+    add(entry, entry.opened, 'held', back - over)
+    add(entry, entry.opened, 'spent', cost - booked)
+    local found = {'settled'}
+    if cost == 0 then return found end
+    local scopes, periods = scopes_of(entry), periods_at(entry.opened)
+    for _, limit in ipairs(all_limits()) do
+        if takes(limit, scopes) then
+            local period = periods[limit.period]
+            local spent = account(limit.scope, period, 'spent')
+            -- Of an amount: a limit that was raised warns anew.
+            local key = limit.name .. '|' .. period .. '|' .. limit.nanousd
+            local before = tonumber(redis.call('HGET', warned, key) or '0')
+            local reached = nil
+            for _, level in ipairs(limit.warn_at) do
+                if level > before and spent > 0 and spent * 100 >= level * tonumber(limit.nanousd) then
+                    reached = math.max(reached or 0, level)
+                end
+            end
+            if reached then
+                redis.call('HSET', warned, key, text(reached))
+                table.insert(found, limit.written)
+                table.insert(found, limit.name)
+                table.insert(found, period)
+                table.insert(found, text(reached))
+                table.insert(found, text(spent))
+            end
+        end
+    end
+    return found
+end
+
+if op == 'close' then
+    finish(call.id, 'done', call.route)
+    return {'closed'}
+end
+
+if op == 'saved' then
+    redis.call('HSET', prefix .. call.id, 'id', call.id, 'opened', stamp(now), 'closed', stamp(now), 'state', 'done',
+        'model', call.model, 'route', 'cache', 'collection', call.collection, 'api_key', call.api_key,
+        'texts', call.texts, 'hits', call.texts, 'tokens', call.tokens, 'saved', call.amount)
+    redis.call('ZADD', all, stamp(now), call.id)
+    add(call, now, 'saved', tonumber(call.amount))
+    return {'saved'}
+end
+
+if op == 'renew' then
+    for _, id in ipairs(call.ids) do
+        redis.call('ZADD', open, 'XX', stamp(now + tonumber(call.lease_s)), id)
+    end
+    return {'renewed'}
+end
+
+if op == 'expire' then return {'expired', expire()} end
+
+if op == 'set_limit' then
+    local name = cjson.decode(call.limit).name
+    redis.call('HSET', limits, name, call.limit)
+    for _, field in ipairs(redis.call('HKEYS', warned)) do
+        if string.sub(field, 1, #name + 1) == name .. '|' then redis.call('HDEL', warned, field) end
+    end
+    return {'set'}
+end
+
+if op == 'remove_limit' then return {'removed', redis.call('HDEL', limits, call.name)} end
+
+if op == 'standings' then
+    expire()
+    local periods, found = periods_at(now), {'standings'}
+    for _, limit in ipairs(all_limits()) do
+        local period = periods[limit.period]
+        for _, value in ipairs({limit.written, limit.name, period, text(account(limit.scope, period, 'spent')),
+                text(account(limit.scope, period, 'held'))}) do
+            table.insert(found, value)
+        end
+    end
+    return found
+end
+
+if op == 'totals' then
+    expire()
+    local periods, found = periods_at(now), {'totals'}
+    for _, kind in ipairs({'total', 'day', 'month'}) do
+        table.insert(found, periods[kind])
+        for _, name in ipairs({'spent', 'held', 'saved'}) do
+            table.insert(found, text(account('*', periods[kind], name)))
+        end
+    end
+    return found
+end
+
+if op == 'entries' then
+    expire()
+    local ids = redis.call('ZREVRANGEBYSCORE', all, '+inf', call.since, 'LIMIT', 0, tonumber(call.newest))
+    local found = {'entries'}
+    for _, id in ipairs(ids) do table.insert(found, redis.call('HGETALL', prefix .. id)) end
+    return found
+end
+
+if op == 'restored' then return {'restored', redis.call('HGET', meta, 'restored') or ''} end
+
+if op == 'confirm' then
+    local restored = redis.call('HGET', meta, 'restored') or ''
+    redis.call('HDEL', meta, 'restored')
+    return {'confirmed', restored}
+end
+
+return redis.error_reply('unknown operation')

@@ -1,0 +1,82 @@
+"""Pins in Redis or Valkey. Every call is one script, which the server runs whole or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from embedway.ledger.pins import read_pin
+from embedway.ledger.redis import redis_client
+from embedway.ledger.redis_scripts import PINS_KEYS, PINS_SCRIPT, failure
+from embedway.ledger.sqlite_formats import PINS_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedway.ledger.pins import Pin
+    from embedway.space import Space
+
+
+class RedisPins:
+    """A Redis or Valkey server, for several machines. Without `clock` the server's own time counts."""
+
+    def __init__(self, url: str, *, cluster: bool = False, clock: Callable[[], float] | None = None) -> None:
+        """Connects at its first use. Raises MissingExtraError without the library."""
+        self._clock = clock
+        self._client = redis_client(url, cluster=cluster, what="pins.backend = 'redis'")
+
+    async def get(self, collection: str) -> Pin | None:
+        """See `Pins.get`."""
+        written = await self._call("get", collection)
+        return None if written is None else read_pin(collection, written)
+
+    async def claim(self, pin: Pin, lease_s: float) -> Pin:
+        """See `Pins.claim`."""
+        return read_pin(pin.collection, await self._call("claim", pin.collection, pin.written(), lease_s=lease_s))
+
+    async def renew(self, pin: Pin, lease_s: float) -> None:
+        """See `Pins.renew`."""
+        await self._call("renew", pin.collection, claim=pin.claim, lease_s=lease_s)
+
+    async def confirm(self, pin: Pin) -> Pin:
+        """See `Pins.confirm`."""
+        written = replace(pin, claim="").written()
+        return read_pin(pin.collection, await self._call("confirm", pin.collection, written))
+
+    async def withdraw(self, pin: Pin) -> None:
+        """See `Pins.withdraw`."""
+        await self._call("withdraw", pin.collection, claim=pin.claim)
+
+    async def learn(self, pin: Pin, known: Space) -> bool:
+        """See `Pins.learn`."""
+        written = await self._call("get", pin.collection)
+        if written is None or pin.claim or read_pin(pin.collection, written) != pin:
+            return False
+        learned = replace(pin, space=pin.space.with_facts(known)).written()
+        return bool(await self._call("learn", pin.collection, learned, claim=written))
+
+    async def remove(self, collection: str) -> bool:
+        """See `Pins.remove`."""
+        return bool(await self._call("remove", collection))
+
+    async def all(self) -> list[Pin]:
+        """See `Pins.all`."""
+        found = await self._call("all")
+        return [read_pin(*pair) for pair in sorted(zip(found[::2], found[1::2], strict=True))]
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def _call(
+        self, operation: str, collection: str = "", given: str = "", *, claim: str = "", lease_s: float = 0.0
+    ) -> Any:
+        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+
+        now = "" if self._clock is None else repr(self._clock())
+        arguments = (operation, collection, given, claim, lease_s, now)
+        try:
+            return await self._client.eval(PINS_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
+        except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+            otherwise = f"the pins of collections in Redis cannot be used: {type(error).__name__}"
+            raise failure(error, "the store of pins", PINS_VERSION, otherwise) from error

@@ -1,0 +1,136 @@
+"""The accounts and limits of a ledger in SQLite, and the mark of restored books.
+
+An account is what was spent, is held, and was saved in a period for one scope. All functions run inside a transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from embedway.ledger.base import RESTORED, Crossing, Limit, Period, PeriodTotals, Refused, Restored, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from sqlite3 import Connection
+
+    from embedway.ledger.base import Purpose
+
+_ADD = """
+INSERT INTO accounts (scope, period, spent, held, saved) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (scope, period) DO UPDATE
+SET spent = spent + excluded.spent, held = held + excluded.held, saved = saved + excluded.saved
+"""
+
+
+def add(
+    connection: Connection,
+    purpose: Purpose,
+    periods: dict[Period, str],
+    *,
+    held: int = 0,
+    spent: int = 0,
+    saved: int = 0,
+) -> None:
+    """Add amounts to the accounts of every scope and period that spending for a purpose counts in."""
+    rows = [(scope, period, spent, held, saved) for scope in purpose.scopes for period in periods.values()]
+    connection.executemany(_ADD, rows)
+
+
+def spent_and_held(connection: Connection, scope: str, period: str) -> tuple[int, int]:
+    """The amounts of an account that count for limits."""
+    query = "SELECT spent, held FROM accounts WHERE scope = ? AND period = ?"
+    row = connection.execute(query, (scope, period)).fetchone()
+    return (row[0], row[1]) if row else (0, 0)
+
+
+def limits(connection: Connection, others: Sequence[Limit] = ()) -> list[Limit]:
+    """The limits that are kept, by name, and `others`, which get a name of their own where it is taken."""
+    rows = connection.execute("SELECT name, nanousd, scope, period, hard, warn_at FROM limits ORDER BY name")
+    found = {
+        name: Limit(name, nanousd, scope, period, hard=bool(hard), warn_at=tuple(json.loads(warn_at)))
+        for name, nanousd, scope, period, hard, warn_at in rows
+    }
+    renamed = (replace(limit, name=f"{limit.name} (settings)") if limit.name in found else limit for limit in others)
+    return [*found.values(), *renamed]
+
+
+def set_limit(connection: Connection, limit: Limit) -> None:
+    """See `Ledger.set_limit`."""
+    row = (limit.name, limit.nanousd, limit.scope, limit.period, limit.hard, json.dumps(limit.warn_at))
+    connection.execute("INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?)", row)
+    # A new limit warns anew.
+    connection.execute("DELETE FROM warnings WHERE name = ?", (limit.name,))
+
+
+def remove_limit(connection: Connection, name: str) -> bool:
+    """See `Ledger.remove_limit`."""
+    connection.execute("DELETE FROM warnings WHERE name = ?", (name,))
+    return connection.execute("DELETE FROM limits WHERE name = ?", (name,)).rowcount > 0
+
+
+def refusal(
+    connection: Connection,
+    purpose: Purpose,
+    periods: dict[Period, str],
+    nanousd: int | None,
+    others: Sequence[Limit],
+) -> Refused | None:
+    """The first hard limit that another amount would pass; see `Ledger.reserve` for None and restored books."""
+    for limit in limits(connection, others):
+        if not limit.hard or not limit.takes(purpose):
+            continue
+        period = periods[limit.period]
+        spent, held = spent_and_held(connection, limit.scope, period)
+        mark = restored(connection)
+        if mark is not None or nanousd is None or spent + held + nanousd > limit.nanousd:
+            return Refused(limit, period, max(0, limit.nanousd - spent - held), mark)
+    return None
+
+
+def crossings(
+    connection: Connection, purpose: Purpose, periods: dict[Period, str], others: Sequence[Limit]
+) -> list[Crossing]:
+    """The limits that have reached a level of which no warning was given yet. Each level is given once."""
+    found = []
+    for limit in limits(connection, others):
+        if not limit.takes(purpose):
+            continue
+        period = periods[limit.period]
+        spent, _ = spent_and_held(connection, limit.scope, period)
+        # Of an amount: a limit that was raised warns anew.
+        key = limit.name, period, limit.nanousd
+        query = "SELECT level FROM warnings WHERE name = ? AND period = ? AND nanousd = ?"
+        row = connection.execute(query, key).fetchone()
+        level = limit.reached(spent, row[0] if row else 0)
+        if level is not None:
+            connection.execute("INSERT OR REPLACE INTO warnings VALUES (?, ?, ?, ?)", (*key, level))
+            found.append(Crossing(limit, period, level, spent))
+    return found
+
+
+def standings(connection: Connection, periods: dict[Period, str], others: Sequence[Limit]) -> list[Standing]:
+    """See `Ledger.standings`."""
+    found = [(limit, periods[limit.period]) for limit in limits(connection, others)]
+    return [Standing(limit, period, *spent_and_held(connection, limit.scope, period)) for limit, period in found]
+
+
+def totals(connection: Connection, periods: dict[Period, str]) -> list[PeriodTotals]:
+    """See `Ledger.totals`."""
+    query = "SELECT spent, held, saved FROM accounts WHERE scope = '*' AND period = ?"
+    rows = [(period, connection.execute(query, (period,)).fetchone()) for period in periods.values()]
+    return [PeriodTotals(period, *(row or (0, 0, 0))) for period, row in rows]
+
+
+def restored(connection: Connection) -> Restored | None:
+    """See `Ledger.restored`."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (RESTORED,)).fetchone()
+    return None if row is None else Restored.read(row[0])
+
+
+def confirm(connection: Connection) -> Restored | None:
+    """See `Ledger.confirm`."""
+    mark = restored(connection)
+    connection.execute("DELETE FROM meta WHERE name = ?", (RESTORED,))
+    return mark

@@ -1,0 +1,189 @@
+"""The entries of a ledger in SQLite, from reservation to end. All methods run inside a transaction."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embedway.errors import LedgerError
+from embedway.ledger import sqlite_accounts as accounts
+from embedway.ledger.base import (
+    RAN_OUT,
+    RESTORED,
+    Crossing,
+    Entry,
+    Limit,
+    Period,
+    Purpose,
+    Refused,
+    Settlement,
+    periods_at,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from sqlite3 import Connection
+
+_FIELDS = (
+    "id, opened, closed, state, model, route, collection, api_key, texts, hits, tokens, reserved, sent, spent, "
+    "estimated, unsure, saved, unpriced"
+)
+#: Restored books do not know what was spent since.
+_FIND = """
+SELECT model, collection, api_key, opened, state, reserved, sent, unsure,
+    EXISTS (SELECT 1 FROM meta WHERE name = ?)
+FROM entries WHERE id = ?
+"""
+_RESERVE = """
+INSERT INTO entries (id, opened, state, model, collection, api_key, texts, reserved, unpriced, lease_until)
+VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?)
+"""
+_SEND = "UPDATE entries SET reserved = MAX(0, reserved - :nanousd), sent = sent + :nanousd WHERE id = :id"
+_REVERT_SEND = """
+UPDATE entries SET reserved = reserved + MAX(0, sent - :sent), sent = MIN(sent, :sent) WHERE id = :id AND state = 'open'
+"""
+_SETTLE = """
+UPDATE entries SET sent = sent - ?, reserved = reserved + ?, spent = spent + ?, tokens = tokens + ?,
+    estimated = estimated + ?, unsure = unsure + ?
+WHERE id = ?
+"""
+_CLOSE = """
+UPDATE entries SET state = :state, closed = :now, route = :route, reserved = 0, sent = 0, spent = spent + sent,
+    unsure = unsure + sent, lease_until = NULL
+WHERE id = :id
+"""
+_BOOK_SAVED = """
+INSERT INTO entries (id, opened, closed, state, model, route, collection, api_key, texts, hits, tokens, saved)
+VALUES (?, ?, ?, 'done', ?, 'cache', ?, ?, ?, ?, ?, ?)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An entry at the beginning of a transaction, with the periods that it counts in."""
+
+    purpose: Purpose
+    periods: dict[Period, str]
+    state: str
+    reserved: int
+    sent: int
+    unsure: int
+    books_are_restored: bool
+
+
+class Entries:
+    """The entries in the file `path`. `clock` gives seconds since 1970."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+
+    def reserve(
+        self,
+        connection: Connection,
+        purpose: Purpose,
+        nanousd: int | None,
+        limits: Sequence[Limit],
+        *,
+        lease_s: float,
+        texts: int,
+    ) -> str | Refused:
+        """See `Ledger.reserve`."""
+        self.expire(connection)
+        now = self._clock()
+        periods = periods_at(now)
+        refused = accounts.refusal(connection, purpose, periods, nanousd, limits)
+        if refused is not None:
+            return refused
+        entry, held = uuid.uuid4().hex, nanousd or 0
+        names = (purpose.model, purpose.collection, purpose.api_key)
+        connection.execute(_RESERVE, (entry, now, *names, texts, held, nanousd is None, now + lease_s))
+        accounts.add(connection, purpose, periods, held=held)
+        return entry
+
+    def send(self, connection: Connection, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
+        """See `Ledger.send`."""
+        found = self._find(connection, entry)
+        if found.state != "open":
+            # What it held was given back, and others may have it by now.
+            raise LedgerError(RAN_OUT)
+        more = max(0, nanousd - found.reserved)
+        # In restored books, even what is reserved may be spent already.
+        if more or found.books_are_restored:
+            refused = accounts.refusal(connection, found.purpose, found.periods, more, limits)
+            if refused is not None:
+                return refused
+            accounts.add(connection, found.purpose, found.periods, held=more)
+        connection.execute(_SEND, {"nanousd": nanousd, "id": entry})
+        return None
+
+    def revert_send(self, connection: Connection, entry: str, still_sent: int) -> None:
+        """See `Ledger.revert_send`."""
+        connection.execute(_REVERT_SEND, {"sent": still_sent, "id": entry})
+
+    def settle(
+        self, connection: Connection, entry: str, settlement: Settlement, limits: Sequence[Limit]
+    ) -> list[Crossing]:
+        """See `Ledger.settle`."""
+        found = self._find(connection, entry)
+        kind, cost = settlement.kind, settlement.cost
+        # What was under way when the entry ended is booked already, as unsure; now it is known what it cost.
+        # Restored books may know of less than was sent: no more than they know is taken back.
+        booked = 0 if found.state == "open" else min(settlement.sent, found.unsure)
+        over = min(settlement.sent, found.sent) if found.state == "open" else 0
+        # What is not billed can be spent by the next attempt of the same call; what cost more takes of its reservation.
+        back = over if kind == "unbilled" else -min(found.reserved, max(0, cost - over))
+        tokens = settlement.tokens if kind in {"reported", "estimated"} else 0
+        estimated = cost if kind == "estimated" else 0
+        unsure = (cost if kind == "unsure" else 0) - booked
+        connection.execute(_SETTLE, (over, back, cost - booked, tokens, estimated, unsure, entry))
+        accounts.add(connection, found.purpose, found.periods, held=back - over, spent=cost - booked)
+        return accounts.crossings(connection, found.purpose, found.periods, limits) if cost else []
+
+    def close(self, connection: Connection, entry: str, state: str, route: str) -> None:
+        """See `Ledger.close`; `state` tells how the entry ended."""
+        found = self._find(connection, entry)
+        if found.state != "open":
+            connection.execute("UPDATE entries SET route = ? WHERE id = ? AND route = ''", (route, entry))
+            return
+        connection.execute(_CLOSE, {"state": state, "now": self._clock(), "route": route, "id": entry})
+        held = -found.reserved - found.sent
+        accounts.add(connection, found.purpose, found.periods, held=held, spent=found.sent)
+
+    def book_saved(self, connection: Connection, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
+        """See `Ledger.book_saved`."""
+        now = self._clock()
+        names = (purpose.model, purpose.collection, purpose.api_key)
+        connection.execute(_BOOK_SAVED, (uuid.uuid4().hex, now, now, *names, texts, texts, tokens, nanousd))
+        accounts.add(connection, purpose, periods_at(now), saved=nanousd)
+
+    def renew(self, connection: Connection, entries: Sequence[str], lease_s: float) -> None:
+        """See `Ledger.renew`."""
+        until = self._clock() + lease_s
+        update = "UPDATE entries SET lease_until = ? WHERE id = ? AND state = 'open'"
+        connection.executemany(update, [(until, entry) for entry in entries])
+
+    def expire(self, connection: Connection) -> int:
+        """See `Ledger.expire`."""
+        query = "SELECT id FROM entries WHERE state = 'open' AND lease_until < ?"
+        expired = connection.execute(query, (self._clock(),)).fetchall()
+        for (entry,) in expired:
+            self.close(connection, entry, "expired", "")
+        return len(expired)
+
+    def newest(self, connection: Connection, count: int | None, since: float | None) -> list[Entry]:
+        """See `Ledger.entries`."""
+        self.expire(connection)
+        query = f"SELECT {_FIELDS} FROM entries WHERE opened >= ? ORDER BY opened DESC, rowid DESC LIMIT ?"  # noqa: S608  a constant
+        rows = connection.execute(query, (since or 0.0, -1 if count is None else count))
+        return [Entry(*(*row[:-1], bool(row[-1]))) for row in rows]
+
+    def _find(self, connection: Connection, entry: str) -> _Found:
+        row = connection.execute(_FIND, (RESTORED, entry)).fetchone()
+        if row is None:
+            raise LedgerError(f"the ledger {self._path} has no entry {entry}: was the file replaced?")
+        model, collection, api_key, opened, state, reserved, sent, unsure, is_restored = row
+        purpose = Purpose(model, collection, api_key)
+        return _Found(purpose, periods_at(opened), state, reserved, sent, unsure, bool(is_restored))

@@ -1,0 +1,130 @@
+"""Pins in a SQLite file. Every statement commits by itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
+
+from embedway.errors import LedgerError
+from embedway.ledger.pins import read_pin
+from embedway.ledger.sqlite_formats import PINS
+from embedway.sqlite_thread import SqliteThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from sqlite3 import Connection
+
+    from embedway.ledger.pins import Pin
+    from embedway.space import Space
+
+#: A pin, unless a write succeeded meanwhile; and a claim, unless there is another whose lease has not run out.
+_CONFIRM = """
+INSERT INTO pins VALUES (?, ?) ON CONFLICT (collection) DO UPDATE SET pin = excluded.pin
+WHERE json_extract(pins.pin, '$.claim') != ''
+"""
+_CLAIM = """
+INSERT INTO pins VALUES (?, json_set(?, '$.until', ?)) ON CONFLICT (collection) DO UPDATE SET pin = excluded.pin
+WHERE json_extract(pins.pin, '$.claim') != '' AND coalesce(json_extract(pins.pin, '$.until'), 0) < ?
+"""
+_RENEW = """
+UPDATE pins SET pin = json_set(pin, '$.until', ?) WHERE collection = ? AND json_extract(pin, '$.claim') = ?
+"""
+_WITHDRAW = "DELETE FROM pins WHERE collection = ? AND json_extract(pin, '$.claim') = ?"
+
+
+class SqlitePins:
+    """The pins in a file, safe for many processes. `clock` gives seconds since 1970."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._file = SqliteThread("embedway-pins", path, PINS, self._fail)
+
+    async def get(self, collection: str) -> Pin | None:
+        """See `Pins.get`."""
+        return await self._file.submit(self._file.use, self._get, collection)
+
+    async def claim(self, pin: Pin, lease_s: float) -> Pin:
+        """See `Pins.claim`."""
+        return await self._file.submit(self._file.use, self._claim, pin, lease_s)
+
+    async def renew(self, pin: Pin, lease_s: float) -> None:
+        """See `Pins.renew`."""
+        await self._file.submit(self._file.use, self._renew, pin, lease_s)
+
+    async def confirm(self, pin: Pin) -> Pin:
+        """See `Pins.confirm`."""
+        return await self._file.submit(self._file.use, self._confirm, pin)
+
+    async def withdraw(self, pin: Pin) -> None:
+        """See `Pins.withdraw`."""
+        await self._file.submit(self._file.use, self._withdraw, pin)
+
+    async def learn(self, pin: Pin, known: Space) -> bool:
+        """See `Pins.learn`."""
+        return await self._file.submit(self._file.use, self._learn, pin, known)
+
+    async def remove(self, collection: str) -> bool:
+        """See `Pins.remove`."""
+        return await self._file.submit(self._file.use, self._remove, collection)
+
+    async def all(self) -> list[Pin]:
+        """See `Pins.all`."""
+        return await self._file.submit(self._file.use, self._all)
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        await self._file.aclose()
+
+    def _fail(self, error: Exception) -> NoReturn:
+        raise LedgerError(f"the pins in {self._path} cannot be used: {error}; set pins.path") from error
+
+    def _get(self, connection: Connection, collection: str) -> Pin | None:
+        query = "SELECT collection, pin FROM pins WHERE collection = ?"
+        return self._read(connection.execute(query, (collection,)).fetchone())
+
+    def _read(self, row: tuple[str, str] | None) -> Pin | None:
+        pin = None if row is None else read_pin(*row)
+        if row is not None and pin is not None and pin.claim and json.loads(row[1]).get("until", 0) < self._clock():
+            return None
+        return pin
+
+    def _claim(self, connection: Connection, pin: Pin, lease_s: float) -> Pin:
+        found = None
+        # Withdrawn between the two, it is claimed again.
+        while found is None:
+            now = self._clock()
+            connection.execute(_CLAIM, (pin.collection, pin.written(), now + lease_s, now))
+            found = self._get(connection, pin.collection)
+        return found
+
+    def _renew(self, connection: Connection, pin: Pin, lease_s: float) -> None:
+        connection.execute(_RENEW, (self._clock() + lease_s, pin.collection, pin.claim))
+
+    def _withdraw(self, connection: Connection, pin: Pin) -> None:
+        connection.execute(_WITHDRAW, (pin.collection, pin.claim))
+
+    def _confirm(self, connection: Connection, pin: Pin) -> Pin:
+        pin = replace(pin, claim="")
+        connection.execute(_CONFIRM, (pin.collection, pin.written()))
+        return self._get(connection, pin.collection) or pin
+
+    def _learn(self, connection: Connection, pin: Pin, known: Space) -> bool:
+        row = connection.execute("SELECT pin FROM pins WHERE collection = ?", (pin.collection,)).fetchone()
+        if row is None or pin.claim or read_pin(pin.collection, row[0]) != pin:
+            return False
+        # As it was read: of two that learn at once, or one that unpins meanwhile, the first counts.
+        learned = replace(pin, space=pin.space.with_facts(known)).written()
+        update = "UPDATE pins SET pin = ? WHERE collection = ? AND pin = ?"
+        return connection.execute(update, (learned, pin.collection, row[0])).rowcount > 0
+
+    def _remove(self, connection: Connection, collection: str) -> bool:
+        there = self._get(connection, collection) is not None
+        return connection.execute("DELETE FROM pins WHERE collection = ?", (collection,)).rowcount > 0 and there
+
+    def _all(self, connection: Connection) -> list[Pin]:
+        rows = connection.execute("SELECT collection, pin FROM pins ORDER BY collection").fetchall()
+        return [pin for pin in map(self._read, rows) if pin is not None]

@@ -1,0 +1,158 @@
+"""A SQLite file that one thread reads and writes, so that no call blocks the event loop."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import sqlite3
+import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+
+from embedway import sqlite
+from embedway.worker import Worker
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from pathlib import Path
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: How many calls share a transaction at most.
+_BATCH = 128
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call that waits for a transaction, and its outcome."""
+
+    function: Callable[[sqlite3.Connection], Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class SqliteThread:
+    """One worker thread with one connection. The file is opened at the first call, and again after `disconnect`.
+
+    `on_error` decides what a failure means. It gets the sqlite3.Error or OSError of a call after the rollback. What it
+    returns is the result of the call, and what it raises is the error of the call. Other errors are raised as they are,
+    such as the ConfigError of a file that is not of this format.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        form: sqlite.Format,
+        on_error: Callable[[Exception], Any],
+        *,
+        pragmas: tuple[str, ...] = (),
+        extra: tuple[str, ...] = (),
+        busy_s: float = sqlite.BUSY_S,
+    ) -> None:
+        """See `sqlite.connect` for `pragmas`, `extra` and `busy_s`."""
+        self.connection: sqlite3.Connection | None = None
+        #: Of the file that was opened last; 0 for none.
+        self.inode = 0
+        self._name = name
+        self._path = path
+        self._open = partial(sqlite.connect, path, form, *pragmas, extra=extra, busy_s=busy_s)
+        self._on_error = on_error
+        self._worker: Worker | None = None
+        self._waiting: collections.deque[_Call] = collections.deque()
+        # A call that comes while `aclose` waits starts a thread of its own.
+        self._lock = threading.RLock()
+
+    def submit(self, function: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> asyncio.Future[R]:
+        """Run a function on the thread, after all that was submitted before it."""
+        if self._worker is None:
+            self._worker = Worker(self._name)
+        return self._worker.call(function, *arguments, **options)
+
+    def use(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
+    ) -> R:
+        """Call a function with the connection. Only for functions that run on the thread."""
+        with self._lock:
+            try:
+                return function(self.connection or self._connect(), *arguments, **options)
+            except (sqlite3.Error, OSError) as error:
+                if self.connection is not None and self.connection.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        self.connection.rollback()
+                return cast("R", self._on_error(error))
+
+    async def transact(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
+    ) -> R:
+        """Call a function with the connection, in a transaction that calls which wait at the same time share."""
+        if self._worker is None:
+            self._worker = Worker(self._name)
+        call = _Call(lambda connection: function(connection, *arguments, **options))
+        self._waiting.append(call)
+        await self._worker.call(self._run_waiting)
+        if call.error is None:
+            return cast("R", call.result)
+        if isinstance(call.error, (sqlite3.Error, OSError)):
+            return cast("R", self._on_error(call.error))
+        raise call.error
+
+    def _run_waiting(self) -> None:
+        """Run the calls that wait in one transaction; where one of them fails, each in a transaction of its own."""
+        batch: list[_Call] = []
+        with contextlib.suppress(IndexError):
+            while len(batch) < _BATCH:
+                batch.append(self._waiting.popleft())
+        # An earlier turn may have run all of them.
+        transactions = collections.deque([batch] if batch else ())
+        while transactions:
+            calls = transactions.popleft()
+            try:
+                # As a context, a connection commits, or rolls back after an error.
+                with self._lock, self.connection or self._connect() as connection:
+                    # A transaction that begins as a reader cannot become a writer while another process writes.
+                    connection.execute("BEGIN IMMEDIATE")
+                    for call in calls:
+                        call.result = call.function(connection)
+            except Exception as error:  # noqa: BLE001  the caller's
+                if len(calls) == 1:
+                    calls[0].error = error
+                else:
+                    transactions.extend([call] for call in calls)
+
+    def reopen_if_replaced(self) -> None:
+        """Close the connection to a file that was removed or replaced: what is written there is lost."""
+        if self.connection is not None and inode_of(self._path) != self.inode:
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connection; the next call opens the file again. Only for functions that run on the thread."""
+        with self._lock:
+            connection, self.connection = self.connection, None
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+
+    async def aclose(self) -> None:
+        """Close the file after the calls that were made, and end the thread. A later call starts both again."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.call(self.disconnect)
+            worker.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        self.inode = inode_of(self._path)
+        self.connection = self._open()
+        self.inode = inode_of(self._path)
+        return self.connection
+
+
+def inode_of(path: Path) -> int:
+    """The number of a file; 0 where there is none."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
