@@ -29,6 +29,7 @@ ORDER = (
     "arguments",
     "telemetry",
     "catalog",
+    "weights",
     "config",
     "cache",
     "ledger",

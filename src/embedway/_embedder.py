@@ -63,12 +63,12 @@ if TYPE_CHECKING:
     from embedway.errors import EmbedwayError
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
-    from embedway.local.weights.store import ProgressSink
     from embedway.money import Amount
     from embedway.providers.names import AnyModel
     from embedway.selection.scoring import ModelSelectionCriteria, Selection
     from embedway.selection.selector import CallOptions
     from embedway.types import EmbedRequest, InputType, Overflow, PlainTokenizer, Plan, Selected, Space, Vectors
+    from embedway.weights.store import ProgressSink
 
 
 #: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
-    from embedway.local.weights.store import ProgressSink
     from embedway.money import Amount
     from embedway.selection.scoring import ModelSelectionCriteria, Selection
     from embedway.types import EmbedResult, InputType, Overflow, Plan, RerankResult, Vectors
+    from embedway.weights.store import ProgressSink
 
 T = TypeVar("T")
 

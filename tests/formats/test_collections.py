@@ -216,7 +216,7 @@ def test_a_newer_table_of_lancedb_is_named(tmp_path):
 
 def test_records_of_the_weights_store(tmp_path):
     from embedway.errors import WeightsError
-    from embedway.local.weights.records import RECORD, Record
+    from embedway.weights.records import RECORD, Record
 
     shutil.copy(HERE / "weights-origin-v1.json", tmp_path / RECORD)
     record = Record.read(tmp_path)

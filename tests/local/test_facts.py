@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from embedway import Config, Embedder
 from embedway.errors import UnsupportedModelError, WeightsError
 from embedway.local.facts import graph_facts, tokenizer_fact
-from embedway.local.model_files import read_small
 from embedway.space import comparable
+from embedway.weights.model_files import read_small
 from tiny_models import tiny_encoder
 
 TEXT = "The Quick Brown Fox jumps over the lazy dog"

@@ -209,7 +209,7 @@ def _extra(name: str, packages: tuple[str, ...]) -> Extra:
 
 def _default_model(config: "Config") -> DefaultModel:
     from embedway.local.loading import resolve
-    from embedway.local.weights.store import WeightsStore
+    from embedway.weights.store import WeightsStore
 
     name = config.embedding.default_model
     try:

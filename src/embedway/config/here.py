@@ -71,7 +71,7 @@ def ready_here(name: str, task: Task, config: Config) -> bool:
 
 def _store_ready(name: str, task: Task, config: Config) -> bool:
     """The same for a model of the built-in runtime: of the catalog, or of a repository that was pulled."""
-    from embedway.local.weights.store import WeightsStore  # noqa: PLC0415  the store is above the settings
+    from embedway.weights.store import WeightsStore  # noqa: PLC0415  urllib and filelock, for found files alone
 
     store = WeightsStore(config.store_settings())
     try:

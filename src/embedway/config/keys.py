@@ -16,9 +16,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from embedway.config.sections import HUB_ENDPOINT, is_loopback
+from embedway.config.sections import is_loopback
 from embedway.errors import ConfigError
 from embedway.files import read_bounded
+from embedway.weights.types import HUB_ENDPOINT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

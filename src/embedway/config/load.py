@@ -59,12 +59,12 @@ from embedway.config.sections import (
 )
 from embedway.config.trust import read_trust
 from embedway.errors import ConfigError
+from embedway.weights.types import StoreSettings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from embedway.config.found import Found, Harmless
-    from embedway.local.weights.store import StoreSettings
 
 _log = logging.getLogger("embedway.config")
 #: Tables in tables; keys have four parts at most.
@@ -278,9 +278,7 @@ class Config(Section):
         return {key: route for key, route in self.routes.items() if route.model.casefold() in names}
 
     def store_settings(self) -> StoreSettings:
-        """What the weights store needs to know."""
-        from embedway.local.weights.store import StoreSettings  # noqa: PLC0415  the store is above the settings
-
+        """Return the settings of the weights store."""
         weights = self.weights
         return StoreSettings(
             root=weights.directory,

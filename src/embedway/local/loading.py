@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from embedway.local.choice import RuntimeChoice
     from embedway.local.model import LocalModel
     from embedway.local.recipe import Recipe
-    from embedway.local.weights.store import ModelFolder, ProgressSink, WeightsStore
+    from embedway.weights.store import ModelFolder, ProgressSink, WeightsStore
 
 HUB_PREFIX = "hf:"
 
@@ -90,7 +90,7 @@ def load(named: Named, config: Config, progress: ProgressSink | None = None) -> 
     """Find or pull a model's files, open them, and decide how to run it. Blocking."""
     from embedway.local.choice import choose  # noqa: PLC0415
     from embedway.local.recipe import read_recipe  # noqa: PLC0415
-    from embedway.local.weights.store import WeightsStore  # noqa: PLC0415
+    from embedway.weights.store import WeightsStore  # noqa: PLC0415
 
     store = WeightsStore(config.store_settings(), progress=progress)
     folder = fetch(named, store)

@@ -11,10 +11,10 @@ import numpy as np
 
 from embedway.errors import ClosedError
 from embedway.local.backend import Session, SessionOptions, open_session
-from embedway.local.held_file import check_all
 from embedway.local.onnx_file import onnx_facts
 from embedway.local.tables import check_tables
 from embedway.local.tokenize import TextTokenizer
+from embedway.weights.held_file import check_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway.errors import UnsupportedModelError, WeightsError
-from embedway.local.held_file import HeldFile
-from embedway.local.model_files import is_file, read_small, required_json
-from embedway.local.weights.listed import inside
+from embedway.weights.held_file import HeldFile
+from embedway.weights.listed import inside
+from embedway.weights.model_files import is_file, read_small, required_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from embedway.local.weights.files import HashMemory
     from embedway.types import Pooling
+    from embedway.weights.files import HashMemory
 
 #: No vector is wider.
 WIDEST = 2**20

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.errors import UnsupportedModelError, WeightsError
 from embedway.local.facts import COUNTED, GraphFacts, graph_facts, tokenizer_fact
-from embedway.local.held_file import HeldFile
-from embedway.local.model_files import is_file, optional_json, parsed, read_small, required, required_json
 from embedway.local.modules import WIDEST, DenseModule, list_modules, read_modules, refuse_prompts_left_out
-from embedway.local.weights.listed import INDEX, SAFETENSORS, further_weights, inside, weights_hash
 from embedway.types import InputType, Pooling, Space
+from embedway.weights.held_file import HeldFile
+from embedway.weights.listed import INDEX, SAFETENSORS, further_weights, inside, weights_hash
+from embedway.weights.model_files import is_file, optional_json, parsed, read_small, required, required_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from embedway.catalog import ModelFacts, Task
-    from embedway.local.weights.files import HashMemory
+    from embedway.weights.files import HashMemory
 
 _log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.errors import UnsupportedModelError, WeightsError
-from embedway.local.held_file import HeldFile
+from embedway.weights.held_file import HeldFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,8 +9,8 @@ import numpy as np
 from tokenizers import Tokenizer, normalizers
 
 from embedway.errors import InputError, WeightsError
-from embedway.local.model_files import required
 from embedway.types import TokenizedTexts, Truncation
+from embedway.weights.model_files import required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

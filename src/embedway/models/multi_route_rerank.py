@@ -15,7 +15,6 @@ import numpy as np
 from embedway.batching.batches import fill_batches
 from embedway.batching.run import dispatch
 from embedway.local import loading as local
-from embedway.local.weights.store import WeightsStore
 from embedway.models.multi_route import LOCAL, SpaceCheck
 from embedway.models.reranker import ServiceReranker, open_local, open_reranker
 from embedway.models.service import counter_for, library_facts, routes_of
@@ -24,15 +23,16 @@ from embedway.providers.counting import FileCounter
 from embedway.providers.names import library_of, local_names, service_of
 from embedway.providers.registry import make_reranker
 from embedway.rerank.base import Scores
+from embedway.weights.store import WeightsStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.config import Config
-    from embedway.local.weights.store import ProgressSink
     from embedway.models.reranker import AnyReranker, LocalReranker
     from embedway.providers.base import Endpoint
     from embedway.rerank.base import RerankProvider
+    from embedway.weights.store import ProgressSink
 
 #: A pair that belongs together and one that does not; and how far apart scores from 0 to 1 may be in half precision.
 _PROBE = (

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from embedway.config import Config
-    from embedway.local.weights.store import ProgressSink
     from embedway.models.reranker import AnyReranker
     from embedway.providers.base import Provider
     from embedway.providers.names import AnyModel
     from embedway.rerank.base import RerankProvider
+    from embedway.weights.store import ProgressSink
 
 
 @contextlib.contextmanager

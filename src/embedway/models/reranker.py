@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from embedway.local.backend import SessionOptions
     from embedway.local.choice import RuntimeChoice
     from embedway.local.recipe import Recipe
-    from embedway.local.weights.store import ProgressSink
     from embedway.providers.counting import TokenCounter
     from embedway.rerank.base import RerankProvider
     from embedway.types import Vectors
+    from embedway.weights.store import ProgressSink
 
     AnyReranker: TypeAlias = "LocalReranker | ServiceReranker"
 

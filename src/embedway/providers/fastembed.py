@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.local.model_files import required_json
 from embedway.local.onnx_file import depends_on_batch
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
@@ -26,6 +25,7 @@ from embedway.providers.library import (
 )
 from embedway.providers.options import known, one_of, whole
 from embedway.providers.vectors import normalized
+from embedway.weights.model_files import required_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,8 +15,8 @@ from embedway.local import loading as local
 if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.local.model import LocalModel
-    from embedway.local.weights.store import ProgressSink
     from embedway.models.service import ServiceModel
+    from embedway.weights.store import ProgressSink
 
     AnyModel: TypeAlias = LocalModel | ServiceModel
 

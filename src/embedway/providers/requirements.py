@@ -97,7 +97,7 @@ def _weights_missing(provider: str, model: str, options: Mapping[str, str], conf
 
 def set_up_here(config: Config, *, but: str, task: Task = "embed") -> tuple[str, ...]:
     """Models of a task that could be used now: those with weights on this machine, and those with a usable route."""
-    from embedway.local.weights.store import WeightsStore  # noqa: PLC0415  only after a failure
+    from embedway.weights.store import WeightsStore  # noqa: PLC0415  only after a failure
 
     store = WeightsStore(config.store_settings())
     here = [facts.name for facts in default_catalog() if facts.task == task and store.find(facts.weights)]

@@ -14,9 +14,9 @@ from embedway.providers.registry import make_provider
 
 if TYPE_CHECKING:
     from embedway.config import Config
-    from embedway.local.weights.store import ProgressSink
     from embedway.models.service import ServiceModel
     from embedway.providers.base import Endpoint, Provider
+    from embedway.weights.store import ProgressSink
 
 #: In place of a key. Nothing is sent with it.
 _NO_KEY = "none"

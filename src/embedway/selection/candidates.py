@@ -10,13 +10,13 @@ from embedway.catalog import DEFAULT_MODEL, default_catalog
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS
 from embedway.config import ModelBenchmark
 from embedway.errors import ConfigError, RuntimeUnavailableError, UnknownModelError, UnsupportedModelError
-from embedway.local.weights.store import WeightsStore
 from embedway.models.multi_route import served_price
 from embedway.providers.counting import HUB, TIKTOKEN, EstimatingCounter, TiktokenCounter
 from embedway.providers.names import own_models, service_of
 from embedway.providers.requirements import missing, routes_here
 from embedway.selection.scoring import Candidate, TokenEstimate
 from embedway.selection.seen import Seen
+from embedway.weights.store import WeightsStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from embedway.catalog import ModelFacts
     from embedway.catalog.services import RouteFacts, ServiceFacts
     from embedway.config import Config
-    from embedway.local.weights.store import ModelFolder
+    from embedway.weights.store import ModelFolder
 
     #: Lengths in tokens of texts.
     Counts = Callable[[Sequence[str]], Sequence[int]]

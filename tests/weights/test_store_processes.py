@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from embedway.local.weights.store import WeightsStore
+from embedway.weights.store import WeightsStore
 
 CHUNK = 256 * 1024
 

@@ -13,14 +13,14 @@ import logging
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from embedway.local.weights.files import CHUNK_BYTES, WrongBytesError, hash_file
-from embedway.local.weights.sources.base import PlaceError
-from embedway.local.weights.sources.http import ATTEMPTS, Facts, HttpResponse, HubClient, PassingError, StaleRangeError
+from embedway.weights.files import CHUNK_BYTES, WrongBytesError, hash_file
+from embedway.weights.sources.base import PlaceError
+from embedway.weights.sources.http import ATTEMPTS, Facts, HttpResponse, HubClient, PassingError, StaleRangeError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from embedway.local.weights.types import ProgressSink
+    from embedway.weights.types import ProgressSink
 
 _log = logging.getLogger(__name__)
 

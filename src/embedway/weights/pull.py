@@ -13,17 +13,17 @@ from embedway.errors import (
     WeightsError,
     WeightsUnavailableError,
 )
-from embedway.local.weights.files import Blobs, WrongBytesError
-from embedway.local.weights.listed import choose_files, first_weights, further_weights
-from embedway.local.weights.sources.base import Delivery, Order, Place, PlaceError, Wanted
-from embedway.local.weights.sources.hub import COMMIT
-from embedway.local.weights.sources.opening import FolderPlace, HubPlace
+from embedway.weights.files import Blobs, WrongBytesError
+from embedway.weights.listed import choose_files, first_weights, further_weights
+from embedway.weights.sources.base import Delivery, Order, Place, PlaceError, Wanted
+from embedway.weights.sources.hub import COMMIT
+from embedway.weights.sources.opening import FolderPlace, HubPlace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from embedway.local.weights.records import ModelDirectory
-    from embedway.local.weights.types import ProgressSink, StoreSettings
+    from embedway.weights.records import ModelDirectory
+    from embedway.weights.types import ProgressSink, StoreSettings
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import pytest
 
 from embedway import Config, Embedder
 from embedway.errors import WeightsError
-from embedway.local.held_file import CLOCK_TICK_NS, HeldFile, Stamp, check_all
-from embedway.local.weights.files import HashMemory, hash_file
+from embedway.weights.files import HashMemory, hash_file
+from embedway.weights.held_file import CLOCK_TICK_NS, HeldFile, Stamp, check_all
 from tiny_models import tiny_encoder
 
 DOCUMENTS = ["alpha beta gamma delta " * 5, "epsilon zeta " * 6, "eta theta iota"]

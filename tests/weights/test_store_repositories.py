@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from embedway.catalog.types import WeightFile
 from embedway.errors import UnsupportedModelError, WeightsError, WeightsUnavailableError
-from embedway.local.weights.store import WeightsStore
+from embedway.weights.store import WeightsStore
 
 REPOSITORY = "acme/tiny"
 COMMIT = "1234567890abcdef1234567890abcdef12345678"

@@ -23,8 +23,8 @@ from embedway.errors import (
     WeightsError,
     WeightsUnavailableError,
 )
-from embedway.local.weights.listed import inside
-from embedway.local.weights.store import ModelFolder, StoreSettings, WeightsStore
+from embedway.weights.listed import inside
+from embedway.weights.store import ModelFolder, StoreSettings, WeightsStore
 
 REPOSITORY = "acme/tiny"
 COMMIT = "1234567890abcdef1234567890abcdef12345678"

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from embedway.errors import WeightsError
-from embedway.local.weights.files import write_whole
-from embedway.local.weights.listed import first_weights, lines_hash
+from embedway.weights.files import write_whole
+from embedway.weights.listed import first_weights, lines_hash
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
-    from embedway.local.weights.files import Blobs
+    from embedway.weights.files import Blobs
 
 RECORD = "embedway-origin.json"
 _REFS = "refs.json"

@@ -18,8 +18,8 @@ from embedway.errors import (
     ConfigError,
     WeightsUnavailableError,
 )
-from embedway.local.weights.sources.base import clean
-from embedway.local.weights.store import StoreSettings, WeightsStore
+from embedway.weights.sources.base import clean
+from embedway.weights.store import StoreSettings, WeightsStore
 
 REPOSITORY = "acme/tiny"
 COMMIT = "1234567890abcdef1234567890abcdef12345678"

@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedway.local.weights.files import WrongBytesError
-from embedway.local.weights.listed import inside
-from embedway.local.weights.sources.base import Delivery, Order, PlaceError, Wanted, key_of, missing
-from embedway.local.weights.sources.download import Download, sha1s
-from embedway.local.weights.sources.http import Facts, HubClient
 from embedway.opt_out import opt_out_of_telemetry
+from embedway.weights.files import WrongBytesError
+from embedway.weights.listed import inside
+from embedway.weights.sources.base import Delivery, Order, PlaceError, Wanted, key_of, missing
+from embedway.weights.sources.download import Download, sha1s
+from embedway.weights.sources.http import Facts, HubClient
 
 if TYPE_CHECKING:
-    from embedway.local.weights.files import Blobs
-    from embedway.local.weights.types import ProgressSink, StoreSettings
+    from embedway.weights.files import Blobs
+    from embedway.weights.types import ProgressSink, StoreSettings
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -15,21 +15,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from embedway.errors import UnsupportedModelError, WeightsCorruptError, WeightsError
-from embedway.local.weights.files import Blobs, unwritable
-from embedway.local.weights.listed import first_weights, inside, refuse_irregular, weights_hash
-from embedway.local.weights.pull import NO_WHEEL, Asked, RepositoryPull, Tried, trusted
-from embedway.local.weights.records import RECORD, ModelDirectory, Record, used_blobs
-from embedway.local.weights.sources.base import Delivery, Order, Wanted, missing
-from embedway.local.weights.sources.hub import COMMIT
-from embedway.local.weights.sources.opening import places
-from embedway.local.weights.types import ModelFolder, NoProgress, ProgressSink, StoreSettings
+from embedway.weights.files import Blobs, unwritable
+from embedway.weights.listed import first_weights, inside, refuse_irregular, weights_hash
+from embedway.weights.pull import NO_WHEEL, Asked, RepositoryPull, Tried, trusted
+from embedway.weights.records import RECORD, ModelDirectory, Record, used_blobs
+from embedway.weights.sources.base import Delivery, Order, Wanted, missing
+from embedway.weights.sources.hub import COMMIT
+from embedway.weights.sources.opening import places
+from embedway.weights.types import ModelFolder, NoProgress, ProgressSink, StoreSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from embedway.catalog.types import Weights
-    from embedway.local.weights.files import HashMemory
+    from embedway.weights.files import HashMemory
 
 __all__ = ["ModelFolder", "ProgressSink", "StoreSettings", "WeightsStore"]
 

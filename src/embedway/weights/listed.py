@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from embedway.errors import UnsupportedModelError, WeightsError
 from embedway.files import open_regular, read_regular
-from embedway.local.model_files import is_file
-from embedway.local.onnx_external import external_files
+from embedway.weights.model_files import is_file
+from embedway.weights.onnx_external import external_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from embedway._version import __version__
-from embedway.local.weights.sources.base import PlaceError, clean
+from embedway.weights.sources.base import PlaceError, clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from email.message import Message
     from typing import IO
 
-    from embedway.local.weights.types import StoreSettings
+    from embedway.weights.types import StoreSettings
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, external_data_helper, helper
 
 from embedway import Config, Embedder
 from embedway.errors import BatchError, UnsupportedModelError, WeightsError
-from embedway.local.onnx_external import external_files
+from embedway.weights.onnx_external import external_files
 from tiny_models import tiny_encoder
 
 WIDE, VOCABULARY = 16, 30522

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from embedway.local.weights.files import HashMemory
+    from embedway.weights.files import HashMemory
 
 #: Longer than the steps in which any usual disk counts time.
 CLOCK_TICK_NS = 50_000_000

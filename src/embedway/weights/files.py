@@ -15,13 +15,13 @@ from filelock import FileLock, Timeout
 
 from embedway.errors import WeightsError
 from embedway.files import open_regular
-from embedway.local.held_file import Stamp
+from embedway.weights.held_file import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from embedway.local.weights.types import ProgressSink
+    from embedway.weights.types import ProgressSink
 
 _log = logging.getLogger(__name__)
 

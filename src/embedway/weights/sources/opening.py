@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embedway.local.weights.files import WrongBytesError
-from embedway.local.weights.listed import inside
-from embedway.local.weights.sources.base import Delivery, Order, Place, PlaceError, Wanted, key_of, missing
-from embedway.local.weights.sources.hub import HubPlace
-from embedway.local.weights.sources.wheel import WheelPlace
+from embedway.weights.files import WrongBytesError
+from embedway.weights.listed import inside
+from embedway.weights.sources.base import Delivery, Order, Place, PlaceError, Wanted, key_of, missing
+from embedway.weights.sources.hub import HubPlace
+from embedway.weights.sources.wheel import WheelPlace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from embedway.catalog.types import Wheel
-    from embedway.local.weights.files import Blobs
-    from embedway.local.weights.types import ProgressSink, StoreSettings
+    from embedway.weights.files import Blobs
+    from embedway.weights.types import ProgressSink, StoreSettings
 
 __all__ = ["FolderPlace", "HubPlace", "Place", "WheelPlace", "places"]
 

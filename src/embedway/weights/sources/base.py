@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from embedway.local.weights.files import Blobs
-    from embedway.local.weights.types import ProgressSink
+    from embedway.weights.files import Blobs
+    from embedway.weights.types import ProgressSink
 
 
 class PlaceError(Exception):
