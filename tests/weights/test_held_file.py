@@ -9,7 +9,7 @@ import pytest
 
 from embedway import Config, Embedder
 from embedway.errors import WeightsError
-from embedway.weights.files import HashMemory, hash_file
+from embedway.weights.hashes import HashCache, hash_file
 from embedway.weights.held_file import CLOCK_TICK_NS, HeldFile, Stamp, check_all
 from tiny_models import tiny_encoder
 
@@ -107,26 +107,26 @@ def test_hashes_of_the_store_are_remembered_only_for_old_stamps(tmp_path):
     file = tmp_path / "store" / "blobs" / "blob"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"first")
-    memory = HashMemory(tmp_path / "store")
+    hash_cache = HashCache(tmp_path / "store")
     assert Stamp.of(file).fresh
-    held = HeldFile(file, memory)
+    held = HeldFile(file, hash_cache)
     assert held.sha256 == hash_file(file)
     stamp = Stamp.of(file)
     assert not stamp.fresh
-    assert memory.known(file, stamp) == held.sha256
-    memory.keep(file, stamp, "remembered")
-    for opened_later in (memory, HashMemory(tmp_path / "store")):
+    assert hash_cache.get(file, stamp) == held.sha256
+    hash_cache.put(file, stamp, "remembered")
+    for opened_later in (hash_cache, HashCache(tmp_path / "store")):
         assert HeldFile(file, opened_later).sha256 == "remembered"
 
 
 def test_hashes_of_other_files_are_remembered_for_one_opening(file, tmp_path):
-    memory = HashMemory(tmp_path / "store")
+    hash_cache = HashCache(tmp_path / "store")
     (tmp_path / "store" / "hashes").mkdir(parents=True)
-    held = HeldFile(file, memory)
-    assert memory.known(file, Stamp.of(file)) is None
+    held = HeldFile(file, hash_cache)
+    assert hash_cache.get(file, Stamp.of(file)) is None
     sha256 = held.sha256
-    assert memory.known(file, held.check()) == sha256 == hash_file(file)
-    assert HashMemory(tmp_path / "store").known(file, held.check()) is None
+    assert hash_cache.get(file, held.check()) == sha256 == hash_file(file)
+    assert HashCache(tmp_path / "store").get(file, held.check()) is None
     assert not list((tmp_path / "store" / "hashes").iterdir())
 
 

@@ -18,7 +18,7 @@ from embedway.errors import (
     ConfigError,
     WeightsUnavailableError,
 )
-from embedway.weights.sources.base import clean
+from embedway.text import redact
 from embedway.weights.store import StoreSettings, WeightsStore
 
 REPOSITORY = "acme/tiny"
@@ -370,7 +370,7 @@ def test_wrong_bytes_in_the_cache_are_not_taken(settings, weights, unhashed, fil
 @given(st.text(alphabet=st.characters(exclude_characters="@/ "), min_size=1), st.sampled_from(["http", "https"]))
 def test_credentials_in_addresses_are_blanked(secret, scheme):
     secret = "".join(secret.split()) + "5ecret"
-    text = clean(f"cannot reach {scheme}://user:{secret}@host/simple?key={secret} now")
+    text = redact(f"cannot reach {scheme}://user:{secret}@host/simple?key={secret} now")
     assert "5ecret" not in text
     assert "host/simple" in text
     assert "\n" not in text

@@ -15,10 +15,10 @@ import typer
 
 from embedway._version import __version__
 from embedway.cli import budget, cache, doctor, embed, init, models, planning, run, search, selecting, state, trust
-from embedway.cli.output import printable
 from embedway.cli.session import Session
 from embedway.errors import EmbedwayError
 from embedway.isolation import isolate_children
+from embedway.text import printable
 
 # Plain help text: rich would cost a third of the time that `--help` may take.
 app = typer.Typer(
@@ -121,5 +121,5 @@ def _drop_output() -> None:
 
 def _report(error: BaseException, message: str, session: Session) -> None:
     if session.traceback:
-        sys.stderr.write(printable("".join(traceback.format_exception(error))))
-    sys.stderr.write(f"embedway: error: {printable(message)}\n")
+        sys.stderr.write(printable("".join(traceback.format_exception(error)), keep_layout=True))
+    sys.stderr.write(f"embedway: error: {printable(message, keep_layout=True)}\n")

@@ -12,6 +12,7 @@ from embedway.cli.options import InputType, JsonFlag, ModelOption, Overflow
 from embedway.cli.output import Download, note, print_json, print_line, print_table, size, wait_for
 from embedway.cli.session import Session
 from embedway.errors import UsageError
+from embedway.text import printable
 
 if TYPE_CHECKING:
     from embedway.cache.stats import CacheCheck, CacheStats, Cleared, ModelStats
@@ -222,7 +223,7 @@ def _full_name(name: str, known: list[str]) -> str:
         full = name
     meant = [model for model in known if model == full or model.rpartition("/")[2] == name]
     if len(meant) != 1:
-        there = ", ".join(map(_printable, known)) or "none"
+        there = ", ".join(map(printable, known)) or "none"
         raise UsageError(f"no model of the cache is {name!r}; there are: {there}")
     return meant[0]
 
@@ -244,7 +245,8 @@ def _where(config: "Config") -> str:
 
 def _row(name: str, one: "ModelStats") -> tuple[str, ...]:
     return (
-        _printable(name),
+        # In Redis, others may have written the name.
+        printable(name),
         f"{one.entries:,}",
         size(one.bytes),
         f"{one.hits:,}",
@@ -253,11 +255,6 @@ def _row(name: str, one: "ModelStats") -> tuple[str, ...]:
         f"{one.tokens_saved:,}",
         f"{one.nanousd_saved / 1e9:.6f}",
     )
-
-
-def _printable(name: str) -> str:
-    """A name without what a terminal would act on: in Redis, others may have written it."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def _stats_json(config: "Config", found: "CacheStats") -> dict[str, object]:

@@ -15,6 +15,7 @@ from embedway.config.here import computes_here, is_known, ready_here
 from embedway.config.trust import digest_of, place_of
 from embedway.errors import ConfigError
 from embedway.files import read_regular
+from embedway.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -217,8 +218,8 @@ def place_at(values: dict[str, Any], path: KeyPath, value: Any) -> None:
 
 def clean(name: str) -> str:
     """A name out of a foreign file for a terminal or a log: printable, and not longer than names are."""
-    printable = _printable(name)
-    return printable if len(printable) <= _MOST_NAME else f"{printable[: _MOST_NAME - 1]}…"
+    shown = printable(name)
+    return shown if len(shown) <= _MOST_NAME else f"{shown[: _MOST_NAME - 1]}…"
 
 
 def told(found: Found, ignored: tuple[str, ...], *, changed: bool) -> str:
@@ -230,10 +231,6 @@ def told(found: Found, ignored: tuple[str, ...], *, changed: bool) -> str:
         else "is in the working directory and was neither named nor trusted"
     )
     return (
-        f"{_printable(found.place)} {why}, so these settings in it are ignored: {names}. "
+        f"{printable(found.place)} {why}, so these settings in it are ignored: {names}. "
         f"`embedway trust` allows them, or name the file: `embedway --config {FOUND_FILE} …`"
     )
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)

@@ -102,7 +102,7 @@ def load(named: Named, config: Config, progress: ProgressSink | None = None) -> 
         weights_sha256=folder.weights_sha256,
         facts=facts,
         onnx_file=folder.onnx_file,
-        memory=store.memory,
+        hash_cache=store.hash_cache,
     )
     recipe.check_weights()
     choice = choose(config, weights_sha256=folder.weights_sha256, weights_bytes=sum(file.size for file in recipe.files))

@@ -15,17 +15,25 @@ from typing import TYPE_CHECKING, Any
 from embedway.errors import UnsupportedModelError, WeightsError
 from embedway.local.facts import COUNTED, GraphFacts, graph_facts, tokenizer_fact
 from embedway.local.modules import WIDEST, DenseModule, list_modules, read_modules, refuse_prompts_left_out
+from embedway.text import has_surrogate
 from embedway.types import InputType, Pooling, Space
 from embedway.weights.held_file import HeldFile
-from embedway.weights.listed import INDEX, SAFETENSORS, further_weights, inside, weights_hash
-from embedway.weights.model_files import is_file, optional_json, parsed, read_small, required, required_json
+from embedway.weights.layout import INDEX, SAFETENSORS, further_weights, is_safe_path, weights_hash
+from embedway.weights.model_files import (
+    is_file,
+    parse_object,
+    read_optional,
+    read_optional_json,
+    read_required,
+    read_required_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from embedway.catalog import ModelFacts, Task
-    from embedway.weights.files import HashMemory
+    from embedway.weights.hashes import HashCache
 
 _log = logging.getLogger(__name__)
 
@@ -153,16 +161,16 @@ def read_recipe(
     weights_sha256: str,
     facts: ModelFacts | None,
     onnx_file: str | None = None,
-    memory: HashMemory | None = None,
+    hash_cache: HashCache | None = None,
 ) -> Recipe:
     """Read a model folder. Every settings file is read once; weights are opened at their first use.
 
     `facts` is the catalog's row, None without one. `onnx_file` names an ONNX file below the folder to be used
-    instead of safetensors. `memory` remembers hashes of weights, see `HashMemory`. Raises UnsupportedModelError for
+    instead of safetensors. `hash_cache` remembers hashes of weights, see `HashCache`. Raises UnsupportedModelError for
     what the local runtime does not build, WeightsError for files that are missing or damaged.
     """
-    config_json = required(folder / "config.json")
-    config = parsed(config_json, folder / "config.json")
+    config_json = read_required(folder / "config.json")
+    config = parse_object(config_json, folder / "config.json")
     architecture = str(config.get("model_type", ""))
     architecture = _SAME_GRAPH.get(architecture, architecture)
     weight_paths, onnx_path = _weight_files(folder, onnx_file)
@@ -170,7 +178,7 @@ def read_recipe(
         _refuse_unsupported(folder, architecture, config)
     modules = list_modules(folder)
     task: Task = "rerank" if _is_classifier(folder, config) and not modules else "embed"
-    pooling, dense, normalized, width = _head(folder, modules, facts, config, memory)
+    pooling, dense, normalized, width = _head(folder, modules, facts, config, hash_cache)
     prompts = _prompts(folder, facts)
     if any(prompts.values()):
         refuse_prompts_left_out(modules)
@@ -182,7 +190,7 @@ def read_recipe(
         raise UnsupportedModelError(f"{folder / 'config.json'}: neither hidden_size nor dim says how wide vectors are")
     sizes = (width, *(s for s in (facts.matryoshka if facts else ()) if s < width))
     tokenizer = folder / "tokenizer.json"
-    tokenizer_json = read_small(tokenizer)
+    tokenizer_json = read_optional(tokenizer)
     if tokenizer_json is None:
         raise UnsupportedModelError(f"{folder}: there is no tokenizer.json; slow tokenizers are not supported")
     pad = config.get("pad_token_id")
@@ -197,9 +205,9 @@ def read_recipe(
         task=task,
         architecture=architecture,
         config=config,
-        weights=tuple(HeldFile(path, memory) for path in weight_paths),
-        onnx=None if onnx_path is None else HeldFile(onnx_path, memory),
-        external={} if onnx_path is None else _external(onnx_path, memory),
+        weights=tuple(HeldFile(path, hash_cache) for path in weight_paths),
+        onnx=None if onnx_path is None else HeldFile(onnx_path, hash_cache),
+        external={} if onnx_path is None else _external(onnx_path, hash_cache),
         weights_sha256=weights_sha256,
         pooling=pooling,
         normalized=normalized,
@@ -212,7 +220,7 @@ def read_recipe(
         settings_sha256={"config.json": _sha256(config_json), "tokenizer.json": _sha256(tokenizer_json)},
         graph=graph,
         pad_token_id=pad,
-        lowercase=bool(optional_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
+        lowercase=bool(read_optional_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
     )
 
 
@@ -225,12 +233,12 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _external(onnx: Path, memory: HashMemory | None) -> dict[str, HeldFile]:
+def _external(onnx: Path, hash_cache: HashCache | None) -> dict[str, HeldFile]:
     try:
         names = further_weights(onnx.name, onnx)
     except OSError as error:
         raise WeightsError(f"{onnx} cannot be read: {error.strerror}") from error
-    return {name: HeldFile(onnx.parent / name, memory) for name in names}
+    return {name: HeldFile(onnx.parent / name, hash_cache) for name in names}
 
 
 def _labels(folder: Path, config: Mapping[str, Any]) -> int:
@@ -254,8 +262,8 @@ def _weight_files(folder: Path, onnx_file: str | None) -> tuple[tuple[Path, ...]
     index = folder / "model.safetensors.index.json"
     if is_file(index):
         try:
-            names = sorted(set(required_json(index)["weight_map"].values()))
-            outside = [name for name in names if not inside(name)]
+            names = sorted(set(read_required_json(index)["weight_map"].values()))
+            outside = [name for name in names if not is_safe_path(name)]
         except (KeyError, AttributeError, TypeError) as error:
             raise WeightsError(f"{index} has no weight_map from tensors to files") from error
         if outside:
@@ -297,7 +305,7 @@ def _head(
     modules: list[tuple[str, Path]],
     facts: ModelFacts | None,
     config: Mapping[str, Any],
-    memory: HashMemory | None,
+    hash_cache: HashCache | None,
 ) -> tuple[Pooling, tuple[DenseModule, ...], bool, int]:
     """Pooling, Dense modules, whether vectors are normalized, and their width."""
     width = config.get("hidden_size") or config.get("dim") or 0
@@ -309,7 +317,7 @@ def _head(
         if not _is_classifier(folder, config):
             _log.warning("%s names no pooling; mean is used, as sentence-transformers does", folder)
         return "mean", (), False, width
-    return read_modules(folder, modules, width, memory)
+    return read_modules(folder, modules, width, hash_cache)
 
 
 def _max_tokens(folder: Path, config: Mapping[str, Any], facts: ModelFacts | None, *, offset: int) -> int:
@@ -318,8 +326,8 @@ def _max_tokens(folder: Path, config: Mapping[str, Any], facts: ModelFacts | Non
     if positions is not None:
         limits.append(positions - offset)
     sentences = folder / "sentence_bert_config.json"
-    length = _limit(optional_json(sentences), "max_seq_length", sentences)
-    tokenizer_limit = optional_json(folder / "tokenizer_config.json").get("model_max_length")
+    length = _limit(read_optional_json(sentences), "max_seq_length", sentences)
+    tokenizer_limit = read_optional_json(folder / "tokenizer_config.json").get("model_max_length")
     if length is not None:
         limits.append(length)
     elif facts is not None:
@@ -342,7 +350,7 @@ def _limit(config: Mapping[str, Any], key: str, path: Path) -> int | None:
 
 def _prompts(folder: Path, facts: ModelFacts | None) -> dict[InputType, str]:
     path = folder / "config_sentence_transformers.json"
-    config = optional_json(path)
+    config = read_optional_json(path)
     given = config.get("prompts") or {}
     if not isinstance(given, dict) or not all(value is None or _is_text(value) for value in given.values()):
         raise WeightsError(f"{path}: prompts must map names to texts")
@@ -363,5 +371,5 @@ def _prompts(folder: Path, facts: ModelFacts | None) -> dict[InputType, str]:
 
 
 def _is_text(value: object) -> bool:
-    """Whether a value is a text that has an encoding; JSON can hold half of a surrogate pair."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    """Tell whether a value is a text that has an encoding."""
+    return isinstance(value, str) and not has_surrogate(value)

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, normalizers
 
 from embedway.errors import InputError, WeightsError
 from embedway.types import TokenizedTexts, Truncation
-from embedway.weights.model_files import required
+from embedway.weights.model_files import read_required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ class TextTokenizer:
 
     def __init__(self, path: Path, *, max_tokens: int, lowercase: bool = False, written: bytes | None = None) -> None:
         """Read the file `path` once, or take what is `written` in its place."""
-        data = required(path) if written is None else written
+        data = read_required(path) if written is None else written
         try:
             self.plain: Tokenizer = Tokenizer.from_buffer(data)
             self._cutting: Tokenizer = Tokenizer.from_buffer(data)

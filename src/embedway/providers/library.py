@@ -16,7 +16,7 @@ import numpy as np
 
 from embedway.errors import EmbedwayError, RuntimeUnavailableError, UnsupportedModelError, UpstreamError
 from embedway.providers.options import one_of
-from embedway.weights.files import hash_file
+from embedway.weights.hashes import hash_file
 from embedway.worker import Worker
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Model files: found, downloaded, checked by their hashes, and kept."""
+"""Model files by their hashes: sources, downloads, checks, and the store."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from embedway.weights.files import HashMemory
+    from embedway.weights.hashes import HashCache
 
 #: Longer than the steps in which any usual disk counts time.
 CLOCK_TICK_NS = 50_000_000
@@ -58,12 +58,12 @@ class Stamp:
 class HeldFile:
     """A regular file, opened at its first use and read through one descriptor. Safe for threads.
 
-    `memory` remembers hashes, see `HashMemory`.
+    `hash_cache` remembers hashes, see `HashCache`.
     """
 
-    def __init__(self, path: Path, memory: HashMemory | None = None) -> None:
+    def __init__(self, path: Path, hash_cache: HashCache | None = None) -> None:
         self.path = path
-        self._memory = memory
+        self._hash_cache = hash_cache
         self._lock = threading.RLock()
         self._descriptor: int | None = None
         self._stamp: Stamp | None = None
@@ -90,7 +90,7 @@ class HeldFile:
         """Open the file, if it is not open yet, and return its descriptor. Raises WeightsError."""
         with self._lock:
             if self._descriptor is None:
-                self._descriptor = self._opened()
+                self._descriptor = self._open()
                 self._stamp = Stamp.of(self._descriptor)
                 weakref.finalize(self, os.close, self._descriptor).atexit = False
             return self._descriptor
@@ -100,7 +100,7 @@ class HeldFile:
         """The hash of the bytes that every later read gives, 64 hex digits. Blocking. Raises WeightsError."""
         with self._lock:
             if self._sha256 is None:
-                self._sha256 = self._hashed()
+                self._sha256 = self._compute_hash()
             return self._sha256
 
     def map(self) -> mmap.mmap:
@@ -131,7 +131,7 @@ class HeldFile:
             before = self._sha256
             if before is not None and not self._changed:
                 try:
-                    self._changed = self._hashed(anew=True) != before
+                    self._changed = self._compute_hash(anew=True) != before
                 except WeightsError:
                     self._changed = True
             if before is None or self._changed:
@@ -141,7 +141,7 @@ class HeldFile:
                     "model's vector space; make a new embedder to use the file as it is now"
                 )
 
-    def _opened(self) -> int:
+    def _open(self) -> int:
         try:
             return open_regular(self.path)
         except FileNotFoundError:
@@ -149,19 +149,19 @@ class HeldFile:
         except OSError as error:
             raise WeightsError(f"{self.path} cannot be read: {error.strerror}") from error
 
-    def _hashed(self, *, anew: bool = False) -> str:
+    def _compute_hash(self, *, anew: bool = False) -> str:
         descriptor = self.hold()
         stamp = Stamp.of(descriptor)
         while stamp.fresh:
             # A second write in the same tick would leave this stamp: only an older one proves anything.
             time.sleep(CLOCK_TICK_NS / 1e9)
             stamp = Stamp.of(descriptor)
-        known = None if anew or self._memory is None else self._memory.known(self.path, stamp)
+        known = None if anew or self._hash_cache is None else self._hash_cache.get(self.path, stamp)
         found = known or hash_descriptor(descriptor)
         if not stamp.same_content(Stamp.of(descriptor)):
             raise WeightsError(f"{self.path} was written to while it was read; open the model again")
-        if known is None and self._memory is not None:
-            self._memory.keep(self.path, stamp, found)
+        if known is None and self._hash_cache is not None:
+            self._hash_cache.put(self.path, stamp, found)
         self._stamp = stamp
         return found
 

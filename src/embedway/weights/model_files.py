@@ -25,7 +25,7 @@ def is_file(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return _absent(path)
+        return _check_absent(path)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if not stat.S_ISREG(mode):
@@ -33,26 +33,26 @@ def is_file(path: Path) -> bool:
     return True
 
 
-def read_small(path: Path) -> bytes | None:
+def read_optional(path: Path) -> bytes | None:
     """Read a settings file once; None where there is none. Raises WeightsError for what is no regular file."""
     try:
         data = read_regular(path, most_bytes=_MAX_SETTINGS_BYTES)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if data is None:
-        _absent(path)
+        _check_absent(path)
     return data
 
 
-def required(path: Path) -> bytes:
+def read_required(path: Path) -> bytes:
     """Read a settings file that every model folder has. Raises WeightsError."""
-    found = read_small(path)
+    found = read_optional(path)
     if found is None:
         raise WeightsError(f"{path} is missing; a model folder needs it")
     return found
 
 
-def parsed(data: bytes, path: Path) -> dict[str, Any]:
+def parse_object(data: bytes, path: Path) -> dict[str, Any]:
     """Parse a JSON object; `path` names the file in errors. Raises WeightsError."""
     try:
         value = json.loads(data)
@@ -63,18 +63,18 @@ def parsed(data: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
-def required_json(path: Path) -> dict[str, Any]:
+def read_required_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file that must be there. Raises WeightsError."""
-    return parsed(required(path), path)
+    return parse_object(read_required(path), path)
 
 
-def optional_json(path: Path) -> dict[str, Any]:
+def read_optional_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty where there is no file. Raises WeightsError."""
-    found = read_small(path)
-    return {} if found is None else parsed(found, path)
+    found = read_optional(path)
+    return {} if found is None else parse_object(found, path)
 
 
-def _absent(path: Path) -> bool:
+def _check_absent(path: Path) -> bool:
     """Return False where nothing has that name; raise WeightsError for a link that leads nowhere."""
     if os.path.lexists(path):
         raise WeightsError(f"{path} is a link to a file that does not exist")

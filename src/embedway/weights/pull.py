@@ -1,4 +1,4 @@
-"""How a pull goes from place to place."""
+"""Pulls: sources are tried in order until one has the right bytes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from embedway.errors import (
     WeightsError,
     WeightsUnavailableError,
 )
-from embedway.weights.files import Blobs, WrongBytesError
-from embedway.weights.listed import choose_files, first_weights, further_weights
-from embedway.weights.sources.base import Delivery, Order, Place, PlaceError, Wanted
-from embedway.weights.sources.hub import COMMIT
-from embedway.weights.sources.opening import FolderPlace, HubPlace
+from embedway.weights.hashes import WrongBytesError
+from embedway.weights.layout import choose_files, first_weights, further_weights
+from embedway.weights.sources.base import ExpectedFile, FetchError, FetchRequest, FetchResult, WeightsSource
+from embedway.weights.sources.folder import FolderSource
+from embedway.weights.sources.hub import COMMIT, HubSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from embedway.weights.blobs import BlobStore
     from embedway.weights.records import ModelDirectory
     from embedway.weights.types import ProgressSink, StoreSettings
 
@@ -32,34 +33,34 @@ T = TypeVar("T")
 NO_WHEEL = "no package of the index is known to carry it"
 
 
-class Tried:
-    """The places tried for one pull, and why each failed."""
+class SourceAttempts:
+    """The sources that one pull tried, and why each failed."""
 
-    def __init__(self, settings: StoreSettings, files: Iterable[Wanted]) -> None:
+    def __init__(self, settings: StoreSettings, files: Iterable[ExpectedFile]) -> None:
         self._settings = settings
         self._tried: list[tuple[str, str]] = []
         self._changed: WrongBytesError | None = None
         self.files = tuple(files)
 
-    def attempt(self, place: str, fetch: Callable[[], T]) -> T | None:
-        """What a place gave; None if it failed."""
+    def attempt(self, source: str, fetch: Callable[[], T]) -> T | None:
+        """Return what a source gives; None where it failed."""
         try:
             return fetch()
-        except PlaceError as error:
-            self.add(place, str(error))
+        except FetchError as error:
+            self.add(source, str(error))
         except WrongBytesError as error:
-            self.add(place, str(error))
-            if any(file.trusted_before and file.sha256 == error.expected for file in self.files):
+            self.add(source, str(error))
+            if any(file.from_first_pull and file.sha256 == error.expected for file in self.files):
                 self._changed = error
         _log.info("%s: %s", *self._tried[-1])
         return None
 
-    def add(self, place: str, reason: str) -> None:
-        """Note that a place failed."""
-        self._tried.append((place, reason))
+    def add(self, source: str, reason: str) -> None:
+        """Record that a source failed."""
+        self._tried.append((source, reason))
 
     def error(self, repository: str) -> WeightsError:
-        """What to raise when every place failed."""
+        """Return the error to raise when every source failed."""
         if self._changed is not None:
             return WeightsCorruptError(
                 f"{repository}/{self._changed.name.removeprefix(f'{repository}/')}",
@@ -76,27 +77,27 @@ class Tried:
         return WeightsUnavailableError(repository, tried=self._tried, advice=advice)
 
 
-def trusted(
-    shelf: ModelDirectory, revision: str | None, files: Sequence[Wanted], *, over_names: bool = False
-) -> tuple[Wanted, ...]:
-    """Files with the hashes of the first pull of their pinned revision, where the catalog names none.
+def with_first_hashes(
+    directory: ModelDirectory, revision: str | None, files: Sequence[ExpectedFile], *, replace_hashes: bool = False
+) -> tuple[ExpectedFile, ...]:
+    """Return the files with the hashes of the first pull of their commit, where they have none.
 
-    With `over_names` also where `files` name one: a hub's word does not stand above what it said before.
+    With `replace_hashes`, those hashes replace the given ones too: a hub may not change what it named before.
     """
     if revision is None or not COMMIT.fullmatch(revision):
         return tuple(files)
-    before = {path: sha256 for _, record in shelf.complete(revision) for path, sha256 in record.files.items()}
+    before = {path: sha256 for _, record in directory.complete(revision) for path, sha256 in record.files.items()}
     return tuple(
-        replace(file, sha256=before[file.path], trusted_before=True)
-        if file.path in before and (over_names or file.sha256 is None)
+        replace(file, sha256=before[file.path], from_first_pull=True)
+        if file.path in before and (replace_hashes or file.sha256 is None)
         else file
         for file in files
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A repository that the catalog need not know, as a caller asks for it."""
+class DownloadRequest:
+    """A request for a repository, which the catalog need not know."""
 
     repository: str
     revision: str | None
@@ -106,58 +107,62 @@ class Asked:
 
 @dataclass(slots=True)
 class RepositoryPull:
-    """Finds out what files such a repository has, and fetches those that make a model."""
+    """Pull of a repository: lists its files, and fetches those that make a model."""
 
     settings: StoreSettings
-    blobs: Blobs
+    blobs: BlobStore
     sink: ProgressSink
-    shelf: ModelDirectory
-    asked: Asked
+    directory: ModelDirectory
+    request: DownloadRequest
 
-    def run(self) -> Delivery:
-        """Try each place. Raises what `Tried` makes of their failures, or UnsupportedModelError."""
-        tried = Tried(self.settings, ())
+    def run(self) -> FetchResult:
+        """Try each source. Raises the error of `SourceAttempts`, or UnsupportedModelError."""
+        attempts = SourceAttempts(self.settings, ())
         for name in self.settings.places:
             if name == "wheel":
-                tried.add(name, NO_WHEEL)
+                attempts.add(name, NO_WHEEL)
                 continue
             fetch = self._from_folder if name == "folder" else self._from_hub
-            if (delivery := tried.attempt(name, partial(fetch, tried))) is not None:
-                return delivery
-        raise tried.error(self.asked.repository)
+            if (result := attempts.attempt(name, partial(fetch, attempts))) is not None:
+                return result
+        raise attempts.error(self.request.repository)
 
-    def _from_folder(self, tried: Tried) -> Delivery:
-        if self.asked.revision is not None:
-            raise PlaceError("a folder does not say which revision it holds")
-        place = FolderPlace(self.settings)
-        folder, files = place.listing(self.asked.repository)
+    def _from_folder(self, attempts: SourceAttempts) -> FetchResult:
+        if self.request.revision is not None:
+            raise FetchError("a folder does not say which revision it holds")
+        source = FolderSource(self.settings)
+        folder, files = source.list_files(self.request.repository)
         try:
-            return self._chosen(place, None, files, tried)
+            return self._fetch_model(source, None, files, attempts)
         except (UnsupportedModelError, WeightsError) as error:
-            raise PlaceError(f"{folder}: {error}") from None
+            raise FetchError(f"{folder}: {error}") from None
 
-    def _from_hub(self, tried: Tried) -> Delivery:
-        place = HubPlace(self.settings)
-        commit, files = place.listing(self.asked.repository, self.asked.revision)
-        files = trusted(self.shelf, commit, files, over_names=True)
+    def _from_hub(self, attempts: SourceAttempts) -> FetchResult:
+        source = HubSource(self.settings)
+        commit, files = source.list_files(self.request.repository, self.request.revision)
+        files = with_first_hashes(self.directory, commit, files, replace_hashes=True)
         try:
-            return self._chosen(place, commit, files, tried)
+            return self._fetch_model(source, commit, files, attempts)
         except UnsupportedModelError as error:
-            raise UnsupportedModelError(f"{self.asked.repository}: {error}") from None
+            raise UnsupportedModelError(f"{self.request.repository}: {error}") from None
 
-    def _chosen(self, place: Place, revision: str | None, files: Sequence[Wanted], tried: Tried) -> Delivery:
-        """Fetch what makes a model out of all files of a repository, and then what its weights name."""
+    def _fetch_model(
+        self, source: WeightsSource, revision: str | None, files: Sequence[ExpectedFile], attempts: SourceAttempts
+    ) -> FetchResult:
+        """Fetch those of a repository's files that make a model, then the files that its weights name."""
         by_path = {file.path: file for file in files}
-        tried.files = tuple(files)
-        delivery = self._fetch(place, revision, [by_path[path] for path in choose_files(by_path, self.asked.onnx_file)])
-        first = str(first_weights(by_path, self.asked.onnx_file))
-        further = further_weights(first, self.blobs.path(delivery.files[first]))
+        attempts.files = tuple(files)
+        result = self._fetch(
+            source, revision, [by_path[path] for path in choose_files(by_path, self.request.onnx_file)]
+        )
+        first = str(first_weights(by_path, self.request.onnx_file))
+        further = further_weights(first, self.blobs.path(result.files[first]))
         for path in further:
             if path not in by_path:
-                raise PlaceError(f"{first} names {path}, which is not there")
-        more = self._fetch(place, revision, [by_path[path] for path in further])
-        return replace(delivery, files={**delivery.files, **more.files})
+                raise FetchError(f"{first} names {path}, which is not there")
+        more = self._fetch(source, revision, [by_path[path] for path in further])
+        return replace(result, files={**result.files, **more.files})
 
-    def _fetch(self, place: Place, revision: str | None, files: Iterable[Wanted]) -> Delivery:
-        order = Order(self.asked.repository, revision, tuple(files), self.asked.force)
-        return place.fetch(order, self.blobs, self.sink)
+    def _fetch(self, source: WeightsSource, revision: str | None, files: Iterable[ExpectedFile]) -> FetchResult:
+        request = FetchRequest(self.request.repository, revision, tuple(files), self.request.force)
+        return source.fetch(request, self.blobs, self.sink)

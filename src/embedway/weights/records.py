@@ -1,4 +1,4 @@
-"""Model folders inside the store: links to blobs, and a record that is written last and vouches for them."""
+"""Model folders of the store: links to blobs, and a record that is written last and marks a complete folder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from embedway.errors import WeightsError
-from embedway.weights.files import write_whole
-from embedway.weights.listed import first_weights, lines_hash
+from embedway.weights.hashes import write_atomically
+from embedway.weights.layout import combine_hashes, first_weights
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
-    from embedway.weights.files import Blobs
+    from embedway.weights.blobs import BlobStore
 
 RECORD = "embedway-origin.json"
 _REFS = "refs.json"
@@ -28,10 +28,10 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """What is known of a model folder of the store.
+class ModelRecord:
+    """The record of a model folder of the store.
 
-    `files` maps paths to sha256; `weights` maps the file that a model is loaded from to the hash of all
+    `files` maps paths to sha256; `weights` maps the weights file to the hash of all
     weights.
     """
 
@@ -42,8 +42,8 @@ class Record:
     weights: Mapping[str, str]
 
     @classmethod
-    def read(cls, folder: Path) -> Record | None:
-        """The record of a folder; None where there is none, so where the folder is not complete."""
+    def read(cls, folder: Path) -> ModelRecord | None:
+        """Read the record of a folder; None where there is none, because the folder is not complete."""
         try:
             data = json.loads((folder / RECORD).read_text("utf-8"))
             version = data.get("version", 1)
@@ -59,7 +59,7 @@ class Record:
             return None
 
     def write(self, folder: Path) -> None:
-        """Write the record, whole."""
+        """Write the record atomically."""
         data = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -69,7 +69,7 @@ class Record:
             "files": dict(sorted(self.files.items())),
             "weights": dict(sorted(self.weights.items())),
         }
-        write_whole(folder / RECORD, json.dumps(data, indent=2) + "\n")
+        write_atomically(folder / RECORD, json.dumps(data, indent=2) + "\n")
 
 
 class ModelDirectory:
@@ -82,43 +82,43 @@ class ModelDirectory:
         self.name = repository.replace("/", "--")
         self.path = root / "models" / self.name
 
-    def complete(self, revision: str | None) -> Iterator[tuple[Path, Record]]:
-        """Folders with a record for a commit, or for what a name (None: `main`) was when last pulled."""
+    def complete(self, revision: str | None) -> Iterator[tuple[Path, ModelRecord]]:
+        """Iterate over folders of a commit, or of the commit that a name (None: `main`) had at its last pull."""
         ref = self._refs().get(revision or "")
         for folder, record in self.all():
             if folder.name == ref or (revision is not None and record.revision == revision):
                 yield folder, record
 
-    def all(self) -> Iterator[tuple[Path, Record]]:
-        """Every folder with a record."""
+    def all(self) -> Iterator[tuple[Path, ModelRecord]]:
+        """Iterate over all folders with a record."""
         for path in sorted(self.path.glob(f"*/{RECORD}")):
-            record = Record.read(path.parent)
+            record = ModelRecord.read(path.parent)
             if record is not None and record.repository == self.repository:
                 yield path.parent, record
 
     def folder_for(self, revision: str | None, files: Mapping[str, str], onnx_file: str | None) -> Path:
-        """Where files go.
+        """Return the folder that files belong into.
 
-        Two pulls of one commit share a folder, unless the files of both together would be loaded from other
-        weights than the files of one.
+        Two pulls of one commit share a folder, unless the files of both together would load other weights
+        than the files of one.
         """
-        content = lines_hash(files.items())[:8]
+        content = combine_hashes(files.items())[:8]
         if revision is None:
             return self.path / f"content-{content}"
         folder = self.path / revision
-        record = Record.read(folder)
-        if record is None or not _mixes(record.files, files, onnx_file):
+        record = ModelRecord.read(folder)
+        if record is None or not _changes_weights(record.files, files, onnx_file):
             return folder
         return self.path / f"{revision}-{content}"
 
-    def publish(self, folder: Path, record: Record, blobs: Blobs, *, ref: str | None) -> Record:
-        """Link files to their blobs, then write the record, joined with what the folder had before.
+    def publish(self, folder: Path, record: ModelRecord, blobs: BlobStore, *, ref: str | None) -> ModelRecord:
+        """Link files to their blobs, then write the record, merged with the folder's earlier record.
 
         Raises FileNotFoundError if a blob is gone.
         """
         for path, sha256 in record.files.items():
             _link(folder / path, blobs.path(sha256))
-        before = Record.read(folder)
+        before = ModelRecord.read(folder)
         if before is not None:
             files, weights = {**before.files, **record.files}, {**before.weights, **record.weights}
             origin = before.origin if record.origin == "store" else record.origin
@@ -127,12 +127,12 @@ class ModelDirectory:
         refs = self._refs()
         if refs.get(ref or "") != folder.name:
             refs[ref or ""] = folder.name
-            write_whole(self.path / _REFS, json.dumps(refs, indent=2, sort_keys=True) + "\n")
+            write_atomically(self.path / _REFS, json.dumps(refs, indent=2, sort_keys=True) + "\n")
         return record
 
-    def remove(self, folder: Path) -> Record | None:
-        """Delete one model folder, its record first so that no part of it ever passes for whole."""
-        record = Record.read(folder)
+    def remove(self, folder: Path) -> ModelRecord | None:
+        """Delete a model folder, its record first so that no partial folder counts as complete."""
+        record = ModelRecord.read(folder)
         (folder / RECORD).unlink(missing_ok=True)
         shutil.rmtree(folder)
         return record
@@ -146,24 +146,24 @@ class ModelDirectory:
 
 
 def used_blobs(root: Path) -> set[str]:
-    """The blobs that any model folder of a store names."""
-    records = (Record.read(path.parent) for path in (root / "models").glob(f"*/*/{RECORD}"))
+    """Return the hashes of blobs that any model folder of a store names."""
+    records = (ModelRecord.read(path.parent) for path in (root / "models").glob(f"*/*/{RECORD}"))
     return {sha256 for record in records if record for sha256 in record.files.values()}
 
 
-def _mixes(there: Collection[str], new: Collection[str], onnx_file: str | None) -> bool:
-    both = {*there, *new}
+def _changes_weights(present: Collection[str], new: Collection[str], onnx_file: str | None) -> bool:
+    both = {*present, *new}
     return first_weights(both, onnx_file) != first_weights(new, onnx_file) or first_weights(both) != first_weights(
-        there
+        present
     )
 
 
 def _link(path: Path, blob: Path) -> None:
-    """Make a path show a blob: by relative symbolic link, or where those are refused by hard link or copy."""
+    """Link a path to a blob by relative symbolic link; where links are refused, by hard link or copy."""
     target = os.path.relpath(blob, start=path.parent)
     if path.is_symlink() and os.readlink(path) == target and blob.exists():  # noqa: PTH115
         return
-    blob.stat()  # a link to nothing would be made without a word
+    blob.stat()  # a symbolic link to a missing file raises no error
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}")
     try:

@@ -1,4 +1,4 @@
-"""The values that the weights store takes and gives."""
+"""Values of the weights store: its settings, its folders, and the sink of progress."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ HUB_ENDPOINT = "https://huggingface.co"
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """Where weights are kept and where they come from.
+    """The root folder of the store, and its sources.
 
-    `places` are tried in order. `folders` may hold `OWNER/NAME` or `NAME` with a model's files; `hub_cache`
-    is where huggingface_hub keeps its downloads. Raises ConfigError for an endpoint that is no address.
+    The sources in `places` are tried in order. `folders` may hold `OWNER/NAME` or `NAME` with a model's files.
+    `hub_cache` is the download folder of huggingface_hub. Raises ConfigError for an endpoint that is no address.
     """
 
     root: Path
@@ -31,13 +31,13 @@ class StoreSettings:
     hub_cache: Path | None = None
     places: tuple[PlaceName, ...] = ("folder", "hub", "wheel")
     folders: tuple[Path, ...] = ()
-    #: How long the hub may be silent.
+    #: Timeout of the hub between two reads.
     timeout_s: float = 10.0
     #: The wait before the first retry of a broken download; it doubles with each.
     retry_wait_s: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse an endpoint that no token should be sent to."""
+        """Refuse an endpoint that no token may be sent to."""
         key = "weights.hub_endpoint"
         try:
             parts = urlsplit(self.hub_endpoint)
@@ -55,11 +55,10 @@ class StoreSettings:
 class ModelFolder:
     """A folder with a model's files.
 
-    `weights_sha256` (64 hex digits) is that of the weights file; where several files hold the weights
-    (shards, or an ONNX file with external data) it is the sha256 over their sorted `name sha256` lines, each
-    ended by a line feed. `origin` is `hub`, `wheel NAME==VERSION`, `folder`, or `store` where all files were
-    there already. `onnx_file` is set where an ONNX file was named to be used instead of what the folder has
-    otherwise.
+    `weights_sha256` (64 hex digits) is the hash of the weights file. Where several files hold the weights
+    (shards, or an ONNX file with external data), it is the sha256 over their sorted `name sha256` lines, each
+    ended by a line feed. `origin` is `hub`, `wheel NAME==VERSION`, `folder`, or `store` where the store had all files
+    before. `onnx_file` is set where an ONNX file was named to be used instead of the folder's default.
     """
 
     path: Path
@@ -70,26 +69,26 @@ class ModelFolder:
 
 
 class ProgressSink(Protocol):
-    """Is told how far files have come. One file at a time: start, any number of advances, done."""
+    """Receiver of progress. One file at a time: start, any number of advances, done."""
 
     def start(self, name: str, total_bytes: int | None, /) -> None:
-        """A file begins; its size is None where it is not known."""
+        """Start a file; its size is None where it is not known."""
 
     def advance(self, size_bytes: int, /) -> None:
-        """So many more bytes are here."""
+        """Add `size_bytes` to the bytes of the file."""
 
     def done(self) -> None:
-        """The file is here, or failed."""
+        """End the file, whether it succeeded or failed."""
 
 
 class NoProgress:
     """A sink that shows nothing."""
 
     def start(self, name: str, total_bytes: int | None, /) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advance(self, size_bytes: int, /) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def done(self) -> None:
-        """Nothing."""
+        """Do nothing."""

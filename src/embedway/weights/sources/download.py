@@ -1,8 +1,8 @@
-"""Files from a hub, in pieces that survive an interruption.
+"""Downloads from a hub that resume after an interruption.
 
-huggingface_hub is not used for this. It downloads to a name made for the occasion and deletes that on any
-failure (`_download_to_tmp_and_move` in its 2.4), so an interrupted file starts anew; and it reads offline
-mode, Xet and timeouts from the environment when it is imported, so they could not be settings.
+huggingface_hub is not used for this. It downloads to a temporary file and deletes it on any failure
+(`_download_to_tmp_and_move` in its 2.4), so an interrupted file starts again from its first byte. It reads offline
+mode, Xet and timeouts from the environment at import, so they could not be settings.
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ import logging
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from embedway.weights.files import CHUNK_BYTES, WrongBytesError, hash_file
-from embedway.weights.sources.base import PlaceError
-from embedway.weights.sources.http import ATTEMPTS, Facts, HttpResponse, HubClient, PassingError, StaleRangeError
+from embedway.weights.blobs import CHUNK_BYTES
+from embedway.weights.hashes import WrongBytesError, hash_file
+from embedway.weights.sources.base import FetchError
+from embedway.weights.sources.http import (
+    ATTEMPTS,
+    FileMetadata,
+    HttpResponse,
+    HubClient,
+    RangeNotSatisfiableError,
+    TransientError,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,126 +34,126 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Download:
-    """One file on its way, over as many answers as it takes.
+class ResumableDownload:
+    """The download of one file to `path`, over as many responses as it takes.
 
-    `name` is what progress and errors call it, `facts` what its bytes are checked against.
+    `name` is the file's name in progress and errors. Its bytes are checked against `metadata`.
     """
 
     client: HubClient
     url: str
-    into: Path
-    facts: Facts
+    path: Path
+    metadata: FileMetadata
     sink: ProgressSink
     name: str
 
     def run(self, *, resume: bool) -> str:
-        """Bring the file; returns its sha256.
+        """Download the file and return its sha256.
 
-        With `resume`, what `into` holds already is kept and continued; it must be of the same bytes. Raises
-        PlaceError, or WrongBytesError where the sha256 is not the one in `facts`.
+        With `resume`, the download continues after the bytes that `path` has. Raises FetchError, or
+        WrongBytesError where the sha256 is not that of `metadata`.
         """
         if not resume:
-            self.into.unlink(missing_ok=True)
-        had_old = self._have() > 0
-        self._bring()
-        found = hash_file(self.into)
+            self.path.unlink(missing_ok=True)
+        resumed = self._size() > 0
+        self._fetch_all()
+        found = hash_file(self.path)
         if self._is_right(found):
             return found
-        self.into.unlink()
-        if had_old:
-            # The old part may be what was wrong.
+        self.path.unlink()
+        if resumed:
+            # The earlier part may be wrong.
             return self.run(resume=False)
-        if self.facts.sha256 is not None:
-            raise WrongBytesError(self.name, expected=self.facts.sha256, found=found)
-        raise PlaceError(f"{self.name}: the bytes that came are not those whose hash the hub names")
+        if self.metadata.sha256 is not None:
+            raise WrongBytesError(self.name, expected=self.metadata.sha256, found=found)
+        raise FetchError(f"{self.name}: the bytes that came are not those whose hash the hub names")
 
     def _is_right(self, sha256: str) -> bool:
-        if self.facts.sha256 is not None:
-            return sha256 == self.facts.sha256
-        return self.facts.git_sha1 is None or self.facts.git_sha1 in sha1s(self.into)
+        if self.metadata.sha256 is not None:
+            return sha256 == self.metadata.sha256
+        return self.metadata.git_sha1 is None or self.metadata.git_sha1 in git_and_plain_sha1(self.path)
 
-    def _bring(self) -> None:
-        """Every byte is written as it comes, so that a killed process keeps what it had."""
+    def _fetch_all(self) -> None:
+        """Download until the file is complete. Bytes are written as they arrive, so a killed process loses none."""
         attempt = 0
         while True:
-            before = self._have()
-            if self.facts.size is not None and before == self.facts.size:
-                self.into.touch()
+            before = self._size()
+            if self.metadata.size is not None and before == self.metadata.size:
+                self.path.touch()
                 return
             try:
-                self._continue(before)
-            except StaleRangeError:
+                self._append(before)
+            except RangeNotSatisfiableError:
                 if not before:
-                    raise PlaceError(f"{self.name}: the hub answered 416 to a request without a range") from None
-                self.into.unlink()
-            except PassingError as error:
-                attempt = 0 if self._have() > before else attempt + 1
+                    raise FetchError(f"{self.name}: the hub answered 416 to a request without a range") from None
+                self.path.unlink()
+            except TransientError as error:
+                attempt = 0 if self._size() > before else attempt + 1
                 if attempt >= ATTEMPTS:
-                    raise PlaceError(f"{error} ({ATTEMPTS} attempts)") from None
+                    raise FetchError(f"{error} ({ATTEMPTS} attempts)") from None
                 _log.info("%s: %s; trying again", self.name, error)
                 self.client.wait(attempt, error.wait_s)
             else:
                 return
 
-    def _have(self) -> int:
-        return self.into.stat().st_size if self.into.exists() else 0
+    def _size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
 
-    def _continue(self, start: int) -> None:
-        answer = self.client.open(self.url, start=start)
-        with answer.body:
-            if answer.headers.get("Content-Encoding", "identity") != "identity":
-                raise PlaceError(f"{self.name}: the hub compresses what should come as it is")
-            self._compare(answer.facts)
-            start = _start(answer, start)
-            length = answer.headers.get("Content-Length")
-            total = start + int(length) if length and length.isdecimal() else self.facts.size
-            if self.facts.size is not None and total != self.facts.size:
-                raise PlaceError(f"{self.name} is {total} bytes long at the hub, expected {self.facts.size}")
+    def _append(self, start: int) -> None:
+        response = self.client.open(self.url, start=start)
+        with response.body:
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise FetchError(f"{self.name}: the hub compresses what should come as it is")
+            self._check_hash(response.metadata)
+            start = _first_byte(response, start)
+            length = response.headers.get("Content-Length")
+            total = start + int(length) if length and length.isdecimal() else self.metadata.size
+            if self.metadata.size is not None and total != self.metadata.size:
+                raise FetchError(f"{self.name} is {total} bytes long at the hub, expected {self.metadata.size}")
             self.sink.start(self.name, total)
             try:
-                self._copy(answer.body, start, total)
+                self._copy(response.body, start, total)
             finally:
                 self.sink.done()
 
-    def _compare(self, now: Facts) -> None:
-        """Before anything is read: a hub that names another hash has another file."""
-        if self.facts.sha256 and now.sha256 and self.facts.sha256 != now.sha256:
-            raise WrongBytesError(self.name, expected=self.facts.sha256, found=now.sha256)
+    def _check_hash(self, current: FileMetadata) -> None:
+        """Raise WrongBytesError where the hub names another hash, before its bytes are read."""
+        if self.metadata.sha256 and current.sha256 and self.metadata.sha256 != current.sha256:
+            raise WrongBytesError(self.name, expected=self.metadata.sha256, found=current.sha256)
 
     def _copy(self, body: IO[bytes], start: int, total: int | None) -> None:
-        with self.into.open("r+b" if start else "wb") as file:
+        with self.path.open("r+b" if start else "wb") as file:
             file.truncate(start)
             file.seek(start)
-            have = start
-            self.sink.advance(have)
-            while total is None or have < total:
+            size = start
+            self.sink.advance(size)
+            while total is None or size < total:
                 try:
-                    chunk = body.read(CHUNK_BYTES if total is None else min(CHUNK_BYTES, total - have))
+                    chunk = body.read(CHUNK_BYTES if total is None else min(CHUNK_BYTES, total - size))
                 except (OSError, http.client.HTTPException) as error:
-                    raise PassingError(f"{self.name}: the connection broke ({type(error).__name__})") from None
+                    raise TransientError(f"{self.name}: the connection broke ({type(error).__name__})") from None
                 if not chunk:
                     break
                 file.write(chunk)
                 file.flush()
-                have += len(chunk)
+                size += len(chunk)
                 self.sink.advance(len(chunk))
-        if total is not None and have < total:
-            raise PassingError(f"{self.name}: the connection ended at byte {have:,} of {total:,}")
+        if total is not None and size < total:
+            raise TransientError(f"{self.name}: the connection ended at byte {size:,} of {total:,}")
 
 
-def _start(answer: HttpResponse, asked: int) -> int:
-    """Where the body begins: at the byte asked for, or at the first if the server does not do ranges."""
-    if answer.status != 206:
+def _first_byte(response: HttpResponse, start: int) -> int:
+    """Return the offset of the body: the requested one, or 0 where the server ignores ranges."""
+    if response.status != 206:
         return 0
-    begins = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    if begins != str(asked):
-        raise PlaceError(f"a range from byte {asked} was asked for, and another came")
-    return asked
+    begins = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+    if begins != str(start):
+        raise FetchError(f"a range from byte {start} was asked for, and another came")
+    return start
 
 
-def sha1s(path: Path) -> tuple[str, str]:
-    """A file's sha1 as git makes it (the hub's ETag of small files), and the plain one (some mirrors')."""
+def git_and_plain_sha1(path: Path) -> tuple[str, str]:
+    """Return the sha1 that git gives a blob (the hub's ETag of small files), and the plain one (some mirrors')."""
     git = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     plain = hashlib.sha1(usedforsecurity=False)
     with path.open("rb") as handle:

@@ -1,4 +1,4 @@
-"""The Hugging Face hub, or a mirror of it; and what its own library downloaded before."""
+"""The Hugging Face hub or a mirror of it, with the download cache of huggingface_hub, as a source."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedway.opt_out import opt_out_of_telemetry
-from embedway.weights.files import WrongBytesError
-from embedway.weights.listed import inside
-from embedway.weights.sources.base import Delivery, Order, PlaceError, Wanted, key_of, missing
-from embedway.weights.sources.download import Download, sha1s
-from embedway.weights.sources.http import Facts, HubClient
+from embedway.weights.hashes import WrongBytesError
+from embedway.weights.layout import is_safe_path
+from embedway.weights.sources.base import ExpectedFile, FetchError, FetchRequest, FetchResult, lock_name, split_present
+from embedway.weights.sources.download import ResumableDownload, git_and_plain_sha1
+from embedway.weights.sources.http import FileMetadata, HubClient
 
 if TYPE_CHECKING:
-    from embedway.weights.files import Blobs
+    from embedway.weights.blobs import BlobStore
     from embedway.weights.types import ProgressSink, StoreSettings
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class HubPlace:
-    """Serves files by repository, commit and path."""
+class HubSource:
+    """Source of files by repository, commit and path."""
 
     name = "hub"
 
@@ -31,22 +31,22 @@ class HubPlace:
         self._settings = settings
         self._client = HubClient(settings)
 
-    def listing(self, repository: str, revision: str | None) -> tuple[str, tuple[Wanted, ...]]:
-        """The commit that a revision stands for (None: `main`) and every file of it. Raises PlaceError."""
-        self._online()
-        answer = self._client.api(repository, revision or "main")
-        commit, siblings = answer.get("sha"), answer.get("siblings")
+    def list_files(self, repository: str, revision: str | None) -> tuple[str, tuple[ExpectedFile, ...]]:
+        """Return the commit of a revision (None: `main`) and every file of it. Raises FetchError."""
+        self._check_online()
+        info = self._client.model_info(repository, revision or "main")
+        commit, siblings = info.get("sha"), info.get("siblings")
         if not isinstance(commit, str) or not COMMIT.fullmatch(commit) or not isinstance(siblings, list):
-            raise PlaceError(f"what it says of {repository} names no commit or no files")
+            raise FetchError(f"what it says of {repository} names no commit or no files")
         files = []
         for sibling in siblings:
             path = sibling.get("rfilename") if isinstance(sibling, dict) else None
-            if not isinstance(path, str) or not inside(path):
-                continue  # a name that no file on every system could have is none that is needed
+            if not isinstance(path, str) or not is_safe_path(path):
+                continue  # no model needs a file with a name that some systems refuse
             large = sibling.get("lfs") or {}
             sha256, size = large.get("sha256"), sibling.get("size")
             files.append(
-                Wanted(
+                ExpectedFile(
                     path,
                     sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None,
                     size if type(size) is int else None,
@@ -54,55 +54,55 @@ class HubPlace:
             )
         return commit, tuple(files)
 
-    def fetch(self, order: Order, blobs: Blobs, sink: ProgressSink) -> Delivery:
-        """Take each file from huggingface_hub's cache, or download it."""
-        got, wanted = missing(order, blobs)
+    def fetch(self, request: FetchRequest, blobs: BlobStore, sink: ProgressSink) -> FetchResult:
+        """Copy each file from huggingface_hub's cache, or download it."""
+        fetched, absent = split_present(request, blobs)
         rest = []
-        for file in wanted:
-            sha256 = None if order.force else self._from_cache(order, file, blobs, sink)
+        for file in absent:
+            sha256 = None if request.force else self._copy_cached(request, file, blobs, sink)
             if sha256 is None:
                 rest.append(file)
             else:
-                got[file.path] = sha256
-        commit = order.revision
+                fetched[file.path] = sha256
+        commit = request.revision
         if rest:
-            self._online()
-            commit = commit or self._client_commit(order)
-            blobs.require_space(sum(file.size or 0 for file in rest), order.repository)
+            self._check_online()
+            commit = commit or self._current_commit(request)
+            blobs.require_space(sum(file.size or 0 for file in rest), request.repository)
         for file in rest:
-            got[file.path] = self._download(order.repository, str(commit), file, blobs, sink, force=order.force)
-        return Delivery(got, commit, self.name)
+            fetched[file.path] = self._download(request.repository, str(commit), file, blobs, sink, force=request.force)
+        return FetchResult(fetched, commit, self.name)
 
-    def _online(self) -> None:
+    def _check_online(self) -> None:
         if self._settings.offline:
-            raise PlaceError("offline (weights.offline or HF_HUB_OFFLINE is set)")
+            raise FetchError("offline (weights.offline or HF_HUB_OFFLINE is set)")
 
-    def _client_commit(self, order: Order) -> str:
-        return self.listing(order.repository, None)[0]
+    def _current_commit(self, request: FetchRequest) -> str:
+        return self.list_files(request.repository, None)[0]
 
     def _download(
-        self, repository: str, commit: str, file: Wanted, blobs: Blobs, sink: ProgressSink, *, force: bool
+        self, repository: str, commit: str, file: ExpectedFile, blobs: BlobStore, sink: ProgressSink, *, force: bool
     ) -> str:
-        facts = Facts(file.sha256, None, file.size, None)
+        metadata = FileMetadata(file.sha256, None, file.size, None)
         if file.sha256 is None:
-            facts = self._client.facts(repository, commit, file.path)
-            if facts.commit not in {None, commit}:
-                raise PlaceError(f"{file.path} came from commit {facts.commit}, asked for was {commit}")
-            if file.size is not None and facts.size not in {None, file.size}:
-                raise PlaceError(f"{file.path} is {facts.size} bytes long, expected {file.size}")
-        known = facts.sha256 or facts.git_sha1
-        key = known or key_of(self.name, self._settings.hub_endpoint, repository, commit, file.path)
+            metadata = self._client.file_metadata(repository, commit, file.path)
+            if metadata.commit not in {None, commit}:
+                raise FetchError(f"{file.path} came from commit {metadata.commit}, asked for was {commit}")
+            if file.size is not None and metadata.size not in {None, file.size}:
+                raise FetchError(f"{file.path} is {metadata.size} bytes long, expected {file.size}")
+        known = metadata.sha256 or metadata.git_sha1
+        key = known or lock_name(self.name, self._settings.hub_endpoint, repository, commit, file.path)
         with blobs.lock(key):
-            if not force and facts.sha256 is not None and blobs.good(facts.sha256):
-                return facts.sha256
-            blobs.require_space(facts.size or 0, file.path)
-            partial = blobs.partial(f"{key}.part")
-            # Only bytes that can be checked at the end are put together from two visits.
-            sha256 = Download(
+            if not force and metadata.sha256 is not None and blobs.is_intact(metadata.sha256):
+                return metadata.sha256
+            blobs.require_space(metadata.size or 0, file.path)
+            partial = blobs.partial_path(f"{key}.part")
+            # A partial download is resumed only where the hash of the whole file is known.
+            sha256 = ResumableDownload(
                 self._client,
                 self._client.file_url(repository, commit, file.path),
                 partial,
-                facts,
+                metadata,
                 sink,
                 f"{repository}/{file.path}",
             ).run(resume=known is not None)
@@ -111,24 +111,26 @@ class HubPlace:
             blobs.adopt(partial, sha256)
         return sha256
 
-    def _from_cache(self, order: Order, file: Wanted, blobs: Blobs, sink: ProgressSink) -> str | None:
-        """A file that huggingface_hub has, if its bytes are right; the place is read, never written to."""
-        path = self._cached(order, file.path)
+    def _copy_cached(
+        self, request: FetchRequest, file: ExpectedFile, blobs: BlobStore, sink: ProgressSink
+    ) -> str | None:
+        """Copy a file from huggingface_hub's cache where its bytes are right. That cache is only read."""
+        path = self._cached_path(request, file.path)
         if path is None:
             return None
         try:
-            sha256 = blobs.memory.sha256(path)
-            # In that cache a file's name is the hub's hash of it.
+            sha256 = blobs.hash_cache.sha256(path)
+            # In that cache, a file's name is the hash that the hub names.
             named = path.name if COMMIT.fullmatch(path.name) or _SHA256.fullmatch(path.name) else None
-            if (file.sha256 or sha256) != sha256 or (named and named not in {sha256, *_git(path, named)}):
+            if (file.sha256 or sha256) != sha256 or (named and named not in {sha256, *_sha1s_if_named(path, named)}):
                 return None
             with blobs.lock(sha256):
-                if not blobs.good(sha256) and not blobs.adopt_link(path, sha256):
+                if not blobs.is_intact(sha256) and not blobs.adopt_link(path, sha256):
                     with path.open("rb") as source:
                         blobs.add(
                             source,
                             key=sha256,
-                            name=f"{order.repository}/{file.path}",
+                            name=f"{request.repository}/{file.path}",
                             expected=sha256,
                             size=path.stat().st_size,
                             sink=sink,
@@ -137,7 +139,7 @@ class HubPlace:
             return None
         return sha256
 
-    def _cached(self, order: Order, path: str) -> Path | None:
+    def _cached_path(self, request: FetchRequest, path: str) -> Path | None:
         cache = self._settings.hub_cache
         if cache is None or not cache.is_dir():
             return None
@@ -146,11 +148,11 @@ class HubPlace:
         from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 
         try:
-            found = try_to_load_from_cache(order.repository, path, cache_dir=cache, revision=order.revision)
+            found = try_to_load_from_cache(request.repository, path, cache_dir=cache, revision=request.revision)
         except (HFValidationError, OSError):
             return None
         return Path(found).resolve() if isinstance(found, str) else None
 
 
-def _git(path: Path, named: str) -> tuple[str, ...]:
-    return sha1s(path) if len(named) == 40 else ()
+def _sha1s_if_named(path: Path, named: str) -> tuple[str, ...]:
+    return git_and_plain_sha1(path) if len(named) == 40 else ()

