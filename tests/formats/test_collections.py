@@ -231,7 +231,7 @@ def test_records_of_the_weights_store(tmp_path):
 
 
 def test_choices_of_version_1_are_read(tmp_path):
-    from embedway.local.choice import choice_path, read_choice
+    from embedway.local.runtime_choice import choice_path, read_choice
 
     stored = json.loads((HERE / "choice-v1.json").read_text())
     path = choice_path(tmp_path, stored["weights"])

@@ -12,8 +12,8 @@ from embedway.batching.batches import fill_batches
 from embedway.errors import EmbedwayError, RuntimeUnavailableError
 from embedway.local import cpu, tune
 from embedway.local.backend import SessionOptions
-from embedway.local.choice import read_choice
-from embedway.local.model import LocalModel
+from embedway.local.encoder import Encoder
+from embedway.local.runtime_choice import read_choice
 from embedway.types import TokenizedTexts
 
 RNG = np.random.default_rng(5)
@@ -108,14 +108,14 @@ def report_weights(report):
 def test_a_fast_way_that_is_wrong_is_thrown_out(config, short, monkeypatch):
     wrong = SessionOptions("onnxruntime", "f32", 1, 1)
     ways = [wrong, SessionOptions("onnxruntime", "f32", 1, 2)]
-    compute = LocalModel._compute
+    compute = Encoder._compute
 
     def faulty(self, options, rows, width):
         vectors = compute(self, options, rows, width)
         return vectors[:, ::-1].copy() if options == wrong else vectors
 
     monkeypatch.setattr(tune, "_ways", lambda threads: ways)
-    monkeypatch.setattr(LocalModel, "_compute", faulty)
+    monkeypatch.setattr(Encoder, "_compute", faulty)
 
     async def main():
         async with AsyncEmbedder(config) as embedder:

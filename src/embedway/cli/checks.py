@@ -253,7 +253,7 @@ def _tuned(config: "Config") -> tuple[Tuned, ...]:
     """What was tuned on this CPU; files that cannot be read count as nothing, as they do for the runtime."""
     import json
 
-    from embedway.local.choice import choice_path, read_choice
+    from embedway.local.runtime_choice import choice_path, read_choice
 
     found = []
     for path in sorted(choice_path(config.tune.directory, "").parent.glob("*.json")):

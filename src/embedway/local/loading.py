@@ -13,9 +13,9 @@ from embedway.errors import UnsupportedModelError, UsageError
 if TYPE_CHECKING:
     from embedway.catalog import ModelFacts
     from embedway.config import Config
-    from embedway.local.choice import RuntimeChoice
-    from embedway.local.model import LocalModel
+    from embedway.local.encoder import Encoder
     from embedway.local.recipe import Recipe
+    from embedway.local.runtime_choice import RuntimeChoice
     from embedway.weights.store import ModelFolder, ProgressSink, WeightsStore
 
 HUB_PREFIX = "hf:"
@@ -58,19 +58,19 @@ def resolve(name: str) -> Named:
     return Named(facts.name, facts=facts)
 
 
-def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> LocalModel:
+def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> Encoder:
     """Find or pull a model's files and load it. Blocking.
 
     Raises the errors of names, weights and unsupported models.
     """
-    from embedway.local.model import LocalModel  # noqa: PLC0415  numpy and the backends come in only here
+    from embedway.local.encoder import Encoder  # noqa: PLC0415  numpy and the backends come in only here
 
     loaded = load(resolve(name), config, progress)
     recipe = loaded.recipe
     if recipe.task != "embed":
         raise UnsupportedModelError(f"{recipe.name} is a reranker: it scores pairs of texts and gives no vectors")
     space = recipe.space(recipe.dimensions, loaded.facts, listed_files=loaded.listed_files)
-    return LocalModel(recipe, loaded.choice, space)
+    return Encoder(recipe, loaded.choice, space)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ class Loaded:
 
 def load(named: Named, config: Config, progress: ProgressSink | None = None) -> Loaded:
     """Find or pull a model's files, open them, and decide how to run it. Blocking."""
-    from embedway.local.choice import choose  # noqa: PLC0415
     from embedway.local.recipe import read_recipe  # noqa: PLC0415
+    from embedway.local.runtime_choice import choose_runtime  # noqa: PLC0415
     from embedway.weights.store import WeightsStore  # noqa: PLC0415
 
     store = WeightsStore(config.store_settings(), progress=progress)
@@ -105,7 +105,9 @@ def load(named: Named, config: Config, progress: ProgressSink | None = None) -> 
         hash_cache=store.hash_cache,
     )
     recipe.check_weights()
-    choice = choose(config, weights_sha256=folder.weights_sha256, weights_bytes=sum(file.size for file in recipe.files))
+    choice = choose_runtime(
+        config, weights_sha256=folder.weights_sha256, weights_bytes=sum(file.size for file in recipe.files)
+    )
     return Loaded(recipe, choice, facts, listed_files=named.facts is not None)
 
 

@@ -17,15 +17,15 @@ import numpy as np
 from embedway.errors import EmbedwayError, RuntimeUnavailableError
 from embedway.local import cpu
 from embedway.local.backend import BACKENDS, BackendName, Precision, SessionOptions, available
-from embedway.local.choice import RuntimeChoice, write_choice
 from embedway.local.probes import probe_texts
+from embedway.local.runtime_choice import RuntimeChoice, write_choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from embedway.config import Config
-    from embedway.local.model import LocalModel
+    from embedway.local.encoder import Encoder
     from embedway.types import Batch, TokenizedTexts, Vectors
 
 #: The quality gate: the lowest cosine of any probe to float32, and the share of probes whose ten nearest
@@ -93,7 +93,7 @@ class TuneReport:
 
 
 def tune_model(
-    model: LocalModel,
+    model: Encoder,
     config: Config,
     progress: Callable[[str], None],
     split: Callable[..., Sequence[Batch]],
@@ -147,7 +147,7 @@ def _ways(threads: int) -> Iterator[SessionOptions]:
 
 
 def _measure(
-    model: LocalModel,
+    model: Encoder,
     options: SessionOptions,
     tokenized: TokenizedTexts,
     reference: Vectors,
@@ -180,7 +180,7 @@ def _measure(
 
 
 def _measure_again(
-    model: LocalModel, rows: Sequence[TuneRow], tokenized: TokenizedTexts, split: Callable[..., Sequence[Batch]]
+    model: Encoder, rows: Sequence[TuneRow], tokenized: TokenizedTexts, split: Callable[..., Sequence[Batch]]
 ) -> list[TuneRow]:
     """The contenders once more, in turns, so that a slow moment of the machine strikes all alike."""
     best = max(row.texts_per_s for row in rows if row.passed)
@@ -203,7 +203,7 @@ def _with_median(row: TuneRow, seconds: Sequence[float], tokenized: TokenizedTex
     return replace(row, texts_per_s=len(tokenized.ids) / median, tokens_per_s=tokenized.tokens / median)
 
 
-def _single_ms(model: LocalModel, options: SessionOptions, ids: Any) -> float:
+def _single_ms(model: Encoder, options: SessionOptions, ids: Any) -> float:
     """Median of a query as they come: on a thread that serves them, each after a pause in which threads sleep."""
 
     def seconds() -> float:
@@ -220,7 +220,7 @@ def _single_ms(model: LocalModel, options: SessionOptions, ids: Any) -> float:
 
 
 def _compute(
-    model: LocalModel, options: SessionOptions, tokenized: TokenizedTexts, batches: Sequence[Batch]
+    model: Encoder, options: SessionOptions, tokenized: TokenizedTexts, batches: Sequence[Batch]
 ) -> tuple[Vectors, float]:
     """All probes once, on as many threads as there are streams; the vectors and the seconds."""
     model.compute(options, [tokenized.ids[0][:2]], 2)  # loads the session outside the clock

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from embedway.catalog.services import ServiceFacts
     from embedway.config import Config
-    from embedway.local.model import LocalModel
+    from embedway.local.encoder import Encoder
     from embedway.providers.base import Endpoint, Provider
     from embedway.types import InputType, Vectors
 
@@ -43,7 +43,7 @@ class LocalProvider:
 
     runtime = "local"
 
-    def __init__(self, model: LocalModel) -> None:
+    def __init__(self, model: Encoder) -> None:
         self._model = model
         dependent = model.batch_dependent
         self.declared = Declared(1024, input_type=True, free=True, local=True, batch_dependent=dependent)
@@ -86,7 +86,7 @@ class SpaceCheck:
 class Verified:
     """A service's provider that has to show, before its first answer is used, that it answers in the model's space."""
 
-    def __init__(self, provider: Provider, local: LocalProvider, model: LocalModel, route: str) -> None:
+    def __init__(self, provider: Provider, local: LocalProvider, model: Encoder, route: str) -> None:
         self.declared = provider.declared
         self._provider = provider
         self._local = local
@@ -128,7 +128,7 @@ class Verified:
 class MultiRouteModel(ServiceModel):
     """A model of this machine with routes to services of the same space."""
 
-    def __init__(self, local: LocalModel, facts: ServiceFacts, config: Config) -> None:
+    def __init__(self, local: Encoder, facts: ServiceFacts, config: Config) -> None:
         own = LocalProvider(local)
 
         def make(provider: str, endpoint: Endpoint) -> Provider:
@@ -156,7 +156,7 @@ def served_price(model: str, config: Config) -> decimal.Decimal | None:
     return config.embedding.model_benchmarks[model].cost_per_million_tokens
 
 
-def with_services(local: LocalModel, names: Sequence[str], config: Config) -> LocalModel | MultiRouteModel:
+def with_services(local: Encoder, names: Sequence[str], config: Config) -> Encoder | MultiRouteModel:
     """The model with the settings' routes that lead to one of its names, before its own; itself where there is none."""
     facts = library_facts(local.model, LOCAL, local.model, max_tokens=local.max_tokens)
     facts = replace(

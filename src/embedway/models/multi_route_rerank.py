@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.config import Config
-    from embedway.models.reranker import AnyReranker, LocalReranker
+    from embedway.local.cross_encoder import CrossEncoder
+    from embedway.models.reranker import AnyReranker
     from embedway.providers.base import Endpoint
     from embedway.rerank.base import RerankProvider
     from embedway.weights.store import ProgressSink
@@ -64,7 +65,7 @@ class LocalScores:
     declared = Declared(max_inputs=1024, free=True, local=True)
     runtime = "local"
 
-    def __init__(self, model: LocalReranker) -> None:
+    def __init__(self, model: CrossEncoder) -> None:
         self._model = model
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
@@ -109,7 +110,7 @@ class VerifiedScores:
         await self._reranker.aclose()
 
 
-def _with_routes(names: Sequence[str], max_tokens: int, model: LocalReranker | None, config: Config) -> ServiceReranker:
+def _with_routes(names: Sequence[str], max_tokens: int, model: CrossEncoder | None, config: Config) -> ServiceReranker:
     """The settings' routes to servers of a model with these names, and this machine where the weights are here."""
     own = LocalScores(model) if model is not None else None
     served_facts = replace(

@@ -10,57 +10,27 @@ import numpy as np
 
 from embedway.catalog import default_catalog
 from embedway.catalog.services import default_services
-from embedway.errors import InputError, UnsupportedModelError, UsageError
+from embedway.errors import InputError, UsageError
 from embedway.local import loading as local
-from embedway.local.model import LocalModel
+from embedway.local.cross_encoder import CrossEncoder
 from embedway.providers.counting import FileCounter
 from embedway.providers.names import library_of, service_of
-from embedway.types import Space, TokenizedTexts, Truncation
+from embedway.space import score_space
+from embedway.types import TokenizedTexts, Truncation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.catalog.services import ServiceFacts
     from embedway.config import Config
-    from embedway.local.backend import SessionOptions
-    from embedway.local.choice import RuntimeChoice
-    from embedway.local.recipe import Recipe
     from embedway.providers.counting import TokenCounter
     from embedway.rerank.base import RerankProvider
-    from embedway.types import Vectors
     from embedway.weights.store import ProgressSink
 
-    AnyReranker: TypeAlias = "LocalReranker | ServiceReranker"
+    AnyReranker: TypeAlias = "CrossEncoder | ServiceReranker"
 
-#: As sentence-transformers does with a classifier of one label, unless its config names another.
-_SIGMOID, _IDENTITY = "Sigmoid", "Identity"
 #: A book costs no more than its first pages.
 _CHARACTERS_PER_TOKEN = 16
-
-
-class LocalReranker(LocalModel):
-    """A cross-encoder on the built-in runtime: it reads query and document together, and gives one number."""
-
-    def __init__(self, recipe: Recipe, choice: RuntimeChoice) -> None:
-        if recipe.dimensions != 1:
-            raise UnsupportedModelError(
-                f"{recipe.name} is a classifier of {recipe.dimensions} labels; a reranker has one, its score"
-            )
-        super().__init__(recipe, choice, score_space(recipe.name, recipe.weights_sha256))
-        self._activation = _activation(recipe)
-
-    def pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
-        """Ids of query and document together, cut at the model's limit. Blocking."""
-        return self.tokenizer.encode_pairs(query, documents)
-
-    def _compute(
-        self, options: SessionOptions, rows: Sequence[np.ndarray], width: int, types: Sequence[np.ndarray] | None = None
-    ) -> Vectors:
-        logits = super()._compute(options, rows, width, types)
-        if self._activation == _IDENTITY:
-            return logits
-        scores: Vectors = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
-        return scores
 
 
 class ServiceReranker:
@@ -116,11 +86,6 @@ class ServiceReranker:
         await asyncio.gather(*(provider.aclose() for _, provider, _ in self.endpoints))
 
 
-def score_space(model: str, weights: str) -> Space:
-    """What scores are comparable within: one model's. It has the shape of a space of one dimension."""
-    return Space(model.rsplit("/", 1)[-1], weights, dimensions=1, pooling="service", normalized=False)
-
-
 def names() -> tuple[str, ...]:
     """The rerankers of the catalog."""
     here = (facts.name for facts in default_catalog() if facts.task == "rerank")
@@ -150,12 +115,12 @@ def open_reranker(name: str, config: Config, progress: ProgressSink | None = Non
     return open_local(named, config, progress)
 
 
-def open_local(named: local.Named, config: Config, progress: ProgressSink | None = None) -> LocalReranker:
+def open_local(named: local.Named, config: Config, progress: ProgressSink | None = None) -> CrossEncoder:
     """Open a reranker of this machine. Blocking; raises as `open_reranker` does."""
     loaded = local.load(named, config, progress)
     if loaded.recipe.task != "rerank":
         raise UsageError(f"{loaded.recipe.name} makes vectors and scores no pairs; name a reranker")
-    return LocalReranker(loaded.recipe, loaded.choice)
+    return CrossEncoder(loaded.recipe, loaded.choice)
 
 
 def _open_service(facts: ServiceFacts, config: Config) -> ServiceReranker:
@@ -178,13 +143,3 @@ def _open_library(name: str, provider: str, model: str, config: Config) -> Servi
     most = reranker.max_tokens()
     facts = replace(library_facts(name, provider, model, max_tokens=most), task="rerank")
     return ServiceReranker(facts, [(name, reranker, (None, None))], reranker.counter(most))
-
-
-def _activation(recipe: Recipe) -> str:
-    """The function behind the logit, which the config may name by its path in torch."""
-    nested = recipe.config.get("sentence_transformers")
-    named = (nested or {}).get("activation_fn") if isinstance(nested, dict) else None
-    name = str(named or recipe.config.get("sbert_ce_default_activation_function") or _SIGMOID).rsplit(".", 1)[-1]
-    if name not in {_SIGMOID, _IDENTITY}:
-        raise UnsupportedModelError(f"{recipe.folder}: the activation {name!r} of a reranker is not built")
-    return name

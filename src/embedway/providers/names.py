@@ -14,11 +14,11 @@ from embedway.local import loading as local
 
 if TYPE_CHECKING:
     from embedway.config import Config
-    from embedway.local.model import LocalModel
+    from embedway.local.encoder import Encoder
     from embedway.models.service import ServiceModel
     from embedway.weights.store import ProgressSink
 
-    AnyModel: TypeAlias = LocalModel | ServiceModel
+    AnyModel: TypeAlias = Encoder | ServiceModel
 
 
 #: Names that say which library is to run a model: `sentence-transformers:OWNER/NAME`.

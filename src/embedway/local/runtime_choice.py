@@ -32,7 +32,7 @@ class RuntimeChoice:
     token_budget: int
 
 
-def choose(config: Config, *, weights_sha256: str, weights_bytes: int) -> RuntimeChoice:
+def choose_runtime(config: Config, *, weights_sha256: str, weights_bytes: int) -> RuntimeChoice:
     """The choice for a model: settings first, then what was tuned for this CPU and these weights, then a rule.
 
     The rule: OpenVINO in bfloat16 where the CPU multiplies it in hardware, OpenVINO in float32 where only that

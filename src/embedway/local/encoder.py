@@ -19,15 +19,15 @@ from embedway.weights.held_file import check_all
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedway.local.choice import RuntimeChoice
     from embedway.local.recipe import Recipe
+    from embedway.local.runtime_choice import RuntimeChoice
     from embedway.types import Batch, InputType, Space, TokenizedTexts, Vectors
 
 #: A request of no more padded tokens than this is a query: one batch, all threads on it.
 QUERY_TOKENS = 128
 
 
-class LocalModel:
+class Encoder:
     """A model on the built-in runtime; a `LocalRoute`.
 
     There is a session for bulk work and, where the choice names another way for it, one for single queries,

@@ -7,9 +7,9 @@ import pytest
 
 from embedway import Config
 from embedway.errors import RuntimeUnavailableError
-from embedway.local import choice, cpu
+from embedway.local import cpu, runtime_choice
 from embedway.local.backend import SessionOptions, open_session
-from embedway.local.choice import RuntimeChoice, choice_path, choose, read_choice, write_choice
+from embedway.local.runtime_choice import RuntimeChoice, choice_path, choose_runtime, read_choice, write_choice
 
 WEIGHTS = "ab" * 32
 SMALL, LARGE = 90_000_000, 2_000_000_000
@@ -24,7 +24,7 @@ def on(monkeypatch):
 
     def put(facts, *, openvino=True):
         monkeypatch.setattr(cpu, "facts", lambda: facts)
-        monkeypatch.setattr(choice, "available", lambda backend: openvino or backend == "onnxruntime")
+        monkeypatch.setattr(runtime_choice, "available", lambda backend: openvino or backend == "onnxruntime")
 
     return put
 
@@ -39,7 +39,7 @@ def settings(tmp_path):
 
 
 def chosen(config, size=SMALL):
-    return choose(config, weights_sha256=WEIGHTS, weights_bytes=size)
+    return choose_runtime(config, weights_sha256=WEIGHTS, weights_bytes=size)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""Cross-encoders on the built-in runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway.errors import UnsupportedModelError
+from embedway.local.encoder import Encoder
+from embedway.space import score_space
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.local.backend import SessionOptions
+    from embedway.local.recipe import Recipe
+    from embedway.local.runtime_choice import RuntimeChoice
+    from embedway.types import TokenizedTexts, Vectors
+
+#: sentence-transformers' default for a classifier of one label, unless its config names another function.
+_SIGMOID, _IDENTITY = "Sigmoid", "Identity"
+
+
+class CrossEncoder(Encoder):
+    """A cross-encoder on the built-in runtime: it reads query and document together and gives one score."""
+
+    def __init__(self, recipe: Recipe, choice: RuntimeChoice) -> None:
+        if recipe.dimensions != 1:
+            raise UnsupportedModelError(
+                f"{recipe.name} is a classifier of {recipe.dimensions} labels; a reranker has one, its score"
+            )
+        super().__init__(recipe, choice, score_space(recipe.name, recipe.weights_sha256))
+        self._activation = _activation(recipe)
+
+    def pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
+        """Tokenize query and document together, cut at the model's limit. Blocking."""
+        return self.tokenizer.encode_pairs(query, documents)
+
+    def _compute(
+        self, options: SessionOptions, rows: Sequence[np.ndarray], width: int, types: Sequence[np.ndarray] | None = None
+    ) -> Vectors:
+        logits = super()._compute(options, rows, width, types)
+        if self._activation == _IDENTITY:
+            return logits
+        scores: Vectors = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+        return scores
+
+
+def _activation(recipe: Recipe) -> str:
+    """Return the function behind the logit, which the config may name by its path in torch."""
+    nested = recipe.config.get("sentence_transformers")
+    named = (nested or {}).get("activation_fn") if isinstance(nested, dict) else None
+    name = str(named or recipe.config.get("sbert_ce_default_activation_function") or _SIGMOID).rsplit(".", 1)[-1]
+    if name not in {_SIGMOID, _IDENTITY}:
+        raise UnsupportedModelError(f"{recipe.folder}: the activation {name!r} of a reranker is not built")
+    return name
