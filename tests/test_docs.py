@@ -10,7 +10,7 @@ import pytest
 
 from api_servers import KEY, IndexedServer, one_of
 from embedway.config import Config
-from embedway.config.keys import SERVICES
+from embedway.config.known_services import SERVICES
 from embedway.providers.base import Endpoint
 
 DOCS = Path(__file__).parents[1] / "docs"

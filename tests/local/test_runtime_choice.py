@@ -152,7 +152,7 @@ def test_a_backend_that_is_named_is_taken_on_any_cpu(on, settings):
 
 def test_the_budget_of_the_rule_and_of_the_settings(on, settings):
     on(PLAIN)
-    assert chosen(settings()).token_budget == choice.DEFAULT_TOKEN_BUDGET
+    assert chosen(settings()).token_budget == runtime_choice.DEFAULT_TOKEN_BUDGET
     assert chosen(settings(token_budget=64)).token_budget == 64
 
 

@@ -8,7 +8,7 @@ from embedway.cache.codec import open_zstd
 from embedway.cache.memory import MemoryCache
 from embedway.cache.seal import Seal
 from embedway.cache.tiers import Tiers
-from embedway.config.sections import SECRET_RULE, is_secret
+from embedway.config.types import SECRET_RULE, is_secret
 from embedway.errors import ConfigError
 from embedway.files import read_bounded
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from embedway.cache.base import Cache
     from embedway.config import Config
-    from embedway.config.sections import Cache as CacheSettings
+    from embedway.config.sections import CacheSettings
 
 _MIB = 2**20
 

@@ -148,7 +148,7 @@ def settings(config: "Config") -> tuple[Setting, ...]:
     """Every setting that is not a default, and what set it."""
     from pydantic import SecretStr
 
-    from embedway.config.keys import shown_address
+    from embedway.config.addresses import redact_address
 
     found = []
     addresses = {f"services.{provider}.base_url": shown for provider, shown in config.addresses.items()}
@@ -159,7 +159,7 @@ def settings(config: "Config") -> tuple[Setting, ...]:
         elif isinstance(value, tuple):
             shown = ", ".join(map(str, value))
         elif key.endswith(".base_url"):
-            shown = shown_address(str(value))
+            shown = redact_address(str(value))
         else:
             shown = str(value)
         found.append(Setting(key, shown, source))

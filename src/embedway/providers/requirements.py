@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from embedway.catalog.services import ServiceFacts
     from embedway.catalog.types import Task
     from embedway.config import Config
-    from embedway.config.sections import Route
+    from embedway.config.sections import RouteSettings
 
 #: Modules of the libraries that are extras.
 _EXTRAS = {"fastembed": "fastembed", "sentence-transformers": "sentence_transformers"}
@@ -61,7 +61,7 @@ def routes_to(names: Collection[str], config: Config, *, task: Task = "embed") -
     return [(f"routes.{name}", _route_lacks(name, route, config, task)) for name, route in routes]
 
 
-def _route_lacks(name: str, route: Route, config: Config, task: Task) -> str:
+def _route_lacks(name: str, route: RouteSettings, config: Config, task: Task) -> str:
     known = (*provider_names(PROVIDERS if task == "embed" else RERANKERS), "local")
     if route.provider not in known:
         near = difflib.get_close_matches(route.provider, known, n=1)

@@ -1,6 +1,6 @@
-"""Which models compute on this machine with what is on it: judged by settings, catalog and names of files.
+"""Models that run on this machine with files that are here, as far as settings, catalog and file names tell.
 
-Nothing is asked or fetched, no library is imported and no process is started.
+No request is sent, nothing is fetched, no library is imported and no process is started.
 """
 
 from __future__ import annotations
@@ -24,53 +24,53 @@ if TYPE_CHECKING:
 AUTO = "auto"
 _HUB_PREFIX = "hf:"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-_MODULES = {"fastembed": "fastembed", "sentence-transformers": "sentence_transformers"}
+_LIBRARY_MODULES = {"fastembed": "fastembed", "sentence-transformers": "sentence_transformers"}
 #: Options with which a library reads a folder, keeps its files elsewhere, or runs code of a repository.
-_FOREIGN_OPTIONS = frozenset({"path", "cache_dir", "remote_code", "trust_remote_code"})
+_UNSAFE_OPTIONS = frozenset({"path", "cache_dir", "remote_code", "trust_remote_code"})
 _FASTEMBED_ENDINGS = ("", "-onnx", "-onnx-q")
 
 
-def is_known(name: str, config: Config) -> bool:
-    """Whether a model has that name: of the settings, of a catalog, or a library's or a repository's own."""
-    if name == AUTO or name.startswith(_HUB_PREFIX) or name.partition(":")[0] in _MODULES:
+def is_known_model(name: str, config: Config) -> bool:
+    """Tell whether a model has that name: of the settings, of a catalog, of a library or of a repository."""
+    if name == AUTO or name.startswith(_HUB_PREFIX) or name.partition(":")[0] in _LIBRARY_MODULES:
         return True
-    return _is_own(name, config) or name.casefold() in default_services() or _facts(name) is not None
+    return _is_configured(name, config) or name.casefold() in default_services() or _catalog_facts(name) is not None
 
 
-def computes_here(name: str, config: Config) -> bool:
-    """Whether every route of a catalog's model computes on this machine, under some settings."""
+def runs_locally(name: str, config: Config) -> bool:
+    """Tell whether every route of a catalog's model computes on this machine, under some settings."""
     service = default_services().get(name.casefold())
-    facts = None if service is not None else _facts(name)
-    if _is_own(name, config) or (service is None and facts is None):
+    facts = None if service is not None else _catalog_facts(name)
+    if _is_configured(name, config) or (service is None and facts is None):
         return False
     names = service.names if service is not None else facts.names if facts is not None else ()
     listed = service.routes if service is not None else ()
-    return all(route.provider in LOCAL_PROVIDERS for route in listed) and _routes_stay(names, config)
+    return all(route.provider in LOCAL_PROVIDERS for route in listed) and _routes_are_local(names, config)
 
 
-def ready_here(name: str, task: Task, config: Config) -> bool:
-    """Whether a model of a task computes on this machine whichever of its routes is taken, with weights that are here.
+def is_ready_locally(name: str, task: Task, config: Config) -> bool:
+    """Tell whether a model of a task runs on this machine by every route, with weights that are here.
 
-    A folder is none of them.
+    A folder never counts.
     """
     if name == AUTO:
         return task == "embed"
-    if _is_own(name, config):
+    if _is_configured(name, config):
         return False
     service = default_services().get(name.casefold())
     if service is not None:
-        ready = all(_library_ready(route, config) for route in service.routes)
-        return service.task == task and ready and _routes_stay(service.names, config)
+        ready = all(_is_library_ready(route, config) for route in service.routes)
+        return service.task == task and ready and _routes_are_local(service.names, config)
     provider, _, model = name.partition(":")
-    if provider in _MODULES:
+    if provider in _LIBRARY_MODULES:
         embeds_only = provider == "fastembed" and task == "rerank"
-        ready = not embeds_only and _library_ready(RouteFacts(provider, model), config)
-        return ready and _routes_stay({name.casefold()}, config)
-    return _store_ready(name, task, config)
+        ready = not embeds_only and _is_library_ready(RouteFacts(provider, model), config)
+        return ready and _routes_are_local({name.casefold()}, config)
+    return _is_in_store(name, task, config)
 
 
-def _store_ready(name: str, task: Task, config: Config) -> bool:
-    """The same for a model of the built-in runtime: of the catalog, or of a repository that was pulled."""
+def _is_in_store(name: str, task: Task, config: Config) -> bool:
+    """Tell the same for a model of the built-in runtime: of the catalog, or of a repository that was pulled."""
     from embedway.weights.store import WeightsStore  # noqa: PLC0415  urllib and filelock, for found files alone
 
     store = WeightsStore(config.store_settings())
@@ -80,19 +80,19 @@ def _store_ready(name: str, task: Task, config: Config) -> bool:
             folder = store.find_repository(repository, revision or None) if _REPOSITORY.fullmatch(repository) else None
             if folder is None:
                 return False
-            # Weights of the catalog are its model, whatever repository they came from.
+            # Weights of the catalog are its model, whatever their repository.
             facts = default_catalog().by_weights(folder.weights_sha256)
             names = {name.casefold(), repository.casefold(), *(facts.names if facts is not None else ())}
-            return (facts is None or facts.task == task) and _routes_stay(names, config)
-        facts = _facts(name)
+            return (facts is None or facts.task == task) and _routes_are_local(names, config)
+        facts = _catalog_facts(name)
         here = facts is not None and facts.task == task and store.find(facts.weights) is not None
     except (EmbedwayError, OSError, ValueError):
         return False
-    return here and facts is not None and _routes_stay(facts.names, config)
+    return here and facts is not None and _routes_are_local(facts.names, config)
 
 
-def _routes_stay(names: Iterable[str], config: Config) -> bool:
-    """Whether no route of the settings to a model of these names leads to a server or runs a repository's code."""
+def _routes_are_local(names: Iterable[str], config: Config) -> bool:
+    """Tell whether no route of the settings to these names leads to a server or runs a repository's code."""
     routes = config.routes_to(frozenset(names)).values()
     return all(
         route.provider in LOCAL_PROVIDERS and route.options.get("trust_remote_code", "false") == "false"
@@ -100,10 +100,10 @@ def _routes_stay(names: Iterable[str], config: Config) -> bool:
     )
 
 
-def _library_ready(route: RouteFacts, config: Config) -> bool:
-    """Whether a library is installed and has a model's weights on this machine, by the names of their folders."""
-    module, model = _MODULES.get(route.provider), route.model
-    if module is None or not _REPOSITORY.fullmatch(model) or _FOREIGN_OPTIONS & set(route.options):
+def _is_library_ready(route: RouteFacts, config: Config) -> bool:
+    """Tell whether a library is installed and its folders have names of the model's weights."""
+    module, model = _LIBRARY_MODULES.get(route.provider), route.model
+    if module is None or not _REPOSITORY.fullmatch(model) or _UNSAFE_OPTIONS & set(route.options):
         return False
     try:
         # A library may take a folder of the working directory for the model of that name.
@@ -118,11 +118,11 @@ def _library_ready(route: RouteFacts, config: Config) -> bool:
         return False
 
 
-def _is_own(name: str, config: Config) -> bool:
+def _is_configured(name: str, config: Config) -> bool:
     return name.casefold() in {model.name.casefold() for model in config.models.values()}
 
 
-def _facts(name: str) -> ModelFacts | None:
+def _catalog_facts(name: str) -> ModelFacts | None:
     catalog = default_catalog()
     try:
         return catalog.get(name) if name in catalog else None

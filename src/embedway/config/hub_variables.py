@@ -1,12 +1,12 @@
-"""Settings from the variables and the token file of huggingface_hub, and fastembed's, read as they read them."""
+"""Settings from the variables and the token file of huggingface_hub and fastembed, read as these libraries do."""
 
 from __future__ import annotations
 
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from embedway.config.layers import Layer, Problem, place
-from embedway.config.paths import expanded
+from embedway.config.layers import ENVIRONMENT, Layer, Problem, set_key
+from embedway.config.paths import expand_user
 from embedway.files import read_bounded
 
 if TYPE_CHECKING:
@@ -17,25 +17,25 @@ _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 def hub_layer(environ: Mapping[str, str]) -> tuple[Layer, list[Problem]]:
-    """The hub's own settings, by the names that they have here, and what is wrong with them."""
+    """Return the layer of the hub's own settings, under our keys, and their errors."""
     values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
+    variables: dict[str, str] = {}
     problems: list[Problem] = []
-    for key, value, origin in (*_plain(environ), *_cache(environ)):
-        place(values, key, value)
-        origins[key] = origin
+    for key, value, variable in (*_simple_settings(environ), *_cache_folder(environ)):
+        set_key(values, key, value)
+        variables[key] = variable
     try:
         found = _token(environ)
     except _TokenFileError as error:
         problems.append(Problem(error.path, "", f"the hub's token file cannot be read: {error}"))
         found = None
     if found is not None:
-        place(values, "weights.hub_token", found[0])
-        origins["weights.hub_token"] = found[1]
-    return Layer("environment", values, origins), problems
+        set_key(values, "weights.hub_token", found[0])
+        variables["weights.hub_token"] = found[1]
+    return Layer(ENVIRONMENT, values, variables), problems
 
 
-def _plain(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+def _simple_settings(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
     offline = next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if environ.get(name)), None)
     if offline is not None and environ[offline].upper() in _TRUE:
         yield "weights.offline", True, offline
@@ -51,17 +51,17 @@ def _path(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _home(environ: Mapping[str, str]) -> tuple[Path, str | None]:
-    """The hub's folder, and the variable that moved it from its default."""
+    """Return the hub's folder, and the variable that moved it from its default."""
     home = _path(environ, "HF_HOME")
     if home:
-        return expanded(home), "HF_HOME"
+        return expand_user(home), "HF_HOME"
     cache = _path(environ, "XDG_CACHE_HOME")
     if cache:
-        return expanded(cache) / "huggingface", "XDG_CACHE_HOME"
-    return expanded("~/.cache/huggingface"), None
+        return expand_user(cache) / "huggingface", "XDG_CACHE_HOME"
+    return expand_user("~/.cache/huggingface"), None
 
 
-def _cache(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+def _cache_folder(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
     home, moved_by = _home(environ)
     cache = _path(environ, "HF_HUB_CACHE")
     if cache:
@@ -77,14 +77,14 @@ class _TokenFileError(Exception):
 
 
 def _token(environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """The token and what gave it; None without one, or where the user forbade its use unasked."""
+    """Return the token and its variable or file; None without one, or where the user forbids its implicit use."""
     if environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE:
         return None
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         token = environ.get(name, "").strip()
         if token:
             return token, name
-    path = expanded(_path(environ, "HF_TOKEN_PATH") or _home(environ)[0] / "token")
+    path = expand_user(_path(environ, "HF_TOKEN_PATH") or _home(environ)[0] / "token")
     try:
         token = read_bounded(path).decode().strip()
     except (FileNotFoundError, NotADirectoryError):

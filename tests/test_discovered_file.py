@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedway.catalog import DEFAULT_MODEL
-from embedway.config import Config, found
-from embedway.config.found import BUDGET_SUFFIX
+from embedway.config import Config, discovered_file
+from embedway.config.discovered_file import BUDGET_SUFFIX
 from embedway.config.load import KEYS
 from embedway.errors import ConfigError
 from embedway.ledger.base import Limit, Purpose, Refused, Settlement
@@ -302,7 +302,7 @@ def test_budgets_without_end_or_with_names_for_a_terminal_are_ignored():
 def test_budgets_over_the_number_are_not_looked_at(monkeypatch):
     """Each is compared with every model of the settings, so that thousands would take seconds."""
     looked = []
-    monkeypatch.setattr(found, "is_known", lambda name, _: looked.append(name) or True)
+    monkeypatch.setattr(discovered_file, "is_known_model", lambda name, _: looked.append(name) or True)
     config = find({"budgets": {f"b{number}": {"usd": "1", "model": f"m{number}"} for number in range(900)}})
     assert len(config.budgets) == len(looked) == 50
 
