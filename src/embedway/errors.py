@@ -359,7 +359,7 @@ class BudgetExceededError(EmbedwayError):
 
 
 class LedgerError(EmbedwayError):
-    """What was spent cannot be read or written. Nothing is spent without it: a limit could be passed unseen."""
+    """The ledger cannot be read or written. Nothing is spent without it, because a limit could be passed unseen."""
 
 
 class CacheError(EmbedwayError):

@@ -1,4 +1,4 @@
-"""A local model, loaded: tokenizer, sessions and the threads they run on."""
+"""A loaded encoder: tokenizer, sessions, and the threads that they run on."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ QUERY_TOKENS = 128
 
 
 class Encoder:
-    """A model on the built-in runtime; a `LocalRoute`.
+    """An encoder on the built-in runtime.
 
-    There is a session for bulk work and, where the choice names another way for it, one for single queries,
-    loaded when the first of its kind comes.
+    It has a session for bulk work and, where the choice names other options, one for single queries. A session is
+    loaded at its first use.
     """
 
     def __init__(self, recipe: Recipe, choice: RuntimeChoice, space: Space) -> None:
@@ -62,12 +62,12 @@ class Encoder:
         self._query_threads = ThreadPoolExecutor(choice.single.streams, thread_name_prefix="embedway-query")
 
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int:
-        """Nothing: no one bills for this machine."""
+        """Return 0: this machine sends no bill."""
         del tokens, dimensions
         return 0
 
     def tokenize(self, texts: Sequence[str], input_type: InputType) -> TokenizedTexts:
-        """Ids with the prompt of the input type."""
+        """Tokenize texts with the prompt of the input type."""
         return self.tokenizer.encode(texts, prompt=self.recipe.prompts[input_type])
 
     def warm(self) -> None:
@@ -87,7 +87,7 @@ class Encoder:
         )
 
     def compute(self, options: SessionOptions, rows: Sequence[np.ndarray], width: int) -> Vectors:
-        """One batch with these options, on the caller's thread; for tuning and measuring."""
+        """Compute one batch with these options on the caller's thread; for tuning and measuring."""
         return self._compute(options, rows, width)
 
     def _compute(
@@ -98,14 +98,14 @@ class Encoder:
         for index, row in enumerate(rows):
             ids[index, : len(row)] = row
             mask[index, : len(row)] = 1
-        kinds = None
+        token_types = None
         if types is not None and self.recipe.token_types:
-            kinds = np.zeros((len(rows), width), np.int32)
+            token_types = np.zeros((len(rows), width), np.int32)
             for index, row in enumerate(types):
-                kinds[index, : len(row)] = row
+                token_types[index, : len(row)] = row
         # Backends read tables from the mapped files while they compute.
         stamps = check_all(self._files)
-        vectors = self._session(options).run(ids, mask, kinds)
+        vectors = self._session(options).run(ids, mask, token_types)
         check_all(self._files, stamps)
         return vectors
 
@@ -128,7 +128,7 @@ class Encoder:
             session.close()
 
     async def close(self) -> None:
-        """Let running batches end, then unload."""
+        """Wait for running batches, then unload."""
         self._closed = True
         for threads in (self._bulk_threads, self._query_threads):
             await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)

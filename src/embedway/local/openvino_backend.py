@@ -196,11 +196,11 @@ class OpenVinoSession:
 
 
 def _worth_pinning(options: SessionOptions) -> bool:
-    """Whether the threads are tied to cores.
+    """Tell whether threads are pinned to cores.
 
-    Woken from sleep, the helpers of a lone stream are put on the core of the thread that woke them and wait for it:
+    Woken from sleep, the helpers of a lone stream run on the core of the thread that woke them and wait for it:
     a query then takes twice as long (7.3 ms against 3.4, benchmarks/RESULTS.md). Only where the session takes all
-    cores there are, though: with fewer, every process would tie itself to the same ones.
+    cores there are, though: with fewer, every process would pin itself to the same ones.
     """
     return options.streams == 1 and options.threads > 1 and options.threads == cpu.facts().schedulable
 

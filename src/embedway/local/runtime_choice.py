@@ -1,4 +1,4 @@
-"""How a model runs on this CPU: as it was tuned, or by a rule."""
+"""The choice of session options for a model on this CPU: as tuned, or by a rule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Padded tokens of a batch by the rule: large enough to fill two cores' caches, small enough that a batch of the
 #: widest common models stays within 100 MB (benchmarks/RESULTS.md).
 DEFAULT_TOKEN_BUDGET = 2048
-#: Models over this size keep one session for all work: a second would hold the packed weights twice.
+#: Models over this size have one session for all work: a second would hold the packed weights twice.
 _ONE_SESSION_BYTES = 400_000_000
 _FORMAT = 1
 
@@ -33,10 +33,10 @@ class RuntimeChoice:
 
 
 def choose_runtime(config: Config, *, weights_sha256: str, weights_bytes: int) -> RuntimeChoice:
-    """The choice for a model: settings first, then what was tuned for this CPU and these weights, then a rule.
+    """Choose the options of a model: settings first, then the tuned choice for this CPU and these weights, then a rule.
 
     The rule: OpenVINO in bfloat16 where the CPU multiplies it in hardware, OpenVINO in float32 where only that
-    is to be had, ONNX Runtime elsewhere; a stream for each thread up to four for bulk work, and for queries one
+    is available, ONNX Runtime elsewhere; a stream for each thread up to four for bulk work, and for queries one
     stream over all threads.
     """
     local = config.local
@@ -49,7 +49,7 @@ def choose_runtime(config: Config, *, weights_sha256: str, weights_bytes: int) -
     backend: BackendName
     large = weights_bytes > _ONE_SESSION_BYTES
     if local.backend == "auto":
-        worth = available("openvino") and _worth_openvino(local.precision)
+        worth = available("openvino") and _prefers_openvino(local.precision)
         backend = "openvino" if worth else "onnxruntime"
     else:
         backend = local.backend
@@ -64,17 +64,17 @@ def choose_runtime(config: Config, *, weights_sha256: str, weights_bytes: int) -
     return RuntimeChoice(bulk, single, local.token_budget or DEFAULT_TOKEN_BUDGET)
 
 
-def _worth_openvino(precision: str) -> bool:
+def _prefers_openvino(precision: str) -> bool:
     return precision == "bf16" or (precision == "auto" and cpu.facts().bf16) or "avx512f" in cpu.facts().flags
 
 
 def choice_path(directory: Path, weights_sha256: str) -> Path:
-    """Where the tuned choice of a model on this CPU is kept."""
+    """Return the path of the tuned choice of a model on this CPU."""
     return directory / cpu.facts().key / f"{weights_sha256[:16]}.json"
 
 
 def read_choice(directory: Path, weights_sha256: str) -> RuntimeChoice | None:
-    """What was tuned, or None; a file that cannot be read, or is of another format, counts as nothing."""
+    """Read the tuned choice; None where there is none, or the file is unreadable or of another format."""
     try:
         stored = json.loads(choice_path(directory, weights_sha256).read_text(encoding="utf-8"))
         if stored["format"] != _FORMAT or stored["weights"] != weights_sha256:
@@ -83,11 +83,11 @@ def read_choice(directory: Path, weights_sha256: str) -> RuntimeChoice | None:
         choice = RuntimeChoice(bulk, single, stored["token_budget"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return choice if _sound(choice) else None
+    return choice if _is_usable(choice) else None
 
 
-def _sound(choice: RuntimeChoice) -> bool:
-    """Whether a stored choice can be carried out here: its file may have been edited, or a backend removed."""
+def _is_usable(choice: RuntimeChoice) -> bool:
+    """Tell whether a stored choice works here: its file may have been edited, or a backend removed."""
     numbers = [choice.token_budget]
     for options in (choice.bulk, choice.single):
         numbers += [options.streams, options.threads]
@@ -101,7 +101,7 @@ def _sound(choice: RuntimeChoice) -> bool:
 def write_choice(
     directory: Path, weights_sha256: str, choice: RuntimeChoice, *, model: str, measured: dict[str, Any]
 ) -> Path:
-    """Keep a choice, whole or not at all."""
+    """Write a choice atomically."""
     path = choice_path(directory, weights_sha256)
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = {

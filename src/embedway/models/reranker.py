@@ -115,7 +115,7 @@ def open_reranker(name: str, config: Config, progress: ProgressSink | None = Non
     return open_local(named, config, progress)
 
 
-def open_local(named: local.Named, config: Config, progress: ProgressSink | None = None) -> CrossEncoder:
+def open_local(named: local.ResolvedName, config: Config, progress: ProgressSink | None = None) -> CrossEncoder:
     """Open a reranker of this machine. Blocking; raises as `open_reranker` does."""
     loaded = local.load(named, config, progress)
     if loaded.recipe.task != "rerank":

@@ -1,6 +1,6 @@
 """Files of a model, held open from their hash to the last request that reads them.
 
-A path may show another file at any time: a folder is saved anew, a link is turned. So a file is opened once, hashed
+A path may name another file at any time: a folder is saved again, a link is changed. So a file is opened once, hashed
 through its descriptor, and mapped from the same descriptor by every session. A file that is replaced stays readable as
 it was. A file that is written to is noticed by its stamp before and after each computation, and is an error from then
 on. A write through a shared memory map moves no stamp until the system writes the page back, and is not noticed.
@@ -32,7 +32,7 @@ CLOCK_TICK_NS = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The state of a file that changes when somebody writes to it or puts another in its place."""
+    """The state of a file that changes with a write to it or a replacement."""
 
     size: int
     mtime_ns: int
@@ -41,24 +41,24 @@ class Stamp:
 
     @classmethod
     def of(cls, file: Path | int) -> Stamp:
-        """The stamp of a path or a descriptor. Raises OSError."""
+        """Read the stamp of a path or a descriptor. Raises OSError."""
         state = os.stat(file)  # noqa: PTH116  a descriptor has no path
         return cls(state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
 
     @property
     def fresh(self) -> bool:
-        """Whether the next change might fall into the same tick of the disk's clock and leave the same stamp."""
+        """Tell whether a change now could fall into the same tick of the disk's clock and leave the same stamp."""
         return 0 <= time.time_ns() - max(self.mtime_ns, self.ctime_ns) < CLOCK_TICK_NS
 
     def same_content(self, other: Stamp) -> bool:
-        """Whether nobody wrote to the file between two stamps. Links and permissions may have changed."""
+        """Tell whether nobody wrote to the file between two stamps. Links and permissions may have changed."""
         return (self.size, self.mtime_ns, self.inode) == (other.size, other.mtime_ns, other.inode)
 
 
 class HeldFile:
     """A regular file, opened at its first use and read through one descriptor. Safe for threads.
 
-    `hash_cache` remembers hashes, see `HashCache`.
+    `hash_cache` holds hashes of earlier runs.
     """
 
     def __init__(self, path: Path, hash_cache: HashCache | None = None) -> None:
@@ -81,7 +81,7 @@ class HeldFile:
 
     @property
     def size(self) -> int:
-        """Bytes when it was opened."""
+        """The size in bytes when it was opened."""
         self.hold()
         assert self._stamp is not None  # noqa: S101  held
         return self._stamp.size
@@ -104,14 +104,14 @@ class HeldFile:
             return self._sha256
 
     def map(self) -> mmap.mmap:
-        """The file's bytes, mapped privately; writable for backends that share memory, and not to be written to."""
+        """Map the file's bytes privately; writable for backends that share memory, and not to be written to."""
         with self._lock:
             if self._map is None:
                 self._map = mmap.mmap(self.hold(), 0, access=mmap.ACCESS_COPY)
             return self._map
 
     def read(self) -> bytes:
-        """All bytes. Raises WeightsError."""
+        """Return all bytes. Raises WeightsError."""
         return bytes(self.map()) if self.size else b""
 
     def check(self) -> Stamp:
@@ -167,7 +167,7 @@ class HeldFile:
 
 
 def hash_descriptor(descriptor: int) -> str:
-    """sha256 of an open file, 64 hex digits. Moves the descriptor's position."""
+    """Return the sha256 of an open file, 64 hex digits. Moves the descriptor's position."""
     with open(descriptor, "rb", closefd=False) as handle:
         handle.seek(0)
         return hashlib.file_digest(handle, "sha256").hexdigest()

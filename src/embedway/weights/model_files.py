@@ -1,4 +1,4 @@
-"""Files of a model folder. A name that exists and is no readable regular file is an error, and never counts as absent.
+"""Settings files of a model folder. A name of no readable regular file is an error, and never counts as absent.
 
 Otherwise a dangling link in place of an optional file would silently change the vectors.
 """
@@ -21,7 +21,7 @@ _MAX_SETTINGS_BYTES = 256 * 1024 * 1024
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file. Raises WeightsError for anything else of that name, a dangling link too."""
+    """Tell whether a regular file exists. Raises WeightsError for anything else of that name, a dangling link too."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
