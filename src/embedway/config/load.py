@@ -83,7 +83,7 @@ class Config(Section):
     codec and bounds), `upstream` (attempts, waits and times of services), `selection`, `ledger`, `pins`, and `budgets`,
     `routes` and `models` (a table for each, by name). Each section explains its keys.
     `Config()` holds the defaults and reads nothing; `Config.load()` reads files and environment.
-    Secrets are secret types: no repr, dump or error shows them.
+    Secrets are secret types: no repr, dump or error shows them. Each section is one attribute.
     """
 
     embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)

@@ -161,7 +161,7 @@ class TuneSettings(Section):
 
 
 class CacheSettings(Section):
-    """`[cache]`: the vector cache."""
+    """`[cache]`: the vector cache. Each key is one attribute."""
 
     #: Where entries are kept.
     backend: Literal["none", "memory", "sqlite", "redis"] = "sqlite"

@@ -31,7 +31,7 @@ class Encoder:
     """An encoder on the built-in runtime.
 
     It has a session for bulk work and, where the choice names other options, one for single queries. A session is
-    loaded at its first use.
+    loaded at its first use. Its public attributes are the contract of an opened model.
     """
 
     def __init__(self, recipe: Recipe, choice: RuntimeChoice, space: Space) -> None:

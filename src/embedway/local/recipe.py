@@ -165,8 +165,7 @@ def read_recipe(
 ) -> Recipe:
     """Read a model folder. Every settings file is read once; weights are opened at their first use.
 
-    `facts` is the catalog's row. `onnx_file` names an ONNX file to use instead of safetensors. Raises
-    UnsupportedModelError for a model that is not built, WeightsError for missing or damaged files.
+    `onnx_file` is used instead of safetensors. Raises UnsupportedModelError, and WeightsError for damaged files.
     """
     path = folder / "config.json"
     config_json = read_required(path)
@@ -182,8 +181,7 @@ def read_recipe(
     sizes = _sizes(folder, _labels(folder, config) if task == "rerank" else width, facts)
     tokenizer_json = _read_tokenizer(folder)
     pad = _pad_token_id(config, architecture)
-    kind = architecture if onnx_path is None else "onnx"
-    graph = graph_facts(config, kind, pad, task=task, where=str(path))
+    graph = graph_facts(config, "onnx" if onnx_path else architecture, pad, task=task, where=str(path))
     return Recipe(
         name=name,
         folder=folder,

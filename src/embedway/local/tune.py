@@ -46,7 +46,7 @@ _TIE = 0.002
 
 @dataclass(frozen=True, slots=True)
 class TuneRow:
-    """The measurement of one set of options. Rates are medians; `reason` says why it did not pass."""
+    """The measurement of one set of options. Rates are medians; `reason` says why it failed. A row of the report."""
 
     backend: BackendName
     precision: Precision
