@@ -133,7 +133,10 @@ def test_it_is_one_file_for_the_user_alone():
 
 
 def test_changes_at_once_lose_none(tmp_path):
-    code = "import sys; from embedway.config.trust import add_trust\nfor n in range(10): add_trust(f'{sys.argv[1]}{n}', 'x')"
+    code = (
+        "import sys; from embedway.config.trust import add_trust\n"
+        "for n in range(10): add_trust(f'{sys.argv[1]}{n}', 'x')"
+    )
     started = [subprocess.Popen([sys.executable, "-c", code, name], cwd=tmp_path) for name in "ab"]
     assert [one.wait() for one in started] == [0, 0]
     assert len(read_trust().files) == 20
