@@ -168,8 +168,8 @@ class _SettingsFilter:
 
     def _unused(self, name: str) -> str:
         base = self._settings()
-        taken = {*(base.budgets if base is not None else ()), *self._budgets.values()}
-        while name in taken:
+        used_names = {*(base.budgets if base is not None else ()), *self._budgets.values()}
+        while name in used_names:
             name += BUDGET_SUFFIX
         return name
 

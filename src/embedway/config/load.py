@@ -121,29 +121,29 @@ class Config(Section):
         `environ` stands for the environment. `overrides` maps dotted keys to values; they come last.
         Raises ConfigError, which names every problem with its place, key and rule.
         """
-        given = _Inputs.of(cls, _check_environ(environ), overrides)
-        problems = [*given.problems]
+        inputs = _Inputs.of(cls, _check_environ(environ), overrides)
+        problems = [*inputs.problems]
         named: list[Layer] = []
         ignored: tuple[str, ...] = ()
         try:
             if not files and (found := discover()) is not None:
-                layer, ignored = cls._discovered_layer(found, given)
+                layer, ignored = cls._discovered_layer(found, inputs)
                 named.append(layer)
         except ConfigError as error:
             problems.append(_to_problem(error))
         for path in _check_paths(files):
             try:
-                named.append(read_layer(path, given.folders))
+                named.append(read_layer(path, inputs.folders))
             except ConfigError as error:
                 problems.append(_to_problem(error))
         try:
-            config = cls._from_layers(given.stack(named), problems)
+            config = cls._from_layers(inputs.stack(named), problems)
         except RecursionError:
             where = ", ".join(layer.where for layer in named) or "arguments"
             raise ConfigError("holds tables in tables without end", where=where) from None
         variables = {route.api_key_env for route in config.routes.values() if route.api_key_env}
         variables |= set(service_variables())
-        secrets = {name: SecretStr(given.variables[name]) for name in variables if given.variables.get(name)}
+        secrets = {name: SecretStr(inputs.variables[name]) for name in variables if inputs.variables.get(name)}
         config._credentials = Credentials(secrets, dict(config._sources))  # noqa: SLF001  a new object of this class
         config._ignored = ignored  # noqa: SLF001
         if config._withheld:  # noqa: SLF001
@@ -151,25 +151,25 @@ class Config(Section):
         return config
 
     @classmethod
-    def _discovered_layer(cls, found: DiscoveredFile, given: _Inputs) -> tuple[Layer, tuple[str, ...]]:
+    def _discovered_layer(cls, found: DiscoveredFile, inputs: _Inputs) -> tuple[Layer, tuple[str, ...]]:
         """Return the layer of a discovered file, and its ignored keys, with a warning about them."""
         state = read_trust().state(found.location, found.sha256)
         if state != "trusted":
             check_parse_cost(found)
-        layer = parse_layer(found.data, found.path, given.folders)
+        layer = parse_layer(found.data, found.path, inputs.folders)
         if state == "trusted":
             return layer, ()
-        filtered = cls._filter(layer, given)
+        filtered = cls._filter(layer, inputs)
         ignored = tuple(key for key, _ in filtered.ignored)
         if ignored:
             _log.warning("%s", ignored_warning(found, ignored, changed=state == "changed"))
         return replace(layer, values=filtered.kept), ignored
 
     @classmethod
-    def _filter(cls, layer: Layer, given: _Inputs) -> FilteredSettings:
+    def _filter(cls, layer: Layer, inputs: _Inputs) -> FilteredSettings:
         def base() -> Config | None:
             try:
-                return cls._from_layers(given.stack([]), [*given.problems])
+                return cls._from_layers(inputs.stack([]), [*inputs.problems])
             except ConfigError:
                 return None  # the merge of all layers reports the errors
 
@@ -183,9 +183,9 @@ class Config(Section):
 
         Raises ConfigError for a file that is no settings file, with its place.
         """
-        given = _Inputs.of(cls, _check_environ(environ), None)
+        inputs = _Inputs.of(cls, _check_environ(environ), None)
         check_parse_cost(found)
-        return cls._filter(parse_layer(found.data, found.path, given.folders), given).ignored
+        return cls._filter(parse_layer(found.data, found.path, inputs.folders), inputs).ignored
 
     @classmethod
     def _from_layers(cls, layers: Sequence[Layer], problems: list[Problem]) -> Self:

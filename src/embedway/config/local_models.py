@@ -110,9 +110,9 @@ def _is_library_ready(route: RouteFacts, config: Config) -> bool:
         if Path(model).exists() or importlib.util.find_spec(module) is None:
             return False
         if route.provider == "fastembed":
-            wanted = {model.rpartition("/")[2].casefold() + ending for ending in _FASTEMBED_ENDINGS}
+            folder_names = {model.rpartition("/")[2].casefold() + ending for ending in _FASTEMBED_ENDINGS}
             entries = (entry.name.casefold() for entry in config.weights.fastembed_cache.glob("*-*"))
-            return any({name.rpartition("--")[2], name.removeprefix("fast-")} & wanted for name in entries)
+            return any({name.rpartition("--")[2], name.removeprefix("fast-")} & folder_names for name in entries)
         return any(config.weights.hub_cache.glob(f"models--{model.replace('/', '--')}/snapshots/*"))
     except OSError:  # no file has so long a name
         return False

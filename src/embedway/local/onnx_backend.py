@@ -268,11 +268,11 @@ def _add_initializers(arrays: Mapping[str, npt.NDArray[Any]], settings: Any, val
 def _extend_foreign_model(recipe: Recipe, settings: Any, values: list[Any]) -> bytes:
     """Return a foreign ONNX model, with pooling and normalization appended where it lacks them."""
     model, views = self_contained(recipe)
-    wanted = {port.name for port in model.graph.input}
-    unknown = wanted - set(_INPUTS)
-    if unknown or "attention_mask" not in wanted:
+    input_names = {port.name for port in model.graph.input}
+    unknown = input_names - set(_INPUTS)
+    if unknown or "attention_mask" not in input_names:
         raise UnsupportedModelError(
-            f"{recipe.onnx}: its inputs are {', '.join(sorted(wanted))}; built for are {', '.join(_INPUTS)}"
+            f"{recipe.onnx}: its inputs are {', '.join(sorted(input_names))}; built for are {', '.join(_INPUTS)}"
         )
     ranks = {port.name: len(port.type.tensor_type.shape.dim) for port in model.graph.output}
     name, pooled = sentence_output(ranks, recipe)

@@ -59,8 +59,8 @@ class Tensors:
         for given in files:
             file = HeldFile(given) if isinstance(given, Path) else given
             entries = _read_header(file)
-            if twice := self._entries.keys() & entries.keys():
-                raise WeightsError(f"{file}: tensor {min(twice)} is in another file of the model too")
+            if duplicates := self._entries.keys() & entries.keys():
+                raise WeightsError(f"{file}: tensor {min(duplicates)} is in another file of the model too")
             self._entries |= entries
             self.maps.append(file.map())
 

@@ -58,14 +58,14 @@ class TextTokenizer:
         no half of the model's tokens to the documents.
         """
         with self._library_errors():
-            asked = len(self.plain.encode(query, add_special_tokens=False))
-        if asked > self.max_tokens // 2:
+            query_tokens = len(self.plain.encode(query, add_special_tokens=False))
+        if query_tokens > self.max_tokens // 2:
             raise InputError(
-                f"the query has {asked} tokens, more than half of the {self.max_tokens} that the model takes with a "
-                "document; shorten it"
+                f"the query has {query_tokens} tokens, more than half of the {self.max_tokens} that the model takes "
+                "with a document; shorten it"
             )
         pairs = self._pairs = self._pairs or self._make_pair_tokenizer()
-        around = asked + int(pairs.num_special_tokens_to_add(is_pair=True))
+        overhead_tokens = query_tokens + int(pairs.num_special_tokens_to_add(is_pair=True))
         with self._library_errors():
             encodings = pairs.encode_batch([(query, text[: self._window]) for text in documents])
         truncations: list[Truncation] = []
@@ -80,7 +80,7 @@ class TextTokenizer:
                 continue
             kept = [end for (_, end), part in zip(encoding.offsets, encoding.sequence_ids, strict=True) if part == 1]
             characters = kept[-1] if kept else 0
-            lost = sum(len(rest) - around for rest in overflowing)
+            lost = sum(len(overflow) - overhead_tokens for overflow in overflowing)
             truncations.append(
                 Truncation(
                     row, len(encoding), characters, len(text) - characters, lost if len(text) <= window else None
@@ -130,7 +130,7 @@ class TextTokenizer:
         window = self._window
         while True:
             encoding = self._cutting.encode(text[:window])
-            lost = sum(len(rest) - self.special_tokens for rest in encoding.overflowing)
+            lost = sum(len(overflow) - self.special_tokens for overflow in encoding.overflowing)
             if len(text) <= window or lost >= _MARGIN_TOKENS:
                 break
             window *= _WINDOW_GROWTH

@@ -257,13 +257,13 @@ def _check_quality(vectors: Vectors, reference: Vectors) -> tuple[float, float, 
 
 
 def _same_neighbours(ours: Vectors, theirs: Vectors, *, tie: float) -> float:
-    scores, wanted = ours @ ours.T, theirs @ theirs.T
-    for matrix in (scores, wanted):
+    scores, reference_scores = ours @ ours.T, theirs @ theirs.T
+    for matrix in (scores, reference_scores):
         np.fill_diagonal(matrix, -np.inf)
     chosen = np.argsort(-scores, axis=1)[:, :_NEIGHBOURS]
     # In the reference, the chosen ones must all score at least what its own tenth does.
-    tenth = np.sort(wanted, axis=1)[:, -_NEIGHBOURS]
-    lowest = np.take_along_axis(wanted, chosen, axis=1).min(axis=1)
+    tenth = np.sort(reference_scores, axis=1)[:, -_NEIGHBOURS]
+    lowest = np.take_along_axis(reference_scores, chosen, axis=1).min(axis=1)
     return float((lowest >= tenth - tie).mean())
 
 
