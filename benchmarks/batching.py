@@ -4,7 +4,7 @@
 
 The built-in runtime with the default model, cache off, all texts unique. Each caller sends its next text when it has
 the vector of the last. With and without alternate round by round, in one process. Vectors of both ways are compared.
-A lone caller is timed against the same runtime called directly: tokenize, `LocalModel.run`, normalized already. Once
+A lone caller is timed against the same runtime called directly: tokenize, `Encoder.run`, normalized already. Once
 without a cache, and once with the one that is on by default, SQLite, in a folder of its own; the ways take turns.
 """
 

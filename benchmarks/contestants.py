@@ -35,9 +35,9 @@ def read_texts(path):
 
 def model_folder():
     from embedway import Config
-    from embedway.local.loading import fetch, resolve
+    from embedway.local.loading import find_or_pull, resolve
 
-    return fetch(resolve(MODEL), Config.load()).path
+    return find_or_pull(resolve(MODEL), Config.load()).path
 
 
 def embedway(precision):

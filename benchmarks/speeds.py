@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from embedway import Config, Embedder
 from embedway.catalog import DEFAULT_MODEL, default_catalog
-from embedway.local.weights.store import WeightsStore
+from embedway.weights.store import WeightsStore
 
 #: Layers, width and inner width; heads are 64 wide, in small models 32.
 SHAPES = {

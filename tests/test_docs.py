@@ -10,7 +10,7 @@ import pytest
 
 from api_servers import KEY, IndexedServer, one_of
 from embedway.config import Config
-from embedway.config.keys import SERVICES
+from embedway.config.known_services import SERVICES
 from embedway.providers.base import Endpoint
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -104,7 +104,7 @@ def test_the_selections_of_the_page_are_what_the_command_prints(example):
 def test_the_reranking_of_the_page(tmp_path, default_model_directory, monkeypatch):
     from embedway import Embedder
     from embedway.catalog import DEFAULT_MODEL, default_catalog
-    from embedway.local.weights.store import StoreSettings, WeightsStore
+    from embedway.weights.store import StoreSettings, WeightsStore
     from tiny_models import tiny_reranker
 
     folder = WeightsStore(StoreSettings(root=default_model_directory)).find(

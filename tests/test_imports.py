@@ -13,6 +13,7 @@ PACKAGE = Path(embedway.errors.__file__).parent
 
 #: The parts of the package from the lowest up: each may import those before it, and itself.
 ORDER = (
+    "text",
     "errors",
     "_version",
     "opt_out",
@@ -30,6 +31,7 @@ ORDER = (
     "arguments",
     "telemetry",
     "catalog",
+    "weights",
     "config",
     "ledger",
     "compute",

@@ -14,7 +14,7 @@ import embedway.errors
 from embedway.catalog import DEFAULT_MODEL, default_catalog
 from embedway.cli import main
 from embedway.isolation import _elsewhere, isolate_children, run_module
-from embedway.local.weights.store import StoreSettings, WeightsStore
+from embedway.weights.store import StoreSettings, WeightsStore
 
 PACKAGE = Path(embedway.errors.__file__).parent
 #: Modules beside the standard library's that embedway, its dependencies or pip import.

@@ -9,7 +9,8 @@ import pytest
 from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config
 from embedway.catalog.services import default_services
-from embedway.config.keys import SERVICES, is_own
+from embedway.config.addresses import belongs_to_hosts
+from embedway.config.known_services import SERVICES
 from embedway.errors import ConfigError
 from embedway.models.base import ModelEnvironment
 from embedway.models.opening import open_model
@@ -158,9 +159,9 @@ def test_keys_of_the_settings_are_sent_where_the_settings_say(tmp_path):
 
 
 def test_routes_that_a_program_puts_in_itself_get_no_key_of_the_environment():
-    from embedway.config.sections import Route
+    from embedway.config.sections import RouteSettings
 
-    route = Route(model=SMALL, provider="openai", base_url=GATEWAY, api_key_env="OPENAI_API_KEY")
+    route = RouteSettings(model=SMALL, provider="openai", base_url=GATEWAY, api_key_env="OPENAI_API_KEY")
     config = Config.load(environ={"OPENAI_API_KEY": KEY}).model_copy(update={"routes": {"r": route}})
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
         config.access("openai", "r")
@@ -363,7 +364,7 @@ def test_the_hubs_token_goes_where_the_same_layer_says(tmp_path, environ, text, 
 
 
 def test_own_hosts_are_compared_whole():
-    assert is_own("https://a.b.example/x", (".b.example",))
-    assert not is_own("https://b.example/x", (".b.example",))
-    assert not is_own("https://xb.example/x", (".b.example",))
-    assert not is_own("", ("",))
+    assert belongs_to_hosts("https://a.b.example/x", (".b.example",))
+    assert not belongs_to_hosts("https://b.example/x", (".b.example",))
+    assert not belongs_to_hosts("https://xb.example/x", (".b.example",))
+    assert not belongs_to_hosts("", ("",))

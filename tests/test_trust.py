@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from embedway.config import Config
-from embedway.config.found import find
-from embedway.config.trust import digest_of, forget, place_of, read_trust, remember, trust_path
+from embedway.config.discovered_file import discover
+from embedway.config.trust import add_trust, content_sha256, file_location, read_trust, remove_trust, trust_path
 from embedway.errors import ConfigError
 
 FILE = Path("embedway.toml")
@@ -33,8 +33,8 @@ def threads():
 
 
 def trust(path=FILE):
-    found = find(path)
-    remember(found.place, found.sha256)
+    found = discover(path)
+    add_trust(found.location, found.sha256)
 
 
 def test_a_trusted_file_is_followed_as_if_it_were_named(place):
@@ -117,7 +117,7 @@ def test_the_content_that_is_judged_is_the_content_that_is_followed(monkeypatch)
 
 
 def test_it_is_one_file_for_the_user_alone():
-    remember("/a/embedway.toml", digest_of(b"a"))
+    add_trust("/a/embedway.toml", content_sha256(b"a"))
     path = trust_path()
     assert path.is_relative_to(os.environ["XDG_STATE_HOME"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -125,16 +125,17 @@ def test_it_is_one_file_for_the_user_alone():
     assert json.loads(path.read_text()) == {
         "format": "embedway trust",
         "version": 1,
-        "files": {"/a/embedway.toml": digest_of(b"a")},
+        "files": {"/a/embedway.toml": content_sha256(b"a")},
     }
-    assert forget("/a/embedway.toml")
-    assert not forget("/a/embedway.toml")
+    assert remove_trust("/a/embedway.toml")
+    assert not remove_trust("/a/embedway.toml")
     assert read_trust().files == {}
 
 
 def test_changes_at_once_lose_none(tmp_path):
     code = (
-        "import sys; from embedway.config.trust import remember\nfor n in range(10): remember(f'{sys.argv[1]}{n}', 'x')"
+        "import sys; from embedway.config.trust import add_trust\n"
+        "for n in range(10): add_trust(f'{sys.argv[1]}{n}', 'x')"
     )
     started = [subprocess.Popen([sys.executable, "-c", code, name], cwd=tmp_path) for name in "ab"]
     assert [one.wait() for one in started] == [0, 0]
@@ -203,4 +204,4 @@ def test_a_pipe_in_its_place_holds_nobody_up():
 
 def test_places_are_whole_paths_of_real_folders(place, tmp_path):
     (tmp_path / "link").symlink_to(place)
-    assert place_of(FILE) == place_of(tmp_path / "link" / FILE) == str(place / FILE)
+    assert file_location(FILE) == file_location(tmp_path / "link" / FILE) == str(place / FILE)

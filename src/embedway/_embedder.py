@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from embedway.cache.vector_cache import VectorCache
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
-    from embedway.local.weights.store import ProgressSink
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import Selection
     from embedway.telemetry.hooks import Hook
     from embedway.types import EmbedResult, InputType, ModelDescription, Overflow, Plan, RerankResult, Vectors
+    from embedway.weights.store import ProgressSink
 
 
 class AsyncEmbedder:

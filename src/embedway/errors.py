@@ -44,6 +44,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from embedway.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -66,17 +68,11 @@ class ConfigError(EmbedwayError):
     exit_code = 2
 
     def __init__(self, message: str, *, where: str = "", key: str = "") -> None:
-        self.where = _printable(where)
-        self.key = _printable(key)
+        self.where = printable(where)
+        self.key = printable(key)
         place = ": ".join(part for part in (self.where, self.key) if part)
-        message = "\n".join(map(_printable, message.split("\n")))
+        message = "\n".join(map(printable, message.split("\n")))
         super().__init__(f"{place}: {message}" if place else message)
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class UsageError(EmbedwayError):
@@ -363,7 +359,7 @@ class BudgetExceededError(EmbedwayError):
 
 
 class LedgerError(EmbedwayError):
-    """What was spent cannot be read or written. Nothing is spent without it: a limit could be passed unseen."""
+    """The ledger cannot be read or written. Nothing is spent without it, because a limit could be passed unseen."""
 
 
 class CacheError(EmbedwayError):

@@ -161,6 +161,11 @@ def comparable(query_space: Space, stored_space: Space) -> Comparison:
     return Comparison(tuple(differing), tuple(unknown))
 
 
+def score_space(model: str, weights: str) -> Space:
+    """Return the space of a reranker's scores, of one dimension: scores of one model can be compared."""
+    return Space(model.rsplit("/", 1)[-1], weights, dimensions=1, pooling="service", normalized=False)
+
+
 def explained(asked: Space, comparison: Comparison, stored: Space) -> str:
     """The id of the asked space, with the differing facts where the two are of models of one name."""
     return asked.id if asked.model != stored.model else f"{asked.id} (other {', '.join(comparison.differing)})"
@@ -177,8 +182,3 @@ def _is_space(facts: Mapping[str, Any]) -> bool:
         and isinstance(facts["normalized"], bool)
         and bool(facts["digest"])
     )
-
-
-def score_space(model: str, weights: str) -> Space:
-    """The space of a reranker's scores, which compare within one model. It has one dimension."""
-    return Space(model.rsplit("/", 1)[-1], weights, dimensions=1, pooling="service", normalized=False)

@@ -1,7 +1,6 @@
 """Tables, numbers and lines as people read them."""
 
 import json
-from unicodedata import category
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
 from embedway.cli.embed import vector_json
-from embedway.cli.output import count, duration, one_line, print_table, printable, size
+from embedway.cli.output import count, duration, one_line, print_table, size
 
 
 @given(st.text(), st.integers(1, 40))
@@ -23,20 +22,6 @@ def test_one_line_is_short_and_harmless(text, width):
 
 def test_one_line_keeps_escape_sequences_from_the_terminal():
     assert one_line("a\x1b[31mred\nb\tc\x07") == "a [31mred b c"
-
-
-@given(st.text())
-def test_printable_text_has_no_control_characters_but_ends_of_lines(text):
-    shown = printable(text)
-    assert not {one for one in shown if category(one).startswith("C")} - {"\n", "\t"}
-    shown.encode()
-
-
-def test_printable_text_keeps_its_lines_and_writes_other_control_characters_out():
-    assert (
-        printable("a\x1b[31m\x9b\u202eb\r\n\tnaïve\xa0日本 \udc80")
-        == "a\\x1b[31m\\x9b\\u202eb\\r\n\tnaïve\xa0日本 \\udc80"
-    )
 
 
 @pytest.mark.parametrize(("number", "text"), [(1234.5, "1,234"), (99.94, "99.9"), (3, "3"), (0.25, "0.2")])

@@ -32,7 +32,7 @@ from embedway.ledger.pins import Pin, RedisPins, SqlitePins
 from embedway.ledger.redis import RedisLedger
 from embedway.ledger.sqlite import SqliteLedger
 from embedway.local.backend import SessionOptions
-from embedway.local.choice import RuntimeChoice, write_choice
+from embedway.local.runtime_choice import RuntimeChoice, write_choice
 
 #: 2026-11-23 12:00:00 UTC: the clock of ledgers and pins.
 NOON = 1795435200.0

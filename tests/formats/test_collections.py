@@ -217,22 +217,22 @@ def test_a_newer_table_of_lancedb_is_named(tmp_path):
 
 def test_records_of_the_weights_store(tmp_path):
     from embedway.errors import WeightsError
-    from embedway.local.weights.records import RECORD, Record
+    from embedway.weights.records import RECORD, ModelRecord
 
     shutil.copy(HERE / "weights-origin-v1.json", tmp_path / RECORD)
-    record = Record.read(tmp_path)
+    record = ModelRecord.read(tmp_path)
     assert record.files["model.safetensors"].startswith("53aa5117")
     record.write(tmp_path)
     content = json.loads((tmp_path / RECORD).read_text())
     assert (content["format"], content["version"]) == ("embedway weights", 1)
-    assert Record.read(tmp_path) == record
+    assert ModelRecord.read(tmp_path) == record
     (tmp_path / RECORD).write_text(json.dumps({**content, "version": 2}))
     with pytest.raises(WeightsError, match="of version 2 of the weights store, and this embedway reads 1"):
-        Record.read(tmp_path)
+        ModelRecord.read(tmp_path)
 
 
 def test_choices_of_version_1_are_read(tmp_path):
-    from embedway.local.choice import choice_path, read_choice
+    from embedway.local.runtime_choice import choice_path, read_choice
 
     stored = json.loads((HERE / "choice-v1.json").read_text())
     path = choice_path(tmp_path, stored["weights"])

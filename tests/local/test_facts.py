@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from embedway import Config, Embedder
 from embedway.errors import UnsupportedModelError, WeightsError
 from embedway.local.facts import graph_facts, tokenizer_fact
-from embedway.local.model_files import read_small
 from embedway.space import comparable
+from embedway.weights.model_files import read_optional
 from tiny_models import tiny_encoder
 
 TEXT = "The Quick Brown Fox jumps over the lazy dog"
@@ -229,9 +229,9 @@ def test_defaults_are_filled_in():
 def test_settings_that_are_no_files_are_refused(tmp_path):
     import os
 
-    assert read_small(tmp_path / "absent.json") is None
-    assert read_small(tmp_path / "absent" / "config.json") is None
+    assert read_optional(tmp_path / "absent.json") is None
+    assert read_optional(tmp_path / "absent" / "config.json") is None
     os.mkfifo(tmp_path / "fifo.json")
     for path in (tmp_path / "fifo.json", tmp_path):
         with pytest.raises(WeightsError, match=r"no regular file"):
-            read_small(path)
+            read_optional(path)

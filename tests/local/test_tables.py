@@ -10,8 +10,8 @@ from onnxruntime.quantization import quantize_dynamic
 
 from embedway import Config, Embedder
 from embedway.errors import WeightsError
-from embedway.local.held_file import HeldFile
 from embedway.local.onnx_file import onnx_facts
+from embedway.weights.held_file import HeldFile
 from tiny_models import tiny_encoder, tiny_reranker
 
 WIDE = 16

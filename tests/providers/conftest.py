@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture(scope="session")
 def folder(default_model_directory):
     from embedway.catalog import DEFAULT_MODEL, default_catalog
-    from embedway.local.weights.store import StoreSettings, WeightsStore
+    from embedway.weights.store import StoreSettings, WeightsStore
 
     store = WeightsStore(StoreSettings(root=default_model_directory))
     return store.find(default_catalog().get(DEFAULT_MODEL).weights).path

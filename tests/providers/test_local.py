@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from embedway.errors import UnknownModelError, UsageError
-from embedway.local.loading import Named, resolve
+from embedway.local.loading import ResolvedName, resolve
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -48,7 +48,7 @@ def test_a_folder_of_the_working_directory_stands_in_for_no_model_of_the_catalog
     (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert (resolve(name).key, resolve(name).folder) == (name, None)
-    assert resolve(f"./{name}") == Named(str(tmp_path / name), folder=tmp_path / name)
+    assert resolve(f"./{name}") == ResolvedName(str(tmp_path / name), folder=tmp_path / name)
 
 
 def test_nor_for_a_model_of_a_service(tmp_path, monkeypatch):

@@ -29,8 +29,8 @@ from embedway.errors import (
     UnsupportedModelError,
     UsageError,
 )
-from embedway.local.weights.store import StoreSettings, WeightsStore
 from embedway.pipeline.rerank import best_first
+from embedway.weights.store import StoreSettings, WeightsStore
 from tiny_models import tiny_reranker
 
 QUERY = "which one?"

@@ -8,7 +8,7 @@ from embedway.cache.codec import import_zstd
 from embedway.cache.memory import MemoryCache
 from embedway.cache.secret_keys import SecretKeys
 from embedway.cache.tiered import TieredCache
-from embedway.config.sections import SECRET_RULE, is_secret
+from embedway.config.types import SECRET_RULE, is_secret
 from embedway.errors import ConfigError
 from embedway.files import read_bounded
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from embedway.cache.base import CacheStore
     from embedway.config import Config
-    from embedway.config.sections import Cache as CacheSettings
+    from embedway.config.sections import CacheSettings
 
 _MIB = 2**20
 

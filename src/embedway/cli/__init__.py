@@ -16,9 +16,9 @@ import typer
 from embedway._version import __version__
 from embedway.cli import budget, cache, doctor, embed, init, models, plan, run, search, select, state, trust
 from embedway.cli.invocation import Invocation
-from embedway.cli.output import printable
 from embedway.errors import EmbedwayError
 from embedway.isolation import isolate_children
+from embedway.text import printable
 
 # Plain help text: rich would cost a third of the time that `--help` may take.
 app = typer.Typer(
@@ -121,5 +121,5 @@ def _drop_output() -> None:
 
 def _report(error: BaseException, message: str, invocation: Invocation) -> None:
     if invocation.traceback:
-        sys.stderr.write(printable("".join(traceback.format_exception(error))))
-    sys.stderr.write(f"embedway: error: {printable(message)}\n")
+        sys.stderr.write(printable("".join(traceback.format_exception(error)), keep_layout=True))
+    sys.stderr.write(f"embedway: error: {printable(message, keep_layout=True)}\n")

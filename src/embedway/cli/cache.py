@@ -12,6 +12,7 @@ from embedway.cli.invocation import Invocation
 from embedway.cli.options import InputTypeChoice, JsonFlag, ModelOption, OverflowChoice
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
 from embedway.errors import UsageError
+from embedway.text import printable
 
 if TYPE_CHECKING:
     from embedway.cache.stats import CacheCheck, CacheStats, ClearResult, ModelStats
@@ -224,7 +225,7 @@ def _full_name(name: str, known: list[str]) -> str:
         full = name
     matching = [model for model in known if model == full or model.rpartition("/")[2] == name]
     if len(matching) != 1:
-        there = ", ".join(map(_printable, known)) or "none"
+        there = ", ".join(map(printable, known)) or "none"
         raise UsageError(f"no model of the cache is {name!r}; there are: {there}")
     return matching[0]
 
@@ -246,7 +247,8 @@ def _describe_location(config: "Config") -> str:
 
 def _row(name: str, one: "ModelStats") -> tuple[str, ...]:
     return (
-        _printable(name),
+        # In Redis, others may have written the name.
+        printable(name),
         f"{one.entries:,}",
         size(one.bytes),
         f"{one.hits:,}",
@@ -255,11 +257,6 @@ def _row(name: str, one: "ModelStats") -> tuple[str, ...]:
         f"{one.tokens_saved:,}",
         f"{one.nanousd_saved / 1e9:.6f}",
     )
-
-
-def _printable(name: str) -> str:
-    """A name without control characters: in Redis, others may have written it."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def _stats_json(config: "Config", found: "CacheStats") -> dict[str, object]:

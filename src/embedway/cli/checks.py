@@ -148,7 +148,7 @@ def changed_settings(config: "Config") -> tuple[Setting, ...]:
     """Every setting that is not a default, and what set it."""
     from pydantic import SecretStr
 
-    from embedway.config.keys import shown_address
+    from embedway.config.addresses import redact_address
 
     found = []
     addresses = {f"services.{provider}.base_url": shown for provider, shown in config.addresses.items()}
@@ -159,7 +159,7 @@ def changed_settings(config: "Config") -> tuple[Setting, ...]:
         elif isinstance(value, tuple):
             shown = ", ".join(map(str, value))
         elif key.endswith(".base_url"):
-            shown = shown_address(str(value))
+            shown = redact_address(str(value))
         else:
             shown = str(value)
         found.append(Setting(key, shown, source))
@@ -209,7 +209,7 @@ def _check_extra(name: str, packages: tuple[str, ...]) -> Extra:
 
 def _check_default_model(config: "Config") -> DefaultModel:
     from embedway.local.loading import resolve
-    from embedway.local.weights.store import WeightsStore
+    from embedway.weights.store import WeightsStore
 
     name = config.embedding.default_model
     try:
@@ -253,7 +253,7 @@ def _find_tuned(config: "Config") -> tuple[Tuned, ...]:
     """The choices that were tuned on this CPU; files that cannot be read are ignored, as the runtime does."""
     import json
 
-    from embedway.local.choice import choice_path, read_choice
+    from embedway.local.runtime_choice import choice_path, read_choice
 
     found = []
     for path in sorted(choice_path(config.tune.directory, "").parent.glob("*.json")):

@@ -49,15 +49,15 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a first embedway.toml into the working directory, and trust it."""
-    from embedway.config.found import FOUND_FILE
-    from embedway.config.trust import check_writable_trust, digest_of, place_of, remember
+    from embedway.config.discovered_file import DEFAULT_FILE
+    from embedway.config.trust import add_trust, check_writable_trust, content_sha256, file_location
 
     check_writable_trust()
-    path = Path(FOUND_FILE)
+    path = Path(DEFAULT_FILE)
     data = TEMPLATE.encode()
     _write(path, data, replace=force)
-    place = place_of(path)
-    remember(place, digest_of(data))
+    place = file_location(path)
+    add_trust(place, content_sha256(data))
     print_line(f"wrote {one_line(place)} and trusted it")
     print_line("next: change it, run `embedway trust`, and see with `embedway doctor` what is set")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedway.catalog.services import ServiceFacts
     from embedway.catalog.types import Source
     from embedway.config import Config
-    from embedway.local.weights.store import ModelFolder, WeightsStore
+    from embedway.weights.store import ModelFolder, WeightsStore
 
 app = typer.Typer(help="The models that are known, and their weights.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -292,7 +292,7 @@ def _verdict(row: Any, report: Any) -> str:
 
 
 def _store(context: typer.Context, progress: DownloadProgress | None = None) -> "WeightsStore":
-    from embedway.local.weights.store import WeightsStore
+    from embedway.weights.store import WeightsStore
 
     return WeightsStore(Invocation.of(context).config().store_settings(), progress=progress)
 

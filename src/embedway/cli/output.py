@@ -6,9 +6,9 @@ import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
-from unicodedata import category
 
 from embedway.cli.invocation import Invocation
+from embedway.text import printable, single_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,18 +52,7 @@ def print_line(text: str = "") -> None:
 def note(invocation: Invocation, text: str) -> None:
     """Print a note for the user to standard error."""
     if not invocation.quiet:
-        sys.stderr.write(f"embedway: {printable(text)}\n")
-
-
-def printable(text: str) -> str:
-    r"""Text with its lines and tabs, and every other control character written out, such as `\x1b`.
-
-    Names of files may hold such characters, and an escape sequence must not reach the terminal.
-    """
-    return "".join(
-        char.encode("unicode_escape").decode() if category(char).startswith("C") and char not in "\n\t" else char
-        for char in text
-    )
+        sys.stderr.write(f"embedway: {printable(text, keep_layout=True)}\n")
 
 
 def one_line(text: str, width: int | None = None) -> str:
@@ -71,8 +60,8 @@ def one_line(text: str, width: int | None = None) -> str:
 
     Texts come from files, and an escape sequence in one must not reach the terminal.
     """
-    clean = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return clean if width is None or len(clean) <= width else clean[: width - 1].rstrip() + "…"
+    line = single_line(text)
+    return line if width is None or len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:

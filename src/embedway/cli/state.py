@@ -7,7 +7,8 @@ import typer
 
 from embedway.cli.invocation import Invocation
 from embedway.cli.options import JsonFlag
-from embedway.cli.output import note, print_json, print_line, print_table, printable, size
+from embedway.cli.output import note, print_json, print_line, print_table, size
+from embedway.text import printable
 
 app = typer.Typer(
     help="The ledger, pins, trust and keys: what cannot be computed again.", no_args_is_help=True, rich_markup_mode=None
@@ -67,7 +68,7 @@ def restore(
     else:
         print_table(("part", "to"), list(done.places.items()))
         if done.kept is not None:
-            print_line(printable(f"what was there before is kept in {done.kept}"))
+            print_line(printable(f"what was there before is kept in {done.kept}", keep_layout=True))
     if done.to_confirm:
         note(
             invocation,

@@ -12,7 +12,7 @@ from embedway.cli.output import note, one_line, print_json, print_line, print_ta
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
-    from embedway.config.found import Found
+    from embedway.config.discovered_file import DiscoveredFile
 
 #: Of a value, so much is shown.
 VALUE_CHARACTERS = 60
@@ -48,19 +48,19 @@ def trust(
 
 def _trust(context: typer.Context, file: Path | None, *, only_show: bool, as_json: bool) -> None:
     from embedway.config import Config
-    from embedway.config.found import FOUND_FILE, find
-    from embedway.config.trust import remember
+    from embedway.config.discovered_file import DEFAULT_FILE, discover
+    from embedway.config.trust import add_trust
 
-    path = file or Path(FOUND_FILE)
-    if path.name != FOUND_FILE:
-        raise UsageError(f"only a file that is called {FOUND_FILE} is found; name others with --config FILE")
-    found = find(path)
+    path = file or Path(DEFAULT_FILE)
+    if path.name != DEFAULT_FILE:
+        raise UsageError(f"only a file that is called {DEFAULT_FILE} is found; name others with --config FILE")
+    found = discover(path)
     if found is None:
         raise UsageError(f"{one_line(str(path))} is not there; `embedway init` writes one into the working directory")
-    sets = [(one_line(key), _format_value(key, value)) for key, value in Config.harm_of(found)]
+    sets = [(one_line(key), _format_value(key, value)) for key, value in Config.untrusted_settings(found)]
     if not only_show:
         Config.load([path])
-        remember(found.place, found.sha256)
+        add_trust(found.location, found.sha256)
     if as_json:
         print_json(
             {**_json(found, trusted=not only_show), "sets": [{"key": key, "value": value} for key, value in sets]}
@@ -71,7 +71,7 @@ def _trust(context: typer.Context, file: Path | None, *, only_show: bool, as_jso
     else:
         print_line("It sets nothing that is ignored without trust.")
     what = "this is what it would set; nothing was changed" if only_show else "is trusted until its content changes"
-    note(Invocation.of(context), f"{one_line(found.place)}{':' if only_show else ''} {what}")
+    note(Invocation.of(context), f"{one_line(found.location)}{':' if only_show else ''} {what}")
 
 
 def _list(*, as_json: bool) -> None:
@@ -87,10 +87,10 @@ def _list(*, as_json: bool) -> None:
 
 
 def _remove(context: typer.Context, file: Path, *, as_json: bool) -> None:
-    from embedway.config.trust import forget, place_of
+    from embedway.config.trust import file_location, remove_trust
 
-    place = place_of(file)
-    if not forget(place):
+    place = file_location(file)
+    if not remove_trust(place):
         raise UsageError(f"{one_line(place)} is not trusted; `embedway trust --list` shows what is")
     if as_json:
         print_json({"file": place, "removed": True})
@@ -98,28 +98,28 @@ def _remove(context: typer.Context, file: Path, *, as_json: bool) -> None:
         note(Invocation.of(context), f"{one_line(place)} is trusted no longer")
 
 
-def _json(found: "Found", *, trusted: bool) -> dict[str, Any]:
-    return {"file": found.place, "sha256": found.sha256, "trusted": trusted}
+def _json(found: "DiscoveredFile", *, trusted: bool) -> dict[str, Any]:
+    return {"file": found.location, "sha256": found.sha256, "trusted": trusted}
 
 
 def _state(place: str) -> str:
     """Whether a trusted file is still what it was."""
-    from embedway.config.found import find
+    from embedway.config.discovered_file import discover
     from embedway.config.trust import read_trust
     from embedway.errors import ConfigError
 
     try:
-        found = find(Path(place))
+        found = discover(Path(place))
     except ConfigError:
         return "cannot be read"
     if found is None:
         return "gone"
-    return read_trust().standing(place, found.sha256)
+    return read_trust().state(place, found.sha256)
 
 
 def _format_value(key: str, value: Any) -> str:
     """A value on one line, as far as it can hold no secret: of an unknown key nobody knows that."""
-    from embedway.config.keys import shown_address
+    from embedway.config.addresses import redact_address
     from embedway.config.layers import pattern_of
     from embedway.config.load import KEYS
 
@@ -128,7 +128,7 @@ def _format_value(key: str, value: Any) -> str:
     if not known or pattern in KEYS.secrets:
         return "(hidden)"
     if isinstance(value, str) and "//" in value:
-        value = shown_address(value)
+        value = redact_address(value)
     if "@" in str(value):
         return "(hidden)"
     text = value if isinstance(value, str) else json.dumps(value, default=str)

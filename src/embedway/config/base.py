@@ -1,4 +1,4 @@
-"""What every table of settings is."""
+"""Base of all sections of the settings."""
 
 from __future__ import annotations
 

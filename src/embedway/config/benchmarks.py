@@ -1,73 +1,26 @@
-"""`embedding.model_benchmarks`: what selection knows of each model, as configuration."""
+"""`embedding.model_benchmarks`: the facts of models that selection uses, as settings."""
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
+import decimal  # noqa: TC003  pydantic evaluates the annotations
 import functools
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS, default_benchmarks
 from embedway.catalog.services import default_services
 from embedway.config.base import Section
+from embedway.config.types import Count, Day, Name, Number, Price, Words  # noqa: TC001  as above
 from embedway.errors import UnknownModelError
 
-#: A price so many times off the catalog's is taken for a mistake of units.
+#: A price that is this many times off the catalog's counts as a mistake of units.
 _UNIT_ERROR = 100
-_UNKNOWN = "unknown"
-#: Prices beyond are mistakes, and overflow where they are compared.
-_LEAST_PRICE, _MOST_PRICE = decimal.Decimal("0.000000001"), decimal.Decimal(10**9)
-
-
-def _price(value: Any) -> Any:
-    """A price from JSON, TOML or Python: a float stands for the decimal number that it is written as."""
-    if value is None or value == _UNKNOWN:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, decimal.Decimal)):
-        raise ValueError("must be a number of dollars, or unknown")  # noqa: TRY004  pydantic makes its error of it
-    try:
-        price = decimal.Decimal(str(value))
-    except decimal.InvalidOperation:
-        raise ValueError("must be a number of dollars, or unknown") from None
-    if not price.is_finite():
-        raise ValueError("must be a finite number of dollars")
-    if price < 0:
-        raise ValueError("must be greater than or equal to 0")
-    if price and not _LEAST_PRICE <= price <= _MOST_PRICE:
-        raise ValueError(f"must be 0, or from {_LEAST_PRICE:f} to {_MOST_PRICE:,} dollars")
-    return price
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _date(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return dt.date.fromisoformat(value)
-    except ValueError:
-        raise ValueError("must be a date, such as 2026-11-23") from None
-
-
-Price: TypeAlias = Annotated[
-    decimal.Decimal | None,
-    BeforeValidator(_price, json_schema_input_type=Annotated[float, Field(ge=0)] | str | None),
-    PlainSerializer(lambda price: None if price is None else str(price), when_used="json"),
-]
-Name: TypeAlias = Annotated[str, Field(strict=True, min_length=1)]
-Number: TypeAlias = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Count: TypeAlias = Annotated[int, Field(strict=True, gt=0)]
-Words: TypeAlias = Annotated[tuple[Name, ...], BeforeValidator(_tuple, json_schema_input_type=list[str])]
-Day: TypeAlias = Annotated[dt.date | None, BeforeValidator(_date)]
 
 
 class ModelBenchmark(Section):
-    """What a model is good for, in numbers: `[embedding.model_benchmarks.NAME]`.
+    """Quality, speed and price of a model: `[embedding.model_benchmarks.NAME]`.
 
     `quality_score` and `cost_per_million_tokens` are None where nothing is known; a model without a score is selected
     only once it has one, and one without a price never where there is a limit on money.
@@ -108,29 +61,29 @@ class ModelBenchmark(Section):
 
     @property
     def runs_here(self) -> bool:
-        """Whether its provider computes on this machine. Routes of the settings may lead elsewhere."""
+        """Tell whether its provider computes on this machine. Routes of the settings may lead elsewhere."""
         return self.provider in LOCAL_PROVIDERS
 
     @field_validator("embedding_dimensions")
     @classmethod
-    def _trained_size(cls, size: int, info: ValidationInfo) -> int:
-        sizes = _sizes(info.data.get("model_name", ""))
+    def _check_size(cls, size: int, info: ValidationInfo) -> int:
+        sizes = _trained_sizes(info.data.get("model_name", ""))
         if sizes and size not in sizes:
             raise ValueError(f"must be a size that {info.data['model_name']} gives: {', '.join(map(str, sizes))}")
         return size
 
     @field_validator("cost_per_million_tokens")
     @classmethod
-    def _right_unit(cls, price: decimal.Decimal | None, info: ValidationInfo) -> decimal.Decimal | None:
-        """Prices are per million tokens: one per token or per thousand is refused where the catalog knows better.
+    def _check_unit(cls, price: decimal.Decimal | None, info: ValidationInfo) -> decimal.Decimal | None:
+        """Refuse a price per token or per thousand tokens, as far as the catalog's prices tell.
 
-        Of a model that the catalog has no price of, or that costs nothing there, for its owner pays for the machine, it
-        knows no more than that none is 100 times as dear as its dearest.
+        For a model without a price in the catalog, or with the price 0, the limit is 100 times the catalog's highest
+        price.
         """
         if price is None or info.data.get("cost_confirmed"):
             return price
         listed = _listed_price(info.data.get("model_name", ""))
-        dearest = _dearest()
+        dearest = _highest_price()
         if listed:
             wrong = unit_error(price, listed, f"the catalog's price is {listed}")
         else:
@@ -141,7 +94,7 @@ class ModelBenchmark(Section):
 
 
 def unit_error(price: decimal.Decimal, listed: decimal.Decimal, known: str) -> str:
-    """What is wrong with a price beside one that is known; empty for less than 100 times."""
+    """Return the error of a price that is 100 times or more off a known one; empty where there is none."""
     if price == listed:
         return ""
     times = max(price, listed) / min(price, listed) if price and listed else None
@@ -152,7 +105,7 @@ def unit_error(price: decimal.Decimal, listed: decimal.Decimal, known: str) -> s
 
 
 def benchmark_values(benchmark: ModelBenchmark) -> dict[str, Any]:
-    """A benchmark's fields as settings have them."""
+    """Return the fields of a benchmark as settings hold them."""
     return {name: getattr(benchmark, name) for name in ModelBenchmark.model_fields}
 
 
@@ -162,11 +115,11 @@ def _defaults() -> dict[str, ModelBenchmark]:
 
 
 def shipped_benchmarks() -> dict[str, ModelBenchmark]:
-    """The benchmarks that are there before any setting, by the models' full names."""
+    """Return the benchmarks of the package, by the models' full names."""
     return dict(_defaults())
 
 
-def _sizes(name: str) -> tuple[int, ...]:
+def _trained_sizes(name: str) -> tuple[int, ...]:
     service = default_services().get(name.casefold())
     if service is not None:
         return service.sizes
@@ -182,13 +135,13 @@ def _listed_price(name: str) -> decimal.Decimal | None:
 
 
 @functools.cache
-def _dearest() -> decimal.Decimal:
+def _highest_price() -> decimal.Decimal:
     prices = [facts.price_usd_per_million_tokens for facts in default_services().values() if facts.task == "embed"]
     return max(price for price in prices if price is not None)
 
 
 def benchmarks_schema() -> dict[str, Any]:
-    """The JSON Schema of a file of benchmarks; single fields suffice for models that are shipped."""
+    """Return the JSON Schema of a file of benchmarks; single fields suffice for models of the package."""
     fields = ModelBenchmark.model_json_schema()
     fields.pop("required")
     fields["title"] = "ModelBenchmark"

@@ -1,4 +1,4 @@
-"""Where settings come from: files and the environment. Each gives one layer of nested plain values."""
+"""Layers of settings: each file, and the environment, gives one layer of nested plain values."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedway.config.paths import expanded
+from embedway.config.paths import expand_user
 from embedway.errors import ConfigError
 from embedway.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+ENVIRONMENT = "environment"
 PREFIX = "EMBEDWAY_"
 #: Settings are written by hand; more is no settings file.
 _MOST_BYTES = 2**22
-#: Of a variable's name. Keys have four at most.
+#: Parts of a variable's name. Keys have four at most.
 _MOST_PARTS = 10
 _SHOWN = 60
 _WORDS = {
@@ -38,7 +39,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: in which layer, at which dotted key, and why."""
+    """One error of the settings: its layer or place in a file, its dotted key, and the reason."""
 
     where: str
     key: str
@@ -46,18 +47,30 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingSource:
+    """The source of a setting: its layer, and the variable where the layer is the environment."""
+
+    layer: str = ""
+    variable: str = ""
+
+    def __str__(self) -> str:
+        """Return the text that `Config.sources` holds."""
+        return ": ".join(part for part in (self.layer, self.variable) if part)
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
-    """Settings from one place. `origins` names, by dotted key, what in that place set it, where it helps."""
+    """Settings of one layer. `variables` names the variable that set a value, by dotted key."""
 
     where: str
     values: Mapping[str, Any]
-    origins: Mapping[str, str] = field(default_factory=dict)
-    #: What is wrong beside the values themselves.
+    variables: Mapping[str, str] = field(default_factory=dict)
+    #: Errors that the values themselves do not show.
     problems: tuple[Problem, ...] = ()
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value with its dotted key, tables opened."""
+    """Iterate over values with their dotted keys, through all tables."""
     for name, value in values.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict):
@@ -67,7 +80,7 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `under`, table by table; a list is one value and replaces the one below."""
+    """Merge `over` into `under`, table by table; a list is one value and replaces the one below."""
     merged = dict(under)
     for name, value in over.items():
         below = merged.get(name)
@@ -78,9 +91,14 @@ def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def place(values: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a dotted key, making tables on the way."""
-    *tables, name = key.split(".")
+def set_key(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value at a dotted key, and create the tables above it."""
+    set_path(values, tuple(key.split(".")), value)
+
+
+def set_path(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Set a value at a path of names, and create the tables above it."""
+    *tables, name = path
     for table in tables:
         below = values.get(table)
         if not isinstance(below, dict):
@@ -92,8 +110,8 @@ def place(values: dict[str, Any], key: str, value: Any) -> None:
 # ---------------------------------------------------------------- files
 
 
-def file_layer(path: Path, folders: frozenset[str]) -> Layer:
-    """The settings of one TOML or JSON file. Under the keys `folders`, relative paths start at its folder.
+def read_layer(path: Path, folders: frozenset[str]) -> Layer:
+    """Read the settings of one TOML or JSON file. Under the keys `folders`, relative paths start at its folder.
 
     Raises ConfigError with file, line and column.
     """
@@ -105,10 +123,10 @@ def file_layer(path: Path, folders: frozenset[str]) -> Layer:
         raise ConfigError(f"cannot be read: {reason}", where=str(path)) from error
     except ValueError:
         raise ConfigError("cannot be read: no file has that name", where=str(path)) from None
-    return parsed_layer(data, path, folders)
+    return parse_layer(data, path, folders)
 
 
-def parsed_layer(data: bytes, path: Path, folders: frozenset[str]) -> Layer:
+def parse_layer(data: bytes, path: Path, folders: frozenset[str]) -> Layer:
     """The same of a file's content that was read already."""
     where = str(path)
     reader = reader_of(path)
@@ -122,9 +140,9 @@ def parsed_layer(data: bytes, path: Path, folders: frozenset[str]) -> Layer:
         values = reader(text, where)
         for key, value in list(leaves(values)):
             if pattern_of(key) in folders:
-                place(values, key, _from_folder(value, path.absolute().parent))
-        return Layer(where, values, problems=tuple(_twice(values, where)))
-    except (RecursionError, ValueError):  # tables in tables without end; whole numbers of thousands of digits
+                set_key(values, key, _from_folder(value, path.absolute().parent))
+        return Layer(where, values, problems=tuple(_duplicate_keys(values, where)))
+    except (RecursionError, ValueError):  # tables nested without end; whole numbers of thousands of digits
         raise ConfigError("holds a value that is too large or too deep", where=where) from None
 
 
@@ -140,8 +158,8 @@ def _from_folder(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_from_folder(item, folder) for item in value]
     if isinstance(value, str) and value.strip():
-        path = expanded(value)
-        # Left to the rule of its key, which tells what is wrong with it.
+        path = expand_user(value)
+        # The rule of its key reports the error.
         return value if path.parts[0].startswith("~") else str(folder / path)
     return value
 
@@ -162,7 +180,7 @@ def _read_toml(text: str, where: str) -> dict[str, Any]:
 
 def _read_json(text: str, where: str) -> dict[str, Any]:
     try:
-        # NaN and infinity are told of by the rule of their field, with all else that is wrong.
+        # The rule of a field reports NaN and infinity, with all other errors.
         values = json.loads(text, object_pairs_hook=_Table)
     except json.JSONDecodeError as error:
         raise ConfigError(f"is not JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}") from None
@@ -173,25 +191,25 @@ def _read_json(text: str, where: str) -> dict[str, Any]:
 
 
 class _Table(dict[str, Any]):
-    """A JSON object that knows what stood in it twice."""
+    """A JSON object that records the keys that it holds more than once."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         counts = Counter(name for name, _ in pairs)
-        self.twice = {name: [value for key, value in pairs if key == name] for name in counts if counts[name] > 1}
+        self.duplicates = {name: [value for key, value in pairs if key == name] for name in counts if counts[name] > 1}
 
 
-def _twice(values: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[Problem]:
-    """Keys that stood in a JSON object more than once."""
-    for name, given in (values.twice if isinstance(values, _Table) else {}).items():
+def _duplicate_keys(values: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[Problem]:
+    """Iterate over keys that a JSON object holds more than once."""
+    for name, given in (values.duplicates if isinstance(values, _Table) else {}).items():
         key = f"{prefix}{name}"
-        # Of benchmarks alone it is known that they hold no secret.
+        # Only benchmarks are known to hold no secret.
         plain = key.startswith(BENCHMARKS) and not any(isinstance(one, (dict, list)) for one in given)
         shown = f", as {' and '.join(map(repr, given))}" if plain else ""
         yield Problem(where, key, f"is there twice{shown}; must be there once")
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _twice(value, where, f"{prefix}{name}.")
+            yield from _duplicate_keys(value, where, f"{prefix}{name}.")
 
 
 #: Tables whose entries users name; the names of models may hold dots.
@@ -200,12 +218,12 @@ BENCHMARKS = "embedding.model_benchmarks."
 
 
 def pattern_of(key: str) -> str:
-    """The key with a star for the name that a user gives: `routes.mine.model` is one of `routes.*.model`."""
+    """Return the key with a star for the user's name: `routes.mine.model` becomes `routes.*.model`."""
     return pattern_and_name(key)[0]
 
 
 def pattern_and_name(key: str) -> tuple[str, str]:
-    """The same with the name; a star for the name where there is none."""
+    """Return the pattern of a key, and the user's name in it; a star where there is none."""
     if key.startswith(BENCHMARKS):
         name, _, field = key.removeprefix(BENCHMARKS).rpartition(".")
         return (f"{BENCHMARKS}*.{field}", name) if name else (key, "*")
@@ -218,12 +236,12 @@ def pattern_and_name(key: str) -> tuple[str, str]:
 
 
 def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[type]]) -> tuple[Layer, list[Problem]]:
-    """Settings from `EMBEDWAY_SECTION__KEY`. `kinds` holds the types that each known key may have.
+    """Read settings from `EMBEDWAY_SECTION__KEY`. `kinds` holds the types that each known key may have.
 
-    An empty variable is an unset one, except where None is allowed: there it is None.
+    An empty variable counts as unset; where None is allowed, it is None.
     """
     values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
+    variables: dict[str, str] = {}
     problems: list[Problem] = []
     for name in sorted(environ):
         if not name.startswith(PREFIX):
@@ -231,24 +249,24 @@ def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[
         parts = name.removeprefix(PREFIX).lower().split("__")
         key = ".".join(parts)
         if len(parts) > _MOST_PARTS:
-            problems.append(Problem("environment", key[:_SHOWN], f"is no setting (set by {name[:_SHOWN]}…)"))
+            problems.append(Problem(ENVIRONMENT, key[:_SHOWN], f"is no setting (set by {name[:_SHOWN]}…)"))
             continue
         kind = kinds.get(pattern_of(key), frozenset())
         text = environ[name].strip()
         if not text and pattern_of(key) in kinds and type(None) not in kind:
             continue
         try:
-            value = _from_text(text, kind)
+            value = _parse_variable(text, kind)
         except ValueError as error:
-            problems.append(Problem("environment", key, f"{error} (set by {name})"))
+            problems.append(Problem(ENVIRONMENT, key, f"{error} (set by {name})"))
             continue
-        place(values, key, value)
-        origins[key] = name
-    return Layer("environment", values, origins), problems
+        set_key(values, key, value)
+        variables[key] = name
+    return Layer(ENVIRONMENT, values, variables), problems
 
 
-def _from_text(text: str, kind: frozenset[type]) -> Any:
-    """A variable's text as a plain value. What does not fit the kind stays text, for the rule to refuse."""
+def _parse_variable(text: str, kind: frozenset[type]) -> Any:
+    """Convert a variable's text to a plain value. Text of another kind stays text, and the rule refuses it."""
     if type(None) in kind and text.lower() in {"", "none"}:
         return None
     if bool in kind:

@@ -1,4 +1,4 @@
-"""Paths out of settings and the environment."""
+"""Paths in settings and the environment."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 
-def expanded(text: str | Path) -> Path:
-    """A path with the user's folder in the place of `~`; one of a user that is unknown here stays as it is."""
+def expand_user(text: str | Path) -> Path:
+    """Expand `~` to the user's folder; the path of an unknown user stays unchanged."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -15,7 +15,7 @@ def expanded(text: str | Path) -> Path:
 
 
 def absolute(text: str | Path) -> Path:
-    """An absolute path. Raises ValueError, which says why, for one that no file can have."""
+    """Return the absolute path. Raises ValueError for a path that no file can have."""
     if not str(text).strip():
         raise ValueError("must name a folder")
     try:
@@ -24,8 +24,8 @@ def absolute(text: str | Path) -> Path:
         named = b"\0"
     if b"\0" in named:
         raise ValueError("must hold no character that no path has")
-    path = expanded(text)
+    path = expand_user(text)
     if path.parts[0].startswith("~"):
-        # Its own file of that name is meant by ./~name.
+        # A file of that name is written ./~name.
         raise ValueError(f"must not start with {path.parts[0]}, which is no user here")
     return path.absolute()

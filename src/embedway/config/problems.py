@@ -1,4 +1,4 @@
-"""Everything wrong with settings, told in one error: each with its place, its key and its rule."""
+"""All errors of settings in one: each with its place, its key and its rule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 
 from embedway.catalog import default_catalog
 from embedway.catalog.services import default_services
-from embedway.config.layers import BENCHMARKS, Problem, pattern_and_name
+from embedway.config.layers import BENCHMARKS, Problem, SettingSource, pattern_and_name
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-def kinds_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
-    """Each dotted key with the plain types it may have; a star stands for a name that a user gives."""
+def key_types(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
+    """Iterate over dotted keys and the plain types they may have; a star stands for a user's name."""
     for name, field in model.model_fields.items():
         named = get_args(field.annotation)[-1:] if get_origin(field.annotation) is dict else ()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from kinds_of(field.annotation, f"{prefix}{name}.")
+            yield from key_types(field.annotation, f"{prefix}{name}.")
         elif named and isinstance(named[0], type) and issubclass(named[0], BaseModel):
-            yield from kinds_of(named[0], f"{prefix}{name}.*.")
+            yield from key_types(named[0], f"{prefix}{name}.*.")
         else:
             yield f"{prefix}{name}", frozenset(_types(field.annotation))
 
@@ -45,8 +45,8 @@ def _types(annotation: Any) -> Iterator[type]:
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """The keys that there are: all of them, tables within sections, those of secrets, and the sections."""
+class KnownKeys:
+    """The known keys: all of them, tables within sections, keys of secrets, and sections."""
 
     all: tuple[str, ...]
     tables: tuple[str, ...]
@@ -55,8 +55,8 @@ class Keys:
 
     @classmethod
     def of(cls, model: type[BaseModel]) -> Self:
-        """The keys of a model of settings."""
-        kinds = dict(kinds_of(model))
+        """Collect the keys of a model of settings."""
+        kinds = dict(key_types(model))
         within = (known.partition(".*.")[0] for known in kinds if ".*." in known and known.count(".") > 2)
         return cls(
             tuple(kinds),
@@ -66,7 +66,7 @@ class Keys:
         )
 
     def nearest(self, key: str) -> str:
-        """The known key that an unknown one most likely stands for, as the end of a sentence."""
+        """Return the known key that an unknown one most likely means, as the end of a sentence."""
         if key == "config":
             return "; settings files are named with --config"
         section, _, name = key.rpartition(".")
@@ -85,36 +85,36 @@ class Keys:
         return f"; the nearest is {close[0]}"
 
 
-def problems_of(
-    error: ValidationError, origins: Mapping[str, tuple[str, str]], keys: Keys, under: str = ""
+def validation_problems(
+    error: ValidationError, sources: Mapping[str, SettingSource], keys: KnownKeys, under: str = ""
 ) -> list[Problem]:
-    """All findings of a validation; what a table lacks is one of them. `under` is put before every key."""
+    """Return all errors of a validation; the fields that a table lacks are one. `under` is put before every key."""
     found: list[Problem] = []
     lacking: dict[str, list[str]] = {}
     for details in error.errors(include_url=False):
         if details["type"] == "missing":
             parent = under + ".".join(map(str, details["loc"][:-1]))
             if parent not in lacking:
-                found.append(Problem(origins.get(parent, ("", ""))[0], parent, ""))
+                found.append(Problem(sources.get(parent, SettingSource()).layer, parent, ""))
             lacking.setdefault(parent, []).append(str(details["loc"][-1]))
         else:
-            found.append(_problem(details, origins, keys, under))
+            found.append(_problem(details, sources, keys, under))
     return [
         problem
         if problem.message
-        else replace(problem, message=f"lacks {', '.join(lacking[problem.key])}{_full_name(problem.key)}")
+        else replace(problem, message=f"lacks {', '.join(lacking[problem.key])}{_full_name_hint(problem.key)}")
         for problem in found
     ]
 
 
-def _problem(details: ErrorDetails, origins: Mapping[str, tuple[str, str]], keys: Keys, under: str) -> Problem:
-    """A finding of pydantic in our words, at the place that set the value."""
+def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: KnownKeys, under: str) -> Problem:
+    """Return an error of pydantic in our words, with the source of the value."""
     parts = [part for part in under.split(".") if part] + [str(part) for part in details["loc"]]
-    while origins and parts and ".".join(parts) not in origins:
+    while sources and parts and ".".join(parts) not in sources:
         parts.pop()  # an item of a list: the list is what was set
     key = ".".join(parts)
-    where, origin = origins.get(key, ("", ""))
-    suffix = f" (set by {origin})" if origin else ""
+    source = sources.get(key, SettingSource())
+    where, suffix = source.layer, f" (set by {source.variable})" if source.variable else ""
     pattern, name = pattern_and_name(key)
     if details["type"] == "extra_forbidden":
         if "." in str(details["loc"][-1]):
@@ -123,12 +123,12 @@ def _problem(details: ErrorDetails, origins: Mapping[str, tuple[str, str]], keys
         return Problem(where, key, f"is not a setting{keys.nearest(pattern).replace('*', name)}{suffix}")
     table = details["type"] in {"model_type", "model_attributes_type", "dict_type"}
     hidden = pattern in keys.secrets or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
-    shown = "" if hidden else _shown(details["input"])
+    shown = "" if hidden else _describe_value(details["input"])
     return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
 
 
-def _full_name(key: str) -> str:
-    """A hint for who changes a shipped benchmark by an alias of its model."""
+def _full_name_hint(key: str) -> str:
+    """Return a hint for a user who changes a benchmark of the package by an alias of its model."""
     name = key.removeprefix(BENCHMARKS)
     if name == key:
         return ""
@@ -140,7 +140,7 @@ def _full_name(key: str) -> str:
     return "; a new model needs every field"
 
 
-#: Where pydantic's own words are about Python.
+#: Replacements for messages of pydantic that speak of Python.
 _RULES = {
     "model_type": "must be a table of settings",
     "model_attributes_type": "must be a table of settings",
@@ -163,8 +163,8 @@ def _rule(details: ErrorDetails) -> str:
     return _RULES.get(details["type"], message)
 
 
-def _shown(value: Any) -> str:
-    """The value, where it can hold no secret: not a table, not an address with a user and password."""
+def _describe_value(value: Any) -> str:
+    """Return the value where it can hold no secret: not a table, not an address with a user and password."""
     if value is None:
         return "is null; "
     if not isinstance(value, (str, int, float, list, tuple)) or "@" in str(value):
@@ -174,8 +174,8 @@ def _shown(value: Any) -> str:
     return f"is {text}; " if len(text) <= 80 else f"is {text[:77]}...; "
 
 
-def one_error(problems: Sequence[Problem]) -> ConfigError:
-    """The error that tells all of them."""
+def combine_errors(problems: Sequence[Problem]) -> ConfigError:
+    """Return one error for all problems."""
     if len(problems) == 1:
         return ConfigError(problems[0].message, where=problems[0].where, key=problems[0].key)
     lines = [ConfigError(item.message, where=item.where, key=item.key) for item in problems]

@@ -1,117 +1,70 @@
-"""The settings themselves: every key, its type, its rule and its default."""
+"""The sections of the settings: every key with its type, rule and default."""
 
 from __future__ import annotations
 
-import ipaddress
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-import platformdirs
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from platformdirs import user_cache_path, user_data_path, user_state_path
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from embedway.config.addresses import is_loopback
 from embedway.config.base import Section
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
-from embedway.config.paths import absolute, expanded
-from embedway.errors import UsageError
-from embedway.money import to_nanousd, usd
+from embedway.config.paths import expand_user
+from embedway.config.types import (
+    SECRET_RULE,
+    Dollars,
+    File,
+    Flag,
+    Folder,
+    NotNegative,
+    NotNegativeFloat,
+    Positive,
+    Seconds,
+    is_secret,
+)
+from embedway.weights.types import HUB_ENDPOINT, PlaceName
 
-HUB_ENDPOINT = "https://huggingface.co"
-
-
-def _absolute(value: Any) -> Any:
-    """Paths are fixed when settings are loaded: changing the working directory later moves nothing."""
-    return absolute(value) if isinstance(value, (str, Path)) else value
-
-
-Folder: TypeAlias = Annotated[Path, BeforeValidator(_absolute)]
-File: TypeAlias = Folder
-Positive: TypeAlias = Annotated[int, Field(strict=True, gt=0)]
-NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
-Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotLess: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Flag: TypeAlias = Annotated[bool, Field(strict=True)]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
-def _fastembed_cache() -> Path:
-    return Path(tempfile.gettempdir()) / "fastembed_cache"
+def _path_in(folder: Callable[..., Path], name: str) -> Callable[[], Path]:
+    """Return the default of a path in one of the user's folders, read when the settings are made."""
+    return lambda: folder("embedway", appauthor=False) / name
 
 
-Place: TypeAlias = Literal["folder", "hub", "wheel"]
-
-
-def _weights_folder() -> Path:
-    return platformdirs.user_data_path("embedway", appauthor=False) / "weights"
-
-
-def _tune_folder() -> Path:
-    return platformdirs.user_cache_path("embedway", appauthor=False) / "tune"
-
-
-def _cache_file() -> Path:
-    return platformdirs.user_cache_path("embedway", appauthor=False) / "vectors.sqlite"
-
-
-def _ledger_file() -> Path:
-    return platformdirs.user_state_path("embedway", appauthor=False) / "ledger.sqlite"
-
-
-def _pins_file() -> Path:
-    return platformdirs.user_state_path("embedway", appauthor=False) / "pins.sqlite"
-
-
-def _dollars(value: Any) -> Any:
-    try:
-        return usd(to_nanousd(value, name="it"))
-    except UsageError as error:
-        raise ValueError(str(error).split("; ")[-1].removeprefix("it ")) from None
-
-
-def _hub_cache() -> Path:
-    return expanded("~/.cache/huggingface/hub")
-
-
-Dollars: TypeAlias = Annotated[str, BeforeValidator(_dollars)]
-
-#: Shorter secrets can be guessed by whoever reads entries.
-_SECRET_CHARACTERS = 16
-SECRET_RULE = f"must be at least {_SECRET_CHARACTERS} characters, all of them printable ASCII and none a space"
-
-
-def is_secret(text: str) -> bool:
-    """Whether a text can be a secret of the cache."""
-    return len(text) >= _SECRET_CHARACTERS and text.isascii() and text.isprintable() and " " not in text
-
-
-class Embedding(Section):
-    """`[embedding]`: what is asked for when a call does not say."""
+class EmbeddingSettings(Section):
+    """`[embedding]`: defaults of embedding calls."""
 
     #: A name of the catalog, `hf:OWNER/NAME`, a folder, or `auto` for the default model.
     default_model: str = Field(default="auto", min_length=1)
-    #: What happens to a text over the model's limit.
+    #: Treatment of a text over the model's limit.
     on_overflow: Literal["truncate", "error", "mean"] = "truncate"
-    #: What selection knows of each model, by its full name; a setting changes single fields of what is shipped.
+    #: Facts for selection, by the model's full name; a setting changes single fields of those of the package.
     model_benchmarks: dict[str, ModelBenchmark] = Field(default_factory=shipped_benchmarks)
 
     @field_validator("model_benchmarks")
     @classmethod
-    def _named_as_keyed(cls, benchmarks: dict[str, ModelBenchmark]) -> dict[str, ModelBenchmark]:
+    def _check_names(cls, benchmarks: dict[str, ModelBenchmark]) -> dict[str, ModelBenchmark]:
         for name, benchmark in benchmarks.items():
             if benchmark.model_name != name:
                 raise ValueError(f"has {benchmark.model_name!r} as model_name of {name!r}; they must be the same")
         return benchmarks
 
 
-class Rerank(Section):
-    """`[rerank]`: what is asked for when a call of `rerank` does not say."""
+class RerankSettings(Section):
+    """`[rerank]`: defaults of calls of `rerank`."""
 
     #: A reranker's name; unset for none.
     default_model: str | None = Field(default=None, min_length=1)
 
 
-class Local(Section):
-    """`[local]`: the built-in runtime. What is `auto` or unset is chosen for the CPU and the model."""
+class LocalSettings(Section):
+    """`[local]`: the built-in runtime. Values that are `auto` or unset are chosen for the CPU and the model."""
 
     backend: Literal["auto", "openvino", "onnxruntime"] = "auto"
     precision: Literal["auto", "f32", "bf16"] = "auto"
@@ -123,13 +76,13 @@ class Local(Section):
     token_budget: Positive | None = None
 
 
-class Weights(Section):
-    """`[weights]`: where the files of models are kept, and where they come from."""
+class WeightsSettings(Section):
+    """`[weights]`: the store of model files, and its sources."""
 
     #: Where files are kept, by hash.
-    directory: Folder = Field(default_factory=_weights_folder)
+    directory: Folder = Field(default_factory=_path_in(user_data_path, "weights"))
     #: Where files are looked for, in this order.
-    places: tuple[Place, ...] = Field(default=("folder", "hub", "wheel"), min_length=1)
+    places: tuple[PlaceName, ...] = Field(default=("folder", "hub", "wheel"), min_length=1)
     #: Folders that may hold a model's files, for the place `folder`.
     folders: tuple[Folder, ...] = ()
     #: Nothing is fetched; only files that are here are used.
@@ -141,21 +94,21 @@ class Weights(Section):
     #: Sent to `hub_endpoint`, for private and gated repositories.
     hub_token: SecretStr | None = None
     #: Where huggingface_hub keeps its downloads.
-    hub_cache: Folder = Field(default_factory=_hub_cache)
+    hub_cache: Folder = Field(default_factory=lambda: expand_user("~/.cache/huggingface/hub"))
     #: Where fastembed keeps its own.
-    fastembed_cache: Folder = Field(default_factory=_fastembed_cache)
+    fastembed_cache: Folder = Field(default_factory=lambda: Path(tempfile.gettempdir()) / "fastembed_cache")
 
     @field_validator("places")
     @classmethod
-    def _no_place_twice(cls, places: tuple[Place, ...]) -> tuple[Place, ...]:
+    def _check_places(cls, places: tuple[PlaceName, ...]) -> tuple[PlaceName, ...]:
         if len(set(places)) < len(places):
             raise ValueError("must name each place once")
         return places
 
     @field_validator("hub_endpoint")
     @classmethod
-    def _safe_endpoint(cls, endpoint: str, info: ValidationInfo) -> str:
-        """https, or http to this machine: a token goes to this address."""
+    def _check_endpoint(cls, endpoint: str, info: ValidationInfo) -> str:
+        """Allow https, or http to this machine: a token goes to this address."""
         try:
             parts = urlsplit(endpoint)
             host, user = parts.hostname, parts.username
@@ -171,7 +124,7 @@ class Weights(Section):
 
     @field_validator("hub_token")
     @classmethod
-    def _plain_token(cls, token: SecretStr | None) -> SecretStr | None:
+    def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
         """A token goes into an HTTP header: a line break or a space in it is a copying mistake."""
         if token is not None:
             text = token.get_secret_value()
@@ -180,20 +133,20 @@ class Weights(Section):
         return token
 
 
-class Tune(Section):
-    """`[tune]`: what `embedway models tune` measured and chose."""
+class TuneSettings(Section):
+    """`[tune]`: the results of `embedway models tune`."""
 
     #: Where the choices are kept, by CPU and model.
-    directory: Folder = Field(default_factory=_tune_folder)
+    directory: Folder = Field(default_factory=_path_in(user_cache_path, "tune"))
 
 
-class Cache(Section):
-    """`[cache]`: vectors that were computed before, so that no text is computed twice."""
+class CacheSettings(Section):
+    """`[cache]`: the vector cache. Each key is one attribute."""
 
     #: Where entries are kept.
     backend: Literal["none", "memory", "sqlite", "redis"] = "sqlite"
     #: The file, for `sqlite`.
-    path: File = Field(default_factory=_cache_file)
+    path: File = Field(default_factory=_path_in(user_cache_path, "vectors.sqlite"))
     #: The server, for `redis`: it may hold a password.
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     #: Whether `url` is one server of a cluster.
@@ -222,13 +175,13 @@ class Cache(Section):
 
     @field_validator("secret", "secret_previous")
     @classmethod
-    def _strong_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+    def _check_secret(cls, secret: SecretStr | None) -> SecretStr | None:
         if secret is not None and not is_secret(secret.get_secret_value()):
             raise ValueError(SECRET_RULE)
         return secret
 
     @model_validator(mode="after")
-    def _secrets_that_fit(self) -> Self:
+    def _check_secrets(self) -> Self:
         if self.secret_previous is not None and self.secret is None:
             raise ValueError("secret_previous must be unset where secret is not set")
         if self.secret_previous is not None and self.secret_previous == self.secret:
@@ -245,20 +198,20 @@ class Cache(Section):
         return self
 
 
-class Batching(Section):
-    """`[batching]`: how the texts of concurrent callers are computed together."""
+class BatchingSettings(Section):
+    """`[batching]`: batches over concurrent callers."""
 
     #: Off: each call is computed by itself.
     across_callers: Flag = True
-    #: How long a small request gathers company while another one of its service is under way. What runs on this machine
-    #: gathers while all streams of the model are busy, and no longer.
+    #: How long a small request waits for others to join its batch while another request to its service is under way.
+    #: Models of this machine collect requests while all their streams are busy, and no longer.
     max_wait_ms: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 2.0
     #: Texts of one batch, or of one request to a service, at most.
     max_batch_size: Positive = 1000
 
 
-class Upstream(Section):
-    """`[upstream]`: how often and how long services are tried."""
+class UpstreamSettings(Section):
+    """`[upstream]`: attempts, waits and timeouts of services."""
 
     #: Requests that one text may be part of, over all routes.
     max_attempts: Positive = 5
@@ -273,16 +226,16 @@ class Upstream(Section):
     concurrency: Positive = 8
 
 
-class Selection(Section):
-    """`[selection]`: how a model is selected where a call says no more than that one is to be.
+class SelectionSettings(Section):
+    """`[selection]`: criteria of calls that select a model and name none.
 
     A preset, and single criteria in its place; `docs/selection.md` says what each means.
     """
 
     preset: Literal["fast", "balanced", "best", "cheap", "private"] = "balanced"
-    accuracy_weight: NotLess | None = None
-    speed_weight: NotLess | None = None
-    cost_weight: NotLess | None = None
+    accuracy_weight: NotNegativeFloat | None = None
+    speed_weight: NotNegativeFloat | None = None
+    cost_weight: NotNegativeFloat | None = None
     max_cost_per_million: Dollars | None = None
     require_multilingual: Flag | None = None
     require_local: Flag | None = None
@@ -298,29 +251,29 @@ class Selection(Section):
 
     @property
     def criteria(self) -> dict[str, Any]:
-        """What is set in place of the preset's."""
+        """The criteria that replace those of the preset."""
         given = {name: getattr(self, name) for name in type(self).model_fields if name != "preset"}
         return {name: value for name, value in given.items() if value is not None}
 
 
-class Ledger(Section):
-    """`[ledger]`: what paid calls cost, and what they may."""
+class LedgerSettings(Section):
+    """`[ledger]`: the ledger of what paid calls cost."""
 
     #: `none` books nothing and holds no budget.
     backend: Literal["none", "sqlite", "redis"] = "sqlite"
     #: The file, for `sqlite`.
-    path: File = Field(default_factory=_ledger_file)
+    path: File = Field(default_factory=_path_in(user_state_path, "ledger.sqlite"))
     #: The server, for `redis`: it may hold a password.
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     cluster: Flag = False
     #: How long after a process ended what it had reserved is given back.
     lease_s: Seconds = 60.0
-    #: An address that is told, as JSON, when a part of a budget is spent: it may hold a token.
+    #: An address that receives JSON when a part of a budget is spent: it may hold a token.
     webhook: SecretStr | None = None
 
     @field_validator("webhook")
     @classmethod
-    def _safe_webhook(cls, webhook: SecretStr | None) -> SecretStr | None:
+    def _check_webhook(cls, webhook: SecretStr | None) -> SecretStr | None:
         if webhook is not None:
             parts = urlsplit(webhook.get_secret_value())
             if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
@@ -328,8 +281,8 @@ class Ledger(Section):
         return webhook
 
 
-class Budget(Section):
-    """`[budgets.NAME]`: the most that may be spent in a period, for everything or for one of what is named."""
+class BudgetSettings(Section):
+    """`[budgets.NAME]`: a spending limit for a period, over everything or for one model, collection or key."""
 
     #: Dollars, as a number or text; 0 is for nothing at all.
     usd: Dollars
@@ -345,7 +298,7 @@ class Budget(Section):
 
     @field_validator("collection", "api_key")
     @classmethod
-    def _for_one_thing(cls, name: str | None, info: ValidationInfo) -> str | None:
+    def _check_scope(cls, name: str | None, info: ValidationInfo) -> str | None:
         named = [other for other in ("model", "collection") if info.data.get(other)]
         if named and name:
             raise ValueError(f"must be unset where {named[0]} is set; make a budget for each")
@@ -353,7 +306,7 @@ class Budget(Section):
 
     @property
     def scope(self) -> str:
-        """What it is for, as ledgers have it."""
+        """The scope of the budget as ledgers write it."""
         for kind in ("api_key", "collection", "model"):
             name = getattr(self, kind)
             if name:
@@ -361,22 +314,22 @@ class Budget(Section):
         return "*"
 
 
-class Pins(Section):
-    """`[pins]`: which vector space each collection is of, since its first write."""
+class PinsSettings(Section):
+    """`[pins]`: the vector space of each collection since its first write."""
 
     #: A file on this machine, or a server for several.
     backend: Literal["sqlite", "redis"] = "sqlite"
-    path: File = Field(default_factory=_pins_file)
+    path: File = Field(default_factory=_path_in(user_state_path, "pins.sqlite"))
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     cluster: Flag = False
 
 
-class Model(Section):
-    """`[models.NAME]`: a model of your own that routes serve and no catalog knows."""
+class ModelSettings(Section):
+    """`[models.NAME]`: a model that routes serve and the catalog does not know."""
 
-    #: What it is called in `model`; it must be no name of the catalog.
+    #: Its name in `model`; it must be no name of the catalog.
     name: str = Field(min_length=1)
-    #: What it does; a reranker has no dimensions and no prompts.
+    #: Its task; a reranker has no dimensions and no prompts.
     task: Literal["embed", "rerank"] = "embed"
     dimensions: Positive | None = None
     #: Sizes below `dimensions` that it was trained to be cut to.
@@ -396,7 +349,7 @@ class Model(Section):
 
     @field_validator("matryoshka")
     @classmethod
-    def _below_full(cls, sizes: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+    def _check_matryoshka(cls, sizes: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         full = info.data.get("dimensions")
         if full is not None and (
             list(sizes) != sorted(set(sizes), reverse=True) or any(size >= full for size in sizes)
@@ -405,18 +358,18 @@ class Model(Section):
         return sizes
 
     @model_validator(mode="after")
-    def _with_dimensions(self) -> Self:
+    def _check_dimensions(self) -> Self:
         if (self.task == "embed") != (self.dimensions is not None):
             raise ValueError("dimensions must be given for a model that embeds, and for no reranker")
         return self
 
 
-class Route(Section):
-    """`[routes.NAME]`: a way to a model that services run, beside those of the catalog and before them."""
+class RouteSettings(Section):
+    """`[routes.NAME]`: a route to a model of a service, tried before the catalog's routes."""
 
     #: A name of the catalog; all routes of a model must answer in its one vector space.
     model: str = Field(min_length=1)
-    #: What speaks to the service, such as `openai` or `openai-compatible`.
+    #: The provider that speaks to the service, such as `openai` or `openai-compatible`.
     provider: str = Field(min_length=1)
     #: The service's own name for the model; unset for the catalog's.
     upstream_model: str | None = None
@@ -428,12 +381,12 @@ class Route(Section):
     api_key_file: Folder | None = None
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
-    #: What the provider itself takes, as texts.
+    #: Options of the provider, as texts.
     options: dict[str, str] = Field(default_factory=dict)
 
 
-class Run(Section):
-    """`[run]`: how `embedway run` cuts texts and treats bad rows."""
+class RunSettings(Section):
+    """`[run]`: chunking and bad rows of `embedway run`."""
 
     #: Tokens of a chunk; unset for the model's limit.
     chunk_tokens: Positive | None = None
@@ -444,18 +397,8 @@ class Run(Section):
 
     @field_validator("overlap")
     @classmethod
-    def _below_chunk(cls, overlap: int, info: ValidationInfo) -> int:
+    def _check_overlap(cls, overlap: int, info: ValidationInfo) -> int:
         chunk_tokens = info.data.get("chunk_tokens")
         if chunk_tokens is not None and overlap >= chunk_tokens:
             raise ValueError(f"must be less than run.chunk_tokens, which is {chunk_tokens}")
         return overlap
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's name means this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

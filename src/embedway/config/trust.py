@@ -1,4 +1,4 @@
-"""Trust in settings files that are found in the working directory: by place and content, as direnv does it."""
+"""Trust in settings files of the working directory, by location and content, as direnv does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embedway.files import make_private_folder, read_regular, write_private_whol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Standing: TypeAlias = Literal["trusted", "changed", "unknown"]
+    TrustState: TypeAlias = Literal["trusted", "changed", "unknown"]
 
 _FORMAT = "embedway trust"
 _VERSION = 1
@@ -29,19 +29,19 @@ _log = logging.getLogger("embedway.config")
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
-    """Which files are trusted: the sha256 of each one's content, 64 hex digits, by its place."""
+class TrustedFiles:
+    """The trusted files: the sha256 of each one's content, 64 hex digits, by its location."""
 
     files: Mapping[str, str]
 
-    def standing(self, place: str, sha256: str) -> Standing:
-        """Whether a file at that place with that content is trusted, or was with another content."""
-        known = self.files.get(place)
+    def state(self, location: str, sha256: str) -> TrustState:
+        """Tell whether a file at that location with that content is trusted, or was with another content."""
+        known = self.files.get(location)
         return "unknown" if known is None else "trusted" if known == sha256 else "changed"
 
 
 def trust_path() -> Path:
-    """The file that holds what is trusted. It is never below the working directory because of a relative variable."""
+    """Return the path of the trust file. A relative variable never moves it below the working directory."""
     path = platformdirs.user_state_path("embedway", appauthor=False)
     if not path.is_absolute():
         # The XDG specification has relative paths ignored.
@@ -50,26 +50,26 @@ def trust_path() -> Path:
 
 
 def trust_lock(path: Path) -> Path:
-    """The lock file of those who change a trust file."""
+    """Return the lock file for changes of a trust file."""
     return path.with_name(".trust.lock")
 
 
-def place_of(path: Path) -> str:
-    """A file's place: the real path of its folder, and its name.
+def file_location(path: Path) -> str:
+    """Return a file's location: the real path of its folder, and its name.
 
-    A link is a place of its own, because relative paths in the file start at the link's folder: a link in a foreign
+    A link has a location of its own, because relative paths in the file start at the link's folder: a link in a foreign
     folder to a file that is trusted elsewhere is not trusted.
     """
     return str(Path(os.path.realpath(path.parent)) / path.name)
 
 
-def digest_of(data: bytes) -> str:
-    """The sha256 of a file's content, 64 hex digits."""
+def content_sha256(data: bytes) -> str:
+    """Return the sha256 of a file's content, 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
-def read_trust() -> Trust:
-    """Read which files are trusted; none, with a warning, where the trust file is damaged.
+def read_trust() -> TrustedFiles:
+    """Read the trusted files; none, with a warning, where the trust file is damaged.
 
     Raises ConfigError for a file of a later version.
     """
@@ -77,55 +77,55 @@ def read_trust() -> Trust:
         return _read()
     except DamagedTrustError as error:
         _log.warning("%s %s, so no settings file is trusted; remove it to begin anew", trust_path(), error)
-        return Trust(MappingProxyType({}))
+        return TrustedFiles(MappingProxyType({}))
 
 
-def remember(place: str, sha256: str) -> None:
-    """Trust a content at a place, in the place of an earlier one. Raises ConfigError."""
-    _change(lambda files: {**files, place: sha256})
+def add_trust(location: str, sha256: str) -> None:
+    """Trust a content at a location in place of an earlier one. Raises ConfigError."""
+    _change(lambda files: {**files, location: sha256})
 
 
-def forget(place: str) -> bool:
-    """Trust a place no longer; False where it was not trusted. Raises ConfigError."""
-    if place not in _strictly().files:
+def remove_trust(location: str) -> bool:
+    """Trust a location no longer; False where it was not trusted. Raises ConfigError."""
+    if location not in _read_strictly().files:
         return False
-    _change(lambda files: {name: sha256 for name, sha256 in files.items() if name != place})
+    _change(lambda files: {name: sha256 for name, sha256 in files.items() if name != location})
     return True
 
 
 def check_writable_trust() -> None:
-    """Raise ConfigError where `remember` would, as far as that is known beforehand."""
-    _strictly()
+    """Raise ConfigError where `add_trust` would, as far as that is known before."""
+    _read_strictly()
 
 
 class DamagedTrustError(Exception):
-    """The file is none of ours, or only a part of one."""
+    """The file is no trust file, or is cut short."""
 
 
-def _strictly() -> Trust:
+def _read_strictly() -> TrustedFiles:
     try:
         return _read()
     except DamagedTrustError as error:
         raise ConfigError(f"{error}; remove it to begin anew", where=str(trust_path())) from None
 
 
-def _read() -> Trust:
+def _read() -> TrustedFiles:
     path = trust_path()
     if not path.is_absolute():
-        return Trust(MappingProxyType({}))
+        return TrustedFiles(MappingProxyType({}))
     try:
         data = read_regular(path, most_bytes=MOST_TRUST_BYTES)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror or type(error).__name__}", where=str(path)) from error
     if data is None:
-        return Trust(MappingProxyType({}))
+        return TrustedFiles(MappingProxyType({}))
     return parse_trust(data, where=str(path))
 
 
-def parse_trust(data: bytes, *, where: str = "") -> Trust:
+def parse_trust(data: bytes, *, where: str = "") -> TrustedFiles:
     """Read the bytes of a trust file.
 
-    Raises DamagedTrustError for what is none, and ConfigError, with the place `where`, for a later version.
+    Raises DamagedTrustError for other bytes, and ConfigError, with the path `where`, for a later version.
     """
     try:
         document = json.loads(data)
@@ -141,7 +141,7 @@ def parse_trust(data: bytes, *, where: str = "") -> Trust:
     files = document.get("files")
     if version != _VERSION or not isinstance(files, dict) or not all(isinstance(one, str) for one in files.values()):
         raise DamagedTrustError("is damaged")
-    return Trust(MappingProxyType(files))
+    return TrustedFiles(MappingProxyType(files))
 
 
 def _change(change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
@@ -157,7 +157,7 @@ def _change(change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
             document = {
                 "format": _FORMAT,
                 "version": _VERSION,
-                "files": dict(sorted(change(_strictly().files).items())),
+                "files": dict(sorted(change(_read_strictly().files).items())),
             }
             write_private_whole(path, (json.dumps(document, indent=2) + "\n").encode())
     except OSError as error:

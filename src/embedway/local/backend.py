@@ -1,4 +1,4 @@
-"""What a backend must do, and which there are."""
+"""The contract of a backend, and the backends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BACKENDS: tuple[BackendName, ...] = ("openvino", "onnxruntime")
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """How a session uses the CPU: `streams` batches at once, `threads` in all."""
+    """Use of the CPU by a session: `streams` batches at once, `threads` in all."""
 
     backend: BackendName
     precision: Precision
@@ -41,7 +41,7 @@ class Session(Protocol):
 
     @property
     def options(self) -> SessionOptions:
-        """How it was loaded."""
+        """The options it was loaded with."""
 
     def run(
         self,
@@ -55,16 +55,16 @@ class Session(Protocol):
         """
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
 
 
 def available(backend: BackendName) -> bool:
-    """Whether the backend's library is installed."""
+    """Tell whether the library of a backend is installed."""
     return importlib.util.find_spec(backend) is not None
 
 
 def open_session(recipe: Recipe, options: SessionOptions) -> Session:
-    """Load a model. Raises RuntimeUnavailableError when the backend or its precision is not to be had here."""
+    """Load a model. Raises RuntimeUnavailableError where the backend or its precision is not available."""
     if not available(options.backend):
         raise RuntimeUnavailableError(
             f"the backend {options.backend} is not installed here; use local.backend = 'onnxruntime'"

@@ -1,4 +1,4 @@
-"""What this CPU can do: the facts that choose a backend, a precision and a number of threads."""
+"""Facts of this CPU that choose a backend, a precision and a number of threads."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ _BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 @dataclass(frozen=True, slots=True)
 class CpuFacts:
-    """Name, instruction sets and cores of this machine, as far as it tells."""
+    """Name, instruction sets and cores of this machine, as far as the system reports them."""
 
     name: str
     flags: frozenset[str]
     #: Physical cores that this process may use: a second hyper-thread adds nothing to matrix products.
     cores: int
-    #: Physical cores that it may be put on; more than `cores` where a container limits time and not place.
+    #: Physical cores that it may be scheduled on; more than `cores` where a container limits time and not place.
     schedulable: int
 
     @property
     def bf16(self) -> bool:
-        """Whether matrix products in bfloat16 run in hardware."""
+        """Tell whether matrix products in bfloat16 run in hardware."""
         return bool(self.flags & _BF16_FLAGS)
 
     @property
     def amx(self) -> bool:
-        """Whether the CPU has the AMX tile unit for bfloat16."""
+        """Tell whether the CPU has the AMX tile unit for bfloat16."""
         return "amx_bf16" in self.flags
 
     @property
     def key(self) -> str:
-        """What tuned choices are stored under: letters, digits and dashes."""
+        """Return the key of stored choices: letters, digits and dashes."""
         return re.sub(r"[^A-Za-z0-9]+", "-", f"{self.name} {self.cores} {'bf16' if self.bf16 else 'f32'}").strip("-")
 
 
 @functools.cache
 def facts() -> CpuFacts:
-    """The facts, read once."""
+    """Return the facts, which are read once."""
     name, flags = _architecture(), frozenset[str]()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -57,7 +57,7 @@ def facts() -> CpuFacts:
 
 
 def _architecture() -> str:
-    """The name where the system tells no better one. Only Windows has the processor's without starting `uname`."""
+    """Return the name where the system has no better one. Only Windows has it without starting `uname`."""
     return platform.processor() if sys.platform == "win32" else platform.machine()
 
 
@@ -76,7 +76,7 @@ def _core_of(number: int) -> str:
 
 
 def _quota() -> int | None:
-    """The container's CPU limit (cgroup v2), rounded up; None for no limit."""
+    """Return the container's CPU limit (cgroup v2), rounded up; None without a limit."""
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):

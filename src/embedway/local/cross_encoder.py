@@ -1,4 +1,4 @@
-"""Cross-encoders on the built-in runtime: query and document are read together, and give one score."""
+"""Cross-encoders on the built-in runtime."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.errors import UnsupportedModelError
-from embedway.local.model import LocalModel
+from embedway.local.encoder import Encoder
 from embedway.space import score_space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.local.backend import SessionOptions
-    from embedway.local.choice import RuntimeChoice
     from embedway.local.recipe import Recipe
+    from embedway.local.runtime_choice import RuntimeChoice
     from embedway.types import TokenizedTexts, Vectors
 
-#: As sentence-transformers does with a classifier of one label, unless its config names another.
+#: sentence-transformers' default for a classifier of one label, unless its config names another function.
 _SIGMOID, _IDENTITY = "Sigmoid", "Identity"
 
 
-class CrossEncoder(LocalModel):
-    """A classifier of one label, which is the score."""
+class CrossEncoder(Encoder):
+    """A cross-encoder on the built-in runtime: it reads query and document together and gives one score."""
 
     def __init__(self, recipe: Recipe, choice: RuntimeChoice) -> None:
         if recipe.dimensions != 1:
@@ -34,7 +34,7 @@ class CrossEncoder(LocalModel):
         self._activation = _activation(recipe)
 
     def pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
-        """Ids of query and document together, cut at the model's limit. Blocking."""
+        """Tokenize query and document together, cut at the model's limit. Blocking."""
         return self.tokenizer.encode_pairs(query, documents)
 
     def _compute(
@@ -48,7 +48,7 @@ class CrossEncoder(LocalModel):
 
 
 def _activation(recipe: Recipe) -> str:
-    """The function behind the logit, which the config may name by its path in torch."""
+    """Return the function behind the logit, which the config may name by its path in torch."""
     nested = recipe.config.get("sentence_transformers")
     named = (nested or {}).get("activation_fn") if isinstance(nested, dict) else None
     name = str(named or recipe.config.get("sbert_ce_default_activation_function") or _SIGMOID).rsplit(".", 1)[-1]

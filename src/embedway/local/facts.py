@@ -1,6 +1,6 @@
 """The facts of a model folder that decide on vectors beside the weights: tokenizer and configuration.
 
-Each is one digest of what is really used, so that files which differ only in what nobody reads make one space.
+Each is one digest of the values in use, so that files which differ only in unused values make one space.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ACTIVATION_NAMES = {
 }
 #: RoBERTa's family counts positions from the padding id + 1, and so holds that many fewer.
 COUNTED = frozenset({"roberta", "xlm-roberta", "mpnet"})
-#: Cutting and padding are done by us, whatever the file says.
+#: The runtime cuts and pads, whatever the file says.
 _UNUSED_BY_TOKENIZER = ("truncation", "padding")
 
 
@@ -78,15 +78,15 @@ def graph_facts(config: Mapping[str, Any], architecture: str, pad: int, *, task:
     Defaults are transformers' (configuration_bert.py, _roberta, _xlm_roberta, _mpnet, _distilbert). Raises WeightsError
     for a value that no graph can have, UnsupportedModelError for an activation that is not built.
     """
-    token_types = task == "rerank" and _whole(config, "type_vocab_size", 0, where, least=0) > 1
+    token_types = task == "rerank" and _read_int(config, "type_vocab_size", 0, where, least=0) > 1
     if architecture == "onnx":
         return GraphFacts("onnx", 0, 0, 0, "", 0.0, pad, None, token_types)
     distil = architecture == "distilbert"
     name = config.get("activation" if distil else "hidden_act", "gelu")
     if not isinstance(name, str) or name not in ACTIVATION_NAMES:
         raise UnsupportedModelError(f"{where}: the activation {name!r} is not built")
-    hidden = _whole(config, "dim" if distil else "hidden_size", 768, where)
-    heads = _whole(config, "n_heads" if distil else "num_attention_heads", 12, where)
+    hidden = _read_int(config, "dim" if distil else "hidden_size", 768, where)
+    heads = _read_int(config, "n_heads" if distil else "num_attention_heads", 12, where)
     if hidden % heads:
         raise WeightsError(f"{where}: a hidden size of {hidden} cannot be shared among {heads} attention heads")
     epsilon = 1e-12 if distil else config.get("layer_norm_eps", 1e-12)
@@ -94,7 +94,7 @@ def graph_facts(config: Mapping[str, Any], architecture: str, pad: int, *, task:
         raise WeightsError(f"{where}: layer_norm_eps must be a number from 0 to 1")
     return GraphFacts(
         architecture=architecture,
-        layers=_whole(config, "n_layers" if distil else "num_hidden_layers", 6 if distil else 12, where),
+        layers=_read_int(config, "n_layers" if distil else "num_hidden_layers", 6 if distil else 12, where),
         heads=heads,
         hidden=hidden,
         activation=ACTIVATION_NAMES[name],
@@ -105,7 +105,7 @@ def graph_facts(config: Mapping[str, Any], architecture: str, pad: int, *, task:
     )
 
 
-def _whole(config: Mapping[str, Any], key: str, default: int, where: str, *, least: int = 1) -> int:
+def _read_int(config: Mapping[str, Any], key: str, default: int, where: str, *, least: int = 1) -> int:
     value = config.get(key, default)
     if type(value) is not int or value < least:
         raise WeightsError(f"{where}: {key} must be a whole number of {least} or more")

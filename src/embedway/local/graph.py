@@ -1,6 +1,6 @@
-"""The encoder graph, written once.
+"""The encoder graph, defined once for all backends.
 
-`build_graph` states a model in the few operations of `Operations`; each backend implements these for its own
+`build_graph` expresses a model in the operations of `Operations`; each backend implements these for its own
 kind of node. Linear layers keep the checkpoint's (out, in) layout, so no weight is copied or turned.
 Shapes: b texts, s tokens, h hidden width, a attention heads.
 """
@@ -28,7 +28,7 @@ ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid", "identity
 
 
 class Operations(Protocol[V]):
-    """What a backend must be able to say. Values are symbolic; nothing is computed here."""
+    """The operations of a backend. Values are symbolic; nothing is computed here."""
 
     def ids(self) -> V:
         """Token ids, int32 (b, s)."""
@@ -58,7 +58,7 @@ class Operations(Protocol[V]):
         """int32 to float32."""
 
     def unsqueeze(self, values: V, axes: tuple[int, ...]) -> V:
-        """Put axes of length 1 in."""
+        """Insert axes of length 1."""
 
     def transpose(self, values: V, order: tuple[int, ...]) -> V:
         """Permute axes."""
@@ -99,7 +99,7 @@ class Operations(Protocol[V]):
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """How a checkpoint calls the parts of one layer, below the encoder's prefix."""
+    """A checkpoint's names of the parts of one layer, below the encoder's prefix."""
 
     layer: str
     query: str
@@ -153,7 +153,7 @@ _NAMES = {
 
 
 def build_graph(operations: Operations[V], recipe: Recipe, tensors: Tensors) -> V:
-    """State the whole model and return its output.
+    """Build the whole model and return its output.
 
     Embedding models give float32 (b, d), pooled, through the Dense modules, and normalized where the recipe
     says so; classifiers give logits, float32 (b, labels).
@@ -177,7 +177,7 @@ def finish_embedding(operations: Operations[V], recipe: Recipe, hidden: V) -> V:
 
 
 def _pool(operations: Operations[V], pooling: Pooling, hidden: V) -> V:
-    """Every kind of pooling is a weighted sum over tokens; which side is padded makes no difference."""
+    """Pool by a weighted sum over tokens, which works for padding on either side."""
     mask = operations.mask()
     if pooling == "mean":
         weights = operations.to_float(mask)

@@ -1,4 +1,4 @@
-"""The `local` provider: names to loaded models on the built-in runtime."""
+"""Loading of local models: from a name to files, recipe and session options."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from embedway.errors import UnsupportedModelError, UsageError
 if TYPE_CHECKING:
     from embedway.catalog import ModelFacts
     from embedway.config import Config
-    from embedway.local.choice import RuntimeChoice
-    from embedway.local.model import LocalModel
+    from embedway.local.encoder import Encoder
     from embedway.local.recipe import Recipe
-    from embedway.local.weights.store import ModelFolder, ProgressSink, WeightsStore
+    from embedway.local.runtime_choice import RuntimeChoice
+    from embedway.weights.store import ModelFolder, ProgressSink, WeightsStore
 
 HUB_PREFIX = "hf:"
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """What a name stands for: a catalog row, a hub repository at a revision, or a folder."""
+class ResolvedName:
+    """The meaning of a model's name: a catalog row, a hub repository at a revision, or a folder."""
 
     key: str
     facts: ModelFacts | None = None
@@ -32,7 +32,7 @@ class Named:
     folder: Path | None = None
 
 
-def resolve(name: str) -> Named:
+def resolve(name: str) -> ResolvedName:
     """Resolve a model's name. Raises UnknownModelError with the nearest names.
 
     `hf:OWNER/NAME[@REVISION]` is a repository; what begins with `.`, `/` or `~` is a folder; then come names of the
@@ -44,7 +44,7 @@ def resolve(name: str) -> Named:
         repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
         if not repository:
             raise UsageError(f"{name!r} names no repository; write hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
-        return Named(name, repository=repository, revision=revision or None)
+        return ResolvedName(name, repository=repository, revision=revision or None)
     catalog = default_catalog()
     written_as_path = name.startswith((".", "/", "~")) or Path(name).is_absolute()
     known = name in catalog or name.casefold() in default_services()
@@ -53,12 +53,12 @@ def resolve(name: str) -> Named:
             folder = Path(name).expanduser().resolve()
         except (RuntimeError, ValueError, OSError) as error:
             raise UsageError(f"{name!r} is not the path of a folder: {error}") from error
-        return Named(str(folder), folder=folder)
+        return ResolvedName(str(folder), folder=folder)
     facts = catalog.get(name)
-    return Named(facts.name, facts=facts)
+    return ResolvedName(facts.name, facts=facts)
 
 
-def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> LocalModel:
+def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> Encoder:
     """Find or pull a model's files and load it. Blocking.
 
     Raises the errors of names, weights and unsupported models.
@@ -71,8 +71,8 @@ def open_model(name: str, config: Config, progress: ProgressSink | None = None) 
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model's files, held open and hashed: how to build it, how to run it, and its row of the catalog.
+class LoadedModel:
+    """A model's files, held open and hashed: its recipe, its session options, and its row of the catalog.
 
     `listed_files` says that the files are those of the row's own repository and commit.
     """
@@ -83,43 +83,45 @@ class Loaded:
     listed_files: bool
 
 
-def encoder_of(loaded: Loaded) -> LocalModel:
+def encoder_of(loaded: LoadedModel) -> Encoder:
     """The encoder of a model of vectors whose files are open. Blocking."""
-    from embedway.local.model import LocalModel  # noqa: PLC0415  numpy and the backends come in only here
+    from embedway.local.encoder import Encoder  # noqa: PLC0415  imports numpy and the backends
 
     recipe = loaded.recipe
     space = recipe.space(recipe.dimensions, loaded.facts, listed_files=loaded.listed_files)
-    return LocalModel(recipe, loaded.choice, space)
+    return Encoder(recipe, loaded.choice, space)
 
 
-def load(named: Named, config: Config, progress: ProgressSink | None = None) -> Loaded:
+def load(name: ResolvedName, config: Config, progress: ProgressSink | None = None) -> LoadedModel:
     """Find or pull a model's files, open them, and decide how to run it. Blocking."""
-    from embedway.local.choice import choose  # noqa: PLC0415
     from embedway.local.recipe import read_recipe  # noqa: PLC0415
-    from embedway.local.weights.store import WeightsStore  # noqa: PLC0415
+    from embedway.local.runtime_choice import choose_runtime  # noqa: PLC0415
+    from embedway.weights.store import WeightsStore  # noqa: PLC0415
 
     store = WeightsStore(config.store_settings(), progress=progress)
-    folder = fetch(named, store)
-    facts = named.facts or default_catalog().by_weights(folder.weights_sha256)
-    shown = facts.name if facts is not None else named.repository or folder.path.name
+    folder = find_or_pull(name, store)
+    facts = name.facts or default_catalog().by_weights(folder.weights_sha256)
+    shown = facts.name if facts is not None else name.repository or folder.path.name
     recipe = read_recipe(
         folder.path,
         name=shown,
         weights_sha256=folder.weights_sha256,
         facts=facts,
         onnx_file=folder.onnx_file,
-        memory=store.memory,
+        hash_cache=store.hash_cache,
     )
     recipe.check_weights()
-    choice = choose(config, weights_sha256=folder.weights_sha256, weights_bytes=sum(file.size for file in recipe.files))
-    return Loaded(recipe, choice, facts, listed_files=named.facts is not None)
+    choice = choose_runtime(
+        config, weights_sha256=folder.weights_sha256, weights_bytes=sum(file.size for file in recipe.files)
+    )
+    return LoadedModel(recipe, choice, facts, listed_files=name.facts is not None)
 
 
-def fetch(named: Named, store: WeightsStore) -> ModelFolder:
-    """Return the model's folder: the one that is here and whole, else pull it."""
-    if named.folder is not None:
-        return store.open_folder(named.folder)
-    if named.facts is not None:
-        return store.find(named.facts.weights) or store.pull(named.facts.weights)
-    repository = named.repository or ""
-    return store.find_repository(repository, named.revision) or store.pull_repository(repository, named.revision)
+def find_or_pull(name: ResolvedName, store: WeightsStore) -> ModelFolder:
+    """Return the model's folder where the store has it intact, else pull it."""
+    if name.folder is not None:
+        return store.open_folder(name.folder)
+    if name.facts is not None:
+        return store.find(name.facts.weights) or store.pull(name.facts.weights)
+    repository = name.repository or ""
+    return store.find_repository(repository, name.revision) or store.pull_repository(repository, name.revision)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway.errors import UnsupportedModelError, WeightsError
-from embedway.local.held_file import HeldFile
-from embedway.local.model_files import is_file, read_small, required_json
-from embedway.local.weights.listed import inside
+from embedway.weights.held_file import HeldFile
+from embedway.weights.layout import is_safe_path
+from embedway.weights.model_files import is_file, read_optional, read_required_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from embedway.local.weights.files import HashMemory
     from embedway.types import Pooling
+    from embedway.weights.hashes import HashCache
 
 #: No vector is wider.
 WIDEST = 2**20
@@ -48,7 +48,7 @@ class DenseModule:
 def list_modules(folder: Path) -> list[tuple[str, Path]]:
     """Kinds and folders of the modules, in order; empty where the folder names none. Raises WeightsError."""
     path = folder / "modules.json"
-    written = read_small(path)
+    written = read_optional(path)
     if written is None:
         return []
     try:
@@ -58,13 +58,13 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
     for kind, place in listed:
         if not isinstance(kind, str) or not isinstance(place, str):
             raise WeightsError(f"{path}: type and path of each module must be texts")
-        if (plain := posixpath.normpath(place)) != "." and not inside(plain):
+        if (plain := posixpath.normpath(place)) != "." and not is_safe_path(plain):
             raise WeightsError(f"{path} names a module outside of its folder: {place!r}")
     return [(kind.rsplit(".", 1)[-1], folder / place) for kind, place in listed]
 
 
 def read_modules(
-    folder: Path, modules: list[tuple[str, Path]], width: int, memory: HashMemory | None
+    folder: Path, modules: list[tuple[str, Path]], width: int, hash_cache: HashCache | None
 ) -> tuple[Pooling, tuple[DenseModule, ...], bool, int]:
     """Read pooling, Dense modules, whether vectors are normalized, and their width; `width` is the encoder's."""
     pooling: Pooling | None = None
@@ -76,7 +76,7 @@ def read_modules(
         if kind == "Pooling" and pooling is None:
             pooling = _pooling(path)
         elif kind == "Dense" and pooling is not None and not normalized:
-            module, width = _dense(path, memory)
+            module, width = _dense(path, hash_cache)
             dense.append(module)
         elif kind == "Normalize" and pooling is not None:
             normalized = True
@@ -88,7 +88,7 @@ def read_modules(
 
 
 def _pooling(path: Path) -> Pooling:
-    config = required_json(path / "config.json")
+    config = read_required_json(path / "config.json")
     named = config.get("pooling_mode")
     if named is not None:
         modes = [named] if isinstance(named, str) else named
@@ -104,12 +104,12 @@ def _pooling(path: Path) -> Pooling:
 def refuse_prompts_left_out(modules: list[tuple[str, Path]]) -> None:
     """Raise UnsupportedModelError where pooling leaves the tokens of a prompt out."""
     for kind, path in modules:
-        if kind == "Pooling" and required_json(path / "config.json").get("include_prompt") is False:
+        if kind == "Pooling" and read_required_json(path / "config.json").get("include_prompt") is False:
             raise UnsupportedModelError(f"{path}: include_prompt = false (prompts left out of pooling) is not built")
 
 
-def _dense(path: Path, memory: HashMemory | None) -> tuple[DenseModule, int]:
-    config = required_json(path / "config.json")
+def _dense(path: Path, hash_cache: HashCache | None) -> tuple[DenseModule, int]:
+    config = read_required_json(path / "config.json")
     name = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1]
     if name not in _DENSE_ACTIVATIONS:
         raise UnsupportedModelError(f"{path}: the activation {name!r} is not built")
@@ -119,4 +119,4 @@ def _dense(path: Path, memory: HashMemory | None) -> tuple[DenseModule, int]:
     width = config.get("out_features")
     if type(width) is not int or not 1 <= width <= WIDEST:
         raise WeightsError(f"{path / 'config.json'}: out_features must be a whole number from 1 to {WIDEST}")
-    return DenseModule(HeldFile(weights, memory), _DENSE_ACTIVATIONS[name]), width
+    return DenseModule(HeldFile(weights, hash_cache), _DENSE_ACTIVATIONS[name]), width

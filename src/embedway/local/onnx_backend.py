@@ -196,9 +196,9 @@ class OnnxSession:
         self._values: list[Any] = []
         self._tensors = Tensors(recipe.weights)
         if recipe.onnx is None:
-            model = _own_graph(recipe, self._tensors, settings, self._values)
+            model = _build_own_model(recipe, self._tensors, settings, self._values)
         else:
-            model = _foreign_graph(recipe, settings, self._values)
+            model = _extend_foreign_model(recipe, settings, self._values)
         with self._tensors.sparing():
             self._session: Any = ort.InferenceSession(
                 model,
@@ -230,7 +230,7 @@ class OnnxSession:
         self._values = []
 
 
-def _own_graph(recipe: Recipe, tensors: Tensors, settings: Any, values: list[Any]) -> bytes:
+def _build_own_model(recipe: Recipe, tensors: Tensors, settings: Any, values: list[Any]) -> bytes:
     operations = OnnxOperations()
     output = build_graph(operations, recipe, tensors)
     names = _INPUTS if recipe.token_types else _INPUTS[:2]
@@ -245,7 +245,7 @@ def _own_graph(recipe: Recipe, tensors: Tensors, settings: Any, values: list[Any
 
 
 def _attach_external(graph: Any, operations: OnnxOperations, settings: Any, values: list[Any]) -> None:
-    """Name the large constants in the graph as external data, past protobuf's limit of 2 GB, and hand them over.
+    """Name the large constants in the graph as external data, past protobuf's limit of 2 GB, and set them.
 
     ONNX Runtime refers to the given memory: for weights the held files' maps, so that it opens no path by itself.
     """
@@ -255,24 +255,24 @@ def _attach_external(graph: Any, operations: OnnxOperations, settings: Any, valu
             TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
         )
         graph.initializer[-1].external_data.add(key="location", value=name)
-    _hand_over(operations.external, settings, values)
+    _add_initializers(operations.external, settings, values)
 
 
-def _hand_over(arrays: Mapping[str, npt.NDArray[Any]], settings: Any, values: list[Any]) -> None:
+def _add_initializers(arrays: Mapping[str, npt.NDArray[Any]], settings: Any, values: list[Any]) -> None:
     if arrays:
         given = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in arrays.values()]
         settings.add_external_initializers(list(arrays), given)
         values.extend(given)
 
 
-def _foreign_graph(recipe: Recipe, settings: Any, values: list[Any]) -> bytes:
-    """Somebody else's ONNX file, with pooling and normalization put behind its output where they lack."""
+def _extend_foreign_model(recipe: Recipe, settings: Any, values: list[Any]) -> bytes:
+    """Return a foreign ONNX model, with pooling and normalization appended where it lacks them."""
     model, views = self_contained(recipe)
-    wanted = {port.name for port in model.graph.input}
-    unknown = wanted - set(_INPUTS)
-    if unknown or "attention_mask" not in wanted:
+    input_names = {port.name for port in model.graph.input}
+    unknown = input_names - set(_INPUTS)
+    if unknown or "attention_mask" not in input_names:
         raise UnsupportedModelError(
-            f"{recipe.onnx}: its inputs are {', '.join(sorted(wanted))}; built for are {', '.join(_INPUTS)}"
+            f"{recipe.onnx}: its inputs are {', '.join(sorted(input_names))}; built for are {', '.join(_INPUTS)}"
         )
     ranks = {port.name: len(port.type.tensor_type.shape.dim) for port in model.graph.output}
     name, pooled = sentence_output(ranks, recipe)
@@ -289,7 +289,7 @@ def _foreign_graph(recipe: Recipe, settings: Any, values: list[Any]) -> bytes:
     model.graph.node.extend(operations.nodes)
     model.graph.initializer.extend(operations.initializers)
     _attach_external(model.graph, operations, settings, values)
-    _hand_over(views, settings, values)
+    _add_initializers(views, settings, values)
     chosen = next((port for port in model.graph.output if port.name == output), None)
     del model.graph.output[:]
     model.graph.output.append(chosen or helper.make_tensor_value_info(output, TensorProto.FLOAT, None))

@@ -1,4 +1,4 @@
-"""Reading the outputs of an ONNX file that somebody else exported."""
+"""ONNX files that somebody else exported: outputs, tables and external data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.errors import UnsupportedModelError, WeightsError
-from embedway.local.held_file import HeldFile
+from embedway.weights.held_file import HeldFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -45,10 +45,10 @@ _HIDDEN = ("token_embeddings", "last_hidden_state", "hidden_states")
 
 
 def sentence_output(ranks: Mapping[str, int], recipe: Recipe) -> tuple[str, bool]:
-    """The output to use, by name, and whether it is pooled already.
+    """Return the name of the output to use, and whether it is pooled.
 
-    `ranks` maps each output to its number of axes: 2 is one vector for a text, 3 one for a token. An output that is
-    named as a sentence's goes first, then one for tokens, which the recipe's pooling finishes, then any other pooled.
+    `ranks` maps each output to its number of axes: 2 is one vector for a text, 3 one for a token. An output with a
+    sentence's name goes first, then one for tokens, which the recipe's pooling finishes, then any other pooled one.
     """
     if recipe.task == "rerank":
         if "logits" in ranks:
@@ -195,7 +195,7 @@ def _shaped(recipe: Recipe, tensor: Any, data: memoryview, kind: str) -> npt.NDA
 
 
 def _tensors(model: Any) -> Iterator[tuple[Any, bool]]:
-    """Every tensor of a model, and whether it is an initializer of the main graph."""
+    """Iterate over a model's tensors, with whether each is an initializer of the main graph."""
     yield from ((tensor, True) for tensor in model.graph.initializer)
     yield from ((tensor, False) for tensor in _inner_tensors(model.graph))
     for function in model.functions:

@@ -181,10 +181,10 @@ class OpenVinoSession:
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
-        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         inputs = []
         for name in self._inputs:
-            array = given[name] if given[name] is not None else np.zeros_like(ids)
+            array = arrays[name] if arrays[name] is not None else np.zeros_like(ids)
             inputs.append(np.ascontiguousarray(array, dtype=self._types[name]))
         request.infer(inputs, share_inputs=True)
         return np.array(request.get_output_tensor(0).data, dtype=np.float32)
@@ -196,11 +196,11 @@ class OpenVinoSession:
 
 
 def _worth_pinning(options: SessionOptions) -> bool:
-    """Whether the threads are tied to cores.
+    """Tell whether threads are pinned to cores.
 
-    Woken from sleep, the helpers of a lone stream are put on the core of the thread that woke them and wait for it:
+    Woken from sleep, the helpers of a lone stream run on the core of the thread that woke them and wait for it:
     a query then takes twice as long (7.3 ms against 3.4, benchmarks/RESULTS.md). Only where the session takes all
-    cores there are, though: with fewer, every process would tie itself to the same ones.
+    cores there are, though: with fewer, every process would pin itself to the same ones.
     """
     return options.streams == 1 and options.threads > 1 and options.threads == cpu.facts().schedulable
 
@@ -237,8 +237,8 @@ def _converted(core: Any, recipe: Recipe) -> tuple[Any, list[npt.NDArray[Any]], 
     """
     proto, views = self_contained(recipe)
     declared = {port.name for port in proto.graph.input} - {tensor.name for tensor in proto.graph.initializer}
-    taken = [tensor for tensor in proto.graph.initializer if tensor.name in views]
-    inputs = [helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in taken]
+    external = [tensor for tensor in proto.graph.initializer if tensor.name in views]
+    inputs = [helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in external]
     for messages in (proto.graph.initializer, proto.graph.input):
         for position in reversed(range(len(messages))):
             if messages[position].name in views:

@@ -1,4 +1,4 @@
-"""Texts of mixed lengths for tuning: real prose that comes with every Python."""
+"""Texts of mixed lengths for tuning, from the documentation that comes with Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PROBES = 128
 
 
 def probe_texts(max_tokens: int) -> list[str]:
-    """128 different texts, from a few tokens to the model's limit (512 at most), short ones more often.
+    """Return 128 different texts, from a few tokens to the model's limit (512 at most), short ones more often.
 
     They are passages of the language reference, which `pydoc` shows as `help("topics")`.
     """

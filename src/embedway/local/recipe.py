@@ -1,8 +1,8 @@
-"""What a model folder says of itself: architecture, pooling, length, prompts, and where the weights are.
+"""The recipe of a model folder: architecture, pooling, length, prompts and weights files.
 
 The files are those of sentence-transformers (`modules.json`, `N_Pooling/config.json`,
 `sentence_bert_config.json`, `config_sentence_transformers.json`) beside transformers' `config.json`. They
-decide; the catalog fills in only what they leave open.
+take precedence; the catalog fills in only facts that they lack.
 """
 
 from __future__ import annotations
@@ -14,18 +14,26 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.errors import UnsupportedModelError, WeightsError
 from embedway.local.facts import COUNTED, GraphFacts, graph_facts, tokenizer_fact
-from embedway.local.held_file import HeldFile
-from embedway.local.model_files import is_file, optional_json, parsed, read_small, required, required_json
 from embedway.local.modules import WIDEST, DenseModule, list_modules, read_modules, refuse_prompts_left_out
-from embedway.local.weights.listed import INDEX, SAFETENSORS, further_weights, inside, weights_hash
+from embedway.text import has_surrogate
 from embedway.types import InputType, Pooling, Space
+from embedway.weights.held_file import HeldFile
+from embedway.weights.layout import INDEX, SAFETENSORS, further_weights, is_safe_path, weights_hash
+from embedway.weights.model_files import (
+    is_file,
+    parse_object,
+    read_optional,
+    read_optional_json,
+    read_required,
+    read_required_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from embedway.catalog import ModelFacts, Task
-    from embedway.local.weights.files import HashMemory
+    from embedway.weights.hashes import HashCache
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +49,7 @@ _MOST_TOKENS = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that is needed to build a model's graph and name its space."""
+    """The facts that build a model's graph and name its space. One record: the folder decides on all of them."""
 
     name: str
     folder: Path
@@ -82,7 +90,7 @@ class Recipe:
 
     @property
     def token_types(self) -> bool:
-        """Whether the model is told which of two texts a token belongs to (rerankers of the BERT kind)."""
+        """Tell whether the model takes token types: which of two texts a token belongs to (BERT rerankers)."""
         return self.graph.token_types
 
     @property
@@ -139,7 +147,7 @@ class Recipe:
     def _is_listed(
         self, file: str, fact: str, listed_fact: str | None, facts: ModelFacts, *, listed_files: bool
     ) -> bool:
-        """Whether a settings file is the catalog's: by its fact, by its bytes, or by where it came from."""
+        """Tell whether a settings file is the catalog's, by its fact, its bytes or its source."""
         if listed_fact is not None:
             return fact == listed_fact
         sha256 = facts.weights.sha256(file)
@@ -153,67 +161,76 @@ def read_recipe(
     weights_sha256: str,
     facts: ModelFacts | None,
     onnx_file: str | None = None,
-    memory: HashMemory | None = None,
+    hash_cache: HashCache | None = None,
 ) -> Recipe:
     """Read a model folder. Every settings file is read once; weights are opened at their first use.
 
-    `facts` is the catalog's row, None without one. `onnx_file` names an ONNX file below the folder to be used
-    instead of safetensors. `memory` remembers hashes of weights, see `HashMemory`. Raises UnsupportedModelError for
-    what the local runtime does not build, WeightsError for files that are missing or damaged.
+    `onnx_file` is used instead of safetensors. Raises UnsupportedModelError, and WeightsError for damaged files.
     """
-    config_json = required(folder / "config.json")
-    config = parsed(config_json, folder / "config.json")
-    architecture = str(config.get("model_type", ""))
-    architecture = _SAME_GRAPH.get(architecture, architecture)
+    path = folder / "config.json"
+    config_json = read_required(path)
+    config = parse_object(config_json, path)
+    architecture = _architecture(config)
     weight_paths, onnx_path = _weight_files(folder, onnx_file)
     if onnx_path is None:
         _refuse_unsupported(folder, architecture, config)
     modules = list_modules(folder)
     task: Task = "rerank" if _is_classifier(folder, config) and not modules else "embed"
-    pooling, dense, normalized, width = _head(folder, modules, facts, config, memory)
-    prompts = _prompts(folder, facts)
-    if any(prompts.values()):
-        refuse_prompts_left_out(modules)
-    if task == "rerank":
-        width = _labels(folder, config)
-    if not width:
-        width = (facts.dimensions or 0) if facts is not None else 0
-    if not width:
-        raise UnsupportedModelError(f"{folder / 'config.json'}: neither hidden_size nor dim says how wide vectors are")
-    sizes = (width, *(s for s in (facts.matryoshka if facts else ()) if s < width))
-    tokenizer = folder / "tokenizer.json"
-    tokenizer_json = read_small(tokenizer)
-    if tokenizer_json is None:
-        raise UnsupportedModelError(f"{folder}: there is no tokenizer.json; slow tokenizers are not supported")
-    pad = config.get("pad_token_id")
-    if type(pad) is not int:
-        pad = _DEFAULT_PAD.get(architecture, 0)  # transformers' own, where config.json leaves it out
-    graph = graph_facts(
-        config, architecture if onnx_path is None else "onnx", pad, task=task, where=str(folder / "config.json")
-    )
+    pooling, dense, normalized, width = _read_head(folder, modules, facts, config, hash_cache)
+    prompts = _read_prompts(folder, facts, modules)
+    sizes = _sizes(folder, _labels(folder, config) if task == "rerank" else width, facts)
+    tokenizer_json = _read_tokenizer(folder)
+    pad = _pad_token_id(config, architecture)
+    graph = graph_facts(config, "onnx" if onnx_path else architecture, pad, task=task, where=str(path))
     return Recipe(
         name=name,
         folder=folder,
         task=task,
         architecture=architecture,
         config=config,
-        weights=tuple(HeldFile(path, memory) for path in weight_paths),
-        onnx=None if onnx_path is None else HeldFile(onnx_path, memory),
-        external={} if onnx_path is None else _external(onnx_path, memory),
+        weights=tuple(HeldFile(path, hash_cache) for path in weight_paths),
+        onnx=None if onnx_path is None else HeldFile(onnx_path, hash_cache),
+        external={} if onnx_path is None else _external_files(onnx_path, hash_cache),
         weights_sha256=weights_sha256,
         pooling=pooling,
         normalized=normalized,
         dense=dense,
-        max_tokens=_max_tokens(folder, config, facts, offset=first_position(architecture, pad)),
+        max_tokens=_read_max_tokens(folder, config, facts, offset=first_position(architecture, pad)),
         prompts=prompts,
         sizes=sizes,
-        tokenizer=tokenizer,
+        tokenizer=folder / "tokenizer.json",
         tokenizer_json=tokenizer_json,
         settings_sha256={"config.json": _sha256(config_json), "tokenizer.json": _sha256(tokenizer_json)},
         graph=graph,
         pad_token_id=pad,
-        lowercase=bool(optional_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
+        lowercase=bool(read_optional_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
     )
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    name = str(config.get("model_type", ""))
+    return _SAME_GRAPH.get(name, name)
+
+
+def _sizes(folder: Path, width: int, facts: ModelFacts | None) -> tuple[int, ...]:
+    """Return the full width of a vector and the smaller sizes that the model was trained for."""
+    width = width or ((facts.dimensions or 0) if facts is not None else 0)
+    if not width:
+        raise UnsupportedModelError(f"{folder / 'config.json'}: neither hidden_size nor dim says how wide vectors are")
+    return (width, *(size for size in (facts.matryoshka if facts else ()) if size < width))
+
+
+def _read_tokenizer(folder: Path) -> bytes:
+    data = read_optional(folder / "tokenizer.json")
+    if data is None:
+        raise UnsupportedModelError(f"{folder}: there is no tokenizer.json; slow tokenizers are not supported")
+    return data
+
+
+def _pad_token_id(config: Mapping[str, Any], architecture: str) -> int:
+    """Return the padding id; where config.json has none, transformers' own."""
+    pad = config.get("pad_token_id")
+    return pad if type(pad) is int else _DEFAULT_PAD.get(architecture, 0)
 
 
 def first_position(architecture: str, pad: int) -> int:
@@ -225,16 +242,16 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _external(onnx: Path, memory: HashMemory | None) -> dict[str, HeldFile]:
+def _external_files(onnx: Path, hash_cache: HashCache | None) -> dict[str, HeldFile]:
     try:
         names = further_weights(onnx.name, onnx)
     except OSError as error:
         raise WeightsError(f"{onnx} cannot be read: {error.strerror}") from error
-    return {name: HeldFile(onnx.parent / name, memory) for name in names}
+    return {name: HeldFile(onnx.parent / name, hash_cache) for name in names}
 
 
 def _labels(folder: Path, config: Mapping[str, Any]) -> int:
-    """How many labels a classifier has."""
+    """Return the number of labels of a classifier."""
     labels = config.get("id2label")
     if "id2label" in config and (labels is None or isinstance(labels, dict)):
         return len(labels or {0: ""})
@@ -254,8 +271,8 @@ def _weight_files(folder: Path, onnx_file: str | None) -> tuple[tuple[Path, ...]
     index = folder / "model.safetensors.index.json"
     if is_file(index):
         try:
-            names = sorted(set(required_json(index)["weight_map"].values()))
-            outside = [name for name in names if not inside(name)]
+            names = sorted(set(read_required_json(index)["weight_map"].values()))
+            outside = [name for name in names if not is_safe_path(name)]
         except (KeyError, AttributeError, TypeError) as error:
             raise WeightsError(f"{index} has no weight_map from tensors to files") from error
         if outside:
@@ -292,14 +309,14 @@ def _is_classifier(folder: Path, config: Mapping[str, Any]) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in names or ())
 
 
-def _head(
+def _read_head(
     folder: Path,
     modules: list[tuple[str, Path]],
     facts: ModelFacts | None,
     config: Mapping[str, Any],
-    memory: HashMemory | None,
+    hash_cache: HashCache | None,
 ) -> tuple[Pooling, tuple[DenseModule, ...], bool, int]:
-    """Pooling, Dense modules, whether vectors are normalized, and their width."""
+    """Return pooling, Dense modules, whether vectors are normalized, and their width."""
     width = config.get("hidden_size") or config.get("dim") or 0
     if type(width) is not int or not 0 <= width <= WIDEST:
         raise WeightsError(f"{folder / 'config.json'}: hidden_size must be a whole number from 1 to {WIDEST}")
@@ -309,17 +326,17 @@ def _head(
         if not _is_classifier(folder, config):
             _log.warning("%s names no pooling; mean is used, as sentence-transformers does", folder)
         return "mean", (), False, width
-    return read_modules(folder, modules, width, memory)
+    return read_modules(folder, modules, width, hash_cache)
 
 
-def _max_tokens(folder: Path, config: Mapping[str, Any], facts: ModelFacts | None, *, offset: int) -> int:
+def _read_max_tokens(folder: Path, config: Mapping[str, Any], facts: ModelFacts | None, *, offset: int) -> int:
     limits: list[int] = []
     positions = _limit(config, "max_position_embeddings", folder / "config.json")
     if positions is not None:
         limits.append(positions - offset)
     sentences = folder / "sentence_bert_config.json"
-    length = _limit(optional_json(sentences), "max_seq_length", sentences)
-    tokenizer_limit = optional_json(folder / "tokenizer_config.json").get("model_max_length")
+    length = _limit(read_optional_json(sentences), "max_seq_length", sentences)
+    tokenizer_limit = read_optional_json(folder / "tokenizer_config.json").get("model_max_length")
     if length is not None:
         limits.append(length)
     elif facts is not None:
@@ -340,9 +357,9 @@ def _limit(config: Mapping[str, Any], key: str, path: Path) -> int | None:
     return value
 
 
-def _prompts(folder: Path, facts: ModelFacts | None) -> dict[InputType, str]:
+def _read_prompts(folder: Path, facts: ModelFacts | None, modules: list[tuple[str, Path]]) -> dict[InputType, str]:
     path = folder / "config_sentence_transformers.json"
-    config = optional_json(path)
+    config = read_optional_json(path)
     given = config.get("prompts") or {}
     if not isinstance(given, dict) or not all(value is None or _is_text(value) for value in given.values()):
         raise WeightsError(f"{path}: prompts must map names to texts")
@@ -358,10 +375,12 @@ def _prompts(folder: Path, facts: ModelFacts | None) -> dict[InputType, str]:
         "document": next(documents, default),
     }
     if not any(prompts.values()) and facts is not None:
-        return {"query": facts.prompts.get("query", ""), "document": facts.prompts.get("document", "")}
+        prompts = {"query": facts.prompts.get("query", ""), "document": facts.prompts.get("document", "")}
+    if any(prompts.values()):
+        refuse_prompts_left_out(modules)
     return prompts
 
 
 def _is_text(value: object) -> bool:
-    """Whether a value is a text that has an encoding; JSON can hold half of a surrogate pair."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    """Tell whether a value is a text that has an encoding."""
+    return isinstance(value, str) and not has_surrogate(value)

@@ -1,6 +1,6 @@
-"""Checks that every id and position that a model can be given has a row in its embedding tables.
+"""Checks that every token id and position has a row in the model's embedding tables.
 
-ONNX Runtime refuses an index outside of a table when it meets one. OpenVINO computes with another row and tells nobody.
+ONNX Runtime refuses an index outside of a table. OpenVINO computes with another row and reports no error.
 """
 
 from __future__ import annotations
@@ -80,24 +80,24 @@ def _largest(tokenizer: TextTokenizer) -> tuple[int, int]:
     types = {1}
     processor = tokenizer.plain.post_processor
     if processor is not None:
-        for key, number in _numbers(json.loads(processor.__getstate__())):
+        for key, number in _iterate_ids(json.loads(processor.__getstate__())):
             (types if key == "type_id" else ids).add(number)
     return max(ids, default=0), max(types)
 
 
-def _numbers(state: Any) -> Iterator[tuple[str, int]]:
-    """Ids of special tokens and token types in a post-processor as tokenizer.json writes it, each with its key.
+def _iterate_ids(state: Any) -> Iterator[tuple[str, int]]:
+    """Iterate over ids of special tokens and token types in a post-processor of tokenizer.json, each with its key.
 
     The special tokens of templates are lists `ids`; those of the processors of BERT and RoBERTa are pairs of a token
     and its id, `sep` and `cls`.
     """
     if isinstance(state, list):
         for value in state:
-            yield from _numbers(value)
+            yield from _iterate_ids(value)
     elif isinstance(state, dict):
         for key, value in state.items():
             found = value if isinstance(value, list) else [value]
             if key in {"ids", "sep", "cls", "type_id"}:
                 yield from ((key, number) for number in found if type(number) is int)
             else:
-                yield from _numbers(value)
+                yield from _iterate_ids(value)

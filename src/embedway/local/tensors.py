@@ -1,4 +1,4 @@
-"""Reading safetensors without copying them.
+"""Safetensors files, read without copies.
 
 The safetensors library hands out copies; a model of 2.3 GB would then be held twice while it loads. The
 format is a length, a JSON header and raw little-endian numbers
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.errors import UnsupportedModelError, WeightsError
-from embedway.local.held_file import HeldFile
+from embedway.weights.held_file import HeldFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,8 +59,8 @@ class Tensors:
         for given in files:
             file = HeldFile(given) if isinstance(given, Path) else given
             entries = _read_header(file)
-            if twice := self._entries.keys() & entries.keys():
-                raise WeightsError(f"{file}: tensor {min(twice)} is in another file of the model too")
+            if duplicates := self._entries.keys() & entries.keys():
+                raise WeightsError(f"{file}: tensor {min(duplicates)} is in another file of the model too")
             self._entries |= entries
             self.maps.append(file.map())
 
@@ -71,7 +71,7 @@ class Tensors:
         return iter(self._entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, without reading it."""
+        """Return the shape of a tensor without reading it."""
         return self._entry(name).shape
 
     @property
@@ -93,7 +93,7 @@ class Tensors:
         return array.astype(np.float32) if entry.kind in {"F16", "F64"} else array
 
     def get(self, name: str) -> npt.NDArray[Any] | None:
-        """The tensor, or None."""
+        """Return the tensor, or None."""
         return self[name] if name in self._entries else None
 
     def _entry(self, name: str) -> _Entry:
@@ -105,7 +105,7 @@ class Tensors:
 
     @contextmanager
     def sparing(self) -> Iterator[None]:
-        """While a backend reads large files through, let go of what it has read, ten times a second.
+        """Release the pages that a backend has read from large files, ten times a second.
 
         It packs weights into memory of its own; without this both copies are resident before it ends. The pages are
         never written to, so that what is read again comes from the file.

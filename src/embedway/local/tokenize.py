@@ -1,4 +1,4 @@
-"""Texts to token ids, once, unpadded, cut at the model's limit, with an exact account of every cut."""
+"""Tokenizer of a local model: unpadded ids, cut at the model's limit, with exact facts of every cut."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from tokenizers import Tokenizer, normalizers
 
 from embedway.errors import InputError, WeightsError
-from embedway.local.model_files import required
 from embedway.types import TokenizedTexts, Truncation
+from embedway.weights.model_files import read_required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-# Text is cut by characters before it is tokenized, so that a book costs no more than its first pages. Ordinary
+# Text is cut by characters before it is tokenized, so that a book costs as much as its first pages. Ordinary
 # text has 2 to 6 characters a token; where 16 do not fill the model's window, the text is looked at again.
 _CHARACTERS_PER_TOKEN = 16
-# Cutting by characters can split a word; so many tokens beyond the limit must be seen for the cut to be harmless.
+# Cutting by characters can split a word; this many tokens beyond the limit make the cut harmless.
 _MARGIN_TOKENS = 64
 _WINDOW_GROWTH = 8
 
@@ -28,8 +28,8 @@ class TextTokenizer:
     """The model's own tokenizer. Safe to use from several threads."""
 
     def __init__(self, path: Path, *, max_tokens: int, lowercase: bool = False, written: bytes | None = None) -> None:
-        """Read the file `path` once, or take what is `written` in its place."""
-        data = required(path) if written is None else written
+        """Read the file `path` once, or use `written` as its content."""
+        data = read_required(path) if written is None else written
         try:
             self.plain: Tokenizer = Tokenizer.from_buffer(data)
             self._cutting: Tokenizer = Tokenizer.from_buffer(data)
@@ -52,21 +52,21 @@ class TextTokenizer:
         self._pairs: Tokenizer | None = None
 
     def encode_pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
-        """Ids of `query` and each document together, as a cross-encoder reads them, with the type of each token.
+        """Tokenize `query` with each document, as a cross-encoder reads them, with the type of each token.
 
         Documents are cut where a pair is over `max_tokens`; a query is not. Raises InputError for a query that leaves
         no half of the model's tokens to the documents.
         """
-        with self._reading():
-            asked = len(self.plain.encode(query, add_special_tokens=False))
-        if asked > self.max_tokens // 2:
+        with self._library_errors():
+            query_tokens = len(self.plain.encode(query, add_special_tokens=False))
+        if query_tokens > self.max_tokens // 2:
             raise InputError(
-                f"the query has {asked} tokens, more than half of the {self.max_tokens} that the model takes with a "
-                "document; shorten it"
+                f"the query has {query_tokens} tokens, more than half of the {self.max_tokens} that the model takes "
+                "with a document; shorten it"
             )
-        pairs = self._pairs = self._pairs or self._for_pairs()
-        around = asked + int(pairs.num_special_tokens_to_add(is_pair=True))
-        with self._reading():
+        pairs = self._pairs = self._pairs or self._make_pair_tokenizer()
+        overhead_tokens = query_tokens + int(pairs.num_special_tokens_to_add(is_pair=True))
+        with self._library_errors():
             encodings = pairs.encode_batch([(query, text[: self._window]) for text in documents])
         truncations: list[Truncation] = []
         for row, text in enumerate(documents):
@@ -80,7 +80,7 @@ class TextTokenizer:
                 continue
             kept = [end for (_, end), part in zip(encoding.offsets, encoding.sequence_ids, strict=True) if part == 1]
             characters = kept[-1] if kept else 0
-            lost = sum(len(rest) - around for rest in overflowing)
+            lost = sum(len(overflow) - overhead_tokens for overflow in overflowing)
             truncations.append(
                 Truncation(
                     row, len(encoding), characters, len(text) - characters, lost if len(text) <= window else None
@@ -92,8 +92,8 @@ class TextTokenizer:
         return TokenizedTexts(ids, lengths, tuple(truncations), types)
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Turn what the library raises for a text into WeightsError, without the text."""
+    def _library_errors(self) -> Iterator[None]:
+        """Turn the library's errors for a text into WeightsError, without the text."""
         try:
             yield
         except BaseException as error:
@@ -104,16 +104,16 @@ class TextTokenizer:
         # Not raised above: the library's error may repeat the text, and would be this one's context.
         raise WeightsError(f"{self._path}: the tokenizers library fails with it; the file is damaged")
 
-    def _for_pairs(self) -> Tokenizer:
+    def _make_pair_tokenizer(self) -> Tokenizer:
         tokenizer: Tokenizer = Tokenizer.from_str(self.plain.to_str())
         tokenizer.enable_truncation(self.max_tokens, strategy="only_second")
         return tokenizer
 
     def encode(self, texts: Sequence[str], *, prompt: str) -> TokenizedTexts:
-        """Ids of `prompt + text`, special tokens included; no more than `max_tokens` each."""
+        """Tokenize `prompt + text`, special tokens included; at most `max_tokens` each."""
         full = [prompt + text for text in texts] if prompt else list(texts)
         window = self._window
-        with self._reading():
+        with self._library_errors():
             encodings: list[Any] = self._cutting.encode_batch_fast([text[:window] for text in full])
         truncations: list[Truncation] = []
         for row, encoding in enumerate(encodings):
@@ -126,11 +126,11 @@ class TextTokenizer:
         return TokenizedTexts(ids, lengths, tuple(truncations))
 
     def _cut(self, text: str, row: int, prompt: str) -> tuple[Any, Truncation | None]:
-        """Encode a text that is at or over the limit, and tell exactly what was cut."""
+        """Encode a text at or over the limit, and return the exact cut."""
         window = self._window
         while True:
             encoding = self._cutting.encode(text[:window])
-            lost = sum(len(rest) - self.special_tokens for rest in encoding.overflowing)
+            lost = sum(len(overflow) - self.special_tokens for overflow in encoding.overflowing)
             if len(text) <= window or lost >= _MARGIN_TOKENS:
                 break
             window *= _WINDOW_GROWTH
@@ -150,8 +150,8 @@ class TextTokenizer:
 
 
 def _is_library_error(error: BaseException) -> bool:
-    """Whether the tokenizers library raised this for a file: bare Exception, or what PyO3 makes of a panic.
+    """Tell whether the tokenizers library raised this for a file: bare Exception, or PyO3's error of a panic.
 
-    PyO3's class can be imported from nowhere. Errors of arguments are of other classes.
+    No module exports PyO3's class. Errors of arguments are of other classes.
     """
     return type(error) is Exception or type(error).__name__ == "PanicException"

@@ -1,7 +1,7 @@
-"""Measuring how this CPU runs a model best: `embedway models tune`.
+"""Measurement of the fastest session options for a model on this CPU: `embedway models tune`.
 
-Every way of running is measured on the same probe texts of mixed lengths and held against float32 on ONNX
-Runtime. What is not equal within the quality gate is thrown out, however fast.
+All options are measured on the same probe texts of mixed lengths, and their vectors are compared with float32 on
+ONNX Runtime. Options that fail the quality gate are rejected, however fast they are.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 from embedway.errors import EmbedwayError, RuntimeUnavailableError
 from embedway.local import cpu
 from embedway.local.backend import BACKENDS, BackendName, Precision, SessionOptions, available
-from embedway.local.choice import RuntimeChoice, write_choice
 from embedway.local.probes import probe_texts
+from embedway.local.runtime_choice import RuntimeChoice, write_choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from embedway.config import Config
-    from embedway.local.model import LocalModel
+    from embedway.local.encoder import Encoder
     from embedway.types import Batch, TokenizedTexts, Vectors
 
 #: The quality gate: the lowest cosine of any probe to float32, and the share of probes whose ten nearest
@@ -34,7 +34,7 @@ LOWEST_COSINE = 0.9995
 SAME_NEIGHBOURS = 0.99
 _NEIGHBOURS = 10
 _TOKEN_BUDGETS = (1024, 2048, 4096)
-#: Ways that come this near to the fastest are measured again, so that noise does not choose.
+#: Options this near to the fastest are measured again, so that noise does not decide.
 _CONTENDER = 0.85
 _MORE_ROUNDS = 2
 _SINGLE_RUNS = 30
@@ -46,7 +46,7 @@ _TIE = 0.002
 
 @dataclass(frozen=True, slots=True)
 class TuneRow:
-    """One way of running, measured. Rates are medians; `reason` says why it did not pass."""
+    """The measurement of one set of options. Rates are medians; `reason` says why it failed. A row of the report."""
 
     backend: BackendName
     precision: Precision
@@ -65,13 +65,13 @@ class TuneRow:
 
     @property
     def options(self) -> SessionOptions:
-        """How to run so again."""
+        """The options that were measured."""
         return SessionOptions(self.backend, self.precision, self.streams, self.threads)
 
 
 @dataclass(frozen=True, slots=True)
 class TuneReport:
-    """All that was measured, the fastest for bulk work, the fastest for single queries, and where that is kept."""
+    """All measurements, the fastest for bulk work and for single queries, and the path of the stored choice."""
 
     model: str
     cpu: str
@@ -81,7 +81,7 @@ class TuneReport:
     stored_at: Path
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain values."""
+        """Return the report as plain values."""
         return {
             "model": self.model,
             "cpu": self.cpu,
@@ -93,14 +93,14 @@ class TuneReport:
 
 
 def tune_model(
-    model: LocalModel,
+    model: Encoder,
     config: Config,
     progress: Callable[[str], None],
     split: Callable[..., Sequence[Batch]],
 ) -> TuneReport:
-    """Measure, choose and keep. Blocking; minutes on a small machine.
+    """Measure all options, choose the fastest and store the choice. Blocking; minutes on a small machine.
 
-    `split` shares lengths out into batches of a token budget, as the engine does.
+    `split` divides lengths into batches of a token budget, as the engine does.
     """
     tokenized = model.tokenize(probe_texts(model.max_tokens), "document")
     threads = config.local.threads or cpu.facts().cores
@@ -109,7 +109,7 @@ def tune_model(
     batches = split(tokenized.lengths, token_budget=_TOKEN_BUDGETS[0])
     reference, _ = _compute(model, reference_options, tokenized, batches)
     rows: list[TuneRow] = []
-    for options in _ways(threads):
+    for options in _candidate_options(threads):
         try:
             rows += _measure(model, options, tokenized, reference, split)
         except RuntimeUnavailableError as error:
@@ -118,7 +118,7 @@ def tune_model(
         finally:
             model.drop(options)
         best = max(row.texts_per_s for row in rows if row.options == options)
-        progress(f"{options}: {best:.0f} texts/s, {rows[-1].single_ms:.1f} ms a query{_failed(rows[-1])}")
+        progress(f"{options}: {best:.0f} texts/s, {rows[-1].single_ms:.1f} ms a query{_failure_note(rows[-1])}")
     if not any(row.passed for row in rows):
         raise EmbedwayError(f"{model.model}: no way of running it passed the quality gate on this CPU")
     rows = _measure_again(model, rows, tokenized, split)
@@ -135,7 +135,7 @@ def tune_model(
     return TuneReport(model.model, cpu.facts().name, tuple(rows), bulk, single, path)
 
 
-def _ways(threads: int) -> Iterator[SessionOptions]:
+def _candidate_options(threads: int) -> Iterator[SessionOptions]:
     precisions: tuple[Precision, ...] = ("f32", "bf16") if cpu.facts().bf16 else ("f32",)
     streams = sorted({1, max(1, threads // 2), threads})
     for backend in BACKENDS:
@@ -147,7 +147,7 @@ def _ways(threads: int) -> Iterator[SessionOptions]:
 
 
 def _measure(
-    model: LocalModel,
+    model: Encoder,
     options: SessionOptions,
     tokenized: TokenizedTexts,
     reference: Vectors,
@@ -161,7 +161,7 @@ def _measure(
     for budget in _TOKEN_BUDGETS:
         batches = split(tokenized.lengths, token_budget=budget)
         vectors, seconds = _compute(model, options, tokenized, batches)
-        cosine, neighbours, identical, reason = _gate(vectors, reference)
+        cosine, neighbours, identical, reason = _check_quality(vectors, reference)
         rows.append(
             TuneRow(
                 **asdict(options),
@@ -180,9 +180,9 @@ def _measure(
 
 
 def _measure_again(
-    model: LocalModel, rows: Sequence[TuneRow], tokenized: TokenizedTexts, split: Callable[..., Sequence[Batch]]
+    model: Encoder, rows: Sequence[TuneRow], tokenized: TokenizedTexts, split: Callable[..., Sequence[Batch]]
 ) -> list[TuneRow]:
-    """The contenders once more, in turns, so that a slow moment of the machine strikes all alike."""
+    """Measure the fastest options again in turns, so that a slow moment of the machine hits all alike."""
     best = max(row.texts_per_s for row in rows if row.passed)
     seconds: dict[TuneRow, list[float]] = {
         row: [len(tokenized.ids) / row.texts_per_s]
@@ -203,8 +203,8 @@ def _with_median(row: TuneRow, seconds: Sequence[float], tokenized: TokenizedTex
     return replace(row, texts_per_s=len(tokenized.ids) / median, tokens_per_s=tokenized.tokens / median)
 
 
-def _single_ms(model: LocalModel, options: SessionOptions, ids: Any) -> float:
-    """Median of a query as they come: on a thread that serves them, each after a pause in which threads sleep."""
+def _single_ms(model: Encoder, options: SessionOptions, ids: Any) -> float:
+    """Return the median time of a query on a worker thread, each after a pause in which threads sleep."""
 
     def seconds() -> float:
         started = time.perf_counter()
@@ -220,9 +220,9 @@ def _single_ms(model: LocalModel, options: SessionOptions, ids: Any) -> float:
 
 
 def _compute(
-    model: LocalModel, options: SessionOptions, tokenized: TokenizedTexts, batches: Sequence[Batch]
+    model: Encoder, options: SessionOptions, tokenized: TokenizedTexts, batches: Sequence[Batch]
 ) -> tuple[Vectors, float]:
-    """All probes once, on as many threads as there are streams; the vectors and the seconds."""
+    """Compute all probes once, on a thread for each stream; return the vectors and the seconds."""
     model.compute(options, [tokenized.ids[0][:2]], 2)  # loads the session outside the clock
     vectors = np.empty((len(tokenized.ids), model.space.dimensions), np.float32)
 
@@ -235,8 +235,8 @@ def _compute(
         return vectors, time.perf_counter() - started
 
 
-def _gate(vectors: Vectors, reference: Vectors) -> tuple[float, float, float, str]:
-    """Lowest cosine, shares of probes with the same and with identical neighbours, and why it is out, if it is."""
+def _check_quality(vectors: Vectors, reference: Vectors) -> tuple[float, float, float, str]:
+    """Return lowest cosine, shares of probes with same and with identical neighbours, and the reason of a failure."""
     if not np.isfinite(vectors).all():
         return float("nan"), 0.0, 0.0, "numbers that are not finite"
     if not vectors.any(axis=1).all():
@@ -257,15 +257,15 @@ def _gate(vectors: Vectors, reference: Vectors) -> tuple[float, float, float, st
 
 
 def _same_neighbours(ours: Vectors, theirs: Vectors, *, tie: float) -> float:
-    scores, wanted = ours @ ours.T, theirs @ theirs.T
-    for matrix in (scores, wanted):
+    scores, reference_scores = ours @ ours.T, theirs @ theirs.T
+    for matrix in (scores, reference_scores):
         np.fill_diagonal(matrix, -np.inf)
     chosen = np.argsort(-scores, axis=1)[:, :_NEIGHBOURS]
     # In the reference, the chosen ones must all score at least what its own tenth does.
-    tenth = np.sort(wanted, axis=1)[:, -_NEIGHBOURS]
-    lowest = np.take_along_axis(wanted, chosen, axis=1).min(axis=1)
+    tenth = np.sort(reference_scores, axis=1)[:, -_NEIGHBOURS]
+    lowest = np.take_along_axis(reference_scores, chosen, axis=1).min(axis=1)
     return float((lowest >= tenth - tie).mean())
 
 
-def _failed(row: TuneRow) -> str:
+def _failure_note(row: TuneRow) -> str:
     return "" if row.passed else f" (out: {row.reason})"

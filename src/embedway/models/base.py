@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from embedway.catalog.types import Task
     from embedway.config import Config
     from embedway.errors import ConfigError, EmbedwayError
-    from embedway.local.model import LocalModel as Encoder
+    from embedway.local.encoder import Encoder
     from embedway.types import Bill, ModelDescription, Space, TokenizedTexts, Vectors
 
 #: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from embedway.compute import ComputeRequest
     from embedway.config import Config
     from embedway.errors import EmbedwayError
-    from embedway.local.model import LocalModel as Encoder
+    from embedway.local.encoder import Encoder
     from embedway.types import TokenizedTexts, Vectors
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from embedway.config import Config
     from embedway.local.cross_encoder import CrossEncoder
-    from embedway.local.model import LocalModel as Encoder
+    from embedway.local.encoder import Encoder
     from embedway.models.base import ModelEnvironment
     from embedway.models.service import Service
     from embedway.providers.base import Provider

@@ -13,7 +13,6 @@ from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.errors import ConfigError, UnsupportedModelError, UsageError
 from embedway.local import loading
 from embedway.local.cross_encoder import CrossEncoder
-from embedway.local.weights.store import WeightsStore
 from embedway.models.local import LocalModel
 from embedway.models.multi_route import (
     LOCAL,
@@ -34,6 +33,7 @@ from embedway.providers.opening import counter_for, library_endpoint, library_fa
 from embedway.providers.registry import make_provider
 from embedway.rerank.base import Scoring
 from embedway.rerank.registry import make_reranker
+from embedway.weights.store import WeightsStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from embedway.catalog.services import ServiceFacts
     from embedway.catalog.types import Task
     from embedway.config import Config
-    from embedway.local.model import LocalModel as Encoder
-    from embedway.local.weights.store import ProgressSink
+    from embedway.local.encoder import Encoder
     from embedway.models.base import Model, ModelEnvironment
     from embedway.providers.base import Endpoint
+    from embedway.weights.store import ProgressSink
 
     #: Makes a provider, or a reranker, of a provider's name and an endpoint.
     Make = Callable[[str, Endpoint], Any]
@@ -165,7 +165,7 @@ def _open_local(name: str, task: Task, environment: ModelEnvironment, progress: 
     return LocalModel(encoder, config)
 
 
-def _is_here(named: loading.Named, providers: set[str], config: Config) -> bool:
+def _is_here(named: loading.ResolvedName, providers: set[str], config: Config) -> bool:
     """Whether a model's weights are here, or have to be: to run, and to compare servers with."""
     weights = None if named.facts is None else named.facts.weights
     return weights is None or LOCAL in providers or WeightsStore(config.store_settings()).find(weights) is not None

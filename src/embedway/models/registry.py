@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from embedway.catalog.types import Task
-    from embedway.local.weights.store import ProgressSink
     from embedway.models.base import Model, ModelEnvironment
+    from embedway.weights.store import ProgressSink
 
 
 class ModelRegistry:

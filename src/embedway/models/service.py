@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from embedway.dispatch.request import ServiceRoute, UpstreamResponse
     from embedway.errors import ConfigError, EmbedwayError
     from embedway.ledger.account import Prices
-    from embedway.local.model import LocalModel as Encoder
+    from embedway.local.encoder import Encoder
     from embedway.models.base import ModelEnvironment
     from embedway.providers.counting import TokenCounter
     from embedway.types import TokenizedTexts, Vectors

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedway.local.tokenize import TextTokenizer
-    from embedway.local.weights.store import StoreSettings
     from embedway.types import PlainTokenizer
+    from embedway.weights.store import StoreSettings
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def counter_of(written: str, *, max_tokens: int) -> TokenCounter:
 def _from_hub(repository: str, max_tokens: int, settings: StoreSettings) -> TextTokenizer:
     from embedway.catalog.types import WeightFile, Weights  # noqa: PLC0415
     from embedway.local.tokenize import TextTokenizer  # noqa: PLC0415
-    from embedway.local.weights.store import WeightsStore  # noqa: PLC0415
+    from embedway.weights.store import WeightsStore  # noqa: PLC0415
 
     store = WeightsStore(settings)
     wanted = Weights(repository, None, (WeightFile("tokenizer.json"),))

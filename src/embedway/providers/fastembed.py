@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.local.model_files import required_json
 from embedway.local.onnx_file import depends_on_batch
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
@@ -26,6 +25,7 @@ from embedway.providers.library import (
 )
 from embedway.providers.options import known, one_of, whole
 from embedway.providers.vectors import normalized
+from embedway.weights.model_files import read_required_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +121,7 @@ def _load(endpoint: Endpoint) -> Any:
     if "path" in options:
         arguments["specific_model_path"] = options["path"]
         if endpoint.model not in {model["model"] for model in library.TextEmbedding.list_supported_models()}:
-            config = required_json(Path(options["path"]) / "config.json")
+            config = read_required_json(Path(options["path"]) / "config.json")
             library.TextEmbedding.add_custom_model(
                 endpoint.model,
                 pooling=PoolingType.CLS if options.get("pooling") == "cls" else PoolingType.MEAN,

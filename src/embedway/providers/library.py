@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from embedway.errors import EmbedwayError, RuntimeUnavailableError, UnsupportedModelError, UpstreamError
-from embedway.local.weights.files import hash_file
 from embedway.providers.options import one_of
+from embedway.weights.hashes import hash_file
 from embedway.worker import Worker
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a route lacks to be used: known without making a provider, sending a text or importing a library."""
+"""Requirements that a route lacks, found without a provider, a request or the import of a library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from embedway.catalog.services import ServiceFacts
     from embedway.catalog.types import Task
     from embedway.config import Config
-    from embedway.config.sections import Route
+    from embedway.config.sections import RouteSettings
 
 #: Modules of the libraries that are extras.
 _EXTRAS = {"fastembed": "fastembed", "sentence-transformers": "sentence_transformers"}
@@ -31,7 +31,7 @@ _OFFLINE = "weights missing, and weights.offline is set"
 
 
 def missing(provider: str, key: str) -> str:
-    """What a provider lacks: its key, or its library; empty where it lacks nothing that can be known beforehand."""
+    """Return what a provider lacks: its key or its library; empty where it lacks neither."""
     if provider in KEY_VARIABLES and not key:
         return f"no key: set {KEY_VARIABLES[provider][0]}"
     module = _EXTRAS.get(provider)
@@ -41,7 +41,7 @@ def missing(provider: str, key: str) -> str:
 
 
 def routes_here(facts: ServiceFacts, config: Config) -> list[tuple[str, str]]:
-    """Each route of a model, those of the settings first, and what it lacks; empty where it can be used."""
+    """Return each route of a model, those of the settings first, and what it lacks; empty where it lacks nothing."""
     found = routes_to(facts.names, config, task=facts.task)
     for listed in facts.routes:
         try:
@@ -56,12 +56,12 @@ def routes_here(facts: ServiceFacts, config: Config) -> list[tuple[str, str]]:
 
 
 def routes_to(names: Collection[str], config: Config, *, task: Task = "embed") -> list[tuple[str, str]]:
-    """Each route of the settings to a model of these names, in lower case, and what it lacks."""
+    """Return each route of the settings to a model of these names, in lower case, and what it lacks."""
     routes = config.routes_to(names).items()
     return [(f"routes.{name}", _route_lacks(name, route, config, task)) for name, route in routes]
 
 
-def _route_lacks(name: str, route: Route, config: Config, task: Task) -> str:
+def _route_lacks(name: str, route: RouteSettings, config: Config, task: Task) -> str:
     known = (*provider_names(PROVIDERS if task == "embed" else RERANKERS), "local")
     if route.provider not in known:
         near = difflib.get_close_matches(route.provider, known, n=1)
@@ -78,7 +78,7 @@ def _route_lacks(name: str, route: Route, config: Config, task: Task) -> str:
 
 
 def _weights_missing(provider: str, model: str, options: Mapping[str, str], config: Config) -> str:
-    """What is said of a library whose weights are not on this machine, as far as their folders tell by name."""
+    """Return a message where a library's weights are not on this machine, as far as names of folders tell."""
     if provider not in _EXTRAS:
         return ""
     if "path" in options:
@@ -96,8 +96,8 @@ def _weights_missing(provider: str, model: str, options: Mapping[str, str], conf
 
 
 def set_up_here(config: Config, *, but: str, task: Task = "embed") -> tuple[str, ...]:
-    """Models of a task that could be used now: those with weights on this machine, and those with a usable route."""
-    from embedway.local.weights.store import WeightsStore  # noqa: PLC0415  only after a failure
+    """Return the models of a task that work now: those with weights on this machine, and those with a usable route."""
+    from embedway.weights.store import WeightsStore  # noqa: PLC0415  only after a failure
 
     store = WeightsStore(config.store_settings())
     here = [facts.name for facts in default_catalog() if facts.task == task and store.find(facts.weights)]

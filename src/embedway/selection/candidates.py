@@ -9,13 +9,13 @@ from embedway.catalog import DEFAULT_MODEL, default_catalog
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS
 from embedway.config import ModelBenchmark
 from embedway.errors import ConfigError, UnknownModelError, UnsupportedModelError
-from embedway.local.weights.store import WeightsStore
 from embedway.models.multi_route import served_price
 from embedway.providers.counting import ESTIMATE, HUB, TIKTOKEN
 from embedway.providers.names import own_models, service_of
 from embedway.providers.requirements import missing, routes_here
 from embedway.selection.candidate import Candidate, TokenEstimate, leads_to_server
 from embedway.selection.token_counts import TextSample, TokenizerCache, TokenTotals, file_key
+from embedway.weights.store import WeightsStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedway.catalog import ModelFacts
     from embedway.catalog.services import RouteFacts, ServiceFacts
     from embedway.config import Config
-    from embedway.local.weights.store import ModelFolder
+    from embedway.weights.store import ModelFolder
 
 #: The latency of a model without a benchmark, in ms: above every other.
 _UNKNOWN_LATENCY_MS = float(2**31 - 1)

@@ -1,0 +1,74 @@
+"""Providers' services: their hosts, and the environment variables of their official clients.
+
+The variables are those of the official clients, read 2026-11-24: openai 3.57.0 (`OPENAI_BASE_URL`, `OPENAI_ORG_ID`,
+`OPENAI_PROJECT_ID`; for Azure `AZURE_OPENAI_ENDPOINT` and `OPENAI_API_VERSION`), cohere 7.3.1 (`CO_API_URL`) and
+google-genai 3.6.1 (`GOOGLE_GEMINI_BASE_URL`, `GOOGLE_GENAI_API_VERSION`). voyageai 0.5.0 and mistralai 3.7.0 read no
+address from the environment, and Jina has no client.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class KnownService:
+    """A provider's service: the variables of its key and of its official client, and its own hosts."""
+
+    #: The first that is set counts.
+    keys: tuple[str, ...]
+    #: Whole names; a name that begins with a dot stands for all its subdomains.
+    hosts: tuple[str, ...]
+    #: The variables of the address and of the version of the API; empty where the client reads none.
+    address: str = ""
+    version: str = ""
+    #: Headers that the client sends, by the variable that holds each.
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+SERVICES: Mapping[str, KnownService] = MappingProxyType(
+    {
+        "openai": KnownService(
+            ("OPENAI_API_KEY",),
+            # Regional hosts as openai/_data_residency.py lists them, such as eu.api.openai.com.
+            ("api.openai.com", ".api.openai.com"),
+            address="OPENAI_BASE_URL",
+            headers={"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"},
+        ),
+        "azure-openai": KnownService(
+            ("AZURE_OPENAI_API_KEY",),
+            # https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle; a resource has a name below.
+            (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
+            address="AZURE_OPENAI_ENDPOINT",
+            version="OPENAI_API_VERSION",
+        ),
+        "cohere": KnownService(
+            ("COHERE_API_KEY", "CO_API_KEY"), ("api.cohere.com", "api.cohere.ai"), address="CO_API_URL"
+        ),
+        # voyageai/util.py: keys of MongoDB Atlas go to the second host.
+        "voyage": KnownService(("VOYAGE_API_KEY",), ("api.voyageai.com", "ai.mongodb.com")),
+        "jina": KnownService(("JINA_API_KEY",), ("api.jina.ai",)),
+        "gemini": KnownService(
+            ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+            ("generativelanguage.googleapis.com",),
+            address="GOOGLE_GEMINI_BASE_URL",
+            version="GOOGLE_GENAI_API_VERSION",
+        ),
+        # mistralai/client/sdkconfiguration.py lists three.
+        "mistral": KnownService(("MISTRAL_API_KEY",), ("api.mistral.ai", "api.eu.mistral.ai", "api.us.mistral.ai")),
+    }
+)
+#: The variables in which users of a service keep its key, the first that is set counts.
+KEY_VARIABLES: dict[str, tuple[str, ...]] = {name: service.keys for name, service in SERVICES.items()}
+
+
+def service_variables() -> Iterator[str]:
+    """Iterate over the variables of all services."""
+    for service in SERVICES.values():
+        yield from (*service.keys, *service.headers)
+        yield from (name for name in (service.address, service.version) if name)

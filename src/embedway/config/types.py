@@ -1,0 +1,95 @@
+"""Types of settings: annotated types with the checks and conversions of their values."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from embedway.config.paths import absolute
+from embedway.errors import UsageError
+from embedway.money import to_nanousd, usd
+
+_UNKNOWN = "unknown"
+#: Prices outside of this range are mistakes, and overflow in comparisons.
+_LEAST_PRICE, _MOST_PRICE = decimal.Decimal("0.000000001"), decimal.Decimal(10**9)
+
+
+def _parse_price(value: Any) -> Any:
+    """Parse a price from JSON, TOML or Python; a float stands for the decimal number that it is written as."""
+    if value is None or value == _UNKNOWN:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, decimal.Decimal)):
+        raise ValueError("must be a number of dollars, or unknown")  # noqa: TRY004  pydantic makes its error of it
+    try:
+        price = decimal.Decimal(str(value))
+    except decimal.InvalidOperation:
+        raise ValueError("must be a number of dollars, or unknown") from None
+    if not price.is_finite():
+        raise ValueError("must be a finite number of dollars")
+    if price < 0:
+        raise ValueError("must be greater than or equal to 0")
+    if price and not _LEAST_PRICE <= price <= _MOST_PRICE:
+        raise ValueError(f"must be 0, or from {_LEAST_PRICE:f} to {_MOST_PRICE:,} dollars")
+    return price
+
+
+def _to_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _parse_date(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return dt.date.fromisoformat(value)
+    except ValueError:
+        raise ValueError("must be a date, such as 2026-11-23") from None
+
+
+Price: TypeAlias = Annotated[
+    decimal.Decimal | None,
+    BeforeValidator(_parse_price, json_schema_input_type=Annotated[float, Field(ge=0)] | str | None),
+    PlainSerializer(lambda price: None if price is None else str(price), when_used="json"),
+]
+Name: TypeAlias = Annotated[str, Field(strict=True, min_length=1)]
+Number: TypeAlias = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Count: TypeAlias = Annotated[int, Field(strict=True, gt=0)]
+Words: TypeAlias = Annotated[tuple[Name, ...], BeforeValidator(_to_tuple, json_schema_input_type=list[str])]
+Day: TypeAlias = Annotated[dt.date | None, BeforeValidator(_parse_date)]
+
+
+def _to_absolute(value: Any) -> Any:
+    """Make a path absolute at loading: a later change of the working directory moves nothing."""
+    return absolute(value) if isinstance(value, (str, Path)) else value
+
+
+Folder: TypeAlias = Annotated[Path, BeforeValidator(_to_absolute)]
+File: TypeAlias = Folder
+Positive: TypeAlias = Annotated[int, Field(strict=True, gt=0)]
+NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegativeFloat: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Flag: TypeAlias = Annotated[bool, Field(strict=True)]
+
+
+def _parse_dollars(value: Any) -> Any:
+    try:
+        return usd(to_nanousd(value, name="it"))
+    except UsageError as error:
+        raise ValueError(str(error).split("; ")[-1].removeprefix("it ")) from None
+
+
+Dollars: TypeAlias = Annotated[str, BeforeValidator(_parse_dollars)]
+
+#: A reader of entries could guess shorter secrets.
+_SECRET_CHARACTERS = 16
+SECRET_RULE = f"must be at least {_SECRET_CHARACTERS} characters, all of them printable ASCII and none a space"
+
+
+def is_secret(text: str) -> bool:
+    """Tell whether a text can be a secret of the cache."""
+    return len(text) >= _SECRET_CHARACTERS and text.isascii() and text.isprintable() and " " not in text

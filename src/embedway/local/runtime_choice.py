@@ -1,0 +1,125 @@
+"""The choice of session options for a model on this CPU: as tuned, or by a rule."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedway.local import cpu
+from embedway.local.backend import BACKENDS, BackendName, Precision, SessionOptions, available
+
+if TYPE_CHECKING:
+    from embedway.config import Config
+
+#: Padded tokens of a batch by the rule: large enough to fill two cores' caches, small enough that a batch of the
+#: widest common models stays within 100 MB (benchmarks/RESULTS.md).
+DEFAULT_TOKEN_BUDGET = 2048
+#: Models over this size have one session for all work: a second would hold the packed weights twice.
+_ONE_SESSION_BYTES = 400_000_000
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeChoice:
+    """Session options for bulk work and for single queries, and the budget of a batch in padded tokens."""
+
+    bulk: SessionOptions
+    single: SessionOptions
+    token_budget: int
+
+
+def choose_runtime(config: Config, *, weights_sha256: str, weights_bytes: int) -> RuntimeChoice:
+    """Choose the options of a model: settings first, then the tuned choice for this CPU and these weights, then a rule.
+
+    The rule: OpenVINO in bfloat16 where the CPU multiplies it in hardware, OpenVINO in float32 where only that
+    is available, ONNX Runtime elsewhere; a stream for each thread up to four for bulk work, and for queries one
+    stream over all threads.
+    """
+    local = config.local
+    threads = local.threads or cpu.facts().cores
+    free = local.backend == "auto" and local.precision == "auto" and local.streams is None
+    tuned = read_choice(config.tune.directory, weights_sha256) if free and local.threads is None else None
+    if tuned is not None:
+        budget = local.token_budget or tuned.token_budget
+        return RuntimeChoice(tuned.bulk, tuned.single, budget)
+    backend: BackendName
+    large = weights_bytes > _ONE_SESSION_BYTES
+    if local.backend == "auto":
+        worth = available("openvino") and _prefers_openvino(local.precision)
+        backend = "openvino" if worth else "onnxruntime"
+    else:
+        backend = local.backend
+    precision: Precision
+    if local.precision == "auto":
+        precision = "bf16" if backend == "openvino" and cpu.facts().bf16 else "f32"
+    else:
+        precision = local.precision
+    streams = min(threads, local.streams or (1 if large else min(threads, 4)))
+    bulk = SessionOptions(backend, precision, streams, threads)
+    single = bulk if large or local.streams is not None else SessionOptions(backend, precision, 1, threads)
+    return RuntimeChoice(bulk, single, local.token_budget or DEFAULT_TOKEN_BUDGET)
+
+
+def _prefers_openvino(precision: str) -> bool:
+    return precision == "bf16" or (precision == "auto" and cpu.facts().bf16) or "avx512f" in cpu.facts().flags
+
+
+def choice_path(directory: Path, weights_sha256: str) -> Path:
+    """Return the path of the tuned choice of a model on this CPU."""
+    return directory / cpu.facts().key / f"{weights_sha256[:16]}.json"
+
+
+def read_choice(directory: Path, weights_sha256: str) -> RuntimeChoice | None:
+    """Read the tuned choice; None where there is none, or the file is unreadable or of another format."""
+    try:
+        stored = json.loads(choice_path(directory, weights_sha256).read_text(encoding="utf-8"))
+        if stored["format"] != _FORMAT or stored["weights"] != weights_sha256:
+            return None
+        bulk, single = (SessionOptions(**stored[key]) for key in ("bulk", "single"))
+        choice = RuntimeChoice(bulk, single, stored["token_budget"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return choice if _is_usable(choice) else None
+
+
+def _is_usable(choice: RuntimeChoice) -> bool:
+    """Tell whether a stored choice works here: its file may have been edited, or a backend removed."""
+    numbers = [choice.token_budget]
+    for options in (choice.bulk, choice.single):
+        numbers += [options.streams, options.threads]
+        if options.backend not in BACKENDS or options.precision not in {"f32", "bf16"}:
+            return False
+        if not available(options.backend) or (options.precision == "bf16" and not cpu.facts().bf16):
+            return False
+    return all(type(number) is int and number > 0 for number in numbers)
+
+
+def write_choice(
+    directory: Path, weights_sha256: str, choice: RuntimeChoice, *, model: str, measured: dict[str, Any]
+) -> Path:
+    """Write a choice atomically."""
+    path = choice_path(directory, weights_sha256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored = {
+        "format": _FORMAT,
+        "model": model,
+        "cpu": cpu.facts().name,
+        "weights": weights_sha256,
+        "bulk": asdict(choice.bulk),
+        "single": asdict(choice.single),
+        "token_budget": choice.token_budget,
+        "measured": measured,
+    }
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            json.dump(stored, handle, indent=2)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path

@@ -1,1 +1,0 @@
-"""Model files: found, downloaded, checked by their hashes, and kept."""

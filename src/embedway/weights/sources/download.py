@@ -1,0 +1,163 @@
+"""Downloads from a hub that resume after an interruption.
+
+huggingface_hub is not used for this. It downloads to a temporary file and deletes it on any failure
+(`_download_to_tmp_and_move` in its 2.4), so an interrupted file starts again from its first byte. It reads offline
+mode, Xet and timeouts from the environment at import, so they could not be settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from embedway.weights.blobs import CHUNK_BYTES
+from embedway.weights.hashes import WrongBytesError, hash_file
+from embedway.weights.sources.base import FetchError
+from embedway.weights.sources.http import (
+    ATTEMPTS,
+    FileMetadata,
+    HttpResponse,
+    HubClient,
+    RangeNotSatisfiableError,
+    TransientError,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embedway.weights.types import ProgressSink
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class ResumableDownload:
+    """The download of one file to `path`, over as many responses as it takes.
+
+    `name` is the file's name in progress and errors. Its bytes are checked against `metadata`.
+    """
+
+    client: HubClient
+    url: str
+    path: Path
+    metadata: FileMetadata
+    sink: ProgressSink
+    name: str
+
+    def run(self, *, resume: bool) -> str:
+        """Download the file and return its sha256.
+
+        With `resume`, the download continues after the bytes that `path` has. Raises FetchError, or
+        WrongBytesError where the sha256 is not that of `metadata`.
+        """
+        if not resume:
+            self.path.unlink(missing_ok=True)
+        resumed = self._size() > 0
+        self._fetch_all()
+        found = hash_file(self.path)
+        if self._is_right(found):
+            return found
+        self.path.unlink()
+        if resumed:
+            # The earlier part may be wrong.
+            return self.run(resume=False)
+        if self.metadata.sha256 is not None:
+            raise WrongBytesError(self.name, expected=self.metadata.sha256, found=found)
+        raise FetchError(f"{self.name}: the bytes that came are not those whose hash the hub names")
+
+    def _is_right(self, sha256: str) -> bool:
+        if self.metadata.sha256 is not None:
+            return sha256 == self.metadata.sha256
+        return self.metadata.git_sha1 is None or self.metadata.git_sha1 in git_and_plain_sha1(self.path)
+
+    def _fetch_all(self) -> None:
+        """Download until the file is complete. Bytes are written as they arrive, so a killed process loses none."""
+        attempt = 0
+        while True:
+            before = self._size()
+            if self.metadata.size is not None and before == self.metadata.size:
+                self.path.touch()
+                return
+            try:
+                self._append(before)
+            except RangeNotSatisfiableError:
+                if not before:
+                    raise FetchError(f"{self.name}: the hub answered 416 to a request without a range") from None
+                self.path.unlink()
+            except TransientError as error:
+                attempt = 0 if self._size() > before else attempt + 1
+                if attempt >= ATTEMPTS:
+                    raise FetchError(f"{error} ({ATTEMPTS} attempts)") from None
+                _log.info("%s: %s; trying again", self.name, error)
+                self.client.wait(attempt, error.wait_s)
+            else:
+                return
+
+    def _size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def _append(self, start: int) -> None:
+        response = self.client.open(self.url, start=start)
+        with response.body:
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise FetchError(f"{self.name}: the hub compresses what should come as it is")
+            self._check_hash(response.metadata)
+            start = _first_byte(response, start)
+            length = response.headers.get("Content-Length")
+            total = start + int(length) if length and length.isdecimal() else self.metadata.size
+            if self.metadata.size is not None and total != self.metadata.size:
+                raise FetchError(f"{self.name} is {total} bytes long at the hub, expected {self.metadata.size}")
+            self.sink.start(self.name, total)
+            try:
+                self._copy(response.body, start, total)
+            finally:
+                self.sink.done()
+
+    def _check_hash(self, current: FileMetadata) -> None:
+        """Raise WrongBytesError where the hub names another hash, before its bytes are read."""
+        if self.metadata.sha256 and current.sha256 and self.metadata.sha256 != current.sha256:
+            raise WrongBytesError(self.name, expected=self.metadata.sha256, found=current.sha256)
+
+    def _copy(self, body: IO[bytes], start: int, total: int | None) -> None:
+        with self.path.open("r+b" if start else "wb") as file:
+            file.truncate(start)
+            file.seek(start)
+            size = start
+            self.sink.advance(size)
+            while total is None or size < total:
+                try:
+                    chunk = body.read(CHUNK_BYTES if total is None else min(CHUNK_BYTES, total - size))
+                except (OSError, http.client.HTTPException) as error:
+                    raise TransientError(f"{self.name}: the connection broke ({type(error).__name__})") from None
+                if not chunk:
+                    break
+                file.write(chunk)
+                file.flush()
+                size += len(chunk)
+                self.sink.advance(len(chunk))
+        if total is not None and size < total:
+            raise TransientError(f"{self.name}: the connection ended at byte {size:,} of {total:,}")
+
+
+def _first_byte(response: HttpResponse, start: int) -> int:
+    """Return the offset of the body: the requested one, or 0 where the server ignores ranges."""
+    if response.status != 206:
+        return 0
+    begins = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+    if begins != str(start):
+        raise FetchError(f"a range from byte {start} was asked for, and another came")
+    return start
+
+
+def git_and_plain_sha1(path: Path) -> tuple[str, str]:
+    """Return the sha1 that git gives a blob (the hub's ETag of small files), and the plain one (some mirrors')."""
+    git = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    plain = hashlib.sha1(usedforsecurity=False)
+    with path.open("rb") as handle:
+        while chunk := handle.read(CHUNK_BYTES):
+            git.update(chunk)
+            plain.update(chunk)
+    return git.hexdigest(), plain.hexdigest()

@@ -1,0 +1,240 @@
+"""HTTP client of a hub: where a token may go, the meaning of responses, and retries."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urljoin, urlsplit
+
+from embedway._version import __version__
+from embedway.text import redact
+from embedway.weights.sources.base import FetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from email.message import Message
+    from typing import IO
+
+    from embedway.weights.types import StoreSettings
+
+T = TypeVar("T")
+
+_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_MAX_REDIRECTS = 10
+#: Attempts in sequence without a new byte until the source fails.
+ATTEMPTS = 5
+_MAX_WAIT_S = 30.0
+#: A listing of a repository is far smaller.
+_MAX_JSON_BYTES = 64 * 1024 * 1024
+
+
+class TransientError(Exception):
+    """A failure that a retry may not meet; `wait_s` is the wait that the server asks for."""
+
+    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+        self.wait_s = wait_s
+        super().__init__(reason)
+
+
+class RangeNotSatisfiableError(Exception):
+    """The partial file is longer than the file (HTTP 416)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileMetadata:
+    """A hub's metadata of a file: hash (sha256, or the sha1 that git gives a blob), size in bytes, commit."""
+
+    sha256: str | None
+    git_sha1: str | None
+    size: int | None
+    commit: str | None
+
+
+@dataclass(slots=True)
+class HttpResponse:
+    """A response; the caller closes the body."""
+
+    body: IO[bytes]
+    status: int
+    headers: Message
+    metadata: FileMetadata
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: `HubClient.open` does, because a token may not go to another host."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+@dataclass(slots=True)
+class HubClient:
+    """Client of one hub. The token goes to the endpoint's own host and nowhere else."""
+
+    settings: StoreSettings
+    _opener: urllib.request.OpenerDirector = field(init=False, repr=False)
+    #: Whether the hub has answered before: only then is a failed connection tried again.
+    _reached: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        handler = urllib.request.HTTPSHandler(context=ssl.create_default_context())
+        self._opener = urllib.request.build_opener(_NoRedirect, handler)
+
+    def model_info(self, repository: str, revision: str) -> dict[str, Any]:
+        """Return the hub's facts of a repository at a revision, with the sizes and hashes of its files."""
+        url = f"{self._endpoint}/api/models/{quote(repository)}/revision/{quote(revision, safe='')}?blobs=true"
+        response = self._retry(lambda: self._get_json(url))
+        if not isinstance(response, dict):
+            raise FetchError(f"{_redacted_url(url)} answered with JSON that is no object")
+        return response
+
+    def file_metadata(self, repository: str, revision: str, path: str) -> FileMetadata:
+        """Return the hub's metadata of a file."""
+
+        def request() -> FileMetadata:
+            response = self.open(self.file_url(repository, revision, path), "HEAD")
+            response.body.close()
+            length = response.headers.get("Content-Length", "")
+            if response.metadata.size is None and response.status == 200 and length.isdecimal():
+                return replace(response.metadata, size=int(length))
+            return response.metadata
+
+        return self._retry(request)
+
+    @property
+    def _endpoint(self) -> str:
+        return self.settings.hub_endpoint.rstrip("/")
+
+    def file_url(self, repository: str, revision: str, path: str) -> str:
+        """Return the address of a file of a repository."""
+        return f"{self._endpoint}/{quote(repository)}/resolve/{quote(revision, safe='')}/{quote(path)}"
+
+    def _get_json(self, url: str) -> Any:
+        response = self.open(url)
+        try:
+            with response.body:
+                data = response.body.read(_MAX_JSON_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise TransientError(f"{_redacted_url(url)}: the connection broke ({type(error).__name__})") from None
+        if len(data) < int(response.headers.get("Content-Length") or 0):
+            raise TransientError(f"{_redacted_url(url)}: the connection ended too early")
+        try:
+            return json.loads(data)
+        except ValueError:
+            raise FetchError(f"{_redacted_url(url)} did not answer with JSON") from None
+
+    def _retry(self, request: Callable[[], T]) -> T:
+        for attempt in range(ATTEMPTS):
+            try:
+                return request()
+            except TransientError as error:
+                if attempt == ATTEMPTS - 1:
+                    raise FetchError(f"{error} ({ATTEMPTS} attempts)") from None
+                self.wait(attempt, error.wait_s)
+        raise AssertionError
+
+    def wait(self, attempt: int, retry_after_s: float | None) -> None:
+        """Wait before a retry: as long as the server asks, or twice as long each time."""
+        time.sleep(
+            min(retry_after_s if retry_after_s is not None else self.settings.retry_wait_s * 2**attempt, _MAX_WAIT_S)
+        )
+
+    def open(self, url: str, method: str = "GET", start: int = 0) -> HttpResponse:
+        """Request an address and follow redirects. Raises FetchError or TransientError."""
+        metadata = FileMetadata(None, None, None, None)
+        for _ in range(_MAX_REDIRECTS):
+            status, headers, body = self._request(url, method, start)
+            if self._is_endpoint(url):
+                metadata = _metadata(headers, metadata, final=status not in _REDIRECT_STATUSES)
+            if status not in _REDIRECT_STATUSES:
+                return HttpResponse(body, status, headers, metadata)
+            body.close()
+            if method == "HEAD" and metadata.sha256 is not None:
+                return HttpResponse(body, status, headers, metadata)  # metadata needs no further redirect
+            target = urljoin(url, headers.get("Location", ""))
+            allowed = {"https", urlsplit(url).scheme}
+            if urlsplit(target).scheme not in allowed or not headers.get("Location"):
+                raise FetchError(f"{_redacted_url(url)} redirects to an address that is not https")
+            url = target
+        raise FetchError(f"{_redacted_url(url)}: more than {_MAX_REDIRECTS} redirects")
+
+    def _request(self, url: str, method: str, start: int) -> tuple[int, Message, IO[bytes]]:
+        headers = {"User-Agent": f"embedway/{__version__}", "Accept-Encoding": "identity"}
+        if self.settings.hub_token and self._is_endpoint(url):
+            headers["Authorization"] = f"Bearer {self.settings.hub_token}"
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        try:
+            # The scheme is http or https: the settings and `open` check it.
+            request = urllib.request.Request(url, headers=headers, method=method)  # noqa: S310
+            response = self._opener.open(request, timeout=self.settings.timeout_s)
+        except urllib.error.HTTPError as error:
+            self._reached = True
+            if error.code in _REDIRECT_STATUSES:
+                return error.code, error.headers, error
+            with error:
+                raise self._status_error(url, error) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._connection_error(url, error) from None
+        self._reached = True
+        return response.status, response.headers, response
+
+    def _status_error(self, url: str, error: urllib.error.HTTPError) -> Exception:
+        if error.code == 416:
+            return RangeNotSatisfiableError()
+        text = f"{_redacted_url(url)} answered {_explain_status(error.code, self.settings.hub_token)}"
+        if error.code in _TRANSIENT_STATUSES:
+            request = error.headers.get("Retry-After", "")
+            return TransientError(text, float(request) if request.isdecimal() else None)
+        return FetchError(text)
+
+    def _connection_error(self, url: str, error: Exception) -> Exception:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        text = redact(str(reason) or type(reason).__name__, self.settings.hub_token)
+        text = f"{_redacted_url(url)} cannot be reached: {text}"
+        return TransientError(text) if self._reached else FetchError(text)
+
+    def _is_endpoint(self, url: str) -> bool:
+        return _origin(url) == _origin(self._endpoint)
+
+
+def _metadata(headers: Message, before: FileMetadata, *, final: bool) -> FileMetadata:
+    # The ETag of a redirect is not that of the file; the linked one is.
+    etag = headers.get("X-Linked-Etag") or (headers.get("ETag") if final else None) or ""
+    etag = etag.removeprefix("W/").strip('"').lower()
+    is_hex = not set(etag) - set("0123456789abcdef")
+    size = headers.get("X-Linked-Size") or ""
+    return FileMetadata(
+        sha256=etag if is_hex and len(etag) == 64 else before.sha256,
+        git_sha1=etag if is_hex and len(etag) == 40 else before.git_sha1,
+        size=int(size) if size.isdecimal() else before.size,
+        commit=headers.get("X-Repo-Commit") or before.commit,
+    )
+
+
+def _explain_status(status: int, token: str | None) -> str:
+    if status in {401, 403}:
+        what = "the token is not good for it" if token else "it may need a token (HF_TOKEN)"
+        return f"{status}: the repository is private, gated or not there; {what}"
+    if status == 404:
+        return "404: there is no such repository, revision or file"
+    return str(status)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _redacted_url(url: str) -> str:
+    """Return an address without user, password and query, which may be secret."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"

@@ -1,0 +1,158 @@
+"""The Hugging Face hub or a mirror of it, with the download cache of huggingface_hub, as a source."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedway.opt_out import opt_out_of_telemetry
+from embedway.weights.hashes import WrongBytesError
+from embedway.weights.layout import is_safe_path
+from embedway.weights.sources.base import ExpectedFile, FetchError, FetchRequest, FetchResult, lock_name, split_present
+from embedway.weights.sources.download import ResumableDownload, git_and_plain_sha1
+from embedway.weights.sources.http import FileMetadata, HubClient
+
+if TYPE_CHECKING:
+    from embedway.weights.blobs import BlobStore
+    from embedway.weights.types import ProgressSink, StoreSettings
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class HubSource:
+    """Source of files by repository, commit and path."""
+
+    name = "hub"
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        self._client = HubClient(settings)
+
+    def list_files(self, repository: str, revision: str | None) -> tuple[str, tuple[ExpectedFile, ...]]:
+        """Return the commit of a revision (None: `main`) and every file of it. Raises FetchError."""
+        self._check_online()
+        info = self._client.model_info(repository, revision or "main")
+        commit, siblings = info.get("sha"), info.get("siblings")
+        if not isinstance(commit, str) or not COMMIT.fullmatch(commit) or not isinstance(siblings, list):
+            raise FetchError(f"what it says of {repository} names no commit or no files")
+        files = []
+        for sibling in siblings:
+            path = sibling.get("rfilename") if isinstance(sibling, dict) else None
+            if not isinstance(path, str) or not is_safe_path(path):
+                continue  # no model needs a file with a name that some systems refuse
+            large = sibling.get("lfs") or {}
+            sha256, size = large.get("sha256"), sibling.get("size")
+            files.append(
+                ExpectedFile(
+                    path,
+                    sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None,
+                    size if type(size) is int else None,
+                )
+            )
+        return commit, tuple(files)
+
+    def fetch(self, request: FetchRequest, blobs: BlobStore, sink: ProgressSink) -> FetchResult:
+        """Copy each file from huggingface_hub's cache, or download it."""
+        fetched, absent = split_present(request, blobs)
+        rest = []
+        for file in absent:
+            sha256 = None if request.force else self._copy_cached(request, file, blobs, sink)
+            if sha256 is None:
+                rest.append(file)
+            else:
+                fetched[file.path] = sha256
+        commit = request.revision
+        if rest:
+            self._check_online()
+            commit = commit or self._current_commit(request)
+            blobs.require_space(sum(file.size or 0 for file in rest), request.repository)
+        for file in rest:
+            fetched[file.path] = self._download(request.repository, str(commit), file, blobs, sink, force=request.force)
+        return FetchResult(fetched, commit, self.name)
+
+    def _check_online(self) -> None:
+        if self._settings.offline:
+            raise FetchError("offline (weights.offline or HF_HUB_OFFLINE is set)")
+
+    def _current_commit(self, request: FetchRequest) -> str:
+        return self.list_files(request.repository, None)[0]
+
+    def _download(
+        self, repository: str, commit: str, file: ExpectedFile, blobs: BlobStore, sink: ProgressSink, *, force: bool
+    ) -> str:
+        metadata = FileMetadata(file.sha256, None, file.size, None)
+        if file.sha256 is None:
+            metadata = self._client.file_metadata(repository, commit, file.path)
+            if metadata.commit not in {None, commit}:
+                raise FetchError(f"{file.path} came from commit {metadata.commit}, asked for was {commit}")
+            if file.size is not None and metadata.size not in {None, file.size}:
+                raise FetchError(f"{file.path} is {metadata.size} bytes long, expected {file.size}")
+        known = metadata.sha256 or metadata.git_sha1
+        key = known or lock_name(self.name, self._settings.hub_endpoint, repository, commit, file.path)
+        with blobs.lock(key):
+            if not force and metadata.sha256 is not None and blobs.is_intact(metadata.sha256):
+                return metadata.sha256
+            blobs.require_space(metadata.size or 0, file.path)
+            partial = blobs.partial_path(f"{key}.part")
+            # A partial download is resumed only where the hash of the whole file is known.
+            sha256 = ResumableDownload(
+                self._client,
+                self._client.file_url(repository, commit, file.path),
+                partial,
+                metadata,
+                sink,
+                f"{repository}/{file.path}",
+            ).run(resume=known is not None)
+            with partial.open("rb") as handle:
+                os.fsync(handle.fileno())
+            blobs.adopt(partial, sha256)
+        return sha256
+
+    def _copy_cached(
+        self, request: FetchRequest, file: ExpectedFile, blobs: BlobStore, sink: ProgressSink
+    ) -> str | None:
+        """Copy a file from huggingface_hub's cache where its bytes are right. That cache is only read."""
+        path = self._cached_path(request, file.path)
+        if path is None:
+            return None
+        try:
+            sha256 = blobs.hash_cache.sha256(path)
+            # In that cache, a file's name is the hash that the hub names.
+            named = path.name if COMMIT.fullmatch(path.name) or _SHA256.fullmatch(path.name) else None
+            if (file.sha256 or sha256) != sha256 or (named and named not in {sha256, *_sha1s_if_named(path, named)}):
+                return None
+            with blobs.lock(sha256):
+                if not blobs.is_intact(sha256) and not blobs.adopt_link(path, sha256):
+                    with path.open("rb") as source:
+                        blobs.add(
+                            source,
+                            key=sha256,
+                            name=f"{request.repository}/{file.path}",
+                            expected=sha256,
+                            size=path.stat().st_size,
+                            sink=sink,
+                        )
+        except (OSError, WrongBytesError):
+            return None
+        return sha256
+
+    def _cached_path(self, request: FetchRequest, path: str) -> Path | None:
+        cache = self._settings.hub_cache
+        if cache is None or not cache.is_dir():
+            return None
+        opt_out_of_telemetry()
+        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  takes a quarter of a second
+        from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+
+        try:
+            found = try_to_load_from_cache(request.repository, path, cache_dir=cache, revision=request.revision)
+        except (HFValidationError, OSError):
+            return None
+        return Path(found).resolve() if isinstance(found, str) else None
+
+
+def _sha1s_if_named(path: Path, named: str) -> tuple[str, ...]:
+    return git_and_plain_sha1(path) if len(named) == 40 else ()
