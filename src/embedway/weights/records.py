@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from embedway.errors import WeightsError
+from embedway.errors import WeightsError, newer_version
 from embedway.weights.hashes import write_atomically
 from embedway.weights.layout import combine_hashes, first_weights
 
