@@ -101,7 +101,8 @@ class Computes(Protocol):
     async def compute(self, request: ComputeRequest) -> Computed:
         """Compute all texts.
 
-        Raises the first error; with `partial`, errors of single texts are in the result.
+        Raises the first error. Errors of single texts are in the result with `partial`; without it, only those that
+        another caller's request for the same text had.
         """
 
 

@@ -80,19 +80,16 @@ class CachedModel:
         found.saved_tokens = found.tokens
         counts.hits += found.hits
         counts.misses += len(missing)
+        counts.tokens_saved += found.saved_tokens
         if read.damaged or read.invalid:
             await cache.remove(self.group, read)
         if missing:
             through = _ReadThrough(self._model, cache, self.group, keys, replace(request, space=full), found)
             await through.complete(missing, landed)
-        counts.tokens_saved += found.saved_tokens
         found.saved_nanousd = self._model.cost_nanousd(found.saved_tokens, full.dimensions) or 0
         if cache.is_lossy:
             found.lossy_hits = sum(meta.codec != "f32" for meta in found.metas if meta is not None)
         cache.tell_if_due()
-        if found.errors and not request.partial:  # another caller's request for the same text had it
-            position = min(found.errors)
-            raise _at(found.errors[position], position)
         found.blocks = {"dense": to_size(found.vectors, request.space)}
         return found
 
@@ -277,7 +274,9 @@ class _ReadThrough:
     def _share(self, row: int, result: ReadyVector) -> None:
         """Take a result of another caller or process."""
         self.found.vectors[row], self.found.metas[row] = result
-        self.cache.counters.of(self.group.model).shared += 1
+        counts = self.cache.counters.of(self.group.model)
+        counts.shared += 1
+        counts.tokens_saved += result[1].tokens
         self.found.saved_tokens += result[1].tokens
 
     def _give_up(self, row: int, error: EmbedwayError) -> None:

@@ -14,7 +14,7 @@ from embedway.errors import TextTooLongError, UsageError
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.pipeline.plan import plan_of
-from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, spread, unique_texts
+from embedway.pipeline.receipt import CallFacts, first_row, in_row, receipt_of, spread, unique_texts
 from embedway.pipeline.request import decoded, inspect
 from embedway.selection.call_options import AUTO, ChosenModel
 from embedway.selection.selector import no_affordable_model, summarize
@@ -97,6 +97,9 @@ class EmbedPipeline:
             self._budgets.savings.book(
                 spending.purpose, counts, computed.saved_nanousd, texts=computed.hits, tokens=computed.saved_tokens
             )
+        if computed.errors and not request.partial:
+            first = min(computed.errors)
+            raise in_row(computed.errors[first], int(np.flatnonzero(positions == first)[0]))
         vectors, failed = spread(computed, positions, request.refused)
         return EmbedResult(vectors, space, receipt_of(model, space.id, computed, positions, facts), failed)
 

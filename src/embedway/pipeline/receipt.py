@@ -112,7 +112,7 @@ def receipt_of(
         estimated=bill.estimated,
         tokens_estimated=not model.profile.exact,
         averaged=averaged,
-        billed_searches=bill.searches,
+        billed_searches=bill.searches if model.task == "rerank" else 0,
         unsure_nanousd=bill.unsure,
         saved_nanousd=computed.saved_nanousd,
         collection=facts.collection,
