@@ -30,6 +30,7 @@ from embedway.selection.collection_pins import CollectionPins, space_mismatch
 from embedway.selection.selector import ModelSelector
 from embedway.space import comparable
 from embedway.telemetry import open_hooks
+from embedway.telemetry.operations import RequestDetails
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Sequence
@@ -76,7 +77,7 @@ class AsyncEmbedder:
             self._selector,
             self._collection_pins,
             budgets=self._budgets,
-            cache=open_vector_cache(config),
+            cache=open_vector_cache(config, self._hooks),
         )
 
     async def __aenter__(self) -> Self:
@@ -123,9 +124,9 @@ class AsyncEmbedder:
         """
         options = CallOptions.of(criteria, collection, api_key_name, max_cost)
         call = Call(texts, input_type, model, dimensions, on_overflow, partial, priority)
-        deadline_s = seconds(deadline_s, "deadline_s")
         if deadline_s is None:
             return await self._pipeline.embed(call, options)
+        deadline_s = seconds(deadline_s, "deadline_s") or 0.0
         if not deadline_s > 0:
             raise UsageError(f"deadline_s is {deadline_s}; it must be more than 0 seconds")
         limit = asyncio.timeout(deadline_s)
@@ -167,12 +168,24 @@ class AsyncEmbedder:
         check_query(query, top_n)
         options = CallOptions.of(None, collection, api_key_name, max_cost)
         facts = CallFacts(time.perf_counter(), collection)
-        opened = await self._models.open(name, task="rerank")
-        overflow: Overflow = on_overflow or ("error" if self.config.embedding.on_overflow == "error" else "truncate")
-        spending = options.spending(opened.name)
-        return await rerank(
-            opened, query, documents, facts, spending, top_n=top_n, on_overflow=overflow, partial=partial
-        )
+        with self._hooks.operation(RequestDetails, "rerank", name, len(documents), None, collection) as outcome:
+            opened = await self._models.open(name, task="rerank")
+            overflow: Overflow = on_overflow or (
+                "error" if self.config.embedding.on_overflow == "error" else "truncate"
+            )
+            spending = options.spending(opened.name)
+            result = await rerank(
+                opened,
+                query,
+                documents,
+                facts,
+                spending,
+                top_n=top_n,
+                on_overflow=on_overflow or default,
+                partial=partial,
+            )
+            outcome.fill(result.receipt)
+        return result
 
     async def plan(
         self,
@@ -238,7 +251,7 @@ class AsyncEmbedder:
         """
         self._models.check_open()
         wanted = self._selector.criteria(CallOptions.of(criteria, "", "", None).criteria)
-        checked = inspect(texts, model=AUTO, input_type="document", dimensions=None, on_overflow="truncate")
+        checked = inspect(Call(texts), "truncate")
         return await self._selector.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
 
     async def pins(self) -> list[Pin]:
@@ -335,17 +348,17 @@ class AsyncEmbedder:
 
     async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
         """Load a model and tell its space, limits and tokenizer."""
-        return (await self._pipeline.open(model)).describe(dimensions)
+        return (await self._pipeline.open(named(model, "model"))).describe(dimensions)
 
     async def warm(self, model: str = "auto") -> None:
         """Load a model and its session, so that the first call finds it ready."""
-        await (await self._pipeline.open(model)).warm()
+        await (await self._pipeline.open(named(model, "model"))).warm()
 
     async def tune(self, model: str = "auto", *, progress: Callable[[str], None] | None = None) -> TuneReport:
         """Measure how this CPU runs a model best and keep the choice; it holds for embedders made afterwards."""
         from embedway.local.tune import tune_model  # noqa: PLC0415  few ever tune
 
-        encoder = (await self._pipeline.open(model)).encoder()
+        encoder = (await self._pipeline.open(named(model, "model"))).encoder()
         return await asyncio.to_thread(tune_model, encoder, self.config, progress or (lambda _: None), fill_batches)
 
     async def aclose(self) -> None:

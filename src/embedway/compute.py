@@ -52,6 +52,9 @@ class ComputeRequest:
         return replace(self, texts=tuple(self.texts[position] for position in positions))
 
 
+_NO_BILL = Bill(0, 0, 0, ())
+
+
 @dataclass(slots=True)
 class Computed:
     """Rows for the texts of a request, in their order, with the facts of each text or the error that it has.
@@ -62,7 +65,7 @@ class Computed:
     blocks: Mapping[Output, Vectors]
     #: None for a text of which nothing is known.
     metas: list[TextMeta | None]
-    bill: Bill
+    bill: Bill = _NO_BILL
     #: By position.
     errors: dict[int, EmbedwayError] = field(default_factory=dict)
     #: False for vectors that depend on their batch.
@@ -77,17 +80,6 @@ class Computed:
     compute_s: float = 0.0
     #: Who answered where no route did: the model's first route, or `cache`.
     origin: str = ""
-
-    def add(self, part: Computed) -> None:
-        """Add the bill and the time of a part that was computed."""
-        self.bill += part.bill
-        self.tokenize_s += part.tokenize_s
-        self.compute_s += part.compute_s
-
-    @property
-    def vectors(self) -> Vectors:
-        """The dense rows."""
-        return self.blocks["dense"]
 
     @property
     def tokens(self) -> int:

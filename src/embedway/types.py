@@ -144,11 +144,6 @@ class Bill:
     #: The ledger's entries.
     entries: tuple[str, ...] = ()
 
-    @classmethod
-    def none(cls) -> Bill:
-        """The bill of nothing."""
-        return cls(0, 0, 0, ())
-
     def __add__(self, other: Bill) -> Bill:
         """Two bills as one; its cost is None where one of theirs is."""
         known = self.cost_nanousd is not None and other.cost_nanousd is not None

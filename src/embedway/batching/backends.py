@@ -11,15 +11,19 @@ from embedway.batching.batches import ALONE_TOKENS, EVENNESS, SMALL_TOKENS
 from embedway.batching.scheduler import BatchBackend
 from embedway.dispatch.billing import split_by_weight
 from embedway.dispatch.request import UpstreamResponse
+from embedway.telemetry.hooks import Hooks, current_operation
+from embedway.telemetry.operations import BatchDetails
 from embedway.types import Batch, TokenizedTexts, Vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from embedway.batching.scheduler import BatchScheduler
     from embedway.dispatch.recovery import UpstreamClient
     from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest
     from embedway.providers.base import LocalRoute
+    from embedway.telemetry.operations import Outcome
     from embedway.urgency import Urgency
 
 #: Later batches of a large request are due as if this many padded tokens were computed in a second: small requests that
@@ -36,6 +40,8 @@ class WorkItem:
     count: int = field(init=False)
     #: Tokens of its shortest row.
     shortest: int = field(init=False)
+    #: The operation of its caller, for hooks.
+    operation: int | None = field(default_factory=current_operation.get)
 
     def __post_init__(self) -> None:
         """Look at the rows once: an item that waits is looked at many times."""
@@ -51,7 +57,8 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
     A full batch is begun while all streams compute, so that no stream waits for the event loop.
     """
 
-    def __init__(self, model: LocalRoute, *, max_batch_size: int) -> None:
+    def __init__(self, model: LocalRoute, *, max_batch_size: int, hooks: Hooks | None = None) -> None:
+        self._hooks = Hooks() if hooks is None else hooks
         self.eager = model.streams
         self.concurrency = model.streams + 1
         self.max_wait_s = float("inf")
@@ -87,7 +94,8 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
 
     async def run(self, job: WorkItem) -> Vectors:
         """Compute one batch."""
-        return await self._model.run(job.tokenized, job.batch)
+        with self._operation([job], job.batch):
+            return await self._model.run(job.tokenized, job.batch)
 
     async def run_merged(self, jobs: Sequence[WorkItem]) -> list[Vectors | Exception]:
         """Compute several as one batch; where that fails, halve it, so that no text fails another caller's."""
@@ -99,7 +107,8 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         )
         batch = Batch(np.arange(len(pairs), dtype=np.int64), max(job.batch.width for job in jobs))
         try:
-            vectors = await self._model.run(tokenized, batch)
+            with self._operation(jobs, batch):
+                vectors = await self._model.run(tokenized, batch)
         except Exception:  # noqa: BLE001  it comes again, in the end from each job alone
             vectors = None
         if vectors is None or len(vectors) != len(pairs):
@@ -107,6 +116,12 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
             return [*await self._run_half(jobs[:middle]), *await self._run_half(jobs[middle:])]
         ends = np.cumsum([len(job.batch.rows) for job in jobs])[:-1]
         return list(np.split(vectors, ends))
+
+    def _operation(self, jobs: Sequence[WorkItem], batch: Batch) -> AbstractContextManager[Outcome]:
+        callers, name = [job.operation for job in jobs], self._model.name
+        return self._hooks.merged_operation(
+            callers, BatchDetails, self._model.model, name, len(batch.rows), batch.padded_tokens
+        )
 
     async def _run_half(self, jobs: Sequence[WorkItem]) -> list[Vectors | Exception]:
         if len(jobs) > 1:
@@ -146,7 +161,9 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         concurrency: int,
         max_wait_s: float,
         max_batch_size: int,
+        hooks: Hooks | None = None,
     ) -> None:
+        self._hooks = Hooks() if hooks is None else hooks
         self.concurrency = concurrency
         self.max_wait_s = max_wait_s
         self._client = client
@@ -185,7 +202,8 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
 
     async def run(self, job: UpstreamRequest) -> UpstreamResponse:
         """Send one request."""
-        return await self._client.send(job, self._routes)
+        with self._operation([job], job):
+            return await self._client.send(job, self._routes)
 
     async def run_merged(self, jobs: Sequence[UpstreamRequest]) -> list[UpstreamResponse | Exception]:
         """Send several as one, and give each caller its vectors, errors and share of the bill."""
@@ -200,7 +218,8 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
             on_ready=_on_ready_of(jobs, counts) if any(job.on_ready is not None for job in jobs) else None,
             urgency=min((job.urgency for job in jobs), key=lambda urgency: urgency.due(0.0)),
         )
-        response = await self._client.send(merged, self._routes)
+        with self._operation(jobs, merged):
+            response = await self._client.send(merged, self._routes)
         # A refused text is on nobody's bill.
         taken = merged.lengths.astype(np.int64)
         taken[list(response.errors)] = 0
@@ -221,6 +240,11 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
                 )
             start = end
         return results
+
+    def _operation(self, jobs: Sequence[UpstreamRequest], request: UpstreamRequest) -> AbstractContextManager[Outcome]:
+        callers, route = [job.operation for job in jobs], self._routes[0].name
+        texts, tokens = len(request.texts), _tokens(request)
+        return self._hooks.merged_operation(callers, BatchDetails, request.space.model, route, texts, tokens)
 
 
 def _tokens(request: UpstreamRequest) -> int:

@@ -20,7 +20,7 @@ from embedway.errors import (
     TextTooLongError,
     UpstreamError,
 )
-from embedway.types import Bill
+from embedway.telemetry.operations import CacheDetails, WaitDetails
 from embedway.vectors import to_size
 
 if TYPE_CHECKING:
@@ -64,33 +64,37 @@ class CachedModel:
         self._model = model
         self._cache = cache
         self.group = Group(model.name, model.space.id, cache.namespace)
+        self.counts = cache.counters.of(model.name)
         self._makers: dict[tuple[InputType, Overflow], KeyMaker] = {}
 
     async def compute(self, request: ComputeRequest) -> Computed:
         """Look texts up and compute those that are missing; see `Computes.compute`."""
         cache, full = self._cache, self._model.space
-        counts = cache.counters.of(self.group.model)
         keys, former = await cache.lookup.keys(request.texts, self._maker(request))
         landed = cache.flights.landed
-        read = await cache.lookup.read(self.group, keys, full, former)
-        missing = read.missing
-        found = Computed(
-            {"dense": read.vectors}, read.metas, Bill.none(), hits=len(request.texts) - len(missing), origin="cache"
-        )
-        found.saved_tokens = found.tokens
-        counts.hits += found.hits
-        counts.misses += len(missing)
-        counts.tokens_saved += found.saved_tokens
+        with cache.hooks.operation(CacheDetails, "lookup", self.group.model, len(keys)) as outcome:
+            read = await cache.lookup.read(self.group, keys, full, former)
+            missing = read.missing
+            outcome.cache_hits = len(keys) - len(missing)
+        found = Computed({"dense": read.vectors}, read.metas, hits=len(request.texts) - len(missing), origin="cache")
+        if found.hits:
+            found.saved_tokens = found.tokens
+        self.counts.hits += found.hits
+        self.counts.misses += len(missing)
+        self.counts.tokens_saved += found.saved_tokens
         if read.damaged or read.invalid:
             await cache.remove(self.group, read)
         if missing:
-            through = _ReadThrough(self._model, cache, self.group, keys, replace(request, space=full), found)
+            through = _ReadThrough(self, self._model, cache, keys, replace(request, space=full), found)
             await through.complete(missing, landed)
-        found.saved_nanousd = self._model.cost_nanousd(found.saved_tokens, full.dimensions) or 0
+        if found.saved_tokens:
+            found.saved_nanousd = self._model.cost_nanousd(found.saved_tokens, full.dimensions) or 0
         if cache.is_lossy:
             found.lossy_hits = sum(meta.codec != "f32" for meta in found.metas if meta is not None)
-        cache.tell_if_due()
-        found.blocks = {"dense": to_size(found.vectors, request.space)}
+        if cache.counters.is_due():
+            cache.writes.in_background(cache.counters.tell())
+        if request.space.dimensions != full.dimensions:
+            found.blocks = {"dense": to_size(read.vectors, request.space)}
         return found
 
     async def peek(self, request: ComputeRequest, *, strict: bool = True) -> tuple[Vectors, list[TextMeta | None], int]:
@@ -127,9 +131,9 @@ class CachedModel:
 class _ReadThrough:
     """One request that misses: its texts are computed here, by another caller, or by another process."""
 
+    cached: CachedModel
     model: Cacheable
     cache: VectorCache
-    group: Group
     keys: list[bytes]
     request: ComputeRequest
     found: Computed
@@ -191,7 +195,7 @@ class _ReadThrough:
         mine = [row for row in rows if self.keys[row] in granted]
         theirs = [row for row in rows if self.keys[row] not in granted]
         if mine:
-            lease = Lease(store, self.group, granted, seconds=self.cache.lease_s, sleep=self.cache.sleep)
+            lease = Lease(store, self.cached.group, granted, seconds=self.cache.lease_s, sleep=self.cache.sleep)
             try:
                 # Another process may have stored some after they were looked up here, and given its lease back.
                 still = await self._look_up_again(mine)
@@ -209,11 +213,11 @@ class _ReadThrough:
         When the caller is cancelled before the answer is here, what it grants is given back.
         """
         cache, keys = self.cache, [self.keys[row] for row in rows]
-        granting = asyncio.create_task(cache.store.lease(self.group, keys, cache.lease_s))
+        granting = asyncio.create_task(cache.store.lease(self.cached.group, keys, cache.lease_s))
 
         async def give_back() -> None:
             free = await granting
-            await cache.store.release(self.group, [key for key, mine in zip(keys, free, strict=True) if mine])
+            await cache.store.release(self.cached.group, [key for key, mine in zip(keys, free, strict=True) if mine])
 
         try:
             free = await asyncio.shield(granting)
@@ -224,19 +228,19 @@ class _ReadThrough:
 
     async def _compute(self, rows: list[int], lease: Lease | None = None) -> None:
         """Compute rows. What is ready lands at once, and is stored while the caller goes on."""
-        cache, found = self.cache, self.found
+        cache, found, vectors_found = self.cache, self.found, self.found.blocks["dense"]
         keys = [self.keys[row] for row in rows]
 
         def land(
             positions: Sequence[int], vectors: Vectors, metas: Sequence[TextMeta], *, storable: bool = True
         ) -> None:
-            found.vectors[[rows[position] for position in positions]] = vectors
+            vectors_found[[rows[position] for position in positions]] = vectors
             results = {}
             for position, vector, meta in zip(positions, vectors, metas, strict=True):
                 results[keys[position]] = vector, meta
                 found.metas[rows[position]] = meta
             if storable:
-                cache.writes.put(self.group, results, lease)
+                cache.writes.put(self.cached.group, results, lease)
             for key, result in results.items():
                 cache.flights.land(key, result)
 
@@ -255,11 +259,13 @@ class _ReadThrough:
             if position not in computed.errors and (meta := computed.metas[position]) is not None
         ]
         chosen = [position for position, _ in ready]
-        land(chosen, computed.vectors[chosen], [meta for _, meta in ready], storable=computed.storable)
+        land(chosen, computed.blocks["dense"][chosen], [meta for _, meta in ready], storable=computed.storable)
         for position, error in computed.errors.items():
             self._give_up(rows[position], error)
             self._end(keys[position], error)
-        found.add(computed)
+        found.bill += computed.bill
+        found.tokenize_s += computed.tokenize_s
+        found.compute_s += computed.compute_s
         if len(cache.writes.unstored) > _MOST_UNSTORED:
             await cache.settle()
 
@@ -273,35 +279,35 @@ class _ReadThrough:
 
     def _share(self, row: int, result: ReadyVector) -> None:
         """Take a result of another caller or process."""
-        self.found.vectors[row], self.found.metas[row] = result
-        counts = self.cache.counters.of(self.group.model)
-        counts.shared += 1
-        counts.tokens_saved += result[1].tokens
+        self.found.blocks["dense"][row], self.found.metas[row] = result
+        self.cached.counts.shared += 1
+        self.cached.counts.tokens_saved += result[1].tokens
         self.found.saved_tokens += result[1].tokens
 
     def _give_up(self, row: int, error: EmbedwayError) -> None:
         self.found.errors[row] = error
-        self.found.vectors[row] = float("nan")
+        self.found.blocks["dense"][row] = float("nan")
 
     async def _wait_for_processes(self, rows: list[int]) -> None:
         """Wait until other processes have stored rows, or gave up a lease of theirs, or let it run out."""
-        while rows:
-            await self.cache.sleep(_POLL_S)
-            rows = await self._look_up_again(rows)
-            if not rows:
-                return
-            granted = await self._lease(rows)
-            if granted:
-                # Their leader is gone, or stored nothing. The next round takes what is missing in the usual way.
-                await self.cache.store.release(self.group, list(granted))
-                return
+        with self.cache.hooks.operation(WaitDetails, "lease"):
+            while rows:
+                await self.cache.sleep(_POLL_S)
+                rows = await self._look_up_again(rows)
+                if not rows:
+                    return
+                granted = await self._lease(rows)
+                if granted:
+                    # Their leader is gone, or stored nothing. The next round takes what is missing in the usual way.
+                    await self.cache.store.release(self.cached.group, list(granted))
+                    return
 
     async def _look_up_again(self, rows: list[int]) -> list[int]:
         """Take the rows that are stored by now, and return those that are still missing."""
         cache = self.cache
-        read = await cache.lookup.read(self.group, [self.keys[row] for row in rows], self.model.space)
+        read = await cache.lookup.read(self.cached.group, [self.keys[row] for row in rows], self.model.space)
         if read.damaged or read.invalid:
-            await cache.remove(self.group, read)
+            await cache.remove(self.cached.group, read)
         for position, row in enumerate(rows):
             meta = read.metas[position]
             if meta is not None:

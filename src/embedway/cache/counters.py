@@ -50,14 +50,13 @@ class Counters:
         """The counts of one model."""
         return self._counts.setdefault(model, Counts())
 
-    @property
-    def due(self) -> bool:
-        """Whether the store is to be told now."""
-        return self._clock() - self._told_at > _TELL_S
-
-    def postpone(self) -> None:
-        """Be due again in a minute."""
-        self._told_at = self._clock()
+    def is_due(self) -> bool:
+        """Whether the store is to be told now; then not again for a minute."""
+        now = self._clock()
+        if now - self._told_at <= _TELL_S:
+            return False
+        self._told_at = now
+        return True
 
     async def tell(self) -> None:
         """Add to the store's numbers what was counted since it was last told."""

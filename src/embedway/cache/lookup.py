@@ -125,6 +125,8 @@ class Lookup:
         damaged = [keys[row] for row in missing if metas[row] is None and entries[row] is not None]
         for row in missing:
             metas[row] = None
+        if len(missing) == len(keys):
+            return Read(vectors, metas, missing, damaged, [])
         invalid = _invalid(metas, vectors, space) if missing else bad_rows(vectors, space)
         if invalid:
             for row in invalid:

@@ -19,6 +19,7 @@ from embedway.cache.single_flight import SingleFlight
 from embedway.cache.stats import ClearResult
 from embedway.cache.write_behind import ReadyVector, WriteBehind
 from embedway.errors import CacheError
+from embedway.telemetry.hooks import Hooks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -46,6 +47,7 @@ class VectorCache:
         zstd: bool = False,
         lease_s: float = 10.0,
         seals: Sequence[SecretKeys] = (),
+        hooks: Hooks | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -53,11 +55,12 @@ class VectorCache:
         self.store = store
         self.namespace = namespace
         self.lease_s = lease_s
+        self.hooks = Hooks() if hooks is None else hooks
         self.sleep = sleep
         self.counters = Counters(store, clock)
         self.flights: SingleFlight[ReadyVector] = SingleFlight()
         seal = seals[0] if seals else None
-        self.writes = WriteBehind(store, codec=codec, zstd=zstd, seal=seal, on_stored=self._on_stored)
+        self.writes = WriteBehind(store, codec=codec, zstd=zstd, seal=seal, on_stored=self._on_stored, hooks=self.hooks)
         self.is_lossy = codec != CODECS[0]
         # Entries are served that lose no more than what is written.
         self.lookup = Lookup(self.writes, store, CODECS[: CODECS.index(codec) + 1], seals)
@@ -117,19 +120,13 @@ class VectorCache:
             )
         await self.store.delete_many(group, [*read.damaged, *read.invalid])
 
-    def tell_if_due(self) -> None:
-        """Have the store told what was counted, if it was not told for long."""
-        if self.counters.due:
-            self.counters.postpone()
-            self.writes.in_background(self.counters.tell())
-
     def _on_stored(self, group: Group, entries: int) -> None:
         self.counters.of(group.model).stored += entries
         # What was looked for before it was stored, and is claimed after that, is looked for again.
         self.flights.landed += 1
 
 
-def open_vector_cache(config: Config) -> VectorCache | None:
+def open_vector_cache(config: Config, hooks: Hooks | None = None) -> VectorCache | None:
     """The cache of the settings; None for none. Nothing is read or connected yet. Raises as `open_cache_store` does."""
     store, settings = open_cache_store(config), config.cache
     if store is None:
@@ -141,4 +138,5 @@ def open_vector_cache(config: Config) -> VectorCache | None:
         zstd=settings.zstd,
         lease_s=settings.lease_s,
         seals=open_secret_keys(settings),
+        hooks=hooks,
     )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from embedway.cache.codec import encode
+from embedway.telemetry.hooks import Hooks
+from embedway.telemetry.operations import CacheDetails
 from embedway.types import TextMeta, Vectors
 
 if TYPE_CHECKING:
@@ -93,12 +95,14 @@ class WriteBehind:
         zstd: bool,
         seal: SecretKeys | None = None,
         on_stored: Callable[[Group, int], None],
+        hooks: Hooks | None = None,
     ) -> None:
         self._cache = cache
         self._seal = seal
         self._codec: CodecName = codec
         self._zstd = zstd
         self._on_stored = on_stored
+        self._hooks = Hooks() if hooks is None else hooks
         #: Vectors that are not stored yet.
         self.unstored: dict[bytes, ReadyVector] = {}
         self._gathering: dict[Group, _Chunk] = {}
@@ -148,7 +152,9 @@ class WriteBehind:
                 if self._gathering.get(chunk.group) is chunk:
                     del self._gathering[chunk.group]
                 items = list(zip(chunk.computed, await self._encoded(chunk), strict=True))
-                self._on_stored(chunk.group, await self._cache.put_many(chunk.group, items))
+                with self._hooks.operation(CacheDetails, "store", chunk.group.model, len(items)):
+                    stored = await self._cache.put_many(chunk.group, items)
+                self._on_stored(chunk.group, stored)
         except Exception as error:  # noqa: BLE001  nobody waits for it, so that it is counted
             self._failed(error)
         finally:

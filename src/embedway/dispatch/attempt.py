@@ -19,6 +19,7 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.library import place_of
+from embedway.telemetry.operations import AttemptDetails
 from embedway.vectors import to_size
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from embedway.dispatch.billing import Charge
     from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest, UpstreamResponse
     from embedway.providers.base import Answer
+    from embedway.telemetry.hooks import Hooks
     from embedway.types import Vectors
 
 
@@ -40,6 +42,7 @@ class RequestContext:
     deadline: float
     #: How long a route may keep texts waiting that another route could take.
     patience_s: float
+    hooks: Hooks
     #: By route, a semaphore in front of the route's own: only some parts of a large request wait for the route at a
     #: time, and other requests that come meanwhile need not wait for its end.
     fairness: dict[str, asyncio.Semaphore] = field(default_factory=dict)
@@ -54,6 +57,8 @@ class Attempt:
     route: ServiceRoute
     #: Whether another route of the space is left.
     has_alternative: bool
+    #: From 1, over all attempts that these texts are part of.
+    number: int
     #: When it began, or when it was sent.
     started_at: float
     #: Whether it was sent, so that it counts.
@@ -69,7 +74,10 @@ class Attempt:
             await self._wait(tokens, places)
             if not route.circuit.allow():
                 raise _circuit_error(route)
-            answer = await self._exchange()
+            model, texts = request.space.model, len(self.rows)
+            with self.context.hooks.operation(AttemptDetails, model, route.name, self.number, texts, tokens) as outcome:
+                answer = await self._exchange()
+                outcome.billed_tokens = answer.tokens
         route.limiter.learn(answer.rates)
         response.searches += answer.searches or 0
         if answer.tokens is not None:
@@ -109,8 +117,9 @@ class Attempt:
             self.started_at = context.clock()
             context.response.attempts += 1
             answer = await self._call_provider()
-            width = request.space.dimensions if declared.dimensions else request.full_width
-            space = replace(request.space, dimensions=width)
+            space = request.space
+            if not declared.dimensions and request.full_width != space.dimensions:
+                space = replace(space, dimensions=request.full_width)
             request.check(answer.vectors, count=len(self.rows), space=space, route=route.name)
             is_judged = True
             route.circuit.record_success()

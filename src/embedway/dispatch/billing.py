@@ -40,7 +40,6 @@ async def reserve_for(
     prices: Prices,
     *,
     exact: bool,
-    by_search: bool = False,
 ) -> AsyncIterator[Account | None]:
     """Reserve what a request may cost, and give back what is left; None where nothing is billed.
 
@@ -55,7 +54,7 @@ async def reserve_for(
         prices,
         tokens=int(request.lengths.sum(dtype=np.int64)),
         texts=len(request.texts),
-        searches=searches_of(request.lengths) if by_search else 0,
+        searches=searches_of(request.lengths) if request.by_search else 0,
         exact=exact,
     )
     try:
@@ -107,7 +106,7 @@ async def mark_under_way(request: UpstreamRequest, rows: Rows, charges: list[Cha
 
     async def mark(caller: int, own: Rows) -> None:
         account, lengths = request.accounts[caller], request.lengths[own]
-        tokens, searches = int(lengths.sum(dtype=np.int64)), searches_of(lengths)
+        tokens, searches = int(lengths.sum(dtype=np.int64)), searches_of(lengths) if request.by_search else 0
         charges.append(Charge(account, await account.mark_sent(tokens, searches), tokens, searches))
 
     # All at once: a ledger books them together.

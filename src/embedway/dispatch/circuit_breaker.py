@@ -17,10 +17,18 @@ class CircuitBreaker:
     The caller says which requests count as failed: a refused text does not, a dead service does.
     """
 
-    def __init__(self, *, failures: int = 8, rest_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        failures: int = 8,
+        rest_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[State, State], None] | None = None,
+    ) -> None:
         self._limit = failures
         self._rest_s = rest_s
         self._clock = clock
+        self._on_change = on_change
         self._failed = 0
         self._opened_at: float | None = None
         self._probing = False
@@ -39,6 +47,9 @@ class CircuitBreaker:
         if self._probing or self.state == "open":
             return False
         self._probing = True
+        # The state turns half-open by time alone, and is seen where the probe goes out.
+        if self._on_change is not None:
+            self._on_change("open", "half-open")
         return True
 
     def record_success(self) -> None:
@@ -62,4 +73,6 @@ class CircuitBreaker:
 
     def _change(self, opened_at: float | None) -> None:
         """Open or close the circuit: the only place where it does."""
-        self._opened_at = opened_at
+        before, self._opened_at = self.state, opened_at
+        if self._on_change is not None:
+            self._on_change(before, self.state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from embedway.urgency import DOCUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     from embedway.types import RateState
     from embedway.urgency import Urgency
@@ -64,7 +66,7 @@ class RateLimiter:
     """Limits of one route. Callers are let through by urgency, then in the order they came.
 
     Limits are a minute's; None is unknown and holds nobody up until the service names one.
-    `clock` gives seconds and `sleep` waits them.
+    `clock` gives seconds, `sleep` waits them, and a real wait is inside `on_wait`.
     """
 
     def __init__(
@@ -74,9 +76,11 @@ class RateLimiter:
         tokens_per_minute: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        on_wait: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         self._clock = clock
         self._sleep = sleep
+        self._on_wait = on_wait
         now = clock()
         self.requests = TokenBucket(requests_per_minute, float(requests_per_minute or 0), now, requests_per_minute)
         self.tokens = TokenBucket(tokens_per_minute, float(tokens_per_minute or 0), now, tokens_per_minute)
@@ -90,8 +94,10 @@ class RateLimiter:
     async def acquire(self, tokens: int, urgency: Urgency = DOCUMENTS) -> None:
         """Wait until a request of so many tokens may go out."""
         async with self._queue.hold(urgency):
-            while (wait := self.wait_s(tokens)) > 0:
-                await self._sleep(wait)
+            if self.wait_s(tokens) > 0:
+                with self._on_wait():
+                    while (wait := self.wait_s(tokens)) > 0:
+                        await self._sleep(wait)
             # Levels may go below zero: an amount over the limit is paid for afterwards.
             self.requests.level -= 1
             self.tokens.level -= tokens

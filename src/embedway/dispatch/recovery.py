@@ -31,6 +31,8 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.base import split_requests
+from embedway.telemetry.hooks import Hooks
+from embedway.telemetry.operations import WaitDetails
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -51,11 +53,13 @@ class UpstreamClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
+        hooks: Hooks | None = None,
     ) -> None:
         self._policy = policy
         self._clock = clock
         self._sleep = sleep
         self._chance = chance
+        self._hooks = Hooks() if hooks is None else hooks
 
     async def send(self, request: UpstreamRequest, routes: Sequence[ServiceRoute]) -> UpstreamResponse:
         """Embed all texts over the routes, in their order; all of them must serve `request.space`.
@@ -68,7 +72,12 @@ class UpstreamClient:
             vectors.fill(np.nan)
         response = UpstreamResponse(vectors)
         context = RequestContext(
-            request, response, self._clock, self._clock() + policy.deadline_s, patience_s=2 * policy.first_wait_s
+            request,
+            response,
+            self._clock,
+            self._clock() + policy.deadline_s,
+            patience_s=2 * policy.first_wait_s,
+            hooks=self._hooks,
         )
         recovery = _Recovery(context, policy, self._sleep, self._chance)
         rows = np.arange(len(request.texts), dtype=np.int64)
@@ -151,7 +160,14 @@ class _Recovery:
         route, history = plan.routes[0], _History(attempts)
         while True:
             has_alternative, started_at = len(plan.routes) > 1, self.context.clock()
-            attempt = Attempt(self.context, rows, route, has_alternative=has_alternative, started_at=started_at)
+            attempt = Attempt(
+                self.context,
+                rows,
+                route,
+                has_alternative=has_alternative,
+                started_at=started_at,
+                number=history.attempts + 1,
+            )
             try:
                 self.context.response.vectors[rows] = await attempt.run()
             except EmbedwayError as error:
@@ -227,7 +243,8 @@ class _Recovery:
         if isinstance(error, RateLimitedError):
             route.limiter.close_for(seconds)
         else:
-            await self.sleep(seconds)
+            with self.context.hooks.operation(WaitDetails, "retry", route.name):
+                await self.sleep(seconds)
 
     async def _fail_over(self, rows: Rows, plan: _RoutePlan, attempts: int, error: EmbedwayError) -> None:
         """Send rows to the next route, or fail with the reasons of all routes."""

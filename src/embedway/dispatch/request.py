@@ -72,7 +72,7 @@ class UpstreamResponse:
 class UpstreamRequest:
     """One request: texts, their token counts, and the space that all routes must answer in."""
 
-    # Its 14 fields are all that dispatch knows of a call.
+    # Its 16 fields are all that dispatch knows of a call.
     texts: Sequence[str]
     lengths: npt.NDArray[np.int32]
     input_type: InputType
@@ -96,6 +96,10 @@ class UpstreamRequest:
     #: Whether a route whose answers depend on the rest of the request must answer it in one: scores of two answers
     #: cannot be compared.
     one_answer: bool = False
+    #: Whether it may be billed by the search, as reranking is.
+    by_search: bool = False
+    #: The operation of its caller, for hooks.
+    operation: int | None = None
 
     def has_several_callers(self, rows: Rows) -> bool:
         """Whether rows belong to more than one caller."""

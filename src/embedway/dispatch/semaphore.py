@@ -13,6 +13,7 @@ from embedway.urgency import DOCUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractContextManager
 
     from embedway.urgency import Urgency
 
@@ -20,13 +21,22 @@ if TYPE_CHECKING:
 class PrioritySemaphore:
     """Semaphore of `limit` places, and with `express` one more for queries and priorities above 5 alone.
 
-    Waiters are due as `Urgency` says, so that none is overtaken for longer than its slack. Used from one event loop.
+    Waiters are due as `Urgency` says, so that none is overtaken for longer than its slack. Used from one event
+    loop. A real wait is inside `on_wait`.
     """
 
-    def __init__(self, limit: int, *, express: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limit: int,
+        *,
+        express: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        on_wait: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
         self.limit = limit
         self._express = express
         self._clock = clock
+        self._on_wait = on_wait
         self._taken = 0
         self._express_taken = False
         self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
@@ -44,7 +54,8 @@ class PrioritySemaphore:
                 self._express_taken = False
             return
         if is_full or self._waiting:
-            await self._wait(urgency)
+            with self._on_wait():
+                await self._wait(urgency)
         else:
             self._taken += 1
         try:

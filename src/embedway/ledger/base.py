@@ -20,7 +20,7 @@ from embedway.errors import LedgerError, UsageError
 from embedway.money import usd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Period: TypeAlias = Literal["total", "day", "month"]
 PERIODS: tuple[Period, ...] = get_args(Period)
@@ -310,6 +310,11 @@ def periods_at(seconds: float) -> dict[Period, str]:
     """The names of the periods of a time: `total`, `2026-11-23`, `2026-11`."""
     day = dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d")
     return {"total": "total", "day": day, "month": day[:7]}
+
+
+def account_keys(purpose: Purpose, periods: Mapping[Period, str]) -> list[tuple[str, str]]:
+    """The accounts, by scope and period, that spending for a purpose counts in."""
+    return [(scope, period) for scope in purpose.scopes for period in periods.values()]
 
 
 def moment(seconds: float) -> str:

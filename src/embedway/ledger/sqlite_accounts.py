@@ -26,16 +26,14 @@ SET spent = spent + excluded.spent, held = held + excluded.held, saved = saved +
 
 def add(
     connection: Connection,
-    purpose: Purpose,
-    periods: dict[Period, str],
+    keys: Sequence[tuple[str, str]],
     *,
     held: int = 0,
     spent: int = 0,
     saved: int = 0,
 ) -> None:
-    """Add amounts to the accounts of every scope and period that spending for a purpose counts in."""
-    rows = [(scope, period, spent, held, saved) for scope in purpose.scopes for period in periods.values()]
-    connection.executemany(_ADD, rows)
+    """Add amounts to accounts, by scope and period."""
+    connection.executemany(_ADD, [(*key, spent, held, saved) for key in keys])
 
 
 def spent_and_held(connection: Connection, scope: str, period: str) -> tuple[int, int]:

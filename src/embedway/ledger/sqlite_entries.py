@@ -18,6 +18,7 @@ from embedway.ledger.base import (
     Purpose,
     Refused,
     Settlement,
+    account_keys,
     periods_at,
 )
 
@@ -66,6 +67,8 @@ class _Found:
 
     purpose: Purpose
     periods: dict[Period, str]
+    #: The accounts that it counts in, by scope and period.
+    keys: list[tuple[str, str]]
     state: str
     reserved: int
     sent: int
@@ -100,7 +103,7 @@ class Entries:
         entry, held = uuid.uuid4().hex, nanousd or 0
         names = (purpose.model, purpose.collection, purpose.api_key)
         connection.execute(_RESERVE, (entry, now, *names, texts, held, nanousd is None, now + lease_s))
-        accounts.add(connection, purpose, periods, held=held)
+        accounts.add(connection, account_keys(purpose, periods), held=held)
         return entry
 
     def send(self, connection: Connection, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
@@ -115,7 +118,7 @@ class Entries:
             refused = accounts.refusal(connection, found.purpose, found.periods, more, limits)
             if refused is not None:
                 return refused
-            accounts.add(connection, found.purpose, found.periods, held=more)
+            accounts.add(connection, found.keys, held=more)
         connection.execute(_SEND, {"nanousd": nanousd, "id": entry})
         return None
 
@@ -139,7 +142,7 @@ class Entries:
         estimated = cost if kind == "estimated" else 0
         unsure = (cost if kind == "unsure" else 0) - booked
         connection.execute(_SETTLE, (over, back, cost - booked, tokens, estimated, unsure, entry))
-        accounts.add(connection, found.purpose, found.periods, held=back - over, spent=cost - booked)
+        accounts.add(connection, found.keys, held=back - over, spent=cost - booked)
         return accounts.crossings(connection, found.purpose, found.periods, limits) if cost else []
 
     def close(self, connection: Connection, entry: str, state: str, route: str) -> None:
@@ -150,14 +153,14 @@ class Entries:
             return
         connection.execute(_CLOSE, {"state": state, "now": self._clock(), "route": route, "id": entry})
         held = -found.reserved - found.sent
-        accounts.add(connection, found.purpose, found.periods, held=held, spent=found.sent)
+        accounts.add(connection, found.keys, held=held, spent=found.sent)
 
     def book_saved(self, connection: Connection, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
         """See `Ledger.book_saved`."""
         now = self._clock()
         names = (purpose.model, purpose.collection, purpose.api_key)
         connection.execute(_BOOK_SAVED, (uuid.uuid4().hex, now, now, *names, texts, texts, tokens, nanousd))
-        accounts.add(connection, purpose, periods_at(now), saved=nanousd)
+        accounts.add(connection, account_keys(purpose, periods_at(now)), saved=nanousd)
 
     def renew(self, connection: Connection, entries: Sequence[str], lease_s: float) -> None:
         """See `Ledger.renew`."""
@@ -186,4 +189,6 @@ class Entries:
             raise LedgerError(f"the ledger {self._path} has no entry {entry}: was the file replaced?")
         model, collection, api_key, opened, state, reserved, sent, unsure, is_restored = row
         purpose = Purpose(model, collection, api_key)
-        return _Found(purpose, periods_at(opened), state, reserved, sent, unsure, bool(is_restored))
+        periods = periods_at(opened)
+        keys = account_keys(purpose, periods)
+        return _Found(purpose, periods, keys, state, reserved, sent, unsure, bool(is_restored))

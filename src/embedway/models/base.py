@@ -19,6 +19,7 @@ from embedway.dispatch.request import RetryPolicy
 from embedway.errors import DimensionsError, UsageError
 from embedway.ledger.budgets import Budgets
 from embedway.telemetry.hooks import Hooks
+from embedway.telemetry.operations import ValidationDetails
 from embedway.vectors import to_size, validate
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class ModelEnvironment:
         """Make the client from the settings."""
         upstream = self.config.upstream
         policy = RetryPolicy(upstream.max_attempts, upstream.first_wait_s, upstream.longest_wait_s, upstream.deadline_s)
-        object.__setattr__(self, "client", UpstreamClient(policy))
+        object.__setattr__(self, "client", UpstreamClient(policy, hooks=self.hooks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +84,14 @@ class Model(ABC):
     task: ClassVar[Task] = "embed"
     #: Raises BadVectorsError for rows that cannot be right.
     check: ClassVar[Callable[..., None]] = staticmethod(validate)
+    #: Whether one of its routes may give vectors that depend on the other texts of their batch.
+    may_depend_on_batch: bool = False
     #: Why nothing can be sent, such as a key that is not set; None where it can.
     blocked: ConfigError | None = None
 
-    def __init__(self, profile: Profile, *, token_budget: int | None) -> None:
+    def __init__(self, profile: Profile, hooks: Hooks, *, token_budget: int | None) -> None:
         self.profile = profile
+        self.hooks = hooks
         self.name = profile.description.model
         self.space = profile.description.space
         self.max_tokens = profile.description.max_tokens
@@ -116,9 +120,10 @@ class Model(ABC):
     def estimate(self, work: Work, dimensions: int) -> Estimate:
         """The bill of some work, for vectors of a size."""
 
-    @abstractmethod
-    def batch_dependent(self, routes: Sequence[str] | None = None) -> bool:
-        """Whether one of these routes, or of all, gives vectors that depend on the other texts of their batch."""
+    def depends_on_batch(self, routes: Sequence[str]) -> bool:
+        """Whether one of these routes gives vectors that depend on the other texts of their batch."""
+        del routes
+        return self.may_depend_on_batch
 
     @abstractmethod
     async def warm(self) -> None:
@@ -139,20 +144,25 @@ class Model(ABC):
         tokenized = time.perf_counter()
         # Means are of whole windows: cut before, they would be other vectors than those that a cache keeps.
         space = request.space if work.windows is None else self.space
-        stream = request.on_ready is not None and not self.batch_dependent()
-        on_ready = ReadyRows(work, space, request.on_ready) if stream and request.on_ready else None
+        on_ready = None
+        if request.on_ready is not None and not self.may_depend_on_batch:
+            on_ready = ReadyRows(work, space, request.on_ready)
         vectors, errors, bill = await self._run(work, replace(request, space=space), on_ready)
         if work.windows is not None:
             vectors, errors = work.windows.merge(vectors, space), work.windows.errors(errors)
         vectors = to_size(vectors, space)
         good = vectors[sorted(set(range(len(vectors))) - set(errors))] if errors else vectors
-        self.check(good, count=len(work.positions) - len(errors), space=space, route=self.profile.route)
+        with self.hooks.operation(ValidationDetails, self.profile.route, len(good)) as outcome:
+            outcome.failures = len(errors)
+            self.check(good, count=len(work.positions) - len(errors), space=space, route=self.profile.route)
+        if space.dimensions != request.space.dimensions:
+            vectors = to_size(vectors, request.space)
         return Computed(
-            {"dense": to_size(work.rows(vectors), request.space)},
+            {"dense": vectors if not work.refused else work.rows(vectors)},
             work.metas,
             bill,
             {**work.refused, **{int(work.positions[text]): error for text, error in errors.items()}},
-            storable=not self.batch_dependent(bill.routes),
+            storable=not (self.may_depend_on_batch and self.depends_on_batch(bill.routes)),
             tokenize_s=tokenized - began,
             compute_s=time.perf_counter() - tokenized,
             origin=self.profile.route,

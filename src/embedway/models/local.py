@@ -17,21 +17,22 @@ if TYPE_CHECKING:
     from embedway.batching.ready_rows import ReadyRows
     from embedway.batching.work import Work
     from embedway.compute import ComputeRequest
-    from embedway.config import Config
     from embedway.errors import EmbedwayError
     from embedway.local.encoder import Encoder
+    from embedway.models.base import ModelEnvironment
     from embedway.types import TokenizedTexts, Vectors
 
 
 class LocalModel(Model):
     """An encoder of this machine. Nobody bills for it."""
 
-    def __init__(self, encoder: Encoder, config: Config) -> None:
-        super().__init__(profile_of(encoder), token_budget=encoder.token_budget)
-        batching = config.batching
+    def __init__(self, encoder: Encoder, environment: ModelEnvironment) -> None:
+        super().__init__(profile_of(encoder), environment.hooks, token_budget=encoder.token_budget)
+        batching = environment.config.batching
+        self.may_depend_on_batch = encoder.batch_dependent
         self._encoder = encoder
         self._scheduler = (
-            BatchScheduler(LocalBackend(encoder, max_batch_size=batching.max_batch_size))
+            BatchScheduler(LocalBackend(encoder, max_batch_size=batching.max_batch_size, hooks=environment.hooks))
             if batching.across_callers
             else None
         )
@@ -65,11 +66,6 @@ class LocalModel(Model):
         """See `Model.estimate`."""
         del dimensions
         return Estimate(work.tokenized.tokens, requests=0, cost_nanousd=0, batch_cost_nanousd=None)
-
-    def batch_dependent(self, routes: Sequence[str] | None = None) -> bool:
-        """See `Model.batch_dependent`."""
-        del routes
-        return self._encoder.batch_dependent
 
     async def warm(self) -> None:
         """Load the session for bulk work."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.request import ServiceRoute
 from embedway.dispatch.semaphore import PrioritySemaphore
@@ -33,6 +35,7 @@ from embedway.providers.opening import counter_for, library_endpoint, library_fa
 from embedway.providers.registry import make_provider
 from embedway.rerank.base import Scoring
 from embedway.rerank.registry import make_reranker
+from embedway.telemetry.operations import CircuitDetails, WaitDetails
 from embedway.weights.store import WeightsStore
 
 if TYPE_CHECKING:
@@ -41,9 +44,11 @@ if TYPE_CHECKING:
     from embedway.catalog.services import ServiceFacts
     from embedway.catalog.types import Task
     from embedway.config import Config
+    from embedway.dispatch.circuit_breaker import State
     from embedway.local.encoder import Encoder
     from embedway.models.base import Model, ModelEnvironment
     from embedway.providers.base import Endpoint
+    from embedway.telemetry.hooks import Hooks
     from embedway.weights.store import ProgressSink
 
     #: Makes a provider, or a reranker, of a provider's name and an endpoint.
@@ -90,7 +95,7 @@ def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
             lambda provider, endpoint: make(provider, replace(endpoint, secret=endpoint.secret or _NO_KEY)),
         )
     counter = counter_for(facts, served[0][1], config)
-    service = Service(facts, _routes(served, facts.task, config), counter, blocked)
+    service = Service(facts, _routes(served, facts.task, environment), counter, blocked)
     return (ServiceModel if facts.task == "embed" else ServiceReranker)(service, environment)
 
 
@@ -101,17 +106,27 @@ def _without_keys(config: Config) -> Config:
 
 
 def _routes(
-    served: Sequence[tuple[str, Any, tuple[int | None, int | None]]], task: Task, config: Config
+    served: Sequence[tuple[str, Any, tuple[int | None, int | None]]], task: Task, environment: ModelEnvironment
 ) -> tuple[ServiceRoute, ...]:
+    hooks, concurrency = environment.hooks, environment.config.upstream.concurrency
     return tuple(
         ServiceRoute(
             name,
             provider if task == "embed" else Scoring(provider, ""),
-            limiter=RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens),
-            semaphore=PrioritySemaphore(config.upstream.concurrency),
+            limiter=RateLimiter(
+                requests_per_minute=requests,
+                tokens_per_minute=tokens,
+                on_wait=partial(hooks.operation, WaitDetails, "rate_limit", name),
+            ),
+            circuit=CircuitBreaker(on_change=partial(_tell_change, hooks, name)),
+            semaphore=PrioritySemaphore(concurrency, on_wait=partial(hooks.operation, WaitDetails, "semaphore", name)),
         )
         for name, provider, (requests, tokens) in served
     )
+
+
+def _tell_change(hooks: Hooks, route: str, before: State, after: State) -> None:
+    hooks.event(CircuitDetails, route, before, after)
 
 
 def _open_library(name: str, provider: str, model: str, task: Task, environment: ModelEnvironment) -> Model:
@@ -139,7 +154,7 @@ def _open_library(name: str, provider: str, model: str, task: Task, environment:
     else:
         raise ConfigError("this provider does not describe its models", where=name, key="provider")
     assert isinstance(made, CountsTokens)  # noqa: S101  every library does
-    routes = _routes([(name, made, (None, None))], task, environment.config)
+    routes = _routes([(name, made, (None, None))], task, environment)
     service = Service(facts, routes, made.counter(most))
     return (ServiceModel if task == "embed" else ServiceReranker)(service, environment)
 
@@ -157,12 +172,12 @@ def _open_local(name: str, task: Task, environment: ModelEnvironment, progress: 
     _check_task(recipe.name, recipe.task, task)
     if task == "rerank":
         scorer = CrossEncoder(recipe, loaded.choice)
-        return _with_routes(names, scorer, task, environment) if providers else LocalReranker(scorer, config)
+        return _with_routes(names, scorer, task, environment) if providers else LocalReranker(scorer, environment)
     encoder = loading.encoder_of(loaded)
     names = (encoder.model, *names)
     if config.routes_to({one.casefold() for one in names}):
         return _with_routes(names, encoder, task, environment)
-    return LocalModel(encoder, config)
+    return LocalModel(encoder, environment)
 
 
 def _is_here(named: loading.ResolvedName, providers: set[str], config: Config) -> bool:
@@ -201,7 +216,7 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
         here = f"local:{names[0].rsplit('/', 1)[-1]}" if task == "rerank" or encoder is None else encoder.name
         served.append((here, own, (None, None)))
     counter = FileCounter(encoder.tokenizer) if encoder is not None else counter_for(facts, None, config)
-    service = Service(facts, _routes(served, task, config), counter)
+    service = Service(facts, _routes(served, task, environment), counter)
     if task == "rerank":
         return MultiRouteReranker(service, environment)
     assert encoder is not None  # noqa: S101  only rerankers run without it

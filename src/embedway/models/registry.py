@@ -7,10 +7,10 @@ import contextlib
 import errno
 from typing import TYPE_CHECKING
 
-from embedway.arguments import named
 from embedway.errors import ClosedError, UsageError, WeightsError
 from embedway.models.opening import open_model
 from embedway.providers.names import key_of
+from embedway.telemetry.operations import LoadDetails
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ class ModelRegistry:
     def __init__(self, environment: ModelEnvironment, progress: ProgressSink | None = None) -> None:
         self._environment = environment
         self._progress = progress
-        #: By name and task, the name that all names of one model have in common.
-        self._keys: dict[tuple[str, Task], str] = {}
+        #: Opened models, by every name that they were asked by.
+        self._models: dict[tuple[str, Task], Model] = {}
+        #: Models that are being opened, by the name that all names of one model have in common.
         self._opening: dict[tuple[str, Task], asyncio.Task[Model]] = {}
         self._closed = False
 
@@ -43,31 +44,32 @@ class ModelRegistry:
         Concurrent first callers wait for one loading. A failed one is tried anew, and so is that of a model that can
         send nothing, because its key may be there by now.
         """
+        model = self._models.get((name, task))
+        if model is not None:
+            return model
         self.check_open()
-        with _long_names_refused(named(name, "model")):
-            key = self._keys.get((name, task))
-            if key is None:
-                key = self._keys[name, task] = key_of(name, self._environment.config)
-            opening = self._opening.get((key, task))
+        with _long_names_refused(name):
+            key = key_of(name, self._environment.config), task
+            opening = self._opening.get(key)
             if opening is None or _is_stale(opening):
-                opening = self._opening[key, task] = asyncio.create_task(self._load(name, task))
-            if opening.done():
-                return opening.result()
+                opening = self._opening[key] = asyncio.create_task(self._load(name, task))
             # Shielded: one caller's cancellation must not fail the others that wait.
-            return await asyncio.shield(opening)
+            model = await asyncio.shield(opening)
+        if model.blocked is None and not self._closed:
+            self._models[name, task] = model
+        return model
 
     def opened(self, name: str, *, task: Task = "embed") -> Model | None:
         """A model by its full name; None where it is not open."""
         for (_, kind), opening in self._opening.items():
-            if kind == task and opening.done() and not opening.cancelled() and opening.exception() is None:
-                model = opening.result()
-                if model.name == name:
-                    return model
+            if kind == task and opening.done() and not _failed(opening) and opening.result().name == name:
+                return opening.result()
         return None
 
     async def aclose(self) -> None:
         """Let running batches end and give all models back."""
         self._closed = True
+        self._models.clear()
         opening, self._opening = self._opening, {}
         for task in opening.values():
             task.cancel()
@@ -79,16 +81,19 @@ class ModelRegistry:
         # A daemon's thread: a download that nobody waits for any more must not keep the process from ending.
         worker = Worker("embedway-load")
         try:
-            return await worker.call(open_model, name, self._environment, task=task, progress=self._progress)
+            with self._environment.hooks.operation(LoadDetails, name):
+                return await worker.call(open_model, name, self._environment, task=task, progress=self._progress)
         finally:
             worker.close()
 
 
 def _is_stale(opening: asyncio.Task[Model]) -> bool:
     """Whether a model has to be opened again."""
-    if not opening.done():
-        return False
-    return opening.cancelled() or opening.exception() is not None or opening.result().blocked is not None
+    return opening.done() and (_failed(opening) or opening.result().blocked is not None)
+
+
+def _failed(opening: asyncio.Task[Model]) -> bool:
+    return opening.cancelled() or opening.exception() is not None
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ class ServiceReranker(ServiceModel):
 
     def _upstream(self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None) -> UpstreamRequest:
         upstream = super()._upstream(work, request, on_ready)
-        return replace(upstream, full_width=1, default_width=None, one_answer=True, check=check_scores)
+        return replace(upstream, full_width=1, default_width=None, one_answer=True, by_search=True, check=check_scores)
 
     async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:
         routes = [

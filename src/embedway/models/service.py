@@ -21,6 +21,7 @@ from embedway.providers.base import split_requests
 from embedway.providers.capabilities import KnowsTokenizer, KnowsWeights
 from embedway.providers.counting import TiktokenCounter
 from embedway.providers.requirements import set_up_here
+from embedway.telemetry.hooks import current_operation
 from embedway.types import Bill, ModelDescription, Space
 
 if TYPE_CHECKING:
@@ -61,10 +62,11 @@ class ServiceModel(Model):
     def __init__(self, service: Service, environment: ModelEnvironment, profile: Profile | None = None) -> None:
         """Blocking where the first route is a library's: its weights are a fact of the space."""
         service = _free_if_unbilled(service)
-        super().__init__(profile or self._profile(service), token_budget=None)
+        super().__init__(profile or self._profile(service), environment.hooks, token_budget=None)
         self.service = service
         self.routes = service.routes
         self.blocked = service.blocked
+        self.may_depend_on_batch = any(route.provider.declared.batch_dependent for route in service.routes)
         self._environment = environment
         self._scheduling: tuple[UpstreamBackend, BatchScheduler[UpstreamRequest, UpstreamResponse]] | None = None
         batching, upstream = environment.config.batching, environment.config.upstream
@@ -75,6 +77,7 @@ class ServiceModel(Model):
                 concurrency=upstream.concurrency,
                 max_wait_s=batching.max_wait_ms / 1000,
                 max_batch_size=batching.max_batch_size,
+                hooks=environment.hooks,
             )
             self._scheduling = backend, BatchScheduler(backend)
 
@@ -95,15 +98,12 @@ class ServiceModel(Model):
         self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None
     ) -> tuple[Vectors, dict[int, EmbedwayError], Bill]:
         if not work.texts:
-            return np.empty((0, request.space.dimensions), np.float32), {}, Bill.none()
+            return np.empty((0, request.space.dimensions), np.float32), {}, Bill(0, 0, 0, ())
         if self.blocked is not None:
             raise self.blocked
         upstream = self._upstream(work, request, on_ready)
         prices, budgets = self._prices(request.space.dimensions), self._environment.budgets
-        exact, by_search = self.profile.exact, self.task == "rerank"
-        async with reserve_for(
-            upstream, budgets, request.spending, prices, exact=exact, by_search=by_search
-        ) as account:
+        async with reserve_for(upstream, budgets, request.spending, prices, exact=self.profile.exact) as account:
             if account is not None:
                 upstream = replace(upstream, accounts=(account,))
             try:
@@ -127,6 +127,7 @@ class ServiceModel(Model):
             partial=request.partial,
             urgency=request.urgency,
             on_ready=on_ready,
+            operation=current_operation.get(),
         )
 
     async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:
@@ -173,11 +174,9 @@ class ServiceModel(Model):
         batch = None if price is None else tokens_nanousd(price, tokens)
         return Estimate(tokens, len(parts), sum(known) if len(known) == len(costs) else None, batch)
 
-    def batch_dependent(self, routes: Sequence[str] | None = None) -> bool:
-        """See `Model.batch_dependent`."""
-        return any(
-            route.provider.declared.batch_dependent for route in self.routes if routes is None or route.name in routes
-        )
+    def depends_on_batch(self, routes: Sequence[str]) -> bool:
+        """See `Model.depends_on_batch`."""
+        return any(route.provider.declared.batch_dependent for route in self.routes if route.name in routes)
 
     def decode(self, ids: Sequence[int]) -> str | None:
         """See `Model.decode`."""

@@ -19,12 +19,12 @@ from embedway.pipeline.request import decoded, inspect
 from embedway.selection.call_options import AUTO, ChosenModel
 from embedway.selection.selector import no_affordable_model, summarize
 from embedway.space import comparable
+from embedway.telemetry.operations import RequestDetails
 from embedway.types import EmbedResult
 from embedway.urgency import Urgency
 
 if TYPE_CHECKING:
     from embedway.cache.vector_cache import VectorCache
-    from embedway.compute import Computes
     from embedway.config import Config
     from embedway.ledger.budgets import Budgets
     from embedway.models.base import Model
@@ -55,10 +55,21 @@ class EmbedPipeline:
         self._selector = selector
         self._pins = pins
         self._budgets = budgets
+        self._hooks = budgets.hooks
         self.cache = cache
 
     async def embed(self, call: Call, options: CallOptions) -> EmbedResult:
         """Embed the texts of a call; for a collection within its pin."""
+        texts = 1 if isinstance(call.texts, str) else len(call.texts)
+        with self._hooks.operation(
+            RequestDetails, "embed", call.model, texts, call.input_type, options.collection
+        ) as outcome:
+            result = await self._embed(call, options)
+            outcome.dimensions = result.space.dimensions
+            outcome.fill(result.receipt)
+        return result
+
+    async def _embed(self, call: Call, options: CallOptions) -> EmbedResult:
         started = time.perf_counter()
         choice = await self._choose(call, options)
         request, model = await self.prepare(call, choice.model, choice.dimensions)
@@ -88,24 +99,21 @@ class EmbedPipeline:
         """Compute the unique texts of a request, and give each row its vector."""
         spending = options.spending(model.name)
         texts, positions = unique_texts(request.texts, request.refused)
+        cached = None if self.cache is None else self.cache.wrap(model)
         try:
-            computed = await self._computer(model).compute(_compute_request(request, texts, space, spending))
+            computed = await (cached or model).compute(_compute_request(request, texts, space, spending))
         except TextTooLongError as error:
             raise first_row(error, positions) from None
-        if self.cache is not None:
-            counts = self.cache.counters.of(model.name)
+        if cached is not None:
+            hits, tokens = computed.hits, computed.saved_tokens
             self._budgets.savings.book(
-                spending.purpose, counts, computed.saved_nanousd, texts=computed.hits, tokens=computed.saved_tokens
+                spending.purpose, cached.counts, computed.saved_nanousd, texts=hits, tokens=tokens
             )
         if computed.errors and not request.partial:
             first = min(computed.errors)
             raise in_row(computed.errors[first], int(np.flatnonzero(positions == first)[0]))
         vectors, failed = spread(computed, positions, request.refused)
         return EmbedResult(vectors, space, receipt_of(model, space.id, computed, positions, facts), failed)
-
-    def _computer(self, model: Model) -> Computes:
-        """The model, behind the cache if there is one."""
-        return model if self.cache is None else self.cache.wrap(model)
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:
         """The plan of a call with the model, pin and money that `embed` would take."""
@@ -160,7 +168,7 @@ class EmbedPipeline:
             )
         if call.has_token_ids:
             raise UsageError("token ids are those of one model; name it: model=...")
-        texts = self._inspect(replace(call, partial=True)).texts
+        texts = inspect(replace(call, partial=True), self._config.embedding.on_overflow).texts
         criteria = self._selector.criteria(options.criteria, dimensions=call.dimensions)
         whole = (call.on_overflow or self._config.embedding.on_overflow) == "error"
         selection = await self._selector.select_for_call(texts, criteria, whole=whole, partial=call.partial)
@@ -198,23 +206,11 @@ class EmbedPipeline:
             model = await self.open(call.model)
             texts = [decoded(row, text, model.decode, model.name) for row, text in enumerate(call.texts)]
             call = replace(call, texts=texts)
-        request = self._inspect(call)
-        return request, await self.open(request.model)
+        return inspect(call, self._config.embedding.on_overflow), await self.open(call.model)
 
     async def open(self, name: str) -> Model:
         """The model of a name, or the default one."""
         return await self._models.open(self._config.embedding.default_model if name == AUTO else name)
-
-    def _inspect(self, call: Call) -> EmbedRequest:
-        return inspect(
-            call.texts,
-            model=call.model,
-            input_type=call.input_type,
-            dimensions=call.dimensions,
-            on_overflow=call.on_overflow or self._config.embedding.on_overflow,
-            partial=call.partial,
-            priority=call.priority,
-        )
 
     async def check_cache(self, call: Call, sample: int) -> CacheCheck:
         """Compute anew what the cache holds of some texts, and compare; see `AsyncEmbedder.check_cache`."""
@@ -229,7 +225,7 @@ class EmbedPipeline:
         if not chosen:
             return CacheCheck(len(texts), 0, damaged, 0, None, None, 0)
         computed = await model.compute(asked.only(chosen))
-        vectors = computed.vectors
+        vectors = computed.blocks["dense"]
         cosines = np.einsum("ij,ij->i", vectors, stored[chosen])
         cosines /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(stored[chosen], axis=1)
         worst = int(cosines.argmin())

@@ -48,7 +48,7 @@ def spread(
     computed: Computed, positions: npt.NDArray[np.int64], refused: Mapping[int, EmbedwayError]
 ) -> tuple[Vectors, dict[int, EmbedwayError]]:
     """Vectors and errors of unique texts, given to every row that has one of them; NaN where there is an error."""
-    vectors, errors = computed.vectors, computed.errors
+    vectors, errors = computed.blocks["dense"], computed.errors
     if not refused and not errors and len(vectors) == len(positions):
         return vectors, {}
     failed = dict(refused)
@@ -112,7 +112,7 @@ def receipt_of(
         estimated=bill.estimated,
         tokens_estimated=not model.profile.exact,
         averaged=averaged,
-        billed_searches=bill.searches if model.task == "rerank" else 0,
+        billed_searches=bill.searches,
         unsure_nanousd=bill.unsure,
         saved_nanousd=computed.saved_nanousd,
         collection=facts.collection,

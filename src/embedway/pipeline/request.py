@@ -14,23 +14,33 @@ if TYPE_CHECKING:
 
     from embedway.errors import EmbedwayError
 
+_INPUT_TYPES, _OVERFLOWS = get_args(InputType), get_args(Overflow)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The arguments of `embed` or `plan`. The texts are not checked yet, and an iterator of them is read."""
+    """The arguments of a call. Its texts are not checked yet, and an iterator of them is read."""
 
     texts: str | Sequence[str]
-    input_type: InputType
-    model: str
-    dimensions: int | None
-    on_overflow: Overflow | None
+    input_type: InputType = "document"
+    model: str = "auto"
+    dimensions: int | None = None
+    on_overflow: Overflow | None = None
     partial: bool = False
     priority: int = 0
 
     def __post_init__(self) -> None:
+        """Check all but the texts. Raises UsageError."""
         object.__setattr__(self, "texts", listed(self.texts, "texts"))
-        object.__setattr__(self, "dimensions", whole(self.dimensions, "dimensions"))
         named(self.model, "model")
+        if self.dimensions is not None:
+            object.__setattr__(self, "dimensions", whole(self.dimensions, "dimensions"))
+        if self.input_type not in _INPUT_TYPES:
+            raise UsageError(f"input_type is {self.input_type!r}; it must be one of {', '.join(_INPUT_TYPES)}")
+        if self.on_overflow is not None and self.on_overflow not in _OVERFLOWS:
+            raise UsageError(f"on_overflow is {self.on_overflow!r}; it must be one of {', '.join(_OVERFLOWS)}")
+        if self.priority not in range(10):
+            raise UsageError(f"priority is {self.priority!r}; it must be a whole number from 0 to 9")
 
     @property
     def has_token_ids(self) -> bool:
@@ -38,29 +48,12 @@ class Call:
         return any(type(text) is not str and is_token_ids(text) for text in self.texts)
 
 
-def inspect(
-    texts: str | Sequence[str],
-    *,
-    model: str,
-    input_type: InputType,
-    dimensions: int | None,
-    on_overflow: Overflow,
-    partial: bool = False,
-    priority: int = 0,
-) -> EmbedRequest:
-    """Check a call and freeze it.
+def inspect(call: Call, on_overflow: Overflow) -> EmbedRequest:
+    """Check the texts of a call; `on_overflow` holds where the call does not say.
 
-    Raises UsageError for options and InputError, with the row, for texts; with `partial` these go into the request.
+    Raises InputError with the row; with `partial` these go into the request.
     """
-    if input_type not in get_args(InputType):
-        raise UsageError(f"input_type is {input_type!r}; it must be one of {', '.join(get_args(InputType))}")
-    if on_overflow not in get_args(Overflow):
-        raise UsageError(f"on_overflow is {on_overflow!r}; it must be one of {', '.join(get_args(Overflow))}")
-    dimensions = whole(dimensions, "dimensions")
-    if priority not in range(10):
-        raise UsageError(f"priority is {priority!r}; it must be a whole number from 0 to 9")
-    given = listed(texts, "texts")
-    rows = (given,) if isinstance(given, str) else given
+    rows = (call.texts,) if isinstance(call.texts, str) else call.texts
     refused: dict[int, EmbedwayError] = {}
     for row, text in enumerate(rows):
         if type(text) is str and text.isascii() and text[:1].isalnum():
@@ -68,12 +61,21 @@ def inspect(
         try:
             _check(row, text)
         except InputError as error:
-            if not partial:
+            if not call.partial:
                 raise
             refused[row] = error
     if refused:
         rows = tuple("" if row in refused else text for row, text in enumerate(rows))
-    return EmbedRequest(rows, model, input_type, dimensions, on_overflow, partial, refused, priority)
+    return EmbedRequest(
+        tuple(rows),
+        call.model,
+        call.input_type,
+        call.dimensions,
+        call.on_overflow or on_overflow,
+        call.partial,
+        refused,
+        call.priority,
+    )
 
 
 def is_token_ids(text: object) -> bool:

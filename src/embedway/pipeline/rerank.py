@@ -10,7 +10,7 @@ from embedway.arguments import whole
 from embedway.compute import ComputeRequest
 from embedway.errors import InputError, TextTooLongError
 from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, spread, unique_texts
-from embedway.pipeline.request import inspect, reason_against
+from embedway.pipeline.request import Call, inspect, reason_against
 from embedway.types import RerankResult
 from embedway.urgency import Urgency
 
@@ -42,9 +42,7 @@ async def rerank(
     partial: bool,
 ) -> RerankResult:
     """Score documents for a query that is checked; see `AsyncEmbedder.rerank`."""
-    request = inspect(
-        documents, model=model.name, input_type="document", dimensions=None, on_overflow=on_overflow, partial=partial
-    )
+    request = inspect(Call(documents, model=model.name, on_overflow=on_overflow, partial=partial), on_overflow)
     texts, positions = unique_texts(request.texts, request.refused)
     try:
         computed = await model.compute(

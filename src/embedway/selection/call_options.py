@@ -37,7 +37,8 @@ class CallOptions:
         """Check the arguments of a call. Raises UsageError."""
         if criteria is not None and not isinstance(criteria, (ModelSelectionCriteria, str)):
             raise UsageError(f"criteria is {criteria!r}; it must be ModelSelectionCriteria, or the name of a preset")
-        collection, api_key_name = named(collection or "", "collection"), named(api_key_name or "", "api_key_name")
+        collection = named(collection, "collection") if collection else ""
+        api_key_name = named(api_key_name, "api_key_name") if api_key_name else ""
         max_cost_nanousd = None if max_cost is None else to_nanousd(max_cost, name="max_cost")
         return cls(criteria, collection, api_key_name, max_cost_nanousd)
 

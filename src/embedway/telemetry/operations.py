@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from embedway.space import InputType
+    from embedway.types import Receipt
 
 Kind: TypeAlias = Literal[
     "request",
@@ -192,3 +193,9 @@ class Outcome:
     cache_hits: int | None = None
     #: Texts that failed, where the others did not.
     failures: int | None = None
+
+    def fill(self, receipt: Receipt) -> None:
+        """Take over the facts of a request's receipt."""
+        self.model, self.routes, self.attempts = receipt.model, receipt.routes, receipt.attempts
+        self.tokens, self.billed_tokens = receipt.tokens, receipt.billed_tokens
+        self.cost_nanousd, self.cache_hits = receipt.cost_nanousd, receipt.cache_hits
