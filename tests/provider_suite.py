@@ -31,7 +31,7 @@ from embedway.errors import (
     RefusedInputError,
     UnavailableError,
 )
-from embedway.models import service
+from embedway.models import opening as service
 from embedway.providers.base import Endpoint
 from embedway.providers.fake import vector_of
 from embedway.providers.registry import make_provider

@@ -170,9 +170,7 @@ class AsyncEmbedder:
         facts = CallFacts(time.perf_counter(), collection)
         with self._hooks.operation(RequestDetails, "rerank", name, len(documents), None, collection) as outcome:
             opened = await self._models.open(name, task="rerank")
-            overflow: Overflow = on_overflow or (
-                "error" if self.config.embedding.on_overflow == "error" else "truncate"
-            )
+            default: Overflow = "error" if self.config.embedding.on_overflow == "error" else "truncate"
             spending = options.spending(opened.name)
             result = await rerank(
                 opened,

@@ -81,11 +81,6 @@ class Computed:
     #: Who answered where no route did: the model's first route, or `cache`.
     origin: str = ""
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of all texts of which they are known."""
-        return sum(meta.tokens for meta in self.metas if meta is not None)
-
 
 class Computes(Protocol):
     """A model, or a wrapper around one."""

@@ -77,6 +77,10 @@ class RateState:
     tokens_reset_s: float | None = None
 
 
+#: A service that told nothing of its limits.
+NO_RATES = RateState()
+
+
 @dataclass(frozen=True, slots=True)
 class Truncation:
     """A text that was cut at the model's limit. Characters are exact; they do not count the prompt.

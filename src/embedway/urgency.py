@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Work of a priority above this never waits for other callers' work.
-_MAY_WAIT = 5
+MAY_WAIT = 5
 #: Work is due this long after it came: documents, and for each step of priority below the highest that may wait.
 _DOCUMENT_SLACK_S, _STEP_S = 0.5, 0.1
 
@@ -20,11 +20,11 @@ class Urgency:
     @property
     def never_waits(self) -> bool:
         """Whether it does not wait for other callers' work."""
-        return self.priority > _MAY_WAIT
+        return self.priority > MAY_WAIT
 
     def due(self, now: float) -> float:
         """When work that comes now is due to begin."""
-        return now + (0.0 if self.query else _DOCUMENT_SLACK_S) + (_MAY_WAIT - self.priority) * _STEP_S
+        return now + (0.0 if self.query else _DOCUMENT_SLACK_S) + (MAY_WAIT - self.priority) * _STEP_S
 
 
 #: Documents without a priority.

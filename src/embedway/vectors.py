@@ -74,7 +74,7 @@ def to_size(vectors: Vectors, space: Space) -> Vectors:
     """Cut to the space's dimensions and bring back to length 1, as Matryoshka training expects."""
     if vectors.shape[1] == space.dimensions:
         return vectors
-    cut = np.ascontiguousarray(vectors[:, : space.dimensions])
+    cut = vectors[:, : space.dimensions].copy()
     if space.normalized:
         cut /= np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
     return cut

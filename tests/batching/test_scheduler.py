@@ -27,7 +27,7 @@ SPACE = Space(model="fake", weights="f" * 64, dimensions=16, pooling="mean", nor
 class Route:
     """A model whose vectors tell the ids; one id is poison. Batches end when told, or at once."""
 
-    name, streams, token_budget = "local:told", 2, 512
+    model, name, streams, token_budget = "told", "local:told", 2, 512
 
     def __init__(self, *, held=False):
         self.batches = []

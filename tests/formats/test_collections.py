@@ -227,7 +227,9 @@ def test_records_of_the_weights_store(tmp_path):
     assert (content["format"], content["version"]) == ("embedway weights", 1)
     assert ModelRecord.read(tmp_path) == record
     (tmp_path / RECORD).write_text(json.dumps({**content, "version": 2}))
-    with pytest.raises(WeightsError, match="of version 2 of the weights store, and this embedway reads 1"):
+    with pytest.raises(
+        WeightsError, match="of version 2 of the weights store, and this embedway knows versions up to 1"
+    ):
         ModelRecord.read(tmp_path)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedway.errors import BadVectorsError, InputError, UsageError
-from embedway.pipeline.request import inspect
+from embedway.pipeline.request import Call, inspect
 from embedway.types import Space
 from embedway.vectors import bad_rows, good_rows, validate
 
@@ -15,9 +15,7 @@ SPACE = Space("m", "0" * 64, 4, "mean", normalized=True)
 
 
 def look(texts, **options):
-    return inspect(
-        texts, **{"model": "auto", "input_type": "document", "dimensions": None, "on_overflow": "truncate", **options}
-    )
+    return inspect(Call(texts, **options), "truncate")
 
 
 @pytest.mark.parametrize("bad", ["", "  \n\t", "\ud800 alone", None, 7, b"bytes"])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from embedway.errors import ClosedError
+from embedway.urgency import MAY_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -158,7 +159,7 @@ class BatchScheduler(Generic[J, R]):
         A caller that is cancelled takes its job out of the queue; a batch that nobody waits for is cancelled.
         """
         backend, query = self._backend, urgency.query
-        if urgency.never_waits:
+        if urgency.priority > MAY_WAIT:
             return await backend.run(job)
         queue, other = (self._queries, self._others) if query else (self._others, self._queries)
         is_idle = not (self._running or self._running_express or queue.waiting or other.waiting)

@@ -70,15 +70,15 @@ class CachedModel:
     async def compute(self, request: ComputeRequest) -> Computed:
         """Look texts up and compute those that are missing; see `Computes.compute`."""
         cache, full = self._cache, self._model.space
-        keys, former = await cache.lookup.keys(request.texts, self._maker(request))
-        landed = cache.flights.landed
-        with cache.hooks.operation(CacheDetails, "lookup", self.group.model, len(keys)) as outcome:
+        with cache.hooks.operation(CacheDetails, "lookup", self.group.model, len(request.texts)) as outcome:
+            keys, former = await cache.lookup.keys(request.texts, self._maker(request))
+            landed = cache.flights.landed
             read = await cache.lookup.read(self.group, keys, full, former)
             missing = read.missing
             outcome.cache_hits = len(keys) - len(missing)
         found = Computed({"dense": read.vectors}, read.metas, hits=len(request.texts) - len(missing), origin="cache")
         if found.hits:
-            found.saved_tokens = found.tokens
+            found.saved_tokens = sum(meta.tokens for meta in found.metas if meta is not None)
         self.counts.hits += found.hits
         self.counts.misses += len(missing)
         self.counts.tokens_saved += found.saved_tokens
@@ -245,7 +245,8 @@ class _ReadThrough:
                 cache.flights.land(key, result)
 
         try:
-            computed = await self.model.compute(replace(self.request.only(rows), on_ready=land))
+            request = self.request if len(rows) == len(self.keys) else self.request.only(rows)
+            computed = await self.model.compute(replace(request, on_ready=land))
         except _OWN_ERRORS as refusal:
             if len(rows) == 1:
                 cache.flights.fail(keys[0], refusal)

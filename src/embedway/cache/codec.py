@@ -70,6 +70,7 @@ _F4 = np.dtype("<f4")
 _SHORTEST, _LONGEST = 0.5, 2.0
 
 
+@functools.cache
 def max_entry_bytes(dimensions: int) -> int:
     """The length of the longest entry. zstd makes a body that it cannot compress a little longer."""
     return KEYED_HEADER_BYTES + 4 * dimensions + dimensions // 16 + 1024

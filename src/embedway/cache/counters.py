@@ -40,7 +40,7 @@ class Counters:
     def __init__(self, store: CacheStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
-        self._counts: dict[str, Counts] = {}
+        self.by_model: dict[str, Counts] = {}
         #: The numbers that the store knows.
         self._known: dict[str, dict[str, int]] = {}
         self._telling = asyncio.Lock()
@@ -48,7 +48,7 @@ class Counters:
 
     def of(self, model: str) -> Counts:
         """The counts of one model."""
-        return self._counts.setdefault(model, Counts())
+        return self.by_model.setdefault(model, Counts())
 
     def is_due(self) -> bool:
         """Whether the store is to be told now; then not again for a minute."""
@@ -76,7 +76,7 @@ class Counters:
             return await read_stats(self._store, self._fresh())
 
     def _fresh(self) -> dict[str, dict[str, int]]:
-        now = {model: asdict(counts) for model, counts in self._counts.items()}
+        now = {model: asdict(counts) for model, counts in self.by_model.items()}
         errors = asdict(self._store.errors)
         del errors["last"]
         now[STORE_COUNTS] = errors

@@ -121,7 +121,7 @@ class VectorCache:
         await self.store.delete_many(group, [*read.damaged, *read.invalid])
 
     def _on_stored(self, group: Group, entries: int) -> None:
-        self.counters.of(group.model).stored += entries
+        self.counters.by_model[group.model].stored += entries
         # What was looked for before it was stored, and is claimed after that, is looked for again.
         self.flights.landed += 1
 

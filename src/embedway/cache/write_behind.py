@@ -151,7 +151,9 @@ class WriteBehind:
             async with self._order:
                 if self._gathering.get(chunk.group) is chunk:
                     del self._gathering[chunk.group]
-                items = list(zip(chunk.computed, await self._encoded(chunk), strict=True))
+                is_large = len(chunk.computed) > _INLINE_ENTRIES
+                entries = await asyncio.to_thread(self._encode, chunk) if is_large else self._encode(chunk)
+                items = list(zip(chunk.computed, entries, strict=True))
                 with self._hooks.operation(CacheDetails, "store", chunk.group.model, len(items)):
                     stored = await self._cache.put_many(chunk.group, items)
                 self._on_stored(chunk.group, stored)
@@ -176,11 +178,8 @@ class WriteBehind:
         self._cache.errors.failed_writes += 1
         self._cache.errors.last = f"{type(error).__name__}: {error}"
 
-    async def _encoded(self, chunk: _Chunk) -> list[bytes]:
-        def encoded() -> list[bytes]:
-            vectors = np.array([vector for vector, _ in chunk.computed.values()], np.float32)
-            metas = [meta for _, meta in chunk.computed.values()]
-            mac = self._seal.mac(chunk.group) if self._seal is not None else None
-            return encode(list(chunk.computed), vectors, metas, self._codec, zstd=self._zstd, mac=mac)
-
-        return await asyncio.to_thread(encoded) if len(chunk.computed) > _INLINE_ENTRIES else encoded()
+    def _encode(self, chunk: _Chunk) -> list[bytes]:
+        vectors = np.array([vector for vector, _ in chunk.computed.values()], np.float32)
+        metas = [meta for _, meta in chunk.computed.values()]
+        mac = self._seal.mac(chunk.group) if self._seal is not None else None
+        return encode(list(chunk.computed), vectors, metas, self._codec, zstd=self._zstd, mac=mac)

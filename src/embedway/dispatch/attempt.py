@@ -20,6 +20,7 @@ from embedway.errors import (
 )
 from embedway.providers.library import place_of
 from embedway.telemetry.operations import AttemptDetails
+from embedway.types import NO_RATES
 from embedway.vectors import to_size
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Attempt:
         """Wait for the route, send the texts, and give their vectors, checked and of the space's width."""
         request, response, route = self.context.request, self.context.response, self.route
         tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
-        if route.circuit.state == "open":
+        if route.circuit.opened_at is not None and route.circuit.state == "open":
             raise _circuit_error(route)
         async with contextlib.AsyncExitStack() as places:
             await self._wait(tokens, places)
@@ -78,7 +79,8 @@ class Attempt:
             with self.context.hooks.operation(AttemptDetails, model, route.name, self.number, texts, tokens) as outcome:
                 answer = await self._exchange()
                 outcome.billed_tokens = answer.tokens
-        route.limiter.learn(answer.rates)
+        if answer.rates != NO_RATES:
+            route.limiter.learn(answer.rates)
         response.searches += answer.searches or 0
         if answer.tokens is not None:
             response.billed_tokens += answer.tokens
@@ -86,7 +88,7 @@ class Attempt:
             response.unreported_tokens += tokens
         if route.name not in response.routes:
             response.routes.append(route.name)
-        return to_size(answer.vectors, request.space)
+        return answer.vectors
 
     async def _wait(self, tokens: int, places: contextlib.AsyncExitStack) -> None:
         """Wait for the semaphore and the rate limiter of the route; `places` gives the place back."""
@@ -117,21 +119,18 @@ class Attempt:
             self.started_at = context.clock()
             context.response.attempts += 1
             answer = await self._call_provider()
-            space = request.space
-            if not declared.dimensions and request.full_width != space.dimensions:
-                space = replace(space, dimensions=request.full_width)
-            request.check(answer.vectors, count=len(self.rows), space=space, route=route.name)
+            answer = self._check(answer)
             is_judged = True
             route.circuit.record_success()
             # Before it is booked: a caller who goes away meanwhile has paid for it.
             if request.on_ready is not None:
-                request.on_ready(self.rows, to_size(answer.vectors, request.space))
+                request.on_ready(self.rows, answer.vectors)
         except EmbedwayError as error:
             if not self.is_sent:
                 raise
             is_judged = True
             may_be_billed = isinstance(error, DeadlineError) or (isinstance(error, UpstreamError) and error.billed)
-            if isinstance(error, UpstreamError) and error.rates is not None:
+            if isinstance(error, UpstreamError) and error.rates not in {None, NO_RATES}:
                 route.limiter.learn(error.rates)
             # A refusal and a limit are answers of a service that is well.
             if isinstance(error, (RefusedInputError, RateLimitedError)):
@@ -147,11 +146,22 @@ class Attempt:
                 await book(charges, answer, billed=may_be_billed)
         return answer
 
+    def _check(self, answer: Answer) -> Answer:
+        """Check the vectors of an answer, and cut them to the width of the space. Raises BadVectorsError."""
+        request, declared = self.context.request, self.route.provider.declared
+        space = request.space
+        if declared.dimensions or request.full_width == space.dimensions:
+            request.check(answer.vectors, count=len(self.rows), space=space, route=self.route.name)
+            return answer
+        full = replace(space, dimensions=request.full_width)
+        request.check(answer.vectors, count=len(self.rows), space=full, route=self.route.name)
+        return replace(answer, vectors=to_size(answer.vectors, space))
+
     async def _call_provider(self) -> Answer:
         """Call the provider within the time that is left. Raises only our own errors, without a stranger's words."""
         request, route = self.context.request, self.route
         declared, wanted = route.provider.declared, request.space.dimensions
-        prompt = "" if declared.input_type else request.space.prompt(request.input_type)
+        prompt = "" if declared.input_type else request.prompt
         # A width is asked for where the service honours it and does not answer in it unasked.
         is_asked = declared.dimensions and wanted != (request.default_width or request.full_width)
         timeout_s = self._left_s()

@@ -35,18 +35,18 @@ _DOCUMENTS_A_SEARCH, _DOCUMENT_TOKENS = 100, 500
 @contextlib.asynccontextmanager
 async def reserve_for(
     request: UpstreamRequest,
-    budgets: Budgets,
+    budgets: Budgets | None,
     spending: CallBudget,
     prices: Prices,
     *,
     exact: bool,
 ) -> AsyncIterator[Account | None]:
-    """Reserve what a request may cost, and give back what is left; None where nothing is billed.
+    """Reserve what a request may cost, and give back what is left; None without `budgets`.
 
     `prices` gives nano-dollars for tokens and searches, None where no price is known; `exact` tells whether the tokens
     were counted with the model's own tokenizer. Raises BudgetExceededError and LedgerError.
     """
-    if not request.texts or prices(1_000_000, 1000) == 0:
+    if budgets is None:
         yield None
         return
     account = await budgets.open(
@@ -110,7 +110,8 @@ async def mark_under_way(request: UpstreamRequest, rows: Rows, charges: list[Cha
         charges.append(Charge(account, await account.mark_sent(tokens, searches), tokens, searches))
 
     # All at once: a ledger books them together.
-    marked = (mark(caller, own) for caller, own in request.by_caller(rows))
+    callers = [(0, rows)] if request.callers is None else request.by_caller(rows)
+    marked = (mark(caller, own) for caller, own in callers)
     for error in await asyncio.gather(*marked, return_exceptions=True):
         if error is not None:
             raise error

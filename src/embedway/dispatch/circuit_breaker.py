@@ -30,19 +30,20 @@ class CircuitBreaker:
         self._clock = clock
         self._on_change = on_change
         self._failed = 0
-        self._opened_at: float | None = None
+        #: When it opened; None while it is closed.
+        self.opened_at: float | None = None
         self._probing = False
 
     @property
     def state(self) -> State:
         """Closed lets all requests through, open none, half-open one at a time."""
-        if self._opened_at is None:
+        if self.opened_at is None:
             return "closed"
-        return "half-open" if self._clock() - self._opened_at >= self._rest_s else "open"
+        return "half-open" if self._clock() - self.opened_at >= self._rest_s else "open"
 
     def allow(self) -> bool:
         """Whether a request may go out now; in the half-open state the first to ask is the probe."""
-        if self._opened_at is None:
+        if self.opened_at is None:
             return True
         if self._probing or self.state == "open":
             return False
@@ -56,14 +57,14 @@ class CircuitBreaker:
         """Count a request that was answered, and close the circuit."""
         self._failed = 0
         self._probing = False
-        if self._opened_at is not None:
+        if self.opened_at is not None:
             self._change(None)
 
     def record_failure(self) -> None:
         """Count a request that failed by the route's fault; open the circuit where it is one too many."""
         self._failed += 1
         # While it is open, failures of what was sent before do not lengthen its rest.
-        if self._probing or (self._opened_at is None and self._failed >= self._limit):
+        if self._probing or (self.opened_at is None and self._failed >= self._limit):
             self._change(self._clock())
         self._probing = False
 
@@ -73,6 +74,6 @@ class CircuitBreaker:
 
     def _change(self, opened_at: float | None) -> None:
         """Open or close the circuit: the only place where it does."""
-        before, self._opened_at = self.state, opened_at
+        before, self.opened_at = self.state, opened_at
         if self._on_change is not None:
             self._on_change(before, self.state)

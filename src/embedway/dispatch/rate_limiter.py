@@ -82,6 +82,8 @@ class RateLimiter:
         self._sleep = sleep
         self._on_wait = on_wait
         now = clock()
+        #: Whether the service never named a limit, and nobody else did.
+        self.is_unlimited = requests_per_minute is None and tokens_per_minute is None
         self.requests = TokenBucket(requests_per_minute, float(requests_per_minute or 0), now, requests_per_minute)
         self.tokens = TokenBucket(tokens_per_minute, float(tokens_per_minute or 0), now, tokens_per_minute)
         self._closed_until = 0.0
@@ -93,6 +95,8 @@ class RateLimiter:
 
     async def acquire(self, tokens: int, urgency: Urgency = DOCUMENTS) -> None:
         """Wait until a request of so many tokens may go out."""
+        if self.is_unlimited:
+            return
         async with self._queue.hold(urgency):
             if self.wait_s(tokens) > 0:
                 with self._on_wait():
@@ -112,9 +116,11 @@ class RateLimiter:
     def learn(self, rates: RateState) -> None:
         """Learn the limits that an answer's headers tell."""
         now = self._clock()
+        self.is_unlimited = False
         self.requests.learn(rates.requests_limit, rates.requests_remaining, rates.requests_reset_s, now)
         self.tokens.learn(rates.tokens_limit, rates.tokens_remaining, rates.tokens_reset_s, now)
 
     def close_for(self, seconds: float) -> None:
         """Let nobody through for so long: the service asked for it."""
+        self.is_unlimited = False
         self._closed_until = max(self._closed_until, self._clock() + seconds)

@@ -138,7 +138,9 @@ class _Recovery:
             return
         route = plan.routes[0]
         declared = route.provider.declared
-        parts = split_requests(rows, request.lengths, declared, tokens_per_minute=route.limiter.tokens.limit)
+        parts = [rows]
+        if len(rows) > 1:
+            parts = split_requests(rows, request.lengths, declared, tokens_per_minute=route.limiter.tokens.limit)
         if len(parts) > 1 and self._needs_one_answer(route):
             self._fail(
                 rows,

@@ -72,7 +72,7 @@ class UpstreamResponse:
 class UpstreamRequest:
     """One request: texts, their token counts, and the space that all routes must answer in."""
 
-    # Its 16 fields are all that dispatch knows of a call.
+    # Its 17 fields are all that dispatch knows of a call.
     texts: Sequence[str]
     lengths: npt.NDArray[np.int32]
     input_type: InputType
@@ -98,6 +98,8 @@ class UpstreamRequest:
     one_answer: bool = False
     #: Whether it may be billed by the search, as reranking is.
     by_search: bool = False
+    #: Put before each text for a service that does not honour the input type.
+    prompt: str = ""
     #: The operation of its caller, for hooks.
     operation: int | None = None
 

@@ -60,7 +60,7 @@ class Budgets:
         needed = prices(tokens * margin, searches)
         note = "" if exact else estimate_note(call_budget.purpose.model)
         with self.hooks.operation(ReservationDetails, call_budget.purpose.model, needed):
-            left = call_budget.left()
+            left = None if call_budget.max_nanousd is None else call_budget.left()
             if left is not None and (needed is None or needed > left):
                 raise max_cost_exceeded(call_budget, needed, left, note=note)
             account = Account(self, call_budget, prices, reserved=needed or 0, margin=margin)
@@ -81,7 +81,7 @@ class Budgets:
                 raise self.refuse(answer, needed, note=note)
             account.entry = answer
             self._open[answer] = account
-            if self._renewing is None:
+            if self._renewing is None or self._renewing.done():
                 self._renewing = asyncio.create_task(self._renew())
             return account
 
@@ -129,9 +129,6 @@ class Budgets:
     def stop_renewing(self, entry: str) -> None:
         """Let the lease of an entry run out, because its account is closed."""
         self._open.pop(entry, None)
-        if not self._open and self._renewing is not None:
-            self._renewing.cancel()
-            self._renewing = None
 
     def _close_again(self, _task: asyncio.Task[Any]) -> None:
         """Close the ledger, which the booking of an answer that outlived its embedder opened again."""
@@ -152,6 +149,8 @@ class Budgets:
     async def _renew(self) -> None:
         while True:
             await self._sleep(self.lease_s / 3)
+            if not self._open:
+                return
             assert self.ledger is not None  # noqa: S101  it gave the reservations
             try:
                 await self.ledger.renew(list(self._open), self.lease_s)

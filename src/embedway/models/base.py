@@ -150,7 +150,8 @@ class Model(ABC):
         vectors, errors, bill = await self._run(work, replace(request, space=space), on_ready)
         if work.windows is not None:
             vectors, errors = work.windows.merge(vectors, space), work.windows.errors(errors)
-        vectors = to_size(vectors, space)
+        if vectors.shape[1] != space.dimensions:
+            vectors = to_size(vectors, space)
         good = vectors[sorted(set(range(len(vectors))) - set(errors))] if errors else vectors
         with self.hooks.operation(ValidationDetails, self.profile.route, len(good)) as outcome:
             outcome.failures = len(errors)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from embedway.local.encoder import Encoder
     from embedway.models.base import ModelEnvironment
     from embedway.providers.counting import TokenCounter
-    from embedway.types import TokenizedTexts, Vectors
+    from embedway.types import InputType, TokenizedTexts, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,10 @@ class ServiceModel(Model):
         self.blocked = service.blocked
         self.may_depend_on_batch = any(route.provider.declared.batch_dependent for route in service.routes)
         self._environment = environment
+        space = self.space
+        self._prompts: dict[InputType, str] = {"query": space.query_prompt, "document": space.document_prompt}
+        sizes = self.profile.description.sizes or (space.dimensions,)
+        self._is_free = all(self._prices(size)(1_000_000, 1000) == 0 for size in sizes)
         self._scheduling: tuple[UpstreamBackend, BatchScheduler[UpstreamRequest, UpstreamResponse]] | None = None
         batching, upstream = environment.config.batching, environment.config.upstream
         if self.merges and batching.across_callers:
@@ -86,7 +90,7 @@ class ServiceModel(Model):
 
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
         """Lengths and cuts, the prompt counted; the ids stay with the service."""
-        prompt = self.space.prompt(request.input_type)
+        prompt = self._prompts[request.input_type]
         if not prompt:
             return self.service.counter.count(texts)
         counted = self.service.counter.count([prompt + text for text in texts])
@@ -102,7 +106,8 @@ class ServiceModel(Model):
         if self.blocked is not None:
             raise self.blocked
         upstream = self._upstream(work, request, on_ready)
-        prices, budgets = self._prices(request.space.dimensions), self._environment.budgets
+        prices = self._prices(request.space.dimensions)
+        budgets = None if self._is_free else self._environment.budgets
         async with reserve_for(upstream, budgets, request.spending, prices, exact=self.profile.exact) as account:
             if account is not None:
                 upstream = replace(upstream, accounts=(account,))
@@ -127,6 +132,7 @@ class ServiceModel(Model):
             partial=request.partial,
             urgency=request.urgency,
             on_ready=on_ready,
+            prompt=self._prompts[request.input_type],
             operation=current_operation.get(),
         )
 

@@ -99,9 +99,10 @@ class EmbedPipeline:
         """Compute the unique texts of a request, and give each row its vector."""
         spending = options.spending(model.name)
         texts, positions = unique_texts(request.texts, request.refused)
+        asked = _compute_request(request, texts, space, spending)
         cached = None if self.cache is None else self.cache.wrap(model)
         try:
-            computed = await (cached or model).compute(_compute_request(request, texts, space, spending))
+            computed = await (cached or model).compute(asked)
         except TextTooLongError as error:
             raise first_row(error, positions) from None
         if cached is not None:

@@ -100,7 +100,7 @@ def receipt_of(
         space_id=space_id,
         texts=len(positions),
         unique_texts=len(computed.metas),
-        tokens=computed.tokens,
+        tokens=sum(meta.tokens for meta in computed.metas if meta is not None),
         billed_tokens=bill.tokens,
         cost_nanousd=bill.cost_nanousd,
         cache_hits=computed.hits,

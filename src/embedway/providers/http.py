@@ -32,7 +32,7 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.options import known, yes
-from embedway.types import RateState
+from embedway.types import NO_RATES, RateState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,6 +65,7 @@ _NO_KEY = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
 #: Below 500, what may be gone at the next try; above, what will not be: not implemented, version not supported.
 _PASSING = frozenset({408, 409, 425})
 _LASTING = frozenset({501, 505})
+_RATES = "x-ratelimit-"
 _CODE = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 #: Of a number in a header. Python converts no more than some thousands, and a float holds fewer.
 _MOST_DIGITS = 30
@@ -345,6 +346,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 def read_rates(headers: Mapping[str, str]) -> RateState:
     """The `x-ratelimit-*` headers as OpenAI writes them (platform.openai.com/docs/guides/rate-limits)."""
+    if not any(name.lower().startswith(_RATES) for name in headers):
+        return NO_RATES
 
     def count(name: str) -> int | None:
         value = headers.get(name, "")
