@@ -348,7 +348,7 @@ class Counted:
 class GroupSize:
     """A model whose batches do not end before the gate opens."""
 
-    name, streams, token_budget = "local:held", 2, 16_384
+    model, name, streams, token_budget = "held", "local:held", 2, 16_384
 
     def __init__(self):
         self.gate = asyncio.Event()
