@@ -349,7 +349,7 @@ def test_what_was_paid_for_is_given_although_the_ledger_fails_afterwards(monkeyp
         # Until its lease has run out it is held; then it is booked.
         (entry,) = [entry for entry in await entries(embedder) if entry.state == "open"]
         assert (entry.sent, entry.reserved) == (120, 0)
-        assert not embedder._budgets._open
+        assert not embedder._budgets.open_accounts
 
     run(work, **{"cache.backend": "memory"})
     assert "a reservation could not be given back, and ends with its lease: the ledger is away" in caplog.text
@@ -361,7 +361,7 @@ def test_an_account_is_closed_although_its_caller_went_and_its_last_booking_fail
         busy = asyncio.create_task(embed(embedder, ["busy"]))
         await server.has(1)
         first, second = (asyncio.create_task(embed(embedder, [text])) for text in ("one two", "three four"))
-        while len(embedder._budgets._open) < 3:  # noqa: ASYNC110  nothing tells of a reservation
+        while len(embedder._budgets.open_accounts) < 3:  # noqa: ASYNC110  nothing tells of a reservation
             await asyncio.sleep(0)
         server.open.set()
         await busy
@@ -373,7 +373,7 @@ def test_an_account_is_closed_although_its_caller_went_and_its_last_booking_fail
         server.open.set()
         await second
         booked = await entries(embedder)
-        assert not embedder._budgets._open
+        assert not embedder._budgets.open_accounts
         assert [entry.state for entry in booked] == ["done"] * 3
         assert sum(entry.spent for entry in booked) == 100
         assert len(server.bodies) == 2  # both in one request
@@ -403,7 +403,7 @@ def test_a_caller_who_goes_before_a_shared_request_is_sent_does_not_take_others_
         large = asyncio.create_task(embed(embedder, [f"{n} " * 3000 for n in range(150)]))  # takes both places
         await server.has(2)
         calls = [asyncio.create_task(embed(embedder, [text])) for text in ("zero", "one two", "three four", "five six")]
-        while len(embedder._budgets._open) < 5:  # noqa: ASYNC110  nothing tells of a reservation
+        while len(embedder._budgets.open_accounts) < 5:  # noqa: ASYNC110  nothing tells of a reservation
             await asyncio.sleep(0)
         # The others' request has begun, and waits for a place at the service.
         while embedder._models.opened(SMALL)._scheduling[1].waiting:  # noqa: ASYNC110

@@ -24,7 +24,7 @@ from embedway.telemetry.operations import CacheDetails, WaitDetails
 from embedway.vectors import to_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from embedway.cache.single_flight import Ended
     from embedway.cache.vector_cache import VectorCache
@@ -70,8 +70,9 @@ class CachedModel:
     async def compute(self, request: ComputeRequest) -> Computed:
         """Look texts up and compute those that are missing; see `Computes.compute`."""
         cache, full = self._cache, self._model.space
+        maker = self._maker(request)
         with cache.hooks.operation(CacheDetails, "lookup", self.group.model, len(request.texts)) as outcome:
-            keys, former = await cache.lookup.keys(request.texts, self._maker(request))
+            keys, former = await cache.lookup.keys(request.texts, maker)
             landed = cache.flights.landed
             read = await cache.lookup.read(self.group, keys, full, former)
             missing = read.missing
@@ -172,7 +173,8 @@ class _ReadThrough:
         finally:
             # Nobody waits for ever: what has not landed is somebody else's to compute.
             for key, flight in self.own.items():
-                flights.abandon(key, flight, failed=failed)
+                if not flight.done():
+                    flights.abandon(key, flight, failed=failed)
         for position, going in others:
             row = shared[position]
             ended = await asyncio.shield(going)
@@ -245,7 +247,7 @@ class _ReadThrough:
                 cache.flights.land(key, result)
 
         try:
-            request = self.request if len(rows) == len(self.keys) else self.request.only(rows)
+            request = self.request if rows == list(range(len(self.keys))) else self.request.only(rows)
             computed = await self.model.compute(replace(request, on_ready=land))
         except _OWN_ERRORS as refusal:
             if len(rows) == 1:
@@ -253,22 +255,28 @@ class _ReadThrough:
             if isinstance(refusal, TextTooLongError):
                 raise _at(refusal, rows[refusal.row or 0]) from None
             raise
+        self._finish(rows, computed, land)
+        if len(cache.writes.unstored) > _MOST_UNSTORED:
+            await cache.settle()
+
+    def _finish(self, rows: list[int], computed: Computed, land: Callable[..., None]) -> None:
+        """Take what did not land while it was computed, the errors, and the bill."""
+        found = self.found
         left = [position for position, row in enumerate(rows) if found.metas[row] is None]
         ready = [
             (position, meta)
             for position in left
             if position not in computed.errors and (meta := computed.metas[position]) is not None
         ]
-        chosen = [position for position, _ in ready]
-        land(chosen, computed.blocks["dense"][chosen], [meta for _, meta in ready], storable=computed.storable)
+        if ready:
+            chosen = [position for position, _ in ready]
+            land(chosen, computed.blocks["dense"][chosen], [meta for _, meta in ready], storable=computed.storable)
         for position, error in computed.errors.items():
             self._give_up(rows[position], error)
-            self._end(keys[position], error)
+            self._end(self.keys[rows[position]], error)
         found.bill += computed.bill
         found.tokenize_s += computed.tokenize_s
         found.compute_s += computed.compute_s
-        if len(cache.writes.unstored) > _MOST_UNSTORED:
-            await cache.settle()
 
     def _end(self, key: bytes, error: EmbedwayError) -> None:
         """Tell those who wait for a text that it has an error."""

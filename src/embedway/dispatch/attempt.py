@@ -73,7 +73,7 @@ class Attempt:
             raise _circuit_error(route)
         async with contextlib.AsyncExitStack() as places:
             await self._wait(tokens, places)
-            if not route.circuit.allow():
+            if route.circuit.opened_at is not None and not route.circuit.allow():
                 raise _circuit_error(route)
             model, texts = request.space.model, len(self.rows)
             with self.context.hooks.operation(AttemptDetails, model, route.name, self.number, texts, tokens) as outcome:

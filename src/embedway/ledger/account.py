@@ -97,8 +97,8 @@ class Account:
         amount = self.prices(tokens * self.margin, searches) or 0
         async with self._lock:
             more = max(0, amount - self.reserved)
-            left = self.call_budget.left()
-            if more and left is not None and more > left:
+            left = self.call_budget.left() if more else None
+            if left is not None and more > left:
                 raise max_cost_exceeded(self.call_budget, more, left)
             ledger = self.budgets.ledger
             if ledger is not None and self.entry is not None:
@@ -172,7 +172,7 @@ class Account:
             self.call_budget.held -= self.reserved
             self.reserved = 0
             if self.budgets.ledger is not None and self.entry is not None:
-                self.budgets.stop_renewing(self.entry)
+                self.budgets.open_accounts.pop(self.entry, None)
                 try:
                     await self.budgets.ledger.close(self.entry, route=self.route)
                 except LedgerError as error:

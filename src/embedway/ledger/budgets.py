@@ -46,7 +46,8 @@ class Budgets:
         self.hooks = Hooks() if hooks is None else hooks
         self.savings = Savings(ledger, sleep)
         self._sleep = sleep
-        self._open: dict[str, Account] = {}
+        #: By entry of the ledger; their leases are renewed.
+        self.open_accounts: dict[str, Account] = {}
         self._renewing: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._last: asyncio.Task[None] | None = None
@@ -80,7 +81,7 @@ class Budgets:
                 call_budget.held -= account.reserved
                 raise self.refuse(answer, needed, note=note)
             account.entry = answer
-            self._open[answer] = account
+            self.open_accounts[answer] = account
             if self._renewing is None or self._renewing.done():
                 self._renewing = asyncio.create_task(self._renew())
             return account
@@ -99,9 +100,9 @@ class Budgets:
             self._renewing.cancel()
         self.savings.stop()
         try:
-            for account in list(self._open.values()):
+            for account in list(self.open_accounts.values()):
                 await account.close()
-            for entry in list(self._open):
+            for entry in list(self.open_accounts):
                 await self.ledger.close(entry)  # what is under way still may be billed
             await self.settle()
         except LedgerError as error:
@@ -126,10 +127,6 @@ class Budgets:
         self.hooks.event(BudgetRefusalDetails, refused.limit.name, needed, refused.left)
         return budget_exceeded(refused, needed, note=note)
 
-    def stop_renewing(self, entry: str) -> None:
-        """Let the lease of an entry run out, because its account is closed."""
-        self._open.pop(entry, None)
-
     def _close_again(self, _task: asyncio.Task[Any]) -> None:
         """Close the ledger, which the booking of an answer that outlived its embedder opened again."""
         if self.ledger is not None and not self._background:
@@ -149,10 +146,10 @@ class Budgets:
     async def _renew(self) -> None:
         while True:
             await self._sleep(self.lease_s / 3)
-            if not self._open:
+            if not self.open_accounts:
                 return
             assert self.ledger is not None  # noqa: S101  it gave the reservations
             try:
-                await self.ledger.renew(list(self._open), self.lease_s)
+                await self.ledger.renew(list(self.open_accounts), self.lease_s)
             except EmbedwayError as error:
                 _log.warning("reservations could not be renewed: %s", error)

@@ -97,13 +97,14 @@ class Entries:
         self.expire(connection)
         now = self._clock()
         periods = periods_at(now)
+        keys = account_keys(purpose, periods)
         refused = accounts.refusal(connection, purpose, periods, nanousd, limits)
         if refused is not None:
             return refused
         entry, held = uuid.uuid4().hex, nanousd or 0
         names = (purpose.model, purpose.collection, purpose.api_key)
         connection.execute(_RESERVE, (entry, now, *names, texts, held, nanousd is None, now + lease_s))
-        accounts.add(connection, account_keys(purpose, periods), held=held)
+        accounts.add(connection, keys, held=held)
         return entry
 
     def send(self, connection: Connection, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:

@@ -14,8 +14,8 @@ from embedway.errors import TextTooLongError, UsageError
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.pipeline.plan import plan_of
-from embedway.pipeline.receipt import CallFacts, first_row, in_row, receipt_of, spread, unique_texts
-from embedway.pipeline.request import decoded, inspect
+from embedway.pipeline.receipt import CallFacts, first_row, in_row, receipt_of, spread
+from embedway.pipeline.request import decoded, inspect, unique_texts
 from embedway.selection.call_options import AUTO, ChosenModel
 from embedway.selection.selector import no_affordable_model, summarize
 from embedway.space import comparable
@@ -105,7 +105,7 @@ class EmbedPipeline:
             computed = await (cached or model).compute(asked)
         except TextTooLongError as error:
             raise first_row(error, positions) from None
-        if cached is not None:
+        if cached is not None and computed.saved_nanousd:
             hits, tokens = computed.hits, computed.saved_tokens
             self._budgets.savings.book(
                 spending.purpose, cached.counts, computed.saved_nanousd, texts=hits, tokens=tokens
@@ -113,8 +113,9 @@ class EmbedPipeline:
         if computed.errors and not request.partial:
             first = min(computed.errors)
             raise in_row(computed.errors[first], int(np.flatnonzero(positions == first)[0]))
+        space_id = space.id
         vectors, failed = spread(computed, positions, request.refused)
-        return EmbedResult(vectors, space, receipt_of(model, space.id, computed, positions, facts), failed)
+        return EmbedResult(vectors, space, receipt_of(model, space_id, computed, positions, facts), failed)
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:
         """The plan of a call with the model, pin and money that `embed` would take."""

@@ -32,18 +32,6 @@ class CallFacts:
     selected: Selected | None = None
 
 
-def unique_texts(
-    texts: Sequence[str], refused: Mapping[int, EmbedwayError]
-) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """Each text once, in the order in which they come, and for each row its place among them; -1 for one refused."""
-    if len(texts) == 1 and not refused:  # a query
-        return (texts[0],), np.zeros(1, np.int64)
-    first: dict[str, int] = {}
-    places = (-1 if row in refused else first.setdefault(text, len(first)) for row, text in enumerate(texts))
-    positions = np.fromiter(places, np.int64, len(texts))
-    return tuple(first), positions
-
-
 def spread(
     computed: Computed, positions: npt.NDArray[np.int64], refused: Mapping[int, EmbedwayError]
 ) -> tuple[Vectors, dict[int, EmbedwayError]]:

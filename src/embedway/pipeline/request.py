@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
 from embedway.arguments import listed, named, whole
 from embedway.errors import InputError, UsageError
 from embedway.types import EmbedRequest, InputType, Overflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
 
     from embedway.errors import EmbedwayError
 
@@ -76,6 +80,18 @@ def inspect(call: Call, on_overflow: Overflow) -> EmbedRequest:
         refused,
         call.priority,
     )
+
+
+def unique_texts(
+    texts: Sequence[str], refused: Mapping[int, EmbedwayError]
+) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """Each text once, in the order in which they come, and for each row its place among them; -1 for one refused."""
+    if len(texts) == 1 and not refused:  # a query
+        return (texts[0],), np.zeros(1, np.int64)
+    first: dict[str, int] = {}
+    places = (-1 if row in refused else first.setdefault(text, len(first)) for row, text in enumerate(texts))
+    positions = np.fromiter(places, np.int64, len(texts))
+    return tuple(first), positions
 
 
 def is_token_ids(text: object) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 from embedway.arguments import whole
 from embedway.compute import ComputeRequest
 from embedway.errors import InputError, TextTooLongError
-from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, spread, unique_texts
-from embedway.pipeline.request import Call, inspect, reason_against
+from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, spread
+from embedway.pipeline.request import Call, inspect, reason_against, unique_texts
 from embedway.types import RerankResult
 from embedway.urgency import Urgency
 
