@@ -101,3 +101,15 @@ def test_a_tokenizer_that_cannot_be_had_is_an_estimate_with_a_warning(hub, setti
 def test_an_estimate_of_many_texts_is_each_text_s_own():
     texts = ["ab", "äöü", "", "漢字漢字", "2026-11"]
     np.testing.assert_array_equal(EstimatingCounter(max_tokens=9).count(texts).lengths, [1, 2, 0, 4, 7])
+
+
+@given(st.text(alphabet="東京漢字🙂é a", min_size=1, max_size=60), st.integers(1, 12))
+@hypothesis_settings(deadline=None)
+def test_a_cut_within_a_character_of_several_tokens_is_before_it(text, limit):
+    counter = TiktokenCounter("cl100k_base", max_tokens=limit)
+    (length,) = counter.count([text]).lengths.tolist()
+    cuts = counter.count([text]).truncations
+    for cut in cuts:
+        assert text.startswith(text[: cut.kept_characters])
+        assert len(counter.encode(text[: cut.kept_characters]).ids) == cut.kept_tokens == length <= limit
+    assert cuts or len(counter.encode(text).ids) == length

@@ -161,8 +161,8 @@ class TiktokenCounter:
             return None
         keep = self.max_tokens
         while True:
-            _, offsets = self._encoding.decode_with_offsets(tokens[: keep + 1])
-            characters = offsets[keep]
+            # `decode_with_offsets` fails where these tokens end within a character.
+            characters = _starts(self._encoding.decode_tokens_bytes(tokens[: keep + 1]))[keep]
             # A cut text is tokenized anew by the service, and its last word may fall apart in another way.
             kept = len(self._encoding.encode_ordinary(text[:characters]))
             if kept <= self.max_tokens:
@@ -175,6 +175,20 @@ class TiktokenCounter:
             lost_characters=len(text) - characters,
             lost_tokens=len(tokens) - keep if len(text) <= window else None,
         )
+
+
+def _starts(tokens: Sequence[bytes]) -> list[int]:
+    """The character at which each token begins; that in which it begins, for a token that continues one."""
+    starts, characters = [], 0
+    for token in tokens:
+        starts.append(max(0, characters - _continues(token[0])))
+        characters += sum(not _continues(byte) for byte in token)
+    return starts
+
+
+def _continues(byte: int) -> bool:
+    """Whether a byte of UTF-8 continues a character."""
+    return 0x80 <= byte < 0xC0
 
 
 class FileCounter:
