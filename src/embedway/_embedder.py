@@ -25,12 +25,13 @@ from embedway.pipeline.receipt import CallFacts
 from embedway.pipeline.request import Call, inspect
 from embedway.pipeline.rerank import check_query, rerank
 from embedway.providers.names import full_name
-from embedway.selection.call_options import AUTO, CallOptions
+from embedway.selection.call_options import CallOptions
 from embedway.selection.collection_pins import CollectionPins, space_mismatch
 from embedway.selection.selector import ModelSelector
 from embedway.space import comparable
 from embedway.telemetry import open_hooks
 from embedway.telemetry.operations import RequestDetails
+from embedway.types import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Sequence
@@ -280,7 +281,7 @@ class AsyncEmbedder:
                 f"{len(texts)} texts came with vectors of shape {stored.shape}; give texts, and for each a vector of "
                 f"{pin.space.dimensions} numbers"
             )
-        space = (await self._pipeline.open(pin.model)).sized(pin.space.dimensions)
+        space = (await self._models.open(pin.model)).sized(pin.space.dimensions)
         comparison = comparable(space, pin.space)
         if not comparison:
             raise space_mismatch(pin, space, "document")
@@ -346,17 +347,17 @@ class AsyncEmbedder:
 
     async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
         """Load a model and tell its space, limits and tokenizer."""
-        return (await self._pipeline.open(named(model, "model"))).describe(dimensions)
+        return (await self._models.open(named(model, "model"))).describe(dimensions)
 
     async def warm(self, model: str = "auto") -> None:
         """Load a model and its session, so that the first call finds it ready."""
-        await (await self._pipeline.open(named(model, "model"))).warm()
+        await (await self._models.open(named(model, "model"))).warm()
 
     async def tune(self, model: str = "auto", *, progress: Callable[[str], None] | None = None) -> TuneReport:
         """Measure how this CPU runs a model best and keep the choice; it holds for embedders made afterwards."""
         from embedway.local.tune import tune_model  # noqa: PLC0415  few ever tune
 
-        encoder = (await self._pipeline.open(named(model, "model"))).encoder()
+        encoder = (await self._models.open(named(model, "model"))).encoder()
         return await asyncio.to_thread(tune_model, encoder, self.config, progress or (lambda _: None), fill_batches)
 
     async def aclose(self) -> None:

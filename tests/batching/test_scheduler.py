@@ -673,7 +673,7 @@ def test_the_default_model_gives_the_vectors_of_lone_calls(default_model_directo
     async def main():
         async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
             alone = [(await embedder.embed(text)).vectors[0] for text in texts]
-            model = (await embedder._pipeline.open("auto")).encoder()
+            model = (await embedder._models.open("auto")).encoder()
             sizes, run = [], model.run
 
             async def counted(tokenized, batch):

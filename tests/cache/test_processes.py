@@ -157,7 +157,7 @@ class Computing:
         return ComputeRequest(("a", "b"), self.space, CallBudget(Purpose("m")), partial=True)
 
     def computed(self, metas, errors=None):
-        return Computed({"dense": np.ones((2, 4), np.float32) / 2}, metas, Bill.none(), errors or {})
+        return Computed({"dense": np.ones((2, 4), np.float32) / 2}, metas, Bill(0, 0, 0, ()), errors or {})
 
     def cost_nanousd(self, tokens, dimensions=None):
         return 0

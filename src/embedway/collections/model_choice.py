@@ -12,8 +12,8 @@ from embedway.collections.readers import find_files, read_files
 from embedway.errors import UsageError
 from embedway.ledger.refusals import MAX_COST
 from embedway.money import to_nanousd
-from embedway.selection.call_options import AUTO
 from embedway.selection.selector import no_affordable_model
+from embedway.types import AUTO
 from embedway.worker import Worker
 
 if TYPE_CHECKING:

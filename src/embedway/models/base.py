@@ -84,8 +84,6 @@ class Model(ABC):
     task: ClassVar[Task] = "embed"
     #: Raises BadVectorsError for rows that cannot be right.
     check: ClassVar[Callable[..., None]] = staticmethod(validate)
-    #: Whether one of its routes may give vectors that depend on the other texts of their batch.
-    may_depend_on_batch: bool = False
     #: Why nothing can be sent, such as a key that is not set; None where it can.
     blocked: ConfigError | None = None
 
@@ -119,6 +117,11 @@ class Model(ABC):
     @abstractmethod
     def estimate(self, work: Work, dimensions: int) -> Estimate:
         """The bill of some work, for vectors of a size."""
+
+    @property
+    @abstractmethod
+    def may_depend_on_batch(self) -> bool:
+        """Whether one of its routes may give vectors that depend on the other texts of their batch."""
 
     def depends_on_batch(self, routes: Sequence[str]) -> bool:
         """Whether one of these routes gives vectors that depend on the other texts of their batch."""

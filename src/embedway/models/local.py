@@ -29,7 +29,6 @@ class LocalModel(Model):
     def __init__(self, encoder: Encoder, environment: ModelEnvironment) -> None:
         super().__init__(profile_of(encoder), environment.hooks, token_budget=encoder.token_budget)
         batching = environment.config.batching
-        self.may_depend_on_batch = encoder.batch_dependent
         self._encoder = encoder
         self._scheduler = (
             BatchScheduler(LocalBackend(encoder, max_batch_size=batching.max_batch_size, hooks=environment.hooks))
@@ -66,6 +65,11 @@ class LocalModel(Model):
         """See `Model.estimate`."""
         del dimensions
         return Estimate(work.tokenized.tokens, requests=0, cost_nanousd=0, batch_cost_nanousd=None)
+
+    @property
+    def may_depend_on_batch(self) -> bool:
+        """See `Model.may_depend_on_batch`."""
+        return self._encoder.batch_dependent
 
     async def warm(self) -> None:
         """Load the session for bulk work."""

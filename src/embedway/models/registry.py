@@ -11,6 +11,7 @@ from embedway.errors import ClosedError, UsageError, WeightsError
 from embedway.models.opening import open_model
 from embedway.providers.names import key_of
 from embedway.telemetry.operations import LoadDetails
+from embedway.types import AUTO
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -39,11 +40,13 @@ class ModelRegistry:
             raise ClosedError("this embedder was closed; make a new one")
 
     async def open(self, name: str, *, task: Task = "embed") -> Model:
-        """The loaded model.
+        """The loaded model of a name, or the default one.
 
         Concurrent first callers wait for one loading. A failed one is tried anew, and so is that of a model that can
         send nothing, because its key may be there by now.
         """
+        if name == AUTO:
+            name = self._environment.config.embedding.default_model
         model = self._models.get((name, task))
         if model is not None:
             return model

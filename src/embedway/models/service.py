@@ -66,7 +66,6 @@ class ServiceModel(Model):
         self.service = service
         self.routes = service.routes
         self.blocked = service.blocked
-        self.may_depend_on_batch = any(route.provider.declared.batch_dependent for route in service.routes)
         self._environment = environment
         space = self.space
         self._prompts: dict[InputType, str] = {"query": space.query_prompt, "document": space.document_prompt}
@@ -179,6 +178,11 @@ class ServiceModel(Model):
         price = self.service.facts.price(dimensions=dimensions, batch=True)
         batch = None if price is None else tokens_nanousd(price, tokens)
         return Estimate(tokens, len(parts), sum(known) if len(known) == len(costs) else None, batch)
+
+    @property
+    def may_depend_on_batch(self) -> bool:
+        """See `Model.may_depend_on_batch`. A library's route knows it when its model is loaded."""
+        return any(route.provider.declared.batch_dependent for route in self.routes)
 
     def depends_on_batch(self, routes: Sequence[str]) -> bool:
         """See `Model.depends_on_batch`."""

@@ -16,11 +16,11 @@ from embedway.ledger.base import Purpose
 from embedway.pipeline.plan import plan_of
 from embedway.pipeline.receipt import CallFacts, first_row, in_row, receipt_of, spread
 from embedway.pipeline.request import decoded, inspect, unique_texts
-from embedway.selection.call_options import AUTO, ChosenModel
+from embedway.selection.call_options import ChosenModel
 from embedway.selection.selector import no_affordable_model, summarize
 from embedway.space import comparable
 from embedway.telemetry.operations import RequestDetails
-from embedway.types import EmbedResult
+from embedway.types import AUTO, EmbedResult
 from embedway.urgency import Urgency
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ class EmbedPipeline:
             RequestDetails, "embed", call.model, texts, call.input_type, options.collection
         ) as outcome:
             result = await self._embed(call, options)
-            outcome.dimensions = result.space.dimensions
-            outcome.fill(result.receipt)
+            if self._hooks.operating:
+                outcome.dimensions = result.space.dimensions
+                outcome.fill(result.receipt)
         return result
 
     async def _embed(self, call: Call, options: CallOptions) -> EmbedResult:
@@ -205,14 +206,10 @@ class EmbedPipeline:
         if (name, dimensions) != (call.model, call.dimensions):
             call = replace(call, model=name, dimensions=dimensions)
         if call.has_token_ids:
-            model = await self.open(call.model)
+            model = await self._models.open(call.model)
             texts = [decoded(row, text, model.decode, model.name) for row, text in enumerate(call.texts)]
             call = replace(call, texts=texts)
-        return inspect(call, self._config.embedding.on_overflow), await self.open(call.model)
-
-    async def open(self, name: str) -> Model:
-        """The model of a name, or the default one."""
-        return await self._models.open(self._config.embedding.default_model if name == AUTO else name)
+        return inspect(call, self._config.embedding.on_overflow), await self._models.open(call.model)
 
     async def check_cache(self, call: Call, sample: int) -> CacheCheck:
         """Compute anew what the cache holds of some texts, and compare; see `AsyncEmbedder.check_cache`."""

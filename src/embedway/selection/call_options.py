@@ -11,14 +11,12 @@ from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.money import to_nanousd
 from embedway.selection.criteria import ModelSelectionCriteria
+from embedway.types import AUTO
 
 if TYPE_CHECKING:
     from embedway.ledger.pins import Pin
     from embedway.money import Amount
     from embedway.types import Selected
-
-#: The name of no model: the default model, or one that is selected.
-AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
