@@ -84,11 +84,12 @@ def _check_task(name: str, task: Task, wanted: Task) -> None:
 def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
     config = environment.config
     make: Make = make_provider if facts.task == "embed" else make_reranker
-    blocked = None
+    served, blocked = None, None
     try:
         served = routes_of(facts, config, make)
     except ConfigError as error:
         blocked = error
+    if served is None:
         served = routes_of(
             facts,
             _without_keys(config),

@@ -61,7 +61,8 @@ class ServiceModel(Model):
 
     def __init__(self, service: Service, environment: ModelEnvironment, profile: Profile | None = None) -> None:
         """Blocking where the first route is a library's: its weights are a fact of the space."""
-        service = _free_if_unbilled(service)
+        if self.task == "embed":
+            service = _free_if_unbilled(service)
         super().__init__(profile or self._profile(service), environment.hooks, token_budget=None)
         self.service = service
         self.routes = service.routes
