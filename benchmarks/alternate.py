@@ -1,4 +1,4 @@
-"""Two checkouts against one another: cache hits, and a lone query, in alternating rounds.
+"""Two checkouts against one another, in alternating rounds: hits, lone queries, bulk, a service, and a ledger.
 
     python benchmarks/alternate.py BEFORE AFTER [--starts 20] [--rounds 30] [--cases hits-sqlite,...]
 
@@ -11,6 +11,7 @@ interval (Student's t over the starts: of each, the median logarithm of its roun
 import argparse
 import json
 import math
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -19,10 +20,14 @@ import tempfile
 import time
 from pathlib import Path
 
-CASES = ("hits-memory", "hits-sqlite", "lone-memory", "lone-sqlite", "lone-computed")
+import upstream
+
+CASES = ("hits-memory", "hits-sqlite", "lone-memory", "lone-sqlite", "lone-computed", "bulk", "upstream", "ledger")
 TEXTS = 500
 #: Calls that are timed together, and lone queries whose median counts: the first ones find cold caches of the CPU.
 CALLS, QUERIES = 10, 20
+#: Texts of unlike lengths that the default model computes at a time; short ones that a service on the loopback gets.
+BULK, SENT = 96, 4096
 #: Student's t for a two-sided interval of 95 %; beyond 120 degrees of freedom it is the normal's.
 _T = {
     1: 12.706,
@@ -40,6 +45,24 @@ _T = {
 }
 
 
+def computed(one, kind, counter):
+    """Seconds for one text that is computed: here, by a service in bulk, or by a service and booked in a ledger."""
+    if kind == "ledger":
+        times = []
+        for number in range(QUERIES):
+            began = time.perf_counter()
+            one.embed(f"a text that is paid for, number {counter} {number}", model=upstream.MODEL)
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+    if kind == "bulk":
+        given = [f"{counter} {number} " + "how to rotate a log file " * (number % 24) for number in range(BULK)]
+    else:
+        given = [f"a short text about caches and budgets, number {counter} {number}" for number in range(SENT)]
+    began = time.perf_counter()
+    one.embed(given, model="auto" if kind == "bulk" else upstream.MODEL)
+    return (time.perf_counter() - began) / len(given)
+
+
 def work(folder):
     """Answer requests to measure, one a line, with seconds for one unit."""
     from embedway import Config, Embedder
@@ -47,27 +70,37 @@ def work(folder):
     made = {}
     texts = [f"passage {number} about rotating log files and reading tables" for number in range(TEXTS)]
 
-    def embedder(backend):
-        if backend not in made:
+    def embedder(backend, ledger="none"):
+        if (backend, ledger) not in made:
             overrides = {
                 "weights.offline": True,
                 "weights.directory": os.environ["ALTERNATE_WEIGHTS"],
                 "cache.backend": backend,
                 "cache.path": f"{folder}/cache.sqlite",
                 "cache.tiered": False,
-                "ledger.backend": "none",
+                "ledger.backend": ledger,
+                "ledger.path": f"{folder}/ledger.sqlite",
+                "routes.loopback": {
+                    "model": upstream.MODEL,
+                    "provider": "openai",
+                    "base_url": os.environ["ALTERNATE_URL"],
+                    "api_key": "sk-none",
+                },
             }
-            made[backend] = Embedder(Config.load(environ={}, overrides=overrides))
+            made[backend, ledger] = Embedder(Config.load(environ={}, overrides=overrides))
             if backend != "none":
-                made[backend].embed(texts)
-        return made[backend]
+                made[backend, ledger].embed(texts)
+        return made[backend, ledger]
 
     counter = 0
     for line in sys.stdin:
         case = line.strip()
         kind, _, backend = case.partition("-")
-        one = embedder("none" if backend == "computed" else backend)
-        if kind == "hits":
+        one = embedder("none" if backend in {"", "computed"} else backend, "sqlite" if kind == "ledger" else "none")
+        counter += 1
+        if kind in {"bulk", "upstream", "ledger"}:
+            seconds = computed(one, kind, counter)
+        elif kind == "hits":
             began = time.perf_counter()
             for _ in range(CALLS):
                 found = one.embed(texts)
@@ -146,6 +179,9 @@ def main():
     from embedway import Config
 
     os.environ["ALTERNATE_WEIGHTS"] = str(Config.load().weights.directory)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    multiprocessing.Process(target=upstream.serve, args=(sender,), daemon=True).start()
+    os.environ["ALTERNATE_URL"] = f"http://127.0.0.1:{receiver.recv()}/v1"
     cases = given.cases.split(",")
     starts = [started(given.checkouts, cases, given.rounds) for _ in range(given.starts)]
     print(f"{'case':15} {'before us':>10} {'after us':>10} {'speed':>7}  95 % interval")
