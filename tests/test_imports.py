@@ -48,8 +48,6 @@ ORDER = (
     "_sync",
     "collections",
     "state",
-    "integrations",
-    "server",
     "cli",
 )
 LEVELS = {part: level for level, part in enumerate(ORDER)}
