@@ -9,6 +9,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from embedway.batching.ready_rows import ReadyRows
@@ -19,11 +20,12 @@ from embedway.dispatch.request import RetryPolicy
 from embedway.errors import DimensionsError, UsageError
 from embedway.ledger.budgets import Budgets
 from embedway.telemetry.hooks import Hooks
-from embedway.telemetry.operations import ValidationDetails
+from embedway.telemetry.operations import ValidationDetails, WaitDetails
 from embedway.vectors import to_size, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from embedway.catalog.types import Task
     from embedway.config import Config
@@ -133,6 +135,15 @@ class Model(ABC):
     def encoder(self) -> Encoder:
         """The part that computes on this machine, for tuning. Raises UsageError where there is none."""
 
+    def scheduler_wait(self) -> Callable[[], AbstractContextManager[object]] | None:
+        """The hooks' operation in which texts wait for those of other callers; None where no hook wants it."""
+        hooks = self.hooks
+        return partial(hooks.operation, WaitDetails, "scheduler", self.profile.route) if hooks.operating else None
+
+    def validation(self, texts: int) -> AbstractContextManager[object]:
+        """The hooks' operation in which all vectors of a request are checked."""
+        return self.hooks.operation(ValidationDetails, self.profile.route, texts)
+
     @abstractmethod
     async def _close(self) -> None:
         """Give threads, memory and connections back."""
@@ -153,8 +164,7 @@ class Model(ABC):
         if vectors.shape[1] != space.dimensions:
             vectors = to_size(vectors, space)
         good = vectors[sorted(set(range(len(vectors))) - set(errors))] if errors else vectors
-        with self.hooks.operation(ValidationDetails, self.profile.route, len(good)) as outcome:
-            outcome.failures = len(errors)
+        with self.validation(len(good)):
             self.check(good, count=len(work.positions) - len(errors), space=space, route=self.profile.route)
         if space.dimensions != request.space.dimensions:
             vectors = to_size(vectors, request.space)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import decimal
 import functools
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from embedway.types import Bill, ModelDescription, Space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from embedway.batching.ready_rows import ReadyRows
     from embedway.batching.work import Work
@@ -81,9 +83,8 @@ class ServiceModel(Model):
                 concurrency=upstream.concurrency,
                 max_wait_s=batching.max_wait_ms / 1000,
                 max_batch_size=batching.max_batch_size,
-                hooks=environment.hooks,
             )
-            self._scheduling = backend, BatchScheduler(backend)
+            self._scheduling = backend, BatchScheduler(backend, on_wait=self.scheduler_wait())
 
     def _profile(self, service: Service) -> Profile:
         return profile_of(service, space_of(service))
@@ -121,6 +122,11 @@ class ServiceModel(Model):
                 account.route = ", ".join(response.routes)
         return response.vectors, response.errors, bill_of(response, prices, account)
 
+    def validation(self, texts: int) -> AbstractContextManager[object]:
+        """See `Model.validation`. Hooks hear of the check of each answer, which has the route that gave it."""
+        del texts
+        return contextlib.nullcontext()
+
     def _upstream(self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None) -> UpstreamRequest:
         return UpstreamRequest(
             work.texts,
@@ -133,7 +139,8 @@ class ServiceModel(Model):
             urgency=request.urgency,
             on_ready=on_ready,
             prompt=self._prompts[request.input_type],
-            operation=current_operation.get(),
+            model=self.name,
+            operations=(current_operation.get(),),
         )
 
     async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:
