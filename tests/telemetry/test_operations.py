@@ -667,6 +667,7 @@ def test_a_circuit_that_opens_is_probed_and_closes_tells_each_change_once():
     assert {(type(one.details), one.details.route) for one in hook.events} == {(CircuitDetails, "routes.r")}
     assert hook.events[0].parent == hook.of(AttemptDetails)[1].id
     assert hook.events[-1].parent == hook.of(AttemptDetails)[4].id
+    assert hook.events[1].parent == hook.of(BatchDetails)[3].id
     # A request that is not sent has a batch and no attempt.
     assert hook.errors(hook.of(BatchDetails)) == [
         "UnavailableError",
@@ -713,6 +714,8 @@ def test_an_attempt_that_no_money_is_left_for_is_none():
     attempt = hook.one(AttemptDetails)
     assert hook.ended(attempt).error == "UnavailableError"
     assert hook.ended(hook.one(BatchDetails)).error == "BudgetExceededError"
+    (event,) = [one for one in hook.events if isinstance(one.details, BudgetRefusalDetails)]
+    assert event.parent == hook.one(BatchDetails).id
 
 
 # --------------------------------------------------------------------------- validations

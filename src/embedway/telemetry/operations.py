@@ -78,7 +78,7 @@ class WaitDetails:
 
 @dataclass(frozen=True, slots=True)
 class CacheDetails:
-    """A read or write of the cache; the outcome of a read has `cache_hits`."""
+    """A lookup of a request's texts in the cache, whose outcome has `cache_hits`, or a store of computed vectors."""
 
     kind: ClassVar[Kind] = "cache"
     action: Literal["lookup", "store"]
@@ -166,7 +166,7 @@ class Operation:
     """One operation, or one event, and where it belongs.
 
     `id` is unique in this process. `parent` is the id of the operation in which it began. `links` are the ids of other
-    callers' requests whose texts are computed with the parent's.
+    callers' requests whose texts are computed or stored with the parent's.
     """
 
     id: int
