@@ -6,6 +6,7 @@ A new kind of model is a subclass with `tokenize` and `_run`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 #: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.
 _INLINE_CHARACTERS = 512
+_UNHEARD = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class Model(ABC):
     task: ClassVar[Task] = "embed"
     #: Raises BadVectorsError for rows that cannot be right.
     check: ClassVar[Callable[..., None]] = staticmethod(validate)
+    #: Whether hooks hear of the check of each answer, which has the route that gave it, and not of the check of all.
+    checks_answers: ClassVar[bool] = False
     #: Whether one of its routes may give vectors that depend on the other texts of their batch.
     may_depend_on_batch: bool = False
     #: Why nothing can be sent, such as a key that is not set; None where it can.
@@ -140,10 +144,6 @@ class Model(ABC):
         hooks = self.hooks
         return partial(hooks.operation, WaitDetails, "scheduler", self.profile.route) if hooks.operating else None
 
-    def validation(self, texts: int) -> AbstractContextManager[object]:
-        """The hooks' operation in which all vectors of a request are checked."""
-        return self.hooks.operation(ValidationDetails, self.profile.route, texts)
-
     @abstractmethod
     async def _close(self) -> None:
         """Give threads, memory and connections back."""
@@ -164,8 +164,9 @@ class Model(ABC):
         if vectors.shape[1] != space.dimensions:
             vectors = to_size(vectors, space)
         good = vectors[sorted(set(range(len(vectors))) - set(errors))] if errors else vectors
-        with self.validation(len(good)):
-            self.check(good, count=len(work.positions) - len(errors), space=space, route=self.profile.route)
+        route, hooks = self.profile.route, self.hooks
+        with _UNHEARD if self.checks_answers else hooks.operation(ValidationDetails, route, len(good)):
+            self.check(good, count=len(work.positions) - len(errors), space=space, route=route)
         if space.dimensions != request.space.dimensions:
             vectors = to_size(vectors, request.space)
         return Computed(

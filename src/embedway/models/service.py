@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import decimal
 import functools
 from dataclasses import dataclass, replace
@@ -27,7 +26,6 @@ from embedway.types import Bill, ModelDescription, Space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
     from embedway.batching.ready_rows import ReadyRows
     from embedway.batching.work import Work
@@ -58,6 +56,7 @@ class Service:
 class ServiceModel(Model):
     """A model that services run."""
 
+    checks_answers = True
     #: Whether requests of several callers may go out as one.
     merges = True
 
@@ -121,11 +120,6 @@ class ServiceModel(Model):
             if account is not None:
                 account.route = ", ".join(response.routes)
         return response.vectors, response.errors, bill_of(response, prices, account)
-
-    def validation(self, texts: int) -> AbstractContextManager[object]:
-        """See `Model.validation`. Hooks hear of the check of each answer, which has the route that gave it."""
-        del texts
-        return contextlib.nullcontext()
 
     def _upstream(self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None) -> UpstreamRequest:
         return UpstreamRequest(
