@@ -13,7 +13,7 @@ from embedway.batching.batches import fill_batches
 from embedway.cache.base import CacheFilter
 from embedway.cache.vector_cache import open_vector_cache
 from embedway.config import Config
-from embedway.errors import DeadlineError, UsageError
+from embedway.errors import UsageError
 from embedway.ledger.budgets import Budgets
 from embedway.ledger.opening import limits_of, open_ledger
 from embedway.models.base import ModelEnvironment
@@ -125,19 +125,10 @@ class AsyncEmbedder:
         """
         options = CallOptions.of(criteria, collection, api_key_name, max_cost)
         call = Call(texts, input_type, model, dimensions, on_overflow, partial, priority)
-        if deadline_s is None:
-            return await self._pipeline.embed(call, options)
-        deadline_s = seconds(deadline_s, "deadline_s") or 0.0
-        if not deadline_s > 0:
+        deadline_s = seconds(deadline_s, "deadline_s")
+        if deadline_s is not None and not deadline_s > 0:
             raise UsageError(f"deadline_s is {deadline_s}; it must be more than 0 seconds")
-        limit = asyncio.timeout(deadline_s)
-        try:
-            async with limit:
-                return await self._pipeline.embed(call, options)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise DeadlineError(f"the vectors were not there after {deadline_s:g} s", attempts=0) from None
+        return await self._pipeline.embed(call, options, deadline_s)
 
     async def rerank(
         self,
@@ -184,6 +175,7 @@ class AsyncEmbedder:
                 partial=partial,
             )
             outcome.fill(result.receipt)
+            outcome.failures = len(result.errors)
         return result
 
     async def plan(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from embedway.errors import BadVectorsError, InputError, UsageError
 from embedway.pipeline.request import Call, inspect
 from embedway.types import Space
-from embedway.vectors import bad_rows, good_rows, validate
+from embedway.vectors import bad_rows, good_rows, to_size, validate
 
 SPACE = Space("m", "0" * 64, 4, "mean", normalized=True)
 
@@ -94,3 +94,20 @@ def test_what_a_cache_held_is_refused_in_the_rows_that_a_fresh_answer_is_refused
 def test_wrong_shapes_and_types_are_refused(array):
     with pytest.raises(BadVectorsError):
         validate(array, count=3, space=SPACE, route="r")
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_vectors_are_cut_to_a_size_in_a_copy(rows, normalized):
+    vectors = np.random.default_rng(rows).standard_normal((rows, 4)).astype(np.float32)
+    before = vectors.copy()
+    space = dataclasses.replace(SPACE, dimensions=2, normalized=normalized, digest="")
+    first, again = to_size(vectors, space), to_size(vectors, space)
+    np.testing.assert_array_equal(vectors, before)
+    np.testing.assert_array_equal(first, again)
+    cut = before[:, :2]
+    np.testing.assert_allclose(
+        first, cut / np.linalg.norm(cut, axis=1, keepdims=True) if normalized else cut, rtol=1e-6
+    )
+    first[:] = 0
+    np.testing.assert_array_equal(vectors, before)

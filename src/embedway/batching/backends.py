@@ -63,6 +63,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         self.concurrency = model.streams + 1
         self.max_wait_s = float("inf")
         self.max_jobs = max_batch_size
+        self.name = model.name
         self._model = model
 
     def select_jobs(self, waiting: Sequence[WorkItem], free: int) -> tuple[list[int], bool]:
@@ -118,9 +119,9 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         return list(np.split(vectors, ends))
 
     def _operation(self, jobs: Sequence[WorkItem], batch: Batch) -> AbstractContextManager[Outcome]:
-        callers, name = [job.operation for job in jobs], self._model.name
+        callers = [job.operation for job in jobs]
         return self._hooks.merged_operation(
-            callers, BatchDetails, self._model.model, name, len(batch.rows), batch.padded_tokens
+            callers, BatchDetails, self._model.model, self.name, len(batch.rows), batch.padded_tokens
         )
 
     async def _run_half(self, jobs: Sequence[WorkItem]) -> list[Vectors | Exception]:
@@ -133,19 +134,25 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
 
 
 class ScheduledModel:
-    """A model on this machine whose batches go through the scheduler, for one request."""
+    """A model on this machine for one request, whose batches go through the scheduler if there is one."""
 
-    def __init__(self, model: LocalRoute, scheduler: BatchScheduler[WorkItem, Vectors], urgency: Urgency) -> None:
-        self.name = model.name
+    def __init__(
+        self, backend: LocalBackend, scheduler: BatchScheduler[WorkItem, Vectors] | None, urgency: Urgency
+    ) -> None:
+        self.name = backend.name
+        self._backend = backend
         self._scheduler = scheduler
         self._urgency = urgency
         self._padded_tokens = 0
 
     async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
         """See `LocalRoute.run`."""
+        item = WorkItem(tokenized, batch)
+        if self._scheduler is None:
+            return await self._backend.run(item)
         behind_s = self._padded_tokens / _TOKENS_A_SECOND
         self._padded_tokens += batch.padded_tokens
-        return await self._scheduler.run(WorkItem(tokenized, batch), self._urgency, behind_s=behind_s)
+        return await self._scheduler.run(item, self._urgency, behind_s=behind_s)
 
 
 class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
@@ -161,9 +168,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         concurrency: int,
         max_wait_s: float,
         max_batch_size: int,
-        hooks: Hooks | None = None,
     ) -> None:
-        self._hooks = Hooks() if hooks is None else hooks
         self.concurrency = concurrency
         self.max_wait_s = max_wait_s
         self._client = client
@@ -202,8 +207,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
 
     async def run(self, job: UpstreamRequest) -> UpstreamResponse:
         """Send one request."""
-        with self._operation([job], job):
-            return await self._client.send(job, self._routes)
+        return await self._client.send(job, self._routes)
 
     async def run_merged(self, jobs: Sequence[UpstreamRequest]) -> list[UpstreamResponse | Exception]:
         """Send several as one, and give each caller its vectors, errors and share of the bill."""
@@ -217,9 +221,9 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
             accounts=tuple(account for job in jobs for account in job.accounts),
             on_ready=_on_ready_of(jobs, counts) if any(job.on_ready is not None for job in jobs) else None,
             urgency=min((job.urgency for job in jobs), key=lambda urgency: urgency.due(0.0)),
+            operations=tuple(operation for job in jobs for operation in job.operations),
         )
-        with self._operation(jobs, merged):
-            response = await self._client.send(merged, self._routes)
+        response = await self._client.send(merged, self._routes)
         # A refused text is on nobody's bill.
         taken = merged.lengths.astype(np.int64)
         taken[list(response.errors)] = 0
@@ -240,11 +244,6 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
                 )
             start = end
         return results
-
-    def _operation(self, jobs: Sequence[UpstreamRequest], request: UpstreamRequest) -> AbstractContextManager[Outcome]:
-        callers, route = [job.operation for job in jobs], self._routes[0].name
-        texts, tokens = len(request.texts), _tokens(request)
-        return self._hooks.merged_operation(callers, BatchDetails, request.space.model, route, texts, tokens)
 
 
 def _tokens(request: UpstreamRequest) -> int:

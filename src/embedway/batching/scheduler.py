@@ -18,6 +18,7 @@ from embedway.urgency import MAY_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from embedway.urgency import Urgency
 
@@ -70,6 +71,8 @@ class _QueuedJob(Generic[J, R]):
     due: float
     since: float
     future: asyncio.Future[R]
+    #: Set when its batch begins; None where nobody asks.
+    begun: asyncio.Event | None
 
 
 class _Queue(Generic[J, R]):
@@ -135,11 +138,16 @@ class BatchScheduler(Generic[J, R]):
         *,
         clock: Callable[[], float] = time.monotonic,
         later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
+        on_wait: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
-        """`later` calls a function after so many seconds; the event loop's by default."""
+        """`later` calls a function after so many seconds; the event loop's by default.
+
+        The time that a job waits in a queue is inside `on_wait`.
+        """
         self._backend = backend
         self._clock = clock
         self._later = later
+        self._on_wait = on_wait
         self._queries: _Queue[J, R] = _Queue(query=True)
         self._others: _Queue[J, R] = _Queue(query=False)
         #: Whether jobs that came in this turn of the event loop are looked at in the next.
@@ -171,13 +179,18 @@ class BatchScheduler(Generic[J, R]):
                 self._end([job], query=query)
         now = self._clock()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        one = _QueuedJob(job, backend.weight(job), urgency.due(now) + behind_s, now, future)
+        begun = None if self._on_wait is None else asyncio.Event()
+        one = _QueuedJob(job, backend.weight(job), urgency.due(now) + behind_s, now, future, begun)
         queue.add(one)
         # Callers whose batch ended come again together: one turn of the event loop shows who else is there.
         self._schedule_soon()
         try:
+            if self._on_wait is not None and begun is not None:
+                with self._on_wait():
+                    await begun.wait()
             return await future
         except asyncio.CancelledError:
+            future.cancel()
             if queue.drop(one):
                 self._schedule_soon()
             raise
@@ -283,6 +296,8 @@ class BatchScheduler(Generic[J, R]):
 
         for one in picked:
             one.future.add_done_callback(left)
+            if one.begun is not None:
+                one.begun.set()
 
     async def _run_batch(self, picked: list[_QueuedJob[J, R]], *, query: bool, express: bool) -> None:
         jobs = [one.job for one in picked]

@@ -20,6 +20,7 @@ from embedway.errors import (
     TextTooLongError,
     UpstreamError,
 )
+from embedway.telemetry.hooks import current_operation
 from embedway.telemetry.operations import CacheDetails, WaitDetails
 from embedway.vectors import to_size
 
@@ -231,7 +232,8 @@ class _ReadThrough:
     async def _compute(self, rows: list[int], lease: Lease | None = None) -> None:
         """Compute rows. What is ready lands at once, and is stored while the caller goes on."""
         cache, found, vectors_found = self.cache, self.found, self.found.blocks["dense"]
-        keys = [self.keys[row] for row in rows]
+        # Vectors land in other operations, such as an attempt for several callers.
+        keys, operation = [self.keys[row] for row in rows], current_operation.get()
 
         def land(
             positions: Sequence[int], vectors: Vectors, metas: Sequence[TextMeta], *, storable: bool = True
@@ -242,7 +244,7 @@ class _ReadThrough:
                 results[keys[position]] = vector, meta
                 found.metas[rows[position]] = meta
             if storable:
-                cache.writes.put(self.cached.group, results, lease)
+                cache.writes.put(self.cached.group, results, lease, operation)
             for key, result in results.items():
                 cache.flights.land(key, result)
 

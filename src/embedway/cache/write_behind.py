@@ -82,6 +82,8 @@ class _Chunk:
     group: Group
     computed: dict[bytes, ReadyVector] = field(default_factory=dict)
     leases: set[Lease] = field(default_factory=set)
+    #: The requests that computed them, for hooks.
+    requests: list[int | None] = field(default_factory=list)
 
 
 class WriteBehind:
@@ -109,8 +111,14 @@ class WriteBehind:
         self._order = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def put(self, group: Group, computed: Mapping[bytes, ReadyVector], lease: Lease | None = None) -> None:
-        """Have vectors stored, and their lease given back after that."""
+    def put(
+        self,
+        group: Group,
+        computed: Mapping[bytes, ReadyVector],
+        lease: Lease | None = None,
+        request: int | None = None,
+    ) -> None:
+        """Have vectors stored, and their lease given back after that. `request` is the operation that computed them."""
         if not computed:
             return
         self.unstored.update(computed)
@@ -119,6 +127,7 @@ class WriteBehind:
             chunk = self._gathering[group] = _Chunk(group)
             self.in_background(self._stored(chunk))
         chunk.computed.update(computed)
+        chunk.requests.append(request)
         if lease is not None:
             lease.keep(computed)
             chunk.leases.add(lease)
@@ -154,7 +163,8 @@ class WriteBehind:
                 is_large = len(chunk.computed) > _INLINE_ENTRIES
                 entries = await asyncio.to_thread(self._encode, chunk) if is_large else self._encode(chunk)
                 items = list(zip(chunk.computed, entries, strict=True))
-                with self._hooks.operation(CacheDetails, "store", chunk.group.model, len(items)):
+                model = chunk.group.model
+                with self._hooks.merged_operation(chunk.requests, CacheDetails, "store", model, len(items)):
                     stored = await self._cache.put_many(chunk.group, items)
                 self._on_stored(chunk.group, stored)
         except Exception as error:  # noqa: BLE001  nobody waits for it, so that it is counted

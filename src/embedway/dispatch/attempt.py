@@ -19,7 +19,7 @@ from embedway.errors import (
     UpstreamError,
 )
 from embedway.providers.library import place_of
-from embedway.telemetry.operations import AttemptDetails
+from embedway.telemetry.operations import AttemptDetails, ValidationDetails, WaitDetails
 from embedway.types import NO_RATES
 from embedway.vectors import to_size
 
@@ -75,10 +75,7 @@ class Attempt:
             await self._wait(tokens, places)
             if route.circuit.opened_at is not None and not route.circuit.allow():
                 raise _circuit_error(route)
-            model, texts = request.space.model, len(self.rows)
-            with self.context.hooks.operation(AttemptDetails, model, route.name, self.number, texts, tokens) as outcome:
-                answer = await self._exchange()
-                outcome.billed_tokens = answer.tokens
+            answer = await self._exchange(tokens, places)
         if answer.rates != NO_RATES:
             route.limiter.learn(answer.rates)
         response.searches += answer.searches or 0
@@ -96,7 +93,12 @@ class Attempt:
         fairness = context.fairness.setdefault(route.name, asyncio.Semaphore(route.semaphore.limit))
         try:
             async with asyncio.timeout(self._left_s()):
-                await places.enter_async_context(fairness)
+                if fairness.locked():
+                    with context.hooks.operation(WaitDetails, "semaphore", route.name):
+                        await fairness.acquire()
+                    places.callback(fairness.release)
+                else:
+                    await places.enter_async_context(fairness)
                 await places.enter_async_context(route.semaphore.hold(context.request.urgency))
                 if self.has_alternative and (closed_s := route.limiter.closed_s()) > context.patience_s:
                     raise RateLimitedError("too many requests", route=route.name, retry_after_s=closed_s)
@@ -104,8 +106,11 @@ class Attempt:
         except TimeoutError as error:
             raise self._too_late() from error
 
-    async def _exchange(self) -> Answer:
-        """Mark the money as under way, call the provider, check the answer, tell the circuit, and book the cost."""
+    async def _exchange(self, tokens: int, places: contextlib.AsyncExitStack) -> Answer:
+        """Mark the money as under way, call the provider, check the answer, tell the circuit, and book the cost.
+
+        The hooks' attempt begins when the money is marked, because nothing is sent before, and ends with `places`.
+        """
         context, route, request = self.context, self.route, self.context.request
         declared = route.provider.declared
         charges: list[Charge] = []
@@ -114,11 +119,14 @@ class Attempt:
         try:
             if request.accounts and not declared.free:
                 await mark_under_way(request, self.rows, charges)
+            facts = request.model, route.name, self.number, len(self.rows), tokens
+            outcome = places.enter_context(context.hooks.operation(AttemptDetails, *facts))
             # Until there is an answer that says otherwise, it may be carried out, and billed.
             self.is_sent = may_be_billed = True
             self.started_at = context.clock()
             context.response.attempts += 1
             answer = await self._call_provider()
+            outcome.billed_tokens = answer.tokens
             answer = self._check(answer)
             is_judged = True
             route.circuit.record_success()
@@ -148,14 +156,13 @@ class Attempt:
 
     def _check(self, answer: Answer) -> Answer:
         """Check the vectors of an answer, and cut them to the width of the space. Raises BadVectorsError."""
-        request, declared = self.context.request, self.route.provider.declared
-        space = request.space
-        if declared.dimensions or request.full_width == space.dimensions:
-            request.check(answer.vectors, count=len(self.rows), space=space, route=self.route.name)
-            return answer
-        full = replace(space, dimensions=request.full_width)
-        request.check(answer.vectors, count=len(self.rows), space=full, route=self.route.name)
-        return replace(answer, vectors=to_size(answer.vectors, space))
+        request, route, count = self.context.request, self.route.name, len(self.rows)
+        space = sent = request.space
+        if not self.route.provider.declared.dimensions and request.full_width != space.dimensions:
+            sent = replace(space, dimensions=request.full_width)
+        with self.context.hooks.operation(ValidationDetails, route, count):
+            request.check(answer.vectors, count=count, space=sent, route=route)
+        return answer if sent is space else replace(answer, vectors=to_size(answer.vectors, space))
 
     async def _call_provider(self) -> Answer:
         """Call the provider within the time that is left. Raises only our own errors, without a stranger's words."""

@@ -33,6 +33,8 @@ class CircuitBreaker:
         #: When it opened; None while it is closed.
         self.opened_at: float | None = None
         self._probing = False
+        #: The state that was told last.
+        self._told: State = "closed"
 
     @property
     def state(self) -> State:
@@ -49,8 +51,7 @@ class CircuitBreaker:
             return False
         self._probing = True
         # The state turns half-open by time alone, and is seen where the probe goes out.
-        if self._on_change is not None:
-            self._on_change("open", "half-open")
+        self._tell("half-open")
         return True
 
     def record_success(self) -> None:
@@ -74,6 +75,11 @@ class CircuitBreaker:
 
     def _change(self, opened_at: float | None) -> None:
         """Open or close the circuit: the only place where it does."""
-        before, self.opened_at = self.state, opened_at
-        if self._on_change is not None:
-            self._on_change(before, self.state)
+        self.opened_at = opened_at
+        self._tell("closed" if opened_at is None else "open")
+
+    def _tell(self, state: State) -> None:
+        """Tell a change once: after a probe without an answer, the next probe is none."""
+        before, self._told = self._told, state
+        if self._on_change is not None and before != state:
+            self._on_change(before, state)

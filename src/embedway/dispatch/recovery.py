@@ -32,7 +32,7 @@ from embedway.errors import (
 )
 from embedway.providers.base import split_requests
 from embedway.telemetry.hooks import Hooks
-from embedway.telemetry.operations import WaitDetails
+from embedway.telemetry.operations import BatchDetails, WaitDetails
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -66,6 +66,13 @@ class UpstreamClient:
 
         Raises the first error, or with `partial` returns it with its rows.
         """
+        if not self._hooks.operating:  # nobody wants to know how much it is
+            return await self._send(request, routes)
+        texts, tokens, first = len(request.texts), int(request.lengths.sum(dtype=np.int64)), routes[0].name
+        with self._hooks.merged_operation(request.operations, BatchDetails, request.model, first, texts, tokens):
+            return await self._send(request, routes)
+
+    async def _send(self, request: UpstreamRequest, routes: Sequence[ServiceRoute]) -> UpstreamResponse:
         policy = self._policy
         vectors = np.empty((len(request.texts), request.space.dimensions), np.float32)
         if request.partial:

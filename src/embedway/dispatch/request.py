@@ -100,8 +100,9 @@ class UpstreamRequest:
     by_search: bool = False
     #: Put before each text for a service that does not honour the input type.
     prompt: str = ""
-    #: The operation of its caller, for hooks.
-    operation: int | None = None
+    #: The full name of the model, and the operations of the callers, for hooks.
+    model: str = ""
+    operations: tuple[int | None, ...] = ()
 
     def has_several_callers(self, rows: Rows) -> bool:
         """Whether rows belong to more than one caller."""

@@ -42,6 +42,11 @@ class PrioritySemaphore:
         self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the next to come has to wait, unless it takes the express place."""
+        return self._taken >= self.limit or bool(self._waiting)
+
     @contextlib.asynccontextmanager
     async def hold(self, urgency: Urgency = DOCUMENTS) -> AsyncIterator[None]:
         """Wait for a place, and hold it."""

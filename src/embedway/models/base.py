@@ -6,9 +6,11 @@ A new kind of model is a subclass with `tokenize` and `_run`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from embedway.batching.ready_rows import ReadyRows
@@ -19,11 +21,12 @@ from embedway.dispatch.request import RetryPolicy
 from embedway.errors import DimensionsError, UsageError
 from embedway.ledger.budgets import Budgets
 from embedway.telemetry.hooks import Hooks
-from embedway.telemetry.operations import ValidationDetails
+from embedway.telemetry.operations import ValidationDetails, WaitDetails
 from embedway.vectors import to_size, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from embedway.catalog.types import Task
     from embedway.config import Config
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 #: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.
 _INLINE_CHARACTERS = 512
+_UNHEARD = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class Model(ABC):
     task: ClassVar[Task] = "embed"
     #: Raises BadVectorsError for rows that cannot be right.
     check: ClassVar[Callable[..., None]] = staticmethod(validate)
+    #: Whether hooks hear of the check of each answer, which has the route that gave it, and not of the check of all.
+    checks_answers: ClassVar[bool] = False
     #: Why nothing can be sent, such as a key that is not set; None where it can.
     blocked: ConfigError | None = None
 
@@ -136,6 +142,11 @@ class Model(ABC):
     def encoder(self) -> Encoder:
         """The part that computes on this machine, for tuning. Raises UsageError where there is none."""
 
+    def scheduler_wait(self) -> Callable[[], AbstractContextManager[object]] | None:
+        """The hooks' operation in which texts wait for those of other callers; None where no hook wants it."""
+        hooks = self.hooks
+        return partial(hooks.operation, WaitDetails, "scheduler", self.profile.route) if hooks.operating else None
+
     @abstractmethod
     async def _close(self) -> None:
         """Give threads, memory and connections back."""
@@ -156,9 +167,9 @@ class Model(ABC):
         if vectors.shape[1] != space.dimensions:
             vectors = to_size(vectors, space)
         good = vectors[sorted(set(range(len(vectors))) - set(errors))] if errors else vectors
-        with self.hooks.operation(ValidationDetails, self.profile.route, len(good)) as outcome:
-            outcome.failures = len(errors)
-            self.check(good, count=len(work.positions) - len(errors), space=space, route=self.profile.route)
+        route, hooks = self.profile.route, self.hooks
+        with _UNHEARD if self.checks_answers else hooks.operation(ValidationDetails, route, len(good)):
+            self.check(good, count=len(work.positions) - len(errors), space=space, route=route)
         if space.dimensions != request.space.dimensions:
             vectors = to_size(vectors, request.space)
         return Computed(

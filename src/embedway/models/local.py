@@ -30,11 +30,10 @@ class LocalModel(Model):
         super().__init__(profile_of(encoder), environment.hooks, token_budget=encoder.token_budget)
         batching = environment.config.batching
         self._encoder = encoder
-        self._scheduler = (
-            BatchScheduler(LocalBackend(encoder, max_batch_size=batching.max_batch_size, hooks=environment.hooks))
-            if batching.across_callers
-            else None
-        )
+        self._backend = LocalBackend(encoder, max_batch_size=batching.max_batch_size, hooks=environment.hooks)
+        self._scheduler = None
+        if batching.across_callers:
+            self._scheduler = BatchScheduler(self._backend, on_wait=self.scheduler_wait())
 
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
         """See `Model.tokenize`."""
@@ -44,12 +43,10 @@ class LocalModel(Model):
         self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None
     ) -> tuple[Vectors, dict[int, EmbedwayError], Bill]:
         errors: dict[int, EmbedwayError] = {}
-        encoder = self._encoder
-        runner = encoder if self._scheduler is None else ScheduledModel(encoder, self._scheduler, request.urgency)
         vectors = await run_batches(
             work.tokenized,
             work.batches,
-            runner,
+            ScheduledModel(self._backend, self._scheduler, request.urgency),
             width=self.space.dimensions,
             errors=errors if request.partial else None,
             on_ready=on_ready,

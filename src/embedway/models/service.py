@@ -56,6 +56,7 @@ class Service:
 class ServiceModel(Model):
     """A model that services run."""
 
+    checks_answers = True
     #: Whether requests of several callers may go out as one.
     merges = True
 
@@ -81,9 +82,8 @@ class ServiceModel(Model):
                 concurrency=upstream.concurrency,
                 max_wait_s=batching.max_wait_ms / 1000,
                 max_batch_size=batching.max_batch_size,
-                hooks=environment.hooks,
             )
-            self._scheduling = backend, BatchScheduler(backend)
+            self._scheduling = backend, BatchScheduler(backend, on_wait=self.scheduler_wait())
 
     def _profile(self, service: Service) -> Profile:
         return profile_of(service, space_of(service))
@@ -133,7 +133,8 @@ class ServiceModel(Model):
             urgency=request.urgency,
             on_ready=on_ready,
             prompt=self._prompts[request.input_type],
-            operation=current_operation.get(),
+            model=self.name,
+            operations=(current_operation.get(),),
         )
 
     async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from embedway.cache.stats import CacheCheck
 from embedway.compute import ComputeRequest
-from embedway.errors import TextTooLongError, UsageError
+from embedway.errors import DeadlineError, TextTooLongError, UsageError
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.pipeline.plan import plan_of
@@ -24,6 +25,8 @@ from embedway.types import AUTO, EmbedResult
 from embedway.urgency import Urgency
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from embedway.cache.vector_cache import VectorCache
     from embedway.config import Config
     from embedway.ledger.budgets import Budgets
@@ -58,15 +61,20 @@ class EmbedPipeline:
         self._hooks = budgets.hooks
         self.cache = cache
 
-    async def embed(self, call: Call, options: CallOptions) -> EmbedResult:
-        """Embed the texts of a call; for a collection within its pin."""
+    async def embed(self, call: Call, options: CallOptions, deadline_s: float | None = None) -> EmbedResult:
+        """Embed the texts of a call; for a collection within its pin. Raises DeadlineError after `deadline_s`."""
         texts = 1 if isinstance(call.texts, str) else len(call.texts)
         with self._hooks.operation(
             RequestDetails, "embed", call.model, texts, call.input_type, options.collection
         ) as outcome:
-            result = await self._embed(call, options)
+            # Inside of the operation, which ends with the error that the caller gets.
+            result = await (
+                self._embed(call, options)
+                if deadline_s is None
+                else _run_in_time(self._embed(call, options), deadline_s)
+            )
             if self._hooks.operating:
-                outcome.dimensions = result.space.dimensions
+                outcome.dimensions, outcome.failures = result.space.dimensions, len(result.errors)
                 outcome.fill(result.receipt)
         return result
 
@@ -231,6 +239,17 @@ class EmbedPipeline:
         row = int(np.flatnonzero(positions == chosen[worst])[0])
         cost = computed.bill.cost_nanousd
         return CacheCheck(len(texts), len(found), damaged, len(chosen), float(cosines[worst]), row, cost)
+
+
+async def _run_in_time(work: Awaitable[EmbedResult], deadline_s: float) -> EmbedResult:
+    limit = asyncio.timeout(deadline_s)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineError(f"the vectors were not there after {deadline_s:g} s", attempts=0) from None
 
 
 def _compute_request(

@@ -53,7 +53,7 @@ class BatchDetails:
 
 @dataclass(frozen=True, slots=True)
 class AttemptDetails:
-    """One request to a service over one route. `number` counts from 1 for the same texts."""
+    """One request to a service over one route. `number` counts from 1 for the same texts; refusals do not count."""
 
     kind: ClassVar[Kind] = "attempt"
     model: str
@@ -78,7 +78,7 @@ class WaitDetails:
 
 @dataclass(frozen=True, slots=True)
 class CacheDetails:
-    """A read or write of the cache; the outcome of a read has `cache_hits`."""
+    """A lookup of a request's texts in the cache, whose outcome has `cache_hits`, or a store of computed vectors."""
 
     kind: ClassVar[Kind] = "cache"
     action: Literal["lookup", "store"]
@@ -115,7 +115,7 @@ class ReservationDetails:
 
 @dataclass(frozen=True, slots=True)
 class ValidationDetails:
-    """Vectors of a route are checked; the outcome has `failures`."""
+    """The vectors of a route's answer are checked; the outcome has the error where they are refused."""
 
     kind: ClassVar[Kind] = "validation"
     route: str
@@ -166,7 +166,7 @@ class Operation:
     """One operation, or one event, and where it belongs.
 
     `id` is unique in this process. `parent` is the id of the operation in which it began. `links` are the ids of other
-    callers' requests whose texts are computed with the parent's.
+    callers' requests whose texts are computed or stored with the parent's.
     """
 
     id: int
@@ -191,7 +191,7 @@ class Outcome:
     billed_tokens: int | None = None
     cost_nanousd: int | None = None
     cache_hits: int | None = None
-    #: Texts that failed, where the others did not.
+    #: Texts of a request that failed, where the others did not.
     failures: int | None = None
 
     def fill(self, receipt: Receipt) -> None:
