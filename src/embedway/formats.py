@@ -85,12 +85,7 @@ LEDGER = Kind(
         ),
     ),
 )
-PINS = Kind(
-    "pins",
-    0x65575069,
-    "pins.path",
-    ("CREATE TABLE pins (collection TEXT PRIMARY KEY, pin TEXT NOT NULL)",),
-)
+PINS = Kind("pins", 0x65575069, "pins.path", ("CREATE TABLE pins (collection TEXT PRIMARY KEY, pin TEXT NOT NULL)",))
 #: The gateway's keys. No file of it exists yet; the id is kept for it.
 KEYS = Kind("keys", 0x65574B65, "")
 KINDS = (CACHE, LEDGER, PINS, KEYS)

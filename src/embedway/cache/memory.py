@@ -32,7 +32,6 @@ class MemoryCache:
         self._entries: OrderedDict[bytes, tuple[bytes, Group, float]] = OrderedDict()
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
-        """See `CacheStore.get_many`."""
         del group  # keys differ already
         entries, touch = self._entries, self._entries.move_to_end
         found: list[StoredEntry | None] = []
@@ -67,13 +66,11 @@ class MemoryCache:
         return len(items)
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.delete_many`."""
         del group
         for key in keys:
             self._remove(key)
 
     async def clear(self, which: CacheFilter) -> int:
-        """See `CacheStore.clear`."""
         self._generation += 1
         newest = self._clock() - which.older_than_s if which.older_than_s is not None else None
         for key in [key for key, stored in self._entries.items() if stored[2] <= self._expired_at()]:
@@ -88,11 +85,9 @@ class MemoryCache:
         return len(matching)
 
     async def generation(self) -> int:
-        """See `CacheStore.generation`."""
         return self._generation
 
     async def group_sizes(self) -> list[GroupSize]:
-        """See `CacheStore.group_sizes`."""
         sizes: dict[Group, tuple[int, int]] = {}
         expired_at = self._expired_at()
         for entry, group, stored_at in self._entries.values():
@@ -103,7 +98,6 @@ class MemoryCache:
         return [GroupSize(group, *numbers) for group, numbers in sizes.items()]
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `CacheStore.add_counts`."""
         for model, numbers in counts.items():
             totals = self._counts.setdefault(model, {})
             for name, number in numbers.items():
@@ -111,7 +105,6 @@ class MemoryCache:
         return True
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """See `CacheStore.counts`."""
         return {model: dict(numbers) for model, numbers in self._counts.items()}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:

@@ -94,7 +94,6 @@ class RedisCache:
         return found + [None] * (len(keys) - len(found))
 
     async def generation(self) -> int | None:
-        """See `CacheStore.generation`."""
 
         async def read() -> bytes:
             value: bytes | None = await self._client.get(CLEARED)
@@ -103,7 +102,6 @@ class RedisCache:
         return parse_count(await self._server.call(read, reading=True, limit_s=ANSWER_S))
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        """See `CacheStore.put_many`."""
         stored = 0
         stored_at = STORED_AT.pack(self._server.clock())
 
@@ -120,7 +118,6 @@ class RedisCache:
         return stored
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.delete_many`."""
         if keys:
             names = key_names(self._prefix, group, keys)
             await self._server.call(lambda: self._server.delete(names), limit_s=limit_s(keys))
@@ -134,11 +131,9 @@ class RedisCache:
         return await self._server.call(lambda: clear_matching(self._server, which)) or 0
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `CacheStore.add_counts`."""
         return not counts or bool(await self._server.call(lambda: self._add_counts(counts), limit_s=ANSWER_S))
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """See `CacheStore.counts`."""
         return await self._server.call(self._read_counts, reading=True) or {}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
@@ -153,14 +148,12 @@ class RedisCache:
         )
 
     async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.release`."""
         if keys:
             await self._server.call(
                 lambda: self._run_script(self._release_script, group, keys, self._owner), limit_s=limit_s(keys)
             )
 
     async def aclose(self) -> None:
-        """Close all connections."""
         await self._server.aclose()
 
     async def _write(self, group: Group, stored_at: bytes, items: Sequence[tuple[bytes, bytes]]) -> None:

@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedway.cache.base import CacheFilter, Group, GroupSize
-from embedway.cache.redis_layout import (
-    CLEARED,
-    GROUPS,
-    KEYED_PREFIX,
-    PREFIX,
-    STORED_AT,
-    parse_stored_at,
-    parse_texts,
-)
+from embedway.cache.redis_layout import CLEARED, GROUPS, KEYED_PREFIX, PREFIX, STORED_AT, parse_stored_at, parse_texts
 from embedway.cache.redis_server import BATCH
 
 if TYPE_CHECKING:

@@ -54,7 +54,6 @@ class SqliteCache:
         )
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
-        """See `CacheStore.get_many`."""
         del group  # keys differ already
         answer = await self._reading.call(self._select, list(keys))
         if answer is None:
@@ -65,29 +64,23 @@ class SqliteCache:
         return [found.get(key) for key in keys]
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        """See `CacheStore.put_many`."""
         return (await self._writing.call(self._put, group, list(items)) or 0) if items else 0
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.delete_many`."""
         del group
         if keys:
             await self._writing.call(self._delete, list(keys))
 
     async def clear(self, which: CacheFilter) -> int:
-        """See `CacheStore.clear`."""
         return await self._writing.call(self._clear, which) or 0
 
     async def generation(self) -> int | None:
-        """See `CacheStore.generation`."""
         return await self._reading.call(self._generation)
 
     async def group_sizes(self) -> list[GroupSize]:
-        """See `CacheStore.group_sizes`."""
         return await self._reading.call(self._group_sizes) or []
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `CacheStore.add_counts`."""
         rows = [(model, name, number) for model, numbers in counts.items() for name, number in numbers.items()]
         try:
             return not rows or bool(await self._writing.call(self._add_counts, rows))
@@ -96,7 +89,6 @@ class SqliteCache:
             return False
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """See `CacheStore.counts`."""
         return await self._reading.call(self._counts) or {}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
@@ -108,7 +100,6 @@ class SqliteCache:
         """Do nothing: there are no leases."""
 
     async def aclose(self) -> None:
-        """Close the file."""
         await self._reading.aclose()
         await self._writing.aclose()
 

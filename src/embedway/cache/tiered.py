@@ -32,7 +32,6 @@ class TieredCache:
         self._generation_read_at = float("-inf")
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
-        """See `CacheStore.get_many`."""
         await self._clear_memory_if_cleared()
         found = await self.memory.get_many(group, keys)
         missing = [row for row, stored in enumerate(found) if stored is None]
@@ -54,18 +53,15 @@ class TieredCache:
         return stored
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.delete_many`."""
         await self.memory.delete_many(group, keys)
         await self.backing.delete_many(group, keys)
 
     async def clear(self, which: CacheFilter) -> int:
-        """See `CacheStore.clear`."""
         deleted = await self.backing.clear(which)
         await self.memory.clear(which)
         return deleted
 
     async def generation(self) -> int | None:
-        """See `CacheStore.generation`."""
         return await self.backing.generation()
 
     async def group_sizes(self) -> list[GroupSize]:
@@ -73,23 +69,18 @@ class TieredCache:
         return await self.backing.group_sizes()
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `CacheStore.add_counts`."""
         return await self.backing.add_counts(counts)
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """See `CacheStore.counts`."""
         return await self.backing.counts()
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """See `CacheStore.lease`."""
         return await self.backing.lease(group, keys, seconds)
 
     async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.release`."""
         await self.backing.release(group, keys)
 
     async def aclose(self) -> None:
-        """Close both."""
         await self.memory.aclose()
         await self.backing.aclose()
 

@@ -43,7 +43,6 @@ class RedisLedger:
     async def reserve(
         self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], *, lease_s: float, texts: int
     ) -> str | Refused:
-        """See `Ledger.reserve`."""
         answer = await self._call(
             "reserve",
             id=uuid.uuid4().hex,
@@ -56,18 +55,15 @@ class RedisLedger:
         return _read_refusal(answer) or str(answer[1])
 
     async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
-        """See `Ledger.send`."""
         answer = await self._call("send", id=entry, amount=str(nanousd), limits=_write_limits(limits))
         if answer[0] == "gone":
             raise LedgerError(RAN_OUT)
         return _read_refusal(answer)
 
     async def revert_send(self, entry: str, still_sent: int) -> None:
-        """See `Ledger.revert_send`."""
         await self._call("revert_send", id=entry, still_sent=str(still_sent))
 
     async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
-        """See `Ledger.settle`."""
         answer = await self._call(
             "settle",
             id=entry,
@@ -85,11 +81,9 @@ class RedisLedger:
         ]
 
     async def close(self, entry: str, *, route: str = "") -> None:
-        """See `Ledger.close`."""
         await self._call("close", id=entry, route=route)
 
     async def book_saved(self, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
-        """See `Ledger.book_saved`."""
         await self._call(
             "saved",
             id=uuid.uuid4().hex,
@@ -100,27 +94,21 @@ class RedisLedger:
         )
 
     async def renew(self, entries: Sequence[str], lease_s: float) -> None:
-        """See `Ledger.renew`."""
         await self._call("renew", ids=list(entries), lease_s=lease_s)
 
     async def expire(self) -> int:
-        """See `Ledger.expire`."""
         return int((await self._call("expire"))[1])
 
     async def set_limit(self, limit: Limit) -> None:
-        """See `Ledger.set_limit`."""
         await self._call("set_limit", limit=_write_limits([limit])[0])
 
     async def remove_limit(self, name: str) -> bool:
-        """See `Ledger.remove_limit`."""
         return bool((await self._call("remove_limit", name=name))[1])
 
     async def limits(self) -> list[Limit]:
-        """See `Ledger.limits`."""
         return [standing.limit for standing in await self.standings()]
 
     async def standings(self, limits: Sequence[Limit] = ()) -> list[Standing]:
-        """See `Ledger.standings`."""
         answer = await self._call("standings", limits=_write_limits(limits))
         return [
             Standing(read_limit(written, name), period, int(spent), int(held))
@@ -128,27 +116,22 @@ class RedisLedger:
         ]
 
     async def totals(self) -> list[PeriodTotals]:
-        """See `Ledger.totals`."""
         answer = await self._call("totals")
         return [PeriodTotals(period, *map(int, numbers)) for period, *numbers in _chunks(answer[1:], 4)]
 
     async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
-        """See `Ledger.entries`."""
         answer = await self._call("entries", since=str(since or 0.0), newest=-1 if newest is None else newest)
         return [_read_entry(dict(zip(fields[::2], fields[1::2], strict=True))) for fields in answer[1:]]
 
     async def restored(self) -> Restored | None:
-        """See `Ledger.restored`."""
         (written,) = (await self._call("restored"))[1:]
         return Restored.read(written) if written else None
 
     async def confirm(self) -> Restored | None:
-        """See `Ledger.confirm`."""
         (written,) = (await self._call("confirm"))[1:]
         return Restored.read(written) if written else None
 
     async def aclose(self) -> None:
-        """Close all connections."""
         await self._client.aclose()
 
     async def _call(self, operation: str, **call: Any) -> list[Any]:

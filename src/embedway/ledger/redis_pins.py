@@ -26,29 +26,23 @@ class RedisPins:
         self._client = redis_client(url, cluster=cluster, what="pins.backend = 'redis'")
 
     async def get(self, collection: str) -> Pin | None:
-        """See `Pins.get`."""
         written = await self._call("get", collection)
         return None if written is None else read_pin(collection, written)
 
     async def claim(self, pin: Pin, lease_s: float) -> Pin:
-        """See `Pins.claim`."""
         return read_pin(pin.collection, await self._call("claim", pin.collection, pin.written(), lease_s=lease_s))
 
     async def renew(self, pin: Pin, lease_s: float) -> None:
-        """See `Pins.renew`."""
         await self._call("renew", pin.collection, claim=pin.claim, lease_s=lease_s)
 
     async def confirm(self, pin: Pin) -> Pin:
-        """See `Pins.confirm`."""
         written = replace(pin, claim="").written()
         return read_pin(pin.collection, await self._call("confirm", pin.collection, written))
 
     async def withdraw(self, pin: Pin) -> None:
-        """See `Pins.withdraw`."""
         await self._call("withdraw", pin.collection, claim=pin.claim)
 
     async def learn(self, pin: Pin, known: Space) -> bool:
-        """See `Pins.learn`."""
         written = await self._call("get", pin.collection)
         if written is None or pin.claim or read_pin(pin.collection, written) != pin:
             return False
@@ -56,16 +50,13 @@ class RedisPins:
         return bool(await self._call("learn", pin.collection, learned, claim=written))
 
     async def remove(self, collection: str) -> bool:
-        """See `Pins.remove`."""
         return bool(await self._call("remove", collection))
 
     async def all(self) -> list[Pin]:
-        """See `Pins.all`."""
         found = await self._call("all")
         return [read_pin(*pair) for pair in sorted(zip(found[::2], found[1::2], strict=True))]
 
     async def aclose(self) -> None:
-        """Close all connections."""
         await self._client.aclose()
 
     async def _call(

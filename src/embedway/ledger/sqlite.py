@@ -44,51 +44,39 @@ class SqliteLedger:
     async def reserve(
         self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], *, lease_s: float, texts: int
     ) -> str | Refused:
-        """See `Ledger.reserve`."""
         return await self._file.transact(self._entries.reserve, purpose, nanousd, limits, lease_s=lease_s, texts=texts)
 
     async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
-        """See `Ledger.send`."""
         return await self._file.transact(self._entries.send, entry, nanousd, limits)
 
     async def revert_send(self, entry: str, still_sent: int) -> None:
-        """See `Ledger.revert_send`."""
         await self._file.transact(self._entries.revert_send, entry, still_sent)
 
     async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
-        """See `Ledger.settle`."""
         return await self._file.transact(self._entries.settle, entry, settlement, limits)
 
     async def close(self, entry: str, *, route: str = "") -> None:
-        """See `Ledger.close`."""
         await self._file.transact(self._entries.close, entry, "done", route)
 
     async def book_saved(self, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
-        """See `Ledger.book_saved`."""
         await self._file.transact(self._entries.book_saved, purpose, nanousd, texts=texts, tokens=tokens)
 
     async def renew(self, entries: Sequence[str], lease_s: float) -> None:
-        """See `Ledger.renew`."""
         await self._file.transact(self._entries.renew, list(entries), lease_s)
 
     async def expire(self) -> int:
-        """See `Ledger.expire`."""
         return await self._file.transact(self._entries.expire)
 
     async def set_limit(self, limit: Limit) -> None:
-        """See `Ledger.set_limit`."""
         await self._file.transact(accounts.set_limit, limit)
 
     async def remove_limit(self, name: str) -> bool:
-        """See `Ledger.remove_limit`."""
         return await self._file.transact(accounts.remove_limit, name)
 
     async def limits(self) -> list[Limit]:
-        """See `Ledger.limits`."""
         return await self._file.transact(accounts.limits)
 
     async def standings(self, limits: Sequence[Limit] = ()) -> list[Standing]:
-        """See `Ledger.standings`."""
 
         def read(connection: Connection) -> list[Standing]:
             self._entries.expire(connection)
@@ -97,7 +85,6 @@ class SqliteLedger:
         return await self._file.transact(read)
 
     async def totals(self) -> list[PeriodTotals]:
-        """See `Ledger.totals`."""
 
         def read(connection: Connection) -> list[PeriodTotals]:
             self._entries.expire(connection)
@@ -106,19 +93,15 @@ class SqliteLedger:
         return await self._file.transact(read)
 
     async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
-        """See `Ledger.entries`."""
         return await self._file.transact(self._entries.newest, newest, since)
 
     async def restored(self) -> Restored | None:
-        """See `Ledger.restored`."""
         return await self._file.transact(accounts.restored)
 
     async def confirm(self) -> Restored | None:
-        """See `Ledger.confirm`."""
         return await self._file.transact(accounts.confirm)
 
     async def aclose(self) -> None:
-        """Close the file."""
         await self._file.aclose()
 
     def _fail(self, error: Exception) -> NoReturn:

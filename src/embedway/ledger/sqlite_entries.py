@@ -93,7 +93,6 @@ class Entries:
         lease_s: float,
         texts: int,
     ) -> str | Refused:
-        """See `Ledger.reserve`."""
         self.expire(connection)
         now = self._clock()
         periods = periods_at(now)
@@ -108,7 +107,6 @@ class Entries:
         return entry
 
     def send(self, connection: Connection, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
-        """See `Ledger.send`."""
         found = self._find(connection, entry)
         if found.state != "open":
             # What it held was given back, and others may have it by now.
@@ -124,13 +122,11 @@ class Entries:
         return None
 
     def revert_send(self, connection: Connection, entry: str, still_sent: int) -> None:
-        """See `Ledger.revert_send`."""
         connection.execute(_REVERT_SEND, {"sent": still_sent, "id": entry})
 
     def settle(
         self, connection: Connection, entry: str, settlement: Settlement, limits: Sequence[Limit]
     ) -> list[Crossing]:
-        """See `Ledger.settle`."""
         found = self._find(connection, entry)
         kind, cost = settlement.kind, settlement.cost
         # What was under way when the entry ended is booked already, as unsure; now it is known what it cost.
@@ -157,20 +153,17 @@ class Entries:
         accounts.add(connection, found.keys, held=held, spent=found.sent)
 
     def book_saved(self, connection: Connection, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
-        """See `Ledger.book_saved`."""
         now = self._clock()
         names = (purpose.model, purpose.collection, purpose.api_key)
         connection.execute(_BOOK_SAVED, (uuid.uuid4().hex, now, now, *names, texts, texts, tokens, nanousd))
         accounts.add(connection, account_keys(purpose, periods_at(now)), saved=nanousd)
 
     def renew(self, connection: Connection, entries: Sequence[str], lease_s: float) -> None:
-        """See `Ledger.renew`."""
         until = self._clock() + lease_s
         update = "UPDATE entries SET lease_until = ? WHERE id = ? AND state = 'open'"
         connection.executemany(update, [(until, entry) for entry in entries])
 
     def expire(self, connection: Connection) -> int:
-        """See `Ledger.expire`."""
         query = "SELECT id FROM entries WHERE state = 'open' AND lease_until < ?"
         expired = connection.execute(query, (self._clock(),)).fetchall()
         for (entry,) in expired:
@@ -178,7 +171,6 @@ class Entries:
         return len(expired)
 
     def newest(self, connection: Connection, count: int | None, since: float | None) -> list[Entry]:
-        """See `Ledger.entries`."""
         self.expire(connection)
         query = f"SELECT {_FIELDS} FROM entries WHERE opened >= ? ORDER BY opened DESC, rowid DESC LIMIT ?"  # noqa: S608  a constant
         rows = connection.execute(query, (since or 0.0, -1 if count is None else count))

@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING, Any
 from embedway import files
 from embedway.errors import EmbedwayError, MissingExtraError, StateError, newer_version
 from embedway.ledger.base import RESTORED, Restored
-from embedway.ledger.redis_scripts import (
-    LEDGER_CHECK,
-    LEDGER_KEYS,
-    LEDGER_PREFIX,
-    PINS_CHECK,
-    PINS_KEYS,
-    failure,
-)
+from embedway.ledger.redis_scripts import LEDGER_CHECK, LEDGER_KEYS, LEDGER_PREFIX, PINS_CHECK, PINS_KEYS, failure
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
 from embedway.state.parts import BadPartError
 from embedway.state.redis_scripts import PUT, TAKE
