@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.ledger.pins import read_pin
-from embedway.ledger.redis import redis_client
-from embedway.ledger.redis_scripts import PINS_KEYS, PINS_SCRIPT, failure
+from embedway.ledger.redis import PINS_CHECK, PINS_KEYS, failure, read_script, redis_client
 from embedway.ledger.sqlite_formats import PINS_VERSION
 
 if TYPE_CHECKING:
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
     from embedway.ledger.pins import Pin
     from embedway.space import Space
+
+_SCRIPT = PINS_CHECK + read_script("pins")
 
 
 class RedisPins:
@@ -67,7 +68,7 @@ class RedisPins:
         now = "" if self._clock is None else repr(self._clock())
         arguments = (operation, collection, given, claim, lease_s, now)
         try:
-            return await self._client.eval(PINS_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
+            return await self._client.eval(_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
             otherwise = f"the pins of collections in Redis cannot be used: {type(error).__name__}"
             raise failure(error, "the store of pins", PINS_VERSION, otherwise) from error

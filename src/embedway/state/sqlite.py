@@ -18,8 +18,7 @@ from embedway.errors import EmbedwayError
 from embedway.ledger.base import RESTORED, Limit, Restored
 from embedway.ledger.pins import read_pin
 from embedway.state.databases import DatabasePart, check_database, database_errors, reading
-from embedway.state.parts import BadPartError
-from embedway.state.values import LATEST, check_limit, earliest
+from embedway.state.parts import LATEST, BadPartError, check_limit, earliest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
