@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from embedway.cache.base import CacheErrors, CacheFilter, Group, GroupSize
+from embedway.cache.base import CacheFilter, Group, GroupSize, LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +17,13 @@ if TYPE_CHECKING:
 _OVERHEAD_BYTES = 280
 
 
-class MemoryCache:
+class MemoryCache(LocalStore):
     """A dictionary of entries. It is used from one event loop."""
 
     def __init__(self, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time) -> None:
-        self.errors = CacheErrors()
-        self.supports_leases = False
+        super().__init__(ttl_s, clock)
         self._counts: dict[str, dict[str, int]] = {}
         self._max_bytes = max_bytes
-        self._ttl_s = ttl_s
-        self._clock = clock
         self._bytes = 0
         self._generation = 0
         self._entries: OrderedDict[bytes, tuple[bytes, Group, float]] = OrderedDict()
@@ -107,22 +104,10 @@ class MemoryCache:
     async def counts(self) -> dict[str, dict[str, int]]:
         return {model: dict(numbers) for model, numbers in self._counts.items()}
 
-    async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """Grant all: no other process shares this memory."""
-        del group, seconds
-        return [True] * len(keys)
-
-    async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """Do nothing: there are no leases."""
-
     async def aclose(self) -> None:
         """Remove all entries."""
         self._entries.clear()
         self._bytes = 0
-
-    def _expired_at(self) -> float:
-        """Entries that were stored then, or before, have expired."""
-        return self._clock() - self._ttl_s if self._ttl_s is not None else float("-inf")
 
     def _remove(self, key: bytes) -> None:
         stored = self._entries.pop(key, None)

@@ -17,7 +17,7 @@ import time
 from sqlite3 import Connection, OperationalError
 from typing import TYPE_CHECKING
 
-from embedway.cache.base import CacheErrors, Group, GroupSize
+from embedway.cache.base import Group, GroupSize, LocalStore
 from embedway.cache.sqlite_connection import BUSY_S, CacheConnection
 from embedway.cache.sqlite_format import CREATED_INDEX, shrink
 from embedway.errors import EmbedwayError
@@ -36,17 +36,14 @@ _REFRESH_S = 3600.0
 _MAX_EXPIRED = 1000
 
 
-class SqliteCache:
+class SqliteCache(LocalStore):
     """A file of entries."""
 
     def __init__(
         self, path: Path, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        self.errors = CacheErrors()
-        self.supports_leases = False
+        super().__init__(ttl_s, clock)
         self._max_bytes = max_bytes
-        self._ttl_s = ttl_s
-        self._clock = clock
         extra = () if ttl_s is None else (CREATED_INDEX,)
         asides = threading.Lock()
         self._reading, self._writing = (
@@ -91,21 +88,9 @@ class SqliteCache:
     async def counts(self) -> dict[str, dict[str, int]]:
         return await self._reading.call(self._counts) or {}
 
-    async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """Grant all: processes that share a file may compute the same text at the same time, once each."""
-        del group, seconds
-        return [True] * len(keys)
-
-    async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """Do nothing: there are no leases."""
-
     async def aclose(self) -> None:
         await self._reading.aclose()
         await self._writing.aclose()
-
-    def _expired_at(self) -> float:
-        """Entries that were stored then, or before, have expired."""
-        return self._clock() - self._ttl_s if self._ttl_s is not None else float("-inf")
 
     def _select(
         self, connection: Connection, keys: list[bytes]
