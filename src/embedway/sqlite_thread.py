@@ -15,7 +15,7 @@ from embedway.worker import Worker
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
 P = ParamSpec("P")
@@ -156,3 +156,14 @@ def inode_of(path: Path) -> int:
         return path.stat().st_ino
     except OSError:
         return 0
+
+
+def transacted(
+    method: Callable[Concatenate[Any, sqlite3.Connection, P], R],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+    """Run a method with a connection in a transaction of `self._file`, a SqliteThread; callers give no connection."""
+
+    async def run(self: Any, /, *arguments: P.args, **options: P.kwargs) -> R:
+        return cast("R", await self._file.transact(partial(method, self), *arguments, **options))
+
+    return run
