@@ -89,11 +89,9 @@ class SqliteThread:
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
     ) -> R:
         """Call a function with the connection, in a transaction that calls which wait at the same time share."""
-        if self._worker is None:
-            self._worker = Worker(self._name)
         call = _Call(lambda connection: function(connection, *arguments, **options))
         self._waiting.append(call)
-        await self._worker.call(self._run_waiting)
+        await self.submit(self._run_waiting)
         if call.error is None:
             return cast("R", call.result)
         if isinstance(call.error, (sqlite3.Error, OSError)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from typing import TYPE_CHECKING
 
 from embedway.cache.base import CacheFilter, Group, GroupSize, LocalStore
@@ -22,7 +22,7 @@ class MemoryCache(LocalStore):
 
     def __init__(self, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time) -> None:
         super().__init__(ttl_s, clock)
-        self._counts: dict[str, dict[str, int]] = {}
+        self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._max_bytes = max_bytes
         self._bytes = 0
         self._generation = 0
@@ -96,9 +96,7 @@ class MemoryCache(LocalStore):
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
         for model, numbers in counts.items():
-            totals = self._counts.setdefault(model, {})
-            for name, number in numbers.items():
-                totals[name] = totals.get(name, 0) + number
+            self._counts[model].update(numbers)
         return True
 
     async def counts(self) -> dict[str, dict[str, int]]:

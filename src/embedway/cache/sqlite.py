@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from embedway.cache.base import Group, GroupSize, LocalStore
 from embedway.cache.sqlite_connection import BUSY_S, CacheConnection
-from embedway.cache.sqlite_format import CREATED_INDEX, shrink
+from embedway.cache.sqlite_format import CREATED_INDEX, shrink, used_bytes
 from embedway.errors import EmbedwayError
+from embedway.sqlite import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -116,8 +117,7 @@ class SqliteCache(LocalStore):
         """Write times of use, unless that had to wait: they only decide which entries go first."""
         connection.execute("PRAGMA busy_timeout = 0")
         try:
-            with contextlib.suppress(OperationalError), connection:
-                connection.execute("BEGIN IMMEDIATE")
+            with contextlib.suppress(OperationalError), transaction(connection):
                 connection.executemany("UPDATE entries SET used = ? WHERE id = ?", stale)
         finally:
             connection.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
@@ -127,8 +127,7 @@ class SqliteCache(LocalStore):
 
     def _put(self, connection: Connection, group: Group, items: list[tuple[bytes, bytes]]) -> int:
         now = self._clock()
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with transaction(connection):
             if self._ttl_s is not None:
                 expired = "SELECT id FROM entries WHERE created <= ? LIMIT ?"
                 connection.execute(f"DELETE FROM entries WHERE id IN ({expired})", (self._expired_at(), _MAX_EXPIRED))  # noqa: S608
@@ -148,7 +147,7 @@ class SqliteCache(LocalStore):
         return int(number)
 
     def _make_room(self, connection: Connection) -> None:
-        while self._bytes(connection) > self._max_bytes:
+        while used_bytes(connection) > self._max_bytes:
             (count,) = connection.execute("SELECT COUNT(*) FROM entries").fetchone()
             batch = max(1, count // 20)
             if not count:
@@ -158,16 +157,8 @@ class SqliteCache(LocalStore):
             )
             self.errors.evictions += deleted.rowcount
 
-    def _bytes(self, connection: Connection) -> int:
-        """The bytes of the file's pages in use. SQLite knows them; a sum over entries would read them all."""
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
-        return int((pages - free) * size)
-
     def _delete(self, connection: Connection, keys: list[bytes]) -> None:
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with transaction(connection):
             connection.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in keys])
 
     def _group_sizes(self, connection: Connection) -> list[GroupSize]:
@@ -179,26 +170,20 @@ class SqliteCache(LocalStore):
         return [GroupSize(Group(model, space, namespace), count, size) for model, space, namespace, count, size in rows]
 
     def _clear(self, connection: Connection, which: CacheFilter) -> int:
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(
-                "DELETE FROM entries WHERE created <= ?", (self._expired_at(),)
-            )  # they are gone already, and not counted
+        with transaction(connection):
+            # These are gone already, and not counted.
+            connection.execute("DELETE FROM entries WHERE created <= ?", (self._expired_at(),))
             rows = connection.execute("SELECT id, model, space_id, namespace FROM groups").fetchall()
             matching = [row[0] for row in rows if which.matches(Group(*row[1:]))]
             newest = float("inf") if which.older_than_s is None else self._clock() - which.older_than_s
-            deleted = 0
-            for group_id in matching:
-                deleted += connection.execute(
-                    "DELETE FROM entries WHERE grp = ? AND created <= ?", (group_id, newest)
-                ).rowcount
+            delete = "DELETE FROM entries WHERE grp = ? AND created <= ?"
+            deleted = sum(connection.execute(delete, (group_id, newest)).rowcount for group_id in matching)
             connection.execute("INSERT INTO cleared VALUES (1, 1) ON CONFLICT DO UPDATE SET times = times + 1")
         shrink(connection)
         return deleted
 
     def _add_counts(self, connection: Connection, rows: list[tuple[str, str, int]]) -> bool:
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with transaction(connection):
             connection.executemany(
                 "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET number = number + excluded.number", rows
             )

@@ -80,11 +80,15 @@ def _runs_locally(model: str, catalog: Catalog) -> bool:
 
 
 def _shrink_if_cheap(connection: sqlite3.Connection) -> None:
-    pages, free, size = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-    )
-    if (pages - free) * size <= _CHEAP_BYTES:
+    if used_bytes(connection) <= _CHEAP_BYTES:
         shrink(connection)
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """The bytes of the file's pages in use. SQLite knows them; a sum over entries would read them all."""
+    names = ("page_count", "freelist_count", "page_size")
+    pages, free, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+    return int((pages - free) * size)
 
 
 def shrink(connection: sqlite3.Connection) -> None:

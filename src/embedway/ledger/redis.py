@@ -122,7 +122,7 @@ class RedisLedger:
         return int((await self._call("expire"))[1])
 
     async def set_limit(self, limit: Limit) -> None:
-        await self._call("set_limit", limit=_write_limits([limit])[0])
+        await self._call("set_limit", limit=write_limit(limit))
 
     async def remove_limit(self, name: str) -> bool:
         return bool((await self._call("remove_limit", name=name))[1])
@@ -221,14 +221,10 @@ def redis_client(url: str, *, cluster: bool, what: str) -> Any:
     except ImportError:
         raise MissingExtraError(what, extra="redis", package="redis") from None
     # No retries: a script may have run although its answer was lost, and a second run would book twice.
-    options: dict[str, Any] = {
-        "socket_connect_timeout": _CONNECT_S,
-        "socket_timeout": _ANSWER_S,
-        "decode_responses": True,
-    }
+    options: dict[str, Any] = {"socket_connect_timeout": _CONNECT_S, "socket_timeout": _ANSWER_S}
     if cluster:
-        return redis.RedisCluster.from_url(url, **options)
-    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+        return redis.RedisCluster.from_url(url, decode_responses=True, **options)
+    return redis.Redis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options)
 
 
 def failure(error: Exception, what: str, known: int, otherwise: str) -> LedgerError:

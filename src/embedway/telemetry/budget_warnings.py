@@ -1,4 +1,4 @@
-"""Warnings of budgets as JSON, posted to the address `ledger.webhook`."""
+"""Warnings of budgets: in the log `embedway.budget`, and as JSON, posted to the address `ledger.webhook`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,23 @@ _log = logging.getLogger("embedway.budget")
 #: How long one request may take, and how long closing waits for all that are under way.
 REQUEST_S = 10.0
 _FLUSH_S = 1.0
+
+
+class LogHook(BaseHook):
+    """Logs each budget of which a part is spent."""
+
+    def event(self, operation: Operation) -> None:
+        """Log a warning of a budget."""
+        details = operation.details
+        if isinstance(details, BudgetWarningDetails):
+            _log.warning(
+                "budget %s: %d %% spent, $%s of $%s (%s)",
+                details.budget,
+                details.level,
+                usd(details.spent_nanousd),
+                usd(details.limit_nanousd),
+                details.period,
+            )
 
 
 class WebhookHook(BaseHook):
