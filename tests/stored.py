@@ -1,7 +1,7 @@
 """What cache stores hold, for tests: entries without their times, and all entries of a group."""
 
 from embedway.cache.memory import MemoryCache
-from embedway.cache.redis_layout import parse_entry
+from embedway.cache.redis_server import parse_entry
 from embedway.cache.sqlite import SqliteCache
 
 

@@ -28,7 +28,7 @@ from embedway.money import usd
 from embedway.providers.counting import EstimatingCounter
 from embedway.providers.fake import Fake
 from embedway.providers.names import full_name
-from embedway.telemetry import webhook
+from embedway.telemetry import budget_hooks
 
 SMALL = "text-embedding-3-small"
 TEXTS = ["one two three", "four five six"]
@@ -670,7 +670,7 @@ def test_a_webhook_that_is_down_fails_no_call(caplog):
 
 
 def test_a_webhook_that_hangs_holds_nothing_up(monkeypatch, caplog):
-    monkeypatch.setattr(webhook, "_FLUSH_S", 0.01)
+    monkeypatch.setattr(budget_hooks, "_FLUSH_S", 0.01)
 
     async def main():
         told, over = asyncio.Event(), asyncio.Event()

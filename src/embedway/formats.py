@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -37,6 +38,11 @@ class Kind:
     unstamped: tuple[str, ...] = ()
     #: Statements that an option of version 1 added.
     options: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> tuple[str, ...]:
+        """The statements of version 1, each for what is missing."""
+        return tuple(re.sub("^CREATE (TABLE|INDEX) ", r"CREATE \1 IF NOT EXISTS ", one) for one in self.unstamped)
 
 
 #: The application ids are ASCII: `eWCa`, `eWLe`, `eWPi`, `eWKe`.
@@ -85,12 +91,7 @@ LEDGER = Kind(
         ),
     ),
 )
-PINS = Kind(
-    "pins",
-    0x65575069,
-    "pins.path",
-    ("CREATE TABLE pins (collection TEXT PRIMARY KEY, pin TEXT NOT NULL)",),
-)
+PINS = Kind("pins", 0x65575069, "pins.path", ("CREATE TABLE pins (collection TEXT PRIMARY KEY, pin TEXT NOT NULL)",))
 #: The gateway's keys. No file of it exists yet; the id is kept for it.
 KEYS = Kind("keys", 0x65574B65, "")
 KINDS = (CACHE, LEDGER, PINS, KEYS)
@@ -349,9 +350,5 @@ def _start(path: Path, count: int) -> bytes:
 
 
 def _error(path: Path, kind: Kind, message: str) -> ConfigError:
-    advice = (
-        f"nothing was changed; set {kind.setting} to another path"
-        if kind.setting
-        else "nothing was changed; move it away"
-    )
-    return ConfigError(f"{message}; {advice}", where=str(path), key=kind.setting)
+    advice = f"set {kind.setting} to another path" if kind.setting else "move it away"
+    return ConfigError(f"{message}; nothing was changed; {advice}", where=str(path), key=kind.setting)

@@ -86,19 +86,8 @@ class Space:
 
         Facts that do not exist for a space are left out, so that older versions read the spaces of services.
         """
-        found: dict[str, str | int | bool] = {
-            "id": self.id,
-            "model": self.model,
-            "weights": self.weights,
-            "dimensions": self.dimensions,
-            "pooling": self.pooling,
-            "normalized": self.normalized,
-            "query_prompt": self.query_prompt,
-            "document_prompt": self.document_prompt,
-            "head": self.head,
-            "digest": self.digest,
-        }
-        more = {name: value for name in _ADDED if (value := getattr(self, name))}
+        found = {"id": self.id, **{field.name: getattr(self, field.name) for field in fields(self)}}
+        more = {name: value for name in _ADDED if (value := found.pop(name))}
         return {**found, **more, "version": VERSION} if more else found
 
     @classmethod

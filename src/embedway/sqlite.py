@@ -104,11 +104,11 @@ def version_of(connection: sqlite3.Connection, path: Path, form: Format) -> int:
 def _migrate(connection: sqlite3.Connection, path: Path, form: Format) -> list[Callable[[], None]] | None:
     """Make, stamp or migrate a file, and return the work for after the commit; None where nothing is to be done."""
     # One snapshot, or another process might migrate the file between two of its facts.
-    with _transaction(connection, "DEFERRED"):
+    with transaction(connection, "DEFERRED"):
         if version_of(connection, path, form) == form.version and _is_stamped(connection):
             return None
     afterwards = []
-    with _transaction(connection, "IMMEDIATE"):
+    with transaction(connection):
         # Looked at again: another process may have been first.
         version = version_of(connection, path, form)
         if not (version == form.version and _is_stamped(connection)):
@@ -124,7 +124,8 @@ def _migrate(connection: sqlite3.Connection, path: Path, form: Format) -> list[C
 
 
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """Commit what the block does, or roll it back after an error."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield

@@ -15,7 +15,7 @@ from embedway.worker import Worker
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
 P = ParamSpec("P")
@@ -89,11 +89,9 @@ class SqliteThread:
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
     ) -> R:
         """Call a function with the connection, in a transaction that calls which wait at the same time share."""
-        if self._worker is None:
-            self._worker = Worker(self._name)
         call = _Call(lambda connection: function(connection, *arguments, **options))
         self._waiting.append(call)
-        await self._worker.call(self._run_waiting)
+        await self.submit(self._run_waiting)
         if call.error is None:
             return cast("R", call.result)
         if isinstance(call.error, (sqlite3.Error, OSError)):
@@ -156,3 +154,14 @@ def inode_of(path: Path) -> int:
         return path.stat().st_ino
     except OSError:
         return 0
+
+
+def transacted(
+    method: Callable[Concatenate[Any, sqlite3.Connection, P], R],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+    """Run a method with a connection in a transaction of `self._file`, a SqliteThread; callers give no connection."""
+
+    async def run(self: Any, /, *arguments: P.args, **options: P.kwargs) -> R:
+        return cast("R", await self._file.transact(partial(method, self), *arguments, **options))
+
+    return run

@@ -18,7 +18,7 @@ from embedway import AsyncEmbedder, Config
 from embedway.cache.base import CacheFilter, Group
 from embedway.cache.codec import MAX_ENTRY_BYTES
 from embedway.cache.redis import RedisCache
-from embedway.cache.redis_layout import FORMAT
+from embedway.cache.redis_server import FORMAT
 from embedway.errors import CacheError
 from embedway.providers.fake import vector_of
 from stored import read_entries

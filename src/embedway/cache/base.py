@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 #: An entry's bytes, and the time when it was stored, in seconds since 1970.
 StoredEntry: TypeAlias = tuple[bytes, float]
@@ -127,3 +127,26 @@ class CacheStore(Protocol):
 
     async def aclose(self) -> None:
         """Close files and connections."""
+
+
+class LocalStore:
+    """What the stores of one machine have in common: entries expire by their age, and no leases exclude others."""
+
+    supports_leases = False
+
+    def __init__(self, ttl_s: float | None, clock: Callable[[], float]) -> None:
+        self.errors = CacheErrors()
+        self._ttl_s = ttl_s
+        self._clock = clock
+
+    async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
+        """Grant all: processes that share a file may compute the same text at the same time, once each."""
+        del group, seconds
+        return [True] * len(keys)
+
+    async def release(self, group: Group, keys: Sequence[bytes]) -> None:
+        """Do nothing: there are no leases."""
+
+    def _expired_at(self) -> float:
+        """Entries that were stored then, or before, have expired."""
+        return self._clock() - self._ttl_s if self._ttl_s is not None else float("-inf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class Counters:
         self._clock = clock
         self.by_model: dict[str, Counts] = {}
         #: The numbers that the store knows.
-        self._known: dict[str, dict[str, int]] = {}
+        self._known: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._telling = asyncio.Lock()
         self._told_at = clock()
 
@@ -66,23 +67,15 @@ class Counters:
             if not await self._store.add_counts(fresh):
                 return  # it is told the next time
             for model, numbers in fresh.items():
-                known = self._known.setdefault(model, {})
-                for name, number in numbers.items():
-                    known[name] = known.get(name, 0) + number
+                self._known[model].update(numbers)
 
     async def stats(self) -> CacheStats:
         """The store's numbers, with those that it does not know yet."""
         async with self._telling:
             return await read_stats(self._store, self._fresh())
 
-    def _fresh(self) -> dict[str, dict[str, int]]:
-        now = {model: asdict(counts) for model, counts in self.by_model.items()}
+    def _fresh(self) -> dict[str, Counter[str]]:
         errors = asdict(self._store.errors)
         del errors["last"]
-        now[STORE_COUNTS] = errors
-        known = {model: self._known.get(model, {}) for model in now}
-        fresh = {
-            model: {name: number - known[model].get(name, 0) for name, number in numbers.items()}
-            for model, numbers in now.items()
-        }
-        return {model: some for model, numbers in fresh.items() if (some := {n: v for n, v in numbers.items() if v})}
+        now = {STORE_COUNTS: errors, **{model: asdict(counts) for model, counts in self.by_model.items()}}
+        return {model: more for model, numbers in now.items() if (more := Counter(numbers) - self._known[model])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from embedway.cache.codec import import_zstd
@@ -63,22 +64,20 @@ def open_secret_keys(settings: CacheSettings) -> tuple[SecretKeys, ...]:
 
 def _read_secrets(path: Path) -> list[str]:
     """The secrets of a file: the present one on the first line, and the previous one on the second, if any."""
+    fault = partial(ConfigError, where=str(path), key="cache.secret_file")
     try:
         lines = read_bounded(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
-        raise ConfigError(f"cannot be read: {reason}", where=str(path), key="cache.secret_file") from None
+        raise fault(f"cannot be read: {reason}") from None
     while lines and not lines[-1].strip():
         lines.pop()
     if not 1 <= len(lines) <= 2:
-        raise ConfigError(
-            f"has {len(lines)} lines; the first must be the secret, and a second one, if any, the secret before it",
-            where=str(path),
-            key="cache.secret_file",
-        )
+        wanted = "the first must be the secret, and a second one, if any, the secret before it"
+        raise fault(f"has {len(lines)} lines; {wanted}")
     for number, line in enumerate(lines, 1):
         if not is_secret(line):
-            raise ConfigError(f"line {number} {SECRET_RULE}", where=str(path), key="cache.secret_file")
+            raise fault(f"line {number} {SECRET_RULE}")
     if len(set(lines)) < len(lines):
-        raise ConfigError("has the same secret twice", where=str(path), key="cache.secret_file")
+        raise fault("has the same secret twice")
     return lines

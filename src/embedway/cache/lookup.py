@@ -71,11 +71,7 @@ class Lookup:
         # Taken before the cache is asked: what is stored meanwhile is not yet in its answer, and no longer here then.
         known = self._writes.unstored
         fresh = {position: known[key] for position, key in enumerate(keys) if key in known} if known else {}
-        entries = await self._entries(group, keys)
-        if len(keys) > _INLINE_TEXTS:
-            read = await asyncio.to_thread(self._decoded, group, keys, entries, space, self._seal)
-        else:
-            read = self._decoded(group, keys, entries, space, self._seal)
+        _, read = await self._load(group, keys, space, self._seal)
         if fresh and read.missing:
             for position, (vector, meta) in fresh.items():
                 if read.metas[position] is None:
@@ -85,8 +81,13 @@ class Lookup:
             return await self._with_former(read, group, keys, space, former)
         return read
 
-    async def _entries(self, group: Group, keys: Sequence[bytes]) -> list[bytes | None]:
-        return [stored and stored[0] for stored in await self._cache.get_many(group, keys)]
+    async def _load(
+        self, group: Group, keys: list[bytes], space: Space, seal: SecretKeys | None
+    ) -> tuple[list[bytes | None], Read]:
+        entries = [stored and stored[0] for stored in await self._cache.get_many(group, keys)]
+        if len(keys) > _INLINE_TEXTS:
+            return entries, await asyncio.to_thread(self._decoded, group, keys, entries, space, seal)
+        return entries, self._decoded(group, keys, entries, space, seal)
 
     async def _with_former(
         self, read: Read, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes]
@@ -94,11 +95,7 @@ class Lookup:
         """Add what is stored under the previous secret, and have it stored under the current one too."""
         assert self._seal is not None  # noqa: S101  a previous secret comes with a current one
         names = [former[position] for position in read.missing]
-        entries = await self._entries(group, names)
-        if len(names) > _INLINE_TEXTS:
-            old = await asyncio.to_thread(self._decoded, group, names, entries, space, self._former)
-        else:
-            old = self._decoded(group, names, entries, space, self._former)
+        entries, old = await self._load(group, names, space, self._former)
         mac, copies = self._seal.mac(group), []
         for position, vector, meta, entry in zip(read.missing, old.vectors, old.metas, entries, strict=True):
             if meta is not None and entry is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from typing import TYPE_CHECKING
 
-from embedway.cache.base import CacheErrors, CacheFilter, Group, GroupSize
+from embedway.cache.base import CacheFilter, Group, GroupSize, LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,22 +17,18 @@ if TYPE_CHECKING:
 _OVERHEAD_BYTES = 280
 
 
-class MemoryCache:
+class MemoryCache(LocalStore):
     """A dictionary of entries. It is used from one event loop."""
 
     def __init__(self, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time) -> None:
-        self.errors = CacheErrors()
-        self.supports_leases = False
-        self._counts: dict[str, dict[str, int]] = {}
+        super().__init__(ttl_s, clock)
+        self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._max_bytes = max_bytes
-        self._ttl_s = ttl_s
-        self._clock = clock
         self._bytes = 0
         self._generation = 0
         self._entries: OrderedDict[bytes, tuple[bytes, Group, float]] = OrderedDict()
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
-        """See `CacheStore.get_many`."""
         del group  # keys differ already
         entries, touch = self._entries, self._entries.move_to_end
         found: list[StoredEntry | None] = []
@@ -67,13 +63,11 @@ class MemoryCache:
         return len(items)
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.delete_many`."""
         del group
         for key in keys:
             self._remove(key)
 
     async def clear(self, which: CacheFilter) -> int:
-        """See `CacheStore.clear`."""
         self._generation += 1
         newest = self._clock() - which.older_than_s if which.older_than_s is not None else None
         for key in [key for key, stored in self._entries.items() if stored[2] <= self._expired_at()]:
@@ -88,11 +82,9 @@ class MemoryCache:
         return len(matching)
 
     async def generation(self) -> int:
-        """See `CacheStore.generation`."""
         return self._generation
 
     async def group_sizes(self) -> list[GroupSize]:
-        """See `CacheStore.group_sizes`."""
         sizes: dict[Group, tuple[int, int]] = {}
         expired_at = self._expired_at()
         for entry, group, stored_at in self._entries.values():
@@ -103,33 +95,17 @@ class MemoryCache:
         return [GroupSize(group, *numbers) for group, numbers in sizes.items()]
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `CacheStore.add_counts`."""
         for model, numbers in counts.items():
-            totals = self._counts.setdefault(model, {})
-            for name, number in numbers.items():
-                totals[name] = totals.get(name, 0) + number
+            self._counts[model].update(numbers)
         return True
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """See `CacheStore.counts`."""
         return {model: dict(numbers) for model, numbers in self._counts.items()}
-
-    async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """Grant all: no other process shares this memory."""
-        del group, seconds
-        return [True] * len(keys)
-
-    async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """Do nothing: there are no leases."""
 
     async def aclose(self) -> None:
         """Remove all entries."""
         self._entries.clear()
         self._bytes = 0
-
-    def _expired_at(self) -> float:
-        """Entries that were stored then, or before, have expired."""
-        return self._clock() - self._ttl_s if self._ttl_s is not None else float("-inf")
 
     def _remove(self, key: bytes) -> None:
         stored = self._entries.pop(key, None)

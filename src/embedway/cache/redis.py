@@ -15,12 +15,12 @@ import contextlib
 import json
 import secrets
 import time
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from embedway.cache.base import CacheErrors
-from embedway.cache.redis_groups import clear_matching, read_group_sizes
-from embedway.cache.redis_layout import (
+from embedway.cache.base import CacheErrors, CacheFilter, Group, GroupSize
+from embedway.cache.redis_server import (
+    ANSWER_S,
+    BATCH,
     CLEARED,
     COUNTS,
     GROUPS,
@@ -28,19 +28,21 @@ from embedway.cache.redis_layout import (
     LEASES_PREFIX,
     PREFIX,
     STORED_AT,
+    RedisServer,
     key_names,
+    limit_s,
     parse_count,
     parse_entry,
     parse_stored_at,
     parse_texts,
 )
-from embedway.cache.redis_server import ANSWER_S, BATCH, RedisServer, limit_s
 from embedway.cache.stats import STORE_COUNTS
+from embedway.files import read_package_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from embedway.cache.base import CacheFilter, Group, GroupSize, StoredEntry
+    from embedway.cache.base import StoredEntry
 
 #: A longer lease is not ours, unless the caller asks for one.
 _LONGEST_LEASE_MS = 3_600_000
@@ -70,9 +72,8 @@ class RedisCache:
         self._prefix = KEYED_PREFIX if keyed else PREFIX
         self._server = RedisServer(url, self.errors, cluster=cluster, clock=clock)
         self._client = self._server.client
-        scripts = resources.files("embedway.cache")
         self._lease_script, self._release_script = (
-            scripts.joinpath(name).read_text("utf-8") for name in ("lease.lua", "release.lua")
+            read_package_text("embedway.cache", name) for name in ("lease.lua", "release.lua")
         )
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
@@ -94,7 +95,6 @@ class RedisCache:
         return found + [None] * (len(keys) - len(found))
 
     async def generation(self) -> int | None:
-        """See `CacheStore.generation`."""
 
         async def read() -> bytes:
             value: bytes | None = await self._client.get(CLEARED)
@@ -103,7 +103,6 @@ class RedisCache:
         return parse_count(await self._server.call(read, reading=True, limit_s=ANSWER_S))
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        """See `CacheStore.put_many`."""
         stored = 0
         stored_at = STORED_AT.pack(self._server.clock())
 
@@ -120,25 +119,22 @@ class RedisCache:
         return stored
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.delete_many`."""
         if keys:
             names = key_names(self._prefix, group, keys)
             await self._server.call(lambda: self._server.delete(names), limit_s=limit_s(keys))
 
     async def group_sizes(self) -> list[GroupSize]:
         """See `CacheStore.group_sizes`: all entries, with and without a secret. Reads the lengths of all values."""
-        return await self._server.call(lambda: read_group_sizes(self._server), reading=True) or []
+        return await self._server.call(lambda: _read_group_sizes(self._server), reading=True) or []
 
     async def clear(self, which: CacheFilter) -> int:
         """See `CacheStore.clear`: all entries, with and without a secret."""
-        return await self._server.call(lambda: clear_matching(self._server, which)) or 0
+        return await self._server.call(lambda: _clear_matching(self._server, which)) or 0
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `CacheStore.add_counts`."""
         return not counts or bool(await self._server.call(lambda: self._add_counts(counts), limit_s=ANSWER_S))
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """See `CacheStore.counts`."""
         return await self._server.call(self._read_counts, reading=True) or {}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
@@ -153,14 +149,12 @@ class RedisCache:
         )
 
     async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.release`."""
         if keys:
             await self._server.call(
                 lambda: self._run_script(self._release_script, group, keys, self._owner), limit_s=limit_s(keys)
             )
 
     async def aclose(self) -> None:
-        """Close all connections."""
         await self._server.aclose()
 
     async def _write(self, group: Group, stored_at: bytes, items: Sequence[tuple[bytes, bytes]]) -> None:
@@ -209,3 +203,67 @@ class RedisCache:
             evicted = sum(int(node.get("evicted_keys", 0)) for node in nodes if isinstance(node, dict))
             found.setdefault(STORE_COUNTS, {})["evictions"] = evicted
         return found
+
+
+async def _read_group_sizes(server: RedisServer) -> list[GroupSize]:
+    """The sizes of all groups, with and without a secret. Reads the lengths of all values."""
+    found: dict[Group, GroupSize] = {}
+    for prefix in (PREFIX, KEYED_PREFIX):
+        for group, names in (await _matching_keys(server, prefix, CacheFilter())).items():
+            size = 0
+            for start in range(0, len(names), BATCH):
+                lengths = await server.command_each("STRLEN", names[start : start + BATCH])
+                size += sum(length for length in lengths if isinstance(length, int))
+            before = found.get(group, GroupSize(group, 0, 0))
+            found[group] = GroupSize(group, before.entries + len(names), before.bytes + size)
+    return list(found.values())
+
+
+async def _clear_matching(server: RedisServer, which: CacheFilter) -> int:
+    """Delete entries, with and without a secret, and count a clearing. Returns how many entries there were."""
+    deleted = 0
+    for prefix in (PREFIX, KEYED_PREFIX):
+        for names in (await _matching_keys(server, prefix, which)).values():
+            for start in range(0, len(names), BATCH):
+                batch = names[start : start + BATCH]
+                if which.older_than_s is not None:
+                    batch = await _older(server, batch, which.older_than_s)
+                deleted += await server.delete(batch)
+    await _count_clearing(server)
+    return deleted
+
+
+async def _read_groups(server: RedisServer, prefix: str) -> list[Group]:
+    facts = [(field, parse_texts(value, 3)) for field, value in (await server.fields(prefix + GROUPS)).items()]
+    groups = [(field, Group(*texts)) for field, texts in facts if texts is not None]
+    return [group for field, group in groups if group.id.encode() == field]
+
+
+async def _matching_keys(server: RedisServer, prefix: str, which: CacheFilter) -> dict[Group, list[bytes]]:
+    """The keys of each group that matches; one scan of all keys of the server, however many groups there are."""
+    groups = {group.id.encode(): group for group in await _read_groups(server, prefix) if which.matches(group)}
+    found: dict[Group, dict[bytes, None]] = {group: {} for group in groups.values()}
+    if groups:
+        async for name in server.client.scan_iter(match=f"{prefix}*", count=1000):
+            group = groups.get(name[len(prefix) :].partition(b":")[0])
+            if group is not None:
+                found[group][name] = None  # a server may name a key twice
+    return {group: list(names) for group, names in found.items() if names}
+
+
+async def _older(server: RedisServer, names: list[bytes], older_than_s: float) -> list[bytes]:
+    now = server.clock()
+    values = await server.command_each("GETRANGE", names, 0, STORED_AT.size - 1)
+    return [
+        name for name, value in zip(names, values, strict=True) if parse_stored_at(value, now) <= now - older_than_s
+    ]
+
+
+async def _count_clearing(server: RedisServer) -> None:
+    """Change the number of clearings, even where others have written something else there."""
+    import redis.exceptions  # noqa: PLC0415  the client has it loaded
+
+    try:
+        await server.client.incr(CLEARED)
+    except redis.exceptions.ResponseError:
+        await server.client.set(CLEARED, round(server.clock() * 1000))

@@ -17,10 +17,11 @@ import time
 from sqlite3 import Connection, OperationalError
 from typing import TYPE_CHECKING
 
-from embedway.cache.base import CacheErrors, Group, GroupSize
+from embedway.cache.base import Group, GroupSize, LocalStore
 from embedway.cache.sqlite_connection import BUSY_S, CacheConnection
-from embedway.cache.sqlite_format import CREATED_INDEX, shrink
+from embedway.cache.sqlite_format import CREATED_INDEX, shrink, used_bytes
 from embedway.errors import EmbedwayError
+from embedway.sqlite import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,17 +37,14 @@ _REFRESH_S = 3600.0
 _MAX_EXPIRED = 1000
 
 
-class SqliteCache:
+class SqliteCache(LocalStore):
     """A file of entries."""
 
     def __init__(
         self, path: Path, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        self.errors = CacheErrors()
-        self.supports_leases = False
+        super().__init__(ttl_s, clock)
         self._max_bytes = max_bytes
-        self._ttl_s = ttl_s
-        self._clock = clock
         extra = () if ttl_s is None else (CREATED_INDEX,)
         asides = threading.Lock()
         self._reading, self._writing = (
@@ -54,7 +52,6 @@ class SqliteCache:
         )
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
-        """See `CacheStore.get_many`."""
         del group  # keys differ already
         answer = await self._reading.call(self._select, list(keys))
         if answer is None:
@@ -65,29 +62,23 @@ class SqliteCache:
         return [found.get(key) for key in keys]
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        """See `CacheStore.put_many`."""
         return (await self._writing.call(self._put, group, list(items)) or 0) if items else 0
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.delete_many`."""
         del group
         if keys:
             await self._writing.call(self._delete, list(keys))
 
     async def clear(self, which: CacheFilter) -> int:
-        """See `CacheStore.clear`."""
         return await self._writing.call(self._clear, which) or 0
 
     async def generation(self) -> int | None:
-        """See `CacheStore.generation`."""
         return await self._reading.call(self._generation)
 
     async def group_sizes(self) -> list[GroupSize]:
-        """See `CacheStore.group_sizes`."""
         return await self._reading.call(self._group_sizes) or []
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `CacheStore.add_counts`."""
         rows = [(model, name, number) for model, numbers in counts.items() for name, number in numbers.items()]
         try:
             return not rows or bool(await self._writing.call(self._add_counts, rows))
@@ -96,25 +87,11 @@ class SqliteCache:
             return False
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """See `CacheStore.counts`."""
         return await self._reading.call(self._counts) or {}
 
-    async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """Grant all: processes that share a file may compute the same text at the same time, once each."""
-        del group, seconds
-        return [True] * len(keys)
-
-    async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """Do nothing: there are no leases."""
-
     async def aclose(self) -> None:
-        """Close the file."""
         await self._reading.aclose()
         await self._writing.aclose()
-
-    def _expired_at(self) -> float:
-        """Entries that were stored then, or before, have expired."""
-        return self._clock() - self._ttl_s if self._ttl_s is not None else float("-inf")
 
     def _select(
         self, connection: Connection, keys: list[bytes]
@@ -140,8 +117,7 @@ class SqliteCache:
         """Write times of use, unless that had to wait: they only decide which entries go first."""
         connection.execute("PRAGMA busy_timeout = 0")
         try:
-            with contextlib.suppress(OperationalError), connection:
-                connection.execute("BEGIN IMMEDIATE")
+            with contextlib.suppress(OperationalError), transaction(connection):
                 connection.executemany("UPDATE entries SET used = ? WHERE id = ?", stale)
         finally:
             connection.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
@@ -151,8 +127,7 @@ class SqliteCache:
 
     def _put(self, connection: Connection, group: Group, items: list[tuple[bytes, bytes]]) -> int:
         now = self._clock()
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with transaction(connection):
             if self._ttl_s is not None:
                 expired = "SELECT id FROM entries WHERE created <= ? LIMIT ?"
                 connection.execute(f"DELETE FROM entries WHERE id IN ({expired})", (self._expired_at(), _MAX_EXPIRED))  # noqa: S608
@@ -172,7 +147,7 @@ class SqliteCache:
         return int(number)
 
     def _make_room(self, connection: Connection) -> None:
-        while self._bytes(connection) > self._max_bytes:
+        while used_bytes(connection) > self._max_bytes:
             (count,) = connection.execute("SELECT COUNT(*) FROM entries").fetchone()
             batch = max(1, count // 20)
             if not count:
@@ -182,16 +157,8 @@ class SqliteCache:
             )
             self.errors.evictions += deleted.rowcount
 
-    def _bytes(self, connection: Connection) -> int:
-        """The bytes of the file's pages in use. SQLite knows them; a sum over entries would read them all."""
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
-        return int((pages - free) * size)
-
     def _delete(self, connection: Connection, keys: list[bytes]) -> None:
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with transaction(connection):
             connection.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in keys])
 
     def _group_sizes(self, connection: Connection) -> list[GroupSize]:
@@ -203,26 +170,20 @@ class SqliteCache:
         return [GroupSize(Group(model, space, namespace), count, size) for model, space, namespace, count, size in rows]
 
     def _clear(self, connection: Connection, which: CacheFilter) -> int:
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(
-                "DELETE FROM entries WHERE created <= ?", (self._expired_at(),)
-            )  # they are gone already, and not counted
+        with transaction(connection):
+            # These are gone already, and not counted.
+            connection.execute("DELETE FROM entries WHERE created <= ?", (self._expired_at(),))
             rows = connection.execute("SELECT id, model, space_id, namespace FROM groups").fetchall()
             matching = [row[0] for row in rows if which.matches(Group(*row[1:]))]
             newest = float("inf") if which.older_than_s is None else self._clock() - which.older_than_s
-            deleted = 0
-            for group_id in matching:
-                deleted += connection.execute(
-                    "DELETE FROM entries WHERE grp = ? AND created <= ?", (group_id, newest)
-                ).rowcount
+            delete = "DELETE FROM entries WHERE grp = ? AND created <= ?"
+            deleted = sum(connection.execute(delete, (group_id, newest)).rowcount for group_id in matching)
             connection.execute("INSERT INTO cleared VALUES (1, 1) ON CONFLICT DO UPDATE SET times = times + 1")
         shrink(connection)
         return deleted
 
     def _add_counts(self, connection: Connection, rows: list[tuple[str, str, int]]) -> bool:
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with transaction(connection):
             connection.executemany(
                 "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET number = number + excluded.number", rows
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -83,16 +84,12 @@ class CacheCheck:
 
 async def read_stats(cache: CacheStore, unsaved: Mapping[str, Mapping[str, int]]) -> CacheStats:
     """The statistics of a store, with the counts of this process that it does not have yet."""
-    counted = await cache.counts()
-    for model, numbers in unsaved.items():
-        totals = counted.setdefault(model, {})
-        for name, number in numbers.items():
-            totals[name] = totals.get(name, 0) + number
+    counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for model, numbers in (*(await cache.counts()).items(), *unsaved.items()):
+        counted[model].update(numbers)
     for size in await cache.group_sizes():
-        totals = counted.setdefault(size.group.model, {})
-        totals["entries"] = totals.get("entries", 0) + size.entries
-        totals["bytes"] = totals.get("bytes", 0) + size.bytes
-    of_store = counted.pop(STORE_COUNTS, {})
+        counted[size.group.model].update(entries=size.entries, bytes=size.bytes)
+    of_store = counted.pop(STORE_COUNTS, Counter[str]())
     # Another version may count what this one does not know.
     known = {field.name for field in fields(ModelStats)}
     models = {
@@ -100,7 +97,7 @@ async def read_stats(cache: CacheStore, unsaved: Mapping[str, Mapping[str, int]]
         for model in sorted(counted)
     }
     names = ("evictions", "failed_reads", "failed_writes", "set_aside")
-    return CacheStats(models, **{name: of_store.get(name, 0) for name in names})
+    return CacheStats(models, **{name: of_store[name] for name in names})
 
 
 def _sum(models: Iterable[ModelStats]) -> ModelStats:

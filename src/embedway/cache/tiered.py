@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from embedway.cache.base import CacheFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from embedway.cache.base import CacheStore, Group, GroupSize, StoredEntry
+    from embedway.cache.base import CacheStore, Group, StoredEntry
     from embedway.cache.memory import MemoryCache
 
 #: How long memory may still hold entries that another process has cleared.
@@ -30,9 +30,12 @@ class TieredCache:
         self._clock = clock
         self._generation: int | None = None
         self._generation_read_at = float("-inf")
+        # Memory has no part in these: the backing store holds all entries, and the counts.
+        self.generation, self.group_sizes = backing.generation, backing.group_sizes
+        self.add_counts, self.counts = backing.add_counts, backing.counts
+        self.lease, self.release = backing.lease, backing.release
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
-        """See `CacheStore.get_many`."""
         await self._clear_memory_if_cleared()
         found = await self.memory.get_many(group, keys)
         missing = [row for row, stored in enumerate(found) if stored is None]
@@ -54,42 +57,15 @@ class TieredCache:
         return stored
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.delete_many`."""
         await self.memory.delete_many(group, keys)
         await self.backing.delete_many(group, keys)
 
     async def clear(self, which: CacheFilter) -> int:
-        """See `CacheStore.clear`."""
         deleted = await self.backing.clear(which)
         await self.memory.clear(which)
         return deleted
 
-    async def generation(self) -> int | None:
-        """See `CacheStore.generation`."""
-        return await self.backing.generation()
-
-    async def group_sizes(self) -> list[GroupSize]:
-        """See `CacheStore.group_sizes`: those of the backing store, which holds all entries."""
-        return await self.backing.group_sizes()
-
-    async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """See `CacheStore.add_counts`."""
-        return await self.backing.add_counts(counts)
-
-    async def counts(self) -> dict[str, dict[str, int]]:
-        """See `CacheStore.counts`."""
-        return await self.backing.counts()
-
-    async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """See `CacheStore.lease`."""
-        return await self.backing.lease(group, keys, seconds)
-
-    async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """See `CacheStore.release`."""
-        await self.backing.release(group, keys)
-
     async def aclose(self) -> None:
-        """Close both."""
         await self.memory.aclose()
         await self.backing.aclose()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from embedway.errors import EmbedwayError, LedgerError
 from embedway.ledger.account import Account
 from embedway.ledger.base import Refused
 from embedway.ledger.refusals import budget_exceeded, estimate_note, max_cost_exceeded
-from embedway.ledger.savings import Savings
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import BudgetRefusalDetails, ReservationDetails
 from embedway.types import ESTIMATE_MARGIN
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
     from embedway.errors import BudgetExceededError
     from embedway.ledger.account import CallBudget, Prices
-    from embedway.ledger.base import Ledger, Limit
+    from embedway.ledger.base import Ledger, Limit, Purpose
 
 R = TypeVar("R")
 
 _log = logging.getLogger("embedway.budget")
+
+#: How often what hits save is booked in the ledger.
+_SAVINGS_S = 60.0
 
 
 class Budgets:
@@ -153,3 +156,61 @@ class Budgets:
                 await self.ledger.renew(list(self.open_accounts), self.lease_s)
             except EmbedwayError as error:
                 _log.warning("reservations could not be renewed: %s", error)
+
+
+class SavedCounts(Protocol):
+    """A model's counts in the cache."""
+
+    nanousd_saved: int
+
+
+@dataclass(slots=True)
+class _Pending:
+    nanousd: int = 0
+    texts: int = 0
+    tokens: int = 0
+
+
+class Savings:
+    """Books what hits save, for `cache stats` by model and for the ledger by purpose and day."""
+
+    def __init__(self, ledger: Ledger | None, sleep: Callable[[float], Awaitable[object]]) -> None:
+        self._ledger = ledger
+        self._sleep = sleep
+        self._pending: dict[Purpose, _Pending] = {}
+        self._flushing: asyncio.Task[None] | None = None
+
+    def book(self, purpose: Purpose, counts: SavedCounts, nanousd: int, *, texts: int, tokens: int) -> None:
+        """Book hits of a model: in the cache's counts of it now, in the ledger within a minute."""
+        counts.nanousd_saved += nanousd
+        if self._ledger is None or not nanousd:
+            return
+        pending = self._pending.setdefault(purpose, _Pending())
+        pending.nanousd += nanousd
+        pending.texts += texts
+        pending.tokens += tokens
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush_often(self._ledger))
+
+    async def flush(self) -> None:
+        """Book in the ledger what is pending. Raises LedgerError."""
+        if self._ledger is not None:
+            await self._flush(self._ledger)
+
+    def stop(self) -> None:
+        """Book nothing more by itself; `flush` still does."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+
+    async def _flush(self, ledger: Ledger) -> None:
+        pending, self._pending = self._pending, {}
+        for purpose, one in pending.items():
+            await ledger.book_saved(purpose, one.nanousd, texts=one.texts, tokens=one.tokens)
+
+    async def _flush_often(self, ledger: Ledger) -> None:
+        while True:
+            await self._sleep(_SAVINGS_S)
+            try:
+                await self._flush(ledger)
+            except EmbedwayError as error:
+                _log.warning("savings could not be booked: %s", error)

@@ -7,10 +7,13 @@ machines need not agree. Amounts travel as texts: the server's JSON would round 
 from __future__ import annotations
 
 import json
+import re
 import uuid
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from embedway.errors import LedgerError, MissingExtraError
+from embedway.errors import LedgerError, MissingExtraError, newer_version
+from embedway.files import read_package_text
 from embedway.ledger.base import (
     RAN_OUT,
     Crossing,
@@ -23,13 +26,32 @@ from embedway.ledger.base import (
     Settlement,
     Standing,
 )
-from embedway.ledger.redis_scripts import LEDGER_KEYS, LEDGER_SCRIPT, failure
-from embedway.ledger.sqlite_formats import LEDGER_VERSION
+from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+LEDGER_PREFIX = "{embedway:ledger}:"
+LEDGER_KEYS = tuple(LEDGER_PREFIX + name for name in ("format", "open", "all", "accounts", "limits", "warned", "meta"))
+#: Pins by collection, and until when the claims among them hold. Times are the server's own.
+PINS_KEYS = ("{embedway:pins}:format", "{embedway:pins}", "{embedway:pins}:until")
+
+_NEWER = re.compile(r"EMBEDWAYFORMAT (\w+)")
+#: The fields of an entry that are whole numbers.
+ENTRY_NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
 _CONNECT_S, _ANSWER_S = 2.0, 10.0
+
+
+def read_script(name: str) -> str:
+    """A script of this package."""
+    return read_package_text("embedway.ledger", f"lua/{name}.lua")
+
+
+#: The start of each script, whose first key is the stamp's: one atomic step checks the version and changes the keys.
+LEDGER_CHECK, PINS_CHECK = (
+    f"local known = {version}\n{read_script('check')}\n" for version in (LEDGER_VERSION, PINS_VERSION)
+)
+_SCRIPT = LEDGER_CHECK + read_script("ledger")
 
 
 class RedisLedger:
@@ -43,7 +65,6 @@ class RedisLedger:
     async def reserve(
         self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], *, lease_s: float, texts: int
     ) -> str | Refused:
-        """See `Ledger.reserve`."""
         answer = await self._call(
             "reserve",
             id=uuid.uuid4().hex,
@@ -51,23 +72,20 @@ class RedisLedger:
             limits=_write_limits(limits),
             lease_s=lease_s,
             texts=str(texts),
-            **_purpose_fields(purpose),
+            **asdict(purpose),
         )
         return _read_refusal(answer) or str(answer[1])
 
     async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
-        """See `Ledger.send`."""
         answer = await self._call("send", id=entry, amount=str(nanousd), limits=_write_limits(limits))
         if answer[0] == "gone":
             raise LedgerError(RAN_OUT)
         return _read_refusal(answer)
 
     async def revert_send(self, entry: str, still_sent: int) -> None:
-        """See `Ledger.revert_send`."""
         await self._call("revert_send", id=entry, still_sent=str(still_sent))
 
     async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
-        """See `Ledger.settle`."""
         answer = await self._call(
             "settle",
             id=entry,
@@ -85,42 +103,34 @@ class RedisLedger:
         ]
 
     async def close(self, entry: str, *, route: str = "") -> None:
-        """See `Ledger.close`."""
         await self._call("close", id=entry, route=route)
 
     async def book_saved(self, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
-        """See `Ledger.book_saved`."""
         await self._call(
             "saved",
             id=uuid.uuid4().hex,
             amount=str(nanousd),
             texts=str(texts),
             tokens=str(tokens),
-            **_purpose_fields(purpose),
+            **asdict(purpose),
         )
 
     async def renew(self, entries: Sequence[str], lease_s: float) -> None:
-        """See `Ledger.renew`."""
         await self._call("renew", ids=list(entries), lease_s=lease_s)
 
     async def expire(self) -> int:
-        """See `Ledger.expire`."""
         return int((await self._call("expire"))[1])
 
     async def set_limit(self, limit: Limit) -> None:
-        """See `Ledger.set_limit`."""
-        await self._call("set_limit", limit=_write_limits([limit])[0])
+        await self._call("set_limit", limit=write_limit(limit))
 
     async def remove_limit(self, name: str) -> bool:
-        """See `Ledger.remove_limit`."""
         return bool((await self._call("remove_limit", name=name))[1])
 
     async def limits(self) -> list[Limit]:
-        """See `Ledger.limits`."""
         return [standing.limit for standing in await self.standings()]
 
     async def standings(self, limits: Sequence[Limit] = ()) -> list[Standing]:
-        """See `Ledger.standings`."""
         answer = await self._call("standings", limits=_write_limits(limits))
         return [
             Standing(read_limit(written, name), period, int(spent), int(held))
@@ -128,27 +138,22 @@ class RedisLedger:
         ]
 
     async def totals(self) -> list[PeriodTotals]:
-        """See `Ledger.totals`."""
         answer = await self._call("totals")
         return [PeriodTotals(period, *map(int, numbers)) for period, *numbers in _chunks(answer[1:], 4)]
 
     async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
-        """See `Ledger.entries`."""
         answer = await self._call("entries", since=str(since or 0.0), newest=-1 if newest is None else newest)
         return [_read_entry(dict(zip(fields[::2], fields[1::2], strict=True))) for fields in answer[1:]]
 
     async def restored(self) -> Restored | None:
-        """See `Ledger.restored`."""
         (written,) = (await self._call("restored"))[1:]
         return Restored.read(written) if written else None
 
     async def confirm(self) -> Restored | None:
-        """See `Ledger.confirm`."""
         (written,) = (await self._call("confirm"))[1:]
         return Restored.read(written) if written else None
 
     async def aclose(self) -> None:
-        """Close all connections."""
         await self._client.aclose()
 
     async def _call(self, operation: str, **call: Any) -> list[Any]:
@@ -157,7 +162,7 @@ class RedisLedger:
         call["now"] = None if self._clock is None else repr(self._clock())
         try:
             answer: list[Any] = await self._client.eval(
-                LEDGER_SCRIPT, len(LEDGER_KEYS), *LEDGER_KEYS, operation, json.dumps(call)
+                _SCRIPT, len(LEDGER_KEYS), *LEDGER_KEYS, operation, json.dumps(call)
             )
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
             otherwise = f"the ledger in Redis cannot be used: {type(error).__name__}; nothing is spent without it"
@@ -171,29 +176,14 @@ def _write_limits(limits: Sequence[Limit]) -> list[str]:
 
 def write_limit(limit: Limit) -> str:
     """The stored form of a limit."""
-    return json.dumps(
-        {
-            "name": limit.name,
-            "nanousd": str(limit.nanousd),
-            "scope": limit.scope,
-            "period": limit.period,
-            "hard": limit.hard,
-            "warn_at": list(limit.warn_at),
-        }
-    )
+    return json.dumps({**asdict(limit), "nanousd": str(limit.nanousd)})
 
 
 def read_limit(written: str, name: str) -> Limit:
     """Read the stored form of a limit, with the name that the server gives it."""
     fields = json.loads(written)
-    return Limit(
-        name,
-        int(fields["nanousd"]),
-        fields["scope"],
-        fields["period"],
-        hard=fields["hard"],
-        warn_at=tuple(fields["warn_at"]),
-    )
+    hard, warn_at = fields["hard"], tuple(fields["warn_at"])
+    return Limit(name, int(fields["nanousd"]), fields["scope"], fields["period"], hard=hard, warn_at=warn_at)
 
 
 def _read_refusal(answer: Sequence[Any]) -> Refused | None:
@@ -203,12 +193,7 @@ def _read_refusal(answer: Sequence[Any]) -> Refused | None:
     return Refused(read_limit(written, name), period, int(left), Restored.read(restored) if restored else None)
 
 
-def _purpose_fields(purpose: Purpose) -> dict[str, str]:
-    return {"model": purpose.model, "collection": purpose.collection, "api_key": purpose.api_key}
-
-
 def _read_entry(fields: dict[str, str]) -> Entry:
-    numbers = {name: int(fields.get(name, 0)) for name in _NUMBERS}
     return Entry(
         id=fields["id"],
         opened=float(fields["opened"]),
@@ -219,11 +204,8 @@ def _read_entry(fields: dict[str, str]) -> Entry:
         collection=fields["collection"],
         api_key=fields["api_key"],
         unpriced=fields.get("unpriced") == "1",
-        **numbers,
+        **{name: int(fields.get(name, 0)) for name in ENTRY_NUMBERS},
     )
-
-
-_NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
 
 
 def _chunks(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
@@ -239,11 +221,13 @@ def redis_client(url: str, *, cluster: bool, what: str) -> Any:
     except ImportError:
         raise MissingExtraError(what, extra="redis", package="redis") from None
     # No retries: a script may have run although its answer was lost, and a second run would book twice.
-    options: dict[str, Any] = {
-        "socket_connect_timeout": _CONNECT_S,
-        "socket_timeout": _ANSWER_S,
-        "decode_responses": True,
-    }
+    options: dict[str, Any] = {"socket_connect_timeout": _CONNECT_S, "socket_timeout": _ANSWER_S}
     if cluster:
-        return redis.RedisCluster.from_url(url, **options)
-    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+        return redis.RedisCluster.from_url(url, decode_responses=True, **options)
+    return redis.Redis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options)
+
+
+def failure(error: Exception, what: str, known: int, otherwise: str) -> LedgerError:
+    """The error of a script: `what` is of a newer version, or `otherwise`."""
+    newer = _NEWER.search(str(error))
+    return LedgerError(f"{what} in Redis {newer_version(newer[1], known)}" if newer is not None else otherwise)

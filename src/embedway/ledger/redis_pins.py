@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.ledger.pins import read_pin
-from embedway.ledger.redis import redis_client
-from embedway.ledger.redis_scripts import PINS_KEYS, PINS_SCRIPT, failure
+from embedway.ledger.redis import PINS_CHECK, PINS_KEYS, failure, read_script, redis_client
 from embedway.ledger.sqlite_formats import PINS_VERSION
 
 if TYPE_CHECKING:
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
     from embedway.ledger.pins import Pin
     from embedway.space import Space
+
+_SCRIPT = PINS_CHECK + read_script("pins")
 
 
 class RedisPins:
@@ -26,29 +27,23 @@ class RedisPins:
         self._client = redis_client(url, cluster=cluster, what="pins.backend = 'redis'")
 
     async def get(self, collection: str) -> Pin | None:
-        """See `Pins.get`."""
         written = await self._call("get", collection)
         return None if written is None else read_pin(collection, written)
 
     async def claim(self, pin: Pin, lease_s: float) -> Pin:
-        """See `Pins.claim`."""
         return read_pin(pin.collection, await self._call("claim", pin.collection, pin.written(), lease_s=lease_s))
 
     async def renew(self, pin: Pin, lease_s: float) -> None:
-        """See `Pins.renew`."""
         await self._call("renew", pin.collection, claim=pin.claim, lease_s=lease_s)
 
     async def confirm(self, pin: Pin) -> Pin:
-        """See `Pins.confirm`."""
         written = replace(pin, claim="").written()
         return read_pin(pin.collection, await self._call("confirm", pin.collection, written))
 
     async def withdraw(self, pin: Pin) -> None:
-        """See `Pins.withdraw`."""
         await self._call("withdraw", pin.collection, claim=pin.claim)
 
     async def learn(self, pin: Pin, known: Space) -> bool:
-        """See `Pins.learn`."""
         written = await self._call("get", pin.collection)
         if written is None or pin.claim or read_pin(pin.collection, written) != pin:
             return False
@@ -56,16 +51,13 @@ class RedisPins:
         return bool(await self._call("learn", pin.collection, learned, claim=written))
 
     async def remove(self, collection: str) -> bool:
-        """See `Pins.remove`."""
         return bool(await self._call("remove", collection))
 
     async def all(self) -> list[Pin]:
-        """See `Pins.all`."""
         found = await self._call("all")
         return [read_pin(*pair) for pair in sorted(zip(found[::2], found[1::2], strict=True))]
 
     async def aclose(self) -> None:
-        """Close all connections."""
         await self._client.aclose()
 
     async def _call(
@@ -76,7 +68,7 @@ class RedisPins:
         now = "" if self._clock is None else repr(self._clock())
         arguments = (operation, collection, given, claim, lease_s, now)
         try:
-            return await self._client.eval(PINS_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
+            return await self._client.eval(_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
             otherwise = f"the pins of collections in Redis cannot be used: {type(error).__name__}"
             raise failure(error, "the store of pins", PINS_VERSION, otherwise) from error

@@ -3,31 +3,83 @@
 from __future__ import annotations
 
 import time
+import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from embedway.errors import LedgerError
 from embedway.ledger import sqlite_accounts as accounts
-from embedway.ledger.base import periods_at
-from embedway.ledger.sqlite_entries import Entries
+from embedway.ledger.base import (
+    RAN_OUT,
+    RESTORED,
+    Crossing,
+    Entry,
+    Limit,
+    Period,
+    PeriodTotals,
+    Purpose,
+    Refused,
+    Restored,
+    Settlement,
+    Standing,
+    account_keys,
+    periods_at,
+)
 from embedway.ledger.sqlite_formats import LEDGER
-from embedway.sqlite_thread import SqliteThread
+from embedway.sqlite_thread import SqliteThread, transacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
     from sqlite3 import Connection
 
-    from embedway.ledger.base import (
-        Crossing,
-        Entry,
-        Limit,
-        PeriodTotals,
-        Purpose,
-        Refused,
-        Restored,
-        Settlement,
-        Standing,
-    )
+_FIELDS = (
+    "id, opened, closed, state, model, route, collection, api_key, texts, hits, tokens, reserved, sent, spent, "
+    "estimated, unsure, saved, unpriced"
+)
+#: Restored books do not know what was spent since.
+_FIND = """
+SELECT model, collection, api_key, opened, state, reserved, sent, unsure,
+    EXISTS (SELECT 1 FROM meta WHERE name = ?)
+FROM entries WHERE id = ?
+"""
+_RESERVE = """
+INSERT INTO entries (id, opened, state, model, collection, api_key, texts, reserved, unpriced, lease_until)
+VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?)
+"""
+_SEND = "UPDATE entries SET reserved = MAX(0, reserved - :nanousd), sent = sent + :nanousd WHERE id = :id"
+_REVERT_SEND = """
+UPDATE entries SET reserved = reserved + MAX(0, sent - :sent), sent = MIN(sent, :sent) WHERE id = :id AND state = 'open'
+"""
+_SETTLE = """
+UPDATE entries SET sent = sent - ?, reserved = reserved + ?, spent = spent + ?, tokens = tokens + ?,
+    estimated = estimated + ?, unsure = unsure + ?
+WHERE id = ?
+"""
+_CLOSE = """
+UPDATE entries SET state = :state, closed = :now, route = :route, reserved = 0, sent = 0, spent = spent + sent,
+    unsure = unsure + sent, lease_until = NULL
+WHERE id = :id
+"""
+_BOOK_SAVED = """
+INSERT INTO entries (id, opened, closed, state, model, route, collection, api_key, texts, hits, tokens, saved)
+VALUES (?, ?, ?, 'done', ?, 'cache', ?, ?, ?, ?, ?, ?)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An entry at the beginning of a transaction, with the periods that it counts in."""
+
+    purpose: Purpose
+    periods: dict[Period, str]
+    #: The accounts that it counts in, by scope and period.
+    keys: list[tuple[str, str]]
+    state: str
+    reserved: int
+    sent: int
+    unsure: int
+    books_are_restored: bool
 
 
 class SqliteLedger:
@@ -36,89 +88,127 @@ class SqliteLedger:
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock = clock
-        self._entries = Entries(path, clock)
         # A power cut must not forget what was spent. A file that is removed is not opened anew: the entries that are
         # open would be missing in the new one.
         self._file = SqliteThread("embedway-ledger", path, LEDGER, self._fail, pragmas=("synchronous = FULL",))
 
-    async def reserve(
-        self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], *, lease_s: float, texts: int
+    @transacted
+    def reserve(
+        self,
+        connection: Connection,
+        purpose: Purpose,
+        nanousd: int | None,
+        limits: Sequence[Limit],
+        *,
+        lease_s: float,
+        texts: int,
     ) -> str | Refused:
-        """See `Ledger.reserve`."""
-        return await self._file.transact(self._entries.reserve, purpose, nanousd, limits, lease_s=lease_s, texts=texts)
+        self._expire(connection)
+        now = self._clock()
+        periods = periods_at(now)
+        keys = account_keys(purpose, periods)
+        refused = accounts.refusal(connection, purpose, periods, nanousd, limits)
+        if refused is not None:
+            return refused
+        entry, held = uuid.uuid4().hex, nanousd or 0
+        names = (purpose.model, purpose.collection, purpose.api_key)
+        connection.execute(_RESERVE, (entry, now, *names, texts, held, nanousd is None, now + lease_s))
+        accounts.add(connection, keys, held=held)
+        return entry
 
-    async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
-        """See `Ledger.send`."""
-        return await self._file.transact(self._entries.send, entry, nanousd, limits)
+    @transacted
+    def send(self, connection: Connection, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
+        found = self._find(connection, entry)
+        if found.state != "open":
+            # What it held was given back, and others may have it by now.
+            raise LedgerError(RAN_OUT)
+        more = max(0, nanousd - found.reserved)
+        # In restored books, even what is reserved may be spent already.
+        if more or found.books_are_restored:
+            refused = accounts.refusal(connection, found.purpose, found.periods, more, limits)
+            if refused is not None:
+                return refused
+            accounts.add(connection, found.keys, held=more)
+        connection.execute(_SEND, {"nanousd": nanousd, "id": entry})
+        return None
 
-    async def revert_send(self, entry: str, still_sent: int) -> None:
-        """See `Ledger.revert_send`."""
-        await self._file.transact(self._entries.revert_send, entry, still_sent)
+    @transacted
+    def revert_send(self, connection: Connection, entry: str, still_sent: int) -> None:
+        connection.execute(_REVERT_SEND, {"sent": still_sent, "id": entry})
 
-    async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
-        """See `Ledger.settle`."""
-        return await self._file.transact(self._entries.settle, entry, settlement, limits)
+    @transacted
+    def settle(
+        self, connection: Connection, entry: str, settlement: Settlement, limits: Sequence[Limit]
+    ) -> list[Crossing]:
+        found = self._find(connection, entry)
+        kind, cost = settlement.kind, settlement.cost
+        # What was under way when the entry ended is booked already, as unsure; now it is known what it cost.
+        # Restored books may know of less than was sent: no more than they know is taken back.
+        booked = 0 if found.state == "open" else min(settlement.sent, found.unsure)
+        over = min(settlement.sent, found.sent) if found.state == "open" else 0
+        # What is not billed can be spent by the next attempt of the same call; what cost more takes of its reservation.
+        back = over if kind == "unbilled" else -min(found.reserved, max(0, cost - over))
+        tokens = settlement.tokens if kind in {"reported", "estimated"} else 0
+        estimated = cost if kind == "estimated" else 0
+        unsure = (cost if kind == "unsure" else 0) - booked
+        connection.execute(_SETTLE, (over, back, cost - booked, tokens, estimated, unsure, entry))
+        accounts.add(connection, found.keys, held=back - over, spent=cost - booked)
+        return accounts.crossings(connection, found.purpose, found.periods, limits) if cost else []
 
-    async def close(self, entry: str, *, route: str = "") -> None:
-        """See `Ledger.close`."""
-        await self._file.transact(self._entries.close, entry, "done", route)
+    @transacted
+    def close(self, connection: Connection, entry: str, *, route: str = "") -> None:
+        self._close(connection, entry, "done", route)
 
-    async def book_saved(self, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
-        """See `Ledger.book_saved`."""
-        await self._file.transact(self._entries.book_saved, purpose, nanousd, texts=texts, tokens=tokens)
+    @transacted
+    def book_saved(self, connection: Connection, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
+        now = self._clock()
+        names = (purpose.model, purpose.collection, purpose.api_key)
+        connection.execute(_BOOK_SAVED, (uuid.uuid4().hex, now, now, *names, texts, texts, tokens, nanousd))
+        accounts.add(connection, account_keys(purpose, periods_at(now)), saved=nanousd)
 
-    async def renew(self, entries: Sequence[str], lease_s: float) -> None:
-        """See `Ledger.renew`."""
-        await self._file.transact(self._entries.renew, list(entries), lease_s)
+    @transacted
+    def renew(self, connection: Connection, entries: Sequence[str], lease_s: float) -> None:
+        until = self._clock() + lease_s
+        update = "UPDATE entries SET lease_until = ? WHERE id = ? AND state = 'open'"
+        connection.executemany(update, [(until, entry) for entry in entries])
 
-    async def expire(self) -> int:
-        """See `Ledger.expire`."""
-        return await self._file.transact(self._entries.expire)
+    @transacted
+    def expire(self, connection: Connection) -> int:
+        return self._expire(connection)
 
     async def set_limit(self, limit: Limit) -> None:
-        """See `Ledger.set_limit`."""
         await self._file.transact(accounts.set_limit, limit)
 
     async def remove_limit(self, name: str) -> bool:
-        """See `Ledger.remove_limit`."""
         return await self._file.transact(accounts.remove_limit, name)
 
     async def limits(self) -> list[Limit]:
-        """See `Ledger.limits`."""
         return await self._file.transact(accounts.limits)
 
-    async def standings(self, limits: Sequence[Limit] = ()) -> list[Standing]:
-        """See `Ledger.standings`."""
+    @transacted
+    def standings(self, connection: Connection, limits: Sequence[Limit] = ()) -> list[Standing]:
+        self._expire(connection)
+        return accounts.standings(connection, periods_at(self._clock()), limits)
 
-        def read(connection: Connection) -> list[Standing]:
-            self._entries.expire(connection)
-            return accounts.standings(connection, periods_at(self._clock()), limits)
+    @transacted
+    def totals(self, connection: Connection) -> list[PeriodTotals]:
+        self._expire(connection)
+        return accounts.totals(connection, periods_at(self._clock()))
 
-        return await self._file.transact(read)
-
-    async def totals(self) -> list[PeriodTotals]:
-        """See `Ledger.totals`."""
-
-        def read(connection: Connection) -> list[PeriodTotals]:
-            self._entries.expire(connection)
-            return accounts.totals(connection, periods_at(self._clock()))
-
-        return await self._file.transact(read)
-
-    async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
-        """See `Ledger.entries`."""
-        return await self._file.transact(self._entries.newest, newest, since)
+    @transacted
+    def entries(self, connection: Connection, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
+        self._expire(connection)
+        query = f"SELECT {_FIELDS} FROM entries WHERE opened >= ? ORDER BY opened DESC, rowid DESC LIMIT ?"  # noqa: S608  a constant
+        rows = connection.execute(query, (since or 0.0, -1 if newest is None else newest))
+        return [Entry(*(*row[:-1], bool(row[-1]))) for row in rows]
 
     async def restored(self) -> Restored | None:
-        """See `Ledger.restored`."""
         return await self._file.transact(accounts.restored)
 
     async def confirm(self) -> Restored | None:
-        """See `Ledger.confirm`."""
         return await self._file.transact(accounts.confirm)
 
     async def aclose(self) -> None:
-        """Close the file."""
         await self._file.aclose()
 
     def _fail(self, error: Exception) -> NoReturn:
@@ -126,3 +216,30 @@ class SqliteLedger:
             f"the ledger {self._path} cannot be used: {error}; set ledger.path, or ledger.backend = none to "
             "spend without one"
         ) from error
+
+    def _close(self, connection: Connection, entry: str, state: str, route: str) -> None:
+        """See `Ledger.close`; `state` tells how the entry ended."""
+        found = self._find(connection, entry)
+        if found.state != "open":
+            connection.execute("UPDATE entries SET route = ? WHERE id = ? AND route = ''", (route, entry))
+            return
+        connection.execute(_CLOSE, {"state": state, "now": self._clock(), "route": route, "id": entry})
+        held = -found.reserved - found.sent
+        accounts.add(connection, found.keys, held=held, spent=found.sent)
+
+    def _expire(self, connection: Connection) -> int:
+        query = "SELECT id FROM entries WHERE state = 'open' AND lease_until < ?"
+        expired = connection.execute(query, (self._clock(),)).fetchall()
+        for (entry,) in expired:
+            self._close(connection, entry, "expired", "")
+        return len(expired)
+
+    def _find(self, connection: Connection, entry: str) -> _Found:
+        row = connection.execute(_FIND, (RESTORED, entry)).fetchone()
+        if row is None:
+            raise LedgerError(f"the ledger {self._path} has no entry {entry}: was the file replaced?")
+        model, collection, api_key, opened, state, reserved, sent, unsure, is_restored = row
+        purpose = Purpose(model, collection, api_key)
+        periods = periods_at(opened)
+        keys = account_keys(purpose, periods)
+        return _Found(purpose, periods, keys, state, reserved, sent, unsure, bool(is_restored))

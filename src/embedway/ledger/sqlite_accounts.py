@@ -25,12 +25,7 @@ SET spent = spent + excluded.spent, held = held + excluded.held, saved = saved +
 
 
 def add(
-    connection: Connection,
-    keys: Sequence[tuple[str, str]],
-    *,
-    held: int = 0,
-    spent: int = 0,
-    saved: int = 0,
+    connection: Connection, keys: Sequence[tuple[str, str]], *, held: int = 0, spent: int = 0, saved: int = 0
 ) -> None:
     """Add amounts to accounts, by scope and period."""
     connection.executemany(_ADD, [(*key, spent, held, saved) for key in keys])
@@ -55,7 +50,6 @@ def limits(connection: Connection, others: Sequence[Limit] = ()) -> list[Limit]:
 
 
 def set_limit(connection: Connection, limit: Limit) -> None:
-    """See `Ledger.set_limit`."""
     row = (limit.name, limit.nanousd, limit.scope, limit.period, limit.hard, json.dumps(limit.warn_at))
     connection.execute("INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?)", row)
     # A new limit warns anew.
@@ -63,17 +57,12 @@ def set_limit(connection: Connection, limit: Limit) -> None:
 
 
 def remove_limit(connection: Connection, name: str) -> bool:
-    """See `Ledger.remove_limit`."""
     connection.execute("DELETE FROM warnings WHERE name = ?", (name,))
     return connection.execute("DELETE FROM limits WHERE name = ?", (name,)).rowcount > 0
 
 
 def refusal(
-    connection: Connection,
-    purpose: Purpose,
-    periods: dict[Period, str],
-    nanousd: int | None,
-    others: Sequence[Limit],
+    connection: Connection, purpose: Purpose, periods: dict[Period, str], nanousd: int | None, others: Sequence[Limit]
 ) -> Refused | None:
     """The first hard limit that another amount would pass; see `Ledger.reserve` for None and restored books."""
     for limit in limits(connection, others):
@@ -109,26 +98,22 @@ def crossings(
 
 
 def standings(connection: Connection, periods: dict[Period, str], others: Sequence[Limit]) -> list[Standing]:
-    """See `Ledger.standings`."""
     found = [(limit, periods[limit.period]) for limit in limits(connection, others)]
     return [Standing(limit, period, *spent_and_held(connection, limit.scope, period)) for limit, period in found]
 
 
 def totals(connection: Connection, periods: dict[Period, str]) -> list[PeriodTotals]:
-    """See `Ledger.totals`."""
     query = "SELECT spent, held, saved FROM accounts WHERE scope = '*' AND period = ?"
     rows = [(period, connection.execute(query, (period,)).fetchone()) for period in periods.values()]
     return [PeriodTotals(period, *(row or (0, 0, 0))) for period, row in rows]
 
 
 def restored(connection: Connection) -> Restored | None:
-    """See `Ledger.restored`."""
     row = connection.execute("SELECT value FROM meta WHERE name = ?", (RESTORED,)).fetchone()
     return None if row is None else Restored.read(row[0])
 
 
 def confirm(connection: Connection) -> Restored | None:
-    """See `Ledger.confirm`."""
     mark = restored(connection)
     connection.execute("DELETE FROM meta WHERE name = ?", (RESTORED,))
     return mark

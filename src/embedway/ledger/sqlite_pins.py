@@ -44,39 +44,30 @@ class SqlitePins:
         self._file = SqliteThread("embedway-pins", path, PINS, self._fail)
 
     async def get(self, collection: str) -> Pin | None:
-        """See `Pins.get`."""
         return await self._file.submit(self._file.use, self._get, collection)
 
     async def claim(self, pin: Pin, lease_s: float) -> Pin:
-        """See `Pins.claim`."""
         return await self._file.submit(self._file.use, self._claim, pin, lease_s)
 
     async def renew(self, pin: Pin, lease_s: float) -> None:
-        """See `Pins.renew`."""
         await self._file.submit(self._file.use, self._renew, pin, lease_s)
 
     async def confirm(self, pin: Pin) -> Pin:
-        """See `Pins.confirm`."""
         return await self._file.submit(self._file.use, self._confirm, pin)
 
     async def withdraw(self, pin: Pin) -> None:
-        """See `Pins.withdraw`."""
         await self._file.submit(self._file.use, self._withdraw, pin)
 
     async def learn(self, pin: Pin, known: Space) -> bool:
-        """See `Pins.learn`."""
         return await self._file.submit(self._file.use, self._learn, pin, known)
 
     async def remove(self, collection: str) -> bool:
-        """See `Pins.remove`."""
         return await self._file.submit(self._file.use, self._remove, collection)
 
     async def all(self) -> list[Pin]:
-        """See `Pins.all`."""
         return await self._file.submit(self._file.use, self._all)
 
     async def aclose(self) -> None:
-        """Close the file."""
         await self._file.aclose()
 
     def _fail(self, error: Exception) -> NoReturn:

@@ -14,19 +14,10 @@ from typing import TYPE_CHECKING, Any
 from embedway import files
 from embedway.errors import EmbedwayError, MissingExtraError, StateError, newer_version
 from embedway.ledger.base import RESTORED, Restored
-from embedway.ledger.redis_scripts import (
-    LEDGER_CHECK,
-    LEDGER_KEYS,
-    LEDGER_PREFIX,
-    PINS_CHECK,
-    PINS_KEYS,
-    failure,
-)
+from embedway.ledger.redis import LEDGER_CHECK, LEDGER_KEYS, LEDGER_PREFIX, PINS_CHECK, PINS_KEYS, failure
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
-from embedway.state.parts import BadPartError
-from embedway.state.redis_scripts import PUT, TAKE
+from embedway.state.parts import BadPartError, earliest
 from embedway.state.redis_values import check_ledger, check_pins, check_shape, pairs_of, strict_json
-from embedway.state.values import earliest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +26,10 @@ if TYPE_CHECKING:
     from embedway.state.parts import Transaction
     from embedway.state.redis_values import Keys
 
+#: The scripts read and replace all keys of a part. KEYS are the keys that there always are. ARGV: the most bytes, the
+#: most keys, the prefix of the ledger's keys or nothing; for `_PUT` also the digest of the content that is replaced,
+#: and the new content as JSON.
+_READ, _TAKE, _PUT = (files.read_package_text("embedway.state", f"lua/{name}.lua") for name in ("read", "take", "put"))
 #: A server does nothing else while a script runs: more than this is for its own tools.
 MOST_BYTES, MOST_KEYS = 64 * 1024 * 1024, 200_000
 #: A script over so much takes some seconds.
@@ -176,11 +171,11 @@ class _RedisTransaction:
     def commit(self) -> None:
         if self.wanted is not None and self.digest is not None:
             written = json.dumps([[key, kind, values] for key, (kind, values) in self.wanted.items()])
-            self.part.call(self.client, PUT, self.digest, written)
+            self.part.call(self.client, _READ + _PUT, self.digest, written)
 
     def _look(self) -> None:
         if self.digest is None:
-            self.digest, *found = self.part.call(self.client, TAKE)
+            self.digest, *found = self.part.call(self.client, _READ + _TAKE)
             self.found = {key: (kind, values) for key, kind, values in found}
 
 

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.ledger.base import RESTORED, Restored
 from embedway.ledger.pins import read_pin
-from embedway.ledger.redis import read_limit, write_limit
-from embedway.ledger.redis_scripts import LEDGER_PREFIX, PINS_KEYS
-from embedway.state.parts import BadPartError
-from embedway.state.values import LATEST, check_limit
+from embedway.ledger.redis import ENTRY_NUMBERS, LEDGER_PREFIX, PINS_KEYS, read_limit, write_limit
+from embedway.state.parts import LATEST, BadPartError, check_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +20,6 @@ _WHOLE = re.compile(r"[0-9]{1,18}")
 _TIME = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?")
 _ID = re.compile(r"[0-9a-f]{32}")
 _ACCOUNT = re.compile(r".+\|(total|[0-9]{4}-[0-9]{2}(-[0-9]{2})?)\|(spent|held|saved)", re.DOTALL)
-_NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
 _TEXTS = ("model", "route", "collection", "api_key")
 _NEEDED = {"id", "opened", "state", "model", "collection", "api_key"}
 
@@ -74,14 +71,14 @@ def check_ledger(found: Keys) -> None:
 
 
 def _is_entry(name: str, fields: dict[str, str]) -> bool:
-    known = {"id", "opened", "closed", "state", "unpriced", *_NUMBERS, *_TEXTS}
+    known = {"id", "opened", "closed", "state", "unpriced", *ENTRY_NUMBERS, *_TEXTS}
     return bool(
         fields.keys() >= _NEEDED
         and fields.keys() <= known
         and fields["id"] == name
         and fields["state"] in {"open", "done", "expired"}
         and all(_is_time(fields[at]) for at in ("opened", "closed") if at in fields)
-        and all(_WHOLE.fullmatch(fields[number]) for number in _NUMBERS if number in fields)
+        and all(_WHOLE.fullmatch(fields[number]) for number in ENTRY_NUMBERS if number in fields)
         and fields.get("unpriced", "0") in {"0", "1"}
     )
 

@@ -8,23 +8,23 @@ along. The file stays the same one, so that processes that have it open see the 
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedway import formats, sqlite
 from embedway.errors import EmbedwayError
-from embedway.ledger.base import RESTORED, Limit, Restored
+from embedway.ledger.base import RESTORED
 from embedway.ledger.pins import read_pin
+from embedway.ledger.sqlite_accounts import limits, restored
 from embedway.state.databases import DatabasePart, check_database, database_errors, reading
-from embedway.state.parts import BadPartError
-from embedway.state.values import LATEST, check_limit, earliest
+from embedway.state.parts import LATEST, BadPartError, check_limit, earliest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from embedway.ledger.base import Restored
     from embedway.state.parts import Transaction
 
 #: Which kinds of values a column may hold, by its declared type.
@@ -146,10 +146,6 @@ def _wrong(column: str) -> str:
 def _check_ledger(connection: sqlite3.Connection) -> None:
     if connection.execute(_BAD_ENTRIES).fetchone() != (0,):
         raise BadPartError("holds entries that cannot be right")
-    rows: list[tuple[Any, ...]] = connection.execute(
-        "SELECT name, nanousd, scope, period, hard, warn_at FROM limits"
-    ).fetchall()
-    for name, nanousd, scope, period, hard, warn_at in rows:
-        check_limit(Limit(name, nanousd, scope, period, hard=bool(hard), warn_at=tuple(json.loads(warn_at))))
-    for (written,) in connection.execute("SELECT value FROM meta WHERE name = ?", (RESTORED,)):
-        Restored.read(written)
+    for limit in limits(connection):
+        check_limit(limit)
+    restored(connection)  # raises for a mark that cannot be read

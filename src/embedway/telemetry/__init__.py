@@ -12,13 +12,11 @@ if TYPE_CHECKING:
 
 def open_hooks(own: Sequence[Hook] = (), *, webhook: str | None = None) -> Hooks:
     """The hooks of an embedder: the log, the metrics, the webhook if there is one, then the caller's own."""
-    from embedway.telemetry.hooks import Hooks  # noqa: PLC0415  `embedway.telemetry.names` alone loads nothing
-    from embedway.telemetry.log import LogHook  # noqa: PLC0415
-    from embedway.telemetry.prometheus import PrometheusHook  # noqa: PLC0415
+    # Late: modules that take a submodule from here need none of this.
+    from embedway.telemetry.budget_hooks import LogHook, PrometheusHook, WebhookHook  # noqa: PLC0415
+    from embedway.telemetry.hooks import Hooks  # noqa: PLC0415
 
     hooks: list[Hook] = [LogHook(), PrometheusHook()]
     if webhook is not None:
-        from embedway.telemetry.webhook import WebhookHook  # noqa: PLC0415
-
         hooks.append(WebhookHook(webhook))
     return Hooks([*hooks, *own])
