@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from embedway.collections.documents import ByteCounter
-from embedway.collections.plan import PlanEmbedder, next_documents, plan_job
+from embedway.collections.plan import next_documents, plan_job
 from embedway.collections.readers import find_files, read_files
 from embedway.errors import UsageError
 from embedway.ledger.refusals import MAX_COST
@@ -20,30 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from typing import IO
 
+    from embedway._embedder import AsyncEmbedder
     from embedway.collections.plan import ModelPlan
     from embedway.collections.run import RunOptions
     from embedway.errors import SourceError
-    from embedway.ledger.pins import Pin
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
-    from embedway.selection.scoring import Selection
 
 #: The sample of longer sources ends after the document that passes this length.
 SAMPLE_CHARACTERS = 16 << 20
 
 
-class SelectEmbedder(PlanEmbedder, Protocol):
-    """The part of an embedder that selecting a job's model uses."""
-
-    async def select(self, texts: Sequence[str], criteria: ModelSelectionCriteria | str | None = None) -> Selection:
-        """The best model for some texts."""
-
-    async def pins(self) -> list[Pin]:
-        """The collections that have a space for good."""
-
-
 async def select_for_job(
-    embedder: SelectEmbedder,
+    embedder: AsyncEmbedder,
     sources: Sequence[str],
     options: RunOptions,
     criteria: ModelSelectionCriteria,

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from embedway.collections.chunk_reader import MAX_BATCH_CHUNKS, ChunkReader, batch_sizes
 from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens
@@ -37,61 +37,13 @@ from embedway.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunk_reader import ChunkBatch
     from embedway.collections.documents import SourceFormat
     from embedway.collections.readers import SourceFile
     from embedway.collections.report import RunProgress
     from embedway.collections.stores.base import Chunk
-    from embedway.types import EmbedResult, InputType, Overflow, PlainTokenizer, Space
-
-
-class DescribedModel(Protocol):
-    """The facts of a model that a job needs. `tokenizer` neither pads nor truncates."""
-
-    @property
-    def model(self) -> str:
-        """Its full name."""
-
-    @property
-    def space(self) -> Space:
-        """The space of its vectors."""
-
-    @property
-    def max_tokens(self) -> int:
-        """The most tokens of a text that the model sees, special tokens included."""
-
-    @property
-    def special_tokens(self) -> int:
-        """Tokens that are added to every text."""
-
-    @property
-    def tokenizer(self) -> PlainTokenizer:
-        """The model's own."""
-
-    @property
-    def runtime(self) -> str:
-        """The runtime, in words."""
-
-
-class RunEmbedder(Protocol):
-    """The part of an embedder that a job uses."""
-
-    async def embed(
-        self,
-        texts: Sequence[str],
-        *,
-        input_type: InputType = "document",
-        model: str = "auto",
-        dimensions: int | None = None,
-        on_overflow: Overflow = "truncate",
-        partial: bool = False,
-        collection: str = "",
-        max_cost: str | None = None,
-    ) -> EmbedResult:
-        """Vectors, float32 (n, d), row i of text i; with `partial`, errors by row instead of the first one."""
-
-    async def describe(self, model: str = "auto", dimensions: int | None = None) -> DescribedModel:
-        """The description of a model that is ready to be used."""
+    from embedway.types import EmbedResult, ModelDescription, Overflow, Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +84,7 @@ class RunOptions:  # a field for each option of a job
 
 
 async def run_job(
-    embedder: RunEmbedder,
+    embedder: AsyncEmbedder,
     sources: Sequence[str],
     destination: str,
     options: RunOptions,
@@ -158,7 +110,7 @@ async def run_job(
 
 
 async def read_texts(
-    embedder: RunEmbedder, sources: Sequence[str], options: RunOptions, *, standard_input: IO[bytes] | None = None
+    embedder: AsyncEmbedder, sources: Sequence[str], options: RunOptions, *, standard_input: IO[bytes] | None = None
 ) -> list[str]:
     """The texts that `run_job` would embed, in its order. Raises `SourceError` for what cannot be used."""
 
@@ -190,7 +142,7 @@ class _Job:
 
     def __init__(
         self,
-        embedder: RunEmbedder,
+        embedder: AsyncEmbedder,
         destination: str,
         options: RunOptions,
         progress: RunProgress | None,
@@ -334,7 +286,7 @@ class _Job:
             raise fault
         self._rejects.add(fault)
 
-    def _summary(self, described: DescribedModel) -> RunSummary:
+    def _summary(self, described: ModelDescription) -> RunSummary:
         tally = self._tally
         return RunSummary(
             documents=tally.documents,
@@ -358,7 +310,7 @@ class _Job:
 
 
 def open_chunker(
-    described: DescribedModel, options: RunOptions
+    described: ModelDescription, options: RunOptions
 ) -> tuple[Chunker | None, dict[str, str | int | bool | None]]:
     """The chunker, or None, and the settings that the collection records."""
     settings: dict[str, str | int | bool | None] = {
