@@ -61,7 +61,8 @@ async def select_for_job(
     wanted = replace(criteria, max_total_cost=None, dimensions=options.dimensions or criteria.dimensions)
     if not options.chunk and options.on_overflow == "error":
         wanted = replace(wanted, require_fit=True)
-    texts, _ = await read_sample(sources, options, most_characters=SAMPLE_CHARACTERS)
+    async with open_texts(sources, options) as documents:
+        texts, _ = await take_texts(documents, most_characters=SAMPLE_CHARACTERS)
     selection = await embedder.select(texts, wanted)
     options = replace(options, dimensions=wanted.dimensions)
     if most is None:
@@ -101,8 +102,7 @@ async def open_texts(
     def skip(fault: SourceError) -> None:
         del fault  # to choose a model, not every row is needed
 
-    reader = Worker("embedway-reader")
-    try:
+    with contextlib.closing(Worker("embedway-reader")) as reader:
         files = await reader.call(find_files, sources, options.read_options())
         documents = read_files(
             files, options.read_options(), on_bad_row=skip, counter=ByteCounter(), standard_input=standard_input
@@ -114,8 +114,6 @@ async def open_texts(
 
         yield texts()
         await reader.call(documents.close)
-    finally:
-        reader.close()
 
 
 async def take_texts(texts: AsyncIterator[list[str]], *, most_characters: int) -> tuple[list[str], bool]:
@@ -129,11 +127,3 @@ async def take_texts(texts: AsyncIterator[list[str]], *, most_characters: int) -
         found += some
         characters += sum(map(len, some))
     return found, False
-
-
-async def read_sample(
-    sources: Sequence[str], options: RunOptions, *, most_characters: int, standard_input: IO[bytes] | None = None
-) -> tuple[list[str], bool]:
-    """The texts of the first documents, and whether these are all. Raises `SourceError`."""
-    async with open_texts(sources, options, standard_input=standard_input) as texts:
-        return await take_texts(texts, most_characters=most_characters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -169,8 +170,7 @@ async def plan_job(
     planners = [await _open_planner(embedder, name, options) for name in models]
     read_options = options.read_options()
     count = characters = 0
-    reader = Worker("embedway-reader")
-    try:
+    with closing(Worker("embedway-reader")) as reader:
         files = await reader.call(find_files, sources, read_options)
         documents = read_files(
             files, read_options, on_bad_row=refuse, counter=ByteCounter(), standard_input=standard_input
@@ -188,8 +188,6 @@ async def plan_job(
                         await _add(planner.plan, embedder, name, unique, options, unfit=unfit)
             if not some:
                 break
-    finally:
-        reader.close()
     if not any(planner.plan.texts for planner in planners):
         raise SourceError("there is nothing to embed", path="sources")
     return JobPlan(count, characters, tuple(planner.plan for planner in planners))

@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -22,14 +23,7 @@ from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import RunSummary, Tally
 from embedway.collections.signals import sigterm_cancels
 from embedway.collections.stores import store_for
-from embedway.errors import (
-    BadVectorsError,
-    InputError,
-    RefusedInputError,
-    SourceError,
-    SpaceMismatchError,
-    UsageError,
-)
+from embedway.errors import BadVectorsError, InputError, RefusedInputError, SourceError, SpaceMismatchError, UsageError
 from embedway.money import usd
 from embedway.space import comparable
 from embedway.worker import Worker
@@ -109,31 +103,19 @@ async def run_job(
             raise
 
 
-async def read_texts(
-    embedder: AsyncEmbedder, sources: Sequence[str], options: RunOptions, *, standard_input: IO[bytes] | None = None
-) -> list[str]:
+async def read_texts(embedder: AsyncEmbedder, sources: Sequence[str], options: RunOptions) -> list[str]:
     """The texts that `run_job` would embed, in its order. Raises `SourceError` for what cannot be used."""
 
     def refuse(fault: SourceError) -> None:
         raise fault
 
-    reader = Worker("embedway-reader")
-    try:
+    with closing(Worker("embedway-reader")) as reader:
         files = await reader.call(find_files, sources, options.read_options())
-        described = await embedder.describe(options.model, options.dimensions)
-        chunk_reader = ChunkReader(
-            files,
-            options.read_options(),
-            open_chunker(described, options)[0],
-            on_bad_row=refuse,
-            counter=ByteCounter(),
-            standard_input=standard_input,
-        )
+        chunker, _ = open_chunker(await embedder.describe(options.model, options.dimensions), options)
+        chunk_reader = ChunkReader(files, options.read_options(), chunker, on_bad_row=refuse, counter=ByteCounter())
         texts: list[str] = []
         while (batch := await reader.call(chunk_reader.next_batch, MAX_BATCH_CHUNKS)) is not None:
             texts += [chunk.text for chunk in batch.chunks]
-    finally:
-        reader.close()
     return texts
 
 
@@ -158,12 +140,8 @@ class _Job:
         self._started = clock()
 
     async def run(self, sources: Sequence[str], standard_input: IO[bytes] | None) -> RunSummary:
-        reader, writer = Worker("embedway-reader"), Worker("embedway-writer")
-        try:
+        with closing(Worker("embedway-reader")) as reader, closing(Worker("embedway-writer")) as writer:
             return await self._run(sources, standard_input, reader, writer)
-        finally:
-            reader.close()
-            writer.close()
 
     async def _run(
         self, sources: Sequence[str], standard_input: IO[bytes] | None, reader: Worker, writer: Worker
@@ -203,14 +181,7 @@ class _Job:
         await writer.call(self._rejects.remove_outdated)
         return self._summary(described)
 
-    async def _stream(
-        self,
-        chunk_reader: ChunkReader,
-        *,
-        reader: Worker,
-        writer: Worker,
-        space: Space,
-    ) -> None:
+    async def _stream(self, chunk_reader: ChunkReader, *, reader: Worker, writer: Worker, space: Space) -> None:
         """Embed and write all chunk_reader."""
         sizes = batch_sizes()
         pending = reader.call(chunk_reader.next_batch, next(sizes))
@@ -250,10 +221,8 @@ class _Job:
                 collection=self._store.destination, collection_space=space.id, asked_space=result.space.id
             )
         if result.vectors.shape != (len(texts), space.dimensions):
-            raise BadVectorsError(
-                f"gave vectors of shape {result.vectors.shape} for {len(texts)} texts",
-                route=result.receipt.route,
-            )
+            reason = f"gave vectors of shape {result.vectors.shape} for {len(texts)} texts"
+            raise BadVectorsError(reason, route=result.receipt.route)
         return self._without_rejects(batch, result)
 
     def _call_options(self) -> dict[str, Any]:
