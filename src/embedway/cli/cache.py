@@ -3,8 +3,7 @@
 import os
 import re
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -125,7 +124,7 @@ def verify(
         overlap_tokens=config.run.overlap if overlap_is_set and not no_chunk else None,
         text_field=text_field,
     )
-    checked = wait_for(_verify(invocation, config, sources, options, (input_type, sample)))
+    checked = wait_for(_verify(invocation, config, sources, options, input_type=input_type, sample=sample))
     same = checked.lowest_cosine is None or checked.lowest_cosine >= SAME_COSINE
     if as_json:
         print_json({**asdict(checked), "same": same})
@@ -153,12 +152,16 @@ def _print_check(invocation: Invocation, checked: "CacheCheck", *, same: bool) -
         print_line(f"that is another vector (text {checked.row}); `embedway cache clear --model …` forgets them")
 
 
+def _is_missing(config: "Config") -> bool:
+    """Whether there is no file, so that asking makes none. A link to nowhere counts as one; opening it raises."""
+    return config.cache.backend == "sqlite" and not os.path.lexists(config.cache.path)
+
+
 async def _load_stats(config: "Config") -> "CacheStats":
     from embedway._embedder import AsyncEmbedder
     from embedway.cache.stats import CacheStats
 
-    # Asking makes no file.
-    if config.cache.backend == "sqlite" and not _is_there(config.cache.path):
+    if _is_missing(config):
         return CacheStats({})
     async with AsyncEmbedder(config) as embedder:
         return await embedder.cache_stats()
@@ -170,7 +173,7 @@ async def _clear(
     from embedway._embedder import AsyncEmbedder
     from embedway.cache.stats import ClearResult
 
-    if config.cache.backend == "sqlite" and not _is_there(config.cache.path):
+    if _is_missing(config):
         return ClearResult(0, 0)
     async with AsyncEmbedder(config) as embedder:
         if model is not None:
@@ -184,7 +187,9 @@ async def _verify(
     config: "Config",
     sources: list[str],
     options: "RunOptions",
-    input_type_and_sample: "tuple[Literal['query', 'document'], int]",
+    *,
+    input_type: InputTypeChoice,
+    sample: int,
 ) -> "CacheCheck":
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.run import read_texts
@@ -193,16 +198,11 @@ async def _verify(
         texts = await read_texts(embedder, sources, options)
         return await embedder.check_cache(
             texts,
-            input_type=input_type_and_sample[0],
+            input_type=input_type,
             model=options.model,
             on_overflow=config.embedding.on_overflow,
-            sample=input_type_and_sample[1],
+            sample=sample,
         )
-
-
-def _is_there(path: Path) -> bool:
-    """Whether the name exists. A link to nowhere counts; opening it raises."""
-    return os.path.lexists(path)
 
 
 def _full_name(name: str, known: list[str]) -> str:

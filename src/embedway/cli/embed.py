@@ -7,22 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedway.cli import options as shared
 from embedway.cli.invocation import Invocation
-from embedway.cli.options import (
-    BackendOption,
-    CollectionOption,
-    DimensionsOption,
-    InputTypeChoice,
-    JsonFlag,
-    MaxCostOption,
-    ModelOption,
-    OverflowOption,
-    PrecisionOption,
-    PresetOption,
-    ThreadsOption,
-    refuse_both,
-    runtime_overrides,
-)
 from embedway.cli.output import DownloadProgress, note, standard_input, wait_for
 from embedway.errors import InputError, SourceError, UsageError
 
@@ -42,22 +28,23 @@ def embed(
     ] = None,
     *,
     input_type: Annotated[
-        InputTypeChoice, typer.Option("--input-type", help="What the texts are: models may treat them differently.")
+        shared.InputTypeChoice,
+        typer.Option("--input-type", help="What the texts are: models may treat them differently."),
     ] = "document",
-    model: ModelOption = None,
-    preset: PresetOption = None,
-    max_cost: MaxCostOption = None,
-    collection: CollectionOption = None,
-    dimensions: DimensionsOption = None,
-    on_overflow: OverflowOption = None,
-    as_json: JsonFlag = False,
-    backend: BackendOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
+    model: shared.ModelOption = None,
+    preset: shared.PresetOption = None,
+    max_cost: shared.MaxCostOption = None,
+    collection: shared.CollectionOption = None,
+    dimensions: shared.DimensionsOption = None,
+    on_overflow: shared.OverflowOption = None,
+    as_json: shared.JsonFlag = False,
+    backend: shared.BackendOption = None,
+    precision: shared.PrecisionOption = None,
+    threads: shared.ThreadsOption = None,
 ) -> None:
     """Embed texts and print their vectors, one JSON object per line: {"index": 0, "embedding": […]}."""
     invocation = Invocation.of(context)
-    refuse_both(model, preset)
+    shared.refuse_both(model, preset)
     given = list(texts or ())
     if not given:
         raise UsageError("give texts, or - to read them from standard input, one per line")
@@ -67,7 +54,7 @@ def embed(
         {
             "embedding.default_model": model,
             "embedding.on_overflow": on_overflow,
-            **runtime_overrides(backend, precision, threads, None, None),
+            **shared.runtime_overrides(backend, precision, threads, None, None),
         }
     )
     limits = {"criteria": preset, "max_cost": max_cost, "collection": collection or ""}
@@ -87,7 +74,7 @@ class _EmbedCommand:
 
     invocation: Invocation
     config: "Config"
-    input_type: InputTypeChoice
+    input_type: shared.InputTypeChoice
     options: dict[str, Any]
     from_stdin: bool
 

@@ -129,40 +129,31 @@ def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
 
     service = service_of(name, Invocation.of(context).config())
     if service is not None:
-        _show_service(service, as_json=as_json)
-        return
-    facts = default_catalog().get(name)
-    here = _store(context).find(facts.weights) is not None
-    document = {**facts_json(facts), "here": here}
+        document = service_json(service)
+    else:
+        facts = default_catalog().get(name)
+        document = {**facts_json(facts), "here": _store(context).find(facts.weights) is not None}
     if as_json:
         print_json(document)
         return
     rows, numbers = _fact_rows(document)
-    weights = document["weights"]
-    given_by = [numbers[s["url"]] for s in document["sources"] if "weights" in s["facts"]]
-    rows.append(("repository", weights["repository"], ", ".join(given_by)))
-    rows.append(("revision", weights["revision"] or "not pinned", ", ".join(given_by)))
+    weights = document.get("weights")
+    if weights is not None:
+        given_by = ", ".join(numbers[s["url"]] for s in document["sources"] if "weights" in s["facts"])
+        rows.append(("repository", weights["repository"], given_by))
+        rows.append(("revision", weights["revision"] or "not pinned", given_by))
     print_table(("fact", "value", "source"), rows)
+    if weights is not None:
+        files = [
+            (one["path"], size(one["size"]) if one["size"] else "-", one["sha256"] or "-") for one in weights["files"]
+        ]
+        print_line()
+        print_table(("file", "size", "sha256"), files, right=(1,))
     print_line()
     print_table(
-        ("file", "size", "sha256"),
-        [
-            (file["path"], size(file["size"]) if file["size"] else "-", file["sha256"] or "-")
-            for file in weights["files"]
-        ],
-        right=(1,),
+        ("source", "read on", "address"),
+        [(numbers[source["url"]], source["date"], source["url"]) for source in document["sources"]],
     )
-    _print_sources(document, numbers)
-
-
-def _show_service(facts: "ServiceFacts", *, as_json: bool) -> None:
-    document = service_json(facts)
-    if as_json:
-        print_json(document)
-        return
-    rows, numbers = _fact_rows(document)
-    print_table(("fact", "value", "source"), rows)
-    _print_sources(document, numbers)
 
 
 def _fact_rows(document: dict[str, Any]) -> tuple[list[tuple[str, str, str]], dict[str, str]]:
@@ -174,14 +165,6 @@ def _fact_rows(document: dict[str, Any]) -> tuple[list[tuple[str, str, str]], di
             given_by = [numbers[s["url"]] for s in document["sources"] if fact in s["facts"]]
             rows.append((fact, _format_value(value), ", ".join(given_by)))
     return rows, numbers
-
-
-def _print_sources(document: dict[str, Any], numbers: dict[str, str]) -> None:
-    print_line()
-    print_table(
-        ("source", "read on", "address"),
-        [(numbers[source["url"]], source["date"], source["url"]) for source in document["sources"]],
-    )
 
 
 @app.command("pull")
@@ -200,14 +183,8 @@ def pull(
     pulled = []
     for name in names:
         folder = _pull(store, invocation.config(), name, force=force)
-        pulled.append(
-            {
-                "model": folder.repository,
-                "path": str(folder.path),
-                "weights_sha256": folder.weights_sha256,
-                "origin": folder.origin,
-            }
-        )
+        facts = {"model": folder.repository, "path": str(folder.path)}
+        pulled.append({**facts, "weights_sha256": folder.weights_sha256, "origin": folder.origin})
         note(invocation, f"{folder.repository} is in {folder.path} (from {folder.origin})")
     if as_json:
         print_json({"pulled": pulled})

@@ -4,19 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedway.cli import options as shared
 from embedway.cli.invocation import Invocation
-from embedway.cli.options import (
-    CollectionOption,
-    DimensionsOption,
-    FormatChoice,
-    JsonFlag,
-    OnErrorChoice,
-    OverflowChoice,
-    PresetOption,
-    TextFieldOption,
-    job_options,
-    job_overrides,
-)
 from embedway.cli.output import (
     DownloadProgress,
     duration,
@@ -43,28 +32,28 @@ def plan(  # long, because typer reads the options from the signature
         list[str] | None,
         typer.Option("--model", "-m", metavar="NAME", help="Of this model. Several. Default: all that run here now."),
     ] = None,
-    preset: PresetOption = None,
-    collection: CollectionOption = None,
-    dimensions: DimensionsOption = None,
+    preset: shared.PresetOption = None,
+    collection: shared.CollectionOption = None,
+    dimensions: shared.DimensionsOption = None,
     no_chunk: Annotated[bool, typer.Option("--no-chunk", help="One vector per document.")] = False,
     chunk_tokens: Annotated[
         int | None, typer.Option("--chunk-tokens", min=1, metavar="N", help="As for `run`.")
     ] = None,
     overlap: Annotated[int | None, typer.Option("--overlap", min=0, metavar="N", help="As for `run`.")] = None,
-    on_overflow: Annotated[OverflowChoice | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
-    on_error: Annotated[OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
-    text_field: TextFieldOption = "text",
-    file_format: Annotated[FormatChoice, typer.Option("--format", help="Of all sources.")] = "auto",
-    as_json: JsonFlag = False,
+    on_overflow: Annotated[shared.OverflowChoice | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
+    on_error: Annotated[shared.OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
+    text_field: shared.TextFieldOption = "text",
+    file_format: Annotated[shared.FormatChoice, typer.Option("--format", help="Of all sources.")] = "auto",
+    as_json: shared.JsonFlag = False,
 ) -> None:
     """Show texts, tokens, requests, money and time for each model. Reads the sources once, and spends nothing."""
     invocation = Invocation.of(context)
-    config = invocation.config(job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow))
+    config = invocation.config(shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow))
     if model and preset:
         raise UsageError("--model names models and --preset selects one; give one of them")
     if no_chunk and (chunk_tokens is not None or overlap is not None):
         raise UsageError("--chunk-tokens and --overlap mean nothing with --no-chunk")
-    options = job_options(
+    options = shared.job_options(
         config,
         preset=preset,
         no_chunk=no_chunk,

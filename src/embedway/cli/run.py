@@ -4,28 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedway.cli import options as shared
 from embedway.cli.invocation import Invocation
-from embedway.cli.options import (
-    BackendOption,
-    CollectionOption,
-    DimensionsOption,
-    FormatChoice,
-    JsonFlag,
-    MaxCostOption,
-    ModelOption,
-    OnErrorChoice,
-    OverflowOption,
-    PrecisionOption,
-    PresetOption,
-    StreamsOption,
-    TextFieldOption,
-    ThreadsOption,
-    TokenBudgetOption,
-    job_options,
-    job_overrides,
-    refuse_both,
-    runtime_overrides,
-)
 from embedway.cli.output import (
     DownloadProgress,
     count,
@@ -56,10 +36,10 @@ def run(  # long, because typer reads the options from the signature
     ],
     *,
     destination: Annotated[str, typer.Option("--to", metavar="DEST", help="X.parquet, X.jsonl, or lancedb:DIR#TABLE.")],
-    model: ModelOption = None,
-    preset: PresetOption = None,
-    max_cost: MaxCostOption = None,
-    collection: CollectionOption = None,
+    model: shared.ModelOption = None,
+    preset: shared.PresetOption = None,
+    max_cost: shared.MaxCostOption = None,
+    collection: shared.CollectionOption = None,
     chunk_tokens: Annotated[
         int | None,
         typer.Option(
@@ -73,16 +53,17 @@ def run(  # long, because typer reads the options from the signature
     no_chunk: Annotated[
         bool, typer.Option("--no-chunk", help="One vector per document; --on-overflow tells what of long ones.")
     ] = False,
-    on_overflow: OverflowOption = None,
+    on_overflow: shared.OverflowOption = None,
     on_error: Annotated[
-        OnErrorChoice | None,
+        shared.OnErrorChoice | None,
         typer.Option("--on-error", help="At a bad row, stop, or set it aside in DEST.rejects.jsonl."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it is there.")] = False,
     format_: Annotated[
-        FormatChoice, typer.Option("--format", help="What standard input holds, or files whose ending does not say.")
+        shared.FormatChoice,
+        typer.Option("--format", help="What standard input holds, or files whose ending does not say."),
     ] = "auto",
-    text_field: TextFieldOption = "text",
+    text_field: shared.TextFieldOption = "text",
     id_field: Annotated[
         str, typer.Option("--id-field", metavar="NAME", help="The field or column that holds a row's id.")
     ] = "id",
@@ -90,27 +71,27 @@ def run(  # long, because typer reads the options from the signature
         list[str] | None,
         typer.Option("--keep", metavar="COLUMN", help="A column to carry along. May be given several times."),
     ] = None,
-    dimensions: DimensionsOption = None,
-    backend: BackendOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    streams: StreamsOption = None,
-    token_budget: TokenBudgetOption = None,
-    as_json: JsonFlag = False,
+    dimensions: shared.DimensionsOption = None,
+    backend: shared.BackendOption = None,
+    precision: shared.PrecisionOption = None,
+    threads: shared.ThreadsOption = None,
+    streams: shared.StreamsOption = None,
+    token_budget: shared.TokenBudgetOption = None,
+    as_json: shared.JsonFlag = False,
 ) -> None:
     """Embed SOURCE into DEST, which appears whole when all is done, or not at all."""
     invocation = Invocation.of(context)
-    refuse_both(model, preset)
+    shared.refuse_both(model, preset)
     config = invocation.config(
         {
             "embedding.default_model": model,
-            **job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow),
-            **runtime_overrides(backend, precision, threads, streams, token_budget),
+            **shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow),
+            **shared.runtime_overrides(backend, precision, threads, streams, token_budget),
         }
     )
     from embedway.money import to_nanousd
 
-    options = job_options(
+    options = shared.job_options(
         config,
         preset=preset,
         no_chunk=no_chunk,
