@@ -15,7 +15,7 @@ import typer
 
 from embedway._version import __version__
 from embedway.cli import budget, cache, doctor, embed, init, models, plan, run, search, select, state, trust
-from embedway.cli.invocation import Invocation
+from embedway.cli.options import Invocation
 from embedway.errors import EmbedwayError
 from embedway.isolation import isolate_children
 from embedway.text import printable

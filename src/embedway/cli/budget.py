@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 import typer
 
 from embedway.cli import pins
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import JsonFlag
+from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import note, print_json, print_line, print_table, wait_for
 from embedway.errors import UsageError
 

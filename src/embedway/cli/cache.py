@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import InputTypeChoice, JsonFlag, ModelOption, OverflowChoice, TextFieldOption
+from embedway.cli.options import InputTypeChoice, Invocation, JsonFlag, ModelOption, OverflowChoice, TextFieldOption
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
 from embedway.errors import UsageError
 from embedway.text import printable

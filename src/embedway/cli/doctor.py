@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import JsonFlag
+from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import one_line, print_json, print_line, print_table, size
 
 

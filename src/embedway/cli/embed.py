@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedway.cli import options as shared
-from embedway.cli.invocation import Invocation
 from embedway.cli.output import DownloadProgress, note, standard_input, wait_for
 from embedway.errors import InputError, SourceError, UsageError
 
@@ -43,7 +42,7 @@ def embed(
     threads: shared.ThreadsOption = None,
 ) -> None:
     """Embed texts and print their vectors, one JSON object per line: {"index": 0, "embedding": […]}."""
-    invocation = Invocation.of(context)
+    invocation = shared.Invocation.of(context)
     shared.refuse_both(model, preset)
     given = list(texts or ())
     if not given:
@@ -72,7 +71,7 @@ def embed(
 class _EmbedCommand:
     """One call of the command."""
 
-    invocation: Invocation
+    invocation: shared.Invocation
     config: "Config"
     input_type: shared.InputTypeChoice
     options: dict[str, Any]

@@ -1,5 +1,8 @@
-"""Options that several commands share."""
+"""Options that come before a command, and those that several commands share."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
@@ -9,6 +12,30 @@ from embedway.errors import UsageError
 if TYPE_CHECKING:
     from embedway.collections.run import RunOptions
     from embedway.config import Config
+
+
+@dataclass(slots=True)
+class Invocation:
+    """One start of the program. The only state of the command line; set before the command runs."""
+
+    files: tuple[Path, ...] = ()
+    quiet: bool = False
+    traceback: bool = False
+
+    @classmethod
+    def of(cls, context: typer.Context) -> "Invocation":
+        """The invocation that a command runs in."""
+        return context.ensure_object(cls)
+
+    def config(self, overrides: Mapping[str, Any] | None = None) -> "Config":
+        """All settings, with the flags that were given on top; a flag that is None was not given.
+
+        Raises ConfigError.
+        """
+        from embedway.config import Config
+
+        given = {key: value for key, value in (overrides or {}).items() if value is not None}
+        return Config.load(self.files, overrides=given)
 
 
 BackendChoice: TypeAlias = Literal["auto", "openvino", "onnxruntime"]

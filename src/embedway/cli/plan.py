@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedway.cli import options as shared
-from embedway.cli.invocation import Invocation
 from embedway.cli.output import (
     DownloadProgress,
     duration,
@@ -47,7 +46,7 @@ def plan(  # long, because typer reads the options from the signature
     as_json: shared.JsonFlag = False,
 ) -> None:
     """Show texts, tokens, requests, money and time for each model. Reads the sources once, and spends nothing."""
-    invocation = Invocation.of(context)
+    invocation = shared.Invocation.of(context)
     config = invocation.config(shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow))
     if model and preset:
         raise UsageError("--model names models and --preset selects one; give one of them")
@@ -86,7 +85,7 @@ def _print_plan(planned: "JobPlan") -> None:
 
 
 async def _plan(
-    invocation: Invocation,
+    invocation: shared.Invocation,
     config: "Config",
     sources: list[str],
     models: list[str] | None,

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedway.cli import options as shared
-from embedway.cli.invocation import Invocation
 from embedway.cli.output import (
     DownloadProgress,
     count,
@@ -80,7 +79,7 @@ def run(  # long, because typer reads the options from the signature
     as_json: shared.JsonFlag = False,
 ) -> None:
     """Embed SOURCE into DEST, which appears whole when all is done, or not at all."""
-    invocation = Invocation.of(context)
+    invocation = shared.Invocation.of(context)
     shared.refuse_both(model, preset)
     config = invocation.config(
         {
@@ -114,7 +113,7 @@ def run(  # long, because typer reads the options from the signature
 
 
 async def _run(
-    invocation: Invocation,
+    invocation: shared.Invocation,
     config: "Config",
     sources: list[str],
     destination: str,
@@ -187,7 +186,7 @@ def progress_text(status: "RunStatus") -> str:
     return ", ".join(parts)
 
 
-def _report(invocation: Invocation, summary: "RunSummary", *, as_json: bool) -> None:
+def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bool) -> None:
     if as_json:
         print_json(summary.to_json())
     else:

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import DimensionsOption, FormatChoice, JsonFlag, PresetChoice, TextFieldOption
+from embedway.cli.options import DimensionsOption, FormatChoice, Invocation, JsonFlag, PresetChoice, TextFieldOption
 from embedway.cli.output import note, one_line, print_json, print_line, print_table, standard_input, wait_for
 from embedway.errors import NoModelError
 

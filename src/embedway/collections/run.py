@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,6 @@ from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_files
 from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import RunSummary, Tally
-from embedway.collections.signals import sigterm_cancels
 from embedway.collections.stores import store_for
 from embedway.errors import BadVectorsError, InputError, RefusedInputError, SourceError, SpaceMismatchError, UsageError
 from embedway.money import usd
@@ -29,7 +29,7 @@ from embedway.space import comparable
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunk_reader import ChunkBatch
@@ -93,7 +93,7 @@ async def run_job(
     what cannot be read or when there is nothing to embed, and what the embedder raises. Whatever ends the
     job, also cancellation and SIGTERM, leaves nothing behind; after SIGTERM it ends as `SystemExit(143)`.
     """
-    with sigterm_cancels() as terminated:
+    with _sigterm_cancels() as terminated:
         try:
             job = _Job(embedder, destination, options, progress, clock)
             return await job.run(sources, standard_input)
@@ -101,6 +101,35 @@ async def run_job(
             if terminated:
                 raise SystemExit(128 + signal.SIGTERM) from None
             raise
+
+
+@contextmanager
+def _sigterm_cancels() -> Iterator[list[int]]:
+    """Let SIGTERM cancel the current task, so that it can clean up; the list is not empty after that.
+
+    Only where nobody else handles the signal, and where a handler can be set at all (the main thread).
+    """
+    received: list[int] = []
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and os.name != "nt"
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+
+    def terminate() -> None:
+        received.append(signal.SIGTERM)
+        if task is not None:
+            task.cancel()
+
+    if ours:
+        loop.add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        yield received
+    finally:
+        if ours:
+            loop.remove_signal_handler(signal.SIGTERM)
 
 
 async def read_texts(embedder: AsyncEmbedder, sources: Sequence[str], options: RunOptions) -> list[str]:
