@@ -16,7 +16,7 @@ from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config, ModelSelectionCriteria
 from embedway.collections import model_choice as choose_module
 from embedway.collections.chunk_reader import batch_sizes
-from embedway.collections.model_choice import read_sample, select_for_job
+from embedway.collections.model_choice import open_texts, select_for_job, take_texts
 from embedway.collections.plan import plan_job
 from embedway.collections.run import RunOptions, run_job
 from embedway.errors import (
@@ -333,7 +333,8 @@ def test_a_sample_is_of_the_first_documents(tmp_path):
         (tmp_path / f"{number:03d}.txt").write_text(f"document {number}")
 
     async def sample(most):
-        return await read_sample([str(tmp_path)], RunOptions(), most_characters=most)
+        async with open_texts([str(tmp_path)], RunOptions()) as documents:
+            return await take_texts(documents, most_characters=most)
 
     texts, whole = asyncio.run(sample(1 << 20))
     assert whole

@@ -15,7 +15,7 @@ import typer
 
 from embedway._version import __version__
 from embedway.cli import budget, cache, doctor, embed, init, models, plan, run, search, select, state, trust
-from embedway.cli.invocation import Invocation
+from embedway.cli.options import Invocation
 from embedway.errors import EmbedwayError
 from embedway.isolation import isolate_children
 from embedway.text import printable
@@ -84,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     invocation = Invocation()
     try:
         try:
-            _start(sys.argv[1:] if arguments is None else arguments, invocation)
+            # It exits by itself: after wrong usage, Ctrl-C, or with a command's code.
+            given = sys.argv[1:] if arguments is None else list(arguments)
+            typer.main.get_command(app).main(args=given, prog_name="embedway", obj=invocation)
         finally:
             # Here an error of writing can still be told; at the interpreter's end it cannot.
             sys.stdout.flush()
@@ -108,11 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _report(error, message, invocation)
         sys.exit(1)
     sys.exit(0)
-
-
-def _start(arguments: Sequence[str], invocation: Invocation) -> None:
-    """Let typer run the command. It exits by itself: after wrong usage, Ctrl-C, or with a command's code."""
-    typer.main.get_command(app).main(args=list(arguments), prog_name="embedway", obj=invocation)
 
 
 def _drop_output() -> None:

@@ -5,14 +5,12 @@ import datetime as dt
 import json
 import sys
 from dataclasses import replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import typer
 
 from embedway.cli import pins
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import JsonFlag
+from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import note, print_json, print_line, print_table, wait_for
 from embedway.errors import UsageError
 
@@ -41,14 +39,6 @@ ENTRY_FIELDS = (
 app = typer.Typer(help="What may be spent, and what was.", no_args_is_help=True, rich_markup_mode=None)
 app.command("pins")(pins.show)
 app.command("unpin")(pins.remove)
-
-
-class Period(StrEnum):
-    """`--per`."""
-
-    TOTAL = "total"
-    DAY = "day"
-    MONTH = "month"
 
 
 CsvFlag: TypeAlias = Annotated[bool, typer.Option("--csv", help="CSV on standard output.")]
@@ -99,7 +89,10 @@ def set_limit(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the budget is called.")],
     amount: Annotated[str, typer.Argument(metavar="USD", help="The most that may be spent; 0 for nothing.")],
     *,
-    per: Annotated[Period | None, typer.Option("--per", help="In which time, by UTC; total for a new one.")] = None,
+    per: Annotated[
+        Literal["total", "day", "month"] | None,
+        typer.Option("--per", help="In which time, by UTC; total for a new one."),
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="For this model alone.")] = None,
     collection: Annotated[str | None, typer.Option("--collection", metavar="NAME", help="For this one alone.")] = None,
     api_key: Annotated[
@@ -128,7 +121,7 @@ def set_limit(
         raise UsageError(f"budget {name!r} is in the settings ({config.sources.get(f'budgets.{name}.usd', 'there')})")
     changes: dict[str, Any] = {
         "scope": named[0] if named else None,
-        "period": per.value if per else None,
+        "period": per,
         "hard": None if soft is None else not soft,
         "warn_at": tuple(sorted(warn_at)) if warn_at else None,
     }

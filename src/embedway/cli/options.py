@@ -1,88 +1,60 @@
-"""Options that several commands share."""
+"""Options that come before a command, and those that several commands share."""
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
+    from embedway.collections.run import RunOptions
     from embedway.config import Config
 
 
-class BackendChoice(StrEnum):
-    """`--backend`."""
+@dataclass(slots=True)
+class Invocation:
+    """One start of the program. The only state of the command line; set before the command runs."""
 
-    AUTO = "auto"
-    OPENVINO = "openvino"
-    ONNXRUNTIME = "onnxruntime"
+    files: tuple[Path, ...] = ()
+    quiet: bool = False
+    traceback: bool = False
 
+    @classmethod
+    def of(cls, context: typer.Context) -> "Invocation":
+        """The invocation that a command runs in."""
+        return context.ensure_object(cls)
 
-class PrecisionChoice(StrEnum):
-    """`--precision`."""
+    def config(self, overrides: Mapping[str, Any] | None = None) -> "Config":
+        """All settings, with the flags that were given on top; a flag that is None was not given.
 
-    AUTO = "auto"
-    F32 = "f32"
-    BF16 = "bf16"
+        Raises ConfigError.
+        """
+        from embedway.config import Config
 
-
-class InputTypeChoice(StrEnum):
-    """`--input-type`."""
-
-    QUERY = "query"
-    DOCUMENT = "document"
-
-
-class OverflowChoice(StrEnum):
-    """`--on-overflow`."""
-
-    TRUNCATE = "truncate"
-    MEAN = "mean"
-    ERROR = "error"
+        given = {key: value for key, value in (overrides or {}).items() if value is not None}
+        return Config.load(self.files, overrides=given)
 
 
-class OnErrorChoice(StrEnum):
-    """`--on-error`."""
-
-    STOP = "stop"
-    SKIP = "skip"
-
-
-class FormatChoice(StrEnum):
-    """`--format`."""
-
-    AUTO = "auto"
-    TEXT = "text"
-    JSONL = "jsonl"
-    CSV = "csv"
-    TSV = "tsv"
-    PARQUET = "parquet"
-
-
-class PresetChoice(StrEnum):
-    """`--preset`."""
-
-    FAST = "fast"
-    BALANCED = "balanced"
-    BEST = "best"
-    CHEAP = "cheap"
-    PRIVATE = "private"
-
+BackendChoice: TypeAlias = Literal["auto", "openvino", "onnxruntime"]
+PrecisionChoice: TypeAlias = Literal["auto", "f32", "bf16"]
+InputTypeChoice: TypeAlias = Literal["query", "document"]
+OverflowChoice: TypeAlias = Literal["truncate", "mean", "error"]
+OnErrorChoice: TypeAlias = Literal["stop", "skip"]
+FormatChoice: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
+PresetChoice: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
 
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ModelOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="A name of the catalog, hf:OWNER/NAME, or a folder. Default: auto.",
+        "--model", "-m", metavar="NAME", help="A name of the catalog, hf:OWNER/NAME, or a folder. Default: auto."
     ),
 ]
 DimensionsOption: TypeAlias = Annotated[
-    int | None,
-    typer.Option("--dimensions", "-d", min=1, metavar="N", help="A size that the model was trained for."),
+    int | None, typer.Option("--dimensions", "-d", min=1, metavar="N", help="A size that the model was trained for.")
 ]
 PresetOption: TypeAlias = Annotated[
     PresetChoice | None,
@@ -93,24 +65,26 @@ MaxCostOption: TypeAlias = Annotated[
     typer.Option("--max-cost", metavar="USD", help="Spend no more; of several models, take the best that fits."),
 ]
 CollectionOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--collection", metavar="NAME", help="Keep to the model and space of its first write."),
+    str | None, typer.Option("--collection", metavar="NAME", help="Keep to the model and space of its first write.")
 ]
 BackendOption: TypeAlias = Annotated[BackendChoice | None, typer.Option("--backend", help="What runs the model.")]
 PrecisionOption: TypeAlias = Annotated[
     PrecisionChoice | None, typer.Option("--precision", help="Numbers inside the model.")
 ]
-ThreadsOption: TypeAlias = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, metavar="N", help="Threads in all."),
-]
+ThreadsOption: TypeAlias = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Threads in all.")]
 StreamsOption: TypeAlias = Annotated[
-    int | None,
-    typer.Option("--streams", min=1, metavar="N", help="Batches side by side."),
+    int | None, typer.Option("--streams", min=1, metavar="N", help="Batches side by side.")
 ]
 TokenBudgetOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--token-budget", min=1, metavar="N", help="Tokens of a batch, padding included; bounds memory."),
+]
+
+TextFieldOption: TypeAlias = Annotated[
+    str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
+]
+OverflowOption: TypeAlias = Annotated[
+    OverflowChoice | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
 ]
 
 
@@ -129,23 +103,44 @@ def job_overrides(
 ) -> dict[str, str | int | None]:
     """The settings that the options of a job stand for."""
     return {
-        "selection.preset": preset.value if preset else None,
+        "selection.preset": preset,
         "run.chunk_tokens": chunk_tokens,
         "run.overlap": overlap,
-        "run.on_error": on_error.value if on_error else None,
-        "embedding.on_overflow": on_overflow.value if on_overflow else None,
+        "run.on_error": on_error,
+        "embedding.on_overflow": on_overflow,
     }
 
 
-def chunk_options(config: "Config", *, no_chunk: bool, chunk_tokens: int | None, overlap: int | None) -> dict[str, Any]:
-    """How documents are cut, for RunOptions.
+def job_options(
+    config: "Config",
+    *,
+    preset: PresetChoice | None,
+    no_chunk: bool,
+    chunk_tokens: int | None,
+    overlap: int | None,
+    collection: str | None,
+    **others: Any,
+) -> "RunOptions":
+    """The options of a job by its settings and flags.
 
     Settings about chunks give way to --no-chunk; flags that contradict it are passed on, and are an error there.
     """
-    if no_chunk:
-        return {"chunk": False, "chunk_tokens": chunk_tokens, "overlap_tokens": overlap}
-    overlap = config.run.overlap if "run.overlap" in config.sources else None
-    return {"chunk": True, "chunk_tokens": config.run.chunk_tokens, "overlap_tokens": overlap}
+    from embedway.collections.run import RunOptions
+
+    if not no_chunk:
+        chunk_tokens = config.run.chunk_tokens
+        overlap = config.run.overlap if "run.overlap" in config.sources else None
+    return RunOptions(
+        # A preset selects, whatever default the settings name.
+        model="auto" if preset else config.embedding.default_model,
+        chunk=not no_chunk,
+        chunk_tokens=chunk_tokens,
+        overlap_tokens=overlap,
+        on_error=config.run.on_error,
+        on_overflow=config.embedding.on_overflow,
+        collection=collection or "",
+        **others,
+    )
 
 
 def runtime_overrides(
@@ -157,8 +152,8 @@ def runtime_overrides(
 ) -> dict[str, str | int | None]:
     """The settings that the runtime options stand for."""
     return {
-        "local.backend": backend.value if backend else None,
-        "local.precision": precision.value if precision else None,
+        "local.backend": backend,
+        "local.precision": precision,
         "local.threads": threads,
         "local.streams": streams,
         "local.token_budget": token_budget,

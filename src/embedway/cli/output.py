@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
-from embedway.cli.invocation import Invocation
+from embedway.cli.options import Invocation
 from embedway.text import printable, single_line
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import JsonFlag
+from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import DownloadProgress, note, one_line, print_json, print_line, print_table, wait_for
 from embedway.errors import UsageError
 

@@ -4,18 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import (
-    CollectionOption,
-    DimensionsOption,
-    FormatChoice,
-    JsonFlag,
-    OnErrorChoice,
-    OverflowChoice,
-    PresetOption,
-    chunk_options,
-    job_overrides,
-)
+from embedway.cli import options as shared
 from embedway.cli.output import (
     DownloadProgress,
     duration,
@@ -42,40 +31,37 @@ def plan(  # long, because typer reads the options from the signature
         list[str] | None,
         typer.Option("--model", "-m", metavar="NAME", help="Of this model. Several. Default: all that run here now."),
     ] = None,
-    preset: PresetOption = None,
-    collection: CollectionOption = None,
-    dimensions: DimensionsOption = None,
+    preset: shared.PresetOption = None,
+    collection: shared.CollectionOption = None,
+    dimensions: shared.DimensionsOption = None,
     no_chunk: Annotated[bool, typer.Option("--no-chunk", help="One vector per document.")] = False,
     chunk_tokens: Annotated[
         int | None, typer.Option("--chunk-tokens", min=1, metavar="N", help="As for `run`.")
     ] = None,
     overlap: Annotated[int | None, typer.Option("--overlap", min=0, metavar="N", help="As for `run`.")] = None,
-    on_overflow: Annotated[OverflowChoice | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
-    on_error: Annotated[OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
-    text_field: Annotated[
-        str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
-    ] = "text",
-    file_format: Annotated[FormatChoice, typer.Option("--format", help="Of all sources.")] = FormatChoice.AUTO,
-    as_json: JsonFlag = False,
+    on_overflow: Annotated[shared.OverflowChoice | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
+    on_error: Annotated[shared.OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
+    text_field: shared.TextFieldOption = "text",
+    file_format: Annotated[shared.FormatChoice, typer.Option("--format", help="Of all sources.")] = "auto",
+    as_json: shared.JsonFlag = False,
 ) -> None:
     """Show texts, tokens, requests, money and time for each model. Reads the sources once, and spends nothing."""
-    invocation = Invocation.of(context)
-    config = invocation.config(job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow))
+    invocation = shared.Invocation.of(context)
+    config = invocation.config(shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow))
     if model and preset:
         raise UsageError("--model names models and --preset selects one; give one of them")
     if no_chunk and (chunk_tokens is not None or overlap is not None):
         raise UsageError("--chunk-tokens and --overlap mean nothing with --no-chunk")
-    from embedway.collections.run import RunOptions
-
-    options = RunOptions(
-        model="auto" if preset else config.embedding.default_model,
+    options = shared.job_options(
+        config,
+        preset=preset,
+        no_chunk=no_chunk,
+        chunk_tokens=chunk_tokens,
+        overlap=overlap,
+        collection=collection,
         dimensions=dimensions,
-        **chunk_options(config, no_chunk=no_chunk, chunk_tokens=chunk_tokens, overlap=overlap),
-        on_error=config.run.on_error,
-        on_overflow=config.embedding.on_overflow,
         text_field=text_field,
-        format=file_format.value,
-        collection=collection or "",
+        format=file_format,
     )
     selecting = not model and (preset is not None or collection is not None)
     planned = wait_for(_plan(invocation, config, sources, model, options, selecting=selecting))
@@ -99,7 +85,7 @@ def _print_plan(planned: "JobPlan") -> None:
 
 
 async def _plan(
-    invocation: Invocation,
+    invocation: shared.Invocation,
     config: "Config",
     sources: list[str],
     models: list[str] | None,

@@ -4,27 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import (
-    BackendOption,
-    CollectionOption,
-    DimensionsOption,
-    FormatChoice,
-    JsonFlag,
-    MaxCostOption,
-    ModelOption,
-    OnErrorChoice,
-    OverflowChoice,
-    PrecisionOption,
-    PresetOption,
-    StreamsOption,
-    ThreadsOption,
-    TokenBudgetOption,
-    chunk_options,
-    job_overrides,
-    refuse_both,
-    runtime_overrides,
-)
+from embedway.cli import options as shared
 from embedway.cli.output import (
     DownloadProgress,
     count,
@@ -55,17 +35,14 @@ def run(  # long, because typer reads the options from the signature
     ],
     *,
     destination: Annotated[str, typer.Option("--to", metavar="DEST", help="X.parquet, X.jsonl, or lancedb:DIR#TABLE.")],
-    model: ModelOption = None,
-    preset: PresetOption = None,
-    max_cost: MaxCostOption = None,
-    collection: CollectionOption = None,
+    model: shared.ModelOption = None,
+    preset: shared.PresetOption = None,
+    max_cost: shared.MaxCostOption = None,
+    collection: shared.CollectionOption = None,
     chunk_tokens: Annotated[
         int | None,
         typer.Option(
-            "--chunk-tokens",
-            min=1,
-            metavar="N",
-            help="Tokens of a chunk, at most. Default: 256 or the model's limit.",
+            "--chunk-tokens", min=1, metavar="N", help="Tokens of a chunk, at most. Default: 256 or the model's limit."
         ),
     ] = None,
     overlap: Annotated[
@@ -75,21 +52,17 @@ def run(  # long, because typer reads the options from the signature
     no_chunk: Annotated[
         bool, typer.Option("--no-chunk", help="One vector per document; --on-overflow tells what of long ones.")
     ] = False,
-    on_overflow: Annotated[
-        OverflowChoice | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
-    ] = None,
+    on_overflow: shared.OverflowOption = None,
     on_error: Annotated[
-        OnErrorChoice | None,
+        shared.OnErrorChoice | None,
         typer.Option("--on-error", help="At a bad row, stop, or set it aside in DEST.rejects.jsonl."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it is there.")] = False,
     format_: Annotated[
-        FormatChoice,
+        shared.FormatChoice,
         typer.Option("--format", help="What standard input holds, or files whose ending does not say."),
-    ] = FormatChoice.AUTO,
-    text_field: Annotated[
-        str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
-    ] = "text",
+    ] = "auto",
+    text_field: shared.TextFieldOption = "text",
     id_field: Annotated[
         str, typer.Option("--id-field", metavar="NAME", help="The field or column that holds a row's id.")
     ] = "id",
@@ -97,40 +70,39 @@ def run(  # long, because typer reads the options from the signature
         list[str] | None,
         typer.Option("--keep", metavar="COLUMN", help="A column to carry along. May be given several times."),
     ] = None,
-    dimensions: DimensionsOption = None,
-    backend: BackendOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    streams: StreamsOption = None,
-    token_budget: TokenBudgetOption = None,
-    as_json: JsonFlag = False,
+    dimensions: shared.DimensionsOption = None,
+    backend: shared.BackendOption = None,
+    precision: shared.PrecisionOption = None,
+    threads: shared.ThreadsOption = None,
+    streams: shared.StreamsOption = None,
+    token_budget: shared.TokenBudgetOption = None,
+    as_json: shared.JsonFlag = False,
 ) -> None:
     """Embed SOURCE into DEST, which appears whole when all is done, or not at all."""
-    invocation = Invocation.of(context)
-    refuse_both(model, preset)
+    invocation = shared.Invocation.of(context)
+    shared.refuse_both(model, preset)
     config = invocation.config(
         {
             "embedding.default_model": model,
-            **job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow),
-            **runtime_overrides(backend, precision, threads, streams, token_budget),
+            **shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow),
+            **shared.runtime_overrides(backend, precision, threads, streams, token_budget),
         }
     )
-    from embedway.collections.run import RunOptions
     from embedway.money import to_nanousd
 
-    options = RunOptions(
-        # A preset selects, whatever default the settings name.
-        model="auto" if preset else config.embedding.default_model,
+    options = shared.job_options(
+        config,
+        preset=preset,
+        no_chunk=no_chunk,
+        chunk_tokens=chunk_tokens,
+        overlap=overlap,
+        collection=collection,
         dimensions=dimensions,
-        **chunk_options(config, no_chunk=no_chunk, chunk_tokens=chunk_tokens, overlap=overlap),
-        on_error=config.run.on_error,
-        on_overflow=config.embedding.on_overflow,
         overwrite=overwrite,
         text_field=text_field,
         id_field=id_field,
         keep=tuple(keep or ()),
-        format=format_.value,
-        collection=collection or "",
+        format=format_,
         most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, max_cost, collection))
@@ -141,7 +113,7 @@ def run(  # long, because typer reads the options from the signature
 
 
 async def _run(
-    invocation: Invocation,
+    invocation: shared.Invocation,
     config: "Config",
     sources: list[str],
     destination: str,
@@ -214,7 +186,7 @@ def progress_text(status: "RunStatus") -> str:
     return ", ".join(parts)
 
 
-def _report(invocation: Invocation, summary: "RunSummary", *, as_json: bool) -> None:
+def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bool) -> None:
     if as_json:
         print_json(summary.to_json())
     else:

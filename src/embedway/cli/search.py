@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import JsonFlag
+from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import DownloadProgress, note, one_line, print_json, print_table, wait_for
 from embedway.errors import DimensionsError, SpaceMismatchError, UnknownModelError, UsageError
 
@@ -25,8 +24,7 @@ SNIPPET_CHARACTERS = 160
 def search(
     context: typer.Context,
     destination: Annotated[
-        str,
-        typer.Argument(metavar="DEST", help="What `embedway run` wrote: X.parquet, X.jsonl, lancedb:DIR#TABLE."),
+        str, typer.Argument(metavar="DEST", help="What `embedway run` wrote: X.parquet, X.jsonl, lancedb:DIR#TABLE.")
     ],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
     *,
@@ -34,10 +32,7 @@ def search(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME",
-            help="Refuse DEST unless its vectors are this model's. Default: its own.",
+            "--model", "-m", metavar="NAME", help="Refuse DEST unless its vectors are this model's. Default: its own."
         ),
     ] = None,
     rerank: Annotated[
@@ -45,8 +40,7 @@ def search(
         typer.Option("--rerank", metavar="MODEL", help="Have a reranker read the nearest rows and order them."),
     ] = None,
     candidates: Annotated[
-        int,
-        typer.Option("--candidates", min=1, metavar="N", help="How many of the nearest rows a reranker reads."),
+        int, typer.Option("--candidates", min=1, metavar="N", help="How many of the nearest rows a reranker reads.")
     ] = 50,
     as_json: JsonFlag = False,
 ) -> None:
@@ -111,11 +105,7 @@ async def _search(
 
 
 async def _query_vector(
-    invocation: Invocation,
-    embedder: "AsyncEmbedder",
-    config: "Config",
-    collection: "Store",
-    request: _SearchRequest,
+    invocation: Invocation, embedder: "AsyncEmbedder", config: "Config", collection: "Store", request: _SearchRequest
 ) -> "EmbedResult":
     """The vector of the query, (1, d), in the space of the collection. Raises SpaceMismatchError."""
     name, dimensions = request.model or collection.space.model, collection.space.dimensions
@@ -178,12 +168,7 @@ def _print_notes(invocation: Invocation, collection: "Store", found: _SearchResu
 
 def _print_hits(hits: "list[tuple[Hit, float | None]]") -> None:
     rows = [
-        (
-            str(rank),
-            f"{hit.score:.3f}",
-            f"{hit.source}:{hit.start_line}",
-            one_line(hit.text, SNIPPET_CHARACTERS),
-        )
+        (str(rank), f"{hit.score:.3f}", f"{hit.source}:{hit.start_line}", one_line(hit.text, SNIPPET_CHARACTERS))
         for rank, (hit, _) in enumerate(hits, 1)
     ]
     print_table(("rank", "score", "where", "text"), rows, right=(0, 1))

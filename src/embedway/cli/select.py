@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import DimensionsOption, FormatChoice, JsonFlag, PresetChoice
+from embedway.cli.options import DimensionsOption, FormatChoice, Invocation, JsonFlag, PresetChoice, TextFieldOption
 from embedway.cli.output import note, one_line, print_json, print_line, print_table, standard_input, wait_for
 from embedway.errors import NoModelError
 
@@ -59,15 +58,13 @@ def select(  # long, because typer reads the options from the signature
     anywhere: Annotated[
         bool, typer.Option("--anywhere", help="Also models that cannot run here now, for lack of a key or weights.")
     ] = False,
-    text_field: Annotated[
-        str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
-    ] = "text",
-    file_format: Annotated[FormatChoice, typer.Option("--format", help="Of all sources.")] = FormatChoice.AUTO,
+    text_field: TextFieldOption = "text",
+    file_format: Annotated[FormatChoice, typer.Option("--format", help="Of all sources.")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Show which model fits some texts best, with the score of each, or every reason why it is out."""
     invocation = Invocation.of(context)
-    config = invocation.config({"selection.preset": preset.value if preset else None})
+    config = invocation.config({"selection.preset": preset})
     given: dict[str, Any] = {
         "accuracy_weight": accuracy_weight,
         "speed_weight": speed_weight,
@@ -88,7 +85,7 @@ def select(  # long, because typer reads the options from the signature
     criteria = criteria_of(config, {name: value for name, value in given.items() if value is not None})
     from embedway.collections.run import RunOptions
 
-    options = RunOptions(text_field=text_field, format=file_format.value, on_error="skip")
+    options = RunOptions(text_field=text_field, format=file_format, on_error="skip")
     try:
         selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))
     except NoModelError as error:

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from embedway.cli.invocation import Invocation
-from embedway.cli.options import JsonFlag
+from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import note, print_json, print_line, print_table, size
 from embedway.text import printable
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from embedway.collections.documents import ByteCounter
-from embedway.collections.plan import PlanEmbedder, next_documents, plan_job
+from embedway.collections.plan import next_documents, plan_job
 from embedway.collections.readers import find_files, read_files
 from embedway.errors import UsageError
 from embedway.ledger.refusals import MAX_COST
@@ -20,30 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from typing import IO
 
+    from embedway._embedder import AsyncEmbedder
     from embedway.collections.plan import ModelPlan
     from embedway.collections.run import RunOptions
     from embedway.errors import SourceError
-    from embedway.ledger.pins import Pin
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
-    from embedway.selection.scoring import Selection
 
 #: The sample of longer sources ends after the document that passes this length.
 SAMPLE_CHARACTERS = 16 << 20
 
 
-class SelectEmbedder(PlanEmbedder, Protocol):
-    """The part of an embedder that selecting a job's model uses."""
-
-    async def select(self, texts: Sequence[str], criteria: ModelSelectionCriteria | str | None = None) -> Selection:
-        """The best model for some texts."""
-
-    async def pins(self) -> list[Pin]:
-        """The collections that have a space for good."""
-
-
 async def select_for_job(
-    embedder: SelectEmbedder,
+    embedder: AsyncEmbedder,
     sources: Sequence[str],
     options: RunOptions,
     criteria: ModelSelectionCriteria,
@@ -72,7 +61,8 @@ async def select_for_job(
     wanted = replace(criteria, max_total_cost=None, dimensions=options.dimensions or criteria.dimensions)
     if not options.chunk and options.on_overflow == "error":
         wanted = replace(wanted, require_fit=True)
-    texts, _ = await read_sample(sources, options, most_characters=SAMPLE_CHARACTERS)
+    async with open_texts(sources, options) as documents:
+        texts, _ = await take_texts(documents, most_characters=SAMPLE_CHARACTERS)
     selection = await embedder.select(texts, wanted)
     options = replace(options, dimensions=wanted.dimensions)
     if most is None:
@@ -112,8 +102,7 @@ async def open_texts(
     def skip(fault: SourceError) -> None:
         del fault  # to choose a model, not every row is needed
 
-    reader = Worker("embedway-reader")
-    try:
+    with contextlib.closing(Worker("embedway-reader")) as reader:
         files = await reader.call(find_files, sources, options.read_options())
         documents = read_files(
             files, options.read_options(), on_bad_row=skip, counter=ByteCounter(), standard_input=standard_input
@@ -125,8 +114,6 @@ async def open_texts(
 
         yield texts()
         await reader.call(documents.close)
-    finally:
-        reader.close()
 
 
 async def take_texts(texts: AsyncIterator[list[str]], *, most_characters: int) -> tuple[list[str], bool]:
@@ -140,11 +127,3 @@ async def take_texts(texts: AsyncIterator[list[str]], *, most_characters: int) -
         found += some
         characters += sum(map(len, some))
     return found, False
-
-
-async def read_sample(
-    sources: Sequence[str], options: RunOptions, *, most_characters: int, standard_input: IO[bytes] | None = None
-) -> tuple[list[str], bool]:
-    """The texts of the first documents, and whether these are all. Raises `SourceError`."""
-    async with open_texts(sources, options, standard_input=standard_input) as texts:
-        return await take_texts(texts, most_characters=most_characters)

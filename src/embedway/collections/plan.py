@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from embedway.collections.chunk_reader import MAX_BATCH_CHARACTERS, batch_sizes
 from embedway.collections.chunking import whole_document
@@ -21,35 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import IO
 
+    from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunking import Chunker
     from embedway.collections.documents import Document
-    from embedway.collections.run import DescribedModel, RunOptions
-    from embedway.selection.criteria import ModelSelectionCriteria
-    from embedway.types import InputType, Overflow, Plan
+    from embedway.collections.run import RunOptions
+    from embedway.types import Plan
 
 #: Documents that are read, and cut for every model, at a time.
 _DOCUMENTS = 64
-
-
-class PlanEmbedder(Protocol):
-    """The part of an embedder that a plan uses."""
-
-    async def plan(
-        self,
-        texts: str | Sequence[str],
-        *,
-        input_type: InputType = "document",
-        model: str = "auto",
-        dimensions: int | None = None,
-        on_overflow: Overflow | None = None,
-        partial: bool = False,
-        criteria: ModelSelectionCriteria | str | None = None,
-        collection: str = "",
-    ) -> Plan:
-        """The plan of `embed` for these texts."""
-
-    async def describe(self, model: str = "auto", dimensions: int | None = None) -> DescribedModel:
-        """The description of a model."""
 
 
 @dataclass(slots=True)
@@ -167,7 +147,7 @@ class _ModelPlanner:
 
 
 async def plan_job(
-    embedder: PlanEmbedder,
+    embedder: AsyncEmbedder,
     sources: Sequence[str],
     models: Sequence[str],
     options: RunOptions,
@@ -190,8 +170,7 @@ async def plan_job(
     planners = [await _open_planner(embedder, name, options) for name in models]
     read_options = options.read_options()
     count = characters = 0
-    reader = Worker("embedway-reader")
-    try:
+    with closing(Worker("embedway-reader")) as reader:
         files = await reader.call(find_files, sources, read_options)
         documents = read_files(
             files, read_options, on_bad_row=refuse, counter=ByteCounter(), standard_input=standard_input
@@ -209,20 +188,18 @@ async def plan_job(
                         await _add(planner.plan, embedder, name, unique, options, unfit=unfit)
             if not some:
                 break
-    finally:
-        reader.close()
     if not any(planner.plan.texts for planner in planners):
         raise SourceError("there is nothing to embed", path="sources")
     return JobPlan(count, characters, tuple(planner.plan for planner in planners))
 
 
-async def _open_planner(embedder: PlanEmbedder, model: str, options: RunOptions) -> _ModelPlanner:
+async def _open_planner(embedder: AsyncEmbedder, model: str, options: RunOptions) -> _ModelPlanner:
     described = await embedder.describe(model, options.dimensions)
     return _ModelPlanner(open_chunker(described, options)[0], ModelPlan(described.model, described.space.id))
 
 
 async def _add(
-    plan: ModelPlan, embedder: PlanEmbedder, model: str, texts: Sequence[str], options: RunOptions, *, unfit: bool
+    plan: ModelPlan, embedder: AsyncEmbedder, model: str, texts: Sequence[str], options: RunOptions, *, unfit: bool
 ) -> None:
     try:
         plan.add(

@@ -24,7 +24,7 @@ from embedway.collections.rows import open_counted, read_csv, read_jsonl, read_l
 from embedway.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from embedway.collections.documents import ByteCounter, Kind, OnBadRow, ReadOptions
 
@@ -123,9 +123,8 @@ def read_files(
     counter.total = None if None in sizes else sum(size or 0 for size in sizes)
     for file in files:
         if file.path == STANDARD_INPUT:
-            yield from _read_standard_input(
-                file, options, on_bad_row=on_bad_row, counter=counter, stream=standard_input
-            )
+            stream = _open_standard_input(standard_input)
+            yield from _read_stream(stream, file, options, on_bad_row=on_bad_row, advance=counter.advance)
         elif file.format == "auto":
             yield from _read_whole(file, on_bad_row=on_bad_row, counter=counter)
         else:
@@ -200,13 +199,9 @@ def _read_rows(
     file: SourceFile, options: ReadOptions, *, on_bad_row: OnBadRow, counter: ByteCounter
 ) -> Iterator[Document]:
     if file.format == "parquet":
+        size = file.size_bytes or 0
         yield from read_parquet(
-            file.path,
-            file.name,
-            options,
-            size_bytes=file.size_bytes or 0,
-            on_bad_row=on_bad_row,
-            advance=counter.advance,
+            file.path, file.name, options, size_bytes=size, on_bad_row=on_bad_row, advance=counter.advance
         )
         return
     try:
@@ -214,36 +209,33 @@ def _read_rows(
             if file.path.lower().endswith(".gz"):
                 with gzip.open(raw) as unpacked:
                     lines = open_counted(raw, unpacked, counter.advance)
-                    yield from read_jsonl(lines, file.name, options, on_bad_row=on_bad_row, advance=_no_advance)
-            elif file.format == "jsonl":
-                yield from read_jsonl(raw, file.name, options, on_bad_row=on_bad_row, advance=counter.advance)
+                    # Their packed bytes are counted already.
+                    yield from _read_stream(lines, file, options, on_bad_row=on_bad_row, advance=lambda _: None)
             else:
-                delimiter = "\t" if file.format == "tsv" else ","
-                yield from read_csv(
-                    raw, file.name, options, delimiter=delimiter, on_bad_row=on_bad_row, advance=counter.advance
-                )
+                yield from _read_stream(raw, file, options, on_bad_row=on_bad_row, advance=counter.advance)
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"cannot be read to its end: {error}", path=file.name) from error
 
 
-def _read_standard_input(
-    file: SourceFile, options: ReadOptions, *, on_bad_row: OnBadRow, counter: ByteCounter, stream: IO[bytes] | None
-) -> Iterator[Document]:
+def _open_standard_input(stream: IO[bytes] | None) -> IO[bytes]:
     # A reader of our own on the same descriptor: Python locks sys.stdin's at exit, and a thread that still
     # waits in it would turn an interrupted job into a crash.
     if stream is None or stream is getattr(sys.__stdin__, "buffer", None):
-        stream = os.fdopen(0, "rb", closefd=False)
-    lines = stream
+        return os.fdopen(0, "rb", closefd=False)
+    return stream
+
+
+def _read_stream(
+    lines: Iterable[bytes],
+    file: SourceFile,
+    options: ReadOptions,
+    *,
+    on_bad_row: OnBadRow,
+    advance: Callable[[int], None],
+) -> Iterator[Document]:
     if file.format == "text":
-        yield from read_lines(lines, STANDARD_INPUT, on_bad_row=on_bad_row, advance=counter.advance)
-    elif file.format == "jsonl":
-        yield from read_jsonl(lines, STANDARD_INPUT, options, on_bad_row=on_bad_row, advance=counter.advance)
-    else:
-        delimiter = "\t" if file.format == "tsv" else ","
-        yield from read_csv(
-            lines, STANDARD_INPUT, options, delimiter=delimiter, on_bad_row=on_bad_row, advance=counter.advance
-        )
-
-
-def _no_advance(_size: int) -> None:
-    """Packed files count their packed bytes elsewhere."""
+        return read_lines(lines, file.name, on_bad_row=on_bad_row, advance=advance)
+    if file.format == "jsonl":
+        return read_jsonl(lines, file.name, options, on_bad_row=on_bad_row, advance=advance)
+    delimiter = "\t" if file.format == "tsv" else ","
+    return read_csv(lines, file.name, options, delimiter=delimiter, on_bad_row=on_bad_row, advance=advance)

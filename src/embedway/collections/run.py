@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from embedway.collections.chunk_reader import MAX_BATCH_CHUNKS, ChunkReader, batch_sizes
 from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens
@@ -20,78 +22,22 @@ from embedway.collections.documents import ByteCounter, ReadOptions
 from embedway.collections.readers import find_files
 from embedway.collections.rejects import RejectsFile
 from embedway.collections.report import RunSummary, Tally
-from embedway.collections.signals import sigterm_cancels
 from embedway.collections.stores import store_for
-from embedway.errors import (
-    BadVectorsError,
-    InputError,
-    RefusedInputError,
-    SourceError,
-    SpaceMismatchError,
-    UsageError,
-)
+from embedway.errors import BadVectorsError, InputError, RefusedInputError, SourceError, SpaceMismatchError, UsageError
 from embedway.money import usd
 from embedway.space import comparable
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from embedway._embedder import AsyncEmbedder
     from embedway.collections.chunk_reader import ChunkBatch
     from embedway.collections.documents import SourceFormat
     from embedway.collections.readers import SourceFile
     from embedway.collections.report import RunProgress
     from embedway.collections.stores.base import Chunk
-    from embedway.types import EmbedResult, InputType, Overflow, PlainTokenizer, Space
-
-
-class DescribedModel(Protocol):
-    """The facts of a model that a job needs. `tokenizer` neither pads nor truncates."""
-
-    @property
-    def model(self) -> str:
-        """Its full name."""
-
-    @property
-    def space(self) -> Space:
-        """The space of its vectors."""
-
-    @property
-    def max_tokens(self) -> int:
-        """The most tokens of a text that the model sees, special tokens included."""
-
-    @property
-    def special_tokens(self) -> int:
-        """Tokens that are added to every text."""
-
-    @property
-    def tokenizer(self) -> PlainTokenizer:
-        """The model's own."""
-
-    @property
-    def runtime(self) -> str:
-        """The runtime, in words."""
-
-
-class RunEmbedder(Protocol):
-    """The part of an embedder that a job uses."""
-
-    async def embed(
-        self,
-        texts: Sequence[str],
-        *,
-        input_type: InputType = "document",
-        model: str = "auto",
-        dimensions: int | None = None,
-        on_overflow: Overflow = "truncate",
-        partial: bool = False,
-        collection: str = "",
-        max_cost: str | None = None,
-    ) -> EmbedResult:
-        """Vectors, float32 (n, d), row i of text i; with `partial`, errors by row instead of the first one."""
-
-    async def describe(self, model: str = "auto", dimensions: int | None = None) -> DescribedModel:
-        """The description of a model that is ready to be used."""
+    from embedway.types import EmbedResult, ModelDescription, Overflow, Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +78,7 @@ class RunOptions:  # a field for each option of a job
 
 
 async def run_job(
-    embedder: RunEmbedder,
+    embedder: AsyncEmbedder,
     sources: Sequence[str],
     destination: str,
     options: RunOptions,
@@ -147,7 +93,7 @@ async def run_job(
     what cannot be read or when there is nothing to embed, and what the embedder raises. Whatever ends the
     job, also cancellation and SIGTERM, leaves nothing behind; after SIGTERM it ends as `SystemExit(143)`.
     """
-    with sigterm_cancels() as terminated:
+    with _sigterm_cancels() as terminated:
         try:
             job = _Job(embedder, destination, options, progress, clock)
             return await job.run(sources, standard_input)
@@ -157,31 +103,48 @@ async def run_job(
             raise
 
 
-async def read_texts(
-    embedder: RunEmbedder, sources: Sequence[str], options: RunOptions, *, standard_input: IO[bytes] | None = None
-) -> list[str]:
+@contextmanager
+def _sigterm_cancels() -> Iterator[list[int]]:
+    """Let SIGTERM cancel the current task, so that it can clean up; the list is not empty after that.
+
+    Only where nobody else handles the signal, and where a handler can be set at all (the main thread).
+    """
+    received: list[int] = []
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and os.name != "nt"
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+
+    def terminate() -> None:
+        received.append(signal.SIGTERM)
+        if task is not None:
+            task.cancel()
+
+    if ours:
+        loop.add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        yield received
+    finally:
+        if ours:
+            loop.remove_signal_handler(signal.SIGTERM)
+
+
+async def read_texts(embedder: AsyncEmbedder, sources: Sequence[str], options: RunOptions) -> list[str]:
     """The texts that `run_job` would embed, in its order. Raises `SourceError` for what cannot be used."""
 
     def refuse(fault: SourceError) -> None:
         raise fault
 
-    reader = Worker("embedway-reader")
-    try:
+    with closing(Worker("embedway-reader")) as reader:
         files = await reader.call(find_files, sources, options.read_options())
-        described = await embedder.describe(options.model, options.dimensions)
-        chunk_reader = ChunkReader(
-            files,
-            options.read_options(),
-            open_chunker(described, options)[0],
-            on_bad_row=refuse,
-            counter=ByteCounter(),
-            standard_input=standard_input,
-        )
+        chunker, _ = open_chunker(await embedder.describe(options.model, options.dimensions), options)
+        chunk_reader = ChunkReader(files, options.read_options(), chunker, on_bad_row=refuse, counter=ByteCounter())
         texts: list[str] = []
         while (batch := await reader.call(chunk_reader.next_batch, MAX_BATCH_CHUNKS)) is not None:
             texts += [chunk.text for chunk in batch.chunks]
-    finally:
-        reader.close()
     return texts
 
 
@@ -190,7 +153,7 @@ class _Job:
 
     def __init__(
         self,
-        embedder: RunEmbedder,
+        embedder: AsyncEmbedder,
         destination: str,
         options: RunOptions,
         progress: RunProgress | None,
@@ -206,12 +169,8 @@ class _Job:
         self._started = clock()
 
     async def run(self, sources: Sequence[str], standard_input: IO[bytes] | None) -> RunSummary:
-        reader, writer = Worker("embedway-reader"), Worker("embedway-writer")
-        try:
+        with closing(Worker("embedway-reader")) as reader, closing(Worker("embedway-writer")) as writer:
             return await self._run(sources, standard_input, reader, writer)
-        finally:
-            reader.close()
-            writer.close()
 
     async def _run(
         self, sources: Sequence[str], standard_input: IO[bytes] | None, reader: Worker, writer: Worker
@@ -251,14 +210,7 @@ class _Job:
         await writer.call(self._rejects.remove_outdated)
         return self._summary(described)
 
-    async def _stream(
-        self,
-        chunk_reader: ChunkReader,
-        *,
-        reader: Worker,
-        writer: Worker,
-        space: Space,
-    ) -> None:
+    async def _stream(self, chunk_reader: ChunkReader, *, reader: Worker, writer: Worker, space: Space) -> None:
         """Embed and write all chunk_reader."""
         sizes = batch_sizes()
         pending = reader.call(chunk_reader.next_batch, next(sizes))
@@ -298,10 +250,8 @@ class _Job:
                 collection=self._store.destination, collection_space=space.id, asked_space=result.space.id
             )
         if result.vectors.shape != (len(texts), space.dimensions):
-            raise BadVectorsError(
-                f"gave vectors of shape {result.vectors.shape} for {len(texts)} texts",
-                route=result.receipt.route,
-            )
+            reason = f"gave vectors of shape {result.vectors.shape} for {len(texts)} texts"
+            raise BadVectorsError(reason, route=result.receipt.route)
         return self._without_rejects(batch, result)
 
     def _call_options(self) -> dict[str, Any]:
@@ -334,7 +284,7 @@ class _Job:
             raise fault
         self._rejects.add(fault)
 
-    def _summary(self, described: DescribedModel) -> RunSummary:
+    def _summary(self, described: ModelDescription) -> RunSummary:
         tally = self._tally
         return RunSummary(
             documents=tally.documents,
@@ -358,7 +308,7 @@ class _Job:
 
 
 def open_chunker(
-    described: DescribedModel, options: RunOptions
+    described: ModelDescription, options: RunOptions
 ) -> tuple[Chunker | None, dict[str, str | int | bool | None]]:
     """The chunker, or None, and the settings that the collection records."""
     settings: dict[str, str | int | bool | None] = {

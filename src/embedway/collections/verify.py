@@ -7,7 +7,7 @@ that and verifies it: some rows are embedded again, and their vectors must be th
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from embedway.pipeline.proof import check_same
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embedway._embedder import AsyncEmbedder
     from embedway.collections.stores.base import Store
     from embedway.space import Space
-    from embedway.types import EmbedResult, Vectors
+    from embedway.types import Vectors
 
 #: Rows that are computed anew are among the first ones: the shortest, because long texts may have been cut or averaged,
 #: and those in which tokenizers differ most.
@@ -28,15 +29,8 @@ SAMPLED_ROWS = 256
 _UNCUT_CHARACTERS = 500
 
 
-class VerifyEmbedder(Protocol):
-    """The part of an embedder that verification uses."""
-
-    async def embed(self, texts: Sequence[str], *, model: str = "auto", dimensions: int | None = None) -> EmbedResult:
-        """Embed documents."""
-
-
 async def verify_space(
-    embedder: VerifyEmbedder, store: Store, space: Space, unknown: Sequence[str], *, model: str
+    embedder: AsyncEmbedder, store: Store, space: Space, unknown: Sequence[str], *, model: str
 ) -> str:
     """Verify facts that a store's record lacks, add them to it, and return a sentence for the user.
 

@@ -46,10 +46,6 @@ class CallOptions:
             return True
         return default_model == AUTO and (bool(self.collection) or self.max_cost_nanousd is not None)
 
-    def allows(self, cost_nanousd: int | None) -> bool:
-        """Tell whether the call may cost this. An unknown cost is allowed only where there is no limit."""
-        return self.max_cost_nanousd is None or (cost_nanousd is not None and cost_nanousd <= self.max_cost_nanousd)
-
     def spending(self, model: str) -> CallBudget:
         """The budgets that the call is charged to with a model, and its own limit."""
         return CallBudget(Purpose(model, self.collection, self.api_key_name), self.max_cost_nanousd)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Preset: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
+#: Presets ask for less than the class's own default, so that the model that is always there is among the candidates.
+_PRESET_ACCURACY = 0.5
 #: A sum of weights above this overflows in scores.
 _MOST_WEIGHT = 1e300
 
@@ -84,7 +86,7 @@ class ModelSelectionCriteria:
         """The criteria of a preset, with changes. Raises UsageError for a name that is none."""
         if name not in PRESETS:
             raise UsageError(f"{name!r} is no preset; there are {', '.join(PRESETS)}")
-        return cls(**{**_PRESETS[name], **changes})
+        return cls(**{"min_accuracy": _PRESET_ACCURACY, **_PRESETS[name], **changes})
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON's types."""
@@ -94,19 +96,12 @@ class ModelSelectionCriteria:
         return {**found, "languages": list(self.languages), "licences": list(self.licences)}
 
 
-#: Presets ask for less than the class's own default, so that the model that is always there is among the candidates.
 _PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {"accuracy_weight": 0.2, "speed_weight": 0.7, "cost_weight": 0.1, "min_accuracy": 0.5},
-    "balanced": {"accuracy_weight": 0.4, "speed_weight": 0.3, "cost_weight": 0.3, "min_accuracy": 0.5},
-    "best": {"accuracy_weight": 1.0, "speed_weight": 0.0, "cost_weight": 0.0, "min_accuracy": 0.5},
-    "cheap": {"accuracy_weight": 0.2, "speed_weight": 0.1, "cost_weight": 0.7, "min_accuracy": 0.5},
-    "private": {
-        "accuracy_weight": 0.6,
-        "speed_weight": 0.4,
-        "cost_weight": 0.0,
-        "min_accuracy": 0.5,
-        "require_local": True,
-    },
+    "fast": {"accuracy_weight": 0.2, "speed_weight": 0.7, "cost_weight": 0.1},
+    "balanced": {"accuracy_weight": 0.4, "speed_weight": 0.3, "cost_weight": 0.3},
+    "best": {"accuracy_weight": 1.0, "speed_weight": 0.0, "cost_weight": 0.0},
+    "cheap": {"accuracy_weight": 0.2, "speed_weight": 0.1, "cost_weight": 0.7},
+    "private": {"accuracy_weight": 0.6, "speed_weight": 0.4, "cost_weight": 0.0, "require_local": True},
 }
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedway.collections.search import unit_query
+from embedway.collections.stores.temporary import refuse_existing
 from embedway.errors import SinkError, SpaceMismatchError
 from embedway.space import Comparison, Space, comparable, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from embedway.collections.search import Hit
     from embedway.types import Vectors
@@ -145,3 +147,32 @@ class Store(ABC):
     @abstractmethod
     def _write_facts(self, space: Space) -> None:
         """Record a space whose facts are complete now. Raises `SinkError` and OSError."""
+
+
+class FileStore(Store):
+    """A destination that is one file: it is written to a temporary file that is renamed on commit."""
+
+    def __init__(self, destination: str) -> None:
+        super().__init__(destination)
+        self._path = Path(destination)
+        self._overwrite = False
+        self._temporary: Path | None = None
+
+    @property
+    def rejects_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.rejects.jsonl")
+
+    def prepare(self, *, overwrite: bool) -> None:
+        self._overwrite = overwrite
+        folder = self._path.parent
+        if not folder.is_dir():
+            raise SinkError(f"the folder {folder} does not exist; make it first", destination=str(self._path))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise SinkError(f"the folder {folder} may not be written to", destination=str(self._path))
+        if self._path.is_dir():
+            raise SinkError("is a folder; name a file", destination=str(self._path))
+        refuse_existing(self._path, overwrite=overwrite, destination=str(self._path))
+
+    def _check_exists(self) -> None:
+        if not self._path.is_file():
+            raise SinkError("there is no such file", destination=self.destination)

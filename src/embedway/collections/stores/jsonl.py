@@ -8,14 +8,13 @@ bytes, so that a kill between the two renames leaves neither under the other's s
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedway.collections.search import TopRows, cosines
 from embedway.collections.stores.arrow import sink_errors
-from embedway.collections.stores.base import READ_ROWS, Rows, Store
+from embedway.collections.stores.base import READ_ROWS, FileStore, Rows
 from embedway.collections.stores.records import (
     FORMAT,
     FORMAT_VERSION,
@@ -26,10 +25,7 @@ from embedway.collections.stores.records import (
     space_metadata,
 )
 from embedway.collections.stores.temporary import (
-    check_file_destination,
-    check_file_exists,
     refuse_existing,
-    rejects_path_of,
     remove,
     remove_stale,
     replace_file,
@@ -40,39 +36,28 @@ from embedway.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from embedway.collections.search import Hit
     from embedway.collections.stores.base import Chunk
     from embedway.types import Space, Vectors
 
 
-class JsonlStore(Store):
+class JsonlStore(FileStore):
     """One object per chunk, the vector as a list of numbers that give the exact float32."""
 
     _entry: dict[str, Any]
 
     def __init__(self, destination: str) -> None:
         super().__init__(destination)
-        self._path = Path(destination)
         self._sidecar = sidecar_path(self._path)
-        self._overwrite = False
-        self._temporary: Path | None = None
         self._sidecar_temporary: Path | None = None
         self._file: IO[bytes] | None = None
         self._keep: tuple[str, ...] = ()
 
     @property
-    def rejects_path(self) -> Path:
-        """See `Store.rejects_path`."""
-        return rejects_path_of(self._path)
-
-    @property
     def sidecars(self) -> tuple[Path, ...]:
         return (self._sidecar,)
-
-    def prepare(self, *, overwrite: bool) -> None:
-        self._overwrite = overwrite
-        check_file_destination(self._path, overwrite=overwrite)
 
     def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
         """Make the temporary file."""
@@ -140,7 +125,7 @@ class JsonlStore(Store):
 
     def open(self) -> None:
         """Read the sidecar's entry for the data file as it is now."""
-        check_file_exists(self._path, destination=self.destination)
+        self._check_exists()
         entry = self._current_entry()
         count = entry.get("rows")
         if not isinstance(count, int):

@@ -65,7 +65,6 @@ class LanceDBStore(Store):
 
     @property
     def rejects_path(self) -> Path:
-        """See `Store.rejects_path`."""
         return self._folder / f"{self._name}.rejects.jsonl"
 
     def prepare(self, *, overwrite: bool) -> None:

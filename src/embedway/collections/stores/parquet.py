@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedway.collections.search import HIT_COLUMNS, TopRows, cosines
 from embedway.collections.stores.arrow import RowGroup, rows_of, sink_errors
-from embedway.collections.stores.base import READ_ROWS, Store
+from embedway.collections.stores.base import READ_ROWS, FileStore
 from embedway.collections.stores.records import VerifiedFacts, space_from_metadata, space_metadata
-from embedway.collections.stores.temporary import (
-    check_file_destination,
-    check_file_exists,
-    refuse_existing,
-    rejects_path_of,
-    remove,
-    remove_stale,
-    replace_file,
-    temporary_path,
-)
+from embedway.collections.stores.temporary import refuse_existing, remove, remove_stale, replace_file, temporary_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,27 +19,15 @@ if TYPE_CHECKING:
     from embedway.types import Space, Vectors
 
 
-class ParquetStore(Store):
-    """A file of zstd row groups. It is written to a temporary file that is renamed on commit."""
+class ParquetStore(FileStore):
+    """A file of zstd row groups."""
 
     _group: RowGroup
     _facts: VerifiedFacts
 
     def __init__(self, destination: str) -> None:
         super().__init__(destination)
-        self._path = Path(destination)
-        self._overwrite = False
-        self._temporary: Path | None = None
         self._writer: Any = None
-
-    @property
-    def rejects_path(self) -> Path:
-        """See `Store.rejects_path`."""
-        return rejects_path_of(self._path)
-
-    def prepare(self, *, overwrite: bool) -> None:
-        self._overwrite = overwrite
-        check_file_destination(self._path, overwrite=overwrite)
 
     def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
         """Make the temporary file and write the schema with its metadata."""
@@ -97,7 +75,7 @@ class ParquetStore(Store):
     def open(self) -> None:
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
-        check_file_exists(self._path, destination=self.destination)
+        self._check_exists()
         with sink_errors(self.destination, "reading"):
             schema = pq.read_schema(self._path)
             self.count = pq.read_metadata(self._path).num_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedway._version import __version__
 from embedway.collections.stores.temporary import write_whole
@@ -70,10 +70,8 @@ def space_from_metadata(metadata: Mapping[bytes, bytes] | None, *, destination: 
     named = metadata or {}
     raw = named.get(SPACE_KEY.encode())
     if raw is None:
-        raise SinkError(
-            "does not say which vector space it holds; it was not written by `embedway run`",
-            destination=destination,
-        )
+        reason = "does not say which vector space it holds; it was not written by `embedway run`"
+        raise SinkError(reason, destination=destination)
     version = named.get(FORMAT_KEY.encode())
     check_format(None if version is None else version.decode("ascii", "replace"), destination=destination)
     try:
@@ -116,12 +114,7 @@ class VerifiedFacts:
 
     def write(self, space: Space) -> None:
         """Write the facts. Raises OSError."""
-        content: dict[str, Any] = {
-            "format": _FACTS_FORMAT,
-            "version": _FACTS_VERSION,
-            "of": self._digest(),
-            "space": space.to_json(),
-        }
+        content = {"format": _FACTS_FORMAT, "version": _FACTS_VERSION, "of": self._digest(), "space": space.to_json()}
         write_whole(self.path, json.dumps(content, indent=1) + "\n")
 
     def _digest(self) -> str:

@@ -75,29 +75,6 @@ def write_whole(path: Path, text: str) -> None:
         remove(temporary)
 
 
-def check_file_destination(path: Path, *, overwrite: bool) -> None:
-    """Refuse a file that may not be written, before any work is done for it. Raises `SinkError`."""
-    destination = str(path)
-    if not path.parent.is_dir():
-        raise SinkError(f"the folder {path.parent} does not exist; make it first", destination=destination)
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise SinkError(f"the folder {path.parent} may not be written to", destination=destination)
-    if path.is_dir():
-        raise SinkError("is a folder; name a file", destination=destination)
-    refuse_existing(path, overwrite=overwrite, destination=destination)
-
-
-def check_file_exists(path: Path, *, destination: str) -> None:
-    """Raise `SinkError` where there is no file."""
-    if not path.is_file():
-        raise SinkError("there is no such file", destination=destination)
-
-
-def rejects_path_of(path: Path) -> Path:
-    """The file of rejected rows beside a data file."""
-    return path.with_name(f"{path.name}.rejects.jsonl")
-
-
 def refuse_existing(path: Path, *, overwrite: bool, destination: str) -> None:
     """Raise `SinkError` where something is there already and may not be replaced."""
     if not overwrite and (path.exists() or path.is_symlink()):
