@@ -35,10 +35,7 @@ _MOST_BYTES = 2**20
 #: Of a file that is not trusted.
 _MOST_FOUND_BYTES = 2**16
 _PLAIN = frozenset({("run", "chunk_tokens"), ("run", "overlap"), ("embedding", "on_overflow")})
-_MODELS: dict[tuple[str, ...], Task] = {
-    ("embedding", "default_model"): "embed",
-    ("rerank", "default_model"): "rerank",
-}
+_MODELS: dict[tuple[str, ...], Task] = {("embedding", "default_model"): "embed", ("rerank", "default_model"): "rerank"}
 _BENCHMARKS = ("embedding", "model_benchmarks")
 #: The direction in which a field of a local model's benchmark may change: 1 is up, -1 is down.
 _BETTER: dict[str, Literal[1, -1]] = {"quality_score": 1, "tokens_per_second": 1, "avg_latency_ms": -1}

@@ -44,10 +44,7 @@ class Session(Protocol):
         """The options it was loaded with."""
 
     def run(
-        self,
-        ids: npt.NDArray[np.int32],
-        mask: npt.NDArray[np.int32],
-        types: npt.NDArray[np.int32] | None = None,
+        self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32], types: npt.NDArray[np.int32] | None = None
     ) -> Vectors:
         """Compute one batch, (b, s) each, blocking; float32 (b, d), the caller's own.
 

@@ -201,11 +201,7 @@ class OnnxSession:
             model = _extend_foreign_model(recipe, settings, self._values)
         with self._tensors.sparing():
             self._session: Any = ort.InferenceSession(
-                model,
-                settings,
-                providers=[
-                    ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"}),
-                ],
+                model, settings, providers=[("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})]
             )
         kinds = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
         self._inputs = {port.name: kinds[port.type] for port in self._session.get_inputs()}
@@ -213,10 +209,7 @@ class OnnxSession:
         self._tensors.release_pages()
 
     def run(
-        self,
-        ids: npt.NDArray[np.int32],
-        mask: npt.NDArray[np.int32],
-        types: npt.NDArray[np.int32] | None = None,
+        self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32], types: npt.NDArray[np.int32] | None = None
     ) -> Vectors:
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         feed = {}

@@ -173,10 +173,7 @@ class OpenVinoSession:
         self._tensors.release_pages()
 
     def run(
-        self,
-        ids: npt.NDArray[np.int32],
-        mask: npt.NDArray[np.int32],
-        types: npt.NDArray[np.int32] | None = None,
+        self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32], types: npt.NDArray[np.int32] | None = None
     ) -> Vectors:
         request = getattr(self._local, "request", None)
         if request is None:

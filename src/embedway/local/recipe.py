@@ -370,10 +370,7 @@ def _read_prompts(folder: Path, facts: ModelFacts | None, modules: list[tuple[st
     default = named.get(str(name), "")
     # The names that sentence-transformers' encode_document looks for, in its order.
     documents = (named[key] for key in ("document", "passage", "corpus") if named.get(key))
-    prompts: dict[InputType, str] = {
-        "query": named.get("query") or default,
-        "document": next(documents, default),
-    }
+    prompts: dict[InputType, str] = {"query": named.get("query") or default, "document": next(documents, default)}
     if not any(prompts.values()) and facts is not None:
         prompts = {"query": facts.prompts.get("query", ""), "document": facts.prompts.get("document", "")}
     if any(prompts.values()):

@@ -93,10 +93,7 @@ class TuneReport:
 
 
 def tune_model(
-    model: Encoder,
-    config: Config,
-    progress: Callable[[str], None],
-    split: Callable[..., Sequence[Batch]],
+    model: Encoder, config: Config, progress: Callable[[str], None], split: Callable[..., Sequence[Batch]]
 ) -> TuneReport:
     """Measure all options, choose the fastest and store the choice. Blocking; minutes on a small machine.
 

@@ -15,14 +15,7 @@ import numpy as np
 from embedway.local.onnx_file import depends_on_batch
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
-from embedway.providers.library import (
-    LibraryFacts,
-    LoadedOnce,
-    check_installed,
-    device_of,
-    digest_of,
-    shortest_first,
-)
+from embedway.providers.library import LibraryFacts, LoadedOnce, check_installed, device_of, digest_of, shortest_first
 from embedway.providers.options import known, one_of, whole
 from embedway.providers.vectors import normalized
 from embedway.weights.model_files import read_required_json

@@ -35,11 +35,7 @@ class Mistral:
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         """Embed texts; see `Provider.embed`."""
         del input_type  # its models make no difference
-        body: dict[str, Any] = {
-            "model": self._endpoint.model,
-            "input": list(texts),
-            "encoding_format": "base64",
-        }
+        body: dict[str, Any] = {"model": self._endpoint.model, "input": list(texts), "encoding_format": "base64"}
         if dimensions is not None:
             body["output_dimension"] = dimensions
         reply = await self._http.post("/embeddings", body)

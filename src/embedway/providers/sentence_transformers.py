@@ -17,13 +17,7 @@ from embedway.errors import ConfigError, UnsupportedModelError
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
 from embedway.providers.foreign_code import model_source
-from embedway.providers.library import (
-    LibraryFacts,
-    LoadedOnce,
-    check_installed,
-    device_of,
-    digest_of,
-)
+from embedway.providers.library import LibraryFacts, LoadedOnce, check_installed, device_of, digest_of
 from embedway.providers.options import known, one_of, whole, yes
 from embedway.providers.vectors import normalized
 

@@ -7,12 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from embedway.errors import (
-    UnsupportedModelError,
-    WeightsCorruptError,
-    WeightsError,
-    WeightsUnavailableError,
-)
+from embedway.errors import UnsupportedModelError, WeightsCorruptError, WeightsError, WeightsUnavailableError
 from embedway.weights.hashes import WrongBytesError
 from embedway.weights.layout import choose_files, first_weights, further_weights
 from embedway.weights.sources.base import ExpectedFile, FetchError, FetchRequest, FetchResult, WeightsSource

@@ -117,12 +117,7 @@ class WeightsStore:
         return None
 
     def pull_repository(
-        self,
-        repository: str,
-        revision: str | None = None,
-        *,
-        onnx_file: str | None = None,
-        force: bool = False,
+        self, repository: str, revision: str | None = None, *, onnx_file: str | None = None, force: bool = False
     ) -> ModelFolder:
         """Return the folder of a repository, which the catalog need not know; `revision` None is the hub's `main`.
 
