@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
 from embedway.catalog.benchmarks import default_benchmarks
-from embedway.config.base import Section
 from embedway.config.benchmark_layers import (
     drop_stale_confirmation,
     drop_stale_confirmations,
@@ -61,6 +60,7 @@ from embedway.config.sections import (
     WeightsSettings,
 )
 from embedway.config.trust import read_trust
+from embedway.config.types import Section
 from embedway.errors import ConfigError
 from embedway.weights.types import StoreSettings
 

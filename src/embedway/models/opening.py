@@ -28,7 +28,7 @@ from embedway.models.multi_route import (
 )
 from embedway.models.reranker import LocalReranker, ServiceReranker
 from embedway.models.service import Service, ServiceModel
-from embedway.providers.capabilities import CountsTokens, DescribesModel
+from embedway.providers.base import CountsTokens, DescribesModel
 from embedway.providers.counting import FileCounter
 from embedway.providers.names import library_of, local_names, service_of
 from embedway.providers.opening import counter_for, library_endpoint, library_facts, routes_of

@@ -31,7 +31,6 @@ class Cohere:
         self.declared = Declared(max_inputs=96, dimensions=not _is_old(endpoint.model), input_type=True)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
-        """Embed texts; see `Provider.embed`."""
         body: dict[str, Any] = {
             "model": self._endpoint.model,
             "texts": list(texts),
@@ -50,7 +49,6 @@ class Cohere:
         return Answer(normalized(vectors), tokens=tokens, rates=reply.rates)
 
     async def aclose(self) -> None:
-        """Close its connections."""
         await self._http.aclose()
 
 

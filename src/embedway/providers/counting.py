@@ -111,7 +111,6 @@ class TiktokenCounter:
 
     @property
     def plain(self) -> PlainTokenizer:
-        """Itself."""
         return self
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -129,7 +128,6 @@ class TiktokenCounter:
         return text
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Lengths in tokens, and the cut of each text over the limit; no ids. Blocking."""
         window = self.max_tokens * _CHARACTERS_PER_TOKEN
         # What looks like a special token in a text is text: nobody's document ends because it says so.
         encoded = self._encoding.encode_ordinary_batch([text[:window] for text in texts])
@@ -188,11 +186,9 @@ class FileCounter:
 
     @property
     def plain(self) -> PlainTokenizer:
-        """The library's own tokenizer."""
         return self._tokenizer.plain
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Lengths in tokens, and the cut of each text over the limit; no ids. Blocking."""
         tokenized = self._tokenizer.encode(texts, prompt="")
         return TokenizedTexts((), tokenized.lengths, tokenized.truncations)
 
@@ -213,7 +209,6 @@ class EstimatingCounter:
 
     @property
     def plain(self) -> PlainTokenizer:
-        """Itself."""
         return self
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:

@@ -43,7 +43,6 @@ class FastEmbed:
         self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
-        """Embed texts; see `Provider.embed`."""
         del input_type, dimensions
 
         def compute(model: Any) -> Vectors:
@@ -71,7 +70,6 @@ class FastEmbed:
         return digest_of([graph, *graph.parent.glob(f"{graph.name}[_.]data")], pooling)
 
     def counter(self, max_tokens: int) -> TokenCounter:
-        """The library's own tokenizer. Blocking; loads the model."""
         from embedway.providers.counting import counter_of  # noqa: PLC0415  only here
 
         tokenizer = self._loaded.get().model.tokenizer
@@ -79,11 +77,9 @@ class FastEmbed:
         return counter_of(tokenizer.to_str(), max_tokens=min(max_tokens, limit))
 
     def tokenizer_json(self) -> str:
-        """The library's own tokenizer, as a tokenizer.json writes it. Blocking; loads the model."""
         return str(self._loaded.get().model.tokenizer.to_str())
 
     async def aclose(self) -> None:
-        """Forget the model."""
         self._loaded.close()
 
 

@@ -32,7 +32,6 @@ class Gemini:
         self.declared = Declared(max_inputs=100, dimensions=True, input_type=True)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
-        """Embed texts; see `Provider.embed`."""
         model = f"models/{self._endpoint.model}"
         requests = [self._request(model, text, input_type, dimensions) for text in texts]
         reply = await self._http.post(f"/{model}:batchEmbedContents", {"requests": requests})
@@ -57,7 +56,6 @@ class Gemini:
         return request
 
     async def aclose(self) -> None:
-        """Close its connections."""
         await self._http.aclose()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import io
-import ipaddress
 import logging
 import re
 import time
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
+from embedway.config.addresses import is_loopback
 from embedway.errors import (
     AuthenticationError,
     ConfigError,
@@ -253,16 +253,6 @@ def check_base_url(base_url: str, *, where: str, allow_http: bool) -> None:
             where=where,
             key="base_url",
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's name means this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: str) -> UpstreamError:

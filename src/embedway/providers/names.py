@@ -52,7 +52,6 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
         price = model.price_usd_per_million_tokens
         found[name] = ServiceFacts(
             name=model.name,
-            aliases=(),
             task=model.task,
             dimensions=model.dimensions or 0,
             matryoshka=model.matryoshka,
@@ -60,15 +59,9 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
             max_tokens=model.max_tokens,
             tokenizer=model.tokenizer,
             normalized=model.normalized,
-            languages=("mul",),
             price_usd_per_million_tokens=None if price is None else decimal.Decimal(price),
-            price_usd_per_thousand_searches=None,
-            family="",
             query_prompt=model.query_prompt,
             document_prompt=model.document_prompt,
-            licence="unknown",
-            routes=(),
-            sources=(),
             revision=model.revision,
         )
     return found

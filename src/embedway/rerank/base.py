@@ -69,7 +69,6 @@ class Scoring:
         return Answer(scores.scores.reshape(-1, 1), scores.tokens, scores.rates, scores.searches)
 
     async def aclose(self) -> None:
-        """Give the reranker's connections back."""
         await self.reranker.aclose()
 
 

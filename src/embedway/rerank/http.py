@@ -63,7 +63,6 @@ class HttpReranker:
         self.declared = declared
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
-        """Score documents; see `RerankProvider.rerank`."""
         dialect = self._dialect
         body = {"query": query, dialect.documents: list(documents), **dialect.more}
         if dialect is not TEI:  # which serves one model, and refuses to be told which
@@ -81,7 +80,6 @@ class HttpReranker:
         )
 
     async def aclose(self) -> None:
-        """Close its connections."""
         await self._http.aclose()
 
 
