@@ -11,7 +11,17 @@ from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
-from embedway.catalog.rows import TASKS, Table, file_table, languages, matryoshka, names, source
+from embedway.catalog.rows import (
+    TASKS,
+    Table,
+    check_sources,
+    file_table,
+    languages,
+    matryoshka,
+    names,
+    refuse_vectors,
+    source,
+)
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -175,9 +185,7 @@ def _model(row: Table) -> ServiceFacts:
     task = cast("Task", row.one_of("task", TASKS)) if row.has("task") else "embed"
     embeds = task == "embed"
     if not embeds:
-        for field in (*_EMBED_FACTS, "default_dimensions", "family", "query_prompt", "document_prompt"):
-            if row.has(field):
-                row.fail(field, row.values[field], "a reranker makes no vectors, so it has no such field")
+        refuse_vectors(row, (*_EMBED_FACTS, "default_dimensions", "family", "query_prompt", "document_prompt"))
     prices = {field: _price(row, field) for field in _PRICES}
     dated = tuple(_dated(table) for table in row.tables("prices")) if row.has("prices") else ()
     if dated and prices["price_usd_per_million_tokens"] is not None:
@@ -209,10 +217,7 @@ def _model(row: Table) -> ServiceFacts:
         facts = replace(facts, price_usd_per_million_tokens=facts.price())
     if not facts.routes:
         row.fail("routes", [], "name at least one provider that serves the model")
-    given = {fact for one in facts.sources for fact in one.facts}
-    for fact in _FACTS:
-        if row.has(fact) and fact not in given:
-            row.fail(fact, row.values[fact], "no source of this row lists it among its facts")
+    check_sources(row, facts.sources, _FACTS)
     return facts
 
 

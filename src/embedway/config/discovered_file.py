@@ -7,6 +7,7 @@ ignored until it is listed here.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -114,9 +115,7 @@ class _SettingsFilter:
     """Filter of one file's values."""
 
     def __init__(self, base: Callable[[], Config | None]) -> None:
-        self._make_base = base
-        self._base: Config | None = None
-        self._made = False
+        self._settings = functools.cache(base)
         self._result = FilteredSettings()
         self._budgets: dict[str, str | None] = {}
         self._kept_budgets = 0
@@ -189,12 +188,6 @@ class _SettingsFilter:
             return True
         # The difference of a whole number of 400 digits is no float.
         return bool(value >= before if _BETTER[key] > 0 else value <= before)
-
-    def _settings(self) -> Config | None:
-        if not self._made:
-            self._made = True
-            self._base = self._make_base()
-        return self._base
 
 
 def _leaves(values: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:

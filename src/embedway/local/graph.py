@@ -8,7 +8,7 @@ Shapes: b texts, s tokens, h hidden width, a attention heads.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from embedway.types import Pooling
 
 V = TypeVar("V")
-
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid", "identity")
 
 
 class Operations(Protocol[V]):
@@ -82,7 +80,7 @@ class Operations(Protocol[V]):
         """Layer normalization over the last axis."""
 
     def activation(self, values: V, name: str) -> V:
-        """One of ACTIVATIONS."""
+        """Apply `gelu`, `gelu_tanh`, `relu`, `silu`, `tanh`, `sigmoid` or `identity`."""
 
     def attention(self, query: V, key: V, value: V, *, heads: int, head_size: int, mask: V, bias: V | None) -> V:
         """Scaled dot-product attention over (b, s, h); `bias` (1, a, s, s) is added to the scores."""
@@ -127,16 +125,13 @@ _NAMES = {
     "bert": _BERT_NAMES,
     "roberta": _BERT_NAMES,
     "xlm-roberta": _BERT_NAMES,
-    "mpnet": _Names(
-        "encoder.layer.{}.",
-        "attention.attn.q",
-        "attention.attn.k",
-        "attention.attn.v",
-        "attention.attn.o",
-        "attention.LayerNorm",
-        "intermediate.dense",
-        "output.dense",
-        "output.LayerNorm",
+    "mpnet": replace(
+        _BERT_NAMES,
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        attention_output="attention.attn.o",
+        attention_norm="attention.LayerNorm",
     ),
     "distilbert": _Names(
         "transformer.layer.{}.",
@@ -176,6 +171,15 @@ def finish_embedding(operations: Operations[V], recipe: Recipe, hidden: V) -> V:
     return operations.normalize(vector) if recipe.normalized else vector
 
 
+def finish_output(operations: Operations[V], recipe: Recipe, output: V, *, pooled: bool) -> V:
+    """Do what the output of a foreign graph lacks: pooling, Dense modules and normalization of an embedding."""
+    if recipe.task == "rerank":
+        return output
+    if not pooled:
+        return finish_embedding(operations, recipe, output)
+    return operations.normalize(output) if recipe.normalized else output
+
+
 def _pool(operations: Operations[V], pooling: Pooling, hidden: V) -> V:
     """Pool by a weighted sum over tokens, which works for padding on either side."""
     mask = operations.mask()
@@ -183,15 +187,9 @@ def _pool(operations: Operations[V], pooling: Pooling, hidden: V) -> V:
         weights = operations.to_float(mask)
         total = operations.sum_tokens(operations.multiply(hidden, operations.unsqueeze(weights, (2,))))
         return operations.divide(total, operations.sum_last(weights))
-    one = operations.constant(np.array(1, np.int32))
-    if pooling == "cls":
-        count = operations.cumulative_sum(mask)
-        chosen = operations.multiply(operations.equal(count, one), mask)
-    else:
-        # The last token is the one whose running count equals the number of all tokens.
-        count = operations.cumulative_sum(mask)
-        total_tokens = operations.sum_last(mask)
-        chosen = operations.multiply(operations.equal(count, total_tokens), mask)
+    # The last token is the one whose running count equals the number of all tokens.
+    wanted = operations.constant(np.array(1, np.int32)) if pooling == "cls" else operations.sum_last(mask)
+    chosen = operations.multiply(operations.equal(operations.cumulative_sum(mask), wanted), mask)
     weights = operations.unsqueeze(operations.to_float(chosen), (2,))
     return operations.sum_tokens(operations.multiply(hidden, weights))
 

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from embedway.errors import UnsupportedModelError
-from embedway.local.graph import build_graph, finish_embedding
+from embedway.local.graph import build_graph, finish_output
 from embedway.local.onnx_file import self_contained, sentence_output
 from embedway.local.tensors import Tensors
 from embedway.opt_out import opt_out_of_telemetry
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedway.local.backend import SessionOptions
+    from embedway.local.backend import Int32s, SessionOptions
     from embedway.local.recipe import Recipe
     from embedway.types import Vectors
 
@@ -208,9 +208,7 @@ class OnnxSession:
         self._output = self._session.get_outputs()[0].name
         self._tensors.release_pages()
 
-    def run(
-        self, ids: npt.NDArray[np.int32], mask: npt.NDArray[np.int32], types: npt.NDArray[np.int32] | None = None
-    ) -> Vectors:
+    def run(self, ids: Int32s, mask: Int32s, types: Int32s | None = None) -> Vectors:
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         feed = {}
         for name, kind in self._inputs.items():
@@ -273,12 +271,7 @@ def _extend_foreign_model(recipe: Recipe, settings: Any, values: list[Any]) -> b
     # Exporters take int64 masks; our operations speak int32.
     mask = operations._node("Cast", ["attention_mask"], to=TensorProto.INT32)  # noqa: SLF001
     operations.mask = lambda: mask  # type: ignore[method-assign]
-    if recipe.task == "rerank":
-        output = name
-    elif pooled:
-        output = operations.normalize(name) if recipe.normalized else name
-    else:
-        output = finish_embedding(operations, recipe, name)
+    output = finish_output(operations, recipe, name, pooled=pooled)
     model.graph.node.extend(operations.nodes)
     model.graph.initializer.extend(operations.initializers)
     _attach_external(model.graph, operations, settings, values)

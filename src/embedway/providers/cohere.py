@@ -28,7 +28,9 @@ class Cohere:
     def __init__(self, endpoint: Endpoint, http: JsonHttp) -> None:
         self._endpoint = endpoint
         self._http = http
-        self.declared = Declared(max_inputs=96, dimensions=not _is_old(endpoint.model), input_type=True)
+        # Vectors of the third generation and before have one size.
+        old = endpoint.model.endswith(("-v3.0", "-v2.0"))
+        self.declared = Declared(max_inputs=96, dimensions=not old, input_type=True)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         body: dict[str, Any] = {
@@ -55,8 +57,3 @@ class Cohere:
 def cohere(endpoint: Endpoint) -> Cohere:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
     return Cohere(endpoint, keyed(endpoint, COHERE_URL, variable="COHERE_API_KEY"))
-
-
-def _is_old(model: str) -> bool:
-    """Whether a model is of the third generation or before, whose vectors have one size."""
-    return model.endswith(("-v3.0", "-v2.0"))

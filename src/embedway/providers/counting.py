@@ -242,13 +242,8 @@ def _estimated_ends(text: str) -> npt.NDArray[np.int64]:
     """How many tokens a text has up to each character's end (n,)."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     digits = (points >= ord("0")) & (points <= ord("9"))
-    return np.asarray(np.cumsum(digits) - (-np.cumsum(_utf8_sizes(text) * ~digits) // _BYTES_PER_TOKEN), np.int64)
-
-
-def _utf8_sizes(text: str) -> npt.NDArray[np.int64]:
-    """Bytes that each character takes in UTF-8."""
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return np.asarray(1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF), np.int64)
+    utf8_sizes = 1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF)
+    return np.asarray(np.cumsum(digits) - (-np.cumsum(utf8_sizes * ~digits) // _BYTES_PER_TOKEN), np.int64)
 
 
 def _encoding(name: str) -> Any:

@@ -66,7 +66,7 @@ class FastEmbed:
         model = self._loaded.get().model
         graph = Path(model._model_dir) / model.model_description.model_file  # noqa: SLF001  told nowhere else
         self.declared = replace(self.declared, batch_dependent=depends_on_batch(graph))
-        pooling = {"pooling": type(model).__name__, **_chosen(self._endpoint, "pooling")}
+        pooling = {"pooling": self._endpoint.options.get("pooling", type(model).__name__)}
         return digest_of([graph, *graph.parent.glob(f"{graph.name}[_.]data")], pooling)
 
     def counter(self, max_tokens: int) -> TokenCounter:
@@ -90,10 +90,6 @@ def fastembed(endpoint: Endpoint) -> FastEmbed:
     device_of(endpoint)
     one_of(endpoint, "pooling", ("mean", "cls"))
     return FastEmbed(endpoint)
-
-
-def _chosen(endpoint: Endpoint, *options: str) -> dict[str, str]:
-    return {name: endpoint.options[name] for name in options if name in endpoint.options}
 
 
 def _load(endpoint: Endpoint) -> Any:

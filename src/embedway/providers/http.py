@@ -48,7 +48,7 @@ _MAX_BODY_BYTES = 400_000_000
 _CONNECT_S = 10.0
 #: Parsing so much and decoding its vectors takes about a millisecond; a thread for less costs more than it saves.
 _LARGE_BYTES = 1_000_000
-#: aiohttp sends what is larger piece by piece, if it is given as a stream.
+#: aiohttp sends what is larger piece by piece, without holding up the event loop, if it is given as a stream.
 _LARGE_BODY_BYTES = 2**20
 #: Identifiers that services use for "no money left" beside status 429.
 _EXHAUSTED = frozenset(
@@ -88,11 +88,6 @@ class Reply:
         return function(*arguments, **more)
 
 
-def _sendable(body: bytes) -> bytes | io.BytesIO:
-    """What aiohttp sends without holding up the event loop: a large body goes piece by piece."""
-    return io.BytesIO(body) if len(body) > _LARGE_BODY_BYTES else body
-
-
 class JsonHttp:
     """A connection pool to one service. Made lazily, on the loop that uses it first."""
 
@@ -117,11 +112,11 @@ class JsonHttp:
 
     async def post(self, path: str, body: Any) -> Reply:
         """Send a JSON document and read one. Raises UpstreamErrors."""
-        session = self._open()
+        session, data = self._open(), orjson.dumps(body)
         try:
             async with session.post(
                 self._base_url + path,
-                data=_sendable(orjson.dumps(body)),
+                data=io.BytesIO(data) if len(data) > _LARGE_BODY_BYTES else data,
                 # Not the session's headers, which aiohttp sends to a proxy too: the key is the service's alone.
                 headers=self._headers,
                 allow_redirects=False,

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING
 
 from embedway.catalog import default_catalog
 from embedway.catalog.services import ServiceFacts, default_services
+from embedway.config.local_models import LIBRARY_MODULES
 from embedway.errors import ConfigError, UnknownModelError
 from embedway.local import loading as local
 
 if TYPE_CHECKING:
     from embedway.config import Config
 
-#: Names that say which library is to run a model: `sentence-transformers:OWNER/NAME`.
-LIBRARIES = ("fastembed", "sentence-transformers")
-
 
 def library_of(name: str) -> tuple[str, str] | None:
     """The provider and the library's own name of a model, of a name such as `fastembed:BAAI/bge-m3`; None of others."""
     provider, _, model = name.partition(":")
-    return (provider, model) if provider in LIBRARIES and model else None
+    return (provider, model) if provider in LIBRARY_MODULES and model else None
 
 
 def service_of(name: str, config: Config) -> ServiceFacts | None:
