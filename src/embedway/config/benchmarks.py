@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS, default_benchmarks
 from embedway.catalog.services import default_services
-from embedway.config.types import Count, Day, Name, Number, Price, Section, Words
+from embedway.config.types import Day, Name, Number, Positive, Price, Section, Words
 from embedway.errors import UnknownModelError
 
 #: A price that is this many times off the catalog's counts as a mistake of units.
@@ -40,9 +40,9 @@ class ModelBenchmark(Section):
     #: Dollars per million tokens, 0 for what runs on your machine; `unknown` where no price is known.
     cost_per_million_tokens: Price
     #: Tokens of a text that the model reads.
-    max_context_length: Count
+    max_context_length: Positive
     #: Numbers of a vector.
-    embedding_dimensions: Count
+    embedding_dimensions: Positive
     #: Whether it was trained for many languages.
     multilingual: Annotated[bool, Field(strict=True)] = False
     #: BCP 47 tags, or `mul` alone; empty where nothing is known.

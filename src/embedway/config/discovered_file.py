@@ -103,16 +103,11 @@ class FilteredSettings:
     ignored: list[tuple[str, Any]] = field(default_factory=list)
 
 
-def filter_settings(values: Mapping[str, Any], base: Callable[[], Config | None]) -> FilteredSettings:
-    """Keep the settings that a discovered file may set.
+class SettingsFilter:
+    """Filter that keeps the settings that a discovered file may set; for one file.
 
     `base` returns the settings of all other layers, or None where they are wrong. It is called at most once.
     """
-    return _SettingsFilter(base).run(values)
-
-
-class _SettingsFilter:
-    """Filter of one file's values."""
 
     def __init__(self, base: Callable[[], Config | None]) -> None:
         self._settings = functools.cache(base)

@@ -63,7 +63,6 @@ Price: TypeAlias = Annotated[
 ]
 Name: TypeAlias = Annotated[str, Field(strict=True, min_length=1)]
 Number: TypeAlias = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Count: TypeAlias = Annotated[int, Field(strict=True, gt=0)]
 Words: TypeAlias = Annotated[tuple[Name, ...], BeforeValidator(_to_tuple, json_schema_input_type=list[str])]
 Day: TypeAlias = Annotated[dt.date | None, BeforeValidator(_parse_date)]
 

@@ -261,9 +261,8 @@ class _Encoder:
         attended = operations.add(self._linear(context, prefix + names.attention_output), states)
         attended = self._norm(attended, prefix + names.attention_norm)
         inner = operations.activation(self._linear(attended, prefix + names.up), shape.activation)
-        return self._norm(
-            operations.add(self._linear(inner, prefix + names.down), attended), prefix + names.output_norm
-        )
+        output = operations.add(self._linear(inner, prefix + names.down), attended)
+        return self._norm(output, prefix + names.output_norm)
 
     def _relative_bias(self) -> Any:
         """MPNet's learned bias by distance between tokens, (1, a, s, s), shared by all layers."""
@@ -309,7 +308,6 @@ def _relative_buckets(distance: npt.NDArray[np.int64], *, buckets: int) -> npt.N
     away = np.abs(distance)
     scale = (half - exact) / math.log(128 / exact)
     # float32, as transformers computes it: at some distances a wider type falls into another bucket.
-    far = exact + (np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) * np.float32(scale)).astype(
-        np.int64
-    )
+    steps = np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) * np.float32(scale)
+    far = exact + steps.astype(np.int64)
     return np.where(distance > 0, half, 0) + np.where(away < exact, away, np.minimum(far, half - 1))

@@ -112,9 +112,8 @@ class OpenVinoOperations:
 
         if self._score_bias is None:
             padding = op.subtract(op.constant(np.float32(1)), op.convert(mask, "f32"))
-            self._score_bias = op.unsqueeze(
-                op.multiply(padding, op.constant(np.float32(_MASKED_SCORE))), _integers([1, 2])
-            )
+            masked = op.multiply(padding, op.constant(np.float32(_MASKED_SCORE)))
+            self._score_bias = op.unsqueeze(masked, _integers([1, 2]))
         scores_bias = self._score_bias if bias is None else op.add(self._score_bias, bias)
         context = op.scaled_dot_product_attention(split(query), split(key), split(value), scores_bias)
         return op.reshape(op.transpose(context, _integers([0, 2, 1, 3])), _integers([0, 0, heads * head_size]), True)

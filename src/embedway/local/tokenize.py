@@ -137,13 +137,8 @@ class TextTokenizer:
             end for (_, end), special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True) if not special
         ]
         characters = max(0, (kept[-1] if kept else 0) - len(prompt))
-        return encoding, Truncation(
-            row=row,
-            kept_tokens=len(encoding),
-            kept_characters=characters,
-            lost_characters=len(text) - len(prompt) - characters,
-            lost_tokens=lost if len(text) <= window else None,
-        )
+        known = lost if len(text) <= window else None
+        return encoding, Truncation(row, len(encoding), characters, len(text) - len(prompt) - characters, known)
 
 
 def _is_library_error(error: BaseException) -> bool:

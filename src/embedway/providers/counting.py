@@ -166,13 +166,8 @@ class TiktokenCounter:
             if kept <= self.max_tokens:
                 break
             keep -= 1
-        return Truncation(
-            row=row,
-            kept_tokens=kept,
-            kept_characters=characters,
-            lost_characters=len(text) - characters,
-            lost_tokens=len(tokens) - keep if len(text) <= window else None,
-        )
+        lost = len(tokens) - keep if len(text) <= window else None
+        return Truncation(row, kept, characters, len(text) - characters, lost)
 
 
 class FileCounter:

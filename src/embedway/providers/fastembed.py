@@ -40,7 +40,7 @@ class FastEmbed:
         self.declared = Declared(max_inputs=256, free=True, local=True)
         self._endpoint = endpoint
         self._batch_size = whole(endpoint, "batch_size", 8)
-        self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
+        self._loaded = LoadedOnce(endpoint, lambda: _load(endpoint))
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         del input_type, dimensions

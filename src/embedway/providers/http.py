@@ -37,7 +37,7 @@ from embedway.types import NO_RATES, RateState
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from embedway.providers.base import Endpoint
+    from embedway.providers.base import Declared, Endpoint
 
 V = TypeVar("V")
 
@@ -46,6 +46,7 @@ _log = logging.getLogger(__name__)
 #: An answer of 2,048 vectors of 4,096 numbers as JSON text is about 180 MB; more is a fault, not an answer.
 _MAX_BODY_BYTES = 400_000_000
 _CONNECT_S = 10.0
+_CONNECTIONS = 64
 #: Parsing so much and decoding its vectors takes about a millisecond; a thread for less costs more than it saves.
 _LARGE_BYTES = 1_000_000
 #: aiohttp sends what is larger piece by piece, without holding up the event loop, if it is given as a stream.
@@ -99,14 +100,12 @@ class JsonHttp:
         headers: Mapping[str, str],
         timeout_s: float = 60.0,
         allow_http: bool = False,
-        connections: int = 64,
     ) -> None:
         check_base_url(base_url, where=route, allow_http=allow_http)
         self._base_url = base_url.rstrip("/")
         self._route = route
         self._headers = {"accept": "application/json", "content-type": "application/json", **headers}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
-        self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
 
@@ -150,7 +149,7 @@ class JsonHttp:
             self._proxy = self._proxy_of_environment()
             self._session = aiohttp.ClientSession(
                 timeout=self._timeout,
-                connector=aiohttp.TCPConnector(limit=self._connections),
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # aiohttp would read netrc too: its passwords are of other servers, and stand in the way of a key.
                 trust_env=False,
@@ -204,6 +203,18 @@ class JsonHttp:
                 status=response.status,
                 billed=True,
             ) from None
+
+
+class HttpModel:
+    """A model of a service, with the connections to it."""
+
+    def __init__(self, endpoint: Endpoint, http: JsonHttp, declared: Declared) -> None:
+        self.declared = declared
+        self._endpoint = endpoint
+        self._http = http
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
 
 
 def keyed(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import keyed, pool
+from embedway.providers.http import HttpModel, keyed, pool
 from embedway.providers.options import known, one_of, whole, whole_or_none, yes
 from embedway.providers.vectors import count_of, normalized, read_indexed
 
@@ -56,15 +56,13 @@ class Dialect:
 BASE64 = Dialect({"encoding_format": "base64"})
 
 
-class EmbeddingsApi:
+class EmbeddingsApi(HttpModel):
     """One model behind an address that takes and answers what OpenAI's `POST /embeddings` does."""
 
     def __init__(
         self, endpoint: Endpoint, http: JsonHttp, declared: Declared, dialect: Dialect, *, path: str = "/embeddings"
     ) -> None:
-        self.declared = declared
-        self._endpoint = endpoint
-        self._http = http
+        super().__init__(endpoint, http, declared)
         self._dialect = dialect
         self._path = path
 
@@ -80,9 +78,6 @@ class EmbeddingsApi:
         if dialect.normalize == "all" or (dialect.normalize == "narrow" and dimensions is not None):
             vectors = normalized(vectors)
         return Answer(vectors, tokens=count_of(reply.body, "usage", "total_tokens"), rates=reply.rates)
-
-    async def aclose(self) -> None:
-        await self._http.aclose()
 
 
 def openai(endpoint: Endpoint) -> EmbeddingsApi:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.config.credentials import Access
     from embedway.providers.counting import TokenCounter
+    from embedway.types import InputType
 
 P = TypeVar("P")
 
@@ -58,18 +59,11 @@ def routes_of(
 ) -> list[tuple[str, P, tuple[int | None, int | None]]]:
     """A model's routes, each made by `make` of a provider's name and an endpoint, with its limits a minute."""
     made: list[tuple[str, P, tuple[int | None, int | None]]] = []
+    prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
+    timeout_s = config.upstream.timeout_s
 
     def endpoint(route: str, model: str, access: Access, options: Mapping[str, str]) -> Endpoint:
-        return Endpoint(
-            route,
-            model,
-            access.base_url,
-            access.secret,
-            config.upstream.timeout_s,
-            options,
-            {"query": facts.query_prompt, "document": facts.document_prompt},
-            access.headers,
-        )
+        return Endpoint(route, model, access.base_url, access.secret, timeout_s, options, prompts, access.headers)
 
     for name, route in config.routes_to(facts.names).items():
         # What the catalog says that the provider must be told holds for this route too, unless it says otherwise.

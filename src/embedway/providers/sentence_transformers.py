@@ -49,7 +49,7 @@ class SentenceTransformers:
         #: Precision is no part of a space, and decides on the numbers.
         self.variant = endpoint.options.get("dtype", "")
         self._prompts = dict(endpoint.prompts)
-        self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
+        self._loaded = LoadedOnce(endpoint, lambda: _load(endpoint))
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         del dimensions

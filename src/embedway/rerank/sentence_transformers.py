@@ -30,7 +30,7 @@ class CrossEncoders:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._batch_size = whole(endpoint, "batch_size", 32)
-        self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
+        self._loaded = LoadedOnce(endpoint, lambda: _load(endpoint))
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
 

@@ -17,13 +17,7 @@ from typing import TYPE_CHECKING
 from embedway.errors import UnsupportedModelError, WeightsCorruptError, WeightsError
 from embedway.weights.blobs import BlobStore, unwritable_error
 from embedway.weights.layout import first_weights, is_safe_path, refuse_irregular, weights_hash
-from embedway.weights.pull import (
-    NO_WHEEL,
-    RepositoryPull,
-    SourceAttempts,
-    open_sources,
-    with_first_hashes,
-)
+from embedway.weights.pull import NO_WHEEL, RepositoryPull, SourceAttempts, open_sources, with_first_hashes
 from embedway.weights.records import RECORD, ModelDirectory, ModelRecord, used_blobs
 from embedway.weights.sources.base import ExpectedFile, FetchRequest, FetchResult, split_present
 from embedway.weights.sources.hub import COMMIT

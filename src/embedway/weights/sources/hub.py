@@ -54,11 +54,10 @@ class HubSource:
         fetched, absent = split_present(request, blobs)
         rest = []
         for file in absent:
-            sha256 = None if request.force else self._copy_cached(request, file, blobs, sink)
-            if sha256 is None:
-                rest.append(file)
-            else:
+            if not request.force and (sha256 := self._copy_cached(request, file, blobs, sink)) is not None:
                 fetched[file.path] = sha256
+            else:
+                rest.append(file)
         commit = request.revision
         if rest:
             self._check_online()
