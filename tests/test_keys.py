@@ -17,7 +17,7 @@ from embedway.models.opening import open_model
 from embedway.providers.opening import routes_of
 from embedway.providers.registry import make_provider
 from embedway.providers.requirements import routes_here
-from embedway.rerank.registry import make_reranker
+from embedway.rerank.base import make_reranker
 
 SMALL = "text-embedding-3-small"
 GATEWAY = "https://gateway.example.com/v1"

@@ -250,7 +250,8 @@ class UpstreamError(EmbedwayError):
     """A provider's service failed or refused.
 
     `status` is the HTTP status, None where there was no answer. `billed` says that the call may be on the bill
-    although it failed: the request had gone out and may have been carried out.
+    although it failed: the request had gone out and may have been carried out. `retry_after_s` is the wait that the
+    service asks for, None where it asks for none.
     """
 
     #: Whether the same request may succeed a little later, on this route.
@@ -260,10 +261,19 @@ class UpstreamError(EmbedwayError):
     #: Other models that are set up here, where nothing could be done for this one.
     elsewhere: tuple[str, ...] = ()
 
-    def __init__(self, message: str, *, route: str, status: int | None = None, billed: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        route: str,
+        status: int | None = None,
+        billed: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
         self.route = route
         self.status = status
         self.billed = billed
+        self.retry_after_s = retry_after_s
         shown = f" (HTTP {status})" if status is not None else ""
         super().__init__(f"{route}: {message}{shown}")
 
@@ -281,33 +291,15 @@ class QuotaExceededError(UpstreamError):
 
 
 class RateLimitedError(UpstreamError):
-    """The service asks to come back later. `retry_after_s` is None where it does not say when."""
+    """The service asks to come back later."""
 
     transient = True
-
-    def __init__(
-        self, message: str, *, route: str, status: int | None = None, retry_after_s: float | None = None
-    ) -> None:
-        self.retry_after_s = retry_after_s
-        super().__init__(message, route=route, status=status)
 
 
 class UnavailableError(UpstreamError):
     """The service was not reached, was too slow, broke off, or fails by itself (HTTP 408, 409, 5xx)."""
 
     transient = True
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        route: str,
-        status: int | None = None,
-        billed: bool = False,
-        retry_after_s: float | None = None,
-    ) -> None:
-        self.retry_after_s = retry_after_s
-        super().__init__(message, route=route, status=status, billed=billed)
 
 
 class RefusedInputError(UpstreamError):

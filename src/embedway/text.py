@@ -27,14 +27,14 @@ def single_line(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
-def redact(text: str, *secrets: str | None, max_characters: int = 500) -> str:
+def redact(text: str, *secrets: str | None) -> str:
     """Return another program's message on one line, without `secrets` and without credentials in addresses."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
     text = re.sub(r"(\w+://)[^/@\s]*@", r"\1***@", text)
     text = re.sub(r"(\w+://[^\s?]*)\?\S*", r"\1?***", text)
-    return single_line(text)[:max_characters]
+    return single_line(text)[:500]
 
 
 def has_surrogate(text: str) -> bool:

@@ -83,7 +83,7 @@ def test_a_later_file_replaces_a_model_by_name(load_with, embed_row):
     assert catalog.get("tiny").max_tokens == 99
     assert catalog.get("bge-m3").dimensions == 64
     assert len(catalog) == len(default_catalog()) + 1
-    assert catalog.names()[: len(default_catalog())] == default_catalog().names()
+    assert [facts.name for facts in catalog][:-1] == [facts.name for facts in default_catalog()]
 
 
 def test_prompts_cannot_be_changed():

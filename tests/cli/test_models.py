@@ -32,7 +32,7 @@ def test_list_shows_every_model_on_a_line_of_its_own(command):
 
 def test_list_as_json_is_one_document_with_all_facts(command):
     models = {model["name"]: model for model in command("models", "list", "--json").json["models"]}
-    assert set(models) == set(default_catalog().names())
+    assert set(models) == {facts.name for facts in default_catalog()}
     for facts in default_catalog():
         model = models[facts.name]
         assert model["here"] is False

@@ -138,7 +138,6 @@ def test_what_the_library_writes_is_read(tmp_path_factory, arrays):
         assert tensors.shape(name) == array.shape
         np.testing.assert_array_equal(tensors[name], array)
         assert tensors[name].dtype == (np.float32 if array.dtype.kind == "f" else array.dtype)
-    assert tensors.nbytes == 4 * sum(array.size for array in made.values())
 
 
 def test_two_reads_share_the_mapped_pages(tmp_path):

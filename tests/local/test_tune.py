@@ -108,14 +108,14 @@ def report_weights(report):
 def test_a_fast_way_that_is_wrong_is_thrown_out(config, short, monkeypatch):
     wrong = SessionOptions("onnxruntime", "f32", 1, 1)
     ways = [wrong, SessionOptions("onnxruntime", "f32", 1, 2)]
-    compute = Encoder._compute
+    compute = Encoder.compute
 
     def faulty(self, options, rows, width):
         vectors = compute(self, options, rows, width)
         return vectors[:, ::-1].copy() if options == wrong else vectors
 
     monkeypatch.setattr(tune, "_candidate_options", lambda threads: ways)
-    monkeypatch.setattr(Encoder, "_compute", faulty)
+    monkeypatch.setattr(Encoder, "compute", faulty)
 
     async def main():
         async with AsyncEmbedder(config) as embedder:

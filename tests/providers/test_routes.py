@@ -19,7 +19,7 @@ from embedway.providers.base import Endpoint
 from embedway.providers.http import JsonHttp
 from embedway.providers.registry import make_provider
 from embedway.providers.requirements import routes_here, routes_to
-from embedway.rerank.registry import make_reranker
+from embedway.rerank.base import make_reranker
 
 OWN = {"name": "acme/m", "dimensions": 16, "max_tokens": 100, "price_usd_per_million_tokens": "0"}
 

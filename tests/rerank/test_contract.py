@@ -25,7 +25,7 @@ from embedway import Config
 from embedway.errors import AuthenticationError, BadVectorsError, ConfigError, EmbedwayError, ProtocolError
 from embedway.providers.base import Endpoint
 from embedway.providers.registry import RERANKERS
-from embedway.rerank.registry import make_reranker
+from embedway.rerank.base import make_reranker
 from provider_suite import FAILURES, all_said, assert_tells_no_secret, engine_over, timeout_for
 
 QUERY = "which one?"

@@ -1,18 +1,6 @@
 """What is known of each model, as data."""
 
-from __future__ import annotations
-
 from embedway.catalog.load import DEFAULT_MODEL, Catalog, default_catalog
-from embedway.catalog.types import ModelFacts, Source, Task, WeightFile, Weights, Wheel
+from embedway.catalog.types import ModelFacts, Task
 
-__all__ = [
-    "DEFAULT_MODEL",
-    "Catalog",
-    "ModelFacts",
-    "Source",
-    "Task",
-    "WeightFile",
-    "Weights",
-    "Wheel",
-    "default_catalog",
-]
+__all__ = ["DEFAULT_MODEL", "Catalog", "ModelFacts", "Task", "default_catalog"]

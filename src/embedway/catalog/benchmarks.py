@@ -8,13 +8,12 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from embedway.catalog.load import default_catalog
-from embedway.catalog.services import default_services
+from embedway.catalog.services import ServiceFacts, default_services
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from embedway.catalog.services import ServiceFacts
     from embedway.catalog.types import ModelFacts
 
 _FILE = "embedway/catalog/benchmarks.toml"
@@ -48,8 +47,6 @@ def default_benchmarks() -> Mapping[str, Mapping[str, Any]]:
 def _fields(
     facts: ModelFacts | ServiceFacts, row: Mapping[str, Any], speeds: Mapping[str, Any], boards: Mapping[str, Any]
 ) -> dict[str, Any]:
-    from embedway.catalog.services import ServiceFacts  # noqa: PLC0415  at run time too
-
     speed = speeds[row["speed"]]
     board = boards[row["board"]] if "board" in row else None
     service = isinstance(facts, ServiceFacts)

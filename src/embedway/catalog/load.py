@@ -77,10 +77,6 @@ class Catalog:
         """Find the model that has a file of weights with this sha256 (64 hex digits), or None."""
         return self._by_weights.get(sha256.lower())
 
-    def names(self) -> tuple[str, ...]:
-        """Give the full names, in the catalog's order."""
-        return tuple(self._by_name)
-
     def __iter__(self) -> Iterator[ModelFacts]:
         return iter(self._by_name.values())
 

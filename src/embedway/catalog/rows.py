@@ -8,7 +8,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, get_args
 
 from embedway.catalog.types import ModelFacts, Source, Task, WeightFile, Weights, Wheel
 from embedway.errors import ConfigError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from embedway.types import InputType, Pooling
+
+T = TypeVar("T")
 
 #: Encoders that the local runtime builds.
 ARCHITECTURES = ("bert", "distilbert", "mpnet", "roberta", "xlm-roberta")
@@ -96,7 +98,7 @@ class Table:
 
     def text(self, field: str, *, empty: bool = False) -> str:
         """A text; empty only where that is allowed."""
-        value: str = self._take(field, str)
+        value = self._take(field, str)
         if not value and not empty:
             self.fail(field, value, "it must not be empty")
         return value
@@ -117,20 +119,18 @@ class Table:
 
     def boolean(self, field: str) -> bool:
         """True or false."""
-        value: bool = self._take(field, bool)
-        return value
+        return self._take(field, bool)
 
     def positive(self, field: str) -> int:
         """A whole number above 0."""
-        value: int = self._take(field, int)
+        value = self._take(field, int)
         if value <= 0:
             self.fail(field, value, "it must be greater than 0")
         return value
 
     def date(self, field: str) -> dt.date:
         """A day."""
-        value: dt.date = self._take(field, dt.date)
-        return value
+        return self._take(field, dt.date)
 
     def items(self, field: str, kind: type) -> tuple[Any, ...]:
         """A list whose members are all of one type."""
@@ -160,11 +160,11 @@ class Table:
             made.append(Table(values, self.where, f"{field} {label}"))
         return tuple(made)
 
-    def _take(self, field: str, kind: type) -> Any:
+    def _take(self, field: str, kind: type[T]) -> T:
         if field not in self.values:
             rule = f"missing; it must be {_KINDS[kind]}"
             raise ConfigError(rule, where=self.where, key=self._key(field))
-        value = self.values[field]
+        value: T = self.values[field]
         if not _is(value, kind):
             self.fail(field, value, f"it must be {_KINDS[kind]}")
         return value
@@ -191,9 +191,7 @@ def _model(row: Table) -> ModelFacts:
     embeds = task == "embed"
     known = (*_SHARED_FACTS, *(_EMBED_FACTS if embeds else ()))
     if not embeds:
-        for field in _EMBED_FACTS:
-            if row.has(field):
-                row.fail(field, row.values[field], "a reranker makes no vectors, so it has no such field")
+        refuse_vectors(row, _EMBED_FACTS)
     name, aliases = names(row)
     facts = ModelFacts(
         name=name,
@@ -212,10 +210,7 @@ def _model(row: Table) -> ModelFacts:
         weights=_weights(row.table("weights")),
         sources=tuple(source(table, known=known) for table in row.tables("sources")),
     )
-    given = {fact for one in facts.sources for fact in one.facts}
-    for fact in known:
-        if fact not in given:
-            row.fail(fact, row.values[fact], "no source of this row lists it among its facts")
+    check_sources(row, facts.sources, known)
     return facts
 
 
@@ -314,6 +309,21 @@ def _inside(table: Table, field: str) -> str:
     if "\\" in path or ":" in path or any(part in {"", ".", ".."} for part in path.split("/")):
         table.fail(field, path, "it must be a relative path with / between its parts, without . or ..")
     return path
+
+
+def refuse_vectors(row: Table, fields: Iterable[str]) -> None:
+    """Refuse the fields of vectors in the row of a reranker."""
+    for field in fields:
+        if row.has(field):
+            row.fail(field, row.values[field], "a reranker makes no vectors, so it has no such field")
+
+
+def check_sources(row: Table, sources: Iterable[Source], facts: Iterable[str]) -> None:
+    """Refuse a fact of the row that none of its sources gives."""
+    given = {fact for one in sources for fact in one.facts}
+    for fact in facts:
+        if row.has(fact) and fact not in given:
+            row.fail(fact, row.values[fact], "no source of this row lists it among its facts")
 
 
 def source(table: Table, *, known: tuple[str, ...]) -> Source:

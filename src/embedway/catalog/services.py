@@ -11,7 +11,17 @@ from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
-from embedway.catalog.rows import TASKS, Table, file_table, languages, matryoshka, names, source
+from embedway.catalog.rows import (
+    TASKS,
+    Table,
+    check_sources,
+    file_table,
+    languages,
+    matryoshka,
+    names,
+    refuse_vectors,
+    source,
+)
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,34 +74,34 @@ class ServiceFacts:
     """What is known of a model that services or other libraries run. All of its routes answer in one vector space."""
 
     name: str
-    aliases: tuple[str, ...]
-    task: Task
-    #: 0 for rerankers.
-    dimensions: int
-    #: Sizes that vectors may be cut to, descending; empty for none.
-    matryoshka: tuple[int, ...]
-    #: The size that is given where none is asked for.
-    default_dimensions: int
     max_tokens: int
     #: What counts its tokens: `tiktoken:ENCODING`, `hub:OWNER/NAME` for a repository's tokenizer.json, `library` for
     #: the library that runs it, `estimate` where no tokenizer is published.
     tokenizer: str
     normalized: bool
+    aliases: tuple[str, ...] = ()
+    task: Task = "embed"
+    #: 0 for rerankers.
+    dimensions: int = 0
+    #: Sizes that vectors may be cut to, descending; empty for none.
+    matryoshka: tuple[int, ...] = ()
+    #: The size that is given where none is asked for.
+    default_dimensions: int = 0
     #: BCP 47 tags; `mul` alone where the source names no list.
-    languages: tuple[str, ...]
+    languages: tuple[str, ...] = ("mul",)
     #: The list price in dollars, exact; None where none is known.
-    price_usd_per_million_tokens: decimal.Decimal | None
+    price_usd_per_million_tokens: decimal.Decimal | None = None
     #: What a search costs; a search is a query over at most 100 documents, as Cohere counts.
-    price_usd_per_thousand_searches: decimal.Decimal | None
+    price_usd_per_thousand_searches: decimal.Decimal | None = None
     #: The name of the vector space that models of one family share; empty for a space of its own.
-    family: str
+    family: str = ""
     #: Put before texts on this side; services that take an input type put their own.
-    query_prompt: str
-    document_prompt: str
+    query_prompt: str = ""
+    document_prompt: str = ""
     #: An SPDX identifier, or `service` for what is used by a service's terms.
-    licence: str
-    routes: tuple[RouteFacts, ...]
-    sources: tuple[Source, ...]
+    licence: str = "unknown"
+    routes: tuple[RouteFacts, ...] = ()
+    sources: tuple[Source, ...] = ()
     #: Prices by time and size; where there are any, `price_usd_per_million_tokens` is the one of the day of loading.
     prices: tuple[Price, ...] = ()
     #: What tells the weights of a model of the settings from those it had before; empty for none.
@@ -175,9 +185,7 @@ def _model(row: Table) -> ServiceFacts:
     task = cast("Task", row.one_of("task", TASKS)) if row.has("task") else "embed"
     embeds = task == "embed"
     if not embeds:
-        for field in (*_EMBED_FACTS, "default_dimensions", "family", "query_prompt", "document_prompt"):
-            if row.has(field):
-                row.fail(field, row.values[field], "a reranker makes no vectors, so it has no such field")
+        refuse_vectors(row, (*_EMBED_FACTS, "default_dimensions", "family", "query_prompt", "document_prompt"))
     prices = {field: _price(row, field) for field in _PRICES}
     dated = tuple(_dated(table) for table in row.tables("prices")) if row.has("prices") else ()
     if dated and prices["price_usd_per_million_tokens"] is not None:
@@ -209,10 +217,7 @@ def _model(row: Table) -> ServiceFacts:
         facts = replace(facts, price_usd_per_million_tokens=facts.price())
     if not facts.routes:
         row.fail("routes", [], "name at least one provider that serves the model")
-    given = {fact for one in facts.sources for fact in one.facts}
-    for fact in _FACTS:
-        if row.has(fact) and fact not in given:
-            row.fail(fact, row.values[fact], "no source of this row lists it among its facts")
+    check_sources(row, facts.sources, _FACTS)
     return facts
 
 

@@ -11,8 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS, default_benchmarks
 from embedway.catalog.services import default_services
-from embedway.config.base import Section
-from embedway.config.types import Count, Day, Name, Number, Price, Words  # noqa: TC001  as above
+from embedway.config.types import Day, Name, Number, Positive, Price, Section, Words
 from embedway.errors import UnknownModelError
 
 #: A price that is this many times off the catalog's counts as a mistake of units.
@@ -41,9 +40,9 @@ class ModelBenchmark(Section):
     #: Dollars per million tokens, 0 for what runs on your machine; `unknown` where no price is known.
     cost_per_million_tokens: Price
     #: Tokens of a text that the model reads.
-    max_context_length: Count
+    max_context_length: Positive
     #: Numbers of a vector.
-    embedding_dimensions: Count
+    embedding_dimensions: Positive
     #: Whether it was trained for many languages.
     multilingual: Annotated[bool, Field(strict=True)] = False
     #: BCP 47 tags, or `mul` alone; empty where nothing is known.
@@ -138,25 +137,3 @@ def _listed_price(name: str) -> decimal.Decimal | None:
 def _highest_price() -> decimal.Decimal:
     prices = [facts.price_usd_per_million_tokens for facts in default_services().values() if facts.task == "embed"]
     return max(price for price in prices if price is not None)
-
-
-def benchmarks_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a file of benchmarks; single fields suffice for models of the package."""
-    fields = ModelBenchmark.model_json_schema()
-    fields.pop("required")
-    fields["title"] = "ModelBenchmark"
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "embedway model benchmarks",
-        "type": "object",
-        "properties": {
-            "$schema": {"type": "string"},
-            "embedding": {
-                "type": "object",
-                "properties": {
-                    "model_benchmarks": {"type": "object", "additionalProperties": {"$ref": "#/$defs/ModelBenchmark"}}
-                },
-            },
-        },
-        "$defs": {"ModelBenchmark": fields},
-    }

@@ -7,6 +7,7 @@ ignored until it is listed here.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -35,10 +36,7 @@ _MOST_BYTES = 2**20
 #: Of a file that is not trusted.
 _MOST_FOUND_BYTES = 2**16
 _PLAIN = frozenset({("run", "chunk_tokens"), ("run", "overlap"), ("embedding", "on_overflow")})
-_MODELS: dict[tuple[str, ...], Task] = {
-    ("embedding", "default_model"): "embed",
-    ("rerank", "default_model"): "rerank",
-}
+_MODELS: dict[tuple[str, ...], Task] = {("embedding", "default_model"): "embed", ("rerank", "default_model"): "rerank"}
 _BENCHMARKS = ("embedding", "model_benchmarks")
 #: The direction in which a field of a local model's benchmark may change: 1 is up, -1 is down.
 _BETTER: dict[str, Literal[1, -1]] = {"quality_score": 1, "tokens_per_second": 1, "avg_latency_ms": -1}
@@ -105,21 +103,14 @@ class FilteredSettings:
     ignored: list[tuple[str, Any]] = field(default_factory=list)
 
 
-def filter_settings(values: Mapping[str, Any], base: Callable[[], Config | None]) -> FilteredSettings:
-    """Keep the settings that a discovered file may set.
+class SettingsFilter:
+    """Filter that keeps the settings that a discovered file may set; for one file.
 
     `base` returns the settings of all other layers, or None where they are wrong. It is called at most once.
     """
-    return _SettingsFilter(base).run(values)
-
-
-class _SettingsFilter:
-    """Filter of one file's values."""
 
     def __init__(self, base: Callable[[], Config | None]) -> None:
-        self._make_base = base
-        self._base: Config | None = None
-        self._made = False
+        self._settings = functools.cache(base)
         self._result = FilteredSettings()
         self._budgets: dict[str, str | None] = {}
         self._kept_budgets = 0
@@ -192,12 +183,6 @@ class _SettingsFilter:
             return True
         # The difference of a whole number of 400 digits is no float.
         return bool(value >= before if _BETTER[key] > 0 else value <= before)
-
-    def _settings(self) -> Config | None:
-        if not self._made:
-            self._made = True
-            self._base = self._make_base()
-        return self._base
 
 
 def _leaves(values: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:

@@ -25,16 +25,7 @@ _MOST_BYTES = 2**22
 #: Parts of a variable's name. Keys have four at most.
 _MOST_PARTS = 10
 _SHOWN = 60
-_WORDS = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "on": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, slots=True)

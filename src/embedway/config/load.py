@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
 from embedway.catalog.benchmarks import default_benchmarks
-from embedway.config.base import Section
 from embedway.config.benchmark_layers import (
     drop_stale_confirmation,
     drop_stale_confirmations,
@@ -26,7 +25,7 @@ from embedway.config.benchmark_layers import (
 )
 from embedway.config.benchmarks import ModelBenchmark, benchmark_values, unit_error
 from embedway.config.credentials import Access, Credentials, explain_withheld_token
-from embedway.config.discovered_file import check_parse_cost, discover, filter_settings, ignored_warning
+from embedway.config.discovered_file import SettingsFilter, check_parse_cost, discover, ignored_warning
 from embedway.config.hub_variables import hub_layer
 from embedway.config.known_services import service_variables
 from embedway.config.layers import (
@@ -61,6 +60,7 @@ from embedway.config.sections import (
     WeightsSettings,
 )
 from embedway.config.trust import read_trust
+from embedway.config.types import Section
 from embedway.errors import ConfigError
 from embedway.weights.types import StoreSettings
 
@@ -173,7 +173,7 @@ class Config(Section):
             except ConfigError:
                 return None  # the merge of all layers reports the errors
 
-        return filter_settings(layer.values, base)
+        return SettingsFilter(base).run(layer.values)
 
     @classmethod
     def untrusted_settings(

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 _HUB_PREFIX = "hf:"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-_LIBRARY_MODULES = {"fastembed": "fastembed", "sentence-transformers": "sentence_transformers"}
+#: Modules of the libraries that are extras.
+LIBRARY_MODULES = {"fastembed": "fastembed", "sentence-transformers": "sentence_transformers"}
 #: Options with which a library reads a folder, keeps its files elsewhere, or runs code of a repository.
 _UNSAFE_OPTIONS = frozenset({"path", "cache_dir", "remote_code", "trust_remote_code"})
 _FASTEMBED_ENDINGS = ("", "-onnx", "-onnx-q")
@@ -32,7 +33,7 @@ _FASTEMBED_ENDINGS = ("", "-onnx", "-onnx-q")
 
 def is_known_model(name: str, config: Config) -> bool:
     """Tell whether a model has that name: of the settings, of a catalog, of a library or of a repository."""
-    if name == AUTO or name.startswith(_HUB_PREFIX) or name.partition(":")[0] in _LIBRARY_MODULES:
+    if name == AUTO or name.startswith(_HUB_PREFIX) or name.partition(":")[0] in LIBRARY_MODULES:
         return True
     return _is_configured(name, config) or name.casefold() in default_services() or _catalog_facts(name) is not None
 
@@ -62,7 +63,7 @@ def is_ready_locally(name: str, task: Task, config: Config) -> bool:
         ready = all(_is_library_ready(route, config) for route in service.routes)
         return service.task == task and ready and _routes_are_local(service.names, config)
     provider, _, model = name.partition(":")
-    if provider in _LIBRARY_MODULES:
+    if provider in LIBRARY_MODULES:
         embeds_only = provider == "fastembed" and task == "rerank"
         ready = not embeds_only and _is_library_ready(RouteFacts(provider, model), config)
         return ready and _routes_are_local({name.casefold()}, config)
@@ -102,7 +103,7 @@ def _routes_are_local(names: Iterable[str], config: Config) -> bool:
 
 def _is_library_ready(route: RouteFacts, config: Config) -> bool:
     """Tell whether a library is installed and its folders have names of the model's weights."""
-    module, model = _LIBRARY_MODULES.get(route.provider), route.model
+    module, model = LIBRARY_MODULES.get(route.provider), route.model
     if module is None or not _REPOSITORY.fullmatch(model) or _UNSAFE_OPTIONS & set(route.options):
         return False
     try:

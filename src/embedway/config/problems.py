@@ -135,9 +135,8 @@ def _full_name_hint(key: str) -> str:
     service = default_services().get(name.casefold())
     known = name in default_catalog()
     full = service.name if service is not None else default_catalog().get(name).name if known else ""
-    if full:
-        return f"; the model's full name is {full}, and a new model needs every field"
-    return "; a new model needs every field"
+    named = f"the model's full name is {full}, and " if full else ""
+    return f"; {named}a new model needs every field"
 
 
 #: Replacements for messages of pydantic that speak of Python.

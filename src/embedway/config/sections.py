@@ -11,7 +11,6 @@ from platformdirs import user_cache_path, user_data_path, user_state_path
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from embedway.config.addresses import is_loopback
-from embedway.config.base import Section
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
 from embedway.config.paths import expand_user
 from embedway.config.types import (
@@ -24,6 +23,7 @@ from embedway.config.types import (
     NotNegativeFloat,
     Positive,
     Seconds,
+    Section,
     is_secret,
 )
 from embedway.weights.types import HUB_ENDPOINT, PlaceName

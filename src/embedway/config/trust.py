@@ -154,11 +154,8 @@ def _change(change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
         make_private_folder(path.parent)
         # Two changes at once must not lose one.
         with FileLock(trust_lock(path), mode=0o600):
-            document = {
-                "format": _FORMAT,
-                "version": _VERSION,
-                "files": dict(sorted(change(_read_strictly().files).items())),
-            }
+            files = dict(sorted(change(_read_strictly().files).items()))
+            document = {"format": _FORMAT, "version": _VERSION, "files": files}
             write_private_whole(path, (json.dumps(document, indent=2) + "\n").encode())
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror or type(error).__name__}", where=str(path)) from error

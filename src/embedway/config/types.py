@@ -1,4 +1,4 @@
-"""Types of settings: annotated types with the checks and conversions of their values."""
+"""Types of settings: the base of sections, and annotated types with the checks and conversions of their values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import decimal
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from embedway.config.paths import absolute
 from embedway.errors import UsageError
@@ -16,6 +16,12 @@ from embedway.money import to_nanousd, usd
 _UNKNOWN = "unknown"
 #: Prices outside of this range are mistakes, and overflow in comparisons.
 _LEAST_PRICE, _MOST_PRICE = decimal.Decimal("0.000000001"), decimal.Decimal(10**9)
+
+
+class Section(BaseModel):
+    """A table of settings. Frozen; an unknown key is an error; an error never repeats the input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def _parse_price(value: Any) -> Any:
@@ -57,7 +63,6 @@ Price: TypeAlias = Annotated[
 ]
 Name: TypeAlias = Annotated[str, Field(strict=True, min_length=1)]
 Number: TypeAlias = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Count: TypeAlias = Annotated[int, Field(strict=True, gt=0)]
 Words: TypeAlias = Annotated[tuple[Name, ...], BeforeValidator(_to_tuple, json_schema_input_type=list[str])]
 Day: TypeAlias = Annotated[dt.date | None, BeforeValidator(_parse_date)]
 

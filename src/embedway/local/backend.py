@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from embedway.local.recipe import Recipe
     from embedway.types import Vectors
 
+    Int32s: TypeAlias = npt.NDArray[np.int32]
+
 BackendName: TypeAlias = Literal["openvino", "onnxruntime"]
 Precision: TypeAlias = Literal["f32", "bf16"]
 BACKENDS: tuple[BackendName, ...] = ("openvino", "onnxruntime")
@@ -43,12 +45,7 @@ class Session(Protocol):
     def options(self) -> SessionOptions:
         """The options it was loaded with."""
 
-    def run(
-        self,
-        ids: npt.NDArray[np.int32],
-        mask: npt.NDArray[np.int32],
-        types: npt.NDArray[np.int32] | None = None,
-    ) -> Vectors:
+    def run(self, ids: Int32s, mask: Int32s, types: Int32s | None = None) -> Vectors:
         """Compute one batch, (b, s) each, blocking; float32 (b, d), the caller's own.
 
         Safe to call from `options.streams` threads at once.

@@ -31,11 +31,6 @@ class CpuFacts:
         return bool(self.flags & _BF16_FLAGS)
 
     @property
-    def amx(self) -> bool:
-        """Tell whether the CPU has the AMX tile unit for bfloat16."""
-        return "amx_bf16" in self.flags
-
-    @property
     def key(self) -> str:
         """Return the key of stored choices: letters, digits and dashes."""
         return re.sub(r"[^A-Za-z0-9]+", "-", f"{self.name} {self.cores} {'bf16' if self.bf16 else 'f32'}").strip("-")
@@ -44,7 +39,8 @@ class CpuFacts:
 @functools.cache
 def facts() -> CpuFacts:
     """Return the facts, which are read once."""
-    name, flags = _architecture(), frozenset[str]()
+    # The name where the system has no better one. Only Windows has it without starting `uname`.
+    name, flags = platform.processor() if sys.platform == "win32" else platform.machine(), frozenset[str]()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -54,11 +50,6 @@ def facts() -> CpuFacts:
         flags = frozenset(fields.get("flags", "").split())
     schedulable = _schedulable_cores()
     return CpuFacts(name, flags, cores=max(1, min(schedulable, _quota() or schedulable)), schedulable=schedulable)
-
-
-def _architecture() -> str:
-    """Return the name where the system has no better one. Only Windows has it without starting `uname`."""
-    return platform.processor() if sys.platform == "win32" else platform.machine()
 
 
 def _schedulable_cores() -> int:

@@ -37,10 +37,11 @@ class CrossEncoder(Encoder):
         """Tokenize query and document together, cut at the model's limit. Blocking."""
         return self.tokenizer.encode_pairs(query, documents)
 
-    def _compute(
+    def compute(
         self, options: SessionOptions, rows: Sequence[np.ndarray], width: int, types: Sequence[np.ndarray] | None = None
     ) -> Vectors:
-        logits = super()._compute(options, rows, width, types)
+        """Compute the scores of one batch, (b, 1)."""
+        logits = super().compute(options, rows, width, types)
         if self._activation == _IDENTITY:
             return logits
         scores: Vectors = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)

@@ -83,16 +83,13 @@ class Encoder:
         threads = self._query_threads if query else self._bulk_threads
         types = [tokenized.types[row] for row in batch.rows] if tokenized.types else None
         return await asyncio.get_running_loop().run_in_executor(
-            threads, self._compute, options, [tokenized.ids[row] for row in batch.rows], batch.width, types
+            threads, self.compute, options, [tokenized.ids[row] for row in batch.rows], batch.width, types
         )
 
-    def compute(self, options: SessionOptions, rows: Sequence[np.ndarray], width: int) -> Vectors:
-        """Compute one batch with these options on the caller's thread; for tuning and measuring."""
-        return self._compute(options, rows, width)
-
-    def _compute(
+    def compute(
         self, options: SessionOptions, rows: Sequence[np.ndarray], width: int, types: Sequence[np.ndarray] | None = None
     ) -> Vectors:
+        """Compute one batch with these options on the caller's thread."""
         ids = np.full((len(rows), width), self.recipe.pad_token_id, np.int32)
         mask = np.zeros((len(rows), width), np.int32)
         for index, row in enumerate(rows):

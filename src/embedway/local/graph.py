@@ -8,7 +8,7 @@ Shapes: b texts, s tokens, h hidden width, a attention heads.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from embedway.types import Pooling
 
 V = TypeVar("V")
-
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu", "tanh", "sigmoid", "identity")
 
 
 class Operations(Protocol[V]):
@@ -82,7 +80,7 @@ class Operations(Protocol[V]):
         """Layer normalization over the last axis."""
 
     def activation(self, values: V, name: str) -> V:
-        """One of ACTIVATIONS."""
+        """Apply `gelu`, `gelu_tanh`, `relu`, `silu`, `tanh`, `sigmoid` or `identity`."""
 
     def attention(self, query: V, key: V, value: V, *, heads: int, head_size: int, mask: V, bias: V | None) -> V:
         """Scaled dot-product attention over (b, s, h); `bias` (1, a, s, s) is added to the scores."""
@@ -127,16 +125,13 @@ _NAMES = {
     "bert": _BERT_NAMES,
     "roberta": _BERT_NAMES,
     "xlm-roberta": _BERT_NAMES,
-    "mpnet": _Names(
-        "encoder.layer.{}.",
-        "attention.attn.q",
-        "attention.attn.k",
-        "attention.attn.v",
-        "attention.attn.o",
-        "attention.LayerNorm",
-        "intermediate.dense",
-        "output.dense",
-        "output.LayerNorm",
+    "mpnet": replace(
+        _BERT_NAMES,
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        attention_output="attention.attn.o",
+        attention_norm="attention.LayerNorm",
     ),
     "distilbert": _Names(
         "transformer.layer.{}.",
@@ -176,6 +171,15 @@ def finish_embedding(operations: Operations[V], recipe: Recipe, hidden: V) -> V:
     return operations.normalize(vector) if recipe.normalized else vector
 
 
+def finish_output(operations: Operations[V], recipe: Recipe, output: V, *, pooled: bool) -> V:
+    """Do what the output of a foreign graph lacks: pooling, Dense modules and normalization of an embedding."""
+    if recipe.task == "rerank":
+        return output
+    if not pooled:
+        return finish_embedding(operations, recipe, output)
+    return operations.normalize(output) if recipe.normalized else output
+
+
 def _pool(operations: Operations[V], pooling: Pooling, hidden: V) -> V:
     """Pool by a weighted sum over tokens, which works for padding on either side."""
     mask = operations.mask()
@@ -183,15 +187,9 @@ def _pool(operations: Operations[V], pooling: Pooling, hidden: V) -> V:
         weights = operations.to_float(mask)
         total = operations.sum_tokens(operations.multiply(hidden, operations.unsqueeze(weights, (2,))))
         return operations.divide(total, operations.sum_last(weights))
-    one = operations.constant(np.array(1, np.int32))
-    if pooling == "cls":
-        count = operations.cumulative_sum(mask)
-        chosen = operations.multiply(operations.equal(count, one), mask)
-    else:
-        # The last token is the one whose running count equals the number of all tokens.
-        count = operations.cumulative_sum(mask)
-        total_tokens = operations.sum_last(mask)
-        chosen = operations.multiply(operations.equal(count, total_tokens), mask)
+    # The last token is the one whose running count equals the number of all tokens.
+    wanted = operations.constant(np.array(1, np.int32)) if pooling == "cls" else operations.sum_last(mask)
+    chosen = operations.multiply(operations.equal(operations.cumulative_sum(mask), wanted), mask)
     weights = operations.unsqueeze(operations.to_float(chosen), (2,))
     return operations.sum_tokens(operations.multiply(hidden, weights))
 
@@ -263,9 +261,8 @@ class _Encoder:
         attended = operations.add(self._linear(context, prefix + names.attention_output), states)
         attended = self._norm(attended, prefix + names.attention_norm)
         inner = operations.activation(self._linear(attended, prefix + names.up), shape.activation)
-        return self._norm(
-            operations.add(self._linear(inner, prefix + names.down), attended), prefix + names.output_norm
-        )
+        output = operations.add(self._linear(inner, prefix + names.down), attended)
+        return self._norm(output, prefix + names.output_norm)
 
     def _relative_bias(self) -> Any:
         """MPNet's learned bias by distance between tokens, (1, a, s, s), shared by all layers."""
@@ -311,7 +308,6 @@ def _relative_buckets(distance: npt.NDArray[np.int64], *, buckets: int) -> npt.N
     away = np.abs(distance)
     scale = (half - exact) / math.log(128 / exact)
     # float32, as transformers computes it: at some distances a wider type falls into another bucket.
-    far = exact + (np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) * np.float32(scale)).astype(
-        np.int64
-    )
+    steps = np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) * np.float32(scale)
+    far = exact + steps.astype(np.int64)
     return np.where(distance > 0, half, 0) + np.where(away < exact, away, np.minimum(far, half - 1))

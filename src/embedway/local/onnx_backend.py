@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from embedway.errors import UnsupportedModelError
-from embedway.local.graph import build_graph, finish_embedding
+from embedway.local.graph import build_graph, finish_output
 from embedway.local.onnx_file import self_contained, sentence_output
 from embedway.local.tensors import Tensors
 from embedway.opt_out import opt_out_of_telemetry
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from embedway.local.backend import SessionOptions
+    from embedway.local.backend import Int32s, SessionOptions
     from embedway.local.recipe import Recipe
     from embedway.types import Vectors
 
@@ -201,23 +201,14 @@ class OnnxSession:
             model = _extend_foreign_model(recipe, settings, self._values)
         with self._tensors.sparing():
             self._session: Any = ort.InferenceSession(
-                model,
-                settings,
-                providers=[
-                    ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"}),
-                ],
+                model, settings, providers=[("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})]
             )
         kinds = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
         self._inputs = {port.name: kinds[port.type] for port in self._session.get_inputs()}
         self._output = self._session.get_outputs()[0].name
         self._tensors.release_pages()
 
-    def run(
-        self,
-        ids: npt.NDArray[np.int32],
-        mask: npt.NDArray[np.int32],
-        types: npt.NDArray[np.int32] | None = None,
-    ) -> Vectors:
+    def run(self, ids: Int32s, mask: Int32s, types: Int32s | None = None) -> Vectors:
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         feed = {}
         for name, kind in self._inputs.items():
@@ -280,12 +271,7 @@ def _extend_foreign_model(recipe: Recipe, settings: Any, values: list[Any]) -> b
     # Exporters take int64 masks; our operations speak int32.
     mask = operations._node("Cast", ["attention_mask"], to=TensorProto.INT32)  # noqa: SLF001
     operations.mask = lambda: mask  # type: ignore[method-assign]
-    if recipe.task == "rerank":
-        output = name
-    elif pooled:
-        output = operations.normalize(name) if recipe.normalized else name
-    else:
-        output = finish_embedding(operations, recipe, name)
+    output = finish_output(operations, recipe, name, pooled=pooled)
     model.graph.node.extend(operations.nodes)
     model.graph.initializer.extend(operations.initializers)
     _attach_external(model.graph, operations, settings, values)

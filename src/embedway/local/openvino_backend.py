@@ -10,7 +10,7 @@ from onnx import helper
 
 from embedway.errors import UnsupportedModelError
 from embedway.local import cpu
-from embedway.local.graph import build_graph, finish_embedding
+from embedway.local.graph import build_graph, finish_output
 from embedway.local.onnx_file import self_contained, sentence_output
 from embedway.local.tensors import Tensors
 from embedway.opt_out import opt_out_of_telemetry
@@ -18,7 +18,7 @@ from embedway.opt_out import opt_out_of_telemetry
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from embedway.local.backend import SessionOptions
+    from embedway.local.backend import Int32s, SessionOptions
     from embedway.local.recipe import Recipe
     from embedway.types import Vectors
 
@@ -86,17 +86,10 @@ class OpenVinoOperations:
     def transpose(self, values: Any, order: tuple[int, ...]) -> Any:
         return op.transpose(values, _integers(order))
 
-    def add(self, left: Any, right: Any) -> Any:
-        return op.add(left, right)
-
-    def subtract(self, left: Any, right: Any) -> Any:
-        return op.subtract(left, right)
-
-    def multiply(self, left: Any, right: Any) -> Any:
-        return op.multiply(left, right)
-
-    def divide(self, left: Any, right: Any) -> Any:
-        return op.divide(left, right)
+    add = staticmethod(op.add)
+    subtract = staticmethod(op.subtract)
+    multiply = staticmethod(op.multiply)
+    divide = staticmethod(op.divide)
 
     def linear(self, values: Any, weight: npt.NDArray[Any], bias: npt.NDArray[Any] | None) -> Any:
         product = op.matmul(values, self.constant(weight), False, True)
@@ -107,16 +100,11 @@ class OpenVinoOperations:
         return op.add(op.multiply(scaled, weight), bias)
 
     def activation(self, values: Any, name: str) -> Any:
-        nodes = {
-            "gelu": lambda: op.gelu(values, "erf"),
-            "gelu_tanh": lambda: op.gelu(values, "tanh"),
-            "relu": lambda: op.relu(values),
-            "silu": lambda: op.swish(values),
-            "tanh": lambda: op.tanh(values),
-            "sigmoid": lambda: op.sigmoid(values),
-            "identity": lambda: values,
-        }
-        return nodes[name]()
+        if name == "identity":
+            return values
+        if name in {"gelu", "gelu_tanh"}:
+            return op.gelu(values, "erf" if name == "gelu" else "tanh")
+        return {"relu": op.relu, "silu": op.swish, "tanh": op.tanh, "sigmoid": op.sigmoid}[name](values)
 
     def attention(self, query: Any, key: Any, value: Any, *, heads: int, head_size: int, mask: Any, bias: Any) -> Any:
         def split(states: Any) -> Any:
@@ -124,9 +112,8 @@ class OpenVinoOperations:
 
         if self._score_bias is None:
             padding = op.subtract(op.constant(np.float32(1)), op.convert(mask, "f32"))
-            self._score_bias = op.unsqueeze(
-                op.multiply(padding, op.constant(np.float32(_MASKED_SCORE))), _integers([1, 2])
-            )
+            masked = op.multiply(padding, op.constant(np.float32(_MASKED_SCORE)))
+            self._score_bias = op.unsqueeze(masked, _integers([1, 2]))
         scores_bias = self._score_bias if bias is None else op.add(self._score_bias, bias)
         context = op.scaled_dot_product_attention(split(query), split(key), split(value), scores_bias)
         return op.reshape(op.transpose(context, _integers([0, 2, 1, 3])), _integers([0, 0, heads * head_size]), True)
@@ -172,12 +159,7 @@ class OpenVinoSession:
         self._types = {port.get_any_name(): port.get_element_type().to_dtype() for port in self._compiled.inputs}
         self._tensors.release_pages()
 
-    def run(
-        self,
-        ids: npt.NDArray[np.int32],
-        mask: npt.NDArray[np.int32],
-        types: npt.NDArray[np.int32] | None = None,
-    ) -> Vectors:
+    def run(self, ids: Int32s, mask: Int32s, types: Int32s | None = None) -> Vectors:
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
@@ -220,12 +202,7 @@ def _read_onnx(core: Any, recipe: Recipe) -> tuple[Any, list[npt.NDArray[Any]]]:
     if "attention_mask" not in by_name:  # no node reads it, and so the conversion left it out; pooling does
         by_name["attention_mask"] = op.parameter([-1, -1], ov.Type.i64, name="attention_mask")
     operations._ids, operations._mask = by_name["input_ids"], by_name["attention_mask"]  # noqa: SLF001
-    if recipe.task == "rerank":
-        vector = output
-    elif not pooled:
-        vector = finish_embedding(operations, recipe, output)
-    else:
-        vector = operations.normalize(output) if recipe.normalized else output
+    vector = finish_output(operations, recipe, output, pooled=pooled)
     return ov.Model([vector], list(by_name.values()), "encoder"), [*held, *operations.held]
 
 

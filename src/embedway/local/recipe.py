@@ -170,7 +170,8 @@ def read_recipe(
     path = folder / "config.json"
     config_json = read_required(path)
     config = parse_object(config_json, path)
-    architecture = _architecture(config)
+    model_type = str(config.get("model_type", ""))
+    architecture = _SAME_GRAPH.get(model_type, model_type)
     weight_paths, onnx_path = _weight_files(folder, onnx_file)
     if onnx_path is None:
         _refuse_unsupported(folder, architecture, config)
@@ -205,11 +206,6 @@ def read_recipe(
         pad_token_id=pad,
         lowercase=bool(read_optional_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
     )
-
-
-def _architecture(config: Mapping[str, Any]) -> str:
-    name = str(config.get("model_type", ""))
-    return _SAME_GRAPH.get(name, name)
 
 
 def _sizes(folder: Path, width: int, facts: ModelFacts | None) -> tuple[int, ...]:
@@ -370,10 +366,7 @@ def _read_prompts(folder: Path, facts: ModelFacts | None, modules: list[tuple[st
     default = named.get(str(name), "")
     # The names that sentence-transformers' encode_document looks for, in its order.
     documents = (named[key] for key in ("document", "passage", "corpus") if named.get(key))
-    prompts: dict[InputType, str] = {
-        "query": named.get("query") or default,
-        "document": next(documents, default),
-    }
+    prompts: dict[InputType, str] = {"query": named.get("query") or default, "document": next(documents, default)}
     if not any(prompts.values()) and facts is not None:
         prompts = {"query": facts.prompts.get("query", ""), "document": facts.prompts.get("document", "")}
     if any(prompts.values()):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedway.files import write_private_whole
 from embedway.local import cpu
 from embedway.local.backend import BACKENDS, BackendName, Precision, SessionOptions, available
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from embedway.config import Config
 
 #: Padded tokens of a batch by the rule: large enough to fill two cores' caches, small enough that a batch of the
@@ -44,20 +44,13 @@ def choose_runtime(config: Config, *, weights_sha256: str, weights_bytes: int) -
     free = local.backend == "auto" and local.precision == "auto" and local.streams is None
     tuned = read_choice(config.tune.directory, weights_sha256) if free and local.threads is None else None
     if tuned is not None:
-        budget = local.token_budget or tuned.token_budget
-        return RuntimeChoice(tuned.bulk, tuned.single, budget)
-    backend: BackendName
+        return RuntimeChoice(tuned.bulk, tuned.single, local.token_budget or tuned.token_budget)
+    worth = available("openvino") and _prefers_openvino(local.precision)
+    suited: BackendName = "openvino" if worth else "onnxruntime"
+    backend = suited if local.backend == "auto" else local.backend
+    fastest: Precision = "bf16" if backend == "openvino" and cpu.facts().bf16 else "f32"
+    precision = fastest if local.precision == "auto" else local.precision
     large = weights_bytes > _ONE_SESSION_BYTES
-    if local.backend == "auto":
-        worth = available("openvino") and _prefers_openvino(local.precision)
-        backend = "openvino" if worth else "onnxruntime"
-    else:
-        backend = local.backend
-    precision: Precision
-    if local.precision == "auto":
-        precision = "bf16" if backend == "openvino" and cpu.facts().bf16 else "f32"
-    else:
-        precision = local.precision
     streams = min(threads, local.streams or (1 if large else min(threads, 4)))
     bulk = SessionOptions(backend, precision, streams, threads)
     single = bulk if large or local.streams is not None else SessionOptions(backend, precision, 1, threads)
@@ -114,12 +107,5 @@ def write_choice(
         "token_budget": choice.token_budget,
         "measured": measured,
     }
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            json.dump(stored, handle, indent=2)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_private_whole(path, json.dumps(stored, indent=2).encode())
     return path

@@ -74,11 +74,6 @@ class Tensors:
         """Return the shape of a tensor without reading it."""
         return self._entry(name).shape
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors as float32."""
-        return sum(4 * math.prod(entry.shape) for entry in self._entries.values())
-
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         entry = self._entry(name)
         buffer = memoryview(entry.file.map())[entry.start : entry.end]

@@ -81,11 +81,8 @@ class TextTokenizer:
             kept = [end for (_, end), part in zip(encoding.offsets, encoding.sequence_ids, strict=True) if part == 1]
             characters = kept[-1] if kept else 0
             lost = sum(len(overflow) - overhead_tokens for overflow in overflowing)
-            truncations.append(
-                Truncation(
-                    row, len(encoding), characters, len(text) - characters, lost if len(text) <= window else None
-                )
-            )
+            known = lost if len(text) <= window else None
+            truncations.append(Truncation(row, len(encoding), characters, len(text) - characters, known))
         ids = tuple(np.array(encoding.ids, np.int32) for encoding in encodings)
         types = tuple(np.array(encoding.type_ids, np.int32) for encoding in encodings)
         lengths = np.fromiter((len(row) for row in ids), np.int32, len(ids))
@@ -140,13 +137,8 @@ class TextTokenizer:
             end for (_, end), special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True) if not special
         ]
         characters = max(0, (kept[-1] if kept else 0) - len(prompt))
-        return encoding, Truncation(
-            row=row,
-            kept_tokens=len(encoding),
-            kept_characters=characters,
-            lost_characters=len(text) - len(prompt) - characters,
-            lost_tokens=lost if len(text) <= window else None,
-        )
+        known = lost if len(text) <= window else None
+        return encoding, Truncation(row, len(encoding), characters, len(text) - len(prompt) - characters, known)
 
 
 def _is_library_error(error: BaseException) -> bool:

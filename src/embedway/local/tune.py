@@ -6,6 +6,7 @@ ONNX Runtime. Options that fail the quality gate are rejected, however fast they
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,6 @@ import numpy as np
 from embedway.errors import EmbedwayError, RuntimeUnavailableError
 from embedway.local import cpu
 from embedway.local.backend import BACKENDS, BackendName, Precision, SessionOptions, available
-from embedway.local.probes import probe_texts
 from embedway.local.runtime_choice import RuntimeChoice, write_choice
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ _PAUSE_S = 0.01
 #: A neighbour that float32 itself scores within this of its tenth counts as the same: 2 in a thousand of a cosine
 #: is less than half of the usual distance between the tenth and the eleventh. Rows also tell the share without it.
 _TIE = 0.002
+#: Words to a token of English prose, about; probes aim at lengths, they need not hit them.
+_WORDS_PER_TOKEN = 0.7
+_SHORTEST_TOKENS = 8
+_LONGEST_TOKENS = 512
+_PROBES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +87,11 @@ class TuneReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
-        return {
-            "model": self.model,
-            "cpu": self.cpu,
-            "rows": [asdict(row) for row in self.rows],
-            "bulk": asdict(self.bulk),
-            "single": asdict(self.single),
-            "stored_at": str(self.stored_at),
-        }
+        return {**asdict(self), "stored_at": str(self.stored_at)}
 
 
 def tune_model(
-    model: Encoder,
-    config: Config,
-    progress: Callable[[str], None],
-    split: Callable[..., Sequence[Batch]],
+    model: Encoder, config: Config, progress: Callable[[str], None], split: Callable[..., Sequence[Batch]]
 ) -> TuneReport:
     """Measure all options, choose the fastest and store the choice. Blocking; minutes on a small machine.
 
@@ -118,7 +113,8 @@ def tune_model(
         finally:
             model.drop(options)
         best = max(row.texts_per_s for row in rows if row.options == options)
-        progress(f"{options}: {best:.0f} texts/s, {rows[-1].single_ms:.1f} ms a query{_failure_note(rows[-1])}")
+        note = "" if rows[-1].passed else f" (out: {rows[-1].reason})"
+        progress(f"{options}: {best:.0f} texts/s, {rows[-1].single_ms:.1f} ms a query{note}")
     if not any(row.passed for row in rows):
         raise EmbedwayError(f"{model.model}: no way of running it passed the quality gate on this CPU")
     rows = _measure_again(model, rows, tokenized, split)
@@ -244,16 +240,12 @@ def _check_quality(vectors: Vectors, reference: Vectors) -> tuple[float, float, 
     ours, theirs = (array / np.linalg.norm(array, axis=1, keepdims=True) for array in (vectors, reference))
     cosine = float(np.einsum("ij,ij->i", ours, theirs).min())
     neighbours, identical = (_same_neighbours(ours, theirs, tie=tie) for tie in (_TIE, 0.0))
+    reason = ""
     if cosine < LOWEST_COSINE:
-        return cosine, neighbours, identical, f"lowest cosine {cosine:.5f} is under {LOWEST_COSINE}"
-    if neighbours < SAME_NEIGHBOURS:
-        return (
-            cosine,
-            neighbours,
-            identical,
-            f"{neighbours:.1%} of probes keep their neighbours, under {SAME_NEIGHBOURS:.0%}",
-        )
-    return cosine, neighbours, identical, ""
+        reason = f"lowest cosine {cosine:.5f} is under {LOWEST_COSINE}"
+    elif neighbours < SAME_NEIGHBOURS:
+        reason = f"{neighbours:.1%} of probes keep their neighbours, under {SAME_NEIGHBOURS:.0%}"
+    return cosine, neighbours, identical, reason
 
 
 def _same_neighbours(ours: Vectors, theirs: Vectors, *, tie: float) -> float:
@@ -267,5 +259,32 @@ def _same_neighbours(ours: Vectors, theirs: Vectors, *, tie: float) -> float:
     return float((lowest >= tenth - tie).mean())
 
 
-def _failure_note(row: TuneRow) -> str:
-    return "" if row.passed else f" (out: {row.reason})"
+def probe_texts(max_tokens: int) -> list[str]:
+    """Return 128 different texts, from a few tokens to the model's limit (512 at most), short ones more often.
+
+    They are passages of the language reference, which `pydoc` shows as `help("topics")`.
+    """
+    from pydoc_data import topics  # noqa: PLC0415  700 kB that only tuning needs
+
+    longest = min(max_tokens, _LONGEST_TOKENS)
+    # The first line of a topic is its heading and a row of asterisks.
+    passages = [
+        passage
+        for name in sorted(topics.topics)
+        for passage in _passages(topics.topics[name].split("\n", 3)[-1], longest)
+    ]
+    step = len(passages) / _PROBES
+    texts = []
+    for index in range(_PROBES):
+        # Evenly spread on a logarithmic scale.
+        tokens = _SHORTEST_TOKENS * (longest / _SHORTEST_TOKENS) ** (index / (_PROBES - 1))
+        words = passages[int(index * step)].split(" ")
+        texts.append(" ".join(words[: max(3, int(tokens * _WORDS_PER_TOKEN))]))
+    return texts
+
+
+def _passages(topic: str, longest_tokens: int) -> list[str]:
+    words = re.sub(r"\s+", " ", topic).strip().split(" ")
+    size = max(3, int(longest_tokens * _WORDS_PER_TOKEN))
+    cut = [words[start : start + size] for start in range(0, len(words), size)]
+    return [" ".join(part) for part in cut if len(part) == size]

@@ -28,13 +28,12 @@ from embedway.models.multi_route import (
 )
 from embedway.models.reranker import LocalReranker, ServiceReranker
 from embedway.models.service import Service, ServiceModel
-from embedway.providers.capabilities import CountsTokens, DescribesModel
+from embedway.providers.base import CountsTokens, DescribesModel
 from embedway.providers.counting import FileCounter
 from embedway.providers.names import library_of, local_names, service_of
 from embedway.providers.opening import counter_for, library_endpoint, library_facts, routes_of
 from embedway.providers.registry import make_provider
-from embedway.rerank.base import Scoring
-from embedway.rerank.registry import make_reranker
+from embedway.rerank.base import Scoring, make_reranker
 from embedway.telemetry.operations import CircuitDetails, WaitDetails
 from embedway.weights.store import WeightsStore
 

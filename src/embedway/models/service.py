@@ -17,8 +17,7 @@ from embedway.dispatch.billing import bill_of, reserve_for
 from embedway.dispatch.request import UpstreamRequest
 from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
 from embedway.models.base import Estimate, Model, Profile, not_here
-from embedway.providers.base import split_requests
-from embedway.providers.capabilities import KnowsTokenizer, KnowsWeights
+from embedway.providers.base import KnowsTokenizer, KnowsWeights, split_requests
 from embedway.providers.counting import TiktokenCounter
 from embedway.providers.requirements import set_up_here
 from embedway.telemetry.hooks import current_operation

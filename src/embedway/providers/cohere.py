@@ -9,29 +9,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import keyed
+from embedway.providers.http import HttpModel, keyed
 from embedway.providers.vectors import count_of, normalized, read_listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.providers.base import Endpoint
-    from embedway.providers.http import JsonHttp
     from embedway.types import InputType
 
 COHERE_URL = "https://api.cohere.com"
 
 
-class Cohere:
+class Cohere(HttpModel):
     """One of Cohere's models."""
 
-    def __init__(self, endpoint: Endpoint, http: JsonHttp) -> None:
-        self._endpoint = endpoint
-        self._http = http
-        self.declared = Declared(max_inputs=96, dimensions=not _is_old(endpoint.model), input_type=True)
-
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
-        """Embed texts; see `Provider.embed`."""
         body: dict[str, Any] = {
             "model": self._endpoint.model,
             "texts": list(texts),
@@ -49,16 +42,10 @@ class Cohere:
         tokens = count_of(reply.body, "meta", "billed_units", "input_tokens")
         return Answer(normalized(vectors), tokens=tokens, rates=reply.rates)
 
-    async def aclose(self) -> None:
-        """Close its connections."""
-        await self._http.aclose()
-
 
 def cohere(endpoint: Endpoint) -> Cohere:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
-    return Cohere(endpoint, keyed(endpoint, COHERE_URL, variable="COHERE_API_KEY"))
-
-
-def _is_old(model: str) -> bool:
-    """Whether a model is of the third generation or before, whose vectors have one size."""
-    return model.endswith(("-v3.0", "-v2.0"))
+    # Vectors of the third generation and before have one size.
+    old = endpoint.model.endswith(("-v3.0", "-v2.0"))
+    declared = Declared(max_inputs=96, dimensions=not old, input_type=True)
+    return Cohere(endpoint, keyed(endpoint, COHERE_URL, variable="COHERE_API_KEY"), declared)

@@ -111,7 +111,6 @@ class TiktokenCounter:
 
     @property
     def plain(self) -> PlainTokenizer:
-        """Itself."""
         return self
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -129,7 +128,6 @@ class TiktokenCounter:
         return text
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Lengths in tokens, and the cut of each text over the limit; no ids. Blocking."""
         window = self.max_tokens * _CHARACTERS_PER_TOKEN
         # What looks like a special token in a text is text: nobody's document ends because it says so.
         encoded = self._encoding.encode_ordinary_batch([text[:window] for text in texts])
@@ -168,13 +166,8 @@ class TiktokenCounter:
             if kept <= self.max_tokens:
                 break
             keep -= 1
-        return Truncation(
-            row=row,
-            kept_tokens=kept,
-            kept_characters=characters,
-            lost_characters=len(text) - characters,
-            lost_tokens=len(tokens) - keep if len(text) <= window else None,
-        )
+        lost = len(tokens) - keep if len(text) <= window else None
+        return Truncation(row, kept, characters, len(text) - characters, lost)
 
 
 def _starts(tokens: Sequence[bytes]) -> list[int]:
@@ -202,11 +195,9 @@ class FileCounter:
 
     @property
     def plain(self) -> PlainTokenizer:
-        """The library's own tokenizer."""
         return self._tokenizer.plain
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Lengths in tokens, and the cut of each text over the limit; no ids. Blocking."""
         tokenized = self._tokenizer.encode(texts, prompt="")
         return TokenizedTexts((), tokenized.lengths, tokenized.truncations)
 
@@ -227,7 +218,6 @@ class EstimatingCounter:
 
     @property
     def plain(self) -> PlainTokenizer:
-        """Itself."""
         return self
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
@@ -261,13 +251,8 @@ def _estimated_ends(text: str) -> npt.NDArray[np.int64]:
     """How many tokens a text has up to each character's end (n,)."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     digits = (points >= ord("0")) & (points <= ord("9"))
-    return np.asarray(np.cumsum(digits) - (-np.cumsum(_utf8_sizes(text) * ~digits) // _BYTES_PER_TOKEN), np.int64)
-
-
-def _utf8_sizes(text: str) -> npt.NDArray[np.int64]:
-    """Bytes that each character takes in UTF-8."""
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return np.asarray(1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF), np.int64)
+    utf8_sizes = 1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF)
+    return np.asarray(np.cumsum(digits) - (-np.cumsum(utf8_sizes * ~digits) // _BYTES_PER_TOKEN), np.int64)
 
 
 def _encoding(name: str) -> Any:

@@ -15,14 +15,7 @@ import numpy as np
 from embedway.local.onnx_file import depends_on_batch
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
-from embedway.providers.library import (
-    LibraryFacts,
-    LoadedOnce,
-    check_installed,
-    device_of,
-    digest_of,
-    shortest_first,
-)
+from embedway.providers.library import LibraryFacts, LoadedOnce, check_installed, device_of, digest_of, shortest_first
 from embedway.providers.options import known, one_of, whole
 from embedway.providers.vectors import normalized
 from embedway.weights.model_files import read_required_json
@@ -47,10 +40,9 @@ class FastEmbed:
         self.declared = Declared(max_inputs=256, free=True, local=True)
         self._endpoint = endpoint
         self._batch_size = whole(endpoint, "batch_size", 8)
-        self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
+        self._loaded = LoadedOnce(endpoint, lambda: _load(endpoint))
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
-        """Embed texts; see `Provider.embed`."""
         del input_type, dimensions
 
         def compute(model: Any) -> Vectors:
@@ -74,11 +66,10 @@ class FastEmbed:
         model = self._loaded.get().model
         graph = Path(model._model_dir) / model.model_description.model_file  # noqa: SLF001  told nowhere else
         self.declared = replace(self.declared, batch_dependent=depends_on_batch(graph))
-        pooling = {"pooling": type(model).__name__, **_chosen(self._endpoint, "pooling")}
+        pooling = {"pooling": self._endpoint.options.get("pooling", type(model).__name__)}
         return digest_of([graph, *graph.parent.glob(f"{graph.name}[_.]data")], pooling)
 
     def counter(self, max_tokens: int) -> TokenCounter:
-        """The library's own tokenizer. Blocking; loads the model."""
         from embedway.providers.counting import counter_of  # noqa: PLC0415  only here
 
         tokenizer = self._loaded.get().model.tokenizer
@@ -86,11 +77,9 @@ class FastEmbed:
         return counter_of(tokenizer.to_str(), max_tokens=min(max_tokens, limit))
 
     def tokenizer_json(self) -> str:
-        """The library's own tokenizer, as a tokenizer.json writes it. Blocking; loads the model."""
         return str(self._loaded.get().model.tokenizer.to_str())
 
     async def aclose(self) -> None:
-        """Forget the model."""
         self._loaded.close()
 
 
@@ -101,10 +90,6 @@ def fastembed(endpoint: Endpoint) -> FastEmbed:
     device_of(endpoint)
     one_of(endpoint, "pooling", ("mean", "cls"))
     return FastEmbed(endpoint)
-
-
-def _chosen(endpoint: Endpoint, *options: str) -> dict[str, str]:
-    return {name: endpoint.options[name] for name in options if name in endpoint.options}
 
 
 def _load(endpoint: Endpoint) -> Any:

@@ -9,30 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import keyed
+from embedway.providers.http import HttpModel, keyed
 from embedway.providers.vectors import count_of, normalized, read_listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.providers.base import Endpoint
-    from embedway.providers.http import JsonHttp
     from embedway.types import InputType
 
 GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta"
 _WITH_TASK_TYPE = "gemini-embedding-001"
 
 
-class Gemini:
+class Gemini(HttpModel):
     """One of Google's models."""
 
-    def __init__(self, endpoint: Endpoint, http: JsonHttp) -> None:
-        self._endpoint = endpoint
-        self._http = http
-        self.declared = Declared(max_inputs=100, dimensions=True, input_type=True)
-
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
-        """Embed texts; see `Provider.embed`."""
         model = f"models/{self._endpoint.model}"
         requests = [self._request(model, text, input_type, dimensions) for text in texts]
         reply = await self._http.post(f"/{model}:batchEmbedContents", {"requests": requests})
@@ -56,11 +49,8 @@ class Gemini:
             request["outputDimensionality"] = dimensions
         return request
 
-    async def aclose(self) -> None:
-        """Close its connections."""
-        await self._http.aclose()
-
 
 def gemini(endpoint: Endpoint) -> Gemini:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
-    return Gemini(endpoint, keyed(endpoint, GEMINI_URL, variable="GEMINI_API_KEY", header="x-goog-api-key"))
+    http = keyed(endpoint, GEMINI_URL, variable="GEMINI_API_KEY", header="x-goog-api-key")
+    return Gemini(endpoint, http, Declared(max_inputs=100, dimensions=True, input_type=True))

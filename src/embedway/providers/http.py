@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import io
-import ipaddress
 import logging
 import re
 import time
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
+from embedway.config.addresses import is_loopback
 from embedway.errors import (
     AuthenticationError,
     ConfigError,
@@ -37,7 +37,7 @@ from embedway.types import NO_RATES, RateState
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from embedway.providers.base import Endpoint
+    from embedway.providers.base import Declared, Endpoint
 
 V = TypeVar("V")
 
@@ -46,9 +46,10 @@ _log = logging.getLogger(__name__)
 #: An answer of 2,048 vectors of 4,096 numbers as JSON text is about 180 MB; more is a fault, not an answer.
 _MAX_BODY_BYTES = 400_000_000
 _CONNECT_S = 10.0
+_CONNECTIONS = 64
 #: Parsing so much and decoding its vectors takes about a millisecond; a thread for less costs more than it saves.
 _LARGE_BYTES = 1_000_000
-#: aiohttp sends what is larger piece by piece, if it is given as a stream.
+#: aiohttp sends what is larger piece by piece, without holding up the event loop, if it is given as a stream.
 _LARGE_BODY_BYTES = 2**20
 #: Identifiers that services use for "no money left" beside status 429.
 _EXHAUSTED = frozenset(
@@ -88,11 +89,6 @@ class Reply:
         return function(*arguments, **more)
 
 
-def _sendable(body: bytes) -> bytes | io.BytesIO:
-    """What aiohttp sends without holding up the event loop: a large body goes piece by piece."""
-    return io.BytesIO(body) if len(body) > _LARGE_BODY_BYTES else body
-
-
 class JsonHttp:
     """A connection pool to one service. Made lazily, on the loop that uses it first."""
 
@@ -104,24 +100,22 @@ class JsonHttp:
         headers: Mapping[str, str],
         timeout_s: float = 60.0,
         allow_http: bool = False,
-        connections: int = 64,
     ) -> None:
         check_base_url(base_url, where=route, allow_http=allow_http)
         self._base_url = base_url.rstrip("/")
         self._route = route
         self._headers = {"accept": "application/json", "content-type": "application/json", **headers}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
-        self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
 
     async def post(self, path: str, body: Any) -> Reply:
         """Send a JSON document and read one. Raises UpstreamErrors."""
-        session = self._open()
+        session, data = self._open(), orjson.dumps(body)
         try:
             async with session.post(
                 self._base_url + path,
-                data=_sendable(orjson.dumps(body)),
+                data=io.BytesIO(data) if len(data) > _LARGE_BODY_BYTES else data,
                 # Not the session's headers, which aiohttp sends to a proxy too: the key is the service's alone.
                 headers=self._headers,
                 allow_redirects=False,
@@ -155,7 +149,7 @@ class JsonHttp:
             self._proxy = self._proxy_of_environment()
             self._session = aiohttp.ClientSession(
                 timeout=self._timeout,
-                connector=aiohttp.TCPConnector(limit=self._connections),
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # aiohttp would read netrc too: its passwords are of other servers, and stand in the way of a key.
                 trust_env=False,
@@ -211,6 +205,18 @@ class JsonHttp:
             ) from None
 
 
+class HttpModel:
+    """A model of a service, with the connections to it."""
+
+    def __init__(self, endpoint: Endpoint, http: JsonHttp, declared: Declared) -> None:
+        self.declared = declared
+        self._endpoint = endpoint
+        self._http = http
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+
 def keyed(
     endpoint: Endpoint, url: str, *, variable: str, header: str = "authorization", options: Sequence[str] = ()
 ) -> JsonHttp:
@@ -253,16 +259,6 @@ def check_base_url(base_url: str, *, where: str, allow_http: bool) -> None:
             where=where,
             key="base_url",
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's name means this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: str) -> UpstreamError:

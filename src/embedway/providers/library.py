@@ -10,7 +10,7 @@ import threading
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from embedway.providers.base import Endpoint
     from embedway.types import Vectors
 
-M = TypeVar("M")
-
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -40,17 +38,17 @@ class LibraryFacts:
     document_prompt: str = ""
 
 
-class LoadedOnce(Generic[M]):
+class LoadedOnce:
     """A library's model, loaded at its first use, and the one thread that computes on it."""
 
-    def __init__(self, endpoint: Endpoint, load: Callable[[], M]) -> None:
+    def __init__(self, endpoint: Endpoint, load: Callable[[], Any]) -> None:
         self._endpoint = endpoint
         self._load = load
         self._lock = threading.Lock()
-        self._model: M | None = None
+        self._model: Any = None
         self._worker: Worker | None = None
 
-    def get(self) -> M:
+    def get(self) -> Any:
         """The model. Blocking. Raises UnsupportedModelError where the library cannot load it."""
         with self._lock:
             if self._model is None:
@@ -62,7 +60,7 @@ class LoadedOnce(Generic[M]):
                     raise UnsupportedModelError(_why(self._endpoint, error)) from error
             return self._model
 
-    async def compute(self, function: Callable[[M], Vectors]) -> Vectors:
+    async def compute(self, function: Callable[[Any], Vectors]) -> Vectors:
         """Call a function with the model, off the event loop, one call after the other.
 
         Raises UpstreamError for what the library raises. A call that was cancelled before its turn is not made.
@@ -136,6 +134,5 @@ def _why(endpoint: Endpoint, error: Exception) -> str:
             f"{endpoint.model}: its repository holds code that would be run here. If you trust it, allow that with "
             f'options.trust_remote_code = "true" on a route of it'
         )
-    return (
-        f"{endpoint.model}: the library cannot load it ({type(error).__name__}): {said.splitlines()[0] if said else ''}"
-    )
+    line = said.splitlines()[0] if said else ""
+    return f"{endpoint.model}: the library cannot load it ({type(error).__name__}): {line}"

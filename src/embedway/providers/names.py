@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING
 
 from embedway.catalog import default_catalog
 from embedway.catalog.services import ServiceFacts, default_services
+from embedway.config.local_models import LIBRARY_MODULES
 from embedway.errors import ConfigError, UnknownModelError
 from embedway.local import loading as local
 
 if TYPE_CHECKING:
     from embedway.config import Config
 
-#: Names that say which library is to run a model: `sentence-transformers:OWNER/NAME`.
-LIBRARIES = ("fastembed", "sentence-transformers")
-
 
 def library_of(name: str) -> tuple[str, str] | None:
     """The provider and the library's own name of a model, of a name such as `fastembed:BAAI/bge-m3`; None of others."""
     provider, _, model = name.partition(":")
-    return (provider, model) if provider in LIBRARIES and model else None
+    return (provider, model) if provider in LIBRARY_MODULES and model else None
 
 
 def service_of(name: str, config: Config) -> ServiceFacts | None:
@@ -52,7 +50,6 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
         price = model.price_usd_per_million_tokens
         found[name] = ServiceFacts(
             name=model.name,
-            aliases=(),
             task=model.task,
             dimensions=model.dimensions or 0,
             matryoshka=model.matryoshka,
@@ -60,15 +57,9 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
             max_tokens=model.max_tokens,
             tokenizer=model.tokenizer,
             normalized=model.normalized,
-            languages=("mul",),
             price_usd_per_million_tokens=None if price is None else decimal.Decimal(price),
-            price_usd_per_thousand_searches=None,
-            family="",
             query_prompt=model.query_prompt,
             document_prompt=model.document_prompt,
-            licence="unknown",
-            routes=(),
-            sources=(),
             revision=model.revision,
         )
     return found

@@ -7,16 +7,17 @@ inputs and 300,000 tokens a request; an input of at most 8,192 tokens.
 from __future__ import annotations
 
 import urllib.parse
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import keyed, pool
+from embedway.providers.http import HttpModel, keyed, pool
 from embedway.providers.options import known, one_of, whole, whole_or_none, yes
-from embedway.providers.vectors import count_of, read_indexed
+from embedway.providers.vectors import count_of, normalized, read_indexed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from embedway.providers.base import Endpoint
     from embedway.providers.http import JsonHttp
@@ -34,53 +35,52 @@ _COMPATIBLE = (
 )
 
 
-class OpenAI:
-    """One model behind `POST {base_url}/embeddings`.
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A service's own words in requests of OpenAI's shape."""
 
-    `encoding` is `base64` where the service is known to honour it: a quarter of the bytes of numbers as text. Of others
-    `float` is asked, because some ignore the parameter and some answer zeros.
-    """
+    #: What is sent in every request beside the model and the texts.
+    more: Mapping[str, Any]
+    dimensions: str = "dimensions"
+    #: The parameter for the side of a text, where the provider declares it, and its two values. By default those of
+    #: NVIDIA NIM (docs.nvidia.com/nim, reference of /v1/embeddings).
+    input_type: str = "input_type"
+    query: str = "query"
+    document: str = "passage"
+    #: Which vectors are brought to length 1 here.
+    normalize: Literal["none", "narrow", "all"] = "none"
+
+
+#: A quarter of the bytes of numbers as text, for services that are known to honour it. Of others `float` is asked,
+#: because some ignore the parameter and some answer zeros.
+BASE64 = Dialect({"encoding_format": "base64"})
+
+
+class EmbeddingsApi(HttpModel):
+    """One model behind an address that takes and answers what OpenAI's `POST /embeddings` does."""
 
     def __init__(
-        self,
-        endpoint: Endpoint,
-        declared: Declared,
-        http: JsonHttp,
-        *,
-        path: str = "/embeddings",
-        encoding: str = "float",
-        extra: dict[str, Any] | None = None,
+        self, endpoint: Endpoint, http: JsonHttp, declared: Declared, dialect: Dialect, *, path: str = "/embeddings"
     ) -> None:
-        self.declared = declared
-        self._endpoint = endpoint
-        self._http = http
+        super().__init__(endpoint, http, declared)
+        self._dialect = dialect
         self._path = path
-        self._encoding = encoding
-        self._extra = extra or {}
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
-        """Embed texts; see `Provider.embed`."""
-        body: dict[str, Any] = {
-            "model": self._endpoint.model,
-            "input": list(texts),
-            "encoding_format": self._encoding,
-            **self._extra,
-        }
-        if dimensions is not None:
-            body["dimensions"] = dimensions
+        dialect = self._dialect
+        body: dict[str, Any] = {"model": self._endpoint.model, "input": list(texts), **dialect.more}
         if self.declared.input_type:
-            # NVIDIA NIM's name for documents (docs.nvidia.com/nim, reference of /v1/embeddings).
-            body["input_type"] = "query" if input_type == "query" else "passage"
+            body[dialect.input_type] = dialect.query if input_type == "query" else dialect.document
+        if dimensions is not None:
+            body[dialect.dimensions] = dimensions
         reply = await self._http.post(self._path, body)
         vectors = await reply.read(read_indexed, reply.body, count=len(texts), route=self._endpoint.route)
+        if dialect.normalize == "all" or (dialect.normalize == "narrow" and dimensions is not None):
+            vectors = normalized(vectors)
         return Answer(vectors, tokens=count_of(reply.body, "usage", "total_tokens"), rates=reply.rates)
 
-    async def aclose(self) -> None:
-        """Close its connections."""
-        await self._http.aclose()
 
-
-def openai(endpoint: Endpoint) -> OpenAI:
+def openai(endpoint: Endpoint) -> EmbeddingsApi:
     """OpenAI's own service: an entry of `embedway.providers`."""
     http = keyed(endpoint, OPENAI_URL, variable="OPENAI_API_KEY")
     declared = Declared(
@@ -89,10 +89,10 @@ def openai(endpoint: Endpoint) -> OpenAI:
         # ada-002 refuses the parameter.
         dimensions=endpoint.model.startswith("text-embedding-3"),
     )
-    return OpenAI(endpoint, declared, http, encoding="base64")
+    return EmbeddingsApi(endpoint, http, declared, BASE64)
 
 
-def openai_compatible(endpoint: Endpoint) -> OpenAI:
+def openai_compatible(endpoint: Endpoint) -> EmbeddingsApi:
     """A server with OpenAI's interface, at `base_url`.
 
     Options: `max_inputs` (32, the bound that TEI sets by default), `max_request_tokens`, `dimensions` (`true` where
@@ -110,10 +110,10 @@ def openai_compatible(endpoint: Endpoint) -> OpenAI:
         batch_dependent=yes(endpoint, "batch_dependent"),
     )
     encoding = one_of(endpoint, "encoding", ("float", "base64"))
-    return OpenAI(endpoint, declared, pool(endpoint), encoding=encoding)
+    return EmbeddingsApi(endpoint, pool(endpoint), declared, Dialect({"encoding_format": encoding}))
 
 
-def azure(endpoint: Endpoint) -> OpenAI:
+def azure(endpoint: Endpoint) -> EmbeddingsApi:
     """Azure OpenAI: the model is the name of a deployment.
 
     `base_url` is the v1 address, such as `https://NAME.openai.azure.com/openai/v1`; with the option `api_version` it is
@@ -136,4 +136,4 @@ def azure(endpoint: Endpoint) -> OpenAI:
     path = f"/openai/deployments/{deployment}/embeddings?{query}" if version else "/embeddings"
     # A deployment's name says nothing of its model, so the user says whether it takes the parameter.
     declared = Declared(max_inputs=2048, max_request_tokens=300_000, dimensions=yes(endpoint, "dimensions"))
-    return OpenAI(endpoint, declared, http, path=path, encoding="base64")
+    return EmbeddingsApi(endpoint, http, declared, BASE64, path=path)

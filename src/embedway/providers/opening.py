@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from embedway.catalog.services import RouteFacts, ServiceFacts
 from embedway.errors import ConfigError, RuntimeUnavailableError
-from embedway.providers.base import Endpoint
-from embedway.providers.capabilities import CountsTokens
+from embedway.providers.base import CountsTokens, Endpoint
 from embedway.providers.counting import ESTIMATE, HUB, LIBRARY, open_counter
 from embedway.providers.requirements import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from embedway.config import Config
+    from embedway.config.credentials import Access
     from embedway.providers.counting import TokenCounter
     from embedway.types import InputType
 
@@ -45,24 +45,12 @@ def library_endpoint(name: str, provider: str, model: str, config: Config) -> En
 def library_facts(name: str, provider: str, model: str, *, max_tokens: int) -> ServiceFacts:
     """What can be said of a model before its library has told more."""
     return ServiceFacts(
-        name=name,
-        aliases=(),
-        task="embed",
-        dimensions=0,
-        matryoshka=(),
-        default_dimensions=0,
-        max_tokens=max_tokens,
-        tokenizer=LIBRARY,
+        name,
+        max_tokens,
+        LIBRARY,
         normalized=False,
-        languages=("mul",),
         price_usd_per_million_tokens=decimal.Decimal(0),
-        price_usd_per_thousand_searches=None,
-        family="",
-        query_prompt="",
-        document_prompt="",
-        licence="unknown",
         routes=(RouteFacts(provider, model),),
-        sources=(),
     )
 
 
@@ -70,42 +58,30 @@ def routes_of(
     facts: ServiceFacts, config: Config, make: Callable[[str, Endpoint], P]
 ) -> list[tuple[str, P, tuple[int | None, int | None]]]:
     """A model's routes, each made by `make` of a provider's name and an endpoint, with its limits a minute."""
+    made: list[tuple[str, P, tuple[int | None, int | None]]] = []
     prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
     timeout_s = config.upstream.timeout_s
-    made: list[tuple[str, P, tuple[int | None, int | None]]] = []
+
+    def endpoint(route: str, model: str, access: Access, options: Mapping[str, str]) -> Endpoint:
+        return Endpoint(route, model, access.base_url, access.secret, timeout_s, options, prompts, access.headers)
+
     for name, route in config.routes_to(facts.names).items():
         # What the catalog says that the provider must be told holds for this route too, unless it says otherwise.
         listed = next((one for one in facts.routes if one.provider == route.provider), None)
         access = config.access(route.provider, name)
-        endpoint = Endpoint(
-            route=f"routes.{name}",
-            model=route.upstream_model or (listed.model if listed else facts.name),
-            base_url=access.base_url,
-            secret=access.secret,
-            timeout_s=timeout_s,
-            options={**(listed.options if listed else {}), **access.options, **route.options},
-            prompts=prompts,
-            headers=access.headers,
-        )
-        limits = (route.requests_per_minute, route.tokens_per_minute)
-        made.append((endpoint.route, make(route.provider, endpoint), limits))
+        model = route.upstream_model or (listed.model if listed else facts.name)
+        options = {**(listed.options if listed else {}), **access.options, **route.options}
+        provider = make(route.provider, endpoint(f"routes.{name}", model, access, options))
+        made.append((f"routes.{name}", provider, (route.requests_per_minute, route.tokens_per_minute)))
     for listed in facts.routes:
         # Without any way that may work, the error of this one says what is missing; it stops no other.
         try:
             access = config.access(listed.provider)
             if made and missing(listed.provider, access.secret):
                 continue
-            endpoint = Endpoint(
-                route=f"{listed.provider}:{listed.model}",
-                model=listed.model,
-                base_url=access.base_url,
-                secret=access.secret,
-                timeout_s=timeout_s,
-                options={**listed.options, **access.options},
-                prompts=prompts,
-                headers=access.headers,
-            )
-            made.append((endpoint.route, make(listed.provider, endpoint), (None, None)))
+            name, options = f"{listed.provider}:{listed.model}", {**listed.options, **access.options}
+            provider = make(listed.provider, endpoint(name, listed.model, access, options))
+            made.append((name, provider, (None, None)))
         except (ConfigError, RuntimeUnavailableError):
             if not made:
                 raise

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from embedway.catalog import default_catalog
 from embedway.catalog.services import default_services
 from embedway.config import KEY_VARIABLES
+from embedway.config.local_models import LIBRARY_MODULES
 from embedway.errors import ConfigError
 from embedway.providers.names import own_models
 from embedway.providers.registry import PROVIDERS, RERANKERS, provider_names
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.config.sections import RouteSettings
 
-#: Modules of the libraries that are extras.
-_EXTRAS = {"fastembed": "fastembed", "sentence-transformers": "sentence_transformers"}
 #: Providers that have no address of their own.
 _ADDRESSED = frozenset({"azure-openai", "openai-compatible"})
 _TO_FETCH = "weights missing: they are fetched at the first use"
@@ -34,7 +33,7 @@ def missing(provider: str, key: str) -> str:
     """Return what a provider lacks: its key or its library; empty where it lacks neither."""
     if provider in KEY_VARIABLES and not key:
         return f"no key: set {KEY_VARIABLES[provider][0]}"
-    module = _EXTRAS.get(provider)
+    module = LIBRARY_MODULES.get(provider)
     if module is not None and importlib.util.find_spec(module) is None:
         return f"no library: pip install 'embedway[{provider}]'"
     return ""
@@ -79,7 +78,7 @@ def _route_lacks(name: str, route: RouteSettings, config: Config, task: Task) ->
 
 def _weights_missing(provider: str, model: str, options: Mapping[str, str], config: Config) -> str:
     """Return a message where a library's weights are not on this machine, as far as names of folders tell."""
-    if provider not in _EXTRAS:
+    if provider not in LIBRARY_MODULES:
         return ""
     if "path" in options:
         return "" if Path(options["path"]).is_dir() else f"no folder {options['path']}"

@@ -17,13 +17,7 @@ from embedway.errors import ConfigError, UnsupportedModelError
 from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
 from embedway.providers.foreign_code import model_source
-from embedway.providers.library import (
-    LibraryFacts,
-    LoadedOnce,
-    check_installed,
-    device_of,
-    digest_of,
-)
+from embedway.providers.library import LibraryFacts, LoadedOnce, check_installed, device_of, digest_of
 from embedway.providers.options import known, one_of, whole, yes
 from embedway.providers.vectors import normalized
 
@@ -55,10 +49,9 @@ class SentenceTransformers:
         #: Precision is no part of a space, and decides on the numbers.
         self.variant = endpoint.options.get("dtype", "")
         self._prompts = dict(endpoint.prompts)
-        self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
+        self._loaded = LoadedOnce(endpoint, lambda: _load(endpoint))
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
-        """Embed texts; see `Provider.embed`."""
         del dimensions
 
         def compute(model: Any) -> Vectors:
@@ -90,22 +83,18 @@ class SentenceTransformers:
         )
 
     def weights(self) -> str:
-        """What tells the model's weights, and how they are read, from others. Blocking; loads the model."""
         options = {name: value for name, value in self._endpoint.options.items() if name in _DECIDING}
         return weights_of(self._loaded.get()[0].auto_model, self._endpoint, options)
 
     def counter(self, max_tokens: int) -> TokenCounter:
-        """The library's own tokenizer. Blocking; loads the model."""
         model = self._loaded.get()
         limit = min(max_tokens, int(model.max_seq_length or max_tokens)) - self._append_eos
         return fast_counter(model.tokenizer, limit)
 
     def tokenizer_json(self) -> str:
-        """The library's own tokenizer, as a tokenizer.json writes it. Blocking; loads the model."""
         return fast_tokenizer(self._loaded.get().tokenizer)
 
     async def aclose(self) -> None:
-        """Forget the model."""
         self._loaded.close()
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from embedway.errors import BadVectorsError, ProtocolError
 from embedway.providers.base import Answer
+from embedway.providers.registry import RERANKERS, load_entry
 from embedway.types import RateState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from embedway.providers.base import Declared
+    from embedway.providers.base import Declared, Endpoint
     from embedway.types import InputType, Space, Vectors
 
 
@@ -49,6 +50,12 @@ class RerankProvider(Protocol):
         """Give connections back."""
 
 
+def make_reranker(name: str, endpoint: Endpoint) -> RerankProvider:
+    """Make the reranker of that name. Raises ConfigError with the nearest name where there is none."""
+    make: Callable[[Endpoint], RerankProvider] = load_entry(RERANKERS, name, endpoint)
+    return make(endpoint)
+
+
 class Scoring:
     """A reranker with its query, as the provider that the stages around providers know: scores for vectors of one."""
 
@@ -69,7 +76,6 @@ class Scoring:
         return Answer(scores.scores.reshape(-1, 1), scores.tokens, scores.rates, scores.searches)
 
     async def aclose(self) -> None:
-        """Give the reranker's connections back."""
         await self.reranker.aclose()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from embedway.errors import ConfigError
 from embedway.providers.base import Declared
 from embedway.providers.cohere import COHERE_URL
-from embedway.providers.http import keyed, pool
+from embedway.providers.http import HttpModel, keyed, pool
 from embedway.providers.jina import JINA_URL
 from embedway.providers.options import known, one_of, whole, whole_or_none
 from embedway.providers.vectors import count_of
@@ -53,17 +53,14 @@ COMPATIBLE = Dialect("/rerank", "results", tokens=("usage", "total_tokens"))
 TEI = Dialect("/rerank", "", documents="texts", score="score", more={"truncate": False})
 
 
-class HttpReranker:
+class HttpReranker(HttpModel):
     """A model of a service that scores."""
 
     def __init__(self, endpoint: Endpoint, http: JsonHttp, dialect: Dialect, declared: Declared) -> None:
-        self._endpoint = endpoint
-        self._http = http
+        super().__init__(endpoint, http, declared)
         self._dialect = dialect
-        self.declared = declared
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
-        """Score documents; see `RerankProvider.rerank`."""
         dialect = self._dialect
         body = {"query": query, dialect.documents: list(documents), **dialect.more}
         if dialect is not TEI:  # which serves one model, and refuses to be told which
@@ -79,10 +76,6 @@ class HttpReranker:
             searches=count_of(reply.body, *dialect.searches) if dialect.searches else None,
             rates=reply.rates,
         )
-
-    async def aclose(self) -> None:
-        """Close its connections."""
-        await self._http.aclose()
 
 
 def cohere(endpoint: Endpoint) -> HttpReranker:

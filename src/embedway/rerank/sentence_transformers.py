@@ -30,10 +30,9 @@ class CrossEncoders:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._batch_size = whole(endpoint, "batch_size", 32)
-        self._loaded: LoadedOnce[Any] = LoadedOnce(endpoint, lambda: _load(endpoint))
+        self._loaded = LoadedOnce(endpoint, lambda: _load(endpoint))
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
-        """Score documents; see `RerankProvider.rerank`."""
 
         def compute(model: Any) -> Vectors:
             # The library sorts by length itself.
@@ -49,11 +48,9 @@ class CrossEncoders:
         return int(getattr(model, "max_length", None) or model.tokenizer.model_max_length)
 
     def counter(self, max_tokens: int) -> TokenCounter:
-        """The library's own tokenizer. Blocking; loads the model."""
         return fast_counter(self._loaded.get().tokenizer, max_tokens)
 
     async def aclose(self) -> None:
-        """Forget the model."""
         self._loaded.close()
 
 

@@ -81,14 +81,7 @@ class BlobStore:
             lock.release()
 
     def add(
-        self,
-        source: BinaryIO,
-        *,
-        key: str,
-        name: str,
-        expected: str | None,
-        size: int | None,
-        sink: ProgressSink,
+        self, source: BinaryIO, *, key: str, name: str, expected: str | None, size: int | None, sink: ProgressSink
     ) -> str:
         """Copy a stream into the store and return its sha256. Raises WrongBytesError where another hash was expected.
 

@@ -110,9 +110,7 @@ def weights_hash(
 
     Raises UnsupportedModelError where there are no weights, WeightsError where a part of them is missing.
     """
-    first = first_weights(names, onnx_file)
-    if first is None:
-        raise UnsupportedModelError(explain_no_weights(names, onnx_file))
+    first = _require_weights(names, onnx_file)
     further = further_weights(first, path_of(first))
     for name in further:
         if name not in names:
@@ -135,18 +133,18 @@ def choose_files(names: Collection[str], onnx_file: str | None = None) -> tuple[
 
     Raises UnsupportedModelError where no file holds weights that are safe to read.
     """
-    first = first_weights(names, onnx_file)
-    if first is None:
-        raise UnsupportedModelError(explain_no_weights(names, onnx_file))
+    first = _require_weights(names, onnx_file)
     return tuple(sorted({first, *(name for name in names if _SETTINGS.fullmatch(name))}))
 
 
-def explain_no_weights(names: Collection[str], onnx_file: str | None) -> str:
-    """Return why there is nothing to load."""
+def _require_weights(names: Collection[str], onnx_file: str | None) -> str:
+    """Return the file that a model is loaded from. Raises UnsupportedModelError, which says why there is none."""
+    if (first := first_weights(names, onnx_file)) is not None:
+        return first
     if onnx_file is not None:
-        return f"there is no {onnx_file}"
+        raise UnsupportedModelError(f"there is no {onnx_file}")
     onnx = sorted(name for name in names if name.endswith(".onnx"))
     hint = f"; name one of its ONNX files: {', '.join(onnx[:5])}" if onnx else ""
     pickled = any(name.endswith((".bin", ".pt", ".ckpt")) for name in names)
     why = "; pickled weights are not read, because reading them can run code" if pickled else ""
-    return f"there is neither {SAFETENSORS} nor {ONNX[0]}{why}{hint}"
+    raise UnsupportedModelError(f"there is neither {SAFETENSORS} nor {ONNX[0]}{why}{hint}")

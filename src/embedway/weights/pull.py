@@ -7,12 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from embedway.errors import (
-    UnsupportedModelError,
-    WeightsCorruptError,
-    WeightsError,
-    WeightsUnavailableError,
-)
+from embedway.errors import UnsupportedModelError, WeightsCorruptError, WeightsError, WeightsUnavailableError
 from embedway.weights.hashes import WrongBytesError
 from embedway.weights.layout import choose_files, first_weights, further_weights
 from embedway.weights.sources.base import ExpectedFile, FetchError, FetchRequest, FetchResult, WeightsSource
@@ -109,24 +104,16 @@ def with_first_hashes(
 
 
 @dataclass(frozen=True, slots=True)
-class DownloadRequest:
-    """A request for a repository, which the catalog need not know."""
-
-    repository: str
-    revision: str | None
-    onnx_file: str | None
-    force: bool
-
-
-@dataclass(slots=True)
 class RepositoryPull:
-    """Pull of a repository: lists its files, and fetches those that make a model."""
+    """Pull of a repository, which the catalog need not know: lists its files, and fetches those that make a model."""
 
     settings: StoreSettings
     blobs: BlobStore
     sink: ProgressSink
     directory: ModelDirectory
-    request: DownloadRequest
+    revision: str | None
+    onnx_file: str | None
+    force: bool
 
     def run(self) -> FetchResult:
         """Try each source. Raises the error of `SourceAttempts`, or UnsupportedModelError."""
@@ -138,13 +125,13 @@ class RepositoryPull:
             fetch = self._from_folder if name == "folder" else self._from_hub
             if (result := attempts.attempt(name, partial(fetch, attempts))) is not None:
                 return result
-        raise attempts.error(self.request.repository)
+        raise attempts.error(self.directory.repository)
 
     def _from_folder(self, attempts: SourceAttempts) -> FetchResult:
-        if self.request.revision is not None:
+        if self.revision is not None:
             raise FetchError("a folder does not say which revision it holds")
         source = FolderSource(self.settings)
-        folder, files = source.list_files(self.request.repository)
+        folder, files = source.list_files(self.directory.repository)
         try:
             return self._fetch_model(source, None, files, attempts)
         except (UnsupportedModelError, WeightsError) as error:
@@ -152,12 +139,12 @@ class RepositoryPull:
 
     def _from_hub(self, attempts: SourceAttempts) -> FetchResult:
         source = HubSource(self.settings)
-        commit, files = source.list_files(self.request.repository, self.request.revision)
+        commit, files = source.list_files(self.directory.repository, self.revision)
         files = with_first_hashes(self.directory, commit, files, replace_hashes=True)
         try:
             return self._fetch_model(source, commit, files, attempts)
         except UnsupportedModelError as error:
-            raise UnsupportedModelError(f"{self.request.repository}: {error}") from None
+            raise UnsupportedModelError(f"{self.directory.repository}: {error}") from None
 
     def _fetch_model(
         self, source: WeightsSource, revision: str | None, files: Sequence[ExpectedFile], attempts: SourceAttempts
@@ -165,10 +152,8 @@ class RepositoryPull:
         """Fetch those of a repository's files that make a model, then the files that its weights name."""
         by_path = {file.path: file for file in files}
         attempts.files = tuple(files)
-        result = self._fetch(
-            source, revision, [by_path[path] for path in choose_files(by_path, self.request.onnx_file)]
-        )
-        first = str(first_weights(by_path, self.request.onnx_file))
+        result = self._fetch(source, revision, [by_path[path] for path in choose_files(by_path, self.onnx_file)])
+        first = str(first_weights(by_path, self.onnx_file))
         further = further_weights(first, self.blobs.path(result.files[first]))
         for path in further:
             if path not in by_path:
@@ -177,5 +162,5 @@ class RepositoryPull:
         return replace(result, files={**result.files, **more.files})
 
     def _fetch(self, source: WeightsSource, revision: str | None, files: Iterable[ExpectedFile]) -> FetchResult:
-        request = FetchRequest(self.request.repository, revision, tuple(files), self.request.force)
+        request = FetchRequest(self.directory.repository, revision, tuple(files), self.force)
         return source.fetch(request, self.blobs, self.sink)

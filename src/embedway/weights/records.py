@@ -31,8 +31,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._
 class ModelRecord:
     """The record of a model folder of the store.
 
-    `files` maps paths to sha256; `weights` maps the weights file to the hash of all
-    weights.
+    `files` maps paths to sha256; `weights` maps the weights file to the hash of all weights.
     """
 
     repository: str
@@ -152,9 +151,8 @@ def used_blobs(root: Path) -> set[str]:
 
 def _changes_weights(present: Collection[str], new: Collection[str], onnx_file: str | None) -> bool:
     both = {*present, *new}
-    return first_weights(both, onnx_file) != first_weights(new, onnx_file) or first_weights(both) != first_weights(
-        present
-    )
+    changed = first_weights(both, onnx_file) != first_weights(new, onnx_file)
+    return changed or first_weights(both) != first_weights(present)
 
 
 def _link(path: Path, blob: Path) -> None:

@@ -17,14 +17,7 @@ from typing import TYPE_CHECKING
 from embedway.errors import UnsupportedModelError, WeightsCorruptError, WeightsError
 from embedway.weights.blobs import BlobStore, unwritable_error
 from embedway.weights.layout import first_weights, is_safe_path, refuse_irregular, weights_hash
-from embedway.weights.pull import (
-    NO_WHEEL,
-    DownloadRequest,
-    RepositoryPull,
-    SourceAttempts,
-    open_sources,
-    with_first_hashes,
-)
+from embedway.weights.pull import NO_WHEEL, RepositoryPull, SourceAttempts, open_sources, with_first_hashes
 from embedway.weights.records import RECORD, ModelDirectory, ModelRecord, used_blobs
 from embedway.weights.sources.base import ExpectedFile, FetchRequest, FetchResult, split_present
 from embedway.weights.sources.hub import COMMIT
@@ -117,12 +110,7 @@ class WeightsStore:
         return None
 
     def pull_repository(
-        self,
-        repository: str,
-        revision: str | None = None,
-        *,
-        onnx_file: str | None = None,
-        force: bool = False,
+        self, repository: str, revision: str | None = None, *, onnx_file: str | None = None, force: bool = False
     ) -> ModelFolder:
         """Return the folder of a repository, which the catalog need not know; `revision` None is the hub's `main`.
 
@@ -130,8 +118,7 @@ class WeightsStore:
         never pickles or code. Raises the errors of `pull`, and UnsupportedModelError where there are no weights.
         """
         directory = ModelDirectory(self._settings.root, repository)
-        request = DownloadRequest(repository, revision, onnx_file, force)
-        repository_pull = RepositoryPull(self._settings, self._blobs, self._sink, directory, request)
+        repository_pull = RepositoryPull(self._settings, self._blobs, self._sink, directory, revision, onnx_file, force)
 
         def find() -> ModelFolder | None:
             # Only a commit is the same today as when it was pulled.
@@ -149,13 +136,34 @@ class WeightsStore:
 
         Raises WeightsError for a path that is no folder or lacks a part, UnsupportedModelError without weights.
         """
-        return self._open_folder(path, onnx_file)
+        patterns = {"*", "*/*"}
+        if onnx_file is not None:
+            if not is_safe_path(onnx_file):
+                raise WeightsError(f"{onnx_file!r} must be a file below {path}")
+            patterns.add(f"{onnx_file.rpartition('/')[0] or '.'}/*".removeprefix("./"))
+        try:
+            if not path.is_dir():
+                raise WeightsError(f"{path} is not a folder")
+            found = (file for pattern in patterns for file in path.glob(pattern) if file.is_file())
+            names = {file.relative_to(path).as_posix() for file in found}
+            refuse_irregular(path, onnx_file)
+            sha256 = weights_hash(
+                names,
+                path_of=lambda name: path / name,
+                sha256_of=lambda name: self._blobs.hash_cache.sha256(path / name, anew=True),
+                onnx_file=onnx_file,
+            )
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{path}: {error}") from None
+        except OSError as error:
+            raise WeightsError(f"{error.filename or path} cannot be read: {error.strerror}") from error
+        return ModelFolder(path, path.resolve().name, sha256, "folder", onnx_file)
 
     def verify(self, folder: ModelFolder) -> None:
         """Hash all files again. Raises WeightsCorruptError for wrong bytes, WeightsError for a missing file."""
         record = ModelRecord.read(folder.path) if self._is_ours(folder.path) else None
         if record is None:
-            found = self._open_folder(folder.path, folder.onnx_file).weights_sha256
+            found = self.open_folder(folder.path, onnx_file=folder.onnx_file).weights_sha256
             if found != folder.weights_sha256:
                 advice = "The weights were changed since the folder was opened."
                 raise WeightsCorruptError(folder.path, expected=folder.weights_sha256, found=found, advice=advice)
@@ -250,30 +258,6 @@ class WeightsStore:
         if (path, problem) not in self._warned:
             self._warned.add((path, problem))
             _log.warning("%s %s; the model is not used until it is pulled again", path, problem)
-
-    def _open_folder(self, path: Path, onnx_file: str | None) -> ModelFolder:
-        patterns = {"*", "*/*"}
-        if onnx_file is not None:
-            if not is_safe_path(onnx_file):
-                raise WeightsError(f"{onnx_file!r} must be a file below {path}")
-            patterns.add(f"{onnx_file.rpartition('/')[0] or '.'}/*".removeprefix("./"))
-        try:
-            if not path.is_dir():
-                raise WeightsError(f"{path} is not a folder")
-            found = (file for pattern in patterns for file in path.glob(pattern) if file.is_file())
-            names = {file.relative_to(path).as_posix() for file in found}
-            refuse_irregular(path, onnx_file)
-            sha256 = weights_hash(
-                names,
-                path_of=lambda name: path / name,
-                sha256_of=lambda name: self._blobs.hash_cache.sha256(path / name, anew=True),
-                onnx_file=onnx_file,
-            )
-        except UnsupportedModelError as error:
-            raise UnsupportedModelError(f"{path}: {error}") from None
-        except OSError as error:
-            raise WeightsError(f"{error.filename or path} cannot be read: {error.strerror}") from error
-        return ModelFolder(path, path.resolve().name, sha256, "folder", onnx_file)
 
     def _is_ours(self, path: Path) -> bool:
         models = (self._settings.root / "models").resolve()

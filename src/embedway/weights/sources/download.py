@@ -104,7 +104,9 @@ class ResumableDownload:
         with response.body:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise FetchError(f"{self.name}: the hub compresses what should come as it is")
-            self._check_hash(response.metadata)
+            named = response.metadata.sha256
+            if self.metadata.sha256 and named and self.metadata.sha256 != named:
+                raise WrongBytesError(self.name, expected=self.metadata.sha256, found=named)
             start = _first_byte(response, start)
             length = response.headers.get("Content-Length")
             total = start + int(length) if length and length.isdecimal() else self.metadata.size
@@ -115,11 +117,6 @@ class ResumableDownload:
                 self._copy(response.body, start, total)
             finally:
                 self.sink.done()
-
-    def _check_hash(self, current: FileMetadata) -> None:
-        """Raise WrongBytesError where the hub names another hash, before its bytes are read."""
-        if self.metadata.sha256 and current.sha256 and self.metadata.sha256 != current.sha256:
-            raise WrongBytesError(self.name, expected=self.metadata.sha256, found=current.sha256)
 
     def _copy(self, body: IO[bytes], start: int, total: int | None) -> None:
         with self.path.open("r+b" if start else "wb") as file:

@@ -61,15 +61,9 @@ class FolderSource:
                 raise FetchError(f"{folder} does not hold {file.path}")
         for file in absent:
             key = file.sha256 or lock_name(self.name, str(folder), file.path)
+            name, size = f"{request.repository}/{file.path}", (folder / file.path).stat().st_size
             with blobs.lock(key), (folder / file.path).open("rb") as source:
-                fetched[file.path] = blobs.add(
-                    source,
-                    key=key,
-                    name=f"{request.repository}/{file.path}",
-                    expected=file.sha256,
-                    size=(folder / file.path).stat().st_size,
-                    sink=sink,
-                )
+                fetched[file.path] = blobs.add(source, key=key, name=name, expected=file.sha256, size=size, sink=sink)
         return FetchResult(fetched, request.revision, self.name)
 
     def _explain_absence(self, repository: str) -> str:

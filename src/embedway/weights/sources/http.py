@@ -142,9 +142,8 @@ class HubClient:
 
     def wait(self, attempt: int, retry_after_s: float | None) -> None:
         """Wait before a retry: as long as the server asks, or twice as long each time."""
-        time.sleep(
-            min(retry_after_s if retry_after_s is not None else self.settings.retry_wait_s * 2**attempt, _MAX_WAIT_S)
-        )
+        wait_s = retry_after_s if retry_after_s is not None else self.settings.retry_wait_s * 2**attempt
+        time.sleep(min(wait_s, _MAX_WAIT_S))
 
     def open(self, url: str, method: str = "GET", start: int = 0) -> HttpResponse:
         """Request an address and follow redirects. Raises FetchError or TransientError."""

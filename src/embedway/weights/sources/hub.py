@@ -45,13 +45,8 @@ class HubSource:
                 continue  # no model needs a file with a name that some systems refuse
             large = sibling.get("lfs") or {}
             sha256, size = large.get("sha256"), sibling.get("size")
-            files.append(
-                ExpectedFile(
-                    path,
-                    sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None,
-                    size if type(size) is int else None,
-                )
-            )
+            sha256 = sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None
+            files.append(ExpectedFile(path, sha256, size if type(size) is int else None))
         return commit, tuple(files)
 
     def fetch(self, request: FetchRequest, blobs: BlobStore, sink: ProgressSink) -> FetchResult:
@@ -59,15 +54,14 @@ class HubSource:
         fetched, absent = split_present(request, blobs)
         rest = []
         for file in absent:
-            sha256 = None if request.force else self._copy_cached(request, file, blobs, sink)
-            if sha256 is None:
-                rest.append(file)
-            else:
+            if not request.force and (sha256 := self._copy_cached(request, file, blobs, sink)) is not None:
                 fetched[file.path] = sha256
+            else:
+                rest.append(file)
         commit = request.revision
         if rest:
             self._check_online()
-            commit = commit or self._current_commit(request)
+            commit = commit or self.list_files(request.repository, None)[0]
             blobs.require_space(sum(file.size or 0 for file in rest), request.repository)
         for file in rest:
             fetched[file.path] = self._download(request.repository, str(commit), file, blobs, sink, force=request.force)
@@ -76,9 +70,6 @@ class HubSource:
     def _check_online(self) -> None:
         if self._settings.offline:
             raise FetchError("offline (weights.offline or HF_HUB_OFFLINE is set)")
-
-    def _current_commit(self, request: FetchRequest) -> str:
-        return self.list_files(request.repository, None)[0]
 
     def _download(
         self, repository: str, commit: str, file: ExpectedFile, blobs: BlobStore, sink: ProgressSink, *, force: bool
@@ -97,15 +88,10 @@ class HubSource:
                 return metadata.sha256
             blobs.require_space(metadata.size or 0, file.path)
             partial = blobs.partial_path(f"{key}.part")
+            url = self._client.file_url(repository, commit, file.path)
+            download = ResumableDownload(self._client, url, partial, metadata, sink, f"{repository}/{file.path}")
             # A partial download is resumed only where the hash of the whole file is known.
-            sha256 = ResumableDownload(
-                self._client,
-                self._client.file_url(repository, commit, file.path),
-                partial,
-                metadata,
-                sink,
-                f"{repository}/{file.path}",
-            ).run(resume=known is not None)
+            sha256 = download.run(resume=known is not None)
             with partial.open("rb") as handle:
                 os.fsync(handle.fileno())
             blobs.adopt(partial, sha256)
@@ -122,19 +108,14 @@ class HubSource:
             sha256 = blobs.hash_cache.sha256(path)
             # In that cache, a file's name is the hash that the hub names.
             named = path.name if COMMIT.fullmatch(path.name) or _SHA256.fullmatch(path.name) else None
-            if (file.sha256 or sha256) != sha256 or (named and named not in {sha256, *_sha1s_if_named(path, named)}):
+            sha1s = git_and_plain_sha1(path) if named and len(named) == 40 else ()
+            if (file.sha256 or sha256) != sha256 or (named and named not in {sha256, *sha1s}):
                 return None
             with blobs.lock(sha256):
                 if not blobs.is_intact(sha256) and not blobs.adopt_link(path, sha256):
+                    name, size = f"{request.repository}/{file.path}", path.stat().st_size
                     with path.open("rb") as source:
-                        blobs.add(
-                            source,
-                            key=sha256,
-                            name=f"{request.repository}/{file.path}",
-                            expected=sha256,
-                            size=path.stat().st_size,
-                            sink=sink,
-                        )
+                        blobs.add(source, key=sha256, name=name, expected=sha256, size=size, sink=sink)
         except (OSError, WrongBytesError):
             return None
         return sha256
@@ -152,7 +133,3 @@ class HubSource:
         except (HFValidationError, OSError):
             return None
         return Path(found).resolve() if isinstance(found, str) else None
-
-
-def _sha1s_if_named(path: Path, named: str) -> tuple[str, ...]:
-    return git_and_plain_sha1(path) if len(named) == 40 else ()
