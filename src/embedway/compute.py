@@ -1,6 +1,6 @@
 """The one interface of everything that computes: `compute(request) -> Computed`.
 
-An opened model has it (`models/base.py`), and so has the cache in front of one (`cache/vector_cache.py`).
+An opened model has it (`models/base.py`), and so has the cache in front of one (`cache/cached_model.py`).
 """
 
 from __future__ import annotations

@@ -112,6 +112,13 @@ class TextTooLongError(InputError):
         super().__init__(f"{have}; the model takes {max_tokens}. Split it, or pass on_overflow='truncate'", row=row)
 
 
+def with_row(error: EmbedwayError, row: int) -> EmbedwayError:
+    """An error that names a text by its place, for the text at another place; any other error as it is."""
+    if not isinstance(error, TextTooLongError):
+        return error
+    return TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens)
+
+
 class SourceError(InputError):
     """A file, line or row of a source cannot be used. `line` counts from 1."""
 

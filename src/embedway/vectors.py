@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _NORM_TOLERANCE = 0.02
 _LEAST_SQUARE, _MOST_SQUARE = (1 - _NORM_TOLERANCE) ** 2, (1 + _NORM_TOLERANCE) ** 2
 _SHOWN_ROWS = 5
+#: Vectors of one space: half precision and other kernels stay above 0.999; another model, tokenizer, prompt or pooling
+#: falls below.
+SAME_COSINE = 0.99
 
 
 def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:

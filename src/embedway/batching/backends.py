@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from embedway.batching.batches import ALONE_TOKENS, EVENNESS, SMALL_TOKENS
+from embedway.batching.run import BatchRunner
 from embedway.batching.scheduler import BatchBackend
 from embedway.dispatch.billing import split_by_weight
 from embedway.dispatch.request import UpstreamResponse
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from embedway.batching.scheduler import BatchScheduler
     from embedway.dispatch.recovery import UpstreamClient
     from embedway.dispatch.request import Rows, ServiceRoute, UpstreamRequest
-    from embedway.providers.base import LocalRoute
     from embedway.telemetry.operations import Outcome
     from embedway.urgency import Urgency
 
@@ -51,13 +51,21 @@ class WorkItem:
         object.__setattr__(self, "shortest", shortest)
 
 
+class BatchModel(BatchRunner, Protocol):
+    """A model on this machine: its full name, the batches it computes at a time, and their padded tokens."""
+
+    model: str
+    streams: int
+    token_budget: int
+
+
 class LocalBackend(BatchBackend[WorkItem, Vectors]):
     """Runs the batches of all callers on a model's own threads.
 
     A full batch is begun while all streams compute, so that no stream waits for the event loop.
     """
 
-    def __init__(self, model: LocalRoute, *, max_batch_size: int, hooks: Hooks | None = None) -> None:
+    def __init__(self, model: BatchModel, *, max_batch_size: int, hooks: Hooks | None = None) -> None:
         self._hooks = Hooks() if hooks is None else hooks
         self.eager = model.streams
         self.concurrency = model.streams + 1
@@ -146,7 +154,7 @@ class ScheduledModel:
         self._padded_tokens = 0
 
     async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
-        """See `LocalRoute.run`."""
+        """See `BatchRunner.run`."""
         item = WorkItem(tokenized, batch)
         if self._scheduler is None:
             return await self._backend.run(item)

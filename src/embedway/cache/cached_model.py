@@ -19,6 +19,7 @@ from embedway.errors import (
     RefusedInputError,
     TextTooLongError,
     UpstreamError,
+    with_row,
 )
 from embedway.telemetry.hooks import current_operation
 from embedway.telemetry.operations import CacheDetails, WaitDetails
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
     from embedway.errors import EmbedwayError
     from embedway.types import InputType, Overflow, Space, TextMeta, Vectors
 
-#: So many computed texts may wait to be stored before callers wait for it too.
+#: Callers wait for the store when more computed texts than this are not stored.
 _MOST_UNSTORED = 20_000
-#: How often it is looked whether another process has stored what it computes.
+#: The pause between looks for what another process computes.
 _POLL_S = 0.02
 #: Errors that are a text's own: whoever asks for it gets the same.
 _OWN_ERRORS = (RefusedInputError, InputError)
@@ -255,7 +256,7 @@ class _ReadThrough:
             if len(rows) == 1:
                 cache.flights.fail(keys[0], refusal)
             if isinstance(refusal, TextTooLongError):
-                raise _at(refusal, rows[refusal.row or 0]) from None
+                raise with_row(refusal, rows[refusal.row or 0]) from None
             raise
         self._finish(rows, computed, land)
         if len(cache.writes.unstored) > _MOST_UNSTORED:
@@ -325,10 +326,3 @@ class _ReadThrough:
                 self._share(row, (read.vectors[position], meta))
                 cache.flights.land(self.keys[row], (read.vectors[position], meta))
         return [rows[position] for position in read.missing]
-
-
-def _at(error: EmbedwayError, position: int) -> EmbedwayError:
-    """An error that names a text by its position, for the text at another one."""
-    if not isinstance(error, TextTooLongError):
-        return error
-    return TextTooLongError(row=position, max_tokens=error.max_tokens, tokens=error.tokens)

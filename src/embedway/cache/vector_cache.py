@@ -36,7 +36,7 @@ _log = logging.getLogger("embedway.cache")
 
 
 class VectorCache:
-    """A store of entries, with the callers that wait for it."""
+    """Read-through cache over one store, with single flight and write-behind."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class VectorCache:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`seals` are those of the current secret and of the one before it, where there are any."""
+        """`seals` are the keys of the current secret and of the one before it, where there are any."""
         self.store = store
         self.namespace = namespace
         self.lease_s = lease_s

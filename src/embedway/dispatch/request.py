@@ -72,7 +72,6 @@ class UpstreamResponse:
 class UpstreamRequest:
     """One request: texts, their token counts, and the space that all routes must answer in."""
 
-    # Its 17 fields are all that dispatch knows of a call.
     texts: Sequence[str]
     lengths: npt.NDArray[np.int32]
     input_type: InputType

@@ -31,7 +31,7 @@ class Encoder:
     """An encoder on the built-in runtime.
 
     It has a session for bulk work and, where the choice names other options, one for single queries. A session is
-    loaded at its first use. Its public attributes are the contract of an opened model.
+    loaded at its first use. Its public attributes are what `models/local.py` tells of it.
     """
 
     def __init__(self, recipe: Recipe, choice: RuntimeChoice, space: Space) -> None:
@@ -45,8 +45,6 @@ class Encoder:
         self.token_budget = choice.token_budget
         self.streams = choice.bulk.streams
         self.runtime = str(choice.bulk)
-        self.remote = False
-        self.exact = True
         self.variant = " ".join(sorted({choice.bulk.precision, choice.single.precision}))
         graph = None if recipe.onnx is None else onnx_facts(recipe.onnx)
         self.batch_dependent = graph is not None and graph.batch_dependent
@@ -60,11 +58,6 @@ class Encoder:
         self._closed = False
         self._bulk_threads = ThreadPoolExecutor(choice.bulk.streams, thread_name_prefix="embedway-bulk")
         self._query_threads = ThreadPoolExecutor(choice.single.streams, thread_name_prefix="embedway-query")
-
-    def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int:
-        """Return 0: this machine sends no bill."""
-        del tokens, dimensions
-        return 0
 
     def tokenize(self, texts: Sequence[str], input_type: InputType) -> TokenizedTexts:
         """Tokenize texts with the prompt of the input type."""

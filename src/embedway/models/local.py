@@ -54,7 +54,7 @@ class LocalModel(Model):
         return vectors, errors, Bill(0, 0, len(work.batches), (self.profile.route,))
 
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int:
-        """Nothing."""
+        """Return 0: nobody bills for this machine."""
         del tokens, dimensions
         return 0
 

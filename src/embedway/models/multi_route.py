@@ -21,7 +21,7 @@ from embedway.models.reranker import ServiceReranker
 from embedway.models.service import ServiceModel
 from embedway.providers.base import Answer, Declared
 from embedway.rerank.base import Scores
-from embedway.vectors import validate
+from embedway.vectors import SAME_COSINE, validate
 
 if TYPE_CHECKING:
     import decimal
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 #: Not ASCII alone, in both cases and with figures: tokenizers and prompts differ in these.
 _PROBE = "Where does a vector belong? In one space: Café, Straße, 42 and naïve."
-#: Half precision and other kernels stay above 0.999; another model, prompt or pooling falls below 0.9.
-_SAME_COSINE = 0.99
 #: A pair that belongs together and one that does not; and how far apart scores from 0 to 1 may be in half precision.
 _PAIRS = (
     "Where does a vector belong?",
@@ -155,7 +153,7 @@ class CheckedProvider:
         return await self._provider.embed(texts, input_type=input_type, dimensions=dimensions)
 
     async def _compare(self) -> str:
-        """Why the route's vectors do not belong to the space; empty where they do."""
+        """Compare the route's vectors of a probe with this machine's; return why they differ, or an empty text."""
         space = self._space
         for input_type in ("query", "document"):
             theirs = await self._probe(input_type)
@@ -164,7 +162,7 @@ class CheckedProvider:
             validate(theirs, count=1, space=replace(space, normalized=False), route=self._route)
             ours = (await self._local.embed([_PROBE], input_type=input_type, dimensions=None)).vectors[0]
             cosine = float(theirs[0] @ ours / (np.linalg.norm(theirs[0]) * np.linalg.norm(ours)))
-            if cosine < _SAME_COSINE:
+            if cosine < SAME_COSINE:
                 return (
                     f"answers in another space than {space.id}: the cosine of its vector of a probe ({input_type}) to "
                     f"this machine's is {cosine:.3f}; it runs another model, or with other prompts or pooling"
@@ -195,7 +193,7 @@ class CheckedReranker:
         return await self._reranker.rerank(query, documents)
 
     async def _compare(self) -> str:
-        """Why the route's scores are not the model's; empty where they are."""
+        """Compare the route's scores of two pairs with this machine's; return why they differ, or an empty text."""
         theirs = (await self._reranker.rerank(*_PAIRS)).scores
         ours = (await self._local.rerank(*_PAIRS)).scores
         if np.allclose(theirs, ours, atol=_SAME_SCORE):

@@ -1,4 +1,4 @@
-"""The way of a request: select a model, check texts, compute what the cache does not hold, and write the receipt."""
+"""The steps of a call: select a model, check texts, compute what the cache does not hold, and write the receipt."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from embedway.cache.stats import CacheCheck
 from embedway.compute import ComputeRequest
-from embedway.errors import DeadlineError, TextTooLongError, UsageError
+from embedway.errors import DeadlineError, TextTooLongError, UsageError, with_row
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.pipeline.plan import plan_of
-from embedway.pipeline.receipt import CallFacts, first_row, in_row, receipt_of, spread
+from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, spread
 from embedway.pipeline.request import decoded, inspect, unique_texts
 from embedway.selection.call_options import ChosenModel
 from embedway.selection.selector import no_affordable_model, summarize
@@ -121,7 +121,7 @@ class EmbedPipeline:
             )
         if computed.errors and not request.partial:
             first = min(computed.errors)
-            raise in_row(computed.errors[first], int(np.flatnonzero(positions == first)[0]))
+            raise with_row(computed.errors[first], int(np.flatnonzero(positions == first)[0]))
         space_id = space.id
         vectors, failed = spread(computed, positions, request.refused)
         return EmbedResult(vectors, space, receipt_of(model, space_id, computed, positions, facts), failed)

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.errors import SpaceMismatchError
+from embedway.vectors import SAME_COSINE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedway.space import Space
     from embedway.types import Vectors
-
-#: Half precision and other kernels stay above 0.999; another tokenizer, configuration or prompt falls below.
-SAME_COSINE = 0.99
 
 
 def check_same(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.compute import empty_rows
-from embedway.errors import TextTooLongError
+from embedway.errors import with_row
 from embedway.types import Averaged, Receipt, Timing
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedway.compute import Computed
-    from embedway.errors import EmbedwayError
+    from embedway.errors import EmbedwayError, TextTooLongError
     from embedway.models.base import Model
     from embedway.types import Selected, TextMeta, Truncation, Vectors
 
@@ -42,7 +42,7 @@ def spread(
     failed = dict(refused)
     for row, unique in enumerate(positions.tolist() if errors else ()):
         if unique in errors:
-            failed[row] = in_row(errors[unique], row)
+            failed[row] = with_row(errors[unique], row)
     if not len(vectors):
         return empty_rows(len(positions), vectors.shape[1]), failed
     rows = vectors[positions]  # a copy, in which -1 took the last one
@@ -50,16 +50,9 @@ def spread(
     return rows, failed
 
 
-def in_row(error: EmbedwayError, row: int) -> EmbedwayError:
-    """An error that names a text by its place, for a row of the request."""
-    if not isinstance(error, TextTooLongError):
-        return error
-    return TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens)
-
-
 def first_row(error: TextTooLongError, positions: npt.NDArray[np.int64]) -> EmbedwayError:
     """An error that names a unique text, for the first row of the request that has the text."""
-    return in_row(error, int(np.flatnonzero(positions == (error.row or 0))[0]))
+    return with_row(error, int(np.flatnonzero(positions == (error.row or 0))[0]))
 
 
 def cuts_by_row(

@@ -126,7 +126,7 @@ def _check(row: int, text: object) -> None:
 
 
 def reason_against(text: object) -> str:
-    """Why a text cannot be embedded; empty where it can."""
+    """Find the reason why a text cannot be embedded; empty where it can."""
     if not isinstance(text, str):
         return f"it is of type {type(text).__name__}, not a string"
     # NULs say nothing: tokenizers drop them.

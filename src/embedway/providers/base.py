@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from embedway.providers.counting import TokenCounter
     from embedway.providers.library import LibraryFacts
-    from embedway.types import Batch, InputType, Space, TokenizedTexts, Vectors
+    from embedway.types import InputType, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,74 +119,6 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Give connections back."""
-
-
-class OpenModel(Protocol):
-    """A model, ready to compute: on this machine, or over the routes of its services."""
-
-    @property
-    def name(self) -> str:
-        """Provider and model, such as `local:all-MiniLM-L6-v2`."""
-
-    @property
-    def model(self) -> str:
-        """The model's full name."""
-
-    @property
-    def space(self) -> Space:
-        """The space of its vectors at full width."""
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Widths that vectors may have, the full one first."""
-
-    @property
-    def max_tokens(self) -> int:
-        """The most tokens of a text, special tokens and prompt included."""
-
-    @property
-    def token_budget(self) -> int:
-        """Padded tokens of one batch at most."""
-
-    @property
-    def runtime(self) -> str:
-        """How it computes, in words."""
-
-    @property
-    def remote(self) -> bool:
-        """Whether a service computes. Then requests are filled by its limits, and no ids are needed."""
-
-    @property
-    def variant(self) -> str:
-        """How it computes, as far as the numbers depend on it, such as its precision; empty for services."""
-
-    @property
-    def batch_dependent(self) -> bool:
-        """Whether a vector may depend on the other texts of its batch; such vectors are never cached."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether tokens are counted with the model's own tokenizer, not estimated."""
-
-    def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
-        """What so many tokens cost; None where no price is known."""
-
-    def tokenize(self, texts: Sequence[str], input_type: InputType) -> TokenizedTexts:
-        """Token ids with prompt and special tokens, cut at `max_tokens`. Blocking."""
-
-    async def close(self) -> None:
-        """Give threads and memory back."""
-
-
-class LocalRoute(OpenModel, Protocol):
-    """A model on this machine."""
-
-    @property
-    def streams(self) -> int:
-        """Batches that are computed at the same time."""
-
-    async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
-        """One batch; float32 (b, full width), in the batch's order. Never computes on the event loop."""
 
 
 @runtime_checkable
