@@ -154,7 +154,6 @@ class ScheduledModel:
         self._padded_tokens = 0
 
     async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
-        """See `BatchRunner.run`."""
         item = WorkItem(tokenized, batch)
         if self._scheduler is None:
             return await self._backend.run(item)

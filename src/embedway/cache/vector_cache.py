@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 from embedway.cache.cached_model import CachedModel
 from embedway.cache.codec import CODECS
-from embedway.cache.counters import Counters
 from embedway.cache.factory import open_cache_store, open_secret_keys
 from embedway.cache.lookup import Lookup
 from embedway.cache.single_flight import SingleFlight
-from embedway.cache.stats import ClearResult
+from embedway.cache.stats import ClearResult, Counters
 from embedway.cache.write_behind import ReadyVector, WriteBehind
 from embedway.errors import CacheError
 from embedway.telemetry.hooks import Hooks

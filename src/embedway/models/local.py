@@ -36,7 +36,6 @@ class LocalModel(Model):
             self._scheduler = BatchScheduler(self._backend, on_wait=self.scheduler_wait())
 
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
-        """See `Model.tokenize`."""
         return self._encoder.tokenize(texts, request.input_type)
 
     async def _run(
@@ -59,13 +58,11 @@ class LocalModel(Model):
         return 0
 
     def estimate(self, work: Work, dimensions: int) -> Estimate:
-        """See `Model.estimate`."""
         del dimensions
         return Estimate(work.tokenized.tokens, requests=0, cost_nanousd=0, batch_cost_nanousd=None)
 
     @property
     def may_depend_on_batch(self) -> bool:
-        """See `Model.may_depend_on_batch`."""
         return self._encoder.batch_dependent
 
     async def warm(self) -> None:
@@ -73,7 +70,6 @@ class LocalModel(Model):
         await asyncio.to_thread(self._encoder.warm)
 
     def encoder(self) -> Encoder:
-        """See `Model.encoder`."""
         return self._encoder
 
     async def _close(self) -> None:

@@ -62,7 +62,6 @@ class MultiRouteModel(ServiceModel):
         await asyncio.to_thread(self._local.warm)
 
     def encoder(self) -> Encoder:
-        """See `Model.encoder`."""
         return self._local
 
 

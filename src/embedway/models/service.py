@@ -186,11 +186,9 @@ class ServiceModel(Model):
         return any(route.provider.declared.batch_dependent for route in self.routes)
 
     def depends_on_batch(self, routes: Sequence[str]) -> bool:
-        """See `Model.depends_on_batch`."""
         return any(route.provider.declared.batch_dependent for route in self.routes if route.name in routes)
 
     def decode(self, ids: Sequence[int]) -> str | None:
-        """See `Model.decode`."""
         counter = self.service.counter
         return counter.decode(ids) if isinstance(counter, TiktokenCounter) else None
 
@@ -198,7 +196,6 @@ class ServiceModel(Model):
         """Nothing: connections are made when something is sent."""
 
     def encoder(self) -> Encoder:
-        """See `Model.encoder`."""
         raise not_here(self.name)
 
     async def _close(self) -> None:
