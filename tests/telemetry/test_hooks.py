@@ -14,10 +14,10 @@ import pytest
 import embedway
 from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config
-from embedway.errors import BudgetExceededError
+from embedway.errors import BudgetExceededError, UsageError
 from embedway.money import usd
 from embedway.telemetry import hooks as module
-from embedway.telemetry import operations
+from embedway.telemetry import open_hooks, operations
 from embedway.telemetry.hooks import BaseHook, Hooks, current_operation
 from embedway.telemetry.operations import (
     AttemptDetails,
@@ -480,3 +480,33 @@ def test_a_hook_needs_no_base_class():
         hooks.event(CircuitDetails, "routes.r", "closed", "open")
     asyncio.run(hooks.flush())
     assert plain.told == [LoadDetails("acme/m"), CircuitDetails("routes.r", "closed", "open"), None, "flush"]
+
+
+class Async(BaseHook):
+    async def begin(self, operation):
+        del operation
+
+
+@pytest.mark.parametrize("hooks", [None, "x", 5, [object()], [BaseHook], [Async()]])
+def test_what_is_no_hook_is_a_usage_error(hooks):
+    with pytest.raises(UsageError, match="hook"):
+        open_hooks(hooks)
+
+
+def test_a_hook_that_is_cancelled_by_itself_cancels_nobody_else():
+    class Cancelling(BaseHook):
+        def begin(self, operation):
+            del operation
+            raise asyncio.CancelledError
+
+        async def flush(self):
+            raise asyncio.CancelledError
+
+    async def main():
+        hooks = Hooks([Cancelling()])
+        with hooks.operation(operations.LoadDetails, "m"):
+            pass
+        await hooks.flush()
+        return "went on"
+
+    assert asyncio.run(main()) == "went on"

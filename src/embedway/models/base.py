@@ -210,6 +210,10 @@ class Model(ABC):
         del ids
         return None
 
+    def is_still_blocked(self) -> bool:
+        """Look again whether anything can be sent; a key may be there by now."""
+        return self.blocked is not None
+
     def retain(self) -> None:
         """Keep the model open until one more `close`."""
         self._owners += 1

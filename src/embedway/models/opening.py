@@ -12,7 +12,7 @@ from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.request import ServiceRoute
 from embedway.dispatch.semaphore import PrioritySemaphore
-from embedway.errors import ConfigError, UnsupportedModelError, UsageError
+from embedway.errors import ConfigError, RuntimeUnavailableError, UnsupportedModelError, UsageError
 from embedway.local import loading
 from embedway.local.cross_encoder import CrossEncoder
 from embedway.models.local import LocalModel
@@ -83,6 +83,14 @@ def _check_task(name: str, task: Task, wanted: Task) -> None:
 def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
     config = environment.config
     make: Make = make_provider if facts.task == "embed" else make_reranker
+
+    def find_block() -> ConfigError | None:
+        try:
+            routes_of(facts, config, make)
+        except ConfigError as error:
+            return error
+        return None
+
     served, blocked = None, None
     try:
         served = routes_of(facts, config, make)
@@ -94,8 +102,14 @@ def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
             _without_keys(config),
             lambda provider, endpoint: make(provider, replace(endpoint, secret=endpoint.secret or _NO_KEY)),
         )
-    counter = counter_for(facts, served[0][1], config)
-    service = Service(facts, _routes(served, facts.task, environment), counter, blocked)
+    try:
+        counter = counter_for(facts, served[0][1], config)
+    except RuntimeUnavailableError:
+        if blocked is None:
+            raise
+        # The key comes first: with it, the vocabulary that cannot be fetched here may not be all that is missing.
+        raise blocked from None
+    service = Service(facts, _routes(served, facts.task, environment), counter, blocked, find_block)
     return (ServiceModel if facts.task == "embed" else ServiceReranker)(service, environment)
 
 

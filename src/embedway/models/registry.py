@@ -55,7 +55,10 @@ class ModelRegistry:
             key = key_of(name, self._environment.config), task
             opening = self._opening.get(key)
             if opening is None or _is_stale(opening):
+                former = None if opening is None or _failed(opening) else opening.result()
                 opening = self._opening[key] = asyncio.create_task(self._load(name, task))
+                if former is not None:
+                    await former.close()
             # Shielded: one caller's cancellation must not fail the others that wait.
             model = await asyncio.shield(opening)
         if model.blocked is None and not self._closed:
@@ -92,7 +95,10 @@ class ModelRegistry:
 
 def _is_stale(opening: asyncio.Task[Model]) -> bool:
     """Whether a model has to be opened again."""
-    return opening.done() and (_failed(opening) or opening.result().blocked is not None)
+    if not opening.done() or _failed(opening):
+        return opening.done()
+    model = opening.result()
+    return model.blocked is not None and not model.is_still_blocked()
 
 
 def _failed(opening: asyncio.Task[Model]) -> bool:

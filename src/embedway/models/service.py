@@ -24,7 +24,7 @@ from embedway.telemetry.hooks import current_operation
 from embedway.types import Bill, ModelDescription, Space
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from embedway.batching.ready_rows import ReadyRows
     from embedway.batching.work import Work
@@ -50,6 +50,8 @@ class Service:
     routes: tuple[ServiceRoute, ...]
     counter: TokenCounter
     blocked: ConfigError | None = None
+    #: Gives the reason of now.
+    find_block: Callable[[], ConfigError | None] = lambda: None
 
 
 class ServiceModel(Model):
@@ -179,6 +181,11 @@ class ServiceModel(Model):
         price = self.service.facts.price(dimensions=dimensions, batch=True)
         batch = None if price is None else tokens_nanousd(price, tokens)
         return Estimate(tokens, len(parts), sum(known) if len(known) == len(costs) else None, batch)
+
+    def is_still_blocked(self) -> bool:
+        """See `Model.is_still_blocked`."""
+        self.blocked = self.service.find_block() if self.blocked is not None else None
+        return self.blocked is not None
 
     @property
     def may_depend_on_batch(self) -> bool:

@@ -102,7 +102,7 @@ def split_requests(
 class Provider(Protocol):
     """Code that can embed a batch of texts: one call, one answer or one error.
 
-    No retries, no cache, no limits and no metrics inside: those are stages around it. A provider is found by the entry
+    No retries, no cache, no limits and no metrics inside: those are around it. A provider is found by the entry
     point group `embedway.providers`; the entry is a callable that takes an `Endpoint`.
     """
 

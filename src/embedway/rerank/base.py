@@ -35,7 +35,7 @@ class Scores:
 class RerankProvider(Protocol):
     """Code that can score a batch of documents for a query: one call, one answer or one error.
 
-    No retries, no limits, no sorting inside: those are stages around it. It is found by the entry point group
+    No retries, no limits, no sorting inside: those are around it. It is found by the entry point group
     `embedway.rerankers`; the entry is a callable that takes an `Endpoint`.
     """
 
@@ -57,7 +57,7 @@ def make_reranker(name: str, endpoint: Endpoint) -> RerankProvider:
 
 
 class Scoring:
-    """A reranker with its query, as the provider that the stages around providers know: scores for vectors of one."""
+    """A reranker with its query, as the provider that everything around providers knows: scores for vectors of one."""
 
     def __init__(self, reranker: RerankProvider, query: str) -> None:
         self.reranker = reranker

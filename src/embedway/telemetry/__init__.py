@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,4 +21,22 @@ def open_hooks(own: Sequence[Hook] = (), *, webhook: str | None = None) -> Hooks
     hooks: list[Hook] = [LogHook(), PrometheusHook()]
     if webhook is not None:
         hooks.append(WebhookHook(webhook))
-    return Hooks([*hooks, *own])
+    return Hooks([*hooks, *_checked(own)])
+
+
+def _checked(own: Any) -> list[Hook]:
+    """The caller's hooks. Raises UsageError for what is none."""
+    from embedway.errors import UsageError  # noqa: PLC0415
+
+    if isinstance(own, (str, bytes)) or not isinstance(own, Iterable):
+        raise UsageError(f"hooks is of type {type(own).__name__}; it must be a list of hooks")
+    hooks = list(own)
+    for hook in hooks:
+        for name in ("begin", "end", "context", "event", "flush"):
+            method = getattr(hook, name, None)
+            is_right = callable(method) and inspect.iscoroutinefunction(method) is (name == "flush")
+            if isinstance(hook, type) or not is_right:
+                kind = hook.__name__ if isinstance(hook, type) else type(hook).__name__
+                what = "is a class; give an object of it" if isinstance(hook, type) else f"has no right method {name}"
+                raise UsageError(f"hook {kind} {what}; derive it from embedway.telemetry.hooks.BaseHook")
+    return hooks

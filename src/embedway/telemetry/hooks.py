@@ -119,17 +119,20 @@ class Hooks:
             try:
                 async with asyncio.timeout(FLUSH_S):
                     await hook.flush()
-            except Exception as error:  # noqa: BLE001  a hook may be anybody's
+            except (Exception, asyncio.CancelledError) as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise
                 self.log_failure(hook, "flush", error)
 
     def call(self, hook: Hook, method: str, *arguments: object) -> None:
         """Call a method of a hook, and log it where it fails."""
         try:
             getattr(hook, method)(*arguments)
-        except Exception as error:  # noqa: BLE001  a hook may be anybody's
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be anybody's
             self.log_failure(hook, method, error)
 
-    def log_failure(self, hook: Hook, method: str, error: Exception) -> None:
+    def log_failure(self, hook: Hook, method: str, error: BaseException) -> None:
         """Log the first failure of a hook's method, without its message, which may repeat anything."""
         if (id(hook), method) in self._failed:
             return
@@ -167,7 +170,7 @@ class _RunningOperation:
             try:
                 context = hook.context(operation)
                 context.__enter__()
-            except Exception as error:  # noqa: BLE001  a hook may be anybody's
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be anybody's
                 hooks.log_failure(hook, "context", error)
             else:
                 self._contexts.append((hook, context))
@@ -181,7 +184,7 @@ class _RunningOperation:
             for hook, context in reversed(self._contexts):
                 try:
                     context.__exit__(None, None, None)
-                except Exception as error:  # noqa: BLE001  a hook may be anybody's
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be anybody's
                     hooks.log_failure(hook, "context", error)
             for hook in reversed(hooks.operating):
                 hooks.call(hook, "end", self._operation, outcome)

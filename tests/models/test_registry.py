@@ -1,0 +1,59 @@
+"""Models without a key are kept, and opened again when the key is there."""
+
+import asyncio
+
+import pytest
+
+from embedway import AsyncEmbedder, Config
+from embedway.errors import ConfigError
+from embedway.models import opening
+from embedway.providers.fake import Fake
+
+
+def keyless(path):
+    route = {"model": "acme/m", "provider": "voyage", "api_key_file": str(path)}
+    return Config.load(
+        environ={},
+        overrides={
+            "cache.backend": "memory",
+            "ledger.backend": "none",
+            "models.m": {"name": "acme/m", "dimensions": 16, "max_tokens": 50},
+            "routes.r": route,
+        },
+    )
+
+
+def test_a_model_without_a_key_is_opened_once_and_again_when_the_key_is_there(tmp_path, monkeypatch):
+    made, closed = [], []
+
+    class Counted(Fake):
+        async def aclose(self):
+            closed.append(self)
+
+    def make(provider, endpoint):
+        made.append(endpoint.secret)
+        return Counted()
+
+    monkeypatch.setattr(opening, "make_provider", make)
+    key = tmp_path / "key"
+
+    async def main():
+        async with AsyncEmbedder(keyless(key)) as embedder:
+            plans = [await embedder.plan("a text", model="acme/m") for _ in range(3)]
+            for number in range(3):
+                with pytest.raises(ConfigError, match="cannot be read"):
+                    await embedder.embed(f"text {number}", model="acme/m")
+            blocked = await embedder._models.open("acme/m")
+            key.write_text("k1")
+            key.chmod(0o600)
+            result = await embedder.embed("a text", model="acme/m")
+            assert await embedder._models.open("acme/m") is not blocked
+            return plans, result, list(closed)
+
+    plans, result, closed_meanwhile = asyncio.run(main())
+    assert {plan.tokens for plan in plans} == {plans[0].tokens}
+    assert result.receipt.attempts == 1
+    # The one with the placeholder is closed when it is replaced.
+    assert len(closed_meanwhile) == 1
+    assert made.count("none") == 1
+    assert made.count("k1") >= 1
