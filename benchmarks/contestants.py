@@ -36,8 +36,9 @@ def read_texts(path):
 def model_folder():
     from embedway import Config
     from embedway.local.loading import find_or_pull, resolve
+    from embedway.weights.store import WeightsStore
 
-    return find_or_pull(resolve(MODEL), Config.load()).path
+    return find_or_pull(resolve(MODEL), WeightsStore(Config.load().store_settings())).path
 
 
 def embedway(precision):
