@@ -1,6 +1,6 @@
 """Find out whether the differential runs and the tests see small faults in the code.
 
-`python tests/differential/mutants.py src/embedway/stages src/embedway/cache --count 30` changes one place of these
+`python tests/differential/mutants.py src/embedway/pipeline src/embedway/cache --count 30` changes one place of these
 folders at a time, in a copy of `src`, and runs a differential of some requests against the unchanged checkout. What it
 does not see is tried with the command of `--tests`. A mutant that neither kills survives, and its change is printed.
 `--equal` names a file of lines `KEY  REASON` for mutants that change nothing that can be seen.
