@@ -525,6 +525,21 @@ def test_what_is_cleared_or_too_old_leaves_the_disk(tmp_path, clock):
     assert path.stat().st_size < 100_000
 
 
+@pytest.mark.parametrize("ttl_s", [None, 60.0])
+def test_entries_are_indexed_by_age_only_where_they_get_too_old(tmp_path, clock, ttl_s):
+    path = tmp_path / "v.sqlite"
+
+    async def main():
+        cache = SqliteCache(path, 2**26, clock=clock, ttl_s=ttl_s)
+        await cache.put_many(GROUP, [(bytes(32), bytes(2000))])
+        await cache.aclose()
+
+    asyncio.run(main())
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        plan = connection.execute("EXPLAIN QUERY PLAN SELECT id FROM entries WHERE created < 1").fetchall()
+    assert any("entries_created" in str(row) for row in plan) == (ttl_s is not None)
+
+
 def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypatch):
     monkeypatch.setattr("embedway.cache.sqlite_connection.BUSY_S", 0.05)
     path = tmp_path / "v.sqlite"
