@@ -90,9 +90,11 @@ def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
     batches = () if budget is None else tuple(fill_batches(tokenized.lengths, token_budget=budget))
     metas: list[TextMeta | None] = [None] * len(request.texts)
     if windows is None:
-        for position, tokens in zip(positions.tolist(), tokenized.lengths.tolist(), strict=True):
+        lengths = tokenized.lengths.tolist()
+        whole = {tokens: TextMeta(tokens) for tokens in set(lengths)}  # texts of the same length share one
+        for position, tokens in zip(positions.tolist(), lengths, strict=True):
             cut = cuts.get(position)
-            metas[position] = TextMeta(tokens, None if cut is None else replace(cut, row=0))
+            metas[position] = whole[tokens] if cut is None else TextMeta(tokens, replace(cut, row=0))
     else:
         counts = windows.counts()
         for position, tokens in enumerate(windows.sums(tokenized.lengths)):

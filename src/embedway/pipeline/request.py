@@ -86,8 +86,8 @@ def unique_texts(
     texts: Sequence[str], refused: Mapping[int, EmbedwayError]
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """Each text once, in the order in which they come, and for each row its place among them; -1 for one refused."""
-    if len(texts) == 1 and not refused:  # a query
-        return (texts[0],), np.zeros(1, np.int64)
+    if not refused and len(once := dict.fromkeys(texts)) == len(texts):  # no text stands twice, which is soon told
+        return tuple(once), np.arange(len(texts), dtype=np.int64)
     first: dict[str, int] = {}
     places = (-1 if row in refused else first.setdefault(text, len(first)) for row, text in enumerate(texts))
     positions = np.fromiter(places, np.int64, len(texts))
