@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class RerankDialect:
     """How a service says it."""
 
     path: str
@@ -45,18 +45,18 @@ class Dialect:
 
 
 _BILLED = ("meta", "billed_units")
-COHERE = Dialect("/v2/rerank", "results", tokens=(*_BILLED, "input_tokens"), searches=(*_BILLED, "search_units"))
+COHERE = RerankDialect("/v2/rerank", "results", tokens=(*_BILLED, "input_tokens"), searches=(*_BILLED, "search_units"))
 # By default Voyage cuts what is too long and Jina sends the documents back.
-VOYAGE = Dialect("/rerank", "data", tokens=("usage", "total_tokens"), more={"truncation": False})
-JINA = Dialect("/rerank", "results", tokens=("usage", "total_tokens"), more={"return_documents": False})
-COMPATIBLE = Dialect("/rerank", "results", tokens=("usage", "total_tokens"))
-TEI = Dialect("/rerank", "", documents="texts", score="score", more={"truncate": False})
+VOYAGE = RerankDialect("/rerank", "data", tokens=("usage", "total_tokens"), more={"truncation": False})
+JINA = RerankDialect("/rerank", "results", tokens=("usage", "total_tokens"), more={"return_documents": False})
+COMPATIBLE = RerankDialect("/rerank", "results", tokens=("usage", "total_tokens"))
+TEI = RerankDialect("/rerank", "", documents="texts", score="score", more={"truncate": False})
 
 
 class HttpReranker(HttpModel):
     """A model of a service that scores."""
 
-    def __init__(self, endpoint: Endpoint, http: JsonHttp, dialect: Dialect, declared: Declared) -> None:
+    def __init__(self, endpoint: Endpoint, http: JsonHttp, dialect: RerankDialect, declared: Declared) -> None:
         super().__init__(endpoint, http, declared)
         self._dialect = dialect
 
