@@ -53,7 +53,7 @@ class AsyncEmbedder:
     """Texts to vectors.
 
     Use it in an `async with` block, or call `aclose`. One embedder serves any number of concurrent calls; a model
-    is loaded at its first use and kept. `config` is `Config.load()`'s by default. `hooks` are told of its operations
+    is loaded at its first use and kept. `config` is `Config.load()`'s by default. `hooks` see its operations
     (docs/hooks.md).
     """
 
@@ -191,7 +191,7 @@ class AsyncEmbedder:
         collection: str = "",
         max_cost: Amount | None = None,
     ) -> Plan:
-        """What `embed` would do with these texts, with the same model and pin; computes and spends nothing.
+        """Plan an `embed` of these texts with the same model and pin; computes and spends nothing.
 
         Batches and cost are those of what is not in the cache. A service's model needs no key. Raises as `embed` does,
         BudgetExceededError and SpaceMismatchError too.
@@ -287,7 +287,7 @@ class AsyncEmbedder:
         return lowest
 
     async def cache_stats(self) -> CacheStats:
-        """What the cache holds and saved, by model and in total, over all processes that used it and ended.
+        """Count the hits, savings and entries of the cache, by model, over all processes that used it and ended.
 
         Raises CacheError where it cannot be read, UsageError where there is none.
         """

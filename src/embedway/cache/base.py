@@ -130,7 +130,7 @@ class CacheStore(Protocol):
 
 
 class LocalStore:
-    """What the stores of one machine have in common: entries expire by their age, and no leases exclude others."""
+    """A store on one machine: entries expire by age, and there are no leases between processes."""
 
     supports_leases = False
 

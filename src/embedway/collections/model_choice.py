@@ -12,7 +12,7 @@ from embedway.collections.readers import find_files, read_files
 from embedway.errors import UsageError
 from embedway.ledger.refusals import MAX_COST
 from embedway.money import to_nanousd
-from embedway.selection.selector import no_affordable_model
+from embedway.selection.selector import is_affordable, no_affordable_model
 from embedway.types import AUTO
 from embedway.worker import Worker
 
@@ -76,7 +76,7 @@ def _best_within(most: int, limit: str, plans: Sequence[ModelPlan]) -> str:
     """The first model with which a job costs no more. Raises BudgetExceededError, and TextTooLongError."""
     fit = [one for one in plans if one.too_long is None]
     for one in fit:
-        if one.most_nanousd is not None and one.most_nanousd <= most:
+        if is_affordable(one.most_nanousd, most):
             return one.model
     for one in plans:
         if not fit and one.too_long is not None:

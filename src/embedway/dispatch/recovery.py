@@ -30,7 +30,6 @@ from embedway.errors import (
     UnavailableError,
     UpstreamError,
 )
-from embedway.providers.base import split_requests
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import BatchDetails, WaitDetails
 
@@ -144,16 +143,13 @@ class _Recovery:
             self._fail(rows, NoRouteError(request.space.model, failed=(*plan.failed, *skipped)))
             return
         route = plan.routes[0]
-        declared = route.provider.declared
-        parts = [rows]
-        if len(rows) > 1:
-            parts = split_requests(rows, request.lengths, declared, tokens_per_minute=route.limiter.tokens.limit)
+        parts = [rows] if len(rows) == 1 else route.split(rows, request.lengths)
         if len(parts) > 1 and self._needs_one_answer(route):
             self._fail(
                 rows,
                 InputError(
                     f"{route.name} reads all texts of a request together, and these take {len(parts)} requests, whose "
-                    f"answers do not compare; give fewer: it takes at most {declared.max_inputs} at once"
+                    f"answers do not compare; give fewer: it takes at most {route.provider.declared.max_inputs} at once"
                 ),
             )
             return

@@ -10,6 +10,7 @@ import numpy as np
 from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.semaphore import PrioritySemaphore
+from embedway.providers.base import split_requests
 from embedway.urgency import DOCUMENTS
 from embedway.vectors import validate
 
@@ -52,6 +53,10 @@ class ServiceRoute:
     limiter: RateLimiter = field(default_factory=RateLimiter)
     circuit: CircuitBreaker = field(default_factory=CircuitBreaker)
     semaphore: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
+
+    def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
+        """Rows in their order, in parts that keep the service's limits on inputs and tokens of a request."""
+        return split_requests(rows, lengths, self.provider.declared, tokens_per_minute=self.limiter.tokens.limit)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from embedway.dispatch.billing import bill_of, reserve_for
 from embedway.dispatch.request import UpstreamRequest
 from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
 from embedway.models.base import Estimate, Model, Profile, not_here
-from embedway.providers.base import KnowsTokenizer, KnowsWeights, split_requests
+from embedway.providers.base import KnowsTokenizer, KnowsWeights
 from embedway.providers.counting import TiktokenCounter
 from embedway.providers.requirements import set_up_here
 from embedway.telemetry.hooks import current_operation
@@ -95,7 +95,7 @@ class ServiceModel(Model):
         if not prompt:
             return self.service.counter.count(texts)
         counted = self.service.counter.count([prompt + text for text in texts])
-        # Characters are told of the text alone.
+        # Characters are counted without the prompt.
         cuts = (replace(cut, kept_characters=max(0, cut.kept_characters - len(prompt))) for cut in counted.truncations)
         return replace(counted, truncations=tuple(cuts))
 
@@ -173,9 +173,7 @@ class ServiceModel(Model):
     def estimate(self, work: Work, dimensions: int) -> Estimate:
         """See `Model.estimate`. Each request to the first route is billed by itself."""
         lengths, tokens = work.tokenized.lengths, work.tokenized.tokens
-        first, rows = self.routes[0], np.arange(len(work.texts), dtype=np.int64)
-        limit = first.limiter.tokens.limit
-        parts = split_requests(rows, lengths, first.provider.declared, tokens_per_minute=limit)
+        parts = self.routes[0].split(np.arange(len(work.texts), dtype=np.int64), lengths)
         costs = [self.cost_nanousd(int(lengths[part].sum(dtype=np.int64)), dimensions) for part in parts]
         known = [cost for cost in costs if cost is not None]
         price = self.service.facts.price(dimensions=dimensions, batch=True)

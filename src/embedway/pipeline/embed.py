@@ -15,10 +15,10 @@ from embedway.errors import DeadlineError, TextTooLongError, UsageError, with_ro
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.pipeline.plan import plan_of
-from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, spread
+from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, row_of, spread
 from embedway.pipeline.request import decoded, inspect, unique_texts
 from embedway.selection.call_options import ChosenModel
-from embedway.selection.selector import no_affordable_model, summarize
+from embedway.selection.selector import is_affordable, no_affordable_model, summarize
 from embedway.space import comparable
 from embedway.telemetry.operations import RequestDetails
 from embedway.types import AUTO, EmbedResult
@@ -121,10 +121,9 @@ class EmbedPipeline:
             )
         if computed.errors and not request.partial:
             first = min(computed.errors)
-            raise with_row(computed.errors[first], int(np.flatnonzero(positions == first)[0]))
-        space_id = space.id
+            raise with_row(computed.errors[first], row_of(first, positions))
         vectors, failed = spread(computed, positions, request.refused)
-        return EmbedResult(vectors, space, receipt_of(model, space_id, computed, positions, facts), failed)
+        return EmbedResult(vectors, space, receipt_of(model, space.id, computed, positions, facts), failed)
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:
         """The plan of a call with the model, pin and money that `embed` would take."""
@@ -132,9 +131,7 @@ class EmbedPipeline:
         plan = await self.plan_with(call, choice.model, choice.dimensions)
         if choice.pin is not None:
             self._pins.check_space(choice.pin, plan.space, call.input_type)
-        if options.max_cost_nanousd is not None and (
-            plan.most_nanousd is None or plan.most_nanousd > options.max_cost_nanousd
-        ):
+        if options.max_cost_nanousd is not None and not is_affordable(plan.most_nanousd, options.max_cost_nanousd):
             raise no_affordable_model(options.max_cost_nanousd, [(plan.model, plan.most_nanousd)])
         return plan
 
@@ -199,9 +196,7 @@ class EmbedPipeline:
             except TextTooLongError as error:
                 too_long = error
                 continue
-            if options.max_cost_nanousd is None or (
-                plan.most_nanousd is not None and plan.most_nanousd <= options.max_cost_nanousd
-            ):
+            if options.max_cost_nanousd is None or is_affordable(plan.most_nanousd, options.max_cost_nanousd):
                 return ChosenModel(row.model, call.dimensions, None, summarize(selection, place, too_dear))
             too_dear.append((row.model, plan.most_nanousd))
         if options.max_cost_nanousd is None or not too_dear:
@@ -236,7 +231,7 @@ class EmbedPipeline:
         cosines = np.einsum("ij,ij->i", vectors, stored[chosen])
         cosines /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(stored[chosen], axis=1)
         worst = int(cosines.argmin())
-        row = int(np.flatnonzero(positions == chosen[worst])[0])
+        row = row_of(chosen[worst], positions)
         cost = computed.bill.cost_nanousd
         return CacheCheck(len(texts), len(found), damaged, len(chosen), float(cosines[worst]), row, cost)
 

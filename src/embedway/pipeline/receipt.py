@@ -52,7 +52,12 @@ def spread(
 
 def first_row(error: TextTooLongError, positions: npt.NDArray[np.int64]) -> EmbedwayError:
     """An error that names a unique text, for the first row of the request that has the text."""
-    return with_row(error, int(np.flatnonzero(positions == (error.row or 0))[0]))
+    return with_row(error, row_of(error.row or 0, positions))
+
+
+def row_of(unique: int, positions: npt.NDArray[np.int64]) -> int:
+    """The first row of the request that has a unique text."""
+    return int(np.flatnonzero(positions == unique)[0])
 
 
 def cuts_by_row(

@@ -124,6 +124,11 @@ def summarize(selection: Selection, place: int = 0, too_dear: Sequence[tuple[str
     )
 
 
+def is_affordable(cost_nanousd: int | None, most_nanousd: int) -> bool:
+    """Whether a cost is known, and within a limit."""
+    return cost_nanousd is not None and cost_nanousd <= most_nanousd
+
+
 def no_affordable_model(
     max_cost_nanousd: int, too_dear: Sequence[tuple[str, int | None]], *, limit: str = MAX_COST
 ) -> BudgetExceededError:
