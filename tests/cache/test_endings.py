@@ -213,6 +213,49 @@ def test_parts_are_stored_together_while_something_is_being_stored(tmp_path):
     assert len(puts) < 500  # of a thousand parts
 
 
+@pytest.fixture
+def slow_gathering(monkeypatch):
+    """Entries wait for others until somebody waits for them."""
+    monkeypatch.setattr("embedway.cache.write_behind._GATHER_S", 3600.0)
+
+
+def test_parts_wait_for_others_until_somebody_waits_for_them(config, slow_gathering):
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            cache = embedder._pipeline.cache
+            puts, put = [], cache.store.put_many
+
+            async def counted(group, items):
+                puts.append(len(items))
+                return await put(group, items)
+
+            cache.store.put_many = counted
+            for text in TEXTS[:5]:
+                await embed(embedder, [text])
+            first = await embedder.cache_stats()
+            again = await embed(embedder, TEXTS[:5])
+            await embed(embedder, ["another"])
+            cleared = await embedder.clear_cache()
+            await embed(embedder, ["before the end"])
+            return puts, first, again, cleared, cache.store.supports_leases
+
+    puts, first, again, cleared, leases = asyncio.run(main())
+    # Where other processes wait for a text that this one computes, it is stored at once.
+    assert puts == [1] * 7 if leases else [5, 1, 1]
+    assert (first.total.entries, again.receipt.cache_hits, cleared.before, cleared.after) == (5, 5, 6, 0)
+
+
+def test_an_event_loop_that_ends_stores_what_waited(tmp_path, slow_gathering):
+    config = Config.load(environ={}, overrides=overrides_for(tmp_path))
+
+    async def forgetful():
+        await embed(AsyncEmbedder(config), TEXTS)
+
+    asyncio.run(forgetful())
+    with Embedder(config) as embedder:
+        assert embedder.cache_stats().total.entries == len(TEXTS)
+
+
 #: A process that embeds, and ends without closing anything.
 PROCESS = """
 import json, sys

@@ -57,3 +57,27 @@ def test_a_model_without_a_key_is_opened_once_and_again_when_the_key_is_there(tm
     assert len(closed_meanwhile) == 1
     assert made.count("none") == 1
     assert made.count("k1") >= 1
+
+
+def test_a_model_is_closed_by_its_last_owner(tmp_path, monkeypatch):
+    closed = []
+
+    class Counted(Fake):
+        async def aclose(self):
+            closed.append(self)
+
+    monkeypatch.setattr(opening, "make_provider", lambda *_: Counted())
+    (tmp_path / "key").write_text("k1")
+    (tmp_path / "key").chmod(0o600)
+
+    async def main():
+        async with AsyncEmbedder(keyless(tmp_path / "key")) as embedder:
+            model = await embedder._models.open("acme/m")
+            model.retain()
+        before = len(closed)
+        await model.close()
+        return before, len(closed)
+
+    before, after = asyncio.run(main())
+    assert before == 0
+    assert after >= 1

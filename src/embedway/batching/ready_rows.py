@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway.batching.windows import TextWindows
-from embedway.vectors import good_rows
+from embedway.vectors import bad_rows
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,9 +37,9 @@ class ReadyRows:
     def __call__(self, parts: npt.NDArray[np.int64], vectors: Vectors) -> None:
         """Take the vectors of parts: of texts, or of their windows; float32 (k, full width)."""
         texts, merged = (parts, vectors) if self._windows is None else self._merge(self._windows, parts, vectors)
-        good = good_rows(merged, self._space)
-        if not good.all():
-            texts, merged = texts[good], merged[good]
+        bad = bad_rows(merged, self._space)
+        if bad:
+            texts, merged = np.delete(texts, bad), np.delete(merged, bad, axis=0)
         positions = self._positions[texts].tolist()
         if positions:
             metas = [meta for position in positions if (meta := self._metas[position]) is not None]

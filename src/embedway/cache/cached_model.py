@@ -88,7 +88,7 @@ class CachedModel:
         if read.damaged or read.invalid:
             await cache.remove(self.group, read)
         if missing:
-            through = _ReadThrough(self, self._model, cache, keys, replace(request, space=full), found)
+            through = _ReadThrough(self, self._model, cache, keys, request, found)
             await through.complete(missing, landed)
         if found.saved_tokens:
             found.saved_nanousd = self._model.cost_nanousd(found.saved_tokens, full.dimensions) or 0
@@ -251,7 +251,8 @@ class _ReadThrough:
 
         try:
             request = self.request if rows == list(range(len(self.keys))) else self.request.only(rows)
-            computed = await self.model.compute(replace(request, on_ready=land))
+            # Vectors are stored at full width, whatever the caller's is.
+            computed = await self.model.compute(replace(request, space=self.model.space, on_ready=land))
         except _OWN_ERRORS as refusal:
             if len(rows) == 1:
                 cache.flights.fail(keys[0], refusal)

@@ -47,7 +47,8 @@ class TieredCache:
                     found[row] = stored
                     items.append((keys[row], stored[0]))
                     created.append(stored[1])
-            await self.memory.put_many(group, items, created=created)
+            if items:
+                await self.memory.put_many(group, items, created=created)
         return found
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,8 +26,9 @@ ReadyVector: TypeAlias = tuple[Vectors, TextMeta]
 
 #: Encoding so many entries takes some milliseconds; more goes to a thread.
 _INLINE_ENTRIES = 600
-#: Where there are more entries than a few, who computed them goes on first for so long: a tenth more texts a second.
-_FEW_ENTRIES, _GATHER_S = 32, 0.005
+#: Entries wait so long for others: a write takes a tenth of a query's time from the next one, and those of the queries
+#: that follow are stored with it.
+_GATHER_S = 0.025
 #: So many entries are stored at a time: a file that others write too is locked meanwhile.
 _MOST_ENTRIES = 2000
 
@@ -84,10 +86,18 @@ class _Chunk:
     leases: set[Lease] = field(default_factory=set)
     #: The requests that computed them, for hooks.
     requests: list[int | None] = field(default_factory=list)
+    #: Set where somebody waits for them.
+    is_due: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def gather(self) -> None:
+        """Let others add to it for a moment. Whoever ends the event loop does not end this: it is stored then."""
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(_GATHER_S):
+                await self.is_due.wait()
 
 
 class WriteBehind:
-    """Stores vectors in the order in which they come; those that come during a write are stored together."""
+    """Stores vectors in the order in which they come; what comes in a moment, or during a write, with one write."""
 
     def __init__(
         self,
@@ -131,6 +141,8 @@ class WriteBehind:
         if lease is not None:
             lease.keep(computed)
             chunk.leases.add(lease)
+        if lease is not None or len(chunk.computed) >= _MOST_ENTRIES:
+            chunk.is_due.set()  # other processes wait for it, or no more are added
 
     def copy(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Have entries stored that are ready: those of the previous secret, as the current one writes them."""
@@ -145,6 +157,8 @@ class WriteBehind:
 
     async def settle(self) -> None:
         """Wait until all that was given before is stored."""
+        for chunk in self._gathering.values():
+            chunk.is_due.set()
         if self._tasks:
             await asyncio.wait(self._tasks)  # which a caller that is cancelled leaves to go on
 
@@ -155,8 +169,7 @@ class WriteBehind:
 
     async def _stored(self, chunk: _Chunk) -> None:
         try:
-            if len(chunk.computed) > _FEW_ENTRIES:
-                await asyncio.sleep(_GATHER_S)
+            await chunk.gather()
             async with self._order:
                 if self._gathering.get(chunk.group) is chunk:
                     del self._gathering[chunk.group]

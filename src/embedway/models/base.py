@@ -161,7 +161,8 @@ class Model(ABC):
         on_ready = None
         if request.on_ready is not None and not self.may_depend_on_batch:
             on_ready = ReadyRows(work, space, request.on_ready)
-        vectors, errors, bill = await self._run(work, replace(request, space=space), on_ready)
+        asked = request if space is request.space else replace(request, space=space)
+        vectors, errors, bill = await self._run(work, asked, on_ready)
         if work.windows is not None:
             vectors, errors = work.windows.merge(vectors, space), work.windows.errors(errors)
         if vectors.shape[1] != space.dimensions:
