@@ -221,6 +221,14 @@ class Layout:
             setattr(worker, name, getattr(InlineWorker, name))
         memory = find("MemoryCache", "embedway.cache.memory")
         self._watch(memory)
+        # How long vectors wait for others that are stored with the same write is a matter of speed.
+        with contextlib.suppress(ImportError):
+            find("_Chunk", "embedway.cache.write_behind").gather = self._nothing
+        with contextlib.suppress(ImportError):
+            importlib.import_module("embedway.stages.keeping")._FEW_ENTRIES = 10**9
+
+    @staticmethod
+    async def _nothing(_chunk) -> None: ...
 
     @staticmethod
     def _watch(memory) -> None:
