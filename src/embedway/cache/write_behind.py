@@ -118,6 +118,7 @@ class WriteBehind:
         #: Vectors that are not stored yet.
         self.unstored: dict[bytes, ReadyVector] = {}
         self._gathering: dict[Group, _Chunk] = {}
+        self._is_closing = False
         self._order = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -141,8 +142,8 @@ class WriteBehind:
         if lease is not None:
             lease.keep(computed)
             chunk.leases.add(lease)
-        if lease is not None or len(chunk.computed) >= _MOST_ENTRIES:
-            chunk.is_due.set()  # other processes wait for it, or no more are added
+        if lease is not None or len(chunk.computed) >= _MOST_ENTRIES or self._is_closing:
+            chunk.is_due.set()  # somebody waits for it, or no more are added
 
     def copy(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Have entries stored that are ready: those of the previous secret, as the current one writes them."""
@@ -163,7 +164,8 @@ class WriteBehind:
             await asyncio.wait(self._tasks)  # which a caller that is cancelled leaves to go on
 
     async def finish(self) -> None:
-        """Wait until everything is stored."""
+        """Wait until everything is stored; what comes later is stored at once."""
+        self._is_closing = True
         while self._tasks:
             await self.settle()
 
@@ -171,8 +173,7 @@ class WriteBehind:
         try:
             await chunk.gather()
             async with self._order:
-                if self._gathering.get(chunk.group) is chunk:
-                    del self._gathering[chunk.group]
+                self._take(chunk)
                 is_large = len(chunk.computed) > _INLINE_ENTRIES
                 entries = await asyncio.to_thread(self._encode, chunk) if is_large else self._encode(chunk)
                 items = list(zip(chunk.computed, entries, strict=True))
@@ -183,11 +184,17 @@ class WriteBehind:
         except Exception as error:  # noqa: BLE001  nobody waits for it, so that it is counted
             self._failed(error)
         finally:
+            self._take(chunk)
             for key, result in chunk.computed.items():
                 if self.unstored.get(key) is result:
                     del self.unstored[key]
             for lease in chunk.leases:
                 await lease.give_back(chunk.computed)
+
+    def _take(self, chunk: _Chunk) -> None:
+        """Add no more to a chunk."""
+        if self._gathering.get(chunk.group) is chunk:
+            del self._gathering[chunk.group]
 
     async def _copied(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
         try:
