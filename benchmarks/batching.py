@@ -105,7 +105,7 @@ async def lone(ways, *, turns, texts):
 
 
 async def lone_ways(serving):
-    """What to time, all on one loaded model: the runtime itself, and `embed` with and without its cache."""
+    """The ways to time, all on one loaded model: the runtime itself, and `embed` with and without its cache."""
     model, cache = (await serving._models.open("auto")).encoder(), serving._pipeline.cache  # noqa: SLF001  the runtime itself
 
     async def directly(text):

@@ -1,4 +1,4 @@
-"""What it takes to select a model for 10,000 texts among all that have benchmarks: the sample's look, and the rest.
+"""The time to select a model for 10,000 texts among all that have benchmarks: the sample's look, and the rest.
 
     python benchmarks/selecting.py [--texts 10000] [--rounds 15] [--tokenizers 12]
 

@@ -1,4 +1,4 @@
-"""What upstreams do wrong: tables of misdeeds, by name, that every loopback server knows.
+"""Misdeeds of upstreams: tables of misdeeds, by name, that every loopback server knows.
 
 `WIRE` is done to the bytes, whatever the API. `LIST`, `INDEX` and `NUMBERS` are done to a good answer: to its list of
 rows, to the rows' indexes (where the API has them), and to the numbers of a row.

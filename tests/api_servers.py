@@ -25,7 +25,7 @@ class Served:
 
 
 class Server:
-    """What every server has: the bodies it was sent, and what to do to the next answers.
+    """The common part of every server: the bodies it was sent, and what to do to the next answers.
 
     `misdeeds` are taken from the front, one for each request, None for none; each is a name of the tables of
     `api_misdeeds`, or a function from the good answer's body to another.
@@ -73,7 +73,7 @@ class Server:
             raise
 
     def misdeed_for(self, body):
-        """What to do to the answer of this request."""
+        """The misdeed for the answer of this request."""
         return self.misdeeds.pop(0) if self.misdeeds else None
 
     def texts_of(self, body):
@@ -129,7 +129,7 @@ class Server:
 
 
 class VectorServer(Server):
-    """What servers of vectors have in common: where an answer has its rows, and a row its numbers.
+    """The common part of servers of vectors: where an answer has its rows, and a row its numbers.
 
     A text's vector is `vector_of` it as a document, and of it after `query: ` as a query; without an input type, where
     the API knows them, it is of another text still.
@@ -145,7 +145,7 @@ class VectorServer(Server):
     most, max_tokens, max_request_tokens = 2048, None, None
 
     def writes(self, body):
-        """What writes a vector in the encoding that was asked for."""
+        """The function that writes a vector in the encoding that was asked for."""
         return as_base64 if self.encoding_of(body) == "base64" else lambda vector: np.asarray(vector).tolist()
 
     def encoding_of(self, body):
@@ -309,7 +309,7 @@ class NimServer(CompatibleServer):
 
 
 class ListedServer(VectorServer):
-    """What the APIs below have in common: fields that are known, and their values."""
+    """The common part of the APIs below: fields that are known, and their values."""
 
     header, scheme = "authorization", f"Bearer {KEY}"
     #: Values of the field for the input type, of a query and of a document; empty where there is no such field.
@@ -605,7 +605,7 @@ def score_of(query, document):
 
 
 class RerankServer(ListedServer):
-    """What rerank APIs have in common: results by index, the best first."""
+    """The common part of rerank APIs: results by index, the best first."""
 
     most = 1000
     model = "rerank-v3.5"

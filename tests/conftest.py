@@ -1,4 +1,4 @@
-"""What every test may use: the real default model, pulled once and kept in the checkout's cache."""
+"""Fixtures of every test: the real default model, pulled once and kept in the checkout's cache."""
 
 import contextlib
 import signal
@@ -42,7 +42,7 @@ def tokenizer(default_model_directory):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_cache_of_the_user():
-    """What is made for several tests keeps its vectors elsewhere too."""
+    """Embedders that are made for several tests keep their vectors elsewhere too."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setenv("XDG_CACHE_HOME", folder)
         patch.setenv("XDG_STATE_HOME", f"{folder}/state")

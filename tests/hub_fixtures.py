@@ -34,7 +34,7 @@ class Hold:
 
 
 class Hub:
-    """What the loopback hub has and does; `requests` are (host, method, path, headers)."""
+    """The content and behaviour of the loopback hub; `requests` are (host, method, path, headers)."""
 
     def __init__(self):
         self.repositories = {}
@@ -212,7 +212,7 @@ def hold():
 
 @pytest.fixture
 def weights(files):
-    """What a catalog says of `acme/tiny`: its commit, and every file with hash and size."""
+    """The catalog's facts of `acme/tiny`: its commit, and every file with hash and size."""
     return Weights(
         repository=REPOSITORY,
         revision=COMMIT,

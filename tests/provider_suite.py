@@ -1,4 +1,4 @@
-"""What the suites of providers share: every API with its server, and ways to ask a provider or the whole engine."""
+"""The common part of the suites of providers: each API with its server, and ways to ask a provider or the engine."""
 
 import asyncio
 import contextlib
@@ -144,7 +144,7 @@ async def opened(name, server, **endpoint):
 
 
 def ask(name, server, texts=TEXTS, *, input_type="document", dimensions=None, **endpoint):
-    """What a provider alone answers, or raises: one call, one request."""
+    """The answer or error of a provider alone: one call, one request."""
 
     async def main():
         async with opened(name, server, **endpoint) as provider:
@@ -204,7 +204,7 @@ def embedder_for(name, server, **settings):
 
 
 def embed(name, server, texts=TEXTS, *, settings=None, **options):
-    """What comes of texts by way of the whole engine."""
+    """The vectors of texts by way of the whole engine."""
 
     async def main():
         async with embedder_for(name, server, **(settings or {})) as embedder:

@@ -1,4 +1,4 @@
-"""What cache stores hold, for tests: entries without their times, and all entries of a group."""
+"""The content of cache stores, for tests: entries without their times, and all entries of a group."""
 
 from embedway.cache.memory import MemoryCache
 from embedway.cache.redis_server import parse_entry

@@ -1,4 +1,4 @@
-"""What is known of models is configuration: shipped rows, overlays, own models, and what mistakes print."""
+"""The facts of models are configuration: shipped rows, overlays, own models, and what mistakes print."""
 
 import datetime as dt
 import decimal

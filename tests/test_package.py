@@ -1,4 +1,4 @@
-"""What is packed into the wheel."""
+"""The content of the wheel."""
 
 import subprocess
 import sys

@@ -395,7 +395,7 @@ def empty_with_a_log(path):
 
 
 def missing_with_a_journal_of_pages(path):
-    """What is left of a database are the pages that a transaction had set aside."""
+    """The rest of a database is the pages that a transaction had set aside."""
     foreign_database_with_a_hot_journal(path)
     path.unlink()
 

@@ -13,7 +13,7 @@ from embedway.sqlite_thread import SqliteThread
 
 
 class FailedError(Exception):
-    """What SQLite or the disk raised, as the user of a thread tells it."""
+    """An error of SQLite or the disk, as the user of a thread tells it."""
 
 
 def fail(error):

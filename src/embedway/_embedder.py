@@ -273,7 +273,7 @@ class AsyncEmbedder:
                 f"{len(texts)} texts came with vectors of shape {stored.shape}; give texts, and for each a vector of "
                 f"{pin.space.dimensions} numbers"
             )
-        space = (await self._models.open(pin.model)).sized(pin.space.dimensions)
+        space = (await self._models.open(pin.model)).space_of_size(pin.space.dimensions)
         comparison = comparable(space, pin.space)
         if not comparison:
             raise space_mismatch(pin, space, "document")

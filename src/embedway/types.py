@@ -53,7 +53,7 @@ class PlainTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EmbedRequest:
-    """What a caller asks for."""
+    """A caller's request."""
 
     texts: tuple[str, ...]
     model: str = "auto"
@@ -70,7 +70,7 @@ class EmbedRequest:
 
 @dataclass(frozen=True, slots=True)
 class RateState:
-    """What a service told of its rate limits with an answer; None where it did not."""
+    """A service's rate limits, as it told them with an answer; None where it did not."""
 
     requests_limit: int | None = None
     requests_remaining: int | None = None
@@ -204,7 +204,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a request will take, decided before anything is computed."""
+    """The plan of a request, made before anything is computed."""
 
     model: str
     route: str
@@ -235,7 +235,7 @@ class Plan:
 
     @property
     def most_nanousd(self) -> int | None:
-        """What may be reserved for it: its cost, twice where tokens are estimated; None where no price is known."""
+        """The money to reserve: the cost, twice where tokens are estimated; None where no price is known."""
         return self.cost_nanousd and self.cost_nanousd * (ESTIMATE_MARGIN if self.estimated else 1)
 
 
@@ -262,7 +262,7 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What happened to a request."""
+    """The account of a request that ended."""
 
     model: str
     route: str

@@ -39,7 +39,7 @@ def texts(*numbers):
 
 
 class ReadyTexts:
-    """What was told of, by position; each position once."""
+    """The rows that were told of, by position; each position once."""
 
     def __init__(self):
         self.rows = {}

@@ -1,4 +1,4 @@
-"""What was computed is kept, however its request or its process ends."""
+"""Computed vectors are kept, however their request or their process ends."""
 
 import asyncio
 import contextlib

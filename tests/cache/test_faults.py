@@ -1,4 +1,4 @@
-"""What goes wrong with a cache: no wrong vector, no failed request, and the counters tell."""
+"""Faults of a cache: no wrong vector, no failed request, and the counters tell."""
 
 import asyncio
 import contextlib

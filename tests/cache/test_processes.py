@@ -80,7 +80,7 @@ def overlapping(number):
 
 
 def finished(processes):
-    """What all of them asked their providers for; their vectors are checked."""
+    """The texts that all of them asked their providers for; their vectors are checked."""
     sent = []
     for number, running in processes:
         calls, vectors = json.loads(running.stdout.readline())

@@ -50,7 +50,7 @@ def providers_of(embedder):
 
 
 def load_v1(server):
-    """What version 1 left on a server."""
+    """The entries that version 1 left on a server."""
     for name, value in WRITTEN["keys"].items():
         if isinstance(value, dict):
             fields = {base64.b64decode(field): base64.b64decode(held) for field, held in value.items()}

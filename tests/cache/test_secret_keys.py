@@ -32,7 +32,7 @@ def normalized(count, width, seed=1):
 
 
 def read(keys, entries, width, **options):
-    """What is told of each, with the vectors; rows of misses are as they were."""
+    """The facts of each, with the vectors; rows of misses are as they were."""
     out = np.full((len(keys), width), 7, np.float32)
     metas = decode(keys, entries, width, out, normalized=True, **options)
     assert all((out[row] == 7).all() for row, meta in enumerate(metas) if meta is None)

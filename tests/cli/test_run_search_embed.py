@@ -57,7 +57,7 @@ def start(arguments, environment, place, **streams):
 
 
 def on_terminal(arguments, environment, place):
-    """What the command writes to standard error when that is a terminal."""
+    """The command's output to standard error when that is a terminal."""
     controller, terminal = pty.openpty()
     process = start(arguments, environment, place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
@@ -205,7 +205,7 @@ class TestRun:
 
 
 class TestSearch:
-    """What is refused."""
+    """Refused inputs."""
 
     def test_a_model_of_another_space_is_refused_by_name(self, command, notes, place):
         make(command, notes, "out.parquet")

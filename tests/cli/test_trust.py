@@ -320,7 +320,7 @@ def test_init_follows_no_link_out_of_the_folder(user, command, place, tmp_path):
 
 
 def test_every_setting_that_init_shows_is_one(user, command, place):
-    """What is commented out becomes a valid file."""
+    """The lines that are commented out become a valid file."""
     assert command("init").code == 0
     file = place / "embedway.toml"
     lines = [line.removeprefix("# ") for line in file.read_text().splitlines()]

@@ -44,7 +44,7 @@ def destination_for(form, folder):
 
 
 def shown(folder):
-    """What stands in the folder under a name that a user would look at, hidden files left out."""
+    """The files in the folder under a name that a user would look at, hidden files left out."""
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 

@@ -244,7 +244,7 @@ class Layout:
 
 
 class Log:
-    """What is seen of a scenario beside its results."""
+    """The record of a scenario beside its results."""
 
     def __init__(self) -> None:
         self.clear()

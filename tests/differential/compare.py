@@ -70,7 +70,7 @@ LEAST = {
 
 @dataclass(frozen=True)
 class Difference:
-    """What differs in one place of one scenario."""
+    """A difference in one place of one scenario."""
 
     scenario: int
     path: str
@@ -157,7 +157,7 @@ def run_child(checkout: Path, arguments: list[str], *, hash_seed: str = "0") -> 
 
 @dataclass
 class Comparison:
-    """What was compared, counted, and what differed."""
+    """The counts of a comparison, and its differences."""
 
     counts: collections.Counter
     found: list[Difference]
@@ -255,7 +255,7 @@ def _count_requests(counts: collections.Counter, line: dict, scenario: dict) -> 
 
 
 def exchanged(before: Path, after: Path) -> list[str]:
-    """What code of one side misses in caches of the other; empty where it finds everything."""
+    """The entries that code of one side misses in caches of the other; empty where it finds everything."""
     problems: list[str] = []
     found = 0
     for writer, reader, way in ((before, after, "AFTER reads BEFORE's"), (after, before, "BEFORE reads AFTER's")):
@@ -305,7 +305,7 @@ def compare(before: Path, after: Path, *, requests: int, seed: int, jobs: int, s
 
 
 def shortfalls(counts: collections.Counter) -> list[str]:
-    """What the requests did not reach often enough."""
+    """The behaviours that the requests did not reach often enough."""
     share = counts["requests"] / 20_000
     wanted = {name: max(1, int(least * share * 0.7)) for name, least in LEAST.items()}
     few = [f"{name}: {counts[name]} of at least {least}" for name, least in wanted.items() if counts[name] < least]

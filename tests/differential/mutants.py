@@ -46,7 +46,7 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """What it is named by in the list of mutants that are equal: it stays where lines move."""
+        """Its name in the list of mutants that are equal: it stays where lines move."""
         changed = "\n".join(line for line in self.diff() if line[:1] in "+-" and line[:3] not in {"+++", "---"})
         return hashlib.blake2b(f"{self.path.name}\n{changed}".encode(), digest_size=5).hexdigest()
 
@@ -155,7 +155,7 @@ def make(path: Path, number: int) -> Mutant:
 
 
 def choose(packages: list[Path], count: int, seed: int) -> list[Mutant]:
-    """So many mutants of the packages, the same for the same seed and code."""
+    """A number of mutants of the packages, the same for the same seed and code."""
     files = sorted(
         {file for package in packages for file in ([package] if package.is_file() else package.rglob("*.py"))}
     )

@@ -127,7 +127,7 @@ def _is_export(node: ast.AST) -> bool:
 
 
 def compare(before: Path, after: Path, names: dict[str, str]) -> tuple[list[str], list[str]]:
-    """What stands only before, under the new names, and what only after."""
+    """The definitions that stand only before, under the new names, and those that stand only after."""
     old, new = definitions(before / "src", names), definitions(after / "src", {})
     return sorted((old - new).elements()), sorted((new - old).elements())
 

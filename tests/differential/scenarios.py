@@ -229,7 +229,7 @@ def _one(random_: random.Random, weights: dict[str, int]) -> str:
 
 
 def _texts(random_: random.Random) -> list[str]:
-    """What the calls of a scenario choose from."""
+    """The options that the calls of a scenario choose from."""
     pool = []
     for number in range(random_.choice([4, 6, 10, 20])):
         words = random_.choices(

@@ -49,7 +49,7 @@ def described(config):
 
 
 def proven(config, destination):
-    """What a search does with a collection whose record lacks facts."""
+    """A search in a collection whose record lacks facts."""
 
     async def once():
         async with AsyncEmbedder(config) as embedder:

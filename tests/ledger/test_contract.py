@@ -1,4 +1,4 @@
-"""What every ledger keeps."""
+"""The contract of every ledger."""
 
 import asyncio
 import collections

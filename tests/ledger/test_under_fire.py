@@ -33,7 +33,7 @@ LIMITS = {SMALL: Limit("shared", 130_000), ESTIMATED: Limit("shared", 26_000_000
 
 
 class Server:
-    """What both servers of OpenAI's interface have: they count what they would put on the bill."""
+    """The common part of both servers of OpenAI's interface: they count what they would put on the bill."""
 
     def __init__(self):
         self.tokens = 0
@@ -232,7 +232,7 @@ async def spend(settings, base, model, calls):
 
 @contextlib.asynccontextmanager
 async def sampled(ledger, limit):
-    """What is spent and held, as often as it can be looked at."""
+    """The money that is spent and held, as often as it can be looked at."""
     samples, over = [], asyncio.Event()
 
     async def sample():

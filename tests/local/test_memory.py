@@ -1,4 +1,4 @@
-"""What a long text may cost: memory grows with its length and not with its square."""
+"""The memory that a long text may take: it grows with its length and not with its square."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a model folder says of itself, and what is refused by name."""
+"""The facts of a model folder, and errors that name what is not supported."""
 
 import dataclasses
 import hashlib

@@ -16,7 +16,7 @@ FAULTS = ["429", "429 at once", "429 date", "500", "reset", "hang up"]
 
 
 def fault(seed, texts, attempt):
-    """What happens to a request by its texts and how often they were sent before, whatever comes in between."""
+    """The outcome of a request, by its texts and how often they were sent before, whatever comes in between."""
     chance = random.Random(f"{seed} {texts} {attempt}")
     return chance.choice(FAULTS) if chance.random() < RATE else None
 

@@ -1,4 +1,4 @@
-"""What a model's name stands for."""
+"""The meaning of a model's name."""
 
 from pathlib import Path
 

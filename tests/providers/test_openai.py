@@ -1,4 +1,4 @@
-"""What is particular about OpenAI's provider: limits in headers, ada, addresses; the rest is in the suite of all."""
+"""The particulars of OpenAI's provider: limits in headers, ada, addresses; the rest is in the suite of all."""
 
 import asyncio
 import dataclasses

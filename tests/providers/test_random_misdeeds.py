@@ -83,7 +83,7 @@ def serve(mix):
 
 
 def run(mix, *, timeout_s=0.05, **options):
-    """What comes of a mix; any error but ours ends the test."""
+    """The outcome of a mix; any error but ours ends the test."""
     server = serve(mix)
     given_settings = {
         "upstream.max_attempts": ATTEMPTS,

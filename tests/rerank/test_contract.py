@@ -147,7 +147,7 @@ def embedder_for(name, server, **settings):
 
 
 def rerank(name, server, documents=DOCUMENTS, *, settings=None, **options):
-    """What comes of documents by way of the whole engine."""
+    """The scores of documents by way of the whole engine."""
 
     async def main():
         async with embedder_for(name, server, **(settings or {})) as embedder:

@@ -1,4 +1,4 @@
-"""What texts are like: languages with an honest unknown, code, lengths, and the sample that was looked at."""
+"""The analysis of texts: languages with an honest unknown, code, lengths, and the sample that was looked at."""
 
 import tomllib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the hooks of an embedder are told of: each kind of operation, where it belongs, and how it ended."""
+"""The operations that an embedder tells its hooks of: each kind of operation, where it belongs, and how it ended."""
 
 import asyncio
 import contextlib

@@ -28,7 +28,7 @@ from embedway.vectors import to_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from embedway.cache.single_flight import Ended
+    from embedway.cache.single_flight import FlightResult
     from embedway.cache.vector_cache import VectorCache
     from embedway.cache.write_behind import ReadyVector
     from embedway.compute import ComputeRequest
@@ -75,7 +75,7 @@ class CachedModel:
         maker = self._maker(request)
         with cache.hooks.operation(CacheDetails, "lookup", self.group.model, len(request.texts)) as outcome:
             keys, former = await cache.lookup.keys(request.texts, maker)
-            landed = cache.flights.landed
+            resolved = cache.flights.resolved
             read = await cache.lookup.read(self.group, keys, full, former)
             missing = read.missing
             outcome.cache_hits = len(keys) - len(missing)
@@ -89,7 +89,7 @@ class CachedModel:
             await cache.remove(self.group, read)
         if missing:
             through = _ReadThrough(self, self._model, cache, keys, request, found)
-            await through.complete(missing, landed)
+            await through.complete(missing, resolved)
         if found.saved_tokens:
             found.saved_nanousd = self._model.cost_nanousd(found.saved_tokens, full.dimensions) or 0
         if cache.is_lossy:
@@ -141,20 +141,20 @@ class _ReadThrough:
     request: ComputeRequest
     found: Computed
     #: The keys that this request computes, with the future that others wait for.
-    own: dict[bytes, asyncio.Future[Ended[ReadyVector]]] = field(default_factory=dict)
+    own: dict[bytes, asyncio.Future[FlightResult[ReadyVector]]] = field(default_factory=dict)
     #: How often computing failed for another caller, by row.
     failures: dict[int, int] = field(default_factory=dict)
 
-    async def complete(self, missing: list[int], landed: int) -> None:
-        """Compute rows or wait for them, until all are there. `landed` is the flights' count before the lookup."""
+    async def complete(self, missing: list[int], resolved: int) -> None:
+        """Compute rows or wait for them, until all are there. `resolved` is the flights' count before the lookup."""
         while missing:
-            since, landed = landed, self.cache.flights.landed
+            since, resolved = resolved, self.cache.flights.resolved
             missing = await self._round(missing, since)
 
     async def _round(self, missing: list[int], since: int) -> list[int]:
         """Compute what nobody else computes, wait for the rest, and return what is missing still.
 
-        `since` is how many results had landed when the missing ones were looked up.
+        `since` is the flights' count of results when the missing ones were looked up.
         """
         flights = self.cache.flights
         alone = [row for row in missing if self.failures.get(row, 0) > _MOST_FAILURES]
@@ -166,14 +166,14 @@ class _ReadThrough:
         try:
             # Another caller may have stored some after they were looked up here, and before they were claimed.
             rows += alone
-            if rows and flights.landed != since:
+            if rows and flights.resolved != since:
                 rows = await self._look_up_again(rows)
             still = await self._compute_leased(rows) if rows else []
         except _COMPUTING_ERRORS:
             failed = True
             raise
         finally:
-            # Nobody waits for ever: what has not landed is somebody else's to compute.
+            # Nobody waits for ever: what has no result is somebody else's to compute.
             for key, flight in self.own.items():
                 if not flight.done():
                     flights.abandon(key, flight, failed=failed)
@@ -231,12 +231,12 @@ class _ReadThrough:
         return {key for key, mine in zip(keys, free, strict=True) if mine}
 
     async def _compute(self, rows: list[int], lease: Lease | None = None) -> None:
-        """Compute rows. What is ready lands at once, and is stored while the caller goes on."""
+        """Compute rows. What is ready is handed on at once, and stored while the caller goes on."""
         cache, found, vectors_found = self.cache, self.found, self.found.blocks["dense"]
-        # Vectors land in other operations, such as an attempt for several callers.
+        # Vectors come in other operations, such as an attempt for several callers.
         keys, operation = [self.keys[row] for row in rows], current_operation.get()
 
-        def land(
+        def take_ready(
             positions: Sequence[int], vectors: Vectors, metas: Sequence[TextMeta], *, storable: bool = True
         ) -> None:
             vectors_found[[rows[position] for position in positions]] = vectors
@@ -247,24 +247,24 @@ class _ReadThrough:
             if storable:
                 cache.writes.put(self.cached.group, results, lease, operation)
             for key, result in results.items():
-                cache.flights.land(key, result)
+                cache.flights.resolve(key, result)
 
         try:
             request = self.request if rows == list(range(len(self.keys))) else self.request.only(rows)
             # Vectors are stored at full width, whatever the caller's is.
-            computed = await self.model.compute(replace(request, space=self.model.space, on_ready=land))
+            computed = await self.model.compute(replace(request, space=self.model.space, on_ready=take_ready))
         except _OWN_ERRORS as refusal:
             if len(rows) == 1:
                 cache.flights.fail(keys[0], refusal)
             if isinstance(refusal, TextTooLongError):
                 raise with_row(refusal, rows[refusal.row or 0]) from None
             raise
-        self._finish(rows, computed, land)
+        self._finish(rows, computed, take_ready)
         if len(cache.writes.unstored) > _MOST_UNSTORED:
             await cache.settle()
 
-    def _finish(self, rows: list[int], computed: Computed, land: Callable[..., None]) -> None:
-        """Take what did not land while it was computed, the errors, and the bill."""
+    def _finish(self, rows: list[int], computed: Computed, take_ready: Callable[..., None]) -> None:
+        """Take what was not ready while it was computed, the errors, and the bill."""
         found = self.found
         left = [position for position, row in enumerate(rows) if found.metas[row] is None]
         ready = [
@@ -274,7 +274,9 @@ class _ReadThrough:
         ]
         if ready:
             chosen = [position for position, _ in ready]
-            land(chosen, computed.blocks["dense"][chosen], [meta for _, meta in ready], storable=computed.storable)
+            take_ready(
+                chosen, computed.blocks["dense"][chosen], [meta for _, meta in ready], storable=computed.storable
+            )
         for position, error in computed.errors.items():
             self._give_up(rows[position], error)
             self._end(self.keys[rows[position]], error)
@@ -325,5 +327,5 @@ class _ReadThrough:
             meta = read.metas[position]
             if meta is not None:
                 self._share(row, (read.vectors[position], meta))
-                cache.flights.land(self.keys[row], (read.vectors[position], meta))
+                cache.flights.resolve(self.keys[row], (read.vectors[position], meta))
         return [rows[position] for position in read.missing]

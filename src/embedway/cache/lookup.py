@@ -86,8 +86,8 @@ class Lookup:
     ) -> tuple[list[bytes | None], Read]:
         entries = [stored and stored[0] for stored in await self._cache.get_many(group, keys)]
         if len(keys) > _INLINE_TEXTS:
-            return entries, await asyncio.to_thread(self._decoded, group, keys, entries, space, seal)
-        return entries, self._decoded(group, keys, entries, space, seal)
+            return entries, await asyncio.to_thread(self._decode, group, keys, entries, space, seal)
+        return entries, self._decode(group, keys, entries, space, seal)
 
     async def _with_former(
         self, read: Read, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes]
@@ -106,7 +106,7 @@ class Lookup:
         damaged, invalid = read.damaged + old.damaged, read.invalid + old.invalid
         return Read(read.vectors, read.metas, _missing(read.metas), damaged, invalid)
 
-    def _decoded(
+    def _decode(
         self,
         group: Group,
         keys: Sequence[bytes],

@@ -15,8 +15,8 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Ended(Generic[R]):
-    """What became of a flight: a result, or an error that is the text's own, or neither.
+class FlightResult(Generic[R]):
+    """The outcome of a flight: a result, or an error that is the text's own, or neither.
 
     With neither, whoever computed it was cancelled, or what was computed `failed`: it is another's to compute.
     """
@@ -27,23 +27,23 @@ class Ended(Generic[R]):
 
 
 #: A position among the keys that were claimed, and what will become of it.
-Flight: TypeAlias = "tuple[int, asyncio.Future[Ended[R]]]"
+Flight: TypeAlias = "tuple[int, asyncio.Future[FlightResult[R]]]"
 
 
 class SingleFlight(Generic[R]):
-    """Who computes what. Used from one event loop.
+    """Gives each key to one caller to compute; the others wait for its result. Used from one event loop.
 
-    A caller that `claim`s keys must `land`, `fail` or `abandon` each that became its own, whatever happens.
+    A caller that `claim`s keys must `resolve`, `fail` or `abandon` each that became its own, whatever happens.
     """
 
     def __init__(self) -> None:
-        #: How many results have landed. Where it has grown since a caller looked something up, what was missing then
+        #: The number of results so far. Where it has grown since a caller looked something up, what was missing then
         #: may be there now.
-        self.landed = 0
-        self._going: dict[bytes, asyncio.Future[Ended[R]]] = {}
+        self.resolved = 0
+        self._going: dict[bytes, asyncio.Future[FlightResult[R]]] = {}
 
     def claim(self, keys: Sequence[bytes]) -> tuple[list[Flight[R]], list[Flight[R]]]:
-        """What is the caller's to compute, and what others are computing already, with its position among the keys.
+        """Claim the keys that nobody computes; return these, and those that others compute, each with its position.
 
         Where one of the others gives no result and no error, claim again.
         """
@@ -59,21 +59,21 @@ class SingleFlight(Generic[R]):
                 others.append((position, going))
         return own, others
 
-    def land(self, key: bytes, result: R) -> None:
+    def resolve(self, key: bytes, result: R) -> None:
         """Give a result to all who wait for it."""
-        self.landed += 1
-        self._end(key, Ended(result))
+        self.resolved += 1
+        self._end(key, FlightResult(result))
 
     def fail(self, key: bytes, error: EmbedwayError) -> None:
         """Give an error to all who wait: nobody could compute this."""
-        self._end(key, Ended(error=error))
+        self._end(key, FlightResult(error=error))
 
-    def abandon(self, key: bytes, mine: asyncio.Future[Ended[R]], *, failed: bool = False) -> None:
-        """Pass the work on to those who wait; nothing for what has landed, and may be another's by now."""
+    def abandon(self, key: bytes, mine: asyncio.Future[FlightResult[R]], *, failed: bool = False) -> None:
+        """Pass the work on to those who wait; nothing for what is resolved, and may be another's by now."""
         if self._going.get(key) is mine:
-            self._end(key, Ended(failed=failed))
+            self._end(key, FlightResult(failed=failed))
 
-    def _end(self, key: bytes, ended: Ended[R]) -> None:
+    def _end(self, key: bytes, outcome: FlightResult[R]) -> None:
         going = self._going.pop(key, None)
         if going is not None and not going.done():
-            going.set_result(ended)
+            going.set_result(outcome)

@@ -123,7 +123,7 @@ class VectorCache:
     def _on_stored(self, group: Group, entries: int) -> None:
         self.counters.by_model[group.model].stored += entries
         # What was looked for before it was stored, and is claimed after that, is looked for again.
-        self.flights.landed += 1
+        self.flights.resolved += 1
 
 
 def open_vector_cache(config: Config, hooks: Hooks | None = None) -> VectorCache | None:

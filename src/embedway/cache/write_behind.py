@@ -54,7 +54,7 @@ class Lease:
         self._kept: set[bytes] = set()
         # What is given back must not be renewed at the same time.
         self._turn = asyncio.Lock()
-        self._renewing = asyncio.create_task(self._renewed())
+        self._renewing = asyncio.create_task(self._renew())
 
     def keep(self, keys: Iterable[bytes]) -> None:
         """Hold keys until they are stored, even where the others are given back."""
@@ -69,7 +69,7 @@ class Lease:
                 self._renewing.cancel()
             await self._cache.release(self._group, given)
 
-    async def _renewed(self) -> None:
+    async def _renew(self) -> None:
         """Hold them for as long as the computing takes: only those of a process that ended run out."""
         while True:
             await self._sleep(self._seconds / 3)
@@ -136,7 +136,7 @@ class WriteBehind:
         chunk = self._gathering.get(group)
         if chunk is None or len(chunk.computed) >= _MOST_ENTRIES:
             chunk = self._gathering[group] = _Chunk(group)
-            self.in_background(self._stored(chunk))
+            self.in_background(self._store(chunk))
         chunk.computed.update(computed)
         chunk.requests.append(request)
         if lease is not None:
@@ -147,7 +147,7 @@ class WriteBehind:
 
     def copy(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Have entries stored that are ready: those of the previous secret, as the current one writes them."""
-        self.in_background(self._copied(group, items))
+        self.in_background(self._copy(group, items))
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something while callers go on, and before the cache is closed."""
@@ -169,7 +169,7 @@ class WriteBehind:
         while self._tasks:
             await self.settle()
 
-    async def _stored(self, chunk: _Chunk) -> None:
+    async def _store(self, chunk: _Chunk) -> None:
         try:
             await chunk.gather()
             async with self._order:
@@ -182,7 +182,7 @@ class WriteBehind:
                     stored = await self._cache.put_many(chunk.group, items)
                 self._on_stored(chunk.group, stored)
         except Exception as error:  # noqa: BLE001  nobody waits for it, so that it is counted
-            self._failed(error)
+            self._count_failure(error)
         finally:
             self._take(chunk)
             for key, result in chunk.computed.items():
@@ -196,15 +196,15 @@ class WriteBehind:
         if self._gathering.get(chunk.group) is chunk:
             del self._gathering[chunk.group]
 
-    async def _copied(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
+    async def _copy(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
         try:
             for start in range(0, len(items), _MOST_ENTRIES):
                 async with self._order:
                     await self._cache.put_many(group, items[start : start + _MOST_ENTRIES])
         except Exception as error:  # noqa: BLE001  nobody waits for it, so that it is counted
-            self._failed(error)
+            self._count_failure(error)
 
-    def _failed(self, error: Exception) -> None:
+    def _count_failure(self, error: Exception) -> None:
         self._cache.errors.failed_writes += 1
         self._cache.errors.last = f"{type(error).__name__}: {error}"
 

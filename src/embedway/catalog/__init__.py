@@ -1,4 +1,4 @@
-"""What is known of each model, as data."""
+"""The facts of each model, as data."""
 
 from embedway.catalog.load import DEFAULT_MODEL, Catalog, default_catalog
 from embedway.catalog.types import ModelFacts, Task

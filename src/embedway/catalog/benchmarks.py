@@ -1,4 +1,4 @@
-"""What is known beforehand of each model's quality and speed, from `benchmarks.toml`, whose rows say whose it is."""
+"""The shipped figures of each model's quality and speed, from `benchmarks.toml`, whose rows name their sources."""
 
 from __future__ import annotations
 

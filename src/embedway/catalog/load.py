@@ -23,7 +23,7 @@ _NEAREST = 5
 
 
 class Catalog:
-    """What is known of each model. Immutable; made by `load`."""
+    """The facts of each model. Immutable; made by `load`."""
 
     __slots__ = ("_by_alias", "_by_name", "_by_weights")
 

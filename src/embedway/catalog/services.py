@@ -71,7 +71,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """What is known of a model that services or other libraries run. All of its routes answer in one vector space."""
+    """The facts of a model that services or other libraries run. All of its routes answer in one vector space."""
 
     name: str
     max_tokens: int
@@ -134,7 +134,7 @@ class ServiceFacts:
         return None if batch or self.prices else self.price_usd_per_million_tokens
 
     def cost_nanousd(self, tokens: int, searches: int = 0, *, dimensions: int | None = None) -> int | None:
-        """What so many tokens, or searches, cost by today's list, in nano-dollars, a fraction of one rounded up.
+        """The cost of a number of tokens, or searches, by today's list, in nano-dollars, a fraction of one rounded up.
 
         None where no price is known.
         """
@@ -187,7 +187,7 @@ def _model(row: Table) -> ServiceFacts:
     if not embeds:
         refuse_vectors(row, (*_EMBED_FACTS, "default_dimensions", "family", "query_prompt", "document_prompt"))
     prices = {field: _price(row, field) for field in _PRICES}
-    dated = tuple(_dated(table) for table in row.tables("prices")) if row.has("prices") else ()
+    dated = tuple(_read_price(table) for table in row.tables("prices")) if row.has("prices") else ()
     if dated and prices["price_usd_per_million_tokens"] is not None:
         row.fail("prices", "", "give price_usd_per_million_tokens or prices, not both")
     if embeds and prices["price_usd_per_thousand_searches"] is not None:
@@ -237,7 +237,7 @@ def _price(row: Table, field: str) -> decimal.Decimal | None:
     return decimal.Decimal(row.matching(field, _PRICE, 'it must be dollars as a text, such as "0.02"'))
 
 
-def _dated(table: Table) -> Price:
+def _read_price(table: Table) -> Price:
     table.only(("since", "usd_per_million_tokens", "batch_usd_per_million_tokens", "dimensions"))
     price = _price(table, "usd_per_million_tokens")
     if price is None:

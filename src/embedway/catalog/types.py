@@ -60,7 +60,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known of a model. `dimensions`, `pooling` and `normalized` are None for rerankers."""
+    """The facts of a model. `dimensions`, `pooling` and `normalized` are None for rerankers."""
 
     name: str
     aliases: tuple[str, ...]

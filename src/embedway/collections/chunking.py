@@ -143,7 +143,7 @@ class Chunker:
             if self._is_sure(text, first, end):
                 yield first, end
             else:
-                yield from self._checked(text, first, end, kind)
+                yield from self._split_to_fit(text, first, end, kind)
 
     def _within_overlap(self, text: str, start: int, before: int) -> int:
         """Where a piece begins that may share no more than was asked with the one that ended at `before`.
@@ -168,7 +168,7 @@ class Chunker:
             and (end == len(text) or text[end].isspace())
         )
 
-    def _checked(self, text: str, start: int, end: int, kind: str) -> Iterator[tuple[int, int]]:
+    def _split_to_fit(self, text: str, start: int, end: int, kind: str) -> Iterator[tuple[int, int]]:
         """The span if its exact count is within the limit, else the spans of its parts that are."""
         if self._fits(text[start:end]):
             yield start, end

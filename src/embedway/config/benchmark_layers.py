@@ -42,12 +42,12 @@ def with_known_spellings(layers: Sequence[Layer]) -> tuple[list[Layer], list[Pro
             known = spellings.setdefault(name.casefold(), name)
             if known in tables:
                 problems.append(Problem(layer.where, f"{BENCHMARKS}{name}", "is there twice, in other letters"))
-            tables[known] = _renamed(fields, known)
+            tables[known] = _rename(fields, known)
         found.append(replace(layer, values=_with_benchmarks(layer.values, tables)) if tables else layer)
     return found, problems
 
 
-def _renamed(fields: Any, known: str) -> Any:
+def _rename(fields: Any, known: str) -> Any:
     name = fields.get("model_name") if isinstance(fields, dict) else None
     same = isinstance(name, str) and name.casefold() == known.casefold()
     return {**fields, "model_name": known} if same else fields

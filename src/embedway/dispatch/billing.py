@@ -64,7 +64,7 @@ async def reserve_for(
         await asyncio.shield(budgets.run_in_background(account.close()))
 
 
-def bill_of(response: UpstreamResponse, prices: Prices, account: Account | None = None) -> Bill:
+def make_bill(response: UpstreamResponse, prices: Prices, account: Account | None = None) -> Bill:
     """The bill of a response: from the account of its request, or from the reported usage and the prices."""
     if account is not None:
         return Bill(

@@ -1,1 +1,1 @@
-"""What was spent, what may be spent, and which collection is of which space."""
+"""The money that was spent and may be spent, and the space of each collection."""

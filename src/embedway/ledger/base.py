@@ -111,7 +111,7 @@ class Standing:
 
     @property
     def left(self) -> int:
-        """What may still be reserved; never below 0."""
+        """The money that may still be reserved; never below 0."""
         return max(0, self.limit.nanousd - self.spent - self.held)
 
     def to_json(self) -> dict[str, Any]:

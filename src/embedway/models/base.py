@@ -190,7 +190,7 @@ class Model(ABC):
             return make_work(request, self)
         return await asyncio.to_thread(make_work, request, self)
 
-    def sized(self, dimensions: int | None) -> Space:
+    def space_of_size(self, dimensions: int | None) -> Space:
         """The space at a size, or at the model's default one. Raises DimensionsError for a size that it has not."""
         size = dimensions or self.profile.default_dimensions
         if size == self.space.dimensions:
@@ -201,7 +201,7 @@ class Model(ABC):
 
     def describe(self, dimensions: int | None = None) -> ModelDescription:
         """The space at a size, with limits and tokenizer. Raises DimensionsError."""
-        return replace(self.profile.description, space=self.sized(dimensions))
+        return replace(self.profile.description, space=self.space_of_size(dimensions))
 
     def decode(self, ids: Sequence[int]) -> str | None:
         """The text that token ids stand for; None where ids are not known for certain to be this model's.

@@ -13,7 +13,7 @@ import numpy as np
 from embedway.batching.backends import UpstreamBackend
 from embedway.batching.scheduler import BatchScheduler
 from embedway.catalog.services import tokens_nanousd
-from embedway.dispatch.billing import bill_of, reserve_for
+from embedway.dispatch.billing import make_bill, reserve_for
 from embedway.dispatch.request import UpstreamRequest
 from embedway.errors import DeadlineError, NoRouteError, RefusedInputError, UpstreamError
 from embedway.models.base import Estimate, Model, Profile, not_here
@@ -120,7 +120,7 @@ class ServiceModel(Model):
                 await self._with_alternatives(failure)
             if account is not None:
                 account.route = ", ".join(response.routes)
-        return response.vectors, response.errors, bill_of(response, prices, account)
+        return response.vectors, response.errors, make_bill(response, prices, account)
 
     def _upstream(self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None) -> UpstreamRequest:
         return UpstreamRequest(

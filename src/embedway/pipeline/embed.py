@@ -14,9 +14,9 @@ from embedway.compute import ComputeRequest
 from embedway.errors import DeadlineError, TextTooLongError, UsageError, with_row
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
-from embedway.pipeline.plan import plan_of
-from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, row_of, spread
-from embedway.pipeline.request import decoded, inspect, unique_texts
+from embedway.pipeline.plan import make_plan
+from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, row_of, spread
+from embedway.pipeline.request import decode_ids, inspect, unique_texts
 from embedway.selection.call_options import ChosenModel
 from embedway.selection.selector import is_affordable, no_affordable_model, summarize
 from embedway.space import comparable
@@ -82,7 +82,7 @@ class EmbedPipeline:
         started = time.perf_counter()
         choice = await self._choose(call, options)
         request, model = await self.prepare(call, choice.model, choice.dimensions)
-        space = model.sized(request.dimensions)
+        space = model.space_of_size(request.dimensions)
         if not options.collection:
             return await self._compute(request, model, space, options, CallFacts(started, "", choice.selected))
         pin, mine = choice.pin, False
@@ -92,7 +92,7 @@ class EmbedPipeline:
                 await self._pins.check_privacy(pin, options)
                 choice = ChosenModel(pin.model, call.dimensions or pin.space.dimensions, pin)
                 request, model = await self.prepare(call, choice.model, choice.dimensions)
-                space = model.sized(request.dimensions)
+                space = model.space_of_size(request.dimensions)
         if pin is not None:
             self._pins.check_space(pin, space, request.input_type)
         held = pin if request.input_type == "document" else None
@@ -123,7 +123,7 @@ class EmbedPipeline:
             first = min(computed.errors)
             raise with_row(computed.errors[first], row_of(first, positions))
         vectors, failed = spread(computed, positions, request.refused)
-        return EmbedResult(vectors, space, receipt_of(model, space.id, computed, positions, facts), failed)
+        return EmbedResult(vectors, space, make_receipt(model, space.id, computed, positions, facts), failed)
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:
         """The plan of a call with the model, pin and money that `embed` would take."""
@@ -138,7 +138,7 @@ class EmbedPipeline:
     async def plan_with(self, call: Call, name: str, dimensions: int | None) -> Plan:
         """The plan of a call with a model."""
         request, model = await self.prepare(call, name, dimensions)
-        space = model.sized(request.dimensions)
+        space = model.space_of_size(request.dimensions)
         texts, positions = unique_texts(request.texts, request.refused)
         asked = _compute_request(request, texts, space, CallBudget(Purpose(model.name)))
         try:
@@ -153,7 +153,7 @@ class EmbedPipeline:
         # Whatever size is asked for, a cache is given vectors of full width.
         estimate = model.estimate(rest, space.dimensions if self.cache is None else model.space.dimensions)
         benchmark = self._config.embedding.model_benchmarks.get(model.name)
-        return plan_of(
+        return make_plan(
             request, model, space, positions=positions, work=work, rest=rest, estimate=estimate, benchmark=benchmark
         )
 
@@ -210,7 +210,7 @@ class EmbedPipeline:
             call = replace(call, model=name, dimensions=dimensions)
         if call.has_token_ids:
             model = await self._models.open(call.model)
-            texts = [decoded(row, text, model.decode, model.name) for row, text in enumerate(call.texts)]
+            texts = [decode_ids(row, text, model.decode, model.name) for row, text in enumerate(call.texts)]
             call = replace(call, texts=texts)
         return inspect(call, self._config.embedding.on_overflow), await self._models.open(call.model)
 

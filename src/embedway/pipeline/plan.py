@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedway.types import EmbedRequest, Space
 
 
-def plan_of(
+def make_plan(
     request: EmbedRequest,
     model: Model,
     space: Space,

@@ -74,7 +74,7 @@ def cuts_by_row(
     )
 
 
-def receipt_of(
+def make_receipt(
     model: Model, space_id: str, computed: Computed, positions: npt.NDArray[np.int64], facts: CallFacts
 ) -> Receipt:
     """The receipt of a computation whose unique texts stand in the rows of `positions`."""

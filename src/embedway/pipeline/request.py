@@ -99,7 +99,7 @@ def is_token_ids(text: object) -> bool:
     return isinstance(text, (list, tuple)) and bool(text) and all(type(item) is int for item in text)
 
 
-def decoded(row: int, text: Any, decode: Callable[[Sequence[int]], str | None], model: str) -> Any:
+def decode_ids(row: int, text: Any, decode: Callable[[Sequence[int]], str | None], model: str) -> Any:
     """The text that token ids stand for; anything else as it is.
 
     Raises InputError where the model's tokenizer cannot tell: ids of another tokenizer would be another text.

@@ -9,7 +9,7 @@ import numpy as np
 from embedway.arguments import whole
 from embedway.compute import ComputeRequest
 from embedway.errors import InputError, TextTooLongError
-from embedway.pipeline.receipt import CallFacts, first_row, receipt_of, spread
+from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, spread
 from embedway.pipeline.request import Call, inspect, reason_against, unique_texts
 from embedway.types import RerankResult
 from embedway.urgency import Urgency
@@ -60,7 +60,7 @@ async def rerank(
         raise first_row(error, positions) from None
     rows, failed = spread(computed, positions, request.refused)
     scores = np.ascontiguousarray(rows[:, 0])
-    return RerankResult(scores, best_first(scores, top_n), receipt_of(model, "", computed, positions, facts), failed)
+    return RerankResult(scores, best_first(scores, top_n), make_receipt(model, "", computed, positions, facts), failed)
 
 
 def best_first(scores: Vectors, top_n: int | None) -> tuple[int, ...]:

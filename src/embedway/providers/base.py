@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a provider says of itself, for one model, before anything is sent.
+    """The properties of a provider, for one model, known before anything is sent.
 
     Limits are per request; None where there is none. `dimensions` and `input_type` tell whether the service honours
     those parameters: where it does not, vectors are cut and prompts are put before the texts on this side.
@@ -126,7 +126,7 @@ class CountsTokens(Protocol):
     """A provider, or reranker, that holds its model's tokenizer."""
 
     def counter(self, max_tokens: int) -> TokenCounter:
-        """What counts the model's tokens as the library that runs it does. Blocking; may load the model."""
+        """A counter of the model's tokens, equal to that of the library that runs it. Blocking; may load the model."""
 
 
 @runtime_checkable
@@ -138,7 +138,7 @@ class KnowsWeights(Protocol):
         """Such as a precision; empty for the usual."""
 
     def weights(self) -> str:
-        """What tells the weights, and how they are read, from others. Blocking; loads the model."""
+        """An identifier of the weights and of how they are read. Blocking; loads the model."""
 
 
 @runtime_checkable

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import HttpModel, keyed
-from embedway.providers.vectors import count_of, normalized, read_listed
+from embedway.providers.http import HttpModel, open_http_with_key
+from embedway.providers.vectors import count_of, normalize, read_listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Cohere(HttpModel):
         vectors = await reply.read(read_listed, values, count=len(texts), route=self._endpoint.route)
         # Nothing is documented of the length of vectors that are asked for narrow.
         tokens = count_of(reply.body, "meta", "billed_units", "input_tokens")
-        return Answer(normalized(vectors), tokens=tokens, rates=reply.rates)
+        return Answer(normalize(vectors), tokens=tokens, rates=reply.rates)
 
 
 def cohere(endpoint: Endpoint) -> Cohere:
@@ -48,4 +48,4 @@ def cohere(endpoint: Endpoint) -> Cohere:
     # Vectors of the third generation and before have one size.
     old = endpoint.model.endswith(("-v3.0", "-v2.0"))
     declared = Declared(max_inputs=96, dimensions=not old, input_type=True)
-    return Cohere(endpoint, keyed(endpoint, COHERE_URL, variable="COHERE_API_KEY"), declared)
+    return Cohere(endpoint, open_http_with_key(endpoint, COHERE_URL, variable="COHERE_API_KEY"), declared)

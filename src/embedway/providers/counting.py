@@ -55,7 +55,7 @@ class TokenCounter(Protocol):
 
 
 def open_counter(tokenizer: str, *, max_tokens: int, model: str, store: StoreSettings) -> TokenCounter:
-    """What counts a model's tokens, by the catalog's `tiktoken:ENCODING`, `hub:REPOSITORY` or `estimate`. Blocking.
+    """The counter of a model's tokens, by the catalog's `tiktoken:ENCODING`, `hub:REPOSITORY` or `estimate`. Blocking.
 
     Where a repository cannot be had, tokens are estimated, a warning says so, and plans and receipts are marked.
     """
@@ -71,7 +71,7 @@ def open_counter(tokenizer: str, *, max_tokens: int, model: str, store: StoreSet
 
 
 def counter_of(written: str, *, max_tokens: int) -> TokenCounter:
-    """What counts as a tokenizer does that is written as in a `tokenizer.json`."""
+    """A counter that equals a tokenizer, given as the text of a `tokenizer.json`."""
     from embedway.local.tokenize import TextTokenizer  # noqa: PLC0415
 
     return FileCounter(TextTokenizer(Path("tokenizer.json"), max_tokens=max_tokens, written=written.encode()))

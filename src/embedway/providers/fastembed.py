@@ -17,7 +17,7 @@ from embedway.opt_out import opt_out_of_telemetry
 from embedway.providers.base import Answer, Declared
 from embedway.providers.library import LibraryFacts, LoadedOnce, check_installed, device_of, digest_of, shortest_first
 from embedway.providers.options import known, one_of, whole
-from embedway.providers.vectors import normalized
+from embedway.providers.vectors import normalize
 from embedway.weights.model_files import read_required_json
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class FastEmbed:
         def compute(model: Any) -> Vectors:
             ordered, places = shortest_first(texts)
             rows = np.stack(list(model.embed(ordered, batch_size=self._batch_size))).astype(np.float32)
-            return normalized(rows[places])
+            return normalize(rows[places])
 
         return Answer(await self._loaded.compute(compute), tokens=0)
 
@@ -59,7 +59,7 @@ class FastEmbed:
         return LibraryFacts(width, int(model.model.tokenizer.truncation["max_length"]))
 
     def weights(self) -> str:
-        """What tells the model's weights and pooling from others. Blocking; loads the model.
+        """The digest of the model's weights and pooling. Blocking; loads the model.
 
         From then on `declared` says whether its vectors depend on their batch, as those of dynamic int8 do.
         """

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import HttpModel, keyed
-from embedway.providers.vectors import count_of, normalized, read_listed
+from embedway.providers.http import HttpModel, open_http_with_key
+from embedway.providers.vectors import count_of, normalize, read_listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Gemini(HttpModel):
         vectors = await reply.read(read_listed, listed, count=len(texts), route=self._endpoint.route)
         # gemini-embedding-001 normalizes its full width alone.
         tokens = count_of(reply.body, "usageMetadata", "promptTokenCount")
-        return Answer(normalized(vectors), tokens=tokens, rates=reply.rates)
+        return Answer(normalize(vectors), tokens=tokens, rates=reply.rates)
 
     def _request(self, model: str, text: str, input_type: InputType, dimensions: int | None) -> dict[str, Any]:
         request: dict[str, Any] = {"model": model}
@@ -52,5 +52,5 @@ class Gemini(HttpModel):
 
 def gemini(endpoint: Endpoint) -> Gemini:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
-    http = keyed(endpoint, GEMINI_URL, variable="GEMINI_API_KEY", header="x-goog-api-key")
+    http = open_http_with_key(endpoint, GEMINI_URL, variable="GEMINI_API_KEY", header="x-goog-api-key")
     return Gemini(endpoint, http, Declared(max_inputs=100, dimensions=True, input_type=True))

@@ -83,7 +83,7 @@ class Reply:
     large: bool = False
 
     async def read(self, function: Callable[..., V], *arguments: Any, **more: Any) -> V:
-        """What a function makes of the answer, called in a thread where it is large."""
+        """Call a function with the answer and return its result; in a thread where the answer is large."""
         if self.large:
             return await asyncio.to_thread(function, *arguments, **more)
         return function(*arguments, **more)
@@ -124,8 +124,8 @@ class JsonHttp:
                 content = await self._read(response)
                 if 200 <= response.status < 300:
                     large = len(content) > _LARGE_BYTES
-                    parse = asyncio.to_thread(self._parsed, content, response) if large else None
-                    parsed = await parse if parse else self._parsed(content, response)
+                    parse = asyncio.to_thread(self._parse, content, response) if large else None
+                    parsed = await parse if parse else self._parse(content, response)
                     return Reply(parsed, read_rates(response.headers), large)
                 raise error_of(response.status, response.headers, content, route=self._route)
         except TimeoutError:
@@ -192,7 +192,7 @@ class JsonHttp:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _parsed(self, content: bytes, response: aiohttp.ClientResponse) -> Any:
+    def _parse(self, content: bytes, response: aiohttp.ClientResponse) -> Any:
         try:
             return orjson.loads(content)
         except orjson.JSONDecodeError:
@@ -217,21 +217,21 @@ class HttpModel:
         await self._http.aclose()
 
 
-def keyed(
+def open_http_with_key(
     endpoint: Endpoint, url: str, *, variable: str, header: str = "authorization", options: Sequence[str] = ()
 ) -> JsonHttp:
-    """The pool of a service that wants a key, which is at `url` unless the route says otherwise.
+    """Open the connections to a service that wants a key. It is at `url` unless the route says otherwise.
 
     Raises ConfigError without a key, which `variable` usually holds, and for options that are none of these.
     """
     known(endpoint, (*options, "allow_http"))
     if not endpoint.secret:
         raise ConfigError(f"is not set; set {variable}, or api_key of a route", where=endpoint.route, key="api_key")
-    return pool(endpoint, url, header=header)
+    return open_http(endpoint, url, header=header)
 
 
-def pool(endpoint: Endpoint, url: str = "", *, header: str = "authorization") -> JsonHttp:
-    """The pool of a route, which is at `url` unless it says otherwise, with its key if it has one."""
+def open_http(endpoint: Endpoint, url: str = "", *, header: str = "authorization") -> JsonHttp:
+    """Open the connections of a route, with its key if it has one. It is at `url` unless it says otherwise."""
     secret = f"Bearer {endpoint.secret}" if header == "authorization" else endpoint.secret
     return JsonHttp(
         endpoint.base_url or url,

@@ -1,4 +1,4 @@
-"""What providers that run other libraries on this machine have in common."""
+"""The common part of providers that run other libraries on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 @dataclass(frozen=True, slots=True)
 class LibraryFacts:
-    """What a library says of a model that it has loaded. `max_tokens` counts special tokens."""
+    """The facts of a model that a library has loaded. `max_tokens` counts special tokens."""
 
     dimensions: int
     max_tokens: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedway.providers.base import Declared
-from embedway.providers.http import keyed
+from embedway.providers.http import open_http_with_key
 from embedway.providers.openai import Dialect, EmbeddingsApi
 
 if TYPE_CHECKING:
@@ -24,4 +24,6 @@ def mistral(endpoint: Endpoint) -> EmbeddingsApi:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
     sized = endpoint.model.startswith("codestral-embed")
     declared = Declared(max_inputs=256, max_request_tokens=16_384, dimensions=sized)
-    return EmbeddingsApi(endpoint, keyed(endpoint, MISTRAL_URL, variable="MISTRAL_API_KEY"), declared, _DIALECT)
+    return EmbeddingsApi(
+        endpoint, open_http_with_key(endpoint, MISTRAL_URL, variable="MISTRAL_API_KEY"), declared, _DIALECT
+    )

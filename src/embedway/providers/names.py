@@ -29,10 +29,10 @@ def service_of(name: str, config: Config) -> ServiceFacts | None:
     Models of the settings come first; they may not take a name of the catalog. Raises ConfigError if one does.
     """
     facts = own_models(config).get(name.casefold()) or default_services().get(name.casefold())
-    return None if facts is None else _priced(facts, config)
+    return None if facts is None else _with_price(facts, config)
 
 
-def _priced(facts: ServiceFacts, config: Config) -> ServiceFacts:
+def _with_price(facts: ServiceFacts, config: Config) -> ServiceFacts:
     """The facts with the price that the settings name, which is the user's own, in place of the list's."""
     benchmark = config.embedding.model_benchmarks.get(facts.name)
     if benchmark is None or benchmark.cost_per_million_tokens == facts.price_usd_per_million_tokens:
@@ -72,7 +72,7 @@ def local_names(name: str) -> tuple[str, ...]:
 
 
 def key_of(name: str, config: Config) -> str:
-    """What two names of one model have in common. Raises UnknownModelError with the nearest names."""
+    """The key that all names of one model share. Raises UnknownModelError with the nearest names."""
     facts = service_of(name, config)
     if facts is not None:
         return f"service:{facts.name}"

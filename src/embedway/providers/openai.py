@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import HttpModel, keyed, pool
+from embedway.providers.http import HttpModel, open_http, open_http_with_key
 from embedway.providers.options import known, one_of, whole, whole_or_none, yes
-from embedway.providers.vectors import count_of, normalized, read_indexed
+from embedway.providers.vectors import count_of, normalize, read_indexed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,13 +76,13 @@ class EmbeddingsApi(HttpModel):
         reply = await self._http.post(self._path, body)
         vectors = await reply.read(read_indexed, reply.body, count=len(texts), route=self._endpoint.route)
         if dialect.normalize == "all" or (dialect.normalize == "narrow" and dimensions is not None):
-            vectors = normalized(vectors)
+            vectors = normalize(vectors)
         return Answer(vectors, tokens=count_of(reply.body, "usage", "total_tokens"), rates=reply.rates)
 
 
 def openai(endpoint: Endpoint) -> EmbeddingsApi:
     """OpenAI's own service: an entry of `embedway.providers`."""
-    http = keyed(endpoint, OPENAI_URL, variable="OPENAI_API_KEY")
+    http = open_http_with_key(endpoint, OPENAI_URL, variable="OPENAI_API_KEY")
     declared = Declared(
         max_inputs=2048,
         max_request_tokens=300_000,
@@ -110,7 +110,7 @@ def openai_compatible(endpoint: Endpoint) -> EmbeddingsApi:
         batch_dependent=yes(endpoint, "batch_dependent"),
     )
     encoding = one_of(endpoint, "encoding", ("float", "base64"))
-    return EmbeddingsApi(endpoint, pool(endpoint), declared, Dialect({"encoding_format": encoding}))
+    return EmbeddingsApi(endpoint, open_http(endpoint), declared, Dialect({"encoding_format": encoding}))
 
 
 def azure(endpoint: Endpoint) -> EmbeddingsApi:
@@ -129,7 +129,7 @@ def azure(endpoint: Endpoint) -> EmbeddingsApi:
             key="base_url",
         )
     options = ("api_version", "dimensions")
-    http = keyed(endpoint, "", variable="AZURE_OPENAI_API_KEY", header="api-key", options=options)
+    http = open_http_with_key(endpoint, "", variable="AZURE_OPENAI_API_KEY", header="api-key", options=options)
     version = endpoint.options.get("api_version")
     deployment = urllib.parse.quote(endpoint.model, safe="")
     query = urllib.parse.urlencode({"api-version": version})

@@ -23,7 +23,7 @@ P = TypeVar("P")
 
 
 def counter_for(facts: ServiceFacts, first: object, config: Config) -> TokenCounter:
-    """What counts a model's tokens, where `first` is the provider of its first route. Blocking."""
+    """The counter of a model's tokens, where `first` is the provider of its first route. Blocking."""
     if facts.tokenizer != LIBRARY:
         tokenizer = facts.tokenizer
     elif isinstance(first, CountsTokens):
@@ -43,7 +43,7 @@ def library_endpoint(name: str, provider: str, model: str, config: Config) -> En
 
 
 def library_facts(name: str, provider: str, model: str, *, max_tokens: int) -> ServiceFacts:
-    """What can be said of a model before its library has told more."""
+    """The facts of a model that are known before its library is asked."""
     return ServiceFacts(
         name,
         max_tokens,

