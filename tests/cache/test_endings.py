@@ -245,15 +245,29 @@ def test_parts_wait_for_others_until_somebody_waits_for_them(config, slow_gather
     assert (first.total.entries, again.receipt.cache_hits, cleared.before, cleared.after) == (5, 5, 6, 0)
 
 
-def test_an_event_loop_that_ends_stores_what_waited(tmp_path, slow_gathering):
-    config = Config.load(environ={}, overrides=overrides_for(tmp_path))
+#: A process that embeds, and whose event loop ends while vectors wait for others. Its embedder's threads end with it.
+FORGETFUL = """
+import asyncio, json, sys
+from embedway import AsyncEmbedder, Config
+from embedway.cache import write_behind
 
-    async def forgetful():
-        await embed(AsyncEmbedder(config), TEXTS)
+write_behind._GATHER_S = 3600.0
 
-    asyncio.run(forgetful())
-    with Embedder(config) as embedder:
-        assert embedder.cache_stats().total.entries == len(TEXTS)
+async def main():
+    embedder = AsyncEmbedder(Config.load(environ={}, overrides=json.loads(sys.argv[1])))
+    await embedder.embed([f"text {n}" for n in range(40)], model="acme/m")
+
+asyncio.run(main())
+"""
+
+
+def test_an_event_loop_that_ends_stores_what_waited(tmp_path):
+    overrides = overrides_for(tmp_path)
+    command = [sys.executable, "-c", FORGETFUL, json.dumps(overrides)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        assert embedder.cache_stats().total.entries == 40
 
 
 @pytest.mark.parametrize("when", ["counts are told", "closed"])
