@@ -1,15 +1,13 @@
 """Fixtures of every test: the real default model, pulled once and kept in the checkout's cache."""
 
-import contextlib
 import signal
 import tempfile
 from pathlib import Path
 
 import pytest
-import redis
 
 from embedway.opt_out import opt_out_of_telemetry
-from valkey_server import start_valkey
+from valkey_server import start_cluster, start_valkey
 
 CACHE = Path(__file__).parents[1] / ".cache" / "test-store"
 
@@ -66,12 +64,8 @@ def valkey(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def valkey_cluster(tmp_path_factory):
-    """The address of a Valkey cluster of one node, which refuses commands over several slots like any other."""
-    server = start_valkey(tmp_path_factory.mktemp("cluster"), config={"cluster-enabled": "yes"})
-    with contextlib.closing(redis.Redis(port=server.port)) as client:
-        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        while "ok" not in str(client.execute_command("CLUSTER", "INFO")).split("cluster_state")[1][:8]:
-            pass
+    """The address of a Valkey cluster that runs as long as the tests."""
+    server = start_cluster(tmp_path_factory.mktemp("cluster"))
     yield f"redis://127.0.0.1:{server.port}"
     server.stop()
 

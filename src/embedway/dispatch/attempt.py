@@ -93,11 +93,8 @@ class Attempt:
         fairness = context.fairness.setdefault(route.name, asyncio.Semaphore(route.semaphore.limit))
         try:
             async with asyncio.timeout(self._left_s()):
-                if fairness.locked():
-                    with context.hooks.operation(WaitDetails, "semaphore", route.name):
-                        await fairness.acquire()
-                    places.callback(fairness.release)
-                else:
+                hooks, busy = context.hooks, fairness.locked()
+                with hooks.operation(WaitDetails, "semaphore", route.name) if busy else contextlib.nullcontext():
                     await places.enter_async_context(fairness)
                 await places.enter_async_context(route.semaphore.hold(context.request.urgency))
                 if self.has_alternative and (closed_s := route.limiter.closed_s()) > context.patience_s:

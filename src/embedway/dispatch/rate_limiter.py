@@ -97,20 +97,14 @@ class RateLimiter:
         """Wait until a request of so many tokens may go out."""
         if self.is_unlimited:
             return
-        if self._queue.is_busy or self.wait_s(tokens) > 0:
-            with self._on_wait():
-                await self._take(tokens, urgency)
-        else:
-            await self._take(tokens, urgency)
-
-    async def _take(self, tokens: int, urgency: Urgency) -> None:
-        """Wait for all that are due before, and until the levels are high enough, and take the amounts."""
-        async with self._queue.hold(urgency):
-            while (wait := self.wait_s(tokens)) > 0:
-                await self._sleep(wait)
-            # Levels may go below zero: an amount over the limit is paid for afterwards.
-            self.requests.level -= 1
-            self.tokens.level -= tokens
+        waits = self._queue.is_busy or self.wait_s(tokens) > 0
+        with self._on_wait() if waits else contextlib.nullcontext():
+            async with self._queue.hold(urgency):
+                while (wait := self.wait_s(tokens)) > 0:
+                    await self._sleep(wait)
+                # Levels may go below zero: an amount over the limit is paid for afterwards.
+                self.requests.level -= 1
+                self.tokens.level -= tokens
 
     def wait_s(self, tokens: int) -> float:
         """Seconds until a request of so many tokens may go out, if nobody else asks."""

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 #: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.
 _INLINE_CHARACTERS = 512
-_UNHEARD = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ class Model(ABC):
             vectors = to_size(vectors, space)
         good = vectors[sorted(set(range(len(vectors))) - set(errors))] if errors else vectors
         route, hooks = self.profile.route, self.hooks
-        with _UNHEARD if self.checks_answers else hooks.operation(ValidationDetails, route, len(good)):
+        with contextlib.nullcontext() if self.checks_answers else hooks.operation(ValidationDetails, route, len(good)):
             self.check(good, count=len(work.positions) - len(errors), space=space, route=route)
         if space.dimensions != request.space.dimensions:
             vectors = to_size(vectors, request.space)

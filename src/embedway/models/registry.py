@@ -7,11 +7,11 @@ import contextlib
 import errno
 from typing import TYPE_CHECKING
 
+from embedway.config.local_models import AUTO
 from embedway.errors import ClosedError, UsageError, WeightsError
 from embedway.models.opening import open_model
 from embedway.providers.names import key_of
 from embedway.telemetry.operations import LoadDetails
-from embedway.types import AUTO
 from embedway.worker import Worker
 
 if TYPE_CHECKING:

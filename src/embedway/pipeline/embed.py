@@ -11,6 +11,7 @@ import numpy as np
 
 from embedway.cache.stats import CacheCheck
 from embedway.compute import ComputeRequest
+from embedway.config.local_models import AUTO
 from embedway.errors import DeadlineError, TextTooLongError, UsageError, with_row
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
@@ -21,7 +22,7 @@ from embedway.selection.call_options import ChosenModel
 from embedway.selection.selector import is_affordable, no_affordable_model, summarize
 from embedway.space import comparable
 from embedway.telemetry.operations import RequestDetails
-from embedway.types import AUTO, EmbedResult
+from embedway.types import EmbedResult
 from embedway.urgency import Urgency
 
 if TYPE_CHECKING:

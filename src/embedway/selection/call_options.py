@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedway.arguments import named
+from embedway.config.local_models import AUTO
 from embedway.errors import UsageError
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.money import to_nanousd
 from embedway.selection.criteria import ModelSelectionCriteria
-from embedway.types import AUTO
 
 if TYPE_CHECKING:
     from embedway.ledger.pins import Pin
