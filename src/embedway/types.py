@@ -259,7 +259,7 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The account of a request that ended."""
+    """Tokens, cost, time and routes of a request that ended."""
 
     model: str
     route: str

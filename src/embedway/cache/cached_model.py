@@ -146,7 +146,7 @@ class _ReadThrough:
     failures: dict[int, int] = field(default_factory=dict)
 
     async def complete(self, missing: list[int], resolved: int) -> None:
-        """Compute rows or wait for them, until all are there. `resolved` is the flights' count before the lookup."""
+        """Compute rows or wait for them, until all are there. `resolved` is that of the flights before the lookup."""
         while missing:
             since, resolved = resolved, self.cache.flights.resolved
             missing = await self._round(missing, since)
@@ -154,7 +154,7 @@ class _ReadThrough:
     async def _round(self, missing: list[int], since: int) -> list[int]:
         """Compute what nobody else computes, wait for the rest, and return what is missing still.
 
-        `since` is the flights' count of results when the missing ones were looked up.
+        `since` is `resolved` of the flights when the missing ones were looked up.
         """
         flights = self.cache.flights
         alone = [row for row in missing if self.failures.get(row, 0) > _MOST_FAILURES]

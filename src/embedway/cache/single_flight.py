@@ -37,13 +37,13 @@ class SingleFlight(Generic[R]):
     """
 
     def __init__(self) -> None:
-        #: The number of results so far. Where it has grown since a caller looked something up, what was missing then
-        #: may be there now.
+        #: Grows with each result, and with each write of the cache. Where it has grown since a caller looked something
+        #: up, what was missing then may be there now.
         self.resolved = 0
         self._going: dict[bytes, asyncio.Future[FlightResult[R]]] = {}
 
     def claim(self, keys: Sequence[bytes]) -> tuple[list[Flight[R]], list[Flight[R]]]:
-        """Claim the keys that nobody computes; return these, and those that others compute, each with its position.
+        """Claim the keys that nobody computes; return (position, future) of these, and of those that others compute.
 
         Where one of the others gives no result and no error, claim again.
         """
@@ -69,7 +69,7 @@ class SingleFlight(Generic[R]):
         self._end(key, FlightResult(error=error))
 
     def abandon(self, key: bytes, mine: asyncio.Future[FlightResult[R]], *, failed: bool = False) -> None:
-        """Pass the work on to those who wait; nothing for what is resolved, and may be another's by now."""
+        """End a flight without a result, so that a waiter claims the key again. Does nothing where it has ended."""
         if self._going.get(key) is mine:
             self._end(key, FlightResult(failed=failed))
 

@@ -26,8 +26,7 @@ ReadyVector: TypeAlias = tuple[Vectors, TextMeta]
 
 #: Encoding so many entries takes some milliseconds; more goes to a thread.
 _INLINE_ENTRIES = 600
-#: Entries wait so long for others: a write takes a tenth of a query's time from the next one, and those of the queries
-#: that follow are stored with it.
+#: A write slows the next query by a tenth, so vectors wait so long for others to share one.
 _GATHER_S = 0.025
 #: So many entries are stored at a time: a file that others write too is locked meanwhile.
 _MOST_ENTRIES = 2000
@@ -86,18 +85,18 @@ class _Chunk:
     leases: set[Lease] = field(default_factory=set)
     #: The requests that computed them, for hooks.
     requests: list[int | None] = field(default_factory=list)
-    #: Set where somebody waits for them.
+    #: Set where they must be stored without waiting for others.
     is_due: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def gather(self) -> None:
-        """Let others add to it for a moment. Whoever ends the event loop does not end this: it is stored then."""
+        """Let others add to it for a moment. A cancellation, as at the end of the event loop, ends the wait alone."""
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(_GATHER_S):
                 await self.is_due.wait()
 
 
 class WriteBehind:
-    """Stores vectors in the order in which they come; what comes in a moment, or during a write, with one write."""
+    """Stores vectors while callers go on; those of a group that come in 25 ms, or during a write, share one write."""
 
     def __init__(
         self,
@@ -143,7 +142,7 @@ class WriteBehind:
             lease.keep(computed)
             chunk.leases.add(lease)
         if lease is not None or len(chunk.computed) >= _MOST_ENTRIES or self._is_closing:
-            chunk.is_due.set()  # somebody waits for it, or no more are added
+            chunk.is_due.set()  # another process waits for it, it is full, or the cache closes
 
     def copy(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Have entries stored that are ready: those of the previous secret, as the current one writes them."""
@@ -173,7 +172,7 @@ class WriteBehind:
         try:
             await chunk.gather()
             async with self._order:
-                self._take(chunk)
+                self._close_chunk(chunk)
                 is_large = len(chunk.computed) > _INLINE_ENTRIES
                 entries = await asyncio.to_thread(self._encode, chunk) if is_large else self._encode(chunk)
                 items = list(zip(chunk.computed, entries, strict=True))
@@ -184,14 +183,14 @@ class WriteBehind:
         except Exception as error:  # noqa: BLE001  nobody waits for it, so that it is counted
             self._count_failure(error)
         finally:
-            self._take(chunk)
+            self._close_chunk(chunk)
             for key, result in chunk.computed.items():
                 if self.unstored.get(key) is result:
                     del self.unstored[key]
             for lease in chunk.leases:
                 await lease.give_back(chunk.computed)
 
-    def _take(self, chunk: _Chunk) -> None:
+    def _close_chunk(self, chunk: _Chunk) -> None:
         """Add no more to a chunk."""
         if self._gathering.get(chunk.group) is chunk:
             del self._gathering[chunk.group]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from embedway.catalog.types import ModelFacts, Task
     from embedway.config.load import Config
 
-#: The name of no model: the default model, or one that is selected.
+#: A reserved name: the default model, or one that is selected.
 AUTO = "auto"
 _HUB_PREFIX = "hf:"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)

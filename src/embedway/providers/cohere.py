@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import HttpModel, open_http_with_key
+from embedway.providers.http import HttpModel, make_http_with_key
 from embedway.providers.vectors import count_of, normalize, read_listed
 
 if TYPE_CHECKING:
@@ -48,4 +48,4 @@ def cohere(endpoint: Endpoint) -> Cohere:
     # Vectors of the third generation and before have one size.
     old = endpoint.model.endswith(("-v3.0", "-v2.0"))
     declared = Declared(max_inputs=96, dimensions=not old, input_type=True)
-    return Cohere(endpoint, open_http_with_key(endpoint, COHERE_URL, variable="COHERE_API_KEY"), declared)
+    return Cohere(endpoint, make_http_with_key(endpoint, COHERE_URL, variable="COHERE_API_KEY"), declared)

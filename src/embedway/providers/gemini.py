@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import HttpModel, open_http_with_key
+from embedway.providers.http import HttpModel, make_http_with_key
 from embedway.providers.vectors import count_of, normalize, read_listed
 
 if TYPE_CHECKING:
@@ -52,5 +52,5 @@ class Gemini(HttpModel):
 
 def gemini(endpoint: Endpoint) -> Gemini:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
-    http = open_http_with_key(endpoint, GEMINI_URL, variable="GEMINI_API_KEY", header="x-goog-api-key")
+    http = make_http_with_key(endpoint, GEMINI_URL, variable="GEMINI_API_KEY", header="x-goog-api-key")
     return Gemini(endpoint, http, Declared(max_inputs=100, dimensions=True, input_type=True))

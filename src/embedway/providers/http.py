@@ -83,7 +83,7 @@ class Reply:
     large: bool = False
 
     async def read(self, function: Callable[..., V], *arguments: Any, **more: Any) -> V:
-        """Call a function with the answer and return its result; in a thread where the answer is large."""
+        """Call a function that reads the answer and return its result; in a thread where the answer is large."""
         if self.large:
             return await asyncio.to_thread(function, *arguments, **more)
         return function(*arguments, **more)
@@ -217,21 +217,21 @@ class HttpModel:
         await self._http.aclose()
 
 
-def open_http_with_key(
+def make_http_with_key(
     endpoint: Endpoint, url: str, *, variable: str, header: str = "authorization", options: Sequence[str] = ()
 ) -> JsonHttp:
-    """Open the connections to a service that wants a key. It is at `url` unless the route says otherwise.
+    """Make the connection pool of a service that wants a key. It is at `url` unless the route says otherwise.
 
     Raises ConfigError without a key, which `variable` usually holds, and for options that are none of these.
     """
     known(endpoint, (*options, "allow_http"))
     if not endpoint.secret:
         raise ConfigError(f"is not set; set {variable}, or api_key of a route", where=endpoint.route, key="api_key")
-    return open_http(endpoint, url, header=header)
+    return make_http(endpoint, url, header=header)
 
 
-def open_http(endpoint: Endpoint, url: str = "", *, header: str = "authorization") -> JsonHttp:
-    """Open the connections of a route, with its key if it has one. It is at `url` unless it says otherwise."""
+def make_http(endpoint: Endpoint, url: str = "", *, header: str = "authorization") -> JsonHttp:
+    """Make the connection pool of a route, with its key if it has one. It is at `url` unless it says otherwise."""
     secret = f"Bearer {endpoint.secret}" if header == "authorization" else endpoint.secret
     return JsonHttp(
         endpoint.base_url or url,

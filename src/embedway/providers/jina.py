@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedway.providers.base import Declared
-from embedway.providers.http import open_http_with_key
+from embedway.providers.http import make_http_with_key
 from embedway.providers.openai import Dialect, EmbeddingsApi
 
 if TYPE_CHECKING:
@@ -28,5 +28,5 @@ _DIALECT = Dialect(
 
 def jina(endpoint: Endpoint) -> EmbeddingsApi:
     """An entry of `embedway.providers`. Raises ConfigError without a key."""
-    http = open_http_with_key(endpoint, JINA_URL, variable="JINA_API_KEY")
+    http = make_http_with_key(endpoint, JINA_URL, variable="JINA_API_KEY")
     return EmbeddingsApi(endpoint, http, Declared(max_inputs=512, dimensions=True, input_type=True), _DIALECT)

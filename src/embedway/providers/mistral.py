@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedway.providers.base import Declared
-from embedway.providers.http import open_http_with_key
+from embedway.providers.http import make_http_with_key
 from embedway.providers.openai import Dialect, EmbeddingsApi
 
 if TYPE_CHECKING:
@@ -25,5 +25,5 @@ def mistral(endpoint: Endpoint) -> EmbeddingsApi:
     sized = endpoint.model.startswith("codestral-embed")
     declared = Declared(max_inputs=256, max_request_tokens=16_384, dimensions=sized)
     return EmbeddingsApi(
-        endpoint, open_http_with_key(endpoint, MISTRAL_URL, variable="MISTRAL_API_KEY"), declared, _DIALECT
+        endpoint, make_http_with_key(endpoint, MISTRAL_URL, variable="MISTRAL_API_KEY"), declared, _DIALECT
     )

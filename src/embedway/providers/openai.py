@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from embedway.errors import ConfigError
 from embedway.providers.base import Answer, Declared
-from embedway.providers.http import HttpModel, open_http, open_http_with_key
+from embedway.providers.http import HttpModel, make_http, make_http_with_key
 from embedway.providers.options import known, one_of, whole, whole_or_none, yes
 from embedway.providers.vectors import count_of, normalize, read_indexed
 
@@ -82,7 +82,7 @@ class EmbeddingsApi(HttpModel):
 
 def openai(endpoint: Endpoint) -> EmbeddingsApi:
     """OpenAI's own service: an entry of `embedway.providers`."""
-    http = open_http_with_key(endpoint, OPENAI_URL, variable="OPENAI_API_KEY")
+    http = make_http_with_key(endpoint, OPENAI_URL, variable="OPENAI_API_KEY")
     declared = Declared(
         max_inputs=2048,
         max_request_tokens=300_000,
@@ -110,7 +110,7 @@ def openai_compatible(endpoint: Endpoint) -> EmbeddingsApi:
         batch_dependent=yes(endpoint, "batch_dependent"),
     )
     encoding = one_of(endpoint, "encoding", ("float", "base64"))
-    return EmbeddingsApi(endpoint, open_http(endpoint), declared, Dialect({"encoding_format": encoding}))
+    return EmbeddingsApi(endpoint, make_http(endpoint), declared, Dialect({"encoding_format": encoding}))
 
 
 def azure(endpoint: Endpoint) -> EmbeddingsApi:
@@ -129,7 +129,7 @@ def azure(endpoint: Endpoint) -> EmbeddingsApi:
             key="base_url",
         )
     options = ("api_version", "dimensions")
-    http = open_http_with_key(endpoint, "", variable="AZURE_OPENAI_API_KEY", header="api-key", options=options)
+    http = make_http_with_key(endpoint, "", variable="AZURE_OPENAI_API_KEY", header="api-key", options=options)
     version = endpoint.options.get("api_version")
     deployment = urllib.parse.quote(endpoint.model, safe="")
     query = urllib.parse.urlencode({"api-version": version})

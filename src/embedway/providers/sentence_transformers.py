@@ -120,7 +120,7 @@ def check(endpoint: Endpoint, options: Sequence[str]) -> None:
 
 
 def weights_of(model: Any, endpoint: Endpoint, options: Mapping[str, str]) -> str:
-    """A transformers model's weights: the hub's commit, or a digest of its folder's files. Blocking."""
+    """The digest of a transformers model's weights (the hub's commit, or the folder's files) and options. Blocking."""
     folder = Path(endpoint.options.get("path", endpoint.model))
     if folder.is_dir():
         return digest_of([path for pattern in _WEIGHTS for path in folder.glob(pattern)], options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedway.providers.base import Declared
-from embedway.providers.http import open_http_with_key
+from embedway.providers.http import make_http_with_key
 from embedway.providers.openai import Dialect, EmbeddingsApi
 
 if TYPE_CHECKING:
@@ -38,5 +38,5 @@ def voyage(endpoint: Endpoint) -> EmbeddingsApi:
     most = _REQUEST_TOKENS.get(endpoint.model, _LEAST_REQUEST_TOKENS)
     declared = Declared(max_inputs=1000, max_request_tokens=most, dimensions=True, input_type=True)
     return EmbeddingsApi(
-        endpoint, open_http_with_key(endpoint, VOYAGE_URL, variable="VOYAGE_API_KEY"), declared, _DIALECT
+        endpoint, make_http_with_key(endpoint, VOYAGE_URL, variable="VOYAGE_API_KEY"), declared, _DIALECT
     )

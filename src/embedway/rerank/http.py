@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from embedway.errors import ConfigError
 from embedway.providers.base import Declared
 from embedway.providers.cohere import COHERE_URL
-from embedway.providers.http import HttpModel, open_http, open_http_with_key
+from embedway.providers.http import HttpModel, make_http, make_http_with_key
 from embedway.providers.jina import JINA_URL
 from embedway.providers.options import known, one_of, whole, whole_or_none
 from embedway.providers.vectors import count_of
@@ -84,7 +84,7 @@ def cohere(endpoint: Endpoint) -> HttpReranker:
     Option: `max_tokens_per_doc`, from which on the service cuts a document without a word; the catalog sets it to what
     the model reads.
     """
-    http = open_http_with_key(endpoint, COHERE_URL, variable="COHERE_API_KEY", options=("max_tokens_per_doc",))
+    http = make_http_with_key(endpoint, COHERE_URL, variable="COHERE_API_KEY", options=("max_tokens_per_doc",))
     most = whole_or_none(endpoint, "max_tokens_per_doc")
     more = {} if most is None else {"max_tokens_per_doc": most}
     return HttpReranker(endpoint, http, replace(COHERE, more=more), Declared(max_inputs=1000))
@@ -92,7 +92,7 @@ def cohere(endpoint: Endpoint) -> HttpReranker:
 
 def voyage(endpoint: Endpoint) -> HttpReranker:
     """An entry of `embedway.rerankers`. Raises ConfigError without a key."""
-    http = open_http_with_key(endpoint, VOYAGE_URL, variable="VOYAGE_API_KEY")
+    http = make_http_with_key(endpoint, VOYAGE_URL, variable="VOYAGE_API_KEY")
     return HttpReranker(endpoint, http, VOYAGE, Declared(1000, max_request_tokens=600_000))
 
 
@@ -102,7 +102,7 @@ def jina(endpoint: Endpoint) -> HttpReranker:
     Its reference names no limit on documents; 512 is that of its embeddings. jina-reranker-v3 reads all documents of a
     request together (https://huggingface.co/jinaai/jina-reranker-v3), so that scores of two requests do not compare.
     """
-    http = open_http_with_key(endpoint, JINA_URL, variable="JINA_API_KEY")
+    http = make_http_with_key(endpoint, JINA_URL, variable="JINA_API_KEY")
     together = endpoint.model.startswith("jina-reranker-v3")
     return HttpReranker(endpoint, http, JINA, Declared(max_inputs=512, batch_dependent=together))
 
@@ -118,4 +118,4 @@ def compatible(endpoint: Endpoint) -> HttpReranker:
     dialect = TEI if one_of(endpoint, "dialect", ("", "tei")) else COMPATIBLE
     tokens = whole_or_none(endpoint, "max_request_tokens")
     declared = Declared(whole(endpoint, "max_inputs", 32), max_request_tokens=tokens)
-    return HttpReranker(endpoint, open_http(endpoint), dialect, declared)
+    return HttpReranker(endpoint, make_http(endpoint), dialect, declared)
