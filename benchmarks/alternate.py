@@ -87,7 +87,7 @@ def work(folder):
                     "api_key": "sk-none",
                 },
             }
-            made[backend, ledger] = Embedder(Config.load(environ={}, overrides=overrides))
+            made[backend, ledger] = Embedder(config=Config.load(environ={}, overrides=overrides))
             if backend != "none":
                 made[backend, ledger].embed(texts)
         return made[backend, ledger]

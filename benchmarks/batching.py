@@ -54,7 +54,7 @@ def texts_of(count):
 
 def embedder(*, across, **overrides):
     overrides = {"cache.backend": "none"} | overrides
-    return AsyncEmbedder(Config.load(environ={}, overrides={"batching.across_callers": across} | overrides))
+    return AsyncEmbedder(config=Config.load(environ={}, overrides={"batching.across_callers": across} | overrides))
 
 
 async def load(serving, texts, callers, input_type):

@@ -51,7 +51,7 @@ class Ours:
 
     def __init__(self, backend, place, url):
         self.name = backend
-        self.embedder = AsyncEmbedder(config(backend, place, url))
+        self.embedder = AsyncEmbedder(config=config(backend, place, url))
         self.stored = self.vectors = None
         self.single = []
 
@@ -59,7 +59,7 @@ class Ours:
         await self.embedder.embed(["warm"], model="bench/m")
         started = time.perf_counter()
         self.vectors = [(await self.embedder.embed(batch, model="bench/m")).vectors for batch in batches]
-        await self.embedder.cache_stats()  # all of them are where they stay
+        await self.embedder.cache.stats()  # all of them are where they stay
         self.stored = sum(map(len, batches)) / (time.perf_counter() - started)
 
     async def hit(self, batches):
@@ -133,7 +133,7 @@ async def misses(place, count=400):
     seconds = {}
     embedders = {
         backend: AsyncEmbedder(
-            Config.load(overrides={"cache.backend": backend, "cache.path": str(place / "misses.sqlite")})
+            config=Config.load(overrides={"cache.backend": backend, "cache.path": str(place / "misses.sqlite")})
         )
         for backend in ("none", "sqlite")
     }
@@ -154,7 +154,7 @@ def codecs():
     """Sizes of entries of the default model's vectors, of lines of the documentation. Settings refuse i8 with zstd."""
     files = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
     lines = list({line: None for file in files for line in file.read_text("utf-8").splitlines() if len(line) > 60})
-    with Embedder(Config.load(overrides={"cache.backend": "none"})) as embedder:
+    with Embedder(config=Config.load(overrides={"cache.backend": "none"})) as embedder:
         vectors = embedder.embed(lines[:1000]).vectors
     width = vectors.shape[1]
     print(f"{len(vectors):,} vectors of the default model, {width} numbers each")

@@ -45,8 +45,8 @@ def embedway(precision):
     from embedway import Config, Embedder
 
     options = {"local.threads": THREADS, "local.precision": precision}
-    embedder = Embedder(Config.load(overrides={"cache.backend": "none", **options}))
-    print(embedder.describe().runtime, file=sys.stderr)
+    embedder = Embedder(config=Config.load(overrides={"cache.backend": "none", **options}))
+    print(embedder.models.describe().runtime, file=sys.stderr)
     return lambda texts: embedder.embed(texts).vectors
 
 
@@ -56,7 +56,7 @@ def embedway_async(precision):
     from embedway import AsyncEmbedder, Config
 
     embedder = AsyncEmbedder(
-        Config.load(overrides={"cache.backend": "none", "local.threads": THREADS, "local.precision": precision})
+        config=Config.load(overrides={"cache.backend": "none", "local.threads": THREADS, "local.precision": precision})
     )
     loop = asyncio.new_event_loop()
     return lambda texts: loop.run_until_complete(embedder.embed(texts)).vectors

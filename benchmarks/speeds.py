@@ -105,7 +105,7 @@ def main():
             model = Path(folder) / name
             random_bert(model, layers, wide, inner, tokenizer)
             config = Config.load(overrides={"cache.backend": "none"})
-            with Embedder(config) as embedder:
+            with Embedder(config=config) as embedder:
                 embedder.embed(texts[:4], model=str(model))
                 rates = []
                 for _ in range(3):
@@ -117,7 +117,7 @@ def main():
                     began = time.perf_counter()
                     embedder.embed(f"{number} how do i read a file line by line?", model=str(model), input_type="query")
                     times.append(time.perf_counter() - began)
-                runtime = embedder.describe(str(model)).runtime
+                runtime = embedder.models.describe(str(model)).runtime
         print(
             f"{name}: avg_latency_ms = {statistics.mean(times) * 1000:.1f}, "
             f"tokens_per_second = {statistics.median(rates):.0f}, {runtime}",

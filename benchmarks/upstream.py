@@ -60,7 +60,7 @@ async def embedway(url, given):
 
     route = {"model": MODEL, "provider": "openai", "base_url": url, "api_key": "sk-none"}
     async with AsyncEmbedder(
-        Config.load(environ={}, overrides={"routes.loopback": route, "cache.backend": "none"})
+        config=Config.load(environ={}, overrides={"routes.loopback": route, "cache.backend": "none"})
     ) as embedder:
         await embedder.embed(given[:BATCH], model=MODEL)
         return await timed(lambda: embedder.embed(given, model=MODEL), lambda result: result.vectors)

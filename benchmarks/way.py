@@ -80,7 +80,7 @@ class Tracer:
 async def traced(tracer, case, settings):
     from embedway import AsyncEmbedder, Config
 
-    async with AsyncEmbedder(Config.load(environ={}, overrides=settings)) as embedder:
+    async with AsyncEmbedder(config=Config.load(environ={}, overrides=settings)) as embedder:
         model = {} if case == "local-miss" else {"model": MODEL}
         for number in range(3):
             await embedder.embed(TEXT.format(number), **model)

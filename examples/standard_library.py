@@ -46,7 +46,7 @@ async def main() -> int:
     sources = [str(LIBRARY / part) for part in PARTS if (LIBRARY / part).exists()]
     DESTINATION.parent.mkdir(exist_ok=True)
     console.print(f"Reading {len(sources)} parts of the standard library of Python {sys.version.split()[0]} …")
-    async with AsyncEmbedder(Config.load()) as embedder:
+    async with AsyncEmbedder(config=Config.load()) as embedder:
         summary = await run_job(
             embedder, sources, str(DESTINATION), RunOptions(overwrite=True, chunk_tokens=128, overlap_tokens=16)
         )

@@ -192,7 +192,7 @@ async def engine_over(server, configured):
     """The engine with the settings that are `configured` once the server runs; in the end no connection may be left."""
     async with server.running():
         try:
-            async with AsyncEmbedder(configured()) as embedder:
+            async with AsyncEmbedder(config=configured()) as embedder:
                 yield embedder
         finally:
             await server.deserted()

@@ -56,7 +56,7 @@ def load(server, **overrides):
 def run(work, **overrides):
     async def main():
         server = Service()
-        async with server.running(), AsyncEmbedder(load(server, **overrides)) as embedder:
+        async with server.running(), AsyncEmbedder(config=load(server, **overrides)) as embedder:
             return await work(embedder, server)
 
     return asyncio.run(main())
@@ -229,7 +229,7 @@ def test_hits_cost_nothing_and_are_booked_as_savings():
         assert paid.spent == 120
         totals = {one.period: one for one in await embedder._budgets.ledger.totals()}
         assert (totals["total"].spent, totals["total"].saved) == (120, 20 * COUNTED)
-        assert (await embedder.cache_stats()).total.nanousd_saved == 20 * COUNTED
+        assert (await embedder.cache.stats()).total.nanousd_saved == 20 * COUNTED
         # Nothing is left of the budget, and nothing is needed.
         await embed(embedder)
         assert len(server.bodies) == 1
@@ -312,7 +312,7 @@ class Gate(Service):
 def at_a_gate(work, **overrides):
     async def main():
         server = Gate()
-        async with server.running(), AsyncEmbedder(load(server, **overrides)) as embedder:
+        async with server.running(), AsyncEmbedder(config=load(server, **overrides)) as embedder:
             return await work(embedder, server)
 
     return asyncio.run(main())
@@ -430,7 +430,9 @@ def test_an_answer_that_outlives_its_embedder_is_booked_once(monkeypatch, tmp_pa
 
     async def main():
         monkeypatch.setattr(Fake, "embed", slow)
-        embedder = AsyncEmbedder(Config.load(environ={}, overrides=ESTIMATED | {"ledger.path": str(tmp_path / "l")}))
+        embedder = AsyncEmbedder(
+            config=Config.load(environ={}, overrides=ESTIMATED | {"ledger.path": str(tmp_path / "l")})
+        )
         call = asyncio.create_task(embedder.embed(TEXTS, model="acme/m"))
         await begun.wait()
         await embedder.aclose()
@@ -469,7 +471,7 @@ def test_what_services_bill_beyond_an_estimate_stays_in_the_reservation(monkeypa
 
     async def main():
         overrides = ESTIMATED | {"budgets.b": {"usd": usd(most)}}
-        async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
 
             async def sample():
                 (standing,) = await embedder._budgets.ledger.standings(embedder._budgets.limits)
@@ -516,7 +518,7 @@ def test_a_failed_attempt_of_estimated_tokens_is_booked_with_all_that_it_may_cos
                 "upstream.longest_wait_s": 0.002,
                 "budgets.b": {"usd": usd(39_999)},
             }
-            async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+            async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
                 await work(embedder, server)
 
     asyncio.run(main())
@@ -524,7 +526,7 @@ def test_a_failed_attempt_of_estimated_tokens_is_booked_with_all_that_it_may_cos
 
 def test_free_models_and_no_ledger_book_nothing(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             await embedder.embed(TEXTS, max_cost=0)
             assert await entries(embedder) == []
 
@@ -579,7 +581,7 @@ def test_reranking_is_paid_by_the_search():
                 },
                 "budgets.mine": {"usd": "0.003", "collection": "docs"},
             }
-            async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+            async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
                 options = {"model": "rerank-v3.5", "collection": "docs"}
                 result = await embedder.rerank("a question", ["one", "two"], **options)
                 assert (result.receipt.billed_searches, result.receipt.cost_nanousd) == (1, 2_000_000)
@@ -624,7 +626,7 @@ def test_warnings_go_to_the_log_a_metric_and_the_webhook_once_each(caplog):
             "ledger.webhook": f"http://127.0.0.1:{runner.addresses[0][1]}/hook",
         }
         server = Service()
-        async with server.running(), AsyncEmbedder(load(server, **overrides)) as embedder:
+        async with server.running(), AsyncEmbedder(config=load(server, **overrides)) as embedder:
             before = {
                 level: metric("embedway_budget_warnings_total", budget="watched", level=level) for level in LEVELS
             }
@@ -690,7 +692,7 @@ def test_a_webhook_that_hangs_holds_nothing_up(monkeypatch, caplog):
             "ledger.webhook": f"http://127.0.0.1:{runner.addresses[0][1]}/hook",
         }
         server = Service()
-        async with server.running(), AsyncEmbedder(load(server, **overrides)) as embedder:
+        async with server.running(), AsyncEmbedder(config=load(server, **overrides)) as embedder:
             await embed(embedder)
             await told.wait()
             await embedder._budgets.settle()  # while the webhook hangs

@@ -114,7 +114,7 @@ def test_the_reranking_of_the_page(tmp_path, default_model_directory, monkeypatc
     block = next(block for block in blocks("python") if "rerank" in block)
     names = {"passages": ["one", "two", "three", "four"]}
     assert "BAAI/bge-reranker-v2-m3" in block
-    monkeypatch.setattr(Embedder, "__init__", functools.partialmethod(Embedder.__init__, Config()))
+    monkeypatch.setattr(Embedder, "__init__", functools.partialmethod(Embedder.__init__, config=Config()))
     exec(block.replace("BAAI/bge-reranker-v2-m3", str(reranker)), names)  # noqa: S102 - our own page
     assert len(names["result"].order) == 3
 
@@ -132,7 +132,7 @@ def test_the_hook_of_the_page(caplog):
 
     async def main():
         config = Config.load(environ={}, overrides=settings)
-        async with AsyncEmbedder(config, hooks=[names["SlowHook"](limit_s=0)]) as embedder:
+        async with AsyncEmbedder(config=config, hooks=[names["SlowHook"](limit_s=0)]) as embedder:
             await embedder.embed(["a text"], model="acme/m")
 
     asyncio.run(main())

@@ -13,6 +13,7 @@ PACKAGE = Path(embedway.errors.__file__).parent
 
 #: The parts of the package from the lowest up: each may import those before it, and itself.
 ORDER = (
+    "_public",
     "text",
     "errors",
     "_version",
@@ -21,8 +22,8 @@ ORDER = (
     "worker",
     "files",
     "space",
-    "types",
     "money",
+    "types",
     "formats",
     "sqlite",
     "sqlite_thread",
@@ -44,7 +45,10 @@ ORDER = (
     "models",
     "selection",
     "pipeline",
+    "_options",
+    "_admin",
     "_embedder",
+    "_sync_admin",
     "_sync",
     "collections",
     "state",

@@ -281,7 +281,7 @@ def embed(environ, **overrides):
             waits = {"cache.backend": "none", "ledger.backend": "none", "upstream.max_attempts": 1}
             routes = {name: value.format(url=server.url) for name, value in overrides.items()}
             config = Config.load(environ=filled, overrides={**waits, **routes})
-            async with AsyncEmbedder(config) as embedder:
+            async with AsyncEmbedder(config=config) as embedder:
                 return await embedder.embed(["a text"], model=SMALL)
 
     return server, main

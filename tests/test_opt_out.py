@@ -30,7 +30,7 @@ settings = {"weights.directory": sys.argv[1], "weights.offline": True}
 settings.update(pair.split("=", 1) for pair in sys.argv[2:])
 settings.update((name, value == "true") for name, value in settings.items() if value in ("true", "false"))
 for _ in range(2):
-    with Embedder(Config.load(environ={}, overrides=settings)) as embedder:
+    with Embedder(config=Config.load(environ={}, overrides=settings)) as embedder:
         result = embedder.embed(["a text", "another text"])
         assert result.vectors.shape == (2, 384)
         embedder.select(["a text"])
@@ -40,7 +40,7 @@ import multiprocessing, sys
 from embedway import Config, Embedder
 
 def embed(directory, text):
-    with Embedder(Config.load(environ={}, overrides={"weights.directory": directory})) as embedder:
+    with Embedder(config=Config.load(environ={}, overrides={"weights.directory": directory})) as embedder:
         return embedder.embed(text).vectors.shape
 
 if __name__ == "__main__":

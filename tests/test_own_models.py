@@ -34,7 +34,7 @@ def embed(texts, *, model=None, route=None, **options):
                 "models.acme": {**MODEL, **(model or {})},
                 "routes.r": {**way, "api_key": KEY, **(route or {})},
             }
-            async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+            async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
                 return server, await embedder.embed(texts, model="acme/docs-v1.5", **options)
 
     return asyncio.run(main())
@@ -90,7 +90,7 @@ def test_a_name_of_the_catalog_is_not_to_be_had(name):
 
 def test_without_a_route_it_says_what_to_add():
     async def main(name):
-        async with AsyncEmbedder(Config.load(environ={}, overrides={"models.acme": MODEL})) as embedder:
+        async with AsyncEmbedder(config=Config.load(environ={}, overrides={"models.acme": MODEL})) as embedder:
             await embedder.embed(["a"], model=name)
 
     with pytest.raises(ConfigError, match=r"no route leads to this model; add \[routes\.NAME\]"):

@@ -55,7 +55,11 @@ def load(config, small=None, large=None, **overrides):
 @contextlib.asynccontextmanager
 async def services(config, **overrides):
     small, large = Small(), Large()
-    async with small.running(), large.running(), AsyncEmbedder(load(config, small, large, **overrides)) as embedder:
+    async with (
+        small.running(),
+        large.running(),
+        AsyncEmbedder(config=load(config, small, large, **overrides)) as embedder,
+    ):
         yield embedder, small, large
 
 
@@ -209,7 +213,7 @@ def test_texts_that_are_to_stay_here_are_sent_to_no_server_of_a_model_of_this_ma
         server = Mini()
         async with server.running():
             settings = load(config, **server_of(spelling, "openai-compatible", server))
-            async with AsyncEmbedder(settings) as embedder:
+            async with AsyncEmbedder(config=settings) as embedder:
                 for criteria in ("private", ModelSelectionCriteria(require_local=True, min_accuracy=0)):
                     with pytest.raises(NoModelError) as caught:
                         await embedder.embed(TEXTS, criteria=criteria)
@@ -225,7 +229,7 @@ def test_texts_that_are_to_stay_here_are_sent_to_no_server_of_a_model_of_this_ma
             assert not server.bodies
             price = {"embedding.model_benchmarks": {MINI: {"cost_per_million_tokens": "0.01"}}}
             settings = load(config, **server_of(spelling, "openai-compatible", server), **price)
-            async with AsyncEmbedder(settings) as embedder:
+            async with AsyncEmbedder(config=settings) as embedder:
                 row = (await embedder.select(TEXTS)).ranked[0]
                 plan = await embedder.plan(TEXTS, model=MINI)
                 assert row.candidate.benchmark.cost_per_million_tokens == decimal.Decimal("0.01")
@@ -256,7 +260,7 @@ def test_routes_say_where_texts_go_and_not_what_a_benchmark_calls_its_provider(c
     settings = load(config, **{"models.m": OWN, "routes.q": route, "embedding.model_benchmarks": {"acme/m": benchmark}})
 
     async def main():
-        async with AsyncEmbedder(settings) as embedder:
+        async with AsyncEmbedder(config=settings) as embedder:
             selection = await embedder.select(TEXTS, "private", anywhere=True)
             (row,) = [row for row in selection.table if row.model == "acme/m"]
             assert [one.message for one in row.reasons] == ([] if kept else ["routes.q leads to a server"])
@@ -355,7 +359,7 @@ def test_a_plan_rounds_as_the_bill_does_so_that_its_price_suffices(config):
         server = Dear()
         async with server.running():
             price = {"text-embedding-3-small": {"cost_per_million_tokens": "0.0123"}}
-            async with AsyncEmbedder(load(config, server, **{"embedding.model_benchmarks": price})) as embedder:
+            async with AsyncEmbedder(config=load(config, server, **{"embedding.model_benchmarks": price})) as embedder:
                 texts = [f"text {n}" for n in range(4500)]
                 plan = await embedder.plan(texts, model="text-embedding-3-small")
                 assert plan.requests == 3
@@ -429,12 +433,12 @@ def test_a_plan_of_a_call_is_of_the_model_that_the_call_takes(config):
 def test_a_plan_of_a_service_needs_no_key(config):
     async def main():
         route = {"model": "text-embedding-3-large", "provider": "openai", "api_key_env": "UNSET"}
-        async with AsyncEmbedder(load(config, **{"routes.keyless": route})) as embedder:
+        async with AsyncEmbedder(config=load(config, **{"routes.keyless": route})) as embedder:
             for model, price in (("text-embedding-3-small", 20), ("text-embedding-3-large", 130)):
                 plan = await embedder.plan(TEXTS, model=model)
                 assert plan.cost_nanousd == price * plan.billed_tokens > 0
                 assert plan.requests == 1
-                assert (await embedder.describe(model)).model == model
+                assert (await embedder.models.describe(model)).model == model
                 with pytest.raises(ConfigError):
                     await embedder.embed(TEXTS, model=model)
 
@@ -442,7 +446,7 @@ def test_a_plan_of_a_service_needs_no_key(config):
 
 
 def test_the_blocking_face_plans_calls_too(config):
-    with Embedder(load(config)) as embedder:
+    with Embedder(config=load(config)) as embedder:
         assert embedder.plan(TEXTS, criteria="private", collection="docs", max_cost=0, partial=True).model == MINI
 
 
@@ -453,7 +457,7 @@ def test_a_collection_keeps_the_model_that_its_first_write_selected(config):
     async def work(embedder, small, large):
         first = await embedder.embed(TEXTS, collection="docs", criteria="best", dimensions=1024)
         assert first.receipt.selected.model == "text-embedding-3-large"
-        (pin,) = await embedder.pins()
+        (pin,) = await embedder.pins.list()
         assert (pin.collection, pin.model, pin.space) == ("docs", "text-embedding-3-large", recorded(first.space))
         assert pin.claim == ""
         # Neither other criteria nor money change it.
@@ -497,7 +501,7 @@ def test_a_query_of_an_empty_collection_needs_a_model_and_pins_nothing(config):
         with pytest.raises(UsageError, match="nothing was written to collection 'docs' yet"):
             await embedder.embed("a query", collection="docs", input_type="query")
         await embedder.embed("a query", collection="docs", input_type="query", model="all-MiniLM-L6-v2")
-        assert await embedder.pins() == []
+        assert await embedder.pins.list() == []
 
     run(config, work)
 
@@ -507,14 +511,14 @@ def test_a_write_that_failed_pins_nothing(config):
         small.misdeeds = ["401"] * 20
         with pytest.raises(AuthenticationError):
             await embedder.embed(TEXTS, collection="docs", model="text-embedding-3-small")
-        assert await embedder.pins() == []
+        assert await embedder.pins.list() == []
         nothing = await embedder.embed([], collection="docs", model="text-embedding-3-small")
         assert len(nothing.vectors) == 0
         refused = await embedder.embed(["", ""], collection="docs", model="text-embedding-3-small", partial=True)
         assert len(refused.errors) == 2
-        assert await embedder.pins() == []
+        assert await embedder.pins.list() == []
         await embedder.embed(TEXTS, collection="docs", model="text-embedding-3-large")
-        assert [pin.model for pin in await embedder.pins()] == ["text-embedding-3-large"]
+        assert [pin.model for pin in await embedder.pins.list()] == ["text-embedding-3-large"]
         assert len(large.bodies) == 1
 
     run(config, work)
@@ -529,7 +533,7 @@ def test_first_writes_at_once_agree(config):
         ]
         results = await asyncio.gather(*calls)
         assert len({result.space.id for result in results}) == 1
-        (pin,) = await embedder.pins()
+        (pin,) = await embedder.pins.list()
         assert pin.space == recorded(results[0].space)
         assert pin.claim == ""
 
@@ -539,12 +543,12 @@ def test_first_writes_at_once_agree(config):
 def test_a_pin_is_of_the_machine_and_can_be_forgotten(config):
     async def work(embedder, small, large):
         await embedder.embed(TEXTS, collection="docs", model="all-MiniLM-L6-v2")
-        async with AsyncEmbedder(load(config, small, large)) as other:
+        async with AsyncEmbedder(config=load(config, small, large)) as other:
             with pytest.raises(SpaceMismatchError):
                 await other.embed(TEXTS, collection="docs", model="text-embedding-3-small")
             assert (await other.embed(TEXTS, collection="docs")).receipt.model.endswith("all-MiniLM-L6-v2")
-            assert await other.unpin("docs")
-            assert not await other.unpin("docs")
+            assert await other.pins.forget("docs")
+            assert not await other.pins.forget("docs")
         result = await embedder.embed(TEXTS, collection="docs", model="text-embedding-3-small")
         assert result.space.dimensions == 1536
 
@@ -553,12 +557,12 @@ def test_a_pin_is_of_the_machine_and_can_be_forgotten(config):
 
 def test_pins_are_shared_through_redis(config, valkey):
     async def work(embedder, small, large):
-        await embedder.unpin("shared docs")
+        await embedder.pins.forget("shared docs")
         await embedder.embed(TEXTS, collection="shared docs", model="text-embedding-3-small")
         settings = load(config, small, large, **{"pins.backend": "redis", "pins.url": valkey})
-        async with AsyncEmbedder(settings) as other:
+        async with AsyncEmbedder(config=settings) as other:
             result = await other.embed("a query", collection="shared docs", input_type="query")
             assert result.receipt.model == "text-embedding-3-small"
-            assert await other.unpin("shared docs")
+            assert await other.pins.forget("shared docs")
 
     run(config, work, **{"pins.backend": "redis", "pins.url": valkey})

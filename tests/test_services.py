@@ -54,7 +54,7 @@ def embed(*servers, texts=TEXTS, config=None, **options):
             for server in servers:
                 await stack.enter_async_context(server.running())
             made = config(*servers) if config else load(*servers)
-            embedder = await stack.enter_async_context(AsyncEmbedder(made))
+            embedder = await stack.enter_async_context(AsyncEmbedder(config=made))
             return await embedder.embed(texts, model=SMALL, **options)
 
     return asyncio.run(main())
@@ -230,7 +230,7 @@ def test_keys_from_a_file_and_from_a_variable(server, tmp_path):
 )
 def test_settings_that_are_wrong_say_so(overrides, said):
     async def main():
-        async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
             await embedder.embed("a", model=SMALL)
 
     with pytest.raises(ConfigError) as caught:
@@ -250,12 +250,12 @@ def test_routes_in_a_file_are_overlaid_by_field(tmp_path):
 
 def test_a_service_is_planned_and_described_without_a_request(server):
     async def main():
-        async with server.running(), AsyncEmbedder(load(server)) as embedder:
+        async with server.running(), AsyncEmbedder(config=load(server)) as embedder:
             plan = await embedder.plan(TEXTS, model=SMALL)
-            described = await embedder.describe(SMALL)
-            await embedder.warm(SMALL)
+            described = await embedder.models.describe(SMALL)
+            await embedder.models.warm(SMALL)
             with pytest.raises(UsageError, match="runs on a service"):
-                await embedder.tune(SMALL)
+                await embedder.models.tune(SMALL)
             return plan, described
 
     plan, described = asyncio.run(main())
@@ -275,10 +275,13 @@ def test_a_job_over_a_service_chunks_by_its_tokens(server, tmp_path):
     destination = tmp_path / "out.parquet"
 
     async def main():
-        async with server.running(), AsyncEmbedder(load(server, **{"embedding.default_model": SMALL})) as embedder:
+        async with (
+            server.running(),
+            AsyncEmbedder(config=load(server, **{"embedding.default_model": SMALL})) as embedder,
+        ):
             options = RunOptions(chunk_tokens=40, overlap_tokens=5)
             summary = await run_job(embedder, [str(source)], str(destination), options)
-            tokenizer = (await embedder.describe(SMALL)).tokenizer
+            tokenizer = (await embedder.models.describe(SMALL)).tokenizer
             return summary, tokenizer
 
     summary, tokenizer = asyncio.run(main())
@@ -290,7 +293,7 @@ def test_a_job_over_a_service_chunks_by_its_tokens(server, tmp_path):
 
 def test_a_mistyped_service_model_is_guessed():
     async def main():
-        async with AsyncEmbedder(Config.load(environ={})) as embedder:
+        async with AsyncEmbedder(config=Config.load(environ={})) as embedder:
             await embedder.embed("a", model="text-embeding-3-small")
 
     with pytest.raises(UnknownModelError, match=SMALL):

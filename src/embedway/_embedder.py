@@ -1,16 +1,13 @@
-"""The asynchronous face of embedway: one embedder serves any number of concurrent calls."""
+"""The asynchronous API: one embedder serves any number of concurrent calls."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
-from embedway.arguments import listed, named, seconds, whole
-from embedway.batching.batches import fill_batches
-from embedway.cache.base import CacheFilter
+from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
+from embedway._public import public
+from embedway.arguments import as_texts, named, seconds
 from embedway.cache.vector_cache import open_vector_cache
 from embedway.config import Config
 from embedway.config.local_models import AUTO
@@ -21,45 +18,57 @@ from embedway.models.base import ModelEnvironment
 from embedway.models.registry import ModelRegistry
 from embedway.models.reranker import names as reranker_names
 from embedway.pipeline.embed import EmbedPipeline
-from embedway.pipeline.proof import check_same
 from embedway.pipeline.receipt import CallFacts
 from embedway.pipeline.request import Call, inspect
 from embedway.pipeline.rerank import check_query, rerank
 from embedway.providers.names import full_name
 from embedway.selection.call_options import CallOptions
-from embedway.selection.collection_pins import CollectionPins, space_mismatch
+from embedway.selection.collection_pins import CollectionPins
 from embedway.selection.selector import ModelSelector
-from embedway.space import comparable
 from embedway.telemetry import open_hooks
 from embedway.telemetry.operations import RequestDetails
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Sequence
+    from collections.abc import AsyncIterable, Sequence
     from types import TracebackType
+    from typing import Unpack
 
-    from embedway.cache.stats import CacheCheck, CacheStats, ClearResult
-    from embedway.cache.vector_cache import VectorCache
-    from embedway.ledger.pins import Pin
-    from embedway.local.tune import TuneReport
+    from embedway._options import EmbedOptions
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import Selection
     from embedway.telemetry.hooks import Hook
-    from embedway.types import EmbedResult, InputType, ModelDescription, Overflow, Plan, RerankResult, Vectors
+    from embedway.types import EmbedResult, InputType, Overflow, Plan, RerankResult, Texts
     from embedway.weights.store import ProgressSink
 
 
+@public
 class AsyncEmbedder:
-    """Texts to vectors.
+    """Texts to vectors, awaited.
 
-    Use it in an `async with` block, or call `aclose`. One embedder serves any number of concurrent calls; a model
-    is loaded at its first use and kept. `config` is `Config.load()`'s by default. `hooks` see its operations
-    (docs/hooks.md).
+    Use it in an `async with` block, or call `aclose`. One embedder serves any number of concurrent calls. A model is
+    loaded at its first use and then kept.
+
+    `model` is the model of each call that names none; by default the settings or the call's criteria decide.
+    `config` defaults to `Config.load()`. `progress` receives the progress of downloads. `hooks` observe operations
+    (docs/hooks.md). Administration is grouped: `cache`, `pins` and `models`. Raises UsageError and ConfigError.
     """
 
+    model: str = AUTO
+
     def __init__(
-        self, config: Config | None = None, *, progress: ProgressSink | None = None, hooks: Sequence[Hook] = ()
+        self,
+        model: str | None = None,
+        *,
+        config: Config | None = None,
+        progress: ProgressSink | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
+        if isinstance(model, Config):
+            raise UsageError("model is a Config; pass it by name: config=...")
+        if config is not None and not isinstance(config, Config):
+            raise UsageError(f"config is of type {type(config).__name__}; it must be a Config, such as Config.load()")
+        self.model = AUTO if model is None else named(model, "model")
         self.config = config = config if config is not None else Config.load()
         webhook = config.ledger.webhook
         self._hooks = open_hooks(hooks, webhook=None if webhook is None else webhook.get_secret_value())
@@ -80,6 +89,12 @@ class AsyncEmbedder:
             budgets=self._budgets,
             cache=open_vector_cache(config, self._hooks),
         )
+        self.cache = AsyncCacheAdmin(self._pipeline, self.model)
+        self.pins = AsyncPinAdmin(self._pipeline, self._models, self._collection_pins)
+        self.models = AsyncModelAdmin(config, self.model, self._models, self._selector)
+
+    def __repr__(self) -> str:
+        return f"<embedway.AsyncEmbedder model={self.model!r}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,12 +104,20 @@ class AsyncEmbedder:
     ) -> None:
         await self.aclose()
 
+    async def embed_query(self, text: Texts, **options: Unpack[EmbedOptions]) -> EmbedResult:
+        """Embed a query, or several, to search with: `embed` with `input_type="query"`."""
+        return await self.embed(text, input_type="query", **options)
+
+    async def embed_documents(self, texts: Texts, **options: Unpack[EmbedOptions]) -> EmbedResult:
+        """Embed documents to search in: `embed` with `input_type="document"`."""
+        return await self.embed(texts, input_type="document", **options)
+
     async def embed(
         self,
-        texts: str | Sequence[str],
+        texts: Texts,
         *,
         input_type: InputType = "document",
-        model: str = "auto",
+        model: str | None = None,
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
         partial: bool = False,
@@ -107,24 +130,30 @@ class AsyncEmbedder:
     ) -> EmbedResult:
         """Embed texts; row i of the result is the vector of text i.
 
-        Where no model is named, `criteria` (a preset's name, or `ModelSelectionCriteria`) select one, those of
-        `[selection]` if only a collection or `max_cost` is given; with none of them it is
-        `embedding.default_model`. A `collection` keeps the model and space of its first write for good, and vectors of
-        any other space are refused. `max_cost` is dollars: the best model that fits is taken, where one is selected,
-        and nothing is sent that may cost more. `api_key_name` is whose budget is charged, a name and never the key.
+        `texts` is one text or an iterable of texts, which is read once. Models whose tokenizer decodes token ids
+        (OpenAI's) also accept a list of token ids as a text. Many models embed queries and documents differently:
+        `input_type` says which they are.
 
-        Texts over the model's limit are cut and listed in the receipt; with `on_overflow="error"` they are an error,
-        with `"mean"` their windows are embedded and the vectors averaged, as the receipt says. A text may be given as a
-        list of token ids to models whose tokenizer can decode them for certain (OpenAI's). With `partial`, what fails
-        for single texts is told in `errors` by row, and the other
-        rows have their vectors. Concurrent calls are computed together; queries go first, then higher priorities (0 to
-        9), and above 5 nothing waits for other callers. Raises InputError, ModelError, DimensionsError, BatchError,
-        BadVectorsError, UpstreamError, NoRouteError, NoModelError, SpaceMismatchError, BudgetExceededError,
-        LedgerError, CacheError where a newer version wrote the cache, and DeadlineError when `deadline_s` seconds were
-        not enough.
+        `model` defaults to the embedder's. If neither names one, `criteria` (a preset's name or
+        `ModelSelectionCriteria`) select it; `[selection]` supplies the criteria if only a collection or `max_cost` is
+        given. Without any of them it is `embedding.default_model`. `model="auto"` ignores the embedder's model.
+
+        A `collection` keeps the model and space of its first write permanently; vectors of another space are refused.
+        `max_cost` is in dollars: the best model within it is selected, and nothing is sent that may cost more.
+        `api_key_name` is the name of the key whose budget is charged, never the key.
+
+        Texts over the model's limit are truncated and listed in the receipt. With `on_overflow="error"` they are an
+        error; with `"mean"` their windows are embedded and averaged. With `partial`, errors of single texts are in
+        `errors`, by row, and the other rows have vectors. Concurrent calls are batched together; queries go first, then
+        higher priorities (0 to 9), and above 5 nothing waits for other callers.
+
+        Raises UsageError, InputError, ModelError, DimensionsError, BatchError, BadVectorsError, UpstreamError,
+        NoRouteError, NoModelError, SpaceMismatchError, BudgetExceededError, LedgerError, CacheError if a newer version
+        wrote the cache, and DeadlineError after `deadline_s` seconds.
         """
         options = CallOptions.of(criteria, collection, api_key_name, max_cost)
-        call = Call(texts, input_type, model, dimensions, on_overflow, partial, priority)
+        name = self._model_of(model, criteria)
+        call = Call(texts, input_type, name, dimensions, on_overflow, partial, priority)
         deadline_s = seconds(deadline_s, "deadline_s")
         if deadline_s is not None and not deadline_s > 0:
             raise UsageError(f"deadline_s is {deadline_s}; it must be more than 0 seconds")
@@ -133,7 +162,7 @@ class AsyncEmbedder:
     async def rerank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Texts,
         *,
         model: str | None = None,
         top_n: int | None = None,
@@ -143,31 +172,31 @@ class AsyncEmbedder:
         collection: str = "",
         api_key_name: str = "",
     ) -> RerankResult:
-        """Score how well each document answers the query, and order the best first, `top_n` of them or all.
+        """Score how well each document answers the query, and order the documents, best first.
 
-        `model` is `rerank.default_model` by default. Documents over the model's limit are cut and listed in the
-        receipt, or are an error with `on_overflow="error"`; with `partial`, what fails for single documents is told in
-        `errors`. `max_cost` is dollars; `collection` and `api_key_name` are whose budgets are charged. Raises as
-        `embed` does.
+        The order has `top_n` documents, or all of them. `model` defaults to `rerank.default_model`. Documents over the
+        model's limit are truncated and listed in the receipt, or are an error with `on_overflow="error"`. With
+        `partial`, errors of single documents are in `errors`. `max_cost` is in dollars; the budgets of `collection` and
+        `api_key_name` are charged. Raises as `embed` does.
         """
         name = self.config.rerank.default_model if model is None or model == "" else named(model, "model")
-        documents = listed(documents, "documents")
+        checked = as_texts(documents, "documents")
         if name is None:
             known = ", ".join(reranker_names())
-            raise UsageError(f"name a reranker: model=..., or rerank.default_model; there are {known}")
+            raise UsageError(f"no reranker is named: pass model=... or set rerank.default_model to one of {known}")
         if on_overflow == "mean":
-            raise UsageError("on_overflow is 'mean', and scores have none; it must be truncate or error")
+            raise UsageError("on_overflow is 'mean', but scores cannot be averaged; it must be truncate or error")
         check_query(query, top_n)
         options = CallOptions.of(None, collection, api_key_name, max_cost)
         facts = CallFacts(time.perf_counter(), collection)
-        with self._hooks.operation(RequestDetails, "rerank", name, len(documents), None, collection) as outcome:
+        with self._hooks.operation(RequestDetails, "rerank", name, len(checked), None, collection) as outcome:
             opened = await self._models.open(name, task="rerank")
             default: Overflow = "error" if self.config.embedding.on_overflow == "error" else "truncate"
             spending = options.spending(opened.name)
             result = await rerank(
                 opened,
                 query,
-                documents,
+                checked,
                 facts,
                 spending,
                 top_n=top_n,
@@ -180,10 +209,10 @@ class AsyncEmbedder:
 
     async def plan(
         self,
-        texts: str | Sequence[str],
+        texts: Texts,
         *,
         input_type: InputType = "document",
-        model: str = "auto",
+        model: str | None = None,
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
         partial: bool = False,
@@ -191,169 +220,54 @@ class AsyncEmbedder:
         collection: str = "",
         max_cost: Amount | None = None,
     ) -> Plan:
-        """Plan an `embed` of these texts with the same model and pin; computes and spends nothing.
+        """Return what `embed` would do with these texts: model, tokens, batches and cost.
 
-        Batches and cost are those of what is not in the cache. A service's model needs no key. Raises as `embed` does,
-        BudgetExceededError and SpaceMismatchError too.
+        Computes and spends nothing. Batches and cost are those of the texts that are not cached. A service's model
+        needs no key. Raises as `embed` does, including BudgetExceededError and SpaceMismatchError.
         """
         options = CallOptions.of(criteria, collection, "", max_cost)
-        return await self._pipeline.plan(Call(texts, input_type, model, dimensions, on_overflow, partial), options)
+        name = self._model_of(model, criteria)
+        return await self._pipeline.plan(Call(texts, input_type, name, dimensions, on_overflow, partial), options)
 
     async def plans(
         self,
-        texts: str | Sequence[str],
+        texts: Texts,
         *,
         models: Sequence[str] | None = None,
         input_type: InputType = "document",
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
     ) -> list[Plan]:
-        """The plan of each model that could embed these texts: of `models`, or of all that run here now.
+        """Return the plan of each of `models`, by default of every model that can run here now.
 
         Computes and spends nothing. Raises as `plan` does.
         """
-        names = await self.candidates(dimensions) if models is None else models
+        names = await self.models.available(dimensions) if models is None else models
         call = Call(texts, input_type, AUTO, dimensions, on_overflow)
         return [await self._pipeline.plan_with(call, name, dimensions) for name in names]
 
-    async def candidates(self, dimensions: int | None = None) -> list[str]:
-        """The models that run here now, and give vectors of this size, if one is asked for."""
-        known = await self._selector.candidates()
-        return [
-            one.benchmark.model_name
-            for one in known
-            if not one.lacks
-            and (dimensions is None or dimensions in (one.sizes or (one.benchmark.embedding_dimensions,)))
-        ]
-
     async def select(
         self,
-        texts: str | Sequence[str],
+        texts: Texts,
         criteria: ModelSelectionCriteria | str | None = None,
         *,
         anywhere: bool = False,
         rest: AsyncIterable[Sequence[str]] | None = None,
     ) -> Selection:
-        """The model that `embed` would select for these texts, with the whole table; computes and spends nothing.
+        """Select the best model for these texts by criteria, with the score of each model.
 
-        `criteria` is the name of a preset, or those of `[selection]` by default. With `anywhere`, models that cannot
-        run here now may be selected too. `rest` are more texts, which are read and counted only for `max_total_cost`.
-        Raises NoModelError, which holds the table, when no model meets all that is required.
+        Computes and spends nothing. `criteria` is a preset's name or `ModelSelectionCriteria`; the default is
+        `[selection]`. With `anywhere`, models that cannot run here now may be selected too. `rest` are more texts; they
+        are read only for `max_total_cost`. Raises NoModelError, which contains the table, if no model meets every
+        requirement.
         """
         self._models.check_open()
         wanted = self._selector.criteria(CallOptions.of(criteria, "", "", None).criteria)
         checked = inspect(Call(texts), "truncate")
         return await self._selector.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
 
-    async def pins(self) -> list[Pin]:
-        """The collections that have a space, by name; those with a `claim` are being written. Raises LedgerError."""
-        return await self._collection_pins.store.all()
-
-    async def unpin(self, collection: str) -> bool:
-        """Forget a collection whose vectors are gone; False where nothing is known of it. Raises LedgerError."""
-        return await self._collection_pins.store.remove(named(collection, "collection"))
-
-    async def prove_pin(self, collection: str, texts: Sequence[str], vectors: Vectors | Sequence[Vectors]) -> float:
-        """Prove facts that the pin of a collection lacks, because an older version wrote it, and write them into it.
-
-        `texts` are some documents of the collection with their stored vectors, float32 (n, d). They are embedded again;
-        returns the lowest cosine. Raises UsageError where nothing is known of the collection or no text is given,
-        SpaceMismatchError where the pin is of another space or a vector differs, and as `embed` does.
-        """
-        pin = await self._collection_pins.store.get(named(collection, "collection"))
-        texts = listed(texts, "texts")
-        try:
-            stored = np.asarray(vectors, np.float32)
-        except (TypeError, ValueError):
-            raise UsageError("vectors must be an array of numbers, a row for each text") from None
-        if pin is None or pin.claim:
-            raise UsageError(f"nothing was written to collection {collection!r} yet, so that it has no pin to prove")
-        if not texts or stored.shape != (len(texts), pin.space.dimensions):
-            raise UsageError(
-                f"{len(texts)} texts came with vectors of shape {stored.shape}; give texts, and for each a vector of "
-                f"{pin.space.dimensions} numbers"
-            )
-        space = (await self._models.open(pin.model)).space_of_size(pin.space.dimensions)
-        comparison = comparable(space, pin.space)
-        if not comparison:
-            raise space_mismatch(pin, space, "document")
-        anew = (await self.embed(texts, model=pin.model, dimensions=pin.space.dimensions)).vectors
-        facts = comparison.unknown or ("space",)
-        lowest = check_same(
-            stored, anew, name=f"collection {collection!r}", recorded=pin.space, asked=space, facts=facts
-        )
-        if comparison.unknown and not await self._collection_pins.store.learn(pin, space):
-            raise UsageError(f"the pin of collection {collection!r} was changed meanwhile; look at it again")
-        return lowest
-
-    async def cache_stats(self) -> CacheStats:
-        """Count the hits, savings and entries of the cache, by model, over all processes that used it and ended.
-
-        Raises CacheError where it cannot be read, UsageError where there is none.
-        """
-        return await self._cache().stats()
-
-    async def clear_cache(
-        self,
-        *,
-        model: str | None = None,
-        space_id: str | None = None,
-        namespace: str | None = None,
-        older_than_s: float | None = None,
-    ) -> ClearResult:
-        """Forget entries of all that is given: a model's full name, a space's id at full width, a namespace, an age.
-
-        Raises CacheError where the cache cannot be read or written, UsageError where there is none.
-        """
-        for name, value in (("model", model), ("space_id", space_id), ("namespace", namespace)):
-            if value is not None:
-                named(value, name)
-        older_than_s = seconds(older_than_s, "older_than_s")
-        if older_than_s is not None and not older_than_s >= 0:
-            raise UsageError(f"older_than_s is {older_than_s}; it must be at least 0 seconds")
-        which = CacheFilter(model, space_id, namespace, older_than_s)
-        return await self._cache().clear(which)
-
-    async def check_cache(
-        self,
-        texts: Sequence[str],
-        *,
-        input_type: InputType = "document",
-        model: str = "auto",
-        on_overflow: Overflow | None = None,
-        sample: int = 100,
-    ) -> CacheCheck:
-        """Compute anew what the cache holds of these texts, `sample` of them at most, and compare.
-
-        Entries hold no texts, so that they have to be given. Raises as `embed` does, CacheError where the cache cannot
-        be read, UsageError where there is none.
-        """
-        self._cache()
-        call = Call(texts, input_type, model, None, on_overflow)
-        return await self._pipeline.check_cache(call, whole(sample, "sample") or 1)
-
-    def _cache(self) -> VectorCache:
-        if self._pipeline.cache is None:
-            raise UsageError("there is no cache: cache.backend is none; set it to memory, sqlite or redis")
-        return self._pipeline.cache
-
-    async def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
-        """Load a model and tell its space, limits and tokenizer."""
-        return (await self._models.open(named(model, "model"))).describe(dimensions)
-
-    async def warm(self, model: str = "auto") -> None:
-        """Load a model and its session, so that the first call finds it ready."""
-        await (await self._models.open(named(model, "model"))).warm()
-
-    async def tune(self, model: str = "auto", *, progress: Callable[[str], None] | None = None) -> TuneReport:
-        """Measure how this CPU runs a model best and keep the choice; it holds for embedders made afterwards."""
-        from embedway.local.tune import tune_model  # noqa: PLC0415  few ever tune
-
-        encoder = (await self._models.open(named(model, "model"))).encoder()
-        return await asyncio.to_thread(tune_model, encoder, self.config, progress or (lambda _: None), fill_batches)
-
     async def aclose(self) -> None:
-        """Let running batches end and give all models back. Later calls raise ClosedError."""
+        """Wait for running batches, then release all models. Later calls raise ClosedError."""
         await self._models.aclose()
         if self._pipeline.cache is not None:
             await self._pipeline.cache.aclose()
@@ -362,3 +276,9 @@ class AsyncEmbedder:
         finally:
             await self._hooks.flush()
         await self._collection_pins.aclose()
+
+    def _model_of(self, model: str | None, criteria: object) -> str:
+        """Return the model that a call names, else the embedder's, unless the call selects one by criteria."""
+        if model is not None:
+            return named(model, "model")
+        return self.model if criteria is None else AUTO

@@ -1,4 +1,4 @@
-"""The blocking face: an event loop in a thread of its own, and no logic."""
+"""The blocking API: the asynchronous one on an event loop in a thread."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ import weakref
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from embedway._embedder import AsyncEmbedder
+from embedway._public import blocking_form_of, public
+from embedway._sync_admin import CacheAdmin, ModelAdmin, PinAdmin
+from embedway.arguments import as_texts
 from embedway.errors import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Coroutine, Sequence
     from concurrent.futures import Future
     from types import TracebackType
+    from typing import Unpack
 
-    from embedway.cache.stats import CacheCheck, CacheStats, ClearResult
+    from embedway._options import EmbedOptions
     from embedway.config import Config
-    from embedway.ledger.pins import Pin
-    from embedway.local.tune import TuneReport
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import Selection
     from embedway.telemetry.hooks import Hook
-    from embedway.types import EmbedResult, InputType, ModelDescription, Overflow, Plan, RerankResult, Vectors
+    from embedway.types import EmbedResult, InputType, Overflow, Plan, RerankResult, Texts
     from embedway.weights.store import ProgressSink
 
 T = TypeVar("T")
 
-#: How long the end of the process waits for what was computed to be stored.
+#: Seconds that the interpreter's exit waits for computed vectors to be stored.
 _LAST_S = 30.0
 
 
 class _Running:
-    """An embedder's event loop and its thread. They outlive an `Embedder` that nobody closed, until all is stored."""
+    """An embedder's event loop and its thread. They outlive an unclosed `Embedder` until its vectors are stored."""
 
     def __init__(self, embedder: AsyncEmbedder) -> None:
         self._embedder = embedder
@@ -48,13 +50,13 @@ class _Running:
         _open.add(self)
 
     def leave(self) -> None:
-        """Store what was computed and give all back; does not wait, because it is called wherever garbage is found."""
+        """Start to close the embedder. Does not wait, because the garbage collector calls it in any thread."""
         if self._closing is None and self._process == os.getpid():
             self._closing = asyncio.run_coroutine_threadsafe(self._embedder.aclose(), self.loop)
             self._closing.add_done_callback(lambda _: self.loop.call_soon_threadsafe(self.loop.stop))
 
     def end(self, timeout_s: float | None = None) -> None:
-        """The same, and wait for it."""
+        """Close the embedder, and wait for at most `timeout_s` seconds."""
         self.leave()
         try:
             if self._closing is not None:
@@ -63,40 +65,72 @@ class _Running:
             _open.discard(self)
         self._thread.join(timeout_s)
 
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and return its result. Raises ClosedError after `end`."""
+        if self.loop.is_closed():
+            work.close()
+            raise ClosedError("the embedder is closed; create a new one")
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # an interrupt of the waiting thread must not leave the work running
+            raise
+
     def _run(self) -> None:
         self.loop.run_forever()
         self.loop.close()
         _open.discard(self)
 
 
-#: Those of which not all may be stored yet.
+#: Loops of embedders that may still have vectors to store.
 _open: set[_Running] = set()
 
 
 def _end_all() -> None:
-    """Store what was computed by embedders that nobody closed, before the process ends."""
+    """Store the vectors of unclosed embedders before the process exits."""
     for one in list(_open):
-        with contextlib.suppress(Exception):  # it is too late to hear of it
+        with contextlib.suppress(Exception):  # too late to report it
             one.end(_LAST_S)
 
 
-# Before threads can no longer be begun: `atexit` comes after that, and storing may need one.
+# Storing may need a new thread. `atexit` runs after the last moment at which one can be started.
 getattr(threading, "_register_atexit", atexit.register)(_end_all)
 
 
+@public
+@blocking_form_of(AsyncEmbedder)
 class Embedder:
-    """`AsyncEmbedder` for code without an event loop. Use it in a `with` block, or call `close`.
+    """Texts to vectors, blocking: `AsyncEmbedder` for code without an event loop, or with one that it may block.
 
-    Safe to share between threads. Where it is not closed, what was computed is stored when the process ends.
+    Use it in a `with` block, or call `close`. Thread-safe. It runs its own event loop in a thread, so it also works
+    while another loop is running, as in Jupyter. If it is not closed, computed vectors are stored when the process
+    exits.
+
+    The arguments are those of `AsyncEmbedder`.
     """
 
     def __init__(
-        self, config: Config | None = None, *, progress: ProgressSink | None = None, hooks: Sequence[Hook] = ()
+        self,
+        model: str | None = None,
+        *,
+        config: Config | None = None,
+        progress: ProgressSink | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
-        self._embedder = AsyncEmbedder(config, progress=progress, hooks=hooks)
-        self._running = _Running(self._embedder)
-        self._loop = self._running.loop
-        weakref.finalize(self, self._running.leave).atexit = False
+        self._embedder = AsyncEmbedder(model, config=config, progress=progress, hooks=hooks)
+        self.model = self._embedder.model
+        self.config = self._embedder.config
+        self._running = running = _Running(self._embedder)
+        # Bound to the loop and not to `self`: a cycle would delay the finalizer of an embedder that nobody closed.
+        self._wait = running.wait
+        self.cache = CacheAdmin(self._embedder.cache, running.wait)
+        self.pins = PinAdmin(self._embedder.pins, running.wait)
+        self.models = ModelAdmin(self._embedder.models, running.wait)
+        weakref.finalize(self, running.leave).atexit = False
+
+    def __repr__(self) -> str:
+        return f"<embedway.Embedder model={self.model!r}>"
 
     def __enter__(self) -> Self:
         return self
@@ -106,12 +140,20 @@ class Embedder:
     ) -> None:
         self.close()
 
+    def embed_query(self, text: Texts, **options: Unpack[EmbedOptions]) -> EmbedResult:
+        """Embed a query, or several, to search with: `embed` with `input_type="query"`."""
+        return self.embed(text, input_type="query", **options)
+
+    def embed_documents(self, texts: Texts, **options: Unpack[EmbedOptions]) -> EmbedResult:
+        """Embed documents to search in: `embed` with `input_type="document"`."""
+        return self.embed(texts, input_type="document", **options)
+
     def embed(
         self,
-        texts: str | Sequence[str],
+        texts: Texts,
         *,
         input_type: InputType = "document",
-        model: str = "auto",
+        model: str | None = None,
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
         partial: bool = False,
@@ -122,10 +164,10 @@ class Embedder:
         max_cost: Amount | None = None,
         api_key_name: str = "",
     ) -> EmbedResult:
-        """See `AsyncEmbedder.embed`."""
+        """Embed texts; row i of the result is the vector of text i."""
         return self._wait(
             self._embedder.embed(
-                texts,
+                as_texts(texts, "texts"),  # read here: an iterator may belong to the caller's thread
                 input_type=input_type,
                 model=model,
                 dimensions=dimensions,
@@ -143,7 +185,7 @@ class Embedder:
     def rerank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Texts,
         *,
         model: str | None = None,
         top_n: int | None = None,
@@ -153,11 +195,11 @@ class Embedder:
         collection: str = "",
         api_key_name: str = "",
     ) -> RerankResult:
-        """See `AsyncEmbedder.rerank`."""
+        """Score how well each document answers the query, and order the documents, best first."""
         return self._wait(
             self._embedder.rerank(
                 query,
-                documents,
+                as_texts(documents, "documents"),
                 model=model,
                 top_n=top_n,
                 on_overflow=on_overflow,
@@ -170,10 +212,10 @@ class Embedder:
 
     def plan(
         self,
-        texts: str | Sequence[str],
+        texts: Texts,
         *,
         input_type: InputType = "document",
-        model: str = "auto",
+        model: str | None = None,
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
         partial: bool = False,
@@ -181,10 +223,10 @@ class Embedder:
         collection: str = "",
         max_cost: Amount | None = None,
     ) -> Plan:
-        """See `AsyncEmbedder.plan`."""
+        """Return what `embed` would do with these texts: model, tokens, batches and cost."""
         return self._wait(
             self._embedder.plan(
-                texts,
+                as_texts(texts, "texts"),
                 input_type=input_type,
                 model=model,
                 dimensions=dimensions,
@@ -198,103 +240,35 @@ class Embedder:
 
     def plans(
         self,
-        texts: str | Sequence[str],
+        texts: Texts,
         *,
         models: Sequence[str] | None = None,
         input_type: InputType = "document",
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
     ) -> list[Plan]:
-        """See `AsyncEmbedder.plans`."""
+        """Return the plan of each of `models`, by default of every model that can run here now."""
         return self._wait(
             self._embedder.plans(
-                texts, models=models, input_type=input_type, dimensions=dimensions, on_overflow=on_overflow
+                as_texts(texts, "texts"),
+                models=models,
+                input_type=input_type,
+                dimensions=dimensions,
+                on_overflow=on_overflow,
             )
         )
 
-    def candidates(self, dimensions: int | None = None) -> list[str]:
-        """See `AsyncEmbedder.candidates`."""
-        return self._wait(self._embedder.candidates(dimensions))
-
     def select(
         self,
-        texts: str | Sequence[str],
+        texts: Texts,
         criteria: ModelSelectionCriteria | str | None = None,
         *,
         anywhere: bool = False,
     ) -> Selection:
-        """See `AsyncEmbedder.select`."""
-        return self._wait(self._embedder.select(texts, criteria, anywhere=anywhere))
-
-    def pins(self) -> list[Pin]:
-        """See `AsyncEmbedder.pins`."""
-        return self._wait(self._embedder.pins())
-
-    def unpin(self, collection: str) -> bool:
-        """See `AsyncEmbedder.unpin`."""
-        return self._wait(self._embedder.unpin(collection))
-
-    def prove_pin(self, collection: str, texts: Sequence[str], vectors: Vectors | Sequence[Vectors]) -> float:
-        """See `AsyncEmbedder.prove_pin`."""
-        return self._wait(self._embedder.prove_pin(collection, texts, vectors))
-
-    def cache_stats(self) -> CacheStats:
-        """See `AsyncEmbedder.cache_stats`."""
-        return self._wait(self._embedder.cache_stats())
-
-    def clear_cache(
-        self,
-        *,
-        model: str | None = None,
-        space_id: str | None = None,
-        namespace: str | None = None,
-        older_than_s: float | None = None,
-    ) -> ClearResult:
-        """See `AsyncEmbedder.clear_cache`."""
-        return self._wait(
-            self._embedder.clear_cache(model=model, space_id=space_id, namespace=namespace, older_than_s=older_than_s)
-        )
-
-    def check_cache(
-        self,
-        texts: Sequence[str],
-        *,
-        input_type: InputType = "document",
-        model: str = "auto",
-        on_overflow: Overflow | None = None,
-        sample: int = 100,
-    ) -> CacheCheck:
-        """See `AsyncEmbedder.check_cache`."""
-        return self._wait(
-            self._embedder.check_cache(
-                texts, input_type=input_type, model=model, on_overflow=on_overflow, sample=sample
-            )
-        )
-
-    def describe(self, model: str = "auto", dimensions: int | None = None) -> ModelDescription:
-        """See `AsyncEmbedder.describe`."""
-        return self._wait(self._embedder.describe(model, dimensions))
-
-    def warm(self, model: str = "auto") -> None:
-        """See `AsyncEmbedder.warm`."""
-        self._wait(self._embedder.warm(model))
-
-    def tune(self, model: str = "auto", *, progress: Callable[[str], None] | None = None) -> TuneReport:
-        """See `AsyncEmbedder.tune`."""
-        return self._wait(self._embedder.tune(model, progress=progress))
+        """Select the best model for these texts by criteria, with the score of each model."""
+        return self._wait(self._embedder.select(as_texts(texts, "texts"), criteria, anywhere=anywhere))
 
     def close(self) -> None:
-        """Give all models and the thread back."""
-        if not self._loop.is_closed():
+        """Wait for running batches, then release all models and the thread. Later calls raise ClosedError."""
+        if not self._running.loop.is_closed():
             self._running.end()
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed():
-            work.close()
-            raise ClosedError("this embedder was closed; make a new one")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # an interrupt of the waiting thread must not leave the work running
-            raise

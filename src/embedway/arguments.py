@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, KeysView, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from embedway.errors import UsageError
 
+_BYTES = (bytes, bytearray, memoryview)
 
-def listed(texts: Any, name: str) -> Any:
-    """One text as it is, and several in a tuple, so that an iterator is read once. Raises UsageError for no texts."""
-    if isinstance(texts, str):
+
+def as_texts(texts: Any, name: str) -> tuple[Any, ...]:
+    """Return one text or an iterable of texts as a tuple. The iterable is read once; its elements are not checked.
+
+    Series and arrays of pandas, polars, numpy and pyarrow are accepted if they have one dimension. Raises UsageError
+    for everything whose iteration is not a list of texts: sets (no order), mappings and data frames (keys), bytes.
+    """
+    if type(texts) is tuple:
         return texts
-    if isinstance(texts, (bytes, bytearray, Mapping, set, frozenset)) or not isinstance(texts, Iterable):
+    if isinstance(texts, str):
+        return (texts,)
+    has_order = isinstance(texts, KeysView) or not isinstance(texts, AbstractSet | Mapping)
+    if not has_order or isinstance(texts, _BYTES) or not isinstance(texts, Iterable):
         raise UsageError(f"{name} is of type {type(texts).__name__}; it must be a text or a list of texts")
-    return tuple(texts)
+    if getattr(texts, "ndim", 1) != 1 or hasattr(texts, "columns"):
+        raise UsageError(
+            f"{name} is a table or an array ({type(texts).__name__}) that does not have exactly one dimension; "
+            "give one column of it"
+        )
+    return tuple(texts.to_pylist() if hasattr(texts, "to_pylist") else texts)  # pyarrow's own elements are scalars
 
 
 def whole(number: Any, name: str) -> int | None:

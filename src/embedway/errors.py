@@ -4,7 +4,7 @@
 
     EmbedwayError
     ├── ConfigError               a setting is wrong: which file, key, value and rule
-    ├── UsageError                a call or command was put together wrongly
+    ├── UsageError                a wrong argument of a call or command; also a ValueError
     ├── MissingExtraError         an optional dependency is not installed
     ├── ClosedError               the embedder was closed
     ├── InputError                a text cannot be embedded
@@ -30,7 +30,7 @@
     │   ├── RefusedInputError     something in the request is refused; other texts may pass
     │   └── ProtocolError         the answer is not what the API promises
     ├── NoRouteError              no route of the model could compute
-    ├── DeadlineError             the time for a request was up
+    ├── DeadlineError             the deadline of a request passed; also a TimeoutError
     ├── BudgetExceededError       a limit on money would be passed
     ├── LedgerError               what was spent cannot be read or written, so nothing is spent
     ├── CacheError                a cache that was asked for cannot be read or cleared, or is of a newer version
@@ -75,8 +75,8 @@ class ConfigError(EmbedwayError):
         super().__init__(f"{place}: {message}" if place else message)
 
 
-class UsageError(EmbedwayError):
-    """A call or a command was put together wrongly."""
+class UsageError(EmbedwayError, ValueError):
+    """A wrong argument of a call or a command."""
 
     exit_code = 2
 
@@ -333,8 +333,8 @@ class NoRouteError(EmbedwayError):
         return _with_elsewhere(super().__str__(), self.elsewhere)
 
 
-class DeadlineError(EmbedwayError):
-    """The time for a request was up. `attempts` requests were made until then."""
+class DeadlineError(EmbedwayError, TimeoutError):
+    """The deadline of a request passed, after `attempts` requests to services."""
 
     def __init__(self, message: str, *, attempts: int) -> None:
         self.attempts = attempts

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import decimal
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from embedway.errors import UsageError
 
-if TYPE_CHECKING:
-    #: A float stands for the decimal number that it is written as.
-    Amount: TypeAlias = int | str | decimal.Decimal | float
+#: Dollars. A float stands for the decimal number that it is written as.
+Amount: TypeAlias = int | str | decimal.Decimal | float
 
 NANO = 10**9
 #: Redis counts in doubles, exact up to 2**53 nano-dollars; this is a round number below.
@@ -41,3 +40,8 @@ def usd(nanousd: int) -> str:
     whole, rest = divmod(abs(nanousd), NANO)
     decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
     return f"{'-' if nanousd < 0 else ''}{whole}.{decimals}"
+
+
+def to_usd(nanousd: int | None) -> decimal.Decimal | None:
+    """Nano-dollars as dollars, exactly, in any decimal context; None for an unknown amount."""
+    return None if nanousd is None else decimal.Decimal(usd(nanousd))

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
+from embedway._public import public
 from embedway.errors import newer_version
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class SpaceVersionError(ValueError):
     """The record of a space is of a newer version than this one reads."""
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Space:
     """The facts that make vectors comparable.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from embedway._public import public
+from embedway.money import to_usd, usd
 from embedway.space import InputType, Pooling, Space
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from decimal import Decimal
 
     from embedway.errors import EmbedwayError
 
@@ -21,6 +25,8 @@ __all__ = ["InputType", "Pooling", "Space"]
 #: their vectors averaged.
 Overflow: TypeAlias = Literal["truncate", "error", "mean"]
 Vectors: TypeAlias = npt.NDArray[np.float32]
+#: One text, or an iterable of texts that is read once; a text may be a list of token ids (see `AsyncEmbedder.embed`).
+Texts: TypeAlias = str | Iterable[str | list[int] | tuple[int, ...]]
 
 #: How a cache keeps the numbers of a vector; all but the first lose some digits.
 CodecName: TypeAlias = Literal["f32", "f16", "i8"]
@@ -29,6 +35,7 @@ CodecName: TypeAlias = Literal["f32", "f16", "i8"]
 ESTIMATE_MARGIN = 2
 
 
+@public
 class EncodedText(Protocol):
     """A text as tokens."""
 
@@ -41,6 +48,7 @@ class EncodedText(Protocol):
         """From which character to which each token stands for."""
 
 
+@public
 class PlainTokenizer(Protocol):
     """A model's tokenizer that neither pads nor cuts; the `tokenizers` library's is one."""
 
@@ -81,6 +89,7 @@ class RateState:
 NO_RATES = RateState()
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Truncation:
     """A text that was cut at the model's limit. Characters are exact; they do not count the prompt.
@@ -95,6 +104,7 @@ class Truncation:
     lost_tokens: int | None
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
     """The space, limits and tokenizer of an opened model. `tokenizer` neither pads nor truncates."""
@@ -108,6 +118,7 @@ class ModelDescription:
     runtime: str
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Averaged:
     """A text over the model's limit whose vector is the mean of its windows', by their tokens.
@@ -199,6 +210,7 @@ class Batch:
         return len(self.rows) * self.width
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The plan of a request, made before anything is computed."""
@@ -231,11 +243,17 @@ class Plan:
     seconds: float | None = None
 
     @property
+    def cost_usd(self) -> Decimal | None:
+        """The cost in dollars, exactly; None if no price is known."""
+        return to_usd(self.cost_nanousd)
+
+    @property
     def most_nanousd(self) -> int | None:
         """The money to reserve: the cost, twice where tokens are estimated; None where no price is known."""
         return self.cost_nanousd and self.cost_nanousd * (ESTIMATE_MARGIN if self.estimated else 1)
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Seconds spent, by step; `compute_s` is wall time from first batch sent to last one back."""
@@ -245,6 +263,7 @@ class Timing:
     total_s: float = 0.0
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Selected:
     """How a model was selected: `ranked` has every model that met the criteria with its score, the best first."""
@@ -257,6 +276,7 @@ class Selected:
     too_dear: tuple[tuple[str, int | None], ...] = ()
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """Tokens, cost, time and routes of a request that ended."""
@@ -298,31 +318,74 @@ class Receipt:
     #: Vectors that were kept by a codec that loses some digits (`cache.codec`).
     lossy_hits: int = 0
 
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """The cost in dollars, exactly; None if no price is known."""
+        return to_usd(self.cost_nanousd)
 
-@dataclass(frozen=True, slots=True)
+
+@public
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class EmbedResult:
-    """Vectors, float32 (n, d), row i of input i; the space they belong to; and the receipt.
+    """Vectors, float32 (n, d), row i of text i; their space; and the receipt.
 
-    `errors` holds why a row has no vector, and is empty unless partial results were asked for; such rows are NaN.
+    `len(result)`, `result[i]`, iteration and `np.asarray(result)` are those of `vectors`. `errors` maps a row to the
+    reason why it has no vector. It is empty unless partial results were requested; such rows are NaN.
     """
 
-    vectors: Vectors = field(repr=False)
+    vectors: Vectors
     space: Space
     receipt: Receipt
     errors: Mapping[int, EmbedwayError] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.vectors)
 
-@dataclass(frozen=True, slots=True)
+    def __getitem__(self, rows: Any) -> Vectors:
+        selected: Vectors = self.vectors[rows]
+        return selected
+
+    def __iter__(self) -> Iterator[Vectors]:
+        return iter(self.vectors)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False and dtype is not None and np.dtype(dtype) != self.vectors.dtype:
+            raise ValueError("vectors are float32; another type needs a copy")
+        return (
+            self.vectors.copy() if copy and dtype is None else self.vectors.astype(dtype or np.float32, copy=bool(copy))
+        )
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.errors)} failed" if self.errors else ""
+        rows, width = self.vectors.shape
+        return f"<EmbedResult {rows} x {width}, space {self.space.id!r}, {_summary(self.receipt)}{failed}>"
+
+
+@public
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RerankResult:
-    """Scores, float32 (n,), of document i; and which documents answer the query best.
+    """Scores, float32 (n,), of document i; and the positions of the documents that answer the query best.
 
-    Scores are the model's own: comparable among the documents of a query, not among models. `order` holds the
+    Scores are the model's own: comparable among the documents of one query, not between models. `order` contains the
     positions of the best documents, best first, equal scores in the order of the documents, at most `top_n` of them.
-    `errors` holds why a document has no score, and is empty unless partial results were asked for; such scores are NaN
-    and not in `order`.
+    `errors` maps a document to the reason why it has no score. It is empty unless partial results were requested; such
+    scores are NaN, and not in `order`.
     """
 
-    scores: Vectors = field(repr=False)
+    scores: Vectors
     order: tuple[int, ...]
     receipt: Receipt
     errors: Mapping[int, EmbedwayError] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __repr__(self) -> str:
+        best = f", best {self.order[0]} with {self.scores[self.order[0]]:.4f}" if self.order else ""
+        failed = f", {len(self.errors)} failed" if self.errors else ""
+        return f"<RerankResult {len(self.scores)} documents{best}, {_summary(self.receipt)}{failed}>"
+
+
+def _summary(receipt: Receipt) -> str:
+    cost = "unknown cost" if receipt.cost_nanousd is None else f"${usd(receipt.cost_nanousd)}"
+    return f"{receipt.tokens} tokens, {receipt.cache_hits} cache hits, {cost}"

@@ -571,8 +571,8 @@ def test_concurrent_calls_are_computed_together_where_that_is_wanted(across):
     async def main():
         # Without a ledger, whose answers would let the calls go on one after the other.
         settings = config(**{"batching.across_callers": across, "ledger.backend": "none"})
-        async with AsyncEmbedder(settings) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=settings) as embedder:
+            await embedder.models.describe("acme/m")
             texts = [f"text {n}" for n in range(30)]
             results = await asyncio.gather(*(embedder.embed(text, model="acme/m") for text in texts))
             for text, result in zip(texts, results, strict=True):
@@ -590,8 +590,8 @@ def test_a_deadline_ends_a_call_and_takes_it_out_of_the_queue():
         slow = {"model": "acme/m", "provider": "fake", "options": {"delay_s": "600"}}
         # Without a ledger, whose answers take as long as the disk does.
         settings = config(**{"routes.r": slow, "upstream.concurrency": 1, "ledger.backend": "none"})
-        async with AsyncEmbedder(settings) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=settings) as embedder:
+            await embedder.models.describe("acme/m")
             first = asyncio.create_task(embedder.embed("a", model="acme/m"))
             await turns()
             with pytest.raises(DeadlineError, match=r"0\.05 s"):
@@ -608,8 +608,8 @@ def test_a_deadline_ends_a_call_and_takes_it_out_of_the_queue():
 def test_what_is_urgent_goes_before_the_parts_of_large_calls():
     async def main():
         settings = config(**{"upstream.concurrency": 1, "ledger.backend": "none"})
-        async with AsyncEmbedder(settings) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=settings) as embedder:
+            await embedder.models.describe("acme/m")
             provider, gate = provider_of(embedder), asyncio.Event()
             embed = provider.embed
 
@@ -640,7 +640,7 @@ def test_what_is_urgent_goes_before_the_parts_of_large_calls():
 
 def test_priorities_and_deadlines_are_checked():
     async def main():
-        async with AsyncEmbedder(config()) as embedder:
+        async with AsyncEmbedder(config=config()) as embedder:
             for options, words in (
                 ({"priority": 10}, "from 0 to 9"),
                 ({"priority": -1}, "from 0 to 9"),
@@ -655,8 +655,8 @@ def test_priorities_and_deadlines_are_checked():
 
 def test_when_a_service_is_down_every_caller_hears_of_it():
     async def main():
-        async with AsyncEmbedder(config(**{"upstream.max_attempts": 2})) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config(**{"upstream.max_attempts": 2})) as embedder:
+            await embedder.models.describe("acme/m")
             provider_of(embedder)._faults = lambda *_: UnavailableError("down", route="r")
             calls = (embedder.embed(f"text {n}", model="acme/m") for n in range(6))
             return await asyncio.gather(*calls, return_exceptions=True)
@@ -671,7 +671,7 @@ def test_the_default_model_gives_the_vectors_of_lone_calls(default_model_directo
     texts = ["What is a coroutine?", *(f"How do I open file {n}?" for n in range(30)), "word " * 600]
 
     async def main():
-        async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
             alone = [(await embedder.embed(text)).vectors[0] for text in texts]
             model = (await embedder._models.open("auto")).encoder()
             sizes, run = [], model.run

@@ -63,7 +63,7 @@ LONG = " ".join(f"sentence number {n} of a long text." for n in range(150))
 
 
 def test_the_vector_of_a_long_text_is_the_mean_of_its_windows(config):
-    with Embedder(config) as embedder:
+    with Embedder(config=config) as embedder:
         result = embedder.embed(["short", LONG, "short", LONG], on_overflow="mean")
         (first, second) = result.receipt.averaged
         assert (first.row, second.row, first.windows) == (1, 3, second.windows)
@@ -73,7 +73,7 @@ def test_the_vector_of_a_long_text_is_the_mean_of_its_windows(config):
         np.testing.assert_array_equal(result.vectors[0], result.vectors[2])
         assert np.linalg.norm(result.vectors, axis=1) == pytest.approx([1] * 4, abs=1e-5)
         # By hand: windows where the model cuts, weighed by their tokens.
-        described, rest, parts = embedder.describe(), LONG, []
+        described, rest, parts = embedder.models.describe(), LONG, []
         while rest:
             offsets = described.tokenizer.encode(rest, add_special_tokens=False).offsets
             end = offsets[min(len(offsets), described.max_tokens - 2) - 1][1]
@@ -91,7 +91,7 @@ def test_the_vector_of_a_long_text_is_the_mean_of_its_windows(config):
 
 
 def test_the_plan_tells_of_windows_before_anything_is_computed(config):
-    with Embedder(config) as embedder:
+    with Embedder(config=config) as embedder:
         plan = embedder.plan([LONG, "a"], on_overflow="mean")
         assert [item.row for item in plan.averaged] == [0]
         assert (plan.unique_texts, plan.texts, plan.truncations) == (2, 2, ())
@@ -100,7 +100,7 @@ def test_the_plan_tells_of_windows_before_anything_is_computed(config):
 
 def test_words_without_spaces_and_every_script_are_averaged(config):
     texts = ["x" * 5000, "漢字" * 900, "ß" * 2000, "😀" * 1500, "word\n\n\n" * 800 + " " * 5000]
-    with Embedder(config) as embedder:
+    with Embedder(config=config) as embedder:
         result = embedder.embed(texts, on_overflow="mean")
         assert np.isfinite(result.vectors).all()
         assert result.receipt.truncations == ()
@@ -119,7 +119,7 @@ def test_a_limit_that_the_prompt_fills_is_an_error():
 @pytest.mark.parametrize("text", ["\x00", "\x00 \x00", " \t\n", "", "\u3000"])
 def test_what_holds_nothing_is_refused(config, text):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             await embedder.embed(["a", text])
 
     with pytest.raises(InputError, match="text 1: it is empty"):
@@ -127,19 +127,19 @@ def test_what_holds_nothing_is_refused(config, text):
 
 
 def test_nuls_within_a_text_change_nothing_of_the_default_model(config):
-    with Embedder(config) as embedder:
+    with Embedder(config=config) as embedder:
         result = embedder.embed(["ab cd", "a\x00b cd\x00"])
     assert float(result.vectors[0] @ result.vectors[1]) > 0.9999
 
 
 @pytest.mark.parametrize("texts", [[[101, 102]], ["a", (5,)]])
 def test_token_ids_are_not_taken_by_a_model_that_cannot_tell_whose_they_are(config, texts):
-    with Embedder(config) as embedder, pytest.raises(InputError, match="list of token ids"):
+    with Embedder(config=config) as embedder, pytest.raises(InputError, match="list of token ids"):
         embedder.embed(texts)
 
 
 def test_other_things_are_no_token_ids(config):
-    with Embedder(config) as embedder:
+    with Embedder(config=config) as embedder:
         for texts in ([["a"]], [[1.5]], [[True]], [[]], [3]):
             with pytest.raises(InputError, match="text 0: it is of type"):
                 embedder.embed(texts)

@@ -69,8 +69,8 @@ def answered(provider):
 
 def test_what_was_answered_before_a_refusal_is_kept(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
             provider._faults = refuses("bad")
             with pytest.raises(RefusedInputError):
@@ -79,7 +79,7 @@ def test_what_was_answered_before_a_refusal_is_kept(config):
             await embedder._pipeline.cache.settle()
             provider.done.clear()
             again = await embed(embedder, TEXTS)
-            return paid, again, answered(provider), await embedder.cache_stats()
+            return paid, again, answered(provider), await embedder.cache.stats()
 
     paid, again, later, stats = asyncio.run(main())
     assert len(paid) > 20
@@ -91,8 +91,8 @@ def test_what_was_answered_before_a_refusal_is_kept(config):
 
 def test_what_was_answered_before_a_cancellation_is_kept(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
             answer, gate = provider.embed, asyncio.Event()
 
@@ -126,8 +126,8 @@ def test_windows_land_when_all_of_them_are_there_and_are_what_they_are_without_a
     plain = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.backend": "none"}))
 
     async def main():
-        async with AsyncEmbedder(kept) as embedder, AsyncEmbedder(plain) as other:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=kept) as embedder, AsyncEmbedder(config=plain) as other:
+            await embedder.models.describe("acme/m")
             wanted = await embed(other, long, on_overflow="mean")
             provider = provider_of(embedder)
             provider._faults = refuses("w5x40")
@@ -149,8 +149,8 @@ def test_cuts_are_told_of_what_landed_early(tmp_path):
     long = "word " * 30
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             provider_of(embedder)._faults = refuses("bad")
             with contextlib.suppress(RefusedInputError):
                 await embed(embedder, ["a", long, "b", "c", "bad"])
@@ -168,8 +168,8 @@ def test_what_must_not_be_kept_does_not_land(tmp_path, kind):
     config = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.backend": "memory"}))
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
             if kind == "depends on its batch":
                 provider.declared = dataclasses.replace(provider.declared, batch_dependent=True)
@@ -185,7 +185,7 @@ def test_what_must_not_be_kept_does_not_land(tmp_path, kind):
                 )
                 with pytest.raises(BadVectorsError):
                     await embed(embedder, TEXTS[:4])
-            return await embedder.cache_stats()
+            return await embedder.cache.stats()
 
     assert asyncio.run(main()).total.entries == 0
 
@@ -207,7 +207,7 @@ def test_parts_are_stored_together_while_something_is_being_stored(tmp_path):
     many = [f"text {n}" for n in range(4000)]
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             puts = count_puts(embedder._pipeline.cache)
             await embed(embedder, many)
             await embedder._pipeline.cache.settle()
@@ -227,15 +227,15 @@ def slow_gathering(monkeypatch):
 
 def test_parts_wait_for_others_until_somebody_waits_for_them(config, slow_gathering):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             cache = embedder._pipeline.cache
             puts = count_puts(cache)
             for text in TEXTS[:5]:
                 await embed(embedder, [text])
-            first = await embedder.cache_stats()
+            first = await embedder.cache.stats()
             again = await embed(embedder, TEXTS[:5])
             await embed(embedder, ["another"])
-            cleared = await embedder.clear_cache()
+            cleared = await embedder.cache.clear()
             await embed(embedder, ["before the end"])
             return puts, first, again, cleared, cache.store.supports_leases
 
@@ -254,7 +254,7 @@ from embedway.cache import write_behind
 write_behind._GATHER_S = 3600.0
 
 async def main():
-    embedder = AsyncEmbedder(Config.load(environ={}, overrides=json.loads(sys.argv[1])))
+    embedder = AsyncEmbedder(config=Config.load(environ={}, overrides=json.loads(sys.argv[1])))
     await embedder.embed([f"text {n}" for n in range(40)], model="acme/m")
 
 asyncio.run(main())
@@ -266,8 +266,8 @@ def test_an_event_loop_that_ends_stores_what_waited(tmp_path):
     command = [sys.executable, "-c", FORGETFUL, json.dumps(overrides)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 0, ran.stderr
-    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
-        assert embedder.cache_stats().total.entries == 40
+    with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
+        assert embedder.cache.stats().total.entries == 40
 
 
 @pytest.mark.parametrize("when", ["counts are told", "closed"])
@@ -275,7 +275,7 @@ def test_what_is_answered_while_an_embedder_closes_is_stored(tmp_path, slow_gath
     config = Config.load(environ={}, overrides=overrides_for(tmp_path))
 
     async def main():
-        embedder = AsyncEmbedder(config)
+        embedder = AsyncEmbedder(config=config)
         await embed(embedder, TEXTS[:1])
         cache, provider = embedder._pipeline.cache, provider_of(embedder)
         answer, gate, tell = provider.embed, asyncio.Event(), cache.counters.tell
@@ -304,15 +304,15 @@ def test_what_is_answered_while_an_embedder_closes_is_stored(tmp_path, slow_gath
         await cache.store.aclose()
 
     asyncio.run(main())
-    with Embedder(config) as embedder:
-        assert embedder.cache_stats().total.entries == 2
+    with Embedder(config=config) as embedder:
+        assert embedder.cache.stats().total.entries == 2
 
 
 def test_entries_of_a_store_that_was_cancelled_leave_room_for_others(tmp_path, slow_gathering):
     config = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.backend": "memory"}))
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             writes = embedder._pipeline.cache.writes
             async with writes._order:
                 await embed(embedder, TEXTS[:1])
@@ -323,7 +323,7 @@ def test_entries_of_a_store_that_was_cancelled_leave_room_for_others(tmp_path, s
                 storing.cancel()
                 await asyncio.gather(storing, return_exceptions=True)
             await embed(embedder, TEXTS[1:3])
-            return await embedder.cache_stats()
+            return await embedder.cache.stats()
 
     assert asyncio.run(main()).total.entries == 2
 
@@ -334,7 +334,7 @@ import json, sys
 from embedway import Config, Embedder
 
 def embedded():
-    embedder = Embedder(Config.load(environ={}, overrides=json.loads(sys.argv[1])))
+    embedder = Embedder(config=Config.load(environ={}, overrides=json.loads(sys.argv[1])))
     assert len(embedder.embed([f"text {n}" for n in range(2000)], model="acme/m").vectors) == 2000
     return embedder
 
@@ -353,13 +353,13 @@ def test_a_process_that_ends_without_closing_keeps_what_it_computed(tmp_path, ho
     command = [sys.executable, "-c", PROCESS, json.dumps(overrides), how]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (ran.returncode, "an error" in ran.stderr) == ((1, True) if how == "failed" else (0, False)), ran.stderr
-    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
-        stats = embedder.cache_stats()
+    with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
+        stats = embedder.cache.stats()
     assert (stats.total.entries, stats.total.misses) == (2000, 2000)
 
 
 def test_an_embedder_that_is_forgotten_gives_its_thread_back(tmp_path):
-    embedder = Embedder(Config.load(environ={}, overrides=overrides_for(tmp_path)))
+    embedder = Embedder(config=Config.load(environ={}, overrides=overrides_for(tmp_path)))
     embedder.embed(["a"], model="acme/m")
     thread = embedder._running._thread
     del embedder

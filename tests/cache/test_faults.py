@@ -59,7 +59,7 @@ async def embedded(embedder, texts=TEXTS):
 def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
     async def main(first):
         port = first.port
-        async with AsyncEmbedder(config_for(backend="redis", url=f"redis://127.0.0.1:{port}")) as embedder:
+        async with AsyncEmbedder(config=config_for(backend="redis", url=f"redis://127.0.0.1:{port}")) as embedder:
             cache = cache_of(embedder, clock)
             done, stopping = [], asyncio.Event()
 
@@ -113,7 +113,7 @@ def test_a_server_that_does_not_answer_costs_one_wait_and_no_request(listening, 
 
         async def main():
             url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
-            async with AsyncEmbedder(config_for(backend="redis", url=url)) as embedder:
+            async with AsyncEmbedder(config=config_for(backend="redis", url=url)) as embedder:
                 cache = cache_of(embedder, clock)
                 asked, client = [], cache._server.client.hget  # the first command of all
                 cache._server.client.hget = lambda *names: asked.append(names) or client(*names)
@@ -149,7 +149,7 @@ def test_a_valkey_that_is_full_refuses_and_reads_go_on(tmp_path):
         client = stack.enter_context(contextlib.closing(redis.Redis.from_url(url)))
 
         async def main():
-            async with AsyncEmbedder(config_for(backend="redis", url=url)) as embedder:
+            async with AsyncEmbedder(config=config_for(backend="redis", url=url)) as embedder:
                 cache = cache_of(embedder)
                 await embedded(embedder, TEXTS[:20])
                 client.config_set("maxmemory", 1)
@@ -164,7 +164,7 @@ def test_a_valkey_that_is_full_refuses_and_reads_go_on(tmp_path):
 
 def test_the_disk_is_full(tmp_path, clock):
     async def main():
-        async with AsyncEmbedder(config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"))) as embedder:
+        async with AsyncEmbedder(config=config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"))) as embedder:
             cache = cache_of(embedder, clock)
             await embedded(embedder)
             connection = cache._writing._thread.connection
@@ -196,7 +196,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
 async def main():
-    async with AsyncEmbedder(Config.load(environ={}, overrides=json.loads(sys.argv[1]))) as embedder:
+    async with AsyncEmbedder(config=Config.load(environ={}, overrides=json.loads(sys.argv[1]))) as embedder:
         for n in range(5):
             texts = [f"text {n} {i}" for i in range(500)]
             result = await embedder.embed(texts, model="acme/m")
@@ -226,7 +226,9 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("no folder")
 
     async def main():
-        async with AsyncEmbedder(config_for(backend="sqlite", path=str(tmp_path / "file" / "v.sqlite"))) as embedder:
+        async with AsyncEmbedder(
+            config=config_for(backend="sqlite", path=str(tmp_path / "file" / "v.sqlite"))
+        ) as embedder:
             assert (await embedded(embedder)).cache_hits == 0
             assert (await embedded(embedder)).cache_hits == 0
             assert cache_of(embedder).errors.failed_reads == 2
@@ -241,12 +243,12 @@ def test_a_file_that_another_process_has_locked(tmp_path, clock, monkeypatch, be
 
     async def main():
         config = config_for(backend="sqlite", path=str(path))
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             await embedded(embedder, TEXTS[:20])
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             if before:
                 other.execute("PRAGMA locking_mode = EXCLUSIVE")  # nobody else may even read
-            async with AsyncEmbedder(config) as embedder:
+            async with AsyncEmbedder(config=config) as embedder:
                 cache = cache_of(embedder, clock)
                 if not before:
                     await embedded(embedder, TEXTS[:10])
@@ -273,11 +275,11 @@ def test_a_damaged_file_is_set_aside(tmp_path, damage):
     config = config_for(backend="sqlite", path=str(path))
 
     async def first():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             await embedded(embedder, [f"text {n}" for n in range(500)])
 
     async def second():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             receipt = await embedded(embedder)
             assert (await embedded(embedder)).cache_hits == 40
             return receipt.cache_hits, cache_of(embedder).errors
@@ -339,7 +341,7 @@ def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
     wanted = np.array([vector_of(text, 16) for text in texts])
 
     async def fill():
-        async with AsyncEmbedder(config_for(backend="sqlite", path=str(path))) as embedder:
+        async with AsyncEmbedder(config=config_for(backend="sqlite", path=str(path))) as embedder:
             await embedded(embedder, texts)
             cache, (held,) = cache_of(embedder), await embedder._pipeline.cache.store.group_sizes()
             pairs = await some_entries(cache, held.group, 30)
@@ -538,7 +540,7 @@ def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypat
 
     async def main():
         config = config_for(backend="sqlite", path=str(path))
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             cache_of(embedder, clock)
             await embedded(embedder)
             await embedded(embedder)
@@ -547,10 +549,10 @@ def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypat
                 await embedder._pipeline.cache.counters.tell()
                 other.execute("ROLLBACK")
             clock.now += 10
-            stats = await embedder.cache_stats()
+            stats = await embedder.cache.stats()
             assert (stats.total.hits, stats.total.misses, stats.failed_writes) == (40, 40, 1)
-        async with AsyncEmbedder(config) as embedder:
-            stats = await embedder.cache_stats()
+        async with AsyncEmbedder(config=config) as embedder:
+            stats = await embedder.cache.stats()
             assert (stats.total.hits, stats.total.misses, stats.failed_writes) == (40, 40, 1)
 
     asyncio.run(main())
@@ -558,12 +560,14 @@ def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypat
 
 def test_what_cannot_be_written_as_an_entry_is_counted(tmp_path, monkeypatch):
     async def main():
-        async with AsyncEmbedder(config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"), zstd=True)) as embedder:
+        async with AsyncEmbedder(
+            config=config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"), zstd=True)
+        ) as embedder:
             await embedded(embedder, ["kept"])
             monkeypatch.setitem(sys.modules, "zstandard", None)
             assert (await embedded(embedder, ["kept", "lost"])).cache_hits == 0
             assert cache_of(embedder).errors.failed_writes == 1
-            return await embedder.cache_stats()
+            return await embedder.cache.stats()
 
     assert asyncio.run(main()).total.damaged == 1
 
@@ -571,8 +575,8 @@ def test_what_cannot_be_written_as_an_entry_is_counted(tmp_path, monkeypatch):
 def test_a_library_that_is_missing_is_said_when_the_cache_is_opened(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(RuntimeUnavailableError, match=r"embedway\[zstd\]"):
-        AsyncEmbedder(config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"), zstd=True))
-    AsyncEmbedder(config_for(backend="none", zstd=True))
+        AsyncEmbedder(config=config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"), zstd=True))
+    AsyncEmbedder(config=config_for(backend="none", zstd=True))
 
 
 @pytest.mark.parametrize("listening", [True, False])
@@ -584,7 +588,7 @@ def test_a_cluster_that_does_not_answer_fails_no_request(listening, clock):
 
         async def main():
             url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
-            async with AsyncEmbedder(config_for(backend="redis", url=url, cluster=True)) as embedder:
+            async with AsyncEmbedder(config=config_for(backend="redis", url=url, cluster=True)) as embedder:
                 cache = cache_of(embedder, clock)
                 loop = asyncio.get_running_loop()
                 began = loop.time()
@@ -603,7 +607,7 @@ def test_a_cluster_whose_node_stops_fails_no_request(tmp_path, clock):
 
         async def main():
             url = f"redis://127.0.0.1:{server.port}"
-            async with AsyncEmbedder(config_for(backend="redis", url=url, cluster=True)) as embedder:
+            async with AsyncEmbedder(config=config_for(backend="redis", url=url, cluster=True)) as embedder:
                 cache = cache_of(embedder, clock)
                 await embedded(embedder)
                 assert (await embedded(embedder)).cache_hits == 40

@@ -87,15 +87,15 @@ BAD = ["nan", "infinity", "too large to square", "zeros", 3, 0.5, 1.03]
 @pytest.mark.parametrize("tiered", [False, True], ids=["alone", "behind memory"])
 def test_bad_vectors_are_misses_that_are_counted_told_and_replaced(make, tiered, caplog):
     async def main():
-        async with AsyncEmbedder(make(**{"cache.tiered": tiered})) as embedder:
+        async with AsyncEmbedder(config=make(**{"cache.tiered": tiered})) as embedder:
             await embedded(embedder)
             await spoil(embedder, BAD)
             plan = await embedder.plan(TEXTS, model="acme/m")
-            checked = await embedder.check_cache(TEXTS, model="acme/m", sample=12)
+            checked = await embedder.cache.verify(TEXTS, model="acme/m", sample=12)
             with caplog.at_level(logging.WARNING, "embedway.cache"):
                 again = await embedded(embedder)
             alone = [await embedded(embedder, [text]) for text in TEXTS]
-            return plan, checked, again, alone, await embedder.cache_stats()
+            return plan, checked, again, alone, await embedder.cache.stats()
 
     plan, checked, again, alone, stats = asyncio.run(main())
     assert plan.cached_texts == 12 - len(BAD)
@@ -115,7 +115,7 @@ def test_bad_vectors_are_misses_that_are_counted_told_and_replaced(make, tiered,
 @pytest.mark.parametrize("kind", BAD)
 def test_a_lone_query_is_never_a_bad_vector(make, kind):
     async def main():
-        async with AsyncEmbedder(make()) as embedder:
+        async with AsyncEmbedder(config=make()) as embedder:
             await embedded(embedder, ["q"], input_type="query")
             await spoil(embedder, [kind])
             wrong = await embedded(embedder, ["q"], input_type="query")
@@ -134,7 +134,7 @@ def test_lossy_entries_pass_and_bad_ones_do_not(make, codec, zstd):
     config = make(**{"cache.codec": codec, "cache.zstd": zstd})
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             await embedded(embedder)
             good = await embedded(embedder)
             await spoil(embedder, [3, 0.1], codec)
@@ -153,7 +153,7 @@ def test_lossy_entries_pass_and_bad_ones_do_not(make, codec, zstd):
 
 def test_compressed_i8_entries_of_older_versions_are_hits(make):
     async def main():
-        async with AsyncEmbedder(make(**{"cache.codec": "i8", "cache.tiered": False})) as embedder:
+        async with AsyncEmbedder(config=make(**{"cache.codec": "i8", "cache.tiered": False})) as embedder:
             await embedded(embedder)
             store = embedder._pipeline.cache.store
             (size,) = await store.group_sizes()
@@ -174,7 +174,7 @@ def test_a_lossy_entry_of_a_bad_scale_is_a_miss(make, body):
     """NaN, infinity and 0 as the scale of the codec i8: no code of ours writes them."""
 
     async def main():
-        async with AsyncEmbedder(make(**{"cache.codec": "i8"})) as embedder:
+        async with AsyncEmbedder(config=make(**{"cache.codec": "i8"})) as embedder:
             await embedded(embedder, ["a"])
             cache = embedder._pipeline.cache.store
             (held,) = await cache.group_sizes()
@@ -199,7 +199,7 @@ def test_where_vectors_have_any_length_only_what_is_none_is_a_miss(make):
     config = make(**{"models.m": {**MODEL, "normalized": False}})
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             await embedded(embedder)
             await spoil(embedder, ["nan", "infinity", "zeros", 3])
             return await embedded(embedder), embedder._pipeline.cache.counters.of("acme/m").invalid
@@ -214,7 +214,7 @@ def test_means_of_windows_are_looked_at_too(make):
     long = " ".join(f"w{n}" for n in range(50))
 
     async def main():
-        async with AsyncEmbedder(make()) as embedder:
+        async with AsyncEmbedder(config=make()) as embedder:
             first = await embedded(embedder, [long], on_overflow="mean")
             hit = await embedded(embedder, [long], on_overflow="mean")
             await spoil(embedder, [3])
@@ -229,7 +229,7 @@ def test_means_of_windows_are_looked_at_too(make):
 
 def test_callers_at_the_same_time_never_see_one(make):
     async def main():
-        async with AsyncEmbedder(make()) as embedder:
+        async with AsyncEmbedder(config=make()) as embedder:
             await embedded(embedder)
             await spoil(embedder, ["nan"] * 12)
             return await asyncio.gather(*(embedder.embed(TEXTS[n:], model="acme/m") for n in range(12)))
@@ -240,7 +240,7 @@ def test_callers_at_the_same_time_never_see_one(make):
 
 def test_what_fails_to_be_computed_anew_has_an_error_and_no_bad_vector(make):
     async def main():
-        async with AsyncEmbedder(make(**{"upstream.max_attempts": 1})) as embedder:
+        async with AsyncEmbedder(config=make(**{"upstream.max_attempts": 1})) as embedder:
             await embedded(embedder)
             await spoil(embedder, ["zeros"] * 12)
             from embedway.errors import RefusedInputError
@@ -262,11 +262,11 @@ def test_what_another_process_stores_meanwhile_is_looked_at_too(make, backend, s
     other, config = RedisCache(valkey, keyed=secret is not None), make()
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             await embedded(embedder, ["a"])
             (held,) = await other.group_sizes()
             ((key, _),) = await some_entries(other, held.group, 1)
-            await embedder.clear_cache()
+            await embedder.cache.clear()
             assert await other.lease(held.group, [key], 60) == [True]
             waiting = asyncio.create_task(embedder.embed(["a"], model="acme/m"))
             polled = embedder._pipeline.cache.sleep
@@ -296,7 +296,7 @@ def test_bad_vectors_of_the_default_model_are_computed_anew(make, default_model_
     texts = ["a first text", "a second one", "and a third"]
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             first = await embedder.embed(texts)
             await embedder._pipeline.cache.settle()
             cache = embedder._pipeline.cache.store
@@ -308,7 +308,7 @@ def test_bad_vectors_of_the_default_model_are_computed_anew(make, default_model_
             await cache.put_many(held.group, list(zip(keys, entries, strict=True)))
             second = await embedder.embed(texts)
             await embedder._pipeline.cache.settle()
-            return first, second, await embedder.embed(texts), await embedder.cache_stats()
+            return first, second, await embedder.embed(texts), await embedder.cache.stats()
 
     first, second, third, stats = asyncio.run(main())
     assert [result.receipt.cache_hits for result in (first, second, third)] == [0, 0, 3]

@@ -31,8 +31,8 @@ from embedway import AsyncEmbedder, Config
 overrides, requests = json.loads(sys.stdin.readline())
 
 async def main():
-    async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
-        await embedder.warm("acme/m")
+    async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
+        await embedder.models.warm("acme/m")
         print("ready", flush=True)
         sys.stdin.readline()
         results = await asyncio.gather(*(embedder.embed(texts, model="acme/m") for texts in requests))

@@ -86,7 +86,7 @@ def test_what_version_1_wrote_is_found_and_nothing_of_it_is_destroyed(server, va
     async def main():
         found = None
         for model, settings, options, texts in WRITTEN["texts"]:
-            async with AsyncEmbedder(config_for(valkey, tiered=tiered, **settings)) as embedder:
+            async with AsyncEmbedder(config=config_for(valkey, tiered=tiered, **settings)) as embedder:
                 result = await embedder.embed(texts, model=model, **options)
                 await embedder._pipeline.cache.settle()
                 assert (result.receipt.cache_hits, result.receipt.route) == (len(texts), "cache")
@@ -100,8 +100,8 @@ def test_what_version_1_wrote_is_found_and_nothing_of_it_is_destroyed(server, va
         return found
 
     async def stats(config):
-        async with AsyncEmbedder(config) as embedder:
-            return await embedder.cache_stats()
+        async with AsyncEmbedder(config=config) as embedder:
+            return await embedder.cache.stats()
 
     total = asyncio.run(main()).total
     after = dumped(server)
@@ -117,12 +117,12 @@ def test_statistics_and_clearing_of_what_version_1_wrote(server, valkey):
     load_v1(server)
 
     async def main():
-        async with AsyncEmbedder(config_for(valkey)) as embedder:
-            stats = await embedder.cache_stats()
-            old = await embedder.clear_cache(older_than_s=86_400 * 365 * 50)
-            tenant = await embedder.clear_cache(namespace="tenant")
-            aged = await embedder.clear_cache(model="acme/m", older_than_s=60)
-            rest = await embedder.clear_cache()
+        async with AsyncEmbedder(config=config_for(valkey)) as embedder:
+            stats = await embedder.cache.stats()
+            old = await embedder.cache.clear(older_than_s=86_400 * 365 * 50)
+            tenant = await embedder.cache.clear(namespace="tenant")
+            aged = await embedder.cache.clear(model="acme/m", older_than_s=60)
+            rest = await embedder.cache.clear()
             return stats, [(done.before, done.after) for done in (old, tenant, aged, rest)]
 
     stats, cleared = asyncio.run(main())
@@ -188,7 +188,7 @@ def test_version_1_and_this_one_take_turns_on_the_same_keys(server, valkey):
         return result.receipt.cache_hits
 
     async def main():
-        async with AsyncEmbedder(config) as new, AsyncEmbedder(keyed) as secret:
+        async with AsyncEmbedder(config=config) as new, AsyncEmbedder(config=keyed) as secret:
             for number, text in enumerate(TEXTS):
                 if number % 2:
                     old.write(text)
@@ -220,7 +220,7 @@ def test_a_text_that_version_1_is_computing_is_waited_for(server, valkey):
     old = VersionOne(server)
 
     async def main():
-        async with AsyncEmbedder(config) as new:
+        async with AsyncEmbedder(config=config) as new:
             asked, sleep = asyncio.Event(), asyncio.sleep
 
             async def slept(seconds):
@@ -274,14 +274,14 @@ def test_a_newer_format_is_an_error_of_every_use_and_nothing_is_written(server, 
     config = config_for(valkey, tiered=tiered, **({"secret": secret} if secret else {}))
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             calls = [
                 lambda: embedder.embed(TEXTS, model="acme/m"),
                 lambda: embedder.embed(TEXTS, model="acme/m"),
                 lambda: embedder.plan(TEXTS, model="acme/m"),
-                lambda: embedder.check_cache(TEXTS, model="acme/m"),
-                embedder.cache_stats,
-                embedder.clear_cache,
+                lambda: embedder.cache.verify(TEXTS, model="acme/m"),
+                embedder.cache.stats,
+                embedder.cache.clear,
             ]
             for call in calls:
                 with pytest.raises(CacheError) as caught:
@@ -324,13 +324,13 @@ def test_a_stamp_that_is_no_version_fails_no_request(server, valkey, stamp):
         server.hset("embedway:format", "cache", stamp)
 
     async def main():
-        async with AsyncEmbedder(config_for(valkey)) as embedder:
+        async with AsyncEmbedder(config=config_for(valkey)) as embedder:
             for _ in range(2):
                 result = await embedder.embed(TEXTS, model="acme/m")
                 assert result.receipt.cache_hits in {0, 10}
             assert embedder._pipeline.cache.store.errors.failed_reads > 0
             with pytest.raises(CacheError, match="the cache cannot be read"):
-                await embedder.cache_stats()
+                await embedder.cache.stats()
 
     asyncio.run(main())
 
@@ -341,7 +341,7 @@ def test_a_user_who_may_not_read_the_stamp_goes_on_as_before(server, valkey):
         url = valkey.replace("redis://", "redis://old:word@")
 
         async def main():
-            async with AsyncEmbedder(config_for(url, tiered=False)) as embedder:
+            async with AsyncEmbedder(config=config_for(url, tiered=False)) as embedder:
                 await embedder.embed(TEXTS, model="acme/m")
                 await embedder._pipeline.cache.settle()
                 result = await embedder.embed(TEXTS, model="acme/m")
@@ -371,9 +371,9 @@ def test_what_others_write_into_counts_and_groups_is_left_out(server, valkey):
     server.hset("embedway:v1:counts", json.dumps(["half \ud800", "hits"]), b"1")
 
     async def main():
-        async with AsyncEmbedder(config_for(valkey)) as embedder:
-            stats = await embedder.cache_stats()
-            cleared = await embedder.clear_cache()
+        async with AsyncEmbedder(config=config_for(valkey)) as embedder:
+            stats = await embedder.cache.stats()
+            cleared = await embedder.cache.clear()
             return stats, cleared
 
     stats, cleared = asyncio.run(main())
@@ -427,12 +427,15 @@ def test_a_number_of_clearings_that_others_spoiled_fails_nothing_and_is_put_righ
         server.set("embedway:v1:cleared", junk)
 
     async def main():
-        async with AsyncEmbedder(config_for(valkey)) as first, AsyncEmbedder(config_for(valkey)) as second:
+        async with (
+            AsyncEmbedder(config=config_for(valkey)) as first,
+            AsyncEmbedder(config=config_for(valkey)) as second,
+        ):
             await first.embed(TEXTS, model="acme/m")
             await first._pipeline.cache.settle()
-            cleared = await second.clear_cache()
+            cleared = await second.cache.clear()
             before = await second._pipeline.cache.store.generation()
-            await second.clear_cache()
+            await second.cache.clear()
             after = await second._pipeline.cache.store.generation()
             return cleared, before, after
 
@@ -507,7 +510,7 @@ def test_keys_that_others_made_are_counted_cleared_and_never_fail(server, valkey
 
 def test_an_entry_without_end_leaves_the_memory_in_front_as_it_is(server, valkey):
     async def main():
-        async with AsyncEmbedder(config_for(valkey, memory_mib=1)) as embedder:
+        async with AsyncEmbedder(config=config_for(valkey, memory_mib=1)) as embedder:
             await embedder.embed(TEXTS, model="acme/m")
             await embedder._pipeline.cache.settle()
             cache = embedder._pipeline.cache.store
@@ -538,7 +541,7 @@ def test_a_lease_that_no_process_of_ours_holds_keeps_nobody_waiting(server, valk
         server.set(name, b"nobody", px=None if lease == "for ever" else 365 * 86_400_000)
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             return await embedder.embed(["text 0"], model="acme/m")
 
     result = asyncio.run(asyncio.wait_for(main(), 20))

@@ -31,7 +31,7 @@ def make(request, tmp_path):
 
 async def hits(config, texts=TEXTS, **options):
     """How many of the texts are found by an embedder of its own, whose vectors are right."""
-    async with AsyncEmbedder(config) as embedder:
+    async with AsyncEmbedder(config=config) as embedder:
         result = await embedder.embed(texts, model="acme/m", **options)
         np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=0.02)
         await embedder._pipeline.cache.settle()
@@ -39,8 +39,8 @@ async def hits(config, texts=TEXTS, **options):
 
 
 async def totals(config):
-    async with AsyncEmbedder(config) as embedder:
-        return (await embedder.cache_stats()).total
+    async with AsyncEmbedder(config=config) as embedder:
+        return (await embedder.cache.stats()).total
 
 
 # ---------------------------------------------------------------- settings
@@ -111,7 +111,7 @@ def test_a_file_that_holds_no_secrets_is_an_error_that_names_it(tmp_path, data, 
         path.write_bytes(data)
     config = Config.load(environ={}, overrides={"cache.secret_file": str(path), "cache.backend": "memory"})
     with pytest.raises(ConfigError) as caught:
-        Embedder(config)
+        Embedder(config=config)
     assert str(path) in str(caught.value)
     assert "cache.secret_file" in str(caught.value)
     assert words in str(caught.value)
@@ -139,8 +139,8 @@ def test_clearing_forgets_the_entries_of_every_secret(make):
     async def main():
         for config in (make(), make(secret=FIRST)):
             await hits(config)
-        async with AsyncEmbedder(make(secret=SECOND)) as embedder:
-            cleared = await embedder.clear_cache(model="acme/m")
+        async with AsyncEmbedder(config=make(secret=SECOND)) as embedder:
+            cleared = await embedder.cache.clear(model="acme/m")
         return cleared, [await hits(config) for config in (make(), make(secret=FIRST))]
 
     cleared, found = asyncio.run(main())
@@ -152,13 +152,13 @@ def test_nobody_without_the_secret_can_look_up_a_text(make):
     """The store holds neither the key of a text nor anything that follows from it without the secret."""
 
     async def names(config):
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             await embedder.embed(TEXTS, model="acme/m")
             await embedder._pipeline.cache.settle()
             cache = embedder._pipeline.cache.store
             (held,) = await cache.group_sizes()
             found = {name for name, _ in await some_entries(cache, held.group, 100)}
-            await embedder.clear_cache()
+            await embedder.cache.clear()
             return found
 
     async def main():
@@ -174,7 +174,7 @@ def test_planted_entries_are_damaged_and_computed_anew(make, kind):
     """Somebody who may write to the store, and has no secret, puts a vector of his own where ours would be."""
 
     async def main():
-        async with AsyncEmbedder(make(secret=FIRST, tiered=False)) as embedder:
+        async with AsyncEmbedder(config=make(secret=FIRST, tiered=False)) as embedder:
             await embedder.embed(TEXTS, model="acme/m")
             await embedder._pipeline.cache.settle()
             cache = embedder._pipeline.cache.store
@@ -231,7 +231,7 @@ def test_entries_of_the_previous_secret_come_back_as_they_were(make):
     async def main():
         results = []
         for secrets in ({"secret": FIRST}, {"secret": SECOND, "secret_previous": FIRST}, {"secret": SECOND}):
-            async with AsyncEmbedder(make(codec="i8", **secrets)) as embedder:
+            async with AsyncEmbedder(config=make(codec="i8", **secrets)) as embedder:
                 results.append(await embedder.embed([*TEXTS, long], model="acme/m", **options))
                 cut = await embedder.embed(["b " * 30], model="acme/m")
                 results[-1] = (results[-1], cut)
@@ -248,7 +248,7 @@ def test_entries_of_the_previous_secret_come_back_as_they_were(make):
 def test_an_entry_of_the_previous_secret_is_looked_at_like_any_other(make):
     async def main():
         await hits(make(secret=FIRST))
-        async with AsyncEmbedder(make(secret=FIRST)) as embedder:
+        async with AsyncEmbedder(config=make(secret=FIRST)) as embedder:
             cache = embedder._pipeline.cache.store
             (held,) = await cache.group_sizes()
             (one, _), (two, entry), *_ = await some_entries(cache, held.group, 12)
@@ -278,10 +278,10 @@ def test_many_entries_of_the_previous_secret_are_written_anew_in_parts(make):
 def test_a_plan_and_a_check_know_both_secrets(make):
     async def main():
         await hits(make(secret=FIRST))
-        async with AsyncEmbedder(make(secret=SECOND, secret_previous=FIRST)) as embedder:
+        async with AsyncEmbedder(config=make(secret=SECOND, secret_previous=FIRST)) as embedder:
             plan = await embedder.plan(TEXTS, model="acme/m")
-            checked = await embedder.check_cache(TEXTS, model="acme/m")
-        async with AsyncEmbedder(make(secret=THIRD)) as embedder:
+            checked = await embedder.cache.verify(TEXTS, model="acme/m")
+        async with AsyncEmbedder(config=make(secret=THIRD)) as embedder:
             return plan, checked, await embedder.plan(TEXTS, model="acme/m")
 
     plan, checked, other = asyncio.run(main())
@@ -298,7 +298,7 @@ def test_the_default_model_with_a_secret_from_a_file(tmp_path, default_model_dir
     }
 
     def embed():
-        with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
             return embedder.embed(texts)
 
     results = []

@@ -112,12 +112,12 @@ def test_any_mix_of_hits_and_misses_gives_the_uncached_vectors_and_computes_each
     async def main():
         sent, seen = [], set()
         async with contextlib.AsyncExitStack() as stack:
-            uncached = await stack.enter_async_context(AsyncEmbedder(plain))
+            uncached = await stack.enter_async_context(AsyncEmbedder(config=plain))
 
             async def opened():
-                embedders = [await stack.enter_async_context(AsyncEmbedder(config)) for config in tenants]
+                embedders = [await stack.enter_async_context(AsyncEmbedder(config=config)) for config in tenants]
                 for embedder in embedders:
-                    await embedder.describe("acme/m")
+                    await embedder.models.describe("acme/m")
                 return embedders
 
             cached = await opened()
@@ -156,9 +156,9 @@ def test_any_mix_of_hits_and_misses_gives_the_uncached_vectors_and_computes_each
 
 def test_a_second_process_finds_what_the_first_computed(config):
     async def main():
-        async with AsyncEmbedder(config) as first:
+        async with AsyncEmbedder(config=config) as first:
             one = await embed(first, ["a", "b", "a"])
-        async with AsyncEmbedder(config) as second:
+        async with AsyncEmbedder(config=config) as second:
             two = await embed(second, ["b", "c", "a", "b"])
             narrow = await embed(second, ["a", "b", "c"], dimensions=4)
             return one, two, narrow, provider_of(second).calls, second._pipeline.cache.counters.of("acme/m")
@@ -180,13 +180,13 @@ def test_a_second_process_finds_what_the_first_computed(config):
 
 def test_input_types_overflow_and_namespaces_do_not_meet(config, tmp_path):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             await embed(embedder, ["a"])
             await embed(embedder, ["a"], input_type="query")
             await embed(embedder, ["a"], on_overflow="mean")
             calls = list(provider_of(embedder).calls)
         other = config.model_copy(update={"cache": config.cache.model_copy(update={"namespace": "tenant"})})
-        async with AsyncEmbedder(other) as embedder:
+        async with AsyncEmbedder(config=other) as embedder:
             await embed(embedder, ["a"])
             return calls, provider_of(embedder).calls
 
@@ -199,7 +199,7 @@ def test_cuts_and_means_are_told_of_hits_too(config):
     long = "word " * 30
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             results = []
             for policy in ("truncate", "mean"):
                 results.append(await embed(embedder, ["short", long], on_overflow=policy))
@@ -228,8 +228,8 @@ def test_cuts_and_means_are_told_of_hits_too(config):
 
 def test_64_callers_compute_each_text_once(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             provider_of(embedder)._delay_s = 0.01
             wanted = [[f"text {(n * k) % 50}" for k in range(1, 9)] for n in range(64)]
             results = await asyncio.gather(*(embed(embedder, texts) for texts in wanted))
@@ -275,8 +275,8 @@ def test_when_the_leader_goes_64_followers_compute_each_text_once(config, how):
     wanted = [leading, *([f"text {(n * k) % 50}" for k in range(8)] for n in range(1, 65))]
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
             gate, down = Gate(provider), UnavailableError("down", route="r")
             # Its request and the one that is tried again.
@@ -303,8 +303,8 @@ def test_when_the_leader_goes_64_followers_compute_each_text_once(config, how):
 
 def test_an_error_of_a_text_is_told_to_all_who_wait_for_it(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
             gate, bad = Gate(provider), RefusedInputError("bad", route="r")
             provider._faults = lambda _, texts: bad if "bad" in texts else None
@@ -330,8 +330,8 @@ def test_too_long_a_text_is_told_with_each_caller_s_own_row(config):
     long = "word " * 30
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             gate = Gate(provider_of(embedder))
             first = asyncio.create_task(embed(embedder, ["a", long], on_overflow="error", partial=True))
             await until(lambda: gate.asked)
@@ -350,8 +350,8 @@ def test_too_long_a_text_is_told_with_each_caller_s_own_row(config):
 
 def test_callers_of_what_keeps_failing_do_not_wait_for_one_another(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
             gate, down = Gate(provider), UnavailableError("down", route="r")
             gate.opened.set()
@@ -366,8 +366,8 @@ def test_callers_of_what_keeps_failing_do_not_wait_for_one_another(config):
 
 def test_partial_results_are_kept_and_their_errors_not(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
             bad = RefusedInputError("bad", route="r")
             provider._faults = lambda _, texts: bad if "bad" in texts else None
@@ -388,8 +388,8 @@ def test_partial_results_are_kept_and_their_errors_not(config):
 
 def test_vectors_that_depend_on_their_batch_are_never_kept(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
             provider.declared = dataclasses.replace(provider.declared, batch_dependent=True)
             await embed(embedder, ["a", "b"])
@@ -403,7 +403,7 @@ def test_vectors_that_depend_on_their_batch_are_never_kept(config):
 
 def test_flipped_bits_are_found_out_counted_and_put_right(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             good = await embed(embedder, ["a", "b"])
             cache = embedder._pipeline.cache.store
             await embedder._pipeline.cache.settle()
@@ -427,7 +427,7 @@ def test_flipped_bits_are_found_out_counted_and_put_right(config):
 
 def test_after_clearing_texts_are_computed_again(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             await embed(embedder, ["a", "b"])
             await embedder._pipeline.cache.settle()
             gone = await embedder._pipeline.cache.store.clear(CacheFilter(model="acme/m"))
@@ -446,9 +446,9 @@ def test_the_default_model_s_vectors_come_back_to_the_bit(default_model_director
         "cache.path": str(tmp_path / "v.sqlite"),
     }
     texts = ["What is a coroutine?", "word " * 400, "a", "What is a coroutine?"]
-    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+    with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
         first = embedder.embed(texts)
-    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+    with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
         second = embedder.embed(texts)
         reordered = embedder.embed([*texts[::-1], "new"])
     np.testing.assert_array_equal(first.vectors, second.vectors)
@@ -456,7 +456,7 @@ def test_the_default_model_s_vectors_come_back_to_the_bit(default_model_director
     assert (second.receipt.cache_hits, reordered.receipt.cache_hits) == (3, 3)
     assert second.receipt.truncations == first.receipt.truncations
     other = Config.load(environ={}, overrides={**overrides, "local.precision": "f32", "local.backend": "onnxruntime"})
-    with Embedder(other) as embedder:
+    with Embedder(config=other) as embedder:
         hits = embedder.embed(texts).receipt.cache_hits
     assert hits in {0, 3}  # 3 where the CPU computes f32 anyway
 
@@ -464,7 +464,7 @@ def test_the_default_model_s_vectors_come_back_to_the_bit(default_model_director
 def test_what_was_computed_is_found_while_it_is_being_stored_and_is_stored_before_the_end(config):
     async def main():
         storing, going = asyncio.Event(), asyncio.Event()
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             cache = embedder._pipeline.cache.store
             put = cache.put_many
 
@@ -479,7 +479,7 @@ def test_what_was_computed_is_found_while_it_is_being_stored_and_is_stored_befor
             second = await embed(embedder, ["b", "a", "c"])
             asyncio.get_running_loop().call_soon(going.set)
             calls = list(provider_of(embedder).calls)
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             third = await embed(embedder, ["a", "b", "c"])
             return first, second, third, calls
 
@@ -492,8 +492,8 @@ def test_what_was_computed_is_found_while_it_is_being_stored_and_is_stored_befor
 
 def test_what_is_stored_while_it_is_looked_for_again_is_not_computed_again(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedder.models.describe("acme/m")
             cache, looks = embedder._pipeline.cache, []
             get, put, answered, going = cache.store.get_many, cache.store.put_many, asyncio.Event(), asyncio.Event()
 
@@ -531,7 +531,7 @@ def test_what_is_stored_while_it_is_looked_for_again_is_not_computed_again(confi
 
 def test_what_waits_for_the_cache_does_not_wait_for_those_who_come_later(tmp_path):
     async def main():
-        async with AsyncEmbedder(config_for("memory", tmp_path)) as embedder:
+        async with AsyncEmbedder(config=config_for("memory", tmp_path)) as embedder:
             cache, numbers = embedder._pipeline.cache, itertools.count()
             put, stopping = cache.store.put_many, asyncio.Event()
 
@@ -548,7 +548,7 @@ def test_what_waits_for_the_cache_does_not_wait_for_those_who_come_later(tmp_pat
             loads = [asyncio.create_task(load()) for _ in range(8)]
             await until(lambda: cache.writes.unstored)
             plan = await embedder.plan(["x"], model="acme/m")
-            stats = await embedder.cache_stats()
+            stats = await embedder.cache.stats()
             stopping.set()
             await asyncio.gather(*loads)
             return plan, stats
@@ -562,8 +562,8 @@ def test_a_caller_that_goes_while_its_lease_is_granted_leaves_none(tmp_path, val
     config = config_for("redis", tmp_path, valkey, **{"cache.namespace": str(tmp_path), "cache.lease_s": 600.0})
 
     async def main():
-        async with AsyncEmbedder(config) as embedder, AsyncEmbedder(config) as other:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=config) as embedder, AsyncEmbedder(config=config) as other:
+            await embedder.models.describe("acme/m")
             cache = embedder._pipeline.cache.store
             lease, granted, answer = cache.lease, asyncio.Event(), asyncio.Event()
 
@@ -593,10 +593,10 @@ def test_lossy_entries_are_told_of_and_never_stand_for_exact_ones(tmp_path, code
         results = []
         # Exact, lossy, and exact again: each time what is kept loses no more than what is asked for.
         for wanted in (codec, codec, "f32", codec, "f32"):
-            async with AsyncEmbedder(config_for("sqlite", tmp_path, **{"cache.codec": wanted})) as embedder:
+            async with AsyncEmbedder(config=config_for("sqlite", tmp_path, **{"cache.codec": wanted})) as embedder:
                 results.append((await embed(embedder, ["a", "b"])).vectors)
                 results.append((await embed(embedder, ["a", "b"])).receipt)
-                results.append((await embedder.cache_stats()).models["acme/m"].damaged)
+                results.append((await embedder.cache.stats()).models["acme/m"].damaged)
                 await embedder._pipeline.cache.settle()
         return results
 
@@ -611,7 +611,7 @@ def test_lossy_entries_are_told_of_and_never_stand_for_exact_ones(tmp_path, code
 
 def test_what_is_stored_while_the_cache_is_asked_is_a_hit(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             cache = embedder._pipeline.cache
             get, put, going = cache.store.get_many, cache.store.put_many, asyncio.Event()
 
@@ -639,13 +639,13 @@ def test_what_is_stored_while_the_cache_is_asked_is_a_hit(config):
 
 def test_a_plan_knows_what_is_in_the_cache(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             before = await embedder.plan(["a", "b", "a"], model="acme/m")
             await embed(embedder, ["a"])
             half = await embedder.plan(["a", "b", "a"], model="acme/m", dimensions=8)
             await embed(embedder, ["b"])
             after = await embedder.plan(["a", "b", "a"], model="acme/m")
-            stats = await embedder.cache_stats()
+            stats = await embedder.cache.stats()
             return before, half, after, stats
 
     before, half, after, stats = asyncio.run(main())
@@ -657,13 +657,13 @@ def test_a_plan_knows_what_is_in_the_cache(config):
 
 def test_statistics_are_of_all_processes_and_of_each_model(config):
     async def main():
-        async with AsyncEmbedder(config) as first:
+        async with AsyncEmbedder(config=config) as first:
             await embed(first, ["a", "b"])
             await embed(first, ["a", "c"])
-            one = await first.cache_stats()
-        async with AsyncEmbedder(config) as second:
+            one = await first.cache.stats()
+        async with AsyncEmbedder(config=config) as second:
             await asyncio.gather(*(embed(second, ["a", "new"]) for _ in range(3)))
-            two = await second.cache_stats()
+            two = await second.cache.stats()
         return one, two
 
     one, two = asyncio.run(main())
@@ -684,9 +684,9 @@ def test_statistics_are_of_all_processes_and_of_each_model(config):
 
 def test_checking_compares_with_what_is_computed_anew(config):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             await embed(embedder, ["a", "b", "c"])
-            good = await embedder.check_cache(["x", "c", "a", "c"], model="acme/m", sample=10)
+            good = await embedder.cache.verify(["x", "c", "a", "c"], model="acme/m", sample=10)
             await embedder._pipeline.cache.settle()
             cache = embedder._pipeline.cache.store
             (held,) = await cache.group_sizes()
@@ -697,8 +697,8 @@ def test_checking_compares_with_what_is_computed_anew(config):
             mac = seals[0].mac(held.group) if seals else None
             metas = decode([two], [mine], 16, vectors, mac=mac)
             await cache.put_many(held.group, [(two, *encode([two], vectors[:, ::-1], metas, mac=mac))])
-            bad = await embedder.check_cache(["a", "b", "c"], model="acme/m")
-            none = await embedder.check_cache(["x"], model="acme/m")
+            bad = await embedder.cache.verify(["a", "b", "c"], model="acme/m")
+            none = await embedder.cache.verify(["x"], model="acme/m")
             return good, bad, none, len(provider_of(embedder).calls)
 
     good, bad, none, calls = asyncio.run(main())
@@ -712,24 +712,24 @@ def test_checking_compares_with_what_is_computed_anew(config):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with Embedder(config_for("none", tmp_path)) as embedder:
-        for call in (embedder.cache_stats, embedder.clear_cache, lambda: embedder.check_cache(["a"], model="acme/m")):
+    with Embedder(config=config_for("none", tmp_path)) as embedder:
+        for call in (embedder.cache.stats, embedder.cache.clear, lambda: embedder.cache.verify(["a"], model="acme/m")):
             with pytest.raises(UsageError, match=r"cache\.backend is none"):
                 call()
-    with Embedder(config_for("memory", tmp_path)) as embedder:
+    with Embedder(config=config_for("memory", tmp_path)) as embedder:
         with pytest.raises(UsageError, match="sample is 0"):
-            embedder.check_cache(["a"], model="acme/m", sample=0)
+            embedder.cache.verify(["a"], model="acme/m", sample=0)
         embedder.embed(["a", "b"], model="acme/m")
-        assert embedder.clear_cache(model="acme/m") == ClearResult(2, 0)
-        assert embedder.clear_cache() == ClearResult(0, 0)
-        assert embedder.cache_stats().total.entries == 0
+        assert embedder.cache.clear(model="acme/m") == ClearResult(2, 0)
+        assert embedder.cache.clear() == ClearResult(0, 0)
+        assert embedder.cache.stats().total.entries == 0
 
 
 def test_a_cache_that_cannot_be_read_fails_only_who_asks_for_it(tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with Embedder(config_for("sqlite", tmp_path / "file")) as embedder:
+    with Embedder(config=config_for("sqlite", tmp_path / "file")) as embedder:
         assert embedder.embed(["a"], model="acme/m").receipt.cache_hits == 0
         assert embedder.plan(["b"], model="acme/m").cached_texts == 0
-        for call in (embedder.cache_stats, embedder.clear_cache):
+        for call in (embedder.cache.stats, embedder.cache.clear):
             with pytest.raises(CacheError, match="the cache cannot be"):
                 call()

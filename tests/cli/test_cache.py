@@ -36,7 +36,7 @@ def kept(weights_folder, tmp_path_factory):
     """A file with the vectors of 30 documents and a query."""
     path = tmp_path_factory.mktemp("kept") / "vectors.sqlite"
     overrides = {"weights.directory": str(weights_folder), "cache.path": str(path)}
-    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+    with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
         embedder.embed(LINES)
         embedder.embed("how do I read a file", input_type="query")
     return path

@@ -91,7 +91,7 @@ async def embedder_with_servers(config, **overrides):
         }
         places = {"weights.directory": str(config.weights.directory), "weights.offline": True}
         settings = Config.load(environ={}, overrides={**places, **routes, **overrides})
-        yield await stack.enter_async_context(AsyncEmbedder(settings)), servers
+        yield await stack.enter_async_context(AsyncEmbedder(config=settings)), servers
 
 
 @pytest.mark.parametrize("cache", ["memory", "none"])
@@ -275,7 +275,7 @@ def test_models_cut_documents_by_their_own_tokens_and_the_sources_are_read_once(
 
     async def main():
         async with embedder_with_servers(config, **{"cache.backend": "memory"}) as (embedder, _):
-            names = await embedder.candidates()
+            names = await embedder.models.available()
             planned = await plan_job(embedder, [str(tmp_path)], names, RunOptions(), cached=True)
             assert planned.documents == 2
             by_model = {one.model: one for one in planned.models}
@@ -289,7 +289,7 @@ def test_models_cut_documents_by_their_own_tokens_and_the_sources_are_read_once(
                 single = await plan_job(embedder, [str(tmp_path)], [one.model], RunOptions(), cached=True)
                 assert single.models == (one,)
             assert local.to_json()["cost_usd"] == "0.00"
-            assert await embedder.candidates(3072) == ["text-embedding-3-large"]
+            assert await embedder.models.available(3072) == ["text-embedding-3-large"]
             with pytest.raises(UnknownModelError):
                 await embedder.plans(["a"], models=["no-such-model"])
 
@@ -303,7 +303,7 @@ def test_standard_input_is_read_once_for_all_models(config, tmp_path):
 
         async def main():
             async with embedder_with_servers(config, **{"cache.backend": "memory"}) as (embedder, _):
-                names = await embedder.candidates()
+                names = await embedder.models.available()
                 return await plan_job(embedder, ["-"], names, RunOptions(), cached=True, standard_input=stream)
 
         planned = asyncio.run(main())
@@ -315,7 +315,7 @@ def test_rows_that_cannot_be_used(config, tmp_path):
     source.write_text('{"text": "good"}\n{"text": 5}\n{"text": "also good"}\n')
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             with pytest.raises(SourceError, match=r"rows\.jsonl:2"):
                 await plan_job(embedder, [str(source)], ["auto"], RunOptions(), cached=False)
             skipping = RunOptions(on_error="skip")

@@ -505,7 +505,7 @@ async def _carry_out(scenario: dict, folder: Path, canon: Canon) -> dict:
         "tune.directory": str(folder / "tune"),
         **scenario["settings"],
     }
-    embedder = AsyncEmbedder(Config.load(environ={}, overrides=overrides))
+    embedder = AsyncEmbedder(config=Config.load(environ={}, overrides=overrides))
     loop = asyncio.get_running_loop()
     outcomes: list = [None] * len(scenario["calls"])
 
@@ -531,8 +531,8 @@ async def _carry_out(scenario: dict, folder: Path, canon: Canon) -> dict:
     await asyncio.wait(tasks, timeout=LONGEST_S)
     stats = None
     if scenario["settings"]["cache.backend"] != "none":
-        stats = await embedder.cache_stats()
-    pins = await embedder.pins()
+        stats = await embedder.cache.stats()
+    pins = await embedder.pins.list()
     await embedder.aclose()
     return {"outcomes": outcomes, "stats": stats, "pins": pins}
 

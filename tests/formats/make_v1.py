@@ -80,16 +80,18 @@ async def make_cache(store, path):
         routes = {"routes.r": {"model": SERVICE, **route}, "models.own": own, "routes.own": {"model": OWN, **route}}
         spaces = {}
         for name, settings in CODECS.items():
-            async with AsyncEmbedder(config(store, **routes, **{"cache.path": str(path)}, **settings)) as embedder:
+            async with AsyncEmbedder(
+                config=config(store, **routes, **{"cache.path": str(path)}, **settings)
+            ) as embedder:
                 for model in (SERVICE, LOCAL):
                     # Twice: the counts of version 1 then have hits too.
                     for _ in range(2):
                         result = await embedder.embed([f"a text kept as {name}"], model=model)
                     spaces[model] = result.space.to_json()
         told = {"cache.path": str(path), "cache.namespace": "tenant"}
-        async with AsyncEmbedder(config(store, **routes, **told)) as embedder:
+        async with AsyncEmbedder(config=config(store, **routes, **told)) as embedder:
             await embedder.embed(["a text of a tenant"], model=SERVICE)
-        async with AsyncEmbedder(config(store, **routes, **{"cache.path": str(path)})) as embedder:
+        async with AsyncEmbedder(config=config(store, **routes, **{"cache.path": str(path)})) as embedder:
             await embedder.embed(["a text of a model of the user's own"], model=OWN)
     cache = SqliteCache(path, 2**30)
     held = [
@@ -192,7 +194,7 @@ def make_records(store, work, out):
 
 
 async def space_of(store):
-    async with AsyncEmbedder(config(store, **{"cache.backend": "none"})) as embedder:
+    async with AsyncEmbedder(config=config(store, **{"cache.backend": "none"})) as embedder:
         return (await embedder.embed(["a text"], model=LOCAL)).space
 
 

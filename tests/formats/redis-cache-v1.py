@@ -51,13 +51,13 @@ async def write(url):
     for model, settings, options, texts in WRITTEN:
         overrides = {**MODELS, "cache.backend": "redis", "cache.url": url, "cache.tiered": False, **settings}
         overrides["ledger.backend"] = "none"
-        async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
             embedder._pipeline.cache.store._server.clock = lambda: STORED_AT
             for _ in range(2):  # twice: the counts then have hits too
                 await embedder.embed(texts, model=model, **options)
                 await embedder._pipeline.cache.settle()
-    async with AsyncEmbedder(Config.load(environ={}, overrides=overrides)) as embedder:
-        await embedder.clear_cache(model="nobody")
+    async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
+        await embedder.cache.clear(model="nobody")
 
 
 def dumped(url):

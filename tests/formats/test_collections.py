@@ -42,8 +42,8 @@ def old(request, tmp_path):
 @pytest.fixture
 def described(config):
     async def describe():
-        async with AsyncEmbedder(config) as embedder:
-            return (await embedder.describe()).space
+        async with AsyncEmbedder(config=config) as embedder:
+            return (await embedder.models.describe()).space
 
     return asyncio.run(describe())
 
@@ -52,9 +52,9 @@ def proven(config, destination):
     """A search in a collection whose record lacks facts."""
 
     async def once():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             collection = open_store(destination)
-            space = (await embedder.describe()).space
+            space = (await embedder.models.describe()).space
             unknown = collection.check_space(space).unknown
             return unknown and await verify_space(embedder, collection, space, unknown, model="auto")
 
@@ -84,7 +84,7 @@ def test_proven_facts_are_written_back(old, config, described):
 
 def run_query(config):
     async def query():
-        async with AsyncEmbedder(config) as embedder:
+        async with AsyncEmbedder(config=config) as embedder:
             return (await embedder.embed(["how is bread made"], input_type="query")).vectors[0]
 
     return asyncio.run(query())

@@ -115,7 +115,7 @@ def test_entries_of_a_service_in_a_cache_of_version_1_are_hits(old):
             route = {"model": SERVICE, "provider": "openai", "base_url": f"{server.url}/v1", "api_key": KEY}
             # Entries that lose as much as those that are asked for are taken.
             given = {"routes.r": route, "cache.path": str(old("cache-v1.sqlite")), "cache.codec": "i8"}
-            async with AsyncEmbedder(Config.load(environ={}, overrides=given)) as embedder:
+            async with AsyncEmbedder(config=Config.load(environ={}, overrides=given)) as embedder:
                 return await embedder.embed(texts, model=SERVICE)
 
     result = asyncio.run(main())
@@ -189,11 +189,11 @@ def test_a_cache_that_cannot_be_used_is_told_by_every_call_and_closing_is_quiet(
     }
 
     async def main():
-        async with AsyncEmbedder(Config.load(environ={}, overrides=given)) as embedder:
+        async with AsyncEmbedder(config=Config.load(environ={}, overrides=given)) as embedder:
             calls = (
                 *(lambda: embedder.embed(["one"], model="acme/m"), lambda: embedder.embed(["one"], model="acme/m")),
-                *(lambda: embedder.embed(["two", "three"], model="acme/m"), embedder.cache_stats),
-                *(embedder.clear_cache, lambda: embedder.check_cache(["one"], model="acme/m")),
+                *(lambda: embedder.embed(["two", "three"], model="acme/m"), embedder.cache.stats),
+                *(embedder.cache.clear, lambda: embedder.cache.verify(["one"], model="acme/m")),
             )
             for call in calls:
                 with pytest.raises(error, match=r"v\.sqlite"):

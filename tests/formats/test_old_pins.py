@@ -32,14 +32,14 @@ def old(default_model_directory, tmp_path):
 
 def pin(config):
     async def get():
-        async with AsyncEmbedder(config) as embedder:
-            return next(pin for pin in await embedder.pins() if pin.collection == "articles")
+        async with AsyncEmbedder(config=config) as embedder:
+            return next(pin for pin in await embedder.pins.list() if pin.collection == "articles")
 
     return asyncio.run(get())
 
 
 def test_it_is_accepted_and_told_once(old, caplog):
-    with caplog.at_level(logging.WARNING, "embedway.pins"), Embedder(old) as embedder:
+    with caplog.at_level(logging.WARNING, "embedway.pins"), Embedder(config=old) as embedder:
         for _ in range(2):
             result = embedder.embed(DOCUMENTS[:1], collection="articles")
             embedder.embed("a question", input_type="query", collection="articles")
@@ -52,29 +52,29 @@ def test_it_is_accepted_and_told_once(old, caplog):
 
 
 def test_stored_rows_prove_it(old, caplog):
-    with Embedder(old) as embedder:
+    with Embedder(config=old) as embedder:
         stored = embedder.embed(DOCUMENTS).vectors
         with pytest.raises(SpaceMismatchError, match="a row computed anew has cosine"):
-            embedder.prove_pin("articles", DOCUMENTS, stored[::-1])
+            embedder.pins.prove("articles", DOCUMENTS, stored[::-1])
         assert pin(old).space.tokenizer is None
-        assert embedder.prove_pin("articles", DOCUMENTS, stored) > 0.999
-        known = embedder.describe().space
+        assert embedder.pins.prove("articles", DOCUMENTS, stored) > 0.999
+        known = embedder.models.describe().space
     assert comparable(known, pin(old).space).unknown == ()
     caplog.clear()
-    with caplog.at_level(logging.WARNING, "embedway.pins"), Embedder(old) as embedder:
+    with caplog.at_level(logging.WARNING, "embedway.pins"), Embedder(config=old) as embedder:
         embedder.embed("a text", collection="articles")
-        assert embedder.prove_pin("articles", DOCUMENTS, stored) > 0.999
+        assert embedder.pins.prove("articles", DOCUMENTS, stored) > 0.999
     assert not caplog.records
 
 
 def test_what_proves_nothing_is_refused(old):
-    with Embedder(old) as embedder:
+    with Embedder(config=old) as embedder:
         for texts, vectors in (([], np.zeros((0, 384))), (["a"], np.zeros((1, 3))), (["a", "b"], np.zeros((1, 384)))):
             with pytest.raises(UsageError, match="texts came with vectors of shape"):
-                embedder.prove_pin("articles", texts, vectors)
+                embedder.pins.prove("articles", texts, vectors)
         for collection in ("unknown", "claimed"):
             with pytest.raises(UsageError, match="no pin to prove"):
-                embedder.prove_pin(collection, ["a"], np.zeros((1, 384)))
+                embedder.pins.prove(collection, ["a"], np.zeros((1, 384)))
 
 
 def test_once_proven_another_tokenizer_is_refused(old, default_model_directory, tmp_path):
@@ -83,8 +83,8 @@ def test_once_proven_another_tokenizer_is_refused(old, default_model_directory, 
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["normalizer"]["lowercase"] = False
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with Embedder(old) as embedder:
-        embedder.prove_pin("articles", DOCUMENTS, embedder.embed(DOCUMENTS).vectors)
+    with Embedder(config=old) as embedder:
+        embedder.pins.prove("articles", DOCUMENTS, embedder.embed(DOCUMENTS).vectors)
         with pytest.raises(SpaceMismatchError, match="articles"):
             embedder.embed("Text", model=str(folder), collection="articles")
 

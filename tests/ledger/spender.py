@@ -38,7 +38,7 @@ async def main(overrides, base, model, calls):
     """All calls at once; prints how they ended."""
     config = Config.load(environ={}, overrides=overrides)
     connector = aiohttp.TCPConnector(limit=0)
-    async with AsyncEmbedder(config) as embedder, aiohttp.ClientSession(connector=connector) as session:
+    async with AsyncEmbedder(config=config) as embedder, aiohttp.ClientSession(connector=connector) as session:
         ended = await asyncio.gather(*(call(embedder, session, base, model, texts) for texts in calls))
     sys.stdout.write(json.dumps(collections.Counter(ended)))
 

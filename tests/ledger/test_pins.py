@@ -314,7 +314,7 @@ async def embedders(tmp_path):
         }
         overrides |= {"cache.backend": "none", "pins.path": str(tmp_path / "pins.sqlite")}
         config = Config.load(environ={}, overrides=overrides)
-        async with AsyncEmbedder(config) as one, AsyncEmbedder(config) as other:
+        async with AsyncEmbedder(config=config) as one, AsyncEmbedder(config=config) as other:
             yield one, other, small, large
 
 
@@ -333,7 +333,7 @@ def test_a_write_that_joined_a_claim_that_failed_pins_its_space(tmp_path):
                 await first
             small.answer_all.set()
             space = (await second).space
-            assert [(pin.space, pin.claim) for pin in await one.pins()] == [(recorded(space), "")]
+            assert [(pin.space, pin.claim) for pin in await one.pins.list()] == [(recorded(space), "")]
             with pytest.raises(SpaceMismatchError, match="holds vectors of the space"):
                 await one.embed(["a text"], model="text-embedding-3-large", collection="docs")
             assert not large.bodies
@@ -356,7 +356,7 @@ def test_vectors_are_not_handed_out_where_another_space_was_first_after_all(tmp_
             small.answer_all.set()
             with pytest.raises(SpaceMismatchError, match="holds vectors of the space text-embedding-3-large"):
                 await second
-            assert [pin.space for pin in await one.pins()] == [recorded(third.space)]
+            assert [pin.space for pin in await one.pins.list()] == [recorded(third.space)]
 
     asyncio.run(main())
 

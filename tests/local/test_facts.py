@@ -119,7 +119,7 @@ def embed(tmp_path):
             "cache.backend": backend,
             "cache.path": str(tmp_path / "cache.sqlite"),
         }
-        with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
             return embedder.embed([TEXT], model=str(folder))
 
     return embed
@@ -150,7 +150,7 @@ def test_what_nobody_reads_changes_nothing(embed, tmp_path, tokenizer, name):
 
 
 def test_the_default_model_keeps_its_short_id(config):
-    with Embedder(config) as embedder:
+    with Embedder(config=config) as embedder:
         space = embedder.embed(TEXT).space
     assert space.id == "all-MiniLM-L6-v2@53aa5117/384"
     assert space.tokenizer

@@ -116,7 +116,7 @@ def embedder(tmp_path_factory):
         "local.precision": "f32",
         "cache.backend": "none",
     }
-    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+    with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
         yield embedder
 
 

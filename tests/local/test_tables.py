@@ -26,7 +26,7 @@ def embedder(request, tmp_path):
         "local.precision": "f32",
         "cache.backend": "none",
     }
-    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+    with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
         yield embedder
 
 

@@ -86,10 +86,10 @@ def short(monkeypatch):
 
 def test_what_is_measured_is_kept_and_used(config, short):
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            report = await embedder.tune()
-        async with AsyncEmbedder(config) as embedder:
-            return report, (await embedder.describe()).runtime
+        async with AsyncEmbedder(config=config) as embedder:
+            report = await embedder.models.tune()
+        async with AsyncEmbedder(config=config) as embedder:
+            return report, (await embedder.models.describe()).runtime
 
     report, runtime = asyncio.run(main())
     assert report.bulk.passed
@@ -118,8 +118,8 @@ def test_a_fast_way_that_is_wrong_is_thrown_out(config, short, monkeypatch):
     monkeypatch.setattr(Encoder, "compute", faulty)
 
     async def main():
-        async with AsyncEmbedder(config) as embedder:
-            return await embedder.tune()
+        async with AsyncEmbedder(config=config) as embedder:
+            return await embedder.models.tune()
 
     report = asyncio.run(main())
     out = next(row for row in report.rows if row.options == wrong)

@@ -20,7 +20,7 @@ class Elsewhere(OpenAIServer):
 
     def __init__(self, config, spoil=lambda vectors: vectors):
         super().__init__()
-        self.embedder = Embedder(config)
+        self.embedder = Embedder(config=config)
         self.spoil = spoil
 
     @contextlib.asynccontextmanager
@@ -59,11 +59,11 @@ async def embedder_for(config, *servers, name=MODEL, **more):
             await stack.enter_async_context(server.running())
             route = {"model": name, "provider": "openai-compatible", "base_url": f"{server.url}/v1", "api_key": KEY}
             overrides.setdefault(f"routes.r{number}", route)
-        yield await stack.enter_async_context(AsyncEmbedder(Config.load(environ={}, overrides=overrides)))
+        yield await stack.enter_async_context(AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)))
 
 
 def ours(config):
-    with Embedder(config) as embedder:
+    with Embedder(config=config) as embedder:
         return embedder.embed(TEXTS)
 
 
@@ -157,14 +157,14 @@ def test_long_texts_and_queries_keep_their_limits_and_prompts(config):
         server = Elsewhere(config)
         async with embedder_for(config, server) as embedder:
             plan = await embedder.plan(["word " * 1000])
-            described = await embedder.describe()
+            described = await embedder.models.describe()
             narrow = await embedder.embed(["word " * 1000], on_overflow="mean")
         return plan, described, narrow
 
     plan, described, averaged = asyncio.run(main())
-    with Embedder(config) as embedder:
+    with Embedder(config=config) as embedder:
         assert plan.truncations == embedder.plan(["word " * 1000]).truncations
-        assert described.max_tokens == embedder.describe().max_tokens
+        assert described.max_tokens == embedder.models.describe().max_tokens
         local = embedder.embed(["word " * 1000], on_overflow="mean")
     assert local.receipt.averaged == averaged.receipt.averaged
     assert float(local.vectors[0] @ averaged.vectors[0]) > 0.9999

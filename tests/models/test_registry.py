@@ -45,7 +45,7 @@ def test_a_model_without_a_key_is_opened_once_and_again_when_the_key_is_there(tm
     key = tmp_path / "key"
 
     async def main():
-        async with AsyncEmbedder(keyless(key)) as embedder:
+        async with AsyncEmbedder(config=keyless(key)) as embedder:
             plans = [await embedder.plan("a text", model="acme/m") for _ in range(3)]
             for number in range(3):
                 with pytest.raises(ConfigError, match="cannot be read"):
@@ -72,7 +72,7 @@ def test_a_model_is_closed_by_its_last_owner(tmp_path, providers):
     (tmp_path / "key").chmod(0o600)
 
     async def main():
-        async with AsyncEmbedder(keyless(tmp_path / "key")) as embedder:
+        async with AsyncEmbedder(config=keyless(tmp_path / "key")) as embedder:
             model = await embedder._models.open("acme/m")
             model.retain()
         before = len(closed)

@@ -28,7 +28,7 @@ ROUTE = {"provider": "fake", "options": {"width": str(WIDTH), "max_inputs": "4"}
 
 def embed(texts=TEXTS, **options):
     async def main():
-        async with AsyncEmbedder(config_of(MODEL_FACTS, ROUTE)) as embedder:
+        async with AsyncEmbedder(config=config_of(MODEL_FACTS, ROUTE)) as embedder:
             return await embedder.embed(texts, model=MODEL, **options)
 
     return asyncio.run(main())

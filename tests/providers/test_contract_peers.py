@@ -94,7 +94,7 @@ def test_sizes_prompts_and_the_bill_by_way_of_the_engine(name, options):
     route = {"provider": name, "options": options}
 
     async def main():
-        async with AsyncEmbedder(config_of({**facts, "tokenizer": "library"}, route)) as embedder:
+        async with AsyncEmbedder(config=config_of({**facts, "tokenizer": "library"}, route)) as embedder:
             asked = await embedder.embed(TEXTS, model=MODEL, input_type="query")
             written = await embedder.embed([f"find: {text}" for text in TEXTS], model=MODEL)
             plain = await embedder.embed(TEXTS, model=MODEL)

@@ -44,7 +44,7 @@ def opened(tmp_path, task="embed", **route):
         "models.m": {**model, **({"dimensions": 384} if task == "embed" else {})},
         "routes.r": {"model": "m", "provider": "sentence-transformers", **route},
     }
-    return Embedder(Config.load(environ={}, overrides=overrides))
+    return Embedder(config=Config.load(environ={}, overrides=overrides))
 
 
 def embed(tmp_path, folder, **options):

@@ -51,7 +51,7 @@ def embedder_for(provider, options, default_model_directory, tmp_path, **model):
         "models.m": {**MODEL, **model},
         "routes.r": route,
     }
-    return AsyncEmbedder(Config.load(environ={}, overrides=overrides))
+    return AsyncEmbedder(config=Config.load(environ={}, overrides=overrides))
 
 
 @pytest.mark.parametrize("provider", ["fastembed", "sentence-transformers"])
@@ -93,7 +93,7 @@ def test_a_model_by_its_library_s_name_tells_what_it_is(folder, default_model_di
 
     async def main():
         async with embedder_for("sentence-transformers", {}, default_model_directory, tmp_path) as embedder:
-            described = await embedder.describe(name)
+            described = await embedder.models.describe(name)
             result = await embedder.embed(["a text"], model=name)
             ours = await embedder.embed(["a text"], model=MINILM)
         return described, result, ours
@@ -156,7 +156,9 @@ def test_code_of_a_repository_runs_only_when_the_user_says_so(tmp_path, default_
 
 def test_nv_embed_says_what_it_needs_before_anything_is_fetched(tmp_path):
     async def main():
-        async with AsyncEmbedder(Config.load(environ={}, overrides={"tune.directory": str(tmp_path)})) as embedder:
+        async with AsyncEmbedder(
+            config=Config.load(environ={}, overrides={"tune.directory": str(tmp_path)})
+        ) as embedder:
             await embedder.embed(["a"], model="nvidia/NV-Embed-v2")
 
     with pytest.raises(ConfigError, match="code of its repository"):
@@ -191,7 +193,7 @@ def test_other_weights_and_other_ways_to_read_them_are_another_space(
 
     async def space(provider, options):
         async with embedder_for(provider, options, default_model_directory, tmp_path) as embedder:
-            return (await embedder.describe(MODEL["name"])).space.id
+            return (await embedder.models.describe(MODEL["name"])).space.id
 
     def spaces(provider, *variants):
         return [asyncio.run(space(provider, options)) for options in variants]

@@ -18,7 +18,7 @@ import atexit, json, os, sys, warnings
 from embedway import Config, Embedder
 warnings.simplefilter("ignore")
 job, overrides = sys.argv[1], json.loads(sys.argv[2])
-with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
     if job == "embed":
         assert embedder.embed(["a text"], model="elsewhere").vectors.shape == (1, 384)
     else:

@@ -117,7 +117,7 @@ def test_nothing_goes_through_a_proxy_without_https(monkeypatch):
             async with server.running():
                 way = {"model": "acme/m", "provider": "openai-compatible", "base_url": f"{server.url}/v1"}
                 config = load(**{"models.m": OWN, "routes.r": {**way, "api_key": KEY}})
-                async with AsyncEmbedder(config) as embedder:
+                async with AsyncEmbedder(config=config) as embedder:
                     return await embedder.embed(["a text"], model="acme/m")
         finally:
             await runner.cleanup()
@@ -213,7 +213,7 @@ def test_models_of_a_family_share_a_space_and_no_entry():
             way = {"provider": "voyage", "base_url": f"{server.url}/v1", "api_key": KEY}
             names = ("voyage-4-lite", "voyage-4-large")
             config = load(**{f"routes.{name}": {**way, "model": name} for name in names})
-            async with AsyncEmbedder(config) as embedder:
+            async with AsyncEmbedder(config=config) as embedder:
                 return [await embedder.embed(["a text"], model=name) for name in (*names, names[0])]
 
     lite, large, again = asyncio.run(main())
@@ -229,7 +229,7 @@ def test_voyages_widths_are_asked_for_whatever_its_own_is():
         server.models = ("voyage-3.5",)
         async with server.running():
             way = {"model": "voyage-3.5", "provider": "voyage", "base_url": f"{server.url}/v1", "api_key": KEY}
-            async with AsyncEmbedder(load(**{"routes.r": way, "cache.backend": backend})) as embedder:
+            async with AsyncEmbedder(config=load(**{"routes.r": way, "cache.backend": backend})) as embedder:
                 sizes = (None, 2048, 1024, 512)
                 found = [await embedder.embed(["a text"], model="voyage-3.5", dimensions=size) for size in sizes]
                 return [result.vectors.shape[1] for result in found], server
@@ -262,7 +262,7 @@ def test_nv_embed_can_be_had_from_a_server(tmp_path):
                 "api_key": KEY,
                 "options": {"input_type": "true"},
             }
-            async with AsyncEmbedder(load(tmp_path, **{"routes.nim": way})) as embedder:
+            async with AsyncEmbedder(config=load(tmp_path, **{"routes.nim": way})) as embedder:
                 result = await embedder.embed(["a text"], model="nvidia/NV-Embed-v2", input_type="query")
                 return result, server.bodies[0]
 
@@ -321,8 +321,8 @@ def test_the_error_of_a_models_only_route_tells_what_else_there_is(tmp_path):
     async def main(**options):
         own = {"models.m": OWN, "routes.r": {"model": "acme/m", "provider": "fake", "base_url": "x"}}
         other = {"models.n": {**OWN, "name": "acme/n"}, "routes.s": {"model": "acme/n", "provider": "fake"}}
-        async with AsyncEmbedder(load(tmp_path, **own, **other, **{"upstream.max_attempts": 1})) as embedder:
-            await embedder.describe("acme/m")
+        async with AsyncEmbedder(config=load(tmp_path, **own, **other, **{"upstream.max_attempts": 1})) as embedder:
+            await embedder.models.describe("acme/m")
             down = UnavailableError("it is down", route="routes.r")
             embedder._models.opened("acme/m").routes[0].provider._faults = lambda _number, _texts: down
             with contextlib.suppress(UnavailableError):

@@ -60,7 +60,7 @@ def rerank(*servers, documents=DOCUMENTS, overrides=None, query=QUERY, **options
         async with contextlib.AsyncExitStack() as stack:
             for server in servers:
                 await stack.enter_async_context(server.running())
-            embedder = await stack.enter_async_context(AsyncEmbedder(load(*servers, **(overrides or {}))))
+            embedder = await stack.enter_async_context(AsyncEmbedder(config=load(*servers, **(overrides or {}))))
             return await embedder.rerank(query, documents, model=servers[0].model, **options)
 
     return asyncio.run(main())
@@ -173,7 +173,7 @@ def test_too_long_a_document_is_cut_and_told():
 
 def test_names_that_are_no_rerankers():
     async def main(name):
-        async with AsyncEmbedder(load()) as embedder:
+        async with AsyncEmbedder(config=load()) as embedder:
             await embedder.rerank(QUERY, DOCUMENTS, model=name)
 
     with pytest.raises(UsageError, match=r"name a reranker: .*bge-reranker-v2-m3"):
@@ -187,7 +187,7 @@ def test_names_that_are_no_rerankers():
         asyncio.run(main("bge-reranker-v2-m"))
 
     async def embed():
-        async with AsyncEmbedder(load()) as embedder:
+        async with AsyncEmbedder(config=load()) as embedder:
             await embedder.embed(DOCUMENTS, model="rerank-v3.5")
 
     with pytest.raises(UnsupportedModelError, match="is a reranker"):
@@ -206,7 +206,7 @@ def reranker(tmp_path_factory, default_model_directory):
 
 def test_a_local_reranker_scores_each_document_as_if_it_were_alone(reranker, config):
     documents = ["one", "a longer text with more words in it", "two " * 20, "one", "three"]
-    with Embedder(config) as embedder:
+    with Embedder(config=config) as embedder:
         together = embedder.rerank(QUERY, documents, model=str(reranker))
         alone = [embedder.rerank(QUERY, [text], model=str(reranker)).scores[0] for text in documents]
     np.testing.assert_allclose(together.scores, alone, atol=0.02)  # bfloat16, where the CPU has it
@@ -237,7 +237,7 @@ def over_server(server, model, documents=DOCUMENTS, **overrides):
             options = {"dialect": "tei"} if isinstance(server, TeiRerankServer) else {}
             way = {"model": model, "provider": "openai-compatible", "base_url": f"{server.url}/v1", "api_key": KEY}
             made = load(**{"routes.gpu": {**way, "options": options}, **overrides})
-            async with AsyncEmbedder(made) as embedder:
+            async with AsyncEmbedder(config=made) as embedder:
                 return await embedder.rerank(QUERY, documents, model=model)
 
     return asyncio.run(main())
@@ -262,7 +262,7 @@ def test_a_reranker_of_one_s_own_has_a_name_and_a_price():
     assert result.receipt.cost_nanousd == 11 * 2000
 
     async def embed():
-        async with AsyncEmbedder(load(**{"models.j": own})) as embedder:
+        async with AsyncEmbedder(config=load(**{"models.j": own})) as embedder:
             await embedder.embed(DOCUMENTS, model="acme/judge")
 
     with pytest.raises(UnsupportedModelError, match="is a reranker"):
@@ -279,7 +279,7 @@ class Twin(TeiRerankServer):
         self.folder, self.config, self.off = folder, config, off
 
     def answer(self, body):
-        with Embedder(self.config) as embedder:
+        with Embedder(config=self.config) as embedder:
             scores = embedder.rerank(body["query"], body["texts"], model=str(self.folder)).scores
         return [{"index": n, "score": float(score) + self.off} for n, score in enumerate(scores)]
 
@@ -289,7 +289,7 @@ def test_a_server_of_a_reranker_that_runs_here_is_used_once_its_scores_are_the_s
     server = Twin(reranker, config, off)
     documents = ["one", "a longer text with more words in it", "two " * 20]
     result = over_server(server, str(reranker), documents, **{"weights.offline": True})
-    with Embedder(config) as embedder:
+    with Embedder(config=config) as embedder:
         ours = embedder.rerank(QUERY, documents, model=str(reranker))
     np.testing.assert_allclose(result.scores, ours.scores, atol=0.01)
     assert result.order == ours.order

@@ -73,7 +73,7 @@ def make_model(folder, kind, *, labels=1, activation=None):
 
 def embedder(tmp_path, **overrides):
     settings = {"tune.directory": str(tmp_path / "tune"), "weights.directory": str(tmp_path / "weights"), **overrides}
-    return AsyncEmbedder(Config.load(environ={}, overrides=settings))
+    return AsyncEmbedder(config=Config.load(environ={}, overrides=settings))
 
 
 def rerank(tmp_path, model, documents, overrides=None, **options):

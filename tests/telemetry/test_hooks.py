@@ -417,7 +417,7 @@ def test_an_embedder_tells_its_hooks_of_money_and_of_no_text_key_or_address(capl
                 "budgets.b": {"usd": usd(150)},
             }
             config = Config.load(environ={}, overrides=settings)
-            async with AsyncEmbedder(config, hooks=[hook]) as embedder:
+            async with AsyncEmbedder(config=config, hooks=[hook]) as embedder:
                 await embedder.embed([text], model="text-embedding-3-small", collection="docs")
                 with pytest.raises(BudgetExceededError):
                     await embedder.embed([text, "more of it"], model="text-embedding-3-small")
@@ -447,7 +447,7 @@ def test_an_embedder_flushes_its_hooks_when_it_is_closed(config):
             flushed.append(True)
 
     async def main():
-        async with AsyncEmbedder(config, hooks=[Flushing()]):
+        async with AsyncEmbedder(config=config, hooks=[Flushing()]):
             assert not flushed
 
     asyncio.run(main())

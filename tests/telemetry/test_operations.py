@@ -152,7 +152,7 @@ class Fixture:
 
     async def hold(self):
         """Open the model, and let its calls wait for the gate."""
-        await self.embedder.describe(NAME)
+        await self.embedder.models.describe(NAME)
         self.gate.clear()
         provider = self.routes[0].provider
         embed = provider.embed
@@ -176,7 +176,7 @@ def run(work, config=None, **overrides):
     hook = Recording()
 
     async def main():
-        async with AsyncEmbedder(config or settings(**overrides), hooks=[hook]) as embedder:
+        async with AsyncEmbedder(config=config or settings(**overrides), hooks=[hook]) as embedder:
             await work(Fixture(embedder, hook))
         assert current_operation.get() is None
 
@@ -283,7 +283,7 @@ def test_reranking_is_a_request_with_a_batch_of_its_own():
         async with server.running():
             own = {"model": "rerank-v3.5", "provider": "cohere", "base_url": server.url, "api_key": KEY}
             config = Config.load(environ={}, overrides={"routes.r": own})
-            async with AsyncEmbedder(config, hooks=[hook]) as embedder:
+            async with AsyncEmbedder(config=config, hooks=[hook]) as embedder:
                 await embedder.rerank("a question", TEXTS, model="rerank-v3.5", collection="docs")
 
     asyncio.run(main())
@@ -317,7 +317,7 @@ def test_a_model_is_loaded_once_for_the_request_that_came_first():
 def test_a_model_that_cannot_be_loaded_ends_its_load_with_the_error(tmp_path):
     async def work(fixture):
         with pytest.raises(UnsupportedModelError):
-            await fixture.embedder.describe(str(tmp_path))
+            await fixture.embedder.models.describe(str(tmp_path))
 
     hook = run(work)
     load = hook.one(LoadDetails)
@@ -377,7 +377,7 @@ def test_a_text_that_another_process_computes_is_waited_for(valkey, tmp_path):
 
     async def work(fixture):
         cache = fixture.embedder._pipeline.cache
-        async with AsyncEmbedder(config()) as another:
+        async with AsyncEmbedder(config=config()) as another:
             other = Fixture(another, None)
             await other.hold()
             computing = other.start()
@@ -476,7 +476,7 @@ def test_batches_on_this_machine_belong_to_their_request(across, default_model_d
 
 def test_callers_on_this_machine_are_merged_with_links(default_model_directory, tmp_path):
     async def work(fixture):
-        await fixture.embedder.warm()
+        await fixture.embedder.models.warm()
         await asyncio.gather(*(fixture.embed(f"text {number}", model="auto") for number in range(20)))
 
     hook = run(work, here(default_model_directory, tmp_path))
@@ -492,7 +492,7 @@ def test_callers_on_this_machine_are_merged_with_links(default_model_directory, 
 
 def test_retries_are_attempts_of_one_batch_with_their_numbers():
     async def work(fixture):
-        await fixture.embedder.describe(NAME)
+        await fixture.embedder.models.describe(NAME)
         fixture.fail(unavailable(), unavailable())
         await fixture.embed()
 
@@ -515,7 +515,7 @@ def test_retries_are_attempts_of_one_batch_with_their_numbers():
 
 def test_a_failover_goes_on_counting_and_names_the_route_that_answers():
     async def work(fixture):
-        await fixture.embedder.describe(NAME)
+        await fixture.embedder.models.describe(NAME)
         fixture.fail(unavailable(), unavailable())
         await fixture.embed()
 
@@ -533,7 +533,7 @@ def test_a_failover_goes_on_counting_and_names_the_route_that_answers():
 
 def test_an_error_of_all_attempts_is_in_each_outcome_up_to_the_request():
     async def work(fixture):
-        await fixture.embedder.describe(NAME)
+        await fixture.embedder.models.describe(NAME)
         fixture.fail(*[unavailable()] * 9)
         with pytest.raises(UnavailableError):
             await fixture.embed()
@@ -545,7 +545,7 @@ def test_an_error_of_all_attempts_is_in_each_outcome_up_to_the_request():
 
 def test_halves_of_what_is_refused_are_attempts_of_their_own():
     async def work(fixture):
-        await fixture.embedder.describe(NAME)
+        await fixture.embedder.models.describe(NAME)
         refused = RefusedInputError("no", route="routes.r")
         fixture.routes[0].provider._faults = lambda _number, texts: refused if "bad" in texts else None
         result = await fixture.embed(["good", "better", "bad", "best"], partial=True)
@@ -601,7 +601,7 @@ def test_parts_of_a_large_request_that_wait_for_each_other_are_told_of():
 
 def test_all_who_wait_for_a_rate_limit_are_told_of_from_when_they_came():
     async def work(fixture):
-        await fixture.embedder.describe(NAME)
+        await fixture.embedder.models.describe(NAME)
         (route,) = fixture.routes
         time, slept = Time(), asyncio.Event()
 
@@ -631,7 +631,7 @@ def test_all_who_wait_for_a_rate_limit_are_told_of_from_when_they_came():
 
 def test_a_circuit_that_opens_is_probed_and_closes_tells_each_change_once():
     async def work(fixture):
-        await fixture.embedder.describe(NAME)
+        await fixture.embedder.models.describe(NAME)
         (route,) = fixture.routes
         time = Time()
         route.circuit._clock, route.circuit._limit = time, 2
@@ -705,7 +705,7 @@ def test_money_is_reserved_before_the_batch_and_a_refusal_belongs_to_the_reserva
 
 def test_an_attempt_that_no_money_is_left_for_is_none():
     async def work(fixture):
-        await fixture.embedder.describe(NAME)
+        await fixture.embedder.models.describe(NAME)
         fixture.fail(UnavailableError("it failed", route="routes.r", status=503, billed=True))
         with pytest.raises(BudgetExceededError):
             await fixture.embed()
@@ -724,7 +724,7 @@ def test_an_attempt_that_no_money_is_left_for_is_none():
 
 def test_each_answer_of_a_service_is_validated_in_its_attempt():
     async def work(fixture):
-        await fixture.embedder.describe(NAME)
+        await fixture.embedder.models.describe(NAME)
         fixture.fail(lambda answer: dataclasses.replace(answer, vectors=answer.vectors * np.float32("nan")))
         await fixture.embed()
 
@@ -766,7 +766,7 @@ def test_nothing_of_texts_vectors_or_keys_is_in_what_hooks_are_given():
             own = {"routes.r": route, "cache.backend": "memory", "budgets.b": {"usd": usd(900)}}
             quick = {"upstream.first_wait_s": 0.001, "upstream.longest_wait_s": 0.001}
             config = Config.load(environ={}, overrides={**own, **quick})
-            async with AsyncEmbedder(config, hooks=[hook]) as embedder:
+            async with AsyncEmbedder(config=config, hooks=[hook]) as embedder:
                 server.misdeeds = ["500"]
                 for _ in range(2):
                     result = await embedder.embed(SECRET_TEXTS, model=model, api_key_name="team", collection="docs")
@@ -814,9 +814,9 @@ def test_a_hook_that_raises_everywhere_changes_neither_vectors_nor_receipts(plac
         else:
             cache = {"cache.backend": "sqlite", "cache.path": str(tmp_path / f"{number}.sqlite")}
             config, model = here(default_model_directory, tmp_path, **cache), "auto"
-        async with AsyncEmbedder(config, hooks=hooks) as embedder:
+        async with AsyncEmbedder(config=config, hooks=hooks) as embedder:
             if place == "service":
-                await embedder.describe(model)
+                await embedder.models.describe(model)
                 Fixture(embedder, None).fail(unavailable(), unavailable())
             calls = [
                 (texts[:3], {}),

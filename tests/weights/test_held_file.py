@@ -165,7 +165,7 @@ def make(request, tmp_path):
             "cache.backend": cache,
             "cache.path": str(tmp_path / "cache.sqlite"),
         }
-        return Embedder(Config.load(environ={}, overrides=overrides))
+        return Embedder(config=Config.load(environ={}, overrides=overrides))
 
     return make
 
@@ -191,7 +191,7 @@ def test_a_folder_that_is_saved_anew_stays_what_it_was(make, tmp_path, tokenizer
         ).vectors
         other = embedder.embed([*DOCUMENTS, *QUERY], model=str(new)).vectors
     with make("sqlite") as embedder:
-        space = embedder.describe(str(folder)).space
+        space = embedder.models.describe(str(folder)).space
         if before_the_first_session:
             replace(new / "model.safetensors", folder / "model.safetensors")
         documents = embedder.embed(DOCUMENTS, model=str(folder))
@@ -212,7 +212,7 @@ def test_a_folder_that_is_written_to_is_an_error_and_never_a_mixture(
     folder = tiny_encoder(tmp_path / "model", tokenizer, seed=1)
     new = tiny_encoder(tmp_path / "new", tokenizer, seed=2)
     with make("sqlite") as embedder:
-        embedder.describe(str(folder))
+        embedder.models.describe(str(folder))
         if not before_the_first_session:
             embedder.embed(DOCUMENTS, model=str(folder))
         write(new / "model.safetensors", folder / "model.safetensors")
@@ -260,7 +260,7 @@ def test_a_folder_that_changes_while_it_is_opened_is_an_error(tmp_path, tokenize
     monkeypatch.setattr(recipe.Recipe, "check_weights", late)
     overrides = {"weights.directory": str(tmp_path / "weights"), "weights.offline": True}
     with (
-        Embedder(Config.load(environ={}, overrides=overrides)) as embedder,
+        Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder,
         pytest.raises(WeightsError, match="was changed while the model was opened"),
     ):
         embedder.embed(QUERY, model=str(folder))

@@ -132,7 +132,7 @@ def embed(request, tmp_path):
             "cache.backend": cache,
             "cache.path": str(tmp_path / "cache.sqlite"),
         }
-        with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+        with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
             return embedder.embed(["hello world", "a second text"], model=str(folder))
 
     return embed
@@ -232,7 +232,7 @@ def test_external_data_that_does_not_fit_is_refused(embed, tmp_path, tokenizer, 
 def test_external_data_that_is_written_to_is_an_error(tmp_path, tokenizer):
     folder = onnx_folder(tmp_path / "m", tokenizer)
     overrides = {"weights.directory": str(tmp_path / "weights"), "weights.offline": True, "cache.backend": "none"}
-    with Embedder(Config.load(environ={}, overrides=overrides)) as embedder:
+    with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
         embedder.embed("a text", model=str(folder))
         with (folder / "w.bin").open("r+b") as file:
             file.write(table(2).tobytes())

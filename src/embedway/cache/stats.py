@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
+from embedway._public import public
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 STORE_COUNTS = ""
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class ModelStats:
     """The counts of one model since the cache began: texts, and tokens and nano-dollars that were not spent."""
@@ -43,6 +46,7 @@ class ModelStats:
         return self.hits / asked if asked else 0.0
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class CacheStats:
     """The counts of all models, and of the store's failures; `set_aside` counts damaged files that were renamed."""
@@ -59,6 +63,7 @@ class CacheStats:
         return _sum(self.models.values())
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class ClearResult:
     """The entries that a filter selects, before and after clearing."""
@@ -67,6 +72,7 @@ class ClearResult:
     after: int
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class CacheCheck:
     """The result of comparing entries with vectors that were computed anew.

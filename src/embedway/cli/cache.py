@@ -162,8 +162,8 @@ async def _load_stats(config: "Config") -> "CacheStats":
 
     if _is_missing(config):
         return CacheStats({})
-    async with AsyncEmbedder(config) as embedder:
-        return await embedder.cache_stats()
+    async with AsyncEmbedder(config=config) as embedder:
+        return await embedder.cache.stats()
 
 
 async def _clear(
@@ -174,11 +174,11 @@ async def _clear(
 
     if _is_missing(config):
         return ClearResult(0, 0)
-    async with AsyncEmbedder(config) as embedder:
+    async with AsyncEmbedder(config=config) as embedder:
         if model is not None:
-            known = (await embedder.cache_stats()).models
+            known = (await embedder.cache.stats()).models
             model = _full_name(model, list(known))
-        return await embedder.clear_cache(model=model, space_id=space, namespace=namespace, older_than_s=age)
+        return await embedder.cache.clear(model=model, space_id=space, namespace=namespace, older_than_s=age)
 
 
 async def _verify(
@@ -193,9 +193,9 @@ async def _verify(
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.run import read_texts
 
-    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
+    async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         texts = await read_texts(embedder, sources, options)
-        return await embedder.check_cache(
+        return await embedder.cache.verify(
             texts,
             input_type=input_type,
             model=options.model,

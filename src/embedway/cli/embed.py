@@ -87,7 +87,7 @@ class _EmbedCommand:
         together = bool(self.options["criteria"] or self.options["max_cost"])
         next_batch: Callable[[Iterator[str]], list[str]] = list if together else _next_batch
         reader = Worker("embedway-reader")
-        async with AsyncEmbedder(self.config, progress=DownloadProgress(self.invocation)) as embedder:
+        async with AsyncEmbedder(config=self.config, progress=DownloadProgress(self.invocation)) as embedder:
             while batch := await reader.call(next_batch, texts):
                 result = await self._embed(embedder, batch, first)
                 truncated = {item.row for item in result.receipt.truncations}
@@ -110,7 +110,7 @@ class _EmbedCommand:
 
         if not texts:
             raise UsageError("standard input held no line")
-        async with AsyncEmbedder(self.config, progress=DownloadProgress(self.invocation)) as embedder:
+        async with AsyncEmbedder(config=self.config, progress=DownloadProgress(self.invocation)) as embedder:
             result = await self._embed(embedder, texts, 0)
         head = {"space": result.space.to_json(), "receipt": asdict(result.receipt)}
         sys.stdout.write(json.dumps(head, allow_nan=False)[:-1] + ', "embeddings": [')

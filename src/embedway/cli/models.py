@@ -237,8 +237,8 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
 async def _tune(invocation: Invocation, config: Any, name: str) -> Any:
     from embedway._embedder import AsyncEmbedder
 
-    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
-        return await embedder.tune(name, progress=lambda text: note(invocation, text))
+    async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
+        return await embedder.models.tune(name, progress=lambda text: note(invocation, text))
 
 
 def _without_nan(value: Any) -> Any:

@@ -60,8 +60,8 @@ def _prove(invocation: Invocation, collection: str, destination: str) -> None:
     rows = sample_rows(open_store(destination))
 
     async def run() -> float:
-        async with AsyncEmbedder(invocation.config(), progress=DownloadProgress(invocation)) as embedder:
-            return await embedder.prove_pin(collection, [text for text, _ in rows], [vector for _, vector in rows])
+        async with AsyncEmbedder(config=invocation.config(), progress=DownloadProgress(invocation)) as embedder:
+            return await embedder.pins.prove(collection, [text for text, _ in rows], [vector for _, vector in rows])
 
     lowest = wait_for(run())
     note(invocation, f"{len(rows)} rows of {destination} computed anew are the same (lowest cosine {lowest:.4f})")

@@ -99,13 +99,13 @@ async def _plan(
     from embedway.collections.plan import plan_job
 
     cached = config.cache.backend != "none"
-    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
+    async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         if selecting:
             # The model that `run` would take.
             options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
             note(invocation, f"selected {options.model}")
             models = [options.model]
-        names = models or await embedder.candidates(options.dimensions)
+        names = models or await embedder.models.available(options.dimensions)
         if not names:
             raise UsageError(f"no model that runs here gives vectors of {options.dimensions} dimensions")
         stream = standard_input() if "-" in sources else None

@@ -127,7 +127,7 @@ async def _run(
     from embedway.collections.run import run_job
 
     progress = _Progress() if wants_progress(invocation) else None
-    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
+    async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         try:
             if selecting:
                 cached = config.cache.backend != "none"

@@ -86,7 +86,7 @@ async def _search(
 
     from embedway._embedder import AsyncEmbedder
 
-    async with AsyncEmbedder(config, progress=DownloadProgress(invocation)) as embedder:
+    async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         answer = await _query_vector(invocation, embedder, config, collection, request)
         most = request.top if request.reranker is None else max(request.top, request.candidates)
         hits = await asyncio.to_thread(collection.search, answer.vectors[0], most)
@@ -110,9 +110,9 @@ async def _query_vector(
     """The vector of the query, (1, d), in the space of the collection. Raises SpaceMismatchError."""
     name, dimensions = request.model or collection.space.model, collection.space.dimensions
     try:
-        description = await embedder.describe(name, dimensions)
+        description = await embedder.models.describe(name, dimensions)
     except DimensionsError:
-        description = await embedder.describe(name, None)
+        description = await embedder.models.describe(name, None)
     except UnknownModelError as error:
         if request.model is not None:
             raise

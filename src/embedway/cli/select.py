@@ -129,7 +129,7 @@ async def _select(
     from embedway._embedder import AsyncEmbedder
     from embedway.collections.model_choice import SAMPLE_CHARACTERS, open_texts, take_texts
 
-    async with AsyncEmbedder(config) as embedder:
+    async with AsyncEmbedder(config=config) as embedder:
         if not sources:
             return await embedder.select([], criteria, anywhere=anywhere), True
         stream = standard_input() if "-" in sources else None

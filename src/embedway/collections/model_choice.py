@@ -47,7 +47,7 @@ async def select_for_job(
     cheap enough.
     """
     if options.collection:
-        pin = next((pin for pin in await embedder.pins() if pin.collection == options.collection), None)
+        pin = next((pin for pin in await embedder.pins.list() if pin.collection == options.collection), None)
         if pin is not None:
             # Raises what the criteria forbid.
             await embedder.plan("a", criteria=criteria, collection=options.collection, dimensions=options.dimensions)

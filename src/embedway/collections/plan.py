@@ -194,7 +194,7 @@ async def plan_job(
 
 
 async def _open_planner(embedder: AsyncEmbedder, model: str, options: RunOptions) -> _ModelPlanner:
-    described = await embedder.describe(model, options.dimensions)
+    described = await embedder.models.describe(model, options.dimensions)
     return _ModelPlanner(open_chunker(described, options)[0], ModelPlan(described.model, described.space.id))
 
 

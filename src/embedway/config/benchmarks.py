@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from embedway._public import public
 from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import LOCAL_PROVIDERS, default_benchmarks
 from embedway.catalog.services import default_services
@@ -18,6 +19,7 @@ from embedway.errors import UnknownModelError
 _UNIT_ERROR = 100
 
 
+@public
 class ModelBenchmark(Section):
     """Quality, speed and price of a model: `[embedding.model_benchmarks.NAME]`.
 

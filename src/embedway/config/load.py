@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
+from embedway._public import public
 from embedway.catalog.benchmarks import default_benchmarks
 from embedway.config.benchmark_layers import (
     drop_stale_confirmation,
@@ -74,6 +75,7 @@ _log = logging.getLogger("embedway.config")
 _DEEPEST = 100
 
 
+@public
 class Config(Section):
     """All settings, typed and immutable.
 

@@ -100,6 +100,8 @@ class Attempt:
                 if self.has_alternative and (closed_s := route.limiter.closed_s()) > context.patience_s:
                     raise RateLimitedError("too many requests", route=route.name, retry_after_s=closed_s)
                 await route.limiter.acquire(tokens, context.request.urgency)
+        except DeadlineError:
+            raise
         except TimeoutError as error:
             raise self._too_late() from error
 
@@ -178,6 +180,8 @@ class Attempt:
                     input_type=request.input_type,
                     dimensions=wanted if is_asked else None,
                 )
+        except DeadlineError:
+            raise
         except TimeoutError as error:
             if not self.has_alternative:
                 raise self._too_late() from error

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from embedway._public import public
 from embedway.errors import LedgerError, newer_version
 from embedway.ledger.sqlite_formats import PINS_VERSION
 from embedway.space import Space, SpaceVersionError
@@ -20,6 +21,7 @@ _FACTS = {"version", "model", "space", "since", "claim", "until"}
 _UNREADABLE = "the pin of collection {!r} cannot be read by this version"
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Pin:
     """The space of a collection, and the name of the model that is opened for it."""

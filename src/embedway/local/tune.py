@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedway._public import public
 from embedway.errors import EmbedwayError, RuntimeUnavailableError
 from embedway.local import cpu
 from embedway.local.backend import BACKENDS, BackendName, Precision, SessionOptions, available
@@ -49,6 +50,7 @@ _LONGEST_TOKENS = 512
 _PROBES = 128
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class TuneRow:
     """The measurement of one set of options. Rates are medians; `reason` says why it failed. A row of the report."""
@@ -74,6 +76,7 @@ class TuneRow:
         return SessionOptions(self.backend, self.precision, self.streams, self.threads)
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class TuneReport:
     """All measurements, the fastest for bulk work and for single queries, and the path of the stored choice."""

@@ -148,6 +148,8 @@ class ServiceModel(Model):
         try:
             async with asyncio.timeout(None if here else settings.deadline_s):
                 return await self._scheduling[1].run(upstream, upstream.urgency)
+        except DeadlineError:
+            raise  # it counts its attempts
         except TimeoutError:
             raise DeadlineError(
                 f"{self.name}: no request was free or answered in {settings.deadline_s:g} s", attempts=0

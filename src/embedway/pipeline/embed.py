@@ -64,9 +64,8 @@ class EmbedPipeline:
 
     async def embed(self, call: Call, options: CallOptions, deadline_s: float | None = None) -> EmbedResult:
         """Embed the texts of a call; for a collection within its pin. Raises DeadlineError after `deadline_s`."""
-        texts = 1 if isinstance(call.texts, str) else len(call.texts)
         with self._hooks.operation(
-            RequestDetails, "embed", call.model, texts, call.input_type, options.collection
+            RequestDetails, "embed", call.model, len(call.rows), call.input_type, options.collection
         ) as outcome:
             # Inside of the operation, which ends with the error that the caller gets.
             result = await (
@@ -211,12 +210,12 @@ class EmbedPipeline:
             call = replace(call, model=name, dimensions=dimensions)
         if call.has_token_ids:
             model = await self._models.open(call.model)
-            texts = [decode_ids(row, text, model.decode, model.name) for row, text in enumerate(call.texts)]
+            texts = [decode_ids(row, text, model.decode, model.name) for row, text in enumerate(call.rows)]
             call = replace(call, texts=texts)
         return inspect(call, self._config.embedding.on_overflow), await self._models.open(call.model)
 
     async def check_cache(self, call: Call, sample: int) -> CacheCheck:
-        """Compute anew what the cache holds of some texts, and compare; see `AsyncEmbedder.check_cache`."""
+        """Compute anew what the cache holds of some texts, and compare; see `AsyncEmbedder.cache.verify`."""
         assert self.cache is not None  # noqa: S101  the caller has checked
         request, model = await self.prepare(call, call.model, call.dimensions)
         texts, positions = unique_texts(request.texts, {})
@@ -242,6 +241,8 @@ async def _run_in_time(work: Awaitable[EmbedResult], deadline_s: float) -> Embed
     try:
         async with limit:
             return await work
+    except DeadlineError:
+        raise  # it counts its attempts
     except TimeoutError:
         if not limit.expired():
             raise

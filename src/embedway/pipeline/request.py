@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
-from embedway.arguments import listed, named, whole
+from embedway.arguments import as_texts, named, whole
 from embedway.errors import InputError, UsageError
-from embedway.types import EmbedRequest, InputType, Overflow
+from embedway.types import EmbedRequest, InputType, Overflow, Texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +23,9 @@ _INPUT_TYPES, _OVERFLOWS = get_args(InputType), get_args(Overflow)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The arguments of a call. Its texts are not checked yet, and an iterator of them is read."""
+    """The arguments of a call. Its texts are read, and not checked yet."""
 
-    texts: str | Sequence[str]
+    texts: Texts
     input_type: InputType = "document"
     model: str = "auto"
     dimensions: int | None = None
@@ -35,7 +35,7 @@ class Call:
 
     def __post_init__(self) -> None:
         """Check all but the texts. Raises UsageError."""
-        object.__setattr__(self, "texts", listed(self.texts, "texts"))
+        object.__setattr__(self, "texts", as_texts(self.texts, "texts"))
         named(self.model, "model")
         if self.dimensions is not None:
             object.__setattr__(self, "dimensions", whole(self.dimensions, "dimensions"))
@@ -49,7 +49,12 @@ class Call:
     @property
     def has_token_ids(self) -> bool:
         """Whether a text is given as token ids."""
-        return any(type(text) is not str and is_token_ids(text) for text in self.texts)
+        return any(type(text) is not str and is_token_ids(text) for text in self.rows)
+
+    @property
+    def rows(self) -> tuple[Any, ...]:
+        """The texts as a tuple, one row each."""
+        return cast("tuple[Any, ...]", self.texts)  # `__post_init__` made it one
 
 
 def inspect(call: Call, on_overflow: Overflow) -> EmbedRequest:
@@ -57,21 +62,25 @@ def inspect(call: Call, on_overflow: Overflow) -> EmbedRequest:
 
     Raises InputError with the row; with `partial` these go into the request.
     """
-    rows = (call.texts,) if isinstance(call.texts, str) else call.texts
+    rows = call.rows
     refused: dict[int, EmbedwayError] = {}
+    replaced: dict[int, str] = {}
     for row, text in enumerate(rows):
         if type(text) is str and text.isascii() and text[:1].isalnum():
             continue  # nearly every text, in a third of the time
         try:
             _check(row, text)
+            if type(text) is not str:  # numpy's strings and other subclasses
+                replaced[row] = str.__str__(text)
         except InputError as error:
             if not call.partial:
                 raise
             refused[row] = error
-    if refused:
-        rows = tuple("" if row in refused else text for row, text in enumerate(rows))
+            replaced[row] = ""
+    if replaced:
+        rows = tuple(replaced.get(row, text) for row, text in enumerate(rows))
     return EmbedRequest(
-        tuple(rows),
+        rows,
         call.model,
         call.input_type,
         call.dimensions,
@@ -128,7 +137,8 @@ def _check(row: int, text: object) -> None:
 def reason_against(text: object) -> str:
     """Find the reason why a text cannot be embedded; empty where it can."""
     if not isinstance(text, str):
-        return f"it is of type {type(text).__name__}, not a string"
+        advice = "; decode it first" if isinstance(text, bytes | bytearray) else ""
+        return f"it is of type {type(text).__name__}, not a string{advice}"
     # NULs say nothing: tokenizers drop them.
     if not text or text.isspace() or ("\x00" in text and not text.replace("\x00", "").strip()):
         return "it is empty; leave it out, because a vector of nothing means nothing"

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from embedway._public import public
 from embedway.selection.code_detection import detect_code, magika_classifier, strip_fenced_blocks
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ _SIMILAR = (
 )
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class TextAnalysis:
     """The languages, code and lengths of texts. Shares are of the sampled texts."""

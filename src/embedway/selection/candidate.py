@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from embedway._public import public
 from embedway.catalog.services import tokens_nanousd
 from embedway.providers.counting import ESTIMATE
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from embedway.config import ModelBenchmark
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class TokenEstimate:
     """Tokens of the texts for one model: of the longest text, and of all of them together.
@@ -25,6 +27,7 @@ class TokenEstimate:
     sampled: bool = True
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A model that can be selected: its benchmark, with what the catalog and this machine add to it."""

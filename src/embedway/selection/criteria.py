@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from embedway._public import public
 from embedway.errors import UsageError
 from embedway.money import to_nanousd, usd
 
@@ -21,6 +22,7 @@ _PRESET_ACCURACY = 0.5
 _MOST_WEIGHT = 1e300
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class ModelSelectionCriteria:
     """Requirements on a model, and the weights of accuracy, speed and cost. None stands for no requirement."""

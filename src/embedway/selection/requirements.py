@@ -7,6 +7,7 @@ import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from embedway._public import public
 from embedway.money import to_nanousd, usd
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _LANGUAGE_MATTERS = 0.2
 _NAMED_MODELS = 3
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Reason:
     """The reason why a model is out: the requirement, what the model has, and the value that would let it in."""

@@ -13,6 +13,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from embedway._public import public
 from embedway.errors import NoModelError
 from embedway.money import usd
 from embedway.selection.requirements import find_reasons, find_relaxations
@@ -31,6 +32,7 @@ CODE_BONUS = 1.1
 SCORE_DIGITS = 12
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class ScoredModel:
     """A row of the table: a model with its score by part, and every reason why it is out."""
@@ -82,6 +84,7 @@ class ScoredModel:
         }
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The selected model, with the table it is from, the best first, the criteria, and the analysis of the texts."""

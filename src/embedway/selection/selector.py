@@ -91,6 +91,15 @@ class ModelSelector:
         """List every model that may be selected, here or elsewhere."""
         return await asyncio.to_thread(self._locked, Candidates.all)
 
+    async def available(self, dimensions: int | None = None) -> list[str]:
+        """Return the models that can run here now, and that have vectors of this size if one is given."""
+        return [
+            one.benchmark.model_name
+            for one in await self.candidates()
+            if not one.lacks
+            and (dimensions is None or dimensions in (one.sizes or (one.benchmark.embedding_dimensions,)))
+        ]
+
     async def leaves_machine(self, model: str) -> str:
         """Give the reason why texts leave this machine with a model; empty where they stay."""
         return await asyncio.to_thread(self._locked, lambda candidates: candidates.leaves_machine(model))

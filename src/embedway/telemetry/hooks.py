@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, Protocol
 
+from embedway._public import public
 from embedway.telemetry.operations import Operation, Outcome
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ FLUSH_S = 5.0
 current_operation: ContextVar[int | None] = ContextVar("embedway_operation", default=None)
 
 
+@public
 class Hook(Protocol):
     """Is told of operations. Derive from `BaseHook` to write only the methods that are needed.
 
@@ -55,6 +57,7 @@ class Hook(Protocol):
         """Deliver what is pending. Called when an embedder is closed."""
 
 
+@public
 class BaseHook:
     """A hook that does nothing."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
+from embedway._public import public
+
 if TYPE_CHECKING:
     from embedway.space import InputType
     from embedway.types import Receipt
@@ -28,6 +30,7 @@ Kind: TypeAlias = Literal[
 ]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class RequestDetails:
     """One call of `embed` or `rerank`. `model` is the name that the call gave, which may be `auto`."""
@@ -40,6 +43,7 @@ class RequestDetails:
     collection: str = ""
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class BatchDetails:
     """Texts that are computed together: on this machine by `backend`, or by a service, then `backend` is its route."""
@@ -51,6 +55,7 @@ class BatchDetails:
     tokens: int
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class AttemptDetails:
     """One request to a service over one route. `number` counts from 1 for the same texts; refusals do not count."""
@@ -63,6 +68,7 @@ class AttemptDetails:
     tokens: int
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class WaitDetails:
     """Time in which nothing is computed.
@@ -76,6 +82,7 @@ class WaitDetails:
     route: str = ""
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class CacheDetails:
     """A lookup of a request's texts in the cache, whose outcome has `cache_hits`, or a store of computed vectors."""
@@ -86,6 +93,7 @@ class CacheDetails:
     texts: int
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class CircuitDetails:
     """A change of a route's circuit breaker."""
@@ -96,6 +104,7 @@ class CircuitDetails:
     after: Literal["closed", "open", "half-open"]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class LoadDetails:
     """A model is loaded, or its service opened."""
@@ -104,6 +113,7 @@ class LoadDetails:
     model: str
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class ReservationDetails:
     """Money is reserved before a request is sent; None for a price that is not known."""
@@ -113,6 +123,7 @@ class ReservationDetails:
     nanousd: int | None
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class ValidationDetails:
     """The vectors of a route's answer are checked; the outcome has the error where they are refused."""
@@ -122,6 +133,7 @@ class ValidationDetails:
     texts: int
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class BudgetWarningDetails:
     """`level` percent of a budget are spent, told once in each of its periods."""
@@ -136,6 +148,7 @@ class BudgetWarningDetails:
     hard: bool
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class BudgetRefusalDetails:
     """A call was refused because it would pass a budget."""
@@ -161,6 +174,7 @@ Details: TypeAlias = (
 )
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One operation, or one event, and where it belongs.
@@ -175,6 +189,7 @@ class Operation:
     links: tuple[int, ...] = ()
 
 
+@public
 @dataclass(slots=True)
 class Outcome:
     """How an operation ended. What does not apply to its kind, or is not known after an error, is None."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
+from embedway._public import public
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class ModelFolder:
     onnx_file: str | None = None
 
 
+@public
 class ProgressSink(Protocol):
     """Receiver of progress. One file at a time: start, any number of advances, done."""
 

@@ -1,0 +1,183 @@
+"""Administration of an embedder, in groups: `embedder.cache`, `embedder.pins` and `embedder.models`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedway._public import public
+from embedway.arguments import as_texts, named, seconds, whole
+from embedway.batching.batches import fill_batches
+from embedway.cache.base import CacheFilter
+from embedway.errors import UsageError
+from embedway.pipeline.proof import check_same
+from embedway.pipeline.request import Call
+from embedway.selection.call_options import CallOptions
+from embedway.selection.collection_pins import space_mismatch
+from embedway.space import comparable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from embedway.cache.stats import CacheCheck, CacheStats, ClearResult
+    from embedway.cache.vector_cache import VectorCache
+    from embedway.config import Config
+    from embedway.ledger.pins import Pin
+    from embedway.local.tune import TuneReport
+    from embedway.models.registry import ModelRegistry
+    from embedway.pipeline.embed import EmbedPipeline
+    from embedway.selection.collection_pins import CollectionPins
+    from embedway.selection.selector import ModelSelector
+    from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
+
+
+@public
+class AsyncCacheAdmin:
+    """Statistics, clearing and verification of an embedder's cache: `embedder.cache`."""
+
+    def __init__(self, pipeline: EmbedPipeline, default_model: str) -> None:
+        self._pipeline = pipeline
+        self._default_model = default_model
+
+    async def stats(self) -> CacheStats:
+        """Count hits, savings and entries by model, over all processes that share the cache.
+
+        Raises CacheError if the cache cannot be read, UsageError if there is no cache.
+        """
+        return await self._cache().stats()
+
+    async def clear(
+        self,
+        *,
+        model: str | None = None,
+        space_id: str | None = None,
+        namespace: str | None = None,
+        older_than_s: float | None = None,
+    ) -> ClearResult:
+        """Delete the entries that match every filter, without filters all.
+
+        Filters are a model's full name, a space's id at full width, a namespace and an age in seconds. Raises
+        CacheError if the cache cannot be read or written, UsageError if there is no cache.
+        """
+        for name, value in (("model", model), ("space_id", space_id), ("namespace", namespace)):
+            if value is not None:
+                named(value, name)
+        older_than_s = seconds(older_than_s, "older_than_s")
+        if older_than_s is not None and not older_than_s >= 0:
+            raise UsageError(f"older_than_s is {older_than_s}; it must be at least 0 seconds")
+        return await self._cache().clear(CacheFilter(model, space_id, namespace, older_than_s))
+
+    async def verify(
+        self,
+        texts: Texts,
+        *,
+        input_type: InputType = "document",
+        model: str | None = None,
+        on_overflow: Overflow | None = None,
+        sample: int = 100,
+    ) -> CacheCheck:
+        """Compute at most `sample` cached texts again, and compare them with their cached vectors.
+
+        Entries contain no texts, so the texts must be given. Raises as `embed` does, CacheError if the cache cannot be
+        read, UsageError if there is no cache.
+        """
+        self._cache()
+        call = Call(texts, input_type, self._default_model if model is None else model, None, on_overflow)
+        return await self._pipeline.check_cache(call, whole(sample, "sample") or 1)
+
+    def _cache(self) -> VectorCache:
+        if self._pipeline.cache is None:
+            raise UsageError("there is no cache: cache.backend is none; set it to memory, sqlite or redis")
+        return self._pipeline.cache
+
+
+@public
+class AsyncPinAdmin:
+    """The model and space of each collection, kept from its first write: `embedder.pins`."""
+
+    def __init__(self, pipeline: EmbedPipeline, models: ModelRegistry, pins: CollectionPins) -> None:
+        self._pipeline = pipeline
+        self._models = models
+        self._pins = pins
+
+    async def list(self) -> list[Pin]:
+        """Return all pins, by name of collection; a pin with a `claim` is being written. Raises LedgerError."""
+        return await self._pins.store.all()
+
+    async def forget(self, collection: str) -> bool:
+        """Delete the pin of a collection whose vectors no longer exist; False if it has no pin. Raises LedgerError."""
+        return await self._pins.store.remove(named(collection, "collection"))
+
+    async def prove(self, collection: str, texts: Texts, vectors: Vectors | Sequence[Vectors]) -> float:
+        """Prove facts that a pin of an older version lacks, and store them in the pin.
+
+        `texts` are some documents of the collection with their stored vectors, float32 (n, d). They are embedded again;
+        returns the lowest cosine. Raises UsageError if the collection has no pin or no text is given,
+        SpaceMismatchError if the pin is of another space or a vector differs, and as `embed` does.
+        """
+        pin = await self._pins.store.get(named(collection, "collection"))
+        checked = as_texts(texts, "texts")
+        try:
+            stored = np.asarray(vectors, np.float32)
+        except (TypeError, ValueError):
+            raise UsageError("vectors must be an array of numbers, one row per text") from None
+        if pin is None or pin.claim:
+            raise UsageError(f"collection {collection!r} has no pin to prove: nothing was written to it yet")
+        if not checked or stored.shape != (len(checked), pin.space.dimensions):
+            raise UsageError(
+                f"{len(checked)} texts came with vectors of shape {stored.shape}; give at least one text, and a vector "
+                f"of {pin.space.dimensions} numbers for each"
+            )
+        space = (await self._models.open(pin.model)).space_of_size(pin.space.dimensions)
+        comparison = comparable(space, pin.space)
+        if not comparison:
+            raise space_mismatch(pin, space, "document")
+        call = Call(checked, model=pin.model, dimensions=pin.space.dimensions)
+        computed = await self._pipeline.embed(call, CallOptions())
+        lowest = check_same(
+            stored,
+            computed.vectors,
+            name=f"collection {collection!r}",
+            recorded=pin.space,
+            asked=space,
+            facts=comparison.unknown or ("space",),
+        )
+        if comparison.unknown and not await self._pins.store.learn(pin, space):
+            raise UsageError(f"the pin of collection {collection!r} changed in the meantime; read it again")
+        return lowest
+
+
+@public
+class AsyncModelAdmin:
+    """Models of an embedder: `embedder.models`."""
+
+    def __init__(self, config: Config, default_model: str, models: ModelRegistry, selector: ModelSelector) -> None:
+        self._config = config
+        self._default_model = default_model
+        self._models = models
+        self._selector = selector
+
+    async def available(self, dimensions: int | None = None) -> list[str]:
+        """Return the models that can run here now, and that have vectors of this size if one is given."""
+        return await self._selector.available(whole(dimensions, "dimensions"))
+
+    async def describe(self, model: str | None = None, dimensions: int | None = None) -> ModelDescription:
+        """Load a model and return its space, limits and tokenizer."""
+        return (await self._models.open(self._name(model))).describe(whole(dimensions, "dimensions"))
+
+    async def warm(self, model: str | None = None) -> None:
+        """Load a model and its session, so that the first call does not wait for them."""
+        await (await self._models.open(self._name(model))).warm()
+
+    async def tune(self, model: str | None = None, *, progress: Callable[[str], None] | None = None) -> TuneReport:
+        """Measure the fastest exact settings of a model on this CPU, and store them for embedders created later."""
+        from embedway.local.tune import tune_model  # noqa: PLC0415  rarely used
+
+        encoder = (await self._models.open(self._name(model))).encoder()
+        report = progress or (lambda _: None)
+        return await asyncio.to_thread(tune_model, encoder, self._config, report, fill_batches)
+
+    def _name(self, model: str | None) -> str:
+        return self._default_model if model is None else named(model, "model")

@@ -1,0 +1,28 @@
+"""The public place and documentation of classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T", bound=type)
+
+
+def public(cls: T) -> T:
+    """Show and pickle a class as `embedway.NAME`, the name under which it is exported."""
+    cls.__module__ = "embedway"
+    return cls
+
+
+def blocking_form_of(asynchronous: type) -> Callable[[T], T]:
+    """Give methods the whole documentation of the asynchronous methods of the same names."""
+
+    def document(cls: T) -> T:
+        for name, method in vars(cls).items():
+            if not name.startswith("_") and hasattr(asynchronous, name):
+                method.__doc__ = getattr(asynchronous, name).__doc__
+        return cls
+
+    return document

@@ -1,0 +1,117 @@
+"""The blocking forms of the groups of `embedway._admin`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
+from embedway._public import blocking_form_of, public
+from embedway.arguments import as_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from embedway.cache.stats import CacheCheck, CacheStats, ClearResult
+    from embedway.ledger.pins import Pin
+    from embedway.local.tune import TuneReport
+    from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
+
+T = TypeVar("T")
+
+
+class Wait(Protocol):
+    """Runs a coroutine on an embedder's loop and returns its result."""
+
+    def __call__(self, work: Coroutine[Any, Any, T], /) -> T:
+        """Run `work`."""
+
+
+@public
+@blocking_form_of(AsyncCacheAdmin)
+class CacheAdmin:
+    """Statistics, clearing and verification of an embedder's cache: `embedder.cache`."""
+
+    def __init__(self, group: AsyncCacheAdmin, wait: Wait) -> None:
+        self._group = group
+        self._wait = wait
+
+    def stats(self) -> CacheStats:
+        """Count hits, savings and entries by model, over all processes that share the cache."""
+        return self._wait(self._group.stats())
+
+    def clear(
+        self,
+        *,
+        model: str | None = None,
+        space_id: str | None = None,
+        namespace: str | None = None,
+        older_than_s: float | None = None,
+    ) -> ClearResult:
+        """Delete the entries that match every filter, without filters all."""
+        return self._wait(
+            self._group.clear(model=model, space_id=space_id, namespace=namespace, older_than_s=older_than_s)
+        )
+
+    def verify(
+        self,
+        texts: Texts,
+        *,
+        input_type: InputType = "document",
+        model: str | None = None,
+        on_overflow: Overflow | None = None,
+        sample: int = 100,
+    ) -> CacheCheck:
+        """Compute at most `sample` cached texts again, and compare them with their cached vectors."""
+        return self._wait(
+            self._group.verify(
+                as_texts(texts, "texts"), input_type=input_type, model=model, on_overflow=on_overflow, sample=sample
+            )
+        )
+
+
+@public
+@blocking_form_of(AsyncPinAdmin)
+class PinAdmin:
+    """The model and space of each collection, kept from its first write: `embedder.pins`."""
+
+    def __init__(self, group: AsyncPinAdmin, wait: Wait) -> None:
+        self._group = group
+        self._wait = wait
+
+    def list(self) -> list[Pin]:
+        """Return all pins, by name of collection."""
+        return self._wait(self._group.list())
+
+    def forget(self, collection: str) -> bool:
+        """Delete the pin of a collection whose vectors no longer exist."""
+        return self._wait(self._group.forget(collection))
+
+    def prove(self, collection: str, texts: Texts, vectors: Vectors | Sequence[Vectors]) -> float:
+        """Prove facts that a pin of an older version lacks, and store them in the pin."""
+        return self._wait(self._group.prove(collection, as_texts(texts, "texts"), vectors))
+
+
+@public
+@blocking_form_of(AsyncModelAdmin)
+class ModelAdmin:
+    """Models of an embedder: `embedder.models`."""
+
+    def __init__(self, group: AsyncModelAdmin, wait: Wait) -> None:
+        self._group = group
+        self._wait = wait
+
+    def available(self, dimensions: int | None = None) -> list[str]:
+        """Return the models that can run here now."""
+        return self._wait(self._group.available(dimensions))
+
+    def describe(self, model: str | None = None, dimensions: int | None = None) -> ModelDescription:
+        """Load a model and return its space, limits and tokenizer."""
+        return self._wait(self._group.describe(model, dimensions))
+
+    def warm(self, model: str | None = None) -> None:
+        """Load a model and its session, so that the first call does not wait for them."""
+        self._wait(self._group.warm(model))
+
+    def tune(self, model: str | None = None, *, progress: Callable[[str], None] | None = None) -> TuneReport:
+        """Measure the fastest exact settings of a model on this CPU, and store them."""
+        return self._wait(self._group.tune(model, progress=progress))
