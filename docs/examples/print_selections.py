@@ -2,7 +2,7 @@
 
     python docs/examples/print_selections.py
 
-The output does not depend on this machine: there are no keys and no weights, and models that do not run here are included.
+The output does not depend on this machine: it has no keys and no weights, and `--anywhere` includes all models.
 """
 
 import os
