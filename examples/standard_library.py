@@ -3,10 +3,12 @@
 import asyncio
 import re
 import shutil
+import sys
 import sysconfig
 from pathlib import Path
 
 from embedway import AsyncEmbedder
+from embedway.collections.report import RunStatus
 from embedway.collections.run import RunOptions, run_job
 from embedway.collections.search import Hit
 from embedway.collections.stores import open_store
@@ -27,10 +29,11 @@ HITS = 2
 async def main() -> None:
     sources = [str(path) for part in PARTS for path in (LIBRARY / part, LIBRARY / f"{part}.py") if path.exists()]
     Path(DESTINATION).parent.mkdir(exist_ok=True)
-    print(f"Embedding {len(sources)} packages of {LIBRARY} (half a minute the first time) …", flush=True)
+    print(f"Embedding {len(sources)} packages of {LIBRARY}.")
+    print("The first run downloads the model (91 MB) and takes half a minute. The next one uses the cache.")
     async with AsyncEmbedder() as embedder:
         options = RunOptions(overwrite=True, chunk_tokens=128, overlap_tokens=16)
-        done = await run_job(embedder, sources, DESTINATION, options)
+        done = await run_job(embedder, sources, DESTINATION, options, progress=Progress())
         queries = [await embedder.embed_query(question) for question in QUESTIONS]
     store = open_store(DESTINATION)
     for question, query in zip(QUESTIONS, queries, strict=True):
@@ -43,9 +46,18 @@ async def main() -> None:
         f"{done.texts_per_s:,.0f} passages/s, {done.cached:,} of them from the cache.\n"
         "Ask your own question, or embed your own folder:\n"
         f"  .venv/bin/embedway search {DESTINATION} 'how do I set a timeout for a coroutine?'\n"
-        "  .venv/bin/embedway run ~/notes --to notes.parquet\n"
-        "  .venv/bin/embedway search notes.parquet 'your question'"
+        "  .venv/bin/embedway run FOLDER --to mine.parquet\n"
+        "  .venv/bin/embedway search mine.parquet 'your question'"
     )
+
+
+class Progress:
+    """Count of the passages of a run, on a terminal only."""
+
+    def update(self, status: RunStatus) -> None:
+        """Show the count in place of the last one."""
+        if sys.stderr.isatty():
+            print(f"  {status.chunks_done:,} passages", end="\r", file=sys.stderr, flush=True)
 
 
 def hit_line(hit: Hit) -> str:
