@@ -45,7 +45,7 @@ def test_from_a_backup_to_confirmed_books(command, paid, place):
 
     refused = command("state", "restore", "b.zip")
     assert refused.code == 2
-    assert "there is state already" in refused.stderr
+    assert "state already exists" in refused.stderr
     done = command("state", "restore", "b.zip", "--overwrite", "--json")
     assert done.code == 0
     assert done.json["to_confirm"] is True
@@ -85,7 +85,7 @@ def test_a_backup_replaces_a_file_only_where_that_is_asked_for(command, paid, pl
     (place / "b.zip").write_text("mine")
     refused = command("state", "backup", "b.zip")
     assert refused.code == 2
-    assert "exists already" in refused.stderr
+    assert "already exists" in refused.stderr
     assert (place / "b.zip").read_text() == "mine"
     assert command("state", "restore", "b.zip").code == 1
     assert command("state", "backup", "b.zip", "--overwrite").code == 0

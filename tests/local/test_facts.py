@@ -200,10 +200,10 @@ def test_a_broken_tokenizer_is_named(content):
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"num_hidden_layers": "two"}, "num_hidden_layers must be a whole number"),
+        ({"num_hidden_layers": "two"}, "num_hidden_layers must be an integer"),
         ({"num_hidden_layers": True}, "num_hidden_layers"),
-        ({"num_attention_heads": 0}, "num_attention_heads must be a whole number of 1"),
-        ({"num_attention_heads": 7}, "48 cannot be shared among 7"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be an integer of at least 1"),
+        ({"num_attention_heads": 7}, "48 is not a multiple of the 7"),
         ({"layer_norm_eps": "small"}, "layer_norm_eps must be a number"),
         ({"layer_norm_eps": float("nan")}, "layer_norm_eps"),
         ({"layer_norm_eps": -1}, "layer_norm_eps"),

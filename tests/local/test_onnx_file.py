@@ -38,7 +38,7 @@ def test_the_output_and_whether_it_is_pooled(ranks, expected):
 
 def test_a_reranker_needs_logits():
     assert sentence_output({"logits": 2, "hidden": 3}, RERANK) == ("logits", True)
-    with pytest.raises(UnsupportedModelError, match="without an output called logits"):
+    with pytest.raises(UnsupportedModelError, match="has no output called logits"):
         sentence_output({"hidden": 3}, RERANK)
 
 

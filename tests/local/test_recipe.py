@@ -56,7 +56,7 @@ def test_the_files_decide(folder):
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"is_decoder": True}, "is_decoder"),
         ({"quantization_config": {"bits": 8}}, "quantization_config"),
-        ({"max_position_embeddings": None}, "how many tokens"),
+        ({"max_position_embeddings": None}, "maximum number of tokens"),
     ],
     ids=str,
 )
@@ -123,7 +123,7 @@ def test_dropout_does_nothing(folder):
     ("config", "weights", "named"),
     [
         ({"out_features": 8, "activation_function": "torch.nn.Softplus"}, "model.safetensors", "Softplus"),
-        ({"out_features": 8}, "pytorch_model.bin", "no model.safetensors"),
+        ({"out_features": 8}, "pytorch_model.bin", "model.safetensors is missing"),
     ],
 )
 def test_dense_modules_that_are_not_built_are_named(folder, config, weights, named):
@@ -147,8 +147,8 @@ def test_a_dense_module_sets_the_width(folder):
     [
         ("config.json", WeightsError, "config.json is missing"),
         ("1_Pooling/config.json", WeightsError, "1_Pooling.config.json is missing"),
-        ("tokenizer.json", UnsupportedModelError, "no tokenizer.json"),
-        ("model.safetensors", UnsupportedModelError, "pickled weights are not read"),
+        ("tokenizer.json", UnsupportedModelError, "tokenizer.json is missing"),
+        ("model.safetensors", UnsupportedModelError, "pickled weights are not supported"),
     ],
 )
 def test_missing_files_are_named(folder, gone, error, named):
@@ -323,7 +323,7 @@ def test_a_pooling_that_nobody_names_is_mean_and_said_so(folder, caplog):
     (folder / "modules.json").unlink()
     recipe = read(folder)
     assert (recipe.pooling, recipe.normalized) == ("mean", False)
-    assert f"{folder} names no pooling" in caplog.text
+    assert f"{folder} defines no pooling" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -459,11 +459,11 @@ def test_prompts_left_out_of_pooling_are_refused_where_there_are_prompts(folder)
 
 def test_no_width_and_no_length_are_errors(folder):
     write(folder, "config.json", {key: value for key, value in CONFIG.items() if key != "hidden_size"})
-    with pytest.raises(UnsupportedModelError, match="how wide"):
+    with pytest.raises(UnsupportedModelError, match="hidden_size or dim is required"):
         read(folder)
     write(folder, "config.json", CONFIG)
     write(folder, "sentence_bert_config.json", {"max_seq_length": 0})
-    with pytest.raises(WeightsError, match="takes 0 tokens"):
+    with pytest.raises(WeightsError, match="maximum number of tokens is invalid: 0"):
         read(folder)
 
 

@@ -61,7 +61,7 @@ def in_a_sequence(content):
 @pytest.mark.parametrize(
     ("file", "function", "said"),
     [
-        ("tokenizer", added("zzbig", "qqbig"), r"tokenizer\.json: it gives .* word table up to 30523.* 30522 rows"),
+        ("tokenizer", added("zzbig", "qqbig"), r"tokenizer\.json produces .* word table up to 30523.* 30522 rows"),
         ("tokenizer", template, r"word table up to 30522"),
         ("tokenizer", pair, r"word table up to 40000"),
         ("tokenizer", in_a_sequence, r"word table up to 40000"),
@@ -138,7 +138,7 @@ def test_ids_of_an_onnx_file_are_compared_with_its_own_table(embedder, tmp_path,
     if rows == 30_522:
         assert embedder.embed(["alpha"], model=str(folder)).vectors.shape == (1, WIDE)
         return
-    with pytest.raises(WeightsError, match="word table up to 30521, and that table has 30521 rows"):
+    with pytest.raises(WeightsError, match="word table up to 30521, but that table has 30521 rows"):
         embedder.embed(["alpha"], model=str(folder))
 
 

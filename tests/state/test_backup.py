@@ -83,7 +83,7 @@ def test_state_that_is_there_is_replaced_only_where_that_is_asked_for(place, tmp
     file = made(place, tmp_path)
     place.spend(1000)
     before = place.look()
-    with pytest.raises(UsageError, match=r"there is state already .* give --overwrite"):
+    with pytest.raises(UsageError, match=r"state already exists .* use --overwrite"):
         restored(place, file)
     assert place.look() == before
     assert asyncio.run(mark_of(place)) is None
@@ -116,7 +116,7 @@ def test_a_backup_is_private_and_replaces_a_file_only_where_that_is_asked_for(fi
         os.umask(before)
     assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(file.parent.stat().st_mode)) == (0o600, 0o700)
     file.write_text("mine")
-    with pytest.raises(UsageError, match="exists already; name another file, or give --overwrite"):
+    with pytest.raises(UsageError, match="already exists: choose another file, or use --overwrite"):
         made(files, tmp_path, "folder/state.zip")
     assert file.read_text() == "mine"
     made(files, tmp_path, "folder/state.zip", overwrite=True)
@@ -133,7 +133,7 @@ def test_a_backup_is_never_written_over_what_it_is_of(files, tmp_path):
         f"{name}.sqlite{ending}" for name in ("ledger", "pins", "keys") for ending in ("", "-wal", "-shm", "-journal")
     ]
     for name in (*databases, "trust.json", ".trust.lock"):
-        with pytest.raises(UsageError, match="is a file to be backed up, or in use beside one"):
+        with pytest.raises(UsageError, match="is a file to be backed up, or belongs to one"):
             back_up(parts, files.folder / name, overwrite=True)
     assert files.look() == before
 
@@ -146,7 +146,7 @@ def test_a_backup_is_never_written_over_the_log_of_what_a_link_leads_to(files, t
     (files.folder / "ledger.sqlite").symlink_to(real)
     before = files.look()
     for file in (real, files.folder / "ledger.sqlite", real.with_name("books-wal")):
-        with pytest.raises(UsageError, match="in use beside one"):
+        with pytest.raises(UsageError, match="belongs to one"):
             back_up(files.parts, file, overwrite=True)
     assert files.look() == before
 
@@ -160,7 +160,7 @@ def test_a_lock_of_trust_that_is_no_file_is_told_and_nothing_is_restored(files, 
     (tmp_path / "mine").write_text("my only copy")
     lock.unlink(missing_ok=True)
     {"link": lambda: lock.symlink_to(tmp_path / "mine"), "folder": lock.mkdir}[what]()
-    with pytest.raises(StateError, match=r"\.trust\.lock: cannot be locked: .*; its lock must be a file"):
+    with pytest.raises(StateError, match=r"\.trust\.lock: cannot be locked: .*; its lock must be a separate file"):
         restored(files, file, overwrite=True)
     assert files.look() == before
     assert (tmp_path / "mine").read_text() == "my only copy"
@@ -171,7 +171,7 @@ def test_a_disk_that_fails_is_told_as_an_error_of_the_state(files, tmp_path, mon
     file = made(files, tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     for work in (lambda: made(files, tmp_path, "more.zip"), lambda: restored(files, file, overwrite=True)):
-        with pytest.raises(StateError, match=r"the backup cannot be made or restored: .*No such file or directory"):
+        with pytest.raises(StateError, match=r"the backup cannot be written or restored: .*No such file or directory"):
             work()
 
 
@@ -190,7 +190,7 @@ def test_trust_is_a_file_or_nothing(tmp_path, what):
     path = tmp_path / "trust.json"
     (tmp_path / "secret").write_text("not to be copied")
     {"link": lambda: path.symlink_to("secret"), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[what]()
-    with pytest.raises(StateError, match=r"trust\.json: (cannot be read|is no file)"):
+    with pytest.raises(StateError, match=r"trust\.json: (cannot be read|is not a regular file)"):
         TrustPart(path).snapshot(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -358,7 +358,7 @@ def test_what_is_booked_while_a_server_is_restored_is_not_lost_unseen(server, tm
         server.spend(1000)
         before = server.look()
         transaction.stage(tmp_path / "ledger.json", Restored(THEN, LATER))
-        with pytest.raises(StateError, match="was changed meanwhile, and stays as it is; try again"):
+        with pytest.raises(StateError, match="was changed by another process, and is not replaced: try again"):
             transaction.commit()
     assert server.look() == before
 
@@ -368,14 +368,14 @@ def test_a_server_that_holds_too_much_is_told_with_its_own_tools(server, tmp_pat
     server.fill()
     for name, value in bound.items():
         monkeypatch.setattr(state_redis, name, value)
-    with pytest.raises(StateError, match=r"ledger in Redis: holds more than .* the server's own tools"):
+    with pytest.raises(StateError, match=r"ledger in Redis: contains more than .* the server's own tools"):
         made(server, tmp_path)
     assert not (tmp_path / "state.zip").exists()
 
 
 def test_a_backup_of_another_backend_is_told(files, server, tmp_path):
     server.fill()
-    with pytest.raises(UsageError, match=r"holds pins of the backend redis, and pins\.backend is another one"):
+    with pytest.raises(UsageError, match=r"contains pins of the backend redis, but pins\.backend is another one"):
         restored(files, made(server, tmp_path))
 
 

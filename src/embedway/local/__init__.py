@@ -1,1 +1,1 @@
-"""The built-in model runtime: weights, encoder graphs, backends and their tuning. No torch."""
+"""Built-in model runtime: weights, encoder graphs, backends and tuning. No torch."""

@@ -1,4 +1,4 @@
-"""The contract of a backend, and the backends."""
+"""Protocol of a backend session, and the available backends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BACKENDS: tuple[BackendName, ...] = ("openvino", "onnxruntime")
 @public
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """Use of the CPU by a session: `streams` batches at once, `threads` in all."""
+    """CPU use of a session: `streams` concurrent batches, `threads` in total."""
 
     backend: BackendName
     precision: Precision
@@ -45,12 +45,12 @@ class Session(Protocol):
 
     @property
     def options(self) -> SessionOptions:
-        """The options it was loaded with."""
+        """Options that the model was loaded with."""
 
     def run(self, ids: Int32s, mask: Int32s, types: Int32s | None = None) -> Vectors:
-        """Compute one batch, (b, s) each, blocking; float32 (b, d), the caller's own.
+        """Compute one batch of (b, s) arrays and return float32 (b, d). Blocking.
 
-        Safe to call from `options.streams` threads at once.
+        The caller owns the result. Thread-safe for `options.streams` concurrent calls.
         """
 
     def close(self) -> None:
@@ -58,24 +58,24 @@ class Session(Protocol):
 
 
 def available(backend: BackendName) -> bool:
-    """Tell whether the library of a backend is installed."""
+    """Return whether the library of a backend is installed."""
     return importlib.util.find_spec(backend) is not None
 
 
 def open_session(recipe: Recipe, options: SessionOptions) -> Session:
-    """Load a model. Raises RuntimeUnavailableError where the backend or its precision is not available."""
+    """Load a model. Raises RuntimeUnavailableError if the backend or its precision is not available."""
     if not available(options.backend):
         raise RuntimeUnavailableError(
-            f"the backend {options.backend} is not installed here; use local.backend = 'onnxruntime'"
+            f"the backend {options.backend} is not installed: set local.backend = 'onnxruntime'"
         )
     if options.backend == "openvino":
         if options.precision == "bf16" and not cpu.facts().bf16:
-            raise RuntimeUnavailableError("this CPU computes no bfloat16 (AMX or AVX512-BF16); use precision f32")
-        from embedway.local.openvino_backend import OpenVinoSession  # noqa: PLC0415  only where it is asked for
+            raise RuntimeUnavailableError("this CPU does not support bfloat16 (AMX or AVX512-BF16): use precision f32")
+        from embedway.local.openvino_backend import OpenVinoSession  # noqa: PLC0415  imported only when used
 
         return OpenVinoSession(recipe, options)
     if options.precision != "f32":
-        raise RuntimeUnavailableError(f"onnxruntime runs f32 here, not {options.precision}; use precision f32")
+        raise RuntimeUnavailableError(f"onnxruntime supports only f32 here, not {options.precision}: use precision f32")
     from embedway.local.onnx_backend import OnnxSession  # noqa: PLC0415
 
     return OnnxSession(recipe, options)

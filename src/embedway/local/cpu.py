@@ -1,4 +1,4 @@
-"""Facts of this CPU that choose a backend, a precision and a number of threads."""
+"""CPU facts that decide the backend, the precision and the number of threads."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Linux's names for the instructions that multiply bfloat16 in hardware.
+#: Linux flags of the instructions that multiply bfloat16 in hardware.
 _BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
 @dataclass(frozen=True, slots=True)
 class CpuFacts:
-    """Name, instruction sets and cores of this machine, as far as the system reports them."""
+    """Name, instruction sets and cores of this machine, as reported by the system."""
 
     name: str
     flags: frozenset[str]
-    #: Physical cores that this process may use: a second hyper-thread adds nothing to matrix products.
+    #: Physical cores that this process may use. A second hyper-thread does not speed up matrix products.
     cores: int
-    #: Physical cores that it may be scheduled on; more than `cores` where a container limits time and not place.
+    #: Physical cores that it may be scheduled on. More than `cores` if a container limits CPU time but not CPUs.
     schedulable: int
 
     @property
     def bf16(self) -> bool:
-        """Tell whether matrix products in bfloat16 run in hardware."""
+        """Whether the CPU multiplies bfloat16 matrices in hardware."""
         return bool(self.flags & _BF16_FLAGS)
 
     @property
     def key(self) -> str:
-        """Return the key of stored choices: letters, digits and dashes."""
+        """Key of stored choices: letters, digits and dashes."""
         return re.sub(r"[^A-Za-z0-9]+", "-", f"{self.name} {self.cores} {'bf16' if self.bf16 else 'f32'}").strip("-")
 
 
 @functools.cache
 def facts() -> CpuFacts:
-    """Return the facts, which are read once."""
-    # The name where the system has no better one. Only Windows has it without starting `uname`.
+    """Return the CPU facts, which are read once."""
+    # Fallback name. Only Windows reports the processor without starting `uname`.
     name, flags = platform.processor() if sys.platform == "win32" else platform.machine(), frozenset[str]()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from embedway.local.runtime_choice import RuntimeChoice
     from embedway.types import TokenizedTexts, Vectors
 
-#: sentence-transformers' default for a classifier of one label, unless its config names another function.
+#: Default of sentence-transformers for a classifier with one label, unless its config names another function.
 _SIGMOID, _IDENTITY = "Sigmoid", "Identity"
 
 
 class CrossEncoder(Encoder):
-    """A cross-encoder on the built-in runtime: it reads query and document together and gives one score."""
+    """Cross-encoder on the built-in runtime: it reads query and document together and returns one score."""
 
     def __init__(self, recipe: Recipe, choice: RuntimeChoice) -> None:
         if recipe.dimensions != 1:
             raise UnsupportedModelError(
-                f"{recipe.name} is a classifier of {recipe.dimensions} labels; a reranker has one, its score"
+                f"{recipe.name} is a classifier with {recipe.dimensions} labels: a reranker has exactly one, the score"
             )
         super().__init__(recipe, choice, score_space(recipe.name, recipe.weights_sha256))
         self._activation = _activation(recipe)
 
     def pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
-        """Tokenize query and document together, cut at the model's limit. Blocking."""
+        """Tokenize query and document together, truncated to the model's limit. Blocking."""
         return self.tokenizer.encode_pairs(query, documents)
 
     def compute(
         self, options: SessionOptions, rows: Sequence[np.ndarray], width: int, types: Sequence[np.ndarray] | None = None
     ) -> Vectors:
-        """Compute the scores of one batch, (b, 1)."""
+        """Compute the scores of one batch, float32 (b, 1)."""
         logits = super().compute(options, rows, width, types)
         if self._activation == _IDENTITY:
             return logits
@@ -49,10 +49,10 @@ class CrossEncoder(Encoder):
 
 
 def _activation(recipe: Recipe) -> str:
-    """Return the function behind the logit, which the config may name by its path in torch."""
+    """Return the activation after the logit. The config may name it by its path in torch."""
     nested = recipe.config.get("sentence_transformers")
     named = (nested or {}).get("activation_fn") if isinstance(nested, dict) else None
     name = str(named or recipe.config.get("sbert_ce_default_activation_function") or _SIGMOID).rsplit(".", 1)[-1]
     if name not in {_SIGMOID, _IDENTITY}:
-        raise UnsupportedModelError(f"{recipe.folder}: the activation {name!r} of a reranker is not built")
+        raise UnsupportedModelError(f"{recipe.folder}: the activation {name!r} is not supported for a reranker")
     return name

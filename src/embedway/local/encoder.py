@@ -1,4 +1,4 @@
-"""A loaded encoder: tokenizer, sessions, and the threads that they run on."""
+"""Loaded encoder: tokenizer, sessions and their threads."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from embedway.local.runtime_choice import RuntimeChoice
     from embedway.types import Batch, InputType, Space, TokenizedTexts, Vectors
 
-#: A request of no more padded tokens than this is a query: one batch, all threads on it.
+#: Maximum padded tokens of a query. A query is one batch that uses all threads.
 QUERY_TOKENS = 128
 
 
 class Encoder:
-    """An encoder on the built-in runtime.
+    """Encoder on the built-in runtime.
 
-    It has a session for bulk work and, where the choice names other options, one for single queries. A session is
-    loaded at its first use. Its public attributes are what `models/local.py` tells of it.
+    It has a session for bulk work and, if the choice names other options, one for single queries. Sessions are loaded
+    lazily. `models/local.py` reads its public attributes.
     """
 
     def __init__(self, recipe: Recipe, choice: RuntimeChoice, space: Space) -> None:
@@ -64,13 +64,13 @@ class Encoder:
         return self.tokenizer.encode(texts, prompt=self.recipe.prompts[input_type])
 
     def warm(self) -> None:
-        """Load the session for bulk work now. Blocking."""
+        """Load the session for bulk work. Blocking."""
         self._session(self.choice.bulk)
 
     async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
-        """Compute a batch on the model's own threads; float32 (b, full width)."""
+        """Compute a batch on the encoder's own threads and return float32 (b, full width)."""
         if self._closed:
-            raise ClosedError(f"{self.name} was closed")
+            raise ClosedError(f"{self.name} is closed")
         query = len(tokenized.ids) == 1 and batch.padded_tokens <= QUERY_TOKENS
         options = self.choice.single if query else self.choice.bulk
         threads = self._query_threads if query else self._bulk_threads
@@ -93,7 +93,7 @@ class Encoder:
             token_types = np.zeros((len(rows), width), np.int32)
             for index, row in enumerate(types):
                 token_types[index, : len(row)] = row
-        # Backends read tables from the mapped files while they compute.
+        # Backends read tables from the mapped files during a computation.
         stamps = check_all(self._files)
         vectors = self._session(options).run(ids, mask, token_types)
         check_all(self._files, stamps)
@@ -105,20 +105,20 @@ class Encoder:
             return session
         with self._loading:
             if self._closed:
-                raise ClosedError(f"{self.name} was closed")
+                raise ClosedError(f"{self.name} is closed")
             if options not in self._sessions:
                 self._sessions[options] = open_session(self.recipe, options)
             return self._sessions[options]
 
     def drop(self, options: SessionOptions) -> None:
-        """Unload one session; the next use loads it again."""
+        """Unload one session; it is loaded again at its next use."""
         with self._loading:
             session = self._sessions.pop(options, None)
         if session is not None:
             session.close()
 
     async def close(self) -> None:
-        """Wait for running batches, then unload."""
+        """Wait for running batches, then unload all sessions."""
         self._closed = True
         for threads in (self._bulk_threads, self._query_threads):
             await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)

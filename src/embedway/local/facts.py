@@ -1,6 +1,6 @@
-"""The facts of a model folder that decide on vectors beside the weights: tokenizer and configuration.
+"""Facts of a model folder that define vectors besides the weights: tokenizer and configuration.
 
-Each is one digest of the values in use, so that files which differ only in unused values make one space.
+Each fact is one digest of the values in use. Files that differ only in unused values share one space.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from embedway.errors import UnsupportedModelError, WeightsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: transformers' names of activations, by the names that backends know.
+#: Names of activations: from transformers' name to the name in backends.
 ACTIVATION_NAMES = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -25,21 +25,22 @@ ACTIVATION_NAMES = {
     "silu": "silu",
     "swish": "silu",
 }
-#: RoBERTa's family counts positions from the padding id + 1, and so holds that many fewer.
+#: RoBERTa's family counts positions from the padding id + 1, and so has that many fewer.
 COUNTED = frozenset({"roberta", "xlm-roberta", "mpnet"})
-#: The runtime cuts and pads, whatever the file says.
+#: The runtime truncates and pads regardless of the file.
 _UNUSED_BY_TOKENIZER = ("truncation", "padding")
 
 
 def tokenizer_fact(tokenizer_json: bytes, *, where: str, lowercase: bool) -> str:
-    """sha256 of a parsed tokenizer.json without truncation and padding, marked where texts are lowercased first.
+    """Return the sha256 of tokenizer.json without truncation and padding, marked if texts are lowercased first.
 
-    The order of keys does not count, that of lists does. Raises WeightsError for what is no JSON object.
+    The order of object keys is ignored; the order of lists is not. Raises WeightsError unless the file is a JSON
+    object.
     """
     try:
         parsed = json.loads(tokenizer_json)
         if not isinstance(parsed, dict):
-            raise WeightsError(f"{where} holds no JSON object")
+            raise WeightsError(f"{where} is not a JSON object")
         used = {name: value for name, value in parsed.items() if name not in _UNUSED_BY_TOKENIZER}
         canonical = json.dumps(used, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     except (ValueError, RecursionError) as error:
@@ -49,26 +50,26 @@ def tokenizer_fact(tokenizer_json: bytes, *, where: str, lowercase: bool) -> str
 
 @dataclass(frozen=True, slots=True)
 class GraphFacts:
-    """The part of a configuration that the encoder graph reads, with transformers' defaults filled in.
+    """Part of a configuration that the encoder graph reads, with transformers' defaults filled in.
 
-    `architecture` is `onnx` for a graph that somebody else exported; then its own file holds all but the padding id.
+    `architecture` is `onnx` for an exported graph. Its own file then contains everything except the padding id.
     """
 
     architecture: str
     layers: int
     heads: int
     hidden: int
-    #: One of the names that backends know.
+    #: One of the names in backends.
     activation: str
     epsilon: float
     pad_token_id: int
-    #: The id that RoBERTa's family counts positions from; None where positions are 0, 1, 2, …
+    #: Id from which RoBERTa's family counts positions; None if positions are 0, 1, 2, …
     position_base: int | None
-    #: Whether the model is told which of two texts a token belongs to.
+    #: Whether the model reads which of two texts a token belongs to.
     token_types: bool
 
     def digest(self) -> str:
-        """sha256 of all facts, 64 hex digits."""
+        """Return the sha256 of all facts, 64 hex digits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
@@ -76,7 +77,7 @@ def graph_facts(config: Mapping[str, Any], architecture: str, pad: int, *, task:
     """Read the graph's facts from a config.json.
 
     Defaults are transformers' (configuration_bert.py, _roberta, _xlm_roberta, _mpnet, _distilbert). Raises WeightsError
-    for a value that no graph can have, UnsupportedModelError for an activation that is not built.
+    for an invalid value and UnsupportedModelError for an unsupported activation.
     """
     token_types = task == "rerank" and _read_int(config, "type_vocab_size", 0, where, least=0) > 1
     if architecture == "onnx":
@@ -84,11 +85,11 @@ def graph_facts(config: Mapping[str, Any], architecture: str, pad: int, *, task:
     distil = architecture == "distilbert"
     name = config.get("activation" if distil else "hidden_act", "gelu")
     if not isinstance(name, str) or name not in ACTIVATION_NAMES:
-        raise UnsupportedModelError(f"{where}: the activation {name!r} is not built")
+        raise UnsupportedModelError(f"{where}: the activation {name!r} is not supported")
     hidden = _read_int(config, "dim" if distil else "hidden_size", 768, where)
     heads = _read_int(config, "n_heads" if distil else "num_attention_heads", 12, where)
     if hidden % heads:
-        raise WeightsError(f"{where}: a hidden size of {hidden} cannot be shared among {heads} attention heads")
+        raise WeightsError(f"{where}: the hidden size {hidden} is not a multiple of the {heads} attention heads")
     epsilon = 1e-12 if distil else config.get("layer_norm_eps", 1e-12)
     if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon <= 1:
         raise WeightsError(f"{where}: layer_norm_eps must be a number from 0 to 1")
@@ -108,5 +109,5 @@ def graph_facts(config: Mapping[str, Any], architecture: str, pad: int, *, task:
 def _read_int(config: Mapping[str, Any], key: str, default: int, where: str, *, least: int = 1) -> int:
     value = config.get(key, default)
     if type(value) is not int or value < least:
-        raise WeightsError(f"{where}: {key} must be a whole number of {least} or more")
+        raise WeightsError(f"{where}: {key} must be an integer of at least {least}")
     return value

@@ -1,8 +1,8 @@
-"""The encoder graph, defined once for all backends.
+"""Encoder graph, defined once for all backends.
 
-`build_graph` expresses a model in the operations of `Operations`; each backend implements these for its own
-kind of node. Linear layers keep the checkpoint's (out, in) layout, so no weight is copied or turned.
-Shapes: b texts, s tokens, h hidden width, a attention heads.
+`build_graph` expresses a model through `Operations`; each backend implements these for its own kind of node. Linear
+layers keep the checkpoint's (out, in) layout, so no weight is copied or transposed. Shapes: b texts, s tokens, h hidden
+width, a attention heads.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ V = TypeVar("V")
 
 
 class Operations(Protocol[V]):
-    """The operations of a backend. Values are symbolic; nothing is computed here."""
+    """Operations of a backend. Values are symbolic; nothing is computed here."""
 
     def ids(self) -> V:
-        """Token ids, int32 (b, s)."""
+        """Return the token ids, int32 (b, s)."""
 
     def mask(self) -> V:
-        """1 for tokens and 0 for padding, int32 (b, s)."""
+        """Return the mask: 1 for tokens and 0 for padding, int32 (b, s)."""
 
     def token_types(self) -> V:
-        """0 for the first text of a pair and 1 for the second, int32 (b, s)."""
+        """Return the token types: 0 for the first text of a pair and 1 for the second, int32 (b, s)."""
 
     def constant(self, array: npt.NDArray[Any]) -> V:
-        """A constant; large ones are referenced, not copied."""
+        """Return a constant; large arrays are referenced, not copied."""
 
     def gather(self, table: V, indices: V) -> V:
-        """Rows of a table."""
+        """Return rows of a table."""
 
     def arange(self, ids: V) -> V:
-        """0, 1, … s-1 as int32 (s,)."""
+        """Return 0, 1, … s-1 as int32 (s,)."""
 
     def cumulative_sum(self, values: V) -> V:
-        """Running sum over the last axis of int32 (b, s)."""
+        """Return the running sum over the last axis of int32 (b, s)."""
 
     def equal(self, left: V, right: V) -> V:
-        """1 where equal and 0 elsewhere, int32."""
+        """Return 1 where values are equal and 0 elsewhere, int32."""
 
     def to_float(self, values: V) -> V:
-        """int32 to float32."""
+        """Convert int32 to float32."""
 
     def unsqueeze(self, values: V, axes: tuple[int, ...]) -> V:
         """Insert axes of length 1."""
@@ -62,42 +62,42 @@ class Operations(Protocol[V]):
         """Permute axes."""
 
     def add(self, left: V, right: V) -> V:
-        """Elementwise sum, broadcast."""
+        """Return the elementwise sum, broadcast."""
 
     def subtract(self, left: V, right: V) -> V:
-        """Elementwise difference, broadcast."""
+        """Return the elementwise difference, broadcast."""
 
     def multiply(self, left: V, right: V) -> V:
-        """Elementwise product, broadcast."""
+        """Return the elementwise product, broadcast."""
 
     def divide(self, left: V, right: V) -> V:
-        """Elementwise quotient, broadcast."""
+        """Return the elementwise quotient, broadcast."""
 
     def linear(self, values: V, weight: npt.NDArray[Any], bias: npt.NDArray[Any] | None) -> V:
         """Compute values @ weight.T + bias, with weight (out, in)."""
 
     def layer_norm(self, values: V, weight: V, bias: V, epsilon: float) -> V:
-        """Layer normalization over the last axis."""
+        """Normalize over the last axis (layer normalization)."""
 
     def activation(self, values: V, name: str) -> V:
         """Apply `gelu`, `gelu_tanh`, `relu`, `silu`, `tanh`, `sigmoid` or `identity`."""
 
     def attention(self, query: V, key: V, value: V, *, heads: int, head_size: int, mask: V, bias: V | None) -> V:
-        """Scaled dot-product attention over (b, s, h); `bias` (1, a, s, s) is added to the scores."""
+        """Apply scaled dot-product attention over (b, s, h); `bias` (1, a, s, s) is added to the scores."""
 
     def sum_tokens(self, values: V) -> V:
-        """(b, s, h) to (b, h)."""
+        """Sum over tokens, (b, s, h) to (b, h)."""
 
     def sum_last(self, values: V) -> V:
-        """(b, s) to (b, 1)."""
+        """Sum over the last axis, (b, s) to (b, 1)."""
 
     def normalize(self, values: V) -> V:
-        """Rows of (b, h) to length 1."""
+        """Scale rows of (b, h) to length 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """A checkpoint's names of the parts of one layer, below the encoder's prefix."""
+    """Parameter names of one layer in a checkpoint, below the encoder's prefix."""
 
     layer: str
     query: str
@@ -150,8 +150,8 @@ _NAMES = {
 def build_graph(operations: Operations[V], recipe: Recipe, tensors: Tensors) -> V:
     """Build the whole model and return its output.
 
-    Embedding models give float32 (b, d), pooled, through the Dense modules, and normalized where the recipe
-    says so; classifiers give logits, float32 (b, labels).
+    Embedding models return float32 (b, d): pooled, passed through the Dense modules, and normalized if the recipe
+    requires it. Classifiers return logits, float32 (b, labels).
     """
     encoder = _Encoder(operations, recipe, tensors)
     hidden: V = encoder.hidden_states()
@@ -162,7 +162,7 @@ def build_graph(operations: Operations[V], recipe: Recipe, tensors: Tensors) -> 
 
 
 def finish_embedding(operations: Operations[V], recipe: Recipe, hidden: V) -> V:
-    """Pool (b, s, h) to (b, h), then Dense modules, then normalization."""
+    """Pool (b, s, h) to (b, h), then apply Dense modules and normalization."""
     vector = _pool(operations, recipe.pooling, hidden)
     for module in recipe.dense:
         tensors = Tensors([module.weights])
@@ -172,7 +172,7 @@ def finish_embedding(operations: Operations[V], recipe: Recipe, hidden: V) -> V:
 
 
 def finish_output(operations: Operations[V], recipe: Recipe, output: V, *, pooled: bool) -> V:
-    """Do what the output of a foreign graph lacks: pooling, Dense modules and normalization of an embedding."""
+    """Apply the steps that an exported graph lacks: pooling, Dense modules and normalization of an embedding."""
     if recipe.task == "rerank":
         return output
     if not pooled:
@@ -187,7 +187,7 @@ def _pool(operations: Operations[V], pooling: Pooling, hidden: V) -> V:
         weights = operations.to_float(mask)
         total = operations.sum_tokens(operations.multiply(hidden, operations.unsqueeze(weights, (2,))))
         return operations.divide(total, operations.sum_last(weights))
-    # The last token is the one whose running count equals the number of all tokens.
+    # The running count of the last token equals the number of tokens.
     wanted = operations.constant(np.array(1, np.int32)) if pooling == "cls" else operations.sum_last(mask)
     chosen = operations.multiply(operations.equal(operations.cumulative_sum(mask), wanted), mask)
     weights = operations.unsqueeze(operations.to_float(chosen), (2,))
@@ -213,7 +213,7 @@ class _Encoder:
         return states
 
     def logits(self, hidden: Any) -> Any:
-        # The first position, as transformers takes it; the runtime pads on the right.
+        # transformers takes the first position; the runtime pads on the right.
         operations = self.operations
         first = operations.equal(operations.arange(operations.ids()), operations.constant(np.array(0, np.int32)))
         weights = operations.unsqueeze(operations.to_float(first), (0, 2))
@@ -247,7 +247,7 @@ class _Encoder:
         operations, base = self.operations, self.shape.position_base
         if base is None:
             return operations.arange(ids)
-        # transformers' create_position_ids_from_input_ids: padding keeps the padding id's own position.
+        # As transformers' create_position_ids_from_input_ids: padding has the padding id as its position.
         one, pad = (operations.constant(np.array(value, np.int32)) for value in (1, base))
         real = operations.subtract(one, operations.equal(ids, pad))
         return operations.add(operations.multiply(operations.cumulative_sum(real), real), pad)
@@ -265,7 +265,7 @@ class _Encoder:
         return self._norm(output, prefix + names.output_norm)
 
     def _relative_bias(self) -> Any:
-        """MPNet's learned bias by distance between tokens, (1, a, s, s), shared by all layers."""
+        """Return MPNet's learned bias by token distance, (1, a, s, s), shared by all layers."""
         operations = self.operations
         limit = self.recipe.max_tokens
         learned = np.asarray(self.tensors[self.prefix + "encoder.relative_attention_bias.weight"])
@@ -281,7 +281,7 @@ class _Encoder:
         return self.operations.linear(values, self.tensors[name + ".weight"], bias)
 
     def _norm(self, values: Any, name: str) -> Any:
-        # Checkpoints converted from TensorFlow call them gamma and beta.
+        # Checkpoints converted from TensorFlow use the names gamma and beta.
         weight, bias = (
             self.operations.constant(self.tensors[name + new if name + new in self.tensors else name + old])
             for new, old in ((".weight", ".gamma"), (".bias", ".beta"))
@@ -290,16 +290,16 @@ class _Encoder:
 
 
 def encoder_prefix(tensors: Tensors) -> str:
-    """Return the part before the encoder's names, such as `bert.`; empty for a bare encoder."""
+    """Return the prefix of the encoder's tensor names, such as `bert.`; empty for a bare encoder."""
     ending = "embeddings.word_embeddings.weight"
     for name in tensors:
         if name.endswith(ending):
             return name.removesuffix(ending)
-    raise UnsupportedModelError(f"no tensor ends with {ending}; this is not a checkpoint of a BERT-like encoder")
+    raise UnsupportedModelError(f"no tensor name ends with {ending}: this is not a checkpoint of a BERT-like encoder")
 
 
 def _relative_buckets(distance: npt.NDArray[np.int64], *, buckets: int) -> npt.NDArray[np.int64]:
-    """T5's bidirectional buckets as MPNet uses them, up to distance 128 (transformers, modeling_mpnet.py).
+    """Return T5's bidirectional buckets as MPNet uses them, up to distance 128 (transformers, modeling_mpnet.py).
 
     `distance` is key position - query position.
     """
@@ -307,7 +307,7 @@ def _relative_buckets(distance: npt.NDArray[np.int64], *, buckets: int) -> npt.N
     exact = half // 2
     away = np.abs(distance)
     scale = (half - exact) / math.log(128 / exact)
-    # float32, as transformers computes it: at some distances a wider type falls into another bucket.
+    # float32, as in transformers: at some distances a wider type selects another bucket.
     steps = np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) * np.float32(scale)
     far = exact + steps.astype(np.int64)
     return np.where(distance > 0, half, 0) + np.where(away < exact, away, np.minimum(far, half - 1))

@@ -23,7 +23,7 @@ HUB_PREFIX = "hf:"
 
 @dataclass(frozen=True, slots=True)
 class ResolvedName:
-    """The meaning of a model's name: a catalog row, a hub repository at a revision, or a folder."""
+    """Resolved model name: a catalog row, a hub repository at a revision, or a folder."""
 
     key: str
     facts: ModelFacts | None = None
@@ -33,17 +33,18 @@ class ResolvedName:
 
 
 def resolve(name: str) -> ResolvedName:
-    """Resolve a model's name. Raises UnknownModelError with the nearest names.
+    """Resolve a model name. Raises UnknownModelError with the nearest names.
 
-    `hf:OWNER/NAME[@REVISION]` is a repository; what begins with `.`, `/` or `~` is a folder; then come names of the
-    catalog, which no folder of the working directory stands in for; then folders whose path holds a separator.
+    Resolution order: `hf:OWNER/NAME[@REVISION]` is a repository. A name that begins with `.`, `/` or `~` is a folder.
+    Then catalog names, which a folder in the working directory never shadows. Then folders whose path contains a
+    separator.
     """
     if name == "auto":
         name = DEFAULT_MODEL
     if name.startswith(HUB_PREFIX):
         repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
         if not repository:
-            raise UsageError(f"{name!r} names no repository; write hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
+            raise UsageError(f"{name!r} names no repository: write hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
         return ResolvedName(name, repository=repository, revision=revision or None)
     catalog = default_catalog()
     written_as_path = name.startswith((".", "/", "~")) or Path(name).is_absolute()
@@ -52,29 +53,29 @@ def resolve(name: str) -> ResolvedName:
         try:
             folder = Path(name).expanduser().resolve()
         except (RuntimeError, ValueError, OSError) as error:
-            raise UsageError(f"{name!r} is not the path of a folder: {error}") from error
+            raise UsageError(f"{name!r} is not a folder path: {error}") from error
         return ResolvedName(str(folder), folder=folder)
     facts = catalog.get(name)
     return ResolvedName(facts.name, facts=facts)
 
 
 def open_model(name: str, config: Config, progress: ProgressSink | None = None) -> Encoder:
-    """Find or pull a model's files and load it. Blocking.
+    """Find or pull a model's files and load the model. Blocking.
 
     Raises the errors of names, weights and unsupported models.
     """
     loaded = load(resolve(name), config, progress)
     recipe = loaded.recipe
     if recipe.task != "embed":
-        raise UnsupportedModelError(f"{recipe.name} is a reranker: it scores pairs of texts and gives no vectors")
+        raise UnsupportedModelError(f"{recipe.name} is a reranker: it scores pairs of texts and returns no vectors")
     return encoder_of(loaded)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model's files, held open and hashed: its recipe, its session options, and its row of the catalog.
+    """Model files, opened and hashed, with the recipe, the session options and the catalog row.
 
-    `listed_files` says that the files are those of the row's own repository and commit.
+    `listed_files` is true if the files come from the row's own repository and commit.
     """
 
     recipe: Recipe
@@ -84,7 +85,7 @@ class LoadedModel:
 
 
 def encoder_of(loaded: LoadedModel) -> Encoder:
-    """The encoder of a model of vectors whose files are open. Blocking."""
+    """Return the encoder of an embedding model whose files are open. Blocking."""
     from embedway.local.encoder import Encoder  # noqa: PLC0415  imports numpy and the backends
 
     recipe = loaded.recipe
@@ -93,7 +94,7 @@ def encoder_of(loaded: LoadedModel) -> Encoder:
 
 
 def load(name: ResolvedName, config: Config, progress: ProgressSink | None = None) -> LoadedModel:
-    """Find or pull a model's files, open them, and decide how to run it. Blocking."""
+    """Find or pull a model's files, open them, and choose session options. Blocking."""
     from embedway.local.recipe import read_recipe  # noqa: PLC0415
     from embedway.local.runtime_choice import choose_runtime  # noqa: PLC0415
     from embedway.weights.store import WeightsStore  # noqa: PLC0415
@@ -118,7 +119,7 @@ def load(name: ResolvedName, config: Config, progress: ProgressSink | None = Non
 
 
 def find_or_pull(name: ResolvedName, store: WeightsStore) -> ModelFolder:
-    """Return the model's folder where the store has it intact, else pull it."""
+    """Return the model's folder if the store has it intact, else pull it."""
     if name.folder is not None:
         return store.open_folder(name.folder)
     if name.facts is not None:

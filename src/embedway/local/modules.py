@@ -1,4 +1,4 @@
-"""The modules of a sentence-transformers folder: pooling, Dense layers, normalization."""
+"""Modules of a sentence-transformers folder: pooling, Dense layers, normalization."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from embedway.types import Pooling
     from embedway.weights.hashes import HashCache
 
-#: No vector is wider.
+#: Maximum width of a vector.
 WIDEST = 2**20
 _POOLING_MODES: dict[str, Pooling] = {
     "mean": "mean",
@@ -33,14 +33,14 @@ _DENSE_ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu", "G
 
 @dataclass(frozen=True, slots=True)
 class DenseModule:
-    """A sentence-transformers Dense module: a linear layer after pooling."""
+    """Dense module of sentence-transformers: a linear layer after pooling."""
 
     weights: HeldFile
     activation: str
 
 
 def list_modules(folder: Path) -> list[tuple[str, Path]]:
-    """Kinds and folders of the modules, in order; empty where the folder names none. Raises WeightsError."""
+    """Return types and folders of the modules, in order; empty if the folder lists none. Raises WeightsError."""
     path = folder / "modules.json"
     written = read_optional(path)
     if written is None:
@@ -48,19 +48,19 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
     try:
         listed = [(module["type"], module["path"]) for module in json.loads(written)]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsError(f"{path} is not a list of modules, each with type and path") from error
+        raise WeightsError(f"{path} must be a list of modules, each with type and path") from error
     for kind, place in listed:
         if not isinstance(kind, str) or not isinstance(place, str):
-            raise WeightsError(f"{path}: type and path of each module must be texts")
+            raise WeightsError(f"{path}: type and path of each module must be strings")
         if (plain := posixpath.normpath(place)) != "." and not is_safe_path(plain):
-            raise WeightsError(f"{path} names a module outside of its folder: {place!r}")
+            raise WeightsError(f"{path} names a module outside its folder: {place!r}")
     return [(kind.rsplit(".", 1)[-1], folder / place) for kind, place in listed]
 
 
 def read_modules(
     folder: Path, modules: list[tuple[str, Path]], width: int, hash_cache: HashCache | None
 ) -> tuple[Pooling, tuple[DenseModule, ...], bool, int]:
-    """Read pooling, Dense modules, whether vectors are normalized, and their width; `width` is the encoder's."""
+    """Return pooling, Dense modules, whether vectors are normalized, and their width; `width` is the encoder's."""
     pooling: Pooling | None = None
     dense: list[DenseModule] = []
     normalized = False
@@ -74,10 +74,10 @@ def read_modules(
             dense.append(module)
         elif kind == "Normalize" and pooling is not None:
             normalized = True
-        elif kind != "Dropout":  # which does nothing when a model is used
-            raise UnsupportedModelError(f"{path}: the module {kind!r} at this place is not built")
+        elif kind != "Dropout":  # has no effect at inference
+            raise UnsupportedModelError(f"{path}: the module {kind!r} is not supported at this position")
     if pooling is None:
-        raise UnsupportedModelError(f"{folder / 'modules.json'}: no Pooling module")
+        raise UnsupportedModelError(f"{folder / 'modules.json'} has no Pooling module")
     return pooling, tuple(dense), normalized, width
 
 
@@ -91,26 +91,26 @@ def _pooling(path: Path) -> Pooling:
     else:
         modes = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
     if len(modes) != 1 or modes[0] not in _POOLING_MODES:
-        raise UnsupportedModelError(f"{path}: pooling {' + '.join(modes) or '(none)'!r} is not built")
+        raise UnsupportedModelError(f"{path}: pooling {' + '.join(modes) or '(none)'!r} is not supported")
     return _POOLING_MODES[modes[0]]
 
 
 def refuse_prompts_left_out(modules: list[tuple[str, Path]]) -> None:
-    """Raise UnsupportedModelError where pooling leaves the tokens of a prompt out."""
+    """Raise UnsupportedModelError if pooling excludes the tokens of a prompt."""
     for kind, path in modules:
         if kind == "Pooling" and read_required_json(path / "config.json").get("include_prompt") is False:
-            raise UnsupportedModelError(f"{path}: include_prompt = false (prompts left out of pooling) is not built")
+            raise UnsupportedModelError(f"{path}: include_prompt = false (pooling without the prompt) is not supported")
 
 
 def _dense(path: Path, hash_cache: HashCache | None) -> tuple[DenseModule, int]:
     config = read_required_json(path / "config.json")
     name = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1]
     if name not in _DENSE_ACTIVATIONS:
-        raise UnsupportedModelError(f"{path}: the activation {name!r} is not built")
+        raise UnsupportedModelError(f"{path}: the activation {name!r} is not supported")
     weights = path / "model.safetensors"
     if not is_file(weights):
-        raise UnsupportedModelError(f"{path}: there is no model.safetensors; pickled weights are not read")
+        raise UnsupportedModelError(f"{path}: model.safetensors is missing; pickled weights are not supported")
     width = config.get("out_features")
     if type(width) is not int or not 1 <= width <= WIDEST:
-        raise WeightsError(f"{path / 'config.json'}: out_features must be a whole number from 1 to {WIDEST}")
+        raise WeightsError(f"{path / 'config.json'}: out_features must be an integer from 1 to {WIDEST}")
     return DenseModule(HeldFile(weights, hash_cache), _DENSE_ACTIVATIONS[name]), width

@@ -1,4 +1,4 @@
-"""The encoder graph in ONNX Runtime, float32, on any CPU."""
+"""ONNX Runtime backend: the encoder graph in float32, on any CPU."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from embedway.types import Vectors
 
 opt_out_of_telemetry()
-import onnxruntime as ort  # noqa: E402  its variables are read on import
+import onnxruntime as ort  # noqa: E402  reads its environment variables on import
 
-# Opset 20 is the first with Gelu; IR 9 the oldest that carries it, for older runtimes' sake.
+# Opset 20 is the first with Gelu. IR 9 is the oldest version that supports it, so older runtimes load the model.
 _OPSET = 20
 _IR_VERSION = 9
-#: Constants of fewer numbers go into the graph itself; ONNX Runtime may fold them.
+#: Constants with fewer elements are stored in the graph, where ONNX Runtime may fold them.
 _INLINE_NUMBERS = 256
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class OnnxOperations:
-    """`Operations` as ONNX nodes; values are their names. Large constants stay outside the graph."""
+    """`Operations` as ONNX nodes; values are node names. Large constants stay outside the graph."""
 
     def __init__(self, prefix: str = "ew_") -> None:
         self.nodes: list[Any] = []
@@ -113,7 +113,7 @@ class OnnxOperations:
         return self._node("Div", [left, right])
 
     def linear(self, values: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any] | None) -> str:
-        # Gemm takes the checkpoint's layout as it is (transB), but only flat inputs.
+        # Gemm accepts the checkpoint's layout unchanged (transB), but only flat inputs.
         shape = self._node("Shape", [values], start=0, end=-1)
         flat = self._node("Reshape", [values, self._integers([-1, weight.shape[1]])])
         inputs = [flat, self.constant(weight)] + ([] if bias is None else [self.constant(bias)])
@@ -136,7 +136,7 @@ class OnnxOperations:
     def attention(
         self, query: str, key: str, value: str, *, heads: int, head_size: int, mask: str, bias: str | None
     ) -> str:
-        del head_size  # the operator divides the width by the heads itself
+        del head_size  # the operator derives it from the width and the heads
 
         def attend(inputs: list[str]) -> Any:
             output = f"{self._prefix}{len(self.nodes)}_{len(inputs)}"
@@ -153,8 +153,9 @@ class OnnxOperations:
         if bias is not None:
             self.nodes.append(masked)
             return str(masked.output[0])
-        # With a mask the operator holds all scores at once, 4.3 GB for 8,192 tokens and 16 heads; without one it goes
-        # over them in blocks (contrib_ops/cpu/bert/multihead_attention.cc). So where nothing is padded, no mask.
+        # With a mask, the operator keeps all scores in memory at once: 4.3 GB for 8,192 tokens and 16 heads. Without
+        # one, it processes them in blocks (contrib_ops/cpu/bert/multihead_attention.cc). So an unpadded batch uses no
+        # mask.
         branches = {}
         for name, node in (("then_branch", attend([query, key, value])), ("else_branch", masked)):
             result = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, ["b", "s", None])
@@ -174,14 +175,14 @@ class OnnxOperations:
         return self._node("ReduceSum", [values, self._integers([1])], keepdims=1)
 
     def normalize(self, values: str) -> str:
-        # ReduceL2 takes its axes as an input from opset 18 on only, and many exported files have an older one.
+        # ReduceL2 accepts its axes as an input only from opset 18 on, and many exported files use an older one.
         squares = self._node("ReduceSum", [self.multiply(values, values), self._integers([1])], keepdims=1)
         length = self._node("Sqrt", [squares])
         return self._node("Div", [values, self._node("Max", [length, self.constant(np.array(1e-12, np.float32))])])
 
 
 class OnnxSession:
-    """An ONNX Runtime session; its threads sleep between runs instead of spinning."""
+    """ONNX Runtime session; its threads sleep between runs instead of spinning."""
 
     def __init__(self, recipe: Recipe, options: SessionOptions) -> None:
         self.options = options
@@ -191,7 +192,7 @@ class OnnxSession:
         # Spinning threads starve the event loop that feeds them (onnxruntime, session options reference).
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.log_severity_level = 3
-        # The arena keeps the largest batch's memory and grows in powers of two; exact steps keep it near the need.
+        # The arena keeps the memory of the largest batch and grows in powers of two. Exact steps avoid the excess.
         settings.enable_mem_pattern = False
         self._values: list[Any] = []
         self._tensors = Tensors(recipe.weights)
@@ -236,9 +237,9 @@ def _build_own_model(recipe: Recipe, tensors: Tensors, settings: Any, values: li
 
 
 def _attach_external(graph: Any, operations: OnnxOperations, settings: Any, values: list[Any]) -> None:
-    """Name the large constants in the graph as external data, past protobuf's limit of 2 GB, and set them.
+    """Declare large constants as external data, past protobuf's limit of 2 GB, and attach their memory.
 
-    ONNX Runtime refers to the given memory: for weights the held files' maps, so that it opens no path by itself.
+    ONNX Runtime references this memory (for weights, the maps of the open files), so that it opens no path itself.
     """
     for name, array in operations.external.items():
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -257,18 +258,19 @@ def _add_initializers(arrays: Mapping[str, npt.NDArray[Any]], settings: Any, val
 
 
 def _extend_foreign_model(recipe: Recipe, settings: Any, values: list[Any]) -> bytes:
-    """Return a foreign ONNX model, with pooling and normalization appended where it lacks them."""
+    """Return an exported ONNX model, with pooling and normalization appended if it lacks them."""
     model, views = self_contained(recipe)
     input_names = {port.name for port in model.graph.input}
     unknown = input_names - set(_INPUTS)
     if unknown or "attention_mask" not in input_names:
         raise UnsupportedModelError(
-            f"{recipe.onnx}: its inputs are {', '.join(sorted(input_names))}; built for are {', '.join(_INPUTS)}"
+            f"{recipe.onnx} has the inputs {', '.join(sorted(input_names))}; supported are "
+            f"{', '.join(_INPUTS)}, and attention_mask is required"
         )
     ranks = {port.name: len(port.type.tensor_type.shape.dim) for port in model.graph.output}
     name, pooled = sentence_output(ranks, recipe)
     operations = OnnxOperations("embedway_")
-    # Exporters take int64 masks; our operations speak int32.
+    # Exporters use int64 masks; our operations use int32.
     mask = operations._node("Cast", ["attention_mask"], to=TensorProto.INT32)  # noqa: SLF001
     operations.mask = lambda: mask  # type: ignore[method-assign]
     output = finish_output(operations, recipe, name, pooled=pooled)

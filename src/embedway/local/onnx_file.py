@@ -1,4 +1,4 @@
-"""ONNX files that somebody else exported: outputs, tables and external data."""
+"""Exported ONNX files: outputs, tables and external data."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from embedway.local.recipe import Recipe
 
-#: Operators that scale activations by the largest number of the whole batch, padding and neighbours among them.
+#: Operators that scale activations by the maximum of the whole batch, including padding and other texts.
 _DYNAMIC = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"})
-#: Kinds of numbers that are handed to backends as views of the mapped file, as numpy writes them.
+#: Number types passed to backends as views of the mapped file, as numpy type strings.
 _NUMPY_KINDS = {
     "FLOAT": "<f4",
     "DOUBLE": "<f8",
@@ -33,11 +33,11 @@ _NUMPY_KINDS = {
     "INT64": "<i8",
     "UINT8": "u1",
 }
-#: Smaller tensors go into the model itself: backends fold them, and some operators need them there.
+#: Smaller tensors are stored in the model: backends fold them, and some operators require them there. In bytes.
 _INLINE_BYTES = 64 * 1024
-#: Below protobuf's limit of 2 GB.
+#: Maximum bytes stored in the model, below protobuf's limit of 2 GB.
 _MOST_INLINE_BYTES = 1_500_000_000
-#: Operators that hand ids on as they are, and those that keep a table's rows.
+#: Operators that pass ids on unchanged, and operators that keep a table's rows.
 _SAME_NUMBERS = frozenset({"Cast", "Identity"})
 _SAME_ROWS = frozenset({"Cast", "Identity", "DequantizeLinear"})
 _POOLED = ("sentence_embedding", "text_embeds", "embeddings", "pooled", "output")
@@ -47,13 +47,14 @@ _HIDDEN = ("token_embeddings", "last_hidden_state", "hidden_states")
 def sentence_output(ranks: Mapping[str, int], recipe: Recipe) -> tuple[str, bool]:
     """Return the name of the output to use, and whether it is pooled.
 
-    `ranks` maps each output to its number of axes: 2 is one vector for a text, 3 one for a token. An output with a
-    sentence's name goes first, then one for tokens, which the recipe's pooling finishes, then any other pooled one.
+    `ranks` maps each output to its number of axes: 2 is one vector per text, 3 is one per token. The output
+    `sentence_embedding` comes first, then an output per token, to which the recipe's pooling is applied, then any other
+    pooled output.
     """
     if recipe.task == "rerank":
         if "logits" in ranks:
             return "logits", True
-        raise UnsupportedModelError(f"{recipe.onnx}: a classifier without an output called logits")
+        raise UnsupportedModelError(f"{recipe.onnx}: the classifier has no output called logits")
     if ranks.get("sentence_embedding") == 2:
         return "sentence_embedding", True
     for name in (*_HIDDEN, *ranks):
@@ -63,12 +64,12 @@ def sentence_output(ranks: Mapping[str, int], recipe: Recipe) -> tuple[str, bool
         if ranks.get(name) == 2:
             return name, True
     raise UnsupportedModelError(
-        f"{recipe.onnx}: none of its outputs ({', '.join(ranks)}) holds vectors of texts or tokens"
+        f"{recipe.onnx}: none of its outputs ({', '.join(ranks)}) contains vectors of texts or tokens"
     )
 
 
 def depends_on_batch(source: Path | HeldFile) -> bool:
-    """Tell whether a text's vector depends on the other texts of its batch, as with dynamic int8. Blocking.
+    """Return whether a text's vector depends on the other texts of its batch, as with dynamic int8. Blocking.
 
     https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html: scales are computed per tensor.
     """
@@ -77,28 +78,28 @@ def depends_on_batch(source: Path | HeldFile) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OnnxFacts:
-    """Facts of an ONNX file that decide on how it is used."""
+    """Facts of an ONNX file that decide how it is used."""
 
-    #: See `depends_on_batch`.
+    #: Whether a text's vector depends on the other texts of its batch.
     batch_dependent: bool
-    #: Rows of the smallest table that each input chooses from, by the input's name, where that is found.
+    #: Rows of the smallest table that each input indexes, by the input's name, where a table was found.
     table_rows: Mapping[str, int]
 
 
 def onnx_facts(file: HeldFile) -> OnnxFacts:
-    """Read a held ONNX file's facts. Raises WeightsError for what is no ONNX model. Blocking."""
+    """Read the facts of an open ONNX file. Raises WeightsError if it is not an ONNX model. Blocking."""
     model = load_proto(file)
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     return OnnxFacts(_quantizes(nodes), _table_rows(model.graph))
 
 
 def _table_rows(graph: Any) -> dict[str, int]:
-    """Follow ids from the inputs to the tables of the main graph, through nodes that leave numbers as they are."""
+    """Return table rows by input: follow ids from the inputs to the tables, through nodes that keep them unchanged."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    # A value that is the input itself, by its name; and a value that is a table itself.
+    # Names of values that equal an input, with the input's name. `shapes` also has values that equal a table.
     chosen_by = {port.name: port.name for port in graph.input if port.name not in shapes}
     rows: dict[str, int] = {}
-    for node in graph.node:  # sorted, so that a value is made before it is read
+    for node in graph.node:  # in topological order: a value is defined before it is read
         first = node.input[0] if node.input else ""
         if node.op_type in _SAME_NUMBERS and first in chosen_by:
             chosen_by[node.output[0]] = chosen_by[first]
@@ -124,26 +125,26 @@ def _quantizes(nodes: Iterable[Any]) -> bool:
 
 
 def load_proto(file: HeldFile) -> Any:
-    """Parse a held ONNX file; external data is not read. Raises WeightsError for what is no ONNX model. Blocking."""
-    import onnx  # noqa: PLC0415  slow to import, and read for models that others exported alone
+    """Parse an open ONNX file, without external data. Raises WeightsError if it is not an ONNX model. Blocking."""
+    import onnx  # noqa: PLC0415  slow to import, and used only for exported models
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415
 
     try:
         return onnx.load_model_from_string(file.read())
     except DecodeError:
-        raise WeightsError(f"{file} is not an ONNX model, or damaged") from None
+        raise WeightsError(f"{file} is not an ONNX model, or is damaged") from None
 
 
 def self_contained(recipe: Recipe) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
-    """Parse the recipe's ONNX model and take its external data from the held files.
+    """Parse the recipe's ONNX model and read its external data from the open files.
 
-    Returns the model and large tensors of its main graph by name, as views of the mapped files; these are still marked
-    as external in the model. All other external data is put into the model. Raises WeightsError for data that does not
-    lie within its file, UnsupportedModelError for more than the model itself can hold. Blocking.
+    Return the model and the large tensors of its main graph by name, as views of the mapped files. These stay marked as
+    external in the model; all other external data is copied into it. Raises WeightsError for data outside its file, and
+    UnsupportedModelError for more data than the model can contain. Blocking.
     """
     from onnx import TensorProto  # noqa: PLC0415
 
-    assert recipe.onnx is not None  # noqa: S101  the caller's branch
+    assert recipe.onnx is not None  # noqa: S101  checked by the caller
     model = load_proto(recipe.onnx)
     views: dict[str, npt.NDArray[Any]] = {}
     for tensor in model.graph.initializer:
@@ -159,7 +160,7 @@ def self_contained(recipe: Recipe) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
         data = _external_bytes(recipe, tensor)
         inlined += len(data)
         if inlined > _MOST_INLINE_BYTES:
-            raise UnsupportedModelError(f"{recipe.onnx}: too much of its external data is of kinds that are not built")
+            raise UnsupportedModelError(f"{recipe.onnx}: too much of its external data has an unsupported number type")
         tensor.raw_data = bytes(data)
         del tensor.external_data[:]
         tensor.data_location = TensorProto.DEFAULT
@@ -168,7 +169,7 @@ def self_contained(recipe: Recipe) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
 
 def _external_bytes(recipe: Recipe, tensor: Any) -> memoryview:
     facts = {entry.key: entry.value for entry in tensor.external_data}
-    # As `further_weights` wrote the name when the file was hashed.
+    # Normalized as in `further_weights`, when the file was hashed.
     name = posixpath.normpath(facts.get("location", ""))
     file = recipe.external.get(name)
     try:
@@ -178,7 +179,7 @@ def _external_bytes(recipe: Recipe, tensor: Any) -> memoryview:
         offset, length = -1, None
     if file is None or offset < 0 or (length is not None and (length < 0 or offset + length > file.size)):
         raise WeightsError(
-            f"{recipe.onnx}: tensor {tensor.name!r} names external data that is not in its folder's files"
+            f"{recipe.onnx}: tensor {tensor.name!r} names external data that is missing in its folder's files"
         )
     if not file.size:
         return memoryview(b"")
@@ -189,7 +190,7 @@ def _shaped(recipe: Recipe, tensor: Any, data: memoryview, kind: str) -> npt.NDA
     shape = tuple(tensor.dims)
     if min(shape, default=0) < 0 or math.prod(shape) * np.dtype(kind).itemsize != len(data):
         raise WeightsError(
-            f"{recipe.onnx}: tensor {tensor.name!r} has other bytes of external data than its shape takes"
+            f"{recipe.onnx}: tensor {tensor.name!r}: the size of its external data does not match its shape"
         )
     return np.frombuffer(data, kind).reshape(shape)
 

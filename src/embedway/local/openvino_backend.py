@@ -1,4 +1,4 @@
-"""The encoder graph in OpenVINO: bfloat16 where the CPU multiplies it in hardware, float32 elsewhere."""
+"""OpenVINO backend: bfloat16 if the CPU multiplies it in hardware, float32 otherwise."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from embedway.types import Vectors
 
 opt_out_of_telemetry()
-import openvino as ov  # noqa: E402  it reports on import
+import openvino as ov  # noqa: E402  sends telemetry on import
 from openvino import opset13 as op  # noqa: E402
 
-# Below the reach of bfloat16's mantissa when added to any score, and far above its smallest number.
+# Added to this, any score is lost in bfloat16's mantissa. Far above the smallest bfloat16 number.
 _MASKED_SCORE = -30_000.0
 
 
@@ -39,12 +39,12 @@ class OpenVinoOperations:
         self._types = op.parameter([-1, -1], ov.Type.i32, name="token_type_ids") if token_types else None
         self._arange: Any = None
         self._score_bias: Any = None
-        #: Constants point into these.
+        #: Arrays that constants point into.
         self.held: list[npt.NDArray[Any]] = []
 
     @property
     def parameters(self) -> list[Any]:
-        """The model's inputs."""
+        """Inputs of the model."""
         return [node for node in (self._ids, self._mask, self._types) if node is not None]
 
     def ids(self) -> Any:
@@ -129,14 +129,14 @@ class OpenVinoOperations:
 
 
 class OpenVinoSession:
-    """A compiled model; each thread that calls `run` gets its own inference request."""
+    """Compiled model; each thread that calls `run` has its own inference request."""
 
     def __init__(self, recipe: Recipe, options: SessionOptions) -> None:
         self.options = options
         self._local = threading.local()
         core = ov.Core()
-        # The model and its mapped weights are dropped once the plugin has packed what it computes with;
-        # embedding tables, which it does not pack, stay mapped through the constants' own references.
+        # The model and its mapped weights are dropped once the plugin has packed its own copy. Embedding tables are not
+        # packed; they stay mapped through the constants' own references.
         self._tensors = Tensors(recipe.weights)
         if recipe.onnx is not None:
             model, self._held = _read_onnx(core, recipe)
@@ -178,11 +178,11 @@ class OpenVinoSession:
 
 
 def _worth_pinning(options: SessionOptions) -> bool:
-    """Tell whether threads are pinned to cores.
+    """Return whether threads are pinned to cores.
 
-    Woken from sleep, the helpers of a lone stream run on the core of the thread that woke them and wait for it:
-    a query then takes twice as long (7.3 ms against 3.4, benchmarks/RESULTS.md). Only where the session takes all
-    cores there are, though: with fewer, every process would pin itself to the same ones.
+    Without pinning, the helper threads of a single stream run on the core of the thread that woke them and wait for it.
+    A query then takes twice as long (7.3 ms instead of 3.4, benchmarks/RESULTS.md). Threads are pinned only if the
+    session uses all available cores: with fewer, every process would pin itself to the same ones.
     """
     return options.streams == 1 and options.threads > 1 and options.threads == cpu.facts().schedulable
 
@@ -191,15 +191,15 @@ def _read_onnx(core: Any, recipe: Recipe) -> tuple[Any, list[npt.NDArray[Any]]]:
     model, held, names = _converted(core, recipe)
     unknown = names - {"input_ids", "attention_mask", "token_type_ids"}
     if unknown:
-        raise UnsupportedModelError(f"{recipe.onnx}: it wants the inputs {', '.join(sorted(unknown))}")
+        raise UnsupportedModelError(f"{recipe.onnx} has unsupported inputs: {', '.join(sorted(unknown))}")
     shapes = {port.get_any_name(): len(port.get_partial_shape()) for port in model.outputs}
     name, pooled = sentence_output(shapes, recipe)
     output = model.output(name).get_node().input_value(0)
     operations = OpenVinoOperations(token_types=False)
     by_name = {port.get_any_name(): port.get_node() for port in model.inputs}
     if "attention_mask" not in names:
-        raise UnsupportedModelError(f"{recipe.onnx}: it has no input called attention_mask")
-    if "attention_mask" not in by_name:  # no node reads it, and so the conversion left it out; pooling does
+        raise UnsupportedModelError(f"{recipe.onnx} has no input called attention_mask")
+    if "attention_mask" not in by_name:  # no node reads it, so the conversion dropped it; pooling needs it
         by_name["attention_mask"] = op.parameter([-1, -1], ov.Type.i64, name="attention_mask")
     operations._ids, operations._mask = by_name["input_ids"], by_name["attention_mask"]  # noqa: SLF001
     vector = finish_output(operations, recipe, output, pooled=pooled)
@@ -207,10 +207,10 @@ def _read_onnx(core: Any, recipe: Recipe) -> tuple[Any, list[npt.NDArray[Any]]]:
 
 
 def _converted(core: Any, recipe: Recipe) -> tuple[Any, list[npt.NDArray[Any]], set[str]]:
-    """Convert the held ONNX model, without a path that OpenVINO would open by itself, and name its inputs.
+    """Convert the open ONNX model without a path that OpenVINO would open; also return its arrays and inputs.
 
-    Large external tensors enter the conversion as inputs, and are replaced with constants over the mapped files. So
-    external data behind links works too, which OpenVINO refuses by path.
+    Large external tensors enter the conversion as inputs, and are then replaced with constants over the mapped files.
+    This also works for external data behind links, which OpenVINO refuses by path.
     """
     proto, views = self_contained(recipe)
     declared = {port.name for port in proto.graph.input} - {tensor.name for tensor in proto.graph.initializer}

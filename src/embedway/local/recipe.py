@@ -1,8 +1,8 @@
-"""The recipe of a model folder: architecture, pooling, length, prompts and weights files.
+"""Recipe of a model folder: architecture, pooling, length, prompts and weights files.
 
-The files are those of sentence-transformers (`modules.json`, `N_Pooling/config.json`,
-`sentence_bert_config.json`, `config_sentence_transformers.json`) beside transformers' `config.json`. They
-take precedence; the catalog fills in only facts that they lack.
+The files are those of sentence-transformers (`modules.json`, `N_Pooling/config.json`, `sentence_bert_config.json`,
+`config_sentence_transformers.json`) and transformers' `config.json`. They take precedence; the catalog fills in only
+missing facts.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert")
-#: Names that transformers gives to models with the graph of another.
+#: transformers' names of models that share the graph of another model.
 _SAME_GRAPH = {"camembert": "roberta"}
 _DEFAULT_PAD = dict.fromkeys(COUNTED, 1)
-#: tokenizers write this and greater numbers for "no limit".
+#: tokenizers writes this number or a greater one for "no limit".
 _NO_LIMIT = 1_000_000
 #: Positions are int32.
 _MOST_TOKENS = 2**31 - 1
@@ -49,17 +49,17 @@ _MOST_TOKENS = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The facts that build a model's graph and name its space. One record: the folder decides on all of them."""
+    """Facts that define a model's graph and vector space. One record, because the folder decides all of them."""
 
     name: str
     folder: Path
     task: Task
     architecture: str
     config: Mapping[str, Any]
-    #: safetensors files, empty when only `onnx` is there.
+    #: safetensors files; empty if there is only `onnx`.
     weights: tuple[HeldFile, ...]
     onnx: HeldFile | None
-    #: Files with the external data of `onnx`, by the names that it gives them, relative to its folder.
+    #: Files with the external data of `onnx`, by their name in it, relative to its folder.
     external: Mapping[str, HeldFile]
     weights_sha256: str
     pooling: Pooling
@@ -68,39 +68,39 @@ class Recipe:
     max_tokens: int
     prompts: Mapping[InputType, str]
     sizes: tuple[int, ...]
-    #: The path of tokenizer.json, for errors, and what it held when it was read.
+    #: Path of tokenizer.json, for errors, and its content when it was read.
     tokenizer: Path
     tokenizer_json: bytes
-    #: sha256 of tokenizer.json and config.json as they are written.
+    #: sha256 of tokenizer.json and config.json as stored.
     settings_sha256: Mapping[str, str]
     graph: GraphFacts
     pad_token_id: int
-    #: Texts are lowercased before they are tokenized.
+    #: Whether texts are lowercased before they are tokenized.
     lowercase: bool = False
 
     @property
     def dimensions(self) -> int:
-        """The full width of a vector; for rerankers the number of labels."""
+        """Full width of a vector; for rerankers, the number of labels."""
         return self.sizes[0]
 
     @property
     def first_position(self) -> int:
-        """The position of a text's first token: RoBERTa's family counts from the padding id + 1, all others from 0."""
+        """Position of a text's first token: the padding id + 1 in RoBERTa's family, 0 in all others."""
         return first_position(self.architecture, self.pad_token_id)
 
     @property
     def token_types(self) -> bool:
-        """Tell whether the model takes token types: which of two texts a token belongs to (BERT rerankers)."""
+        """Whether the model reads token types: which of two texts a token belongs to (BERT rerankers)."""
         return self.graph.token_types
 
     @property
     def files(self) -> tuple[HeldFile, ...]:
-        """Every file that a session reads, external data included."""
+        """All files that a session reads, external data included."""
         graphs = (self.onnx,) if self.onnx is not None else ()
         return (*self.weights, *graphs, *self.external.values(), *(module.weights for module in self.dense))
 
     def check_weights(self) -> None:
-        """Open all files and raise WeightsError where their bytes are not those of `weights_sha256`. Blocking."""
+        """Open all files. Raises WeightsError if their bytes do not match `weights_sha256`. Blocking."""
         for file in self.files:
             file.hold()
         held = {file.path.relative_to(self.folder).as_posix(): file for file in self.files}
@@ -112,12 +112,12 @@ class Recipe:
             onnx_file=self.onnx.path.relative_to(self.folder).as_posix() if self.onnx is not None else None,
         )
         if found != self.weights_sha256:
-            raise WeightsError(f"{self.folder} was changed while the model was opened; open it again")
+            raise WeightsError(f"{self.folder} changed while the model was opened: open it again")
 
     def space(self, dimensions: int, facts: ModelFacts | None, *, listed_files: bool = False) -> Space:
-        """Return the vector space; its digest is the weights' own where all else is as in the catalog.
+        """Return the vector space. Its digest is that of the weights if everything else matches the catalog.
 
-        `listed_files` says that the files came from the repository and commit that the catalog names.
+        `listed_files` is true if the files come from the repository and commit in the catalog.
         """
         tokenizer = tokenizer_fact(self.tokenizer_json, where=str(self.tokenizer), lowercase=self.lowercase)
         config = self.graph.digest()
@@ -147,7 +147,7 @@ class Recipe:
     def _is_listed(
         self, file: str, fact: str, listed_fact: str | None, facts: ModelFacts, *, listed_files: bool
     ) -> bool:
-        """Tell whether a settings file is the catalog's, by its fact, its bytes or its source."""
+        """Return whether a settings file matches the catalog by its fact, its bytes or its source."""
         if listed_fact is not None:
             return fact == listed_fact
         sha256 = facts.weights.sha256(file)
@@ -163,9 +163,9 @@ def read_recipe(
     onnx_file: str | None = None,
     hash_cache: HashCache | None = None,
 ) -> Recipe:
-    """Read a model folder. Every settings file is read once; weights are opened at their first use.
+    """Read a model folder. Every settings file is read once; weights are opened lazily.
 
-    `onnx_file` is used instead of safetensors. Raises UnsupportedModelError, and WeightsError for damaged files.
+    `onnx_file` replaces safetensors. Raises UnsupportedModelError, and WeightsError for damaged files.
     """
     path = folder / "config.json"
     config_json = read_required(path)
@@ -212,25 +212,25 @@ def _sizes(folder: Path, width: int, facts: ModelFacts | None) -> tuple[int, ...
     """Return the full width of a vector and the smaller sizes that the model was trained for."""
     width = width or ((facts.dimensions or 0) if facts is not None else 0)
     if not width:
-        raise UnsupportedModelError(f"{folder / 'config.json'}: neither hidden_size nor dim says how wide vectors are")
+        raise UnsupportedModelError(f"{folder / 'config.json'}: hidden_size or dim is required as the width of vectors")
     return (width, *(size for size in (facts.matryoshka if facts else ()) if size < width))
 
 
 def _read_tokenizer(folder: Path) -> bytes:
     data = read_optional(folder / "tokenizer.json")
     if data is None:
-        raise UnsupportedModelError(f"{folder}: there is no tokenizer.json; slow tokenizers are not supported")
+        raise UnsupportedModelError(f"{folder}: tokenizer.json is missing; slow tokenizers are not supported")
     return data
 
 
 def _pad_token_id(config: Mapping[str, Any], architecture: str) -> int:
-    """Return the padding id; where config.json has none, transformers' own."""
+    """Return the padding id; transformers' default if config.json has none."""
     pad = config.get("pad_token_id")
     return pad if type(pad) is int else _DEFAULT_PAD.get(architecture, 0)
 
 
 def first_position(architecture: str, pad: int) -> int:
-    """See `Recipe.first_position`."""
+    """Return the position of a text's first token."""
     return pad + 1 if architecture in COUNTED else 0
 
 
@@ -253,7 +253,7 @@ def _labels(folder: Path, config: Mapping[str, Any]) -> int:
         return len(labels or {0: ""})
     number = config.get("num_labels", 1)
     if type(number) is not int or number < 1:
-        raise WeightsError(f"{folder / 'config.json'}: num_labels must be a whole number above 0")
+        raise WeightsError(f"{folder / 'config.json'}: num_labels must be an integer above 0")
     return number
 
 
@@ -272,30 +272,32 @@ def _weight_files(folder: Path, onnx_file: str | None) -> tuple[tuple[Path, ...]
         except (KeyError, AttributeError, TypeError) as error:
             raise WeightsError(f"{index} has no weight_map from tensors to files") from error
         if outside:
-            raise WeightsError(f"{index} names a file outside of its folder: {outside[0]!r}")
+            raise WeightsError(f"{index} names a file outside its folder: {outside[0]!r}")
         return tuple(folder / name for name in names), None
     for candidate in ("onnx/model.onnx", "model.onnx"):
         if is_file(folder / candidate):
             return (), folder / candidate
     raise UnsupportedModelError(
-        f"{folder}: there is neither model.safetensors nor onnx/model.onnx; pickled weights are not read, "
-        "because reading them can run code"
+        f"{folder} contains neither model.safetensors nor onnx/model.onnx; pickled weights are not "
+        "supported, because reading them can run code"
     )
 
 
 def _refuse_unsupported(folder: Path, architecture: str, config: Mapping[str, Any]) -> None:
     if architecture not in ARCHITECTURES:
         raise UnsupportedModelError(
-            f"{folder}: the architecture {architecture or '(none named)'!r} is not built; "
-            f"supported are {', '.join(ARCHITECTURES)}, and any other as an ONNX file"
+            f"{folder}: the architecture {architecture or '(none named)'!r} is not supported; supported are "
+            f"{', '.join(ARCHITECTURES)}, and any other as an ONNX file"
         )
     positions = config.get("position_embedding_type", "absolute")
     if positions != "absolute":
-        raise UnsupportedModelError(f"{folder}: position_embedding_type {positions!r} is not built, only 'absolute'")
+        raise UnsupportedModelError(
+            f"{folder}: position_embedding_type {positions!r} is not supported, only 'absolute'"
+        )
     if config.get("is_decoder"):
-        raise UnsupportedModelError(f"{folder}: is_decoder is set; only encoders are built")
+        raise UnsupportedModelError(f"{folder}: is_decoder is set; only encoders are supported")
     if config.get("quantization_config"):
-        raise UnsupportedModelError(f"{folder}: quantized weights (quantization_config) are not built")
+        raise UnsupportedModelError(f"{folder}: quantized weights (quantization_config) are not supported")
 
 
 def _is_classifier(folder: Path, config: Mapping[str, Any]) -> bool:
@@ -315,12 +317,12 @@ def _read_head(
     """Return pooling, Dense modules, whether vectors are normalized, and their width."""
     width = config.get("hidden_size") or config.get("dim") or 0
     if type(width) is not int or not 0 <= width <= WIDEST:
-        raise WeightsError(f"{folder / 'config.json'}: hidden_size must be a whole number from 1 to {WIDEST}")
+        raise WeightsError(f"{folder / 'config.json'}: hidden_size must be an integer from 1 to {WIDEST}")
     if not modules:
         if facts is not None and facts.pooling is not None:
             return facts.pooling, (), bool(facts.normalized), width
         if not _is_classifier(folder, config):
-            _log.warning("%s names no pooling; mean is used, as sentence-transformers does", folder)
+            _log.warning("%s defines no pooling; using mean, as sentence-transformers does", folder)
         return "mean", (), False, width
     return read_modules(folder, modules, width, hash_cache)
 
@@ -340,16 +342,16 @@ def _read_max_tokens(folder: Path, config: Mapping[str, Any], facts: ModelFacts 
     elif type(tokenizer_limit) is int and tokenizer_limit < _NO_LIMIT:
         limits.append(tokenizer_limit)
     if not limits:
-        raise UnsupportedModelError(f"{folder}: no file says how many tokens the model takes")
+        raise UnsupportedModelError(f"{folder}: no file defines the maximum number of tokens")
     if not 1 <= min(limits) <= _MOST_TOKENS:
-        raise WeightsError(f"{folder}: its files say that the model takes {min(limits)} tokens")
+        raise WeightsError(f"{folder}: the maximum number of tokens is invalid: {min(limits)}")
     return min(limits)
 
 
 def _limit(config: Mapping[str, Any], key: str, path: Path) -> int | None:
     value = config.get(key)
     if value is not None and type(value) is not int:
-        raise WeightsError(f"{path}: {key} must be a whole number")
+        raise WeightsError(f"{path}: {key} must be an integer")
     return value
 
 
@@ -358,13 +360,13 @@ def _read_prompts(folder: Path, facts: ModelFacts | None, modules: list[tuple[st
     config = read_optional_json(path)
     given = config.get("prompts") or {}
     if not isinstance(given, dict) or not all(value is None or _is_text(value) for value in given.values()):
-        raise WeightsError(f"{path}: prompts must map names to texts")
+        raise WeightsError(f"{path}: prompts must map names to strings")
     named = {str(key): value or "" for key, value in given.items()}
     name = config.get("default_prompt_name")
     if name is not None and (not isinstance(name, str) or name not in named):
         raise WeightsError(f"{path}: default_prompt_name {name!r} is not among its prompts")
     default = named.get(str(name), "")
-    # The names that sentence-transformers' encode_document looks for, in its order.
+    # Prompt names that sentence-transformers' encode_document tries, in its order.
     documents = (named[key] for key in ("document", "passage", "corpus") if named.get(key))
     prompts: dict[InputType, str] = {"query": named.get("query") or default, "document": next(documents, default)}
     if not any(prompts.values()) and facts is not None:
@@ -375,5 +377,5 @@ def _read_prompts(folder: Path, facts: ModelFacts | None, modules: list[tuple[st
 
 
 def _is_text(value: object) -> bool:
-    """Tell whether a value is a text that has an encoding."""
+    """Return whether a value is a string that can be encoded as UTF-8."""
     return isinstance(value, str) and not has_surrogate(value)

@@ -1,4 +1,4 @@
-"""The choice of session options for a model on this CPU: as tuned, or by a rule."""
+"""Choice of session options for a model on this CPU: tuned, or by a rule."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
     from embedway.config import Config
 
-#: Padded tokens of a batch by the rule: large enough to fill two cores' caches, small enough that a batch of the
-#: widest common models stays within 100 MB (benchmarks/RESULTS.md).
+#: Default padded tokens of a batch. Large enough to fill two cores' caches; small enough that a batch of the widest
+#: common models stays within 100 MB (benchmarks/RESULTS.md).
 DEFAULT_TOKEN_BUDGET = 2048
-#: Models over this size have one session for all work: a second would hold the packed weights twice.
+#: Larger models have one session for all work: a second session would store the packed weights twice. In bytes.
 _ONE_SESSION_BYTES = 400_000_000
 _FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeChoice:
-    """Session options for bulk work and for single queries, and the budget of a batch in padded tokens."""
+    """Session options for bulk work and for single queries, and the token budget of a batch, padding included."""
 
     bulk: SessionOptions
     single: SessionOptions
@@ -33,11 +33,11 @@ class RuntimeChoice:
 
 
 def choose_runtime(config: Config, *, weights_sha256: str, weights_bytes: int) -> RuntimeChoice:
-    """Choose the options of a model: settings first, then the tuned choice for this CPU and these weights, then a rule.
+    """Choose a model's session options: from settings, else as tuned for this CPU and these weights, else by a rule.
 
-    The rule: OpenVINO in bfloat16 where the CPU multiplies it in hardware, OpenVINO in float32 where only that
-    is available, ONNX Runtime elsewhere; a stream for each thread up to four for bulk work, and for queries one
-    stream over all threads.
+    The rule: OpenVINO in bfloat16 if the CPU multiplies it in hardware, OpenVINO in float32 if the CPU only has
+    AVX-512, else ONNX Runtime. Bulk work uses one stream per thread, up to four; queries use one stream over all
+    threads.
     """
     local = config.local
     threads = local.threads or cpu.facts().cores
@@ -62,12 +62,12 @@ def _prefers_openvino(precision: str) -> bool:
 
 
 def choice_path(directory: Path, weights_sha256: str) -> Path:
-    """Return the path of the tuned choice of a model on this CPU."""
+    """Return the path of a model's tuned choice on this CPU."""
     return directory / cpu.facts().key / f"{weights_sha256[:16]}.json"
 
 
 def read_choice(directory: Path, weights_sha256: str) -> RuntimeChoice | None:
-    """Read the tuned choice; None where there is none, or the file is unreadable or of another format."""
+    """Read the tuned choice; None if it is missing, unreadable or in another format."""
     try:
         stored = json.loads(choice_path(directory, weights_sha256).read_text(encoding="utf-8"))
         if stored["format"] != _FORMAT or stored["weights"] != weights_sha256:
@@ -80,7 +80,7 @@ def read_choice(directory: Path, weights_sha256: str) -> RuntimeChoice | None:
 
 
 def _is_usable(choice: RuntimeChoice) -> bool:
-    """Tell whether a stored choice works here: its file may have been edited, or a backend removed."""
+    """Return whether a stored choice works here: the file may be edited, or a backend removed."""
     numbers = [choice.token_budget]
     for options in (choice.bulk, choice.single):
         numbers += [options.streams, options.threads]
@@ -94,7 +94,7 @@ def _is_usable(choice: RuntimeChoice) -> bool:
 def write_choice(
     directory: Path, weights_sha256: str, choice: RuntimeChoice, *, model: str, measured: dict[str, Any]
 ) -> Path:
-    """Write a choice atomically."""
+    """Write a choice atomically and return its path."""
     path = choice_path(directory, weights_sha256)
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = {

@@ -1,6 +1,6 @@
-"""Checks that every token id and position has a row in the model's embedding tables.
+"""Check that every token id and position has a row in the model's embedding tables.
 
-ONNX Runtime refuses an index outside of a table. OpenVINO computes with another row and reports no error.
+ONNX Runtime rejects an index outside a table. OpenVINO reads another row and reports no error.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from embedway.local.recipe import Recipe
     from embedway.local.tokenize import TextTokenizer
 
-#: The table of each input of a model, by the input's name.
+#: Table of each model input, by the input's name.
 _TABLES = {"input_ids": "word", "token_type_ids": "token type"}
 
 
 def check_tables(recipe: Recipe, tokenizer: TextTokenizer, onnx_rows: Mapping[str, int]) -> None:
-    """Raise WeightsError where a token id, a token type or a position has no row. Blocking.
+    """Raise WeightsError if a token id, a token type or a position has no row. Blocking.
 
-    `onnx_rows` is the number of rows of the tables of an ONNX file, by the input that chooses among them; a table that
-    was not found there is not checked, and neither are that file's positions.
+    `onnx_rows` is the number of rows of an ONNX file's tables, by the input that indexes them. Tables that were not
+    found there and the positions of that file are not checked.
     """
     rows = dict(onnx_rows) if recipe.onnx is not None else _own_rows(recipe)
     words, types = _largest(tokenizer)
@@ -35,20 +35,20 @@ def check_tables(recipe: Recipe, tokenizer: TextTokenizer, onnx_rows: Mapping[st
     for name, most in (("input_ids", words), ("token_type_ids", types)):
         if name in rows and most >= rows[name]:
             raise WeightsError(
-                f"{recipe.tokenizer}: it gives numbers of the {_TABLES[name]} table up to {most}, and that table has "
-                f"{rows[name]} rows in the weights; the files belong to different models"
+                f"{recipe.tokenizer} produces indexes of the {_TABLES[name]} table up to {most}, but that table "
+                f"has {rows[name]} rows in the weights: the files belong to different models"
             )
     pad = recipe.pad_token_id
-    # The largest number that a backend is handed.
+    # Backends accept int32 indexes.
     if not 0 <= pad < rows.get("input_ids", 2**31):
         raise WeightsError(
-            f"{recipe.folder / 'config.json'}: pad_token_id is {pad}, which is no row of the word table in the weights"
+            f"{recipe.folder / 'config.json'}: pad_token_id is {pad}, not a row of the word table in the weights"
         )
     needed = recipe.max_tokens + recipe.first_position
     if needed > rows.get("positions", needed):
         raise WeightsError(
-            f"{recipe.folder / 'config.json'}: {recipe.max_tokens} tokens need {needed} positions, and the position "
-            f"table has {rows['positions']} rows in the weights"
+            f"{recipe.folder / 'config.json'}: {recipe.max_tokens} tokens need {needed} positions, but the "
+            f"position table has {rows['positions']} rows in the weights"
         )
 
 
@@ -63,20 +63,20 @@ def _own_rows(recipe: Recipe) -> dict[str, int]:
             continue
         shape = tensors.shape(name)
         if len(shape) != 2:
-            raise WeightsError(f"{recipe.folder}: the tensor {name} has {len(shape)} axes; a table has 2")
+            raise WeightsError(f"{recipe.folder}: the tensor {name} has {len(shape)} axes; a table must have 2")
         if shape[1] != recipe.graph.hidden:
             raise WeightsError(
-                f"{recipe.folder / 'config.json'}: the hidden size is {recipe.graph.hidden}, and the tensor {name} is "
-                f"{shape[1]} wide"
+                f"{recipe.folder / 'config.json'}: the hidden size is {recipe.graph.hidden}, but the tensor "
+                f"{name} is {shape[1]} wide"
             )
         rows[input_name] = shape[0]
     return rows
 
 
 def _largest(tokenizer: TextTokenizer) -> tuple[int, int]:
-    """Return the largest token id and the largest token type that the tokenizer can give."""
+    """Return the largest token id and the largest token type that the tokenizer can return."""
     ids = set(tokenizer.plain.get_vocab(with_added_tokens=True).values())
-    # Without a post-processor the second text of a pair is of type 1.
+    # Without a post-processor, the second text of a pair has type 1.
     types = {1}
     processor = tokenizer.plain.post_processor
     if processor is not None:
@@ -86,10 +86,10 @@ def _largest(tokenizer: TextTokenizer) -> tuple[int, int]:
 
 
 def _iterate_ids(state: Any) -> Iterator[tuple[str, int]]:
-    """Iterate over ids of special tokens and token types in a post-processor of tokenizer.json, each with its key.
+    """Iterate over special token ids and token types in a tokenizer.json post-processor, each with its key.
 
-    The special tokens of templates are lists `ids`; those of the processors of BERT and RoBERTa are pairs of a token
-    and its id, `sep` and `cls`.
+    Templates store special tokens as lists `ids`. The processors of BERT and RoBERTa store them as pairs of a token and
+    its id, `sep` and `cls`.
     """
     if isinstance(state, list):
         for value in state:

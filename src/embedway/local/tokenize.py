@@ -1,4 +1,4 @@
-"""Tokenizer of a local model: unpadded ids, cut at the model's limit, with exact facts of every cut."""
+"""Tokenizer of a local model: unpadded ids, truncated to the model's limit, with exact truncation facts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-# Text is cut by characters before it is tokenized, so that a book costs as much as its first pages. Ordinary
-# text has 2 to 6 characters a token; where 16 do not fill the model's window, the text is looked at again.
+# Text is cut by characters before it is tokenized, so that a book costs as much as its first pages. Ordinary text has 2
+# to 6 characters per token. If 16 per token do not fill the model's window, more text is tokenized.
 _CHARACTERS_PER_TOKEN = 16
-# Cutting by characters can split a word; this many tokens beyond the limit make the cut harmless.
+# Cutting by characters can split a word. This many tokens beyond the limit make that harmless.
 _MARGIN_TOKENS = 64
 _WINDOW_GROWTH = 8
 
 
 class TextTokenizer:
-    """The model's own tokenizer. Safe to use from several threads."""
+    """Tokenizer of a model. Thread-safe."""
 
     def __init__(self, path: Path, *, max_tokens: int, lowercase: bool = False, written: bytes | None = None) -> None:
         """Read the file `path` once, or use `written` as its content."""
@@ -36,7 +36,7 @@ class TextTokenizer:
         except BaseException as error:
             if not (isinstance(error, Exception) or _is_library_error(error)):
                 raise
-            raise WeightsError(f"{path}: the tokenizers library cannot read it: {error}") from error
+            raise WeightsError(f"{path}: the tokenizers library cannot read the file: {error}") from error
         self._path = path
         if lowercase:
             for tokenizer in (self.plain, self._cutting):
@@ -54,15 +54,15 @@ class TextTokenizer:
     def encode_pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
         """Tokenize `query` with each document, as a cross-encoder reads them, with the type of each token.
 
-        Documents are cut where a pair is over `max_tokens`; a query is not. Raises InputError for a query that leaves
-        no half of the model's tokens to the documents.
+        Documents are truncated if a pair exceeds `max_tokens`; queries are not. Raises InputError if a query leaves
+        less than half of the model's tokens for documents.
         """
         with self._library_errors():
             query_tokens = len(self.plain.encode(query, add_special_tokens=False))
         if query_tokens > self.max_tokens // 2:
             raise InputError(
-                f"the query has {query_tokens} tokens, more than half of the {self.max_tokens} that the model takes "
-                "with a document; shorten it"
+                f"the query has {query_tokens} tokens, more than half of the {self.max_tokens} that the model "
+                "accepts with a document: shorten it"
             )
         pairs = self._pairs = self._pairs or self._make_pair_tokenizer()
         overhead_tokens = query_tokens + int(pairs.num_special_tokens_to_add(is_pair=True))
@@ -90,7 +90,7 @@ class TextTokenizer:
 
     @contextmanager
     def _library_errors(self) -> Iterator[None]:
-        """Turn the library's errors for a text into WeightsError, without the text."""
+        """Convert the library's errors for a text to WeightsError, without the text."""
         try:
             yield
         except BaseException as error:
@@ -98,8 +98,8 @@ class TextTokenizer:
                 raise
         else:
             return
-        # Not raised above: the library's error may repeat the text, and would be this one's context.
-        raise WeightsError(f"{self._path}: the tokenizers library fails with it; the file is damaged")
+        # Raised outside the handler: the library's error may repeat the text, and would be the context of this one.
+        raise WeightsError(f"{self._path}: the tokenizers library fails with this file; it is damaged")
 
     def _make_pair_tokenizer(self) -> Tokenizer:
         tokenizer: Tokenizer = Tokenizer.from_str(self.plain.to_str())
@@ -123,7 +123,7 @@ class TextTokenizer:
         return TokenizedTexts(ids, lengths, tuple(truncations))
 
     def _cut(self, text: str, row: int, prompt: str) -> tuple[Any, Truncation | None]:
-        """Encode a text at or over the limit, and return the exact cut."""
+        """Encode a text at or above the limit, and return its exact truncation."""
         window = self._window
         while True:
             encoding = self._cutting.encode(text[:window])
@@ -142,8 +142,8 @@ class TextTokenizer:
 
 
 def _is_library_error(error: BaseException) -> bool:
-    """Tell whether the tokenizers library raised this for a file: bare Exception, or PyO3's error of a panic.
+    """Return whether the tokenizers library raised this for a file: bare Exception, or PyO3's error of a panic.
 
-    No module exports PyO3's class. Errors of arguments are of other classes.
+    No module exports PyO3's class. Errors of arguments have other classes.
     """
     return type(error) is Exception or type(error).__name__ == "PanicException"

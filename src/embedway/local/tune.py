@@ -1,7 +1,7 @@
-"""Measurement of the fastest session options for a model on this CPU: `embedway models tune`.
+"""Benchmark of session options for a model on this CPU: `embedway models tune`.
 
-All options are measured on the same probe texts of mixed lengths, and their vectors are compared with float32 on
-ONNX Runtime. Options that fail the quality gate are rejected, however fast they are.
+All options run on the same probe texts of mixed lengths. Their vectors are compared with float32 on ONNX Runtime.
+Options that fail the quality gate are rejected, however fast they are.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from embedway.local.encoder import Encoder
     from embedway.types import Batch, TokenizedTexts, Vectors
 
-#: The quality gate: the lowest cosine of any probe to float32, and the share of probes whose ten nearest
-#: neighbours are the same set.
+#: Quality gate: the lowest cosine of any probe to float32, and the share of probes whose ten nearest neighbours are the
+#: same set.
 LOWEST_COSINE = 0.9995
 SAME_NEIGHBOURS = 0.99
 _NEIGHBOURS = 10
 _TOKEN_BUDGETS = (1024, 2048, 4096)
-#: Options this near to the fastest are measured again, so that noise does not decide.
+#: Options within this share of the fastest are measured again, so that noise does not decide.
 _CONTENDER = 0.85
 _MORE_ROUNDS = 2
 _SINGLE_RUNS = 30
 _PAUSE_S = 0.01
-#: A neighbour that float32 itself scores within this of its tenth counts as the same: 2 in a thousand of a cosine
-#: is less than half of the usual distance between the tenth and the eleventh. Rows also tell the share without it.
+#: Tie margin: a neighbour within this score of the tenth in float32 counts as the same. A cosine difference of 0.002 is
+#: less than half of the usual distance between the tenth and the eleventh. Rows also report the share without it.
 _TIE = 0.002
-#: Words to a token of English prose, about; probes aim at lengths, they need not hit them.
+#: Approximate words per token of English prose. Probe lengths need not be exact.
 _WORDS_PER_TOKEN = 0.7
 _SHORTEST_TOKENS = 8
 _LONGEST_TOKENS = 512
@@ -53,7 +53,7 @@ _PROBES = 128
 @public
 @dataclass(frozen=True, slots=True)
 class TuneRow:
-    """The measurement of one set of options. Rates are medians; `reason` says why it failed. A row of the report."""
+    """Measurement of one set of options, as a row of the report. Rates are medians; `reason` says why it failed."""
 
     backend: BackendName
     precision: Precision
@@ -65,14 +65,14 @@ class TuneRow:
     single_ms: float
     lowest_cosine: float
     same_neighbours: float
-    #: As `same_neighbours`, but with no margin for ties.
+    #: As `same_neighbours`, but without a margin for ties.
     identical_neighbours: float
     passed: bool
     reason: str = ""
 
     @property
     def options(self) -> SessionOptions:
-        """The options that were measured."""
+        """Measured options."""
         return SessionOptions(self.backend, self.precision, self.streams, self.threads)
 
 
@@ -96,7 +96,7 @@ class TuneReport:
 def tune_model(
     model: Encoder, config: Config, progress: Callable[[str], None], split: Callable[..., Sequence[Batch]]
 ) -> TuneReport:
-    """Measure all options, choose the fastest and store the choice. Blocking; minutes on a small machine.
+    """Measure all options, choose the fastest and store the choice. Blocking; takes minutes on a small machine.
 
     `split` divides lengths into batches of a token budget, as the engine does.
     """
@@ -116,10 +116,10 @@ def tune_model(
         finally:
             model.drop(options)
         best = max(row.texts_per_s for row in rows if row.options == options)
-        note = "" if rows[-1].passed else f" (out: {rows[-1].reason})"
-        progress(f"{options}: {best:.0f} texts/s, {rows[-1].single_ms:.1f} ms a query{note}")
+        note = "" if rows[-1].passed else f" (rejected: {rows[-1].reason})"
+        progress(f"{options}: {best:.0f} texts/s, {rows[-1].single_ms:.1f} ms per query{note}")
     if not any(row.passed for row in rows):
-        raise EmbedwayError(f"{model.model}: no way of running it passed the quality gate on this CPU")
+        raise EmbedwayError(f"{model.model}: no session options passed the quality gate on this CPU")
     rows = _measure_again(model, rows, tokenized, split)
     passed = [row for row in rows if row.passed]
     bulk = max(passed, key=lambda row: row.texts_per_s)
@@ -153,7 +153,7 @@ def _measure(
     split: Callable[..., Sequence[Batch]],
 ) -> list[TuneRow]:
     rows = []
-    # The shortest probe is the kind of text that a query is.
+    # The shortest probe is similar to a query.
     shortest = tokenized.ids[int(np.argmin(tokenized.lengths))]
     _compute(model, options, tokenized, split(tokenized.lengths, token_budget=_TOKEN_BUDGETS[0]))  # warms up
     single_ms = _single_ms(model, options, shortest)
@@ -181,7 +181,7 @@ def _measure(
 def _measure_again(
     model: Encoder, rows: Sequence[TuneRow], tokenized: TokenizedTexts, split: Callable[..., Sequence[Batch]]
 ) -> list[TuneRow]:
-    """Measure the fastest options again in turns, so that a slow moment of the machine hits all alike."""
+    """Measure the fastest options again in turns, so that a slow phase of the machine affects all equally."""
     best = max(row.texts_per_s for row in rows if row.passed)
     seconds: dict[TuneRow, list[float]] = {
         row: [len(tokenized.ids) / row.texts_per_s]
@@ -203,7 +203,7 @@ def _with_median(row: TuneRow, seconds: Sequence[float], tokenized: TokenizedTex
 
 
 def _single_ms(model: Encoder, options: SessionOptions, ids: Any) -> float:
-    """Return the median time of a query on a worker thread, each after a pause in which threads sleep."""
+    """Return the median query time on a worker thread, in ms; a pause lets threads sleep before each run."""
 
     def seconds() -> float:
         started = time.perf_counter()
@@ -221,8 +221,8 @@ def _single_ms(model: Encoder, options: SessionOptions, ids: Any) -> float:
 def _compute(
     model: Encoder, options: SessionOptions, tokenized: TokenizedTexts, batches: Sequence[Batch]
 ) -> tuple[Vectors, float]:
-    """Compute all probes once, on a thread for each stream; return the vectors and the seconds."""
-    model.compute(options, [tokenized.ids[0][:2]], 2)  # loads the session outside the clock
+    """Compute all probes once, on one thread per stream; return the vectors and the seconds."""
+    model.compute(options, [tokenized.ids[0][:2]], 2)  # loads the session before the measurement
     vectors = np.empty((len(tokenized.ids), model.space.dimensions), np.float32)
 
     def one(batch: Batch) -> None:
@@ -237,7 +237,7 @@ def _compute(
 def _check_quality(vectors: Vectors, reference: Vectors) -> tuple[float, float, float, str]:
     """Return lowest cosine, shares of probes with same and with identical neighbours, and the reason of a failure."""
     if not np.isfinite(vectors).all():
-        return float("nan"), 0.0, 0.0, "numbers that are not finite"
+        return float("nan"), 0.0, 0.0, "vectors contain NaN or infinite values"
     if not vectors.any(axis=1).all():
         return float("nan"), 0.0, 0.0, "vectors of zeros"
     ours, theirs = (array / np.linalg.norm(array, axis=1, keepdims=True) for array in (vectors, reference))
@@ -245,9 +245,9 @@ def _check_quality(vectors: Vectors, reference: Vectors) -> tuple[float, float, 
     neighbours, identical = (_same_neighbours(ours, theirs, tie=tie) for tie in (_TIE, 0.0))
     reason = ""
     if cosine < LOWEST_COSINE:
-        reason = f"lowest cosine {cosine:.5f} is under {LOWEST_COSINE}"
+        reason = f"lowest cosine {cosine:.5f} is below {LOWEST_COSINE}"
     elif neighbours < SAME_NEIGHBOURS:
-        reason = f"{neighbours:.1%} of probes keep their neighbours, under {SAME_NEIGHBOURS:.0%}"
+        reason = f"{neighbours:.1%} of probes keep their neighbours, below {SAME_NEIGHBOURS:.0%}"
     return cosine, neighbours, identical, reason
 
 
@@ -256,7 +256,7 @@ def _same_neighbours(ours: Vectors, theirs: Vectors, *, tie: float) -> float:
     for matrix in (scores, reference_scores):
         np.fill_diagonal(matrix, -np.inf)
     chosen = np.argsort(-scores, axis=1)[:, :_NEIGHBOURS]
-    # In the reference, the chosen ones must all score at least what its own tenth does.
+    # All chosen neighbours must score at least as high as the tenth in the reference.
     tenth = np.sort(reference_scores, axis=1)[:, -_NEIGHBOURS]
     lowest = np.take_along_axis(reference_scores, chosen, axis=1).min(axis=1)
     return float((lowest >= tenth - tie).mean())
@@ -279,7 +279,7 @@ def probe_texts(max_tokens: int) -> list[str]:
     step = len(passages) / _PROBES
     texts = []
     for index in range(_PROBES):
-        # Evenly spread on a logarithmic scale.
+        # Logarithmic spacing.
         tokens = _SHORTEST_TOKENS * (longest / _SHORTEST_TOKENS) ** (index / (_PROBES - 1))
         words = passages[int(index * step)].split(" ")
         texts.append(" ".join(words[: max(3, int(tokens * _WORDS_PER_TOKEN))]))

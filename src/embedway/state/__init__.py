@@ -1,1 +1,1 @@
-"""Backups of what cannot be computed again: the ledger, the pins, trust and keys."""
+"""Backups of state that cannot be recomputed: the ledger, the pins, trust and keys."""

@@ -1,7 +1,7 @@
-"""A backup as one file: a zip without compression, with a manifest and one file for each part.
+"""Backup archive: an uncompressed zip with a manifest and one file per part.
 
-Nothing is compressed, so that an archive never holds more than its own size. An archive is foreign input: names, sizes
-and sums are checked before a part is used.
+Without compression, the content is never larger than the archive. An archive is untrusted input: names, sizes and
+checksums are checked before a part is used.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ _MANIFEST = "manifest.json"
 _MOST_MANIFEST_BYTES = 64 * 1024
 _CHUNK_BYTES = 1024 * 1024
 _ENCRYPTED = 1
-#: What `zipfile` raises for bytes that are no zip, or a broken one.
+#: Errors that `zipfile` raises for bytes that are not a zip, or a damaged one.
 _NO_ZIP = (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, KeyError)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The manifest of an archive: when it was begun, in seconds since 1970, and (bytes, sha256) of each part."""
+    """Manifest of an archive: its start in seconds since 1970, and (bytes, sha256) of each part."""
 
     created: float
     parts: Mapping[str, tuple[int, str]]
 
     def to_json(self) -> dict[str, Any]:
-        """As it is written."""
+        """Return the manifest as written."""
         parts = {name: {"bytes": size, "sha256": sha256} for name, (size, sha256) in self.parts.items()}
         created = dt.datetime.fromtimestamp(self.created, dt.UTC).isoformat(timespec="seconds")
         return {"format": FORMAT, "version": VERSION, "created": created, "embedway": __version__, "parts": parts}
 
 
 def write_archive(file: Path, parts: Mapping[str, Path], *, created: float, overwrite: bool) -> Manifest:
-    """Write an archive of files, by name, whole or not at all, as a file of 0600.
+    """Write an archive of files, by name, atomically and with mode 0600.
 
-    Raises UsageError where there is a file already and `overwrite` is False, and StateError.
+    Raises UsageError if the file exists and `overwrite` is False, and StateError.
     """
     with _state_errors(file, "cannot be written"):
         files.make_private_folder(file.parent)
@@ -65,7 +65,7 @@ def write_archive(file: Path, parts: Mapping[str, Path], *, created: float, over
                 archive.writestr(_MANIFEST, json.dumps(manifest.to_json(), indent=2) + "\n")
             files.put_in_place(temporary, file, overwrite=overwrite)
         except FileExistsError:
-            raise UsageError(f"{file} exists already; name another file, or give --overwrite") from None
+            raise UsageError(f"{file} already exists: choose another file, or use --overwrite") from None
         finally:
             temporary.unlink(missing_ok=True)
     return manifest
@@ -73,11 +73,11 @@ def write_archive(file: Path, parts: Mapping[str, Path], *, created: float, over
 
 @contextlib.contextmanager
 def open_archive(file: Path) -> Iterator[Archive]:
-    """An archive whose manifest is right. Raises StateError."""
+    """Open an archive and check its manifest. Raises StateError."""
     with contextlib.ExitStack() as stack:
         with _state_errors(file, "cannot be read"):
             if not stat.S_ISREG(file.stat().st_mode):
-                raise StateError("is no file", file=file)
+                raise StateError("is not a regular file", file=file)
             handle = stack.enter_context(file.open("rb"))
         with _state_errors(file, "cannot be read"):
             try:
@@ -85,13 +85,13 @@ def open_archive(file: Path) -> Iterator[Archive]:
                 members = _members(file, archive)
                 manifest = _manifest(file, archive, members)
             except _NO_ZIP:
-                raise StateError("is no backup of embedway's state, or a damaged one", file=file) from None
+                raise StateError("is not a backup of embedway's state, or is damaged", file=file) from None
         yield Archive(file, archive, members, manifest)
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An archive that is open for reading."""
+    """Archive that is open for reading."""
 
     file: Path
     zip: zipfile.ZipFile
@@ -99,7 +99,7 @@ class Archive:
     manifest: Manifest
 
     def extract(self, name: str, to: Path) -> None:
-        """Write a part into a new private file. Raises StateError where it is not what the manifest says."""
+        """Write a part into a new private file. Raises StateError if it does not match the manifest."""
         size, sha256 = self.manifest.parts[name]
         with _state_errors(self.file, f"{name} cannot be read, or written to {to.parent}"):
             files.create_private_file(to)
@@ -110,7 +110,7 @@ class Archive:
                 found = -1, ""
         if found != (size, sha256):
             raise StateError(
-                f"{name} is damaged: its size or sha256 is not that of the manifest; use another backup", file=self.file
+                f"{name} is damaged: its size or sha256 does not match the manifest; use another backup", file=self.file
             )
 
 
@@ -120,9 +120,9 @@ def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     for member in archive.infolist():
         plain = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & _ENCRYPTED
         if not plain or member.file_size != member.compress_size or member.file_size > most:
-            raise StateError("holds parts that are compressed or encrypted; backups are neither", file=file)
+            raise StateError("contains compressed or encrypted parts; backups have neither", file=file)
         if member.filename in found:
-            raise StateError("holds a part twice", file=file)
+            raise StateError("contains a part twice", file=file)
         found[member.filename] = member
     return found
 
@@ -130,15 +130,15 @@ def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
 def _manifest(file: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Manifest:
     member = members.get(_MANIFEST)
     if member is None or member.file_size > _MOST_MANIFEST_BYTES:
-        raise StateError("is no backup of embedway's state: it has no manifest", file=file)
+        raise StateError("is not a backup of embedway's state: it has no manifest", file=file)
     try:
         facts = json.loads(archive.read(member))
         known = facts["format"] == FORMAT
         version = facts["version"]
     except (RecursionError, TypeError):
-        raise StateError("is no backup of embedway's state: its manifest cannot be read", file=file) from None
+        raise StateError("is not a backup of embedway's state: its manifest cannot be read", file=file) from None
     if not known or type(version) is not int or version < 1:
-        raise StateError("is no backup of embedway's state", file=file)
+        raise StateError("is not a backup of embedway's state", file=file)
     if version > VERSION:
         raise StateError(newer_version(version, VERSION), file=file)
     try:
@@ -147,12 +147,12 @@ def _manifest(file: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfil
     except (KeyError, TypeError, AttributeError, OverflowError, OSError):
         raise StateError("has a manifest that cannot be read", file=file) from None
     if set(parts) != members.keys() - {_MANIFEST}:
-        raise StateError("does not hold the parts that its manifest lists", file=file)
+        raise StateError("does not contain the parts that its manifest lists", file=file)
     return Manifest(created, parts)
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
-    """Copy all; returns the number of bytes and their sha256."""
+    """Copy a stream; return the number of bytes and their sha256."""
     size, digest = 0, hashlib.sha256()
     while chunk := source.read(_CHUNK_BYTES):
         target.write(chunk)
@@ -163,7 +163,7 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def _state_errors(file: Path, what: str) -> Iterator[None]:
-    """Raise failures of the disk as StateError, other than FileExistsError."""
+    """Convert disk errors to StateError, except FileExistsError."""
     try:
         yield
     except FileExistsError:

@@ -1,7 +1,7 @@
-"""Backing up all parts of the state, and restoring them.
+"""Backup and restoration of all parts of the state.
 
-Each part is one consistent snapshot, also while other processes work. The parts are snapshots one after the other, the
-ledger last.
+Each part is one consistent snapshot, even while other processes work. Snapshots are taken one after another, the ledger
+last.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.state.parts import Part, Transaction
 
-#: Every part that this version knows, by where it may be kept.
+#: Names of all parts that this version supports, one per part and backend.
 _NAMES = ("trust.json", "keys.sqlite", "pins.sqlite", "pins.redis.json", "ledger.sqlite", "ledger.redis.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A backup that was made: the places of its parts, by name."""
+    """Result of a backup: the locations of its parts, by name."""
 
     file: Path
     manifest: Manifest
@@ -47,7 +47,7 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """A finished restoration: places by part, when the backup was made, and the backup of what was replaced."""
+    """Result of a restoration: locations by part, the time of the backup, and the backup of the replaced content."""
 
     created: float
     places: dict[str, str]
@@ -60,7 +60,7 @@ class Restoration:
 
 
 def parts_of(config: Config, folder: Path | None = None) -> list[Part]:
-    """The parts that the settings name, in the order in which they are backed up. `folder` holds trust and keys."""
+    """Return the parts in the settings, in the order of their backup. `folder` contains trust and keys."""
     folder = folder or state_folder()
     parts: list[Part] = [TrustPart(folder / "trust.json"), KeysPart(folder / "keys.sqlite")]
     for what, section, form in (("pins", config.pins, PINS), ("ledger", config.ledger, LEDGER)):
@@ -72,26 +72,26 @@ def parts_of(config: Config, folder: Path | None = None) -> list[Part]:
 
 
 def state_folder() -> Path:
-    """Where trust and keys are."""
+    """Return the folder of trust and keys."""
     return trust_path().parent
 
 
 def back_up(
     parts: Sequence[Part], file: Path, *, overwrite: bool = False, clock: Callable[[], float] = time.time
 ) -> Backup:
-    """Write a backup of all parts that there are. Blocking.
+    """Write a backup of all existing parts. Blocking.
 
-    Raises UsageError where the file is there and `overwrite` is False, where it is one of the parts, or where there is
-    nothing to back up; StateError, LedgerError and ConfigError.
+    Raises UsageError if the file exists and `overwrite` is False, if it is one of the parts, or if there is nothing to
+    back up; StateError, LedgerError and ConfigError.
     """
     created = clock()
     with _disk_errors(file), tempfile.TemporaryDirectory() as folder:
         _refuse_own_places(parts, file)
         if not overwrite and (file.exists() or file.is_symlink()):
-            raise UsageError(f"{file} exists already; name another file, or give --overwrite")
+            raise UsageError(f"{file} already exists: choose another file, or use --overwrite")
         snapshots = {part.name: Path(folder) / part.name for part in parts if part.snapshot(Path(folder) / part.name)}
         if not snapshots:
-            raise UsageError("there is nothing to back up: no ledger, pins, trust or keys have been written yet")
+            raise UsageError("there is nothing to back up: no ledger, pins, trust or keys exist yet")
         manifest = write_archive(file, snapshots, created=created, overwrite=overwrite)
     return Backup(file, manifest, {part.name: part.place for part in parts if part.name in snapshots})
 
@@ -99,13 +99,13 @@ def back_up(
 def restore(
     parts: Sequence[Part], file: Path, *, overwrite: bool = False, clock: Callable[[], float] = time.time
 ) -> Restoration:
-    """Replace the parts by those of a backup. Blocking.
+    """Replace the parts with those of a backup. Blocking.
 
-    All parts are checked before any is touched, and all are replaced under their locks. A backup of the
-    replaced content is kept. A ledger is marked, so that hard budgets refuse to spend until somebody confirms it.
+    All parts are checked before the first change, and all are replaced under their locks. The replaced content is
+    backed up first. A ledger is marked, so that hard budgets refuse to spend until it is confirmed.
 
-    Raises UsageError where there is something already and `overwrite` is False, or where the settings name another
-    backend; StateError, LedgerError and ConfigError.
+    Raises UsageError if there is existing state and `overwrite` is False, or if the settings name another backend;
+    StateError, LedgerError and ConfigError.
     """
     with _disk_errors(file), open_archive(file) as archive, tempfile.TemporaryDirectory() as folder:
         chosen = _choose(parts, archive)
@@ -129,40 +129,42 @@ def restore(
 
 @contextlib.contextmanager
 def _disk_errors(file: Path) -> Iterator[None]:
-    """Raise failures of the disk that no part has reported as StateError."""
+    """Convert disk errors that no part has reported to StateError."""
     try:
         yield
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        message = f"the backup cannot be made or restored: {place}{error.strerror or type(error).__name__}"
+        message = f"the backup cannot be written or restored: {place}{error.strerror or type(error).__name__}"
         raise StateError(message, file=file) from error
 
 
 def _choose(parts: Sequence[Part], archive: Archive) -> list[Part]:
-    """The parts that the archive holds, the ledger first: from then on nothing more is spent."""
+    """Return the archive's parts, the ledger first: spending stops once it is restored."""
     by_name = {part.name: part for part in parts}
     for name in archive.manifest.parts:
         if name not in _NAMES:
-            raise StateError("holds a part that this embedway does not know: use the newer embedway", file=archive.file)
+            raise StateError(
+                "contains a part that this embedway does not support: use the newer embedway", file=archive.file
+            )
         if name not in by_name:
             what, backend, *_ = name.split(".")
             raise UsageError(
-                f"the backup holds {what} of the backend {backend}, and {what}.backend is another one: set it for the "
-                "restoration"
+                f"the backup contains {what} of the backend {backend}, but {what}.backend is another one: set it "
+                f"to {backend} for the restoration"
             )
     if not archive.manifest.parts:
-        raise StateError("holds nothing", file=archive.file)
+        raise StateError("is empty", file=archive.file)
     return [by_name[name] for name in reversed(_NAMES) if name in archive.manifest.parts]
 
 
 def _back_up_replaced(transactions: Sequence[tuple[Part, Transaction]], now: float, *, overwrite: bool) -> Path | None:
-    """Back up the content that is to be replaced, and return the file; None where there is nothing."""
+    """Back up the content to be replaced, and return the file; None if there is none."""
     there = [(part, transaction) for part, transaction in transactions if not transaction.is_empty()]
     if not there:
         return None
     if not overwrite:
         places = ", ".join(part.place for part, _ in there)
-        raise UsageError(f"there is state already ({places}); give --overwrite to replace it, a backup of it is kept")
+        raise UsageError(f"state already exists ({places}): use --overwrite to replace it, a backup of it is kept")
     folder = next((part.path.parent for part, _ in there if part.path is not None), None) or state_folder()
     with tempfile.TemporaryDirectory() as temporary:
         snapshots = {part.name: Path(temporary) / part.name for part, _ in there}
@@ -172,10 +174,10 @@ def _back_up_replaced(transactions: Sequence[tuple[Part, Transaction]], now: flo
         for number in range(1, 1000):
             more = "" if number == 1 else f"-{number}"
             kept = folder / f"state-before-restore-{stamp}{more}.zip"
-            with contextlib.suppress(UsageError):  # there is one of the same second
+            with contextlib.suppress(UsageError):  # one of the same second exists
                 write_archive(kept, snapshots, created=now, overwrite=False)
                 return kept
-    raise StateError("no free name for a backup of what is replaced", file=folder)
+    raise StateError("no free name for the backup of the replaced content", file=folder)
 
 
 def _commit(transactions: Sequence[tuple[Part, Transaction]], file: Path) -> None:
@@ -187,8 +189,8 @@ def _commit(transactions: Sequence[tuple[Part, Transaction]], file: Path) -> Non
             if not done:
                 raise
             raise StateError(
-                f"only {', '.join(done)} could be restored, and {part.place} stays as it was ({error}); restore again "
-                "with --overwrite",
+                f"only {', '.join(done)} could be restored, and {part.place} is unchanged ({error}): restore "
+                "again with --overwrite",
                 file=file,
             ) from error
         done.append(part.place)
@@ -196,6 +198,6 @@ def _commit(transactions: Sequence[tuple[Part, Transaction]], file: Path) -> Non
 
 def _refuse_own_places(parts: Sequence[Part], file: Path) -> None:
     for one in (one for part in parts for one in part.files):
-        # The same file may have another name, such as where a file system ignores case.
+        # The same file may have another name, for example if a file system ignores case.
         if os.path.realpath(one) == os.path.realpath(file) or (one.exists() and file.exists() and one.samefile(file)):
-            raise UsageError(f"{file} is a file to be backed up, or in use beside one; name another one")
+            raise UsageError(f"{file} is a file to be backed up, or belongs to one: choose another file")

@@ -1,4 +1,4 @@
-"""SQLite files as parts of a backup, and the gateway's keys, of which nothing more is known here."""
+"""SQLite files as parts of a backup, and the gateway's keys, whose content is opaque here."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DatabasePart(FilePart):
-    """A part that is a SQLite file."""
+    """Part that is a SQLite file."""
 
     @property
     @abstractmethod
     def kind(self) -> formats.Kind:
-        """The kind of file."""
+        """Kind of the file."""
 
     @abstractmethod
     def connect(self) -> sqlite3.Connection:
-        """Open the file, which is there and of its kind."""
+        """Open the file, which exists and has this kind."""
 
     @property
     def name(self) -> str:
@@ -41,7 +41,7 @@ class DatabasePart(FilePart):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file and those that SQLite keeps beside it, or beside the file that a link leads to."""
+        """The file and SQLite's companion files, also those beside the target of a link."""
         real = Path(os.path.realpath(self.path))
         return self.path, *(formats.beside(real, ending) for ending in formats.BESIDE)
 
@@ -55,7 +55,7 @@ class DatabasePart(FilePart):
 
 @dataclass(frozen=True, slots=True)
 class KeysPart(DatabasePart):
-    """The gateway's keys: a SQLite file that only the gateway knows from inside."""
+    """Keys of the gateway: a SQLite file whose content only the gateway reads."""
 
     @property
     def kind(self) -> formats.Kind:
@@ -69,7 +69,7 @@ class KeysPart(DatabasePart):
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Transaction]:
-        """See `Part.begin`. The file is not locked before it is copied over."""
+        """Begin to replace the part. The file is not locked before it is overwritten."""
         yield _KeysTransaction(self)
 
 
@@ -102,7 +102,7 @@ class _KeysTransaction:
 
 
 def copy_to_file(source: sqlite3.Connection, to: Path) -> None:
-    """Write the content that a connection sees into a new private file, which needs no other files."""
+    """Write the content that a connection sees into a new private file without companion files."""
     files.create_private_file(to)
     with contextlib.closing(sqlite3.connect(to)) as target:
         copy_database(source, target)
@@ -110,7 +110,7 @@ def copy_to_file(source: sqlite3.Connection, to: Path) -> None:
 
 
 def copy_database(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Replace all of a database in one step, waiting for others that write. Raises sqlite3.Error."""
+    """Replace a complete database in one step; wait for other writers. Raises sqlite3.Error."""
     until = time.monotonic() + WAIT_S
 
     def check_time(status: int, remaining: int, total: int) -> None:
@@ -122,7 +122,7 @@ def copy_database(source: sqlite3.Connection, target: sqlite3.Connection) -> Non
 
 
 def check_database(path: Path, kind: formats.Kind, known: int | None = None) -> None:
-    """Raise BadPartError unless a foreign file is a whole SQLite file of a kind, without code of its own in it.
+    """Raise BadPartError unless an untrusted file is an intact SQLite file of a kind, without code in it.
 
     `known` is the newest version that can be restored, None for any.
     """
@@ -130,12 +130,12 @@ def check_database(path: Path, kind: formats.Kind, known: int | None = None) -> 
         if not formats.check(path, kind):
             raise BadPartError("is empty")
     except EmbedwayError:
-        raise BadPartError(f"is no file of embedway's {kind.name}") from None
+        raise BadPartError(f"is not a file of embedway's {kind.name}") from None
     try:
         with contextlib.closing(reading(path)) as connection:
             # Views and triggers are code that would run here.
             if formats.tables_of(connection) is None:
-                raise BadPartError("holds more than tables and indexes")
+                raise BadPartError("contains more than tables and indexes")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if known is not None and version > known:
                 raise BadPartError(newer_version(version, known))
@@ -146,20 +146,20 @@ def check_database(path: Path, kind: formats.Kind, known: int | None = None) -> 
 
 
 def reading(path: Path) -> sqlite3.Connection:
-    """A connection to a file that stands alone; it changes nothing."""
+    """Connect read-only to a file that no other process uses."""
     connection = sqlite3.connect(formats.uri(path, "mode=ro&immutable=1"), uri=True)
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection
 
 
 def writing(path: Path) -> sqlite3.Connection:
-    """A connection to a file that others use; every statement commits by itself."""
+    """Connect to a file that other processes use; every statement commits on its own."""
     return sqlite3.connect(formats.uri(path, "mode=rw"), uri=True, timeout=WAIT_S, isolation_level=None)
 
 
 @contextlib.contextmanager
 def database_errors(path: Path) -> Iterator[None]:
-    """Raise failures of SQLite and the disk as StateError with the file."""
+    """Convert SQLite and disk errors to StateError with the file."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:

@@ -1,4 +1,4 @@
-"""The contract of a part of a backup, and the rules for the values of a ledger, wherever it is kept."""
+"""Protocol of a part of a backup, and rules for a ledger's values in any backend."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
 
     from embedway.ledger.base import Limit
 
-#: How long one waits for others that write.
+#: Maximum wait for other writers, in seconds.
 WAIT_S = 30.0
-#: The end of the year 9999: later times have no date.
+#: End of the year 9999, in seconds since 1970: later times have no date.
 LATEST = 253_402_300_799.0
 _MOST_PERCENT = 1_000_000
 
 
 class Transaction(Protocol):
-    """The replacement of a part. Nobody else changes the part before `commit`, or `commit` notices the change.
+    """Replacement of a part. Other processes change it only after `commit`, or `commit` detects the change.
 
-    Without a commit, the part stays as it is.
+    Without a commit, the part stays unchanged.
     """
 
     def is_empty(self) -> bool:
-        """Whether nothing would be lost."""
+        """Return whether no content would be lost."""
 
     def snapshot(self, to: Path) -> bool:
-        """Write the content that would be replaced into a new file; False where there is nothing."""
+        """Write the content to be replaced into a new file. Return False if there is none."""
 
     def stage(self, source: Path, mark: Restored) -> None:
-        """Prepare to replace the content with that of a checked file. `mark` tells a ledger which backup it is from."""
+        """Prepare to replace the content with that of a checked file. `mark` records a ledger's backup."""
 
     def commit(self) -> None:
-        """Show everyone the content that was staged."""
+        """Make the staged content visible to all processes."""
 
 
 class Part(Protocol):
@@ -44,37 +44,37 @@ class Part(Protocol):
 
     @property
     def name(self) -> str:
-        """The file in the archive."""
+        """Name of the file in the archive."""
 
     @property
     def place(self) -> str:
-        """A path, or which server."""
+        """Path, or name of the server's store."""
 
     @property
     def path(self) -> Path | None:
-        """Its file; None on a server."""
+        """Path of the part; None on a server."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that it may consist of while it is in use."""
+        """All files that the part may consist of while it is in use."""
 
     def snapshot(self, to: Path) -> bool:
-        """Write a consistent snapshot into a new file; False where there is nothing. Raises EmbedwayError."""
+        """Write a consistent snapshot into a new file. Return False if there is no content. Raises EmbedwayError."""
 
     def check(self, source: Path) -> None:
-        """Raise BadPartError unless a file is what `snapshot` writes. Its bytes are foreign."""
+        """Raise BadPartError unless a file is what `snapshot` writes. Its bytes are untrusted."""
 
     def begin(self) -> contextlib.AbstractContextManager[Transaction]:
-        """Begin to replace the part. The end of the context undoes what is not committed. Raises EmbedwayError."""
+        """Begin to replace the part. Without a commit, the end of the context rolls back. Raises EmbedwayError."""
 
 
 class BadPartError(Exception):
-    """A part of an archive is not what it should be; the message says what is wrong."""
+    """A part of an archive is invalid; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """A part that is a file."""
+    """Part that is a file."""
 
     path: Path
 
@@ -84,13 +84,13 @@ class FilePart:
 
 
 def earliest(mark: Restored, written: str | None) -> Restored:
-    """The mark of a restored ledger; `written` is the mark of the books in the backup, which nobody had confirmed."""
+    """Return the mark of a restored ledger; `written` is the mark in the backup, which was never confirmed."""
     if written is None:
         return mark
     return Restored(min(mark.books_of, Restored.read(written).books_of), mark.restored_at)
 
 
 def check_limit(limit: Limit) -> None:
-    """Raise BadPartError for levels of warnings that are no percentages; the rest is checked where a limit is made."""
+    """Raise BadPartError if warning levels are not percentages; the rest is checked when a limit is created."""
     if not all(type(level) is int and 0 <= level <= _MOST_PERCENT for level in limit.warn_at):
-        raise BadPartError("holds limits that cannot be right")
+        raise BadPartError("contains invalid limits")

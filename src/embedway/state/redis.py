@@ -1,7 +1,7 @@
 """The ledger and the pins in Redis or Valkey, as parts of a backup.
 
-One script reads all keys of a part, and one replaces them. A backup keeps types and values as JSON, not the server's
-own dumps: those depend on the server's version, and a server should not be given foreign ones.
+One script reads all keys of a part, and one replaces them. A backup stores types and values as JSON, not the server's
+own dumps: dumps depend on the server's version, and a server should not load untrusted ones.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from embedway.state.parts import Transaction
     from embedway.state.redis_values import Keys
 
-#: The scripts read and replace all keys of a part. KEYS are the keys that there always are. ARGV: the most bytes, the
-#: most keys, the prefix of the ledger's keys or nothing; for `_PUT` also the digest of the content that is replaced,
-#: and the new content as JSON.
+#: Scripts that read and replace all keys of a part. KEYS are the keys with fixed names. ARGV: the maximum bytes, the
+#: maximum keys, the prefix of the ledger's keys or nothing; for `_PUT` also the digest of the replaced content, and the
+#: new content as JSON.
 _READ, _TAKE, _PUT = (files.read_package_text("embedway.state", f"lua/{name}.lua") for name in ("read", "take", "put"))
-#: A server does nothing else while a script runs: more than this is for its own tools.
+#: Limits of a part. A script blocks the server, so larger parts need the server's own tools.
 MOST_BYTES, MOST_KEYS = 64 * 1024 * 1024, 200_000
-#: A script over so much takes some seconds.
+#: Socket timeout in seconds. A script at these limits takes several seconds.
 _ANSWER_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class RedisPart:
-    """The ledger or the pins on a server."""
+    """Ledger or pins on a server."""
 
     what: str
     url: str = field(repr=False)
@@ -50,7 +50,7 @@ class RedisPart:
 
     @property
     def place(self) -> str:
-        """See `Part.place`; the address may hold a password."""
+        """Name of the store, without the address, which may contain a password."""
         return f"{self.what} in Redis"
 
     @property
@@ -63,12 +63,12 @@ class RedisPart:
 
     @property
     def version(self) -> int:
-        """The newest version that is known."""
+        """Newest supported version."""
         return LEDGER_VERSION if self.what == "ledger" else PINS_VERSION
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys that there always are, the stamp first."""
+        """Keys with fixed names, the stamp first."""
         return LEDGER_KEYS if self.what == "ledger" else PINS_KEYS
 
     def snapshot(self, to: Path) -> bool:
@@ -83,10 +83,10 @@ class RedisPart:
         except EmbedwayError as error:
             raise BadPartError(f"cannot be used: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-            raise BadPartError("holds values that cannot be right") from None
+            raise BadPartError("contains invalid values") from None
 
     def read(self, source: Path) -> Keys:
-        """The keys in a file that `snapshot` wrote. Raises BadPartError, and errors of Python for wrong values."""
+        """Return the keys in a file that `snapshot` wrote. Raises BadPartError, and Python errors for wrong values."""
         facts = strict_json(source.read_bytes())
         version = facts["version"]
         if facts["format"] != _format(self.what) or type(version) is not int or version < 1:
@@ -103,13 +103,13 @@ class RedisPart:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Transaction]:
-        """See `Part.begin`. Nothing is locked: `commit` replaces only the content that `snapshot` has read."""
+        """Begin to replace the part. Nothing is locked: `commit` replaces only the content that `snapshot` read."""
         with contextlib.closing(self._client()) as client:
             yield _RedisTransaction(self, client)
 
     def call(self, client: Any, script: str, *more: str) -> Any:
         """Run a script over all keys of this part. Raises LedgerError and StateError."""
-        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+        import redis.exceptions  # noqa: PLC0415  already imported by the client
 
         arguments = (str(MOST_BYTES), str(MOST_KEYS), LEDGER_PREFIX if self.what == "ledger" else "", *more)
         checked = (LEDGER_CHECK if self.what == "ledger" else PINS_CHECK) + script
@@ -119,12 +119,14 @@ class RedisPart:
             told = str(error)
             if "EMBEDWAYTOOMUCH" in told:
                 raise StateError(
-                    f"holds more than {MOST_BYTES // 2**20} MiB or {MOST_KEYS:,} keys, for which the server would "
-                    "stand still too long: back it up with the server's own tools (`valkey-cli --rdb`, or BGSAVE)",
+                    f"contains more than {MOST_BYTES // 2**20} MiB or {MOST_KEYS:,} keys, which would block the "
+                    "server for too long: back it up with the server's own tools (`valkey-cli --rdb`, or BGSAVE)",
                     file=self.place,
                 ) from None
             if "EMBEDWAYCHANGED" in told:
-                raise StateError("was changed meanwhile, and stays as it is; try again", file=self.place) from None
+                raise StateError(
+                    "was changed by another process, and is not replaced: try again", file=self.place
+                ) from None
             otherwise = f"{self.place} cannot be used: {type(error).__name__}"
             raise failure(error, f"the store of the {self.what}", self.version, otherwise) from error
 

@@ -1,4 +1,4 @@
-"""Checks of the keys and values in a server's part of a backup, before a server is given them."""
+"""Checks of the keys and values of a server's part, before they are written to a server."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from embedway.state.parts import LATEST, BadPartError, check_limit
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: What Redis reads as numbers. Python reads more, such as `1_000` and digits of other scripts. No number is negative:
-#: what is held or under way is never less than nothing.
+#: Numbers as Redis reads them. Python accepts more, such as `1_000` and digits of other scripts. No number is negative:
+#: reserved and in-flight amounts are never below 0.
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _TIME = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?")
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -23,19 +23,19 @@ _ACCOUNT = re.compile(r".+\|(total|[0-9]{4}-[0-9]{2}(-[0-9]{2})?)\|(spent|held|s
 _TEXTS = ("model", "route", "collection", "api_key")
 _NEEDED = {"id", "opened", "state", "model", "collection", "api_key"}
 
-#: The keys of a part: type and values, pairs flattened for hashes and sorted sets.
+#: Keys of a part: type and values, with flattened pairs for hashes and sorted sets.
 Keys = dict[str, tuple[str, list[str]]]
 
 
 def pairs_of(values: list[str]) -> list[tuple[str, str]]:
-    """The pairs of a hash or sorted set that were flattened."""
+    """Return the pairs of a flattened hash or sorted set."""
     return list(zip(values[::2], values[1::2], strict=True))
 
 
 def check_shape(found: Keys, count: int) -> None:
-    """Raise BadPartError unless each of `count` keys is there once, with pairs of texts."""
+    """Raise BadPartError unless each of `count` keys occurs once, with pairs of strings."""
     if len(found) != count:
-        raise BadPartError("holds a key twice")
+        raise BadPartError("contains a key twice")
     for kind, values in found.values():
         _demand(kind in {"hash", "zset"} and isinstance(values, list) and len(values) % 2 == 0)
         _demand(all(isinstance(value, str) for value in values))
@@ -43,7 +43,7 @@ def check_shape(found: Keys, count: int) -> None:
 
 def _demand(right: object) -> None:
     if not right:
-        raise BadPartError("holds values that cannot be right")
+        raise BadPartError("contains invalid values")
 
 
 def check_ledger(found: Keys) -> None:
@@ -87,7 +87,7 @@ def _is_limit(name: str, written: str) -> bool:
     fields = strict_json(written)
     limit = read_limit(written, name)
     check_limit(limit)
-    # As it is written, and no other way to write the same: every script on the server reads it.
+    # Only the written form is valid, no equivalent one: every script on the server reads it.
     return bool(fields["name"] == name and type(limit.hard) is bool and written == write_limit(limit))
 
 
@@ -106,14 +106,14 @@ def _is_pin(collection: str, written: str) -> bool:
 
 
 def strict_json(written: str | bytes) -> Any:
-    """JSON that the server reads too: no NaN, and no half of a surrogate pair. Raises ValueError."""
+    """Parse JSON that the server reads too: no NaN, and no lone surrogate. Raises ValueError."""
     document = json.loads(written, parse_constant=_refuse_constant)
     json.dumps(document, ensure_ascii=False).encode()
     return document
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _is_time(text: str) -> bool:

@@ -1,8 +1,8 @@
 """The ledger and the pins in SQLite, as parts of a backup.
 
-Rows are restored, not pages: a transaction locks the live file from before its rows are kept until the new ones are in
-it, so that nothing that others book meanwhile is lost unseen, and no table, index or trigger of a foreign file comes
-along. The file stays the same one, so that processes that have it open see the new content whole.
+Rows are restored, not pages. A transaction locks the live file from before its rows are backed up until the new rows
+are written, so that no concurrent booking is lost unnoticed. No table, index or trigger of an untrusted file is copied.
+The file itself stays, so that processes that have it open see the complete new content.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from embedway.ledger.base import Restored
     from embedway.state.parts import Transaction
 
-#: Which kinds of values a column may hold, by its declared type.
+#: SQLite types of values that a column may contain, by its declared type.
 _VALUES = {"TEXT": "'text'", "INTEGER": "'integer'", "REAL": "'real', 'integer'"}
-#: The columns that may be empty. SQLite lets a primary key that is a text be empty too.
+#: Columns that may be NULL. SQLite also allows NULL in a primary key of text.
 _OPTIONAL = {"closed", "lease_until"}
 #: As many digits as a server's part may have.
 _MOST_NANOUSD = 10**18 - 1
-#: Columns of 0 or 1.
+#: Columns with the values 0 or 1.
 _FLAGS = {"hard", "unpriced"}
 _BAD_ENTRIES = f"""
 SELECT COUNT(*) FROM entries WHERE state NOT IN ('open', 'done', 'expired')
@@ -44,7 +44,7 @@ OR NOT COALESCE(lease_until, 0) BETWEEN 0 AND {LATEST}
 
 @dataclass(frozen=True, slots=True)
 class SqlitePart(DatabasePart):
-    """The SQLite file of the ledger or of the pins."""
+    """SQLite file of the ledger or of the pins."""
 
     form: sqlite.Format
 
@@ -58,7 +58,7 @@ class SqlitePart(DatabasePart):
     def check(self, source: Path) -> None:
         check_database(source, self.kind, self.form.version)
         try:
-            # A copy of our own by now: an older version becomes the present one.
+            # This file is our own copy, so an older version is migrated to the current one.
             with contextlib.closing(sqlite.connect(source, self.form)) as connection:
                 connection.execute("PRAGMA journal_mode = DELETE")
                 _check_tables(connection, self.form)
@@ -70,7 +70,7 @@ class SqlitePart(DatabasePart):
         except EmbedwayError as error:
             raise BadPartError(f"cannot be used: {error}") from None
         except (sqlite3.Error, ValueError, TypeError, OverflowError, RecursionError):
-            raise BadPartError("holds rows that cannot be right") from None
+            raise BadPartError("contains invalid rows") from None
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Transaction]:
@@ -96,7 +96,7 @@ class _SqliteTransaction:
         return not any(self.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608
 
     def snapshot(self, to: Path) -> bool:
-        # Another connection: what is not committed here is not there yet.
+        # Uses another connection, which does not see uncommitted changes.
         return self.part.snapshot(to)
 
     def stage(self, source: Path, mark: Restored) -> None:
@@ -123,29 +123,29 @@ def _check_tables(connection: sqlite3.Connection, form: sqlite.Format) -> None:
             fresh.execute(statement)
         wanted, schema = formats.tables_of(fresh) or {}, formats.schema_of(fresh)
     if formats.schema_of(connection) != schema:
-        raise BadPartError("has other tables than this version makes")
+        raise BadPartError("has other tables than those of this version")
     for table, columns in wanted.items():
         for column in columns.split(", "):
             if connection.execute(f"SELECT COUNT(*) FROM {table} WHERE {_wrong(column)}").fetchone() != (0,):  # noqa: S608
-                raise BadPartError("holds rows that cannot be right")
+                raise BadPartError("contains invalid rows")
         for _ in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608  texts that are not UTF-8 raise
             pass
 
 
 def _wrong(column: str) -> str:
-    """The condition of rows whose value in a column cannot be right."""
+    """Return the condition of rows with an invalid value in a column."""
     name, _, kind = column.partition(" ")
     kinds = _VALUES[kind] + (", 'null'" if name in _OPTIONAL else "")
     wrong = f"typeof({name}) NOT IN ({kinds})"
     if kind == "INTEGER":
-        # No amount is negative: what is held or under way is never less than nothing.
+        # No amount is negative: reserved and in-flight amounts are never below 0.
         wrong += f" OR {name} NOT BETWEEN 0 AND {1 if name in _FLAGS else _MOST_NANOUSD}"
     return wrong
 
 
 def _check_ledger(connection: sqlite3.Connection) -> None:
     if connection.execute(_BAD_ENTRIES).fetchone() != (0,):
-        raise BadPartError("holds entries that cannot be right")
+        raise BadPartError("contains invalid entries")
     for limit in limits(connection):
         check_limit(limit)
-    restored(connection)  # raises for a mark that cannot be read
+    restored(connection)  # raises for an unreadable mark

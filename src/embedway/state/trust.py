@@ -1,4 +1,4 @@
-"""Trust as a part of a backup: the JSON file of the settings files that are trusted."""
+"""Trust as a part of a backup: the JSON file that lists trusted settings files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrustPart(FilePart):
-    """The settings files that are trusted: a JSON file."""
+    """JSON file that lists trusted settings files."""
 
     @property
     def name(self) -> str:
@@ -49,7 +49,7 @@ class TrustPart(FilePart):
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Transaction]:
-        from filelock import FileLock, Timeout  # noqa: PLC0415  few restore
+        from filelock import FileLock, Timeout  # noqa: PLC0415  needed only to restore
 
         path = trust_lock(self.path)
         lock = FileLock(path, timeout=WAIT_S, mode=files.FILE_MODE)
@@ -57,10 +57,10 @@ class TrustPart(FilePart):
             files.make_private_folder(self.path.parent)
             lock.acquire()
         except Timeout as error:
-            raise StateError("another process is changing it; try again when it is done", file=self.path) from error
+            raise StateError("another process is changing it: try again when it is done", file=self.path) from error
         except OSError as error:
             raise StateError(
-                f"cannot be locked: {error.strerror or type(error).__name__}; its lock must be a file of its own",
+                f"cannot be locked: {error.strerror or type(error).__name__}; its lock must be a separate file",
                 file=path,
             ) from error
         try:
@@ -69,7 +69,7 @@ class TrustPart(FilePart):
             lock.release()
 
     def _read(self) -> bytes | None:
-        """The bytes of a regular file, links not followed; None where there is none."""
+        """Return the bytes of a regular file without following links; None if it is missing."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         except FileNotFoundError:
@@ -78,7 +78,7 @@ class TrustPart(FilePart):
             raise StateError(f"cannot be read: {error.strerror}", file=self.path) from error
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise StateError("is no file", file=self.path)
+                raise StateError("is not a regular file", file=self.path)
             with os.fdopen(descriptor, "rb", closefd=False) as handle:
                 return handle.read()
         finally:

@@ -1,1 +1,1 @@
-"""Model files by their hashes: sources, downloads, checks, and the store."""
+"""Content-addressed model files: sources, downloads, checks and the store."""

@@ -1,4 +1,4 @@
-"""Files stored by their sha256."""
+"""Blob store: files by their sha256."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 256 * 1024
-#: Space that is left free on the disk beside the files themselves.
+#: Minimum free disk space besides the files themselves, in bytes.
 SPARE_BYTES = 16 * 1024 * 1024
 
 
 class BlobStore:
     """Files by sha256 in one root folder, partial downloads, and locks.
 
-    Safe for many threads and processes: a file appears by rename, and a key has one writer at a time.
-    The locks are the operating system's, so a killed process leaves none behind. Lock files stay, because
-    a lock file that is removed lets two holders in.
+    Safe for concurrent threads and processes: a file appears by atomic rename, and a key has one writer at a time. The
+    locks are the operating system's, so a killed process leaves none behind. Lock files are never removed, because
+    removing one lets two processes hold the lock.
     """
 
     def __init__(self, root: Path) -> None:
@@ -45,7 +45,7 @@ class BlobStore:
         return self.root / "blobs" / sha256
 
     def is_intact(self, sha256: str) -> bool:
-        """Tell whether the file with this hash exists and has the right bytes."""
+        """Return whether the file with this hash exists and has the right bytes."""
         path = self.path(sha256)
         try:
             found = self.hash_cache.sha256(path)
@@ -56,14 +56,14 @@ class BlobStore:
         return found == sha256
 
     def partial_path(self, key: str) -> Path:
-        """Return the path of a partial file, and create its folder."""
+        """Create the folder of partial files, and return the path of one."""
         folder = self.root / "partial"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / key
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock of this root; wait while another process or thread holds it."""
+        """Hold a lock of this root; wait until other processes and threads release it."""
         folder = self.root / "locks"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class BlobStore:
             try:
                 lock.acquire(blocking=False)
             except Timeout:
-                _log.info("waiting for another process or thread that has locked %s", name)
+                _log.info("waiting for the lock %s of another process or thread", name)
                 lock.acquire()
         except OSError as error:
             raise unwritable_error(folder, error) from error
@@ -83,9 +83,9 @@ class BlobStore:
     def add(
         self, source: BinaryIO, *, key: str, name: str, expected: str | None, size: int | None, sink: ProgressSink
     ) -> str:
-        """Copy a stream into the store and return its sha256. Raises WrongBytesError where another hash was expected.
+        """Copy a stream into the store and return its sha256. Raises WrongBytesError for an unexpected hash.
 
-        `key` names the temporary file. The caller holds the lock of that name.
+        `key` names the temporary file. The caller must hold the lock of that name.
         """
         self.require_space(size or 0, name)
         temporary = self.partial_path(f"{key}.copy")
@@ -109,17 +109,17 @@ class BlobStore:
         return found
 
     def adopt(self, temporary: Path, sha256: str) -> None:
-        """Move a complete, checked and synced file of this root to its final path; replaces an existing file."""
+        """Move a complete, checked and synced file of this root to its final path; replace an existing file."""
         path = self.path(sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(path)
 
     def adopt_link(self, source: Path, sha256: str) -> bool:
-        """Add a checked file by hard link; False where the file system refuses the link."""
+        """Add a checked file by hard link. Return False if the file system refuses the link."""
         temporary = self.partial_path(f"{uuid.uuid4().hex[:12]}.link")
         try:
             os.link(source, temporary)
-            # A rename between two names of one file does nothing and leaves both.
+            # Renaming one name of a file to another name of the same file does nothing and leaves both.
             self.adopt(temporary, sha256)
         except OSError:
             return False
@@ -128,7 +128,7 @@ class BlobStore:
         return True
 
     def remove(self, sha256: str) -> int:
-        """Delete a file and return its size in bytes, 0 where there was none."""
+        """Delete a file and return its size in bytes, or 0 if it did not exist."""
         path = self.path(sha256)
         try:
             size = path.stat().st_size
@@ -139,17 +139,17 @@ class BlobStore:
         return size
 
     def require_space(self, size: int, name: str) -> None:
-        """Raise WeightsError unless `size` bytes and some spare are free."""
+        """Raise WeightsError unless `size` bytes and the spare space are free."""
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
         if free < size + SPARE_BYTES:
             raise WeightsError(
-                f"{self.root}: {name} needs {size:,} bytes and {SPARE_BYTES:,} to spare, only {free:,} are "
-                "free; free some, or set weights.directory to another disk"
+                f"{self.root}: {name} needs {size:,} bytes and {SPARE_BYTES:,} to spare, but only {free:,} are "
+                "free: free disk space, or set weights.directory to another disk"
             )
 
 
 def unwritable_error(path: Path, error: OSError) -> WeightsError:
-    """Return the error for a store that cannot be written."""
+    """Return the error for a store that cannot be written to."""
     reason = error.strerror or type(error).__name__
-    return WeightsError(f"{path} cannot be written: {reason}; set weights.directory to a folder that can")
+    return WeightsError(f"{path} cannot be written to: {reason}; set weights.directory to a writable folder")

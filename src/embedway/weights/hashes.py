@@ -1,4 +1,4 @@
-"""SHA-256 hashes of files, and a cache of them that makes checking a store's files cheap."""
+"""SHA-256 of files, with a cache that makes checking a store's files cheap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class WrongBytesError(Exception):
-    """The bytes of a file are not the expected ones; `expected` and `found` are sha256."""
+    """The bytes of a file have an unexpected hash; `expected` and `found` are sha256."""
 
     def __init__(self, name: str, *, expected: str, found: str) -> None:
         self.name = name
@@ -33,7 +33,7 @@ def hash_file(path: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file through a temporary file and a rename, with the mode that the umask gives."""
+    """Write a small text file by atomic rename of a temporary file, with the mode that the umask allows."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as handle:
@@ -49,8 +49,8 @@ class HashCache:
     """Cache of file hashes by path and stamp, so that a store's gigabytes are not hashed at each start.
 
     `store` is the root of a weights store. Hashes of files in the store are written to disk, because the store writes
-    its files once, by rename. A stamp proves nothing about other files: a write through a shared memory map changes no
-    time until the system writes the page back. Their hashes stay in this object, so that one opening of a model hashes
+    each file once, by rename. A stamp is no proof for other files: a write through a shared memory map does not change
+    the time until the system writes the page back. Their hashes stay in this object, so that opening a model hashes
     each file once.
     """
 
@@ -60,7 +60,7 @@ class HashCache:
         self._others: dict[Path, tuple[Stamp, str]] = {}
 
     def owns(self, path: Path) -> bool:
-        """Tell whether a file belongs to the store, to which nobody else writes."""
+        """Return whether a file belongs to the store, to which no other program writes."""
         real = path.resolve()
         return any(real.is_relative_to(folder) for folder in self._own)
 
@@ -76,7 +76,7 @@ class HashCache:
         return found
 
     def get(self, path: Path, stamp: Stamp) -> str | None:
-        """Return the cached hash of a file with this stamp; None where there is none."""
+        """Return the cached hash of a file with this stamp, or None if it is missing."""
         if not self.owns(path):
             remembered, sha256 = self._others.get(path.resolve(), (None, None))
             return sha256 if remembered == stamp else None
@@ -91,7 +91,7 @@ class HashCache:
         if not self.owns(path):
             self._others[path.resolve()] = (stamp, sha256)
             return
-        # A store on a read-only disk still works; it hashes each time.
+        # A store on a read-only disk works too; it hashes each time.
         with contextlib.suppress(OSError):
             self._root.mkdir(parents=True, exist_ok=True)
             write_atomically(self._record(path), json.dumps({"stamp": _as_list(stamp), "sha256": sha256}))

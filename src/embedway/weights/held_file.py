@@ -1,9 +1,9 @@
-"""Files of a model, held open from their hash to the last request that reads them.
+"""Model files, kept open from their hash to the last request that reads them.
 
-A path may name another file at any time: a folder is saved again, a link is changed. So a file is opened once, hashed
-through its descriptor, and mapped from the same descriptor by every session. A file that is replaced stays readable as
-it was. A file that is written to is noticed by its stamp before and after each computation, and is an error from then
-on. A write through a shared memory map moves no stamp until the system writes the page back, and is not noticed.
+A path may point to another file at any time: a folder is saved again, a link changes. So a file is opened once, hashed
+through its descriptor, and mapped from the same descriptor by every session. A replaced file stays readable unchanged.
+A write to a file is detected by its stamp before and after each computation, and is an error from then on. A write
+through a shared memory map changes no stamp until the system writes the page back, and is not detected.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from embedway.weights.hashes import HashCache
 
-#: Longer than the steps in which any usual disk counts time.
+#: Longer than the clock tick of any common disk, in nanoseconds.
 CLOCK_TICK_NS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The state of a file that changes with a write to it or a replacement."""
+    """State of a file that changes when it is written to or replaced."""
 
     size: int
     mtime_ns: int
@@ -47,18 +47,18 @@ class Stamp:
 
     @property
     def fresh(self) -> bool:
-        """Tell whether a change now could fall into the same tick of the disk's clock and leave the same stamp."""
+        """Whether a change now could fall into the same tick of the disk's clock and leave the same stamp."""
         return 0 <= time.time_ns() - max(self.mtime_ns, self.ctime_ns) < CLOCK_TICK_NS
 
     def same_content(self, other: Stamp) -> bool:
-        """Tell whether nobody wrote to the file between two stamps. Links and permissions may have changed."""
+        """Return whether the file was not written to between two stamps. Links and permissions may have changed."""
         return (self.size, self.mtime_ns, self.inode) == (other.size, other.mtime_ns, other.inode)
 
 
 class HeldFile:
-    """A regular file, opened at its first use and read through one descriptor. Safe for threads.
+    """Regular file, opened lazily and read through one descriptor. Thread-safe.
 
-    `hash_cache` holds hashes of earlier runs.
+    `hash_cache` contains hashes of earlier runs.
     """
 
     def __init__(self, path: Path, hash_cache: HashCache | None = None) -> None:
@@ -76,18 +76,18 @@ class HeldFile:
 
     @property
     def name(self) -> str:
-        """The file's own name."""
+        """Name of the file, without its folder."""
         return self.path.name
 
     @property
     def size(self) -> int:
-        """The size in bytes when it was opened."""
+        """Size in bytes when the file was opened."""
         self.hold()
-        assert self._stamp is not None  # noqa: S101  held
+        assert self._stamp is not None  # noqa: S101  set by `hold`
         return self._stamp.size
 
     def hold(self) -> int:
-        """Open the file, if it is not open yet, and return its descriptor. Raises WeightsError."""
+        """Open the file unless it is open, and return its descriptor. Raises WeightsError."""
         with self._lock:
             if self._descriptor is None:
                 self._descriptor = self._open()
@@ -97,14 +97,14 @@ class HeldFile:
 
     @property
     def sha256(self) -> str:
-        """The hash of the bytes that every later read gives, 64 hex digits. Blocking. Raises WeightsError."""
+        """Hash of the bytes that every later read returns, 64 hex digits. Blocking. Raises WeightsError."""
         with self._lock:
             if self._sha256 is None:
                 self._sha256 = self._compute_hash()
             return self._sha256
 
     def map(self) -> mmap.mmap:
-        """Map the file's bytes privately; writable for backends that share memory, and not to be written to."""
+        """Map the file's bytes privately. Writable for backends that share memory, but must not be written to."""
         with self._lock:
             if self._map is None:
                 self._map = mmap.mmap(self.hold(), 0, access=mmap.ACCESS_COPY)
@@ -115,9 +115,9 @@ class HeldFile:
         return bytes(self.map()) if self.size else b""
 
     def check(self) -> Stamp:
-        """Return the file's stamp; raise WeightsError where its bytes are no longer those that were opened.
+        """Return the file's stamp. Raises WeightsError if its bytes changed since it was opened.
 
-        A stamp that changed without a write, by a rename or a link, is accepted when the bytes have the same hash.
+        If the stamp changed without a write, by a rename or a link, it is accepted when the bytes have the same hash.
         """
         descriptor = self.hold()
         now = Stamp.of(descriptor)
@@ -137,8 +137,8 @@ class HeldFile:
             if before is None or self._changed:
                 self._changed = True
                 raise WeightsError(
-                    f"{self.path} was written to while the model is open, so its weights are no longer those of the "
-                    "model's vector space; make a new embedder to use the file as it is now"
+                    f"{self.path} was written to while the model was open, so its weights no longer match the "
+                    "model's vector space: create a new embedder to use the changed file"
                 )
 
     def _open(self) -> int:
@@ -153,13 +153,13 @@ class HeldFile:
         descriptor = self.hold()
         stamp = Stamp.of(descriptor)
         while stamp.fresh:
-            # A second write in the same tick would leave this stamp: only an older one proves anything.
+            # A second write in the same tick would leave this stamp. Only an older stamp is proof.
             time.sleep(CLOCK_TICK_NS / 1e9)
             stamp = Stamp.of(descriptor)
         known = None if anew or self._hash_cache is None else self._hash_cache.get(self.path, stamp)
         found = known or hash_descriptor(descriptor)
         if not stamp.same_content(Stamp.of(descriptor)):
-            raise WeightsError(f"{self.path} was written to while it was read; open the model again")
+            raise WeightsError(f"{self.path} was written to while it was read: open the model again")
         if known is None and self._hash_cache is not None:
             self._hash_cache.put(self.path, stamp, found)
         self._stamp = stamp
@@ -174,12 +174,12 @@ def hash_descriptor(descriptor: int) -> str:
 
 
 def check_all(files: Iterable[HeldFile], before: list[Stamp] | None = None) -> list[Stamp]:
-    """Check files; with the stamps of an earlier check, raise WeightsError also where one was written to since then.
+    """Check files. With the stamps of an earlier check, raise WeightsError if a file was written to since then.
 
-    A write between two checks may have mixed old bytes with new ones, whatever the file holds now.
+    A write between two checks may have mixed old bytes with new ones, whatever the file contains now.
     """
     stamps = [file.check() for file in files]
     for file, first, last in zip(files, before or stamps, stamps, strict=True):
         if not first.same_content(last):
-            raise WeightsError(f"{file.path} was written to while vectors were computed; compute them again")
+            raise WeightsError(f"{file.path} was written to while vectors were computed: compute them again")
     return stamps

@@ -1,4 +1,4 @@
-"""Layout of a model repository: the files to fetch, the weights files, and the hash of the weights."""
+"""Layout of a model repository: files to fetch, weights files, and the hash of the weights."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SAFETENSORS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ONNX = ("onnx/model.onnx", "model.onnx")
 
-#: An index names each tensor once.
+#: Maximum size of an index in bytes. It names each tensor once.
 _MAX_INDEX_BYTES = 256 * 1024 * 1024
-#: Settings, tokenizers and Dense modules. Never pickles (`.bin`) and never code: reading those can run it.
+#: Settings, tokenizers and Dense modules. Pickles (`.bin`) and code are excluded: reading those can run code.
 _SETTINGS = re.compile(
     r"""config\.json | [^/]+/config\.json | modules\.json | config_sentence_transformers\.json
     | sentence_[^/]*config\.json | tokenizer[^/]*\.json | special_tokens_map\.json
@@ -37,13 +37,13 @@ _SETTINGS = re.compile(
 
 
 def is_safe_path(path: str) -> bool:
-    """Tell whether a foreign name is a plain relative path that stays in its folder, on every system."""
+    """Return whether an untrusted name is a plain relative path that stays in its folder, on every system."""
     parts = path.split("/")
     return not (has_surrogate(path) or set(path) & set('\\:*?"<>|\0') or any(part in {"", ".", ".."} for part in parts))
 
 
 def first_weights(names: Collection[str], onnx_file: str | None = None) -> str | None:
-    """Return the file that a model is loaded from: safetensors, their index, or an ONNX file; None without one.
+    """Return the file that a model is loaded from: safetensors, their index or an ONNX file; None if missing.
 
     `onnx_file` names an ONNX file to use instead.
     """
@@ -51,9 +51,9 @@ def first_weights(names: Collection[str], onnx_file: str | None = None) -> str |
 
 
 def refuse_irregular(folder: Path, onnx_file: str | None = None) -> None:
-    """Raise WeightsError where a file that a model may be loaded from exists and is no regular file.
+    """Raise WeightsError if a file that a model may be loaded from exists and is not a regular file.
 
-    Otherwise other weights would silently take its place.
+    Otherwise other weights would silently replace it.
     """
     for name in _candidates(onnx_file):
         is_file(folder / name)
@@ -66,13 +66,13 @@ def _candidates(onnx_file: str | None) -> tuple[str, ...]:
 def further_weights(name: str, path: Path) -> tuple[str, ...]:
     """Return the files that the first weights file names: shards of an index, external data of an ONNX file; sorted.
 
-    `name` is the file's name in its repository, `path` the path of its bytes. Raises WeightsError.
+    `name` is the file's name in its repository, `path` is where its bytes are stored. Raises WeightsError.
     """
     if name.endswith(".json"):
         try:
             found = {str(shard) for shard in json.loads(_read_index(path))["weight_map"].values()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise WeightsError(f"{path} is no index of safetensors files") from None
+            raise WeightsError(f"{path} is not an index of safetensors files") from None
     elif name.endswith(".onnx"):
         found = _external_data(path)
     else:
@@ -81,7 +81,7 @@ def further_weights(name: str, path: Path) -> tuple[str, ...]:
     names = sorted(posixpath.join(folder, posixpath.normpath(item)) for item in found)
     for item in names:
         if not is_safe_path(item):
-            raise WeightsError(f"{path} names a file outside of its folder: {item!r}")
+            raise WeightsError(f"{path} names a file outside its folder: {item!r}")
     return tuple(names)
 
 
@@ -106,16 +106,16 @@ def weights_hash(
     sha256_of: Callable[[str], str],
     onnx_file: str | None = None,
 ) -> str:
-    """Return the hash of a model's weights, as ModelFolder describes it.
+    """Return the hash of a model's weights, as described in ModelFolder.
 
-    Raises UnsupportedModelError where there are no weights, WeightsError where a part of them is missing.
+    Raises UnsupportedModelError if there are no weights, and WeightsError if a part of them is missing.
     """
     first = _require_weights(names, onnx_file)
     further = further_weights(first, path_of(first))
     for name in further:
         if name not in names:
             raise WeightsError(f"{path_of(first)} names {name}, which is missing")
-    # The shards hold all facts about the weights that an index has.
+    # The shards contain all facts about the weights that an index contains.
     parts = further if first.endswith(".json") else (first, *further)
     if len(parts) == 1:
         return sha256_of(parts[0])
@@ -131,20 +131,20 @@ def combine_hashes(pairs: Iterable[tuple[str, str]]) -> str:
 def choose_files(names: Collection[str], onnx_file: str | None = None) -> tuple[str, ...]:
     """Return the files to fetch from a repository, without those of `further_weights`; sorted.
 
-    Raises UnsupportedModelError where no file holds weights that are safe to read.
+    Raises UnsupportedModelError if no file contains weights that are safe to read.
     """
     first = _require_weights(names, onnx_file)
     return tuple(sorted({first, *(name for name in names if _SETTINGS.fullmatch(name))}))
 
 
 def _require_weights(names: Collection[str], onnx_file: str | None) -> str:
-    """Return the file that a model is loaded from. Raises UnsupportedModelError, which says why there is none."""
+    """Return the file that a model is loaded from. Raises UnsupportedModelError with the reason if it is missing."""
     if (first := first_weights(names, onnx_file)) is not None:
         return first
     if onnx_file is not None:
-        raise UnsupportedModelError(f"there is no {onnx_file}")
+        raise UnsupportedModelError(f"{onnx_file} is missing")
     onnx = sorted(name for name in names if name.endswith(".onnx"))
-    hint = f"; name one of its ONNX files: {', '.join(onnx[:5])}" if onnx else ""
+    hint = f"; choose one of its ONNX files: {', '.join(onnx[:5])}" if onnx else ""
     pickled = any(name.endswith((".bin", ".pt", ".ckpt")) for name in names)
-    why = "; pickled weights are not read, because reading them can run code" if pickled else ""
-    raise UnsupportedModelError(f"there is neither {SAFETENSORS} nor {ONNX[0]}{why}{hint}")
+    why = "; pickled weights are not supported, because reading them can run code" if pickled else ""
+    raise UnsupportedModelError(f"neither {SAFETENSORS} nor {ONNX[0]} exists{why}{hint}")

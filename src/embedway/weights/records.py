@@ -1,4 +1,4 @@
-"""Model folders of the store: links to blobs, and a record that is written last and marks a complete folder."""
+"""Model folders of the store: links to blobs, and a record, written last, that marks a complete folder."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 RECORD = "embedway-origin.json"
 _REFS = "refs.json"
-#: Records without a version are of the first.
+#: Records without a version have version 1.
 _FORMAT, _VERSION = "embedway weights", 1
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """The record of a model folder of the store.
+    """Record of a model folder of the store.
 
     `files` maps paths to sha256; `weights` maps the weights file to the hash of all weights.
     """
@@ -42,7 +42,7 @@ class ModelRecord:
 
     @classmethod
     def read(cls, folder: Path) -> ModelRecord | None:
-        """Read the record of a folder; None where there is none, because the folder is not complete."""
+        """Read the record of a folder; None if it is missing or unreadable: the folder is then incomplete."""
         try:
             data = json.loads((folder / RECORD).read_text("utf-8"))
             version = data.get("version", 1)
@@ -71,17 +71,17 @@ class ModelRecord:
 
 
 class ModelDirectory:
-    """The model folders of one repository."""
+    """Model folders of one repository."""
 
     def __init__(self, root: Path, repository: str) -> None:
         if not _REPOSITORY.fullmatch(repository):
-            raise WeightsError(f"{repository!r} is not a repository: it must be OWNER/NAME")
+            raise WeightsError(f"{repository!r} is not a repository name: it must be OWNER/NAME")
         self.repository = repository
         self.name = repository.replace("/", "--")
         self.path = root / "models" / self.name
 
     def complete(self, revision: str | None) -> Iterator[tuple[Path, ModelRecord]]:
-        """Iterate over folders of a commit, or of the commit that a name (None: `main`) had at its last pull."""
+        """Iterate over folders of a commit, or of the commit of a name's last pull (None: `main`)."""
         ref = self._refs().get(revision or "")
         for folder, record in self.all():
             if folder.name == ref or (revision is not None and record.revision == revision):
@@ -95,10 +95,10 @@ class ModelDirectory:
                 yield path.parent, record
 
     def folder_for(self, revision: str | None, files: Mapping[str, str], onnx_file: str | None) -> Path:
-        """Return the folder that files belong into.
+        """Return the folder for files.
 
-        Two pulls of one commit share a folder, unless the files of both together would load other weights
-        than the files of one.
+        Two pulls of one commit share a folder, unless their files together would load other weights than the files of
+        one pull.
         """
         content = combine_hashes(files.items())[:8]
         if revision is None:
@@ -112,7 +112,7 @@ class ModelDirectory:
     def publish(self, folder: Path, record: ModelRecord, blobs: BlobStore, *, ref: str | None) -> ModelRecord:
         """Link files to their blobs, then write the record, merged with the folder's earlier record.
 
-        Raises FileNotFoundError if a blob is gone.
+        Raises FileNotFoundError if a blob is missing.
         """
         for path, sha256 in record.files.items():
             _link(folder / path, blobs.path(sha256))
@@ -144,7 +144,7 @@ class ModelDirectory:
 
 
 def used_blobs(root: Path) -> set[str]:
-    """Return the hashes of blobs that any model folder of a store names."""
+    """Return the hashes of the blobs that model folders of a store use."""
     records = (ModelRecord.read(path.parent) for path in (root / "models").glob(f"*/*/{RECORD}"))
     return {sha256 for record in records if record for sha256 in record.files.values()}
 
@@ -156,7 +156,7 @@ def _changes_weights(present: Collection[str], new: Collection[str], onnx_file: 
 
 
 def _link(path: Path, blob: Path) -> None:
-    """Link a path to a blob by relative symbolic link; where links are refused, by hard link or copy."""
+    """Link a path to a blob by relative symbolic link, or by hard link or copy if links are refused."""
     target = os.path.relpath(blob, start=path.parent)
     if path.is_symlink() and os.readlink(path) == target and blob.exists():  # noqa: PTH115
         return

@@ -1,9 +1,9 @@
-"""The weights store: model files on this machine by hash, from any source that has the right bytes.
+"""Weights store: model files by hash, from any source that has the right bytes.
 
 ::
 
-    ROOT/blobs/SHA256                    every file once, by its hash
-    ROOT/models/OWNER--NAME/REVISION/    links to them, and embedway-origin.json, which is written last:
+    ROOT/blobs/SHA256                    each file once, by its hash
+    ROOT/models/OWNER--NAME/REVISION/    links to blobs, and embedway-origin.json, which is written last:
                                          a folder with it is complete
     ROOT/partial/ ROOT/locks/ ROOT/hashes/   partial downloads; locks; hashes of blobs by stamp
 """
@@ -34,12 +34,12 @@ __all__ = ["ModelFolder", "ProgressSink", "StoreSettings", "WeightsStore"]
 
 _log = logging.getLogger(__name__)
 
-#: How often a pull starts again because another process removed files that it needs.
+#: Maximum attempts of a pull while another process removes files that it needs.
 _ROUNDS = 3
 
 
 class WeightsStore:
-    """Store of model files in one root folder. Safe for many threads and processes."""
+    """Store of model files in one root folder. Safe for concurrent threads and processes."""
 
     def __init__(self, settings: StoreSettings, *, progress: ProgressSink | None = None) -> None:
         self._settings = settings
@@ -49,15 +49,15 @@ class WeightsStore:
 
     @property
     def hash_cache(self) -> HashCache:
-        """The cached hashes of the store's files, and of folders that this object opened."""
+        """Cached hashes of the store's files, and of folders that this object opened."""
         return self._blobs.hash_cache
 
     def find(self, weights: Weights) -> ModelFolder | None:
-        """Return the model's folder where the store has all its files with the right bytes. Reads only the store."""
+        """Return the model's folder if the store has all its files with the right bytes. Reads only the store."""
         directory = ModelDirectory(self._settings.root, weights.repository)
         candidates = dict(directory.complete(weights.revision))
         if all(file.sha256 for file in weights.files):
-            # With all hashes known, a folder of any revision will do.
+            # If all hashes are known, a folder of any revision is valid.
             candidates |= dict(directory.all())
         names = [file.path for file in weights.files]
         for folder, record in candidates.items():
@@ -69,13 +69,13 @@ class WeightsStore:
     def pull(self, weights: Weights, *, force: bool = False) -> ModelFolder:
         """Return the model's folder, fetched from the first source that has the right bytes.
 
-        With `force`, files are fetched although they are here. Raises WeightsUnavailableError with every source that
-        was tried, WeightsCorruptError where a pinned revision has other bytes than at its first pull, and WeightsError
-        where the disk is full or cannot be written.
+        With `force`, files are fetched even if the store has them. Raises WeightsUnavailableError with every source
+        that was tried, WeightsCorruptError if a pinned revision has other bytes than at its first pull, and
+        WeightsError if the disk is full or cannot be written to.
         """
         for file in weights.files:
             if not is_safe_path(file.path):
-                raise WeightsError(f"{weights.repository}: {file.path!r} would lead out of the store")
+                raise WeightsError(f"{weights.repository}: {file.path!r} is a path outside the store")
         directory = ModelDirectory(self._settings.root, weights.repository)
         files = tuple(ExpectedFile(file.path, file.sha256, file.size) for file in weights.files)
         files = with_first_hashes(directory, weights.revision, files)
@@ -100,9 +100,9 @@ class WeightsStore:
     def find_repository(
         self, repository: str, revision: str | None = None, *, onnx_file: str | None = None
     ) -> ModelFolder | None:
-        """Return the folder of a hub repository where the store has it, without a request to the hub.
+        """Return the folder of a hub repository if the store has it, without a request to the hub.
 
-        A branch, or None for `main`, stands for the commit of its last pull.
+        A branch, or None for `main`, means the commit of its last pull.
         """
         for folder, record in ModelDirectory(self._settings.root, repository).complete(revision):
             if found := self._open_if_intact(folder, record, list(record.files), onnx_file):
@@ -112,16 +112,16 @@ class WeightsStore:
     def pull_repository(
         self, repository: str, revision: str | None = None, *, onnx_file: str | None = None, force: bool = False
     ) -> ModelFolder:
-        """Return the folder of a repository, which the catalog need not know; `revision` None is the hub's `main`.
+        """Return the folder of a repository, in the catalog or not; `revision` None is the hub's `main`.
 
-        Fetches settings, tokenizer, safetensors (or `onnx/model.onnx` where there are none, or `onnx_file`),
-        never pickles or code. Raises the errors of `pull`, and UnsupportedModelError where there are no weights.
+        Fetches settings, tokenizer and safetensors (or `onnx/model.onnx` if there are none, or `onnx_file`), never
+        pickles or code. Raises the errors of `pull`, and UnsupportedModelError if there are no weights.
         """
         directory = ModelDirectory(self._settings.root, repository)
         repository_pull = RepositoryPull(self._settings, self._blobs, self._sink, directory, revision, onnx_file, force)
 
         def find() -> ModelFolder | None:
-            # Only a commit is the same today as when it was pulled.
+            # Only a commit never changes after it was pulled.
             if force or revision is None or not COMMIT.fullmatch(revision):
                 return None
             return self.find_repository(repository, revision, onnx_file=onnx_file)
@@ -134,12 +134,12 @@ class WeightsStore:
     def open_folder(self, path: Path, *, onnx_file: str | None = None) -> ModelFolder:
         """Open a folder with a model's files. Its weights are hashed each time.
 
-        Raises WeightsError for a path that is no folder or lacks a part, UnsupportedModelError without weights.
+        Raises WeightsError if the path is not a folder or a part is missing, and UnsupportedModelError without weights.
         """
         patterns = {"*", "*/*"}
         if onnx_file is not None:
             if not is_safe_path(onnx_file):
-                raise WeightsError(f"{onnx_file!r} must be a file below {path}")
+                raise WeightsError(f"{onnx_file!r} must be a file inside {path}")
             patterns.add(f"{onnx_file.rpartition('/')[0] or '.'}/*".removeprefix("./"))
         try:
             if not path.is_dir():
@@ -165,7 +165,7 @@ class WeightsStore:
         if record is None:
             found = self.open_folder(folder.path, onnx_file=folder.onnx_file).weights_sha256
             if found != folder.weights_sha256:
-                advice = "The weights were changed since the folder was opened."
+                advice = "The weights changed since the folder was opened."
                 raise WeightsCorruptError(folder.path, expected=folder.weights_sha256, found=found, advice=advice)
             return
         for name, sha256 in record.files.items():
@@ -178,12 +178,12 @@ class WeightsStore:
                 raise WeightsCorruptError(path, expected=sha256, found=found, advice="Pull the model again.")
 
     def remove(self, folder: ModelFolder) -> int:
-        """Delete a model of the store and the files that no other model uses; return the bytes freed.
+        """Delete a model of the store and the files that no other model uses; return the freed bytes.
 
-        Raises WeightsError for a folder that is not the store's own.
+        Raises WeightsError for a folder outside the store.
         """
         if not self._is_ours(folder.path):
-            raise WeightsError(f"{folder.path} is not in the store {self._settings.root}; delete it by hand")
+            raise WeightsError(f"{folder.path} is not in the store {self._settings.root}: delete it manually")
         directory = ModelDirectory(self._settings.root, folder.repository)
         try:
             with self._blobs.lock(f"repository-{directory.name}"), self._blobs.lock("store"):
@@ -196,7 +196,7 @@ class WeightsStore:
     def _find_or_pull(
         self, directory: ModelDirectory, find: Callable[[], ModelFolder | None], pull: Callable[[], ModelFolder]
     ) -> ModelFolder:
-        """Find a folder, or pull it: one pull at a time for each repository."""
+        """Find a folder, or pull it; one pull at a time per repository."""
         if (found := find()) is not None:
             return found
         try:
@@ -207,8 +207,10 @@ class WeightsStore:
                     try:
                         return pull()
                     except FileNotFoundError as error:
-                        _log.info("%s vanished while %s was pulled", error.filename, directory.repository)
-                raise WeightsError(f"{self._settings.root}: files vanish while {directory.repository} is pulled")
+                        _log.info("%s was removed while %s was pulled", error.filename, directory.repository)
+                raise WeightsError(
+                    f"{self._settings.root}: files were removed repeatedly while {directory.repository} was pulled"
+                )
         except OSError as error:
             raise unwritable_error(self._settings.root, error) from error
 
@@ -225,7 +227,7 @@ class WeightsStore:
                 sha256_of=files.__getitem__,
                 onnx_file=onnx_file,
             )
-        # The store's lock keeps `remove` from taking a file as unused between here and its link.
+        # The store's lock prevents `remove` from deleting a file as unused before it is linked.
         with self._blobs.lock("store"):
             folder = directory.folder_for(result.revision, files, onnx_file)
             record = ModelRecord(directory.repository, result.revision, result.origin, files, weights)
@@ -236,7 +238,7 @@ class WeightsStore:
     def _open_if_intact(
         self, folder: Path, record: ModelRecord, names: Sequence[str], onnx_file: str | None = None
     ) -> ModelFolder | None:
-        """Return a folder of the store where the named files have the right bytes and include the weights file."""
+        """Return a folder of the store if the named files have the right bytes and include the weights file."""
         first = first_weights(record.files, onnx_file)
         if first is None or first not in names or first not in record.weights:
             return None

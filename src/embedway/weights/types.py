@@ -1,4 +1,4 @@
-"""Values of the weights store: its settings, its folders, and the sink of progress."""
+"""Values of the weights store: settings, model folders and the progress sink."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HUB_ENDPOINT = "https://huggingface.co"
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """The root folder of the store, and its sources.
+    """Root folder of the store, and its sources.
 
-    The sources in `places` are tried in order. `folders` may hold `OWNER/NAME` or `NAME` with a model's files.
-    `hub_cache` is the download folder of huggingface_hub. Raises ConfigError for an endpoint that is no address.
+    The sources in `places` are tried in order. `folders` may contain `OWNER/NAME` or `NAME` with a model's files.
+    `hub_cache` is the download folder of huggingface_hub. Raises ConfigError for an invalid endpoint.
     """
 
     root: Path
@@ -32,34 +32,34 @@ class StoreSettings:
     hub_cache: Path | None = None
     places: tuple[PlaceName, ...] = ("folder", "hub", "wheel")
     folders: tuple[Path, ...] = ()
-    #: Timeout of the hub between two reads.
+    #: Timeout of the hub between two reads, in seconds.
     timeout_s: float = 10.0
-    #: The wait before the first retry of a broken download; it doubles with each.
+    #: Wait before the first retry of a broken download, in seconds; it doubles with each retry.
     retry_wait_s: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse an endpoint that no token may be sent to."""
+        """Refuse an endpoint to which no token may be sent."""
         key = "weights.hub_endpoint"
         try:
             parts = urlsplit(self.hub_endpoint)
             wrong = parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0
         except ValueError:
             wrong = True
-        # Neither message repeats the address: it may hold a password.
+        # The messages do not repeat the URL: it may contain a password.
         if wrong:
-            raise ConfigError("must be an address such as https://huggingface.co", key=key)
+            raise ConfigError("must be a URL such as https://huggingface.co", key=key)
         if "@" in parts.netloc:
-            raise ConfigError("must not hold a user or password; set weights.hub_token", key=key)
+            raise ConfigError("must not contain a user or password: set weights.hub_token", key=key)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A folder with a model's files.
+    """Folder with a model's files.
 
-    `weights_sha256` (64 hex digits) is the hash of the weights file. Where several files hold the weights
-    (shards, or an ONNX file with external data), it is the sha256 over their sorted `name sha256` lines, each
-    ended by a line feed. `origin` is `hub`, `wheel NAME==VERSION`, `folder`, or `store` where the store had all files
-    before. `onnx_file` is set where an ONNX file was named to be used instead of the folder's default.
+    `weights_sha256` (64 hex digits) is the hash of the weights file. If several files contain the weights (shards, or
+    an ONNX file with external data), it is the sha256 over their sorted `name sha256` lines, each ended by a line feed.
+    `origin` is `hub`, `wheel NAME==VERSION`, `folder`, or `store` if the store already had all files. `onnx_file` is
+    set if an ONNX file was chosen instead of the folder's default.
     """
 
     path: Path
@@ -74,17 +74,17 @@ class ProgressSink(Protocol):
     """Receiver of progress. One file at a time: start, any number of advances, done."""
 
     def start(self, name: str, total_bytes: int | None, /) -> None:
-        """Start a file; its size is None where it is not known."""
+        """Start a file; its size is None if unknown."""
 
     def advance(self, size_bytes: int, /) -> None:
-        """Add `size_bytes` to the bytes of the file."""
+        """Add `size_bytes` to the file's bytes."""
 
     def done(self) -> None:
         """End the file, whether it succeeded or failed."""
 
 
 class NoProgress:
-    """A sink that shows nothing."""
+    """Progress sink that shows nothing."""
 
     def start(self, name: str, total_bytes: int | None, /) -> None:
         """Do nothing."""

@@ -1,6 +1,6 @@
--- Replace all keys of a part. ARGV[4] is the digest of the keys that are replaced, ARGV[5] the new keys as JSON.
--- A script that fails midway keeps what it has done. So everything is decoded and checked before the first write, the
--- new values go to keys of their own, and only the complete set replaces the old keys.
+-- Replace all keys of a part. ARGV[4] is the digest of the replaced keys, ARGV[5] the new keys as JSON.
+-- A script that fails midway is not rolled back. So everything is decoded and checked before the first write, the
+-- new values go to separate keys, and only the complete set replaces the old keys.
 if digest ~= ARGV[4] then return redis.error_reply('EMBEDWAYCHANGED') end
 
 local wanted, is_wanted = cjson.decode(ARGV[5]), {}

@@ -1,5 +1,5 @@
--- Read all keys of a part, and compute their digest. ARGV: the most bytes, the most keys, and the prefix of the ledger's
--- keys, empty for pins.
+-- Read all keys of a part, and compute their digest. ARGV: the maximum bytes, the maximum keys, and the prefix of the
+-- ledger's keys, empty for pins.
 local function read(keys)
     local found, bytes = {}, 0
     for _, key in ipairs(keys) do
@@ -33,7 +33,7 @@ if #keys > tonumber(ARGV[2]) then return redis.error_reply('EMBEDWAYTOOMUCH') en
 local found = read(keys)
 if not found then return redis.error_reply('EMBEDWAYTOOMUCH') end
 
--- A hash has its fields in any order.
+-- The order of fields in a hash is undefined.
 local parts = {}
 for _, one in ipairs(found) do
     local pairs_of = {}

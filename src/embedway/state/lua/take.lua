@@ -1,3 +1,3 @@
--- Return what `read.lua` found, the digest first.
+-- Return the keys that `read.lua` read, the digest first.
 table.insert(found, 1, digest)
 return found

@@ -1,4 +1,4 @@
-"""The contract of a source of model files."""
+"""Protocol of a source of model files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class FetchError(Exception):
-    """A source could not give the files; the text says why, without secrets."""
+    """A source could not provide the files; the message gives the reason, without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedFile:
-    """A file to fetch. `sha256` and `size` (bytes) are None where they are not known.
+    """File to fetch. `sha256` and `size` (bytes) are None if unknown.
 
-    `from_first_pull` is set where the hash is not the catalog's but that of the first pull of the file.
+    `from_first_pull` is set if the hash comes from the file's first pull and not from the catalog.
     """
 
     path: str
@@ -32,9 +32,9 @@ class ExpectedFile:
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """The files to fetch from a repository at a revision; None is the current one.
+    """Files to fetch from a repository at a revision; None is the current revision.
 
-    With `force`, files are fetched although the store has them.
+    With `force`, files are fetched even if the store has them.
     """
 
     repository: str
@@ -45,7 +45,7 @@ class FetchRequest:
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """The sha256 of each file by path, all of them in the blob store; `revision` is a commit, None where not known."""
+    """sha256 of each file by path, all in the blob store; `revision` is a commit, None if unknown."""
 
     files: Mapping[str, str]
     revision: str | None
@@ -53,21 +53,21 @@ class FetchResult:
 
 
 class WeightsSource(Protocol):
-    """A source of model files."""
+    """Source of model files."""
 
     @property
     def name(self) -> str:
-        """The name of the source in errors."""
+        """Name of the source in errors."""
 
     def fetch(self, request: FetchRequest, blobs: BlobStore, sink: ProgressSink) -> FetchResult:
-        """Put every file of a request into the blob store. Files that are there are skipped unless `force` is set.
+        """Put all files of a request into the blob store. Skip existing files unless `force` is set.
 
-        Raises FetchError, or WrongBytesError for a file with other bytes than expected.
+        Raises FetchError, or WrongBytesError for a file with unexpected bytes.
         """
 
 
 def split_present(request: FetchRequest, blobs: BlobStore) -> tuple[dict[str, str], Sequence[ExpectedFile]]:
-    """Return the hashes of the files that the blob store has, by path, and the files that it lacks."""
+    """Return the hashes of files in the blob store, by path, and the missing files."""
     present = {
         file.path: file.sha256
         for file in request.files
@@ -77,5 +77,5 @@ def split_present(request: FetchRequest, blobs: BlobStore) -> tuple[dict[str, st
 
 
 def lock_name(*parts: str) -> str:
-    """Return a name for a lock or a temporary file, different for different parts."""
+    """Return a name for a lock or a temporary file, unique for its parts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]

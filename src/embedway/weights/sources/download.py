@@ -1,8 +1,8 @@
 """Downloads from a hub that resume after an interruption.
 
 huggingface_hub is not used for this. It downloads to a temporary file and deletes it on any failure
-(`_download_to_tmp_and_move` in its 2.4), so an interrupted file starts again from its first byte. It reads offline
-mode, Xet and timeouts from the environment at import, so they could not be settings.
+(`_download_to_tmp_and_move` in its 2.4), so an interrupted download restarts at the first byte. It reads offline mode,
+Xet and timeouts from the environment at import, so they could not be settings.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ResumableDownload:
-    """The download of one file to `path`, over as many responses as it takes.
+    """Download of one file to `path`, over as many responses as needed.
 
-    `name` is the file's name in progress and errors. Its bytes are checked against `metadata`.
+    `name` is the file's name in progress and errors. The bytes are checked against `metadata`.
     """
 
     client: HubClient
@@ -50,8 +50,8 @@ class ResumableDownload:
     def run(self, *, resume: bool) -> str:
         """Download the file and return its sha256.
 
-        With `resume`, the download continues after the bytes that `path` has. Raises FetchError, or
-        WrongBytesError where the sha256 is not that of `metadata`.
+        With `resume`, the download continues after the bytes in `path`. Raises FetchError, or WrongBytesError if the
+        sha256 does not match `metadata`.
         """
         if not resume:
             self.path.unlink(missing_ok=True)
@@ -62,11 +62,11 @@ class ResumableDownload:
             return found
         self.path.unlink()
         if resumed:
-            # The earlier part may be wrong.
+            # The earlier part may be corrupt.
             return self.run(resume=False)
         if self.metadata.sha256 is not None:
             raise WrongBytesError(self.name, expected=self.metadata.sha256, found=found)
-        raise FetchError(f"{self.name}: the bytes that came are not those whose hash the hub names")
+        raise FetchError(f"{self.name}: the downloaded bytes do not match the hub's hash")
 
     def _is_right(self, sha256: str) -> bool:
         if self.metadata.sha256 is not None:
@@ -85,13 +85,13 @@ class ResumableDownload:
                 self._append(before)
             except RangeNotSatisfiableError:
                 if not before:
-                    raise FetchError(f"{self.name}: the hub answered 416 to a request without a range") from None
+                    raise FetchError(f"{self.name}: the hub returned 416 for a request without a range") from None
                 self.path.unlink()
             except TransientError as error:
                 attempt = 0 if self._size() > before else attempt + 1
                 if attempt >= ATTEMPTS:
                     raise FetchError(f"{error} ({ATTEMPTS} attempts)") from None
-                _log.info("%s: %s; trying again", self.name, error)
+                _log.info("%s: %s; retrying", self.name, error)
                 self.client.wait(attempt, error.wait_s)
             else:
                 return
@@ -103,7 +103,9 @@ class ResumableDownload:
         response = self.client.open(self.url, start=start)
         with response.body:
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise FetchError(f"{self.name}: the hub compresses what should come as it is")
+                raise FetchError(
+                    f"{self.name}: the hub compressed the response, although it was requested uncompressed"
+                )
             named = response.metadata.sha256
             if self.metadata.sha256 and named and self.metadata.sha256 != named:
                 raise WrongBytesError(self.name, expected=self.metadata.sha256, found=named)
@@ -111,7 +113,7 @@ class ResumableDownload:
             length = response.headers.get("Content-Length")
             total = start + int(length) if length and length.isdecimal() else self.metadata.size
             if self.metadata.size is not None and total != self.metadata.size:
-                raise FetchError(f"{self.name} is {total} bytes long at the hub, expected {self.metadata.size}")
+                raise FetchError(f"{self.name} is {total} bytes long on the hub, expected {self.metadata.size}")
             self.sink.start(self.name, total)
             try:
                 self._copy(response.body, start, total)
@@ -140,17 +142,17 @@ class ResumableDownload:
 
 
 def _first_byte(response: HttpResponse, start: int) -> int:
-    """Return the offset of the body: the requested one, or 0 where the server ignores ranges."""
+    """Return the offset of the body: the requested one, or 0 if the server ignores ranges."""
     if response.status != 206:
         return 0
     begins = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
     if begins != str(start):
-        raise FetchError(f"a range from byte {start} was asked for, and another came")
+        raise FetchError(f"the server returned another range than the requested one from byte {start}")
     return start
 
 
 def git_and_plain_sha1(path: Path) -> tuple[str, str]:
-    """Return the sha1 that git gives a blob (the hub's ETag of small files), and the plain one (some mirrors')."""
+    """Return the sha1 of a git blob (the hub's ETag of small files), and the plain sha1 (the ETag of some mirrors)."""
     git = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     plain = hashlib.sha1(usedforsecurity=False)
     with path.open("rb") as handle:

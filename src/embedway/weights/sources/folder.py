@@ -1,4 +1,4 @@
-"""Folders of the user as a source of model files."""
+"""Local folders as a source of model files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FolderSource:
-    """Folders of the user that hold `OWNER/NAME`, `NAME` or `OWNER--NAME`."""
+    """Local folders that contain `OWNER/NAME`, `NAME` or `OWNER--NAME`."""
 
     name = "folder"
 
@@ -25,7 +25,7 @@ class FolderSource:
         self._folders = settings.folders
 
     def candidates(self, repository: str) -> Iterator[Path]:
-        """Iterate over the folders that may hold the files of a repository."""
+        """Iterate over the folders that may contain a repository's files."""
         names = dict.fromkeys((repository, repository.rsplit("/", 1)[-1], repository.replace("/", "--")))
         for folder in self._folders:
             for name in names:
@@ -33,7 +33,7 @@ class FolderSource:
                     yield folder / name
 
     def list_files(self, repository: str) -> tuple[Path, tuple[ExpectedFile, ...]]:
-        """Return the first folder of a repository, and every file in it. Raises FetchError."""
+        """Return the first folder of a repository and all its files. Raises FetchError."""
         for folder in self.candidates(repository):
             paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
             names = (path.relative_to(folder).as_posix() for path in paths)
@@ -58,7 +58,7 @@ class FolderSource:
         fetched, absent = split_present(request, blobs)
         for file in absent:
             if not (folder / file.path).is_file():
-                raise FetchError(f"{folder} does not hold {file.path}")
+                raise FetchError(f"{folder} does not contain {file.path}")
         for file in absent:
             key = file.sha256 or lock_name(self.name, str(folder), file.path)
             name, size = f"{request.repository}/{file.path}", (folder / file.path).stat().st_size
@@ -68,5 +68,5 @@ class FolderSource:
 
     def _explain_absence(self, repository: str) -> str:
         if not self._folders:
-            return "no folder is named in weights.folders"
+            return "weights.folders lists no folder"
         return f"no {repository} in {', '.join(map(str, self._folders))}"

@@ -1,4 +1,4 @@
-"""HTTP client of a hub: where a token may go, the meaning of responses, and retries."""
+"""HTTP client of a hub: token scope, response handling and retries."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ T = TypeVar("T")
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_REDIRECTS = 10
-#: Attempts in sequence without a new byte until the source fails.
+#: Maximum consecutive attempts without a new byte.
 ATTEMPTS = 5
 _MAX_WAIT_S = 30.0
-#: A listing of a repository is far smaller.
+#: Maximum size of a JSON response in bytes; a repository listing is far smaller.
 _MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
 class TransientError(Exception):
-    """A failure that a retry may not meet; `wait_s` is the wait that the server asks for."""
+    """A failure that may succeed on retry; `wait_s` is the wait that the server requests."""
 
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
         self.wait_s = wait_s
@@ -49,7 +49,7 @@ class RangeNotSatisfiableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FileMetadata:
-    """A hub's metadata of a file: hash (sha256, or the sha1 that git gives a blob), size in bytes, commit."""
+    """Metadata of a file on a hub: hash (sha256, or the sha1 of a git blob), size in bytes, commit."""
 
     sha256: str | None
     git_sha1: str | None
@@ -59,7 +59,7 @@ class FileMetadata:
 
 @dataclass(slots=True)
 class HttpResponse:
-    """A response; the caller closes the body."""
+    """HTTP response; the caller closes the body."""
 
     body: IO[bytes]
     status: int
@@ -68,7 +68,7 @@ class HttpResponse:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: `HubClient.open` does, because a token may not go to another host."""
+    """Handler that follows no redirect. `HubClient.open` does, because a token must not go to another host."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
@@ -76,11 +76,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 @dataclass(slots=True)
 class HubClient:
-    """Client of one hub. The token goes to the endpoint's own host and nowhere else."""
+    """Client of one hub. The token is sent only to the endpoint's own host."""
 
     settings: StoreSettings
     _opener: urllib.request.OpenerDirector = field(init=False, repr=False)
-    #: Whether the hub has answered before: only then is a failed connection tried again.
+    #: Whether the hub has responded before: only then is a failed connection retried.
     _reached: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -88,11 +88,11 @@ class HubClient:
         self._opener = urllib.request.build_opener(_NoRedirect, handler)
 
     def model_info(self, repository: str, revision: str) -> dict[str, Any]:
-        """Return the hub's facts of a repository at a revision, with the sizes and hashes of its files."""
+        """Return the hub's facts about a repository at a revision, with the sizes and hashes of its files."""
         url = f"{self._endpoint}/api/models/{quote(repository)}/revision/{quote(revision, safe='')}?blobs=true"
         response = self._retry(lambda: self._get_json(url))
         if not isinstance(response, dict):
-            raise FetchError(f"{_redacted_url(url)} answered with JSON that is no object")
+            raise FetchError(f"{_redacted_url(url)} returned JSON that is not an object")
         return response
 
     def file_metadata(self, repository: str, revision: str, path: str) -> FileMetadata:
@@ -113,7 +113,7 @@ class HubClient:
         return self.settings.hub_endpoint.rstrip("/")
 
     def file_url(self, repository: str, revision: str, path: str) -> str:
-        """Return the address of a file of a repository."""
+        """Return the URL of a file in a repository."""
         return f"{self._endpoint}/{quote(repository)}/resolve/{quote(revision, safe='')}/{quote(path)}"
 
     def _get_json(self, url: str) -> Any:
@@ -128,7 +128,7 @@ class HubClient:
         try:
             return json.loads(data)
         except ValueError:
-            raise FetchError(f"{_redacted_url(url)} did not answer with JSON") from None
+            raise FetchError(f"{_redacted_url(url)} did not return JSON") from None
 
     def _retry(self, request: Callable[[], T]) -> T:
         for attempt in range(ATTEMPTS):
@@ -141,12 +141,12 @@ class HubClient:
         raise AssertionError
 
     def wait(self, attempt: int, retry_after_s: float | None) -> None:
-        """Wait before a retry: as long as the server asks, or twice as long each time."""
+        """Wait before a retry: as long as the server requests, else twice as long each time."""
         wait_s = retry_after_s if retry_after_s is not None else self.settings.retry_wait_s * 2**attempt
         time.sleep(min(wait_s, _MAX_WAIT_S))
 
     def open(self, url: str, method: str = "GET", start: int = 0) -> HttpResponse:
-        """Request an address and follow redirects. Raises FetchError or TransientError."""
+        """Request a URL and follow redirects. Raises FetchError or TransientError."""
         metadata = FileMetadata(None, None, None, None)
         for _ in range(_MAX_REDIRECTS):
             status, headers, body = self._request(url, method, start)
@@ -156,11 +156,11 @@ class HubClient:
                 return HttpResponse(body, status, headers, metadata)
             body.close()
             if method == "HEAD" and metadata.sha256 is not None:
-                return HttpResponse(body, status, headers, metadata)  # metadata needs no further redirect
+                return HttpResponse(body, status, headers, metadata)  # metadata is complete without further redirects
             target = urljoin(url, headers.get("Location", ""))
             allowed = {"https", urlsplit(url).scheme}
             if urlsplit(target).scheme not in allowed or not headers.get("Location"):
-                raise FetchError(f"{_redacted_url(url)} redirects to an address that is not https")
+                raise FetchError(f"{_redacted_url(url)} redirects to a URL that is not https")
             url = target
         raise FetchError(f"{_redacted_url(url)}: more than {_MAX_REDIRECTS} redirects")
 
@@ -171,7 +171,7 @@ class HubClient:
         if start:
             headers["Range"] = f"bytes={start}-"
         try:
-            # The scheme is http or https: the settings and `open` check it.
+            # The scheme is http or https: checked by the settings and by `open`.
             request = urllib.request.Request(url, headers=headers, method=method)  # noqa: S310
             response = self._opener.open(request, timeout=self.settings.timeout_s)
         except urllib.error.HTTPError as error:
@@ -188,7 +188,7 @@ class HubClient:
     def _status_error(self, url: str, error: urllib.error.HTTPError) -> Exception:
         if error.code == 416:
             return RangeNotSatisfiableError()
-        text = f"{_redacted_url(url)} answered {_explain_status(error.code, self.settings.hub_token)}"
+        text = f"{_redacted_url(url)} returned {_explain_status(error.code, self.settings.hub_token)}"
         if error.code in _TRANSIENT_STATUSES:
             request = error.headers.get("Retry-After", "")
             return TransientError(text, float(request) if request.isdecimal() else None)
@@ -205,7 +205,7 @@ class HubClient:
 
 
 def _metadata(headers: Message, before: FileMetadata, *, final: bool) -> FileMetadata:
-    # The ETag of a redirect is not that of the file; the linked one is.
+    # The ETag of a redirect is not that of the file; the linked ETag is.
     etag = headers.get("X-Linked-Etag") or (headers.get("ETag") if final else None) or ""
     etag = etag.removeprefix("W/").strip('"').lower()
     is_hex = not set(etag) - set("0123456789abcdef")
@@ -220,10 +220,10 @@ def _metadata(headers: Message, before: FileMetadata, *, final: bool) -> FileMet
 
 def _explain_status(status: int, token: str | None) -> str:
     if status in {401, 403}:
-        what = "the token is not good for it" if token else "it may need a token (HF_TOKEN)"
-        return f"{status}: the repository is private, gated or not there; {what}"
+        what = "the token has no access to it" if token else "it may require a token (HF_TOKEN)"
+        return f"{status}: the repository is private, gated or missing; {what}"
     if status == 404:
-        return "404: there is no such repository, revision or file"
+        return "404: the repository, revision or file does not exist"
     return str(status)
 
 
@@ -233,7 +233,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def _redacted_url(url: str) -> str:
-    """Return an address without user, password and query, which may be secret."""
+    """Return a URL without user, password and query, which may be secret."""
     parts = urlsplit(url)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"

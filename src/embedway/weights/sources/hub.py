@@ -1,4 +1,4 @@
-"""The Hugging Face hub or a mirror of it, with the download cache of huggingface_hub, as a source."""
+"""The Hugging Face hub or a mirror as a source, with the download cache of huggingface_hub."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class HubSource:
         self._client = HubClient(settings)
 
     def list_files(self, repository: str, revision: str | None) -> tuple[str, tuple[ExpectedFile, ...]]:
-        """Return the commit of a revision (None: `main`) and every file of it. Raises FetchError."""
+        """Return the commit of a revision (None: `main`) and all its files. Raises FetchError."""
         self._check_online()
         info = self._client.model_info(repository, revision or "main")
         commit, siblings = info.get("sha"), info.get("siblings")
         if not isinstance(commit, str) or not COMMIT.fullmatch(commit) or not isinstance(siblings, list):
-            raise FetchError(f"what it says of {repository} names no commit or no files")
+            raise FetchError(f"the response for {repository} lists no commit or no files")
         files = []
         for sibling in siblings:
             path = sibling.get("rfilename") if isinstance(sibling, dict) else None
             if not isinstance(path, str) or not is_safe_path(path):
-                continue  # no model needs a file with a name that some systems refuse
+                continue  # no model needs a file whose name is invalid on some systems
             large = sibling.get("lfs") or {}
             sha256, size = large.get("sha256"), sibling.get("size")
             sha256 = sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None
@@ -78,7 +78,7 @@ class HubSource:
         if file.sha256 is None:
             metadata = self._client.file_metadata(repository, commit, file.path)
             if metadata.commit not in {None, commit}:
-                raise FetchError(f"{file.path} came from commit {metadata.commit}, asked for was {commit}")
+                raise FetchError(f"{file.path} came from commit {metadata.commit}, expected {commit}")
             if file.size is not None and metadata.size not in {None, file.size}:
                 raise FetchError(f"{file.path} is {metadata.size} bytes long, expected {file.size}")
         known = metadata.sha256 or metadata.git_sha1
@@ -90,7 +90,7 @@ class HubSource:
             partial = blobs.partial_path(f"{key}.part")
             url = self._client.file_url(repository, commit, file.path)
             download = ResumableDownload(self._client, url, partial, metadata, sink, f"{repository}/{file.path}")
-            # A partial download is resumed only where the hash of the whole file is known.
+            # A partial download is resumed only if the hash of the complete file is known.
             sha256 = download.run(resume=known is not None)
             with partial.open("rb") as handle:
                 os.fsync(handle.fileno())
@@ -100,13 +100,13 @@ class HubSource:
     def _copy_cached(
         self, request: FetchRequest, file: ExpectedFile, blobs: BlobStore, sink: ProgressSink
     ) -> str | None:
-        """Copy a file from huggingface_hub's cache where its bytes are right. That cache is only read."""
+        """Copy a file from huggingface_hub's cache if its bytes are right. That cache is only read."""
         path = self._cached_path(request, file.path)
         if path is None:
             return None
         try:
             sha256 = blobs.hash_cache.sha256(path)
-            # In that cache, a file's name is the hash that the hub names.
+            # In that cache, the file name is the hash on the hub.
             named = path.name if COMMIT.fullmatch(path.name) or _SHA256.fullmatch(path.name) else None
             sha1s = git_and_plain_sha1(path) if named and len(named) == 40 else ()
             if (file.sha256 or sha256) != sha256 or (named and named not in {sha256, *sha1s}):

