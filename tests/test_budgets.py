@@ -352,7 +352,7 @@ def test_what_was_paid_for_is_given_although_the_ledger_fails_afterwards(monkeyp
         assert not embedder._budgets.open_accounts
 
     run(work, **{"cache.backend": "memory"})
-    assert "a reservation could not be given back, and ends with its lease: the ledger is away" in caplog.text
+    assert "a reservation could not be released; it ends when its lease expires: the ledger is away" in caplog.text
 
 
 def test_an_account_is_closed_although_its_caller_went_and_its_last_booking_failed(monkeypatch):

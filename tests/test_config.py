@@ -501,7 +501,7 @@ class TestReading:
             path.symlink_to("/dev/zero")
         else:
             path.write_bytes(b"#" * (2**22 + 1))
-        return path, "it has more than" if request.param == "large" else "it is no regular file"
+        return path, "it has more than" if request.param == "large" else "it is not a regular file"
 
     def test_a_named_file_of_settings(self, unending):
         path, reason = unending

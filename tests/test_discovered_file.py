@@ -175,15 +175,15 @@ def test_named_a_file_may_be_larger_and_deeper():
 
 def test_pipes_folders_and_large_files_are_errors_that_hold_nobody_up(tmp_path):
     os.mkfifo(FILE)
-    with pytest.raises(ConfigError, match="is no regular file"):
+    with pytest.raises(ConfigError, match="is not a regular file"):
         Config.load(environ={})
     FILE.unlink()
     FILE.symlink_to("/dev/zero")
-    with pytest.raises(ConfigError, match="is no regular file"):
+    with pytest.raises(ConfigError, match="is not a regular file"):
         Config.load(environ={})
     FILE.unlink()
     FILE.mkdir()
-    with pytest.raises(ConfigError, match="is no regular file"):
+    with pytest.raises(ConfigError, match="is not a regular file"):
         Config.load(environ={})
     FILE.rmdir()
     FILE.symlink_to("nothing")

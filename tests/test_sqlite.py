@@ -180,7 +180,7 @@ def test_two_processes_that_race_migrate_once(tmp_path, name):
             one.stdin.flush()
         told = [one.communicate(timeout=60)[1].decode() for one in started]
         assert [one.returncode for one in started] == [0, 0], told
-        assert sum("is brought from version 1" in text for text in told) == (name == "cache")
+        assert sum("is migrated from version 1" in text for text in told) == (name == "cache")
         assert stamp(path) == (FORMS[name].kind.application_id, FORMS[name].version)
 
 

@@ -198,7 +198,7 @@ def test_a_pipe_in_its_place_holds_nobody_up():
     trust()
     trust_path().unlink()
     os.mkfifo(trust_path())
-    with pytest.raises(ConfigError, match="is no regular file"):
+    with pytest.raises(ConfigError, match="is not a regular file"):
         threads()
 
 

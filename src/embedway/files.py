@@ -1,7 +1,7 @@
-"""Small files: read once and with a bound, and written privately: 0600, in folders of 0700 where we make the folder.
+"""Small files: bounded reads, and private writes with mode 0600, in new folders with mode 0700.
 
-The mode is given when a file is created, so that no moment passes in which others may read it, whatever the umask is.
-A file or folder that exists keeps its mode.
+The mode is set when a file is created, so that other users can never read it, whatever the umask is. An existing file
+or folder keeps its mode.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Without O_NONBLOCK a pipe that nobody writes to would hold the program up for ever.
+#: Without O_NONBLOCK, a pipe without a writer would block the program forever.
 READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -30,16 +30,16 @@ def read_package_text(package: str, name: str) -> str:
 
 
 def open_regular(path: Path) -> int:
-    """Open a regular file for reading and return its descriptor. Raises OSError, for a pipe or device too."""
+    """Open a regular file for reading and return its descriptor. Raises OSError, also for a pipe or device."""
     descriptor = os.open(path, READ_FLAGS)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return descriptor
 
 
 def read_regular(path: Path, *, most_bytes: int) -> bytes | None:
-    """Read a regular file; None where there is none. Raises OSError, for a file of more than `most_bytes` too."""
+    """Read a regular file; None if it does not exist. Raises OSError, also for a file over `most_bytes`."""
     try:
         descriptor = open_regular(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -52,9 +52,9 @@ def read_regular(path: Path, *, most_bytes: int) -> bytes | None:
 
 
 def read_bounded(path: Path, *, most_bytes: int = 2**16) -> bytes:
-    """Read a file that settings name: a regular one, a pipe that this process inherited, or the null device.
+    """Read a file named in the settings: a regular file, a pipe inherited by this process, or the null device.
 
-    A shell's `<(command)` is such a pipe. Raises OSError for anything else, which might have no end, and for more than
+    A shell's `<(command)` is such a pipe. Raises OSError for any other file, which might be endless, and for more than
     `most_bytes`.
     """
     if str(path) == os.devnull:
@@ -64,7 +64,7 @@ def read_bounded(path: Path, *, most_bytes: int = 2**16) -> bytes:
         mode = os.fstat(descriptor).st_mode
         inherited = stat.S_ISFIFO(mode) and _is_inherited(path)
         if not (inherited or stat.S_ISREG(mode)):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if inherited:
             os.set_blocking(descriptor, True)  # its writer may not have written yet
         with os.fdopen(descriptor, "rb", closefd=False) as file:
@@ -77,12 +77,12 @@ def read_bounded(path: Path, *, most_bytes: int = 2**16) -> bytes:
 
 
 def _is_inherited(path: Path) -> bool:
-    """Whether a path is that of an open descriptor; a pipe with another name may never have a writer."""
+    """Return whether a path is that of an open descriptor; any other pipe may never have a writer."""
     return str(path) == "/dev/stdin" or str(path.parent) in {"/dev/fd", "/proc/self/fd"}
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder and the folders above it that are missing. Raises OSError."""
+    """Create a folder and its missing parents. Raises OSError."""
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -90,12 +90,12 @@ def make_private_folder(folder: Path) -> None:
             break
         folder = folder.parent
     for one in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another process has just made it
+        with contextlib.suppress(FileExistsError):  # another process has just created it
             one.mkdir(FOLDER_MODE)
 
 
 def create_private_file(path: Path) -> bool:
-    """Create an empty file; False where there is one already. Raises OSError."""
+    """Create an empty file; False if it already exists. Raises OSError."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), FILE_MODE))
     except FileExistsError:
@@ -104,9 +104,9 @@ def create_private_file(path: Path) -> bool:
 
 
 def write_private_whole(path: Path, data: bytes, *, overwrite: bool = True) -> None:
-    """Write a file so that it is there whole or not at all, its folder included.
+    """Write a file atomically and create its folder. The file is complete or does not exist.
 
-    Raises OSError, and FileExistsError where there is a file and `overwrite` is False.
+    Raises OSError, and FileExistsError if the file exists and `overwrite` is False.
     """
     make_private_folder(path.parent)
     temporary = private_temporary(path)
@@ -126,9 +126,9 @@ def private_temporary(path: Path) -> Path:
 
 
 def put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
-    """Give a finished file its name, its bytes on the disk first.
+    """Sync a finished file to disk and rename it atomically.
 
-    Raises OSError, and FileExistsError where there is a file and `overwrite` is False.
+    Raises OSError, and FileExistsError if the file exists and `overwrite` is False.
     """
     _sync(temporary, os.O_RDWR)
     if overwrite:
@@ -145,7 +145,7 @@ def _rename_without_replacing(temporary: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        # A file system without hard links: the check and the rename are two steps there.
+        # On a file system without hard links, the check and the rename are two steps.
         if os.path.lexists(path):
             raise FileExistsError(f"{path} exists") from None
         temporary.replace(path)

@@ -1,9 +1,9 @@
-"""The kinds of SQLite files that are ours, and how a file is recognised before SQLite opens it.
+"""Kinds of embedway's SQLite files, and their detection before SQLite opens a file.
 
-A file is ours where its header holds the application id of its kind. Files of version 1 had none: they are recognised
-by the exact statements that made their tables and indexes. Anything else may be a user's own file. It is never opened
-for writing, moved or deleted, and neither are files beside it that SQLite would take for its own. Looking at a file
-changes no byte of it.
+A file is ours if its header contains the application ID of its kind. Files of version 1 have none: they are recognised
+by the exact statements that created their tables and indexes. Any other file may be a user's own. It is never opened
+for writing, moved or deleted, nor are files beside it that SQLite would treat as its own. Detection changes no byte of
+a file.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of SQLite file: `PRAGMA application_id`, the setting of its path, and the schema of version 1."""
+    """Kind of SQLite file: `PRAGMA application_id`, the setting of its path, and the schema of version 1."""
 
     name: str
     application_id: int
     setting: str
-    #: The statements of version 1, in the order in which it ran them; empty where there was always an application id.
+    #: Statements of version 1, in the order of execution; empty if all versions have an application ID.
     unstamped: tuple[str, ...] = ()
-    #: Statements that an option of version 1 added.
+    #: Statements added by an option of version 1.
     options: tuple[str, ...] = ()
 
     @property
     def schema(self) -> tuple[str, ...]:
-        """The statements of version 1, each for what is missing."""
+        """Statements of version 1; each creates what is missing."""
         return tuple(re.sub("^CREATE (TABLE|INDEX) ", r"CREATE \1 IF NOT EXISTS ", one) for one in self.unstamped)
 
 
-#: The application ids are ASCII: `eWCa`, `eWLe`, `eWPi`, `eWKe`.
+#: The application IDs are ASCII: `eWCa`, `eWLe`, `eWPi`, `eWKe`.
 CACHE = Kind(
     "cache",
     0x65574361,
@@ -92,7 +92,7 @@ LEDGER = Kind(
     ),
 )
 PINS = Kind("pins", 0x65575069, "pins.path", ("CREATE TABLE pins (collection TEXT PRIMARY KEY, pin TEXT NOT NULL)",))
-#: The gateway's keys. No file of it exists yet; the id is kept for it.
+#: The gateway's keys. No such file exists yet; the ID is reserved.
 KEYS = Kind("keys", 0x65574B65, "")
 KINDS = (CACHE, LEDGER, PINS, KEYS)
 
@@ -101,25 +101,25 @@ _HEADER_BYTES = 100
 _USER_VERSION, _APPLICATION_ID = slice(60, 64), slice(68, 72)
 _WAL = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _JOURNAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
-#: The version of the index of a write-ahead log, in the byte order of whoever wrote it.
+#: Version of the index of a write-ahead log, in the byte order of the machine that wrote it.
 _SHM = tuple((3_007_000).to_bytes(4, order) for order in ("little", "big"))
 _SHM_HEADER_BYTES, _SHM_CUT_BYTES = 136, 3
 _LARGEST_PAGE = 65_536
 BESIDE = ("-wal", "-shm", "-journal")
-#: A file that is being written while it is looked at may not make sense; it does a moment later.
+#: Maximum checks of a file, and the pause between them. A file may be inconsistent while another process writes it.
 _LOOKS, _LOOK_AGAIN_S = 5, 0.02
-#: What is not yet moved out of a log is no more than some megabytes, unless somebody reads for long.
+#: Maximum size of a copied file. A log has at most some megabytes not yet checkpointed, unless a reader runs for long.
 _MOST_COPIED_BYTES = 256 * 2**20
 
 
 def check(path: Path, kind: Kind) -> bool:
-    """Whether there is a file of this kind; False for none yet, or an empty one. Changes nothing.
+    """Return whether there is a file of this kind; False if it is missing or empty. Changes nothing.
 
-    Raises ConfigError for what is not ours, or is another kind of ours, and OSError where it cannot be read.
+    Raises ConfigError for a file that is not ours, or is ours of another kind, and OSError if it cannot be read.
     """
     for attempt in range(_LOOKS):
         size = _size(path, kind)
-        real = path.resolve()  # SQLite keeps its files beside the one that a link leads to
+        real = path.resolve()  # SQLite keeps its files beside the target of a link
         found = _look(real) if size else "empty"
         if found is not kind and found != "empty":
             whose = f"the file of embedway's {found.name}, not" if isinstance(found, Kind) else "not a file"
@@ -128,14 +128,14 @@ def check(path: Path, kind: Kind) -> bool:
         if foreign is None:
             return found is kind
         if attempt + 1 == _LOOKS:
-            what = "that SQLite did not write" if size else "although it holds nothing; delete that if nobody needs it"
+            what = "that SQLite did not write" if size else "although it is empty; delete that file if it is not needed"
             raise _error(path, kind, f"has a file {real.name}{foreign} beside it {what}")
-        time.sleep(_LOOK_AGAIN_S)  # another process may be making or changing the files at this moment
-    raise AssertionError  # the last look returns or raises
+        time.sleep(_LOOK_AGAIN_S)  # another process may be creating or changing the files
+    raise AssertionError  # the last check returns or raises
 
 
 def is_ours(path: Path, kind: Kind) -> bool:
-    """Whether a file can still be recognised as one of this kind, damaged or not."""
+    """Return whether a file can be recognised as one of this kind, even if damaged."""
     try:
         return _look(path.resolve()) is kind
     except OSError:
@@ -143,10 +143,10 @@ def is_ours(path: Path, kind: Kind) -> bool:
 
 
 def _belongs(path: Path, ending: str, size: int) -> bool:
-    """Whether a file beside a database of `size` bytes is part of it, or is not there.
+    """Return whether a file beside a database of `size` bytes is part of it, or missing.
 
-    Nothing belongs to a database that holds nothing yet, but for the journal of its first transaction: of a process
-    that makes it at this moment, or was killed meanwhile.
+    No file is part of an empty database, except the journal of its first transaction: from a process that is creating
+    it now, or was killed meanwhile.
     """
     if not is_sqlites(path, ending):
         return False
@@ -157,10 +157,10 @@ def _belongs(path: Path, ending: str, size: int) -> bool:
 
 
 def _is_first_journal(data: bytes) -> bool:
-    """Whether a journal is that of a database's first transaction: a header that fills a sector, and no page.
+    """Return whether a journal is that of a database's first transaction: a header that fills a sector, and no page.
 
-    After its magic and count of pages come a random number, the pages that there were (0), and the sizes of a sector
-    and of a page.
+    Its magic and page count are followed by a random number, the previous number of pages (0), the sector size and the
+    page size.
     """
     before, sector, page = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20, 24))
     known = data.startswith(_JOURNAL) or not any(data[:12])
@@ -169,7 +169,7 @@ def _is_first_journal(data: bytes) -> bool:
 
 
 def is_sqlites(path: Path, ending: str) -> bool:
-    """Whether a file beside a database is one that SQLite wrote, or is not there. Raises OSError."""
+    """Return whether a file beside a database was written by SQLite, or is missing. Raises OSError."""
     try:
         state = path.lstat()
     except FileNotFoundError:
@@ -183,32 +183,32 @@ def is_sqlites(path: Path, ending: str) -> bool:
         return start.startswith(_WAL)
     if ending == "-journal":
         return start.startswith(_JOURNAL) or _is_unfinished_journal(start)
-    # Zeros before its first use: pages of them, and at first as many bytes as SQLite cuts it to.
+    # Zeros before its first use: whole pages, and initially the size to which SQLite truncates it.
     unused = state.st_size % 4096 == 0 or state.st_size == _SHM_CUT_BYTES
     return start.startswith(_SHM) or (unused and not any(start))
 
 
 def _is_unfinished_journal(start: bytes) -> bool:
-    """Whether a journal begins so before it is on the disk, or after a transaction that kept the file.
+    """Return whether a journal has the header from before a sync, or after a transaction that retained the file.
 
-    Its magic and count of pages are zeros then; a random number, a count, and two sizes follow, or zeros.
+    Its magic and page count are then zeros, followed by a random number, a count, and two sizes, or zeros.
     """
     sizes = [int.from_bytes(start[at : at + 4], "big") for at in (20, 24)]
     return not any(start[:12]) and all(size & (size - 1) == 0 and size <= _LARGEST_PAGE for size in sizes)
 
 
 def beside(path: Path, ending: str) -> Path:
-    """The file that SQLite keeps beside a database."""
+    """Return the path of the file that SQLite keeps beside a database."""
     return path.with_name(path.name + ending)
 
 
 def uri(path: Path, mode: str) -> str:
-    """The address of a file for `sqlite3.connect(uri=True)`, such as `file:/a%20b?mode=ro`."""
+    """Return the URI of a file for `sqlite3.connect(uri=True)`, such as `file:/a%20b?mode=ro`."""
     return f"file:{quote(os.fsencode(path))}?{mode}"
 
 
 def tables_of(connection: sqlite3.Connection) -> dict[str, str] | None:
-    """Columns with their types, by table; None where there is anything but plain tables and their indexes."""
+    """Return columns with their types, by table; None unless there are only plain tables and their indexes."""
     query = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     rows = connection.execute(query).fetchall()
     plain = {"table": ("CREATE TABLE ",), "index": ("CREATE INDEX ", "CREATE UNIQUE INDEX ")}
@@ -218,7 +218,7 @@ def tables_of(connection: sqlite3.Connection) -> dict[str, str] | None:
 
 
 def schema_of(connection: sqlite3.Connection) -> frozenset[str] | None:
-    """The statements that made the tables and indexes, with plain white space; None where there is anything else."""
+    """Return the statements that created the tables and indexes, with normalized spaces; None for other objects."""
     if tables_of(connection) is None:
         return None
     rows = connection.execute("SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
@@ -226,9 +226,9 @@ def schema_of(connection: sqlite3.Connection) -> frozenset[str] | None:
 
 
 def of_schema(schema: frozenset[str]) -> Kind | None:
-    """The kind that a file without an application id is of.
+    """Return the kind of a file without an application ID.
 
-    Version 1 ran its statements one by one: where its process was killed meanwhile, the last of them are missing.
+    Version 1 ran its statements one by one. If its process was killed meanwhile, the last of them are missing.
     """
     for kind in KINDS:
         own = schema - {_plain(one) for one in kind.options}
@@ -238,12 +238,12 @@ def of_schema(schema: frozenset[str]) -> Kind | None:
 
 
 def _plain(statement: str) -> str:
-    """A statement with single spaces, and none inside of brackets' edges: SQLite keeps it as it was written."""
+    """Normalize the spaces of a statement, and remove those inside parentheses. SQLite stores it as it was written."""
     return " ".join(statement.split()).replace("( ", "(").replace(" )", ")")
 
 
 def by_application_id(number: int) -> Kind | None:
-    """The kind with an application id."""
+    """Return the kind with an application ID."""
     return next((kind for kind in KINDS if kind.application_id == number), None)
 
 
@@ -265,7 +265,7 @@ def _size(path: Path, kind: Kind) -> int:
 
 
 def _look(path: Path) -> Kind | str | None:
-    """The kind of a file that is not empty; `empty` for a database with nothing in it, None for a foreign file."""
+    """Return the kind of a file that is not empty; `empty` for an empty database, None for any other file."""
     head = _start(path, _HEADER_BYTES)
     for _ in range(_LOOKS):
         found = _look_once(path, head)
@@ -276,9 +276,9 @@ def _look(path: Path) -> Kind | str | None:
 
 
 def _look_once(path: Path, head: bytes) -> Kind | str | None:
-    """The same for a file that begins so, unless another process writes it meanwhile."""
+    """Return the kind of a file with this header; it may be wrong while another process writes the file."""
     if not head:
-        return "empty"  # removed a moment ago
+        return "empty"  # just removed
     if not head.startswith(_HEADER) or len(head) < _HEADER_BYTES:
         return None
     number = int.from_bytes(head[_APPLICATION_ID], "big")
@@ -286,7 +286,7 @@ def _look_once(path: Path, head: bytes) -> Kind | str | None:
 
 
 def _look_unstamped(path: Path, head: bytes) -> Kind | str | None:
-    # Immutable: SQLite makes no files beside it, takes no locks and rolls nothing back.
+    # Immutable: SQLite creates no files beside it, takes no locks and rolls nothing back.
     schema = _schema(path)
     if schema is None or any(head[_USER_VERSION]):
         return None
@@ -299,9 +299,9 @@ def _look_unstamped(path: Path, head: bytes) -> Kind | str | None:
 
 
 def _look_with_log(path: Path) -> Kind | str | None:
-    """The same for a file of which some may still be in the write-ahead log, as its process left it that was killed.
+    """Return the kind of a file with a write-ahead log, which a killed process may have left.
 
-    SQLite would make or change files beside it, so it looks at a copy.
+    SQLite would create or change files beside it, so it opens a copy.
     """
     log = beside(path, "-wal")
     if not is_sqlites(log, "-wal"):
@@ -311,7 +311,7 @@ def _look_with_log(path: Path) -> Kind | str | None:
         try:
             if max(path.stat().st_size, log.stat().st_size) > _MOST_COPIED_BYTES:
                 return None
-            # The log first: what is moved out of it meanwhile is then in both.
+            # The log first: pages checkpointed meanwhile are then in both files.
             shutil.copyfile(log, beside(copy, "-wal"))
             shutil.copyfile(path, copy)
             with contextlib.closing(sqlite3.connect(copy)) as connection:

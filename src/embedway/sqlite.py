@@ -1,8 +1,8 @@
-"""SQLite files that many processes share: private, stamped with a format, and migrated to its present version.
+"""SQLite files shared by several processes: private, stamped with a format, and migrated to its current version.
 
-A file holds its kind in `PRAGMA application_id` and its version in `PRAGMA user_version`. The first process that opens
-a file of an older version migrates it in one transaction. Of several processes one migrates, and the others wait. A
-crash leaves the old version whole.
+A file stores its kind in `PRAGMA application_id` and its version in `PRAGMA user_version`. The first process that opens
+a file of an older version migrates it in one transaction, while other processes wait. A crash leaves the old version
+intact.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from embedway.errors import ConfigError, EmbedwayError, newer_version
 
 R = TypeVar("R")
 
-#: How long a connection waits for another one that writes.
+#: Timeout for another connection's write, in seconds.
 BUSY_S = 30.0
 _RETRY_S = 0.01
 
-#: A step from one version to the next, inside the transaction. It may return work for after the commit.
+#: Migration from one version to the next, inside the transaction. It may return work for after the commit.
 Migration: TypeAlias = Callable[[sqlite3.Connection, Path], Callable[[], None] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """The format of a kind of file, as this version of the package writes it.
+    """Format of a kind of file, as written by this version of the package.
 
-    `schema` makes what is missing of `version`, statement by statement. `migrations` holds the step from each older
-    version to the next. `newer_error` is the error for a file of a newer version.
+    `schema` creates missing tables and indexes of `version`, statement by statement. `migrations` contains the step
+    from each older version to the next. `newer_error` is the error for a file of a newer version.
     """
 
     kind: formats.Kind
@@ -48,7 +48,7 @@ def connect(
 ) -> sqlite3.Connection:
     """Open a file in WAL mode and autocommit mode. A missing file is created, with its folder.
 
-    `extra` are statements of an option of the caller, such as an index. Any thread may use the connection, one at a
+    `extra` are statements for an option of the caller, such as an index. Any thread may use the connection, one at a
     time. Raises ConfigError for a file that is not of this kind, `form.newer_error` for a newer version, OSError and
     sqlite3.Error.
     """
@@ -67,7 +67,7 @@ def connect(
         for statement in extra:
             connection.execute(statement)
         if afterwards is not None:
-            # The stamp is then in the file itself, where it is looked for when the file is damaged.
+            # The stamp is then in the main file, where it is read if the file is damaged.
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             for work in afterwards:
                 work()
@@ -78,12 +78,12 @@ def connect(
 
 
 def version_of(connection: sqlite3.Connection, path: Path, form: Format) -> int:
-    """The version of the file of a connection; 0 for an empty file. Raises ConfigError and `form.newer_error`."""
+    """Return the version of a connection's file; 0 for an empty file. Raises ConfigError and `form.newer_error`."""
     (number,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if number == form.kind.application_id:
         if version > form.version:
-            whose, otherwise = f"embedway's {form.kind.name}", f"name another file ({form.kind.setting})"
+            whose, otherwise = f"embedway's {form.kind.name}", f"set {form.kind.setting} to another file"
             message = newer_version(version, form.version, of=whose, otherwise=otherwise)
             raise form.newer_error(f"{path} {message}")
         if version >= 1:
@@ -95,21 +95,21 @@ def version_of(connection: sqlite3.Connection, path: Path, form: Format) -> int:
         if schema == frozenset() and not version:
             return 0
     raise ConfigError(
-        f"is not a file of embedway's {form.kind.name}; nothing was changed; name another file",
+        f"is not a file of embedway's {form.kind.name}; nothing was changed; choose another file",
         where=str(path),
         key=form.kind.setting,
     )
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, form: Format) -> list[Callable[[], None]] | None:
-    """Make, stamp or migrate a file, and return the work for after the commit; None where nothing is to be done."""
-    # One snapshot, or another process might migrate the file between two of its facts.
+    """Create, stamp or migrate a file, and return the work for after the commit; None if there is nothing to do."""
+    # In one snapshot, because another process might migrate the file between the two reads.
     with transaction(connection, "DEFERRED"):
         if version_of(connection, path, form) == form.version and _is_stamped(connection):
             return None
     afterwards = []
     with transaction(connection):
-        # Looked at again: another process may have been first.
+        # Checked again: another process may have been first.
         version = version_of(connection, path, form)
         if not (version == form.version and _is_stamped(connection)):
             for step in range(version, form.version) if version else ():
@@ -125,7 +125,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, form: Format) -> list[C
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """Commit what the block does, or roll it back after an error."""
+    """Commit the changes of the block, or roll them back after an error."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield

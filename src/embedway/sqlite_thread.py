@@ -1,4 +1,4 @@
-"""A SQLite file that one thread reads and writes, so that no call blocks the event loop."""
+"""SQLite file that one thread reads and writes, so that no call blocks the event loop."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: How many calls share a transaction at most.
+#: Maximum calls that share a transaction.
 _BATCH = 128
 
 
 @dataclass(slots=True)
 class _Call:
-    """A call that waits for a transaction, and its outcome."""
+    """Call that waits for a transaction, and its outcome."""
 
     function: Callable[[sqlite3.Connection], Any]
     result: Any = None
@@ -37,9 +37,9 @@ class _Call:
 class SqliteThread:
     """One worker thread with one connection. The file is opened at the first call, and again after `disconnect`.
 
-    `on_error` decides what a failure means. It gets the sqlite3.Error or OSError of a call after the rollback. What it
-    returns is the result of the call, and what it raises is the error of the call. Other errors are raised as they are,
-    such as the ConfigError of a file that is not of this format.
+    `on_error` decides how a failure is handled. After the rollback, it receives the sqlite3.Error or OSError of a call.
+    Its return value is the result of the call, and its exception is the error of the call. Other errors are raised
+    unchanged, such as the ConfigError of a file that is not of this format.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class SqliteThread:
         extra: tuple[str, ...] = (),
         busy_s: float = sqlite.BUSY_S,
     ) -> None:
-        """See `sqlite.connect` for `pragmas`, `extra` and `busy_s`."""
+        """Create the thread lazily; see `sqlite.connect` for `pragmas`, `extra` and `busy_s`."""
         self.connection: sqlite3.Connection | None = None
-        #: Of the file that was opened last; 0 for none.
+        #: Inode of the file that was opened last; 0 for none.
         self.inode = 0
         self._name = name
         self._path = path
@@ -63,11 +63,11 @@ class SqliteThread:
         self._on_error = on_error
         self._worker: Worker | None = None
         self._waiting: collections.deque[_Call] = collections.deque()
-        # A call that comes while `aclose` waits starts a thread of its own.
+        # A call during `aclose` starts a new thread.
         self._lock = threading.RLock()
 
     def submit(self, function: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> asyncio.Future[R]:
-        """Run a function on the thread, after all that was submitted before it."""
+        """Run a function on the thread, after all earlier submissions."""
         if self._worker is None:
             self._worker = Worker(self._name)
         return self._worker.call(function, *arguments, **options)
@@ -88,7 +88,7 @@ class SqliteThread:
     async def transact(
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
     ) -> R:
-        """Call a function with the connection, in a transaction that calls which wait at the same time share."""
+        """Call a function with the connection, in a transaction shared with other waiting calls."""
         call = _Call(lambda connection: function(connection, *arguments, **options))
         self._waiting.append(call)
         await self.submit(self._run_waiting)
@@ -99,35 +99,35 @@ class SqliteThread:
         raise call.error
 
     def _run_waiting(self) -> None:
-        """Run the calls that wait in one transaction; where one of them fails, each in a transaction of its own."""
+        """Run the waiting calls in one transaction; if one of them fails, run each in a separate transaction."""
         batch: list[_Call] = []
         with contextlib.suppress(IndexError):
             while len(batch) < _BATCH:
                 batch.append(self._waiting.popleft())
-        # An earlier turn may have run all of them.
+        # An earlier call may have run all of them.
         transactions = collections.deque([batch] if batch else ())
         while transactions:
             calls = transactions.popleft()
             try:
-                # As a context, a connection commits, or rolls back after an error.
+                # As a context manager, a connection commits, or rolls back after an error.
                 with self._lock, self.connection or self._connect() as connection:
-                    # A transaction that begins as a reader cannot become a writer while another process writes.
+                    # A transaction that starts as a reader cannot become a writer while another process writes.
                     connection.execute("BEGIN IMMEDIATE")
                     for call in calls:
                         call.result = call.function(connection)
-            except Exception as error:  # noqa: BLE001  the caller's
+            except Exception as error:  # noqa: BLE001  passed to the caller
                 if len(calls) == 1:
                     calls[0].error = error
                 else:
                     transactions.extend([call] for call in calls)
 
     def reopen_if_replaced(self) -> None:
-        """Close the connection to a file that was removed or replaced: what is written there is lost."""
+        """Close the connection to a removed or replaced file, because writes to it are lost."""
         if self.connection is not None and inode_of(self._path) != self.inode:
             self.disconnect()
 
     def disconnect(self) -> None:
-        """Close the connection; the next call opens the file again. Only for functions that run on the thread."""
+        """Close the connection; the next call reopens the file. Only for functions that run on the thread."""
         with self._lock:
             connection, self.connection = self.connection, None
             if connection is not None:
@@ -135,7 +135,7 @@ class SqliteThread:
                     connection.close()
 
     async def aclose(self) -> None:
-        """Close the file after the calls that were made, and end the thread. A later call starts both again."""
+        """Close the file after the calls made so far, and end the thread. A later call starts both again."""
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.call(self.disconnect)
@@ -149,7 +149,7 @@ class SqliteThread:
 
 
 def inode_of(path: Path) -> int:
-    """The number of a file; 0 where there is none."""
+    """Return the inode of a file; 0 if it does not exist."""
     try:
         return path.stat().st_ino
     except OSError:
@@ -159,7 +159,7 @@ def inode_of(path: Path) -> int:
 def transacted(
     method: Callable[Concatenate[Any, sqlite3.Connection, P], R],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
-    """Run a method with a connection in a transaction of `self._file`, a SqliteThread; callers give no connection."""
+    """Run a method with a connection in a transaction of `self._file`, a SqliteThread. Callers pass no connection."""
 
     async def run(self: Any, /, *arguments: P.args, **options: P.kwargs) -> R:
         return cast("R", await self._file.transact(partial(method, self), *arguments, **options))

@@ -1,4 +1,4 @@
-"""A thread that runs blocking calls off the event loop, one after the other."""
+"""Thread that runs blocking calls off the event loop, one after another."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Result = TypeVar("Result")
 class Worker:
     """Runs calls in order in one daemon thread.
 
-    An executor's threads are joined when the process exits, so that one which waits on a standard input that
-    nobody closes would keep an interrupted job alive.
+    The threads of an executor are joined when the process exits. One that waits for a standard input that nobody
+    closes would keep an interrupted process alive.
     """
 
     def __init__(self, name: str) -> None:
@@ -38,7 +38,7 @@ class Worker:
         return future
 
     def close(self) -> None:
-        """End the thread after the calls that were made. Does not wait."""
+        """End the thread after the calls made so far. Does not wait."""
         self._calls.put(None)
 
     def _work(self) -> None:
@@ -47,12 +47,12 @@ class Worker:
             result, failure = None, None
             try:
                 result = function()
-            except BaseException as error:  # noqa: BLE001  handed to the caller, whatever it is
+            except BaseException as error:  # noqa: BLE001  passed to the caller, whatever it is
                 failure = error
-            # The loop is closed when the process is on its way out.
+            # The loop is closed when the process is exiting.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(_finish, future, result, failure)
-            # What the call gave is the caller's alone; this thread may wait long for the next one.
+            # Drop the references: only the caller owns the result, and this thread may wait long for the next call.
             del item, function, future, result, failure
 
 
@@ -63,5 +63,5 @@ def _finish(future: asyncio.Future[Any], result: Any, failure: BaseException | N
         future.set_result(result)
     else:
         future.set_exception(failure)
-        # The caller may be gone. An exception that was looked at once is not reported on standard error.
+        # The caller may be gone. A retrieved exception is not reported on standard error.
         future.exception()

@@ -108,7 +108,7 @@ def test_bad_vectors_are_misses_that_are_counted_told_and_replaced(make, tiered,
         assert result.receipt.cache_hits == 1
     assert (stats.total.invalid, stats.total.damaged, stats.total.misses) == (len(BAD), 0, 12 + len(BAD))
     (told,) = caplog.messages
-    assert told.startswith(f"the cache held {len(BAD)} vectors of acme/m that cannot be right")
+    assert told.startswith(f"the cache contained {len(BAD)} invalid vectors of acme/m")
     assert "text 0" not in told
 
 

@@ -247,7 +247,7 @@ def test_a_budget_is_set_spent_shown_and_enforced(command, place, offline):
     refused = command("embed", "--model", "acme/m", *[f"word number {n}" for n in range(9)])
     assert refused.code == 3
     assert "budget 'all' allows $0.00002 in " in refused.stderr
-    assert "twice its estimate, for acme/m has no tokenizer here" in refused.stderr
+    assert "twice its estimate, because acme/m has no tokenizer here" in refused.stderr
     assert "nothing was sent" in refused.stderr
     shown = command("budget", "show", "--json").json
     by_name = {one["name"]: one for one in shown["budgets"]}

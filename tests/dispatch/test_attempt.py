@@ -29,7 +29,7 @@ def test_a_route_that_hangs_leaves_time_for_the_next_and_opens_its_circuit():
     assert_right(response, texts_of(2))
     assert (len(hanging.calls), hanging.cancelled, failed) == (1, 1, 1)
     alone = Fake(delay_s=60)
-    with pytest.raises(DeadlineError, match="did not answer before the time"):
+    with pytest.raises(DeadlineError, match="did not answer before the deadline"):
         FakeUpstream(alone, deadline_s=0.05).send(texts_of(1))
     assert alone.cancelled == 1
 

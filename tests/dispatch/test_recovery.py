@@ -107,7 +107,7 @@ def test_attempts_never_pass_the_total():
 def test_the_deadline_ends_it_before_a_wait_that_would_pass_it():
     fake = Fake(faults=lambda _number, _texts: unavailable(retry_after_s=50.0))
     upstream = FakeUpstream(fake, deadline_s=120.0, max_attempts=100)
-    with pytest.raises(DeadlineError, match="time for the request is up") as caught:
+    with pytest.raises(DeadlineError, match="after the deadline of the request") as caught:
         upstream.send(texts_of(1))
     assert upstream.time.now <= 120
     assert caught.value.attempts == len(fake.calls) == 3
@@ -243,7 +243,7 @@ def test_no_request_has_more_tokens_than_its_minute():
 def test_what_is_compared_is_never_of_two_requests_where_answers_depend_on_each():
     declared = Declared(max_inputs=2, batch_dependent=True)
     fake = Fake(declared=declared)
-    with pytest.raises(InputError, match="at most 2 at once"):
+    with pytest.raises(InputError, match="at most 2 texts"):
         FakeUpstream(fake).send(texts_of(3), one_answer=True)
     assert fake.calls == []
     assert_right(FakeUpstream(fake).send(texts_of(2), one_answer=True), texts_of(2))

@@ -211,7 +211,7 @@ def test_a_crash_gives_back_what_was_reserved_and_books_what_was_under_way(run, 
         (kept,) = await ledger.entries()
         assert (kept.state, kept.spent, kept.unsure, kept.reserved, kept.sent) == ("expired", 200, 200, 0, 0)
         # It was not dead, but stood still: what it learns now is true, and it may not spend what it lost.
-        with pytest.raises(LedgerError, match="stood still"):
+        with pytest.raises(LedgerError, match="process was paused"):
             await ledger.send(entry, 100, [ALL])
         await ledger.settle(entry, Settlement(200, 150, 3, "reported"), [ALL])
         await ledger.close(entry, route="r")

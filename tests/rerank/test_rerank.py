@@ -226,7 +226,7 @@ def test_scores_that_depend_on_their_request_are_never_of_two():
     server = JinaRerankServer()
     server.model = "jina-reranker-v3"
     assert_right(rerank(server))
-    with pytest.raises(InputError, match=r"reads all texts of a request together, .* at most 512 at once"):
+    with pytest.raises(InputError, match=r"scores all texts of a request together, .* at most 512 texts"):
         rerank(server, documents=[f"text {n}" for n in range(513)])
     assert len(server.bodies) == 1
 

@@ -96,10 +96,10 @@ def test_a_file_that_was_never_hashed_may_not_change(file):
 def test_only_regular_files_are_held(tmp_path):
     with pytest.raises(WeightsError, match="is missing"):
         HeldFile(tmp_path / "absent").hold()
-    with pytest.raises(WeightsError, match="no regular file"):
+    with pytest.raises(WeightsError, match="not a regular file"):
         HeldFile(tmp_path).hold()
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(WeightsError, match="no regular file"):
+    with pytest.raises(WeightsError, match="not a regular file"):
         HeldFile(tmp_path / "fifo").hold()
 
 

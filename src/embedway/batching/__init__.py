@@ -1,1 +1,1 @@
-"""Batches by token length, and one scheduler of the batches of all callers."""
+"""Batches by token length, and one scheduler for the batches of all callers."""

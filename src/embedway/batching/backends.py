@@ -1,4 +1,4 @@
-"""Backends of the batch scheduler: models on this machine, and services."""
+"""Backends of the batch scheduler: local models and services."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from embedway.telemetry.operations import Outcome
     from embedway.urgency import Urgency
 
-#: Later batches of a large request are due as if this many padded tokens were computed in a second: small requests that
-#: come meanwhile need not wait for its end.
+#: Speed assumed for the due times of later batches of a large request, in padded tokens per second, so that small
+#: requests need not wait until it ends.
 _TOKENS_A_SECOND = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """One batch of one caller's texts, for a model on this machine."""
+    """One batch of one caller's texts, for a local model."""
 
     tokenized: TokenizedTexts
     batch: Batch
     count: int = field(init=False)
     #: Tokens of its shortest row.
     shortest: int = field(init=False)
-    #: The operation of its caller, for hooks.
+    #: Operation of its caller, for hooks.
     operation: int | None = field(default_factory=current_operation.get)
 
     def __post_init__(self) -> None:
-        """Look at the rows once: an item that waits is looked at many times."""
+        """Inspect the rows once: a waiting item is checked many times."""
         rows = self.batch.rows
         shortest = self.batch.width if len(rows) == 1 else int(self.tokenized.lengths[rows].min())
         object.__setattr__(self, "count", len(rows))
@@ -52,7 +52,7 @@ class WorkItem:
 
 
 class BatchModel(BatchRunner, Protocol):
-    """A model on this machine: its full name, the batches it computes at a time, and their padded tokens."""
+    """Local model: its full name, its number of concurrent batches, and their padded tokens."""
 
     model: str
     streams: int
@@ -62,7 +62,7 @@ class BatchModel(BatchRunner, Protocol):
 class LocalBackend(BatchBackend[WorkItem, Vectors]):
     """Runs the batches of all callers on a model's own threads.
 
-    A full batch is begun while all streams compute, so that no stream waits for the event loop.
+    A full batch is started while all streams compute, so that no stream waits for the event loop.
     """
 
     def __init__(self, model: BatchModel, *, max_batch_size: int, hooks: Hooks | None = None) -> None:
@@ -75,7 +75,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         self._model = model
 
     def select_jobs(self, waiting: Sequence[WorkItem], free: int) -> tuple[list[int], bool]:
-        """See `BatchBackend.select_jobs`: items of like lengths, as long as padding costs less than another call."""
+        """Select items of similar lengths, as long as padding costs less than another call."""
         head, budget = waiting[0], self._model.token_budget
         rows, width, shortest = head.count, head.batch.width, head.shortest
         chosen = [0]
@@ -97,7 +97,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         return chosen, rows * width * 2 >= budget
 
     def weight(self, job: WorkItem) -> float:
-        """See `BatchBackend.weight`: half the budget is a full batch. Padding may add to each row."""
+        """Return the weight of a job: half the budget is a full batch. Padding may add tokens to each row."""
         width = job.batch.width
         return 1.0 if width > ALONE_TOKENS else job.count * width * 2 / (EVENNESS * self._model.token_budget)
 
@@ -107,7 +107,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
             return await self._model.run(job.tokenized, job.batch)
 
     async def run_merged(self, jobs: Sequence[WorkItem]) -> list[Vectors | Exception]:
-        """Compute several as one batch; where that fails, halve it, so that no text fails another caller's."""
+        """Compute several jobs as one batch. On failure, halve it, so that no text fails another caller's."""
         pairs = [(job, row) for job in jobs for row in job.batch.rows.tolist()]
         tokenized = TokenizedTexts(
             tuple(job.tokenized.ids[row] for job, row in pairs),
@@ -118,7 +118,7 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
         try:
             with self._operation(jobs, batch):
                 vectors = await self._model.run(tokenized, batch)
-        except Exception:  # noqa: BLE001  it comes again, in the end from each job alone
+        except Exception:  # noqa: BLE001  it recurs, in the end from each job alone
             vectors = None
         if vectors is None or len(vectors) != len(pairs):
             middle = len(jobs) // 2
@@ -137,12 +137,12 @@ class LocalBackend(BatchBackend[WorkItem, Vectors]):
             return await self.run_merged(jobs)
         try:
             return [await self.run(jobs[0])]
-        except Exception as error:  # noqa: BLE001  the caller's
+        except Exception as error:  # noqa: BLE001  passed to the caller
             return [error]
 
 
 class ScheduledModel:
-    """A model on this machine for one request, whose batches go through the scheduler if there is one."""
+    """Local model for one request, whose batches go through the scheduler if there is one."""
 
     def __init__(
         self, backend: LocalBackend, scheduler: BatchScheduler[WorkItem, Vectors] | None, urgency: Urgency
@@ -163,7 +163,7 @@ class ScheduledModel:
 
 
 class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
-    """Sends the requests of all callers to a model's services, in batches that the first route takes at once."""
+    """Sends the requests of all callers to a model's services, in batches that fit one request to the first route."""
 
     eager = 1
 
@@ -186,11 +186,11 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         self._max_tokens = float("inf") if max_tokens is None else max_tokens
 
     def is_large(self, request: UpstreamRequest) -> bool:
-        """Whether a request fills half of one of the service's, and gains nothing from other callers' texts."""
+        """Return whether a request fills half of a service request, and gains nothing from other callers' texts."""
         return len(request.texts) * 2 > self._max_inputs or _tokens(request) * 2 > self._max_tokens
 
     def select_jobs(self, waiting: Sequence[UpstreamRequest], free: int) -> tuple[list[int], bool]:
-        """See `BatchBackend.select_jobs`: requests of one kind, in the order in which they are due."""
+        """Select requests of the same kind, in the order in which they are due."""
         del free
         head = waiting[0]
         kind = head.input_type, head.space, head.full_width
@@ -209,7 +209,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         return chosen, full or inputs == self._max_inputs
 
     def weight(self, job: UpstreamRequest) -> float:
-        """See `BatchBackend.weight`: its share of a request's inputs or tokens, whichever is larger."""
+        """Return the job's share of a service request, by inputs or by tokens, whichever is larger."""
         return max(len(job.texts) / self._max_inputs, _tokens(job) / self._max_tokens)
 
     async def run(self, job: UpstreamRequest) -> UpstreamResponse:
@@ -217,7 +217,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
         return await self._client.send(job, self._routes)
 
     async def run_merged(self, jobs: Sequence[UpstreamRequest]) -> list[UpstreamResponse | Exception]:
-        """Send several as one, and give each caller its vectors, errors and share of the bill."""
+        """Send several jobs as one request, and return each caller's vectors, errors and share of the bill."""
         counts = [len(job.texts) for job in jobs]
         merged = replace(
             jobs[0],
@@ -231,7 +231,7 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
             operations=tuple(operation for job in jobs for operation in job.operations),
         )
         response = await self._client.send(merged, self._routes)
-        # A refused text is on nobody's bill.
+        # A refused text is not billed.
         taken = merged.lengths.astype(np.int64)
         taken[list(response.errors)] = 0
         weights = [int(part.sum()) for part in np.split(taken, np.cumsum(counts)[:-1])]
@@ -258,7 +258,7 @@ def _tokens(request: UpstreamRequest) -> int:
 
 
 def _on_ready_of(jobs: Sequence[UpstreamRequest], counts: Sequence[int]) -> Callable[[Rows, Vectors], None]:
-    """Passes on to each caller its own texts, by their positions in the caller's request."""
+    """Return a callback that passes each caller its own texts, by their positions in the caller's request."""
     starts = np.cumsum([0, *counts])
 
     def on_ready(rows: Rows, vectors: Vectors) -> None:

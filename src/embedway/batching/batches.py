@@ -1,4 +1,4 @@
-"""Batches by token length: equal lengths side by side, so that little is computed for padding."""
+"""Batches by token length: similar lengths together, so that little padding is computed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from embedway.types import Batch
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-#: Below this a batch is not closed for being uneven: a call costs more than the padding.
+#: Batches with fewer padded tokens are not closed for uneven lengths: a call costs more than the padding.
 SMALL_TOKENS = 256
-#: A row shorter than this share of its batch's width opens a new batch.
+#: A row shorter than this share of its batch's width starts a new batch.
 EVENNESS = 0.75
-#: A row of more tokens goes alone: it fills the CPU by itself, and unpadded attention needs memory linear in it.
+#: A row of more tokens is alone: it fills the CPU by itself, and unpadded attention needs memory linear in it.
 ALONE_TOKENS = 1024
 
 
 def fill_batches(lengths: npt.NDArray[np.int32], *, token_budget: int) -> list[Batch]:
     """Put rows into batches of at most `token_budget` padded tokens, longest first.
 
-    A row longer than the budget is alone in its batch. Every row is in exactly one batch. Longest first, the most
-    memory is needed at once, and short batches even out the streams at the end.
+    A row longer than the budget is alone in its batch. Every row is in exactly one batch. With the longest first, the
+    most memory is needed at once, and short batches balance the streams at the end.
     """
     if len(lengths) == 1:  # a query
         return [Batch(np.zeros(1, np.int64), max(1, int(lengths[0])))]
@@ -34,7 +34,7 @@ def fill_batches(lengths: npt.NDArray[np.int32], *, token_budget: int) -> list[B
         width = max(1, int(lengths[order[start]]))
         most = 1 if width > ALONE_TOKENS else max(1, token_budget // width)
         end = min(len(order), start + most)
-        # Where lengths fall off within the batch: sorted, so a search finds it.
+        # The position where lengths become too short for the batch. They are sorted, so a search finds it.
         floor = int(width * EVENNESS)
         even = start + int(np.searchsorted(-lengths[order[start:end]], -floor, side="right"))
         if even < end and (even - start) * width >= SMALL_TOKENS:

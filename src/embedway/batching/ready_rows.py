@@ -1,4 +1,4 @@
-"""Texts of a request that are computed before its end: each is handed on as soon as its last part is there."""
+"""Texts that finish before their request: each is passed on as soon as its last part is computed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class ReadyRows:
-    """Gives the vectors of finished texts to `on_ready`, by their position in the request.
+    """Passes the vectors of finished texts to `on_ready`, by their position in the request.
 
-    A text in windows is finished when all of them are there. A vector that cannot be right is left for the end of the
+    A text in windows is finished when all its windows are computed. An invalid vector is kept for the end of the
     request, where it is an error.
     """
 
@@ -35,7 +35,7 @@ class ReadyRows:
             self._left = np.bincount(work.windows.owner, minlength=work.windows.texts)
 
     def __call__(self, parts: npt.NDArray[np.int64], vectors: Vectors) -> None:
-        """Take the vectors of parts: of texts, or of their windows; float32 (k, full width)."""
+        """Add the vectors of parts: of texts, or of their windows; float32 (k, full width)."""
         texts, merged = (parts, vectors) if self._windows is None else self._merge(self._windows, parts, vectors)
         bad = bad_rows(merged, self._space)
         if bad:
@@ -48,7 +48,7 @@ class ReadyRows:
     def _merge(
         self, windows: TextWindows, parts: npt.NDArray[np.int64], vectors: Vectors
     ) -> tuple[npt.NDArray[np.int64], Vectors]:
-        """The texts that are finished with these parts, and their vectors."""
+        """Return the texts that these parts complete, and their vectors."""
         self._vectors[parts] = vectors
         owners = windows.owner[parts]
         np.subtract.at(self._left, owners, 1)

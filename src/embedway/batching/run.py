@@ -1,4 +1,4 @@
-"""Runs a plan's batches on a model, and puts every row where it belongs."""
+"""Runs the batches of a request on a model, and puts each row in its position."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class BatchRunner(Protocol):
-    """Computes batches: a model on this machine, directly or through the scheduler."""
+    """Computes batches: a local model, directly or through the scheduler."""
 
     @property
     def name(self) -> str:
-        """For errors."""
+        """Name for errors."""
 
     async def run(self, tokenized: TokenizedTexts, batch: Batch) -> Vectors:
-        """One batch; float32 (b, full width), in the batch's order."""
+        """Compute one batch; float32 (b, full width), in the batch's order."""
 
 
 async def run_batches(
@@ -40,12 +40,12 @@ async def run_batches(
 ) -> Vectors:
     """Compute all batches; float32 (unique texts, width), in the order of the unique texts.
 
-    The first failing batch ends the request with its error, and batches not yet begun are dropped, as they are when
-    the caller is cancelled. With `errors`, a failing batch is halved until the texts at fault stand alone. Their errors
-    go in there by unique text, and their rows are NaN.
+    The first failing batch ends the request with its error, and batches not yet started are dropped, as they are when
+    the caller is cancelled. With `errors`, a failing batch is halved until the texts at fault are alone. Their errors
+    are added to it by unique text, and their rows are NaN.
 
-    `on_ready` is called with each batch as soon as it is computed, whatever becomes of the others: positions of its
-    texts, and their vectors, of the right shape and not checked beyond that.
+    `on_ready` is called with each batch as soon as it is computed, whatever happens to the others: positions of its
+    texts, and their vectors, of the right shape and otherwise unchecked.
     """
     vectors = np.empty((len(tokenized.ids), width), np.float32)
 
@@ -68,14 +68,14 @@ async def run_batches(
             on_ready(batch.rows, computed)
 
     if len(batches) == 1:
-        await run(batches[0])  # a query: no tasks to make and wait for
+        await run(batches[0])  # a query: no tasks to create and wait for
     else:
         await _run_concurrently([run(batch) for batch in batches])
     return vectors
 
 
 async def _run_concurrently(runs: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run all at once; the first error ends them all and is raised."""
+    """Run all concurrently. The first error cancels the others and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             for run in runs:
@@ -99,6 +99,6 @@ async def _run_batch(tokenized: TokenizedTexts, model: BatchRunner, batch: Batch
         ) from error
     if rows.shape != (len(batch.rows), width):
         raise BadVectorsError(
-            f"answered with an array of shape {rows.shape}, not {(len(batch.rows), width)}", route=model.name
+            f"returned an array of shape {rows.shape}, not {(len(batch.rows), width)}", route=model.name
         )
     return rows

@@ -1,7 +1,7 @@
-"""Batch scheduler: runs jobs of all callers at once while a backend is idle, and merges them while it is busy.
+"""Batch scheduler: runs the jobs of all callers at once while a backend is idle, and merges them while it is busy.
 
 Jobs wait in the order in which they are due: queries and higher priorities sooner. None is overtaken for longer than
-its slack, so none starves. Queries wait for queries alone: one batch of them runs beyond the concurrency.
+its slack, so none starves. Queries wait only for queries: one batch of queries runs beyond the concurrency.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
 J = TypeVar("J")
 R = TypeVar("R")
 
-#: A queue that did not fill a batch is looked at again when it has grown by this factor, so that the time spent on
-#: looking grows as the queue does.
+#: Growth factor after which a queue that did not fill a batch is checked again, so that the time spent on checks is
+#: proportional to the growth of the queue.
 _GROWN = 1.25
-#: The weight of a full batch, less what sums lose by rounding.
+#: Weight of a full batch, less the rounding error of sums.
 _FULL = 1 - 1e-9
 
 
 class BatchBackend(ABC, Generic[J, R]):
-    """Runs batches of jobs: `eager` of them begin without waiting, and at most `concurrency` run at a time."""
+    """Runs batches of jobs: `eager` batches start without waiting, and at most `concurrency` run at a time."""
 
     eager: int
     concurrency: int
-    #: How long jobs wait for others where `eager` batches run, and one more may begin.
+    #: Maximum wait of jobs for others if `eager` batches run and one more may start, in seconds.
     max_wait_s: float
-    #: The number of waiting jobs that are looked at for one batch.
+    #: Maximum waiting jobs that are inspected for one batch.
     max_jobs: int = 1000
 
     @abstractmethod
     def select_jobs(self, waiting: Sequence[J], free: int) -> tuple[list[int], bool]:
-        """Select jobs for one batch, the first and others by position, and tell whether there is no room for more.
+        """Select jobs for one batch, the first and others by position, and return whether there is no room for more.
 
-        Jobs are in the order in which they are due, all of them queries or none. `free` batches can begin now and
-        share them.
+        Jobs are in the order in which they are due, and either all or none are queries. `free` batches can start now
+        and share them.
         """
 
     def weight(self, job: J) -> float:
-        """The share of a full batch that a job fills at most: jobs that weigh less than 1 in all never fill one."""
+        """Return the maximum share of a full batch that a job fills. Jobs of total weight below 1 never fill one."""
         del job
         return 1.0
 
@@ -71,24 +71,24 @@ class _QueuedJob(Generic[J, R]):
     due: float
     since: float
     future: asyncio.Future[R]
-    #: Set when its batch begins; None where nobody asks.
+    #: Set when its batch starts; None if no hook is used.
     begun: asyncio.Event | None
 
 
 class _Queue(Generic[J, R]):
-    """Waiting jobs in the order in which they are due, and their weight."""
+    """Waiting jobs in the order in which they are due, and their total weight."""
 
     def __init__(self, *, query: bool) -> None:
         self.query = query
         self.waiting: list[_QueuedJob[J, R]] = []
         self._weight = 0.0
-        #: Jobs of less weight in all fill no batch.
+        #: Jobs with a lower total weight cannot fill a batch.
         self._worth_filling = _FULL
-        #: Seconds until its first job has waited for long enough; infinity where that begins nothing.
+        #: Seconds until its first job has waited long enough; infinity if no batch starts then.
         self.rest_s = float("inf")
 
     def add(self, one: _QueuedJob[J, R]) -> None:
-        """Add a job behind all that are due before it."""
+        """Insert a job after all jobs that are due before it."""
         place = bisect.bisect_right(self.waiting, one.due, key=lambda other: other.due)
         self.waiting.insert(place, one)
         self._weight += one.weight
@@ -96,7 +96,7 @@ class _Queue(Generic[J, R]):
             self._worth_filling = _FULL
 
     def drop(self, one: _QueuedJob[J, R]) -> bool:
-        """Remove a job, and tell whether it waited."""
+        """Remove a job, and return whether it was waiting."""
         place = bisect.bisect_left(self.waiting, one.due, key=lambda other: other.due)
         while place < len(self.waiting) and self.waiting[place].due == one.due:
             if self.waiting[place] is one:
@@ -106,7 +106,7 @@ class _Queue(Generic[J, R]):
         return False
 
     def take(self, places: Sequence[int]) -> list[_QueuedJob[J, R]]:
-        """Remove the jobs in some places, and return those that somebody still waits for."""
+        """Remove the jobs at the given positions, and return those that a caller still waits for."""
         taken = [self.waiting[place] for place in places]
         self._remove(places)
         return [one for one in taken if not one.future.done()]
@@ -121,16 +121,16 @@ class _Queue(Generic[J, R]):
 
     @property
     def may_fill(self) -> bool:
-        """Whether it is worth looking if a batch can be filled."""
+        """Whether the queue may contain a full batch."""
         return self._weight >= self._worth_filling
 
     def note_unfilled(self) -> None:
-        """Do not look again before the queue has grown."""
+        """Skip further checks until the queue has grown."""
         self._worth_filling = self._weight * _GROWN
 
 
 class BatchScheduler(Generic[J, R]):
-    """Runs the jobs of all callers on one backend. Used from one event loop."""
+    """Scheduler of the jobs of all callers on one backend. Used from one event loop."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class BatchScheduler(Generic[J, R]):
         later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
         on_wait: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
-        """`later` calls a function after so many seconds; the event loop's by default.
+        """Create the scheduler. `later` calls a function after some seconds; default: the event loop's `call_later`.
 
         The time that a job waits in a queue is inside `on_wait`.
         """
@@ -150,21 +150,21 @@ class BatchScheduler(Generic[J, R]):
         self._on_wait = on_wait
         self._queries: _Queue[J, R] = _Queue(query=True)
         self._others: _Queue[J, R] = _Queue(query=False)
-        #: Whether jobs that came in this turn of the event loop are looked at in the next.
+        #: Whether a check of the queues is scheduled for the next iteration of the event loop.
         self._scheduled_soon = False
-        #: Whether a batch of several callers ended since the backend was idle.
+        #: Whether a batch of several callers has ended since the backend was idle.
         self._merged_recently = False
-        #: Batches that run within the concurrency, and those of queries beyond it.
+        #: Running batches within the concurrency, and those of queries beyond it.
         self._running = self._running_express = 0
         self._running_queries = 0
-        #: The timer for the next look at the queues, and its time.
+        #: Timer for the next check of the queues, and its time.
         self._timer: tuple[asyncio.TimerHandle, float] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, job: J, urgency: Urgency, *, behind_s: float = 0.0) -> R:
-        """Run a job, alone or merged with others; `behind_s` is how much later it is due than its urgency says.
+        """Run a job, alone or merged with others; `behind_s` delays its due time, in seconds.
 
-        A caller that is cancelled takes its job out of the queue; a batch that nobody waits for is cancelled.
+        Cancelling a caller removes its job from the queue. A batch that no caller waits for is cancelled.
         """
         backend, query = self._backend, urgency.query
         if urgency.priority > MAY_WAIT:
@@ -182,7 +182,7 @@ class BatchScheduler(Generic[J, R]):
         begun = None if self._on_wait is None else asyncio.Event()
         one = _QueuedJob(job, backend.weight(job), urgency.due(now) + behind_s, now, future, begun)
         queue.add(one)
-        # Callers whose batch ended come again together: one turn of the event loop shows who else is there.
+        # Callers whose batch ended return together: one iteration of the event loop shows all of them.
         self._schedule_soon()
         try:
             if self._on_wait is not None and begun is not None:
@@ -197,17 +197,17 @@ class BatchScheduler(Generic[J, R]):
 
     @property
     def waiting(self) -> int:
-        """The number of jobs that have not begun."""
+        """Number of jobs that have not started."""
         return len(self._queries.waiting) + len(self._others.waiting)
 
     def _begin(self, *, query: bool, express: bool = False) -> None:
-        """Count a batch that begins."""
+        """Count a batch that starts."""
         self._running += not express
         self._running_express += express
         self._running_queries += query
 
     def _end(self, jobs: Sequence[J], *, query: bool, express: bool = False) -> None:
-        """Count a batch that ended, and begin the next."""
+        """Count a batch that ended, and start the next."""
         self._running -= not express
         self._running_express -= express
         self._running_queries -= query
@@ -221,7 +221,7 @@ class BatchScheduler(Generic[J, R]):
             asyncio.get_running_loop().call_soon(self._schedule)
 
     def _schedule(self) -> None:
-        """Begin all batches that can begin now, queries first, and set a timer for the next."""
+        """Start all batches that can start now, queries first, and set a timer for the next."""
         self._scheduled_soon = False
         queries, others = self._queries, self._others
         while self._try_start(queries, others) or self._try_start(others, queries):
@@ -231,7 +231,7 @@ class BatchScheduler(Generic[J, R]):
             return
         at = self._clock() + rest
         if self._timer is not None:
-            # A timer that comes too early sets another.
+            # A timer that fires too early sets another.
             timer, timer_at = self._timer
             if timer_at <= at:
                 return
@@ -244,7 +244,7 @@ class BatchScheduler(Generic[J, R]):
         self._schedule()
 
     def _try_start(self, queue: _Queue[J, R], other: _Queue[J, R]) -> bool:
-        """Begin a batch of a queue, if one can begin."""
+        """Start a batch of a queue, if one can start. Return whether the queue was changed."""
         backend = self._backend
         queue.rest_s = float("inf")
         if not queue.waiting:
@@ -272,10 +272,10 @@ class BatchScheduler(Generic[J, R]):
         return True
 
     def _has_place(self, head: _QueuedJob[J, R], other: _Queue[J, R], *, query: bool) -> bool:
-        """Whether one more batch may run within the concurrency, and its place is not left to jobs that are due before.
+        """Return whether one more batch may start within the concurrency, without overtaking the other queue.
 
-        Queries leave every place to documents that are due before them, for one batch of queries runs beyond the
-        concurrency. Documents leave the last place to queries that are due before them.
+        Queries leave every slot to documents that are due before them, because one batch of queries runs beyond the
+        concurrency. Documents leave the last slot to queries that are due before them.
         """
         free = self._backend.concurrency - self._running
         behind = bool(other.waiting) and other.waiting[0].due < head.due
@@ -308,9 +308,9 @@ class BatchScheduler(Generic[J, R]):
             else:
                 results = await self._backend.run_merged(jobs)
         except asyncio.CancelledError:
-            results = [ClosedError("this embedder was closed; make a new one")] * len(jobs)
+            results = [ClosedError("the embedder is closed; create a new one")] * len(jobs)
             raise
-        except Exception as error:  # noqa: BLE001  handed to the callers, whatever it is
+        except Exception as error:  # noqa: BLE001  passed to the callers, whatever it is
             results = [error] * len(jobs)
         finally:
             for one, result in zip(picked, results, strict=True):

@@ -1,4 +1,4 @@
-"""Texts over the limit as windows: each is embedded, and the vectors are averaged by tokens."""
+"""Windows of texts over the limit: each is embedded, and the vectors are averaged, weighted by tokens."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TextWindows:
-    """How parts make up texts: `owner` (p,) is the text that each part belongs to, `weights` (p,) its share of it."""
+    """Assignment of parts to texts: `owner` (p,) is the text of each part, `weights` (p,) its weight in that text."""
 
     owner: npt.NDArray[np.int64]
     texts: int
     weights: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def weighed(self, lengths: npt.NDArray[np.int32], added: int) -> TextWindows:
-        """The same with the share of each part: its tokens but the `added` ones, which every text gets."""
+        """Return a copy with the weight of each part: its tokens, without the `added` tokens that every text gets."""
         return replace(self, weights=np.maximum(lengths - added, 1).astype(np.float32))
 
     def counts(self) -> list[int]:
-        """The parts of each text."""
+        """Return the number of parts of each text."""
         parts: list[int] = np.bincount(self.owner, minlength=self.texts).tolist()
         return parts
 
     def sums(self, lengths: npt.NDArray[np.int32]) -> list[int]:
-        """The tokens of each text, from those of its parts."""
+        """Return the tokens of each text, from those of its parts."""
         tokens: list[int] = np.bincount(self.owner, lengths, minlength=self.texts).astype(np.int64).tolist()
         return tokens
 
     def merge(self, vectors: Vectors, space: Space) -> Vectors:
-        """Vectors of the texts, float32 (texts, d), from those of the parts; a text of one part keeps its vector."""
+        """Merge part vectors into text vectors, float32 (texts, d). A text with one part keeps its vector."""
         merged = np.zeros((self.texts, vectors.shape[1]), np.float32)
         alone = np.bincount(self.owner, minlength=self.texts)[self.owner] == 1
         merged[self.owner[alone]] = vectors[alone]
@@ -56,16 +56,16 @@ class TextWindows:
         return merged
 
     def errors(self, errors: Mapping[int, EmbedwayError]) -> dict[int, EmbedwayError]:
-        """Errors by text, from those by part."""
+        """Map errors by part to errors by text."""
         return {int(self.owner[part]): error for part, error in errors.items()}
 
 
 def split_windows(
     texts: Sequence[str], too_long: set[int], tokenize: Callable[[Sequence[str]], TokenizedTexts], *, max_tokens: int
 ) -> tuple[tuple[str, ...], TextWindows]:
-    """Texts in parts that the model takes whole: those over the limit in windows without overlap, others as they are.
+    """Split texts over the limit into windows without overlap; other texts are one part each.
 
-    Windows of white space alone are left out. Raises TextTooLongError where not even one character fits.
+    Windows of only white space are dropped. Raises TextTooLongError if not even one character fits.
     """
     parts: list[str] = []
     owner: list[int] = []
@@ -79,12 +79,12 @@ def split_windows(
 
 
 def _windows(text: str, tokenize: Callable[[Sequence[str]], TokenizedTexts]) -> list[str] | None:
-    """The windows of a text; None where not even one character fits."""
+    """Return the windows of a text; None if not even one character fits."""
     found: list[str] = []
     rest = text
     while rest:
         window = rest
-        # A cut may fall within a word, and the part that is left may have more tokens by itself: it is cut again.
+        # A cut may split a word, and the remaining part may have more tokens on its own. It is then cut again.
         while cuts := tokenize([window]).truncations:
             window = window[: cuts[0].kept_characters]
         if not window:

@@ -1,4 +1,4 @@
-"""Texts made ready to compute: tokenized once, cut or split into windows, and shared out into batches."""
+"""Preparation of texts for computing: tokenize once, truncate or split into windows, and fill batches."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ if TYPE_CHECKING:
 
 
 class Tokenizes(Protocol):
-    """The part of a model that makes texts ready."""
+    """The part of a model that prepares texts."""
 
     max_tokens: int
-    #: Padded tokens of a batch at most; None where services compute, whose requests are filled when they are sent.
+    #: Maximum padded tokens of a batch; None for services, whose requests are filled when they are sent.
     token_budget: int | None
 
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
-        """Token ids, or their counts alone, cut at `max_tokens`. Blocking."""
+        """Return token ids, or only their counts, truncated at `max_tokens`. Blocking."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The texts of a request that are computed.
+    """Prepared texts of a request.
 
-    `texts` are cut, or the windows of those that are averaged. `positions` (m,) are the places in the request of the
-    texts that are not refused; without windows, part i is the text at `positions[i]`.
+    `texts` are truncated, or the windows of averaged texts. `positions` (m,) are the positions in the request of the
+    texts that are not refused. Without windows, part i is the text at `positions[i]`.
     """
 
     texts: tuple[str, ...]
     tokenized: TokenizedTexts
     batches: tuple[Batch, ...]
     positions: npt.NDArray[np.int64]
-    #: Facts of each text of the request; None for one that is refused.
+    #: Facts of each text of the request; None for a refused one.
     metas: list[TextMeta | None]
-    #: Texts over the limit, where none may be cut, by position.
+    #: Texts over the limit when truncation is not allowed, by position.
     refused: Mapping[int, EmbedwayError]
-    #: How the windows make up the texts; None where nothing is averaged.
+    #: Assignment of windows to texts; None if nothing is averaged.
     windows: TextWindows | None = None
 
     def rows(self, vectors: Vectors) -> Vectors:
-        """Rows for all texts of the request, from those that were computed; NaN for those that are refused."""
+        """Return rows for all texts of the request, from the computed rows; NaN for refused texts."""
         if not self.refused:
             return vectors
         rows = np.full((len(self.metas), vectors.shape[1]), np.nan, np.float32)
@@ -62,10 +62,10 @@ class Work:
 
 
 def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
-    """Tokenize the texts of a request once and share them out into batches. Blocking.
+    """Tokenize the texts of a request once and divide them into batches. Blocking.
 
-    Raises TextTooLongError for the first text over the limit where none may be cut; in a partial request such texts are
-    refused by position.
+    Raises TextTooLongError for the first text over the limit if truncation is not allowed. In a partial request, such
+    texts are refused by position.
     """
     texts, tokenized = request.texts, model.tokenize(request.texts, request)
     positions = np.arange(len(texts), dtype=np.int64)
@@ -91,7 +91,7 @@ def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
     metas: list[TextMeta | None] = [None] * len(request.texts)
     if windows is None:
         lengths = tokenized.lengths.tolist()
-        whole = {tokens: TextMeta(tokens) for tokens in set(lengths)}  # texts of the same length share one
+        whole = {tokens: TextMeta(tokens) for tokens in set(lengths)}  # shared by texts of the same length
         for position, tokens in zip(positions.tolist(), lengths, strict=True):
             cut = cuts.get(position)
             metas[position] = whole[tokens] if cut is None else TextMeta(tokens, replace(cut, row=0))

@@ -1,1 +1,1 @@
-"""Vectors that were computed before: keys, entries, and where they are kept."""
+"""Cache of computed vectors: keys, entries and stores."""

@@ -1,4 +1,4 @@
-"""The contract of cache stores. A store keeps entries by key, and never fails a request."""
+"""Cache store contract: entries are stored by key, and no failure fails a request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-#: An entry's bytes, and the time when it was stored, in seconds since 1970.
+#: Entry bytes and the time of storing, in seconds since 1970.
 StoredEntry: TypeAlias = tuple[bytes, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group of entries, by which they are counted and cleared. `space_id` is that of the full width."""
+    """Group of entries that are counted and cleared together. `space_id` is the ID of the full-width space."""
 
     model: str
     space_id: str
@@ -24,14 +24,14 @@ class Group:
 
     @property
     def id(self) -> str:
-        """16 hex digits."""
+        """Group ID: 16 hex digits."""
         text = json.dumps([self.model, self.space_id, self.namespace])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSize:
-    """The size of a group: its entries, and their bytes as far as the store counts them."""
+    """Size of a group: its entries and their bytes, as counted by the store."""
 
     group: Group
     entries: int
@@ -40,9 +40,9 @@ class GroupSize:
 
 @dataclass(frozen=True, slots=True)
 class CacheFilter:
-    """A selection of entries: those that fit every field that is set. `older_than_s` is seconds since they were stored.
+    """Filter of entries: an entry must match every field that is set. `older_than_s` is seconds since it was stored.
 
-    A space is selected at every size, because all sizes are cut from one entry.
+    A space matches at every size, because all sizes are cut from one entry.
     """
 
     model: str | None = None
@@ -51,7 +51,7 @@ class CacheFilter:
     older_than_s: float | None = None
 
     def matches(self, group: Group) -> bool:
-        """Whether the filter selects entries of a group, of whatever age."""
+        """Return whether the filter selects entries of a group, regardless of age."""
         space_id = self.space_id and _without_size(self.space_id)
         pairs = (
             (self.model, group.model),
@@ -68,21 +68,21 @@ def _without_size(space_id: str) -> str:
 
 @dataclass(slots=True)
 class CacheErrors:
-    """Counts of a store's failures, none of which fails a request. Stores keep them under these names."""
+    """Counts of store failures. None of them fails a request. Stores save the counts under these names."""
 
     failed_reads: int = 0
     failed_writes: int = 0
     evictions: int = 0
-    #: Damaged files that were renamed, so that new ones could be begun.
+    #: Damaged files that were renamed, so that a new file can be created.
     set_aside: int = 0
     last: str = field(default="", repr=False)
 
 
 class CacheStore(Protocol):
-    """A store of entries.
+    """Store of cache entries.
 
-    No method raises for a failure of the store: an entry that cannot be read is a miss, one that cannot be written is
-    not stored, and `errors` counts both.
+    No method raises for a failure of the store: an unreadable entry is a miss, and an entry that cannot be written is
+    not stored. `errors` counts both.
     """
 
     errors: CacheErrors
@@ -90,47 +90,47 @@ class CacheStore(Protocol):
     supports_leases: bool
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
-        """Read entries, in the order of the keys; None for one that is missing."""
+        """Read entries, in the order of the keys; None for a missing one."""
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        """Store entries by key. Returns how many were stored; they outlast the process, unless the store is memory."""
+        """Store entries by key and return how many were stored. They outlast the process, except in a memory store."""
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         """Delete entries."""
 
     async def clear(self, which: CacheFilter) -> int:
-        """Delete all entries that the filter selects. Returns how many there were."""
+        """Delete all entries that the filter selects and return their number."""
 
     async def generation(self) -> int | None:
-        """A number that changes with every `clear`, of any process; None where it cannot be read.
+        """Return a number that changes with every `clear` of any process; None if it cannot be read.
 
-        A tier in front reads it to learn that its copies may be of deleted entries.
+        A tier in front reads it to detect that its copies may be stale.
         """
 
     async def group_sizes(self) -> list[GroupSize]:
-        """The sizes of all groups that have entries."""
+        """Return the sizes of all groups that have entries."""
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        """Add to the counts of each model, by name; they last as long as the store. False where that failed."""
+        """Add to the counts of each model, by name; they last as long as the store. Return False on failure."""
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """The counts of each model, by name."""
+        """Return the counts of each model, by name."""
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """Lease keys, so that no other process computes them. Returns which were granted.
+        """Lease keys, so that no other process computes them, and return which keys were granted.
 
-        A lease that the caller holds already begins anew. A lease ends by `release`, or after its time.
+        A lease that the caller already holds restarts. A lease ends by `release` or when it expires.
         """
 
     async def release(self, group: Group, keys: Sequence[bytes]) -> None:
-        """End leases of the caller. Those of other holders stay."""
+        """Release leases of the caller. Leases of other holders stay."""
 
     async def aclose(self) -> None:
         """Close files and connections."""
 
 
 class LocalStore:
-    """A store on one machine: entries expire by age, and there are no leases between processes."""
+    """Store on one machine: entries expire by age, and there are no leases between processes."""
 
     supports_leases = False
 
@@ -140,7 +140,7 @@ class LocalStore:
         self._clock = clock
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """Grant all: processes that share a file may compute the same text at the same time, once each."""
+        """Grant all keys: processes that share a file may each compute the same text once at the same time."""
         del group, seconds
         return [True] * len(keys)
 
@@ -148,5 +148,5 @@ class LocalStore:
         """Do nothing: there are no leases."""
 
     def _expired_at(self) -> float:
-        """Entries that were stored then, or before, have expired."""
+        """Return the expiry limit: entries stored at this time or earlier have expired."""
         return self._clock() - self._ttl_s if self._ttl_s is not None else float("-inf")

@@ -1,4 +1,4 @@
-"""A model behind the cache, with the model's own interface: only what is not found is computed, at full width."""
+"""Model behind the cache, with the same interface as the model. Only misses are computed, at full width."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
     from embedway.errors import EmbedwayError
     from embedway.types import InputType, Overflow, Space, TextMeta, Vectors
 
-#: Callers wait for the store when more computed texts than this are not stored.
+#: Callers wait for the store when more computed texts than this are not yet stored.
 _MOST_UNSTORED = 20_000
-#: The pause between looks for what another process computes.
+#: Polling interval while another process computes, in seconds.
 _POLL_S = 0.02
-#: Errors that are a text's own: whoever asks for it gets the same.
+#: Errors caused by the text itself: every caller of this text gets the same error.
 _OWN_ERRORS = (RefusedInputError, InputError)
-#: Errors of computing. What failed so for a caller, and for the next, is computed by all the others at once: they would
-#: wait for one another's failures.
+#: Errors of computing. After two such failures of other callers, each waiting caller computes the text itself.
+#: Otherwise callers would wait for one another's failures.
 _COMPUTING_ERRORS = (UpstreamError, NoRouteError, BadVectorsError, BatchError, DeadlineError)
 _MOST_FAILURES = 1
 
 
 class Cacheable(Computes, Protocol):
-    """The part of a model that the cache knows."""
+    """The part of a model that the cache uses."""
 
     name: str
     space: Space
@@ -56,11 +56,11 @@ class Cacheable(Computes, Protocol):
     variant: str
 
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
-        """The price of so many tokens; None where none is known."""
+        """Return the price of `tokens` tokens in nano-dollars; None if unknown."""
 
 
 class CachedModel:
-    """Finds vectors, waits for those that others compute, and has the rest computed and stored."""
+    """Reads vectors from the cache, waits for those that others compute, and computes and stores the rest."""
 
     def __init__(self, model: Cacheable, cache: VectorCache) -> None:
         self._model = model
@@ -70,7 +70,7 @@ class CachedModel:
         self._makers: dict[tuple[InputType, Overflow], KeyMaker] = {}
 
     async def compute(self, request: ComputeRequest) -> Computed:
-        """Look texts up and compute those that are missing; see `Computes.compute`."""
+        """Look texts up and compute the missing ones; see `Computes.compute`."""
         cache, full = self._cache, self._model.space
         maker = self._maker(request)
         with cache.hooks.operation(CacheDetails, "lookup", self.group.model, len(request.texts)) as outcome:
@@ -101,10 +101,10 @@ class CachedModel:
         return found
 
     async def peek(self, request: ComputeRequest, *, strict: bool = True) -> tuple[Vectors, list[TextMeta | None], int]:
-        """The vectors and facts of texts that are stored, and how many entries are damaged or invalid.
+        """Return the stored vectors and facts of texts, and the number of damaged or invalid entries.
 
-        Counts and computes nothing. Raises CacheError where the cache cannot be read; without `strict`, nothing is
-        known then, as for a request.
+        Counts and computes nothing. Raises CacheError if the cache cannot be read. Without `strict`, all texts are then
+        missing, as for a request.
         """
         cache = self._cache
         failed = cache.store.errors.failed_reads
@@ -115,7 +115,7 @@ class CachedModel:
         return read.vectors, read.metas, len(read.damaged) + len(read.invalid)
 
     def _maker(self, request: ComputeRequest) -> KeyMaker:
-        # Every lone query needs one, and making it takes a tenth of the time of a hit.
+        # Each single query needs a key maker, and creating one takes a tenth of the time of a hit.
         kind = request.input_type, request.on_overflow
         maker = self._makers.get(kind)
         if maker is None:
@@ -132,7 +132,7 @@ class CachedModel:
 
 @dataclass(slots=True)
 class _ReadThrough:
-    """One request that misses: its texts are computed here, by another caller, or by another process."""
+    """Request with misses: its texts are computed here, by another caller, or by another process."""
 
     cached: CachedModel
     model: Cacheable
@@ -140,21 +140,21 @@ class _ReadThrough:
     keys: list[bytes]
     request: ComputeRequest
     found: Computed
-    #: The keys that this request computes, with the future that others wait for.
+    #: Keys that this request computes, with the futures that other callers wait for.
     own: dict[bytes, asyncio.Future[FlightResult[ReadyVector]]] = field(default_factory=dict)
-    #: How often computing failed for another caller, by row.
+    #: Failures of other callers to compute a text, by row.
     failures: dict[int, int] = field(default_factory=dict)
 
     async def complete(self, missing: list[int], resolved: int) -> None:
-        """Compute rows or wait for them, until all are there. `resolved` is that of the flights before the lookup."""
+        """Compute rows or wait for them until none is missing. `resolved` is the flights' counter before the lookup."""
         while missing:
             since, resolved = resolved, self.cache.flights.resolved
             missing = await self._round(missing, since)
 
     async def _round(self, missing: list[int], since: int) -> list[int]:
-        """Compute what nobody else computes, wait for the rest, and return what is missing still.
+        """Compute unclaimed rows, wait for the others, and return the rows that are still missing.
 
-        `since` is `resolved` of the flights when the missing ones were looked up.
+        `since` is the flights' `resolved` counter at the time of the lookup.
         """
         flights = self.cache.flights
         alone = [row for row in missing if self.failures.get(row, 0) > _MOST_FAILURES]
@@ -164,7 +164,7 @@ class _ReadThrough:
         self.own = {self.keys[shared[position]]: flight for position, flight in own}
         failed = False
         try:
-            # Another caller may have stored some after they were looked up here, and before they were claimed.
+            # Another caller may have stored some rows between this lookup and this claim.
             rows += alone
             if rows and flights.resolved != since:
                 rows = await self._look_up_again(rows)
@@ -173,7 +173,7 @@ class _ReadThrough:
             failed = True
             raise
         finally:
-            # Nobody waits for ever: what has no result is somebody else's to compute.
+            # No caller may wait forever: a key without a result is released for another caller to compute.
             for key, flight in self.own.items():
                 if not flight.done():
                     flights.abandon(key, flight, failed=failed)
@@ -190,7 +190,7 @@ class _ReadThrough:
         return still
 
     async def _compute_leased(self, rows: list[int]) -> list[int]:
-        """Compute rows that no other process computes, wait for the others, and return what is missing still."""
+        """Compute rows that no other process computes, wait for the others, and return those that are still missing."""
         store = self.cache.store
         if not store.supports_leases:
             await self._compute(rows)
@@ -201,7 +201,7 @@ class _ReadThrough:
         if mine:
             lease = Lease(store, self.cached.group, granted, seconds=self.cache.lease_s, sleep=self.cache.sleep)
             try:
-                # Another process may have stored some after they were looked up here, and given its lease back.
+                # Another process may have stored some rows after this lookup and released its lease.
                 still = await self._look_up_again(mine)
                 if still:
                     await self._compute(still, lease)
@@ -212,9 +212,9 @@ class _ReadThrough:
         return [row for row in theirs if self.found.metas[row] is None]
 
     async def _lease(self, rows: Sequence[int]) -> set[bytes]:
-        """The keys of rows that no other process computes; they are leased now.
+        """Lease the rows that no other process computes, and return their keys.
 
-        When the caller is cancelled before the answer is here, what it grants is given back.
+        If the caller is cancelled before the store answers, granted leases are released.
         """
         cache, keys = self.cache, [self.keys[row] for row in rows]
         granting = asyncio.create_task(cache.store.lease(self.cached.group, keys, cache.lease_s))
@@ -231,9 +231,9 @@ class _ReadThrough:
         return {key for key, mine in zip(keys, free, strict=True) if mine}
 
     async def _compute(self, rows: list[int], lease: Lease | None = None) -> None:
-        """Compute rows. What is ready is handed on at once, and stored while the caller goes on."""
+        """Compute rows. Each ready result is passed on at once and stored in the background."""
         cache, found, vectors_found = self.cache, self.found, self.found.blocks["dense"]
-        # Vectors come in other operations, such as an attempt for several callers.
+        # Vectors arrive in other operations, such as an attempt for several callers.
         keys, operation = [self.keys[row] for row in rows], current_operation.get()
 
         def take_ready(
@@ -251,7 +251,7 @@ class _ReadThrough:
 
         try:
             request = self.request if rows == list(range(len(self.keys))) else self.request.only(rows)
-            # Vectors are stored at full width, whatever the caller's is.
+            # Vectors are stored at full width, whatever size the caller requested.
             computed = await self.model.compute(replace(request, space=self.model.space, on_ready=take_ready))
         except _OWN_ERRORS as refusal:
             if len(rows) == 1:
@@ -264,7 +264,7 @@ class _ReadThrough:
             await cache.settle()
 
     def _finish(self, rows: list[int], computed: Computed, take_ready: Callable[..., None]) -> None:
-        """Take what was not ready while it was computed, the errors, and the bill."""
+        """Collect the results that were not reported as ready, the errors and the bill."""
         found = self.found
         left = [position for position, row in enumerate(rows) if found.metas[row] is None]
         ready = [
@@ -285,7 +285,7 @@ class _ReadThrough:
         found.compute_s += computed.compute_s
 
     def _end(self, key: bytes, error: EmbedwayError) -> None:
-        """Tell those who wait for a text that it has an error."""
+        """Report the error of a text to the callers that wait for it."""
         flight = self.own.get(key)
         if isinstance(error, _OWN_ERRORS):
             self.cache.flights.fail(key, error)
@@ -293,7 +293,7 @@ class _ReadThrough:
             self.cache.flights.abandon(key, flight, failed=isinstance(error, _COMPUTING_ERRORS))
 
     def _share(self, row: int, result: ReadyVector) -> None:
-        """Take a result of another caller or process."""
+        """Use a result of another caller or process."""
         self.found.blocks["dense"][row], self.found.metas[row] = result
         self.cached.counts.shared += 1
         self.cached.counts.tokens_saved += result[1].tokens
@@ -304,7 +304,7 @@ class _ReadThrough:
         self.found.blocks["dense"][row] = float("nan")
 
     async def _wait_for_processes(self, rows: list[int]) -> None:
-        """Wait until other processes have stored rows, or gave up a lease of theirs, or let it run out."""
+        """Wait until other processes have stored rows, released a lease, or let it expire."""
         with self.cache.hooks.operation(WaitDetails, "lease"):
             while rows:
                 await self.cache.sleep(_POLL_S)
@@ -313,12 +313,12 @@ class _ReadThrough:
                     return
                 granted = await self._lease(rows)
                 if granted:
-                    # Their leader is gone, or stored nothing. The next round takes what is missing in the usual way.
+                    # The holder is gone or stored nothing. The next round computes the missing rows as usual.
                     await self.cache.store.release(self.cached.group, list(granted))
                     return
 
     async def _look_up_again(self, rows: list[int]) -> list[int]:
-        """Take the rows that are stored by now, and return those that are still missing."""
+        """Read the rows that are stored by now, and return those that are still missing."""
         cache = self.cache
         read = await cache.lookup.read(self.cached.group, [self.keys[row] for row in rows], self.model.space)
         if read.damaged or read.invalid:

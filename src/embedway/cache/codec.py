@@ -1,33 +1,33 @@
-"""Entries as bytes: a fixed header, then numbers, little-endian. Nothing is ever unpickled.
+"""Cache entries as bytes: a fixed header and the numbers, little-endian. Nothing is ever unpickled.
 
 ::
 
     offset 0   2  magic `eW`
            2   1  version 2
-           3   1  codec: 1 f32, 2 f16, 3 i8 with one scale for the vector; 128 is added where the numbers are zstd's
+           3   1  codec: 1 f32, 2 f16, 3 i8 with one scale per vector; plus 128 if the numbers are compressed with zstd
            4   4  dimension
-           8   4  tokens of the text as sent, special ones included
-          12   1  0 whole, 1 cut, 2 averaged
+           8   4  tokens of the text as sent, special tokens included
+          12   1  0 not truncated, 1 truncated, 2 averaged
           13   3  zeros
-          16   4  cut: tokens kept; averaged: windows
-          20   4  cut: characters kept
-          24   4  cut: characters lost
-          28   4  cut: tokens lost, 2**32 - 1 where they were not counted
-          32   8  xxh3 of all that comes before and after this field, and of the entry's key
+          16   4  truncated: tokens kept; averaged: windows
+          20   4  truncated: characters kept
+          24   4  truncated: characters lost
+          28   4  truncated: tokens lost, 2**32 - 1 if not counted
+          32   8  xxh3 of everything before and after this field, and of the entry's key
           40      numbers
 
-Where a secret is set, entries are of version 3: the same up to offset 32, then
+If a secret is set, entries have version 3: the same up to offset 32, then
 
 ::
 
-          32  16  keyed BLAKE2b of the group, the entry's name, and all that comes before and after this field
+          32  16  keyed BLAKE2b of the group, the entry's name, and everything before and after this field
           48      numbers
 
-An entry that is not of this form, in any byte, is damaged: a miss. So is one that lies under another key, because a
-store's own index may be damaged too. Entries of version 2 are misses where a secret is set, and those of version 3
-where none is.
+An entry that differs from this format in any byte is damaged: a miss. So is an entry stored under another key, because
+the index of a store may be damaged too. Entries of version 2 are misses if a secret is set, and entries of version 3
+are misses if no secret is set.
 
-Settings no longer allow i8 with zstd, because the entries do not get smaller. Those of older versions are read.
+Settings no longer allow i8 with zstd, because the entries do not get smaller. Such entries of older versions are read.
 """
 
 from __future__ import annotations
@@ -62,21 +62,21 @@ _CODEC_NUMBERS: dict[CodecName, int] = {"f32": 1, "f16": 2, "i8": 3}
 _CODEC_NAMES: dict[int, CodecName] = {number: name for name, number in _CODEC_NUMBERS.items()}
 _COMPRESSED = 128
 _NOT_COUNTED = 2**32 - 1
-#: No model is wider; a header that says so is damaged, and nothing is allocated for it.
+#: Maximum width of any model. A header with a larger width is damaged, and nothing is allocated for it.
 _MAX_DIMENSIONS = 65_536
 _WHOLE, _CUT, _AVERAGED = 0, 1, 2
 _F4 = np.dtype("<f4")
-#: A lossy codec changes the length of a normalized vector by some hundredths. Vectors beyond these bounds are damaged.
+#: A lossy codec changes the length of a normalized vector by a few hundredths. Vectors beyond these bounds are damaged.
 _SHORTEST, _LONGEST = 0.5, 2.0
 
 
 @functools.cache
 def max_entry_bytes(dimensions: int) -> int:
-    """The length of the longest entry. zstd makes a body that it cannot compress a little longer."""
+    """Return the maximum entry size in bytes. zstd makes an incompressible body slightly longer."""
     return KEYED_HEADER_BYTES + 4 * dimensions + dimensions // 16 + 1024
 
 
-#: No entry of any model is longer.
+#: Maximum entry size of any model, in bytes.
 MAX_ENTRY_BYTES = max_entry_bytes(_MAX_DIMENSIONS)
 
 
@@ -89,10 +89,10 @@ def encode(
     zstd: bool = False,
     mac: Mac | None = None,
 ) -> list[bytes]:
-    """Entries of rows, float32 (n, d), each for its key. A vector that a lossy codec cannot hold is written as f32.
+    """Encode rows, float32 (n, d), as entries for the given keys. A vector that a lossy codec cannot store is f32.
 
-    With `mac`, entries are of version 3 and carry its checksums. Raises RuntimeUnavailableError where zstd is asked for
-    and not installed.
+    With `mac`, entries have version 3 and its checksums. Raises RuntimeUnavailableError if zstd is requested but not
+    installed.
     """
     compress = import_zstd().ZstdCompressor(level=3).compress if zstd else None
     version = _VERSION if mac is None else _KEYED_VERSION
@@ -107,7 +107,7 @@ def encode(
 
 
 def re_sign(entry: bytes, key: bytes, mac: Mac) -> bytes:
-    """A good entry of version 3 with the checksum of another secret, for its key under that secret."""
+    """Re-sign a valid entry of version 3 with the checksum of another secret; `key` is its key under that secret."""
     head, body = entry[: _HEADER.size], entry[KEYED_HEADER_BYTES:]
     return head + mac(key, head, body) + body
 
@@ -121,11 +121,11 @@ def decode(
     normalized: bool = False,
     mac: Mac | None = None,
 ) -> list[TextMeta | None]:
-    """Write the vectors of entries into rows of `out`, float32 (n, d). Returns the facts of each text.
+    """Decode entries into rows of `out`, float32 (n, d), and return the facts of each text.
 
-    None, with its row untouched, for an entry that is missing or damaged, is another key's, or has another dimension.
-    With `normalized`, vectors of lossy entries are brought back to length 1. With `mac`, only entries that it made are
-    read; without it, only those of no secret. The numbers are not looked at: they may be NaN, or of any length.
+    The result is None and the row unchanged if an entry is missing or damaged, or has another key or dimension. With
+    `normalized`, vectors of lossy entries are scaled to length 1. With `mac`, only entries that it signed are read;
+    without it, only entries without a secret. The numbers are not checked: they may be NaN, or of any length.
     """
     body_at = HEADER_BYTES if mac is None else KEYED_HEADER_BYTES
     plain_bytes, max_bytes = body_at + 4 * dimensions, max_entry_bytes(dimensions)
@@ -163,16 +163,16 @@ def decode(
 
 
 def _renormalize(rows: list[int], out: Vectors) -> None:
-    """Divide lossy rows by their lengths. A row far from length 1 stays as it is, and is refused later for it."""
+    """Divide lossy rows by their lengths. A row far from length 1 is unchanged, and is rejected later."""
     lossy = out[rows]
-    with np.errstate(all="ignore"):  # numbers of any kind may be stored
+    with np.errstate(all="ignore"):  # stored numbers may have any value
         lengths = np.linalg.norm(lossy, axis=1, keepdims=True)
         near = (lengths >= _SHORTEST) & (lengths <= _LONGEST)
         out[rows] = lossy / np.where(near, lengths, 1)
 
 
 def _checksum_matches(key: bytes, entry: bytes, mac: Mac | None) -> bool:
-    """Whether an entry's checksum is right."""
+    """Return whether the checksum of an entry is correct."""
     if mac is not None:
         head, checksum = entry[: _HEADER.size], entry[_HEADER.size : KEYED_HEADER_BYTES]
         return mac.verify(key, head, entry[KEYED_HEADER_BYTES:], checksum)
@@ -184,7 +184,7 @@ def _checksum_matches(key: bytes, entry: bytes, mac: Mac | None) -> bool:
 def _decode_uniform(
     keys: Sequence[bytes], entries: Sequence[bytes | None], dimensions: int, out: Vectors, mac: Mac | None
 ) -> list[int] | None:
-    """Decode all entries at once where all are there, f32, uncompressed, of whole texts and good; else None."""
+    """Decode all entries at once; None unless all exist, are valid, uncompressed f32, and of untruncated texts."""
     given = [entry for entry in entries if entry is not None]
     version = _VERSION if mac is None else _KEYED_VERSION
     start = struct.pack("<2sBBI", _MAGIC, version, _CODEC_NUMBERS["f32"], dimensions)
@@ -202,7 +202,7 @@ def _decode_uniform(
 
 
 def _checksums_match(keys: Sequence[bytes], entries: Sequence[bytes], rows: npt.NDArray[np.uint8]) -> bool:
-    """Whether the checksums of all entries without a secret are right; `rows` holds their bytes."""
+    """Return whether the checksums of all entries without a secret are correct; `rows` contains their bytes."""
     checksum = xxhash.xxh3_64_intdigest
     pairs = zip(keys, entries, strict=True)
     sums = np.array(
@@ -213,12 +213,12 @@ def _checksums_match(keys: Sequence[bytes], entries: Sequence[bytes], rows: npt.
 
 @functools.lru_cache(maxsize=4096)
 def _meta_of_whole_text(tokens: int) -> TextMeta:
-    """The facts of a text that was not cut; one object for all texts of as many tokens."""
+    """Return the facts of an untruncated text; texts with the same number of tokens share one object."""
     return TextMeta(tokens)
 
 
 def _decode_body(body: memoryview, number: int, dimensions: int) -> Any:
-    """The numbers of a body of any codec; None for one whose length is wrong."""
+    """Return the numbers of a body of any codec; None if its length is wrong."""
     name = _CODEC_NAMES.get(number & ~_COMPRESSED)
     if name is None or dimensions > _MAX_DIMENSIONS:
         return None
@@ -229,7 +229,7 @@ def _decode_body(body: memoryview, number: int, dimensions: int) -> Any:
         return None
     if name == "f32":
         return np.frombuffer(body, "<f4")
-    with np.errstate(all="ignore"):  # numbers of any kind may be stored
+    with np.errstate(all="ignore"):  # stored numbers may have any value
         if name == "f16":
             return np.frombuffer(body, "<f2").astype(np.float32)
         (scale,) = struct.unpack_from("<f", body)
@@ -237,13 +237,13 @@ def _decode_body(body: memoryview, number: int, dimensions: int) -> Any:
 
 
 def _decompress(body: memoryview, wanted: int) -> memoryview:
-    """The bytes of a compressed body; none where their number is not the right one."""
+    """Return the decompressed body; empty if its length is wrong or it cannot be decompressed."""
     try:
         library = import_zstd()
     except RuntimeUnavailableError:
-        return memoryview(b"")  # another process, which has it, wrote this
+        return memoryview(b"")  # written by another process that has zstd
     try:
-        # Read before anything is allocated: a few bytes can claim to hold gigabytes.
+        # Check before allocating: a few bytes can claim to contain gigabytes.
         if library.frame_content_size(body) != wanted:
             return memoryview(b"")
         return memoryview(library.ZstdDecompressor().decompress(body))
@@ -252,12 +252,12 @@ def _decompress(body: memoryview, wanted: int) -> memoryview:
 
 
 def _encode_bodies(vectors: Vectors, codec: CodecName) -> list[tuple[CodecName, bytes]]:
-    """The bytes of each row's numbers, and their codec."""
+    """Return the bytes of each row's numbers, and their codec."""
     exact: list[tuple[CodecName, bytes]] = [("f32", row.tobytes()) for row in np.ascontiguousarray(vectors, "<f4")]
     if codec == "f32":
         return exact
     if codec == "f16":
-        with np.errstate(over="ignore"):  # infinite numbers are found below
+        with np.errstate(over="ignore"):  # infinite numbers are detected below
             halves = vectors.astype("<f2")
         bodies = [row.tobytes() for row in halves]
         fits = np.isfinite(halves).all(axis=1) & halves.any(axis=1)
@@ -291,7 +291,7 @@ def _unpack_meta(tokens: int, kind: int, fields: Sequence[int], codec: CodecName
 
 
 def import_zstd() -> Any:
-    """The library that compresses. Raises RuntimeUnavailableError where it is not installed."""
+    """Return the zstandard library. Raises RuntimeUnavailableError if it is not installed."""
     try:
         import zstandard  # noqa: PLC0415  an extra
     except ImportError:

@@ -1,4 +1,4 @@
-"""Construction of the cache store and the secret's keys from the settings."""
+"""Creation of the cache store and the keys of the secret from the settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MIB = 2**20
 def open_cache_store(config: Config) -> CacheStore | None:
     """Open the store of `[cache]`; None for the backend `none`. Nothing is read or connected yet.
 
-    Raises RuntimeUnavailableError for a library that is missing.
+    Raises RuntimeUnavailableError for a missing library.
     """
     settings = config.cache
     ttl_s = settings.ttl_s
@@ -39,7 +39,7 @@ def open_cache_store(config: Config) -> CacheStore | None:
         return memory
     backing: CacheStore
     if settings.backend == "sqlite":
-        from embedway.cache.sqlite import SqliteCache  # noqa: PLC0415  only the chosen store is loaded
+        from embedway.cache.sqlite import SqliteCache  # noqa: PLC0415  import only the chosen store
 
         backing = SqliteCache(settings.path, settings.disk_mib * _MIB, ttl_s=ttl_s)
     else:
@@ -51,9 +51,9 @@ def open_cache_store(config: Config) -> CacheStore | None:
 
 
 def open_secret_keys(settings: CacheSettings) -> tuple[SecretKeys, ...]:
-    """The keys of the cache's secret, and those of the previous one; none without a secret.
+    """Return the keys of the cache's secret and those of the previous secret; empty without a secret.
 
-    Raises ConfigError for a file that cannot be read, or holds no secrets.
+    Raises ConfigError for a file that cannot be read or contains no valid secrets.
     """
     configured = (settings.secret, settings.secret_previous)
     secrets = [secret.get_secret_value() for secret in configured if secret is not None]
@@ -63,7 +63,7 @@ def open_secret_keys(settings: CacheSettings) -> tuple[SecretKeys, ...]:
 
 
 def _read_secrets(path: Path) -> list[str]:
-    """The secrets of a file: the present one on the first line, and the previous one on the second, if any."""
+    """Read the secrets of a file: the current one from the first line, and an optional previous one from the second."""
     fault = partial(ConfigError, where=str(path), key="cache.secret_file")
     try:
         lines = read_bounded(path).decode().splitlines()
@@ -73,11 +73,11 @@ def _read_secrets(path: Path) -> list[str]:
     while lines and not lines[-1].strip():
         lines.pop()
     if not 1 <= len(lines) <= 2:
-        wanted = "the first must be the secret, and a second one, if any, the secret before it"
+        wanted = "write the secret on the first line and, if there is one, the previous secret on the second"
         raise fault(f"has {len(lines)} lines; {wanted}")
     for number, line in enumerate(lines, 1):
         if not is_secret(line):
             raise fault(f"line {number} {SECRET_RULE}")
     if len(set(lines)) < len(lines):
-        raise fault("has the same secret twice")
+        raise fault("has the same secret twice; remove one")
     return lines

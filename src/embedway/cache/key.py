@@ -1,9 +1,9 @@
-"""Keys of cache entries. No other module makes them.
+"""Keys of cache entries. Only this module creates them.
 
-A key is a 256-bit BLAKE2b over the fields that decide a vector: the space's facts, the variant of the runtime, input
-type and prompt, the overflow policy and its limit, the namespace, and the bytes of the text. Each field follows its
-length, so that no two lists of fields have the same bytes. The encoding and the size of an answer are not part of it:
-every trained size is cut from the full width.
+A key is a 256-bit BLAKE2b over the fields that determine a vector: the facts of the space, the variant of the runtime,
+input type and prompt, the overflow policy and its limit, the namespace, and the bytes of the text. Each field is
+preceded by its length, so that no two lists of fields have the same bytes. The encoding and the size of a response are
+not part of the key: every trained size is cut from the full width.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VERSION = b"embedway 1"
 
 
 class KeyMaker:
-    """Makes the keys of texts that are embedded with the same options."""
+    """Creates the keys of texts that are embedded with the same options."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class KeyMaker:
             self._start.update(field)
 
     def keys(self, texts: Sequence[str]) -> list[bytes]:
-        """The key of each text, 32 bytes."""
+        """Return the key of each text, 32 bytes each."""
         made = []
         copy = self._start.copy
         for text in texts:
             hashed = copy()
-            # The last field needs no length before it: nothing comes after.
+            # The last field needs no length prefix: nothing follows it.
             hashed.update(text.encode())
             made.append(hashed.digest())
         return made

@@ -1,6 +1,6 @@
--- Lease keys to ARGV[1] for ARGV[2] milliseconds. Returns 1 for each key that is granted, 0 for one of another holder.
--- A lease that the caller holds already begins anew. A lease that never ends, or ends later than after ARGV[3]
--- milliseconds, is not ours: no version writes one.
+-- Lease keys to ARGV[1] for ARGV[2] milliseconds. Returns 1 for each granted key, 0 for a key of another holder.
+-- A lease that the caller already holds restarts. A lease that never expires, or expires later than ARGV[3]
+-- milliseconds from now, is not ours: no version writes one.
 local granted = {}
 for number, name in ipairs(KEYS) do
     local holder = redis.call('get', name)

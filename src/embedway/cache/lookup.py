@@ -1,4 +1,4 @@
-"""Reading of cache entries: keys, decoding, and the same checks as for vectors that were just computed."""
+"""Lookup of cache entries: keys, decoding, and the same checks as for new vectors."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from embedway.cache.write_behind import WriteBehind
     from embedway.types import CodecName, Space, TextMeta, Vectors
 
-#: Making keys of so much, and reading so many entries, takes a millisecond; more goes to a thread.
+#: Limits for keys and entries processed on the event loop, which takes about a millisecond. More goes to a thread.
 _INLINE_TEXTS, _INLINE_CHARACTERS = 600, 500_000
 
 
 class Read(NamedTuple):
-    """The answer of a lookup: vectors, float32 (n, full width), and what is told of each.
+    """Result of a lookup: vectors, float32 (n, full width), and the facts of each text.
 
-    `missing` holds the positions of what is not known; `damaged` the keys of entries that are not as they were written,
-    `invalid` those of entries whose vectors cannot be right. Both are missing too. (A tuple is made in a third of a
-    dataclass's time, and each query makes one.)
+    `missing` contains the positions without a vector, `damaged` the keys of entries that changed since they were
+    written, and `invalid` the keys of entries with invalid vectors. Damaged and invalid ones are also missing. (A tuple
+    is created in a third of the time of a dataclass, and each query creates one.)
     """
 
     vectors: Vectors
@@ -39,10 +39,9 @@ class Read(NamedTuple):
 
 
 class Lookup:
-    """Finds entries in a cache, and what is on its way there.
+    """Reads entries from a cache, and vectors that are not yet stored there.
 
-    Entries of `codecs` are served. `seals` are those of the current secret and of the one before it, where there are
-    any.
+    Only entries of `codecs` are used. `seals` are the keys of the current secret and of the previous one, if any.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Lookup:
         self._former = seals[1] if len(seals) > 1 else None
 
     async def keys(self, texts: Sequence[str], maker: KeyMaker) -> tuple[list[bytes], list[bytes]]:
-        """The key of each text in the store, and its key under the previous secret, if there is one."""
+        """Return the key of each text in the store, and its key under the previous secret, if there is one."""
         if len(texts) > _INLINE_TEXTS or sum(map(len, texts)) > _INLINE_CHARACTERS:
             return await asyncio.to_thread(self._keys, texts, maker)
         return self._keys(texts, maker)
@@ -67,8 +66,8 @@ class Lookup:
         return self._seal.entry_names(keys), self._former.entry_names(keys) if self._former is not None else []
 
     async def read(self, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes] = ()) -> Read:
-        """Read what is stored, or computed and on its way there; `former` are the keys under the previous secret."""
-        # Taken before the cache is asked: what is stored meanwhile is not yet in its answer, and no longer here then.
+        """Read stored vectors and those waiting to be stored; `former` are the keys under the previous secret."""
+        # Read before the cache: a vector that is stored in between would otherwise be found in neither.
         known = self._writes.unstored
         fresh = {position: known[key] for position, key in enumerate(keys) if key in known} if known else {}
         _, read = await self._load(group, keys, space, self._seal)
@@ -92,8 +91,8 @@ class Lookup:
     async def _with_former(
         self, read: Read, group: Group, keys: list[bytes], space: Space, former: Sequence[bytes]
     ) -> Read:
-        """Add what is stored under the previous secret, and have it stored under the current one too."""
-        assert self._seal is not None  # noqa: S101  a previous secret comes with a current one
+        """Add the vectors stored under the previous secret, and queue them for storage under the current one."""
+        assert self._seal is not None  # noqa: S101  a previous secret implies a current one
         names = [former[position] for position in read.missing]
         entries, old = await self._load(group, names, space, self._former)
         mac, copies = self._seal.mac(group), []
@@ -114,7 +113,7 @@ class Lookup:
         space: Space,
         seal: SecretKeys | None,
     ) -> Read:
-        """The vectors of entries that can be right."""
+        """Decode entries and drop invalid vectors."""
         vectors = np.empty((len(keys), space.dimensions), np.float32)
         mac = seal.mac(group) if seal is not None else None
         metas = decode(keys, entries, space.dimensions, vectors, normalized=space.normalized, mac=mac)
@@ -137,6 +136,6 @@ def _missing(metas: Sequence[TextMeta | None]) -> list[int]:
 
 
 def _invalid(metas: Sequence[TextMeta | None], vectors: Vectors, space: Space) -> list[int]:
-    """The rows that were found and cannot be right; those of missing ones hold nothing."""
+    """Return the rows with an invalid vector; rows of missing entries are undefined and skipped."""
     found = [row for row, meta in enumerate(metas) if meta is not None]
     return [found[place] for place in bad_rows(vectors[found], space)] if found else []

@@ -1,4 +1,4 @@
-"""Entries in this process's memory, bounded in bytes; the least recently used go first."""
+"""Cache store in the memory of this process, bounded in bytes, with least-recently-used eviction."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from embedway.cache.base import StoredEntry
 
-#: The bytes of Python's objects for one entry beside its own: key, tuple, dictionary.
+#: Bytes of Python objects per entry, in addition to its own bytes: key, tuple, dictionary.
 _OVERHEAD_BYTES = 280
 
 
 class MemoryCache(LocalStore):
-    """A dictionary of entries. It is used from one event loop."""
+    """Cache store in a dictionary. Used from one event loop."""
 
     def __init__(self, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time) -> None:
         super().__init__(ttl_s, clock)
@@ -29,7 +29,7 @@ class MemoryCache(LocalStore):
         self._entries: OrderedDict[bytes, tuple[bytes, Group, float]] = OrderedDict()
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
-        del group  # keys differ already
+        del group  # keys already differ between groups
         entries, touch = self._entries, self._entries.move_to_end
         found: list[StoredEntry | None] = []
         expired_at = self._expired_at()
@@ -48,13 +48,13 @@ class MemoryCache(LocalStore):
     async def put_many(
         self, group: Group, items: Sequence[tuple[bytes, bytes]], *, created: Sequence[float] | None = None
     ) -> int:
-        """See `CacheStore.put_many`. `created` holds when each was stored first; now by default."""
+        """Store entries; see `CacheStore.put_many`. `created` contains the time of first storing; default now."""
         times = created if created is not None else [self._clock()] * len(items)
         for (key, entry), stored_at in zip(items, times, strict=True):
             self._remove(key)
             if len(entry) + _OVERHEAD_BYTES > self._max_bytes:
                 self.errors.evictions += 1
-                continue  # it would evict all others, and then itself
+                continue  # it would evict all other entries, and then itself
             self._entries[key] = (entry, group, stored_at)
             self._bytes += len(entry) + _OVERHEAD_BYTES
         while self._bytes > self._max_bytes:
@@ -71,7 +71,7 @@ class MemoryCache(LocalStore):
         self._generation += 1
         newest = self._clock() - which.older_than_s if which.older_than_s is not None else None
         for key in [key for key, stored in self._entries.items() if stored[2] <= self._expired_at()]:
-            self._remove(key)  # it is gone already, and not counted
+            self._remove(key)  # expired, so not counted
         matching = [
             key
             for key, (_, group, stored_at) in self._entries.items()

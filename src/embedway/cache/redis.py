@@ -1,12 +1,12 @@
-"""Entries in Redis or Valkey: shared by machines.
+"""Cache store in Redis or Valkey, shared by several machines.
 
-Each entry is a key of its own, `embedway:v1:GROUP:KEY`, and no command names keys of several slots of a cluster. The
-value is the time of storing (8 bytes) before the entry. With a secret, keys are `embedway:keyed:v1:GROUP:NAME`, so that
+Each entry is a separate key, `embedway:v1:GROUP:KEY`, and no command uses keys of several cluster slots. The value is
+the time of storing (8 bytes) followed by the entry. With a secret, keys are `embedway:keyed:v1:GROUP:NAME`, so that
 versions without secrets neither read nor clear them. Each prefix has a hash of its groups. Counts, leases and the
 number of clearings are shared.
 
-The hash `embedway:format` holds the version of this layout as the field `cache`, and is set where it is missing. A
-newer version is an error, because its layout is not known here.
+The field `cache` of the hash `embedway:format` is the version of this layout, and is set if missing. A newer version
+is an error, because its layout is unknown here.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 
     from embedway.cache.base import StoredEntry
 
-#: A longer lease is not ours, unless the caller asks for one.
+#: Maximum duration of our leases, unless the caller requests a longer one. Any longer lease is not ours.
 _LONGEST_LEASE_MS = 3_600_000
 
 
 class RedisCache:
-    """A Redis or Valkey server, or a cluster of them."""
+    """Cache store in a Redis or Valkey server or cluster."""
 
     def __init__(
         self,
@@ -60,10 +60,10 @@ class RedisCache:
         keyed: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Connects at its first use. `keyed` is for entries of a secret.
+        """Create the store; it connects at its first use. `keyed` is for entries with a secret.
 
-        Raises RuntimeUnavailableError without the extra `redis`. Methods that read raise CacheError where a newer
-        version of embedway stamped the server.
+        Raises RuntimeUnavailableError without the extra `redis`. Methods that read raise CacheError if a newer version
+        of embedway stamped the server.
         """
         self.errors = CacheErrors()
         self.supports_leases = True
@@ -77,10 +77,10 @@ class RedisCache:
         )
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
-        """See `CacheStore.get_many`. What is not read in time is a miss."""
+        """Read entries; see `CacheStore.get_many`. An entry that is not read in time is a miss."""
         values: list[bytes | None] = []
         names = key_names(self._prefix, group, keys)
-        # The other one asks a node for the keys of each slot.
+        # In a cluster, `mget_nonatomic` requests the keys of each slot from its node.
         read = self._client.mget_nonatomic if self._server.is_cluster else self._client.mget
 
         async def read_all() -> bool:
@@ -124,11 +124,11 @@ class RedisCache:
             await self._server.call(lambda: self._server.delete(names), limit_s=limit_s(keys))
 
     async def group_sizes(self) -> list[GroupSize]:
-        """See `CacheStore.group_sizes`: all entries, with and without a secret. Reads the lengths of all values."""
+        """Return the sizes of all groups, with and without a secret. Reads the lengths of all values."""
         return await self._server.call(lambda: _read_group_sizes(self._server), reading=True) or []
 
     async def clear(self, which: CacheFilter) -> int:
-        """See `CacheStore.clear`: all entries, with and without a secret."""
+        """Delete entries; see `CacheStore.clear`. Applies to entries with and without a secret."""
         return await self._server.call(lambda: _clear_matching(self._server, which)) or 0
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
@@ -138,7 +138,7 @@ class RedisCache:
         return await self._server.call(self._read_counts, reading=True) or {}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
-        """See `CacheStore.lease`. All keys are granted where the server fails: then each process computes them."""
+        """Lease keys; see `CacheStore.lease`. If the server fails, all are granted: each process computes them."""
         duration_ms = max(1, round(seconds * 1000))
         arguments = (self._owner, duration_ms, max(duration_ms, _LONGEST_LEASE_MS))
         answers = await self._server.call(
@@ -160,7 +160,7 @@ class RedisCache:
     async def _write(self, group: Group, stored_at: bytes, items: Sequence[tuple[bytes, bytes]]) -> None:
         pipeline = self._client.pipeline(transaction=False)
         self._server.stamp(pipeline)
-        # With every write: a server that was restarted or emptied knows no groups.
+        # Set with every write: a restarted or emptied server has no groups.
         pipeline.hset(self._prefix + GROUPS, group.id, json.dumps([group.model, group.space_id, group.namespace]))
         names = key_names(self._prefix, group, [key for key, _ in items])
         for name, (_, entry) in zip(names, items, strict=True):
@@ -169,7 +169,7 @@ class RedisCache:
         self._server.is_stamped = True
 
     async def _run_script(self, script: str, group: Group, keys: Sequence[bytes], *arguments: bytes | int) -> list[Any]:
-        """Run a script over the leases of keys; in a cluster for each by itself, because they lie in several slots."""
+        """Run a script over the leases of keys. In a cluster it runs per key, because keys are in several slots."""
         names = key_names(LEASES_PREFIX, group, keys)
         size = 1 if self._server.is_cluster else BATCH
         pipeline = self._client.pipeline(transaction=False)
@@ -184,20 +184,20 @@ class RedisCache:
         for model, numbers in counts.items():
             for name, number in numbers.items():
                 pipeline.hincrby(COUNTS, json.dumps([model, name]), number)
-        # A field that others have written and that is no number, or too large a one, keeps no other from being counted.
+        # An invalid or too large value that another program wrote does not prevent the other counts.
         answers = await pipeline.execute(raise_on_error=False)
         return not answers or any(not isinstance(answer, Exception) for answer in answers)
 
     async def _read_counts(self) -> dict[str, dict[str, int]]:
-        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+        import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
         found: dict[str, dict[str, int]] = {}
         for field, value in (await self._server.fields(COUNTS)).items():
             names, count = parse_texts(field, 2), parse_count(value)
             if names is not None and count is not None:
                 found.setdefault(names[0], {})[names[1]] = count
-        # A server counts its evictions itself; the answer of a cluster is one by node.
-        with contextlib.suppress(redis.exceptions.ResponseError):  # not every user may ask
+        # A server counts its own evictions; a cluster returns one answer per node.
+        with contextlib.suppress(redis.exceptions.ResponseError):  # some users have no permission for INFO
             answer = await self._client.info("stats")
             nodes = answer.values() if self._server.is_cluster else [answer]
             evicted = sum(int(node.get("evicted_keys", 0)) for node in nodes if isinstance(node, dict))
@@ -206,7 +206,7 @@ class RedisCache:
 
 
 async def _read_group_sizes(server: RedisServer) -> list[GroupSize]:
-    """The sizes of all groups, with and without a secret. Reads the lengths of all values."""
+    """Return the sizes of all groups, with and without a secret. Reads the lengths of all values."""
     found: dict[Group, GroupSize] = {}
     for prefix in (PREFIX, KEYED_PREFIX):
         for group, names in (await _matching_keys(server, prefix, CacheFilter())).items():
@@ -220,7 +220,7 @@ async def _read_group_sizes(server: RedisServer) -> list[GroupSize]:
 
 
 async def _clear_matching(server: RedisServer, which: CacheFilter) -> int:
-    """Delete entries, with and without a secret, and count a clearing. Returns how many entries there were."""
+    """Delete entries, with and without a secret, and count a clearing. Returns the number of deleted entries."""
     deleted = 0
     for prefix in (PREFIX, KEYED_PREFIX):
         for names in (await _matching_keys(server, prefix, which)).values():
@@ -240,14 +240,14 @@ async def _read_groups(server: RedisServer, prefix: str) -> list[Group]:
 
 
 async def _matching_keys(server: RedisServer, prefix: str, which: CacheFilter) -> dict[Group, list[bytes]]:
-    """The keys of each group that matches; one scan of all keys of the server, however many groups there are."""
+    """Return the keys of each matching group. Scans all keys of the server once, however many groups there are."""
     groups = {group.id.encode(): group for group in await _read_groups(server, prefix) if which.matches(group)}
     found: dict[Group, dict[bytes, None]] = {group: {} for group in groups.values()}
     if groups:
         async for name in server.client.scan_iter(match=f"{prefix}*", count=1000):
             group = groups.get(name[len(prefix) :].partition(b":")[0])
             if group is not None:
-                found[group][name] = None  # a server may name a key twice
+                found[group][name] = None  # a scan may return a key twice
     return {group: list(names) for group, names in found.items() if names}
 
 
@@ -260,8 +260,8 @@ async def _older(server: RedisServer, names: list[bytes], older_than_s: float) -
 
 
 async def _count_clearing(server: RedisServer) -> None:
-    """Change the number of clearings, even where others have written something else there."""
-    import redis.exceptions  # noqa: PLC0415  the client has it loaded
+    """Change the number of clearings, even if another program wrote an invalid value there."""
+    import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
     try:
         await server.client.incr(CLEARED)

@@ -1,9 +1,9 @@
-"""Connection of the cache to Redis or Valkey: the client, its timeouts and failures, and the layout of keys and values.
+"""Connection of the cache to Redis or Valkey: client, timeouts, failures, and the layout of keys and values.
 
-A server that is down or slow costs at most one timeout. Then it rests for a while, in which every call fails at once.
-No failure of a server is raised; each is counted.
+A server that is down or slow costs at most one timeout. It is then skipped for a while: every call fails at once.
+Failures of a server are counted, never raised.
 
-Others may write to the server, so that a value may be of any kind and length. What cannot be ours is left out.
+Other programs may write to the server, so a value may have any type and length. Invalid values are skipped.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-#: The prefixes of entries without a secret, and with one.
+#: Prefixes of entries without a secret, and with one.
 PREFIX, KEYED_PREFIX = "embedway:v1:", "embedway:keyed:v1:"
 LEASES_PREFIX = "embedway:lease:"
-#: The hash of groups, after either prefix.
+#: Suffix of the hash of groups, after either prefix.
 GROUPS = "groups"
 COUNTS = "embedway:v1:counts"
 CLEARED = "embedway:v1:cleared"
-#: The hash of versions, and the field of the cache's.
+#: Hash of versions, and the field of the cache's version.
 FORMATS, FORMAT_FIELD = "embedway:format", "cache"
-#: The version of this layout. Before the first stamp, servers had none.
+#: Version of this layout. Servers from before the first stamp have none.
 FORMAT = 1
-#: Fields of a hash that are read, and bytes of one of them: no user has as many models.
+#: Maximum fields read from a hash, and bytes of one of them. No user has as many models.
 MAX_FIELDS, MAX_FIELD_BYTES = 20_000, 16_384
-#: The time of storing, in seconds since 1970. It precedes each entry.
+#: Time of storing, in seconds since 1970. It precedes each entry.
 STORED_AT = struct.Struct("<d")
 _COUNT = re.compile(rb"\d{1,18}")
-#: Keys of one MGET, or commands of one pipeline.
+#: Maximum keys of one MGET, or commands of one pipeline.
 BATCH = 500
 _CONNECT_S = 0.5
-#: The time for one answer.
+#: Timeout of one response, in seconds.
 ANSWER_S = 1.0
-#: A call may take this for each key beyond that: a healthy server needs a tenth.
+#: Additional timeout per key, in seconds. A healthy server needs a tenth of it.
 _KEY_S = 100e-6
-#: How long a server that failed is left alone.
+#: Time for which a failed server is skipped, in seconds.
 _REST_S = 5.0
-#: How often the stamp is read: a newer version may have begun to use the server.
+#: Interval between reads of the stamp, in seconds. A newer version may have started to use the server.
 _FORMAT_S = 60.0
 
 
 class _NoVersionError(Exception):
-    """Somebody has written a stamp that is no version: the server is left alone."""
+    """The stamp of the server is not a version: the server is skipped."""
 
     def __str__(self) -> str:
-        return f"the field {FORMAT_FIELD} of the key {FORMATS} in Redis is no version number; delete it"
+        return f"the field {FORMAT_FIELD} of the key {FORMATS} in Redis is not a version number; delete it"
 
 
 class RedisServer:
-    """A server, or a cluster of them. It connects at its first use.
+    """Redis or Valkey server or cluster. It connects at its first use.
 
     Raises RuntimeUnavailableError without the extra `redis`.
     """
@@ -79,11 +79,11 @@ class RedisServer:
     async def call(
         self, function: Callable[[], Awaitable[R]], *, reading: bool = False, limit_s: float | None = None
     ) -> R | None:
-        """Await a call; None where the server fails, takes longer than `limit_s` or rests, which is counted.
+        """Await a call; None if the server fails, exceeds `limit_s` or is skipped, which is counted.
 
-        Raises CacheError for reading where the server is of a newer format.
+        When reading, raises CacheError if the server has a newer format.
         """
-        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+        import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
         if self.clock() < self._rests_until:
             self._count_failure(reading=reading)
@@ -96,11 +96,11 @@ class RedisServer:
         except CacheError as error:
             if reading:
                 raise
-            # A call reads before it writes, and then raises. Nothing that was computed meanwhile is lost for this.
+            # A request reads before it writes, and the read raises. A failed write must not lose computed vectors.
             self._count_failure(reading=False)
             self._errors.last = str(error)
             return None
-        # That of clusters is no `RedisError`.
+        # RedisClusterException is not a RedisError.
         except (
             redis.exceptions.RedisError,
             redis.exceptions.RedisClusterException,
@@ -110,7 +110,7 @@ class RedisServer:
         ) as error:
             self._count_failure(reading=reading)
             self._errors.last = str(error) if isinstance(error, _NoVersionError) else type(error).__name__
-            # What the server refuses (it is full, say) it refuses at once, and the next may pass.
+            # The server rejects a command at once, for example when it is full, and the next one may succeed.
             if not isinstance(error, redis.exceptions.ResponseError):
                 self._rests_until = self.clock() + _REST_S
             return None
@@ -120,12 +120,12 @@ class RedisServer:
         await self.client.aclose()
 
     def stamp(self, pipeline: Any) -> None:
-        """Begin a pipeline that writes entries with the version of the layout, where the server has none."""
+        """Start a write pipeline with the version of the layout if the server has none."""
         if not self.is_stamped:
             pipeline.hsetnx(FORMATS, FORMAT_FIELD, FORMAT)
 
     async def command_each(self, command: str, names: Sequence[bytes], *arguments: int) -> list[Any]:
-        """The answer of each key to a command; an error where it is of another kind, as none of ours is."""
+        """Return the response of each key to a command; an error if the key has another type, unlike any of ours."""
         pipeline = self.client.pipeline(transaction=False)
         for name in names:
             pipeline.execute_command(command, name, *arguments)
@@ -133,15 +133,15 @@ class RedisServer:
         return answers
 
     async def delete(self, names: Sequence[str] | Sequence[bytes]) -> int:
-        """Delete keys. Returns how many there were."""
+        """Delete keys and return how many existed."""
         pipeline = self.client.pipeline(transaction=False)
         for name in names:
-            # A cluster's client has another `unlink`, which a pipeline does not take.
+            # The cluster client has a different `unlink`, which a pipeline does not accept.
             pipeline.execute_command("UNLINK", name)
         return sum(await pipeline.execute()) if names else 0
 
     async def fields(self, name: str) -> dict[bytes, bytes]:
-        """The fields of a hash, as many as there can be of ours; those that are too long are left out."""
+        """Return the fields of a hash, up to `MAX_FIELDS`; fields that are too long are skipped."""
         found: dict[bytes, bytes] = {}
         async for field, value in self.client.hscan_iter(name, count=1000):
             if len(field) <= MAX_FIELD_BYTES and len(value) <= MAX_FIELD_BYTES:
@@ -155,37 +155,37 @@ class RedisServer:
         self._errors.failed_writes += not reading
 
     async def _check_format(self) -> None:
-        """Read the stamp. Raises CacheError where it is newer than this version."""
-        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+        """Read the stamp. Raises CacheError if it is newer than this version."""
+        import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
         try:
             stamp: bytes | None = await self.client.hget(FORMATS, FORMAT_FIELD)
         except redis.exceptions.NoPermissionError:
-            stamp, self.is_stamped = None, True  # users of earlier versions may be allowed no more than its keys
+            stamp, self.is_stamped = None, True  # users of earlier versions may only have access to the cache's keys
         else:
             self.is_stamped = stamp is not None
         version = parse_count(stamp)
         if stamp is not None and version is None:
             raise _NoVersionError
         if version is not None and version > FORMAT:
-            otherwise = f"name another database in cache.url (the version is in the key {FORMATS})"
+            otherwise = f"set cache.url to another database (the version is in the key {FORMATS})"
             raise CacheError(f"the cache in Redis {newer_version(version, FORMAT, otherwise=otherwise)}")
         self._format_until = self.clock() + _FORMAT_S
 
 
 def key_names(prefix: str, group: Group, keys: Sequence[bytes]) -> list[str]:
-    """The names of a group's keys on the server."""
+    """Return the names of a group's keys on the server."""
     start = f"{prefix}{group.id}:"
     return [start + key.hex() for key in keys]
 
 
 def parse_count(value: bytes | None) -> int | None:
-    """A count. None for anything else."""
+    """Parse a count; None for any other value."""
     return int(value) if value is not None and _COUNT.fullmatch(value) else None
 
 
 def parse_texts(value: bytes, count: int) -> list[str] | None:
-    """The `count` texts of a JSON list. None for anything else."""
+    """Parse a JSON list of `count` texts; None for any other value."""
     try:
         found = json.loads(value)
     except (ValueError, RecursionError):
@@ -195,12 +195,12 @@ def parse_texts(value: bytes, count: int) -> list[str] | None:
 
 
 def parse_entry(value: bytes) -> bytes:
-    """The entry of a value. It is empty, and so damaged, where the value is longer than any entry can be."""
+    """Return the entry of a value; empty, and so damaged, if the value is longer than any entry."""
     return value[STORED_AT.size :] if len(value) <= STORED_AT.size + MAX_ENTRY_BYTES else b""
 
 
 def parse_stored_at(value: object, now: float) -> float:
-    """The time of storing of a value, `now` at the latest. 0, which is older than any entry, where it has none."""
+    """Return the time of storing of a value, at most `now`; 0, older than any entry, if it has none."""
     if not isinstance(value, bytes) or len(value) < STORED_AT.size:
         return 0.0
     stored = float(STORED_AT.unpack_from(value)[0])
@@ -208,7 +208,7 @@ def parse_stored_at(value: object, now: float) -> float:
 
 
 def limit_s(keys: Sequence[object]) -> float:
-    """The time that a call with these keys may take in all."""
+    """Return the maximum duration of a call with these keys, in seconds."""
     return ANSWER_S + _KEY_S * len(keys)
 
 
@@ -223,6 +223,6 @@ def _open_client(url: str, *, cluster: bool) -> Any:
         ) from None
     timeouts: dict[str, Any] = {"socket_connect_timeout": _CONNECT_S, "socket_timeout": ANSWER_S}
     if cluster:
-        # Once more, for a slot that has moved; by itself it waits and tries for several seconds.
+        # One retry, for a slot that has moved. By default the client waits and retries for several seconds.
         return redis.RedisCluster.from_url(url, retry=Retry(NoBackoff(), 1), **timeouts)
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **timeouts)

@@ -1,4 +1,4 @@
--- Release the leases that ARGV[1] holds. One that ran out may be another holder's by now.
+-- Release the leases of holder ARGV[1]. An expired lease may belong to another holder by now.
 for _, name in ipairs(KEYS) do
     if redis.call('get', name) == ARGV[1] then redis.call('del', name) end
 end

@@ -1,10 +1,10 @@
-"""Keyed checksums of entries, and their names in a store, from `cache.secret`.
+"""Keyed checksums and store names of entries, derived from `cache.secret`.
 
-Two keys are derived from a secret by BLAKE2b, each with a person string of its own: one for checksums, one for names. A
-checksum is a keyed BLAKE2b of 16 bytes over the group, the entry's name, its header and its body. A name is a keyed
-BLAKE2b of 32 bytes over the cache key. Entries of two secrets, and entries without one, therefore never lie under the
-same name, so that configurations that share a store neither read nor replace nor delete each other's entries, and
-nobody without the secret can look up whether a text was embedded.
+BLAKE2b derives two keys from a secret, each with its own person string: one for checksums, one for names. A checksum
+is a keyed BLAKE2b of 16 bytes over the group, the entry's name, its header and its body. A name is a keyed BLAKE2b of
+32 bytes over the cache key. Entries of different secrets, and entries without one, therefore never have the same name.
+Configurations that share a store cannot read, replace or delete each other's entries, and nobody without the secret
+can look up whether a text was embedded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CHECKSUMS, _NAMES, _ENTRY, _GROUP = b"embedway.mac.v1", b"embedway.name.v1", b"
 
 
 class SecretKeys:
-    """The two keys that are derived from one secret. The secret itself is not kept."""
+    """The two keys derived from one secret. The secret itself is not stored."""
 
     __slots__ = ("_mac_key", "_names")
 
@@ -35,7 +35,7 @@ class SecretKeys:
         self._names = hashlib.blake2b(digest_size=_NAME_BYTES, key=name_key)
 
     def entry_names(self, keys: Sequence[bytes]) -> list[bytes]:
-        """The name of each cache key in the store, 32 bytes."""
+        """Return the name of each cache key in the store, 32 bytes each."""
         copy = self._names.copy
         made = []
         for key in keys:
@@ -45,12 +45,12 @@ class SecretKeys:
         return made
 
     def mac(self, group: Group) -> Mac:
-        """The maker of checksums of a group's entries."""
+        """Return the checksum function for the entries of a group."""
         return Mac(self._mac_key, group)
 
 
 class Mac:
-    """Makes and checks the keyed checksums of one group's entries."""
+    """Computes and verifies the keyed checksums of one group's entries."""
 
     __slots__ = ("_start",)
 
@@ -60,12 +60,12 @@ class Mac:
         self._start.update(hashlib.blake2b(facts, digest_size=32, person=_GROUP).digest())
 
     def __call__(self, name: bytes, head: bytes, body: bytes) -> bytes:
-        """The checksum of an entry, 16 bytes. `name` and `head` have fixed lengths, so that none runs into the next."""
+        """Return the checksum of an entry, 16 bytes. `name` and `head` have fixed lengths: the input is unambiguous."""
         hashed = self._start.copy()
         hashed.update(name + head)
         hashed.update(body)
         return hashed.digest()
 
     def verify(self, name: bytes, head: bytes, body: bytes, checksum: bytes) -> bool:
-        """Whether this is the entry's checksum."""
+        """Return whether the checksum of an entry is correct."""
         return hmac.compare_digest(self(name, head, body), checksum)

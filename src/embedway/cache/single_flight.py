@@ -1,4 +1,4 @@
-"""Single flight: what several callers want at once is computed by the first of them."""
+"""Single flight: the first of several concurrent callers computes a key for all of them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class FlightResult(Generic[R]):
-    """The outcome of a flight: a result, or an error that is the text's own, or neither.
+    """Outcome of a flight: a result, an error caused by the text itself, or neither.
 
-    With neither, whoever computed it was cancelled, or what was computed `failed`: it is another's to compute.
+    With neither, the computing caller was cancelled or the computation `failed`: another caller must compute the key.
     """
 
     result: R | None = None
@@ -26,26 +26,26 @@ class FlightResult(Generic[R]):
     failed: bool = False
 
 
-#: A position among the keys that were claimed, and what will become of it.
+#: Position among the claimed keys, and the future with its outcome.
 Flight: TypeAlias = "tuple[int, asyncio.Future[FlightResult[R]]]"
 
 
 class SingleFlight(Generic[R]):
-    """Gives each key to one caller to compute; the others wait for its result. Used from one event loop.
+    """Assigns each key to one caller to compute; the others wait for its result. Used from one event loop.
 
-    A caller that `claim`s keys must `resolve`, `fail` or `abandon` each that became its own, whatever happens.
+    A caller that `claim`s keys must `resolve`, `fail` or `abandon` each key assigned to it, whatever happens.
     """
 
     def __init__(self) -> None:
-        #: Grows with each result, and with each write of the cache. Where it has grown since a caller looked something
-        #: up, what was missing then may be there now.
+        #: Grows with each result and each write of the cache. If it has grown since a lookup, missing keys may be
+        #: available now.
         self.resolved = 0
         self._going: dict[bytes, asyncio.Future[FlightResult[R]]] = {}
 
     def claim(self, keys: Sequence[bytes]) -> tuple[list[Flight[R]], list[Flight[R]]]:
         """Claim the keys that nobody computes; return (position, future) of these, and of those that others compute.
 
-        Where one of the others gives no result and no error, claim again.
+        If one of the others ends without a result or an error, claim again.
         """
         own: list[Flight[R]] = []
         others: list[Flight[R]] = []
@@ -60,16 +60,16 @@ class SingleFlight(Generic[R]):
         return own, others
 
     def resolve(self, key: bytes, result: R) -> None:
-        """Give a result to all who wait for it."""
+        """Pass a result to all callers that wait for it."""
         self.resolved += 1
         self._end(key, FlightResult(result))
 
     def fail(self, key: bytes, error: EmbedwayError) -> None:
-        """Give an error to all who wait: nobody could compute this."""
+        """Pass an error to all callers that wait: nobody could compute this key."""
         self._end(key, FlightResult(error=error))
 
     def abandon(self, key: bytes, mine: asyncio.Future[FlightResult[R]], *, failed: bool = False) -> None:
-        """End a flight without a result, so that a waiter claims the key again. Does nothing where it has ended."""
+        """End a flight without a result, so that a waiting caller claims the key again. No effect if it has ended."""
         if self._going.get(key) is mine:
             self._end(key, FlightResult(failed=failed))
 

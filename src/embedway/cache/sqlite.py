@@ -1,12 +1,12 @@
-"""Entries in a SQLite file: shared by processes of this machine, bounded in bytes, the least recently used go first.
+"""Cache store in a SQLite file, shared by processes of one machine, bounded in bytes, with LRU eviction.
 
-Reads and writes have a thread and a connection each, so that no read waits for a write. An entry's time of use is
-written at most once an hour, and no read waits for it. A damaged file of ours is renamed, and a new one is begun; a new
-one is also begun where somebody has removed the file. A file that cannot be opened, read or written, because it is
-locked or the disk is full, is left alone for a while, so that no more than one request waits for it.
+Reads and writes have one thread and one connection each, so that no read waits for a write. An entry's time of use is
+updated at most once an hour, and no read waits for it. A damaged file of ours is renamed and a new one created; a new
+one is also created if the file was removed. A file that cannot be opened, read or written, because it is locked or
+the disk is full, is skipped for a while, so that at most one request waits for it.
 
-A file that is not a cache, or of a newer version, is a mistake of setup and no failure of the store: methods raise
-ConfigError or CacheError for it, and the file stays as it is.
+A file that is not a cache, or has a newer version, is a setup error and not a failure of the store: methods raise
+ConfigError or CacheError for it, and the file is unchanged.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
     from embedway.cache.base import CacheFilter, StoredEntry
 
-#: Keys of one SELECT. Every version of SQLite allows as many parameters.
+#: Maximum keys of one SELECT. Every version of SQLite allows as many parameters.
 _BATCH = 500
-#: How old a time of use may be before it is written anew.
+#: Maximum age of a time of use before it is updated, in seconds.
 _REFRESH_S = 3600.0
-#: Expired entries that one write deletes at most.
+#: Maximum expired entries that one write deletes.
 _MAX_EXPIRED = 1000
 
 
 class SqliteCache(LocalStore):
-    """A file of entries."""
+    """Cache store in one SQLite file."""
 
     def __init__(
         self, path: Path, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time
@@ -52,13 +52,13 @@ class SqliteCache(LocalStore):
         )
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
-        del group  # keys differ already
+        del group  # keys already differ between groups
         answer = await self._reading.call(self._select, list(keys))
         if answer is None:
             return [None] * len(keys)
         found, stale = answer
         if stale and not self._writing.rests:
-            self._writing.call(self._refresh, stale)  # nobody waits for it
+            self._writing.call(self._refresh, stale)  # not awaited
         return [found.get(key) for key in keys]
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
@@ -83,7 +83,7 @@ class SqliteCache(LocalStore):
         try:
             return not rows or bool(await self._writing.call(self._add_counts, rows))
         except EmbedwayError:
-            # The file is not ours any more, which requests raise. Counts are written on closing, which must go on.
+            # The file is no longer ours, which requests report. Counts are saved on closing, which must continue.
             return False
 
     async def counts(self) -> dict[str, dict[str, int]]:
@@ -96,7 +96,7 @@ class SqliteCache(LocalStore):
     def _select(
         self, connection: Connection, keys: list[bytes]
     ) -> tuple[dict[bytes, StoredEntry], list[tuple[float, int]]]:
-        """The entries of keys, and the new time of use for each row that needs one."""
+        """Return the entries of keys, and the new time of use for each row that needs one."""
         now = self._clock()
         found: dict[bytes, StoredEntry] = {}
         stale: list[tuple[float, int]] = []
@@ -106,7 +106,7 @@ class SqliteCache(LocalStore):
             query = f"SELECT key, value, id, used, created FROM entries WHERE key IN ({marks}) AND created > ?"  # noqa: S608
             for key, value, row, used, created in connection.execute(query, (*batch, self._expired_at())):
                 if not (isinstance(value, bytes) and isinstance(used, float) and isinstance(created, float)):
-                    found[key] = (b"", 0.0)  # a damaged page: nobody writes such an entry
+                    found[key] = (b"", 0.0)  # a damaged page: no version writes such an entry
                     continue
                 found[key] = (value, created)
                 if used < now - _REFRESH_S:
@@ -114,7 +114,7 @@ class SqliteCache(LocalStore):
         return found, stale
 
     def _refresh(self, connection: Connection, stale: list[tuple[float, int]]) -> None:
-        """Write times of use, unless that had to wait: they only decide which entries go first."""
+        """Update times of use without waiting for a lock: they only decide which entries are evicted first."""
         connection.execute("PRAGMA busy_timeout = 0")
         try:
             with contextlib.suppress(OperationalError), transaction(connection):
@@ -140,7 +140,7 @@ class SqliteCache(LocalStore):
         return len(items)
 
     def _group_id(self, connection: Connection, group: Group) -> int:
-        """The group's row id. It is looked up every time, because another process may have cleared the table."""
+        """Return the group's row ID. It is looked up every time, because another process may have cleared the table."""
         row = (group.id, group.model, group.space_id, group.namespace)
         connection.execute("INSERT OR IGNORE INTO groups (name, model, space_id, namespace) VALUES (?, ?, ?, ?)", row)
         (number,) = connection.execute("SELECT id FROM groups WHERE name = ?", (group.id,)).fetchone()
@@ -171,7 +171,7 @@ class SqliteCache(LocalStore):
 
     def _clear(self, connection: Connection, which: CacheFilter) -> int:
         with transaction(connection):
-            # These are gone already, and not counted.
+            # Expired entries are not counted.
             connection.execute("DELETE FROM entries WHERE created <= ?", (self._expired_at(),))
             rows = connection.execute("SELECT id, model, space_id, namespace FROM groups").fetchall()
             matching = [row[0] for row in rows if which.matches(Group(*row[1:]))]

@@ -1,4 +1,4 @@
-"""A thread that reads the cache's SQLite file, or writes it, and fails open."""
+"""Thread that reads or writes the cache's SQLite file, and fails open."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: How long a call waits for another process's lock.
+#: Timeout for another process's lock, in seconds.
 BUSY_S = 2.0
-#: How long no call is tried after a failure.
+#: Time for which calls are skipped after a failure, in seconds.
 _REST_S = 5.0
-#: SQLite's codes for a damaged file.
+#: SQLite's error codes for a damaged file.
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class CacheConnection:
-    """One thread and one connection. Failures of SQLite are counted and never raised.
+    """One thread with one connection. SQLite failures are counted and never raised.
 
-    A file that is not ours, or of a newer version, is raised as ConfigError or CacheError, by every call: no later one
-    can do better, and the caller has to name another file.
+    For a file that is not ours, or has a newer version, every call raises ConfigError or CacheError: later calls cannot
+    succeed, and the caller must choose another file.
 
-    `asides` is shared by the connections to a file: only one of them sets it aside.
+    The connections to a file share `asides`, so that only one of them renames a damaged file.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class CacheConnection:
         self._is_reading = reading
         self._clock = clock
         self._rests_until = 0.0
-        # A power cut may lose the last entries, and never damages the file; they can be computed again.
+        # A power failure may lose the last entries, which can be recomputed, but never damages the file.
         pragmas = ("synchronous = NORMAL", "mmap_size = 1073741824")
         self._thread = SqliteThread(
             "embedway-cache", path, FORMAT, self._note, pragmas=pragmas, extra=extra, busy_s=BUSY_S
@@ -62,15 +62,15 @@ class CacheConnection:
 
     @property
     def rests(self) -> bool:
-        """Whether calls are not tried now."""
+        """Whether calls are skipped now."""
         return self._clock() < self._rests_until
 
     def call(
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
     ) -> asyncio.Future[R | None]:
-        """Call a function with the connection, on the thread; None where SQLite fails, which is counted.
+        """Call a function with the connection, on the thread; None if SQLite fails, which is counted.
 
-        Raises ConfigError and CacheError for a file that cannot be our cache.
+        Raises ConfigError or CacheError for a file that cannot be our cache.
         """
 
         def attempt() -> R | None:
@@ -83,7 +83,7 @@ class CacheConnection:
         return self._thread.submit(attempt)
 
     async def aclose(self) -> None:
-        """Close the file after the calls that were made."""
+        """Close the file after the calls made so far."""
         await self._thread.aclose()
 
     def _count(self) -> None:
@@ -103,9 +103,9 @@ class CacheConnection:
         self._thread.disconnect()
         with self._asides:
             if inode_of(self._path) != self._thread.inode:
-                return  # another thread or process has done so
+                return  # another thread or process has renamed it
             if not formats.is_ours(self._path, FORMAT.kind):
-                return  # nobody can tell whose it is: the next call says so
+                return  # its owner is unknown: the next call reports that
             aside = _free_name(self._path.with_name(f"{self._path.name}.damaged-{int(self._clock())}"))
             with contextlib.suppress(OSError):
                 self._path.replace(aside)
@@ -118,7 +118,7 @@ class CacheConnection:
 
 
 def _free_name(path: Path) -> Path:
-    """A name beside `path` that no file has."""
+    """Return a file name, based on `path`, that does not exist yet."""
     number, free = 1, path
     while free.exists() or free.is_symlink():
         number += 1

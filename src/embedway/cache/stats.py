@@ -1,4 +1,4 @@
-"""Counts of what the cache does for each model, which the store keeps, and the statistics made of them."""
+"""Cache counts of each model, saved in the store, and the statistics computed from them."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
     from embedway.cache.base import CacheStore
 
-#: The counts of the store itself are kept under this name in place of a model's.
+#: The counts of the store itself are saved under this name instead of a model's.
 STORE_COUNTS = ""
 
 
 @public
 @dataclass(frozen=True, slots=True)
 class ModelStats:
-    """The counts of one model since the cache began: texts, and tokens and nano-dollars that were not spent."""
+    """Counts of one model since the cache was created: texts, and the tokens and nano-dollars saved."""
 
     hits: int = 0
     misses: int = 0
-    #: Misses that another caller, or another process, was computing already.
+    #: Misses that another caller or process was already computing.
     shared: int = 0
     stored: int = 0
-    #: Entries with a wrong checksum; each is a miss too.
+    #: Entries with a wrong checksum. Each is a miss too.
     damaged: int = 0
-    #: Entries with a right checksum and a vector that cannot be right: NaN, zeros, another length than 1; misses too.
+    #: Entries with a correct checksum and an invalid vector: NaN, zeros, or not of length 1. Each is a miss too.
     invalid: int = 0
     tokens_saved: int = 0
     nanousd_saved: int = 0
-    #: The present entries; bytes as the store counts them.
+    #: Entries in the store now; bytes as counted by the store.
     entries: int = 0
     bytes: int = 0
 
     @property
     def hit_rate(self) -> float:
-        """The share of hits among all texts that were looked up; 0 before the first."""
+        """Share of hits among all lookups; 0 before the first."""
         asked = self.hits + self.misses
         return self.hits / asked if asked else 0.0
 
@@ -49,7 +49,7 @@ class ModelStats:
 @public
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """The counts of all models, and of the store's failures; `set_aside` counts damaged files that were renamed."""
+    """Counts of all models and of store failures; `set_aside` counts damaged files that were renamed."""
 
     models: Mapping[str, ModelStats]
     evictions: int = 0
@@ -59,14 +59,14 @@ class CacheStats:
 
     @property
     def total(self) -> ModelStats:
-        """The sum over all models."""
+        """Sum over all models."""
         return _sum(self.models.values())
 
 
 @public
 @dataclass(frozen=True, slots=True)
 class ClearResult:
-    """The entries that a filter selects, before and after clearing."""
+    """Number of entries that a filter selects, before and after clearing."""
 
     before: int
     after: int
@@ -75,10 +75,10 @@ class ClearResult:
 @public
 @dataclass(frozen=True, slots=True)
 class CacheCheck:
-    """The result of comparing entries with vectors that were computed anew.
+    """Result of comparing entries with recomputed vectors.
 
-    `damaged` counts entries with a wrong checksum, and those whose vectors cannot be right. `lowest_cosine`
-    is that of the worst, None where no text was found. `row` is its place among the texts.
+    `damaged` counts entries with a wrong checksum or an invalid vector. `lowest_cosine` is the cosine of the worst
+    entry, None if no text was found. `row` is the position of its text.
     """
 
     texts: int
@@ -91,14 +91,14 @@ class CacheCheck:
 
 
 async def read_stats(cache: CacheStore, unsaved: Mapping[str, Mapping[str, int]]) -> CacheStats:
-    """The statistics of a store, with the counts of this process that it does not have yet."""
+    """Return the statistics of a store, plus the counts of this process that are not saved yet."""
     counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for model, numbers in (*(await cache.counts()).items(), *unsaved.items()):
         counted[model].update(numbers)
     for size in await cache.group_sizes():
         counted[size.group.model].update(entries=size.entries, bytes=size.bytes)
     of_store = counted.pop(STORE_COUNTS, Counter[str]())
-    # Another version may count what this one does not know.
+    # Another version may have counts that this version does not use.
     known = {field.name for field in fields(ModelStats)}
     models = {
         model: ModelStats(**{name: number for name, number in counted[model].items() if name in known})
@@ -113,44 +113,44 @@ def _sum(models: Iterable[ModelStats]) -> ModelStats:
     return ModelStats(**{field.name: sum(one[field.name] for one in numbers) for field in fields(ModelStats)})
 
 
-#: How often the store is told: a process that is killed loses what was counted since.
+#: Interval between saves to the store, in seconds. A killed process loses the counts since the last save.
 _TELL_S = 60.0
 
 
 @dataclass(slots=True)
 class Counts:
-    """Counts for one model, since the process began."""
+    """Counts of one model since the process started."""
 
     hits: int = 0
     misses: int = 0
-    #: Texts that another caller was computing already.
+    #: Texts that another caller was already computing.
     shared: int = 0
     stored: int = 0
     damaged: int = 0
-    #: Entries with a right checksum and a vector that cannot be right.
+    #: Entries with a correct checksum and an invalid vector.
     invalid: int = 0
     tokens_saved: int = 0
     nanousd_saved: int = 0
 
 
 class Counters:
-    """The counts of all models."""
+    """Counts of all models, with periodic saves to the store."""
 
     def __init__(self, store: CacheStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
         self.by_model: dict[str, Counts] = {}
-        #: The numbers that the store knows.
+        #: Counts that are already saved in the store.
         self._known: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._telling = asyncio.Lock()
         self._told_at = clock()
 
     def of(self, model: str) -> Counts:
-        """The counts of one model."""
+        """Return the counts of one model."""
         return self.by_model.setdefault(model, Counts())
 
     def is_due(self) -> bool:
-        """Whether the store is to be told now; then not again for a minute."""
+        """Return whether a save is due. The next one is due a minute later."""
         now = self._clock()
         if now - self._told_at <= _TELL_S:
             return False
@@ -158,17 +158,17 @@ class Counters:
         return True
 
     async def tell(self) -> None:
-        """Add to the store's numbers what was counted since it was last told."""
+        """Save the counts since the last save to the store."""
         async with self._telling:
             fresh = self._fresh()
             self._told_at = self._clock()
             if not await self._store.add_counts(fresh):
-                return  # it is told the next time
+                return  # retried at the next save
             for model, numbers in fresh.items():
                 self._known[model].update(numbers)
 
     async def stats(self) -> CacheStats:
-        """The store's numbers, with those that it does not know yet."""
+        """Return the counts in the store, plus those that are not saved yet."""
         async with self._telling:
             return await read_stats(self._store, self._fresh())
 

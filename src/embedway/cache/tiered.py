@@ -1,4 +1,4 @@
-"""Memory in front of a slower store."""
+"""Memory tier in front of a slower store."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from embedway.cache.base import CacheStore, Group, StoredEntry
     from embedway.cache.memory import MemoryCache
 
-#: How long memory may still hold entries that another process has cleared.
+#: Maximum time for which memory may still contain entries that another process cleared, in seconds.
 _GENERATION_S = 1.0
 
 
 class TieredCache:
-    """Entries that are read from the backing store are copied to memory, with their age. Writes go to both."""
+    """Memory in front of a backing store: read entries are copied to memory with their age; writes go to both."""
 
     def __init__(
         self, memory: MemoryCache, backing: CacheStore, *, clock: Callable[[], float] = time.monotonic
@@ -30,7 +30,7 @@ class TieredCache:
         self._clock = clock
         self._generation: int | None = None
         self._generation_read_at = float("-inf")
-        # Memory has no part in these: the backing store holds all entries, and the counts.
+        # Memory is not used for these: the backing store has all entries and the counts.
         self.generation, self.group_sizes = backing.generation, backing.group_sizes
         self.add_counts, self.counts = backing.add_counts, backing.counts
         self.lease, self.release = backing.lease, backing.release
@@ -52,7 +52,7 @@ class TieredCache:
         return found
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        """See `CacheStore.put_many`; entries that only memory keeps are not counted."""
+        """Store entries in both tiers; see `CacheStore.put_many`. Entries that only memory stores are not counted."""
         stored = await self.backing.put_many(group, items)
         await self.memory.put_many(group, items)
         return stored
@@ -71,7 +71,7 @@ class TieredCache:
         await self.backing.aclose()
 
     async def _clear_memory_if_cleared(self) -> None:
-        """Clear memory where any process has cleared entries of the backing store since the last look."""
+        """Clear memory if any process has cleared entries of the backing store since the last check."""
         now = self._clock()
         if now - self._generation_read_at < _GENERATION_S:
             return

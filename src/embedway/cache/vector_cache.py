@@ -1,4 +1,4 @@
-"""The read-through vector cache, with single flight and write-behind: what all callers of a process share.
+"""Read-through vector cache with single flight and write-behind, shared by all callers of a process.
 
 `wrap` puts it in front of a model (`cached_model.py`).
 """
@@ -50,7 +50,7 @@ class VectorCache:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`seals` are the keys of the current secret and of the one before it, where there are any."""
+        """Create the cache. `seals` are the keys of the current secret and of the previous one, if any."""
         self.store = store
         self.namespace = namespace
         self.lease_s = lease_s
@@ -61,30 +61,30 @@ class VectorCache:
         seal = seals[0] if seals else None
         self.writes = WriteBehind(store, codec=codec, zstd=zstd, seal=seal, on_stored=self._on_stored, hooks=self.hooks)
         self.is_lossy = codec != CODECS[0]
-        # Entries are served that lose no more than what is written.
+        # Only entries at least as precise as those written now are used.
         self.lookup = Lookup(self.writes, store, CODECS[: CODECS.index(codec) + 1], seals)
         self._wrapped: dict[Cacheable, CachedModel] = {}
 
     def wrap(self, model: Cacheable) -> CachedModel:
-        """The model behind this cache."""
+        """Return the model with this cache in front of it."""
         wrapped = self._wrapped.get(model)
         if wrapped is None:
             wrapped = self._wrapped[model] = CachedModel(model, self)
         return wrapped
 
     async def settle(self) -> None:
-        """Wait until all that was computed before is stored."""
+        """Wait until all vectors computed so far are stored."""
         await self.writes.settle()
 
     async def aclose(self) -> None:
-        """Store what is not stored yet, tell the store what was counted, and close it."""
+        """Store unstored vectors, save the counts, and close the store."""
         await self.writes.finish()
         await self.counters.tell()
-        await self.writes.finish()  # of calls that ended meanwhile
+        await self.writes.finish()  # vectors of calls that ended meanwhile
         await self.store.aclose()
 
     async def stats(self) -> CacheStats:
-        """The content of the cache and its use until now. Raises CacheError where it cannot be read."""
+        """Return the content and use of the cache. Raises CacheError if it cannot be read."""
         await self.settle()
         failed = self.store.errors.failed_reads
         stats = await self.counters.stats()
@@ -92,7 +92,7 @@ class VectorCache:
         return stats
 
     async def clear(self, which: CacheFilter) -> ClearResult:
-        """Delete entries. Raises CacheError where the cache cannot be read or written."""
+        """Delete entries. Raises CacheError if the cache cannot be read or written."""
         await self.settle()
         errors = self.store.errors
         failed = errors.failed_reads + errors.failed_writes
@@ -102,19 +102,19 @@ class VectorCache:
         return ClearResult(before, max(0, before - gone))
 
     def raise_if_more(self, before: int, now: int, done: str) -> None:
-        """Raise CacheError where the store failed meanwhile."""
+        """Raise CacheError if the number of store failures has grown."""
         if now > before:
-            raise CacheError(f"the cache cannot be {done}: {self.store.errors.last or 'it failed a moment ago'}")
+            raise CacheError(f"the cache cannot be {done}: {self.store.errors.last or 'it failed recently'}")
 
     async def remove(self, group: Group, read: Read) -> None:
-        """Delete entries that are damaged or invalid, and count them."""
+        """Delete and count entries that are damaged or invalid."""
         counts = self.counters.of(group.model)
         counts.damaged += len(read.damaged)
         counts.invalid += len(read.invalid)
         if read.invalid:
             _log.warning(
-                "the cache held %d vectors of %s that cannot be right (not finite, zeros, or not of length 1); "
-                "they are computed anew",
+                "the cache contained %d invalid vectors of %s (not finite, zeros, or not of length 1); "
+                "they are recomputed",
                 len(read.invalid),
                 group.model,
             )
@@ -122,12 +122,12 @@ class VectorCache:
 
     def _on_stored(self, group: Group, entries: int) -> None:
         self.counters.by_model[group.model].stored += entries
-        # What was looked for before it was stored, and is claimed after that, is looked for again.
+        # Texts that were looked up before this write, and are claimed after it, are looked up again.
         self.flights.resolved += 1
 
 
 def open_vector_cache(config: Config, hooks: Hooks | None = None) -> VectorCache | None:
-    """The cache of the settings; None for none. Nothing is read or connected yet. Raises as `open_cache_store` does."""
+    """Open the configured cache; None for `none`. Nothing is read or connected yet. Raises as `open_cache_store`."""
     store, settings = open_cache_store(config), config.cache
     if store is None:
         return None

@@ -1,4 +1,4 @@
-"""Write-behind: computed vectors are stored while their callers go on."""
+"""Write-behind: computed vectors are stored in the background while their callers continue."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from embedway.cache.secret_keys import SecretKeys
     from embedway.types import CodecName
 
-#: A vector, float32 (full width,), and the facts of its text.
+#: Vector, float32 (full width,), and the facts of its text.
 ReadyVector: TypeAlias = tuple[Vectors, TextMeta]
 
-#: Encoding so many entries takes some milliseconds; more goes to a thread.
+#: Maximum entries encoded on the event loop, which takes a few milliseconds. Larger chunks go to a thread.
 _INLINE_ENTRIES = 600
-#: A write slows the next query by a tenth, so vectors wait so long for others to share one.
+#: Time for which vectors wait to share a write, in seconds. A write slows the next query by a tenth.
 _GATHER_S = 0.025
-#: So many entries are stored at a time: a file that others write too is locked meanwhile.
+#: Maximum entries per write. A file shared with other processes is locked during a write.
 _MOST_ENTRIES = 2000
 
 
 class Lease:
-    """Keys that no other process computes, as long as they are renewed."""
+    """Lease on cache keys: no other process computes them while it is renewed."""
 
     def __init__(
         self,
@@ -49,18 +49,18 @@ class Lease:
         self._seconds = seconds
         self._sleep = sleep
         self._left = set(keys)
-        #: What is given back when it is stored.
+        #: Keys that are released only after they are stored.
         self._kept: set[bytes] = set()
-        # What is given back must not be renewed at the same time.
+        # A key must not be released and renewed at the same time.
         self._turn = asyncio.Lock()
         self._renewing = asyncio.create_task(self._renew())
 
     def keep(self, keys: Iterable[bytes]) -> None:
-        """Hold keys until they are stored, even where the others are given back."""
+        """Hold these keys until they are stored, even if the other keys are released."""
         self._kept.update(keys)
 
     async def give_back(self, keys: Iterable[bytes] | None = None) -> None:
-        """Let others compute keys; by default all but those that are kept."""
+        """Release keys so that others can compute them; by default all except those passed to `keep`."""
         async with self._turn:
             given = list(self._left.intersection(keys) if keys is not None else self._left - self._kept)
             self._left.difference_update(given)
@@ -69,7 +69,7 @@ class Lease:
             await self._cache.release(self._group, given)
 
     async def _renew(self) -> None:
-        """Hold them for as long as the computing takes: only those of a process that ended run out."""
+        """Renew the lease during the computation, so that only leases of an ended process expire."""
         while True:
             await self._sleep(self._seconds / 3)
             async with self._turn:
@@ -78,25 +78,25 @@ class Lease:
 
 @dataclass(eq=False, slots=True)
 class _Chunk:
-    """Vectors that are stored with one write."""
+    """Vectors that are stored in one write."""
 
     group: Group
     computed: dict[bytes, ReadyVector] = field(default_factory=dict)
     leases: set[Lease] = field(default_factory=set)
-    #: The requests that computed them, for hooks.
+    #: Requests that computed the vectors, for hooks.
     requests: list[int | None] = field(default_factory=list)
-    #: Set where they must be stored without waiting for others.
+    #: Set if the vectors must be stored without waiting for others.
     is_due: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def gather(self) -> None:
-        """Let others add to it for a moment. A cancellation, as at the end of the event loop, ends the wait alone."""
+        """Wait briefly for more vectors. A cancellation, as at the end of the event loop, only ends the wait."""
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(_GATHER_S):
                 await self.is_due.wait()
 
 
 class WriteBehind:
-    """Stores vectors while callers go on; those of a group that come in 25 ms, or during a write, share one write."""
+    """Stores vectors in the background. Those of a group that arrive within 25 ms or during a write share one write."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class WriteBehind:
         self._zstd = zstd
         self._on_stored = on_stored
         self._hooks = Hooks() if hooks is None else hooks
-        #: Vectors that are not stored yet.
+        #: Vectors that are not yet stored.
         self.unstored: dict[bytes, ReadyVector] = {}
         self._gathering: dict[Group, _Chunk] = {}
         self._is_closing = False
@@ -128,7 +128,7 @@ class WriteBehind:
         lease: Lease | None = None,
         request: int | None = None,
     ) -> None:
-        """Have vectors stored, and their lease given back after that. `request` is the operation that computed them."""
+        """Queue vectors for storage; release their lease afterwards. `request` is the operation that computed them."""
         if not computed:
             return
         self.unstored.update(computed)
@@ -142,28 +142,28 @@ class WriteBehind:
             lease.keep(computed)
             chunk.leases.add(lease)
         if lease is not None or len(chunk.computed) >= _MOST_ENTRIES or self._is_closing:
-            chunk.is_due.set()  # another process waits for it, it is full, or the cache closes
+            chunk.is_due.set()  # another process waits for it, it is full, or the cache is closing
 
     def copy(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> None:
-        """Have entries stored that are ready: those of the previous secret, as the current one writes them."""
+        """Queue encoded entries for storage: those of the previous secret, re-signed with the current one."""
         self.in_background(self._copy(group, items))
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do something while callers go on, and before the cache is closed."""
+        """Run a coroutine in the background; it ends before the cache is closed."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def settle(self) -> None:
-        """Wait until all that was given before is stored."""
+        """Wait until all vectors queued so far are stored."""
         for chunk in self._gathering.values():
             chunk.is_due.set()
         if self._tasks:
-            await asyncio.wait(self._tasks)  # which a caller that is cancelled leaves to go on
+            await asyncio.wait(self._tasks)  # cancelling the caller does not cancel the tasks
 
     async def finish(self) -> None:
-        """Wait until everything is stored; what comes later is stored at once."""
+        """Wait until everything is stored. Later vectors are stored at once."""
         self._is_closing = True
         while self._tasks:
             await self.settle()
@@ -180,7 +180,7 @@ class WriteBehind:
                 with self._hooks.merged_operation(chunk.requests, CacheDetails, "store", model, len(items)):
                     stored = await self._cache.put_many(chunk.group, items)
                 self._on_stored(chunk.group, stored)
-        except Exception as error:  # noqa: BLE001  nobody waits for it, so that it is counted
+        except Exception as error:  # noqa: BLE001  no caller waits for it, so it is counted
             self._count_failure(error)
         finally:
             self._close_chunk(chunk)
@@ -191,7 +191,7 @@ class WriteBehind:
                 await lease.give_back(chunk.computed)
 
     def _close_chunk(self, chunk: _Chunk) -> None:
-        """Add no more to a chunk."""
+        """Stop adding vectors to a chunk."""
         if self._gathering.get(chunk.group) is chunk:
             del self._gathering[chunk.group]
 
@@ -200,7 +200,7 @@ class WriteBehind:
             for start in range(0, len(items), _MOST_ENTRIES):
                 async with self._order:
                     await self._cache.put_many(group, items[start : start + _MOST_ENTRIES])
-        except Exception as error:  # noqa: BLE001  nobody waits for it, so that it is counted
+        except Exception as error:  # noqa: BLE001  no caller waits for it, so it is counted
             self._count_failure(error)
 
     def _count_failure(self, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""One attempt: some texts of a request, tried once on one route."""
+"""One attempt: some texts of a request, sent once to one route."""
 
 from __future__ import annotations
 
@@ -35,38 +35,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """The state that all attempts of one request share."""
+    """State shared by all attempts of one request."""
 
     request: UpstreamRequest
     response: UpstreamResponse
     clock: Callable[[], float]
     deadline: float
-    #: How long a route may keep texts waiting that another route could take.
+    #: Maximum time for which texts wait for a route if another route could serve them, in seconds.
     patience_s: float
     hooks: Hooks
-    #: By route, a semaphore in front of the route's own: only some parts of a large request wait for the route at a
-    #: time, and other requests that come meanwhile need not wait for its end.
+    #: One semaphore per route, in front of the route's own. It limits how many parts of a large request wait for the
+    #: route at a time, so that other requests need not wait until it ends.
     fairness: dict[str, asyncio.Semaphore] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One try of some texts on one route."""
+    """One attempt to send some texts to one route."""
 
     context: RequestContext
     rows: Rows
     route: ServiceRoute
     #: Whether another route of the space is left.
     has_alternative: bool
-    #: From 1, over all attempts that these texts are part of.
+    #: Number of the attempt, from 1, over all attempts with these texts.
     number: int
-    #: When it began, or when it was sent.
+    #: Time when it started, or when it was sent.
     started_at: float
     #: Whether it was sent, so that it counts.
     is_sent: bool = False
 
     async def run(self) -> Vectors:
-        """Wait for the route, send the texts, and give their vectors, checked and of the space's width."""
+        """Wait for the route, send the texts, and return their vectors, checked and cut to the width of the space."""
         request, response, route = self.context.request, self.context.response, self.route
         tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
         if route.circuit.opened_at is not None and route.circuit.state == "open":
@@ -88,7 +88,7 @@ class Attempt:
         return answer.vectors
 
     async def _wait(self, tokens: int, places: contextlib.AsyncExitStack) -> None:
-        """Wait for the semaphore and the rate limiter of the route; `places` gives the place back."""
+        """Wait for the semaphore and the rate limiter of the route; `places` releases the slots."""
         context, route = self.context, self.route
         fairness = context.fairness.setdefault(route.name, asyncio.Semaphore(route.semaphore.limit))
         try:
@@ -106,9 +106,9 @@ class Attempt:
             raise self._too_late() from error
 
     async def _exchange(self, tokens: int, places: contextlib.AsyncExitStack) -> Answer:
-        """Mark the money as under way, call the provider, check the answer, tell the circuit, and book the cost.
+        """Mark the money as under way, call the provider, check the answer, update the circuit, and book the cost.
 
-        The hooks' attempt begins when the money is marked, because nothing is sent before, and ends with `places`.
+        The hooks' attempt starts after the money is marked, because nothing is sent before, and ends with `places`.
         """
         context, route, request = self.context, self.route, self.context.request
         declared = route.provider.declared
@@ -120,7 +120,7 @@ class Attempt:
                 await mark_under_way(request, self.rows, charges)
             facts = request.model, route.name, self.number, len(self.rows), tokens
             outcome = places.enter_context(context.hooks.operation(AttemptDetails, *facts))
-            # Until there is an answer that says otherwise, it may be carried out, and billed.
+            # Until an answer shows otherwise, it may be executed and billed.
             self.is_sent = may_be_billed = True
             self.started_at = context.clock()
             context.response.attempts += 1
@@ -129,7 +129,7 @@ class Attempt:
             answer = self._check(answer)
             is_judged = True
             route.circuit.record_success()
-            # Before it is booked: a caller who goes away meanwhile has paid for it.
+            # Before it is booked: a caller that is cancelled meanwhile has paid for it.
             if request.on_ready is not None:
                 request.on_ready(self.rows, answer.vectors)
         except EmbedwayError as error:
@@ -139,7 +139,7 @@ class Attempt:
             may_be_billed = isinstance(error, DeadlineError) or (isinstance(error, UpstreamError) and error.billed)
             if isinstance(error, UpstreamError) and error.rates not in {None, NO_RATES}:
                 route.limiter.learn(error.rates)
-            # A refusal and a limit are answers of a service that is well.
+            # A refusal and a rate limit are answers of a healthy service.
             if isinstance(error, (RefusedInputError, RateLimitedError)):
                 route.circuit.record_success()
             else:
@@ -164,15 +164,15 @@ class Attempt:
         return answer if sent is space else replace(answer, vectors=to_size(answer.vectors, space))
 
     async def _call_provider(self) -> Answer:
-        """Call the provider within the time that is left. Raises only our own errors, without a stranger's words."""
+        """Call the provider within the time left. Raises only our own errors, without any third-party text."""
         request, route = self.context.request, self.route
         declared, wanted = route.provider.declared, request.space.dimensions
         prompt = "" if declared.input_type else request.prompt
-        # A width is asked for where the service honours it and does not answer in it unasked.
+        # A width is requested if the service supports it and does not return it by default.
         is_asked = declared.dimensions and wanted != (request.default_width or request.full_width)
         timeout_s = self._left_s()
         if timeout_s is not None and self.has_alternative:
-            timeout_s /= 2  # a route that hangs must leave time for the next
+            timeout_s /= 2  # leave time for the next route if this one hangs
         try:
             async with asyncio.timeout(timeout_s):
                 return await route.provider.embed(
@@ -188,23 +188,21 @@ class Attempt:
             raise UnavailableError("no answer in time", route=route.name, billed=True) from error
         except EmbedwayError:
             raise
-        except Exception as error:  # noqa: BLE001  a provider may be anybody's
+        except Exception as error:  # noqa: BLE001  a provider may be third-party code
             place = place_of(error)
-        # Not raised above: a stranger's error may repeat texts, and would be this one's context.
+        # Not raised above: a third-party error may repeat texts, and would be the context of this one.
         raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)
 
     def _left_s(self) -> float | None:
-        """Seconds until the deadline; None for a provider on this machine, which has none."""
+        """Return the seconds until the deadline; None for a local provider, which has no deadline."""
         if self.route.provider.declared.local:
             return None
         return max(0.0, self.context.deadline - self.context.clock())
 
     def _too_late(self) -> DeadlineError:
         attempts = self.context.response.attempts
-        return DeadlineError(
-            f"{self.route.name} did not answer before the time for the request was up", attempts=attempts
-        )
+        return DeadlineError(f"{self.route.name} did not answer before the deadline of the request", attempts=attempts)
 
 
 def _circuit_error(route: ServiceRoute) -> UpstreamError:
-    return UpstreamError("it failed several times in a row and is left alone", route=route.name)
+    return UpstreamError("skipped for a while after several failures in a row", route=route.name)

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: A reranking service counts 100 documents as one search. It splits a document of more than 500 tokens, with the
-#: query's among them, into several (https://docs.cohere.com/docs/how-does-cohere-pricing-work, read 2026-11-24). Their
-#: number depends on the query: with one of up to half that length, it is at most one for each half.
+#: A reranking service counts 100 documents as one search. It splits a document of more than 500 tokens, those of the
+#: query included, into several (https://docs.cohere.com/docs/how-does-cohere-pricing-work, read 2026-11-24). Their
+#: number depends on the query: for a query of up to half that length, it is at most one per half.
 _DOCUMENTS_A_SEARCH, _DOCUMENT_TOKENS = 100, 500
 
 
@@ -41,10 +41,10 @@ async def reserve_for(
     *,
     exact: bool,
 ) -> AsyncIterator[Account | None]:
-    """Reserve what a request may cost, and give back what is left; None without `budgets`.
+    """Reserve the possible cost of a request, and release the rest afterwards; None without `budgets`.
 
-    `prices` gives nano-dollars for tokens and searches, None where no price is known; `exact` tells whether the tokens
-    were counted with the model's own tokenizer. Raises BudgetExceededError and LedgerError.
+    `prices` returns nano-dollars for tokens and searches, None if no price is known. `exact` is true if the tokens were
+    counted with the model's own tokenizer. Raises BudgetExceededError and LedgerError.
     """
     if budgets is None:
         yield None
@@ -60,12 +60,12 @@ async def reserve_for(
     try:
         yield account
     finally:
-        # Also when the caller is cancelled meanwhile.
+        # Shielded: the account is closed even if the caller is cancelled.
         await asyncio.shield(budgets.run_in_background(account.close()))
 
 
 def make_bill(response: UpstreamResponse, prices: Prices, account: Account | None = None) -> Bill:
-    """The bill of a response: from the account of its request, or from the reported usage and the prices."""
+    """Return the bill of a response: from the account of its request, or from the reported usage and the prices."""
     if account is not None:
         return Bill(
             account.totals.tokens,
@@ -90,7 +90,7 @@ def make_bill(response: UpstreamResponse, prices: Prices, account: Account | Non
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One caller's share of an attempt: its money that is under way, and the tokens and searches this pays for."""
+    """One caller's share of an attempt: its money under way, and the tokens and searches that it pays for."""
 
     account: Account
     sent_nanousd: int
@@ -99,9 +99,9 @@ class Charge:
 
 
 async def mark_under_way(request: UpstreamRequest, rows: Rows, charges: list[Charge]) -> None:
-    """Mark what an attempt may cost as under way, and add a charge for each caller whose texts are in it.
+    """Mark the possible cost of an attempt as under way, and add a charge for each caller with texts in it.
 
-    Raises BudgetExceededError and LedgerError; the charges added until then are to be booked as not billed.
+    Raises BudgetExceededError and LedgerError; the charges added so far must then be booked as not billed.
     """
 
     async def mark(caller: int, own: Rows) -> None:
@@ -109,7 +109,7 @@ async def mark_under_way(request: UpstreamRequest, rows: Rows, charges: list[Cha
         tokens, searches = int(lengths.sum(dtype=np.int64)), searches_of(lengths) if request.by_search else 0
         charges.append(Charge(account, await account.mark_sent(tokens, searches), tokens, searches))
 
-    # All at once: a ledger books them together.
+    # All at once, so that the ledger can book them together.
     callers = [(0, rows)] if request.callers is None else request.by_caller(rows)
     marked = (mark(caller, own) for caller, own in callers)
     for error in await asyncio.gather(*marked, return_exceptions=True):
@@ -118,9 +118,9 @@ async def mark_under_way(request: UpstreamRequest, rows: Rows, charges: list[Cha
 
 
 async def book(charges: Sequence[Charge], answer: Answer | None, *, billed: bool) -> None:
-    """Book an attempt that is over for every caller, also when the one who waits is cancelled meanwhile.
+    """Book a finished attempt for every caller, even if the waiting caller is cancelled.
 
-    Without an answer, `billed` tells whether the attempt may be on the bill.
+    Without an answer, `billed` is true if the attempt may be on the bill.
     """
     await asyncio.shield(charges[0].account.budgets.run_in_background(_book_each(charges, answer, billed=billed)))
 
@@ -129,7 +129,7 @@ async def _book_each(charges: Sequence[Charge], answer: Answer | None, *, billed
     if answer is None:
         bookings = [charge.account.settle_failure(charge.sent_nanousd, billed=billed) for charge in charges]
     else:
-        # The service's own counts, split by ours; else ours.
+        # The service's own counts, split in proportion to ours; else our counts.
         tokens, searches = [charge.tokens for charge in charges], [charge.searches for charge in charges]
         if answer.tokens is not None:
             tokens = split_by_weight(answer.tokens, tokens)
@@ -149,20 +149,20 @@ async def _book_each(charges: Sequence[Charge], answer: Answer | None, *, billed
         ]
     for error in await asyncio.gather(*bookings, return_exceptions=True):
         if isinstance(error, LedgerError):
-            # The answer is here and paid for; what is not booked now is booked as unsure when its lease has run out.
-            _log.warning("what a request cost could not be booked yet: %s", error)
+            # The answer is here and paid for. A missing booking is booked as unsure when the lease expires.
+            _log.warning("the cost of a request could not be booked yet: %s", error)
         elif error is not None:
             raise error
 
 
 def searches_of(lengths: npt.NDArray[np.int32]) -> int:
-    """Searches that a service bills for documents of these tokens, each with its query; never too few."""
+    """Return the searches billed for documents of these lengths, each with its query; never too few."""
     documents = np.where(lengths > _DOCUMENT_TOKENS, -(-2 * lengths.astype(np.int64) // _DOCUMENT_TOKENS), 1)
     return -(-int(documents.sum()) // _DOCUMENTS_A_SEARCH)
 
 
 def split_by_weight(total: int, weights: Sequence[int]) -> list[int]:
-    """Split a whole number in proportion to weights; the parts add up to it."""
+    """Split an integer in proportion to weights; the parts sum to it."""
     whole = sum(weights)
     if not whole:
         weights, whole = [1] * len(weights), len(weights)

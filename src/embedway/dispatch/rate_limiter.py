@@ -1,4 +1,4 @@
-"""Rate limiter of a route: token buckets for requests and tokens a minute, with limits learned from answers."""
+"""Rate limiter of a route: token buckets for requests and tokens per minute, with limits learned from responses."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _MINUTE_S = 60.0
 
 @dataclass(slots=True)
 class TokenBucket:
-    """Token bucket of `limit` a minute, refilled evenly; no limit while `limit` is None, and never more than `most`."""
+    """Token bucket of `limit` per minute, refilled evenly. No limit if `limit` is None; never more than `most`."""
 
     limit: int | None
     level: float = 0.0
     filled_at: float = 0.0
-    #: The user's own limit: a service that allows more does not lift it.
+    #: The user's own limit: a service that allows more does not raise it.
     most: int | None = None
 
     def refill(self, now: float) -> None:
-        """Add what has run in since the last time."""
+        """Add the amount refilled since the last call."""
         if self.limit is not None:
             self.level = min(float(self.limit), self.level + (now - self.filled_at) * self.limit / _MINUTE_S)
         self.filled_at = now
 
     def wait_s(self, amount: float, now: float) -> float:
-        """Seconds until an amount may be taken; one over the limit itself goes when the bucket is full."""
+        """Return the seconds until an amount is available. An amount over the limit needs a full bucket."""
         self.refill(now)
         if self.limit is None:
             return 0.0
@@ -46,7 +46,7 @@ class TokenBucket:
         return max(0.0, missing * _MINUTE_S / self.limit)
 
     def learn(self, limit: int | None, remaining: int | None, reset_s: float | None, now: float) -> None:
-        """Take over what a service says of its limit."""
+        """Learn the limit that a service reports."""
         self.refill(now)
         if limit is not None and self.most is not None:
             limit = min(limit, self.most)
@@ -56,17 +56,17 @@ class TokenBucket:
             self.limit = limit
         if self.limit is None or remaining is None:
             return
-        # The service knows of other users of the key; it does not know of what is on its way. So: never more.
+        # The service knows other users of the key, but not the requests under way. So the level is only lowered.
         self.level = min(self.level, float(remaining))
         if remaining == 0 and reset_s is not None:
             self.level = min(self.level, 1.0 - reset_s * self.limit / _MINUTE_S)
 
 
 class RateLimiter:
-    """Limits of one route. Callers are let through by urgency, then in the order they came.
+    """Rate limiter of one route. Callers pass by urgency, then in order of arrival.
 
-    Limits are a minute's; None is unknown and holds nobody up until the service names one.
-    `clock` gives seconds, `sleep` waits them, and a real wait is inside `on_wait`.
+    Limits are per minute. None means unknown: no wait until the service reports a limit. `clock` returns seconds,
+    `sleep` waits for seconds, and actual waits are inside `on_wait`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class RateLimiter:
         self._sleep = sleep
         self._on_wait = on_wait
         now = clock()
-        #: Whether the service never named a limit, and nobody else did.
+        #: Whether neither the user nor the service has set a limit.
         self.is_unlimited = requests_per_minute is None and tokens_per_minute is None
         self.requests = TokenBucket(requests_per_minute, float(requests_per_minute or 0), now, requests_per_minute)
         self.tokens = TokenBucket(tokens_per_minute, float(tokens_per_minute or 0), now, tokens_per_minute)
@@ -90,11 +90,11 @@ class RateLimiter:
         self._queue = PrioritySemaphore(1, express=False, clock=clock)
 
     def closed_s(self) -> float:
-        """Seconds until the service wants to be asked again; 0 where it said nothing of the kind."""
+        """Return the seconds until the service accepts requests again; 0 if it reported no such wait."""
         return max(0.0, self._closed_until - self._clock())
 
     async def acquire(self, tokens: int, urgency: Urgency = DOCUMENTS) -> None:
-        """Wait until a request of so many tokens may go out."""
+        """Wait until a request of `tokens` tokens may be sent."""
         if self.is_unlimited:
             return
         waits = self._queue.is_busy or self.wait_s(tokens) > 0
@@ -102,25 +102,25 @@ class RateLimiter:
             async with self._queue.hold(urgency):
                 while (wait := self.wait_s(tokens)) > 0:
                     await self._sleep(wait)
-                # Levels may go below zero: an amount over the limit is paid for afterwards.
+                # Levels may become negative: an amount over the limit is paid back afterwards.
                 self.requests.level -= 1
                 self.tokens.level -= tokens
 
     def wait_s(self, tokens: int) -> float:
-        """Seconds until a request of so many tokens may go out, if nobody else asks."""
+        """Return the seconds until a request of `tokens` tokens may be sent, if there are no other callers."""
         now = self._clock()
         longest = max(self._closed_until - now, self.requests.wait_s(1, now), self.tokens.wait_s(tokens, now))
-        # A thousandth less is no reason to wait: sums of fractions are not exact.
+        # Ignore waits below a millisecond: sums of floats are not exact.
         return longest if longest > 1e-3 else 0.0
 
     def learn(self, rates: RateState) -> None:
-        """Learn the limits that an answer's headers tell."""
+        """Learn the limits from the headers of a response."""
         now = self._clock()
         self.is_unlimited = False
         self.requests.learn(rates.requests_limit, rates.requests_remaining, rates.requests_reset_s, now)
         self.tokens.learn(rates.tokens_limit, rates.tokens_remaining, rates.tokens_reset_s, now)
 
     def close_for(self, seconds: float) -> None:
-        """Let nobody through for so long: the service asked for it."""
+        """Block all requests for `seconds`, as the service requested."""
         self.is_unlimited = False
         self._closed_until = max(self._closed_until, self._clock() + seconds)

@@ -1,7 +1,7 @@
 """Recovery of requests to services: retry, bisection and failover, in one recursion over parts of a request.
 
-This is the only retry layer, and `_Recovery._decide` is the only place that decides on a retry. A part that is finished
-is never sent again; a part that failed is sent again alone.
+This is the only retry layer, and `_Recovery._decide` is the only place that decides on a retry. A finished part is
+never sent again; a failed part is sent again alone.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
     from embedway.dispatch.request import RetryPolicy, Rows, ServiceRoute, UpstreamRequest
 
-#: After this many refused texts, each sent alone and none of them taken, the request is refused as such.
+#: After this many texts were sent alone and all refused, the request itself counts as refused.
 _REFUSED_ALONE = 24
 
 
 class UpstreamClient:
-    """Sends requests to services. `clock` gives seconds, `sleep` waits them, `chance` gives numbers from 0 to 1."""
+    """Client of services. `clock` returns seconds, `sleep` waits for seconds, `chance` returns numbers from 0 to 1."""
 
     def __init__(
         self,
@@ -61,11 +61,11 @@ class UpstreamClient:
         self._hooks = Hooks() if hooks is None else hooks
 
     async def send(self, request: UpstreamRequest, routes: Sequence[ServiceRoute]) -> UpstreamResponse:
-        """Embed all texts over the routes, in their order; all of them must serve `request.space`.
+        """Embed all texts over the routes, in their order; all routes must serve `request.space`.
 
-        Raises the first error, or with `partial` returns it with its rows.
+        Raises the first error, or with `partial` returns errors by row.
         """
-        if not self._hooks.operating:  # nobody wants to know how much it is
+        if not self._hooks.operating:  # no hook needs the counts
             return await self._send(request, routes)
         texts, tokens, first = len(request.texts), int(request.lengths.sum(dtype=np.int64)), routes[0].name
         with self._hooks.merged_operation(request.operations, BatchDetails, request.model, first, texts, tokens):
@@ -96,7 +96,7 @@ class UpstreamClient:
 
 @dataclass(frozen=True, slots=True)
 class _RoutePlan:
-    """The routes that texts may still take, the current one first; the routes that failed before, and why."""
+    """Routes that texts may still use, the current one first; the routes that failed before, and their reasons."""
 
     routes: tuple[ServiceRoute, ...]
     failed: tuple[tuple[str, str], ...] = ()
@@ -104,7 +104,7 @@ class _RoutePlan:
 
 @dataclass(slots=True)
 class _History:
-    """Attempts that some texts have been part of: in all, on the current route, and with a bad answer from it."""
+    """Attempts that some texts were part of: in total, on the current route, and with a bad answer from it."""
 
     attempts: int
     on_route: int = 0
@@ -113,7 +113,7 @@ class _History:
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """The step after a failed attempt, and the wait before it; None for no wait."""
+    """Next step after a failed attempt, and the wait before it; None for no wait."""
 
     step: Literal["retry", "separate callers", "halve", "fail over", "give up"]
     error: EmbedwayError
@@ -122,24 +122,24 @@ class _Decision:
 
 @dataclass(frozen=True, slots=True)
 class _Recovery:
-    """One call of `UpstreamClient.send`."""
+    """Recovery of one call of `UpstreamClient.send`."""
 
     context: RequestContext
     policy: RetryPolicy
     sleep: Callable[[float], Awaitable[object]]
     chance: Callable[[], float]
-    #: Held while single texts are tried to learn whether the request is refused as such.
+    #: Held while single texts are sent to find out whether the request itself is refused.
     refusal_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: Routes that refuse all texts of a caller.
     refused_whole: set[tuple[str, int]] = field(default_factory=set)
 
     async def deliver(self, rows: Rows, plan: _RoutePlan, attempts: int) -> None:
-        """Send rows to the current route of a plan, in parts that keep its limits on inputs and tokens."""
+        """Send rows to the current route of a plan, in parts within its limits on inputs and tokens."""
         if not len(rows):
             return
         request = self.context.request
         if not plan.routes or attempts >= self.policy.max_attempts:
-            skipped = tuple((route.name, "not tried: the attempts were used up") for route in plan.routes)
+            skipped = tuple((route.name, "not tried: no attempts were left") for route in plan.routes)
             self._fail(rows, NoRouteError(request.space.model, failed=(*plan.failed, *skipped)))
             return
         route = plan.routes[0]
@@ -148,8 +148,8 @@ class _Recovery:
             self._fail(
                 rows,
                 InputError(
-                    f"{route.name} reads all texts of a request together, and these take {len(parts)} requests, whose "
-                    f"answers do not compare; give fewer: it takes at most {route.provider.declared.max_inputs} at once"
+                    f"{route.name} scores all texts of a request together, and these texts need {len(parts)} requests, "
+                    f"whose answers are not comparable: send at most {route.provider.declared.max_inputs} texts"
                 ),
             )
             return
@@ -188,7 +188,7 @@ class _Recovery:
                     parts = [own for _, own in self.context.request.by_caller(rows)]
                     await self._send_parts(parts, plan, history.attempts)
                 elif decision.step == "halve":
-                    # A refusal is no attempt.
+                    # A refusal does not count as an attempt.
                     await self._halve(rows, plan, history.attempts - 1, error)
                 elif decision.step == "fail over":
                     await self._fail_over(rows, plan, history.attempts, error)
@@ -199,18 +199,18 @@ class _Recovery:
     def _decide(  # noqa: PLR0911  one return for each kind of failure
         self, error: EmbedwayError, attempt: Attempt, history: _History
     ) -> _Decision:
-        """Decide what follows a failed attempt: the only place that decides on a retry."""
+        """Decide the step after a failed attempt. Only this method decides on a retry."""
         several = self.context.request.has_several_callers(attempt.rows)
         if isinstance(error, RefusedInputError):
             return _Decision("halve", error)
         if isinstance(error, (BudgetExceededError, LedgerError)):
-            # It is one caller's money or account, and not the others'.
+            # The budget or account is one caller's, so the other callers' texts are sent again.
             return _Decision("separate callers" if several else "give up", error)
         if isinstance(error, DeadlineError):
             return _Decision("give up", error)
         if history.attempts >= self.policy.max_attempts:
             return _Decision("fail over", error)
-        # A failure of several callers' texts may be the fault of one text: they are tried again apart.
+        # One text may cause the failure of several callers' texts, so they are retried separately.
         again: Literal["separate callers", "retry"] = "separate callers" if several else "retry"
         if isinstance(error, (BadVectorsError, ProtocolError)):
             # One bad answer may be chance; the second is the route's fault. So is an error that is not billed, such as
@@ -224,12 +224,12 @@ class _Recovery:
         is_too_late = now + wait_s > self.context.deadline
         is_slow = history.on_route > 1 or wait_s + now - attempt.started_at > self.context.patience_s
         if attempt.has_alternative and (is_slow or is_too_late):
-            # Another route of the space is there at once; this one would have to be waited for.
+            # Another route of the space is available now; this one would require a wait.
             return _Decision("fail over", error, wait_s if is_limit else None)
         if is_too_late:
             late = DeadlineError(
-                f"{attempt.route.name} would have to be tried again in {wait_s:.1f} s, and the time for the request is "
-                f"up before that; its last answer: {error}",
+                f"{attempt.route.name} could only be retried in {wait_s:.1f} s, after the deadline of the request; "
+                f"its last answer: {error}",
                 attempts=self.context.response.attempts,
             )
             late.__cause__ = error
@@ -237,14 +237,14 @@ class _Recovery:
         return _Decision("retry" if is_limit else again, error, wait_s)
 
     def _wait_s(self, tries: int, error: EmbedwayError) -> float:
-        """Seconds before the next try after `tries` (from 1) on a route, the last with this error."""
+        """Return the seconds before the next try after `tries` tries (from 1) on a route, the last with this error."""
         policy = self.policy
         wait_s = min(policy.longest_wait_s, policy.first_wait_s * 2.0 ** (tries - 1)) * (1 - self.chance() / 2)
         asked_s = error.retry_after_s if isinstance(error, (RateLimitedError, UnavailableError)) else None
         return wait_s if asked_s is None else max(wait_s, asked_s)
 
     async def _back_off(self, seconds: float, error: EmbedwayError, route: ServiceRoute) -> None:
-        """Wait before a retry. A rate limit holds for all requests: the route is closed, and its limiter waits."""
+        """Wait before a retry. A rate limit applies to all requests: the route is closed, and its limiter waits."""
         if isinstance(error, RateLimitedError):
             route.limiter.close_for(seconds)
         else:
@@ -260,7 +260,7 @@ class _Recovery:
             self._fail(rows, NoRouteError(self.context.request.space.model, failed=failed) if plan.failed else error)
 
     async def _halve(self, rows: Rows, plan: _RoutePlan, attempts: int, error: EmbedwayError) -> None:
-        """Halve what was refused, until the texts at fault stand alone."""
+        """Halve refused rows until the texts at fault are alone."""
         request, route = self.context.request, plan.routes[0]
         if not request.has_several_callers(rows):
             if len(rows) == 1 or self._needs_one_answer(route):
@@ -274,19 +274,19 @@ class _Recovery:
                 self._fail(rows, error)
                 return
             if len(rows) < 2:
-                # What is left after single texts were tried is tried alone too.
+                # The rows left after single texts were sent are sent alone too.
                 if len(rows):
                     await self._send_part(rows, plan, attempts)
                 return
         middle = request.middle(rows)
-        # One of the halves at least passes when a single text is at fault; the other is halved again.
+        # If a single text is at fault, at least one half succeeds; the other is halved again.
         await self._send_parts((rows[:middle], rows[middle:]), plan, attempts)
 
     async def _send_singly(self, rows: Rows, plan: _RoutePlan, attempts: int, caller: int) -> Rows:
-        """Send texts alone until one is taken, and return the rows that were not sent.
+        """Send texts alone until one is accepted, and return the rows that were not sent.
 
-        No text was ever taken: perhaps the request is refused, whatever its texts, and halving would end in one request
-        for each of them. It is, when texts from all over it are refused alone and none is taken.
+        No text was accepted so far: perhaps the request is refused whatever its texts, and halving would end in one
+        request per text. This is so if texts from all over the request are sent alone and all are refused.
         """
         response, refused = self.context.response, (plan.routes[0].name, caller)
         places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _REFUSED_ALONE)).astype(np.int64))
@@ -313,5 +313,5 @@ class _Recovery:
 def _first_error(errors: BaseException) -> EmbedwayError:
     while isinstance(errors, BaseExceptionGroup):
         errors = errors.exceptions[0]
-    assert isinstance(errors, EmbedwayError)  # noqa: S101 - `except*` let nothing else through
+    assert isinstance(errors, EmbedwayError)  # noqa: S101 - `except*` catches nothing else
     return errors

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long a request is tried.
+    """Limits and waits of retries.
 
-    `max_attempts` bounds the upstream requests that any one text is part of, over all routes. Refusals of a batch that
-    is then halved are not counted: there are at most log2 of its size. Waits double from `first_wait_s` to
-    `longest_wait_s`. Each is shortened by up to a half at random, and is never shorter than the service asks for.
+    `max_attempts` limits the upstream requests that contain any one text, over all routes. Refusals of a batch that is
+    then halved are not counted: there are at most log2 of its size. Waits double from `first_wait_s` to
+    `longest_wait_s`. Each is shortened by up to half at random, and is never shorter than the service requests.
     """
 
     max_attempts: int = 5
@@ -46,7 +46,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRoute:
-    """A provider with its rate limiter, circuit breaker and semaphore, which live on between requests."""
+    """Provider with its rate limiter, circuit breaker and semaphore, which persist between requests."""
 
     name: str
     provider: Provider
@@ -55,19 +55,19 @@ class ServiceRoute:
     semaphore: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
 
     def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
-        """Rows in their order, in parts that keep the service's limits on inputs and tokens of a request."""
+        """Split rows, in order, into parts within the service's limits on inputs and tokens per request."""
         return split_requests(rows, lengths, self.provider.declared, tokens_per_minute=self.limiter.tokens.limit)
 
 
 @dataclass(slots=True)
 class UpstreamResponse:
-    """The result of a request: float32 vectors (n, d), NaN in the rows that `errors` names, and the usage."""
+    """Result of a request: float32 vectors (n, d), with NaN in the rows of `errors`, and the usage."""
 
     vectors: Vectors
     errors: dict[int, EmbedwayError] = field(default_factory=dict)
     routes: list[str] = field(default_factory=list)
     attempts: int = 0
-    #: Tokens that services reported as billed; `unreported_tokens` are our count for answers that did not say.
+    #: Tokens that services reported as billed; `unreported_tokens` is our count for answers without such a report.
     billed_tokens: int = 0
     unreported_tokens: int = 0
     searches: int = 0
@@ -75,54 +75,54 @@ class UpstreamResponse:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """One request: texts, their token counts, and the space that all routes must answer in."""
+    """Request to a service: texts, their token counts, and the space that all routes must answer in."""
 
     texts: Sequence[str]
     lengths: npt.NDArray[np.int32]
     input_type: InputType
     space: Space
-    #: The width of services that cannot be asked for another.
+    #: Output width of services that do not support another width.
     full_width: int
-    #: Return errors by row instead of raising the first.
+    #: Return errors by row instead of raising the first one.
     partial: bool = False
-    #: Raises BadVectorsError for a bad answer.
+    #: Raises BadVectorsError for an invalid answer.
     check: Callable[..., None] = validate
-    #: The caller of each text (n,), ascending, in a request merged of several callers'; None for one caller.
+    #: The caller of each text (n,), ascending, in a request merged from several callers; None for one caller.
     callers: Rows | None = None
-    #: The account of each caller; empty where nothing is billed.
+    #: The account of each caller; empty if nothing is billed.
     accounts: tuple[Account, ...] = ()
-    #: The width that services answer in where they are not asked for one; None for the full width.
+    #: Output width of services when none is requested; None for the full width.
     default_width: int | None = None
     #: Called with each part as soon as it is answered and checked: positions of its texts, and their vectors.
     on_ready: Callable[[Rows, Vectors], None] | None = None
-    #: How its parts wait for a route that other requests use too.
+    #: Urgency of its parts when they wait for a route that other requests use too.
     urgency: Urgency = DOCUMENTS
-    #: Whether a route whose answers depend on the rest of the request must answer it in one: scores of two answers
-    #: cannot be compared.
+    #: Whether a route whose answers depend on the rest of the request must answer it in one request: scores of two
+    #: answers are not comparable.
     one_answer: bool = False
-    #: Whether it may be billed by the search, as reranking is.
+    #: Whether it may be billed by search, like reranking.
     by_search: bool = False
-    #: Put before each text for a service that does not honour the input type.
+    #: Prefix of each text for a service that does not support the input type.
     prompt: str = ""
-    #: The full name of the model, and the operations of the callers, for hooks.
+    #: Full name of the model, and the operations of the callers, for hooks.
     model: str = ""
     operations: tuple[int | None, ...] = ()
 
     def has_several_callers(self, rows: Rows) -> bool:
-        """Whether rows belong to more than one caller."""
+        """Return whether rows belong to more than one caller."""
         return self.callers is not None and bool(self.callers[rows[0]] != self.callers[rows[-1]])
 
     def by_caller(self, rows: Rows) -> list[tuple[int, Rows]]:
-        """Each caller of some rows, with the caller's rows."""
+        """Return each caller of some rows, with the caller's rows."""
         if self.callers is None:
             return [(0, rows)]
         parts = np.split(rows, np.flatnonzero(np.diff(self.callers[rows])) + 1)
         return [(int(self.callers[part[0]]), part) for part in parts]
 
     def middle(self, rows: Rows) -> int:
-        """Where to halve rows that were refused.
+        """Return the position at which to halve refused rows.
 
-        It is between two callers where there are several, so that none of them pays for another's texts.
+        It is between two callers if there are several, so that no caller pays for another's texts.
         """
         middle = len(rows) // 2
         if self.callers is None or not self.has_several_callers(rows):

@@ -1,4 +1,4 @@
-"""Semaphore of a route, whose places go by urgency, then in the order of arrival."""
+"""Semaphore of a route with slots granted by urgency, then in order of arrival."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class PrioritySemaphore:
-    """Semaphore of `limit` places, and with `express` one more for queries and priorities above 5 alone.
+    """Semaphore of `limit` slots, plus with `express` one slot for queries and priorities above 5 only.
 
-    Waiters are due as `Urgency` says, so that none is overtaken for longer than its slack. Used from one event
-    loop. A real wait is inside `on_wait`.
+    Waiters are ordered by the due time of their `Urgency`, so that none is overtaken for longer than its slack. Used
+    from one event loop. Actual waits are inside `on_wait`.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class PrioritySemaphore:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the next to come has to wait, unless it takes the express place."""
+        """Whether the next caller has to wait, unless it can use the express slot."""
         return self._taken >= self.limit or bool(self._waiting)
 
     @contextlib.asynccontextmanager
     async def hold(self, urgency: Urgency = DOCUMENTS) -> AsyncIterator[None]:
-        """Wait for a place, and hold it."""
+        """Wait for a slot and hold it."""
         is_full = self._taken >= self.limit
         if is_full and self._express and not self._express_taken and (urgency.query or urgency.never_waits):
             self._express_taken = True
@@ -69,7 +69,7 @@ class PrioritySemaphore:
             self._release()
 
     async def _wait(self, urgency: Urgency) -> None:
-        """Wait until a place is given."""
+        """Wait until a slot is granted."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         due = float("-inf") if urgency.never_waits else urgency.due(self._clock())
         heapq.heappush(self._waiting, (due, next(self._numbers), future))
@@ -77,12 +77,12 @@ class PrioritySemaphore:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                # The place was given in the same turn in which the caller went away.
+                # The slot was granted in the same event loop iteration in which the caller was cancelled.
                 self._release()
             raise
 
     def _release(self) -> None:
-        """Give a place back, and to the next who waits."""
+        """Release a slot and grant it to the next waiter."""
         self._taken -= 1
         while self._waiting and self._taken < self.limit:
             future = heapq.heappop(self._waiting)[2]

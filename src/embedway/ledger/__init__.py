@@ -1,1 +1,1 @@
-"""The money that was spent and may be spent, and the space of each collection."""
+"""Ledger of spending and its limits, and the pinned space of each collection."""

@@ -1,4 +1,4 @@
-"""The money of one request: each attempt is marked as sent before it goes out, and settled when it is over."""
+"""Money of one request: each attempt is marked as sent before it is sent, and settled when it is finished."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from embedway.ledger.base import Crossing
     from embedway.ledger.budgets import Budgets
 
-#: Nano-dollars for so many tokens and searches; None where no price is known.
+#: Returns nano-dollars for a number of tokens and searches; None if no price is known.
 Prices: TypeAlias = Callable[[int, int], int | None]
 
 _log = logging.getLogger("embedway.budget")
@@ -26,61 +26,61 @@ _log = logging.getLogger("embedway.budget")
 
 @dataclass(slots=True)
 class CallBudget:
-    """The limit of one call, and what it spent, over all the requests it takes."""
+    """Limit and spending of one call, over all its requests."""
 
     purpose: Purpose
-    #: Nano-dollars; None for no limit of its own.
+    #: Maximum cost in nano-dollars; None for no limit.
     max_nanousd: int | None = None
     spent: int = 0
-    #: Reserved and under way.
+    #: Reserved or under way, in nano-dollars.
     held: int = 0
 
     def left(self) -> int | None:
-        """Nano-dollars that it may still reserve; None for no limit."""
+        """Return the nano-dollars that can still be reserved; None for no limit."""
         return None if self.max_nanousd is None else max(0, self.max_nanousd - self.spent - self.held)
 
 
 @dataclass(slots=True)
 class AccountTotals:
-    """The sums over the attempts of one request that are over."""
+    """Sums over the finished attempts of one request."""
 
-    #: Nano-dollars, `unsure` of them for failed attempts that may be billed.
+    #: Nano-dollars; `unsure` is the part for failed attempts that may be billed.
     spent: int = 0
     unsure: int = 0
     tokens: int = 0
     searches: int = 0
-    #: Whether our own count stands for some of it, and whether no price was known for some of it.
+    #: Whether some of it is our own estimate, and whether some of it has no known price.
     estimated: bool = False
     unpriced: bool = False
 
 
 @dataclass(slots=True)
 class Account:
-    """The money of one request, from its reservation until its last attempt is over."""
+    """Money of one request, from its reservation until its last attempt is finished."""
 
     budgets: Budgets
     call_budget: CallBudget
     prices: Prices
-    #: Held and not under way.
+    #: Held but not under way, in nano-dollars.
     reserved: int
-    #: How many times over tokens are held, because they are estimated.
+    #: Factor of the reserved tokens, above 1 if they are estimated.
     margin: int = 1
     entry: str | None = None
-    #: Under way.
+    #: Under way, in nano-dollars.
     sent: int = 0
     totals: AccountTotals = field(default_factory=AccountTotals)
-    #: The routes that answered, for the ledger.
+    #: Routes that answered, for the ledger.
     route: str = ""
-    #: Settled here, although the ledger may still have it as under way.
+    #: Settled here, although the ledger may still list it as under way, in nano-dollars.
     _unbooked: int = 0
     _state: Literal["open", "closing", "closed"] = "open"
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def mark_sent(self, tokens: int, searches: int) -> int:
-        """Mark the most that an attempt may cost as under way, and return it in nano-dollars.
+        """Mark the maximum cost of an attempt as under way, and return it in nano-dollars.
 
-        Raises BudgetExceededError where earlier attempts used up what was reserved and there is no more. When the
-        caller goes away meanwhile, nothing is under way.
+        Raises BudgetExceededError if earlier attempts spent the reservation and no more is available. If the caller is
+        cancelled meanwhile, nothing is under way.
         """
         marking = self.budgets.run_in_background(self._mark_sent(tokens, searches))
         try:
@@ -105,7 +105,7 @@ class Account:
                 try:
                     refused = await ledger.send(self.entry, amount, self.budgets.limits)
                 except LedgerError:
-                    # Nothing is sent, and it may be marked all the same.
+                    # Nothing is sent, but it may be marked as sent.
                     with contextlib.suppress(LedgerError):
                         await ledger.revert_send(self.entry, self.sent + self._unbooked)
                     raise
@@ -119,8 +119,8 @@ class Account:
     async def settle_answer(
         self, sent: int, *, tokens: int, searches: int, tokens_reported: bool, searches_reported: bool
     ) -> None:
-        """Settle an attempt that was answered: by what the service says it bills, or by what we counted."""
-        # Only what is priced has to be reported.
+        """Settle an answered attempt, by the usage that the service reports or by our count."""
+        # Only priced usage must be reported.
         reported = searches_reported if self.prices(0, 1) else tokens_reported
         cost = self.prices(tokens, searches)
         if cost is None:
@@ -131,7 +131,7 @@ class Account:
         await self._settle(Settlement(sent, cost, tokens, "reported" if reported else "estimated"))
 
     async def settle_failure(self, sent: int, *, billed: bool) -> None:
-        """Settle an attempt that failed; with `billed`, all of it may be on the bill."""
+        """Settle a failed attempt; with `billed`, all of it may be on the bill."""
         if billed:
             self.totals.unsure += sent
             self.totals.unpriced = self.totals.unpriced or self.prices(1, 1) is None
@@ -142,7 +142,7 @@ class Account:
         try:
             async with self._lock:
                 self.sent -= sent
-                # What is not billed can be spent by the next attempt; what cost more takes of the reservation.
+                # An unbilled amount is available to the next attempt; a higher cost is taken from the reservation.
                 back = sent if settlement.kind == "unbilled" else -min(self.reserved, max(0, cost - sent))
                 self.reserved += back
                 self.totals.spent += cost
@@ -162,7 +162,7 @@ class Account:
                 await self.close()
 
     async def close(self) -> None:
-        """Give back what is reserved; where an attempt is under way still, when that is over."""
+        """Release the reservation; if an attempt is still under way, after it is finished."""
         if self._state == "open":
             self._state = "closing"
         async with self._lock:
@@ -176,8 +176,8 @@ class Account:
                 try:
                     await self.budgets.ledger.close(self.entry, route=self.route)
                 except LedgerError as error:
-                    # What was bought is here, and no reason to lose it.
-                    _log.warning("a reservation could not be given back, and ends with its lease: %s", error)
+                    # The result is paid for, and must not be lost because of this.
+                    _log.warning("a reservation could not be released; it ends when its lease expires: %s", error)
 
 
 def _warning_of(crossing: Crossing) -> BudgetWarningDetails:

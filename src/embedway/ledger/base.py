@@ -1,12 +1,12 @@
-"""The contract of ledgers: money is reserved before a request is sent, and its cost is booked afterwards.
+"""Ledger contract: money is reserved before a request is sent, and its cost is booked afterwards.
 
-All amounts are whole nano-dollars. An entry is one call. It opens with a reservation and closes at the end of the call.
-In between, `send` marks parts of the reservation as under way, and `settle` books the cost of each. A limit holds over
-`spent + held` at any moment, where held is what is reserved or under way. An entry whose process died is closed after
-its lease has run out: reserved amounts are released, and amounts under way are booked as unsure, because the service
-may bill them.
+All amounts are integers in nano-dollars. An entry is one call. It opens with a reservation and closes at the end of
+the call. In between, `send` marks parts of the reservation as under way, and `settle` books the cost of each. A limit
+applies to `spent + held` at any time, where held is reserved or under way. The entry of a dead process is closed after
+its lease expires: reserved amounts are released, and amounts under way are booked as unsure, because the service may
+bill them.
 
-Days and months are UTC, those in which an entry was opened.
+Days and months are in UTC, and are those in which an entry was opened.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ PERIODS: tuple[Period, ...] = get_args(Period)
 State: TypeAlias = Literal["open", "done", "expired"]
 
 EVERYTHING = "*"
-#: The name of the mark that books are restored and not confirmed.
+#: Name of the mark of a restored ledger that is not confirmed.
 RESTORED = "restored"
 WARN_AT = (50, 80, 100)
-RAN_OUT = "this call's reservation ran out before it was used: the process stood still for longer than ledger.lease_s"
-#: What limits may be for, and how a scope of each begins.
+RAN_OUT = "the reservation of this call expired before use: the process was paused for longer than ledger.lease_s"
+#: Kinds of scopes of limits; a scope starts with its kind.
 SCOPES = ("api_key", "collection", "model")
 
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """The model, collection and key that money is spent for: names, never secrets or texts."""
+    """Model, collection and key that money is spent for: names, never secrets or texts."""
 
     model: str
     collection: str = ""
-    #: A name for the key on whose behalf a call is made, never the key itself.
+    #: Name of the key on whose behalf a call is made, never the key itself.
     api_key: str = ""
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The scopes of the limits that count this spending."""
+        """Scopes of the limits that count this spending."""
         names = (("api_key", self.api_key), ("collection", self.collection), ("model", self.model))
         return (EVERYTHING, *(f"{kind}:{name}" for kind, name in names if name))
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The most that may be spent in a period for one scope: `*`, `model:NAME`, `collection:NAME` or `api_key:NAME`.
+    """Maximum spending in a period for one scope: `*`, `model:NAME`, `collection:NAME` or `api_key:NAME`.
 
     A soft limit refuses nothing and only warns.
     """
@@ -63,11 +63,11 @@ class Limit:
     scope: str = EVERYTHING
     period: Period = "total"
     hard: bool = True
-    #: Percent of the limit at which a warning is given, once in each period.
+    #: Percentages of the limit at which a warning is given, once per period.
     warn_at: tuple[int, ...] = WARN_AT
 
     def __post_init__(self) -> None:
-        """Refuse what is no limit. Raises UsageError."""
+        """Validate the limit. Raises UsageError."""
         if not self.name.strip():
             raise UsageError("a budget needs a name")
         kind, _, subject = self.scope.partition(":")
@@ -77,19 +77,19 @@ class Limit:
         if self.period not in PERIODS:
             raise UsageError(f"budget {self.name}: period is {self.period!r}; it must be one of {', '.join(PERIODS)}")
         if self.nanousd < 0:
-            raise UsageError(f"budget {self.name}: a limit must be 0 or more")
+            raise UsageError(f"budget {self.name}: the limit must be 0 or more")
 
     def takes(self, purpose: Purpose) -> bool:
-        """Whether the limit counts spending for this purpose."""
+        """Return whether the limit counts spending for this purpose."""
         return self.scope in purpose.scopes
 
     def reached(self, spent: int, warned: int) -> int | None:
-        """The highest of the levels above `warned` that this spending reaches; None for none."""
+        """Return the highest level above `warned` that this spending reaches; None if there is none."""
         levels = [level for level in self.warn_at if level > warned and spent * 100 >= level * self.nanousd and spent]
         return max(levels, default=None)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types; money as a text, because it is exact."""
+        """Return a dict of JSON types; money is text, because it is exact."""
         return {
             "name": self.name,
             "limit_usd": usd(self.nanousd),
@@ -102,7 +102,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The amounts that count for a limit in its present period."""
+    """Amounts that count for a limit in its current period."""
 
     limit: Limit
     period: str
@@ -111,11 +111,11 @@ class Standing:
 
     @property
     def left(self) -> int:
-        """The money that may still be reserved; never below 0."""
+        """Money that can still be reserved; never below 0."""
         return max(0, self.limit.nanousd - self.spent - self.held)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types."""
+        """Return a dict of JSON types."""
         return {
             **self.limit.to_json(),
             "now": self.period,
@@ -127,7 +127,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """A limit whose spending has reached a warning level."""
+    """Limit whose spending has reached a warning level."""
 
     limit: Limit
     period: str
@@ -137,18 +137,18 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The mark of restored books: spending between the two times is not in them. Seconds since 1970."""
+    """Mark of a restored ledger: spending between the two times is missing. Seconds since 1970."""
 
     books_of: float
     restored_at: float
 
     def written(self) -> str:
-        """The stored form, JSON."""
+        """Return the stored form, JSON."""
         return json.dumps({"books_of": self.books_of, "restored_at": self.restored_at})
 
     @classmethod
     def read(cls, written: str) -> Restored:
-        """Read the stored form. Raises LedgerError for anything else."""
+        """Read the stored form. Raises LedgerError for any other text."""
         try:
             facts = json.loads(written)
             found = cls(float(facts["books_of"]), float(facts["restored_at"]))
@@ -158,13 +158,13 @@ class Restored:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types."""
+        """Return a dict of JSON types."""
         return {"books_of": moment(self.books_of), "restored_at": moment(self.restored_at)}
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A hard limit that a reservation would pass, or that refuses everything until `restored` books are confirmed."""
+    """Hard limit that a reservation would exceed, or that refuses everything until a `restored` ledger is confirmed."""
 
     limit: Limit
     period: str
@@ -174,10 +174,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The outcome of an attempt: of the amount under way, `sent` is over and has cost `cost`.
+    """Outcome of an attempt: of the amount under way, `sent` is finished and has cost `cost`.
 
     `kind` is `reported` for usage that the service reported, `estimated` for our own count, `unsure` for a failed
-    request that may be billed, and `unbilled` for one that is not.
+    request that may be billed, and `unbilled` for a failed request that is not.
     """
 
     sent: int
@@ -188,7 +188,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A call and its cost. Times are seconds since 1970 (UTC)."""
+    """Call and its cost. Times are seconds since 1970 (UTC)."""
 
     id: str
     opened: float
@@ -201,20 +201,20 @@ class Entry:
     texts: int
     hits: int
     tokens: int
-    #: Reserved and not under way, and under way.
+    #: Nano-dollars reserved but not under way, and under way.
     reserved: int
     sent: int
     spent: int
     #: Parts of `spent`: by our own count, and for failed requests that may be billed.
     estimated: int
     unsure: int
-    #: The cost that cache hits avoided.
+    #: Cost that cache hits avoided.
     saved: int
     #: Whether no price was known, so that nothing could be booked.
     unpriced: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types."""
+        """Return a dict of JSON types."""
         found = asdict(self)
         for name in ("opened", "closed"):
             found[name] = None if found[name] is None else moment(found[name])
@@ -225,7 +225,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class PeriodTotals:
-    """The sums of a period over all scopes."""
+    """Sums of a period over all scopes."""
 
     period: str
     spent: int
@@ -234,89 +234,89 @@ class PeriodTotals:
 
 
 class Ledger(Protocol):
-    """Stores entries and limits. Safe for concurrent use by tasks and, where it is shared, by processes.
+    """Store of entries and limits. Safe for concurrent use by tasks and, if it is shared, by processes.
 
-    Every method raises LedgerError where the store fails.
+    Every method raises LedgerError if the store fails.
     """
 
     async def reserve(
         self, purpose: Purpose, nanousd: int | None, limits: Sequence[Limit], *, lease_s: float, texts: int
     ) -> str | Refused:
-        """Open an entry and hold an amount, unless a hard limit of `limits` or of the ledger's own would be passed.
+        """Open an entry and hold an amount, unless this would exceed a hard limit of `limits` or of the ledger.
 
-        None stands for a price that is not known: any hard limit refuses it. Any hard limit refuses every amount where
-        the ledger was restored from a backup and nobody has confirmed it.
+        None means an unknown price: any hard limit refuses it. If the ledger was restored from a backup and is not
+        confirmed, any hard limit refuses every amount.
         """
 
     async def send(self, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
-        """Mark an amount as under way; what the entry has not reserved is reserved first, or refused.
+        """Mark an amount as under way. An amount beyond the entry's reservation is reserved first, or refused.
 
-        Any hard limit refuses it where the ledger was restored from a backup and nobody has confirmed it, also out of
-        what the entry has reserved: another process may have spent that since.
+        If the ledger was restored from a backup and is not confirmed, any hard limit refuses it, even within the
+        reservation: another process may have spent that since.
         """
 
     async def revert_send(self, entry: str, still_sent: int) -> None:
-        """Revert a `send` whose answer was lost, whether or not it was made: at most `still_sent` stays under way."""
+        """Revert a `send` whose answer was lost, even if it took no effect: at most `still_sent` stays under way."""
 
     async def settle(self, entry: str, settlement: Settlement, limits: Sequence[Limit]) -> list[Crossing]:
         """Book the outcome of an attempt, and return the limits that have reached a warning level.
 
-        What cost more than was sent is taken from what the entry has reserved, as far as that goes. An entry that ended
-        has what was under way booked as unsure; it is put right. What a restored ledger does not know as sent is booked
-        with its cost all the same.
+        A cost above the sent amount is taken from the entry's reservation, as far as possible. If the entry has ended,
+        the amount was booked as unsure, which is corrected. If a restored ledger does not contain the amount as sent,
+        its cost is booked nevertheless.
         """
 
     async def close(self, entry: str, *, route: str = "") -> None:
-        """Release what is reserved and end the entry. What is under way is booked as unsure."""
+        """Release the reservation and end the entry. Amounts under way are booked as unsure."""
 
     async def book_saved(self, purpose: Purpose, nanousd: int, *, texts: int, tokens: int) -> None:
-        """Book the savings of cache hits, in an entry of their own."""
+        """Book the savings of cache hits, in a separate entry."""
 
     async def renew(self, entries: Sequence[str], lease_s: float) -> None:
         """Extend the leases of entries to `lease_s` from now."""
 
     async def expire(self) -> int:
-        """Close entries whose lease has run out, and return their number."""
+        """Close entries with an expired lease, and return their number."""
 
     async def set_limit(self, limit: Limit) -> None:
-        """Store a limit. It replaces one of the same name."""
+        """Store a limit. It replaces a limit of the same name."""
 
     async def remove_limit(self, name: str) -> bool:
-        """Remove a limit; False where there is none of that name."""
+        """Remove a limit. Return False if there is none of that name."""
 
     async def limits(self) -> list[Limit]:
-        """The stored limits, by name."""
+        """Return the stored limits, by name."""
 
     async def standings(self, limits: Sequence[Limit] = ()) -> list[Standing]:
-        """The standings of the stored limits and of `limits`."""
+        """Return the standings of the stored limits and of `limits`."""
 
     async def totals(self) -> list[PeriodTotals]:
-        """The sums of all time, of today and of this month."""
+        """Return the sums of all time, of today and of this month."""
 
     async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
-        """Entries opened since a time, newest first, at most so many."""
+        """Return up to `newest` entries opened since a time, newest first."""
 
     async def restored(self) -> Restored | None:
-        """The backup that the books come from; None where they were confirmed, or never restored."""
+        """Return the mark of a restored ledger; None if it was confirmed, or never restored."""
 
     async def confirm(self) -> Restored | None:
-        """Remove the mark of restored books and return it, so that hard limits allow spending again."""
+        """Remove the mark of a restored ledger and return it. Hard limits then allow spending again."""
 
     async def aclose(self) -> None:
         """Close files and connections."""
 
 
 def periods_at(seconds: float) -> dict[Period, str]:
-    """The names of the periods of a time: `total`, `2026-11-23`, `2026-11`."""
+    """Return the names of the periods of a time: `total`, `2026-11-23`, `2026-11`."""
     day = dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d")
     return {"total": "total", "day": day, "month": day[:7]}
 
 
 def account_keys(purpose: Purpose, periods: Mapping[Period, str]) -> list[tuple[str, str]]:
-    """The accounts, by scope and period, that spending for a purpose counts in."""
+    """Return the accounts, by scope and period, that count spending for a purpose."""
     return [(scope, period) for scope in purpose.scopes for period in periods.values()]
 
 
 def moment(seconds: float) -> str:
-    """A time as ISO 8601, UTC."""
+    """Return a time as ISO 8601, UTC."""
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""The limits of an embedder: money is reserved before a request is sent, its leases are renewed, and savings booked."""
+"""Budgets of an embedder: reserve money before a request is sent, renew the leases, and book savings."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ R = TypeVar("R")
 
 _log = logging.getLogger("embedway.budget")
 
-#: How often what hits save is booked in the ledger.
+#: Interval at which savings of cache hits are booked in the ledger, in seconds.
 _SAVINGS_S = 60.0
 
 
 class Budgets:
-    """A ledger with the limits of the settings, for one embedder. `ledger` None books nothing and limits nothing."""
+    """Ledger with the configured limits, for one embedder. With `ledger` None, nothing is booked or limited."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Budgets:
         self.hooks = Hooks() if hooks is None else hooks
         self.savings = Savings(ledger, sleep)
         self._sleep = sleep
-        #: By entry of the ledger; their leases are renewed.
+        #: Open accounts by ledger entry; their leases are renewed.
         self.open_accounts: dict[str, Account] = {}
         self._renewing: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
@@ -59,7 +59,7 @@ class Budgets:
     async def open(
         self, call_budget: CallBudget, prices: Prices, *, tokens: int, texts: int, searches: int = 0, exact: bool = True
     ) -> Account:
-        """Reserve what a request may cost. Raises BudgetExceededError, before anything is sent, and LedgerError."""
+        """Reserve the maximum cost of a request. Raises BudgetExceededError before anything is sent, or LedgerError."""
         margin = 1 if exact else ESTIMATE_MARGIN
         needed = prices(tokens * margin, searches)
         note = "" if exact else estimate_note(call_budget.purpose.model)
@@ -90,13 +90,13 @@ class Budgets:
             return account
 
     async def settle(self) -> None:
-        """Wait until all is booked that is over."""
+        """Wait until everything finished so far is booked."""
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
         await self.savings.flush()
 
     async def aclose(self) -> None:
-        """Book all that is over, give back what is reserved, and close the ledger."""
+        """Book everything that is finished, release the reservations, and close the ledger."""
         if self.ledger is None:
             return
         if self._renewing is not None:
@@ -106,10 +106,10 @@ class Budgets:
             for account in list(self.open_accounts.values()):
                 await account.close()
             for entry in list(self.open_accounts):
-                await self.ledger.close(entry)  # what is under way still may be billed
+                await self.ledger.close(entry)  # attempts still under way may be billed
             await self.settle()
         except LedgerError as error:
-            _log.warning("not all could be booked; reservations are given back when their leases run out: %s", error)
+            _log.warning("some costs could not be booked; reservations end when their leases expire: %s", error)
         finally:
             await self.ledger.aclose()
             self._closed = True
@@ -117,7 +117,7 @@ class Budgets:
                 task.add_done_callback(self._close_again)
 
     def run_in_background(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
-        """Run something that a caller's cancellation must not end."""
+        """Run a coroutine that the cancellation of a caller must not cancel."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -126,12 +126,12 @@ class Budgets:
         return task
 
     def refuse(self, refused: Refused, needed: int | None, *, note: str = "") -> BudgetExceededError:
-        """The error for a reservation that a limit refuses, which is also told to the hooks."""
+        """Return the error for a reservation that a limit refuses, and report it to the hooks."""
         self.hooks.event(BudgetRefusalDetails, refused.limit.name, needed, refused.left)
         return budget_exceeded(refused, needed, note=note)
 
     def _close_again(self, _task: asyncio.Task[Any]) -> None:
-        """Close the ledger, which the booking of an answer that outlived its embedder opened again."""
+        """Close the ledger again, after a booking that outlived its embedder reopened it."""
         if self.ledger is not None and not self._background:
             self._last = asyncio.create_task(self._close_ledger(self.ledger))
 
@@ -140,7 +140,7 @@ class Budgets:
             await ledger.aclose()
 
     async def _give_back(self, reserving: asyncio.Task[str | Refused]) -> None:
-        """Close the entry of a caller who went away while its reservation was made."""
+        """Close the entry of a caller that was cancelled during its reservation."""
         with contextlib.suppress(EmbedwayError):
             answer = await reserving
             if isinstance(answer, str) and self.ledger is not None:
@@ -151,7 +151,7 @@ class Budgets:
             await self._sleep(self.lease_s / 3)
             if not self.open_accounts:
                 return
-            assert self.ledger is not None  # noqa: S101  it gave the reservations
+            assert self.ledger is not None  # noqa: S101  open accounts come from it
             try:
                 await self.ledger.renew(list(self.open_accounts), self.lease_s)
             except EmbedwayError as error:
@@ -159,7 +159,7 @@ class Budgets:
 
 
 class SavedCounts(Protocol):
-    """A model's counts in the cache."""
+    """Counts of a model in the cache."""
 
     nanousd_saved: int
 
@@ -172,7 +172,7 @@ class _Pending:
 
 
 class Savings:
-    """Books what hits save, for `cache stats` by model and for the ledger by purpose and day."""
+    """Books the savings of cache hits, for `cache stats` by model and for the ledger by purpose and day."""
 
     def __init__(self, ledger: Ledger | None, sleep: Callable[[float], Awaitable[object]]) -> None:
         self._ledger = ledger
@@ -181,7 +181,7 @@ class Savings:
         self._flushing: asyncio.Task[None] | None = None
 
     def book(self, purpose: Purpose, counts: SavedCounts, nanousd: int, *, texts: int, tokens: int) -> None:
-        """Book hits of a model: in the cache's counts of it now, in the ledger within a minute."""
+        """Book hits of a model: in its cache counts at once, in the ledger within a minute."""
         counts.nanousd_saved += nanousd
         if self._ledger is None or not nanousd:
             return
@@ -193,12 +193,12 @@ class Savings:
             self._flushing = asyncio.create_task(self._flush_often(self._ledger))
 
     async def flush(self) -> None:
-        """Book in the ledger what is pending. Raises LedgerError."""
+        """Book the pending savings in the ledger. Raises LedgerError."""
         if self._ledger is not None:
             await self._flush(self._ledger)
 
     def stop(self) -> None:
-        """Book nothing more by itself; `flush` still does."""
+        """Stop the periodic booking; `flush` still works."""
         if self._flushing is not None:
             self._flushing.cancel()
 

@@ -1,4 +1,4 @@
-"""Open the ledger and the pins of the settings."""
+"""Open the configured ledger and pins."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def open_ledger(config: Config) -> Ledger | None:
-    """The ledger of `[ledger]`, None for none. Nothing is read or connected yet."""
+    """Open the ledger of `[ledger]`; None for `none`. Nothing is read or connected yet."""
     settings = config.ledger
     if settings.backend == "sqlite":
-        from embedway.ledger.sqlite import SqliteLedger  # noqa: PLC0415  what is not asked for is not loaded
+        from embedway.ledger.sqlite import SqliteLedger  # noqa: PLC0415  import only the chosen backend
 
         return SqliteLedger(settings.path)
     if settings.backend == "redis":
@@ -30,7 +30,7 @@ def open_ledger(config: Config) -> Ledger | None:
 
 
 def limits_of(config: Config, full_name: Callable[[str, Config], str]) -> tuple[Limit, ...]:
-    """The limits of `[budgets.NAME]`; `full_name` gives the name that calls of a model are booked under."""
+    """Return the limits of `[budgets.NAME]`; `full_name` returns the name under which calls of a model are booked."""
     return tuple(
         Limit(
             name,
@@ -45,7 +45,7 @@ def limits_of(config: Config, full_name: Callable[[str, Config], str]) -> tuple[
 
 
 def open_pins(config: Config) -> Pins:
-    """The pins of `[pins]`. Nothing is read or connected yet."""
+    """Open the pins of `[pins]`. Nothing is read or connected yet."""
     settings = config.pins
     if settings.backend == "redis":
         from embedway.ledger.redis_pins import RedisPins  # noqa: PLC0415

@@ -1,7 +1,8 @@
-"""Pins: the vector space of each collection, which its first write decides.
+"""Pins: the vector space of each collection, set by its first write.
 
-A first write claims the pin before it computes, so that two writes at once agree on a space. The pin is confirmed when
-one of them succeeds. A claim has a lease, which its write renews: the claim of a process that died ends with its lease.
+A first write claims the pin before it computes, so that concurrent first writes agree on a space. The pin is confirmed
+when one of them succeeds. A claim has a lease, which its write renews: the claim of a dead process expires with its
+lease.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from embedway.errors import LedgerError, newer_version
 from embedway.ledger.sqlite_formats import PINS_VERSION
 from embedway.space import Space, SpaceVersionError
 
-#: The fields of a stored pin; `until` is the end of a claim's lease, in SQLite.
+#: Fields of a stored pin; `until` is the end of a claim's lease, in SQLite.
 _FACTS = {"version", "model", "space", "since", "claim", "until"}
 _UNREADABLE = "the pin of collection {!r} cannot be read by this version"
 
@@ -24,18 +25,18 @@ _UNREADABLE = "the pin of collection {!r} cannot be read by this version"
 @public
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The space of a collection, and the name of the model that is opened for it."""
+    """Space of a collection, and the name of the model that is opened for it."""
 
     collection: str
     model: str
     space: Space
     #: Seconds since 1970.
     since: float
-    #: The id of the first write that is under way; empty after a write has succeeded.
+    #: ID of the first write under way; empty after a write has succeeded.
     claim: str = ""
 
     def written(self) -> str:
-        """The stored form, JSON."""
+        """Return the stored form, JSON."""
         facts = {"model": self.model, "space": self.space.to_json(), "since": self.since, "claim": self.claim}
         return json.dumps({"version": PINS_VERSION, **facts})
 
@@ -60,42 +61,42 @@ def read_pin(collection: str, written: str) -> Pin:
 
 
 class Pins(Protocol):
-    """Stores pins. A claim whose lease has run out does not exist.
+    """Store of pins. An expired claim counts as missing.
 
-    Every method raises LedgerError where the store fails.
+    Every method raises LedgerError if the store fails.
     """
 
     async def get(self, collection: str) -> Pin | None:
-        """The pin of a collection, None where nothing was written to it and no first write is under way."""
+        """Return the pin or claim of a collection; None if there is neither."""
 
     async def claim(self, pin: Pin, lease_s: float) -> Pin:
-        """Store a claim for `lease_s`, unless there is a pin or another claim. Return the one that holds."""
+        """Store a claim for `lease_s`, unless there is a pin or another claim. Return the one that applies."""
 
     async def renew(self, pin: Pin, lease_s: float) -> None:
         """Extend the lease of a claim to `lease_s` from now."""
 
     async def confirm(self, pin: Pin) -> Pin:
-        """Make a claim a pin after a write succeeded, unless another write did so before. Return the one that holds.
+        """Turn a claim into a pin after a write succeeded, unless another write did so first.
 
-        The claim need not exist any more: its owner may have withdrawn it, or died.
+        Return the one that applies. The claim need not exist any more: its owner may have withdrawn it, or died.
         """
 
     async def withdraw(self, pin: Pin) -> None:
         """Remove a claim after its first write failed, unless another write succeeded."""
 
     async def learn(self, pin: Pin, known: Space) -> bool:
-        """Add proven facts that a pin lacks; False where the stored pin differs by now."""
+        """Add proven facts that a pin lacks. Return False if the stored pin has changed."""
 
     async def remove(self, collection: str) -> bool:
-        """Remove the pin or claim of a collection; False where there is none."""
+        """Remove the pin or claim of a collection. Return False if there is none."""
 
     async def all(self) -> list[Pin]:
-        """All pins and claims, by collection."""
+        """Return all pins and claims, by collection."""
 
     async def aclose(self) -> None:
         """Close files and connections."""
 
 
 def new_pin(collection: str, model: str, space: Space, claim: str) -> Pin:
-    """A pin whose first write begins now."""
+    """Return a pin whose first write starts now."""
     return Pin(collection, model, space, time.time(), claim)

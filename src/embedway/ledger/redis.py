@@ -1,7 +1,7 @@
-"""A ledger in Redis or Valkey, for several machines. Every call is one script, which the server runs whole or not.
+"""Ledger in Redis or Valkey, for several machines. Every call is one script, which the server runs atomically.
 
-All keys begin with `{embedway:ledger}`, so that in a cluster they lie in one slot. Times are the server's own, so that
-machines need not agree. Amounts travel as texts: the server's JSON would round them.
+All keys start with `{embedway:ledger}`, so that they are in one slot of a cluster. Times are the server's, so that the
+clocks of the machines need not agree. Amounts are sent as text: the server's JSON would round them.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 
 LEDGER_PREFIX = "{embedway:ledger}:"
 LEDGER_KEYS = tuple(LEDGER_PREFIX + name for name in ("format", "open", "all", "accounts", "limits", "warned", "meta"))
-#: Pins by collection, and until when the claims among them hold. Times are the server's own.
+#: Pins by collection, and the lease ends of claims. Times are the server's.
 PINS_KEYS = ("{embedway:pins}:format", "{embedway:pins}", "{embedway:pins}:until")
 
 _NEWER = re.compile(r"EMBEDWAYFORMAT (\w+)")
-#: The fields of an entry that are whole numbers.
+#: Integer fields of an entry.
 ENTRY_NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
 _CONNECT_S, _ANSWER_S = 2.0, 10.0
 
 
 def read_script(name: str) -> str:
-    """A script of this package."""
+    """Read a script of this package."""
     return read_package_text("embedway.ledger", f"lua/{name}.lua")
 
 
-#: The start of each script, whose first key is the stamp's: one atomic step checks the version and changes the keys.
+#: Start of each script, whose first key is the stamp: one atomic step checks the version and changes the keys.
 LEDGER_CHECK, PINS_CHECK = (
     f"local known = {version}\n{read_script('check')}\n" for version in (LEDGER_VERSION, PINS_VERSION)
 )
@@ -55,10 +55,10 @@ _SCRIPT = LEDGER_CHECK + read_script("ledger")
 
 
 class RedisLedger:
-    """The ledger on a server or a cluster. `clock` gives seconds since 1970; without it the server's time counts."""
+    """Ledger on a server or a cluster. `clock` returns seconds since 1970; without it the server's time is used."""
 
     def __init__(self, url: str, *, cluster: bool = False, clock: Callable[[], float] | None = None) -> None:
-        """Connects at its first use. Raises MissingExtraError without the library."""
+        """Create the ledger; it connects at its first use. Raises MissingExtraError without the library."""
         self._clock = clock
         self._client = redis_client(url, cluster=cluster, what="ledger.backend = 'redis'")
 
@@ -96,7 +96,7 @@ class RedisLedger:
             limits=_write_limits(limits),
         )
         if answer[0] == "gone":
-            raise LedgerError(f"the ledger has no entry {entry}: was the server emptied?")
+            raise LedgerError(f"the ledger has no entry {entry}: check whether the server was emptied")
         return [
             Crossing(read_limit(written, name), period, int(level), int(spent))
             for written, name, period, level, spent in _chunks(answer[1:], 5)
@@ -157,7 +157,7 @@ class RedisLedger:
         await self._client.aclose()
 
     async def _call(self, operation: str, **call: Any) -> list[Any]:
-        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+        import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
         call["now"] = None if self._clock is None else repr(self._clock())
         try:
@@ -175,12 +175,12 @@ def _write_limits(limits: Sequence[Limit]) -> list[str]:
 
 
 def write_limit(limit: Limit) -> str:
-    """The stored form of a limit."""
+    """Return the stored form of a limit."""
     return json.dumps({**asdict(limit), "nanousd": str(limit.nanousd)})
 
 
 def read_limit(written: str, name: str) -> Limit:
-    """Read the stored form of a limit, with the name that the server gives it."""
+    """Read the stored form of a limit, with the name returned by the server."""
     fields = json.loads(written)
     hard, warn_at = fields["hard"], tuple(fields["warn_at"])
     return Limit(name, int(fields["nanousd"]), fields["scope"], fields["period"], hard=hard, warn_at=warn_at)
@@ -198,7 +198,7 @@ def _read_entry(fields: dict[str, str]) -> Entry:
         id=fields["id"],
         opened=float(fields["opened"]),
         closed=float(fields["closed"]) if "closed" in fields else None,
-        state=fields["state"],  # type: ignore[arg-type]  # our own script wrote it
+        state=fields["state"],  # type: ignore[arg-type]  # written by our own script
         model=fields["model"],
         route=fields.get("route", ""),
         collection=fields["collection"],
@@ -213,7 +213,7 @@ def _chunks(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 def redis_client(url: str, *, cluster: bool, what: str) -> Any:
-    """A client without retries. Raises MissingExtraError, which says that `what` needs the library."""
+    """Create a client without retries. Raises MissingExtraError, which says that `what` needs the library."""
     try:
         import redis.asyncio as redis  # noqa: PLC0415  an extra
         from redis.asyncio.retry import Retry  # noqa: PLC0415
@@ -228,6 +228,6 @@ def redis_client(url: str, *, cluster: bool, what: str) -> Any:
 
 
 def failure(error: Exception, what: str, known: int, otherwise: str) -> LedgerError:
-    """The error of a script: `what` is of a newer version, or `otherwise`."""
+    """Return the error of a script: `what` has a newer version, or `otherwise`."""
     newer = _NEWER.search(str(error))
     return LedgerError(f"{what} in Redis {newer_version(newer[1], known)}" if newer is not None else otherwise)

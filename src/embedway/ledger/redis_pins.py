@@ -1,4 +1,4 @@
-"""Pins in Redis or Valkey. Every call is one script, which the server runs whole or not."""
+"""Pins in Redis or Valkey. Every call is one script, which the server runs atomically."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SCRIPT = PINS_CHECK + read_script("pins")
 
 
 class RedisPins:
-    """A Redis or Valkey server, for several machines. Without `clock` the server's own time counts."""
+    """Pins on a Redis or Valkey server, shared by several machines. Without `clock`, the server's time is used."""
 
     def __init__(self, url: str, *, cluster: bool = False, clock: Callable[[], float] | None = None) -> None:
-        """Connects at its first use. Raises MissingExtraError without the library."""
+        """Create the store; it connects at its first use. Raises MissingExtraError without the library."""
         self._clock = clock
         self._client = redis_client(url, cluster=cluster, what="pins.backend = 'redis'")
 
@@ -63,7 +63,7 @@ class RedisPins:
     async def _call(
         self, operation: str, collection: str = "", given: str = "", *, claim: str = "", lease_s: float = 0.0
     ) -> Any:
-        import redis.exceptions  # noqa: PLC0415  the client has it loaded
+        import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
         now = "" if self._clock is None else repr(self._clock())
         arguments = (operation, collection, given, claim, lease_s, now)

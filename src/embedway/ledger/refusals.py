@@ -1,4 +1,4 @@
-"""The errors of calls that a limit on money refuses."""
+"""Errors of calls that a spending limit refuses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MAX_COST = "max_cost"
 
 
 def budget_exceeded(refused: Refused, needed: int | None, *, note: str = "") -> BudgetExceededError:
-    """The error for a reservation of `needed` nano-dollars that a budget refuses; None for an unknown price."""
+    """Return the error for a reservation of `needed` nano-dollars that a budget refuses; None for an unknown price."""
     limit = refused.limit
     if refused.restored is not None:
         message = (
-            f"the ledger was restored from a backup of {moment(refused.restored.books_of)}, and what was spent "
-            f"since is not in it: budget {limit.name!r} refuses every call, and nothing was sent. Look at "
-            "`embedway budget show`, lower the budgets by what was spent since (`embedway budget set NAME USD`, or "
-            "the settings), then let them count again: `embedway budget confirm`"
+            f"the ledger was restored from a backup of {moment(refused.restored.books_of)}, and later spending is "
+            f"missing: budget {limit.name!r} refuses every call, and nothing was sent. Check "
+            "`embedway budget show`, lower the budgets by the missing spending (`embedway budget set NAME USD`, or "
+            "the settings), then allow spending again with `embedway budget confirm`"
         )
     else:
         when = "in all" if limit.period == "total" else f"in {refused.period}"
@@ -38,7 +38,7 @@ def budget_exceeded(refused: Refused, needed: int | None, *, note: str = "") -> 
 
 
 def max_cost_exceeded(call_budget: CallBudget, needed: int | None, left: int, *, note: str = "") -> BudgetExceededError:
-    """The error for `needed` nano-dollars that the call's own `max_cost` does not cover; None for an unknown price."""
+    """Return the error for `needed` nano-dollars that exceed the call's own `max_cost`; None for an unknown price."""
     model, max_cost = call_budget.purpose.model, usd(call_budget.max_nanousd or 0)
     if needed is None:
         reason = f"{model} has no known price, and max_cost is ${max_cost}; give the model a price"
@@ -49,5 +49,5 @@ def max_cost_exceeded(call_budget: CallBudget, needed: int | None, left: int, *,
 
 
 def estimate_note(model: str) -> str:
-    """The remark that a cost is twice its estimate."""
-    return f" (twice its estimate, for {model} has no tokenizer here)"
+    """Return the note that a cost is twice its estimate."""
+    return f" (twice its estimate, because {model} has no tokenizer here)"

@@ -1,4 +1,4 @@
-"""A ledger in a SQLite file, for the processes of one machine. Calls that wait share a transaction."""
+"""Ledger in a SQLite file, for the processes of one machine. Waiting calls share a transaction."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FIELDS = (
     "id, opened, closed, state, model, route, collection, api_key, texts, hits, tokens, reserved, sent, spent, "
     "estimated, unsure, saved, unpriced"
 )
-#: Restored books do not know what was spent since.
+#: A restored ledger lacks later spending.
 _FIND = """
 SELECT model, collection, api_key, opened, state, reserved, sent, unsure,
     EXISTS (SELECT 1 FROM meta WHERE name = ?)
@@ -69,11 +69,11 @@ VALUES (?, ?, ?, 'done', ?, 'cache', ?, ?, ?, ?, ?, ?)
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An entry at the beginning of a transaction, with the periods that it counts in."""
+    """Entry at the start of a transaction, with its periods."""
 
     purpose: Purpose
     periods: dict[Period, str]
-    #: The accounts that it counts in, by scope and period.
+    #: Accounts that count it, by scope and period.
     keys: list[tuple[str, str]]
     state: str
     reserved: int
@@ -83,13 +83,13 @@ class _Found:
 
 
 class SqliteLedger:
-    """The ledger in a file. `clock` gives seconds since 1970."""
+    """Ledger in a file. `clock` returns seconds since 1970."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock = clock
-        # A power cut must not forget what was spent. A file that is removed is not opened anew: the entries that are
-        # open would be missing in the new one.
+        # A power failure must not lose spending. A removed file is not reopened: the open entries would be missing in
+        # the new one.
         self._file = SqliteThread("embedway-ledger", path, LEDGER, self._fail, pragmas=("synchronous = FULL",))
 
     @transacted
@@ -120,10 +120,10 @@ class SqliteLedger:
     def send(self, connection: Connection, entry: str, nanousd: int, limits: Sequence[Limit]) -> Refused | None:
         found = self._find(connection, entry)
         if found.state != "open":
-            # What it held was given back, and others may have it by now.
+            # Its amounts were released, and others may have reserved them.
             raise LedgerError(RAN_OUT)
         more = max(0, nanousd - found.reserved)
-        # In restored books, even what is reserved may be spent already.
+        # In a restored ledger, even reserved amounts may already be spent.
         if more or found.books_are_restored:
             refused = accounts.refusal(connection, found.purpose, found.periods, more, limits)
             if refused is not None:
@@ -142,11 +142,11 @@ class SqliteLedger:
     ) -> list[Crossing]:
         found = self._find(connection, entry)
         kind, cost = settlement.kind, settlement.cost
-        # What was under way when the entry ended is booked already, as unsure; now it is known what it cost.
-        # Restored books may know of less than was sent: no more than they know is taken back.
+        # Amounts under way when the entry ended are already booked as unsure; now the actual cost is known.
+        # A restored ledger may contain less than was sent: at most what it contains is reverted.
         booked = 0 if found.state == "open" else min(settlement.sent, found.unsure)
         over = min(settlement.sent, found.sent) if found.state == "open" else 0
-        # What is not billed can be spent by the next attempt of the same call; what cost more takes of its reservation.
+        # An unbilled amount is available to the next attempt of the call; a higher cost is taken from its reservation.
         back = over if kind == "unbilled" else -min(found.reserved, max(0, cost - over))
         tokens = settlement.tokens if kind in {"reported", "estimated"} else 0
         estimated = cost if kind == "estimated" else 0
@@ -213,12 +213,12 @@ class SqliteLedger:
 
     def _fail(self, error: Exception) -> NoReturn:
         raise LedgerError(
-            f"the ledger {self._path} cannot be used: {error}; set ledger.path, or ledger.backend = none to "
-            "spend without one"
+            f"the ledger {self._path} cannot be used: {error}; set ledger.path, or set ledger.backend = none to "
+            "spend without a ledger"
         ) from error
 
     def _close(self, connection: Connection, entry: str, state: str, route: str) -> None:
-        """See `Ledger.close`; `state` tells how the entry ended."""
+        """Close an entry; see `Ledger.close`. `state` is its final state."""
         found = self._find(connection, entry)
         if found.state != "open":
             connection.execute("UPDATE entries SET route = ? WHERE id = ? AND route = ''", (route, entry))
@@ -237,7 +237,7 @@ class SqliteLedger:
     def _find(self, connection: Connection, entry: str) -> _Found:
         row = connection.execute(_FIND, (RESTORED, entry)).fetchone()
         if row is None:
-            raise LedgerError(f"the ledger {self._path} has no entry {entry}: was the file replaced?")
+            raise LedgerError(f"the ledger {self._path} has no entry {entry}: check whether the file was replaced")
         model, collection, api_key, opened, state, reserved, sent, unsure, is_restored = row
         purpose = Purpose(model, collection, api_key)
         periods = periods_at(opened)

@@ -1,6 +1,6 @@
-"""The accounts and limits of a ledger in SQLite, and the mark of restored books.
+"""Accounts and limits of a ledger in SQLite, and the mark of a restored ledger.
 
-An account is what was spent, is held, and was saved in a period for one scope. All functions run inside a transaction.
+An account contains the spent, held and saved amounts of one scope in a period. All functions run inside a transaction.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def add(
 
 
 def spent_and_held(connection: Connection, scope: str, period: str) -> tuple[int, int]:
-    """The amounts of an account that count for limits."""
+    """Return the amounts of an account that count for limits."""
     query = "SELECT spent, held FROM accounts WHERE scope = ? AND period = ?"
     row = connection.execute(query, (scope, period)).fetchone()
     return (row[0], row[1]) if row else (0, 0)
 
 
 def limits(connection: Connection, others: Sequence[Limit] = ()) -> list[Limit]:
-    """The limits that are kept, by name, and `others`, which get a name of their own where it is taken."""
+    """Return the stored limits, by name, and `others`, which are renamed if their name is taken."""
     rows = connection.execute("SELECT name, nanousd, scope, period, hard, warn_at FROM limits ORDER BY name")
     found = {
         name: Limit(name, nanousd, scope, period, hard=bool(hard), warn_at=tuple(json.loads(warn_at)))
@@ -52,7 +52,7 @@ def limits(connection: Connection, others: Sequence[Limit] = ()) -> list[Limit]:
 def set_limit(connection: Connection, limit: Limit) -> None:
     row = (limit.name, limit.nanousd, limit.scope, limit.period, limit.hard, json.dumps(limit.warn_at))
     connection.execute("INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?)", row)
-    # A new limit warns anew.
+    # A new limit warns again.
     connection.execute("DELETE FROM warnings WHERE name = ?", (limit.name,))
 
 
@@ -64,7 +64,7 @@ def remove_limit(connection: Connection, name: str) -> bool:
 def refusal(
     connection: Connection, purpose: Purpose, periods: dict[Period, str], nanousd: int | None, others: Sequence[Limit]
 ) -> Refused | None:
-    """The first hard limit that another amount would pass; see `Ledger.reserve` for None and restored books."""
+    """Return the first hard limit that another amount would exceed; see `Ledger.reserve` for None and restoring."""
     for limit in limits(connection, others):
         if not limit.hard or not limit.takes(purpose):
             continue
@@ -79,14 +79,14 @@ def refusal(
 def crossings(
     connection: Connection, purpose: Purpose, periods: dict[Period, str], others: Sequence[Limit]
 ) -> list[Crossing]:
-    """The limits that have reached a level of which no warning was given yet. Each level is given once."""
+    """Return the limits that reached a level without a warning so far. Each level is returned once."""
     found = []
     for limit in limits(connection, others):
         if not limit.takes(purpose):
             continue
         period = periods[limit.period]
         spent, _ = spent_and_held(connection, limit.scope, period)
-        # Of an amount: a limit that was raised warns anew.
+        # The amount is part of the key: a raised limit warns again.
         key = limit.name, period, limit.nanousd
         query = "SELECT level FROM warnings WHERE name = ? AND period = ? AND nanousd = ?"
         row = connection.execute(query, key).fetchone()

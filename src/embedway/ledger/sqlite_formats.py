@@ -1,12 +1,12 @@
-"""The SQLite files of the ledger and of the pins: their tables, their versions, and the steps between those.
+"""SQLite files of the ledger and of the pins: tables, versions, and migrations.
 
 ==========  =======  ==============================================================================
-file        version  what changed
+file        version  change
 ==========  =======  ==============================================================================
-ledger      1        no application id
-ledger      2        the table `meta`, which tells that the books were restored from a backup
-pins        1        no application id
-pins        2        pins tell their own version; the tables are those of version 1
+ledger      1        no application ID
+ledger      2        the table `meta`, which marks a ledger restored from a backup
+pins        1        no application ID
+pins        2        pins contain their own version; the tables are those of version 1
 ==========  =======  ==============================================================================
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
-#: The versions in Redis are those of the files.
+#: The same versions apply in Redis.
 LEDGER_VERSION = 2
 PINS_VERSION = 2
 
@@ -35,7 +35,7 @@ def _add_meta(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _let_pins_tell_their_version(connection: sqlite3.Connection, path: Path) -> None:
-    """Nothing is rewritten: a pin that tells no version is of version 1."""
+    """Do nothing: a pin without a version has version 1."""
     del connection, path
 
 

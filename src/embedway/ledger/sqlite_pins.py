@@ -1,4 +1,4 @@
-"""Pins in a SQLite file. Every statement commits by itself."""
+"""Pins in a SQLite file. Every statement commits separately."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from embedway.ledger.pins import Pin
     from embedway.space import Space
 
-#: A pin, unless a write succeeded meanwhile; and a claim, unless there is another whose lease has not run out.
+#: Stores a pin, unless another write succeeded; and a claim, unless there is another unexpired one.
 _CONFIRM = """
 INSERT INTO pins VALUES (?, ?) ON CONFLICT (collection) DO UPDATE SET pin = excluded.pin
 WHERE json_extract(pins.pin, '$.claim') != ''
@@ -36,7 +36,7 @@ _WITHDRAW = "DELETE FROM pins WHERE collection = ? AND json_extract(pin, '$.clai
 
 
 class SqlitePins:
-    """The pins in a file, safe for many processes. `clock` gives seconds since 1970."""
+    """Pins in a file, safe for concurrent processes. `clock` returns seconds since 1970."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
@@ -85,7 +85,7 @@ class SqlitePins:
 
     def _claim(self, connection: Connection, pin: Pin, lease_s: float) -> Pin:
         found = None
-        # Withdrawn between the two, it is claimed again.
+        # If it is withdrawn between the two statements, it is claimed again.
         while found is None:
             now = self._clock()
             connection.execute(_CLAIM, (pin.collection, pin.written(), now + lease_s, now))
@@ -107,7 +107,7 @@ class SqlitePins:
         row = connection.execute("SELECT pin FROM pins WHERE collection = ?", (pin.collection,)).fetchone()
         if row is None or pin.claim or read_pin(pin.collection, row[0]) != pin:
             return False
-        # As it was read: of two that learn at once, or one that unpins meanwhile, the first counts.
+        # The stored text must be unchanged: of two concurrent changes, the first wins.
         learned = replace(pin, space=pin.space.with_facts(known)).written()
         update = "UPDATE pins SET pin = ? WHERE collection = ? AND pin = ?"
         return connection.execute(update, (learned, pin.collection, row[0])).rowcount > 0

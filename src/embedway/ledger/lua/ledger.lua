@@ -1,4 +1,4 @@
--- One operation of the ledger. ARGV: its name, and its arguments as JSON. `check.lua` comes before it.
+-- One operation of the ledger. ARGV: its name, and its arguments as JSON. `check.lua` precedes it.
 local open, all, accounts, limits, warned, meta = KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local op, call = ARGV[1], cjson.decode(ARGV[2])
 local prefix = '{embedway:ledger}:entry:'
@@ -13,7 +13,7 @@ local function text(number) return string.format('%.0f', number) end
 local function stamp(number) return string.format('%.6f', number) end
 
 local function day_of(seconds)
-    -- The civil calendar from days since 1970, counted in eras of 400 years that begin in March.
+    -- Convert days since 1970 to the civil calendar, in eras of 400 years that start in March.
     local days = math.floor(seconds / 86400) + 719468
     local era = math.floor(days / 146097)
     local doe = days - era * 146097
@@ -144,7 +144,7 @@ if op == 'send' then
     if entry.state ~= 'open' then return {'gone'} end
     local amount = tonumber(call.amount)
     local beyond = math.max(0, amount - entry.reserved)
-    -- Restored books do not know what was spent since, so even what is reserved in them may be spent already.
+    -- A restored ledger lacks later spending, so even reserved amounts may already be spent.
     if beyond > 0 or redis.call('HEXISTS', meta, 'restored') == 1 then
         local refused = refusal(entry, entry.opened, beyond)
         if refused then return refused end
@@ -169,11 +169,11 @@ if op == 'settle' then
     local entry = read(call.id)
     if not entry.state then return {'gone'} end
     local sent, cost, kind = tonumber(call.sent), tonumber(call.cost), call.kind
-    -- What was under way when the entry ended is booked already, as unsure; now it is known what it cost.
-    -- Restored books may know of less than was sent: no more than they know is taken back.
+    -- Amounts under way when the entry ended are already booked as unsure; now the actual cost is known.
+    -- A restored ledger may contain less than was sent: at most what it contains is reverted.
     local booked = entry.state == 'open' and 0 or math.min(sent, entry.unsure)
     local over = entry.state == 'open' and math.min(sent, entry.sent) or 0
-    -- What is not billed can be spent by the next attempt of the same call; what cost more takes of its reservation.
+    -- An unbilled amount is available to the next attempt of the call; a higher cost is taken from its reservation.
     local back = kind == 'unbilled' and over or -math.min(entry.reserved, math.max(0, cost - over))
     more(call.id, 'sent', -over)
     more(call.id, 'reserved', back)
@@ -190,7 +190,7 @@ if op == 'settle' then
         if takes(limit, scopes) then
             local period = periods[limit.period]
             local spent = account(limit.scope, period, 'spent')
-            -- Of an amount: a limit that was raised warns anew.
+            -- The amount is part of the key: a raised limit warns again.
             local key = limit.name .. '|' .. period .. '|' .. limit.nanousd
             local before = tonumber(redis.call('HGET', warned, key) or '0')
             local reached = nil

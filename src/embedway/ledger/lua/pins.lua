@@ -1,5 +1,5 @@
--- One operation of the pins. ARGV: its name, collection, pin, claim, lease in seconds, and time. `check.lua` comes
--- before it.
+-- One operation of the pins. ARGV: operation, collection, pin, claim, lease in seconds, and time. `check.lua` precedes
+-- it.
 local op, collection, given, claim = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local lease_s, now = tonumber(ARGV[5]), tonumber(ARGV[6])
 if not now then
