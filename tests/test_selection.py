@@ -270,7 +270,9 @@ def test_a_collection_of_a_servers_model_takes_no_text_that_is_to_stay_here(conf
         del large
         await embedder.embed(TEXTS, collection="docs", model="text-embedding-3-small")
         for input_type in ("document", "query"):
-            with pytest.raises(UsageError, match=r"collection 'docs' .*routes\.small is a route to a server; require_local"):
+            with pytest.raises(
+                UsageError, match=r"collection 'docs' .*routes\.small is a route to a server; require_local"
+            ):
                 await embedder.embed(TEXTS, collection="docs", criteria="private", input_type=input_type)
         assert len(small.bodies) == 1
         # Of two first writes at once, one is later.
@@ -307,9 +309,7 @@ def test_the_best_model_whose_cost_fits_is_taken(config):
         assert len(large.bodies) == 1
         assert len(small.bodies) == 2
         criteria = ModelSelectionCriteria(min_accuracy=0.6)
-        with pytest.raises(
-            BudgetExceededError, match="the cheapest suitable model is text-embedding-3-small"
-        ) as no:
+        with pytest.raises(BudgetExceededError, match="the cheapest suitable model is text-embedding-3-small") as no:
             await embedder.embed(TEXTS, criteria=criteria, max_cost=usd(cheap - 1))
         assert (no.value.needed, no.value.left, no.value.budget) == (cheap, cheap - 1, "max_cost")
         assert len(small.bodies) == 2

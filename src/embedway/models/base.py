@@ -81,8 +81,8 @@ class Estimate:
 class Model(ABC):
     """A model, ready to compute. `name` is its canonical name, `space` is the space of its vectors at full width.
 
-    The model is reference-counted: each owner calls `retain`, and `close` once. The last `close` releases threads and
-    connections.
+    The model is reference-counted, starting at 1: each further owner calls `retain`, and every owner calls `close`
+    once. The last `close` releases threads and connections.
     """
 
     task: ClassVar[Task] = "embed"

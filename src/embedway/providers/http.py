@@ -52,7 +52,7 @@ _CONNECTIONS = 64
 _LARGE_BYTES = 1_000_000
 #: Size above which a body is sent as a stream: aiohttp then sends it in pieces, without blocking the event loop.
 _LARGE_BODY_BYTES = 2**20
-#: Identifiers that services use for "no money left" beside status 429.
+#: Identifiers that services use for "no money left" with status 429.
 _EXHAUSTED = frozenset(
     {
         "insufficient_quota",

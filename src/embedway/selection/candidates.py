@@ -49,7 +49,7 @@ class Candidates:
         )
 
     def leaves_machine(self, model: str) -> str:
-        """Give the reason why texts leave this machine with a model; empty where they stay."""
+        """Return the reason why texts leave this machine with a model; empty if they do not."""
         for candidate in self.all():
             if candidate.benchmark.model_name.casefold() == model.casefold():
                 return candidate.leaves_machine

@@ -49,7 +49,7 @@ class TextSample:
 
     @classmethod
     def of(cls, texts: Sequence[str], sample: Sequence[str], *, tokenizers: int) -> TextSample:
-        """Take pieces of a sample of the texts. The more tokenizers there are, the less each one counts."""
+        """Create pieces from a sample of the texts. With more tokenizers, each counts fewer characters."""
         share = _TOKENIZED_CHARACTERS // max(_FEW_TOKENIZERS, tokenizers)
         most = min(_TOKENIZED_TEXTS, share // _TOKENIZED_PIECE)
         some = sample[:: math.ceil(len(sample) / most) or 1]
