@@ -136,20 +136,20 @@ def test_what_is_no_list_of_texts_is_refused_by_its_type(embedder, texts, method
 @pytest.mark.parametrize(
     ("wrong", "kind"),
     [
-        (None, "NoneType"),
+        (None, "NoneType, not a string; drop missing values first"),
         (5, "int"),
-        (float("nan"), "float"),
-        (b"ab", "bytes"),
+        (float("nan"), "float, not a string; drop missing values"),
+        (b"ab", "bytes, not a string; decode it"),
         (["a b"], "list"),
         (("a", 1), "tuple"),
         ({"a": 1}, "dict"),
         (np.array(["a"]), "ndarray"),
-        (pd.NA, "NAType"),
+        (pd.NA, "NAType, not a string; drop missing"),
     ],
     ids=lambda value: str(type(value).__name__),
 )
 def test_a_wrong_element_is_refused_by_its_row_and_type(embedder, wrong, kind):
-    with pytest.raises(InputError, match=f"text 1: it is of type {kind}, not a string") as caught:
+    with pytest.raises(InputError, match=f"text 1: it is of type {kind}") as caught:
         embedder.embed_documents(["a b", wrong, "c d"])
     assert caught.value.row == 1
     result = embedder.embed_documents(["a b", wrong, "c d"], partial=True)

@@ -667,7 +667,7 @@ def test_a_webhook_that_is_down_fails_no_call(caplog):
         assert len(server.bodies) == 1
 
     run(work, **{"budgets.b": {"usd": usd(120)}, "ledger.webhook": "http://127.0.0.1:1/secret-token"})
-    assert "the webhook could not be told of a budget's warning" in caplog.text
+    assert "a budget's warning could not be sent to the webhook" in caplog.text
     assert "secret-token" not in caplog.text
 
 
@@ -701,7 +701,7 @@ def test_a_webhook_that_hangs_holds_nothing_up(monkeypatch, caplog):
         await runner.cleanup()
 
     asyncio.run(main())
-    assert "the webhook was too slow to be told of 1 warnings of budgets before the end" in caplog.text
+    assert "the webhook was too slow: 1 warnings of budgets were not sent before the end" in caplog.text
 
 
 # ------------------------------------------------------------------ properties

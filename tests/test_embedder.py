@@ -80,11 +80,11 @@ LONG = "x" * 5_000
         (lambda e: e.rerank("q", ["a"], model=5), "model is of type int"),
         (lambda e: e.embed(["a"], model=HALF), "model: character 0 is half of a surrogate pair"),
         *(
-            (lambda e, name=name: e.embed(["a"], model=name), "longer than the name of a folder can be")
+            (lambda e, name=name: e.embed(["a"], model=name), "too long for the name of a folder")
             for name in (f"./{LONG}", f"hf:a/{LONG}")
         ),
-        (lambda e: e.models.warm(f"/{LONG}"), "longer than the name of a folder can be"),
-        (lambda e: e.rerank("q", ["a"], model=f"./{LONG}"), "longer than the name of a folder can be"),
+        (lambda e: e.models.warm(f"/{LONG}"), "too long for the name of a folder"),
+        (lambda e: e.rerank("q", ["a"], model=f"./{LONG}"), "too long for the name of a folder"),
         (lambda e: e.embed(["a"], collection=HALF), "collection: character 0 is half of a surrogate pair"),
         (lambda e: e.embed(["a"], collection=5), "collection is of type int"),
         (lambda e: e.embed(["a"], api_key_name=HALF), "api_key_name: character 0 is half of a surrogate pair"),
@@ -155,7 +155,7 @@ def test_a_cut_text_is_told_or_refused(embedder):
     long = "word " * 1000
     result = embedder.embed(["short", long, "x", long])
     assert [cut.row for cut in result.receipt.truncations] == [1, 3]
-    with pytest.raises(TextTooLongError, match="text 1: has 1002 tokens; the model takes 256") as caught:
+    with pytest.raises(TextTooLongError, match="text 1: has 1002 tokens; the model accepts 256") as caught:
         embedder.embed(["short", long], on_overflow="error")
     assert caught.value.row == 1
 

@@ -62,11 +62,11 @@ def test_wrong_usage_exits_2(name):
         (errors.InputError("is empty"), "is empty"),
         (
             errors.TextTooLongError(row=1, max_tokens=256, tokens=300),
-            "text 1: has 300 tokens; the model takes 256. Split it, or pass on_overflow='truncate'",
+            "text 1: has 300 tokens; the model accepts 256. Split it, or pass on_overflow='truncate'",
         ),
         (
             errors.TextTooLongError(row=1, max_tokens=256, tokens=None),
-            "text 1: is far longer; the model takes 256. Split it, or pass on_overflow='truncate'",
+            "text 1: has far more tokens; the model accepts 256. Split it, or pass on_overflow='truncate'",
         ),
         (
             errors.SourceError("is missing", path=Path("d/a.jsonl"), line=7, field="text"),
@@ -102,12 +102,12 @@ def test_unknown_model_names_the_nearest_and_what_else_works():
 def test_weights_unavailable_lists_every_place_with_its_reason():
     error = errors.WeightsUnavailableError("m", tried=[("hub", "offline"), ("wheel", "no pip")], advice="Go online.")
     assert str(error).splitlines() == [
-        "the files of m could not be had. Tried:",
+        "the files of m are not available. Tried:",
         "  - hub: offline",
         "  - wheel: no pip",
         "Go online.",
     ]
-    assert "no place is known" in str(errors.WeightsUnavailableError("m", tried=[]))
+    assert "no source is known" in str(errors.WeightsUnavailableError("m", tried=[]))
 
 
 def test_dimensions_and_spaces_name_both_sides():
@@ -121,15 +121,15 @@ def test_dimensions_and_spaces_name_both_sides():
 
 def test_a_newer_version_is_told_in_one_way():
     assert errors.newer_version(3, 2) == (
-        "is of version 3, and this embedway knows versions up to 2: use the newer embedway that wrote it"
+        "has version 3, and this embedway supports versions up to 2: use the newer embedway that wrote it"
     )
     told = errors.newer_version("3", 2, of="spaces", otherwise="go away")
     assert told == (
-        "is of version 3 of spaces, and this embedway knows versions up to 2: use the newer embedway that wrote it, "
+        "has version 3 of spaces, and this embedway supports versions up to 2: use the newer embedway that wrote it, "
         "or go away"
     )
     package = Path(errors.__file__).parent
-    worded = [path.name for path in package.rglob("*.py") if "knows versions up to" in path.read_text("utf-8")]
+    worded = [path.name for path in package.rglob("*.py") if "supports versions up to" in path.read_text("utf-8")]
     assert worded == ["errors.py"]
 
 

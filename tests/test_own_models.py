@@ -93,7 +93,7 @@ def test_without_a_route_it_says_what_to_add():
         async with AsyncEmbedder(config=Config.load(environ={}, overrides={"models.acme": MODEL})) as embedder:
             await embedder.embed(["a"], model=name)
 
-    with pytest.raises(ConfigError, match=r"no route leads to this model; add \[routes\.NAME\]"):
+    with pytest.raises(ConfigError, match=r"no route to this model; add \[routes\.NAME\]"):
         asyncio.run(main("acme/docs-v1.5"))
     with pytest.raises(UnknownModelError, match="acme/docs-v1"):
         asyncio.run(main("acme/docs-v1"))

@@ -136,13 +136,13 @@ def test_nothing_is_sent_where_no_model_will_do(config):
         with pytest.raises(NoModelError) as caught:
             await embedder.embed(TEXTS, criteria=ModelSelectionCriteria(min_accuracy=0.9))
         assert "min_accuracy" in str(caught.value)
-        with pytest.raises(UsageError, match="'none' is no preset"):
+        with pytest.raises(UsageError, match="'none' is not a preset"):
             await embedder.embed(TEXTS, criteria="none")
-        with pytest.raises(UsageError, match="criteria are given; leave one of them out"):
+        with pytest.raises(UsageError, match="criteria are set; leave one of them out"):
             await embedder.embed(TEXTS, model="text-embedding-3-small", criteria="best")
         with pytest.raises(UsageError, match="criteria is 5"):
             await embedder.embed(TEXTS, criteria=5)
-        with pytest.raises(UsageError, match="token ids are those of one model"):
+        with pytest.raises(UsageError, match="token ids belong to one model"):
             await embedder.embed([[1, 2]], criteria="best")
         with pytest.raises(InputError, match="text 1"):
             await embedder.embed(["a", ""], criteria="best")
@@ -218,13 +218,13 @@ def test_texts_that_are_to_stay_here_are_sent_to_no_server_of_a_model_of_this_ma
                     with pytest.raises(NoModelError) as caught:
                         await embedder.embed(TEXTS, criteria=criteria)
                     (row,) = [row for row in caught.value.table if row.model == MINI]
-                    assert [reason.message for reason in row.reasons] == ["routes.mine leads to a server"]
+                    assert [reason.message for reason in row.reasons] == ["routes.mine is a route to a server"]
                 # What its server bills nobody has said.
                 selection = await embedder.select(TEXTS)
                 assert selection.model == MINI
                 assert selection.ranked[0].candidate.cost_nanousd is None
                 assert (await embedder.plan(TEXTS, model=MINI)).cost_nanousd is None
-                with pytest.raises(BudgetExceededError, match=f"no price is known of {MINI}"):
+                with pytest.raises(BudgetExceededError, match=f"no price is known for {MINI}"):
                     await embedder.embed(TEXTS, max_cost=0)
             assert not server.bodies
             price = {"embedding.model_benchmarks": {MINI: {"cost_per_million_tokens": "0.01"}}}
@@ -263,7 +263,7 @@ def test_routes_say_where_texts_go_and_not_what_a_benchmark_calls_its_provider(c
         async with AsyncEmbedder(config=settings) as embedder:
             selection = await embedder.select(TEXTS, "private", anywhere=True)
             (row,) = [row for row in selection.table if row.model == "acme/m"]
-            assert [one.message for one in row.reasons] == ([] if kept else ["routes.q leads to a server"])
+            assert [one.message for one in row.reasons] == ([] if kept else ["routes.q is a route to a server"])
             assert (await embedder.select(TEXTS, "best", anywhere=True)).model == "acme/m"
 
     asyncio.run(main())
@@ -274,7 +274,9 @@ def test_a_collection_of_a_servers_model_takes_no_text_that_is_to_stay_here(conf
         del large
         await embedder.embed(TEXTS, collection="docs", model="text-embedding-3-small")
         for input_type in ("document", "query"):
-            with pytest.raises(UsageError, match=r"collection 'docs' .*routes\.small leads to a server; require_local"):
+            with pytest.raises(
+                UsageError, match=r"collection 'docs' .*routes\.small is a route to a server; require_local"
+            ):
                 await embedder.embed(TEXTS, collection="docs", criteria="private", input_type=input_type)
         assert len(small.bodies) == 1
         # Of two first writes at once, one is later.
@@ -311,9 +313,7 @@ def test_the_best_model_whose_cost_fits_is_taken(config):
         assert len(large.bodies) == 1
         assert len(small.bodies) == 2
         criteria = ModelSelectionCriteria(min_accuracy=0.6)
-        with pytest.raises(
-            BudgetExceededError, match="the cheapest model that would do is text-embedding-3-small"
-        ) as no:
+        with pytest.raises(BudgetExceededError, match="the cheapest suitable model is text-embedding-3-small") as no:
             await embedder.embed(TEXTS, criteria=criteria, max_cost=usd(cheap - 1))
         assert (no.value.needed, no.value.left, no.value.budget) == (cheap, cheap - 1, "max_cost")
         assert len(small.bodies) == 2
@@ -484,7 +484,7 @@ def test_other_spaces_are_refused_with_the_name_of_the_collection(config):
             {"dimensions": 512},
         ):
             for input_type in ("document", "query"):
-                with pytest.raises(SpaceMismatchError, match="collection 'docs' holds vectors of the space"):
+                with pytest.raises(SpaceMismatchError, match="collection 'docs' contains vectors of the space"):
                     await embedder.embed(TEXTS, collection="docs", input_type=input_type, **options)
         # The own model by an alias is no other space.
         same = await embedder.embed(TEXTS, collection="docs", model="openai/text-embedding-3-small")
@@ -498,7 +498,7 @@ def test_other_spaces_are_refused_with_the_name_of_the_collection(config):
 def test_a_query_of_an_empty_collection_needs_a_model_and_pins_nothing(config):
     async def work(embedder, small, large):
         del small, large
-        with pytest.raises(UsageError, match="nothing was written to collection 'docs' yet"):
+        with pytest.raises(UsageError, match="collection 'docs' has no vectors yet"):
             await embedder.embed("a query", collection="docs", input_type="query")
         await embedder.embed("a query", collection="docs", input_type="query", model="all-MiniLM-L6-v2")
         assert await embedder.pins.list() == []

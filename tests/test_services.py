@@ -100,7 +100,7 @@ def test_a_long_text_is_cut_at_a_token_and_told_or_refused(server):
     assert long.startswith(sent)
     assert len(sent) == cut.kept_characters == len(long) - cut.lost_characters
     assert cut.lost_tokens == pytest.approx(9001 - 8191, abs=1)
-    with pytest.raises(TextTooLongError, match="takes 8191"):
+    with pytest.raises(TextTooLongError, match="accepts 8191"):
         embed(Service(), texts=["short", long], on_overflow="error")
 
 
@@ -153,7 +153,7 @@ def test_at_a_fault_rate_of_30_percent_no_finished_text_is_sent_again(seed):
 def test_when_every_route_fails_each_is_named(server):
     other = Service()
     server.misdeeds, other.misdeeds = ["500"] * 10, ["html"] * 10
-    with pytest.raises(NoRouteError, match=r"(?s)routes\.r0.*HTTP 500.*routes\.r1.*no JSON"):
+    with pytest.raises(NoRouteError, match=r"(?s)routes\.r0.*HTTP 500.*routes\.r1.*not JSON"):
         embed(server, other)
 
 

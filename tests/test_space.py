@@ -88,7 +88,7 @@ def test_the_same_id_with_other_facts_is_told_by_the_facts():
     changed = dataclasses.replace(LOCAL, tokenizer="11" * 32)
     assert changed.id == LOCAL.id
     comparison = comparable(changed, LOCAL)
-    assert explained(changed, comparison, LOCAL) == f"{LOCAL.id} (other tokenizer)"
+    assert explained(changed, comparison, LOCAL) == f"{LOCAL.id} (different tokenizer)"
 
 
 spaces = st.builds(

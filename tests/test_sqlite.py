@@ -160,7 +160,7 @@ def test_a_newer_version_is_refused_and_named(tmp_path, form):
         connection.execute(f"PRAGMA user_version = {form.version + 7}")
     before = snapshot(tmp_path)
     error = CacheError if form is CACHE else LedgerError
-    with pytest.raises(error, match=rf"newer\.sqlite is of version {form.version + 7} .* up to {form.version}"):
+    with pytest.raises(error, match=rf"newer\.sqlite has version {form.version + 7} .* up to {form.version}"):
         sqlite.connect(path, form)
     assert snapshot(tmp_path) == before
 

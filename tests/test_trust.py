@@ -147,7 +147,7 @@ def test_a_later_version_is_an_error_that_names_it():
     trust()
     trust_path().write_text('{"format": "embedway trust", "version": 2, "entries": []}')
     for act in (threads, trust):
-        with pytest.raises(ConfigError, match="is of version 2, and this embedway knows versions up to 1:"):
+        with pytest.raises(ConfigError, match="has version 2, and this embedway supports versions up to 1:"):
             act()
     assert '"version": 2' in trust_path().read_text()
 

@@ -1,9 +1,9 @@
-"""`python -m embedway` is `embedway`.
+"""Entry point of `python -m embedway`, the same as the command `embedway`.
 
-Python puts the working directory first on the module path before this runs. It is taken off before anything else is
-imported, so that no file of that folder is taken for a module, nor a folder for an installed package. Modules that
-Python itself needs for `-m` (runpy, `functools` and some others) came from there already: the command `embedway` and
-`python -P -m embedway` never look there.
+Python puts the working directory first on the module path before this file runs. This file removes it before any other
+import, so that no file or folder there is imported in place of an installed package. Modules that Python itself needs
+for `-m` (runpy, `functools` and some others) are searched there earlier: the command `embedway` and
+`python -P -m embedway` never search there.
 """
 
 import os

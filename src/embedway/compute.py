@@ -1,6 +1,6 @@
-"""The one interface of everything that computes: `compute(request) -> Computed`.
+"""The interface of everything that computes: `compute(request) -> Computed`.
 
-An opened model has it (`models/base.py`), and so has the cache in front of one (`cache/cached_model.py`).
+Opened models implement it (`models/base.py`), and so does the cache in front of them (`cache/cached_model.py`).
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
     from embedway.ledger.account import CallBudget
     from embedway.types import InputType, Overflow, Space
 
-#: Kinds of output. A model that gives several rows for a text, or sparse ones, gets a kind here and a block for it.
+#: Kinds of output. Multi-vector and sparse models would add a kind here, with its own block.
 Output: TypeAlias = Literal["dense"]
-#: Takes the vectors (k, full width) of some of the texts, by position, and the facts of each.
+#: Callback for ready vectors: positions of the texts, their vectors (k, full width), and the metadata of each text.
 OnReady: TypeAlias = Callable[[Sequence[int], Vectors, Sequence[TextMeta]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeRequest:
-    """Unique texts that can be embedded, and the space that their vectors are to be of.
+    """Unique valid texts to embed, and the target vector space.
 
-    For a reranker the texts are documents, and `query` is what they are scored for.
+    For a reranker, the texts are documents, and `query` is the query to score them for.
     """
 
     texts: tuple[str, ...]
     space: Space
-    #: Who pays, and how much at most.
+    #: Budgets to charge, and the maximum cost.
     spending: CallBudget
     input_type: InputType = "document"
     on_overflow: Overflow = "truncate"
-    #: Errors go with their texts instead of ending the request.
+    #: Return errors per text instead of failing the request.
     partial: bool = False
     urgency: Urgency = field(default_factory=Urgency)
     query: str = ""
-    #: May be given texts as soon as they are computed, checked and storable, whatever is to come of the others.
+    #: Receives texts as soon as they are computed, checked and storable, even if other texts fail later.
     on_ready: OnReady | None = None
 
     def only(self, positions: Sequence[int]) -> ComputeRequest:
-        """The request for some of its texts."""
+        """Return the request for some of its texts."""
         return replace(self, texts=tuple(self.texts[position] for position in positions))
 
 
@@ -57,28 +57,28 @@ _NO_BILL = Bill(0, 0, 0, ())
 
 @dataclass(slots=True)
 class Computed:
-    """Rows for the texts of a request, in their order, with the facts of each text or the error that it has.
+    """Rows for the texts of a request, in the same order, with the metadata or the error of each text.
 
-    `blocks` holds the rows of each kind of output; dense ones are float32 (n, width), NaN where there is an error.
+    `blocks` contains the rows of each kind of output. Dense rows are float32 (n, width), NaN where there is an error.
     """
 
     blocks: Mapping[Output, Vectors]
-    #: None for a text of which nothing is known.
+    #: Metadata by position; None if nothing is known about the text.
     metas: list[TextMeta | None]
     bill: Bill = _NO_BILL
-    #: By position.
+    #: Errors by position.
     errors: dict[int, EmbedwayError] = field(default_factory=dict)
     #: False for vectors that depend on their batch.
     storable: bool = True
     hits: int = 0
-    #: Vectors that a lossy codec kept.
+    #: Hits that were stored with a lossy codec.
     lossy_hits: int = 0
-    #: Tokens that were not computed, and the cost that they did not have.
+    #: Tokens that were not computed thanks to hits, and their cost.
     saved_tokens: int = 0
     saved_nanousd: int = 0
     tokenize_s: float = 0.0
     compute_s: float = 0.0
-    #: Who answered where no route did: the model's first route, or `cache`.
+    #: Source of the answer if no route answered: the model's first route, or `cache`.
     origin: str = ""
 
 
@@ -88,11 +88,11 @@ class Computes(Protocol):
     async def compute(self, request: ComputeRequest) -> Computed:
         """Compute all texts.
 
-        Raises the first error. Errors of single texts are in the result with `partial`; without it, only those that
-        another caller's request for the same text had.
+        Raises the first error. With `partial`, errors of single texts are in the result. Without it, the result only
+        contains errors from another caller's request for the same text.
         """
 
 
 def empty_rows(count: int, width: int) -> Vectors:
-    """Rows that are not known yet, float32 (count, width) of NaN."""
+    """Return placeholder rows, float32 (count, width) of NaN."""
     return np.full((count, width), np.nan, np.float32)

@@ -1,4 +1,4 @@
-"""Everything that embedway raises on purpose.
+"""The exceptions of embedway.
 
 ::
 
@@ -6,38 +6,38 @@
     ├── ConfigError               a setting is wrong: which file, key, value and rule
     ├── UsageError                a wrong argument of a call or command; also a ValueError
     ├── MissingExtraError         an optional dependency is not installed
-    ├── ClosedError               the embedder was closed
+    ├── ClosedError               the embedder is closed
     ├── InputError                a text cannot be embedded
-    │   ├── TextTooLongError      a text is over the model's limit and may not be cut
+    │   ├── TextTooLongError      a text exceeds the model's limit and must not be truncated
     │   └── SourceError           a file, line or row of a source cannot be used
     ├── ModelError
     │   ├── UnknownModelError     no model has that name
     │   ├── NoModelError          no model meets every requirement
-    │   ├── UnsupportedModelError the model needs something that is not built
+    │   ├── UnsupportedModelError the model needs something that is not supported
     │   ├── RuntimeUnavailableError  no backend can run it here
     │   └── WeightsError
-    │       ├── WeightsUnavailableError  no place had the files
-    │       └── WeightsCorruptError      the bytes are not the right ones
+    │       ├── WeightsUnavailableError  no source has the files
+    │       └── WeightsCorruptError      a file does not match its checksum
     ├── DimensionsError           the model was not trained for that size
-    ├── SpaceMismatchError        two vector spaces would meet
-    ├── BadVectorsError           a model answered with vectors that cannot be right
+    ├── SpaceMismatchError        vectors of two spaces would be mixed
+    ├── BadVectorsError           a model returned invalid vectors
     ├── BatchError                running a batch failed
     ├── UpstreamError             a provider's service failed or refused
     │   ├── AuthenticationError   the key is missing, wrong, or has no right to the model
     │   ├── QuotaExceededError    the account's money or quota is used up
-    │   ├── RateLimitedError      asked to come back later
-    │   ├── UnavailableError      not reached, too slow, reset, or failing by itself
-    │   ├── RefusedInputError     something in the request is refused; other texts may pass
-    │   └── ProtocolError         the answer is not what the API promises
-    ├── NoRouteError              no route of the model could compute
+    │   ├── RateLimitedError      the service asks to retry later
+    │   ├── UnavailableError      unreachable, too slow, connection reset, or a server error
+    │   ├── RefusedInputError     a part of the request is refused; other texts may succeed
+    │   └── ProtocolError         the answer does not follow the API
+    ├── NoRouteError              no route of the model succeeded
     ├── DeadlineError             the deadline of a request passed; also a TimeoutError
-    ├── BudgetExceededError       a limit on money would be passed
-    ├── LedgerError               what was spent cannot be read or written, so nothing is spent
-    ├── CacheError                a cache that was asked for cannot be read or cleared, or is of a newer version
-    ├── StateError                a backup of the state cannot be made, read or restored
+    ├── BudgetExceededError       a spending limit would be exceeded
+    ├── LedgerError               the ledger cannot be read or written, so nothing is spent
+    ├── CacheError                a cache cannot be read or cleared on request, or has a newer version
+    ├── StateError                a backup of the state cannot be created, read or restored
     └── SinkError                 a destination cannot be written or read
 
-Every error says what was wrong, where, and what to do. None holds a text of the user's or a secret.
+Every error says what was wrong, where, and what to do. None contains a user's text or a secret.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ if TYPE_CHECKING:
 
 
 class EmbedwayError(Exception):
-    """The root: catch this to catch all that embedway raises on purpose."""
+    """Base class of all exceptions of embedway."""
 
-    #: What the command line exits with when this error ends it.
+    #: Exit code of the command line for this error.
     exit_code = 1
 
 
 class ConfigError(EmbedwayError):
-    """A setting is wrong.
+    """A setting is invalid.
 
-    `where` is a file, `environment` or `arguments`; `key` is the dotted name, empty for a whole file. Characters that
-    cannot be printed are written as escapes: names of keys and files may hold what a terminal obeys.
+    `where` is a file, `environment` or `arguments`; `key` is the dotted name, empty for a whole file. Non-printable
+    characters are written as escapes: names of keys and files may contain terminal escape sequences.
     """
 
     exit_code = 2
@@ -91,11 +91,11 @@ class MissingExtraError(EmbedwayError):
 
 
 class ClosedError(EmbedwayError):
-    """The embedder was closed; make a new one."""
+    """The embedder is closed; create a new one."""
 
 
 class InputError(EmbedwayError):
-    """A text cannot be embedded. `row` counts from 0 and is None when the whole input is meant."""
+    """A text cannot be embedded. `row` counts from 0; it is None for the whole input."""
 
     def __init__(self, message: str, *, row: int | None = None) -> None:
         self.row = row
@@ -103,17 +103,17 @@ class InputError(EmbedwayError):
 
 
 class TextTooLongError(InputError):
-    """A text is over the model's limit in tokens, and `on_overflow` is `error`."""
+    """A text exceeds the model's limit in tokens, and `on_overflow` is `error`."""
 
     def __init__(self, *, row: int, max_tokens: int, tokens: int | None) -> None:
         self.max_tokens = max_tokens
         self.tokens = tokens
-        have = f"has {tokens} tokens" if tokens is not None else "is far longer"
-        super().__init__(f"{have}; the model takes {max_tokens}. Split it, or pass on_overflow='truncate'", row=row)
+        have = f"has {tokens} tokens" if tokens is not None else "has far more tokens"
+        super().__init__(f"{have}; the model accepts {max_tokens}. Split it, or pass on_overflow='truncate'", row=row)
 
 
 def with_row(error: EmbedwayError, row: int) -> EmbedwayError:
-    """An error that names a text by its place, for the text at another place; any other error as it is."""
+    """Return a TextTooLongError for another row; return any other error unchanged."""
     if not isinstance(error, TextTooLongError):
         return error
     return TextTooLongError(row=row, max_tokens=error.max_tokens, tokens=error.tokens)
@@ -138,7 +138,7 @@ class ModelError(EmbedwayError):
 
 
 class UnknownModelError(ModelError):
-    """No model has that name. `nearest` holds the names closest to it."""
+    """No model has that name. `nearest` lists the closest names."""
 
     def __init__(self, name: str, *, nearest: Sequence[str]) -> None:
         self.name = name
@@ -151,42 +151,42 @@ class UnknownModelError(ModelError):
 
 
 class NoModelError(ModelError):
-    """No model meets every requirement. `advice` says which to relax; `table` has every model with every reason."""
+    """No model meets every requirement. `advice` lists those to relax; `table` has every model with its reasons."""
 
     def __init__(self, advice: Sequence[str], *, table: Sequence[object] = ()) -> None:
         self.advice = tuple(advice)
         self.table = tuple(table)
-        lines = ["no model meets every requirement; what would help:", *(f"  - {line}" for line in self.advice)]
+        lines = ["no model meets every requirement; these changes help:", *(f"  - {line}" for line in self.advice)]
         super().__init__("\n".join(lines) if self.advice else "there is no model to choose from")
 
 
 class UnsupportedModelError(ModelError):
-    """The model needs something that the local runtime does not build; the message names it."""
+    """The model needs something that the local runtime does not support; the message names it."""
 
 
 class RuntimeUnavailableError(ModelError):
-    """No backend here can run the model as asked."""
+    """No backend here can run the model as requested."""
 
 
 class WeightsError(ModelError):
-    """The files of a model."""
+    """The files of a model are unavailable or corrupt."""
 
 
 class WeightsUnavailableError(WeightsError):
-    """No place had the files. `tried` pairs each place with why it failed."""
+    """No source has the files. `tried` pairs each source with the reason for its failure."""
 
     def __init__(self, model: str, *, tried: Sequence[tuple[str, str]], advice: str = "") -> None:
         self.model = model
         self.tried = tuple(tried)
-        lines = [f"the files of {model} could not be had. Tried:"]
-        lines += [f"  - {place}: {reason}" for place, reason in self.tried] or ["  - nothing: no place is known"]
+        lines = [f"the files of {model} are not available. Tried:"]
+        lines += [f"  - {place}: {reason}" for place, reason in self.tried] or ["  - nothing: no source is known"]
         if advice:
             lines.append(advice)
         super().__init__("\n".join(lines))
 
 
 class WeightsCorruptError(WeightsError):
-    """A file's bytes are not the ones that the catalog or the hub names."""
+    """A file's checksum is not the one in the catalog or on the hub."""
 
     def __init__(self, path: Path | str, *, expected: str, found: str, advice: str = "") -> None:
         self.path = str(path)
@@ -196,7 +196,7 @@ class WeightsCorruptError(WeightsError):
 
 
 class DimensionsError(EmbedwayError):
-    """The model was not trained for that size. `sizes` holds those it was trained for."""
+    """The model was not trained for that size. `sizes` lists those it was trained for."""
 
     exit_code = 2
 
@@ -204,13 +204,13 @@ class DimensionsError(EmbedwayError):
         self.asked = asked
         self.sizes = tuple(sizes)
         super().__init__(
-            f"{model} gives {', '.join(map(str, self.sizes))} dimensions, not {asked}: "
-            "vectors cut to a size that a model was not trained for lose their meaning"
+            f"{model} supports {', '.join(map(str, self.sizes))} dimensions, not {asked}: "
+            "vectors truncated to a size that a model was not trained for lose their meaning"
         )
 
 
 class SpaceMismatchError(EmbedwayError):
-    """Two vector spaces would meet."""
+    """Vectors of two spaces would be mixed."""
 
     def __init__(
         self,
@@ -221,22 +221,22 @@ class SpaceMismatchError(EmbedwayError):
         asked: str = "the query",
         claimed: bool = False,
     ) -> None:
-        """`claimed` where nothing is written yet, and a first write is under way."""
+        """Create the error. `claimed` is true during the first write, before anything is written."""
         self.collection = collection
         self.collection_space = collection_space
         self.asked_space = asked_space
         self.claimed = claimed
-        holds = "is just being written for the first time, with vectors" if claimed else "holds vectors"
-        advice = "Wait until that write is over" if claimed else "Use the collection's own model"
+        holds = "is being written for the first time, with vectors" if claimed else "contains vectors"
+        advice = "Wait until that write ends" if claimed else "Use the collection's own model"
         super().__init__(
             f"{collection} {holds} of the space {collection_space}; {asked} would be of the space "
-            f"{asked_space}, and distances between the two mean nothing. "
-            f"{advice}, or {'use its model' if claimed else 'embed it anew'}"
+            f"{asked_space}, and distances between the two are meaningless. "
+            f"{advice}, or {'use its model' if claimed else 'embed it again'}"
         )
 
 
 class BadVectorsError(EmbedwayError):
-    """A model answered with vectors that cannot be right. `rows` are the first offending rows."""
+    """A model returned invalid vectors. `rows` are the first invalid rows."""
 
     def __init__(self, message: str, *, route: str, rows: Sequence[int] = ()) -> None:
         self.route = route
@@ -246,7 +246,7 @@ class BadVectorsError(EmbedwayError):
 
 
 class BatchError(EmbedwayError):
-    """Running a batch failed; the cause is chained."""
+    """A batch failed; the cause is chained."""
 
     def __init__(self, message: str, *, route: str) -> None:
         self.route = route
@@ -256,16 +256,16 @@ class BatchError(EmbedwayError):
 class UpstreamError(EmbedwayError):
     """A provider's service failed or refused.
 
-    `status` is the HTTP status, None where there was no answer. `billed` says that the call may be on the bill
-    although it failed: the request had gone out and may have been carried out. `retry_after_s` is the wait that the
-    service asks for, None where it asks for none.
+    `status` is the HTTP status, None without an answer. `billed` is true if the failed call may be billed: the request
+    was sent and may have been processed. `retry_after_s` is the wait that the service requests, None if it requests
+    none.
     """
 
-    #: Whether the same request may succeed a little later, on this route.
+    #: Whether the same request may succeed a little later on this route.
     transient = False
-    #: What the service told of its rate limits with the error, a `RateState`; None where it told nothing.
+    #: Rate limits that the service reported with the error, a `RateState`; None if it reported none.
     rates: Any = None
-    #: Other models that are set up here, where nothing could be done for this one.
+    #: Other models that are set up here, if no route of this one can help.
     elsewhere: tuple[str, ...] = ()
 
     def __init__(
@@ -285,7 +285,7 @@ class UpstreamError(EmbedwayError):
         super().__init__(f"{route}: {message}{shown}")
 
     def __str__(self) -> str:
-        """The message, with what else there is."""
+        """Return the message, with the other models that are set up."""
         return _with_elsewhere(super().__str__(), self.elsewhere)
 
 
@@ -298,38 +298,38 @@ class QuotaExceededError(UpstreamError):
 
 
 class RateLimitedError(UpstreamError):
-    """The service asks to come back later."""
+    """The service asks to retry later."""
 
     transient = True
 
 
 class UnavailableError(UpstreamError):
-    """The service was not reached, was too slow, broke off, or fails by itself (HTTP 408, 409, 5xx)."""
+    """The service is unreachable or too slow, resets the connection, or has a server error (HTTP 408, 409, 5xx)."""
 
     transient = True
 
 
 class RefusedInputError(UpstreamError):
-    """The service refuses something in the request (HTTP 400, 413, 422); other texts may pass."""
+    """The service refuses a part of the request (HTTP 400, 413, 422); other texts may succeed."""
 
 
 class ProtocolError(UpstreamError):
-    """The answer is not what the API promises: no JSON, a field missing, a wrong length."""
+    """The answer does not follow the API: invalid JSON, a missing field, a wrong length."""
 
 
 class NoRouteError(EmbedwayError):
-    """No route of the model could compute. `failed` pairs each route with why."""
+    """No route of the model succeeded. `failed` pairs each route with the reason."""
 
     def __init__(self, model: str, *, failed: Sequence[tuple[str, str]], elsewhere: Sequence[str] = ()) -> None:
         self.model = model
         self.failed = tuple(failed)
         self.elsewhere = tuple(elsewhere)
-        lines = [f"no route of {model} could compute:"]
-        lines += [f"  - {route}: {reason}" for route, reason in self.failed] or ["  - it has none that is set up here"]
+        lines = [f"no route of {model} succeeded:"]
+        lines += [f"  - {route}: {reason}" for route, reason in self.failed] or ["  - no route is set up here"]
         super().__init__("\n".join(lines))
 
     def __str__(self) -> str:
-        """The message, with what else there is."""
+        """Return the message, with the other models that are set up."""
         return _with_elsewhere(super().__str__(), self.elsewhere)
 
 
@@ -342,10 +342,10 @@ class DeadlineError(EmbedwayError, TimeoutError):
 
 
 class BudgetExceededError(EmbedwayError):
-    """A limit on money would be passed, so that nothing was sent. Amounts are nano-dollars.
+    """A spending limit would be exceeded, so nothing was sent. Amounts are nano-dollars.
 
-    `budget` names the limit, `needed` is what the request may cost, None where no price is known; `left` is what the
-    limit still allows.
+    `budget` names the limit. `needed` is the maximum cost of the request, None if no price is known. `left` is the
+    amount that the limit still allows.
     """
 
     exit_code = 3
@@ -358,18 +358,18 @@ class BudgetExceededError(EmbedwayError):
 
 
 class LedgerError(EmbedwayError):
-    """The ledger cannot be read or written. Nothing is spent without it, because a limit could be passed unseen."""
+    """The ledger cannot be read or written. Nothing is spent without it: a limit could be exceeded unnoticed."""
 
 
 class CacheError(EmbedwayError):
-    """A cache that was asked for cannot be read or cleared, or is of a newer version than this package knows.
+    """A cache cannot be read or cleared on request, or has a newer version than this package supports.
 
-    Requests raise it only for a newer version, which is a mistake of setup; where a cache fails they compute instead.
+    Requests raise it only for a newer version, which is a setup error. If a cache fails otherwise, they compute.
     """
 
 
 class StateError(EmbedwayError):
-    """A backup of the state cannot be made, read or restored. `file` is the backup or what fails."""
+    """A backup of the state cannot be created, read or restored. `file` is the backup or the file that fails."""
 
     def __init__(self, message: str, *, file: Path | str) -> None:
         self.file = str(file)
@@ -385,19 +385,19 @@ class SinkError(EmbedwayError):
 
 
 def newer_version(version: object, known: int, *, of: str = "", otherwise: str = "") -> str:
-    """The predicate for something that a newer version of this package wrote: "is of version 3, and ...".
+    """Return the predicate for data that a newer version of this package wrote: "has version 3, and ...".
 
-    `of` names what has the version, and `otherwise` is advice for those who cannot use the newer version.
+    `of` names the data, and `otherwise` is advice for users who cannot use the newer version.
     """
     whose = f" of {of}" if of else ""
     advice = f", or {otherwise}" if otherwise else ""
     return (
-        f"is of version {version}{whose}, and this embedway knows versions up to {known}: "
+        f"has version {version}{whose}, and this embedway supports versions up to {known}: "
         f"use the newer embedway that wrote it{advice}"
     )
 
 
 def _with_elsewhere(message: str, models: Sequence[str]) -> str:
-    # Told and not taken: vectors of another space do not belong where this model's are.
-    told = f"\nOther models that are set up here, each with a space of its own: {', '.join(models)}"
+    # Reported but not used: vectors of another space must not be mixed with this model's.
+    told = f"\nOther models that are set up here, each with its own space: {', '.join(models)}"
     return message + told if models else message

@@ -1,7 +1,7 @@
-"""Child processes and imports that take no code from the working directory.
+"""Child processes and imports that run no code from the working directory.
 
-The working directory may be a repository of strangers. Python looks for modules there first when it runs
-`python -m NAME` or `python -c CODE`, and pip takes a folder there for the index of the same name.
+The working directory may be an untrusted repository. Python searches it first for modules when it runs
+`python -m NAME` or `python -c CODE`, and pip treats a folder there as the index of the same name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Sequence
 
-#: Variables of pip and of TLS that name files or folders, several divided by white space.
+#: Variables of pip and TLS that contain paths; several paths are separated by white space.
 _PATHS = (
     "PIP_BUILD_CONSTRAINT",
     "PIP_CACHE_DIR",
@@ -40,24 +40,24 @@ _PATHS = (
 
 
 def isolate_children() -> None:
-    """Keep the working directory off the module path of the Python processes that this one starts.
+    """Keep the working directory off the module path of Python child processes.
 
-    For a program of its own, as the command is: libraries start children too (the resource tracker of
-    multiprocessing), and the variable reaches all of them. A user's own value stays.
+    Call it in programs, such as the command line: libraries start children too (the resource tracker of
+    multiprocessing), and the variable reaches all of them. A value that the user has set is not changed.
     """
     os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 def run_module(module: str, arguments: Sequence[str], *, folder: Path) -> subprocess.CompletedProcess[bytes]:
-    """Run `python -m MODULE` isolated (`-I`) in a folder of our own, without input, and wait. Raises OSError.
+    """Run `python -m MODULE` isolated (`-I`) in `folder`, without input, and wait. Raises OSError.
 
-    The module comes from the interpreter's own site-packages only: not from the working directory, PYTHONPATH or the
-    user's site-packages. Paths that the user's variables name relative to the working directory are made absolute.
+    The module comes only from the interpreter's own site-packages: not from the working directory, PYTHONPATH or the
+    user's site-packages. Relative paths in the user's variables are made absolute.
     """
     import subprocess  # noqa: PLC0415  the command imports this module at its start
 
     command = [sys.executable, "-I", "-m", module, *arguments]
-    # The arguments are the caller's; no shell is involved.
+    # The arguments come from the caller; no shell is involved.
     return subprocess.run(  # noqa: S603
         command,
         stdin=subprocess.DEVNULL,
@@ -69,9 +69,9 @@ def run_module(module: str, arguments: Sequence[str], *, folder: Path) -> subpro
 
 
 def _elsewhere(environment: dict[str, str], here: Path) -> dict[str, str]:
-    """The environment for a process in another folder: paths that are relative to `here` become absolute.
+    """Return the environment for a process in another folder: paths relative to `here` become absolute.
 
-    Addresses stay: a folder `https:/host/simple` of the working directory is no index.
+    URLs are not changed: a folder `https:/host/simple` in the working directory is not an index.
     """
     for name in _PATHS:
         value = environment.get(name, "")

@@ -1,4 +1,4 @@
-"""Money: whole nano-dollars inside, decimal numbers at the edges, never binary fractions."""
+"""Money as integer nano-dollars; decimal numbers at the API, never binary fractions."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TypeAlias
 
 from embedway.errors import UsageError
 
-#: Dollars. A float stands for the decimal number that it is written as.
+#: Dollars. A float means the decimal number that it is written as.
 Amount: TypeAlias = int | str | decimal.Decimal | float
 
 NANO = 10**9
-#: Redis counts in doubles, exact up to 2**53 nano-dollars; this is a round number below.
+#: Maximum amount in dollars. Redis counts in doubles, exact up to 2**53 nano-dollars; this is a round number below.
 MOST_USD = 9_000_000
 
 
 def to_nanousd(amount: Amount, *, name: str) -> int:
-    """Dollars as nano-dollars, exactly.
+    """Convert dollars to nano-dollars, exactly.
 
-    Raises UsageError, which calls the amount `name`, for what is no number, below 0, above 9,000,000, or has more than
-    nine decimals.
+    Raises UsageError, which names the amount `name`, if it is not a number, is below 0 or above 9,000,000, or has more
+    than nine decimals.
     """
     if isinstance(amount, bool) or not isinstance(amount, (int, str, float, decimal.Decimal)):
         raise UsageError(f"{name} is {amount!r}; it must be dollars, such as 0.05")
@@ -36,7 +36,7 @@ def to_nanousd(amount: Amount, *, name: str) -> int:
 
 
 def usd(nanousd: int) -> str:
-    """Nano-dollars as dollars, exactly, with at least two decimals: `0.0264`, `5.00`."""
+    """Format nano-dollars as dollars, exactly, with at least two decimals: `0.0264`, `5.00`."""
     whole, rest = divmod(abs(nanousd), NANO)
     decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
     return f"{'-' if nanousd < 0 else ''}{whole}.{decimals}"

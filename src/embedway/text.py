@@ -1,4 +1,4 @@
-r"""Text from outside, made safe for terminals, logs and error messages."""
+r"""Sanitizing of external text for terminals, logs and error messages."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from unicodedata import category
 
 
 def printable(text: str, *, keep_layout: bool = False) -> str:
-    r"""Write each character that cannot be printed as an escape such as `\x1b`.
+    r"""Write each non-printable character as an escape such as `\x1b`.
 
-    Names of files and keys may hold escape sequences, which a terminal obeys. With `keep_layout`, line ends, tabs and
-    the spaces and separators of Unicode stay: that is for whole messages, which have lines. Names have none.
+    Names of files and keys may contain escape sequences, which a terminal executes. With `keep_layout`, line ends, tabs
+    and the spaces and separators of Unicode are not changed: use it for messages of several lines, not for names.
     """
     if text.isprintable():
         return text
@@ -23,12 +23,12 @@ def _is_layout(char: str) -> bool:
 
 
 def single_line(text: str) -> str:
-    """Return the text on one line, with single spaces in place of white space and of what cannot be printed."""
+    """Return the text on one line; white space and non-printable characters become single spaces."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def redact(text: str, *secrets: str | None) -> str:
-    """Return another program's message on one line, without `secrets` and without credentials in addresses."""
+    """Return another program's message on one line, without `secrets` and without credentials in URLs."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
@@ -38,5 +38,5 @@ def redact(text: str, *secrets: str | None) -> str:
 
 
 def has_surrogate(text: str) -> bool:
-    """Tell whether a text has no encoding because it holds half of a surrogate pair, as JSON may."""
+    """Return whether a text contains half of a surrogate pair, as JSON may, and so cannot be encoded."""
     return any("\ud800" <= char <= "\udfff" for char in text)

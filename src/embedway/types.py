@@ -1,4 +1,4 @@
-"""The values that pass through embedway. All are frozen; arrays in them are not to be written to."""
+"""Shared value types. All are frozen; do not write to the arrays in them."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 __all__ = ["InputType", "Pooling", "Space"]
 
-#: What happens to a text over the model's limit: its end is cut off, it is an error, or its windows are embedded and
-#: their vectors averaged.
+#: Handling of a text over the model's limit: truncate it, raise an error, or embed its windows and average their
+#: vectors.
 Overflow: TypeAlias = Literal["truncate", "error", "mean"]
 Vectors: TypeAlias = npt.NDArray[np.float32]
 #: One text, or an iterable of texts that is read once; a text may be a list of token ids (see `AsyncEmbedder.embed`).
 Texts: TypeAlias = str | Iterable[str | list[int] | tuple[int, ...]]
 
-#: How a cache keeps the numbers of a vector; all but the first lose some digits.
+#: Encoding of a vector's numbers in a cache; all except the first are lossy.
 CodecName: TypeAlias = Literal["f32", "f16", "i8"]
 
-#: Where tokens are estimated, so many times the estimate is reserved: the service counts for itself.
+#: Factor for reserving estimated tokens, because the service's own count may be higher.
 ESTIMATE_MARGIN = 2
 
 
 @public
 class EncodedText(Protocol):
-    """A text as tokens."""
+    """A tokenized text."""
 
     @property
     def ids(self) -> Sequence[int]:
@@ -45,12 +45,12 @@ class EncodedText(Protocol):
 
     @property
     def offsets(self) -> Sequence[tuple[int, int]]:
-        """From which character to which each token stands for."""
+        """Start and end character of each token."""
 
 
 @public
 class PlainTokenizer(Protocol):
-    """A model's tokenizer that neither pads nor cuts; the `tokenizers` library's is one."""
+    """A model's tokenizer without padding and truncation, such as one of the `tokenizers` library."""
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> EncodedText:
         """Tokenize a text."""
@@ -65,17 +65,17 @@ class EmbedRequest:
     input_type: InputType = "document"
     dimensions: int | None = None
     on_overflow: Overflow = "truncate"
-    #: Errors go with their rows instead of ending the request.
+    #: Return errors per row instead of failing the request.
     partial: bool = False
-    #: Rows that cannot be embedded, and why; empty unless `partial`.
+    #: Rows that cannot be embedded, with their errors; empty unless `partial`.
     refused: Mapping[int, EmbedwayError] = field(default_factory=dict)
-    #: 0 to 9; above 5 it never waits for the work of other callers.
+    #: 0 to 9; above 5 the request never waits for the work of other callers.
     priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RateState:
-    """A service's rate limits, as it told them with an answer; None where it did not."""
+    """Rate limits that a service reported with an answer; None where it did not."""
 
     requests_limit: int | None = None
     requests_remaining: int | None = None
@@ -85,16 +85,16 @@ class RateState:
     tokens_reset_s: float | None = None
 
 
-#: A service that told nothing of its limits.
+#: State of a service that reports no limits.
 NO_RATES = RateState()
 
 
 @public
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """A text that was cut at the model's limit. Characters are exact; they do not count the prompt.
+    """A text that was truncated at the model's limit. Characters are exact; they do not include the prompt.
 
-    `lost_tokens` is None when the text was so long that its end was never tokenized.
+    `lost_tokens` is None if the text was so long that its end was never tokenized.
     """
 
     row: int
@@ -107,7 +107,7 @@ class Truncation:
 @public
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """The space, limits and tokenizer of an opened model. `tokenizer` neither pads nor truncates."""
+    """The space, limits and tokenizer of a loaded model. `tokenizer` neither pads nor truncates."""
 
     model: str
     space: Space
@@ -121,9 +121,9 @@ class ModelDescription:
 @public
 @dataclass(frozen=True, slots=True)
 class Averaged:
-    """A text over the model's limit whose vector is the mean of its windows', by their tokens.
+    """A text over the model's limit whose vector is the mean of its windows' vectors, weighted by tokens.
 
-    Such a vector stands for the whole text, and is none that the model gives for any text.
+    Such a vector represents the complete text, and is not one that the model returns for any text.
     """
 
     row: int
@@ -133,9 +133,9 @@ class Averaged:
 
 @dataclass(frozen=True, slots=True)
 class TextMeta:
-    """Facts of a text beside its vector. `truncation` has row 0, whatever row the text comes in.
+    """Metadata of a text. `truncation` always has row 0, whatever the row of the text.
 
-    `codec` is how the cache entry held the vector that it was read from.
+    `codec` is the encoding of the cache entry that the vector was read from.
     """
 
     tokens: int
@@ -154,13 +154,13 @@ class Bill:
     routes: tuple[str, ...]
     estimated: bool = False
     searches: int = 0
-    #: What failed requests may have cost, which is in the cost.
+    #: Possible cost of failed requests, in nano-dollars; included in the cost.
     unsure: int = 0
     #: The ledger's entries.
     entries: tuple[str, ...] = ()
 
     def __add__(self, other: Bill) -> Bill:
-        """Two bills as one; its cost is None where one of theirs is."""
+        """Return the sum of two bills; the cost is None if one of the costs is None."""
         known = self.cost_nanousd is not None and other.cost_nanousd is not None
         return Bill(
             self.tokens + other.tokens,
@@ -181,16 +181,16 @@ class TokenizedTexts:
     ids: tuple[npt.NDArray[np.int32], ...]
     lengths: npt.NDArray[np.int32]
     truncations: tuple[Truncation, ...] = ()
-    #: Which of two texts each token belongs to, for pairs; empty for single texts.
+    #: Segment (0 or 1) of each token, for pairs of texts; empty for single texts.
     types: tuple[npt.NDArray[np.int32], ...] = ()
 
     @property
     def tokens(self) -> int:
-        """All tokens that the model will see, special tokens included."""
+        """Total tokens of the model's input, special tokens included."""
         return int(self.lengths.sum(dtype=np.int64))
 
     def only(self, rows: npt.NDArray[np.int64]) -> TokenizedTexts:
-        """Some of the texts; their truncations are left out."""
+        """Return some of the texts, without their truncations."""
         ids = tuple(self.ids[row] for row in rows) if self.ids else ()
         types = tuple(self.types[row] for row in rows) if self.types else ()
         return TokenizedTexts(ids, self.lengths[rows], types=types)
@@ -201,7 +201,7 @@ class Batch:
     """Rows that are computed together. `rows` is int64 (b,), positions among the unique texts of a plan."""
 
     rows: npt.NDArray[np.int64]
-    #: Length of the longest row in tokens; `len(rows) * width` is what the batch costs.
+    #: Length of the longest row in tokens; the batch computes `len(rows) * width` tokens.
     width: int
 
     @property
@@ -213,7 +213,7 @@ class Batch:
 @public
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The plan of a request, made before anything is computed."""
+    """The estimated work and cost of a request, before anything is computed."""
 
     model: str
     route: str
@@ -225,21 +225,21 @@ class Plan:
     padded_tokens: int
     batches: int
     truncations: tuple[Truncation, ...]
-    #: Nano-dollars; None where no price is known. Local models cost nothing.
+    #: Cost in nano-dollars; None if no price is known. Local models cost nothing.
     cost_nanousd: int | None
-    #: Whether tokens were estimated, because no tokenizer of the model is to be had.
+    #: Whether tokens were estimated, because no tokenizer of the model is available.
     estimated: bool = False
     #: Texts over the limit that are averaged from windows.
     averaged: tuple[Averaged, ...] = ()
-    #: Unique texts whose vectors are in the cache; what follows, `batches` and `cost_nanousd` are those of the others.
+    #: Unique texts that are cache hits. The fields below, `batches` and `cost_nanousd` do not include them.
     cached_texts: int = 0
-    #: Tokens that are computed, and billed where a service does it.
+    #: Tokens to compute, which a service bills.
     billed_tokens: int = 0
-    #: Requests to a service; 0 for models of this machine.
+    #: Requests to a service; 0 for local models.
     requests: int = 0
-    #: The cost by the service's batch API; None where it has none or its price is not known.
+    #: Cost with the service's batch API, in nano-dollars; None if there is none or its price is unknown.
     batch_cost_nanousd: int | None = None
-    #: Seconds, by the model's benchmark; None where there is none.
+    #: Estimated seconds, from the model's benchmark; None without a benchmark.
     seconds: float | None = None
 
     @property
@@ -249,14 +249,14 @@ class Plan:
 
     @property
     def most_nanousd(self) -> int | None:
-        """The money to reserve: the cost, twice where tokens are estimated; None where no price is known."""
+        """Nano-dollars to reserve: the cost, doubled if tokens are estimated; None if no price is known."""
         return self.cost_nanousd and self.cost_nanousd * (ESTIMATE_MARGIN if self.estimated else 1)
 
 
 @public
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds spent, by step; `compute_s` is wall time from first batch sent to last one back."""
+    """Seconds spent per step; `compute_s` is the wall time from the first batch's start to the last batch's end."""
 
     tokenize_s: float = 0.0
     compute_s: float = 0.0
@@ -266,20 +266,20 @@ class Timing:
 @public
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """How a model was selected: `ranked` has every model that met the criteria with its score, the best first."""
+    """Result of a model selection. `ranked` lists every model that met the criteria with its score, best first."""
 
     model: str
     score: float
     ranked: tuple[tuple[str, float], ...]
     criteria: Mapping[str, object] = field(default_factory=dict)
-    #: Better ones that were passed over, because they may cost more than `max_cost`, in nano-dollars.
+    #: Better models that were skipped because they may cost more than `max_cost`, with their cost in nano-dollars.
     too_dear: tuple[tuple[str, int | None], ...] = ()
 
 
 @public
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Tokens, cost, time and routes of a request that ended."""
+    """Tokens, cost, time and routes of a finished request."""
 
     model: str
     route: str
@@ -294,28 +294,28 @@ class Receipt:
     attempts: int
     truncations: tuple[Truncation, ...]
     timing: Timing
-    #: How the vectors were computed, such as `openvino bf16, 1 stream x 2 threads`.
+    #: Runtime that computed the vectors, such as `openvino bf16, 1 stream x 2 threads`.
     runtime: str
     #: The routes that answered; more than one after a failover.
     routes: tuple[str, ...] = ()
-    #: Whether a service did not say what it bills, so that `billed_tokens` and the cost hold our own count.
+    #: Whether `billed_tokens` and the cost are our own count, because a service did not report what it bills.
     estimated: bool = False
-    #: Whether `tokens` and the places of cuts were estimated, because no tokenizer of the model is to be had.
+    #: Whether `tokens` and the positions of truncations were estimated, because no tokenizer of the model is available.
     tokens_estimated: bool = False
-    #: Texts over the limit whose vectors are means of their windows'.
+    #: Texts over the limit whose vectors are means of their windows' vectors.
     averaged: tuple[Averaged, ...] = ()
-    #: Searches that a reranking service bills; 0 where it bills tokens.
+    #: Searches that a reranking service bills; 0 if it bills tokens.
     billed_searches: int = 0
-    #: Of the cost, what failed requests may cost that a service may have carried out.
+    #: Part of the cost for failed requests that a service may have processed, in nano-dollars.
     unsure_nanousd: int = 0
-    #: What the hits would have cost.
+    #: Cost that cache hits saved, in nano-dollars.
     saved_nanousd: int = 0
     collection: str = ""
-    #: How the model was selected; None where the call named it, or its collection did.
+    #: Result of the model selection; None if the call or its collection named the model.
     selected: Selected | None = None
-    #: The entries of the ledger that hold the cost.
+    #: Ledger entries that contain the cost.
     ledger_entries: tuple[str, ...] = ()
-    #: Vectors that were kept by a codec that loses some digits (`cache.codec`).
+    #: Cache hits that were stored with a lossy codec (`cache.codec`).
     lossy_hits: int = 0
 
     @property

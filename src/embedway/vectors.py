@@ -1,4 +1,4 @@
-"""Bad vectors stop here, before any cache, sink or caller. Vectors that a cache held are looked at in the same way."""
+"""Validation of vectors before any cache, sink or caller. Vectors from a cache are checked in the same way."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from embedway.types import Space, Vectors
 
-#: How far a normalized vector's length may be from 1; bfloat16 rounds to 2**-8 of each number.
+#: Maximum distance of a normalized vector's length from 1; bfloat16 rounds to 2**-8 of each number.
 _NORM_TOLERANCE = 0.02
 _LEAST_SQUARE, _MOST_SQUARE = (1 - _NORM_TOLERANCE) ** 2, (1 + _NORM_TOLERANCE) ** 2
 _SHOWN_ROWS = 5
-#: Vectors of one space: half precision and other kernels stay above 0.999; another model, tokenizer, prompt or pooling
-#: falls below.
+#: Minimum cosine of two vectors of one text in one space: half precision and other kernels stay above 0.999; another
+#: model, tokenizer, prompt or pooling falls below.
 SAME_COSINE = 0.99
 
 
@@ -42,13 +42,13 @@ def validate(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
 
 
 def good_rows(vectors: Vectors, space: Space) -> npt.NDArray[np.bool_]:
-    """Which rows `validate` would take (n,)."""
+    """Return the mask of rows that `validate` accepts (n,)."""
     lengths = _lengths(vectors)
     return np.abs(lengths - 1) <= _NORM_TOLERANCE if space.normalized else np.isfinite(lengths) & (lengths > 0)
 
 
 def bad_rows(vectors: Vectors, space: Space) -> list[int]:
-    """The rows that `validate` would refuse."""
+    """Return the rows that `validate` rejects."""
     if _is_good_query(vectors, space):
         return []
     good = good_rows(vectors, space)
@@ -56,25 +56,25 @@ def bad_rows(vectors: Vectors, space: Space) -> list[int]:
 
 
 def _is_good_query(vectors: Vectors, space: Space) -> bool:
-    """Whether these are a single normalized vector that is good: told in one step, because queries wait for it."""
+    """Return whether this is one valid normalized vector; a fast path, because queries wait for it."""
     if not space.normalized or len(vectors) != 1:
         return False
     vector = vectors[0]
-    # What is not finite is on no side of a comparison. Other products warn where numbers are too large to be squared.
+    # A vector that is not finite fails the comparison. Other products warn if numbers are too large to be squared.
     return _LEAST_SQUARE <= float(np.vdot(vector, vector)) <= _MOST_SQUARE
 
 
 def _lengths(vectors: Vectors) -> npt.NDArray[np.float32]:
-    """The length of each row (n,). A row with NaN or infinity has a length that is not finite either."""
+    """Return the length of each row (n,). A row with NaN or infinity has a length that is not finite."""
     with np.errstate(all="ignore"):
-        # A product of each row with itself: half the time of einsum.
+        # The product of each row with itself takes half the time of einsum.
         squares = np.matmul(vectors[:, None, :], vectors[:, :, None])[:, 0, 0]
         lengths: npt.NDArray[np.float32] = np.sqrt(squares)
     return lengths
 
 
 def to_size(vectors: Vectors, space: Space) -> Vectors:
-    """Cut to the space's dimensions and bring back to length 1, as Matryoshka training expects."""
+    """Truncate to the space's dimensions and restore length 1 in a normalized space, as Matryoshka training expects."""
     if vectors.shape[1] == space.dimensions:
         return vectors
     cut = vectors[:, : space.dimensions].copy()

@@ -286,8 +286,8 @@ def test_a_newer_format_is_an_error_of_every_use_and_nothing_is_written(server, 
             for call in calls:
                 with pytest.raises(CacheError) as caught:
                     await call()
-                assert f"is of version {FORMAT + 1}," in str(caught.value)
-                assert f"knows versions up to {FORMAT}:" in str(caught.value)
+                assert f"has version {FORMAT + 1}," in str(caught.value)
+                assert f"supports versions up to {FORMAT}:" in str(caught.value)
                 assert "cache.url" in str(caught.value)
                 assert "127.0.0.1" not in str(caught.value)
             return [provider.calls for provider in providers_of(embedder)]
@@ -307,7 +307,7 @@ def test_a_newer_format_is_seen_while_a_process_runs(server, valkey, clock):
         assert await cache.put_many(GROUP, [(KEY, b"other")]) == 0
         assert await cache.add_counts({"m": {"hits": 1}}) is False
         assert await cache.lease(GROUP, [KEY], 10) == [True]
-        with pytest.raises(CacheError, match=f"of version {FORMAT + 1}"):
+        with pytest.raises(CacheError, match=f"version {FORMAT + 1}"):
             await cache.get_many(GROUP, [KEY])
         server.hset("embedway:format", "cache", FORMAT)
         assert await read_entries(cache, GROUP, [KEY]) == [b"entry"]

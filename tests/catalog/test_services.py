@@ -100,8 +100,8 @@ def test_searches_cost_by_the_thousand():
         ("matryoshka = [8]", "matryoshka = [8]\ndefault_dimensions = 4", "one of `matryoshka`"),
         ("matryoshka = [8]", 'matryoshka = [8]\nfamily = "f"', "no source"),
         ("matryoshka = [8]", 'matryoshka = [8]\nprice_usd_per_thousand_searches = "2"', "only rerankers"),
-        ("matryoshka = [8]", 'matryoshka = [8]\ntask = "rerank"', "makes no vectors"),
-        ("matryoshka = [8]", 'matryoshka = [8]\nprice_usd_per_million_tokens = "2e-5"', "dollars as a text"),
+        ("matryoshka = [8]", 'matryoshka = [8]\ntask = "rerank"', "has no vectors"),
+        ("matryoshka = [8]", 'matryoshka = [8]\nprice_usd_per_million_tokens = "2e-5"', "dollars as a string"),
     ],
 )
 def test_a_mistake_is_told_with_file_model_and_field(old, new, said):

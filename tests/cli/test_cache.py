@@ -214,7 +214,7 @@ def test_a_newer_format_in_redis_is_an_error_of_every_command(ready_command, val
         client.hset("embedway:format", "cache", "2")
         for arguments in (("embed", "text"), ("cache", "stats"), ("cache", "clear", "--all")):
             refused = ready_command(*arguments, variables=variables, code=1)
-            assert "is of version 2, and this embedway knows versions up to 1" in refused.stderr
+            assert "has version 2, and this embedway supports versions up to 1" in refused.stderr
         client.flushall()
 
 

@@ -85,7 +85,7 @@ def test_pull_offline_says_what_was_tried(command, tmp_path):
         },
     )
     assert (done.code, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"embedway: error: the files of {DEFAULT} could not be had")
+    assert done.stderr.startswith(f"embedway: error: the files of {DEFAULT} are not available")
     assert "offline" in done.stderr
 
 

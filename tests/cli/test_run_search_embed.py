@@ -120,7 +120,7 @@ class TestRun:
         assert len(shown.stdout.splitlines()) == 1 + 2
         done = command("search", "out.parquet", QUERY, "--rerank", "all-MiniLM-L6-v2")
         assert done.code == 2
-        assert "makes vectors and scores no pairs" in done.stderr
+        assert "returns vectors and does not score pairs" in done.stderr
 
     def test_summary_and_answer_are_tables(self, command, notes):
         done = command("run", notes.name, "--to", "out.parquet")
@@ -221,7 +221,7 @@ class TestSearch:
         pooling.write_text(json.dumps(settings | swapped))
         done = command("search", "out.parquet", QUERY, "--model", "./other-model", "--json")
         assert (done.code, done.stdout) == (1, "")
-        assert f"out.parquet holds vectors of the space {SPACE}" in done.stderr
+        assert f"out.parquet contains vectors of the space {SPACE}" in done.stderr
         assert re.search(r"would be of the space all-MiniLM-L6-v2@(?!53aa5117)[0-9a-f]{8}/384", done.stderr)
 
     def test_what_is_no_collection(self, command, notes, place):

@@ -310,7 +310,7 @@ def test_a_job_of_another_space_does_not_get_into_a_collection(command, place, o
     assert command("run", "a.txt", "--to", "a.jsonl", "--model", "acme/m", "--collection", "docs").code == 0
     done = command("run", "a.txt", "--to", "b.jsonl", "--model", "all-MiniLM-L6-v2", "--collection", "docs")
     assert done.code == 1
-    assert "collection 'docs' holds vectors of the space m@" in done.stderr
+    assert "collection 'docs' contains vectors of the space m@" in done.stderr
     assert not (place / "b.jsonl").exists()
     kept = command("run", "a.txt", "--to", "b.jsonl", "--collection", "docs", "--json")
     assert kept.json["model"] == "m"

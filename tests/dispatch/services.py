@@ -90,7 +90,7 @@ def limited(seconds=None):
 
 
 def refused():
-    return RefusedInputError("it refused the request", route="fake", status=400)
+    return RefusedInputError("the service refused the request", route="fake", status=400)
 
 
 MANGLERS = {

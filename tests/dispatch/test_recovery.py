@@ -211,7 +211,7 @@ def test_a_route_that_its_service_closed_is_not_asked_while_there_is_another():
 
 @pytest.mark.parametrize("stays", [False, True])
 def test_a_body_that_cannot_be_read_is_asked_for_once_more(stays):
-    broken = ProtocolError("its answer is no JSON", route="fake", status=200, billed=True)
+    broken = ProtocolError("the answer is text/html, not JSON", route="fake", status=200, billed=True)
     fake = Fake(faults=(lambda _number, _texts: broken) if stays else on_calls(broken))
     if stays:
         with pytest.raises(ProtocolError):

@@ -97,7 +97,7 @@ def test_vectors_of_another_tokenizer_are_refused(old, config, described, monkey
     turned = [(text, np.roll(vector, 1)) for text, vector in verify.sample_rows(collection)]
     monkeypatch.setattr(verify, "sample_rows", lambda store: turned)
     with pytest.raises(
-        SpaceMismatchError, match=r"a row computed anew has cosine .* so that the tokenizer or config is another"
+        SpaceMismatchError, match=r"a row computed again has cosine .* so the tokenizer or config is different"
     ):
         proven(config, destination)
     assert (record.read_bytes() if record.exists() else None) == before
@@ -187,15 +187,15 @@ def newer_parquet(path, **metadata):
 
 def test_a_newer_format_is_named(tmp_path, described):
     newer = str(FORMAT_VERSION + 1)
-    with pytest.raises(SinkError, match=f"of version {newer} of collections, .* up to {FORMAT_VERSION}:"):
+    with pytest.raises(SinkError, match=f"version {newer} of collections, .* up to {FORMAT_VERSION}:"):
         open_store(newer_parquet(tmp_path / "a.parquet", **{FORMAT_KEY: newer}))
     facts = json.dumps({**described.to_json(), "version": VERSION + 1, "colour": "blue"})
-    with pytest.raises(SinkError, match=f"its vector space is of version {VERSION + 1}"):
+    with pytest.raises(SinkError, match=f"its vector space has version {VERSION + 1}"):
         open_store(newer_parquet(tmp_path / "b.parquet", **{SPACE_KEY: facts}))
     written(tmp_path / "c.jsonl", described)
     sidecar = sidecar_path(tmp_path / "c.jsonl")
     sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "version": FORMAT_VERSION + 1}))
-    with pytest.raises(SinkError, match=f"of version {newer} of collections"):
+    with pytest.raises(SinkError, match=f"version {newer} of collections"):
         open_store(str(tmp_path / "c.jsonl"))
     for value in ("", "two", "0", "-1", "9" * 5000):
         with pytest.raises(SinkError, match="version"):
@@ -208,7 +208,7 @@ def test_a_newer_table_of_lancedb_is_named(tmp_path):
     table = database.open_table("rows").to_arrow()
     metadata = {**table.schema.metadata, FORMAT_KEY.encode(): str(FORMAT_VERSION + 1).encode()}
     database.create_table("newer", table.replace_schema_metadata(metadata))
-    with pytest.raises(SinkError, match=f"of version {FORMAT_VERSION + 1} of collections"):
+    with pytest.raises(SinkError, match=f"version {FORMAT_VERSION + 1} of collections"):
         open_store(f"lancedb:{tmp_path / 'db'}#newer")
 
 
@@ -228,7 +228,7 @@ def test_records_of_the_weights_store(tmp_path):
     assert ModelRecord.read(tmp_path) == record
     (tmp_path / RECORD).write_text(json.dumps({**content, "version": 2}))
     with pytest.raises(
-        WeightsError, match="of version 2 of the weights store, and this embedway knows versions up to 1"
+        WeightsError, match="has version 2 of the weights store, and this embedway supports versions up to 1"
     ):
         ModelRecord.read(tmp_path)
 

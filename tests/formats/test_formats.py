@@ -332,7 +332,7 @@ def test_a_newer_server_is_refused_and_nothing_on_it_changes(server, stamped, na
             *(pins.get("docs"), pins.all(), pins.remove("docs")),
         )
         for call in calls:
-            with pytest.raises(LedgerError, match=rf"in Redis is of version {named}, .* up to 2: use the newer"):
+            with pytest.raises(LedgerError, match=rf"in Redis has version {named}, .* up to 2: use the newer"):
                 await call
         await ledger.aclose()
         await pins.aclose()
@@ -365,7 +365,7 @@ def test_two_versions_share_a_server(server):
 
 def test_a_pin_of_a_newer_version_is_refused_and_named():
     written = json.dumps({"version": 3, "model": "m", "space": {}, "since": 1, "claim": "", "future": True})
-    with pytest.raises(LedgerError, match=r"the pin of collection 'docs' is of version 3, .* up to 2: use the newer"):
+    with pytest.raises(LedgerError, match=r"the pin of collection 'docs' has version 3, .* up to 2: use the newer"):
         read_pin("docs", written)
 
 

@@ -325,7 +325,7 @@ def test_a_write_that_joined_a_claim_that_failed_pins_its_space(tmp_path):
             await small.one.wait()
             second = asyncio.create_task(other.embed(["a text"], model="text-embedding-3-small", collection="docs"))
             await small.both.wait()
-            with pytest.raises(SpaceMismatchError, match="is just being written for the first time") as caught:
+            with pytest.raises(SpaceMismatchError, match="is being written for the first time") as caught:
                 await other.embed(["a text"], model="text-embedding-3-large", collection="docs")
             assert caught.value.claimed
             small.refuse.set()
@@ -334,7 +334,7 @@ def test_a_write_that_joined_a_claim_that_failed_pins_its_space(tmp_path):
             small.answer_all.set()
             space = (await second).space
             assert [(pin.space, pin.claim) for pin in await one.pins.list()] == [(recorded(space), "")]
-            with pytest.raises(SpaceMismatchError, match="holds vectors of the space"):
+            with pytest.raises(SpaceMismatchError, match="contains vectors of the space"):
                 await one.embed(["a text"], model="text-embedding-3-large", collection="docs")
             assert not large.bodies
 
@@ -354,7 +354,7 @@ def test_vectors_are_not_handed_out_where_another_space_was_first_after_all(tmp_
             large.answer_all.set()
             third = await one.embed(["a text"], model="text-embedding-3-large", collection="docs")
             small.answer_all.set()
-            with pytest.raises(SpaceMismatchError, match="holds vectors of the space text-embedding-3-large"):
+            with pytest.raises(SpaceMismatchError, match="contains vectors of the space text-embedding-3-large"):
                 await second
             assert [pin.space for pin in await one.pins.list()] == [recorded(third.space)]
 

@@ -183,7 +183,7 @@ def test_when_all_is_lost_the_error_names_what_else_there_is(config):
             async with embedder_for(config, **more) as embedder:
                 await embedder.embed(TEXTS, model="text-embedding-3-small")
 
-    with pytest.raises(NoRouteError, match=r"each with a space of its own: .*all-MiniLM-L6-v2") as caught:
+    with pytest.raises(NoRouteError, match=r"each with its own space: .*all-MiniLM-L6-v2") as caught:
         asyncio.run(main())
     assert [route for route, _ in caught.value.failed] == ["routes.x", "routes.y"]
     assert not isinstance(caught.value, BadVectorsError)

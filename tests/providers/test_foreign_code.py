@@ -55,15 +55,15 @@ def test_a_folder_that_names_the_library_s_own_classes_is_loaded(model):
         (
             "modules",
             [{**MODULES[0], "type": "modeling.Transformer"}],
-            'modules.json says type = "modeling.Transformer"',
+            'modules.json contains type = "modeling.Transformer"',
         ),
         ("modules", [{**MODULES[0], "type": "sentence_transformers.util.torch"}], "sentence_transformers.util.torch"),
         ("modules", [{**MODULES[0], "type": "sentence_transformers_evil.Module"}], "sentence_transformers_evil"),
-        ("modules", [{**MODULES[0], "path": "../other"}], 'leads to "../other"'),
-        ("modules", [{**MODULES[0], "path": "/other"}], 'leads to "/other"'),
-        ("2_Dense/config", {"activation_function": "os.abort"}, "2_Dense/config.json says activation_function"),
+        ("modules", [{**MODULES[0], "path": "../other"}], 'refers to "../other"'),
+        ("modules", [{**MODULES[0], "path": "/other"}], 'refers to "/other"'),
+        ("2_Dense/config", {"activation_function": "os.abort"}, "2_Dense/config.json contains activation_function"),
         ("2_Dense/config", {"activation_function": "torch.hub.Load"}, "torch.hub.Load"),
-        ("router_config", {"types": {"query_0_X": "evil.Module"}}, 'router_config.json says types = "evil.Module"'),
+        ("router_config", {"types": {"query_0_X": "evil.Module"}}, 'router_config.json contains types = "evil.Module"'),
         ("a/b/config", {"types": {"x": "evil.Module"}}, "a/b/config.json"),
         ("3_Words/wordembedding_config", {"tokenizer_class": "evil.Words"}, "tokenizer_class"),
         ("config", {"sentence_transformers": {"activation_fn": "evil.Function"}}, "activation_fn"),
@@ -152,5 +152,5 @@ def test_a_name_of_the_hub_is_never_a_folder_of_the_working_directory(tmp_path, 
 
 def test_a_path_that_is_no_folder_is_not_asked_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="'models/mine' is no folder"):
+    with pytest.raises(ConfigError, match="'models/mine' is not a folder"):
         source("models/mine")

@@ -75,7 +75,7 @@ def test_names_in_folders_of_modules_are_not_imported(trap, tmp_path, marker, mo
     folder = trap(modules=[*listed, dense], **{"3_Dense/config": settings})
     if on_the_path:
         monkeypatch.syspath_prepend(folder)
-    with pytest.raises(UnsupportedModelError, match=r"3_Dense/config\.json says activation_function"):
+    with pytest.raises(UnsupportedModelError, match=r"3_Dense/config\.json contains activation_function"):
         embed(tmp_path, folder)
     assert not marker.exists()
 
@@ -124,6 +124,6 @@ def test_a_folder_of_the_working_directory_is_not_taken_for_a_model_of_the_hub(f
     (tmp_path / MINILM).symlink_to(folder)
     monkeypatch.chdir(tmp_path)
     with opened(tmp_path) as embedder:
-        with pytest.raises(ConfigError, match="otherwise work in another directory"):
+        with pytest.raises(ConfigError, match="otherwise use another working directory"):
             embedder.embed("a text", model=f"sentence-transformers:{MINILM}")
         assert embedder.embed("a text", model=f"sentence-transformers:./{MINILM}").vectors.shape == (1, 384)

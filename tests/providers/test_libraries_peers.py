@@ -161,7 +161,7 @@ def test_nv_embed_says_what_it_needs_before_anything_is_fetched(tmp_path):
         ) as embedder:
             await embedder.embed(["a"], model="nvidia/NV-Embed-v2")
 
-    with pytest.raises(ConfigError, match="code of its repository"):
+    with pytest.raises(ConfigError, match="code from its repository"):
         asyncio.run(main())
 
 
@@ -170,7 +170,7 @@ def test_nv_embed_says_what_it_needs_before_anything_is_fetched(tmp_path):
     ("options", "said"),
     [
         ({"device": "tpu"}, "one of auto, cpu, cuda, mps"),
-        ({"batch_size": "0"}, "whole number"),
+        ({"batch_size": "0"}, "integer"),
         ({"batchsize": "3"}, "is not an option"),
     ],
 )

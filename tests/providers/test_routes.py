@@ -42,17 +42,17 @@ def endpoint(**options):
 @pytest.mark.parametrize(
     ("provider", "options", "message"),
     [
-        ("openai-compatible", {"max_inputs": "abc"}, "options.max_inputs: must be a whole number above 0"),
-        ("openai-compatible", {"max_inputs": "0"}, "options.max_inputs: must be a whole number above 0"),
-        ("openai-compatible", {"max_request_tokens": "-1"}, "options.max_request_tokens: must be a whole number"),
-        ("openai-compatible", {"dimension": "true"}, "options.dimension: is not an option; there are max_inputs"),
+        ("openai-compatible", {"max_inputs": "abc"}, "options.max_inputs: must be an integer above 0"),
+        ("openai-compatible", {"max_inputs": "0"}, "options.max_inputs: must be an integer above 0"),
+        ("openai-compatible", {"max_request_tokens": "-1"}, "options.max_request_tokens: must be an integer"),
+        ("openai-compatible", {"dimension": "true"}, "options.dimension: is not an option; available: max_inputs"),
         ("openai-compatible", {"dimensions": "True"}, 'options.dimensions: must be "true" or "false"'),
         ("openai-compatible", {"encoding": "int8"}, "options.encoding: must be one of float, base64"),
         ("azure-openai", {"api_versoin": "1"}, "options.api_versoin: is not an option"),
         *((name, {"a": "b"}, "options.a: is not an option") for name in ("openai", "cohere", "voyage", "jina")),
         *((name, {"allow_http": "yes"}, "options.allow_http: must be") for name in ("gemini", "mistral")),
         ("fake", {"widht": "3"}, "options.widht: is not an option"),
-        ("fake", {"width": "wide"}, "options.width: must be a whole number above 0"),
+        ("fake", {"width": "wide"}, "options.width: must be an integer above 0"),
     ],
 )
 def test_options_that_cannot_be_are_told(provider, options, message):
@@ -308,7 +308,7 @@ def test_weights_of_libraries_are_looked_for(tmp_path, monkeypatch):
         return dataclasses.replace(route, options={})
 
     assert lacking(offline=True) == ["weights missing, and weights.offline is set"] * 2
-    assert lacking(offline=False) == ["weights missing: they are fetched at the first use"] * 2
+    assert lacking(offline=False) == ["weights missing: they are downloaded at the first use"] * 2
     (tmp_path / "fe" / "models--qdrant--bge-base-en-v1.5-onnx-q").mkdir(parents=True)
     (tmp_path / "hub" / "models--nvidia--NV-Embed-v2" / "snapshots" / "abc").mkdir(parents=True)
     assert lacking(offline=True) == ["", ""]
@@ -333,5 +333,5 @@ def test_the_error_of_a_models_only_route_tells_what_else_there_is(tmp_path):
     for options in ({}, {"partial": True}):
         error = asyncio.run(main(**options))
         assert error.elsewhere == ("acme/n",)
-        assert "Other models that are set up here, each with a space of its own: acme/n" in str(error)
-    assert str(NoRouteError("m", failed=[("a", "b")])) == "no route of m could compute:\n  - a: b"
+        assert "Other models that are set up here, each with its own space: acme/n" in str(error)
+    assert str(NoRouteError("m", failed=[("a", "b")])) == "no route of m succeeded:\n  - a: b"

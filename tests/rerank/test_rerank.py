@@ -179,7 +179,7 @@ def test_names_that_are_no_rerankers():
     with pytest.raises(UsageError, match=r"name a reranker: .*bge-reranker-v2-m3"):
         asyncio.run(main(None))
     for name in ("all-MiniLM-L6-v2", "text-embedding-3-small"):
-        with pytest.raises(UsageError, match="makes vectors"):
+        with pytest.raises(UsageError, match="returns vectors"):
             asyncio.run(main(name))
     with pytest.raises(ConfigError, match="COHERE_API_KEY"):
         asyncio.run(main("rerank-v3.5"))

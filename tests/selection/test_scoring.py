@@ -122,36 +122,36 @@ def test_equal_scores_go_to_the_cheaper_then_the_faster_then_the_better_then_by_
 
 OUT = [
     ("runs here", {}, candidate("x", lacks="no key: set X_KEY"), "cannot run here now: no key: set X_KEY"),
-    ("quality_score", {}, candidate("x", None), "its quality is not known; give model_benchmarks a quality_score"),
+    ("quality_score", {}, candidate("x", None), "its quality is unknown; set quality_score in model_benchmarks"),
     ("min_accuracy", {"min_accuracy": 0.7}, candidate("x", 61.5), "accuracy 0.615 is below 0.7"),
     ("require_multilingual", {"require_multilingual": True}, candidate("x"), "it is not multilingual"),
-    ("require_local", {"require_local": True}, candidate("x"), "openai gets the texts"),
+    ("require_local", {"require_local": True}, candidate("x"), "the texts are sent to openai"),
     ("max_latency_ms", {"max_latency_ms": 49.5}, candidate("x"), "latency 50 ms is above 49.5"),
-    ("min_context", {"min_context": 9000}, candidate("x"), "it reads 8,192 tokens, not 9,000"),
-    ("dimensions", {"dimensions": 256}, candidate("x", sizes=(768, 512)), "it gives 768, 512 dimensions, not 256"),
+    ("min_context", {"min_context": 9000}, candidate("x"), "it accepts 8,192 tokens, not 9,000"),
+    ("dimensions", {"dimensions": 256}, candidate("x", sizes=(768, 512)), "it supports 768, 512 dimensions, not 256"),
     ("licences", {"licences": ["mit"]}, candidate("x", licence="cc-by-nc-4.0"), "its licence is cc-by-nc-4.0"),
-    ("licences", {"licences": ["mit"]}, candidate("x"), "its licence is not known"),
-    ("languages", {"languages": ["de-AT", "en"]}, candidate("x", languages=("en",)), "it does not know de-AT"),
-    ("languages", {"languages": ["de"]}, candidate("x"), "its languages are not known"),
+    ("licences", {"licences": ["mit"]}, candidate("x"), "its licence is unknown"),
+    ("languages", {"languages": ["de-AT", "en"]}, candidate("x", languages=("en",)), "it does not support de-AT"),
+    ("languages", {"languages": ["de"]}, candidate("x"), "its languages are unknown"),
     (
         "max_cost_per_million",
         {"max_cost_per_million": "0.01"},
         candidate("x"),
         "$0.02 per million tokens is above $0.01",
     ),
-    ("max_cost_per_million", {"max_cost_per_million": 5}, candidate("x", 60, 50, None), "its price is not known"),
+    ("max_cost_per_million", {"max_cost_per_million": 5}, candidate("x", 60, 50, None), "its price is unknown"),
     (
         "max_total_cost",
         {"max_total_cost": "0.01"},
         candidate("x", tokens=TokenEstimate(10, 1_000_000, own=True)),
         "the texts cost $0.02, above $0.01",
     ),
-    ("max_total_cost", {"max_total_cost": 5}, candidate("x"), "nobody has counted the texts' tokens"),
+    ("max_total_cost", {"max_total_cost": 5}, candidate("x"), "the texts' tokens were not counted"),
     (
         "require_fit",
         {"require_fit": True},
         candidate("x", tokens=TokenEstimate(8193, 9000, own=True)),
-        "the longest text has 8,193 tokens; it reads 8,192",
+        "the longest text has 8,193 tokens; it accepts 8,192",
     ),
 ]
 
@@ -174,7 +174,7 @@ def test_languages_of_the_texts():
     unknown = candidate("unknown")
     every = candidate("every", languages=("mul",))
     rows = {row.model: row.reasons for row in score([german, english, unknown, every], ANY, analyze([PROSE] * 5))}
-    assert [reason.message for reason in rows["german"]] == ["it does not know en (100% of the texts)"]
+    assert [reason.message for reason in rows["german"]] == ["it does not support en (100% of the texts)"]
     assert not rows["english"]
     assert not rows["unknown"]
     assert not rows["every"]
@@ -223,7 +223,7 @@ def test_advice_compares_numbers_and_names_only_those_whom_it_lets_in():
     rows = [candidate("a", 56.98), candidate("b", 56.09), candidate("c", 56.98), candidate("d", None)]
     assert [str(one) for one in find_relaxations(score(rows, accurate))] == [
         "with min_accuracy = 0.5698: a, c",
-        "give one of these a quality_score: d",
+        "set a quality_score for one of these: d",
     ]
     fitting = dataclasses.replace(accurate, min_accuracy=0, require_fit=True)
     long = candidate("short-sighted", tokens=TokenEstimate(9000, 9000, own=True))
@@ -264,7 +264,7 @@ def test_the_pareto_set_has_those_that_no_other_beats_in_everything():
         ({"accuracy_weight": -1}, "accuracy_weight is -1"),
         ({"speed_weight": "much"}, "speed_weight is 'much'"),
         ({"cost_weight": float("nan")}, "cost_weight is nan"),
-        ({"accuracy_weight": 0, "speed_weight": 0, "cost_weight": 0}, "are all 0; one must count"),
+        ({"accuracy_weight": 0, "speed_weight": 0, "cost_weight": 0}, "are all 0; one must be above 0"),
         ({"min_accuracy": 60}, "min_accuracy is 60; it must be from 0 to 1"),
         ({"max_latency_ms": 0}, "max_latency_ms is 0"),
         ({"min_context": 1.5}, "min_context is 1.5"),

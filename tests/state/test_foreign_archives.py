@@ -54,7 +54,7 @@ MANIFESTS = [
     ({"manifest": b"[" * 50_000}, "is not a backup of embedway's state"),
     ({"manifest": b" " * 70_000}, "it has no manifest"),
     ({"format": "other"}, "is not a backup of embedway's state"),
-    ({"version": 2}, "is of version 2, and this embedway knows versions up to 1: use the newer"),
+    ({"version": 2}, "has version 2, and this embedway supports versions up to 1: use the newer"),
     ({"version": "1"}, "is not a backup of embedway's state"),
     ({"created": "yesterday"}, "is not a backup of embedway's state|manifest that cannot be read"),
     ({"created": 5}, "manifest that cannot be read"),
@@ -199,7 +199,7 @@ BAD_LEDGERS = [
     ("ALTER TABLE limits ADD COLUMN evil TEXT", "other tables"),
     ("CREATE INDEX evil ON entries (model)", "other tables"),
     ("DROP TABLE accounts", "other tables"),
-    ("PRAGMA user_version = 3", "is of version 3, and this embedway knows versions up to 2"),
+    ("PRAGMA user_version = 3", "has version 3, and this embedway supports versions up to 2"),
     ("PRAGMA application_id = 1700221033", "is not a file of embedway's ledger"),
     ("PRAGMA application_id = 5", "is not a file of embedway's ledger"),
     ("UPDATE entries SET spent = 'much'", "invalid rows"),
@@ -246,7 +246,7 @@ def test_pins_and_trust_that_are_not_what_they_should_be(files, tmp_path):
     pins = changed(parts["pins.sqlite"], tmp_path / "work", "UPDATE pins SET pin = '{\"version\": 9}'")
     nameless = changed(parts["pins.sqlite"], tmp_path / "work", "UPDATE pins SET collection = NULL")
     for name, data, match in (
-        ("pins.sqlite", pins, "is of version 9"),
+        ("pins.sqlite", pins, "has version 9"),
         ("pins.sqlite", nameless, "invalid rows"),
         ("pins.sqlite", parts["ledger.sqlite"], "is not a file of embedway's pins"),
         ("pins.sqlite", parts["pins.sqlite"][:5000], "is not a file|is a damaged database"),
@@ -254,7 +254,7 @@ def test_pins_and_trust_that_are_not_what_they_should_be(files, tmp_path):
         ("trust.json", b"{}", "is no file of embedway's trust"),
         ("trust.json", b"[" * 100_000, "is damaged"),
         ("trust.json", b"\xff\xfe", "is damaged"),
-        ("trust.json", b'{"format": "embedway trust", "version": 2}', "is of version 2"),
+        ("trust.json", b'{"format": "embedway trust", "version": 2}', "has version 2"),
         ("trust.json", b'{"format": "embedway trust", "version": true, "files": {}}', "is damaged"),
         ("trust.json", b'{"format": "embedway trust", "version": 1}', "is damaged"),
         ("trust.json", b'{"format": "embedway trust", "version": 1, "files": null}', "is damaged"),
@@ -432,7 +432,7 @@ def test_a_server_s_part_of_a_newer_version_or_another_kind(server, tmp_path):
     before = server.look()
     pins = json.loads(parts["pins.redis.json"])
     for name, data, match in (
-        ("pins.redis.json", json.dumps({**pins, "version": 3}).encode(), "is of version 3"),
+        ("pins.redis.json", json.dumps({**pins, "version": 3}).encode(), "has version 3"),
         ("pins.redis.json", parts["ledger.redis.json"], "is not the pins of a server"),
         ("ledger.redis.json", b"null", "invalid values"),
         ("ledger.redis.json", b"[" * 100_000, "invalid values"),

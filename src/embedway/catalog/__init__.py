@@ -1,4 +1,4 @@
-"""The facts of each model, as data."""
+"""Facts of models, as data."""
 
 from embedway.catalog.load import DEFAULT_MODEL, Catalog, default_catalog
 from embedway.catalog.types import ModelFacts, Task

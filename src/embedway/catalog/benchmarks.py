@@ -1,4 +1,4 @@
-"""The shipped figures of each model's quality and speed, from `benchmarks.toml`, whose rows name their sources."""
+"""Default quality and speed numbers of models, from `benchmarks.toml`, whose rows name their sources."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from embedway.catalog.types import ModelFacts
 
 _FILE = "embedway/catalog/benchmarks.toml"
-#: Providers that run models on this machine: they cost nothing and no text leaves it.
+#: Providers that run models on this machine: they are free, and no text leaves it.
 LOCAL_PROVIDERS = frozenset({"local", "fastembed", "sentence-transformers"})
 
 
 @functools.cache
 def default_benchmarks() -> Mapping[str, Mapping[str, Any]]:
-    """The fields of a model benchmark for every model that embeds, by its full name.
+    """Return the benchmark fields of every embedding model, by its canonical name.
 
-    Prices, limits, sizes and languages are the catalog's. Raises ConfigError for a row that fits no model.
+    Prices, limits, sizes and languages are from the catalog. Raises ConfigError for a row without a model, and for a
+    model without a row.
     """
     text = resources.files("embedway.catalog").joinpath("benchmarks.toml").read_text(encoding="utf-8")
     document = tomllib.loads(text)
@@ -37,10 +38,10 @@ def default_benchmarks() -> Mapping[str, Mapping[str, Any]]:
     models |= services
     for name in rows:
         if name not in models:
-            raise ConfigError("no model of the catalog that embeds has this name", where=_FILE, key=f"models.{name}")
+            raise ConfigError("no embedding model in the catalog has this name", where=_FILE, key=f"models.{name}")
     for name in models:
         if name not in rows:
-            raise ConfigError("this model of the catalog has no row", where=_FILE, key=f"models.{name}")
+            raise ConfigError("this model in the catalog has no row", where=_FILE, key=f"models.{name}")
     return {name: _fields(facts, rows[name], speeds, boards) for name, facts in models.items()}
 
 

@@ -1,4 +1,4 @@
-"""The catalog: all models by name and alias, from the packaged files and a user's own."""
+"""The catalog: all models by name and alias, from the packaged files and user files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
     from embedway.catalog.types import ModelFacts
 
-#: The model that is used when none is named.
+#: Model to use if none is named.
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 _NEAREST = 5
 
 
 class Catalog:
-    """The facts of each model. Immutable; made by `load`."""
+    """Immutable collection of model facts; use `load` to create it."""
 
     __slots__ = ("_by_alias", "_by_name", "_by_weights")
 
     def __init__(self, rows: Sequence[tuple[str, ModelFacts]]) -> None:
-        """Take pairs of a file's name and a model. Raises `ConfigError` if two claim one name or alias."""
+        """Index pairs of a file name and a model. Raises `ConfigError` if two models have the same name or alias."""
         self._by_name: dict[str, ModelFacts] = {}
         self._by_alias: dict[str, ModelFacts] = {}
         self._by_weights: dict[str, ModelFacts] = {}
@@ -39,15 +39,15 @@ class Catalog:
             self._by_name[model.name] = model
             self._by_alias |= {alias.casefold(): model for alias in model.aliases}
             for file in model.weights.files:
-                # Two models may share weights, with other prompts, say: the first is meant.
+                # Models may share weights, for example with other prompts: the first one wins.
                 if file.sha256 is not None and is_weights(file.path):
                     self._by_weights.setdefault(file.sha256, model)
 
     @classmethod
     def load(cls, extra: Sequence[Path] = ()) -> Catalog:
-        """Read the packaged models, then the given files: their rows add models, or replace by name.
+        """Read the packaged models, then the given files, whose rows add models or replace them by name.
 
-        Raises `ConfigError`, naming file, model, field, value and rule, for a row that is not as it must be.
+        Raises `ConfigError`, which names file, model, field, value and rule, for an invalid row.
         """
         rows: dict[str, tuple[str, ModelFacts]] = {}
         packaged = resources.files("embedway.catalog").joinpath("models")
@@ -64,7 +64,7 @@ class Catalog:
         return cls(tuple(rows.values()))
 
     def get(self, name: str) -> ModelFacts:
-        """Find a model by its full name, exactly, or by an alias in any case.
+        """Return a model by its exact name, or by an alias, case-insensitive.
 
         Raises `UnknownModelError` with up to five nearest names.
         """
@@ -74,7 +74,7 @@ class Catalog:
         return model
 
     def by_weights(self, sha256: str) -> ModelFacts | None:
-        """Find the model that has a file of weights with this sha256 (64 hex digits), or None."""
+        """Return the model that has a weights file with this sha256 (64 hex digits), or None."""
         return self._by_weights.get(sha256.lower())
 
     def __iter__(self) -> Iterator[ModelFacts]:
@@ -90,7 +90,7 @@ class Catalog:
         return f"Catalog({len(self)} models)"
 
     def _nearest(self, name: str) -> tuple[str, ...]:
-        """One spelling for each of the closest models: the aliases of one would hide the others."""
+        """Return one spelling for each of the closest models, so that aliases of one do not hide the others."""
         spellings = {
             spelling.casefold(): (spelling, model) for model in self for spelling in (*model.aliases, model.name)
         }
@@ -103,7 +103,7 @@ class Catalog:
 
 @functools.cache
 def default_catalog() -> Catalog:
-    """The packaged catalog, read once."""
+    """Return the packaged catalog, read once."""
     return Catalog.load()
 
 
@@ -112,7 +112,7 @@ def _add(rows: dict[str, tuple[str, ModelFacts]], where: str, text: str, *, repl
     for model in read_rows(text, where=where):
         if model.name in here or (model.name in rows and not replace):
             other = where if model.name in here else rows[model.name][0]
-            raise ConfigError(f"the model stands in {other} already", where=where, key=f"model {model.name!r}: name")
+            raise ConfigError(f"the model is already in {other}", where=where, key=f"model {model.name!r}: name")
         here.add(model.name)
         rows[model.name] = (where, model)
 
@@ -122,8 +122,8 @@ def _claim(owners: dict[str, tuple[str, ModelFacts]], name: str, where: str, mod
     if owner[1] is not model:
         other_where, other = owner
         raise ConfigError(
-            f"the name {name!r} belongs to the model {other.name!r} of {other_where} already: "
-            "a name must lead to one model (case does not count)",
+            f"the name {name!r} already belongs to the model {other.name!r} in {other_where}: "
+            "a name must be unique (case-insensitive)",
             where=where,
             key=f"model {model.name!r}: {'name' if name == model.name.casefold() else 'aliases'}",
         )

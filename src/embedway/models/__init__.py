@@ -1,1 +1,1 @@
-"""Opened models of every kind, behind one contract."""
+"""Opened models of all kinds, with one interface."""

@@ -1,4 +1,4 @@
-"""The contract of an opened model, whatever computes it, and the steps that all kinds have in common.
+"""Base class of opened models: the contract, and the steps that all kinds share.
 
 A new kind of model is a subclass with `tokenize` and `_run`.
 """
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from embedway.local.encoder import Encoder
     from embedway.types import Bill, ModelDescription, Space, TokenizedTexts, Vectors
 
-#: Tokenizing so little takes 0.1 ms, less than handing it to a thread and back; more never runs on the event loop.
+#: Maximum characters to tokenize on the event loop: this takes 0.1 ms, less than the round trip to a thread.
 _INLINE_CHARACTERS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEnvironment:
-    """Everything that models share: settings, the client of services, and who pays."""
+    """Shared context of models: settings, the client for services, and budgets."""
 
     config: Config
     budgets: Budgets = field(default_factory=lambda: Budgets(None))
@@ -48,7 +48,7 @@ class ModelEnvironment:
     client: UpstreamClient = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the client from the settings."""
+        """Create the client from the settings."""
         upstream = self.config.upstream
         policy = RetryPolicy(upstream.max_attempts, upstream.first_wait_s, upstream.longest_wait_s, upstream.deadline_s)
         object.__setattr__(self, "client", UpstreamClient(policy, hooks=self.hooks))
@@ -60,9 +60,9 @@ class Profile:
 
     description: ModelDescription
     route: str
-    #: The size of vectors where none is asked for.
+    #: Dimensions of vectors if the request names none.
     default_dimensions: int
-    #: How it computes, as far as the numbers depend on it, such as its precision; empty for services.
+    #: Settings that change the numbers, such as precision; empty for services.
     variant: str
     #: Whether tokens are counted with the model's own tokenizer, not estimated.
     exact: bool
@@ -70,7 +70,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The bill of work that is planned: at once, and through the service's batch API. None where nobody knows."""
+    """Estimated bill of planned work: directly, and with the service's batch API. None if unknown."""
 
     tokens: int
     requests: int
@@ -79,17 +79,18 @@ class Estimate:
 
 
 class Model(ABC):
-    """A model, ready to compute. `name` is its full name, `space` that of its vectors at full width.
+    """A model, ready to compute. `name` is its canonical name, `space` is the space of its vectors at full width.
 
-    Whoever keeps a model `retain`s it, and `close`s it once; the last one gives threads and connections back.
+    The model is reference-counted, starting at 1: each further owner calls `retain`, and every owner calls `close`
+    once. The last `close` releases threads and connections.
     """
 
     task: ClassVar[Task] = "embed"
-    #: Raises BadVectorsError for rows that cannot be right.
+    #: Raises BadVectorsError for invalid rows.
     check: ClassVar[Callable[..., None]] = staticmethod(validate)
-    #: Whether hooks hear of the check of each answer, which has the route that gave it, and not of the check of all.
+    #: Whether hooks get one validation per answer, with its route, instead of one for all rows.
     checks_answers: ClassVar[bool] = False
-    #: Why nothing can be sent, such as a key that is not set; None where it can.
+    #: Error that prevents requests, such as a missing key; None if requests can be sent.
     blocked: ConfigError | None = None
 
     def __init__(self, profile: Profile, hooks: Hooks, *, token_budget: int | None) -> None:
@@ -104,58 +105,59 @@ class Model(ABC):
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
-        """Token ids with prompt and special tokens, or their counts, cut at `max_tokens`. Blocking."""
+        """Return token ids with prompt and special tokens, or their counts, truncated at `max_tokens`. Blocking."""
 
     @abstractmethod
     async def _run(
         self, work: Work, request: ComputeRequest, on_ready: ReadyRows | None
     ) -> tuple[Vectors, dict[int, EmbedwayError], Bill]:
-        """Rows of the parts of some work, float32 (parts, full width or that of the request), errors by part, the bill.
+        """Compute the parts of some work; return their rows, the errors by part, and the bill.
 
-        Errors are raised unless the request is partial.
+        Rows are float32 (parts, d); d is the full width or that of the request. Errors are raised unless the request is
+        partial.
         """
 
     @abstractmethod
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
-        """The price of so many tokens, for vectors of a size; None where none is known."""
+        """Return the price of `tokens`, for vectors of a size; None if it is unknown."""
 
     @abstractmethod
     def estimate(self, work: Work, dimensions: int) -> Estimate:
-        """The bill of some work, for vectors of a size."""
+        """Estimate the bill of some work, for vectors of a size."""
 
     @property
     @abstractmethod
     def may_depend_on_batch(self) -> bool:
-        """Whether one of its routes may give vectors that depend on the other texts of their batch."""
+        """Whether vectors of any route may depend on the other texts in their batch."""
 
     def depends_on_batch(self, routes: Sequence[str]) -> bool:
-        """Whether one of these routes gives vectors that depend on the other texts of their batch."""
+        """Return whether vectors of one of these routes depend on the other texts in their batch."""
         del routes
         return self.may_depend_on_batch
 
     @abstractmethod
     async def warm(self) -> None:
-        """Make the model ready, so that the first call need not wait."""
+        """Prepare the model, so that the first call does not wait."""
 
     @abstractmethod
     def encoder(self) -> Encoder:
-        """The part that computes on this machine, for tuning. Raises UsageError where there is none."""
+        """Return the local encoder, for tuning. Raises UsageError if there is none."""
 
     def scheduler_wait(self) -> Callable[[], AbstractContextManager[object]] | None:
-        """The hooks' operation in which texts wait for those of other callers; None where no hook wants it."""
+        """Return a factory of the hook operation for the scheduler wait; None if no hook needs it."""
         hooks = self.hooks
         return partial(hooks.operation, WaitDetails, "scheduler", self.profile.route) if hooks.operating else None
 
     @abstractmethod
     async def _close(self) -> None:
-        """Give threads, memory and connections back."""
+        """Release threads, memory and connections."""
 
     async def compute(self, request: ComputeRequest) -> Computed:
-        """Tokenize, compute, average windows and check; see `Computes.compute`."""
+        """Tokenize, compute, average windows and validate; see `Computes.compute`."""
         began = time.perf_counter()
         work = await self.work(request)
         tokenized = time.perf_counter()
-        # Means are of whole windows: cut before, they would be other vectors than those that a cache keeps.
+        # Average windows at full width: truncating first would give other vectors than those in the cache.
         space = request.space if work.windows is None else self.space
         on_ready = None
         if request.on_ready is not None and not self.may_depend_on_batch:
@@ -184,13 +186,16 @@ class Model(ABC):
         )
 
     async def work(self, request: ComputeRequest) -> Work:
-        """Make texts ready; off the event loop unless they are few."""
+        """Prepare texts; in a thread unless they are short."""
         if sum(map(len, request.texts)) <= _INLINE_CHARACTERS:
             return make_work(request, self)
         return await asyncio.to_thread(make_work, request, self)
 
     def space_of_size(self, dimensions: int | None) -> Space:
-        """The space at a size, or at the model's default one. Raises DimensionsError for a size that it has not."""
+        """Return the space at a size, by default the model's default size.
+
+        Raises DimensionsError for an unsupported size.
+        """
         size = dimensions or self.profile.default_dimensions
         if size == self.space.dimensions:
             return self.space
@@ -199,32 +204,32 @@ class Model(ABC):
         return replace(self.space, dimensions=size)
 
     def describe(self, dimensions: int | None = None) -> ModelDescription:
-        """The space at a size, with limits and tokenizer. Raises DimensionsError."""
+        """Return the space at a size, with limits and tokenizer. Raises DimensionsError."""
         return replace(self.profile.description, space=self.space_of_size(dimensions))
 
     def decode(self, ids: Sequence[int]) -> str | None:
-        """The text that token ids stand for; None where ids are not known for certain to be this model's.
+        """Return the text of token ids; None if the model's encoding is not known.
 
-        Raises ValueError for ids that are no text.
+        Raises ValueError for ids that do not decode to a text.
         """
         del ids
         return None
 
     def is_still_blocked(self) -> bool:
-        """Look again whether anything can be sent; a key may be there by now."""
+        """Check again whether requests are blocked: a missing key may be available now."""
         return self.blocked is not None
 
     def retain(self) -> None:
-        """Keep the model open until one more `close`."""
+        """Add an owner: the model needs one more `close`."""
         self._owners += 1
 
     async def close(self) -> None:
-        """Give the model back; its last owner lets running batches end and closes it."""
+        """Release the model; for the last owner, wait for running batches and close it."""
         self._owners -= 1
         if self._owners == 0:
             await self._close()
 
 
 def not_here(model: str) -> UsageError:
-    """The error for tuning a model that services run."""
+    """Return the error for tuning a model that services run."""
     return UsageError(f"{model} runs on a service; only models on this machine can be tuned")

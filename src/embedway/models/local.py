@@ -1,4 +1,4 @@
-"""Models of this machine: batches of all callers on the model's own threads."""
+"""Local models: batches of all callers run on the model's own threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class LocalModel(Model):
-    """An encoder of this machine. Nobody bills for it."""
+    """A local encoder, free of charge."""
 
     def __init__(self, encoder: Encoder, environment: ModelEnvironment) -> None:
         super().__init__(profile_of(encoder), environment.hooks, token_budget=encoder.token_budget)
@@ -53,7 +53,7 @@ class LocalModel(Model):
         return vectors, errors, Bill(0, 0, len(work.batches), (self.profile.route,))
 
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int:
-        """Return 0: nobody bills for this machine."""
+        """Return 0: this machine costs nothing."""
         del tokens, dimensions
         return 0
 
@@ -77,7 +77,7 @@ class LocalModel(Model):
 
 
 def profile_of(encoder: Encoder) -> Profile:
-    """The facts of an encoder as those of a model."""
+    """Return the profile of an encoder."""
     tokenizer = encoder.tokenizer
     description = ModelDescription(
         model=encoder.model,

@@ -1,8 +1,8 @@
-"""Models of this machine that servers run too: routes of both kinds in one vector space, tried in order.
+"""Local models that servers run too: local and remote routes in one vector space, with failover.
 
-A server says which model it runs and not with which weights, prompts and pooling; a wrong one would put foreign vectors
-among right ones without an error. So each route to a server first has to answer a probe as this machine does. Where the
-weights of a reranker are not here there is nothing to compare with, and its servers are taken at their word.
+A server reports its model, but not the weights, prompts and pooling. A wrong server would mix vectors of another space
+with the right ones, without an error. So each route to a server is first compared with this machine on a probe. If the
+weights of a reranker are not here, there is nothing to compare with, and its servers are trusted.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ if TYPE_CHECKING:
     from embedway.rerank.base import RerankProvider
     from embedway.types import InputType, Vectors
 
-#: Not ASCII alone, in both cases and with figures: tokenizers and prompts differ in these.
+#: Text for the comparison. It has non-ASCII characters, both cases and digits, because tokenizers differ in these.
 _PROBE = "Where does a vector belong? In one space: Café, Straße, 42 and naïve."
-#: A pair that belongs together and one that does not; and how far apart scores from 0 to 1 may be in half precision.
+#: A query with a relevant and an irrelevant document.
 _PAIRS = (
     "Where does a vector belong?",
     ["In its own vector space, among its like.", "Straße 42 was closed for a day."],
 )
+#: Maximum difference of scores from 0 to 1, for half precision.
 _SAME_SCORE = 0.02
-#: The provider's name of this machine, in routes.
+#: Provider name of this machine in routes.
 LOCAL = "local"
 
 
 class MultiRouteModel(ServiceModel):
-    """A model of this machine with routes to servers of the same space."""
+    """A local model with routes to servers of the same space."""
 
     def __init__(self, service: Service, environment: ModelEnvironment, local: Encoder) -> None:
         here = profile_of(local)
@@ -58,7 +59,7 @@ class MultiRouteModel(ServiceModel):
         self._local = local
 
     async def warm(self) -> None:
-        """Load the session of this machine."""
+        """Load the local session."""
         await asyncio.to_thread(self._local.warm)
 
     def encoder(self) -> Encoder:
@@ -66,11 +67,11 @@ class MultiRouteModel(ServiceModel):
 
 
 class MultiRouteReranker(ServiceReranker):
-    """A reranker of this machine, if its weights are here, with routes to servers that give the same scores."""
+    """A reranker, local if its weights are here, with routes to servers that return the same scores."""
 
 
 class LocalProvider:
-    """An encoder of this machine as one of the routes of its model."""
+    """A local encoder as one of the routes of its model."""
 
     runtime = "local"
 
@@ -88,12 +89,12 @@ class LocalProvider:
         return Answer(await run_batches(tokenized, batches, encoder, width=encoder.space.dimensions), tokens=0)
 
     async def aclose(self) -> None:
-        """Let running batches end, then unload."""
+        """Wait for running batches, then unload."""
         await self._encoder.close()
 
 
 class LocalScorer:
-    """A cross-encoder of this machine as one of the routes of its model."""
+    """A local cross-encoder as one of the routes of its model."""
 
     declared = Declared(max_inputs=1024, free=True, local=True)
     runtime = "local"
@@ -109,14 +110,14 @@ class LocalScorer:
         return Scores((await run_batches(tokenized, batches, encoder, width=1))[:, 0], tokens=0)
 
     async def aclose(self) -> None:
-        """Let running batches end, then unload."""
+        """Wait for running batches, then unload."""
         await self._encoder.close()
 
 
 class SpaceCheck:
-    """The check of a server that is made once, before its first answer is used.
+    """One-time check of a server, before its first answer is used.
 
-    `compare` gives the reason why it cannot be used, and an empty text where it can.
+    `compare` returns the reason why the server cannot be used, or an empty text.
     """
 
     def __init__(self, compare: Callable[[], Awaitable[str]], route: str) -> None:
@@ -126,7 +127,7 @@ class SpaceCheck:
         self._reason: str | None = None
 
     async def pass_or_raise(self) -> None:
-        """Raise BadVectorsError, for good, where the server cannot be used."""
+        """Raise BadVectorsError if the server cannot be used; the result is permanent."""
         if self._reason is None:
             async with self._lock:
                 if self._reason is None:
@@ -136,7 +137,7 @@ class SpaceCheck:
 
 
 class CheckedProvider:
-    """A server's provider that has to show, before its first answer is used, that it answers in the model's space."""
+    """A server's provider; before its first answer is used, its vectors are compared with the model's space."""
 
     def __init__(self, provider: Provider, local: LocalProvider, encoder: Encoder, route: str) -> None:
         self.declared = provider.declared
@@ -147,24 +148,24 @@ class CheckedProvider:
         self._check = SpaceCheck(self._compare, route)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
-        """Embed texts; see `Provider.embed`. Raises BadVectorsError for good where the spaces differ."""
+        """Embed texts; see `Provider.embed`. Raises BadVectorsError, permanently, if the spaces differ."""
         await self._check.pass_or_raise()
         return await self._provider.embed(texts, input_type=input_type, dimensions=dimensions)
 
     async def _compare(self) -> str:
-        """Compare the route's vectors of a probe with this machine's; return why they differ, or an empty text."""
+        """Compare the route's vectors of a probe with local ones; return the difference, or an empty text."""
         space = self._space
         for input_type in ("query", "document"):
             theirs = await self._probe(input_type)
             if theirs.shape != (1, space.dimensions):
-                return f"answers in {theirs.shape[-1]} dimensions, and {space.id} has {space.dimensions}"
+                return f"returns {theirs.shape[-1]} dimensions, but {space.id} has {space.dimensions}"
             validate(theirs, count=1, space=replace(space, normalized=False), route=self._route)
             ours = (await self._local.embed([_PROBE], input_type=input_type, dimensions=None)).vectors[0]
             cosine = float(theirs[0] @ ours / (np.linalg.norm(theirs[0]) * np.linalg.norm(ours)))
             if cosine < SAME_COSINE:
                 return (
-                    f"answers in another space than {space.id}: the cosine of its vector of a probe ({input_type}) to "
-                    f"this machine's is {cosine:.3f}; it runs another model, or with other prompts or pooling"
+                    f"returns vectors of another space than {space.id}: for a probe ({input_type}), the cosine to this "
+                    f"machine's vector is {cosine:.3f}; it runs another model, or uses other prompts or pooling"
                 )
         return ""
 
@@ -173,12 +174,12 @@ class CheckedProvider:
         return (await self._provider.embed([prompt + _PROBE], input_type=input_type, dimensions=None)).vectors
 
     async def aclose(self) -> None:
-        """Give connections back."""
+        """Close connections."""
         await self._provider.aclose()
 
 
 class CheckedReranker:
-    """A server's reranker that has to show, before its first scores are used, that they are those of this machine."""
+    """A server's reranker; before its first scores are used, they are compared with local scores."""
 
     def __init__(self, reranker: RerankProvider, local: LocalScorer, route: str) -> None:
         self.declared = reranker.declared
@@ -187,28 +188,28 @@ class CheckedReranker:
         self._check = SpaceCheck(self._compare, route)
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
-        """Score documents; see `RerankProvider.rerank`. Raises BadVectorsError for good where scores differ."""
+        """Score documents; see `RerankProvider.rerank`. Raises BadVectorsError, permanently, if the scores differ."""
         await self._check.pass_or_raise()
         return await self._reranker.rerank(query, documents)
 
     async def _compare(self) -> str:
-        """Compare the route's scores of two pairs with this machine's; return why they differ, or an empty text."""
+        """Compare the route's scores of two pairs with local ones; return the difference, or an empty text."""
         theirs = (await self._reranker.rerank(*_PAIRS)).scores
         ours = (await self._local.rerank(*_PAIRS)).scores
         if np.allclose(theirs, ours, atol=_SAME_SCORE):
             return ""
         return (
-            f"answers other scores than this machine: {theirs.round(3).tolist()} for a probe, and not "
-            f"{ours.round(3).tolist()}; it runs another model, or gives them on another scale"
+            f"returns other scores than this machine: {theirs.round(3).tolist()} for a probe, not "
+            f"{ours.round(3).tolist()}; it runs another model, or uses another scale"
         )
 
     async def aclose(self) -> None:
-        """Give connections back."""
+        """Close connections."""
         await self._reranker.aclose()
 
 
 def served_price(model: str, config: Config) -> decimal.Decimal | None:
-    """The price of a model's servers, where the settings name it; this machine bills nothing."""
+    """Return the price of a model's servers from the settings, or None; this machine costs nothing."""
     if f"embedding.model_benchmarks.{model}.cost_per_million_tokens" not in config.sources:
         return None
     return config.embedding.model_benchmarks[model].cost_per_million_tokens

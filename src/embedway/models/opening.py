@@ -1,4 +1,4 @@
-"""From a model's name to the model, ready to compute: on this machine, by services, by libraries, or by several."""
+"""Opening of models by name: local models, services, libraries, or several routes."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     from embedway.telemetry.hooks import Hooks
     from embedway.weights.store import ProgressSink
 
-    #: Makes a provider, or a reranker, of a provider's name and an endpoint.
+    #: Factory of a provider or reranker from a provider's name and an endpoint.
     Make = Callable[[str, Endpoint], Any]
 
-#: In place of a key that is not set. Nothing is sent with it: `Service.blocked` says so first.
+#: Placeholder for a missing key. It is never sent: `Service.blocked` prevents requests.
 _NO_KEY = "none"
 
 
@@ -62,7 +62,7 @@ def open_model(
 ) -> Model:
     """Open a model of any kind. Blocking; raises the errors of names, weights and settings.
 
-    A model of services is opened without the keys that its routes lack, and then sends nothing.
+    A service model whose keys are missing is opened as blocked: it sends no requests.
     """
     facts, library = service_of(name, environment.config), library_of(name)
     if facts is not None:
@@ -75,9 +75,9 @@ def open_model(
 
 def _check_task(name: str, task: Task, wanted: Task) -> None:
     if wanted == "embed" and task != "embed":
-        raise UnsupportedModelError(f"{name} is a reranker: it scores pairs of texts and gives no vectors")
+        raise UnsupportedModelError(f"{name} is a reranker: it scores pairs of texts and returns no vectors")
     if wanted == "rerank" and task != "rerank":
-        raise UsageError(f"{name} makes vectors and scores no pairs; name a reranker")
+        raise UsageError(f"{name} returns vectors and does not score pairs; use a reranker")
 
 
 def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
@@ -107,7 +107,7 @@ def _open_service(facts: ServiceFacts, environment: ModelEnvironment) -> Model:
     except RuntimeUnavailableError:
         if blocked is None:
             raise
-        # The key comes first: with it, the vocabulary that cannot be fetched here may not be all that is missing.
+        # Report the missing key first: it is needed even if the vocabulary could be downloaded.
         raise blocked from None
     service = Service(facts, _routes(served, facts.task, environment), counter, blocked, find_block)
     return (ServiceModel if facts.task == "embed" else ServiceReranker)(service, environment)
@@ -144,9 +144,9 @@ def _tell_change(hooks: Hooks, route: str, before: State, after: State) -> None:
 
 
 def _open_library(name: str, provider: str, model: str, task: Task, environment: ModelEnvironment) -> Model:
-    """Load a model of a library by the library's own name, with the options of a route to `name`, if there is one.
+    """Load a library's model by the library's name for it, with the options of a route to `name`, if any.
 
-    Raises RuntimeUnavailableError without the library, UnsupportedModelError for what it cannot load.
+    Raises RuntimeUnavailableError without the library, UnsupportedModelError if the library cannot load the model.
     """
     endpoint = library_endpoint(name, provider, model, environment.config)
     make: Make = make_provider if task == "embed" else make_reranker
@@ -174,7 +174,7 @@ def _open_library(name: str, provider: str, model: str, task: Task, environment:
 
 
 def _open_local(name: str, task: Task, environment: ModelEnvironment, progress: ProgressSink | None) -> Model:
-    """A model of this machine, with the settings' routes that lead to one of its names before its own."""
+    """Open a local model; routes from the settings to one of its names come before the local route."""
     config, named, names = environment.config, loading.resolve(name), local_names(name)
     if task == "rerank" and named.facts is not None:
         _check_task(named.facts.name, named.facts.task, task)
@@ -195,13 +195,13 @@ def _open_local(name: str, task: Task, environment: ModelEnvironment, progress: 
 
 
 def _is_here(named: loading.ResolvedName, providers: set[str], config: Config) -> bool:
-    """Whether a model's weights are here, or have to be: to run, and to compare servers with."""
+    """Return whether a model's weights are here or are required: to run it, or to compare servers with it."""
     weights = None if named.facts is None else named.facts.weights
     return weights is None or LOCAL in providers or WeightsStore(config.store_settings()).find(weights) is not None
 
 
 def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, environment: ModelEnvironment) -> Model:
-    """A model with the settings' routes to servers, and this machine where the weights are here."""
+    """Open a model with the settings' routes to servers, and a local route if the weights are here."""
     config = environment.config
     own: LocalProvider | LocalScorer | None = None
     if isinstance(encoder, CrossEncoder):
@@ -214,7 +214,7 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
 
     def make(provider: str, endpoint: Endpoint) -> Any:
         if provider == LOCAL:
-            assert own is not None  # noqa: S101  then its weights were loaded
+            assert own is not None  # noqa: S101  its weights were loaded
             return own
         options = {name: value for name, value in endpoint.options.items() if name != "verify"}
         made = build(provider, replace(endpoint, options=options))
@@ -222,7 +222,7 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
             return made
         if isinstance(own, LocalScorer):
             return CheckedReranker(made, own, endpoint.route)
-        assert encoder is not None  # noqa: S101  there is its provider
+        assert encoder is not None  # noqa: S101  its provider exists
         return CheckedProvider(made, own, encoder, endpoint.route)
 
     served = routes_of(facts, config, make)
@@ -233,7 +233,7 @@ def _with_routes(names: Sequence[str], encoder: Encoder | None, task: Task, envi
     service = Service(facts, _routes(served, task, environment), counter)
     if task == "rerank":
         return MultiRouteReranker(service, environment)
-    assert encoder is not None  # noqa: S101  only rerankers run without it
+    assert encoder is not None  # noqa: S101  only rerankers may have none
     return MultiRouteModel(service, environment, encoder)
 
 
@@ -243,9 +243,9 @@ def _facts_with_routes(names: Sequence[str], encoder: Encoder | None, task: Task
         named = loading.resolve(name)
         most = encoder.max_tokens if encoder is not None else named.facts.max_tokens if named.facts is not None else 0
         facts = library_facts(name, LOCAL, name, max_tokens=most)
-        # Nobody knows what a server bills.
+        # The price of a server is unknown.
         return replace(facts, task=task, aliases=tuple(names), price_usd_per_million_tokens=None, routes=())
-    assert encoder is not None  # noqa: S101  only rerankers run without it
+    assert encoder is not None  # noqa: S101  only rerankers may have none
     space = encoder.space
     return replace(
         library_facts(name, LOCAL, name, max_tokens=encoder.max_tokens),

@@ -1,4 +1,4 @@
-"""The opened models: each is loaded once, at its first use, and kept."""
+"""Registry of opened models: each is loaded once, at its first use, and stays open."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
 
 class ModelRegistry:
-    """Opens models by name. Used from one event loop."""
+    """Registry that opens models by name. For use from one event loop."""
 
     def __init__(self, environment: ModelEnvironment, progress: ProgressSink | None = None) -> None:
         self._environment = environment
         self._progress = progress
-        #: Opened models, by every name that they were asked by.
+        #: Opened models, by every requested name.
         self._models: dict[tuple[str, Task], Model] = {}
-        #: Models that are being opened, by the name that all names of one model have in common.
+        #: Tasks that open models, by the key that all names of one model share.
         self._opening: dict[tuple[str, Task], asyncio.Task[Model]] = {}
         self._closed = False
 
     def check_open(self) -> None:
-        """Raise ClosedError once all was given back."""
+        """Raise ClosedError after close."""
         if self._closed:
-            raise ClosedError("this embedder was closed; make a new one")
+            raise ClosedError("the embedder is closed; create a new one")
 
     async def open(self, name: str, *, task: Task = "embed") -> Model:
-        """The loaded model of a name, or the default one.
+        """Return the loaded model with a name; `auto` is the default model.
 
-        Concurrent first callers wait for one loading. A failed one is tried anew, and so is that of a model that can
-        send nothing, because its key may be there by now.
+        Concurrent first callers share one load. A failed load is retried. A blocked model is loaded again when its key
+        is available.
         """
         if name == AUTO:
             name = self._environment.config.embedding.default_model
@@ -66,14 +66,14 @@ class ModelRegistry:
         return model
 
     def opened(self, name: str, *, task: Task = "embed") -> Model | None:
-        """A model by its full name; None where it is not open."""
+        """Return an open model by its canonical name, or None."""
         for (_, kind), opening in self._opening.items():
             if kind == task and opening.done() and not _failed(opening) and opening.result().name == name:
                 return opening.result()
         return None
 
     async def aclose(self) -> None:
-        """Let running batches end and give all models back."""
+        """Wait for running batches and release all models."""
         self._closed = True
         self._models.clear()
         opening, self._opening = self._opening, {}
@@ -84,7 +84,7 @@ class ModelRegistry:
                 await outcome.close()
 
     async def _load(self, name: str, task: Task) -> Model:
-        # A daemon's thread: a download that nobody waits for any more must not keep the process from ending.
+        # A daemon thread: a download that no caller waits for must not keep the process alive.
         worker = Worker("embedway-load")
         try:
             with self._environment.hooks.operation(LoadDetails, name):
@@ -94,7 +94,7 @@ class ModelRegistry:
 
 
 def _is_stale(opening: asyncio.Task[Model]) -> bool:
-    """Whether a model has to be opened again."""
+    """Return whether a model must be opened again."""
     if not opening.done() or _failed(opening):
         return opening.done()
     model = opening.result()
@@ -113,4 +113,4 @@ def _long_names_refused(name: str) -> Iterator[None]:
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError) or cause.errno != errno.ENAMETOOLONG:
             raise
-        raise UsageError(f"model is {name[:40]!r}…, which is longer than the name of a folder can be") from None
+        raise UsageError(f"model is {name[:40]!r}…, which is too long for the name of a folder") from None

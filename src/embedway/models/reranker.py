@@ -1,6 +1,6 @@
-"""Rerankers: what differs from models of vectors, on this machine and by services.
+"""Rerankers, local and from services: the differences from embedding models.
 
-A reranker computes rows of one number, the score of each document beside the query of the request.
+A reranker computes rows of one number: the score of each document for the query of the request.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
     from embedway.models.service import Service
     from embedway.rerank.base import Scoring
 
-#: A book costs no more than its first pages.
+#: Maximum characters to tokenize for each token of the limit, so that a book costs little.
 _CHARACTERS_PER_TOKEN = 16
 
 
 class LocalReranker(LocalModel):
-    """A cross-encoder of this machine."""
+    """A cross-encoder on this machine."""
 
     task: ClassVar[Task] = "rerank"
     check = staticmethod(check_scores)
     _encoder: CrossEncoder
 
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
-        """Ids of query and document together; a document is cut where the pair is over the limit."""
+        """Return ids of query-document pairs; a document is truncated if the pair exceeds the limit."""
         return self._encoder.pairs(request.query, texts)
 
 
 class ServiceReranker(ServiceModel):
-    """A reranker that services run. Documents are compared with one another, so that no requests are merged."""
+    """A reranker that services run. Requests are not merged, because documents are compared with one another."""
 
     task: ClassVar[Task] = "rerank"
     check = staticmethod(check_scores)
@@ -61,9 +61,9 @@ class ServiceReranker(ServiceModel):
         return profile_of(service, score_space(service.facts.name, f"service:{service.facts.name}"))
 
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
-        """Tokens of each document with the query, and the cut of each document that is too long with it.
+        """Return the tokens of each document with the query, and the truncation of each pair over the limit.
 
-        Raises InputError for a query that takes more than half of the limit.
+        Raises InputError for a query of more than half of the limit.
         """
         counter, query = self.service.counter, request.query
         if isinstance(counter, FileCounter):
@@ -71,7 +71,7 @@ class ServiceReranker(ServiceModel):
         asked = int(counter.count([query]).lengths[0])
         if asked > self.max_tokens // 2:
             raise InputError(
-                f"the query has {asked} tokens, more than half of the {self.max_tokens} that the model takes with a "
+                f"the query has {asked} tokens, more than half of the {self.max_tokens} that the model accepts with a "
                 "document; shorten it"
             )
         lengths = counter.count(texts).lengths + asked
@@ -84,7 +84,7 @@ class ServiceReranker(ServiceModel):
         return TokenizedTexts((), lengths.astype(np.int32), tuple(cuts))
 
     def _cut(self, document: str, row: int, most: int) -> Truncation:
-        """The cut of a document at `most` tokens, special ones included."""
+        """Return the truncation of a document at `most` tokens, special tokens included."""
         window = document[: self.max_tokens * _CHARACTERS_PER_TOKEN]
         offsets = self.service.counter.plain.encode(window, add_special_tokens=False).offsets
         keep = min(len(offsets), max(1, most - self.service.counter.special_tokens))
@@ -103,13 +103,13 @@ class ServiceReranker(ServiceModel):
         return await self._environment.client.send(upstream, routes)
 
     def _prices(self, dimensions: int) -> Prices:
-        del dimensions  # scores have no size that is paid for
+        del dimensions  # scores have no dimensions to pay for
         facts = self.service.facts
         return facts.cost_nanousd
 
 
 def names() -> tuple[str, ...]:
-    """The rerankers of the catalog."""
+    """Return the names of the rerankers in the catalog."""
     here = (facts.name for facts in default_catalog() if facts.task == "rerank")
     served = (facts.name for facts in default_services().values() if facts.task == "rerank")
     return tuple(dict.fromkeys((*here, *served)))

@@ -1,4 +1,4 @@
-"""Models that services or libraries run: their routes, the counter of their tokens, and their one vector space."""
+"""Models that services or libraries run: routes, token counter, and a shared vector space."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from typing_extensions import override
 
 from embedway.batching.backends import UpstreamBackend
 from embedway.batching.scheduler import BatchScheduler
@@ -41,16 +42,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A model as services run it: its row of the catalog, its routes in the order in which they are tried.
+    """A service model: its catalog facts, and its routes in the order of failover.
 
-    `blocked` is why nothing can be sent, such as a key that is not set. Plans and hits need no key.
+    `blocked` is the error that prevents requests, such as a missing key. Plans and cache hits need no key.
     """
 
     facts: ServiceFacts
     routes: tuple[ServiceRoute, ...]
     counter: TokenCounter
     blocked: ConfigError | None = None
-    #: Gives the reason of now.
+    #: Checks again; returns the current value of `blocked`.
     find_block: Callable[[], ConfigError | None] = lambda: None
 
 
@@ -58,11 +59,11 @@ class ServiceModel(Model):
     """A model that services run."""
 
     checks_answers = True
-    #: Whether requests of several callers may go out as one.
+    #: Whether requests of several callers may be merged.
     merges = True
 
     def __init__(self, service: Service, environment: ModelEnvironment, profile: Profile | None = None) -> None:
-        """Blocking where the first route is a library's: its weights are a fact of the space."""
+        """Create the model. Blocking if a library is the first route, because its weights are a fact of the space."""
         if self.task == "embed":
             service = _free_if_unbilled(service)
         super().__init__(profile or self._profile(service), environment.hooks, token_budget=None)
@@ -90,12 +91,12 @@ class ServiceModel(Model):
         return profile_of(service, space_of(service))
 
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
-        """Lengths and cuts, the prompt counted; the ids stay with the service."""
+        """Return lengths, prompt included, and truncations; no ids."""
         prompt = self._prompts[request.input_type]
         if not prompt:
             return self.service.counter.count(texts)
         counted = self.service.counter.count([prompt + text for text in texts])
-        # Characters are counted without the prompt.
+        # Character counts exclude the prompt.
         cuts = (replace(cut, kept_characters=max(0, cut.kept_characters - len(prompt))) for cut in counted.truncations)
         return replace(counted, truncations=tuple(cuts))
 
@@ -139,7 +140,7 @@ class ServiceModel(Model):
         )
 
     async def _send(self, upstream: UpstreamRequest, request: ComputeRequest) -> UpstreamResponse:
-        """Send a request, and where it is small with those of others."""
+        """Send a request; merge it with other callers' requests if it is small."""
         del request
         client, settings = self._environment.client, self._environment.config.upstream
         if self._scheduling is None or self._scheduling[0].is_large(upstream):
@@ -152,16 +153,16 @@ class ServiceModel(Model):
             raise  # it counts its attempts
         except TimeoutError:
             raise DeadlineError(
-                f"{self.name}: no request was free or answered in {settings.deadline_s:g} s", attempts=0
+                f"{self.name}: no request could start or finish within {settings.deadline_s:g} s", attempts=0
             ) from None
 
     def _prices(self, dimensions: int) -> Prices:
-        """The price of tokens and searches, for vectors of a size."""
+        """Return the price function of tokens and searches, for vectors of a size."""
         return functools.partial(self.service.facts.cost_nanousd, dimensions=dimensions)
 
     async def _with_alternatives(self, error: EmbedwayError) -> EmbedwayError:
-        """An error of all routes, with the other models that are set up here."""
-        # A text that is refused is refused for what it is, not for where it was sent.
+        """Add the other models that are set up here to an error of all routes."""
+        # A text is refused for its content, so other models do not help.
         if isinstance(error, (NoRouteError, UpstreamError)) and not isinstance(error, RefusedInputError):
             error.elsewhere = await asyncio.to_thread(
                 set_up_here, self._environment.config, but=self.name, task=self.task
@@ -169,11 +170,11 @@ class ServiceModel(Model):
         return error
 
     def cost_nanousd(self, tokens: int, dimensions: int | None = None) -> int | None:
-        """The list price of so many tokens, for vectors of a size; None where none is known."""
+        """Return the list price of `tokens`, for vectors of a size; None if it is unknown."""
         return self.service.facts.cost_nanousd(tokens, dimensions=dimensions)
 
     def estimate(self, work: Work, dimensions: int) -> Estimate:
-        """See `Model.estimate`. Each request to the first route is billed by itself."""
+        """Estimate the bill; each request to the first route is billed separately. See `Model.estimate`."""
         lengths, tokens = work.tokenized.lengths, work.tokenized.tokens
         parts = self.routes[0].split(np.arange(len(work.texts), dtype=np.int64), lengths)
         costs = [self.cost_nanousd(int(lengths[part].sum(dtype=np.int64)), dimensions) for part in parts]
@@ -182,14 +183,14 @@ class ServiceModel(Model):
         batch = None if price is None else tokens_nanousd(price, tokens)
         return Estimate(tokens, len(parts), sum(known) if len(known) == len(costs) else None, batch)
 
+    @override
     def is_still_blocked(self) -> bool:
-        """See `Model.is_still_blocked`."""
         self.blocked = self.service.find_block() if self.blocked is not None else None
         return self.blocked is not None
 
     @property
     def may_depend_on_batch(self) -> bool:
-        """See `Model.may_depend_on_batch`. A library's route knows it when its model is loaded."""
+        """Whether a route may be batch-dependent; a library knows it after it has loaded its model."""
         return any(route.provider.declared.batch_dependent for route in self.routes)
 
     def depends_on_batch(self, routes: Sequence[str]) -> bool:
@@ -200,7 +201,7 @@ class ServiceModel(Model):
         return counter.decode(ids) if isinstance(counter, TiktokenCounter) else None
 
     async def warm(self) -> None:
-        """Nothing: connections are made when something is sent."""
+        """Do nothing: connections open with the first request."""
 
     def encoder(self) -> Encoder:
         raise not_here(self.name)
@@ -218,7 +219,7 @@ def _free_if_unbilled(service: Service) -> Service:
 
 
 def space_of(service: Service) -> Space:
-    """The space of a model's vectors, as its row of the catalog and its first route tell. Blocking for libraries."""
+    """Return the space of a model's vectors, from its catalog facts and its first route. Blocking for libraries."""
     facts, first = service.facts, service.routes[0].provider
     # Models of one family share a space.
     shared = facts.family or facts.name
@@ -237,27 +238,27 @@ def space_of(service: Service) -> Space:
 
 
 def profile_of(service: Service, space: Space) -> Profile:
-    """The facts of a model of services."""
+    """Return the profile of a service model."""
     facts, counter, first = service.facts, service.counter, service.routes[0]
     description = ModelDescription(
         model=facts.name,
         space=space,
         sizes=facts.sizes,
-        # Of a text, its prompt not counted.
+        # Limit of a text, without its prompt.
         max_tokens=facts.max_tokens,
         special_tokens=counter.special_tokens,
         tokenizer=counter.plain,
         runtime=str(getattr(first.provider, "runtime", "service")),
     )
-    # Models of one family share a space, and still have vectors of their own.
+    # Models of one family share a space, but their vectors differ.
     variant = first.provider.variant if isinstance(first.provider, KnowsWeights) else facts.name if facts.family else ""
     return Profile(description, first.name, facts.default_dimensions, variant, exact=counter.exact)
 
 
 def _tokenizer_fact(first: object) -> str:
-    """The tokenizer as a fact of the space; empty where a service tokenizes behind its API."""
+    """Return the tokenizer's fact for the space; empty if a service tokenizes behind its API."""
     if not isinstance(first, KnowsTokenizer):
         return ""
-    from embedway.local.facts import tokenizer_fact  # noqa: PLC0415  only for libraries
+    from embedway.local.facts import tokenizer_fact  # noqa: PLC0415  needed only for libraries
 
     return tokenizer_fact(first.tokenizer_json().encode(), where="the library's tokenizer", lowercase=False)

@@ -1,1 +1,1 @@
-"""One request from its texts to its vectors or scores: checks, plan, receipt."""
+"""Processing of a request from texts to vectors or scores: checks, plan, receipt."""

@@ -1,4 +1,4 @@
-"""The steps of a call: select a model, check texts, compute what the cache does not hold, and write the receipt."""
+"""Steps of a call: select a model, check texts, compute cache misses, and create the receipt."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class EmbedPipeline:
-    """The steps of `embed` and `plan`. `cache` None computes every text."""
+    """Pipeline of `embed` and `plan`. Without a `cache`, every text is computed."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class EmbedPipeline:
         self.cache = cache
 
     async def embed(self, call: Call, options: CallOptions, deadline_s: float | None = None) -> EmbedResult:
-        """Embed the texts of a call; for a collection within its pin. Raises DeadlineError after `deadline_s`."""
+        """Embed the texts of a call; a collection's pin applies. Raises DeadlineError after `deadline_s`."""
         with self._hooks.operation(
             RequestDetails, "embed", call.model, len(call.rows), call.input_type, options.collection
         ) as outcome:
-            # Inside of the operation, which ends with the error that the caller gets.
+            # The deadline is inside the operation, so that the operation gets the caller's error.
             result = await (
                 self._embed(call, options)
                 if deadline_s is None
@@ -88,7 +88,7 @@ class EmbedPipeline:
         pin, mine = choice.pin, False
         if pin is None and request.input_type == "document" and request.texts:
             pin, mine = await self._pins.claim(options.collection, model.name, space)
-            if call.model == AUTO and not comparable(space, pin.space):  # another first write was faster
+            if call.model == AUTO and not comparable(space, pin.space):  # another first write won
                 await self._pins.check_privacy(pin, options)
                 choice = ChosenModel(pin.model, call.dimensions or pin.space.dimensions, pin)
                 request, model = await self.prepare(call, choice.model, choice.dimensions)
@@ -105,7 +105,7 @@ class EmbedPipeline:
     async def _compute(
         self, request: EmbedRequest, model: Model, space: Space, options: CallOptions, facts: CallFacts
     ) -> EmbedResult:
-        """Compute the unique texts of a request, and give each row its vector."""
+        """Compute the unique texts of a request, and assign a vector to each row."""
         spending = options.spending(model.name)
         texts, positions = unique_texts(request.texts, request.refused)
         asked = _compute_request(request, texts, space, spending)
@@ -126,7 +126,7 @@ class EmbedPipeline:
         return EmbedResult(vectors, space, make_receipt(model, space.id, computed, positions, facts), failed)
 
     async def plan(self, call: Call, options: CallOptions) -> Plan:
-        """The plan of a call with the model, pin and money that `embed` would take."""
+        """Return the plan of a call with the model, pin and limits that `embed` would use."""
         choice = await self._choose(call, options)
         plan = await self.plan_with(call, choice.model, choice.dimensions)
         if choice.pin is not None:
@@ -136,7 +136,7 @@ class EmbedPipeline:
         return plan
 
     async def plan_with(self, call: Call, name: str, dimensions: int | None) -> Plan:
-        """The plan of a call with a model."""
+        """Return the plan of a call with a model."""
         request, model = await self.prepare(call, name, dimensions)
         space = model.space_of_size(request.dimensions)
         texts, positions = unique_texts(request.texts, request.refused)
@@ -150,7 +150,7 @@ class EmbedPipeline:
             _, metas, _ = await self.cache.wrap(model).peek(asked, strict=False)
             missing = [position for position in kept if metas[position] is None]
         rest = work if len(missing) == len(kept) else await model.work(asked.only(missing))
-        # Whatever size is asked for, a cache is given vectors of full width.
+        # A cache stores vectors of full width, whatever size is requested.
         estimate = model.estimate(rest, space.dimensions if self.cache is None else model.space.dimensions)
         benchmark = self._config.embedding.model_benchmarks.get(model.name)
         return make_plan(
@@ -158,9 +158,9 @@ class EmbedPipeline:
         )
 
     async def _choose(self, call: Call, options: CallOptions) -> ChosenModel:
-        """The model that a call names, that its collection is pinned to, or that its criteria select."""
+        """Return the model that a call names, that its collection is pinned to, or that its criteria select."""
         if options.criteria is not None and call.model != AUTO:
-            raise UsageError(f"model is {call.model!r} and criteria are given; leave one of them out")
+            raise UsageError(f"model is {call.model!r} and criteria are set; leave one of them out")
         pin = await self._pins.store.get(options.collection) if options.collection else None
         if pin is not None:
             await self._pins.check_privacy(pin, options, named=call.model != AUTO)
@@ -171,11 +171,11 @@ class EmbedPipeline:
             return ChosenModel(call.model, call.dimensions)
         if call.input_type == "query" and options.collection:
             raise UsageError(
-                f"nothing was written to collection {options.collection!r} yet, so that it has no model; write "
-                "documents to it first, or name the model"
+                f"collection {options.collection!r} has no vectors yet, so it has no model; write documents to it "
+                "first, or name the model"
             )
         if call.has_token_ids:
-            raise UsageError("token ids are those of one model; name it: model=...")
+            raise UsageError("token ids belong to one model; name it: model=...")
         texts = inspect(replace(call, partial=True), self._config.embedding.on_overflow).texts
         criteria = self._selector.criteria(options.criteria, dimensions=call.dimensions)
         whole = (call.on_overflow or self._config.embedding.on_overflow) == "error"
@@ -187,7 +187,7 @@ class EmbedPipeline:
         )
 
     async def _choose_affordable(self, call: Call, selection: Selection, options: CallOptions) -> ChosenModel:
-        """The best of the selected models with which a call costs no more, and cuts no more, than it may."""
+        """Return the best selected model with which a call is within its limits on cost and truncation."""
         too_dear: list[tuple[str, int | None]] = []
         too_long: TextTooLongError | None = None
         for place, row in enumerate(selection.ranked):
@@ -205,7 +205,7 @@ class EmbedPipeline:
         raise no_affordable_model(options.max_cost_nanousd, too_dear)
 
     async def prepare(self, call: Call, name: str, dimensions: int | None) -> tuple[EmbedRequest, Model]:
-        """The request of a call for a model, checked, and the model, opened."""
+        """Check a call for a model; return its request and the opened model."""
         if (name, dimensions) != (call.model, call.dimensions):
             call = replace(call, model=name, dimensions=dimensions)
         if call.has_token_ids:
@@ -215,14 +215,14 @@ class EmbedPipeline:
         return inspect(call, self._config.embedding.on_overflow), await self._models.open(call.model)
 
     async def check_cache(self, call: Call, sample: int) -> CacheCheck:
-        """Compute anew what the cache holds of some texts, and compare; see `AsyncEmbedder.cache.verify`."""
+        """Compute a sample of cached texts again, and compare; see `AsyncEmbedder.cache.verify`."""
         assert self.cache is not None  # noqa: S101  the caller has checked
         request, model = await self.prepare(call, call.model, call.dimensions)
         texts, positions = unique_texts(request.texts, {})
         asked = _compute_request(request, texts, model.space, CallBudget(Purpose(model.name)))
         stored, metas, damaged = await self.cache.wrap(model).peek(asked)
         found = [number for number, meta in enumerate(metas) if meta is not None]
-        # Evenly over all that was found, so that a sample of a long list is of all its parts.
+        # Evenly spaced over all hits, so that the sample covers all parts of a long list.
         chosen = [found[place] for place in np.linspace(0, len(found) - 1, min(sample, len(found))).round().astype(int)]
         if not chosen:
             return CacheCheck(len(texts), 0, damaged, 0, None, None, 0)
@@ -246,7 +246,7 @@ async def _run_in_time(work: Awaitable[EmbedResult], deadline_s: float) -> Embed
     except TimeoutError:
         if not limit.expired():
             raise
-        raise DeadlineError(f"the vectors were not there after {deadline_s:g} s", attempts=0) from None
+        raise DeadlineError(f"the vectors were not ready after {deadline_s:g} s", attempts=0) from None
 
 
 def _compute_request(

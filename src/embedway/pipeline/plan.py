@@ -1,4 +1,4 @@
-"""The plan of a call: what it takes and costs, before anything is computed or spent."""
+"""Plan of a call: estimated work and cost, before anything is computed or spent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_plan(
     estimate: Estimate,
     benchmark: ModelBenchmark | None,
 ) -> Plan:
-    """The plan of a request whose texts are `work`, of which the cache does not hold `rest`."""
+    """Return the plan of a request; `work` is all its texts, `rest` are the cache misses."""
     truncations, averaged = cuts_by_row(work.metas, positions)
     seconds = None
     if benchmark is not None:

@@ -1,4 +1,4 @@
-"""Proof that stored vectors are of a space: some of their texts are embedded again and compared."""
+"""Proof that stored vectors belong to a space: embed some of their texts again and compare."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def check_same(
     stored: Vectors, anew: Vectors, *, name: str, recorded: Space, asked: Space, facts: Sequence[str]
 ) -> float:
-    """Return the lowest cosine of rows, float32 (n, d) each. `facts` are those that the record of `name` lacks.
+    """Return the lowest cosine of rows, float32 (n, d) each. `facts` are those missing in the record of `name`.
 
-    Raises SpaceMismatchError where a row differs.
+    Raises SpaceMismatchError if a row differs.
     """
     lengths = np.linalg.norm(stored, axis=1) * np.linalg.norm(anew, axis=1)
     lowest = float((np.einsum("nd,nd->n", stored, anew) / np.where(lengths == 0, 1, lengths)).min())
@@ -30,7 +30,7 @@ def check_same(
             collection=name,
             collection_space=recorded.id,
             asked="the model's vectors",
-            asked_space=f"{asked.id} (a row computed anew has cosine {lowest:.3f} to the stored one, so that the "
-            f"{' or '.join(facts)} is another one, or the stored vector is damaged)",
+            asked_space=f"{asked.id} (a row computed again has cosine {lowest:.3f} to the stored one, so the "
+            f"{' or '.join(facts)} is different, or the stored vector is damaged)",
         )
     return lowest

@@ -1,4 +1,4 @@
-"""The last step: rows of unique texts are given to all rows of the request, with the receipt."""
+"""Last step of a call: spread unique texts over all rows of the request, and create the receipt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CallFacts:
-    """Facts of a call that its receipt names beside those of the computation. `started` is a performance counter's."""
+    """Facts of a call for its receipt, besides those of the computation. `started` is from `time.perf_counter`."""
 
     started: float
     collection: str = ""
@@ -35,7 +35,7 @@ class CallFacts:
 def spread(
     computed: Computed, positions: npt.NDArray[np.int64], refused: Mapping[int, EmbedwayError]
 ) -> tuple[Vectors, dict[int, EmbedwayError]]:
-    """Vectors and errors of unique texts, given to every row that has one of them; NaN where there is an error."""
+    """Return vectors and errors of all rows from those of unique texts; rows with an error are NaN."""
     vectors, errors = computed.blocks["dense"], computed.errors
     if not refused and not errors and len(vectors) == len(positions):
         return vectors, {}
@@ -45,25 +45,25 @@ def spread(
             failed[row] = with_row(errors[unique], row)
     if not len(vectors):
         return empty_rows(len(positions), vectors.shape[1]), failed
-    rows = vectors[positions]  # a copy, in which -1 took the last one
+    rows = vectors[positions]  # a copy; for -1, the last vector was copied
     rows[sorted(failed)] = np.nan
     return rows, failed
 
 
 def first_row(error: TextTooLongError, positions: npt.NDArray[np.int64]) -> EmbedwayError:
-    """An error that names a unique text, for the first row of the request that has the text."""
+    """Return the error of a unique text with the first row of the request that has the text."""
     return with_row(error, row_of(error.row or 0, positions))
 
 
 def row_of(unique: int, positions: npt.NDArray[np.int64]) -> int:
-    """The first row of the request that has a unique text."""
+    """Return the first row of the request that has a unique text."""
     return int(np.flatnonzero(positions == unique)[0])
 
 
 def cuts_by_row(
     metas: Sequence[TextMeta | None], positions: npt.NDArray[np.int64]
 ) -> tuple[tuple[Truncation, ...], tuple[Averaged, ...]]:
-    """The truncations and means of unique texts, for every row that has one of them."""
+    """Return the truncations and averages of all rows from those of unique texts."""
     cut = {unique: meta for unique, meta in enumerate(metas) if meta is not None and (meta.truncation or meta.windows)}
     if not cut:
         return (), ()
@@ -77,7 +77,7 @@ def cuts_by_row(
 def make_receipt(
     model: Model, space_id: str, computed: Computed, positions: npt.NDArray[np.int64], facts: CallFacts
 ) -> Receipt:
-    """The receipt of a computation whose unique texts stand in the rows of `positions`."""
+    """Return the receipt of a computation; `positions` maps rows to unique texts."""
     truncations, averaged = cuts_by_row(computed.metas, positions)
     bill = computed.bill
     return Receipt(

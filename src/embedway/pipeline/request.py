@@ -1,7 +1,8 @@
-"""The first step: a call is checked, and refused where it cannot be answered."""
+"""First step of a call: validation of its arguments and texts."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
 
     from embedway.errors import EmbedwayError
 
+#: Missing values of pandas and numpy, by type name.
+_MISSING = {"NAType", "NaTType", "MaskedConstant"}
 _INPUT_TYPES, _OVERFLOWS = get_args(InputType), get_args(Overflow)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The arguments of a call. Its texts are read, and not checked yet."""
+    """The arguments of a call. Its texts are read into a tuple, and not validated yet."""
 
     texts: Texts
     input_type: InputType = "document"
@@ -34,7 +37,7 @@ class Call:
     priority: int = 0
 
     def __post_init__(self) -> None:
-        """Check all but the texts. Raises UsageError."""
+        """Validate all arguments except the texts. Raises UsageError."""
         object.__setattr__(self, "texts", as_texts(self.texts, "texts"))
         named(self.model, "model")
         if self.dimensions is not None:
@@ -44,11 +47,11 @@ class Call:
         if self.on_overflow is not None and self.on_overflow not in _OVERFLOWS:
             raise UsageError(f"on_overflow is {self.on_overflow!r}; it must be one of {', '.join(_OVERFLOWS)}")
         if self.priority not in range(10):
-            raise UsageError(f"priority is {self.priority!r}; it must be a whole number from 0 to 9")
+            raise UsageError(f"priority is {self.priority!r}; it must be an integer from 0 to 9")
 
     @property
     def has_token_ids(self) -> bool:
-        """Whether a text is given as token ids."""
+        """Whether any text is a list of token ids."""
         return any(type(text) is not str and is_token_ids(text) for text in self.rows)
 
     @property
@@ -58,16 +61,16 @@ class Call:
 
 
 def inspect(call: Call, on_overflow: Overflow) -> EmbedRequest:
-    """Check the texts of a call; `on_overflow` holds where the call does not say.
+    """Validate the texts of a call; `on_overflow` is the default for the call.
 
-    Raises InputError with the row; with `partial` these go into the request.
+    Raises InputError with the row; with `partial`, these errors are in the request.
     """
     rows = call.rows
     refused: dict[int, EmbedwayError] = {}
     replaced: dict[int, str] = {}
     for row, text in enumerate(rows):
         if type(text) is str and text.isascii() and text[:1].isalnum():
-            continue  # nearly every text, in a third of the time
+            continue  # a fast path for nearly every text, in a third of the time
         try:
             _check(row, text)
             if type(text) is not str:  # numpy's strings and other subclasses
@@ -94,8 +97,8 @@ def inspect(call: Call, on_overflow: Overflow) -> EmbedRequest:
 def unique_texts(
     texts: Sequence[str], refused: Mapping[int, EmbedwayError]
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """Each text once, in the order in which they come, and for each row its place among them; -1 for one refused."""
-    if not refused and len(once := dict.fromkeys(texts)) == len(texts):  # no text stands twice, which is soon told
+    """Return unique texts in order, and each row's position among them (-1 if the row is refused)."""
+    if not refused and len(once := dict.fromkeys(texts)) == len(texts):  # fast path: no duplicates
         return tuple(once), np.arange(len(texts), dtype=np.int64)
     first: dict[str, int] = {}
     places = (-1 if row in refused else first.setdefault(text, len(first)) for row, text in enumerate(texts))
@@ -104,14 +107,14 @@ def unique_texts(
 
 
 def is_token_ids(text: object) -> bool:
-    """Whether a text is given as a list of token ids."""
+    """Return whether a text is a list of token ids."""
     return isinstance(text, (list, tuple)) and bool(text) and all(type(item) is int for item in text)
 
 
 def decode_ids(row: int, text: Any, decode: Callable[[Sequence[int]], str | None], model: str) -> Any:
-    """The text that token ids stand for; anything else as it is.
+    """Return the text of token ids; return anything else unchanged.
 
-    Raises InputError where the model's tokenizer cannot tell: ids of another tokenizer would be another text.
+    Raises InputError if the model's tokenizer cannot verify the ids: ids of another tokenizer would be another text.
     """
     if not is_token_ids(text):
         return text
@@ -123,7 +126,7 @@ def decode_ids(row: int, text: Any, decode: Callable[[Sequence[int]], str | None
         ) from None
     if found is None:
         raise InputError(
-            f"it is a list of token ids, and whether they are {model}'s cannot be told; send the text itself", row=row
+            f"it is a list of token ids, which cannot be verified for {model}; send the text itself", row=row
         )
     return found
 
@@ -135,16 +138,22 @@ def _check(row: int, text: object) -> None:
 
 
 def reason_against(text: object) -> str:
-    """Find the reason why a text cannot be embedded; empty where it can."""
+    """Return the reason why a text cannot be embedded; empty if it can."""
     if not isinstance(text, str):
-        advice = "; decode it first" if isinstance(text, bytes | bytearray) else ""
-        return f"it is of type {type(text).__name__}, not a string{advice}"
-    # NULs say nothing: tokenizers drop them.
+        return f"it is of type {type(text).__name__}, not a string{_advice(text)}"
+    # A text of NULs is empty too, because tokenizers drop them.
     if not text or text.isspace() or ("\x00" in text and not text.replace("\x00", "").strip()):
-        return "it is empty; leave it out, because a vector of nothing means nothing"
+        return "it is empty; leave it out, because the vector of an empty text is meaningless"
     if not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            return f"character {error.start} is half of a surrogate pair, which no text can hold; decode it anew"
+            return f"character {error.start} is half of a surrogate pair, which is invalid in a text; decode it again"
     return ""
+
+
+def _advice(value: object) -> str:
+    if isinstance(value, bytes | bytearray):
+        return "; decode it first"
+    missing = value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in _MISSING
+    return "; drop missing values first, or pass partial=True" if missing else ""

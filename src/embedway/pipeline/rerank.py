@@ -1,4 +1,4 @@
-"""Reranking: documents take the way of texts, and their scores come back in the order of the documents."""
+"""Reranking: documents are processed like texts, and scores are returned in the order of the documents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_query(query: str, top_n: int | None) -> None:
-    """Raise InputError for a query and UsageError for a `top_n` that cannot be."""
+    """Raise InputError for an invalid query, and UsageError for an invalid `top_n`."""
     reason = reason_against(query)
     if reason:
         raise InputError(f"the query: {reason}")
@@ -41,7 +41,7 @@ async def rerank(
     on_overflow: Overflow,
     partial: bool,
 ) -> RerankResult:
-    """Score documents for a query that is checked; see `AsyncEmbedder.rerank`."""
+    """Score documents for a validated query; see `AsyncEmbedder.rerank`."""
     request = inspect(Call(documents, model=model.name, on_overflow=on_overflow, partial=partial), on_overflow)
     texts, positions = unique_texts(request.texts, request.refused)
     try:
@@ -64,7 +64,7 @@ async def rerank(
 
 
 def best_first(scores: Vectors, top_n: int | None) -> tuple[int, ...]:
-    """Positions of the greatest scores, greatest first, equal ones in their order; NaN is left out."""
+    """Return positions of the highest scores, highest first, equal scores in order; NaN is left out."""
     order = np.argsort(-scores, kind="stable")
     kept = order[np.isfinite(scores[order])]
     return tuple(kept[: len(kept) if top_n is None else top_n].tolist())

@@ -1,1 +1,1 @@
-"""Providers: code that can run models. One small file each."""
+"""Providers of embeddings. One small file each."""

@@ -1,4 +1,4 @@
-"""The provider contract, further abilities that a provider or reranker may have, and the contract of open models."""
+"""The provider contract, and optional protocols of providers and rerankers."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """The properties of a provider, for one model, known before anything is sent.
+    """Static properties of a provider for one model.
 
-    Limits are per request; None where there is none. `dimensions` and `input_type` tell whether the service honours
-    those parameters: where it does not, vectors are cut and prompts are put before the texts on this side.
+    Limits are per request; None means no limit. `dimensions` and `input_type` tell whether the service supports those
+    parameters: if not, embedway truncates the vectors and puts the prompts before the texts.
     """
 
     max_inputs: int
     max_request_tokens: int | None = None
     dimensions: bool = False
     input_type: bool = False
-    #: Whether a vector depends on the other texts of its request (per-tensor quantization, late chunking): such vectors
+    #: Whether a vector depends on the other texts in its request (per-tensor quantization, late chunking): such vectors
     #: are never cached.
     batch_dependent: bool = False
-    #: Whether nobody bills for it, whatever the model's price elsewhere.
+    #: Whether this provider is free of charge, even if the model has a price elsewhere.
     free: bool = False
-    #: Whether it computes on this machine: then it takes as long as it takes, and no deadline of services holds.
+    #: Whether it computes on this machine. The deadline for services does not apply then.
     local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Vectors, float32 (n, d), row i of text i, and what the service told beside them.
+    """Vectors, float32 (n, d), row i for text i, and the service's usage data.
 
-    `tokens` is what it counted and bills, None where it does not say.
+    `tokens` is the number of billed tokens, None if the service does not report it.
     """
 
     vectors: Vectors
     tokens: int | None = None
     rates: RateState = field(default_factory=RateState)
-    #: What a reranker bills by the search.
+    #: Searches that a reranker bills; None if not reported.
     searches: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and as what a provider is to work. `secret` is the key, `headers` go beside it; both are in no repr.
+    """Location, credentials and options of a provider. `secret` is the key; it and `headers` are not in the repr.
 
-    `model` is the service's own name for the model; `options` are the route's further settings.
+    `model` is the service's own name for the model; `options` are the route's other settings.
     """
 
     route: str
@@ -66,9 +66,9 @@ class Endpoint:
     secret: str = field(default="", repr=False)
     timeout_s: float = 60.0
     options: Mapping[str, str] = field(default_factory=dict)
-    #: What the model wants before its texts; a provider that declares `input_type` sees to it itself.
+    #: The model's prompts; a provider that declares `input_type` applies them itself.
     prompts: Mapping[InputType, str] = field(default_factory=dict)
-    #: What the environment has the service told, such as an organization.
+    #: Extra headers from the environment, such as an organization.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -79,9 +79,9 @@ def split_requests(
     *,
     tokens_per_minute: int | None = None,
 ) -> list[npt.NDArray[np.int64]]:
-    """Rows in their order, in parts that keep a service's limits on the inputs and tokens of a request.
+    """Split rows, in order, into requests within a service's limits on inputs and tokens.
 
-    No request has more tokens than a minute may have, unless a single text has.
+    No request has more tokens than `tokens_per_minute`, unless a single text has.
     """
     bounds = [bound for bound in (declared.max_request_tokens, tokens_per_minute) if bound is not None]
     most = min(bounds, default=None)
@@ -100,58 +100,58 @@ def split_requests(
 
 
 class Provider(Protocol):
-    """Code that can embed a batch of texts: one call, one answer or one error.
+    """A provider that embeds a batch of texts: one call, one answer or one error.
 
-    No retries, no cache, no limits and no metrics inside: those are around it. A provider is found by the entry
-    point group `embedway.providers`; the entry is a callable that takes an `Endpoint`.
+    It has no retries, cache, limits or metrics: those are outside. Providers are discovered by the entry point group
+    `embedway.providers`; the entry is a callable that accepts an `Endpoint`.
     """
 
     @property
     def declared(self) -> Declared:
-        """Limits, and the parameters that the service honours."""
+        """Limits, and the parameters that the service supports."""
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         """Embed at most `declared.max_inputs` texts.
 
-        `dimensions` is None for the full width, and only ever set where `declared.dimensions`. Raises `UpstreamError`s
-        and `BadVectorsError`. Cancelling it ends the request.
+        `dimensions` is None for the full width; it is only set if `declared.dimensions`. Raises `UpstreamError`s and
+        `BadVectorsError`. Cancelling the call cancels the request.
         """
 
     async def aclose(self) -> None:
-        """Give connections back."""
+        """Close connections."""
 
 
 @runtime_checkable
 class CountsTokens(Protocol):
-    """A provider, or reranker, that holds its model's tokenizer."""
+    """A provider or reranker that has its model's tokenizer."""
 
     def counter(self, max_tokens: int) -> TokenCounter:
-        """A counter of the model's tokens, equal to that of the library that runs it. Blocking; may load the model."""
+        """Return a token counter that agrees with the library's tokenizer. Blocking; may load the model."""
 
 
 @runtime_checkable
 class KnowsWeights(Protocol):
-    """A provider that has a model's weights itself. `variant` is how it computes, as far as numbers depend on it."""
+    """A provider that loads a model's weights itself. `variant` names settings that change the numbers."""
 
     @property
     def variant(self) -> str:
-        """Such as a precision; empty for the usual."""
+        """Variant of the computation, such as a precision; empty for the default."""
 
     def weights(self) -> str:
-        """An identifier of the weights and of how they are read. Blocking; loads the model."""
+        """Return an identifier of the weights and of the options that change vectors. Blocking; loads the model."""
 
 
 @runtime_checkable
 class KnowsTokenizer(Protocol):
-    """A provider that tokenizes itself, so that its tokenizer is a fact of the vector space."""
+    """A provider that tokenizes itself, so its tokenizer is a fact of the vector space."""
 
     def tokenizer_json(self) -> str:
-        """The tokenizer as a tokenizer.json writes it. Blocking; loads the model."""
+        """Return the tokenizer in the format of tokenizer.json. Blocking; loads the model."""
 
 
 @runtime_checkable
 class DescribesModel(CountsTokens, Protocol):
-    """A provider whose library knows its models better than any catalog."""
+    """A provider whose library reports the facts of its models, in place of the catalog."""
 
     def facts(self) -> LibraryFacts:
-        """Load the model and tell what it is. Blocking."""
+        """Load the model and return its facts. Blocking."""

@@ -1,7 +1,7 @@
 """Cohere's embeddings: `POST /v2/embed`.
 
 Request, answer and the limit of 96 texts: https://docs.cohere.com/reference/embed (its OpenAPI file in
-cohere-ai/cohere-developer-experience, read 2026-11-23). Over-long texts are refused, because `truncate` is NONE.
+cohere-ai/cohere-developer-experience, read 2026-11-23). Texts that are too long are refused: `truncate` is NONE.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Cohere(HttpModel):
         by_type = reply.body.get("embeddings") if isinstance(reply.body, dict) else None
         values = by_type.get("float") if isinstance(by_type, dict) else None
         vectors = await reply.read(read_listed, values, count=len(texts), route=self._endpoint.route)
-        # Nothing is documented of the length of vectors that are asked for narrow.
+        # The documentation does not say whether vectors with reduced dimensions are normalized.
         tokens = count_of(reply.body, "meta", "billed_units", "input_tokens")
         return Answer(normalize(vectors), tokens=tokens, rates=reply.rates)
 
 
 def cohere(endpoint: Endpoint) -> Cohere:
-    """An entry of `embedway.providers`. Raises ConfigError without a key."""
-    # Vectors of the third generation and before have one size.
+    """Create the provider, an entry of `embedway.providers`. Raises ConfigError without a key."""
+    # Models up to the third generation have vectors of one size.
     old = endpoint.model.endswith(("-v3.0", "-v2.0"))
     declared = Declared(max_inputs=96, dimensions=not old, input_type=True)
     return Cohere(endpoint, make_http_with_key(endpoint, COHERE_URL, variable="COHERE_API_KEY"), declared)

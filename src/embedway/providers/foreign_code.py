@@ -1,8 +1,8 @@
-"""Names of code in a model folder that sentence-transformers and transformers would import without being asked.
+"""Detection of code in a model folder that sentence-transformers and transformers would import without consent.
 
 sentence-transformers 5 runs a folder's own Python files (`import_module_class`: `trust_remote_code or
-os.path.exists(model_name_or_path)`) and imports whatever a configuration names; version 6 asks for
-`trust_remote_code` in most of these places. transformers asks for it before it follows an `auto_map`.
+os.path.exists(model_name_or_path)`) and imports any class that a configuration names. Version 6 requires
+`trust_remote_code` in most of these cases. transformers requires it before it follows an `auto_map`.
 """
 
 from __future__ import annotations
@@ -23,61 +23,61 @@ if TYPE_CHECKING:
 
     from embedway.providers.base import Endpoint
 
-#: Classes of the libraries themselves. A last part in lower case could be a module that they import, such as torch.
+#: Classes of the libraries themselves. A lower-case last part could be a module that they import, such as torch.
 _CLASS = re.compile(r"(?:sentence_transformers|transformers|torch\.nn)(?:\.[A-Za-z_]\w*)*\.[A-Z]\w*")
-#: Keys whose value is a class by its dotted name: of modules.json, of Dense, WordEmbeddings and of cross-encoders.
+#: Keys whose value is the dotted name of a class: in modules.json, Dense, WordEmbeddings and cross-encoders.
 _NAMING = frozenset(
     {"type", "activation_function", "activation_fn", "sbert_ce_default_activation_function", "tokenizer_class"}
 )
-#: Keys whose values are classes by their dotted names, of the modules Router and Asym.
+#: Keys of a table whose values are dotted names of classes, in the modules Router and Asym.
 _NAMING_ALL = frozenset({"types"})
-#: Keys that would be handed to transformers, each with the value that lets it run code.
+#: Keys that are passed to transformers, with the value that allows it to run code.
 _ALLOWING = {"weights_only": False, "allow_all_kernels": True}
-#: Large files that name no code.
+#: Large files that never name code.
 _TABLES = frozenset({"tokenizer.json", "vocab.json"})
 _LARGEST_BYTES = 16 * 2**20
 
 
 def model_source(endpoint: Endpoint) -> str:
-    """The folder or the hub's name that the library is to load. Blocking: reads a folder's configurations.
+    """Return the folder or hub name for the library to load. Blocking: reads a folder's configurations.
 
-    Raises ConfigError for a name of the hub that is a folder of the working directory too, which the library would
-    take, and for a `path` that is no folder, which it would take for a name of the hub; UnsupportedModelError for a
-    folder that names code, unless `trust_remote_code` allows it.
+    Raises ConfigError for a hub name that is also a folder in the working directory, which the library would load, and
+    for a `path` that is not a folder, which it would treat as a hub name. Raises UnsupportedModelError for a folder
+    that names code, unless `trust_remote_code` allows it.
     """
     path = endpoint.options.get("path")
     source = endpoint.model if path is None else path
     is_folder = Path(source).is_dir()
     if path is None and _is_shadowed(source):
         raise ConfigError(
-            f"{source} is a name of the hub, and the working directory has a folder of that name, which the library "
-            f'would load instead. If you mean the folder, set "./{source}"; otherwise work in another directory',
+            f"{source} is a name on the hub, but the working directory has a folder with that name, which the library "
+            f'would load instead. If you mean the folder, set "./{source}"; otherwise use another working directory',
             where=endpoint.route,
             key="options.path",
         )
     if path is not None and not is_folder:
-        raise ConfigError(f"{path!r} is no folder", where=endpoint.route, key="options.path")
+        raise ConfigError(f"{path!r} is not a folder", where=endpoint.route, key="options.path")
     if not is_folder:
         return source
     if not yes(endpoint, "trust_remote_code"):
         named = next(_named_code(Path(source)), None)
         if named is not None:
             raise UnsupportedModelError(
-                f"{endpoint.model}: in its folder, {named}, which could run code that is not the library's. If you "
-                'trust the folder, allow that with options.trust_remote_code = "true" on a route of it'
+                f"{endpoint.model}: in its folder, {named}, which could run third-party code. If you trust the folder, "
+                'allow that: set options.trust_remote_code = "true" on a route of the model'
             )
-    # A relative path could be a name of the hub, and the library asks the hub about those.
+    # A relative path could be a hub name, for which the library queries the hub.
     return str(Path(source).absolute())
 
 
 def _is_shadowed(name: str) -> bool:
-    """Whether a name that the hub could have (NAME or OWNER/NAME) is a relative path that exists."""
+    """Return whether a possible hub name (NAME or OWNER/NAME) is an existing relative path."""
     plain = not Path(name).is_absolute() and not name.startswith((".", "~"))
     return plain and name.count("/") < 2 and "\\" not in name and Path(name).exists()
 
 
 def _named_code(folder: Path) -> Iterator[str]:
-    """Each place of a folder that names code of others, as `FILE says KEY = "X"`, or that cannot be checked."""
+    """Yield each location in a folder that names third-party code, or that cannot be checked."""
     for path in _files(folder):
         place = path.relative_to(folder).as_posix()
         try:
@@ -86,34 +86,34 @@ def _named_code(folder: Path) -> Iterator[str]:
             elif stat.S_ISREG(path.stat().st_mode):
                 continue
             else:
-                data = None  # a pipe, for which the library would wait for ever
+                data = None  # a pipe would block the library
         except OSError as error:
             yield f"{place} cannot be checked ({error.strerror})"
             continue
         if data is None:
-            yield f"{place} cannot be checked (it is no regular file)"
+            yield f"{place} cannot be checked (it is not a regular file)"
             continue
         try:
             content = json.loads(data.decode("utf-8"))
         except RecursionError:
-            # The library reads it at another depth of its stack.
-            yield f"{place} cannot be checked (it is nested too deep)"
+            # The library parses it at another stack depth, so it may succeed.
+            yield f"{place} cannot be checked (it is nested too deeply)"
             continue
         except ValueError:
-            continue  # the library cannot read it either, and says so
-        yield from (f"{place} says {said}" for said in _foreign(content))
+            continue  # the library cannot read it either, and reports it
+        yield from (f"{place} contains {said}" for said in _foreign(content))
         if path.name == "modules.json":
-            yield from (f'{place} leads to "{outside}"' for outside in _outside(content))
+            yield from (f'{place} refers to "{outside}"' for outside in _outside(content))
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files of a folder and those below it, behind links too, each folder once. Raises UnsupportedModelError.
+    """Yield all files below a folder; follow links, visit each folder once. Raises UnsupportedModelError.
 
-    A folder that cannot be listed may still hold files that the library opens by name.
+    A folder that cannot be listed is an error: the library may still open files in it by name.
     """
 
     def refuse(error: OSError) -> None:
-        raise UnsupportedModelError(f"{error.filename} cannot be listed, and so not be checked: {error.strerror}")
+        raise UnsupportedModelError(f"{error.filename} cannot be listed, so it cannot be checked: {error.strerror}")
 
     seen: set[Path] = set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
@@ -123,7 +123,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _outside(modules: Any) -> Iterator[str]:
-    """Paths of modules that are not below the folder."""
+    """Yield paths of modules that are outside the folder."""
     for module in modules if isinstance(modules, list) else ():
         path = str(module.get("path", "")) if isinstance(module, dict) else ""
         if Path(path).is_absolute() or ".." in Path(path).parts:
@@ -131,7 +131,7 @@ def _outside(modules: Any) -> Iterator[str]:
 
 
 def _foreign(content: Any) -> Iterator[str]:
-    """Each entry of a configuration, at any depth, that names code of others or lets it run."""
+    """Yield each entry of a configuration, at any depth, that names third-party code or allows it to run."""
     waiting = [content]
     while waiting:
         value = waiting.pop()
@@ -148,5 +148,5 @@ def _foreign(content: Any) -> Iterator[str]:
 
 
 def _is_foreign(name: object) -> bool:
-    """Whether a value is a dotted name outside the libraries. A name without a dot is looked up in their own tables."""
+    """Return whether a value is a dotted name outside the libraries. They look up other names in their own tables."""
     return isinstance(name, str) and "." in name and _CLASS.fullmatch(name) is None

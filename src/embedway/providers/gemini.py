@@ -1,7 +1,7 @@
 """Google's Gemini embeddings: `POST /v1beta/models/MODEL:batchEmbedContents`.
 
 Request and answer: googleapis/googleapis, google/ai/generativelanguage/v1beta/generative_service.proto (read
-2026-11-23); at most 100 texts. Only gemini-embedding-001 takes a task type; later models read the task from the text.
+2026-11-23); at most 100 texts. Only gemini-embedding-001 accepts a task type; later models read it from the text.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Gemini(HttpModel):
         if isinstance(listed, list):
             listed = [row.get("values") if isinstance(row, dict) else None for row in listed]
         vectors = await reply.read(read_listed, listed, count=len(texts), route=self._endpoint.route)
-        # gemini-embedding-001 normalizes its full width alone.
+        # gemini-embedding-001 normalizes only vectors of full width.
         tokens = count_of(reply.body, "usageMetadata", "promptTokenCount")
         return Answer(normalize(vectors), tokens=tokens, rates=reply.rates)
 
@@ -51,6 +51,6 @@ class Gemini(HttpModel):
 
 
 def gemini(endpoint: Endpoint) -> Gemini:
-    """An entry of `embedway.providers`. Raises ConfigError without a key."""
+    """Create the provider, an entry of `embedway.providers`. Raises ConfigError without a key."""
     http = make_http_with_key(endpoint, GEMINI_URL, variable="GEMINI_API_KEY", header="x-goog-api-key")
     return Gemini(endpoint, http, Declared(max_inputs=100, dimensions=True, input_type=True))

@@ -1,7 +1,7 @@
-"""JSON over HTTP for providers: one request, one parsed answer or one error of our tree.
+"""JSON over HTTP for providers: one request, one parsed answer or one EmbedwayError.
 
-Nothing of a request's body, and of an answer's body only the provider's own short error text without what we sent, ever
-gets into an error; keys travel in headers alone.
+Errors contain nothing of a request's body, and of an answer's body only the provider's short error code. Keys are sent
+only in headers.
 """
 
 from __future__ import annotations
@@ -43,15 +43,16 @@ V = TypeVar("V")
 
 _log = logging.getLogger(__name__)
 
-#: An answer of 2,048 vectors of 4,096 numbers as JSON text is about 180 MB; more is a fault, not an answer.
+#: Maximum size of an answer. 2,048 vectors of 4,096 numbers as JSON text are about 180 MB.
 _MAX_BODY_BYTES = 400_000_000
 _CONNECT_S = 10.0
 _CONNECTIONS = 64
-#: Parsing so much and decoding its vectors takes about a millisecond; a thread for less costs more than it saves.
+#: Size above which a thread parses an answer. Parsing this much and decoding its vectors takes about a millisecond; for
+#: less, a thread costs more than it saves.
 _LARGE_BYTES = 1_000_000
-#: aiohttp sends what is larger piece by piece, without holding up the event loop, if it is given as a stream.
+#: Size above which a body is sent as a stream: aiohttp then sends it in pieces, without blocking the event loop.
 _LARGE_BODY_BYTES = 2**20
-#: Identifiers that services use for "no money left" beside status 429.
+#: Identifiers that services use for "no money left" with status 429.
 _EXHAUSTED = frozenset(
     {
         "insufficient_quota",
@@ -61,14 +62,14 @@ _EXHAUSTED = frozenset(
         "AUTHZ_RESOURCE_LIMIT_EXCEEDED",
     }
 )
-#: Gemini answers 400 for a key that it does not know.
+#: Gemini's error codes for an invalid key, which it answers with status 400.
 _NO_KEY = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
-#: Below 500, what may be gone at the next try; above, what will not be: not implemented, version not supported.
+#: Transient statuses below 500, and permanent ones above: not implemented, version not supported.
 _PASSING = frozenset({408, 409, 425})
 _LASTING = frozenset({501, 505})
 _RATES = "x-ratelimit-"
 _CODE = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
-#: Of a number in a header. Python converts no more than some thousands, and a float holds fewer.
+#: Maximum digits of a number in a header. Python refuses to convert some thousands, and a float overflows earlier.
 _MOST_DIGITS = 30
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
 
@@ -79,18 +80,18 @@ class Reply:
 
     body: Any
     rates: RateState
-    #: Whether going through it takes so long that the event loop must not do it.
+    #: Whether reading it takes too long for the event loop.
     large: bool = False
 
     async def read(self, function: Callable[..., V], *arguments: Any, **more: Any) -> V:
-        """Call a function that reads the answer and return its result; in a thread where the answer is large."""
+        """Call a function that reads the answer and return its result; use a thread if the answer is large."""
         if self.large:
             return await asyncio.to_thread(function, *arguments, **more)
         return function(*arguments, **more)
 
 
 class JsonHttp:
-    """A connection pool to one service. Made lazily, on the loop that uses it first."""
+    """A connection pool to one service, opened lazily on the first event loop that uses it."""
 
     def __init__(
         self,
@@ -110,13 +111,13 @@ class JsonHttp:
         self._proxy: str | None = None
 
     async def post(self, path: str, body: Any) -> Reply:
-        """Send a JSON document and read one. Raises UpstreamErrors."""
+        """Send a JSON document and parse the answer. Raises UpstreamErrors."""
         session, data = self._open(), orjson.dumps(body)
         try:
             async with session.post(
                 self._base_url + path,
                 data=io.BytesIO(data) if len(data) > _LARGE_BODY_BYTES else data,
-                # Not the session's headers, which aiohttp sends to a proxy too: the key is the service's alone.
+                # Not the session's headers: aiohttp also sends those to a proxy, which must not get the key.
                 headers=self._headers,
                 allow_redirects=False,
                 proxy=self._proxy,
@@ -132,10 +133,10 @@ class JsonHttp:
             failed, billed = "no answer in time", True
         except aiohttp.ClientConnectorError as error:
             # Nothing was sent.
-            failed, billed = f"it cannot be reached: {error.strerror or 'no connection'}", False
+            failed, billed = f"the service is unreachable: {error.strerror or 'no connection'}", False
         except (aiohttp.ClientError, ConnectionError) as error:
-            failed, billed = f"the connection broke off ({type(error).__name__})", True
-        # Not raised above: the library's errors hold the request with its headers, and so the key.
+            failed, billed = f"the connection was lost ({type(error).__name__})", True
+        # Not raised above, so that it is not chained: the library's errors contain the request's headers and the key.
         raise UnavailableError(failed, route=self._route, billed=billed)
 
     async def aclose(self) -> None:
@@ -151,15 +152,15 @@ class JsonHttp:
                 timeout=self._timeout,
                 connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # aiohttp would read netrc too: its passwords are of other servers, and stand in the way of a key.
+                # aiohttp would also read netrc, whose passwords are for other servers and conflict with a key.
                 trust_env=False,
             )
         return self._session
 
     def _proxy_of_environment(self) -> str | None:
-        """The address of the proxy that leads to the service, with its user and password; None for none.
+        """Return the URL of the proxy for the service, with user and password, or None.
 
-        An address without https gets none: key and texts would lie open to the proxy. Raises ProtocolError.
+        A service without https gets no proxy, which could read key and texts. Raises ProtocolError.
         """
         parts = urlsplit(self._base_url)
         if parts.scheme != "https" or not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
@@ -173,22 +174,22 @@ class JsonHttp:
         except ValueError:
             scheme, host = "", None
         if scheme == "https" and host:
-            # The service itself is asked, over TLS, as before there was a proxy.
-            _log.warning("HTTPS_PROXY names a proxy that is reached over https, which is not supported; it is not used")
+            # The request goes directly to the service, over TLS.
+            _log.warning("HTTPS_PROXY is an https URL, and proxies over https are not supported; no proxy is used")
             return None
         if scheme != "http" or not host:
-            # Not shown: it may hold a password.
+            # The value is not shown: it may contain a password.
             raise ProtocolError("HTTPS_PROXY must be like http://proxy.example.com:3128", route=self._route)
         return address
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if (response.content_length or 0) > _MAX_BODY_BYTES:
-            raise ProtocolError("its answer is too large", route=self._route, status=response.status, billed=True)
+            raise ProtocolError("the answer is too large", route=self._route, status=response.status, billed=True)
         chunks, size = [], 0
         async for chunk in response.content.iter_any():
             size += len(chunk)
             if size > _MAX_BODY_BYTES:
-                raise ProtocolError("its answer is too large", route=self._route, status=response.status, billed=True)
+                raise ProtocolError("the answer is too large", route=self._route, status=response.status, billed=True)
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -198,7 +199,7 @@ class JsonHttp:
         except orjson.JSONDecodeError:
             kind = response.content_type
             raise ProtocolError(
-                f"its answer is no JSON but {kind or 'nothing named'}; is the base URL right?",
+                f"the answer is {kind or 'of unknown type'}, not JSON; check base_url",
                 route=self._route,
                 status=response.status,
                 billed=True,
@@ -206,7 +207,7 @@ class JsonHttp:
 
 
 class HttpModel:
-    """A model of a service, with the connections to it."""
+    """Base class of models of a service; it owns the connections."""
 
     def __init__(self, endpoint: Endpoint, http: JsonHttp, declared: Declared) -> None:
         self.declared = declared
@@ -220,9 +221,10 @@ class HttpModel:
 def make_http_with_key(
     endpoint: Endpoint, url: str, *, variable: str, header: str = "authorization", options: Sequence[str] = ()
 ) -> JsonHttp:
-    """Make the connection pool of a service that wants a key. It is at `url` unless the route says otherwise.
+    """Create the connection pool of a service that requires a key. A route's base URL overrides `url`.
 
-    Raises ConfigError without a key, which `variable` usually holds, and for options that are none of these.
+    Raises ConfigError without a key, which usually comes from the environment variable `variable`, and for options not
+    in `options`.
     """
     known(endpoint, (*options, "allow_http"))
     if not endpoint.secret:
@@ -231,7 +233,7 @@ def make_http_with_key(
 
 
 def make_http(endpoint: Endpoint, url: str = "", *, header: str = "authorization") -> JsonHttp:
-    """Make the connection pool of a route, with its key if it has one. It is at `url` unless it says otherwise."""
+    """Create the connection pool of a route, with its key if it has one. Its base URL overrides `url`."""
     secret = f"Bearer {endpoint.secret}" if header == "authorization" else endpoint.secret
     return JsonHttp(
         endpoint.base_url or url,
@@ -243,28 +245,28 @@ def make_http(endpoint: Endpoint, url: str = "", *, header: str = "authorization
 
 
 def check_base_url(base_url: str, *, where: str, allow_http: bool) -> None:
-    """Raise ConfigError unless the address is https, or http to this machine or by permission."""
+    """Raise ConfigError unless the URL is https, or http to this machine or with `allow_http`."""
     try:
         parts = urlsplit(base_url)
         host, user = parts.hostname, parts.username
     except ValueError:
         host = user = None
     if not host or parts.scheme not in {"http", "https"} or parts.query or parts.fragment:
-        raise ConfigError("must be an address such as https://api.example.com/v1", where=where, key="base_url")
+        raise ConfigError("must be a URL such as https://api.example.com/v1", where=where, key="base_url")
     if user is not None:
-        raise ConfigError("must not hold a user or password; set api_key", where=where, key="base_url")
+        raise ConfigError("must not contain a user or password; set api_key", where=where, key="base_url")
     if parts.scheme == "http" and not (allow_http or is_loopback(host)):
         raise ConfigError(
-            "must be https, because keys and texts go there; set allow_http = true to permit it",
+            "must be https, because keys and texts are sent there; set allow_http = true to allow http",
             where=where,
             key="base_url",
         )
 
 
 def error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: str) -> UpstreamError:
-    """The error that a status and a body mean, with the rate limits that the headers tell.
+    """Return the error for a status and a body, with the rate limits from the headers.
 
-    The body's prose is not shown: it may repeat what was sent.
+    The body's message is not shown: it may repeat the request.
     """
     error = _error_of(status, headers, content, route=route)
     error.rates = read_rates(headers)
@@ -284,11 +286,13 @@ def _error_of(status: int, headers: Mapping[str, str], content: bytes, *, route:
     if status == 429:
         return RateLimitedError(f"too many requests{said}", route=route, status=status, retry_after_s=wait)
     if status in _PASSING or (status >= 500 and status not in _LASTING):
-        return UnavailableError(f"it failed{said}", route=route, status=status, billed=True, retry_after_s=wait)
+        return UnavailableError(
+            f"the service failed{said}", route=route, status=status, billed=True, retry_after_s=wait
+        )
     if status in {400, 413, 422}:
-        return RefusedInputError(f"it refused the request{said}", route=route, status=status)
+        return RefusedInputError(f"the service refused the request{said}", route=route, status=status)
     advice = "; check model and base_url" if status == 404 else ""
-    return ProtocolError(f"an answer that does not help{said}{advice}", route=route, status=status)
+    return ProtocolError(f"unexpected answer{said}{advice}", route=route, status=status)
 
 
 def _error_body(content: bytes) -> dict[str, Any]:
@@ -301,7 +305,7 @@ def _error_body(content: bytes) -> dict[str, Any]:
 
 
 def _details(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """Google's typed details of an error (google.rpc.ErrorInfo, RetryInfo)."""
+    """Return Google's typed details of an error (google.rpc.ErrorInfo, RetryInfo)."""
     details = error.get("details")
     return [item for item in details if isinstance(item, dict)] if isinstance(details, list) else []
 
@@ -314,7 +318,7 @@ def _retry_delay_s(content: bytes) -> float | None:
 
 
 def _error_code(content: bytes) -> str:
-    """The short identifier of an error body, where there is one; never its message."""
+    """Return the short identifier in an error body, if any; never its message."""
     error = _error_body(content)
     for detail in _details(error):
         if detail.get("reason") in _NO_KEY:
@@ -327,7 +331,7 @@ def _error_code(content: bytes) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `retry-after-ms` or `Retry-After` (seconds or a date, RFC 9110 10.2.3) name, or None."""
+    """Return the seconds in `retry-after-ms` or `Retry-After` (seconds or a date, RFC 9110 10.2.3), or None."""
     exact = headers.get("retry-after-ms", "")
     if _is_number(exact):
         return float(exact) / 1000
@@ -341,7 +345,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def read_rates(headers: Mapping[str, str]) -> RateState:
-    """The `x-ratelimit-*` headers as OpenAI writes them (platform.openai.com/docs/guides/rate-limits)."""
+    """Parse the `x-ratelimit-*` headers in OpenAI's form (platform.openai.com/docs/guides/rate-limits)."""
     if not any(name.lower().startswith(_RATES) for name in headers):
         return NO_RATES
 
@@ -360,7 +364,7 @@ def read_rates(headers: Mapping[str, str]) -> RateState:
 
 
 def duration_s(text: str) -> float | None:
-    """Seconds of a duration such as `1m30s`, `6ms`, `0.5s` or `12`; None for anything else."""
+    """Return the seconds of a duration such as `1m30s`, `6ms`, `0.5s` or `12`; None for anything else."""
     if _is_number(text):
         return float(text)
     found = _DURATION.fullmatch(text)

@@ -1,7 +1,7 @@
 """Jina AI's embeddings: `POST /v1/embeddings`.
 
-Request and answer: https://api.jina.ai/openapi.json (its copy in tryAGI/Jina, read 2026-11-23); at most 512 texts, by
-the service's own error message. Late chunking is never asked for: such vectors depend on their neighbours.
+Request and answer: https://api.jina.ai/openapi.json (its copy in tryAGI/Jina, read 2026-11-23). At most 512 texts,
+according to the service's error message. Late chunking is never requested: such vectors depend on their neighbours.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _DIALECT = Dialect(
     input_type="task",
     query="retrieval.query",
     document="retrieval.passage",
-    # v4 has no `normalized`, and its reference says nothing of the length of its vectors.
+    # v4 has no parameter `normalized`, and its reference does not say whether its vectors are normalized.
     normalize="all",
 )
 
 
 def jina(endpoint: Endpoint) -> EmbeddingsApi:
-    """An entry of `embedway.providers`. Raises ConfigError without a key."""
+    """Create the provider, an entry of `embedway.providers`. Raises ConfigError without a key."""
     http = make_http_with_key(endpoint, JINA_URL, variable="JINA_API_KEY")
     return EmbeddingsApi(endpoint, http, Declared(max_inputs=512, dimensions=True, input_type=True), _DIALECT)

@@ -1,4 +1,4 @@
-"""The common part of providers that run other libraries on this machine."""
+"""Common code of providers that run other libraries on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 @dataclass(frozen=True, slots=True)
 class LibraryFacts:
-    """The facts of a model that a library has loaded. `max_tokens` counts special tokens."""
+    """The facts of a model that a library has loaded. `max_tokens` includes special tokens."""
 
     dimensions: int
     max_tokens: int
@@ -39,7 +39,7 @@ class LibraryFacts:
 
 
 class LoadedOnce:
-    """A library's model, loaded at its first use, and the one thread that computes on it."""
+    """Lazily loaded model of a library, with a single worker thread for its computations."""
 
     def __init__(self, endpoint: Endpoint, load: Callable[[], Any]) -> None:
         self._endpoint = endpoint
@@ -49,7 +49,10 @@ class LoadedOnce:
         self._worker: Worker | None = None
 
     def get(self) -> Any:
-        """The model. Blocking. Raises UnsupportedModelError where the library cannot load it."""
+        """Return the model; load it at the first call. Blocking.
+
+        Raises UnsupportedModelError if the library cannot load it.
+        """
         with self._lock:
             if self._model is None:
                 try:
@@ -61,9 +64,9 @@ class LoadedOnce:
             return self._model
 
     async def compute(self, function: Callable[[Any], Vectors]) -> Vectors:
-        """Call a function with the model, off the event loop, one call after the other.
+        """Call a function with the model on the worker thread, one call at a time.
 
-        Raises UpstreamError for what the library raises. A call that was cancelled before its turn is not made.
+        Raises UpstreamError for the library's exceptions. A call that is cancelled before it starts is skipped.
         """
         if self._worker is None:
             self._worker = Worker("embedway-library")
@@ -81,20 +84,20 @@ class LoadedOnce:
             raise
         except EmbedwayError:
             raise
-        except Exception as error:  # noqa: BLE001  the library's
+        except Exception as error:  # noqa: BLE001  the library may raise anything
             place = place_of(error)
-        # Not raised above: the library's error may repeat texts, and would be this one's context.
+        # Not raised above, so that it is not chained: the library's error may repeat texts.
         raise UpstreamError(f"the library failed ({place})", route=self._endpoint.route)
 
     def close(self) -> None:
-        """Let the thread end after the calls that it was given, and forget the model."""
+        """Let the thread finish its queued calls, and release the model."""
         if self._worker is not None:
             self._worker.close()
         self._worker = self._model = None
 
 
 def shortest_first(texts: Sequence[str]) -> tuple[list[str], np.ndarray[tuple[int], np.dtype[np.intp]]]:
-    """Texts by length, so that little is computed for padding, and the position of each text among them."""
+    """Sort texts by length, to reduce padding; also return the position of each text in the sorted list."""
     order = np.argsort([len(text) for text in texts], kind="stable")
     places = np.empty_like(order)
     places[order] = np.arange(len(order))
@@ -102,18 +105,18 @@ def shortest_first(texts: Sequence[str]) -> tuple[list[str], np.ndarray[tuple[in
 
 
 def check_installed(module: str, extra: str, endpoint: Endpoint) -> None:
-    """Raise RuntimeUnavailableError, naming the extra, where a library is not installed."""
+    """Raise RuntimeUnavailableError, naming the extra, if a library is not installed."""
     if importlib.util.find_spec(module) is None:
         raise RuntimeUnavailableError(f"{endpoint.route} needs a library: pip install 'embedway[{extra}]'")
 
 
 def device_of(endpoint: Endpoint) -> str:
-    """The option `device`: one of `DEVICES`, `auto` by default. Raises ConfigError for any other."""
+    """Return the option `device`: one of `DEVICES`, by default `auto`. Raises ConfigError for other values."""
     return one_of(endpoint, "device", DEVICES)
 
 
 def digest_of(files: Sequence[Path], options: Mapping[str, str]) -> str:
-    """16 hex digits that tell weights and the options that decide their vectors from others. Blocking: reads files."""
+    """Return a digest (16 hex digits) of weights and of options that change vectors. Blocking: reads files."""
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(f"{path.name} {hash_file(path)}\n".encode())
@@ -122,7 +125,7 @@ def digest_of(files: Sequence[Path], options: Mapping[str, str]) -> str:
 
 
 def place_of(error: Exception) -> str:
-    """The kind of a stranger's error and where it was raised: all that can be told of it without repeating a text."""
+    """Return the class and location of a third-party error, without its message, which may repeat a text."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
 
@@ -131,8 +134,8 @@ def _why(endpoint: Endpoint, error: Exception) -> str:
     said: Any = str(error)
     if "trust_remote_code" in said:
         return (
-            f"{endpoint.model}: its repository holds code that would be run here. If you trust it, allow that with "
-            f'options.trust_remote_code = "true" on a route of it'
+            f"{endpoint.model}: its repository contains code that would run here. If you trust it, allow that with "
+            f'options.trust_remote_code = "true" on a route of the model'
         )
     line = said.splitlines()[0] if said else ""
     return f"{endpoint.model}: the library cannot load it ({type(error).__name__}): {line}"

@@ -1,7 +1,7 @@
 """Mistral's embeddings: `POST /v1/embeddings`.
 
-Request and answer: mistralai/platform-docs-public, public/openapi.yaml (read 2026-11-23). Limits are those that its
-error messages named: 256 texts and 16,384 tokens a request.
+Request and answer: mistralai/platform-docs-public, public/openapi.yaml (read 2026-11-23). The limits are from its error
+messages: 256 texts and 16,384 tokens per request.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from embedway.providers.base import Endpoint
 
 MISTRAL_URL = "https://api.mistral.ai/v1"
-#: The reference says that a vector's first numbers can be taken alone, and nothing of their length.
+#: The reference says that vectors can be truncated, but not whether they are normalized then.
 _DIALECT = Dialect({"encoding_format": "base64"}, dimensions="output_dimension", normalize="narrow")
 
 
 def mistral(endpoint: Endpoint) -> EmbeddingsApi:
-    """An entry of `embedway.providers`. Raises ConfigError without a key."""
+    """Create the provider, an entry of `embedway.providers`. Raises ConfigError without a key."""
     sized = endpoint.model.startswith("codestral-embed")
     declared = Declared(max_inputs=256, max_request_tokens=16_384, dimensions=sized)
     return EmbeddingsApi(

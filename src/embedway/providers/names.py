@@ -1,4 +1,4 @@
-"""Names of models: which services, libraries or folders they stand for."""
+"""Resolution of model names to services, libraries or folders."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 def library_of(name: str) -> tuple[str, str] | None:
-    """The provider and the library's own name of a model, of a name such as `fastembed:BAAI/bge-m3`; None of others."""
+    """Split a name such as `fastembed:BAAI/bge-m3` into provider and library name; return None for other names."""
     provider, _, model = name.partition(":")
     return (provider, model) if provider in LIBRARY_MODULES and model else None
 
 
 def service_of(name: str, config: Config) -> ServiceFacts | None:
-    """The model of that name or alias which services or libraries run, or None.
+    """Return the model with that name or alias that services or libraries run, or None.
 
-    Models of the settings come first; they may not take a name of the catalog. Raises ConfigError if one does.
+    Models from the settings come first. Raises ConfigError if one of them has a name from the catalog.
     """
     facts = own_models(config).get(name.casefold()) or default_services().get(name.casefold())
     return None if facts is None else _with_price(facts, config)
 
 
 def _with_price(facts: ServiceFacts, config: Config) -> ServiceFacts:
-    """The facts with the price that the settings name, which is the user's own, in place of the list's."""
+    """Return the facts with the user's price from the settings, if any, instead of the list price."""
     benchmark = config.embedding.model_benchmarks.get(facts.name)
     if benchmark is None or benchmark.cost_per_million_tokens == facts.price_usd_per_million_tokens:
         return facts
@@ -41,7 +41,7 @@ def _with_price(facts: ServiceFacts, config: Config) -> ServiceFacts:
 
 
 def own_models(config: Config) -> dict[str, ServiceFacts]:
-    """The models of the settings by name, in lower case. Raises ConfigError for a name that is taken."""
+    """Return the models from the settings by lower-case name. Raises ConfigError for a name that is already in use."""
     found: dict[str, ServiceFacts] = {}
     for key, model in config.models.items():
         name = model.name.casefold()
@@ -66,13 +66,13 @@ def own_models(config: Config) -> dict[str, ServiceFacts]:
 
 
 def local_names(name: str) -> tuple[str, ...]:
-    """Every name of a model of this machine: those of the catalog, and the one that it was asked by."""
+    """Return all names of a local model: those in the catalog, or else the requested one."""
     facts = local.resolve(name).facts
     return (name,) if facts is None else (facts.name, *facts.aliases)
 
 
 def key_of(name: str, config: Config) -> str:
-    """The key that all names of one model share. Raises UnknownModelError with the nearest names."""
+    """Return the key that all names of one model share. Raises UnknownModelError with the nearest names."""
     facts = service_of(name, config)
     if facts is not None:
         return f"service:{facts.name}"
@@ -88,7 +88,7 @@ def key_of(name: str, config: Config) -> str:
 
 
 def full_name(name: str, config: Config) -> str:
-    """The name that a model is known by in receipts, the ledger and the cache. Raises as `key_of` does."""
+    """Return the canonical name for receipts, the ledger and the cache. Raises the same errors as `key_of`."""
     facts = service_of(name, config)
     if facts is not None:
         return facts.name

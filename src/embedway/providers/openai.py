@@ -1,7 +1,7 @@
-"""OpenAI's embeddings API, and everything that speaks it: Azure OpenAI, vLLM, TEI, Infinity, Ollama, LM Studio, NIM.
+"""OpenAI's embeddings API, and compatible servers: Azure OpenAI, vLLM, TEI, Infinity, Ollama, LM Studio, NIM.
 
 Request and answer: https://platform.openai.com/docs/api-reference/embeddings/create (read 2026-11-23). At most 2,048
-inputs and 300,000 tokens a request; an input of at most 8,192 tokens.
+inputs and 300,000 tokens per request; an input of at most 8,192 tokens.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ _COMPATIBLE = (
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A service's own words in requests of OpenAI's shape."""
+    """Parameter names and values of a service with OpenAI's request format."""
 
-    #: What is sent in every request beside the model and the texts.
+    #: Fields of every request besides the model and the texts.
     more: Mapping[str, Any]
     dimensions: str = "dimensions"
-    #: The parameter for the side of a text, where the provider declares it, and its two values. By default those of
-    #: NVIDIA NIM (docs.nvidia.com/nim, reference of /v1/embeddings).
+    #: Parameter for the input type, if the provider declares it, and its two values. The defaults are those of NVIDIA
+    #: NIM (docs.nvidia.com/nim, reference of /v1/embeddings).
     input_type: str = "input_type"
     query: str = "query"
     document: str = "passage"
-    #: Which vectors are brought to length 1 here.
+    #: Vectors to normalize here: none, those with reduced dimensions, or all.
     normalize: Literal["none", "narrow", "all"] = "none"
 
 
-#: A quarter of the bytes of numbers as text, for services that are known to honour it. Of others `float` is asked,
-#: because some ignore the parameter and some answer zeros.
+#: A quarter of the bytes of numbers as text, for services that are known to support it. The default for other servers
+#: is `float`, because some ignore the parameter and some return zeros.
 BASE64 = Dialect({"encoding_format": "base64"})
 
 
 class EmbeddingsApi(HttpModel):
-    """One model behind an address that takes and answers what OpenAI's `POST /embeddings` does."""
+    """One model of a service with the interface of OpenAI's `POST /embeddings`."""
 
     def __init__(
         self, endpoint: Endpoint, http: JsonHttp, declared: Declared, dialect: Dialect, *, path: str = "/embeddings"
@@ -81,7 +81,7 @@ class EmbeddingsApi(HttpModel):
 
 
 def openai(endpoint: Endpoint) -> EmbeddingsApi:
-    """OpenAI's own service: an entry of `embedway.providers`."""
+    """Create the provider for OpenAI's own service, an entry of `embedway.providers`."""
     http = make_http_with_key(endpoint, OPENAI_URL, variable="OPENAI_API_KEY")
     declared = Declared(
         max_inputs=2048,
@@ -93,11 +93,11 @@ def openai(endpoint: Endpoint) -> EmbeddingsApi:
 
 
 def openai_compatible(endpoint: Endpoint) -> EmbeddingsApi:
-    """A server with OpenAI's interface, at `base_url`.
+    """Create the provider for a server with OpenAI's interface, at `base_url`.
 
-    Options: `max_inputs` (32, the bound that TEI sets by default), `max_request_tokens`, `dimensions` (`true` where
-    the server honours it), `encoding` (`float` or `base64`), `input_type` (`true` for NVIDIA NIM), `batch_dependent`
-    (`true` where a vector depends on its neighbours, as with dynamic int8: such vectors are not cached).
+    Options: `max_inputs` (32, TEI's default limit), `max_request_tokens`, `dimensions` (`true` if the server supports
+    it), `encoding` (`float` or `base64`), `input_type` (`true` for NVIDIA NIM), `batch_dependent` (`true` if a vector
+    depends on the other texts in its request, as with dynamic int8: such vectors are not cached).
     """
     known(endpoint, _COMPATIBLE)
     if not endpoint.base_url:
@@ -114,12 +114,12 @@ def openai_compatible(endpoint: Endpoint) -> EmbeddingsApi:
 
 
 def azure(endpoint: Endpoint) -> EmbeddingsApi:
-    """Azure OpenAI: the model is the name of a deployment.
+    """Create the provider for Azure OpenAI; the model is the name of a deployment.
 
-    `base_url` is the v1 address, such as `https://NAME.openai.azure.com/openai/v1`; with the option `api_version` it is
-    the resource's own, `https://NAME.openai.azure.com`, and the deployment stands in the path
-    (https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle, read 2026-11-23). Where the route names
-    neither, `AZURE_OPENAI_ENDPOINT` and `OPENAI_API_VERSION` do.
+    `base_url` is the v1 URL, such as `https://NAME.openai.azure.com/openai/v1`. With the option `api_version`, it is
+    the resource's URL, `https://NAME.openai.azure.com`, and the deployment is in the path
+    (https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle, read 2026-11-23). If the route sets
+    neither, `AZURE_OPENAI_ENDPOINT` and `OPENAI_API_VERSION` apply.
     """
     if not endpoint.base_url:
         raise ConfigError(
@@ -134,6 +134,6 @@ def azure(endpoint: Endpoint) -> EmbeddingsApi:
     deployment = urllib.parse.quote(endpoint.model, safe="")
     query = urllib.parse.urlencode({"api-version": version})
     path = f"/openai/deployments/{deployment}/embeddings?{query}" if version else "/embeddings"
-    # A deployment's name says nothing of its model, so the user says whether it takes the parameter.
+    # A deployment's name does not identify its model, so the user sets whether it supports the parameter.
     declared = Declared(max_inputs=2048, max_request_tokens=300_000, dimensions=yes(endpoint, "dimensions"))
     return EmbeddingsApi(endpoint, http, declared, BASE64, path=path)

@@ -1,4 +1,4 @@
-"""The routes of a model, from the settings and the catalog, and the counter of its tokens. Nothing is sent here."""
+"""Creation of a model's routes, from the settings and the catalog, and of its token counter. Nothing is sent here."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ P = TypeVar("P")
 
 
 def counter_for(facts: ServiceFacts, first: object, config: Config) -> TokenCounter:
-    """The counter of a model's tokens, where `first` is the provider of its first route. Blocking."""
+    """Return the token counter of a model. `first` is the provider of its first route. Blocking."""
     if facts.tokenizer != LIBRARY:
         tokenizer = facts.tokenizer
     elif isinstance(first, CountsTokens):
         return first.counter(facts.max_tokens)
     else:
-        # Nobody loads billions of weights to count the tokens that a server is sent.
+        # Only the tokenizer is loaded: counting tokens for a server must not load billions of weights.
         tokenizer = f"{HUB}{facts.name}" if facts.name.count("/") == 1 else ESTIMATE
     return open_counter(tokenizer, max_tokens=facts.max_tokens, model=facts.name, store=config.store_settings())
 
 
 def library_endpoint(name: str, provider: str, model: str, config: Config) -> Endpoint:
-    """Where a library is to find a model: by its name, or as the first route to `name` says."""
+    """Return the endpoint of a library's model: by its name, or as in the first route to `name`."""
     routes = (route for route in config.routes.values() if route.model == name and route.provider == provider)
     route = next(routes, None)
     options = route.options if route is not None else {}
@@ -43,7 +43,7 @@ def library_endpoint(name: str, provider: str, model: str, config: Config) -> En
 
 
 def library_facts(name: str, provider: str, model: str, *, max_tokens: int) -> ServiceFacts:
-    """The facts of a model that are known before its library is asked."""
+    """Return the facts of a model that are known before its library loads it."""
     return ServiceFacts(
         name,
         max_tokens,
@@ -57,7 +57,7 @@ def library_facts(name: str, provider: str, model: str, *, max_tokens: int) -> S
 def routes_of(
     facts: ServiceFacts, config: Config, make: Callable[[str, Endpoint], P]
 ) -> list[tuple[str, P, tuple[int | None, int | None]]]:
-    """A model's routes, each made by `make` of a provider's name and an endpoint, with its limits a minute."""
+    """Create a model's routes by calling `make(provider, endpoint)`; return them with their limits per minute."""
     made: list[tuple[str, P, tuple[int | None, int | None]]] = []
     prompts: dict[InputType, str] = {"query": facts.query_prompt, "document": facts.document_prompt}
     timeout_s = config.upstream.timeout_s
@@ -66,7 +66,7 @@ def routes_of(
         return Endpoint(route, model, access.base_url, access.secret, timeout_s, options, prompts, access.headers)
 
     for name, route in config.routes_to(facts.names).items():
-        # What the catalog says that the provider must be told holds for this route too, unless it says otherwise.
+        # The catalog's options for this provider apply to this route too, unless the route overrides them.
         listed = next((one for one in facts.routes if one.provider == route.provider), None)
         access = config.access(route.provider, name)
         model = route.upstream_model or (listed.model if listed else facts.name)
@@ -74,7 +74,7 @@ def routes_of(
         provider = make(route.provider, endpoint(f"routes.{name}", model, access, options))
         made.append((f"routes.{name}", provider, (route.requests_per_minute, route.tokens_per_minute)))
     for listed in facts.routes:
-        # Without any way that may work, the error of this one says what is missing; it stops no other.
+        # If no route works, the error of this one says what is missing. It does not prevent other routes.
         try:
             access = config.access(listed.provider)
             if made and missing(listed.provider, access.secret):
@@ -86,5 +86,5 @@ def routes_of(
             if not made:
                 raise
     if not made:
-        raise ConfigError("no route leads to this model; add [routes.NAME] with it as `model`", where=facts.name)
+        raise ConfigError("no route to this model; add [routes.NAME] with it as `model`", where=facts.name)
     return made

@@ -1,4 +1,4 @@
-"""The options of a route, checked: a misspelt or senseless one is an error and never ignored."""
+"""Validation of the options of a route: an unknown or invalid option is an error, never ignored."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 
 
 def known(endpoint: Endpoint, options: Sequence[str]) -> None:
-    """Raise ConfigError for an option that is none of these."""
+    """Raise ConfigError for an option that is not in `options`."""
     for option in endpoint.options:
         if option not in options:
-            there = f"there are {', '.join(options)}" if options else "this provider has none"
+            there = f"available: {', '.join(options)}" if options else "this provider has none"
             raise ConfigError(f"is not an option; {there}", where=endpoint.route, key=f"options.{option}")
 
 
 def whole(endpoint: Endpoint, option: str, default: int) -> int:
-    """An option that is a whole number above 0. Raises ConfigError for anything else."""
+    """Return an option that is an integer above 0. Raises ConfigError for other values."""
     text = endpoint.options.get(option, str(default))
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigError("must be a whole number above 0", where=endpoint.route, key=f"options.{option}")
+        raise ConfigError("must be an integer above 0", where=endpoint.route, key=f"options.{option}")
     return int(text)
 
 
 def whole_or_none(endpoint: Endpoint, option: str) -> int | None:
-    """The same, or None where it is not given."""
+    """Return an option that is an integer above 0, or None if it is not set. Raises ConfigError for other values."""
     return whole(endpoint, option, 1) if option in endpoint.options else None
 
 
 def yes(endpoint: Endpoint, option: str) -> bool:
-    """An option that is `true` or `false`, false by default. Raises ConfigError for anything else."""
+    """Return an option that is `true` or `false`, by default false. Raises ConfigError for other values."""
     text = endpoint.options.get(option, "false")
     if text not in {"true", "false"}:
         raise ConfigError('must be "true" or "false"', where=endpoint.route, key=f"options.{option}")
@@ -42,7 +42,7 @@ def yes(endpoint: Endpoint, option: str) -> bool:
 
 
 def one_of(endpoint: Endpoint, option: str, choices: Sequence[str]) -> str:
-    """An option that is one of some words, the first by default. Raises ConfigError for any other."""
+    """Return an option that is one of `choices`, by default the first. Raises ConfigError for other values."""
     text = endpoint.options.get(option, choices[0])
     if text not in choices:
         words = ", ".join(word or "unset" for word in choices)

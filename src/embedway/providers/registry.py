@@ -1,4 +1,4 @@
-"""Providers and rerankers by name: entry points, ours and others' alike."""
+"""Lookup of providers and rerankers by name, through entry points of embedway and of third-party packages."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 PROVIDERS, RERANKERS = "embedway.providers", "embedway.rerankers"
 
 
-@functools.cache  # reading what is installed takes some milliseconds
+@functools.cache  # reading installed packages takes some milliseconds
 def provider_names(group: str = PROVIDERS) -> tuple[str, ...]:
-    """The names of all providers, or rerankers, that are installed."""
+    """Return the names of all installed providers, or rerankers."""
     return tuple(sorted({entry.name for entry in importlib.metadata.entry_points(group=group)}))
 
 
 def make_provider(name: str, endpoint: Endpoint) -> Provider:
-    """Make the provider of that name. Raises ConfigError with the nearest name where there is none."""
+    """Create the provider with that name. Raises ConfigError with the nearest name if there is none."""
     make: Callable[[Endpoint], Provider] = load_entry(PROVIDERS, name, endpoint)
     return make(endpoint)
 
 
 def load_entry(group: str, name: str, endpoint: Endpoint) -> Any:
-    """Load the entry of that name. Raises ConfigError with the nearest name where there is none."""
+    """Load the entry point with that name. Raises ConfigError with the nearest name if there is none."""
     entries = importlib.metadata.entry_points(group=group, name=name)
     if not entries:
         known = provider_names(group)
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; the nearest is {near[0]}" if near else f"; there are {', '.join(known)}"
+        hint = f"; the nearest is {near[0]}" if near else f"; available: {', '.join(known)}"
         what = "reranker" if group == RERANKERS else "provider"
         raise ConfigError(f"no {what} is called {name!r}{hint}", where=endpoint.route, key="provider")
     return next(iter(entries)).load()

@@ -1,4 +1,4 @@
-"""Requirements that a route lacks, found without a provider, a request or the import of a library."""
+"""Detection of missing requirements of routes, without a provider, a request or the import of a library."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.config.sections import RouteSettings
 
-#: Providers that have no address of their own.
+#: Providers without a default base URL.
 _ADDRESSED = frozenset({"azure-openai", "openai-compatible"})
-_TO_FETCH = "weights missing: they are fetched at the first use"
+_TO_FETCH = "weights missing: they are downloaded at the first use"
 _OFFLINE = "weights missing, and weights.offline is set"
 
 
 def missing(provider: str, key: str) -> str:
-    """Return what a provider lacks: its key or its library; empty where it lacks neither."""
+    """Return the missing requirement of a provider, a key or a library; empty if there is none."""
     if provider in KEY_VARIABLES and not key:
         return f"no key: set {KEY_VARIABLES[provider][0]}"
     module = LIBRARY_MODULES.get(provider)
@@ -40,7 +40,7 @@ def missing(provider: str, key: str) -> str:
 
 
 def routes_here(facts: ServiceFacts, config: Config) -> list[tuple[str, str]]:
-    """Return each route of a model, those of the settings first, and what it lacks; empty where it lacks nothing."""
+    """Return each route of a model, those from the settings first, with its missing requirement or an empty text."""
     found = routes_to(facts.names, config, task=facts.task)
     for listed in facts.routes:
         try:
@@ -48,14 +48,14 @@ def routes_here(facts: ServiceFacts, config: Config) -> list[tuple[str, str]]:
         except ConfigError as error:
             lacks = str(error)
         if not lacks and listed.options.get("remote_code") == "needed":
-            lacks = "its repository holds code: a route with options.trust_remote_code allows it to run"
+            lacks = "its repository contains code: a route with options.trust_remote_code allows it to run"
         lacks = lacks or _weights_missing(listed.provider, listed.model, listed.options, config)
         found.append((f"{listed.provider}:{listed.model}", lacks))
     return found
 
 
 def routes_to(names: Collection[str], config: Config, *, task: Task = "embed") -> list[tuple[str, str]]:
-    """Return each route of the settings to a model of these names, in lower case, and what it lacks."""
+    """Return the routes from the settings to a model with these lower-case names, with their missing requirement."""
     routes = config.routes_to(names).items()
     return [(f"routes.{name}", _route_lacks(name, route, config, task)) for name, route in routes]
 
@@ -77,26 +77,26 @@ def _route_lacks(name: str, route: RouteSettings, config: Config, task: Task) ->
 
 
 def _weights_missing(provider: str, model: str, options: Mapping[str, str], config: Config) -> str:
-    """Return a message where a library's weights are not on this machine, as far as names of folders tell."""
+    """Return a message if a library's weights are not on this machine, judged by folder names."""
     if provider not in LIBRARY_MODULES:
         return ""
     if "path" in options:
         return "" if Path(options["path"]).is_dir() else f"no folder {options['path']}"
     if provider == "fastembed":
         folder = Path(options["cache_dir"]) if "cache_dir" in options else config.weights.fastembed_cache
-        # Its conversions have names of their own, such as qdrant/bge-base-en-v1.5-onnx-q.
+        # fastembed's conversions have their own names, such as qdrant/bge-base-en-v1.5-onnx-q.
         wanted = model.rsplit("/", 1)[-1].casefold()
         here = any(wanted in entry.name.casefold() for entry in folder.glob("*-*"))
     else:
         here = any(config.weights.hub_cache.glob(f"models--{model.replace('/', '--')}/snapshots/*"))
-        # A folder is written ./NAME: a bare name is the hub's, whatever the working directory holds.
+        # A folder is written ./NAME: a bare name is a hub name, even if the working directory contains that folder.
         here = here or (model.startswith((".", "/", "~")) and Path(model).expanduser().is_dir())
     return "" if here else _OFFLINE if config.weights.offline else _TO_FETCH
 
 
 def set_up_here(config: Config, *, but: str, task: Task = "embed") -> tuple[str, ...]:
-    """Return the models of a task that work now: those with weights on this machine, and those with a usable route."""
-    from embedway.weights.store import WeightsStore  # noqa: PLC0415  only after a failure
+    """Return the usable models of a task: those with weights on this machine, and those with a usable route."""
+    from embedway.weights.store import WeightsStore  # noqa: PLC0415  needed only after a failure
 
     store = WeightsStore(config.store_settings())
     here = [facts.name for facts in default_catalog() if facts.task == task and store.find(facts.weights)]

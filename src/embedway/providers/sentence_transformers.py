@@ -1,9 +1,8 @@
-"""Models that sentence-transformers runs: any of the hub's, or a folder.
+"""Models that sentence-transformers runs: any hub model, or a folder.
 
-Options: `device`, `batch_size` (32), `dtype` (such as `float16`), `path` (a folder instead of the hub), `revision`,
-`trust_remote_code` (`true` to run code that a repository holds; the catalog's `remote_code` = `needed` says that
-nothing works without), and for models whose cards ask for it
-`max_seq_length`, `padding_side` and `append_eos`.
+Options: `device`, `batch_size` (32), `dtype` (such as `float16`), `path` (a folder instead of the hub), `revision`, and
+`trust_remote_code` (`true` to run code from a repository; the catalog's `remote_code` = `needed` means that the model
+does not load without it). Some model cards require `max_seq_length`, `padding_side` and `append_eos`.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ if TYPE_CHECKING:
 
 OPTIONS = ("device", "batch_size", "dtype", "path", "revision", "trust_remote_code", "remote_code")
 _EMBED_OPTIONS = ("max_seq_length", "padding_side", "append_eos")
-#: Options that a vector depends on, beside which weights are loaded.
+#: Options that change vectors, besides the choice of weights.
 _DECIDING = frozenset({"padding_side", "append_eos"})
-#: Files of a folder that decide on vectors.
+#: Files of a folder that determine vectors.
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.json", "*/config.json", "*/*.safetensors")
 
 
 class SentenceTransformers:
-    """A model of the hub. Its prompts go to the library apart from the texts: some models leave them out of pooling."""
+    """A hub model. Its prompts are passed separately from the texts, because some models exclude them from pooling."""
 
     declared = Declared(max_inputs=256, input_type=True, free=True, local=True)
     runtime = "sentence-transformers"
@@ -46,7 +45,7 @@ class SentenceTransformers:
         self._endpoint = endpoint
         self._batch_size = whole(endpoint, "batch_size", 32)
         self._append_eos = yes(endpoint, "append_eos")
-        #: Precision is no part of a space, and decides on the numbers.
+        #: Precision is not part of a space, but it changes the numbers.
         self.variant = endpoint.options.get("dtype", "")
         self._prompts = dict(endpoint.prompts)
         self._loaded = LoadedOnce(endpoint, lambda: _load(endpoint))
@@ -58,7 +57,7 @@ class SentenceTransformers:
             # The library sorts by length itself.
             rows = model.encode(
                 [text + model.tokenizer.eos_token for text in texts] if self._append_eos else list(texts),
-                # An empty prompt keeps it from a default of its own.
+                # An empty prompt overrides the library's default prompt.
                 prompt=self._prompts.get(input_type, ""),
                 batch_size=self._batch_size,
                 show_progress_bar=False,
@@ -69,7 +68,7 @@ class SentenceTransformers:
         return Answer(await self._loaded.compute(compute), tokens=0)
 
     def facts(self) -> LibraryFacts:
-        """Load the model and tell its width, limit and prompts, which are used from then on. Blocking."""
+        """Load the model and return its dimensions, limit and prompts; `embed` then uses these prompts. Blocking."""
         model = self._loaded.get()
         prompts = {name: str(text or "") for name, text in model.prompts.items()}
         default = prompts.get(str(model.default_prompt_name), "")
@@ -99,28 +98,31 @@ class SentenceTransformers:
 
 
 def sentence_transformers(endpoint: Endpoint) -> SentenceTransformers:
-    """An entry of `embedway.providers`. Raises RuntimeUnavailableError without the extra `sentence-transformers`."""
+    """Create the provider, an entry of `embedway.providers`.
+
+    Raises RuntimeUnavailableError without the extra `sentence-transformers`.
+    """
     check(endpoint, (*OPTIONS, *_EMBED_OPTIONS))
     return SentenceTransformers(endpoint)
 
 
 def check(endpoint: Endpoint, options: Sequence[str]) -> None:
-    """Raise RuntimeUnavailableError without the library, ConfigError for options that it does not have."""
+    """Raise RuntimeUnavailableError without the library, ConfigError for unknown options."""
     check_installed("sentence_transformers", "sentence-transformers", endpoint)
     known(endpoint, options)
     device_of(endpoint)
     one_of(endpoint, "padding_side", ("right", "left"))
     if endpoint.options.get("remote_code") == "needed" and not yes(endpoint, "trust_remote_code"):
         raise ConfigError(
-            f"{endpoint.model} cannot be loaded without code of its repository, which is run only if you say so: set "
-            '"true" on a route of it',
+            f"{endpoint.model} needs code from its repository, which is run only if you allow it: set "
+            '"true" on a route of the model',
             where=endpoint.route,
             key="options.trust_remote_code",
         )
 
 
 def weights_of(model: Any, endpoint: Endpoint, options: Mapping[str, str]) -> str:
-    """The digest of a transformers model's weights (the hub's commit, or the folder's files) and options. Blocking."""
+    """Return the digest of a transformers model's weights (hub commit or folder files) and options. Blocking."""
     folder = Path(endpoint.options.get("path", endpoint.model))
     if folder.is_dir():
         return digest_of([path for pattern in _WEIGHTS for path in folder.glob(pattern)], options)
@@ -129,7 +131,7 @@ def weights_of(model: Any, endpoint: Endpoint, options: Mapping[str, str]) -> st
 
 
 def loading(endpoint: Endpoint, source: str) -> dict[str, Any]:
-    """The arguments of the library's constructors for a folder or a name of the hub."""
+    """Return the arguments of the library's constructors for a folder or a hub name."""
     import torch  # noqa: PLC0415  an extra, and slow to import
 
     options = endpoint.options
@@ -139,15 +141,15 @@ def loading(endpoint: Endpoint, source: str) -> dict[str, Any]:
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     arguments: dict[str, Any] = {
         "device": device,
-        # Code of a repository is run only when the user says so.
+        # Code from a repository runs only if the user allows it.
         "trust_remote_code": yes(endpoint, "trust_remote_code"),
     }
     if "revision" in options:
         arguments["revision"] = options["revision"]
     if not arguments["trust_remote_code"]:
-        # A folder is complete: without this, the hub is asked about its name, and for what its files refer to.
+        # A folder is complete. Without this, the library queries the hub for its name and for what its files refer to.
         arguments["local_files_only"] = Path(source).is_dir()
-        # A configuration may not have weights unpickled that are no tensors: that runs code.
+        # A configuration must not cause objects other than tensors to be unpickled, because that runs code.
         arguments["model_kwargs"] = {"weights_only": True}
     if "dtype" in options:
         arguments.setdefault("model_kwargs", {})["torch_dtype"] = options["dtype"]
@@ -155,19 +157,19 @@ def loading(endpoint: Endpoint, source: str) -> dict[str, Any]:
 
 
 def fast_counter(tokenizer: Any, max_tokens: int) -> TokenCounter:
-    """The counter of a transformers tokenizer. Raises UnsupportedModelError for one that is written in Python."""
+    """Return the counter of a transformers tokenizer. Raises UnsupportedModelError if it is written in Python."""
     from embedway.providers.counting import counter_of  # noqa: PLC0415  only here
 
     return counter_of(fast_tokenizer(tokenizer), max_tokens=max_tokens)
 
 
 def fast_tokenizer(tokenizer: Any) -> str:
-    """A transformers tokenizer as a tokenizer.json writes it.
+    """Return a transformers tokenizer in the format of tokenizer.json.
 
-    Raises UnsupportedModelError for one that is written in Python.
+    Raises UnsupportedModelError if it is written in Python.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise UnsupportedModelError("its tokenizer is not one of the tokenizers library, and cannot count exactly")
+        raise UnsupportedModelError("its tokenizer is not from the tokenizers library: exact counts are not possible")
     return str(tokenizer.backend_tokenizer.to_str())
 
 

@@ -1,4 +1,4 @@
-"""Vectors out of parsed JSON: nothing of an answer is taken on trust."""
+"""Validation and decoding of vectors from parsed JSON."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def read_indexed(body: Any, *, count: int, route: str) -> Vectors:
-    """The vectors of an answer in OpenAI's shape, float32 (count, d), by their `index` and not as they come.
+    """Read the vectors of an answer in OpenAI's format, float32 (count, d), ordered by their `index`.
 
-    Raises ProtocolError for another shape, BadVectorsError for wrong counts, indexes, lengths and numbers.
+    Raises ProtocolError for another format, BadVectorsError for wrong counts, indexes, lengths and numbers.
     """
     rows = body.get("data") if isinstance(body, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ProtocolError("its answer has no list called data", route=route, billed=True)
+        raise ProtocolError("the answer has no list called data", route=route, billed=True)
     if len(rows) != count:
         raise BadVectorsError(f"answered with {len(rows)} vectors for {count} texts", route=route)
     placed: dict[int, Any] = {}
@@ -33,12 +33,12 @@ def read_indexed(body: Any, *, count: int, route: str) -> Vectors:
 
 
 def read_listed(values: Any, *, count: int, route: str) -> Vectors:
-    """The vectors of an answer that is a plain list in the order of the texts, float32 (count, d).
+    """Read the vectors of an answer that is a plain list in the order of the texts, float32 (count, d).
 
-    Raises ProtocolError for what is no list, BadVectorsError for wrong counts, lengths and numbers.
+    Raises ProtocolError if it is not a list, BadVectorsError for wrong counts, lengths and numbers.
     """
     if not isinstance(values, list):
-        raise ProtocolError("its answer has no list of vectors", route=route, billed=True)
+        raise ProtocolError("the answer has no list of vectors", route=route, billed=True)
     if len(values) != count:
         raise BadVectorsError(f"answered with {len(values)} vectors for {count} texts", route=route)
     return _stack(values, route=route)
@@ -61,7 +61,7 @@ def _stack(values: list[Any], *, route: str) -> Vectors:
 
 
 def decode(value: Any, *, row: int, route: str) -> Vectors:
-    """One vector, float32 (d,), not to be written to, from a list of numbers or base64 of little-endian float32."""
+    """Decode one read-only vector, float32 (d,), from a list of numbers or base64 of little-endian float32."""
     if isinstance(value, str):
         try:
             raw = pybase64.b64decode(value, validate=True)
@@ -75,16 +75,16 @@ def decode(value: Any, *, row: int, route: str) -> Vectors:
             array = np.array(value, np.float32)
         except (ValueError, TypeError):
             array = np.zeros((0, 0), np.float32)
-        # `null` becomes NaN on its way through numpy, and is refused with it.
+        # numpy converts `null` to NaN, which is rejected here.
         if array.ndim == 1 and np.isfinite(array).all():
             return array
     raise BadVectorsError("answered with something that is not a vector of numbers", route=route, rows=[row])
 
 
 def normalize(vectors: Vectors) -> Vectors:
-    """Rows brought to length 1, for services that cut without doing so.
+    """Normalize rows to length 1, for services that truncate without it.
 
-    Rows of zeros stay, and those with infinite numbers become NaN, to be refused.
+    Rows of zeros do not change, and rows with infinite numbers become NaN; validation rejects both.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -92,15 +92,15 @@ def normalize(vectors: Vectors) -> Vectors:
     return unit
 
 
-#: Of tokens or searches of one request. More is no count, and its cost would be no number that a ledger holds.
+#: Maximum tokens or searches of one request. More is not plausible, and its cost would overflow the ledger.
 _MOST_COUNT = 10**9
 
 
 def count_of(body: Any, *path: str) -> int | None:
-    """The number at a path of keys, whole, not negative and below a bound; None where there is none."""
+    """Return the count at a path of keys: an integer, not negative, with an upper limit; None if there is none."""
     for key in path:
         body = body.get(key) if isinstance(body, dict) else None
-    # Some services write whole numbers with a point.
+    # Some services write integers with a decimal point.
     if isinstance(body, float) and body.is_integer():
         body = int(body)
     return body if type(body) is int and 0 <= body <= _MOST_COUNT else None

@@ -1,1 +1,1 @@
-"""Reranking: scores of how well documents answer a query, on this machine or by services."""
+"""Reranking: scores for how well documents answer a query, from this machine or from services."""

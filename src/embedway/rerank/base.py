@@ -1,4 +1,4 @@
-"""The reranker contract: providers, but for scores of pairs."""
+"""The reranker contract: like the provider contract, but for scores of query-document pairs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores, float32 (n,), of document i, greater for better, and what the service told beside them.
+    """Scores, float32 (n,), of document i, higher is better, and the service's usage data.
 
-    `tokens` or `searches` are what it bills, None where it does not say.
+    `tokens` or `searches` are the billed amounts, None if the service does not report them.
     """
 
     scores: Vectors
@@ -33,31 +33,31 @@ class Scores:
 
 
 class RerankProvider(Protocol):
-    """Code that can score a batch of documents for a query: one call, one answer or one error.
+    """A provider that scores a batch of documents for a query: one call, one answer or one error.
 
-    No retries, no limits, no sorting inside: those are around it. It is found by the entry point group
-    `embedway.rerankers`; the entry is a callable that takes an `Endpoint`.
+    It has no retries, limits or sorting: those are outside. Rerankers are discovered by the entry point group
+    `embedway.rerankers`; the entry is a callable that accepts an `Endpoint`.
     """
 
     @property
     def declared(self) -> Declared:
-        """Limits; tokens of a request are those of each document with the query before it."""
+        """Limits; tokens of a request count the query with each document."""
 
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
         """Score at most `declared.max_inputs` documents. Raises `UpstreamError`s and `BadVectorsError`."""
 
     async def aclose(self) -> None:
-        """Give connections back."""
+        """Close connections."""
 
 
 def make_reranker(name: str, endpoint: Endpoint) -> RerankProvider:
-    """Make the reranker of that name. Raises ConfigError with the nearest name where there is none."""
+    """Create the reranker with that name. Raises ConfigError with the nearest name if there is none."""
     make: Callable[[Endpoint], RerankProvider] = load_entry(RERANKERS, name, endpoint)
     return make(endpoint)
 
 
 class Scoring:
-    """A reranker with its query, as the provider that everything around providers knows: scores for vectors of one."""
+    """Adapter of a reranker and a query to the provider interface: each score is a vector of one number."""
 
     def __init__(self, reranker: RerankProvider, query: str) -> None:
         self.reranker = reranker
@@ -66,11 +66,11 @@ class Scoring:
         self._query = query
 
     def asking(self, query: str) -> Scoring:
-        """The same with a query."""
+        """Return a copy with a query."""
         return Scoring(self.reranker, query)
 
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
-        """Scores, float32 (n, 1)."""
+        """Return scores, float32 (n, 1)."""
         del input_type, dimensions
         scores = await self.reranker.rerank(self._query, texts)
         return Answer(scores.scores.reshape(-1, 1), scores.tokens, scores.rates, scores.searches)
@@ -80,7 +80,7 @@ class Scoring:
 
 
 def check_scores(vectors: Vectors, *, count: int, space: Space, route: str) -> None:
-    """Raise BadVectorsError unless there is a finite score for each document."""
+    """Raise BadVectorsError unless each document has a finite score."""
     del space
     if vectors.shape != (count, 1):
         raise BadVectorsError(f"answered with {len(vectors)} scores for {count} documents", route=route)
@@ -90,12 +90,12 @@ def check_scores(vectors: Vectors, *, count: int, space: Space, route: str) -> N
 
 
 def read_scores(results: Any, *, score: str, count: int, route: str) -> Vectors:
-    """The scores of a list of results, float32 (count,), by their `index` and not as they come.
+    """Read the scores of a list of results, float32 (count,), ordered by their `index`.
 
-    Raises ProtocolError for what is no list of objects, BadVectorsError for wrong counts, indexes and numbers.
+    Raises ProtocolError if it is not a list of objects, BadVectorsError for wrong counts, indexes and numbers.
     """
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        raise ProtocolError("its answer has no list of results", route=route, billed=True)
+        raise ProtocolError("the answer has no list of results", route=route, billed=True)
     if len(results) != count:
         raise BadVectorsError(f"answered with {len(results)} scores for {count} documents", route=route)
     scores = np.full(count, np.nan, np.float32)

@@ -1,10 +1,10 @@
-"""Rerankers over plain HTTP: Cohere, Voyage, Jina, and servers that speak like them.
+"""Rerankers over HTTP: Cohere, Voyage, Jina, and compatible servers.
 
 Requests, answers and limits, read 2026-11-23: Cohere's https://docs.cohere.com/reference/rerank (POST /v2/rerank);
 Voyage's https://docs.voyageai.com/reference/reranker-api (POST /v1/rerank; at most 1,000 documents and 600,000 tokens,
 the query counted with each document); Jina's https://api.jina.ai/openapi.json (POST /v1/rerank); and the `/rerank` of
-vLLM, Infinity and Text Embeddings Inference, by their sources. All documents are asked for, because what is best is
-decided once all have their scores.
+vLLM, Infinity and Text Embeddings Inference, from their source code. Requests ask for the scores of all documents,
+because the best ones are selected after all documents have scores.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RerankDialect:
-    """How a service says it."""
+    """Path, field names and extra fields of a service's rerank API."""
 
     path: str
-    #: The list of results in the answer; empty where the answer is that list.
+    #: Field of the answer with the list of results; empty if the answer is that list.
     results: str
     documents: str = "documents"
     score: str = "relevance_score"
     tokens: tuple[str, ...] = ()
     searches: tuple[str, ...] = ()
-    #: What is sent in every request beside model, query and documents.
+    #: Fields of every request besides model, query and documents.
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
 _BILLED = ("meta", "billed_units")
 COHERE = RerankDialect("/v2/rerank", "results", tokens=(*_BILLED, "input_tokens"), searches=(*_BILLED, "search_units"))
-# By default Voyage cuts what is too long and Jina sends the documents back.
+# By default, Voyage truncates long texts, and Jina returns the documents.
 VOYAGE = RerankDialect("/rerank", "data", tokens=("usage", "total_tokens"), more={"truncation": False})
 JINA = RerankDialect("/rerank", "results", tokens=("usage", "total_tokens"), more={"return_documents": False})
 COMPATIBLE = RerankDialect("/rerank", "results", tokens=("usage", "total_tokens"))
@@ -54,7 +54,7 @@ TEI = RerankDialect("/rerank", "", documents="texts", score="score", more={"trun
 
 
 class HttpReranker(HttpModel):
-    """A model of a service that scores."""
+    """A reranker of a service."""
 
     def __init__(self, endpoint: Endpoint, http: JsonHttp, dialect: RerankDialect, declared: Declared) -> None:
         super().__init__(endpoint, http, declared)
@@ -63,7 +63,7 @@ class HttpReranker(HttpModel):
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
         dialect = self._dialect
         body = {"query": query, dialect.documents: list(documents), **dialect.more}
-        if dialect is not TEI:  # which serves one model, and refuses to be told which
+        if dialect is not TEI:  # TEI serves one model, and rejects this field
             body["model"] = self._endpoint.model
         reply = await self._http.post(dialect.path, body)
         results = reply.body
@@ -79,10 +79,10 @@ class HttpReranker(HttpModel):
 
 
 def cohere(endpoint: Endpoint) -> HttpReranker:
-    """An entry of `embedway.rerankers`. Raises ConfigError without a key.
+    """Create the reranker, an entry of `embedway.rerankers`. Raises ConfigError without a key.
 
-    Option: `max_tokens_per_doc`, from which on the service cuts a document without a word; the catalog sets it to what
-    the model reads.
+    Option: `max_tokens_per_doc`, above which the service truncates a document silently; the catalog sets it to the
+    model's limit.
     """
     http = make_http_with_key(endpoint, COHERE_URL, variable="COHERE_API_KEY", options=("max_tokens_per_doc",))
     most = whole_or_none(endpoint, "max_tokens_per_doc")
@@ -91,16 +91,16 @@ def cohere(endpoint: Endpoint) -> HttpReranker:
 
 
 def voyage(endpoint: Endpoint) -> HttpReranker:
-    """An entry of `embedway.rerankers`. Raises ConfigError without a key."""
+    """Create the reranker, an entry of `embedway.rerankers`. Raises ConfigError without a key."""
     http = make_http_with_key(endpoint, VOYAGE_URL, variable="VOYAGE_API_KEY")
     return HttpReranker(endpoint, http, VOYAGE, Declared(1000, max_request_tokens=600_000))
 
 
 def jina(endpoint: Endpoint) -> HttpReranker:
-    """An entry of `embedway.rerankers`. Raises ConfigError without a key.
+    """Create the reranker, an entry of `embedway.rerankers`. Raises ConfigError without a key.
 
-    Its reference names no limit on documents; 512 is that of its embeddings. jina-reranker-v3 reads all documents of a
-    request together (https://huggingface.co/jinaai/jina-reranker-v3), so that scores of two requests do not compare.
+    Its reference has no limit on documents; 512 is the limit of its embeddings. jina-reranker-v3 reads all documents of
+    a request together (https://huggingface.co/jinaai/jina-reranker-v3), so scores of two requests are not comparable.
     """
     http = make_http_with_key(endpoint, JINA_URL, variable="JINA_API_KEY")
     together = endpoint.model.startswith("jina-reranker-v3")
@@ -108,13 +108,14 @@ def jina(endpoint: Endpoint) -> HttpReranker:
 
 
 def compatible(endpoint: Endpoint) -> HttpReranker:
-    """An entry of `embedway.rerankers`, for vLLM and Infinity, or Text Embeddings Inference with `dialect` = `tei`.
+    """Create the reranker for vLLM and Infinity, or Text Embeddings Inference with `dialect` = `tei`.
 
-    Options: `max_inputs` (32), `max_request_tokens`, `dialect`, `allow_http`. Raises ConfigError without a base URL.
+    It is an entry of `embedway.rerankers`. Options: `max_inputs` (32), `max_request_tokens`, `dialect`, `allow_http`.
+    Raises ConfigError without a base URL.
     """
     known(endpoint, ("max_inputs", "max_request_tokens", "dialect", "allow_http"))
     if not endpoint.base_url:
-        raise ConfigError("is not set; it says where the server is", where=endpoint.route, key="base_url")
+        raise ConfigError("is not set; set it to the server's URL", where=endpoint.route, key="base_url")
     dialect = TEI if one_of(endpoint, "dialect", ("", "tei")) else COMPATIBLE
     tokens = whole_or_none(endpoint, "max_request_tokens")
     declared = Declared(whole(endpoint, "max_inputs", 32), max_request_tokens=tokens)

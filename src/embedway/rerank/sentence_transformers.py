@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class CrossEncoders:
-    """A reranker of the hub."""
+    """A hub reranker."""
 
     declared = Declared(max_inputs=256, free=True, local=True)
     runtime = "sentence-transformers"
@@ -43,7 +43,7 @@ class CrossEncoders:
         return Scores(await self._loaded.compute(compute), tokens=0)
 
     def max_tokens(self) -> int:
-        """Load the model and tell its limit, of query, document and special tokens. Blocking."""
+        """Load the model and return its limit for query, document and special tokens. Blocking."""
         model = self._loaded.get()
         return int(getattr(model, "max_length", None) or model.tokenizer.model_max_length)
 
@@ -55,7 +55,10 @@ class CrossEncoders:
 
 
 def cross_encoder(endpoint: Endpoint) -> CrossEncoders:
-    """An entry of `embedway.rerankers`. Raises RuntimeUnavailableError without the extra `sentence-transformers`."""
+    """Create the reranker, an entry of `embedway.rerankers`.
+
+    Raises RuntimeUnavailableError without the extra `sentence-transformers`.
+    """
     check(endpoint, OPTIONS)
     return CrossEncoders(endpoint)
 

@@ -1,1 +1,1 @@
-"""Selection of the model of a request."""
+"""Selection of a model for a request."""

@@ -1,4 +1,4 @@
-"""Analyzes a bounded sample of texts: languages, code, lengths."""
+"""Analysis of a bounded sample of texts: languages, code, lengths."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from embedway.selection.code_detection import detect_code, magika_classifier, st
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-#: Size of the sample: texts, evenly over all, and characters of each from its beginning.
+#: Maximum size of the sample: evenly spaced texts, and characters from the start of each.
 SAMPLE_TEXTS = 64
 SAMPLE_CHARACTERS = 1000
-#: Below this number of letters, or this probability, languages of one alphabet cannot be told apart.
+#: Minimum letters, and minimum probability, for distinguishing languages of one script.
 _FEWEST_LETTERS = 20
 _SUREST = 0.8
-#: A script counts from this share of a text's letters on; a language from this share of the texts on.
+#: Minimum share of a text's letters for a script, and of the texts for a language.
 _SCRIPT_SHARE = 0.15
 _LANGUAGE_SHARE = 0.05
-#: Texts count as holding code from this share of the sample on.
+#: Minimum share of sampled texts with code for `contains_code`.
 CODE_SHARE = 0.1
 
-#: Scripts that one widely read language is written in: they decide alone.
+#: Scripts of one widely used language, which determine the language.
 _SCRIPTS: dict[str, tuple[str, str]] = {
     "Han": ("zh", "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"),
     "Kana": ("ja", "\u3041-\u30ff\uff66-\uff9f"),
@@ -48,7 +48,7 @@ _SCRIPTS: dict[str, tuple[str, str]] = {
     "Malayalam": ("ml", "\u0d00-\u0d7f"),
     "Sinhala": ("si", "\u0d80-\u0dff"),
 }
-#: Scripts of several languages, which a classifier tells apart by words.
+#: Scripts of several languages, which a classifier distinguishes by words.
 _SHARED: dict[str, str] = {
     "Latin": "A-Za-z\u00c0-\u024f\u1e00-\u1eff",
     "Cyrillic": "\u0400-\u052f",
@@ -59,14 +59,14 @@ _SHARED: dict[str, str] = {
 _LETTERS = {name: re.compile(f"[{chars}]") for name, chars in _SHARED.items()} | {
     name: re.compile(f"[{chars}]") for name, (_, chars) in _SCRIPTS.items()
 }
-#: Words of a script.
+#: Patterns for words of a script.
 _WORDS = {name: re.compile(f"[{chars}]+") for name, chars in _SHARED.items()}
 #: The end of a sentence or of a line.
 _END = re.compile(r"(?<=[.!?…])\s+|\n+")
-#: Letters of a part that is classified alone, and the share of a text's letters from which a language counts.
+#: Minimum letters of a part that is classified separately, and minimum share of a text's letters for a language.
 _PART_LETTERS = 40
 _PART_SHARE = 0.2
-#: Languages that are mistaken for one another in a sentence: within a text they count as the language of the whole.
+#: Languages that are easily confused in a sentence: within a text they count as the language of the complete text.
 _SIMILAR = (
     {"no", "nb", "nn", "da"},
     {"hr", "bs", "sr", "sl"},
@@ -92,28 +92,28 @@ class TextAnalysis:
     #: The row of the longest text; None where there are no texts.
     longest_row: int | None
     sampled: int
-    #: A sentence that says how the sample was chosen.
+    #: Description of the sampling.
     sample: str
-    #: Languages, as BCP 47 tags, with the share of texts that are in them, most first.
+    #: Languages, as BCP 47 tags, with their shares of texts, largest first.
     languages: tuple[tuple[str, float], ...]
-    #: The share of texts, code left out, whose language was not detected.
+    #: Share of texts, without code, whose language was not detected.
     unknown: float
     primary_language: str | None
-    #: Whether at least two languages are each that of one text in twenty.
+    #: Whether at least two languages each have one text in twenty.
     multilingual: bool
-    #: The share of texts that hold code.
+    #: Share of texts that contain code.
     code: float
     contains_code: bool
-    #: The detectors of code: `look`, the patterns of lines, or `look and magika` where magika is installed.
+    #: Code detectors: `look` (line patterns), or `look and magika` if magika is installed.
     code_by: str
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON's types."""
+        """Return all fields as JSON types."""
         return {**asdict(self), "languages": dict(self.languages)}
 
 
 def take_sample(texts: Sequence[str]) -> list[str]:
-    """Take the beginnings of at most 64 texts, evenly over all of them. Blank texts are left out."""
+    """Return the beginnings of at most 64 evenly spaced texts. Blank texts are left out."""
     step = max(1, len(texts) / SAMPLE_TEXTS)
     rows = [int(number * step) for number in range(min(len(texts), SAMPLE_TEXTS))]
     return [texts[row][:SAMPLE_CHARACTERS] for row in rows if texts[row].strip()]
@@ -141,7 +141,7 @@ def analyze(texts: Sequence[str], *, sample: Sequence[str] | None = None) -> Tex
     total = sum(lengths)
     shares = tuple((language, count / len(sample)) for language, count in votes.most_common())
     longest = max(range(len(texts)), key=lengths.__getitem__, default=None)
-    chosen = f"the first {SAMPLE_CHARACTERS:,} characters of {len(sample)} of {len(texts):,} texts, evenly over all"
+    chosen = f"the first {SAMPLE_CHARACTERS:,} characters of {len(sample)} of {len(texts):,} texts, evenly spaced"
     return TextAnalysis(
         texts=len(texts),
         characters=total,
@@ -161,17 +161,17 @@ def analyze(texts: Sequence[str], *, sample: Sequence[str] | None = None) -> Tex
 
 
 def detect_languages(text: str) -> tuple[str, ...]:
-    """Detect the languages of a text; none where they are unknown.
+    """Return the languages of a text; none if they are unknown.
 
-    A script of one language decides alone. Other scripts need twenty letters and a sure classifier, which classifies
-    each part, so that a text may be in two languages.
+    A script of one language determines the language. Other scripts need twenty letters and a confident classifier. It
+    classifies each part, so a text may have two languages.
     """
     letters = {name: len(pattern.findall(text)) for name, pattern in _LETTERS.items()}
     total = sum(letters.values())
     if not total:
         return ()
     if letters["Kana"]:
-        # Japanese is written with Chinese characters too, and Chinese with no kana.
+        # Japanese also uses Chinese characters, but Chinese uses no kana.
         letters["Kana"] += letters.pop("Han")
     found: dict[str, None] = {}
     for name, count in letters.items():
@@ -185,7 +185,7 @@ def detect_languages(text: str) -> tuple[str, ...]:
 
 
 def _classify_script(text: str, words: re.Pattern[str]) -> tuple[str, ...]:
-    """Classify the parts of a text that are in one script; no language where the classifier is not sure."""
+    """Classify the parts of a text in one script; return no language if the classifier is not confident."""
     whole, sure = _classify(" ".join(words.findall(text)))
     letters: Counter[str] = Counter()
     total = 0
@@ -214,7 +214,7 @@ def _split_parts(text: str, words: re.Pattern[str]) -> Iterator[str]:
 
 @functools.cache
 def _language_identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # noqa: PLC0415  it takes 0.3 s
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # noqa: PLC0415  the import takes 0.3 s
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 

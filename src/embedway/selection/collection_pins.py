@@ -1,4 +1,4 @@
-"""The pins of collections, as a call uses them: it claims one, checks its vectors against it, and holds it to write."""
+"""Pins of collections in a call: claim a pin, check vectors against it, and hold it during a write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedway.selection.selector import ModelSelector
     from embedway.types import InputType, Space
 
-#: The lease of a claim: a collection whose first writer died is free again after it.
+#: Lease of a claim, in seconds. A collection whose first writer died is free again after it expires.
 CLAIM_S = 60.0
 
 _log = logging.getLogger("embedway.pins")
@@ -31,13 +31,13 @@ _log = logging.getLogger("embedway.pins")
 
 @dataclass(slots=True)
 class CollectionWrite:
-    """A write to a collection that is under way. The writer sets `has_vectors` once there are vectors."""
+    """A running write to a collection. The writer sets `has_vectors` when there are vectors."""
 
     has_vectors: bool = False
 
 
 class CollectionPins:
-    """Keeps each collection to the model and space of its first successful write."""
+    """Guard that pins each collection to the model and space of its first successful write."""
 
     def __init__(
         self, config: Config, selector: ModelSelector, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
@@ -46,20 +46,20 @@ class CollectionPins:
         self._selector = selector
         self._sleep = sleep
         self._store: Pins | None = None
-        #: Collections whose pins lack facts, and which the log has named.
+        #: Collections with missing facts in their pins that were already logged.
         self._logged: set[str] = set()
 
     @property
     def store(self) -> Pins:
-        """The store of the pins; opened at its first use."""
+        """Store of the pins, opened lazily."""
         if self._store is None:
             self._store = open_pins(self._config)
         return self._store
 
     async def check_privacy(self, pin: Pin, options: CallOptions, *, named: bool = False) -> None:
-        """Raise UsageError where texts are to stay on this machine, and the model of their collection lets them leave.
+        """Raise UsageError if texts must stay on this machine, but the model of their collection sends them elsewhere.
 
-        With `named`, the call names its model, and nothing is checked.
+        With `named`, the call names its model, so nothing is checked.
         """
         if not named and self._selector.criteria(options.criteria).require_local:
             reason = await self._selector.leaves_machine(pin.model)
@@ -72,7 +72,7 @@ class CollectionPins:
     def check_space(self, pin: Pin, space: Space, input_type: InputType) -> None:
         """Raise SpaceMismatchError unless vectors of a space may be compared with those of a pinned collection.
 
-        Facts that an older version did not write into the pin are accepted, and logged once.
+        Facts that are missing because an older version wrote the pin are accepted, and logged once.
         """
         comparison = comparable(space, pin.space)
         if not comparison:
@@ -81,16 +81,16 @@ class CollectionPins:
             self._logged.add(pin.collection)
             _log.warning(
                 "the pin of collection %r was written by an older version and does not name the %s of its vectors; "
-                "they are taken for those of %s. `embedway budget pins --prove COLLECTION --by DEST` proves it",
+                "they are assumed to be those of %s. To verify: `embedway budget pins --prove COLLECTION --by DEST`",
                 pin.collection,
                 " and ".join(comparison.unknown),
                 space.id,
             )
 
     async def claim(self, collection: str, model: str, space: Space) -> tuple[Pin, bool]:
-        """Claim a collection that has no pin.
+        """Claim a collection without a pin.
 
-        Returns the pin that holds, and whether it is this call's own, to be confirmed or withdrawn by it.
+        Return the valid pin, and whether it is this call's own. The call must confirm or withdraw its own pin.
         """
         own = new_pin(collection, model, space, uuid.uuid4().hex)
         pin = await self.store.claim(own, CLAIM_S)
@@ -98,11 +98,11 @@ class CollectionPins:
 
     @contextlib.asynccontextmanager
     async def hold(self, pin: Pin | None, *, own: bool) -> AsyncIterator[CollectionWrite]:
-        """Hold a pin while vectors are made for its collection.
+        """Hold a pin during a write to its collection.
 
-        The pin is confirmed if there are any; else the claim is withdrawn if it is the call's `own`. `pin` is None
-        where none is to be held, as for queries. Raises SpaceMismatchError where a write of another space was confirmed
-        first: the claim may be withdrawn, or run out, while a write that joined it goes on.
+        If there are vectors, the pin is confirmed; otherwise the claim is withdrawn if it is the call's `own`. `pin` is
+        None if there is nothing to hold, as for queries. Raises SpaceMismatchError if a write of another space was
+        confirmed first: the claim may be withdrawn, or expire, while a write that joined it continues.
         """
         write = CollectionWrite()
         if pin is None or not pin.claim:
@@ -124,7 +124,7 @@ class CollectionPins:
         try:
             await self.store.withdraw(pin)
         except LedgerError as error:
-            # The caller gets the error of its write; the claim ends with its lease.
+            # The caller gets the error of its write; the claim expires with its lease.
             _log.warning("the claim on a collection could not be withdrawn: %s", error)
 
     async def _renew(self, pin: Pin) -> None:
@@ -142,7 +142,7 @@ class CollectionPins:
 
 
 def space_mismatch(pin: Pin, space: Space, input_type: InputType) -> SpaceMismatchError:
-    """The error for vectors that do not belong into a collection."""
+    """Return the error for vectors of another space than the collection's."""
     return SpaceMismatchError(
         collection=f"collection {pin.collection!r}",
         claimed=bool(pin.claim),

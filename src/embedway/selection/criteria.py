@@ -16,51 +16,51 @@ if TYPE_CHECKING:
 Preset: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
-#: Presets ask for less than the class's own default, so that the model that is always there is among the candidates.
+#: Minimum accuracy in presets, below the class's default, so that the default model is a candidate.
 _PRESET_ACCURACY = 0.5
-#: A sum of weights above this overflows in scores.
+#: Maximum sum of weights; scores overflow above it.
 _MOST_WEIGHT = 1e300
 
 
 @public
 @dataclass(frozen=True, slots=True)
 class ModelSelectionCriteria:
-    """Requirements on a model, and the weights of accuracy, speed and cost. None stands for no requirement."""
+    """Requirements on a model, and the weights of accuracy, speed and cost. None means no requirement."""
 
     accuracy_weight: float = 0.4
     speed_weight: float = 0.3
     cost_weight: float = 0.3
-    #: Dollars per million tokens; 0 is for free models alone.
+    #: Maximum dollars per million tokens; 0 allows only free models.
     max_cost_per_million: Amount | None = None
     require_multilingual: bool = False
     #: Only models that run on this machine, so that no text leaves it.
     require_local: bool = False
-    #: Quality score over 100.
+    #: Minimum quality score divided by 100.
     min_accuracy: float = 0.6
     max_latency_ms: float | None = None
-    #: Tokens of a text that the model has to read.
+    #: Minimum tokens per text that the model must accept.
     min_context: int | None = None
-    #: A size that the model gives, trained for it.
+    #: Vector size that the model must be trained for.
     dimensions: int | None = None
-    #: BCP 47 tags that the model knows, all of them.
+    #: BCP 47 tags; the model must support all of them.
     languages: tuple[str, ...] = ()
-    #: SPDX identifiers, in any case; the model's is one of them.
+    #: SPDX identifiers, case-insensitive; the model's licence must be one of them.
     licences: tuple[str, ...] = ()
-    #: Dollars for embedding the texts, once each.
+    #: Maximum dollars for embedding each text once.
     max_total_cost: Amount | None = None
-    #: The languages of the texts are the model's, as far as both are known.
+    #: The model must support the languages of the texts, as far as both are known.
     match_languages: bool = True
-    #: The longest text fits the model; for texts that are not cut into chunks.
+    #: The longest text must fit the model; for texts that are not split into chunks.
     require_fit: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse values that are no requirement. Raises UsageError, which names the field."""
+        """Raise UsageError, which names the field, for an invalid value."""
         weights = (self.accuracy_weight, self.speed_weight, self.cost_weight)
         for name, weight in zip(("accuracy_weight", "speed_weight", "cost_weight"), weights, strict=True):
             if not _is_number(weight) or weight < 0:
                 raise UsageError(f"{name} is {weight!r}; it must be a number, 0 or more")
         if not any(weights):
-            raise UsageError("accuracy_weight, speed_weight and cost_weight are all 0; one must count")
+            raise UsageError("accuracy_weight, speed_weight and cost_weight are all 0; one must be above 0")
         if sum(map(float, weights)) > _MOST_WEIGHT:
             raise UsageError("accuracy_weight, speed_weight and cost_weight are too large; divide all by one number")
         self._check_limits()
@@ -78,20 +78,20 @@ class ModelSelectionCriteria:
         for name in ("min_context", "dimensions"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} is {value!r}; it must be a whole number, 1 or more")
+                raise UsageError(f"{name} is {value!r}; it must be an integer, 1 or more")
         for name in ("max_cost_per_million", "max_total_cost"):
             if getattr(self, name) is not None:
                 to_nanousd(getattr(self, name), name=name)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelSelectionCriteria:
-        """The criteria of a preset, with changes. Raises UsageError for a name that is none."""
+        """Return the criteria of a preset, with changes. Raises UsageError for an unknown preset."""
         if name not in PRESETS:
-            raise UsageError(f"{name!r} is no preset; there are {', '.join(PRESETS)}")
+            raise UsageError(f"{name!r} is not a preset; available: {', '.join(PRESETS)}")
         return cls(**{"min_accuracy": _PRESET_ACCURACY, **_PRESETS[name], **changes})
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON's types."""
+        """Return all fields as JSON types."""
         found = asdict(self)
         for name in ("max_cost_per_million", "max_total_cost"):
             found[name] = None if found[name] is None else usd(to_nanousd(found[name], name=name))

@@ -1,4 +1,4 @@
-"""Requirements of the criteria: the reasons why a model is out, and the changes that would let it in."""
+"""Requirements of the criteria: the reasons that exclude a model, and the changes that would include it."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from embedway.selection.criteria import ModelSelectionCriteria
     from embedway.selection.scoring import ScoredModel
 
-#: A language that this share of the texts is in has to be known by the model.
+#: Share of the texts from which the model must support their language.
 _LANGUAGE_MATTERS = 0.2
-#: Models that advice names; it gives the number of the others.
+#: Maximum models that advice names; it counts the others.
 _NAMED_MODELS = 3
 
 
 @public
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """The reason why a model is out: the requirement, what the model has, and the value that would let it in."""
+    """A reason that excludes a model: the requirement, the model's value, and a value that would include it."""
 
     requirement: str
     message: str
-    #: The value of the requirement that the model would keep; None where only dropping it helps.
+    #: Value of the requirement that the model would meet; None if only dropping the requirement helps.
     would_pass: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Relaxation:
-    """Changes of requirements that let models in: for each requirement its new value, or None where it is dropped."""
+    """Changes of requirements that include models: each requirement with its new value, or None to drop it."""
 
     changes: tuple[tuple[str, Any], ...]
     models: tuple[str, ...]
 
     def __str__(self) -> str:
-        """As advice."""
+        """Return the change as advice."""
         others = len(self.models) - _NAMED_MODELS
         names = ", ".join(self.models[:_NAMED_MODELS]) + (f" and {others} more" if others > 0 else "")
         return f"{' and '.join(_advice(requirement, to) for requirement, to in self.changes)}: {names}"
@@ -53,15 +53,15 @@ def _advice(requirement: str, to: Any) -> str:
     if requirement == "runs here":
         return "make one of these run here"
     if requirement == "quality_score":
-        return "give one of these a quality_score"
+        return "set a quality_score for one of these"
     return f"without {requirement}" if to is None or to is False else f"with {requirement} = {to}"
 
 
 def find_relaxations(table: Sequence[ScoredModel]) -> tuple[Relaxation, ...]:
-    """Find the least change of each requirement that alone keeps models out, with all models that the change lets in.
+    """Find the smallest change of each requirement that alone excludes models, with the models that it includes.
 
-    The change that lets most models in is first. Where every model lacks several requirements, the changes are of the
-    requirements of the models that lack fewest.
+    The change that includes most models is first. If every model fails several requirements, the changes are for the
+    models that fail the fewest.
     """
     out = [row for row in table if row.reasons]
     fewest = min((len(row.reasons) for row in out), default=0)
@@ -80,7 +80,7 @@ def find_relaxations(table: Sequence[ScoredModel]) -> tuple[Relaxation, ...]:
 
 
 def _change(reason: Reason) -> tuple[bool, Any]:
-    """The distance by which a requirement has to give way for a model, as a sort key. Dropping it is the most."""
+    """Return the size of the change that a model needs, as a sort key. Dropping a requirement is the largest."""
     value = reason.would_pass
     if value is None:
         return True, 0
@@ -90,13 +90,13 @@ def _change(reason: Reason) -> tuple[bool, Any]:
 def find_reasons(
     candidate: Candidate, criteria: ModelSelectionCriteria, analysis: TextAnalysis | None, *, anywhere: bool
 ) -> Iterable[Reason]:
-    """Find every reason why a model is out. With `anywhere`, a model that cannot run here now is not out for that."""
+    """Find all reasons that exclude a model. With `anywhere`, it does not have to run here now."""
     benchmark = candidate.benchmark
     if candidate.lacks and not anywhere:
         yield Reason("runs here", f"cannot run here now: {candidate.lacks}")
     accuracy = candidate.accuracy
     if accuracy is None:
-        yield Reason("quality_score", "its quality is not known; give model_benchmarks a quality_score")
+        yield Reason("quality_score", "its quality is unknown; set quality_score in model_benchmarks")
     elif accuracy < criteria.min_accuracy:
         yield Reason("min_accuracy", f"accuracy {accuracy:g} is below {criteria.min_accuracy:g}", accuracy)
     if criteria.require_multilingual and not benchmark.multilingual:
@@ -108,12 +108,12 @@ def find_reasons(
         yield Reason("max_latency_ms", f"latency {latency:g} ms is above {criteria.max_latency_ms:g}", latency)
     if criteria.min_context is not None and candidate.context < criteria.min_context:
         reads = candidate.context
-        yield Reason("min_context", f"it reads {reads:,} tokens, not {criteria.min_context:,}", reads)
+        yield Reason("min_context", f"it accepts {reads:,} tokens, not {criteria.min_context:,}", reads)
     sizes = candidate.sizes or (benchmark.embedding_dimensions,)
     if criteria.dimensions is not None and criteria.dimensions not in sizes:
-        yield Reason("dimensions", f"it gives {', '.join(map(str, sizes))} dimensions, not {criteria.dimensions}")
+        yield Reason("dimensions", f"it supports {', '.join(map(str, sizes))} dimensions, not {criteria.dimensions}")
     if criteria.licences and benchmark.licence.casefold() not in map(str.casefold, criteria.licences):
-        yield Reason("licences", f"its licence is {benchmark.licence or 'not known'}")
+        yield Reason("licences", f"its licence is {benchmark.licence or 'unknown'}")
     yield from _money_reasons(candidate, criteria)
     yield from _text_reasons(candidate, criteria, analysis)
 
@@ -123,16 +123,16 @@ def _money_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> It
     if criteria.max_cost_per_million is not None:
         most = decimal.Decimal(to_nanousd(criteria.max_cost_per_million, name="max_cost_per_million")).scaleb(-9)
         if price is None:
-            yield Reason("max_cost_per_million", "its price is not known")
+            yield Reason("max_cost_per_million", "its price is unknown")
         elif price > most:
             yield Reason("max_cost_per_million", f"${price} per million tokens is above ${most.normalize():f}", price)
     if criteria.max_total_cost is not None:
         most_nano = to_nanousd(criteria.max_total_cost, name="max_total_cost")
         cost = candidate.cost_nanousd
         if price is None:
-            yield Reason("max_total_cost", "its price is not known")
+            yield Reason("max_total_cost", "its price is unknown")
         elif cost is None:
-            yield Reason("max_total_cost", "nobody has counted the texts' tokens")
+            yield Reason("max_total_cost", "the texts' tokens were not counted")
         elif cost > most_nano:
             message = f"the texts cost ${usd(cost)}, above ${usd(most_nano)}"
             yield Reason("max_total_cost", message, decimal.Decimal(usd(cost)))
@@ -146,15 +146,15 @@ def _text_reasons(
         own = {language.split("-")[0].casefold() for language in known}
         lacking = [language for language in criteria.languages if language.split("-")[0].casefold() not in own]
         if lacking:
-            yield Reason("languages", f"it does not know {', '.join(lacking)}")
+            yield Reason("languages", f"it does not support {', '.join(lacking)}")
         shares = analysis.languages if analysis is not None and criteria.match_languages else ()
         foreign = [(language, share) for language, share in shares if language not in own]
         if any(share >= _LANGUAGE_MATTERS for _, share in foreign):
             shares_of = ", ".join(f"{language} ({share:.0%} of the texts)" for language, share in foreign)
-            yield Reason("match_languages", f"it does not know {shares_of}", False)
+            yield Reason("match_languages", f"it does not support {shares_of}", False)
     elif not known and criteria.languages:
-        yield Reason("languages", "its languages are not known")
+        yield Reason("languages", "its languages are unknown")
     tokens = candidate.tokens
     if criteria.require_fit and tokens is not None and tokens.longest > candidate.context:
         reads = candidate.context
-        yield Reason("require_fit", f"the longest text has {tokens.longest:,} tokens; it reads {reads:,}", False)
+        yield Reason("require_fit", f"the longest text has {tokens.longest:,} tokens; it accepts {reads:,}", False)

@@ -1,10 +1,10 @@
-"""Scores the models that meet every requirement, and selects the best.
+"""Scoring of the models that meet every requirement, and selection of the best.
 
-The score: accuracy is the quality score over 100, speed is 1 / (1 + latency in ms / 100), cost is
-1 / (1 + dollars per million tokens). Their weighted sum is multiplied by 1.2 for multilingual models where the texts
-are multilingual, and by 1.1 for models strong in code where the texts hold code. It is not clamped. It is rounded to
-twelve significant digits, which is far above the error of floats, so that scores that are equal in exact arithmetic are
-equal here. Equal scores go to the cheaper model, then to the faster, the better, and by name.
+The score: accuracy is the quality score divided by 100, speed is 1 / (1 + latency in ms / 100), cost is
+1 / (1 + dollars per million tokens). Their weighted sum is multiplied by 1.2 for multilingual models if the texts are
+multilingual, and by 1.1 for models with the strength code if the texts contain code. It is not clamped. It is rounded
+to twelve significant digits. This is much coarser than the error of floats, so scores that are equal in exact
+arithmetic are equal here. Ties are broken by lower price, then lower latency, higher quality, and name.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ SCORE_DIGITS = 12
 @public
 @dataclass(frozen=True, slots=True)
 class ScoredModel:
-    """A row of the table: a model with its score by part, and every reason why it is out."""
+    """A row of the table: a model with the parts of its score, and all reasons that exclude it."""
 
     model: str
     candidate: Candidate
-    #: From 1; None for models that are out.
+    #: Rank from 1; None for excluded models.
     rank: int | None
     score: float | None
     accuracy: float | None
     speed: float
-    #: None where no price is known; it then adds nothing to the score.
+    #: None if no price is known; the cost part of the score is then 0.
     cost: float | None
     multilingual_bonus: float
     code_bonus: float
     reasons: tuple[Reason, ...] = ()
-    #: Whether no other model that is in is at least as good in accuracy, latency and cost, and better in one.
+    #: Whether no other included model is at least as good in accuracy, latency and cost, and better in one.
     pareto: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The row as JSON's types."""
+        """Return the row as JSON types."""
         benchmark = self.candidate.benchmark
         tokens = self.candidate.tokens
         price = benchmark.cost_per_million_tokens
@@ -87,7 +87,7 @@ class ScoredModel:
 @public
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The selected model, with the table it is from, the best first, the criteria, and the analysis of the texts."""
+    """The selected model, with the criteria, the analysis of the texts, and the table of all models, best first."""
 
     model: str
     criteria: ModelSelectionCriteria
@@ -96,16 +96,16 @@ class Selection:
 
     @property
     def ranked(self) -> tuple[ScoredModel, ...]:
-        """The models that are in, best first."""
+        """Included models, best first."""
         return tuple(row for row in self.table if row.rank is not None)
 
     @property
     def pareto(self) -> tuple[str, ...]:
-        """The models that no other model that is in is better than in accuracy, latency and cost at once."""
+        """Models on the Pareto front of accuracy, latency and cost."""
         return tuple(row.model for row in self.table if row.pareto)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON's types."""
+        """Return all fields as JSON types."""
         return {
             "model": self.model,
             "criteria": self.criteria.to_json(),
@@ -124,8 +124,8 @@ def select(
 ) -> Selection:
     """Select the model with the best score among those that meet every requirement.
 
-    With `anywhere`, models that cannot run here now may be selected too. Raises NoModelError, with the whole table and
-    which requirement to relax, when none is left.
+    With `anywhere`, models that cannot run here now may be selected too. If no model remains, raises NoModelError with
+    the complete table and the requirements to relax.
     """
     table = score(candidates, criteria, analysis, anywhere=anywhere)
     if not table or table[0].rank is None:
@@ -140,7 +140,7 @@ def score(
     *,
     anywhere: bool = False,
 ) -> tuple[ScoredModel, ...]:
-    """Score every model, and order them: models that are in by rank, then the others by how little they lack."""
+    """Score and sort all models: included models by rank, then the others by their number of reasons."""
     inside: list[ScoredModel] = []
     outside: list[ScoredModel] = []
     for candidate in candidates:
@@ -187,7 +187,7 @@ def _score_one(candidate: Candidate, criteria: ModelSelectionCriteria, analysis:
 
 
 def _rank_key(row: ScoredModel) -> tuple[Any, ...]:
-    """The best first: by score, then the cheaper, the faster, the better, and by name."""
+    """Return the sort key: score, then lower price, lower latency, higher quality, and name."""
     benchmark = row.candidate.benchmark
     price = benchmark.cost_per_million_tokens
     return (
@@ -201,7 +201,7 @@ def _rank_key(row: ScoredModel) -> tuple[Any, ...]:
 
 
 def _pareto(candidates: Sequence[Candidate]) -> list[bool]:
-    """Tell for each whether it is on the front of accuracy, latency and cost; an unknown price is above every other."""
+    """Return for each whether it is on the Pareto front of accuracy, latency and cost; unknown prices are infinite."""
     points = [
         (
             -(one.benchmark.quality_score or 0),

@@ -1,4 +1,4 @@
-"""Selects models for texts by the settings, and makes the account of a selection for a receipt."""
+"""Model selector for texts, by the settings, and the summary of a selection for a receipt."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 
 class ModelSelector:
-    """Selects the best model for texts, on threads beside the event loop. Safe for concurrent calls."""
+    """Selector of the best model for texts. It works in threads, and is safe for concurrent calls."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -38,7 +38,7 @@ class ModelSelector:
     def criteria(
         self, given: ModelSelectionCriteria | str | None = None, *, dimensions: int | None = None
     ) -> ModelSelectionCriteria:
-        """The criteria of a call: its own, a preset's, or those of `[selection]`; with the dimensions that it asks for.
+        """Return the criteria of a call: its own, a preset's, or those of `[selection]`; with the requested dimensions.
 
         Raises UsageError.
         """
@@ -61,7 +61,7 @@ class ModelSelector:
     ) -> Selection:
         """Select the best model for texts. Raises NoModelError.
 
-        `rest` are more texts, which are read only where the criteria limit the cost of all texts.
+        `rest` are further texts, which are read only if the criteria limit the total cost.
         """
         totals = None
         if criteria.max_total_cost is not None:
@@ -75,10 +75,10 @@ class ModelSelector:
     async def select_for_call(
         self, texts: Sequence[str], criteria: ModelSelectionCriteria, *, whole: bool, partial: bool
     ) -> Selection:
-        """Select a model for the texts of a call; with `whole`, one that cuts no text. Raises NoModelError.
+        """Select a model for the texts of a call; with `whole`, one that truncates no text. Raises NoModelError.
 
-        In a partial call a text that is too long fails alone. So where no model fits every text, one is selected that
-        does not fit the longest.
+        In a partial call, only the texts that are too long fail. So if no model fits every text, a model is selected
+        that does not fit the longest.
         """
         try:
             return await self.select(texts, replace(criteria, require_fit=criteria.require_fit or whole))
@@ -88,7 +88,7 @@ class ModelSelector:
         return await self.select(texts, criteria)
 
     async def candidates(self) -> tuple[Candidate, ...]:
-        """List every model that may be selected, here or elsewhere."""
+        """List all models that can be selected, whether they run here or not."""
         return await asyncio.to_thread(self._locked, Candidates.all)
 
     async def available(self, dimensions: int | None = None) -> list[str]:
@@ -101,11 +101,11 @@ class ModelSelector:
         ]
 
     async def leaves_machine(self, model: str) -> str:
-        """Give the reason why texts leave this machine with a model; empty where they stay."""
+        """Return the reason why texts leave this machine with a model; empty if they do not."""
         return await asyncio.to_thread(self._locked, lambda candidates: candidates.leaves_machine(model))
 
     def _locked(self, function: Callable[[Candidates], R]) -> R:
-        """Call a function with the candidates, which are opened at their first use, one call at a time."""
+        """Call a function with the lazily opened candidates, one call at a time."""
         with self._lock:
             if self._candidates is None:
                 self._candidates = Candidates(self._config)
@@ -121,7 +121,7 @@ class ModelSelector:
 
 
 def summarize(selection: Selection, place: int = 0, too_dear: Sequence[tuple[str, int | None]] = ()) -> Selected:
-    """Summarize a selection for a receipt. The model in this place was taken, `too_dear` are those before it."""
+    """Summarize a selection for a receipt. The model at index `place` was used; `too_dear` are those before it."""
     row = selection.ranked[place]
     assert row.score is not None  # noqa: S101  it is ranked
     return Selected(
@@ -134,22 +134,22 @@ def summarize(selection: Selection, place: int = 0, too_dear: Sequence[tuple[str
 
 
 def is_affordable(cost_nanousd: int | None, most_nanousd: int) -> bool:
-    """Whether a cost is known, and within a limit."""
+    """Return whether a cost is known and within a limit."""
     return cost_nanousd is not None and cost_nanousd <= most_nanousd
 
 
 def no_affordable_model(
     max_cost_nanousd: int, too_dear: Sequence[tuple[str, int | None]], *, limit: str = MAX_COST
 ) -> BudgetExceededError:
-    """The error of a call whose `max_cost`, or other limit, is below the cost of every model that would do."""
+    """Return the error of a call whose limit, such as `max_cost`, is below the cost of every suitable model."""
     known = [(cost, model) for model, cost in too_dear if cost is not None]
     if not known:
         names = ", ".join(model for model, _ in too_dear)
-        message = f"{limit} is ${usd(max_cost_nanousd)}, and no price is known of {names}; give one of them a price"
+        message = f"{limit} is ${usd(max_cost_nanousd)}, but no price is known for {names}; set a price for one of them"
         return BudgetExceededError(f"{message}; nothing was sent", budget=limit, needed=None, left=max_cost_nanousd)
     cost, model = min(known)
     return BudgetExceededError(
-        f"{limit} is ${usd(max_cost_nanousd)}, and the cheapest model that would do is {model}, which may cost "
+        f"{limit} is ${usd(max_cost_nanousd)}, but the cheapest suitable model is {model}, which may cost "
         f"${usd(cost)}; nothing was sent",
         budget=limit,
         needed=cost,

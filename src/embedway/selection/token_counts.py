@@ -1,4 +1,4 @@
-"""Tokens of texts for many models: tokenizers that are opened once, estimates from a sample, and exact totals."""
+"""Token counts for many models: cached tokenizers, estimates from a sample, and exact totals."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-#: Gives the lengths of texts in tokens.
+#: Function that returns the lengths of texts in tokens.
 CountTokens: TypeAlias = Callable[[Sequence[str]], Sequence[int]]
 
-#: Put before the path of a `tokenizer.json` in the key of a tokenizer.
+#: Prefix of a tokenizer's key, before the path of a `tokenizer.json`.
 _FILE = "file:"
-#: Characters of the longest text that all tokenizers count together; the rest is extrapolated.
+#: Characters of the longest text to count, as a total over all tokenizers; the rest is extrapolated.
 _LONGEST_CHARACTERS = 100_000
-#: Texts of the sample that every tokenizer counts, and the characters that all of them count together: a tokenizer
-#: takes some ten milliseconds for half of them, and fifty models are selected from while somebody waits.
+#: Texts of the sample that every tokenizer counts, and the total characters over all tokenizers: a tokenizer takes some
+#: ten milliseconds for half of them, and a caller waits for the selection from fifty models.
 _TOKENIZED_TEXTS = 32
 _TOKENIZED_CHARACTERS = 48_000
-#: In a piece of fewer characters the tokens are no longer like those of the whole text.
+#: Minimum characters of a piece; tokens of a shorter one are not representative of the text.
 _TOKENIZED_PIECE = 240
 #: Up to this many tokenizers, the usual number, each counts the same share of the characters.
 _FEW_TOKENIZERS = 2
-#: A tokenizer that only counts cuts nothing.
+#: Token limit for counting without truncation.
 _NO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class TextSample:
-    """The part of the texts that every tokenizer counts: pieces of some, and the beginning of the longest."""
+    """The part of the texts that every tokenizer counts: pieces of some texts, and the start of the longest."""
 
     texts: int
     characters: int
     longest_characters: int
     longest_beginning: str
     pieces: tuple[str, ...]
-    #: Whether the pieces are all texts, each of them once.
+    #: Whether the pieces are all texts, complete and without duplicates.
     whole: bool
 
     @classmethod
     def of(cls, texts: Sequence[str], sample: Sequence[str], *, tokenizers: int) -> TextSample:
-        """Take pieces of a sample of the texts. The more tokenizers there are, the less each one counts."""
+        """Create pieces from a sample of the texts. With more tokenizers, each counts fewer characters."""
         share = _TOKENIZED_CHARACTERS // max(_FEW_TOKENIZERS, tokenizers)
         most = min(_TOKENIZED_TEXTS, share // _TOKENIZED_PIECE)
         some = sample[:: math.ceil(len(sample) / most) or 1]
@@ -57,13 +57,13 @@ class TextSample:
         longest = max(texts, key=len, default="")
         beginning = longest[: _LONGEST_CHARACTERS // max(1, tokenizers)]
         characters = sum(map(len, texts))
-        # From every part of texts, because texts of one kind begin alike.
+        # Pieces are from different parts of the texts, because similar texts begin alike.
         pieces = tuple(_cut_piece(text, each, place / len(some)) for place, text in enumerate(some))
         whole = len(pieces) == len(texts) == len(set(pieces)) and sum(map(len, pieces)) == characters
         return cls(len(texts), characters, len(longest), beginning, pieces, whole)
 
     def estimate(self, count: CountTokens, *, own: bool) -> TokenEstimate:
-        """Estimate the tokens of all texts. Tokens that are added to every text, such as [CLS], count once for each."""
+        """Estimate the tokens of all texts. Special tokens, such as [CLS], count once per text."""
         added, *lengths = count(["", *self.pieces, *([self.longest_beginning] if self.longest_beginning else [])])
         longest = lengths.pop() if self.longest_beginning else 0
         if len(self.longest_beginning) < self.longest_characters:
@@ -75,7 +75,7 @@ class TextSample:
 
 
 def _cut_piece(text: str, characters: int, part: float) -> str:
-    """Cut a piece from a part of a text, 0 its beginning and 1 its end; from the beginning of a word if one is near."""
+    """Return a piece of a text at `part`, from 0 (start) to 1 (end); start at a word boundary if one is near."""
     if len(text) <= characters:
         return text
     start = int((len(text) - characters) * part)
@@ -84,7 +84,7 @@ def _cut_piece(text: str, characters: int, part: float) -> str:
 
 
 class TokenTotals:
-    """Tokens of texts that come some at a time, each text counted once, by several tokenizers. Blocking."""
+    """Running token totals of several tokenizers; each unique text counts once. Blocking."""
 
     def __init__(self, counters: Mapping[str, CountTokens]) -> None:
         self._counters = counters
@@ -93,36 +93,36 @@ class TokenTotals:
 
     def add(self, texts: Sequence[str]) -> None:
         """Count more texts."""
-        # Half of a surrogate pair is refused later, and no tokenizer takes it.
+        # Texts with half of a surrogate pair are rejected later, and no tokenizer accepts them.
         new = [text.encode("utf-8", "replace").decode() for text in self._deduplicator.filter(texts)]
         for key, count in self._counters.items():
             self.tokens[key] += sum(count(new)) if new else 0
 
 
 class TokenizerCache:
-    """Opens tokenizers by their keys, and keeps them: `tiktoken:ENCODING`, `file:PATH` or `estimate`. Blocking."""
+    """Cache of tokenizers by key: `tiktoken:ENCODING`, `file:PATH` or `estimate`. Blocking."""
 
     def __init__(self) -> None:
         self._counters: dict[str, CountTokens] = {}
 
     def resolve(self, key: str) -> str:
-        """The key of the tokenizer that counts: this one if it is on this machine, else `estimate`."""
+        """Return the key if its tokenizer is on this machine, else `estimate`."""
         if key in self._counters:
             return key
         try:
-            # Nothing is downloaded but a vocabulary of tiktoken's.
+            # This downloads nothing except a vocabulary of tiktoken.
             self._counters[key] = _open_tokenizer(key)
         except (RuntimeUnavailableError, OSError):
             return self.resolve(ESTIMATE)
         return key
 
     def __getitem__(self, key: str) -> CountTokens:
-        """The tokenizer of a key that `resolve` gave."""
+        """Return the tokenizer of a key from `resolve`."""
         return self._counters[key]
 
 
 def file_key(tokenizer: Path) -> str:
-    """The key of a `tokenizer.json`. Models of one family share a file, which then has one key and is read once."""
+    """Return the key of a `tokenizer.json`. Models that share a file share a key, so it is read once."""
     return f"{_FILE}{tokenizer.resolve()}"
 
 
@@ -133,7 +133,7 @@ def _open_tokenizer(key: str) -> CountTokens:
     if key.startswith(TIKTOKEN):
         counter = TiktokenCounter(key.removeprefix(TIKTOKEN), max_tokens=_NO_LIMIT)
         return lambda texts: [int(length) for length in counter.count(texts).lengths]
-    from tokenizers import Tokenizer  # noqa: PLC0415  heavy, and not needed without weights
+    from tokenizers import Tokenizer  # noqa: PLC0415  slow to import, and not needed without weights
 
     tokenizer: Any = Tokenizer.from_file(key.removeprefix(_FILE))
     tokenizer.no_truncation()

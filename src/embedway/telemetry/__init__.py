@@ -1,4 +1,4 @@
-"""Hooks, and what hangs on them: metrics, logs and the webhook."""
+"""Hooks, and their uses: metrics, logs and the webhook."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def open_hooks(own: Sequence[Hook] = (), *, webhook: str | None = None) -> Hooks:
-    """The hooks of an embedder: the log, the metrics, the webhook if there is one, then the caller's own."""
-    # Late: modules that take a submodule from here need none of this.
+    """Create the hooks of an embedder: log, metrics, webhook if there is one, then the caller's own hooks."""
+    # Imported late: modules that import only a submodule do not need these.
     from embedway.telemetry.budget_hooks import LogHook, PrometheusHook, WebhookHook  # noqa: PLC0415
     from embedway.telemetry.hooks import Hooks  # noqa: PLC0415
 
@@ -25,7 +25,7 @@ def open_hooks(own: Sequence[Hook] = (), *, webhook: str | None = None) -> Hooks
 
 
 def _check_hooks(own: Any) -> list[Hook]:
-    """The caller's hooks. Raises UsageError for what is none."""
+    """Return the caller's hooks. Raises UsageError for an object that is not a hook."""
     from embedway.errors import UsageError  # noqa: PLC0415
 
     if isinstance(own, (str, bytes)) or not isinstance(own, Iterable):
@@ -37,6 +37,6 @@ def _check_hooks(own: Any) -> list[Hook]:
             is_right = callable(method) and inspect.iscoroutinefunction(method) is (name == "flush")
             if isinstance(hook, type) or not is_right:
                 kind = hook.__name__ if isinstance(hook, type) else type(hook).__name__
-                what = "is a class; give an object of it" if isinstance(hook, type) else f"has no right method {name}"
+                what = "is a class; pass an instance" if isinstance(hook, type) else f"has no valid method {name}"
                 raise UsageError(f"hook {kind} {what}; derive it from embedway.telemetry.hooks.BaseHook")
     return hooks

@@ -1,4 +1,4 @@
-"""Hooks for budgets: warnings in the log `embedway.budget`, posted as JSON to `ledger.webhook`, and as metrics."""
+"""Hooks for budgets: warnings to the logger `embedway.budget`, as JSON to `ledger.webhook`, and as metrics."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("embedway.budget")
 
-#: How long one request may take, and how long closing waits for all that are under way.
+#: Timeout of one request, in seconds.
 REQUEST_S = 10.0
+#: Maximum wait for pending requests on close, in seconds.
 _FLUSH_S = 1.0
 
 
 class LogHook(BaseHook):
-    """Logs each budget of which a part is spent."""
+    """Hook that logs warnings of budgets."""
 
     def event(self, operation: Operation) -> None:
         """Log a warning of a budget."""
@@ -41,7 +42,7 @@ class LogHook(BaseHook):
 
 
 class WebhookHook(BaseHook):
-    """Posts each warning of a budget, beside the caller's way. The address may hold a token and is never logged."""
+    """Hook that posts warnings of budgets in the background. The URL may contain a token and is never logged."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -56,18 +57,18 @@ class WebhookHook(BaseHook):
             task.add_done_callback(self._posting.discard)
 
     async def flush(self) -> None:
-        """Wait a moment for requests under way, then cancel them: a webhook holds nothing up."""
+        """Wait briefly for pending requests, then cancel them: a webhook must not block."""
         if not self._posting:
             return
         _, late = await asyncio.wait(self._posting, timeout=_FLUSH_S)
         for task in late:
             task.cancel()
         if late:
-            _log.warning("the webhook was too slow to be told of %d warnings of budgets before the end", len(late))
+            _log.warning("the webhook was too slow: %d warnings of budgets were not sent before the end", len(late))
             await asyncio.wait(late)
 
     async def _post(self, document: dict[str, Any]) -> None:
-        import aiohttp  # noqa: PLC0415  few have a webhook
+        import aiohttp  # noqa: PLC0415  few programs have a webhook
 
         try:
             timeout = aiohttp.ClientTimeout(total=REQUEST_S)
@@ -78,7 +79,7 @@ class WebhookHook(BaseHook):
                 if response.status >= 400:
                     _log.warning("the webhook answered a budget's warning with HTTP %d", response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            _log.warning("the webhook could not be told of a budget's warning: %s", type(error).__name__)
+            _log.warning("a budget's warning could not be sent to the webhook: %s", type(error).__name__)
 
 
 def _document(details: BudgetWarningDetails) -> dict[str, Any]:
@@ -94,9 +95,9 @@ def _document(details: BudgetWarningDetails) -> dict[str, Any]:
 
 
 class PrometheusHook(BaseHook):
-    """Counts warnings and refusals of budgets, and measures what is spent of them, in Prometheus' default registry.
+    """Hook that reports warnings, refusals and spent ratios of budgets to Prometheus' default registry.
 
-    Labels hold names of models and budgets, never texts or keys.
+    Labels contain names and levels of budgets, never texts or keys.
     """
 
     def event(self, operation: Operation) -> None:
@@ -114,10 +115,10 @@ class PrometheusHook(BaseHook):
 
 @functools.cache
 def _metrics() -> tuple[Counter, Counter, Gauge]:
-    from prometheus_client import Counter, Gauge  # noqa: PLC0415  most programs never get so far
+    from prometheus_client import Counter, Gauge  # noqa: PLC0415  most programs never need it
 
     return (
         Counter("embedway_budget_warnings", "Warnings that a part of a budget is spent.", ("budget", "level")),
-        Counter("embedway_budget_refusals", "Calls refused because they would pass a budget.", ("budget",)),
-        Gauge("embedway_budget_spent_ratio", "What was spent over the limit, at the last warning.", ("budget",)),
+        Counter("embedway_budget_refusals", "Calls refused because they would exceed a budget.", ("budget",)),
+        Gauge("embedway_budget_spent_ratio", "Amount spent divided by the limit, at the last warning.", ("budget",)),
     )

@@ -1,4 +1,4 @@
-"""Hooks: code that is told when operations begin and end, for metrics, traces, logs and webhooks."""
+"""Hooks: callbacks at the begin and end of operations, for metrics, traces, logs and webhooks."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _log = logging.getLogger("embedway.hooks")
-#: How long `Hooks.flush` waits for one hook.
+#: Timeout of one hook in `Hooks.flush`, in seconds.
 FLUSH_S = 5.0
-#: The id of the operation that runs here, None outside of any.
+#: Id of the current operation, or None.
 current_operation: ContextVar[int | None] = ContextVar("embedway_operation", default=None)
 
 
 @public
 class Hook(Protocol):
-    """Is told of operations. Derive from `BaseHook` to write only the methods that are needed.
+    """Receiver of operations. Derive from `BaseHook` to implement only the methods that you need.
 
-    All but `flush` are called in the task or thread that does the work, and hold it up: keep them short. A method that
-    raises is logged once and never fails a request.
+    All methods except `flush` are called in the task or thread that does the work, and delay it: keep them short. If a
+    method raises, this is logged once and never fails a request.
     """
 
     def begin(self, operation: Operation) -> None:
-        """Note that an operation begins."""
+        """Handle the begin of an operation."""
 
     def end(self, operation: Operation, outcome: Outcome) -> None:
-        """Note that an operation ended, with an error or a cancellation too. Do not keep or change the outcome."""
+        """Handle the end of an operation, also after an error or a cancellation. Do not store or change the outcome."""
 
     def context(self, operation: Operation) -> AbstractContextManager[object]:
-        """A context manager around the work, entered after `begin` and left before `end`, in the same task.
+        """Return a context manager around the work, entered after `begin` and left before `end`, in the same task.
 
-        It is left without the error, because an error may repeat texts; the outcome names its class.
+        It does not receive the error, because an error may repeat texts; the outcome names its class.
         """
 
     def event(self, operation: Operation) -> None:
-        """Note something that has no duration."""
+        """Handle an event, which has no duration."""
 
     async def flush(self) -> None:
         """Deliver what is pending. Called when an embedder is closed."""
@@ -62,24 +62,24 @@ class BaseHook:
     """A hook that does nothing."""
 
     def begin(self, operation: Operation) -> None:
-        """See `Hook.begin`."""
+        """Do nothing."""
 
     def end(self, operation: Operation, outcome: Outcome) -> None:
-        """See `Hook.end`."""
+        """Do nothing."""
 
-    def context(self, operation: Operation) -> AbstractContextManager[object]:  # noqa: ARG002  for those who override
-        """See `Hook.context`."""
+    def context(self, operation: Operation) -> AbstractContextManager[object]:  # noqa: ARG002  for subclasses
+        """Return an empty context manager."""
         return contextlib.nullcontext()
 
     def event(self, operation: Operation) -> None:
-        """See `Hook.event`."""
+        """Do nothing."""
 
     async def flush(self) -> None:
-        """See `Hook.flush`."""
+        """Do nothing."""
 
 
 class Hooks:
-    """Calls the hooks of an embedder. Details are made only where a hook wants them, so that no hook costs nothing."""
+    """Dispatcher to the hooks of an embedder. Details are created lazily, so there is no cost without hooks."""
 
     def __init__(self, hooks: Sequence[Hook] = (), *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._hooks = tuple(hooks)
@@ -91,7 +91,7 @@ class Hooks:
     def operation(
         self, details: Callable[P, Details], *args: P.args, **kwargs: P.kwargs
     ) -> AbstractContextManager[Outcome]:
-        """Run an operation in a `with` block, which gives the outcome to fill: `operation(LoadDetails, model)`."""
+        """Run an operation in a `with` block, which yields the outcome to fill: `operation(LoadDetails, model)`."""
         if not self.operating:
             return _UNHEARD
         return _RunningOperation(self, Operation(next(_ids), current_operation.get(), details(*args, **kwargs)))
@@ -107,7 +107,7 @@ class Hooks:
         return _RunningOperation(self, Operation(next(_ids), parent, details(*args, **kwargs), ids[1:]))
 
     def event(self, details: Callable[P, Details], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Tell of something that has no duration."""
+        """Report an event, which has no duration."""
         if not self._listening:
             return
         operation = Operation(next(_ids), current_operation.get(), details(*args, **kwargs))
@@ -115,7 +115,7 @@ class Hooks:
             self.call(hook, "event", operation)
 
     async def flush(self) -> None:
-        """Let all hooks deliver what is pending, each for `FLUSH_S` at most."""
+        """Let all hooks deliver pending data, each within `FLUSH_S`."""
         for hook in self._hooks:
             if not _overrides(hook, "flush"):
                 continue
@@ -129,14 +129,14 @@ class Hooks:
                 self.log_failure(hook, "flush", error)
 
     def call(self, hook: Hook, method: str, *arguments: object) -> None:
-        """Call a method of a hook, and log it where it fails."""
+        """Call a method of a hook, and log a failure."""
         try:
             getattr(hook, method)(*arguments)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be anybody's
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be third-party code
             self.log_failure(hook, method, error)
 
     def log_failure(self, hook: Hook, method: str, error: BaseException) -> None:
-        """Log the first failure of a hook's method, without its message, which may repeat anything."""
+        """Log the first failure of a hook's method, without its message, which may repeat texts."""
         if (id(hook), method) in self._failed:
             return
         self._failed.add((id(hook), method))
@@ -152,7 +152,7 @@ class Hooks:
 
 
 class _RunningOperation:
-    """An operation from its begin to its end."""
+    """Context manager of one operation."""
 
     __slots__ = ("_contexts", "_hooks", "_operation", "_outcome", "_previous", "_started")
 
@@ -173,7 +173,7 @@ class _RunningOperation:
             try:
                 context = hook.context(operation)
                 context.__enter__()
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be anybody's
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be third-party code
                 hooks.log_failure(hook, "context", error)
             else:
                 self._contexts.append((hook, context))
@@ -187,21 +187,21 @@ class _RunningOperation:
             for hook, context in reversed(self._contexts):
                 try:
                     context.__exit__(None, None, None)
-                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be anybody's
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be third-party code
                     hooks.log_failure(hook, "context", error)
             for hook in reversed(hooks.operating):
                 hooks.call(hook, "end", self._operation, outcome)
         finally:
-            # Not by a token: the block of an asynchronous generator may end in another context.
+            # Not with a context token: the block of an asynchronous generator may end in another context.
             current_operation.set(self._previous)
 
 
 def _overrides(hook: Hook, *methods: str) -> bool:
-    """Whether a hook has any of these methods of its own."""
+    """Return whether a hook overrides any of these methods."""
     base = vars(BaseHook)
     return any(getattr(getattr(hook, name), "__func__", None) is not base[name] for name in methods)
 
 
 _ids = itertools.count(1)
-#: Where nobody listens: one outcome that everybody fills and nobody reads, in an object of the standard library.
+#: Used without hooks: a shared outcome that is filled but never read.
 _UNHEARD = contextlib.nullcontext(Outcome())

@@ -1,7 +1,7 @@
-"""The operations that hooks are told of: what each one is about, where it belongs, and how it ended.
+"""Operations for hooks: their details, their place in the hierarchy, and their outcome.
 
-Details and outcomes hold numbers and names of models, routes, collections and budgets. They never hold texts, keys,
-addresses or vectors, so that a hook may write all of them to a log, a metric's label or a span.
+Details and outcomes contain numbers and names of models, routes, collections and budgets. They never contain texts,
+keys, addresses or vectors, so a hook may write all of them to a log, a metric's label or a span.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Kind: TypeAlias = Literal[
 @public
 @dataclass(frozen=True, slots=True)
 class RequestDetails:
-    """One call of `embed` or `rerank`. `model` is the name that the call gave, which may be `auto`."""
+    """One call of `embed` or `rerank`. `model` is the name in the call, which may be `auto`."""
 
     kind: ClassVar[Kind] = "request"
     task: Literal["embed", "rerank"]
@@ -46,7 +46,7 @@ class RequestDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class BatchDetails:
-    """Texts that are computed together: on this machine by `backend`, or by a service, then `backend` is its route."""
+    """One batch of texts. `backend` is the local backend, or the route of a service."""
 
     kind: ClassVar[Kind] = "batch"
     model: str
@@ -58,7 +58,7 @@ class BatchDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class AttemptDetails:
-    """One request to a service over one route. `number` counts from 1 for the same texts; refusals do not count."""
+    """One request to a service over one route. `number` counts from 1 for the same texts, without refusals."""
 
     kind: ClassVar[Kind] = "attempt"
     model: str
@@ -71,10 +71,10 @@ class AttemptDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class WaitDetails:
-    """Time in which nothing is computed.
+    """A wait, in which nothing is computed.
 
-    `reason` is a free place at a route, its rate limit, the pause before a retry, a text that another process computes,
-    or a batch that is gathered from several callers.
+    `reason` is the semaphore of a route, its rate limit, the back-off before a retry, the lease on a text that another
+    process computes, or the scheduler, which collects a batch from several callers.
     """
 
     kind: ClassVar[Kind] = "wait"
@@ -85,7 +85,7 @@ class WaitDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class CacheDetails:
-    """A lookup of a request's texts in the cache, whose outcome has `cache_hits`, or a store of computed vectors."""
+    """A cache lookup of a request's texts, whose outcome has `cache_hits`, or a store of computed vectors."""
 
     kind: ClassVar[Kind] = "cache"
     action: Literal["lookup", "store"]
@@ -96,7 +96,7 @@ class CacheDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class CircuitDetails:
-    """A change of a route's circuit breaker."""
+    """A state change of a route's circuit breaker."""
 
     kind: ClassVar[Kind] = "circuit"
     route: str
@@ -107,7 +107,7 @@ class CircuitDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class LoadDetails:
-    """A model is loaded, or its service opened."""
+    """Loading of a model, or opening of its service."""
 
     kind: ClassVar[Kind] = "load"
     model: str
@@ -116,7 +116,7 @@ class LoadDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class ReservationDetails:
-    """Money is reserved before a request is sent; None for a price that is not known."""
+    """Reservation of money before a request; `nanousd` is None if no price is known."""
 
     kind: ClassVar[Kind] = "reservation"
     model: str
@@ -126,7 +126,7 @@ class ReservationDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class ValidationDetails:
-    """The vectors of a route's answer are checked; the outcome has the error where they are refused."""
+    """Validation of the vectors of a route's answer; the outcome has the error if they are invalid."""
 
     kind: ClassVar[Kind] = "validation"
     route: str
@@ -136,7 +136,7 @@ class ValidationDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class BudgetWarningDetails:
-    """`level` percent of a budget are spent, told once in each of its periods."""
+    """Warning that `level` percent of a budget are spent, once in each period."""
 
     kind: ClassVar[Kind] = "budget_warning"
     budget: str
@@ -151,7 +151,7 @@ class BudgetWarningDetails:
 @public
 @dataclass(frozen=True, slots=True)
 class BudgetRefusalDetails:
-    """A call was refused because it would pass a budget."""
+    """Refusal of a call that would exceed a budget."""
 
     kind: ClassVar[Kind] = "budget_refusal"
     budget: str
@@ -177,10 +177,10 @@ Details: TypeAlias = (
 @public
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation, or one event, and where it belongs.
+    """One operation or event, with its parent and links.
 
-    `id` is unique in this process. `parent` is the id of the operation in which it began. `links` are the ids of other
-    callers' requests whose texts are computed or stored with the parent's.
+    `id` is unique in this process. `parent` is the id of the enclosing operation. `links` are the ids of other callers'
+    requests whose texts are computed or stored with the parent's.
     """
 
     id: int
@@ -192,12 +192,12 @@ class Operation:
 @public
 @dataclass(slots=True)
 class Outcome:
-    """How an operation ended. What does not apply to its kind, or is not known after an error, is None."""
+    """Outcome of an operation. Fields that do not apply, or are unknown after an error, are None."""
 
     duration_s: float = 0.0
-    #: The name of the class of the error that ended it; None where there was none.
+    #: Class name of the error that ended it, or None.
     error: str | None = None
-    #: The model by its full name, the routes that answered, and the width of the vectors.
+    #: Canonical name of the model, routes that answered, and dimensions of the vectors.
     model: str | None = None
     routes: tuple[str, ...] = ()
     dimensions: int | None = None
@@ -206,11 +206,11 @@ class Outcome:
     billed_tokens: int | None = None
     cost_nanousd: int | None = None
     cache_hits: int | None = None
-    #: Texts of a request that failed, where the others did not.
+    #: Failed texts of a partial request.
     failures: int | None = None
 
     def fill(self, receipt: Receipt) -> None:
-        """Take over the facts of a request's receipt."""
+        """Copy the facts of a request's receipt."""
         self.model, self.routes, self.attempts = receipt.model, receipt.routes, receipt.attempts
         self.tokens, self.billed_tokens = receipt.tokens, receipt.billed_tokens
         self.cost_nanousd, self.cache_hits = receipt.cost_nanousd, receipt.cache_hits
