@@ -115,14 +115,14 @@ def test_clearing_tells_the_counts_before_and_after(cached, arguments, left):
 def test_what_is_cleared_by_space(cached):
     space = cached("embed", "x", "--json").json["space"]["id"]
     words = cached("cache", "clear", "--space", space).stdout
-    assert words == "32 vectors forgotten: 32 before, 0 after\n"
+    assert words == "32 vectors deleted: 32 before, 0 after\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "say which vectors"),
-        (["--all", "--model", MODEL], "say which vectors"),
+        ([], "select the vectors to delete"),
+        (["--all", "--model", MODEL], "select the vectors to delete"),
         (["--older-than", "soon"], "30d, 12h"),
         (["--model", "nobody"], f"there are: {MODEL}"),
     ],
@@ -138,7 +138,7 @@ def test_verifying_computes_a_sample_anew(cached):
     assert (told["texts"], told["found"], told["recomputed"], told["damaged"]) == (30, 30, 7, 0)
     assert told["lowest_cosine"] > 0.9999
     query = cached("cache", "verify", "-", "--input-type", "query", stdin="how do I read a file\nnever asked\n")
-    assert query.stdout.startswith("1 of 2 texts are in the cache\n1 computed anew: the lowest cosine is ")
+    assert query.stdout.startswith("1 of 2 texts are in the cache\n1 recomputed: the lowest cosine is ")
     none = cached("cache", "verify", "-", "--input-type", "query", stdin="never asked\n")
     assert "nothing to compare" in none.stderr
 
@@ -177,7 +177,7 @@ def test_vectors_that_cannot_be_right_are_told_by_verify_and_stats(cached, place
     again = cached("run", "rows.jsonl", "--to", "again.parquet", "--json").json
     assert (again["cached"], again["chunks"]) == (27, 30)
     assert stats(cached)["total"]["invalid"] == 3
-    assert "3 entries whose vectors cannot be right" in cached("cache", "stats").stdout
+    assert "3 entries with invalid vectors" in cached("cache", "stats").stdout
     assert cached("cache", "verify", "rows.jsonl", "--json").json["damaged"] == 0
 
 

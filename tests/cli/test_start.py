@@ -80,9 +80,9 @@ def test_wrong_settings_exit_2_and_name_all_of_them(command, place):
     (place / "embedway.toml").write_text("[local]\nthread = 2\n")
     done = command("--config", "embedway.toml", "models", "list", variables={"EMBEDWAY_RUN__OVERLAP": "x"})
     assert (done.code, done.stdout) == (2, "")
-    assert done.stderr.startswith("embedway: error: 2 settings are wrong:")
+    assert done.stderr.startswith("embedway: error: 2 settings are invalid:")
     assert "embedway.toml: local.thread: is not a setting; the nearest is local.threads" in done.stderr
-    assert "environment: run.overlap: is 'x'; must be a whole number" in done.stderr
+    assert "environment: run.overlap: is 'x'; must be an integer" in done.stderr
 
 
 def test_unknown_model_exits_1_and_names_the_nearest(command):
