@@ -217,7 +217,7 @@ class TestRefusedBeforeAnythingIsEmbedded:
         for name, error, match in (
             ("there.parquet", SinkError, "exists already"),
             ("missing/o.parquet", SinkError, "does not exist"),
-            ("o.txt", UsageError, "no destination that is known"),
+            ("o.txt", UsageError, "not a known destination"),
         ):
             self.check(fake_embedder(), error, match, [source], out / name)
         assert [path.name for path in out.iterdir()] == ["there.parquet"]
@@ -231,7 +231,7 @@ class TestRefusedBeforeAnythingIsEmbedded:
 
     def test_limits(self, fake_embedder, rows_file, out):
         options = RunOptions(chunk_tokens=65)
-        self.check(fake_embedder(), UsageError, "more than the model takes", [rows_file(1)], out / "o.jsonl", options)
+        self.check(fake_embedder(), UsageError, "over the model's limit", [rows_file(1)], out / "o.jsonl", options)
 
 
 class TestEmbedderFaults:
@@ -426,7 +426,9 @@ def test_a_quote_that_is_never_closed_does_not_take_in_the_rest(fake_embedder, t
 def test_a_field_to_keep_must_be_there(fake_embedder, tmp_path):
     source = tmp_path / "a.csv"
     source.write_text("id,text,title\n1,alpha,A\n")
-    with pytest.raises(SourceError, match=r"'titel'.*no such column to keep; there are 'id', 'text', 'title'"):
+    with pytest.raises(
+        SourceError, match=r"'titel'.*is not a column that can be kept; existing columns: 'id', 'text', 'title'"
+    ):
         asyncio.run(run_job(fake_embedder(), [str(source)], str(tmp_path / "out.jsonl"), RunOptions(keep=("titel",))))
 
 
