@@ -179,7 +179,7 @@ class TestRun:
         (place / "out.jsonl").write_text("mine")
         done = command("run", notes.name, "--to", "out.jsonl")
         assert done.code == 1
-        assert "exists already" in done.stderr
+        assert "already exists" in done.stderr
         assert (place / "out.jsonl").read_text() == "mine"
         assert command("run", notes.name, "--to", "out.jsonl", "--overwrite").code == 0
 

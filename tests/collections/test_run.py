@@ -140,7 +140,7 @@ def test_documents_that_are_not_cut_are_truncated_and_counted(fake_embedder, row
     cut = run(fake_embedder(), [source], out / "p.parquet")
     assert cut.chunks > 5
     assert cut.truncated == 0
-    with pytest.raises(UsageError, match="mean nothing"):
+    with pytest.raises(UsageError, match="cannot be set"):
         RunOptions(chunk=False, chunk_tokens=20)
 
 
@@ -215,7 +215,7 @@ class TestRefusedBeforeAnythingIsEmbedded:
         source = rows_file(3)
         (out / "there.parquet").write_text("x")
         for name, error, match in (
-            ("there.parquet", SinkError, "exists already"),
+            ("there.parquet", SinkError, "already exists"),
             ("missing/o.parquet", SinkError, "does not exist"),
             ("o.txt", UsageError, "not a known destination"),
         ):
@@ -226,7 +226,7 @@ class TestRefusedBeforeAnythingIsEmbedded:
         self.check(fake_embedder(), SourceError, "no such file", [rows_file(1), "nowhere"], out / "o.parquet")
         own = rows_file(3)
         overwrite = RunOptions(overwrite=True)
-        self.check(fake_embedder(), UsageError, "is a source and would be written", [own], own, overwrite)
+        self.check(fake_embedder(), UsageError, "is a source and would be overwritten", [own], own, overwrite)
         assert list(out.iterdir()) == []
 
     def test_limits(self, fake_embedder, rows_file, out):

@@ -152,7 +152,7 @@ def test_the_command_searches_it_and_says_so(old, default_model_directory, tmp_p
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["hits"][0]["text"] == DOCUMENTS[3]
-        assert ("did not name the tokenizer and config" in done.stderr) == told
+        assert ("did not record the tokenizer and config" in done.stderr) == told
 
 
 # ------------------------------------------------------------ what is written now

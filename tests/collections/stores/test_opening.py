@@ -71,7 +71,7 @@ def test_files_that_do_not_say_what_they_hold(tmp_path, space, make_rows):
     for name, reason in (
         ("plain.parquet", "has no record of its vector space"),
         ("odd.parquet", "cannot read"),
-        ("plain.jsonl", "does not say which vector space"),
+        ("plain.jsonl", "has an unknown vector space"),
         ("broken.parquet", "reading failed"),
         ("missing.parquet", "no such file"),
     ):
