@@ -230,7 +230,7 @@ class TestSearch:
         pq.write_table(table, place / "b.parquet")
         done = command("search", "b.parquet", QUERY)
         assert done.code == 1
-        assert "has an unknown vector space" in done.stderr
+        assert "has no record of its vector space" in done.stderr
 
     def test_an_empty_query_is_an_error(self, command, notes):
         make(command, notes, "a.parquet")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Maximum characters of a batch, so that read-ahead stays small even with long chunks.
 MAX_BATCH_CHARACTERS = 4 << 20
 #: Chunks of the first batch and of the largest ones. A small first batch gives the model work at once. Later batches
-#: double, because large batches group texts of similar length and leave no gaps for the model.
+#: double: large ones group texts of similar length, and a model that never waits loses no time between them.
 FIRST_BATCH_CHUNKS = 256
 MAX_BATCH_CHUNKS = 2048
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class RunStatus:
     """Status of a running job. Rates count from the time when the first text went to the model.
 
-    `bytes_read` is the size of the sources of all finished chunks; `bytes_total` and `seconds_left` are None if
+    `bytes_read` counts the source bytes that finished chunks come from; `bytes_total` and `seconds_left` are None if
     the sources' size is unknown (standard input).
     """
 

@@ -1,7 +1,7 @@
 """Streaming job: read sources, split documents into chunks, embed them, and write them to a destination.
 
 Three steps run at once, each on one batch of chunks: one thread reads and splits the next batch, the current one is
-embedded, and another thread writes the last one. So at most three batches are in memory, however large the corpus.
+embedded, and another thread writes the previous one. So at most three batches are in memory, however large the corpus.
 """
 
 from __future__ import annotations

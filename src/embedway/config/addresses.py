@@ -9,7 +9,7 @@ from embedway.errors import ConfigError
 
 
 def belongs_to_hosts(base_url: str, hosts: tuple[str, ...]) -> bool:
-    """Return whether a URL is https and its parsed host is one of `hosts`. The text is never searched."""
+    """Return whether a URL is https and its parsed host is one of `hosts`; never search it as text."""
     if not base_url.isascii() or not base_url.isprintable() or " " in base_url or "\\" in base_url:
         return False  # URL parsers disagree about these
     parts = _split(base_url)

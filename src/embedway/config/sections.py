@@ -162,7 +162,7 @@ class CacheSettings(Section):
     disk_mib: Positive = 4096
     #: Time to live of an entry, in seconds; unset for no limit.
     ttl_s: Seconds | None = None
-    #: Wait of other processes for vectors of a process that ended, in seconds; for `redis`.
+    #: Time that other processes wait for the vectors of a process that ended, in seconds; for `redis`.
     lease_s: Seconds = 10.0
     #: Namespace of entries; callers never see entries of another one.
     namespace: str = ""
@@ -332,7 +332,7 @@ class ModelSettings(Section):
     #: Task of the model; a reranker has no dimensions and no prompts.
     task: Literal["embed", "rerank"] = "embed"
     dimensions: Positive | None = None
-    #: Sizes below `dimensions` to which its vectors may be truncated, by training.
+    #: Sizes below `dimensions` to which the model is trained to truncate its vectors.
     matryoshka: tuple[Positive, ...] = ()
     max_tokens: Positive
     #: `tiktoken:ENCODING`, `hub:OWNER/NAME` for a repository's tokenizer.json, `library` for a route to a library, or
