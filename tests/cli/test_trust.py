@@ -275,7 +275,7 @@ def test_what_cannot_be_trusted_is_refused_and_changes_nothing(user, command, pl
     (place / "bad").mkdir()
     (place / "bad/embedway.toml").write_text("[run\n")
     for arguments, said in (
-        ((), "embedway.toml is not there"),
+        ((), "embedway.toml does not exist"),
         (("other.toml",), "pass other files with --config FILE"),
         (("bad/embedway.toml",), "bad/embedway.toml:1:5: is not TOML"),
         (("--list", "--remove", "x"), "use one of them"),
