@@ -217,7 +217,9 @@ def test_an_unknown_price_is_unknown_and_not_free(tmp_path):
 
 @pytest.mark.parametrize("price", [0.00002, 2.0, "2", 0])
 def test_a_price_of_the_wrong_unit_needs_confirmation(tmp_path, price):
-    with pytest.raises(ConfigError, match=r"the catalog's price is 0\.02, .*; set cost_confirmed = true beside it"):
+    with pytest.raises(
+        ConfigError, match=r"the catalog's price is 0\.02, .*; if it is correct, set cost_confirmed = true beside it"
+    ):
         benchmarks(file_of(tmp_path, {SMALL: {"cost_per_million_tokens": price}}))
     confirmed = {SMALL: {"cost_per_million_tokens": price, "cost_confirmed": True}}
     assert benchmarks(file_of(tmp_path, confirmed))[SMALL].cost_per_million_tokens == decimal.Decimal(str(price))
@@ -230,7 +232,7 @@ def test_a_confirmation_is_of_the_price_beside_it(tmp_path):
     def over(**fields):
         return file_of(tmp_path, {SMALL: fields}, "over.json")
 
-    with pytest.raises(ConfigError, match=r"over\.json: .*: is 20\.0; .*1,000 times off; set cost_confirmed"):
+    with pytest.raises(ConfigError, match=r"over\.json: .*: is 20\.0; .*1,000 times off; .*set cost_confirmed"):
         benchmarks(base, over(cost_per_million_tokens=20.0))
     for fields, price in (
         ({"cost_per_million_tokens": 20.0, "cost_confirmed": True}, 20),
@@ -257,7 +259,7 @@ def test_prices_of_what_runs_here_and_of_own_models(tmp_path):
         Config.load([path], environ={}, overrides=own)
     assert str(caught.value) == (
         f"{path}: embedding.model_benchmarks.acme.cost_per_million_tokens: is 2; must be dollars per million tokens; "
-        "models.m has 0.02, 100 times off; set cost_confirmed = true beside it if it is meant"
+        "models.m has 0.02, 100 times off; if it is correct, set cost_confirmed = true beside it"
     )
     config = Config.load([file_of(tmp_path, {"acme": OWN})], environ={}, overrides=own)
     with pytest.raises(ConfigError, match=r"models\.m has 0\.02, 1,000 times off"):
@@ -300,19 +302,19 @@ MALFORMED = {
         {SMALL: {"cost_per_million_tokens": 0.00002}},
         (
             f"FILE: {TABLE}.cost_per_million_tokens: is 2e-05; must be dollars per million tokens; the catalog's price "
-            "is 0.02, 1,000 times off; set cost_confirmed = true beside it if it is meant"
+            "is 0.02, 1,000 times off; if it is correct, set cost_confirmed = true beside it"
         ),
     ),
     "a size that the model was not trained for": (
         {SMALL: {"embedding_dimensions": 1000}},
-        f"FILE: {TABLE}.embedding_dimensions: is 1000; must be a size that {SMALL} gives: 1536, 512",
+        f"FILE: {TABLE}.embedding_dimensions: is 1000; must be a size that {SMALL} supports: 1536, 512",
     ),
     "texts for numbers": (
         {SMALL: {"tokens_per_second": "fast", "max_context_length": 8191.5}},
         (
-            "2 settings are wrong:\n"
+            "2 settings are invalid:\n"
             f"  - FILE: {TABLE}.tokens_per_second: is 'fast'; must be a number\n"
-            f"  - FILE: {TABLE}.max_context_length: is 8191.5; must be a whole number"
+            f"  - FILE: {TABLE}.max_context_length: is 8191.5; must be an integer"
         ),
     ),
     "a field that is none": (
@@ -329,7 +331,7 @@ MALFORMED = {
             "acme": {**OWN, "tokens_per_second": 0, "embedding_dimensions": 0},
         },
         (
-            "5 settings are wrong:\n"
+            "5 settings are invalid:\n"
             f"  - FILE: {TABLE}.avg_latency_ms: is 0; must be greater than 0\n"
             f"  - FILE: {TABLE}.quality_score: is -3; must be greater than or equal to 0\n"
             f"  - FILE: {TABLE}.cost_per_million_tokens: is -1; must be greater than or equal to 0\n"
@@ -341,7 +343,7 @@ MALFORMED = {
     "NaN beside other mistakes": (
         f'{{"embedding": {{"model_benchmarks": {{"{SMALL}": {{"quality_score": NaN, "tokens_per_second": 0}}}}}}}}',
         (
-            "2 settings are wrong:\n"
+            "2 settings are invalid:\n"
             f"  - FILE: {TABLE}.quality_score: is NaN; must be a finite number\n"
             f"  - FILE: {TABLE}.tokens_per_second: is 0; must be greater than 0"
         ),
@@ -352,15 +354,15 @@ MALFORMED = {
             '"avg_latency_ms": 0}}}}'
         ),
         (
-            "2 settings are wrong:\n"
-            f"  - FILE: {TABLE}.quality_score: is there twice, as 5 and 60; must be there once\n"
+            "2 settings are invalid:\n"
+            f"  - FILE: {TABLE}.quality_score: is set twice, as 5 and 60; set it once\n"
             f"  - FILE: {TABLE}.avg_latency_ms: is 0; must be greater than 0"
         ),
     ),
     "null for numbers": (
         {SMALL: {"avg_latency_ms": None, "multilingual": None}},
         (
-            "2 settings are wrong:\n"
+            "2 settings are invalid:\n"
             f"  - FILE: {TABLE}.avg_latency_ms: is null; must be a number\n"
             f"  - FILE: {TABLE}.multilingual: is null; must be true or false"
         ),
@@ -377,14 +379,14 @@ MALFORMED = {
     ),
     "a model that is there twice": (
         {"acme": OWN, "ACME": {**OWN, "model_name": "ACME"}},
-        "FILE: embedding.model_benchmarks.ACME: is there twice, in other letters",
+        "FILE: embedding.model_benchmarks.ACME: is set twice, in different case",
     ),
     "a price per thousand for a free model": (
         {"BAAI/bge-m3": {"cost_per_million_tokens": 20.0}},
         (
             "FILE: embedding.model_benchmarks.BAAI/bge-m3.cost_per_million_tokens: is 20.0; must be dollars per "
-            "million tokens; the catalog's dearest has 0.20, 100 times off; "
-            "set cost_confirmed = true beside it if it is meant"
+            "million tokens; the catalog's highest price is 0.20, 100 times off; "
+            "if it is correct, set cost_confirmed = true beside it"
         ),
     ),
     "JSON that breaks off": (
@@ -393,7 +395,7 @@ MALFORMED = {
     ),
     "another model's name inside": (
         {"acme": {**OWN, "model_name": "other"}},
-        "FILE: embedding.model_benchmarks.acme.model_name: is 'other'; must be the table's own name, 'acme'",
+        "FILE: embedding.model_benchmarks.acme.model_name: is 'other'; must be the table's name, 'acme'",
     ),
 }
 

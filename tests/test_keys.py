@@ -317,7 +317,7 @@ def test_another_key_and_another_address_get_neither_organization_nor_project():
 def test_a_server_that_a_file_names_without_the_key_is_asked_nothing():
     own = {"routes.r.model": SMALL, "routes.r.provider": "openai", "routes.r.base_url": "{url}/v1"}
     server, main = embed({"OPENAI_API_KEY": KEY}, **own)
-    with pytest.raises(ConfigError, match="is no address of openai's own"):
+    with pytest.raises(ConfigError, match="is not on openai's own hosts"):
         asyncio.run(main())
     assert not server.headers
 

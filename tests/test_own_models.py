@@ -70,8 +70,8 @@ def test_prompts_that_differ_are_another_space():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"matryoshka": [4, 8]}, r"models\.acme\.matryoshka: is \[4, 8\]; must descend"),
-        ({"matryoshka": [16]}, "must descend, and be below dimensions, which is 16"),
+        ({"matryoshka": [4, 8]}, r"models\.acme\.matryoshka: is \[4, 8\]; must be in descending order"),
+        ({"matryoshka": [16]}, "must be in descending order and below dimensions, which is 16"),
         ({"tokenizer": "guess"}, r"models\.acme\.tokenizer"),
         ({"price_usd_per_million_tokens": "cheap"}, r"models\.acme\.price"),
         ({"dimension": 3}, r"models\.acme\.dimension: is not a setting; the nearest is models\.acme\.dimensions"),

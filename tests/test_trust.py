@@ -52,7 +52,7 @@ def test_another_content_is_not_trusted_and_that_is_told(caplog):
     trust()
     FILE.write_text("[local]\nthreads = 4\n")
     assert threads() is None
-    assert "was changed since it was trusted" in caplog.messages[-1]
+    assert "has changed since it was trusted" in caplog.messages[-1]
     FILE.write_text(TEXT)
     assert threads() == 3
     assert len(caplog.messages) == 1
@@ -174,7 +174,7 @@ def test_a_damaged_file_trusts_nothing_says_so_and_is_left_alone(text, caplog):
     assert threads() is None
     assert "no settings file is trusted" in caplog.messages[0]
     assert str(trust_path()) in caplog.messages[0]
-    with pytest.raises(ConfigError, match="remove it to begin anew"):
+    with pytest.raises(ConfigError, match="delete it to start over"):
         trust()
     assert trust_path().read_text() == text
 

@@ -203,7 +203,7 @@ def test_compressed_i8_entries_of_older_versions_are_read(entry):
 
 
 def test_i8_with_zstd_is_refused_with_what_to_change():
-    with pytest.raises(ConfigError, match=r"cache: zstd must be false where codec is 'i8'.*still read"):
+    with pytest.raises(ConfigError, match=r"cache: zstd must be false if codec is 'i8'.*still read"):
         Config.load(environ={}, overrides={"cache.codec": "i8", "cache.zstd": True})
     for codec, zstd in (("i8", False), ("f16", True), ("f32", True)):
         assert Config.load(environ={}, overrides={"cache.codec": codec, "cache.zstd": zstd}).cache.zstd is zstd

@@ -49,15 +49,15 @@ async def totals(config):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"secret": "fifteen-letters"}, "cache.secret: must be at least 16 characters"),
-        ({"secret": ""}, "cache.secret: must be at least 16 characters"),
-        ({"secret": "with a space in its middle"}, "none a space"),
+        ({"secret": "fifteen-letters"}, "cache.secret: must be at least 16 printable ASCII characters"),
+        ({"secret": ""}, "cache.secret: must be at least 16 printable ASCII characters"),
+        ({"secret": "with a space in its middle"}, "without spaces"),
         ({"secret": "correct-hörse-battery"}, "printable ASCII"),
         ({"secret": "correct-horse\nbattery"}, "printable ASCII"),
         ({"secret": FIRST, "secret_previous": "short"}, "cache.secret_previous: must be at least 16"),
-        ({"secret_previous": FIRST}, "secret_previous must be unset where secret is not set"),
-        ({"secret": FIRST, "secret_previous": FIRST}, "must be another one than secret"),
-        ({"secret_previous": FIRST, "secret_file": "/there"}, "secret_previous must be unset where secret is not set"),
+        ({"secret_previous": FIRST}, "secret_previous must be unset if secret is unset"),
+        ({"secret": FIRST, "secret_previous": FIRST}, "secret_previous must differ from secret"),
+        ({"secret_previous": FIRST, "secret_file": "/there"}, "secret_previous must be unset if secret is unset"),
     ],
 )
 def test_secrets_that_cannot_be_ones_are_refused_and_not_shown(settings, words):
@@ -100,8 +100,8 @@ def test_a_file_holds_the_secret_and_the_one_before_it(tmp_path):
         (b"\xff\xfe" * 20, "cannot be read: it is not a text file"),
         (b"", "has 0 lines"),
         (f"{FIRST}\n{SECOND}\n{THIRD}\n".encode(), "has 3 lines"),
-        (b"short\n", "line 1 must be at least 16 characters"),
-        (f"{FIRST}\n# a note\n".encode(), "line 2 must be at least 16 characters"),
+        (b"short\n", "line 1 must be at least 16 printable ASCII characters"),
+        (f"{FIRST}\n# a note\n".encode(), "line 2 must be at least 16 printable ASCII characters"),
         (f"{FIRST}\n{FIRST}\n".encode(), "has the same secret twice"),
     ],
 )

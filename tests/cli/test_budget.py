@@ -51,8 +51,8 @@ def test_what_is_not_said_of_a_budget_stays_as_it_is(command, place):
     [
         (("set", "", "1"), "a budget needs a name"),
         (("set", "x", "1", "--collection", ""), "scope is 'collection:'"),
-        (("show", "--csv", "--json"), "--csv and --json are two ways to print one result"),
-        (("ledger", "--csv", "--json"), "--csv and --json are two ways to print one result"),
+        (("show", "--csv", "--json"), "--csv and --json cannot be combined"),
+        (("ledger", "--csv", "--json"), "--csv and --json cannot be combined"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(command, place, arguments, told):
@@ -81,7 +81,7 @@ def test_a_table_without_rows_has_the_header_of_one_with_rows(command, place):
 
 
 def test_collections_are_listed_and_forgotten(command, place, environment):
-    assert command("budget", "pins").stdout == "no collections: the first write to one pins it\n"
+    assert command("budget", "pins").stdout == "no collections: the first write to a collection pins it\n"
     assert command("budget", "pins", "--json").json == []
     (place / "embedway.toml").write_text('[pins]\npath = "pins.sqlite"\n')
 
@@ -99,12 +99,12 @@ def test_collections_are_listed_and_forgotten(command, place, environment):
     ]
     docs, new = command("budget", "pins").stdout.splitlines()[1:]
     assert docs.startswith("docs")
-    assert "first write under way" in new
-    assert "first write under way" not in docs
+    assert "first write in progress" in new
+    assert "first write in progress" not in docs
     done = command("budget", "unpin", "docs")
     assert done.code == 0
-    assert "its next write decides on its space" in done.stderr
+    assert "its next write pins it again" in done.stderr
     assert [one["collection"] for one in command("budget", "pins", "--json").json] == ["new"]
     gone = command("budget", "unpin", "docs")
     assert gone.code == 2
-    assert "nothing is known of collection 'docs'" in gone.stderr
+    assert "collection 'docs' is not pinned" in gone.stderr

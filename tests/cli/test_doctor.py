@@ -81,7 +81,7 @@ def test_a_cache_that_cannot_be_written_is_told(command, place):
     (place / "file").write_text("no folder")
     report = command("doctor", "--json", variables={"EMBEDWAY_CACHE__PATH": str(place / "file" / "v.sqlite")}).json
     assert report["works"] is True
-    assert any("no vector is kept: set cache.path" in advice for advice in report["advice"])
+    assert any("no vector is cached: set cache.path" in advice for advice in report["advice"])
     off = command("doctor", "--json", variables={"EMBEDWAY_CACHE__BACKEND": "none"}).json
     assert off["cache"] == {"backend": "none", "folder": None}
 

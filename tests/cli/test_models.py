@@ -27,7 +27,7 @@ def test_list_shows_every_model_on_a_line_of_its_own(command):
     assert header.split() == ["model", "task", "dimensions", "tokens", "languages", "licence", "here"]
     names = [row.split()[0] for row in rows]
     assert [default_catalog().get(name) for name in names] == list(default_catalog())
-    assert all(row.endswith("  no: weights to be pulled") for row in rows)
+    assert all(row.endswith("  no: weights not downloaded") for row in rows)
 
 
 def test_list_as_json_is_one_document_with_all_facts(command):
@@ -157,7 +157,7 @@ def test_a_collection_of_a_model_that_has_no_name_is_searched_by_naming_its_fold
     assert command("run", "a.txt", "--to", "a.jsonl", "--model", "./tiny").code == 0
     done = command("search", "a.jsonl", "text")
     assert done.code == 2
-    assert "name it with --model" in done.stderr
+    assert "name the model with --model" in done.stderr
     assert command("search", "a.jsonl", "text", "--model", "./tiny").code == 0
 
 

@@ -116,7 +116,7 @@ class TestRun:
         assert (done.json["rerank"]["candidates"], len(hits)) == (4, 3)
         assert done.json["rerank"]["receipt"]["model"] == "reranker"
         shown = command("search", "out.parquet", QUERY, "--rerank", "./reranker", "-n", "2", "--candidates", "2")
-        assert "2 read by reranker" in shown.stderr
+        assert "2 reranked by reranker" in shown.stderr
         assert len(shown.stdout.splitlines()) == 1 + 2
         done = command("search", "out.parquet", QUERY, "--rerank", "all-MiniLM-L6-v2")
         assert done.code == 2
@@ -179,7 +179,7 @@ class TestRun:
         (place / "out.jsonl").write_text("mine")
         done = command("run", notes.name, "--to", "out.jsonl")
         assert done.code == 1
-        assert "exists already" in done.stderr
+        assert "already exists" in done.stderr
         assert (place / "out.jsonl").read_text() == "mine"
         assert command("run", notes.name, "--to", "out.jsonl", "--overwrite").code == 0
 
@@ -230,7 +230,7 @@ class TestSearch:
         pq.write_table(table, place / "b.parquet")
         done = command("search", "b.parquet", QUERY)
         assert done.code == 1
-        assert "does not say which vector space it holds" in done.stderr
+        assert "has no record of its vector space" in done.stderr
 
     def test_an_empty_query_is_an_error(self, command, notes):
         make(command, notes, "a.parquet")
@@ -278,7 +278,7 @@ class TestEmbed:
         long = "word " * 2000
         done = command("embed", "short", long)
         assert [line.get("truncated") for line in done.lines] == [None, True]
-        assert "1 text was cut at the model's limit" in done.stderr
+        assert "1 text was truncated at the model's limit" in done.stderr
         done = command("embed", "short", long, "--on-overflow", "error")
         assert (done.code, done.stdout) == (1, "")
         assert "word" not in done.stderr

@@ -58,7 +58,7 @@ def test_the_table_has_every_model_or_why_it_is_out(command, place, offline):
     (place / "long.txt").write_text(ENGLISH * 20)
     keyed = command("select", "long.txt", variables={"OPENAI_API_KEY": "unused"}).stdout
     assert re.search(r"text-embedding-3-small .* ~0\.00\d+", keyed)
-    assert "~ reckoned: from a sample (--max-total-cost counts all texts)" in keyed
+    assert "~ estimated: from a sample (--max-total-cost counts all texts)" in keyed
     counted = command("select", "long.txt", "--max-total-cost", "1", variables={"OPENAI_API_KEY": "unused"}).stdout
     assert "text-embedding-3-small" in counted
     assert "~" not in counted
@@ -157,7 +157,7 @@ def test_a_plan_of_nothing_and_of_no_model(command, place, offline):
     assert "no-such-model" in command("plan", "a.txt", "-m", "no-such-model").stderr
     none = command("plan", "a.txt", "--dimensions", "7")
     assert none.code == 2
-    assert "no model that runs here gives vectors of 7 dimensions" in none.stderr
+    assert "no model that is usable here returns vectors of 7 dimensions" in none.stderr
     missing = command("plan", "missing.txt")
     assert missing.code != 0
     assert "missing.txt" in missing.stderr
@@ -271,10 +271,13 @@ def test_mistakes_with_budgets(command, place, offline):
     spend(place)
     for arguments, told in [
         (("set", "x", "much"), "USD is 'much'"),
-        (("set", "x", "1", "--model", "acme/m", "--collection", "c"), "for one of --model, --collection and --api-key"),
+        (
+            ("set", "x", "1", "--model", "acme/m", "--collection", "c"),
+            "applies to one of --model, --collection and --api-key",
+        ),
         (("set", "x", "1", "--model", "nobody/nothing"), "nobody/nothing"),
-        (("set", "mine", "1"), "budget 'mine' is in the settings"),
-        (("remove", "mine"), "take [budgets.mine] out of them"),
+        (("set", "mine", "1"), "budget 'mine' is defined in the settings"),
+        (("remove", "mine"), "remove [budgets.mine] there"),
         (("remove", "nothing"), "there is no budget 'nothing'"),
         (("ledger", "--since", "yesterday"), "--since is 'yesterday'; it must be a day such as 2026-11-01"),
     ]:

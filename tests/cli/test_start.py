@@ -54,7 +54,7 @@ def test_version(command):
         (["run", "a.txt", "--to", "a.parquet", "--threads", "0"], "--threads"),
         (["run", "a.txt", "--to", "a.parquet", "--backend", "abacus"], "--backend"),
         (["run", "a.txt", "--to", "a.unknown"], "X.parquet, X.jsonl or lancedb:DIR#TABLE"),
-        (["run", "a.txt", "--to", "a.jsonl", "--no-chunk", "--chunk-tokens", "9"], "not cut"),
+        (["run", "a.txt", "--to", "a.jsonl", "--no-chunk", "--chunk-tokens", "9"], "not split"),
         (["run", "a.txt", "--to", "a.jsonl", "--keep", "vector"], "vector"),
         (["search", "a.parquet"], "QUERY"),
         (["search", "a.csv", "q"], "X.parquet, X.jsonl or lancedb:DIR#TABLE"),
@@ -80,9 +80,9 @@ def test_wrong_settings_exit_2_and_name_all_of_them(command, place):
     (place / "embedway.toml").write_text("[local]\nthread = 2\n")
     done = command("--config", "embedway.toml", "models", "list", variables={"EMBEDWAY_RUN__OVERLAP": "x"})
     assert (done.code, done.stdout) == (2, "")
-    assert done.stderr.startswith("embedway: error: 2 settings are wrong:")
+    assert done.stderr.startswith("embedway: error: 2 settings are invalid:")
     assert "embedway.toml: local.thread: is not a setting; the nearest is local.threads" in done.stderr
-    assert "environment: run.overlap: is 'x'; must be a whole number" in done.stderr
+    assert "environment: run.overlap: is 'x'; must be an integer" in done.stderr
 
 
 def test_unknown_model_exits_1_and_names_the_nearest(command):

@@ -72,7 +72,7 @@ def test_from_a_backup_to_confirmed_books(command, paid, place):
     kept = done.json["kept"]
     again = command("state", "restore", kept, "--overwrite")
     assert again.code == 0
-    assert "what was there before is kept in" in again.stdout
+    assert "the previous data is stored in" in again.stdout
     entries = command("budget", "ledger", "--json").json
     assert sum(one["texts"] for one in entries) == 2
 

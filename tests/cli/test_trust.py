@@ -118,7 +118,7 @@ def test_a_found_route_gets_no_key_and_no_text(user, proxy, command, place, reco
     line = ignored_line(done)
     assert "routes.x.base_url" in line
     assert "ledger.backend" in line
-    assert line.endswith("`embedway trust` allows them, or name the file: `embedway --config embedway.toml …`")
+    assert line.endswith("run `embedway trust`, or name the file: `embedway --config embedway.toml …`")
 
 
 def test_a_found_hub_gets_no_token(user, proxy, command, place, recorder):
@@ -132,7 +132,7 @@ def test_a_found_hub_gets_no_token(user, proxy, command, place, recorder):
     done = command("--config", "embedway.toml", "embed", TEXT, "--model", "hf:acme/x")
     assert recorder.seen
     assert TOKEN not in "".join(recorder.seen)
-    assert "the token of HF_TOKEN is not sent there" in done.stderr
+    assert "the token from HF_TOKEN is not sent there" in done.stderr
 
 
 def test_a_found_route_of_the_default_model_gets_no_text(user, proxy, command, place, recorder):
@@ -245,7 +245,7 @@ def test_trust_shows_what_a_file_sets_hides_secrets_and_has_it_followed(user, co
     assert (run.code, run.stderr) == (0, "")
     assert "Bearer sk-in-file" in recorder.seen[0]
     file.write_text(file.read_text() + "# changed\n")
-    assert "was changed since it was trusted" in ignored_line(command("doctor"))
+    assert "has changed since it was trusted" in ignored_line(command("doctor"))
 
 
 def test_trusted_files_are_listed_and_removed(user, command, place):
@@ -275,10 +275,10 @@ def test_what_cannot_be_trusted_is_refused_and_changes_nothing(user, command, pl
     (place / "bad").mkdir()
     (place / "bad/embedway.toml").write_text("[run\n")
     for arguments, said in (
-        ((), "embedway.toml is not there"),
-        (("other.toml",), "name others with --config FILE"),
+        ((), "embedway.toml does not exist"),
+        (("other.toml",), "pass other files with --config FILE"),
         (("bad/embedway.toml",), "bad/embedway.toml:1:5: is not TOML"),
-        (("--list", "--remove", "x"), "give one of them"),
+        (("--list", "--remove", "x"), "use one of them"),
     ):
         done = command("trust", *arguments)
         assert (done.code, done.stdout) == (2, ""), arguments
@@ -300,7 +300,7 @@ def test_init_writes_a_file_that_is_trusted_and_overwrites_none(user, command, p
     file.write_text("# mine\n")
     again = command("init")
     assert again.code == 2
-    assert "--force replaces it" in again.stderr
+    assert "use --force to replace it" in again.stderr
     assert file.read_text() == "# mine\n"
     assert command("init", "--force").code == 0
     assert file.read_text() != "# mine\n"

@@ -169,7 +169,7 @@ def test_the_usual_limits_and_those_that_cannot_be():
     assert (limits().chunk_tokens, limits().overlap_tokens) == (256, 32)
     assert limits(max_tokens=128).chunk_tokens == 128
     assert limits(chunk_tokens=34).overlap_tokens == 8
-    with pytest.raises(UsageError, match="more than the model takes"):
+    with pytest.raises(UsageError, match="over the model's limit"):
         limits(chunk_tokens=513)
     with pytest.raises(UsageError, match="need at least 28"):
         limits(chunk_tokens=27, prompt_tokens=10)

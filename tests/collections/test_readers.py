@@ -96,8 +96,8 @@ def test_sources_that_cannot_be(tmp_path):
     (tmp_path / "folder" / "rows.jsonl").write_text("{}")
     for name, reason in (
         ("missing.md", "no such file"),
-        ("data.bin", "ending says nothing"),
-        ("folder", "no file that can be read"),
+        ("data.bin", "format is unknown"),
+        ("folder", "no readable file"),
     ):
         with pytest.raises(SourceError, match=reason):
             find_files([str(tmp_path / name)], ReadOptions())

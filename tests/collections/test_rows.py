@@ -61,8 +61,8 @@ def test_jsonl_rows_with_every_option(tmp_path, read):
         (b'{"text": " \\n\\u3000"}', "text", "is empty"),
         (b'{"text": "%s \\ud800"}' % PRIVATE.encode(), "text", "lone surrogate"),
         (b'{"text": "%s \xff"}' % PRIVATE.encode(), None, "is not UTF-8"),
-        (b'{"text": "a", "id": 1.5}', "id", "must be text or a whole number, is float"),
-        (b'{"text": "a", "id": true}', "id", "must be text or a whole number, is bool"),
+        (b'{"text": "a", "id": 1.5}', "id", "must be text or an integer, is float"),
+        (b'{"text": "a", "id": true}', "id", "must be text or an integer, is bool"),
         (b'{"text": "a", "id": "\\udfff"}', "id", "lone surrogate"),
     ],
 )
@@ -83,10 +83,10 @@ def test_gzipped_jsonl_and_one_that_is_cut_off(tmp_path, read):
     path.write_bytes(packed)
     assert len(read(path)[0]) == 5000
     path.write_bytes(packed[:-100])
-    with pytest.raises(SourceError, match="cannot be read to its end"):
+    with pytest.raises(SourceError, match="cannot be read completely"):
         read(path)
     path.write_bytes(b"not gzip")
-    with pytest.raises(SourceError, match="cannot be read to its end"):
+    with pytest.raises(SourceError, match="cannot be read completely"):
         read(path)
 
 

@@ -140,7 +140,7 @@ def test_documents_that_are_not_cut_are_truncated_and_counted(fake_embedder, row
     cut = run(fake_embedder(), [source], out / "p.parquet")
     assert cut.chunks > 5
     assert cut.truncated == 0
-    with pytest.raises(UsageError, match="mean nothing"):
+    with pytest.raises(UsageError, match="cannot be set"):
         RunOptions(chunk=False, chunk_tokens=20)
 
 
@@ -215,9 +215,9 @@ class TestRefusedBeforeAnythingIsEmbedded:
         source = rows_file(3)
         (out / "there.parquet").write_text("x")
         for name, error, match in (
-            ("there.parquet", SinkError, "exists already"),
+            ("there.parquet", SinkError, "already exists"),
             ("missing/o.parquet", SinkError, "does not exist"),
-            ("o.txt", UsageError, "no destination that is known"),
+            ("o.txt", UsageError, "not a known destination"),
         ):
             self.check(fake_embedder(), error, match, [source], out / name)
         assert [path.name for path in out.iterdir()] == ["there.parquet"]
@@ -226,12 +226,12 @@ class TestRefusedBeforeAnythingIsEmbedded:
         self.check(fake_embedder(), SourceError, "no such file", [rows_file(1), "nowhere"], out / "o.parquet")
         own = rows_file(3)
         overwrite = RunOptions(overwrite=True)
-        self.check(fake_embedder(), UsageError, "is a source and would be written", [own], own, overwrite)
+        self.check(fake_embedder(), UsageError, "is a source and would be overwritten", [own], own, overwrite)
         assert list(out.iterdir()) == []
 
     def test_limits(self, fake_embedder, rows_file, out):
         options = RunOptions(chunk_tokens=65)
-        self.check(fake_embedder(), UsageError, "more than the model takes", [rows_file(1)], out / "o.jsonl", options)
+        self.check(fake_embedder(), UsageError, "over the model's limit", [rows_file(1)], out / "o.jsonl", options)
 
 
 class TestEmbedderFaults:
@@ -426,7 +426,9 @@ def test_a_quote_that_is_never_closed_does_not_take_in_the_rest(fake_embedder, t
 def test_a_field_to_keep_must_be_there(fake_embedder, tmp_path):
     source = tmp_path / "a.csv"
     source.write_text("id,text,title\n1,alpha,A\n")
-    with pytest.raises(SourceError, match=r"'titel'.*no such column to keep; there are 'id', 'text', 'title'"):
+    with pytest.raises(
+        SourceError, match=r"'titel'.*is not a column that can be kept; existing columns: 'id', 'text', 'title'"
+    ):
         asyncio.run(run_job(fake_embedder(), [str(source)], str(tmp_path / "out.jsonl"), RunOptions(keep=("titel",))))
 
 

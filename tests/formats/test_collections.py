@@ -71,8 +71,8 @@ def test_its_space_lacks_what_version_1_did_not_know(old, described):
 def test_proven_facts_are_written_back(old, config, described):
     destination, record = old
     said = proven(config, destination)
-    assert "did not name the tokenizer and config of its vectors; 4 rows computed anew are the same" in said
-    assert "written down now" in said
+    assert "did not record the tokenizer and config of its vectors; 4 recomputed rows are the same" in said
+    assert "the record is updated" in said
     assert record.exists()
     collection = open_store(destination)
     assert comparable(described, collection.space).unknown == ()
@@ -110,7 +110,7 @@ def test_a_disk_that_refuses_is_told(old, config, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(temporary, "replace_file", refuse)
-    assert "they could not be written down" in proven(config, old[0])
+    assert "the record could not be updated" in proven(config, old[0])
     assert not list(Path(old[1]).parent.glob("*.tmp"))
 
 
@@ -152,7 +152,7 @@ def test_the_command_searches_it_and_says_so(old, default_model_directory, tmp_p
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["hits"][0]["text"] == DOCUMENTS[3]
-        assert ("did not name the tokenizer and config" in done.stderr) == told
+        assert ("did not record the tokenizer and config" in done.stderr) == told
 
 
 # ------------------------------------------------------------ what is written now

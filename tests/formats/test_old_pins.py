@@ -104,7 +104,7 @@ def test_the_command_proves_it_by_a_collection(old, monkeypatch, capsys, default
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == code
-    assert "4 rows of docs.parquet computed anew are the same" in capsys.readouterr().err
+    assert "4 rows of docs.parquet were recomputed and are the same" in capsys.readouterr().err
     with contextlib.closing(sqlite3.connect(tmp_path / "pins.sqlite")) as connection:
         (written,) = connection.execute("SELECT pin FROM pins WHERE collection = 'articles'").fetchone()
     assert json.loads(written)["space"]["tokenizer"]

@@ -81,7 +81,7 @@ def test_options_of_rerankers_too(provider, options):
 def test_keys_lose_the_line_end_that_came_with_them_and_nothing_else(tmp_path):
     config = Config.load(environ={"OPENAI_API_KEY": " sk-1\r\n", "COHERE_API_KEY": "a\nb"}, overrides={})
     assert config.key_for("openai") == "sk-1"
-    with pytest.raises(ConfigError, match="COHERE_API_KEY: holds a character that no key has") as caught:
+    with pytest.raises(ConfigError, match="COHERE_API_KEY: contains a character that no key has") as caught:
         config.key_for("cohere")
     assert "a\nb" not in str(caught.value)
     # It stops nothing but the routes that need it.

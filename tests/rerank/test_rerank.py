@@ -267,7 +267,7 @@ def test_a_reranker_of_one_s_own_has_a_name_and_a_price():
 
     with pytest.raises(UnsupportedModelError, match="is a reranker"):
         asyncio.run(embed())
-    with pytest.raises(ConfigError, match="dimensions must be given for a model that embeds, and for no reranker"):
+    with pytest.raises(ConfigError, match="dimensions must be set for an embedding model, and unset for a reranker"):
         load(**{"models.j": {**own, "dimensions": 3}})
 
 

@@ -251,7 +251,7 @@ def test_pins_and_trust_that_are_not_what_they_should_be(files, tmp_path):
         ("pins.sqlite", parts["ledger.sqlite"], "is not a file of embedway's pins"),
         ("pins.sqlite", parts["pins.sqlite"][:5000], "is not a file|is a damaged database"),
         ("pins.sqlite", b"", "is empty"),
-        ("trust.json", b"{}", "is no file of embedway's trust"),
+        ("trust.json", b"{}", "is not a file of embedway's trust"),
         ("trust.json", b"[" * 100_000, "is damaged"),
         ("trust.json", b"\xff\xfe", "is damaged"),
         ("trust.json", b'{"format": "embedway trust", "version": 2}', "has version 2"),
@@ -259,7 +259,7 @@ def test_pins_and_trust_that_are_not_what_they_should_be(files, tmp_path):
         ("trust.json", b'{"format": "embedway trust", "version": 1}', "is damaged"),
         ("trust.json", b'{"format": "embedway trust", "version": 1, "files": null}', "is damaged"),
         ("trust.json", b'{"format": "embedway trust", "version": 1, "files": {"/a": null}}', "is damaged"),
-        ("trust.json", b'{"format": "mine", "version": 1}', "is no file of embedway's trust"),
+        ("trust.json", b'{"format": "mine", "version": 1}', "is not a file of embedway's trust"),
     ):
         refused(files, packed(tmp_path / "bad.zip", {**parts, name: data}), before, rf"{name} .*({match})")
 

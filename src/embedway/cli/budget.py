@@ -1,4 +1,4 @@
-"""`embedway budget show|set|remove|confirm|ledger|pins|unpin`: limits, what was spent, and spaces of collections."""
+"""`embedway budget show|set|remove|confirm|ledger|pins|unpin`: budgets, spending and pinned collections."""
 
 import csv
 import datetime as dt
@@ -26,7 +26,7 @@ ENTRY_COLUMNS = (
     *("when (UTC)", "state", "model", "route", "collection", "key"),
     *("texts", "hits", "tokens", "cost", "saved", ""),
 )
-#: What CSV has a column for, whether or not there is a row.
+#: Columns of the CSV output, also without rows.
 BUDGET_FIELDS = (
     *("name", "limit_usd", "scope", "period", "hard", "warn_at"),
     *("now", "spent_usd", "held_usd", "left_usd"),
@@ -36,17 +36,19 @@ ENTRY_FIELDS = (
     *("unpriced", "reserved_usd", "sent_usd", "spent_usd", "estimated_usd", "unsure_usd", "saved_usd"),
 )
 
-app = typer.Typer(help="What may be spent, and what was.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Set and show budgets; show spending and pinned collections.", no_args_is_help=True, rich_markup_mode=None
+)
 app.command("pins")(pins.show)
 app.command("unpin")(pins.remove)
 
 
-CsvFlag: TypeAlias = Annotated[bool, typer.Option("--csv", help="CSV on standard output.")]
+CsvFlag: TypeAlias = Annotated[bool, typer.Option("--csv", help="Print CSV on standard output.")]
 
 
 @app.command("show")
 def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag = False) -> None:
-    """Show where each budget stands, and what was spent and saved today, this month and in all."""
+    """Show budgets, spending and savings. Amounts are for today, this month and in total."""
     _check_one_way(as_csv=as_csv, as_json=as_json)
     config = Invocation.of(context).config()
     standings, totals, restored = _with_ledger(config, _load_standings)
@@ -61,7 +63,7 @@ def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag =
     if restored is not None:
         note(
             Invocation.of(context),
-            "these books are of {books_of}, from a backup that was restored at {restored_at}: hard budgets refuse "
+            "this ledger is from {books_of}, from a backup that was restored at {restored_at}: hard budgets refuse "
             "every call until `embedway budget confirm`".format(**restored.to_json()),
         )
     if as_csv:
@@ -74,7 +76,7 @@ def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag =
             right=(3, 4, 5, 6, 7),
         )
     else:
-        print_line("no budgets: `embedway budget set NAME USD`, or [budgets.NAME] in the settings")
+        print_line("no budgets: create one with `embedway budget set NAME USD`, or with [budgets.NAME] in the settings")
     print_line()
     print_table(
         ("in", "spent", "reserved", "saved by the cache"),
@@ -86,27 +88,37 @@ def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag =
 @app.command("set")
 def set_limit(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the budget is called.")],
-    amount: Annotated[str, typer.Argument(metavar="USD", help="The most that may be spent; 0 for nothing.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the budget.")],
+    amount: Annotated[str, typer.Argument(metavar="USD", help="Maximum spending in dollars; 0 allows none.")],
     *,
     per: Annotated[
         Literal["total", "day", "month"] | None,
-        typer.Option("--per", help="In which time, by UTC; total for a new one."),
+        typer.Option("--per", help="Period of the limit, in UTC. Default of a new budget: total."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="For this model alone.")] = None,
-    collection: Annotated[str | None, typer.Option("--collection", metavar="NAME", help="For this one alone.")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Limit only this model.")] = None,
+    collection: Annotated[
+        str | None, typer.Option("--collection", metavar="NAME", help="Limit only this collection.")
+    ] = None,
     api_key: Annotated[
-        str | None, typer.Option("--api-key", metavar="NAME", help="For this key's calls alone; its name, not the key.")
+        str | None,
+        typer.Option("--api-key", metavar="NAME", help="Limit only calls with this key; its name, not the key."),
     ] = None,
     soft: Annotated[
         bool | None,
-        typer.Option("--soft/--hard", help="Warn, and refuse nothing; a new one is hard.", show_default=False),
+        typer.Option(
+            "--soft/--hard",
+            help="Only warn, or refuse calls over the limit. Default of a new budget: --hard.",
+            show_default=False,
+        ),
     ] = None,
     warn_at: Annotated[
-        list[int] | None, typer.Option("--warn-at", min=1, max=100, metavar="PERCENT", help="Several.")
+        list[int] | None,
+        typer.Option(
+            "--warn-at", min=1, max=100, metavar="PERCENT", help="Warn when this percentage is spent; repeatable."
+        ),
     ] = None,
 ) -> None:
-    """Set a budget, which holds for all who use this ledger, at once. What is not said stays as it is."""
+    """Create or change a budget, for all users of this ledger. Options that are not given stay unchanged."""
     from embedway.money import to_nanousd
     from embedway.providers.names import full_name
 
@@ -116,9 +128,11 @@ def set_limit(
     named = [f"{kind}:{value}" for kind, value in given if value is not None]
     named += [f"model:{full_name(model, config)}"] if model is not None else []
     if len(named) > 1:
-        raise UsageError("a budget is for one of --model, --collection and --api-key; set one for each")
+        raise UsageError("a budget applies to one of --model, --collection and --api-key; set a budget for each")
     if name in config.budgets:
-        raise UsageError(f"budget {name!r} is in the settings ({config.sources.get(f'budgets.{name}.usd', 'there')})")
+        raise UsageError(
+            f"budget {name!r} is defined in the settings ({config.sources.get(f'budgets.{name}.usd', 'there')})"
+        )
     changes: dict[str, Any] = {
         "scope": named[0] if named else None,
         "period": per,
@@ -135,41 +149,45 @@ def set_limit(
 
 @app.command("remove")
 def remove(
-    context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="What the budget is called.")]
+    context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the budget.")]
 ) -> None:
-    """Remove a budget. What was spent stays in the ledger."""
+    """Remove a budget. Its spending stays in the ledger."""
     config = Invocation.of(context).config()
     if name in config.budgets:
-        raise UsageError(f"budget {name!r} is in the settings; take [budgets.{name}] out of them")
+        raise UsageError(f"budget {name!r} is defined in the settings; remove [budgets.{name}] there")
     if not _with_ledger(config, lambda ledger, _: ledger.remove_limit(name)):
         raise UsageError(f"there is no budget {name!r}; `embedway budget show` lists them")
 
 
 @app.command("confirm")
 def confirm(context: typer.Context, *, as_json: JsonFlag = False) -> None:
-    """Let hard budgets count again after `embedway state restore`: the books are right, or were put right."""
+    """Confirm a restored ledger: hard budgets allow calls again."""
     invocation = Invocation.of(context)
     restored = _with_ledger(invocation.config(), lambda book, _: book.confirm())
     if as_json:
         print_json({"confirmed": None if restored is None else restored.to_json()})
     elif restored is None:
-        note(invocation, "nothing to confirm: the ledger was not restored from a backup, or is confirmed already")
+        note(invocation, "nothing to confirm: the ledger was not restored from a backup, or is already confirmed")
     else:
-        note(invocation, f"the books of {restored.to_json()['books_of']} count from now on")
+        note(
+            invocation, f"the ledger from {restored.to_json()['books_of']} is confirmed; hard budgets allow calls again"
+        )
 
 
 @app.command("ledger")
 def ledger(
     context: typer.Context,
     *,
-    newest: Annotated[int, typer.Option("--newest", "-n", min=0, metavar="N", help="So many; 0 for all.")] = 50,
+    newest: Annotated[
+        int, typer.Option("--newest", "-n", min=0, metavar="N", help="Number of entries to show; 0 for all.")
+    ] = 50,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="DATE", help="From this day on, such as 2026-11-01.")
+        str | None, typer.Option("--since", metavar="DATE", help="First day to show, in UTC, such as 2026-11-01.")
     ] = None,
     as_csv: CsvFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what was spent, call by call, the newest first."""
+    """Show the cost of each call, newest first."""
     _check_one_way(as_csv=as_csv, as_json=as_json)
     config = Invocation.of(context).config()
     start = _parse_day(since) if since else None
@@ -201,7 +219,7 @@ def _with_ledger(config: "Config", work: "Callable[[Ledger, Config], Awaitable[T
 
 
 async def _set_limit(book: "Ledger", name: str, nanousd: int, changes: dict[str, Any]) -> "tuple[Limit | None, Limit]":
-    """The limit of this name before, and now."""
+    """Set a limit, and return the previous limit of this name and the new one."""
     from embedway.ledger.base import Limit
 
     before = next((one for one in await book.limits() if one.name == name), None)
@@ -248,7 +266,7 @@ def _entry_row(entry: "Entry") -> tuple[str, ...]:
     if entry.estimated:
         notes.append(f"{_usd(entry.estimated)} estimated")
     if entry.unsure:
-        notes.append(f"{_usd(entry.unsure)} unsure: failed, and may be billed")
+        notes.append(f"{_usd(entry.unsure)} uncertain: the call failed, but may be billed")
     if entry.reserved + entry.sent:
         notes.append(f"{_usd(entry.reserved + entry.sent)} reserved")
     return (
@@ -278,7 +296,7 @@ def _totals_json(one: "PeriodTotals") -> dict[str, Any]:
 
 def _check_one_way(*, as_csv: bool, as_json: bool) -> None:
     if as_csv and as_json:
-        raise UsageError("--csv and --json are two ways to print one result; leave one of them out")
+        raise UsageError("--csv and --json cannot be combined; use only one of them")
 
 
 def _print_csv(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
@@ -290,13 +308,13 @@ def _print_csv(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 def _cell(value: Any) -> Any:
     if isinstance(value, (list, dict, bool)):
         return json.dumps(value)
-    # A name that a spreadsheet would take for a formula.
+    # The quote keeps spreadsheets from reading a name as a formula.
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
 
 
 def _describe(limit: "Limit") -> str:
-    """A limit in words."""
-    per = "in all" if limit.period == "total" else f"a {limit.period}"
+    """Describe a limit in words."""
+    per = "in total" if limit.period == "total" else f"a {limit.period}"
     return f"${_usd(limit.nanousd)} {per} for {_scope(limit)}, {'hard' if limit.hard else 'soft'}"
 
 

@@ -1,4 +1,4 @@
-"""`embedway cache stats|clear|verify`: the vectors that are kept."""
+"""`embedway cache stats|clear|verify`: inspect, clear and verify the vector cache."""
 
 import os
 import re
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from embedway.collections.run import RunOptions
     from embedway.config import Config
 
-app = typer.Typer(help="The vectors that are kept.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Inspect, clear and verify the vector cache.", no_args_is_help=True, rich_markup_mode=None)
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-#: Kernels and batches differ in the last digits, and codecs that lose some stay above it.
+#: Minimum cosine of equal vectors. Kernels and batches differ in the last digits; lossy codecs stay above it.
 SAME_COSINE = 0.999
 
 
 @app.command("stats")
 def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
-    """Show what is kept, and the tokens and money that it saved, over all processes that ended."""
+    """Show cached vectors, and tokens and money saved. Only processes that ended are counted."""
     config = Invocation.of(context).config()
     found = wait_for(_load_stats(config))
     if as_json:
@@ -42,13 +42,13 @@ def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     )
     total = found.total
     counts = {
-        "computed by another caller meanwhile": total.shared,
+        "computed by a concurrent caller": total.shared,
         "evicted": found.evictions,
         "damaged entries": total.damaged,
-        "entries whose vectors cannot be right": total.invalid,
+        "entries with invalid vectors": total.invalid,
         "damaged files set aside": found.set_aside,
-        "reads that failed": found.failed_reads,
-        "writes that failed": found.failed_writes,
+        "failed reads": found.failed_reads,
+        "failed writes": found.failed_writes,
     }
     problems = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
     if problems:
@@ -60,31 +60,33 @@ def clear(
     context: typer.Context,
     *,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME", help="Of this model, by its full or short name.")
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME", help="Delete vectors of this model (full or short name)."),
     ] = None,
     space: Annotated[
-        str | None, typer.Option("--space", metavar="ID", help="Of this vector space, as `embed --json` tells it.")
+        str | None, typer.Option("--space", metavar="ID", help="Delete vectors of this space, as in `embed --json`.")
     ] = None,
     namespace: Annotated[
-        str | None, typer.Option("--namespace", metavar="NAME", help="Of this namespace; '' for none.")
+        str | None, typer.Option("--namespace", metavar="NAME", help="Delete vectors of this namespace; '' for none.")
     ] = None,
     older_than: Annotated[
-        str | None, typer.Option("--older-than", metavar="AGE", help="Stored longer ago than 30d, 12h, 90m or 45s.")
+        str | None,
+        typer.Option("--older-than", metavar="AGE", help="Delete vectors older than AGE: 30d, 12h, 90m, 45s."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Delete all vectors.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Forget vectors: those of all that is given."""
+    """Delete cached vectors that match all given options."""
     limits = (model, space, namespace, older_than)
     if everything == any(limit is not None for limit in limits):
-        raise UsageError("say which vectors: --model, --space, --namespace, --older-than, or --all")
+        raise UsageError("select the vectors to delete: --model, --space, --namespace, --older-than, or --all")
     age = _parse_age_s(older_than) if older_than is not None else None
     config = Invocation.of(context).config()
     done = wait_for(_clear(config, model, space, namespace, age))
     if as_json:
         print_json({"before": done.before, "after": done.after})
         return
-    print_line(f"{done.before - done.after:,} vectors forgotten: {done.before:,} before, {done.after:,} after")
+    print_line(f"{done.before - done.after:,} vectors deleted: {done.before:,} before, {done.after:,} after")
 
 
 @app.command("verify")
@@ -92,24 +94,24 @@ def verify(
     context: typer.Context,
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE...", help="What was embedded: as for `run`, or - for one text per line."),
+        typer.Argument(metavar="SOURCE...", help="Embedded texts, as for `run`, or - for one text per line."),
     ],
     *,
     input_type: Annotated[
-        InputTypeChoice, typer.Option("--input-type", help="What the texts were embedded as.")
+        InputTypeChoice, typer.Option("--input-type", help="Input type with which the texts were embedded.")
     ] = "document",
     model: ModelOption = None,
-    sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="So many are computed anew.")] = 100,
-    no_chunk: Annotated[bool, typer.Option("--no-chunk", help="As in `run`: one vector per document.")] = False,
+    sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="Number of texts to recompute.")] = 100,
+    no_chunk: Annotated[bool, typer.Option("--no-chunk", help="One vector per document, as in `run`.")] = False,
     on_overflow: Annotated[
-        OverflowChoice | None, typer.Option("--on-overflow", help="As it was when they were embedded.")
+        OverflowChoice | None, typer.Option("--on-overflow", help="Overflow policy with which the texts were embedded.")
     ] = None,
     text_field: TextFieldOption = "text",
     as_json: JsonFlag = False,
 ) -> None:
-    """Compute some of the kept vectors anew and compare. The cache keeps no texts, so say where they are.
+    """Recompute some cached vectors and compare them. The cache stores no texts, so name their sources.
 
-    Exits with 1 where a vector is not the same.
+    Exit with 1 if a vector differs.
     """
     invocation = Invocation.of(context)
     config = invocation.config({"embedding.default_model": model, "embedding.on_overflow": on_overflow})
@@ -137,8 +139,8 @@ def _print_check(invocation: Invocation, checked: "CacheCheck", *, same: bool) -
     print_line(f"{checked.found:,} of {checked.texts:,} texts are in the cache")
     if checked.damaged:
         print_line(
-            f"{checked.damaged:,} entries are damaged or hold vectors that cannot be right: they are misses, and put "
-            "right when they are used"
+            f"{checked.damaged:,} entries are damaged or contain invalid vectors: they are cache misses, and are "
+            "replaced when they are used"
         )
     if checked.lowest_cosine is None:
         note(
@@ -146,13 +148,15 @@ def _print_check(invocation: Invocation, checked: "CacheCheck", *, same: bool) -
         )
         return
     cost = f" for {checked.cost_nanousd / 1e9:.6f} dollars" if checked.cost_nanousd else ""
-    print_line(f"{checked.recomputed:,} computed anew{cost}: the lowest cosine is {checked.lowest_cosine:.6f}")
+    print_line(f"{checked.recomputed:,} recomputed{cost}: the lowest cosine is {checked.lowest_cosine:.6f}")
     if not same:
-        print_line(f"that is another vector (text {checked.row}); `embedway cache clear --model …` forgets them")
+        print_line(
+            f"the vector of text {checked.row} differs; `embedway cache clear --model …` deletes the vectors of a model"
+        )
 
 
 def _is_missing(config: "Config") -> bool:
-    """Whether there is no file, so that asking makes none. A link to nowhere counts as one; opening it raises."""
+    """Return whether the file is missing, to avoid creating it. A broken link counts as present; opening it fails."""
     return config.cache.backend == "sqlite" and not os.path.lexists(config.cache.path)
 
 
@@ -205,7 +209,7 @@ async def _verify(
 
 
 def _full_name(name: str, known: list[str]) -> str:
-    """The full name of a model of the cache. Raises UsageError with the names that there are."""
+    """Return the full name of a cached model. Raises UsageError, which lists the cached models."""
     from embedway.catalog import default_catalog
     from embedway.errors import UnknownModelError
 
@@ -218,7 +222,7 @@ def _full_name(name: str, known: list[str]) -> str:
     matching = [model for model in known if model == full or model.rpartition("/")[2] == name]
     if len(matching) != 1:
         there = ", ".join(map(printable, known)) or "none"
-        raise UsageError(f"no model of the cache is {name!r}; there are: {there}")
+        raise UsageError(f"no cached model is named {name!r}; cached models: {there}")
     return matching[0]
 
 
@@ -232,14 +236,14 @@ def _parse_age_s(text: str) -> float:
 def _describe_location(config: "Config") -> str:
     cache = config.cache
     if cache.backend == "sqlite":
-        return f"sqlite: {cache.path}" + ("" if cache.path.exists() else " (nothing is kept yet)")
-    # The address may hold a password.
+        return f"sqlite: {cache.path}" + ("" if cache.path.exists() else " (not created yet)")
+    # The URL may contain a password.
     return cache.backend
 
 
 def _row(name: str, one: "ModelStats") -> tuple[str, ...]:
     return (
-        # In Redis, others may have written the name.
+        # In Redis, other programs may have written the name.
         printable(name),
         f"{one.entries:,}",
         size(one.bytes),

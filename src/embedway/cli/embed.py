@@ -1,4 +1,4 @@
-"""`embedway embed`: vectors as JSON lines."""
+"""`embedway embed`: print vectors as JSON lines."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.types import EmbedResult, Vectors
 
-#: Lines and characters of standard input that are embedded at a time: enough to fill batches, little to hold.
+#: Maximum lines and characters of standard input per call: enough to fill batches, with little memory.
 BATCH_LINES = 1024
 BATCH_CHARACTERS = 4_000_000
 
@@ -28,7 +28,7 @@ def embed(
     *,
     input_type: Annotated[
         shared.InputTypeChoice,
-        typer.Option("--input-type", help="What the texts are: models may treat them differently."),
+        typer.Option("--input-type", help="Type of the texts; models may treat the types differently."),
     ] = "document",
     model: shared.ModelOption = None,
     preset: shared.PresetOption = None,
@@ -48,7 +48,9 @@ def embed(
     if not given:
         raise UsageError("give texts, or - to read them from standard input, one per line")
     if "-" in given and len(given) > 1:
-        raise UsageError("- stands for standard input and goes alone; a text that is a dash can come in there")
+        raise UsageError(
+            "- means standard input and must be the only argument; send a text that is a dash on standard input"
+        )
     config = invocation.config(
         {
             "embedding.default_model": model,
@@ -58,7 +60,9 @@ def embed(
     )
     limits = {"criteria": preset, "max_cost": max_cost, "collection": collection or ""}
     if given == ["-"] and not as_json and (preset or max_cost):
-        raise UsageError("standard input is embedded as it comes: --preset and --max-cost need --json, or texts")
+        raise UsageError(
+            "standard input is embedded as a stream: --preset and --max-cost need --json, or texts as arguments"
+        )
     options = {"model": model or "auto", "dimensions": dimensions, **limits}
     job = _EmbedCommand(invocation, config, input_type, options, given == ["-"])
     if as_json:
@@ -69,7 +73,7 @@ def embed(
 
 @dataclass(frozen=True)
 class _EmbedCommand:
-    """One call of the command."""
+    """One run of the command."""
 
     invocation: shared.Invocation
     config: "Config"
@@ -78,12 +82,12 @@ class _EmbedCommand:
     from_stdin: bool
 
     async def print_lines(self, texts: Iterator[str]) -> None:
-        """A line per text, batch by batch, so that memory does not grow with the input."""
+        """Print a line per text, batch by batch, so that memory does not grow with the input."""
         from embedway._embedder import AsyncEmbedder
         from embedway.worker import Worker
 
         first, cut = 0, 0
-        # A model is selected for all of the texts, and what they may cost is for all of them.
+        # Model selection and a maximum cost apply to all texts together.
         together = bool(self.options["criteria"] or self.options["max_cost"])
         next_batch: Callable[[Iterator[str]], list[str]] = list if together else _next_batch
         reader = Worker("embedway-reader")
@@ -103,13 +107,13 @@ class _EmbedCommand:
         self._note_cut(cut)
 
     async def print_document(self, texts: list[str]) -> None:
-        """One document with the space, the receipt and all vectors."""
+        """Print one document with the space, the receipt and all vectors."""
         import json
 
         from embedway._embedder import AsyncEmbedder
 
         if not texts:
-            raise UsageError("standard input held no line")
+            raise UsageError("standard input has no lines")
         async with AsyncEmbedder(config=self.config, progress=DownloadProgress(self.invocation)) as embedder:
             result = await self._embed(embedder, texts, 0)
         head = {"space": result.space.to_json(), "receipt": asdict(result.receipt)}
@@ -134,16 +138,18 @@ class _EmbedCommand:
     def _note_cut(self, cut: int) -> None:
         if cut:
             texts = "1 text was" if cut == 1 else f"{cut} texts were"
-            note(self.invocation, f"{texts} cut at the model's limit; --on-overflow error refuses them instead")
+            note(
+                self.invocation, f"{texts} truncated at the model's limit; use --on-overflow error to refuse such texts"
+            )
 
 
 def stdin_lines() -> Iterator[str]:
-    """The lines of standard input without their line ends. Raises SourceError where one is not UTF-8."""
+    """Iterate over lines of standard input, without line ends. Raises SourceError for a line that is not UTF-8."""
     for number, line in enumerate(standard_input(), 1):
         try:
             yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
-            # The chained error would hold the user's text.
+            # The chained error would contain the user's text.
             raise SourceError("is not UTF-8", path="standard input", line=number) from None
 
 
@@ -159,5 +165,5 @@ def _next_batch(texts: Iterator[str]) -> list[str]:
 
 
 def vector_json(vector: "Vectors") -> str:
-    """A float32 vector as a JSON list, each number with the fewest digits that give the same float32 back."""
+    """Return a float32 vector as a JSON list, each number with the fewest digits that restore the same float32."""
     return "[" + ", ".join(vector.astype("U").tolist()) + "]"

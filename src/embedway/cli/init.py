@@ -1,4 +1,4 @@
-"""`embedway init`: a first settings file, and trust in it."""
+"""`embedway init`: create a settings file and trust it."""
 
 import contextlib
 import uuid
@@ -12,30 +12,30 @@ from embedway.errors import UsageError
 from embedway.files import put_in_place
 
 TEMPLATE = """\
-# Settings of embedway for this folder. What is commented out shows a setting and, where it has one, its default.
-# `embedway doctor` shows what is set and by what. After a change: `embedway trust`.
+# Settings of embedway for this folder. Commented lines show more settings, with their defaults if they have one.
+# `embedway doctor` shows which settings are set, and where. After a change, run `embedway trust`.
 
 [embedding]
-# The model that is used where none is named: a name of `embedway models list`, or "auto".
+# Model for calls that name none: a name from `embedway models list`, or "auto".
 default_model = "auto"
-# What happens to a text over the model's limit: "truncate", "error" or "mean".
+# Handling of texts over the model's limit: "truncate", "error" or "mean".
 # on_overflow = "truncate"
 
 [run]
-# Tokens of a chunk, and tokens that neighbouring chunks share.
+# Maximum tokens of a chunk, and maximum tokens that neighbouring chunks share.
 # chunk_tokens = 256
 # overlap = 32
 
 [cache]
-# Where vectors are kept: "sqlite", "memory", "redis" or "none".
+# Storage of cached vectors: "sqlite", "memory", "redis" or "none".
 # backend = "sqlite"
 
-# The most that services may cost, by month: refused before anything is sent.
+# Maximum cost of services per month. A call over it is refused before anything is sent.
 # [budgets.everything]
 # usd = "10"
 # period = "month"
 
-# A way to a model beside the catalog's. The key is in a variable of the environment, which is named beside the address.
+# A route to a model, tried before the catalog's routes. The environment variable `api_key_env` contains the key.
 # [routes.mine]
 # model = "text-embedding-3-small"
 # provider = "openai"
@@ -44,8 +44,8 @@ default_model = "auto"
 """
 
 
-def init(*, force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False) -> None:
-    """Write a first embedway.toml into the working directory, and trust it."""
+def init(*, force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False) -> None:
+    """Create an embedway.toml in the working directory and trust it."""
     from embedway.config.discovered_file import DEFAULT_FILE
     from embedway.config.trust import add_trust, check_writable_trust, content_sha256, file_location
 
@@ -56,18 +56,18 @@ def init(*, force: Annotated[bool, typer.Option("--force", help="Replace a file 
     place = file_location(path)
     add_trust(place, content_sha256(data))
     print_line(f"wrote {one_line(place)} and trusted it")
-    print_line("next: change it, run `embedway trust`, and see with `embedway doctor` what is set")
+    print_line("next: edit it, run `embedway trust`, and check the settings with `embedway doctor`")
 
 
 def _write(path: Path, data: bytes, *, replace: bool) -> None:
-    """Write a file whole or not at all. Raises UsageError where there is one that must not be replaced."""
+    """Write a file atomically. Raises UsageError if it exists and must not be replaced."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
         with temporary.open("xb") as file:
             file.write(data)
         put_in_place(temporary, path, overwrite=replace)
     except FileExistsError:
-        raise UsageError(f"{path} is there already; --force replaces it") from None
+        raise UsageError(f"{path} already exists; use --force to replace it") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from embedway.local import cpu
 
-#: The instructions that decide how fast a CPU multiplies matrices, by the names that Linux gives them.
+#: CPU instructions that decide the speed of matrix multiplication, by their Linux names.
 _X86_FLAGS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -23,12 +23,12 @@ _X86_FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine as this process sees it. What cannot be read is None or empty."""
+    """The machine as this process sees it. Unknown facts are None or empty."""
 
     system: str
     architecture: str
     cpu: str
-    #: The flags that matter, each with whether the CPU has it; empty where the system does not tell.
+    #: Whether the CPU has each relevant flag; empty if the system does not report flags.
     flags: dict[str, bool]
     #: Physical cores that this process may use.
     cores: int
@@ -37,7 +37,7 @@ class Machine:
 
 
 def inspect_machine() -> Machine:
-    """Look at this machine."""
+    """Return facts about this machine."""
     facts = cpu.facts()
     total, available = _memory()
     return Machine(
@@ -64,7 +64,7 @@ def _number(pattern: str, text: str) -> int | None:
 
 
 def _memory() -> tuple[int | None, int | None]:
-    """Bytes of memory in all and free for use; a container's limit counts as all."""
+    """Return total and available memory in bytes; a container's limit counts as total."""
     info = _read("/proc/meminfo")
     total, available = (_number(rf"^{name}:\s*(\d+) kB$", info) for name in ("MemTotal", "MemAvailable"))
     total = total * 1024 if total is not None else None
@@ -80,7 +80,7 @@ def _memory() -> tuple[int | None, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder that we write into, or would make."""
+    """A folder that embedway writes to, or would create."""
 
     path: str
     exists: bool
@@ -89,12 +89,12 @@ class Folder:
 
 
 def inspect_folder(path: Path) -> Folder:
-    """Look at a folder, or at the nearest one above it that exists. Nothing is left behind."""
+    """Inspect a folder, or its nearest existing parent, without leaving files behind."""
     nearest = path
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     try:
-        # Permission bits do not tell the truth for root, nor on a disk mounted read-only: write and see.
+        # Permission bits are wrong for root and on a read-only disk, so try to write.
         with tempfile.TemporaryFile(dir=nearest):
             writable = True
     except OSError:

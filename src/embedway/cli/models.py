@@ -1,4 +1,4 @@
-"""`embedway models list|show|pull|tune`: the catalog and the weights."""
+"""`embedway models list|show|pull|tune`: inspect the catalog, download and tune weights."""
 
 import math
 from dataclasses import asdict, fields
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.weights.store import ModelFolder, WeightsStore
 
-app = typer.Typer(help="The models that are known, and their weights.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="List known models, and download and tune their weights.", no_args_is_help=True, rich_markup_mode=None
+)
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name or alias of the catalog.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Catalog name or alias.")]
 
 
 @app.command("list")
 def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
-    """Show every model with what it takes and gives, its routes, and which of them can be used here."""
+    """List all models with routes, and show what is usable here."""
     from embedway.catalog import default_catalog
 
     config = Invocation.of(context).config()
@@ -50,12 +52,12 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     )
     print_line()
     print_table(
-        ("of services and libraries", "task", "dimensions", "tokens", "dollars", "route", "usable here"),
+        ("model of service or library", "task", "dimensions", "tokens", "dollars", "route", "usable here"),
         [row for facts, routes in services for row in _service_rows(facts, routes)],
         right=(3,),
     )
     print_line()
-    print_line("Dollars are by the list, for a million tokens or a thousand searches. Libraries run any other model of")
+    print_line("Dollars are list prices per million tokens or thousand searches. Libraries run any other model of")
     print_line("theirs as fastembed:NAME or sentence-transformers:OWNER/NAME.")
 
 
@@ -73,7 +75,7 @@ def _model_row(facts: "ModelFacts", config: "Config", *, here: bool) -> tuple[st
 
 
 def _service_rows(facts: "ServiceFacts", routes: "list[tuple[str, str]]") -> list[tuple[str, ...]]:
-    """A row for each route; the first one has the facts."""
+    """Return a row per route; the first one contains the facts."""
     dimensions = ", ".join(map(str, facts.sizes)) if facts.task == "embed" else "-"
     columns = (facts.name, facts.task, dimensions, f"{facts.max_tokens:,}", _price(facts))
     return [
@@ -83,7 +85,7 @@ def _service_rows(facts: "ServiceFacts", routes: "list[tuple[str, str]]") -> lis
 
 
 def _services(config: "Config") -> "list[tuple[ServiceFacts, list[tuple[str, str]]]]":
-    """Each model that services or libraries run, with its routes and what each lacks here; empty for nothing."""
+    """Return each service or library model, with its routes and what each route lacks here (empty if usable)."""
     from embedway.catalog.services import default_services
     from embedway.providers.names import own_models
     from embedway.providers.requirements import routes_here
@@ -98,7 +100,7 @@ def _local_routes(facts: "ModelFacts", config: "Config", *, here: bool) -> list[
 
 
 def _server_routes(facts: "ModelFacts", config: "Config") -> "list[tuple[str, str]]":
-    """The settings' routes to a model that this machine can run, and what each lacks."""
+    """Return the settings' routes to a model that this machine can run, and what each route lacks."""
     from embedway.providers.requirements import routes_to
 
     return routes_to(facts.names, config, task=facts.task)
@@ -109,20 +111,20 @@ def _routes_json(routes: "list[tuple[str, str]]") -> list[dict[str, str | None]]
 
 
 def _not_here(config: "Config") -> str:
-    """The words for a model whose weights are not on this machine."""
-    return "no: weights missing, and offline" if config.weights.offline else "no: weights to be pulled"
+    """Return the text for a model whose weights are not on this machine."""
+    return "no: weights missing, and offline" if config.weights.offline else "no: weights not downloaded"
 
 
 def _price(facts: "ServiceFacts") -> str:
     if facts.price_usd_per_thousand_searches is not None:
-        return f"{facts.price_usd_per_thousand_searches} a 1000 searches"
+        return f"{facts.price_usd_per_thousand_searches} per 1000 searches"
     price = facts.price_usd_per_million_tokens
     return "unknown" if price is None else str(price)
 
 
 @app.command("show")
 def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = False) -> None:
-    """Show every fact of a model with its source and date."""
+    """Show all facts of a model, with source and date."""
     from embedway.catalog import default_catalog
     from embedway.providers.names import service_of
 
@@ -150,13 +152,13 @@ def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
         print_table(("file", "size", "sha256"), files, right=(1,))
     print_line()
     print_table(
-        ("source", "read on", "address"),
+        ("source", "read on", "URL"),
         [(numbers[source["url"]], source["date"], source["url"]) for source in document["sources"]],
     )
 
 
 def _fact_rows(document: dict[str, Any]) -> tuple[list[tuple[str, str, str]], dict[str, str]]:
-    """A row for each plain fact, with the numbers of its sources, and the number of each source by its address."""
+    """Return a row per plain fact, with the numbers of its sources, and the number of each source by URL."""
     numbers = {source["url"]: str(number) for number, source in enumerate(document["sources"], 1)}
     rows = []
     for fact, value in document.items():
@@ -169,14 +171,12 @@ def _fact_rows(document: dict[str, Any]) -> tuple[list[tuple[str, str, str]], di
 @app.command("pull")
 def pull(
     context: typer.Context,
-    names: Annotated[
-        list[str], typer.Argument(metavar="NAME", help="Names of the catalog, or hf:OWNER/NAME[@REVISION].")
-    ],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Catalog names, or hf:OWNER/NAME[@REVISION].")],
     *,
-    force: Annotated[bool, typer.Option("--force", help="Fetch again what is here already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Download again even if present.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Fetch the weights of models, check them, and keep them."""
+    """Download, verify and store the weights of models."""
     invocation = Invocation.of(context)
     store = _store(context, DownloadProgress(invocation))
     pulled = []
@@ -194,10 +194,10 @@ def _pull(store: "WeightsStore", config: "Config", name: str, *, force: bool) ->
     from embedway.providers.names import service_of
 
     if service_of(name, config) is not None:
-        raise UsageError(f"{name} runs on a service: it has no weights to fetch, only a key to set")
+        raise UsageError(f"{name} runs on a service and has no weights to download; set its API key")
     named = resolve(name)
     if named.folder is not None:
-        raise UsageError(f"{named.folder} is a folder: its files are here already")
+        raise UsageError(f"{named.folder} is a folder: its files are already on this machine")
     if named.facts is not None:
         return store.pull(named.facts.weights, force=force)
     return store.pull_repository(named.repository or "", named.revision, force=force)
@@ -205,7 +205,7 @@ def _pull(store: "WeightsStore", config: "Config", name: str, *, force: bool) ->
 
 @app.command("tune")
 def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = False) -> None:
-    """Measure how this machine runs a model fastest, and keep the choice."""
+    """Measure and store the fastest configuration of a model here."""
     invocation = Invocation.of(context)
     config = invocation.config()
     report = wait_for(_tune(invocation, config, name))
@@ -231,7 +231,7 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
         ],
         right=(2, 3, 4, 5, 6, 7, 8),
     )
-    note(invocation, f"the choice is kept in {report.stored_at}")
+    note(invocation, f"the choice is stored in {report.stored_at}")
 
 
 async def _tune(invocation: Invocation, config: Any, name: str) -> Any:
@@ -242,7 +242,7 @@ async def _tune(invocation: Invocation, config: Any, name: str) -> Any:
 
 
 def _without_nan(value: Any) -> Any:
-    """NaN as JSON's null: a configuration that gave no numbers has no cosine."""
+    """Replace NaN with None: a configuration that returned no numbers has no cosine."""
     if isinstance(value, dict):
         return {name: _without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -252,7 +252,7 @@ def _without_nan(value: Any) -> Any:
 
 def _verdict(row: Any, report: Any) -> str:
     if not row.passed:
-        return f"out: {row.reason}"
+        return f"rejected: {row.reason}"
     uses = [use for use, best in (("bulk", report.bulk), ("single", report.single)) if best == row]
     return f"best for {' and '.join(uses)}" if uses else ""
 
@@ -264,7 +264,7 @@ def _store(context: typer.Context, progress: DownloadProgress | None = None) -> 
 
 
 def facts_json(facts: "ModelFacts") -> dict[str, Any]:
-    """All facts of a model as JSON's types."""
+    """Return all facts of a model as JSON types."""
     return {
         **{field.name: getattr(facts, field.name) for field in fields(facts)},
         "prompts": dict(facts.prompts),
@@ -279,7 +279,7 @@ def facts_json(facts: "ModelFacts") -> dict[str, Any]:
 
 
 def service_json(facts: "ServiceFacts") -> dict[str, Any]:
-    """All facts of a model that services run as JSON's types; the price is a text, because it is exact."""
+    """Return all facts of a service's model as JSON types; prices are strings, because they are exact."""
     return {
         "name": facts.name,
         "aliases": list(facts.aliases),
@@ -311,7 +311,7 @@ def _sources_json(sources: "Sequence[Source]") -> list[dict[str, Any]]:
 
 
 def _languages(facts: "ModelFacts") -> str:
-    """The languages, or how many where a table has no room for them."""
+    """Return the languages, or their number if there are too many for a table."""
     if len(facts.languages) > 3:
         return str(len(facts.languages))
     return ", ".join(facts.languages)

@@ -1,4 +1,4 @@
-"""Options that come before a command, and those that several commands share."""
+"""Options before a command, and options that several commands share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Invocation:
-    """One start of the program. The only state of the command line; set before the command runs."""
+    """State of one program run, set before the command runs. The command line has no other state."""
 
     files: tuple[Path, ...] = ()
     quiet: bool = False
@@ -24,11 +24,11 @@ class Invocation:
 
     @classmethod
     def of(cls, context: typer.Context) -> "Invocation":
-        """The invocation that a command runs in."""
+        """Return the invocation of a command's context."""
         return context.ensure_object(cls)
 
     def config(self, overrides: Mapping[str, Any] | None = None) -> "Config":
-        """All settings, with the flags that were given on top; a flag that is None was not given.
+        """Load all settings, overridden by the given flags; a flag that is None was not given.
 
         Raises ConfigError.
         """
@@ -46,15 +46,13 @@ OnErrorChoice: TypeAlias = Literal["stop", "skip"]
 FormatChoice: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
 PresetChoice: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
 
-JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 ModelOption: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--model", "-m", metavar="NAME", help="A name of the catalog, hf:OWNER/NAME, or a folder. Default: auto."
-    ),
+    typer.Option("--model", "-m", metavar="NAME", help="Catalog name, hf:OWNER/NAME, or folder. Default: auto."),
 ]
 DimensionsOption: TypeAlias = Annotated[
-    int | None, typer.Option("--dimensions", "-d", min=1, metavar="N", help="A size that the model was trained for.")
+    int | None, typer.Option("--dimensions", "-d", min=1, metavar="N", help="Vector size; one that the model supports.")
 ]
 PresetOption: TypeAlias = Annotated[
     PresetChoice | None,
@@ -62,36 +60,43 @@ PresetOption: TypeAlias = Annotated[
 ]
 MaxCostOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--max-cost", metavar="USD", help="Spend no more; of several models, take the best that fits."),
+    typer.Option("--max-cost", metavar="USD", help="Maximum cost; without --model, use the best model within it."),
 ]
 CollectionOption: TypeAlias = Annotated[
-    str | None, typer.Option("--collection", metavar="NAME", help="Keep to the model and space of its first write.")
+    str | None,
+    typer.Option("--collection", metavar="NAME", help="Use the model and space of this collection's first write."),
 ]
-BackendOption: TypeAlias = Annotated[BackendChoice | None, typer.Option("--backend", help="What runs the model.")]
+BackendOption: TypeAlias = Annotated[
+    BackendChoice | None, typer.Option("--backend", help="Library that runs the model.")
+]
 PrecisionOption: TypeAlias = Annotated[
-    PrecisionChoice | None, typer.Option("--precision", help="Numbers inside the model.")
+    PrecisionChoice | None, typer.Option("--precision", help="Number format inside the model.")
 ]
-ThreadsOption: TypeAlias = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Threads in all.")]
+ThreadsOption: TypeAlias = Annotated[
+    int | None, typer.Option("--threads", min=1, metavar="N", help="Total number of threads.")
+]
 StreamsOption: TypeAlias = Annotated[
-    int | None, typer.Option("--streams", min=1, metavar="N", help="Batches side by side.")
+    int | None, typer.Option("--streams", min=1, metavar="N", help="Batches computed concurrently.")
 ]
 TokenBudgetOption: TypeAlias = Annotated[
     int | None,
-    typer.Option("--token-budget", min=1, metavar="N", help="Tokens of a batch, padding included; bounds memory."),
+    typer.Option(
+        "--token-budget", min=1, metavar="N", help="Maximum tokens of a batch, padding included; limits memory."
+    ),
 ]
 
 TextFieldOption: TypeAlias = Annotated[
-    str, typer.Option("--text-field", metavar="NAME", help="The field or column that holds the text.")
+    str, typer.Option("--text-field", metavar="NAME", help="Field or column that contains the text.")
 ]
 OverflowOption: TypeAlias = Annotated[
-    OverflowChoice | None, typer.Option("--on-overflow", help="What to do with a text over the model's limit.")
+    OverflowChoice | None, typer.Option("--on-overflow", help="Handling of texts over the model's limit.")
 ]
 
 
 def refuse_both(model: str | None, preset: PresetChoice | None) -> None:
-    """Raise UsageError for a model that is named and to be selected too."""
+    """Raise UsageError if both a model and a preset are given."""
     if model is not None and preset is not None:
-        raise UsageError("--model names a model and --preset selects one; give one of them")
+        raise UsageError("--model names a model and --preset selects one; use only one of them")
 
 
 def job_overrides(
@@ -101,7 +106,7 @@ def job_overrides(
     on_error: OnErrorChoice | None,
     on_overflow: OverflowChoice | None,
 ) -> dict[str, str | int | None]:
-    """The settings that the options of a job stand for."""
+    """Return the settings that the options of a job override."""
     return {
         "selection.preset": preset,
         "run.chunk_tokens": chunk_tokens,
@@ -121,9 +126,9 @@ def job_options(
     collection: str | None,
     **others: Any,
 ) -> "RunOptions":
-    """The options of a job by its settings and flags.
+    """Return the options of a job from settings and flags.
 
-    Settings about chunks give way to --no-chunk; flags that contradict it are passed on, and are an error there.
+    --no-chunk overrides settings for chunks. Flags that contradict it are passed on, and are an error there.
     """
     from embedway.collections.run import RunOptions
 
@@ -131,7 +136,7 @@ def job_options(
         chunk_tokens = config.run.chunk_tokens
         overlap = config.run.overlap if "run.overlap" in config.sources else None
     return RunOptions(
-        # A preset selects, whatever default the settings name.
+        # A preset selects a model, even if the settings name a default.
         model="auto" if preset else config.embedding.default_model,
         chunk=not no_chunk,
         chunk_tokens=chunk_tokens,
@@ -150,7 +155,7 @@ def runtime_overrides(
     streams: int | None,
     token_budget: int | None,
 ) -> dict[str, str | int | None]:
-    """The settings that the runtime options stand for."""
+    """Return the settings that the runtime options override."""
     return {
         "local.backend": backend,
         "local.precision": precision,

@@ -15,36 +15,36 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Columns up to this width are never folded.
+#: Maximum width of columns that are never wrapped, in characters.
 FOLDED_CHARACTERS = 20
-#: Smaller files come too quickly to be shown.
+#: Minimum size of a file for progress, in bytes; smaller downloads end too quickly.
 WORTH_SHOWING_BYTES = 1_000_000
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end."""
+    """Run a coroutine and return its result."""
     import asyncio
 
     return asyncio.run(work)
 
 
 def standard_input() -> IO[bytes]:
-    """Standard input as bytes, for a thread that may still wait for it when the program ends.
+    """Open standard input as bytes, for a thread that may still wait for it at exit.
 
-    `sys.stdin` is taken apart at the end, which Python cannot do while a thread reads from it.
+    Python closes `sys.stdin` at exit, which fails while a thread reads from it.
     """
     return os.fdopen(0, "rb", closefd=False)
 
 
 def print_json(document: Any) -> None:
-    """One JSON document and a line end. ASCII alone, so that it fits every terminal and locale."""
+    """Print one JSON document and a line end, in ASCII, so that it fits every terminal and locale."""
     sys.stdout.write(json.dumps(document, allow_nan=False, indent=2) + "\n")
 
 
 def print_line(text: str = "") -> None:
-    """A line of the result."""
+    """Print a line of the result."""
     with suppress(AttributeError):
-        # A name or snippet with a character that the terminal lacks is shown with a stand-in, not an error.
+        # Characters that the terminal cannot show are replaced, so that they cause no error.
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     sys.stdout.write(text + "\n")
 
@@ -56,7 +56,7 @@ def note(invocation: Invocation, text: str) -> None:
 
 
 def one_line(text: str, width: int | None = None) -> str:
-    """Text for a table's cell: no control characters, white space made single, cut to a width.
+    """Return a text for a table's cell: without control characters, white space collapsed, truncated to a width.
 
     Texts come from files, and an escape sequence in one must not reach the terminal.
     """
@@ -65,9 +65,9 @@ def one_line(text: str, width: int | None = None) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """A table. On a terminal it is drawn and folded to fit; elsewhere it is plain, a row per line.
+    """Print a table: wrapped to fit on a terminal, elsewhere plain, one row per line.
 
-    `right` holds the positions of columns that are set to the right.
+    `right` contains the positions of right-aligned columns.
     """
     rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(columns), *rows]) for i in range(len(columns))]
@@ -85,7 +85,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        # Where there is too little room, wide columns are folded and the others stay as they are.
+        # On a narrow terminal, only wide columns are wrapped.
         narrow = widths[i] <= FOLDED_CHARACTERS
         justify: Literal["left", "right"] = "right" if i in right else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=narrow)
@@ -95,12 +95,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 
 
 def count(number: float) -> str:
-    """A number as people read it: 1,234, and 12.3 below a hundred."""
+    """Format a number for people: 1,234, and 12.3 below a hundred."""
     return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:,.1f}"
 
 
 def duration(seconds: float) -> str:
-    """A time as people read it: 0.4 s, 75 s, 12 min 30 s, 2 h 05 min."""
+    """Format a time for people: 0.4 s, 75 s, 12 min 30 s, 2 h 05 min."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -112,7 +112,7 @@ def duration(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes as people read them: 90.9 MB."""
+    """Format a number of bytes for people: 90.9 MB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
@@ -121,19 +121,19 @@ def size(number: float) -> str:
 
 
 def error_console() -> "Console":
-    """The console that progress is drawn on."""
+    """Return the console for progress, on standard error."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def wants_progress(invocation: Invocation) -> bool:
-    """Whether progress may be drawn: only on a terminal."""
+    """Return whether progress may be shown: only on a terminal, and not with --quiet."""
     return not invocation.quiet and sys.stderr.isatty()
 
 
 class DownloadProgress:
-    """A progress bar for files that are fetched; draws only on a terminal. Safe to use from any thread."""
+    """Progress bar for downloads, on a terminal only. Thread-safe."""
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
@@ -141,7 +141,7 @@ class DownloadProgress:
         self._task: Any = None
 
     def start(self, name: str, total: int | None) -> None:
-        """A file begins; `total` is its size in bytes, where it is known."""
+        """Start a file; `total` is its size in bytes, if known."""
         if total is not None and total < WORTH_SHOWING_BYTES:
             return
         if not wants_progress(self._invocation):
@@ -161,12 +161,12 @@ class DownloadProgress:
         self._task = self._progress.add_task(one_line(name, 50), total=total)
 
     def advance(self, n: int) -> None:
-        """`n` more bytes have arrived."""
+        """Add `n` received bytes."""
         if self._progress is not None:
             self._progress.advance(self._task, n)
 
     def done(self) -> None:
-        """The file is here, or failed."""
+        """End the file: it is complete, or it failed."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

@@ -1,4 +1,4 @@
-"""`embedway budget pins|unpin`: which collection is of which space, for good."""
+"""`embedway budget pins|unpin`: the model and vector space that each collection is pinned to."""
 
 import datetime as dt
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -23,21 +23,25 @@ def show(
     *,
     prove: Annotated[
         str | None,
-        typer.Option("--prove", metavar="COLLECTION", help="Prove facts that an older version left out of its pin."),
+        typer.Option(
+            "--prove",
+            metavar="COLLECTION",
+            help="Verify facts that an older version omitted from this collection's pin.",
+        ),
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
             "--by",
             metavar="DEST",
-            help="What an older version's `embedway run` wrote for that collection: its rows are the proof.",
+            help="Output of an older version's `embedway run` for that collection; its rows are recomputed.",
         ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show which model and space each collection is pinned to, since its first write."""
+    """Show the model and space of each collection, pinned by its first write."""
     if (prove is None) != (by is None):
-        raise UsageError("--prove COLLECTION and --by DEST go together")
+        raise UsageError("--prove COLLECTION and --by DEST must be used together")
     if prove is not None and by is not None:
         _prove(Invocation.of(context), prove, by)
     found = _with_pins(Invocation.of(context).config(), lambda pins: pins.all())
@@ -49,7 +53,7 @@ def show(
             [(one_line(pin.collection), one_line(pin.model), pin.space.id, _since(pin), _state(pin)) for pin in found],
         )
     else:
-        print_line("no collections: the first write to one pins it")
+        print_line("no collections: the first write to a collection pins it")
 
 
 def _prove(invocation: Invocation, collection: str, destination: str) -> None:
@@ -64,18 +68,18 @@ def _prove(invocation: Invocation, collection: str, destination: str) -> None:
             return await embedder.pins.prove(collection, [text for text, _ in rows], [vector for _, vector in rows])
 
     lowest = wait_for(run())
-    note(invocation, f"{len(rows)} rows of {destination} computed anew are the same (lowest cosine {lowest:.4f})")
+    note(invocation, f"{len(rows)} rows of {destination} were recomputed and are the same (lowest cosine {lowest:.4f})")
 
 
 def remove(
     context: typer.Context,
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Whose vectors are gone.")],
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Collection whose vectors are deleted.")],
 ) -> None:
-    """Forget the space of a collection, whose vectors are gone: its next write is a first one again."""
+    """Remove a collection's pin. Delete its vectors first; its next write pins it again."""
     invocation = Invocation.of(context)
     if not _with_pins(invocation.config(), lambda pins: pins.remove(collection)):
-        raise UsageError(f"nothing is known of collection {collection!r}; `embedway budget pins` lists them")
-    note(invocation, f"collection {collection}: its next write decides on its space")
+        raise UsageError(f"collection {collection!r} is not pinned; `embedway budget pins` lists pinned collections")
+    note(invocation, f"collection {collection} is no longer pinned; its next write pins it again")
 
 
 def _with_pins(config: "Config", work: "Callable[[Pins], Awaitable[T]]") -> T:
@@ -97,7 +101,7 @@ def _since(pin: "Pin") -> str:
 
 def _state(pin: "Pin") -> str:
     if pin.claim:
-        return "first write under way"
+        return "first write in progress"
     return f"{' and '.join(pin.space.unknown)} unknown: see --prove" if pin.space.unknown else ""
 
 

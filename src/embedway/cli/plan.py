@@ -1,4 +1,4 @@
-"""`embedway plan`: what embedding some texts would take with each model."""
+"""`embedway plan`: tokens, requests, cost and time of embedding texts with each model."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 def plan(  # long, because typer reads the options from the signature
     context: typer.Context,
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="The texts: as for `run`.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Texts, as for `run`.")],
     *,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", metavar="NAME", help="Of this model. Several. Default: all that run here now."),
+        typer.Option("--model", "-m", metavar="NAME", help="Model to plan; repeatable. Default: all usable here."),
     ] = None,
     preset: shared.PresetOption = None,
     collection: shared.CollectionOption = None,
     dimensions: shared.DimensionsOption = None,
-    no_chunk: Annotated[bool, typer.Option("--no-chunk", help="One vector per document.")] = False,
+    no_chunk: Annotated[bool, typer.Option("--no-chunk", help="Compute one vector per document.")] = False,
     chunk_tokens: Annotated[
         int | None, typer.Option("--chunk-tokens", min=1, metavar="N", help="As for `run`.")
     ] = None,
@@ -42,16 +42,16 @@ def plan(  # long, because typer reads the options from the signature
     on_overflow: Annotated[shared.OverflowChoice | None, typer.Option("--on-overflow", help="As for `run`.")] = None,
     on_error: Annotated[shared.OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
     text_field: shared.TextFieldOption = "text",
-    file_format: Annotated[shared.FormatChoice, typer.Option("--format", help="Of all sources.")] = "auto",
+    file_format: Annotated[shared.FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
     as_json: shared.JsonFlag = False,
 ) -> None:
-    """Show texts, tokens, requests, money and time for each model. Reads the sources once, and spends nothing."""
+    """Show texts, tokens, requests, cost and time for each model. Reads the sources once and spends nothing."""
     invocation = shared.Invocation.of(context)
     config = invocation.config(shared.job_overrides(preset, chunk_tokens, overlap, on_error, on_overflow))
     if model and preset:
-        raise UsageError("--model names models and --preset selects one; give one of them")
+        raise UsageError("--model names models and --preset selects one; use only one of them")
     if no_chunk and (chunk_tokens is not None or overlap is not None):
-        raise UsageError("--chunk-tokens and --overlap mean nothing with --no-chunk")
+        raise UsageError("--chunk-tokens and --overlap cannot be used with --no-chunk")
     options = shared.job_options(
         config,
         preset=preset,
@@ -79,9 +79,9 @@ def _print_plan(planned: "JobPlan") -> None:
         right=(1, 2, 3, 4, 5, 6, 7, 8, 9),
     )
     if any(one.estimated for one in planned.models):
-        print_line("~ estimated: the model's tokenizer is not here")
+        print_line("~ estimated: the model's tokenizer is not available")
     if any(one.seconds is not None for one in planned.models):
-        print_line("times are reckoned from the models' benchmarks (embedding.model_benchmarks)")
+        print_line("times are estimated from the models' benchmarks (embedding.model_benchmarks)")
 
 
 async def _plan(
@@ -101,13 +101,13 @@ async def _plan(
     cached = config.cache.backend != "none"
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         if selecting:
-            # The model that `run` would take.
+            # The model that `run` would select.
             options = await select_for_job(embedder, sources, options, criteria_of(config, {}), cached=cached)
             note(invocation, f"selected {options.model}")
             models = [options.model]
         names = models or await embedder.models.available(options.dimensions)
         if not names:
-            raise UsageError(f"no model that runs here gives vectors of {options.dimensions} dimensions")
+            raise UsageError(f"no model that is usable here returns vectors of {options.dimensions} dimensions")
         stream = standard_input() if "-" in sources else None
         return await plan_job(embedder, sources, names, options, cached=cached, standard_input=stream)
 

@@ -1,4 +1,4 @@
-"""`embedway run`: files, folders or standard input into a file of vectors or a vector store."""
+"""`embedway run`: embed files, folders or standard input into a file of vectors or a vector store."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedway.collections.run import RunOptions
     from embedway.config import Config
 
-#: The exit code for a job that is done, but not with all rows.
+#: Exit code of a job that completed with rejected rows.
 PARTLY_FAILED = 4
 
 
@@ -42,33 +42,38 @@ def run(  # long, because typer reads the options from the signature
     chunk_tokens: Annotated[
         int | None,
         typer.Option(
-            "--chunk-tokens", min=1, metavar="N", help="Tokens of a chunk, at most. Default: 256 or the model's limit."
+            "--chunk-tokens",
+            min=1,
+            metavar="N",
+            help="Maximum tokens of a chunk. Default: 256, or the model's limit if lower.",
         ),
     ] = None,
     overlap: Annotated[
         int | None,
-        typer.Option("--overlap", min=0, metavar="N", help="Tokens that neighbouring chunks share. Default: 32."),
+        typer.Option(
+            "--overlap", min=0, metavar="N", help="Maximum tokens that neighbouring chunks share. Default: 32."
+        ),
     ] = None,
     no_chunk: Annotated[
-        bool, typer.Option("--no-chunk", help="One vector per document; --on-overflow tells what of long ones.")
+        bool, typer.Option("--no-chunk", help="Compute one vector per document; see --on-overflow for long ones.")
     ] = False,
     on_overflow: shared.OverflowOption = None,
     on_error: Annotated[
         shared.OnErrorChoice | None,
-        typer.Option("--on-error", help="At a bad row, stop, or set it aside in DEST.rejects.jsonl."),
+        typer.Option("--on-error", help="At a bad row, stop, or skip it and record it in DEST.rejects.jsonl."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it exists.")] = False,
     format_: Annotated[
         shared.FormatChoice,
-        typer.Option("--format", help="What standard input holds, or files whose ending does not say."),
+        typer.Option("--format", help="Format of standard input, and of files with an unknown extension."),
     ] = "auto",
     text_field: shared.TextFieldOption = "text",
     id_field: Annotated[
-        str, typer.Option("--id-field", metavar="NAME", help="The field or column that holds a row's id.")
+        str, typer.Option("--id-field", metavar="NAME", help="Field or column that contains a row's id.")
     ] = "id",
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="COLUMN", help="A column to carry along. May be given several times."),
+        typer.Option("--keep", metavar="COLUMN", help="Column to copy to DEST; repeatable."),
     ] = None,
     dimensions: shared.DimensionsOption = None,
     backend: shared.BackendOption = None,
@@ -78,7 +83,7 @@ def run(  # long, because typer reads the options from the signature
     token_budget: shared.TokenBudgetOption = None,
     as_json: shared.JsonFlag = False,
 ) -> None:
-    """Embed SOURCE into DEST, which appears whole when all is done, or not at all."""
+    """Embed SOURCE into DEST, which appears only when the job is complete."""
     invocation = shared.Invocation.of(context)
     shared.refuse_both(model, preset)
     config = invocation.config(
@@ -147,14 +152,14 @@ async def _run(
 
 
 class _Progress:
-    """How far a run is: texts and tokens per second, and the time left where the sources' size is known."""
+    """Progress bar of a job: texts and tokens per second, and the time left if the sources' size is known."""
 
     def __init__(self) -> None:
         self._progress: Any = None
         self._task: Any = None
 
     def update(self, status: "RunStatus") -> None:
-        """Show it. The bar begins with the first batch: until then, a download may have one of its own."""
+        """Show the status. The bar starts with the first batch, because a download may show its own bar before."""
         if self._progress is None:
             from rich.progress import BarColumn, Progress, TextColumn
 
@@ -169,13 +174,13 @@ class _Progress:
         self._progress.update(self._task, completed=status.bytes_read, description=progress_text(status))
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._progress is not None:
             self._progress.stop()
 
 
 def progress_text(status: "RunStatus") -> str:
-    """One line about a running job."""
+    """Return the status of a running job as one line."""
     parts = [
         f"{status.chunks_done:,} texts",
         f"{count(status.texts_per_s)} texts/s",
@@ -192,9 +197,9 @@ def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bo
     else:
         _print_summary(summary)
         if summary.truncated:
-            note(invocation, f"{summary.truncated:,} texts were cut at the model's limit")
+            note(invocation, f"{summary.truncated:,} texts were truncated at the model's limit")
     if summary.rejected:
-        note(invocation, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} says which and why")
+        note(invocation, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} lists them with reasons")
 
 
 def _print_summary(summary: "RunSummary") -> None:
@@ -208,13 +213,13 @@ def _print_summary(summary: "RunSummary") -> None:
         ("texts", f"{summary.chunks:,}"),
         ("from the cache", f"{summary.cached:,}" + (f", {summary.lossy:,} of them lossy" if summary.lossy else "")),
         ("tokens", f"{summary.tokens:,}"),
-        ("cut at the limit", f"{summary.truncated:,}"),
+        ("truncated", f"{summary.truncated:,}"),
         ("rejected rows", f"{summary.rejected:,}"),
         ("time", duration(summary.seconds)),
         ("speed", f"{count(summary.texts_per_s)} texts/s, {count(summary.tokens_per_s)} tokens/s"),
     ]
     if summary.cost_nanousd is None:
-        rows.append(("cost", f"unknown: no price of {summary.billed_tokens:,} tokens"))
+        rows.append(("cost", f"unknown: no price for {summary.billed_tokens:,} tokens"))
     elif summary.billed_tokens or summary.cost_nanousd:
         rows.append(("cost", f"${usd(summary.cost_nanousd)} for {summary.billed_tokens:,} tokens"))
     print_table(("embedded", ""), rows)

@@ -1,4 +1,4 @@
-"""`embedway search`: look something up in what `run` made."""
+"""`embedway search`: search the output of `embedway run`."""
 
 import time
 from dataclasses import asdict, dataclass, replace
@@ -17,34 +17,37 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.types import EmbedResult, Overflow, Receipt
 
-#: Characters of a row's text that a table shows.
+#: Maximum characters of a row's text in a table.
 SNIPPET_CHARACTERS = 160
 
 
 def search(
     context: typer.Context,
     destination: Annotated[
-        str, typer.Argument(metavar="DEST", help="What `embedway run` wrote: X.parquet, X.jsonl, lancedb:DIR#TABLE.")
+        str, typer.Argument(metavar="DEST", help="Output of `embedway run`: X.parquet, X.jsonl or lancedb:DIR#TABLE.")
     ],
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="Text to search for.")],
     *,
-    top: Annotated[int, typer.Option("--top", "-n", min=1, metavar="N", help="How many rows to show.")] = 5,
+    top: Annotated[int, typer.Option("--top", "-n", min=1, metavar="N", help="Number of rows to show.")] = 5,
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", metavar="NAME", help="Refuse DEST unless its vectors are this model's. Default: its own."
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="Refuse DEST unless its vectors are from this model. Default: the model of DEST.",
         ),
     ] = None,
     rerank: Annotated[
         str | None,
-        typer.Option("--rerank", metavar="MODEL", help="Have a reranker read the nearest rows and order them."),
+        typer.Option("--rerank", metavar="MODEL", help="Reorder the nearest rows with this reranker."),
     ] = None,
     candidates: Annotated[
-        int, typer.Option("--candidates", min=1, metavar="N", help="How many of the nearest rows a reranker reads.")
+        int, typer.Option("--candidates", min=1, metavar="N", help="Number of nearest rows to rerank.")
     ] = 50,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the rows of DEST that are nearest to QUERY, with the model that DEST was made with."""
+    """Find the rows of DEST that are nearest to QUERY, with the model that created DEST."""
     invocation = Invocation.of(context)
     config = invocation.config()
     from embedway.collections.stores import open_store
@@ -72,7 +75,7 @@ class _SearchRequest:
 
 @dataclass(frozen=True)
 class _SearchResult:
-    """Hits, best first, each with its similarity where its score is a reranker's; and the receipts."""
+    """Hits, best first, each with its similarity if its score is from a reranker; and the receipts."""
 
     hits: "list[tuple[Hit, float | None]]"
     receipt: "Receipt"
@@ -93,7 +96,7 @@ async def _search(
         if request.reranker is None:
             plain: list[tuple[Hit, float | None]] = [(hit, None) for hit in hits]
             return _SearchResult(plain, answer.receipt)
-        # Too long a row is read as far as the reranker reads.
+        # Rows over the reranker's limit are truncated.
         texts = [hit.text for hit in hits]
         result = await embedder.rerank(
             request.query, texts, model=request.reranker, top_n=request.top, on_overflow="truncate"
@@ -107,7 +110,7 @@ async def _search(
 async def _query_vector(
     invocation: Invocation, embedder: "AsyncEmbedder", config: "Config", collection: "Store", request: _SearchRequest
 ) -> "EmbedResult":
-    """The vector of the query, (1, d), in the space of the collection. Raises SpaceMismatchError."""
+    """Embed the query, (1, d), in the space of the collection. Raises SpaceMismatchError."""
     name, dimensions = request.model or collection.space.model, collection.space.dimensions
     try:
         description = await embedder.models.describe(name, dimensions)
@@ -117,16 +120,14 @@ async def _query_vector(
         if request.model is not None:
             raise
         raise UsageError(
-            f"{collection.destination} is of {collection.space.id}, whose model the catalog does not know: "
-            "name it with --model, as hf:OWNER/NAME or as its folder"
+            f"{collection.destination} contains vectors of {collection.space.id}, whose model is not in the catalog: "
+            "name the model with --model, as hf:OWNER/NAME or as its folder"
         ) from error
     try:
         comparison = collection.check_space(description.space)
     except SpaceMismatchError:
         if request.model is None:
-            note(
-                invocation, f"{name} was taken by its name; a model in a folder of yours is named with --model ./FOLDER"
-            )
+            note(invocation, f"{name} was looked up by name; for a model in a local folder, use --model ./FOLDER")
         raise
     if comparison.unknown:
         from embedway.collections.verify import verify_space
@@ -159,10 +160,10 @@ def _to_json(collection: "Store", found: _SearchResult, seconds: float) -> dict[
 
 def _print_notes(invocation: Invocation, collection: "Store", found: _SearchResult, seconds: float) -> None:
     if found.receipt.truncations:
-        note(invocation, "the query was cut at the model's limit")
-    read = f", {found.reranked.texts} read by {found.reranked.model}" if found.reranked is not None else ""
+        note(invocation, "the query was truncated at the model's limit")
+    read = f", {found.reranked.texts} reranked by {found.reranked.model}" if found.reranked is not None else ""
     if found.reranked is not None and found.reranked.truncations:
-        note(invocation, f"{len(found.reranked.truncations)} rows were cut at the reranker's limit")
+        note(invocation, f"{len(found.reranked.truncations)} rows were truncated at the reranker's limit")
     note(invocation, f"{len(found.hits)} of {collection.count:,} rows, {collection.space.id}{read}, {seconds:.2f} s")
 
 

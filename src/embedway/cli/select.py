@@ -1,4 +1,4 @@
-"""`embedway select`: which model fits some texts best, and why."""
+"""`embedway select`: show which model fits the texts best, and why."""
 
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -20,49 +20,58 @@ def select(  # long, because typer reads the options from the signature
     context: typer.Context,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SOURCE...]", help="The texts: as for `run`. Without any, the criteria alone decide."),
+        typer.Argument(metavar="[SOURCE...]", help="Texts, as for `run`. Without texts, only the criteria decide."),
     ] = None,
     *,
     preset: Annotated[
-        PresetChoice | None, typer.Option("--preset", "-p", help="Default: selection.preset, balanced.")
+        PresetChoice | None,
+        typer.Option("--preset", "-p", help="Preset of criteria. Default: the setting selection.preset (balanced)."),
     ] = None,
     accuracy_weight: Annotated[float | None, typer.Option("--accuracy-weight", min=0, metavar="W")] = None,
     speed_weight: Annotated[float | None, typer.Option("--speed-weight", min=0, metavar="W")] = None,
     cost_weight: Annotated[float | None, typer.Option("--cost-weight", min=0, metavar="W")] = None,
     max_cost_per_million: Annotated[
-        str | None, typer.Option("--max-cost-per-million", metavar="USD", help="Per million tokens.")
+        str | None, typer.Option("--max-cost-per-million", metavar="USD", help="Maximum price per million tokens.")
     ] = None,
     max_total_cost: Annotated[
-        str | None, typer.Option("--max-total-cost", metavar="USD", help="For all the texts.")
+        str | None, typer.Option("--max-total-cost", metavar="USD", help="Maximum cost of all texts.")
     ] = None,
     min_accuracy: Annotated[
-        float | None, typer.Option("--min-accuracy", min=0, max=1, metavar="A", help="Of 1.")
+        float | None, typer.Option("--min-accuracy", min=0, max=1, metavar="A", help="Minimum accuracy, from 0 to 1.")
     ] = None,
-    max_latency_ms: Annotated[float | None, typer.Option("--max-latency-ms", metavar="MS", help="Of a query.")] = None,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option("--max-latency-ms", metavar="MS", help="Maximum latency of a query, in milliseconds."),
+    ] = None,
     min_context: Annotated[
-        int | None, typer.Option("--min-context", min=1, metavar="N", help="Tokens of a text that the model reads.")
+        int | None,
+        typer.Option("--min-context", min=1, metavar="N", help="Minimum context length of the model, in tokens."),
     ] = None,
     dimensions: DimensionsOption = None,
     multilingual: Annotated[bool, typer.Option("--multilingual", help="Only multilingual models.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Only models that keep texts on this machine.")] = False,
-    fit: Annotated[bool, typer.Option("--fit", help="Only models that read the longest text whole.")] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Only models that read the longest text without truncation.")
+    ] = False,
     match_languages: Annotated[
-        bool, typer.Option("--match-languages", help="Only models that know the texts' languages.")
+        bool, typer.Option("--match-languages", help="Only models that support the languages of the texts.")
     ] = False,
     language: Annotated[
-        list[str] | None, typer.Option("--language", "-l", metavar="TAG", help="It must know this one. Several.")
+        list[str] | None,
+        typer.Option("--language", "-l", metavar="TAG", help="Language that the model must support; repeatable."),
     ] = None,
     licence: Annotated[
-        list[str] | None, typer.Option("--licence", metavar="NAME", help="Only of these licences. Several.")
+        list[str] | None, typer.Option("--licence", metavar="NAME", help="Allowed licence of the model; repeatable.")
     ] = None,
     anywhere: Annotated[
-        bool, typer.Option("--anywhere", help="Also models that cannot run here now, for lack of a key or weights.")
+        bool,
+        typer.Option("--anywhere", help="Also models that cannot be used here, because a key or weights are missing."),
     ] = False,
     text_field: TextFieldOption = "text",
-    file_format: Annotated[FormatChoice, typer.Option("--format", help="Of all sources.")] = "auto",
+    file_format: Annotated[FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Show which model fits some texts best, with the score of each, or every reason why it is out."""
+    """Show which model fits the texts best, with the score of each model, or all reasons why it is excluded."""
     invocation = Invocation.of(context)
     config = invocation.config({"selection.preset": preset})
     given: dict[str, Any] = {
@@ -112,12 +121,12 @@ def _print_no_model(error: NoModelError, *, as_json: bool) -> None:
 
 
 def _note_sample(invocation: Invocation, analysis: "TextAnalysis", *, counted: bool) -> None:
-    read = f"the first {analysis.texts:,} documents, {analysis.characters:,} characters,"
-    note(invocation, f"{read} were looked at, and {'all were counted' if counted else 'costs are of these'}")
+    read = f"only the first {analysis.texts:,} documents ({analysis.characters:,} characters)"
+    note(invocation, f"{read} were analysed; costs are for {'all documents' if counted else 'these documents'}")
 
 
 def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCriteria":
-    """The criteria of the settings, with changes. Raises UsageError."""
+    """Return the criteria of the settings, with changes. Raises UsageError."""
     from embedway.selection.criteria import ModelSelectionCriteria
 
     return ModelSelectionCriteria.preset(config.selection.preset, **{**config.selection.criteria, **changes})
@@ -139,7 +148,7 @@ async def _select(
 
 
 def _describe_texts(analysis: "TextAnalysis") -> str:
-    """The languages and the code of the texts, in a line."""
+    """Describe the languages and the code of the texts, on one line."""
     languages = [f"{language} {share:.0%}" for language, share in analysis.languages]
     if analysis.unknown:
         languages.append(f"unknown {analysis.unknown:.0%}")
@@ -152,7 +161,7 @@ def _describe_texts(analysis: "TextAnalysis") -> str:
 
 
 def print_selection(rows: "list[ScoredModel]") -> None:
-    """The table: models that are in, by rank, then why the others are out."""
+    """Print the accepted models by rank, then the excluded ones with reasons."""
     inside = [row for row in rows if row.rank is not None]
     if inside:
         print_table(
@@ -162,17 +171,18 @@ def print_selection(rows: "list[ScoredModel]") -> None:
         )
         if any(_is_estimated(row) for row in inside):
             print_line(
-                "~ reckoned: from a sample (--max-total-cost counts all texts), or without the model's tokenizer"
+                "~ estimated: from a sample (--max-total-cost counts all texts), or without the model's tokenizer"
             )
         print_line("pareto: no model is better in accuracy, latency and price at once")
         if not all(row.candidate.benchmark.quality_comparable for row in inside):
-            print_line("*: not of the board that most scores are from, and hardly to be compared; --json tells which")
+            print_line("*: score from another leaderboard, not comparable; --json shows which")
     outside = [row for row in rows if row.rank is None]
     if inside and outside:
         print_line()
     if outside:
         print_table(
-            ("out", "why"), [(row.model, "; ".join(reason.message for reason in row.reasons)) for row in outside]
+            ("excluded", "reason"),
+            [(row.model, "; ".join(reason.message for reason in row.reasons)) for row in outside],
         )
 
 
@@ -197,6 +207,6 @@ def _row(row: "ScoredModel") -> tuple[str, ...]:
 
 
 def _is_estimated(row: "ScoredModel") -> bool:
-    """Whether its cost is reckoned, and not that of all its tokens."""
+    """Return whether the cost is estimated, and not counted from all tokens."""
     tokens = row.candidate.tokens
     return bool(row.candidate.cost_nanousd) and tokens is not None and (tokens.sampled or not tokens.own)

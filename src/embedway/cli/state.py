@@ -1,4 +1,4 @@
-"""`embedway state backup|restore`: what cannot be computed again, in one file."""
+"""`embedway state backup|restore`: data that cannot be recomputed, in one file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,19 +10,19 @@ from embedway.cli.output import note, print_json, print_line, print_table, size
 from embedway.text import printable
 
 app = typer.Typer(
-    help="The ledger, pins, trust and keys: what cannot be computed again.", no_args_is_help=True, rich_markup_mode=None
+    help="Back up and restore the ledger, pins, trust and keys.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
 @app.command("backup")
 def backup(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, such as state.zip.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, such as state.zip.")],
     *,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the ledger, pins, trust and keys into one file, also while they are in use."""
+    """Write the ledger, pins, trust and keys to one file. They may be in use."""
     from embedway.ledger.base import moment
     from embedway.state.backup import back_up, parts_of
 
@@ -41,14 +41,14 @@ def backup(
 @app.command("restore")
 def restore(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `embedway state backup` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File written by `embedway state backup`.")],
     *,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what there is; a backup of it is kept beside it.")
+        bool, typer.Option("--overwrite", help="Replace existing data; a backup of it is stored beside it.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Put a backup in the place of what there is. Hard budgets refuse every call until `embedway budget confirm`."""
+    """Restore a backup. After that, hard budgets refuse every call until `embedway budget confirm`."""
     from embedway.ledger.base import moment
     from embedway.state import backup as state
 
@@ -67,10 +67,10 @@ def restore(
     else:
         print_table(("part", "to"), list(done.places.items()))
         if done.kept is not None:
-            print_line(printable(f"what was there before is kept in {done.kept}", keep_layout=True))
+            print_line(printable(f"the previous data is stored in {done.kept}", keep_layout=True))
     if done.to_confirm:
         note(
             invocation,
-            f"the books are of {moment(done.created)}: hard budgets refuse every call until you have looked at "
-            "`embedway budget show` and let them count again with `embedway budget confirm`",
+            f"the ledger is from {moment(done.created)}: hard budgets refuse every call until you check "
+            "`embedway budget show` and run `embedway budget confirm`",
         )

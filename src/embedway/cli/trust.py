@@ -1,4 +1,4 @@
-"""`embedway trust`: settings files of working directories that are followed without being named."""
+"""`embedway trust`: trust settings files that are read from working directories without being named."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from embedway.errors import UsageError
 if TYPE_CHECKING:
     from embedway.config.discovered_file import DiscoveredFile
 
-#: Of a value, so much is shown.
+#: Maximum characters of a value that are shown.
 VALUE_CHARACTERS = 60
 
 
@@ -21,22 +21,23 @@ def trust(
     context: typer.Context,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="An embedway.toml; without it, that of the working directory."),
+        typer.Argument(metavar="[FILE]", help="An embedway.toml. Default: the one in the working directory."),
     ] = None,
     *,
-    shown: Annotated[bool, typer.Option("--show", help="Show what a file sets; trusts nothing.")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="Show which files are trusted; changes nothing.")] = False,
+    shown: Annotated[bool, typer.Option("--show", help="Show what the file sets, without trusting it.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the trusted files.")] = False,
     removed: Annotated[
-        Path | None, typer.Option("--remove", metavar="FILE", help="Trust a file no longer; it may be gone.")
+        Path | None,
+        typer.Option("--remove", metavar="FILE", help="Remove trust in a file, even if the file is deleted."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Trust an embedway.toml where it is and as it is: once its content changes, it is trusted no longer.
+    """Trust an embedway.toml at its location, with its current content. A later change ends the trust.
 
-    Shows what it sets that is ignored without trust. A file that is wrong is not trusted.
+    Shows the settings in it that are ignored without trust. An invalid file is not trusted.
     """
     if sum((file is not None or shown, listed, removed is not None)) > 1:
-        raise UsageError("to trust or show a file, --list and --remove are three things to do; give one of them")
+        raise UsageError("FILE or --show, --list, and --remove cannot be combined; use one of them")
     if listed:
         _list(as_json=as_json)
     elif removed is not None:
@@ -52,10 +53,10 @@ def _trust(context: typer.Context, file: Path | None, *, only_show: bool, as_jso
 
     path = file or Path(DEFAULT_FILE)
     if path.name != DEFAULT_FILE:
-        raise UsageError(f"only a file that is called {DEFAULT_FILE} is found; name others with --config FILE")
+        raise UsageError(f"only a file named {DEFAULT_FILE} can be trusted; pass other files with --config FILE")
     found = discover(path)
     if found is None:
-        raise UsageError(f"{one_line(str(path))} is not there; `embedway init` writes one into the working directory")
+        raise UsageError(f"{one_line(str(path))} does not exist; `embedway init` creates one in the working directory")
     sets = [(one_line(key), _format_value(key, value)) for key, value in Config.untrusted_settings(found)]
     if not only_show:
         Config.load([path])
@@ -68,8 +69,10 @@ def _trust(context: typer.Context, file: Path | None, *, only_show: bool, as_jso
     if sets:
         print_table(("setting", "value"), sets)
     else:
-        print_line("It sets nothing that is ignored without trust.")
-    what = "this is what it would set; nothing was changed" if only_show else "is trusted until its content changes"
+        print_line("It sets nothing that needs trust.")
+    what = (
+        "trust would allow these settings; nothing was changed" if only_show else "is trusted until its content changes"
+    )
     note(Invocation.of(context), f"{one_line(found.location)}{':' if only_show else ''} {what}")
 
 
@@ -90,11 +93,11 @@ def _remove(context: typer.Context, file: Path, *, as_json: bool) -> None:
 
     place = file_location(file)
     if not remove_trust(place):
-        raise UsageError(f"{one_line(place)} is not trusted; `embedway trust --list` shows what is")
+        raise UsageError(f"{one_line(place)} is not trusted; `embedway trust --list` lists the trusted files")
     if as_json:
         print_json({"file": place, "removed": True})
     else:
-        note(Invocation.of(context), f"{one_line(place)} is trusted no longer")
+        note(Invocation.of(context), f"{one_line(place)} is no longer trusted")
 
 
 def _json(found: "DiscoveredFile", *, trusted: bool) -> dict[str, Any]:
@@ -102,7 +105,7 @@ def _json(found: "DiscoveredFile", *, trusted: bool) -> dict[str, Any]:
 
 
 def _state(place: str) -> str:
-    """Whether a trusted file is still what it was."""
+    """Return whether a trusted file is unchanged, changed, gone or unreadable."""
     from embedway.config.discovered_file import discover
     from embedway.config.trust import read_trust
     from embedway.errors import ConfigError
@@ -117,7 +120,7 @@ def _state(place: str) -> str:
 
 
 def _format_value(key: str, value: Any) -> str:
-    """A value on one line, as far as it can hold no secret: of an unknown key nobody knows that."""
+    """Format a value on one line; hide it if it may contain a secret, or if its key is unknown."""
     from embedway.config.addresses import redact_address
     from embedway.config.layers import pattern_of
     from embedway.config.load import KEYS

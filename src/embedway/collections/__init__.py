@@ -1,1 +1,1 @@
-"""Collections: documents are read, cut, embedded and written to a store, and the store is searched."""
+"""Collections: read documents, split them into chunks, embed and store them, and search the store."""

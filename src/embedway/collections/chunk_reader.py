@@ -1,4 +1,4 @@
-"""Sources to batches of consecutive chunks; a job embeds each batch with one call."""
+"""Read sources as batches of consecutive chunks; a job embeds each batch with one call."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from embedway.collections.stores.base import Chunk
     from embedway.errors import SourceError
 
-#: Texts of one batch, in characters: what is read ahead stays small, however long the chunks are.
+#: Maximum characters of a batch, so that read-ahead stays small even with long chunks.
 MAX_BATCH_CHARACTERS = 4 << 20
-#: A job begins with a small batch, so that the model has work at once, and doubles it: in large batches texts of like
-#: length meet, and a model that is never waited for loses nothing in between.
+#: Chunks of the first batch and of the largest ones. A small first batch gives the model work at once. Later batches
+#: double: large ones group texts of similar length, and a model that never waits loses no time between them.
 FIRST_BATCH_CHUNKS = 256
 MAX_BATCH_CHUNKS = 2048
 
 
 def batch_sizes() -> Iterator[int]:
-    """Chunks of each batch at most, from the first one on.
+    """Iterate over the maximum number of chunks of each batch.
 
-    By their place alone and no clock, so that a plan knows which texts a run will send together.
+    It depends only on the batch's position, not on time, so that a plan knows which texts a run sends together.
     """
     size = FIRST_BATCH_CHUNKS
     while True:
@@ -39,7 +39,7 @@ def batch_sizes() -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True)
 class ChunkBatch:
-    """Chunks, and the progress of the readers when the last of them was cut."""
+    """Chunks, and the progress of the readers when the last chunk was created."""
 
     chunks: tuple[Chunk, ...]
     documents: int
@@ -48,9 +48,9 @@ class ChunkBatch:
 
 
 class ChunkReader:
-    """Reads and cuts sources, a batch at a time and only when asked.
+    """Lazy reader that splits sources into batches of chunks.
 
-    Lives in one thread, save for `stop`.
+    For use in one thread, except for `stop`.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ChunkReader:
         self._stopped = False
 
     def next_batch(self, max_chunks: int) -> ChunkBatch | None:
-        """The next chunks, `max_chunks` at most; None at the end. Raises the errors of the readers."""
+        """Return the next chunks, at most `max_chunks`; None at the end. Raises the errors of the readers."""
         chunks: list[Chunk] = []
         characters = 0
         for chunk in self._chunks:
@@ -87,11 +87,11 @@ class ChunkReader:
         return ChunkBatch(tuple(chunks), self._document_count, self._counter.done, self._counter.total)
 
     def stop(self) -> None:
-        """Let the batch that is being cut be the last. For any thread."""
+        """End with the current batch. Thread-safe."""
         self._stopped = True
 
     def close(self) -> None:
-        """Close the files that are open."""
+        """Close the open files."""
         self._chunks.close()
         self._documents.close()
 

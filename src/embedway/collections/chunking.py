@@ -1,14 +1,14 @@
-"""Documents to chunks: pieces of at most so many of the model's own tokens, cut at natural borders.
+"""Split documents into chunks of limited tokens, at natural borders.
 
 `semantic-text-splitter` chooses the borders: headings, paragraphs and lists in Markdown; elsewhere runs of
 newlines, the longest first, which in source code are the blank lines around classes and functions; then
-sentences and words. It asks for the size of some ten pieces per chunk. Tokenizing each of them makes 240
-chunks a second; here a document is tokenized once and a piece's size is the number of tokens between its
-ends: 1,400 a second.
+sentences and words. It requests the sizes of about ten pieces per chunk. Tokenizing each of them makes 240
+chunks a second. Here a document is tokenized once, and a piece's size is the number of tokens between its
+ends: 1,400 chunks a second.
 
-That number can be wrong where a cut falls inside a word, so a chunk is counted again, exactly and with the
-prompt, unless its ends are at white space and it is well below the limit. One that is too large is cut again
-by the exact and slow way.
+That number can be wrong if a border is inside a word. So a chunk is counted again, exactly and with the
+prompt, unless its ends are at white space and it is well below the limit. A chunk that is too large is split
+again by the exact and slow way.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
 
 DEFAULT_CHUNK_TOKENS = 256
 DEFAULT_OVERLAP_TOKENS = 32
-#: Room that a chunk must have beside prompt and special tokens; one character can take that many tokens.
+#: Minimum room for text beside prompt and special tokens; one character can need that many tokens.
 MIN_ROOM_TOKENS = 16
-#: A count between white space may differ from the exact one by what the tokenizer does at the two borders.
+#: Maximum error of a count between white space, caused by the tokenizer at the two borders.
 _BORDER_TOKENS = 8
-#: Longer documents are cut at a strong border first: memory and the time per chunk stay the same.
+#: Maximum characters of a section. Longer documents are split at strong borders first, to limit memory and time.
 SECTION_CHARACTERS = 1 << 16
-#: Where the first line's indentation says how the lines below it belong.
+#: Kinds of text in which the first line's indentation gives structure to the lines below.
 _INDENTED = frozenset({"code", "rst"})
 _SECTION_BORDERS = ("\n\n\n", "\n\n", "\n", " ")
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkLimits:
-    """How chunks are cut. All counts are in the model's tokens.
+    """Limits of chunks. All counts are in the model's tokens.
 
-    `chunk_tokens` is the most that the model sees of one chunk, special tokens and prompt included;
-    `overlap_tokens` is the most that two neighbouring chunks share.
+    `chunk_tokens` is the maximum for one chunk, special tokens and prompt included; `overlap_tokens` is the maximum
+    that two neighbouring chunks share.
     """
 
     chunk_tokens: int
@@ -65,13 +65,13 @@ def chunk_limits(
     chunk_tokens: int | None = None,
     overlap_tokens: int | None = None,
 ) -> ChunkLimits:
-    """The limits asked for, or the usual ones (256 and 32, less where the model takes less).
+    """Return the requested limits, or the defaults (256 and 32, less if the model accepts less).
 
-    Raises `UsageError` where the model takes less than what was asked, or where no room is left for text.
+    Raises `UsageError` if the model accepts less than requested, or if no room is left for text.
     """
     tokens = min(max_tokens, DEFAULT_CHUNK_TOKENS) if chunk_tokens is None else chunk_tokens
     if tokens > max_tokens:
-        raise UsageError(f"chunks of {tokens} tokens are more than the model takes ({max_tokens})")
+        raise UsageError(f"chunks of {tokens} tokens are over the model's limit ({max_tokens})")
     room = tokens - special_tokens - prompt_tokens
     if room < MIN_ROOM_TOKENS:
         least = special_tokens + prompt_tokens + MIN_ROOM_TOKENS
@@ -81,17 +81,17 @@ def chunk_limits(
         )
     overlap = min(DEFAULT_OVERLAP_TOKENS, room // 4) if overlap_tokens is None else overlap_tokens
     if not 0 <= overlap <= room // 2:
-        raise UsageError(f"an overlap of {overlap} tokens does not go with chunks of {tokens}: 0 to {room // 2} does")
+        raise UsageError(f"an overlap of {overlap} tokens is invalid for chunks of {tokens}: use 0 to {room // 2}")
     return ChunkLimits(tokens, overlap, special_tokens, prompt)
 
 
 def count_prompt_tokens(tokenizer: PlainTokenizer, prompt: str) -> int:
-    """Tokens that a prompt takes, without special tokens."""
+    """Return the number of tokens of a prompt, without special tokens."""
     return len(tokenizer.encode(prompt, add_special_tokens=False).ids) if prompt else 0
 
 
 class Chunker:
-    """Cuts documents. Not for two threads at once.
+    """Splitter of documents into chunks. Not thread-safe.
 
     `tokenizer` must neither pad nor truncate; it is only read.
     """
@@ -109,7 +109,7 @@ class Chunker:
         self._exact: dict[tuple[str, int], Any] = {}
 
     def chunks(self, document: Document) -> Iterator[Chunk]:
-        """The chunks of a document, in order. Together they hold every character that is not white space."""
+        """Iterate over the chunks of a document, in order. They contain all characters that are not white space."""
         lines = _LineCounter(document)
         for number, span in enumerate(self._spans(document)):
             yield _chunk(document, number, *span, line=lines.line_at(span[0]))
@@ -117,7 +117,7 @@ class Chunker:
     def _spans(self, document: Document) -> Iterator[tuple[int, int]]:
         text = document.text
         if len(text) < self._room and text.isascii():
-            # A token takes at least one such character, and one more token may mark the beginning.
+            # A token needs at least one ASCII character, and one more token may mark the beginning.
             start, end = _trimmed(text)
             if start < end:
                 yield start, end
@@ -146,9 +146,9 @@ class Chunker:
                 yield from self._split_to_fit(text, first, end, kind)
 
     def _within_overlap(self, text: str, start: int, before: int) -> int:
-        """Where a piece begins that may share no more than was asked with the one that ended at `before`.
+        """Return a start for a piece that limits its overlap with the piece that ends at `before`.
 
-        The splitter counts what is shared without the indentation that it then keeps.
+        The splitter counts the overlap without the indentation that it then includes.
         """
         while start < before and self._sizer.between(start, before) > self._limits.overlap_tokens:
             blank = len(text[start:before]) - len(text[start:before].lstrip())
@@ -156,7 +156,7 @@ class Chunker:
         return start
 
     def _with_indentation(self, text: str, start: int) -> int:
-        """Where the line's indentation begins, if only that stands before `start` and it takes no token."""
+        """Return the start of the line if only indentation without tokens precedes `start`; else `start`."""
         line_start = text.rfind("\n", 0, start) + 1
         free = text[line_start:start].isspace() and self._sizer.between(line_start, start) == 0
         return line_start if free else start
@@ -169,7 +169,7 @@ class Chunker:
         )
 
     def _split_to_fit(self, text: str, start: int, end: int, kind: str) -> Iterator[tuple[int, int]]:
-        """The span if its exact count is within the limit, else the spans of its parts that are."""
+        """Iterate over the span if its exact count is within the limit, else over spans of parts that are."""
         if self._fits(text[start:end]):
             yield start, end
             return
@@ -198,12 +198,12 @@ class Chunker:
 
 
 def whole_document(document: Document) -> Chunk:
-    """A document as one chunk, its text untouched. The model may see only its beginning."""
+    """Return a document as one chunk, with its text unchanged. The model may see only the beginning."""
     return _chunk(document, 0, 0, len(document.text), line=_LineCounter(document).line_at(0))
 
 
 class _Sizer:
-    """Sizes of pieces of one loaded text, from the places of its tokens."""
+    """Token counts of pieces of one loaded text, from the offsets of its tokens."""
 
     def __init__(self, tokenizer: PlainTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -213,7 +213,7 @@ class _Sizer:
         self._ends: Sequence[int] = ()
 
     def load(self, text: str) -> int:
-        """Take up a text; returns its tokens."""
+        """Load a text and return its number of tokens."""
         offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
         self._text = text
         self._near = 0
@@ -222,11 +222,11 @@ class _Sizer:
         return len(offsets)
 
     def between(self, start: int, end: int) -> int:
-        """Tokens that have a character in this span."""
+        """Return the number of tokens that have a character in this span."""
         return bisect_left(self._starts, end) - bisect_right(self._ends, start)
 
     def size(self, piece: str) -> int:
-        """Tokens of a piece of the text. Of two equal pieces either will do: their tokens are the same."""
+        """Return the number of tokens of a piece of the text. Equal pieces have the same tokens, so any will do."""
         start = self._text.find(piece, self._near)
         if start < 0:
             start = max(self._text.find(piece), 0)
@@ -236,7 +236,7 @@ class _Sizer:
 
 
 class _LineCounter:
-    """Lines in the source of ascending offsets in a document's text."""
+    """Source lines of ascending offsets in a document's text."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -245,7 +245,7 @@ class _LineCounter:
         self._mark_offsets = [offset for offset, _ in document.line_marks]
 
     def line_at(self, offset: int) -> int:
-        """The line, from 1; a row's line where the document is a row."""
+        """Return the line of an offset, from 1; for a row, the row's line."""
         document = self._document
         if document.line is not None:
             return document.line
@@ -273,12 +273,12 @@ def _chunk(document: Document, number: int, start: int, end: int, *, line: int) 
 
 
 def _trimmed(text: str) -> tuple[int, int]:
-    """The span of a text without the white space at its ends."""
+    """Return the span of a text without the white space at its ends."""
     return len(text) - len(text.lstrip()), len(text.rstrip())
 
 
 def _sections(text: str) -> Iterator[tuple[int, int]]:
-    """Spans of at most `SECTION_CHARACTERS`, cut at the strongest border in the last quarter of each."""
+    """Iterate over spans of at most `SECTION_CHARACTERS`, split at the strongest border in the last quarter of each."""
     start = 0
     while len(text) - start > SECTION_CHARACTERS:
         limit = start + SECTION_CHARACTERS

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["markdown", "rst", "text", "html", "code"]
 SourceFormat: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
 
-#: Called with the error of one row or file. It raises the error, or records it and returns, so that reading goes on.
+#: Handler for the error of one row or file. It raises the error, or records it and returns, so that reading continues.
 OnBadRow: TypeAlias = "Callable[[SourceError], None]"
 
 NO_METADATA: Mapping[str, str | None] = MappingProxyType({})
@@ -23,7 +23,7 @@ NO_METADATA: Mapping[str, str | None] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text of a source. `line` counts from 1 and is set where the document is a row of a file."""
+    """One text of a source. `line` counts from 1 and is set if the document is a row of a file."""
 
     id: str
     text: str = field(repr=False)
@@ -32,16 +32,16 @@ class Document:
     title: str | None = None
     kind: Kind = "text"
     metadata: Mapping[str, str | None] = field(default_factory=lambda: NO_METADATA, repr=False)
-    #: (offset in `text`, line of the source), ascending, where `text` was taken out of markup.
+    #: Pairs of (offset in `text`, line of the source), ascending, if `text` was extracted from markup.
     line_marks: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How rows become documents.
+    """Options for converting rows to documents.
 
-    `format` names what standard input holds, and files whose ending says nothing; `keep` names columns that
-    go along with each row.
+    `format` is the format of standard input, and of files with an unknown extension; `keep` contains columns to copy
+    with each row.
     """
 
     text_field: str = "text"
@@ -50,10 +50,10 @@ class ReadOptions:
     format: SourceFormat = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse kept columns that would stand in the place of our own."""
+        """Reject kept columns with the names of built-in columns."""
         if taken := sorted(set(self.keep) & RESERVED_COLUMNS):
             raise UsageError(
-                f"cannot keep the columns {', '.join(taken)}: the output has its own columns of these names"
+                f"cannot keep the columns {', '.join(taken)}: the output has its own columns with these names"
             )
         if len(set(self.keep)) != len(self.keep):
             raise UsageError("a column to keep is named twice")
@@ -61,18 +61,18 @@ class ReadOptions:
 
 @dataclass(slots=True)
 class ByteCounter:
-    """Bytes that the readers have read. `total` is None where it cannot be known (standard input)."""
+    """Bytes that the readers have read. `total` is None if it is unknown (standard input)."""
 
     total: int | None = None
     done: int = 0
 
     def advance(self, size: int) -> None:
-        """Note `size` more bytes as read."""
+        """Add `size` bytes."""
         self.done += size
 
 
 def text_fault(text: object) -> str | None:
-    """Why this value cannot be embedded, or None. The answer never holds the text."""
+    """Return why a value cannot be embedded, or None. The reason never contains the text."""
     if not isinstance(text, str):
         return f"must be text, is {type(text).__name__}"
     if not text or text.isspace():
@@ -81,7 +81,7 @@ def text_fault(text: object) -> str | None:
 
 
 def surrogate_fault(text: str) -> str | None:
-    """Why this string is not valid Unicode text, or None.
+    """Return why a string is not valid Unicode text, or None.
 
     A byte that was not UTF-8 arrives as U+DC80 to U+DCFF (Python's surrogateescape).
     """
@@ -91,12 +91,12 @@ def surrogate_fault(text: str) -> str | None:
         text.encode()
     except UnicodeEncodeError as error:
         escaped = "\udc80" <= text[error.start] <= "\udcff"
-        return "is not UTF-8" if escaped else "has a lone surrogate, which no UTF-8 text can hold"
+        return "is not UTF-8" if escaped else "has a lone surrogate, which is invalid in UTF-8"
     return None
 
 
 def decode_utf8(data: bytes, path: str) -> str:
-    """A file's text, without its byte order mark. Raises `SourceError` with the line that is not UTF-8."""
+    """Return a file's text, without byte order mark. Raises `SourceError` with the line that is not UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""HTML to text: blocks become lines, preformatted text stays as it is, navigation and scripts go."""
+"""Convert HTML to text: blocks become lines, preformatted text is unchanged, navigation and scripts are dropped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPACE = re.compile(r"[ \t\r\n\f\v]+")
 
 
 class _Extractor(HTMLParser):
-    """Collects text, and for each piece where it came from."""
+    """Parser that collects text, and the source line of each piece."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -39,7 +39,7 @@ class _Extractor(HTMLParser):
         if tag in _SKIPPED:
             self._skipped += 1
         elif tag == "title" and not self._skipped:
-            # An svg has titles too; those are in skipped parts.
+            # SVG images have titles too, but inside skipped elements.
             self._in_title = True
         self._border(tag)
         if tag == "pre":
@@ -109,7 +109,7 @@ class _Extractor(HTMLParser):
 
 
 def html_to_text(markup: str) -> tuple[str, str | None, tuple[tuple[int, int], ...]]:
-    """Text, title and line marks of an HTML page.
+    """Return the text, title and line marks of an HTML page.
 
     A line mark is (offset in the text, line in the markup); marks ascend and the first is at offset 0.
     """

@@ -1,4 +1,4 @@
-"""The choice of a job's model: that of its collection, a named one, or the best for the texts within a cost limit."""
+"""Choose a job's model: that of its collection, a named one, or the best for the texts within a cost limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from embedway.money import Amount
     from embedway.selection.criteria import ModelSelectionCriteria
 
-#: The sample of longer sources ends after the document that passes this length.
+#: Minimum characters of a sample of long sources. It ends after the document that reaches them.
 SAMPLE_CHARACTERS = 16 << 20
 
 
@@ -39,25 +39,24 @@ async def select_for_job(
     *,
     cached: bool,
 ) -> RunOptions:
-    """The options of a job with the model and size of its collection's pin, or those that its criteria select.
+    """Return the options of a job with the model and size of its collection's pin, or of the selected model.
 
-    A model that the options name is kept where there is no pin. With `options.most_nanousd` or the criteria's
-    `max_total_cost`, the best model with which the job costs no more. Reads the sources once before the job does, twice
-    for a limit on money. Raises UsageError for standard input, NoModelError, and BudgetExceededError where no model is
-    cheap enough.
+    Without a pin, a model that the options name stays. With `options.most_nanousd` or the criteria's `max_total_cost`,
+    the best model within that cost is selected. Reads the sources once before the job does, twice for a cost limit.
+    Raises UsageError for standard input, NoModelError, and BudgetExceededError if no model is cheap enough.
     """
     if options.collection:
         pin = next((pin for pin in await embedder.pins.list() if pin.collection == options.collection), None)
         if pin is not None:
-            # Raises what the criteria forbid.
+            # Raises if the criteria forbid the pinned model.
             await embedder.plan("a", criteria=criteria, collection=options.collection, dimensions=options.dimensions)
             return replace(options, model=pin.model, dimensions=options.dimensions or pin.space.dimensions)
     if options.model != AUTO:
         return options
     if "-" in sources:
-        raise UsageError("standard input can be read only once, and is looked at before a model is selected; name one")
+        raise UsageError("standard input can be read only once, and selecting a model reads the texts; name a model")
     most, limit = _lower_limit(options.most_nanousd, criteria.max_total_cost)
-    # What the whole costs is known by a plan of it, chunk by chunk, and not by the sample.
+    # The total cost is known only from a plan of all chunks, not from the sample.
     wanted = replace(criteria, max_total_cost=None, dimensions=options.dimensions or criteria.dimensions)
     if not options.chunk and options.on_overflow == "error":
         wanted = replace(wanted, require_fit=True)
@@ -73,7 +72,7 @@ async def select_for_job(
 
 
 def _best_within(most: int, limit: str, plans: Sequence[ModelPlan]) -> str:
-    """The first model with which a job costs no more. Raises BudgetExceededError, and TextTooLongError."""
+    """Return the first model within the cost limit. Raises BudgetExceededError and TextTooLongError."""
     fit = [one for one in plans if one.too_long is None]
     for one in fit:
         if is_affordable(one.most_nanousd, most):
@@ -85,7 +84,7 @@ def _best_within(most: int, limit: str, plans: Sequence[ModelPlan]) -> str:
 
 
 def _lower_limit(most: int | None, max_total_cost: Amount | None) -> tuple[int | None, str]:
-    """The lower of two limits in nano-dollars, and which it is."""
+    """Return the lower of two limits in nano-dollars, and its name."""
     if max_total_cost is not None:
         total = to_nanousd(max_total_cost, name="max_total_cost")
         if most is None or total < most:
@@ -97,10 +96,10 @@ def _lower_limit(most: int | None, max_total_cost: Amount | None) -> tuple[int |
 async def open_texts(
     sources: Sequence[str], options: RunOptions, *, standard_input: IO[bytes] | None = None
 ) -> AsyncIterator[AsyncIterator[list[str]]]:
-    """The texts of the documents, some at a time. Rows that cannot be used are left out. Raises `SourceError`."""
+    """Open an iterator over the documents' texts, in groups. Unusable rows are skipped. Raises `SourceError`."""
 
     def skip(fault: SourceError) -> None:
-        del fault  # to choose a model, not every row is needed
+        del fault  # choosing a model does not need every row
 
     with contextlib.closing(Worker("embedway-reader")) as reader:
         files = await reader.call(find_files, sources, options.read_options())
@@ -117,7 +116,7 @@ async def open_texts(
 
 
 async def take_texts(texts: AsyncIterator[list[str]], *, most_characters: int) -> tuple[list[str], bool]:
-    """The first texts, and whether these are all."""
+    """Return the first texts, and whether they are all texts."""
     found: list[str] = []
     characters = 0
     while characters < most_characters:

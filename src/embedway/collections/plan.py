@@ -1,4 +1,4 @@
-"""Plans of a job for several models: the sources are read once, nothing is computed or spent."""
+"""Plan a job for several models: read the sources once, compute and spend nothing."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from embedway.collections.run import RunOptions
     from embedway.types import Plan
 
-#: Documents that are read, and cut for every model, at a time.
+#: Documents that are read, and split for every model, at a time.
 _DOCUMENTS = 64
 
 
 @dataclass(slots=True)
 class ModelPlan:  # a field for each column of the plan
-    """The plan of a job with one model.
+    """Plan of a job with one model.
 
-    `texts` are the rows of the collection; `unique_texts`, `tokens` (of the unique ones), `cached_texts`, and for
-    the texts that are sent: `billed_tokens`, `requests`, money and seconds, as `Plan` has them.
+    `texts` counts the rows of the collection. `unique_texts`, `tokens` (of unique texts) and `cached_texts`, and for
+    the texts to send `billed_tokens`, `requests`, costs and seconds, are as in `Plan`.
     """
 
     model: str
@@ -53,12 +53,12 @@ class ModelPlan:  # a field for each column of the plan
     batch_cost_nanousd: int | None = 0
     seconds: float | None = 0.0
     estimated: bool = False
-    #: A text that may not be cut, and that the model does not read whole; nothing is counted from there on.
+    #: Error for a text over the model's limit that must not be truncated; counting stops there.
     too_long: TextTooLongError | None = None
 
     @property
     def most_nanousd(self) -> int | None:
-        """The most that may be reserved: the cost, twice where tokens are estimated."""
+        """Maximum that may be reserved: the cost, doubled if tokens are estimated."""
         return self.cost_nanousd and self.cost_nanousd * (ESTIMATE_MARGIN if self.estimated else 1)
 
     def add(self, plan: Plan) -> None:
@@ -75,7 +75,7 @@ class ModelPlan:  # a field for each column of the plan
         self.estimated = self.estimated or plan.estimated
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types; money in dollars."""
+        """Return the plan as JSON types, with money in dollars."""
         return {
             "model": self.model,
             "space_id": self.space_id,
@@ -95,14 +95,14 @@ class ModelPlan:  # a field for each column of the plan
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """The size of the sources, and the plan of each model."""
+    """Size of the sources, and the plan of each model."""
 
     documents: int
     characters: int
     models: tuple[ModelPlan, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types."""
+        """Return the plan as JSON types."""
         return {
             "documents": self.documents,
             "characters": self.characters,
@@ -112,7 +112,7 @@ class JobPlan:
 
 @dataclass(slots=True)
 class _ModelPlanner:
-    """One model's chunks, gathered to batches as a job would."""
+    """Chunks of one model, grouped into batches as in a job."""
 
     chunker: Chunker | None
     plan: ModelPlan
@@ -120,17 +120,17 @@ class _ModelPlanner:
     size: int = 0
     waiting: list[str] = field(default_factory=list)
     characters: int = 0
-    #: Texts of earlier batches, which would be in the cache by then.
+    #: Filter for texts of earlier batches, which would be in the cache by then.
     deduplicator: TextDeduplicator = field(default_factory=TextDeduplicator)
 
     def cut(self, documents: Sequence[Document]) -> list[str]:
-        """The chunks of some documents."""
+        """Return the texts of the chunks of some documents."""
         if self.chunker is None:
             return [whole_document(document).text for document in documents]
         return [chunk.text for document in documents for chunk in self.chunker.chunks(document)]
 
     def batches(self, texts: Sequence[str], *, last: bool) -> Iterator[list[str]]:
-        """The batches that these texts fill; the rest too, if these are the last."""
+        """Iterate over the batches that these texts fill, and the rest if they are the last."""
         self.size = self.size or next(self.sizes)
         for text in texts:
             self.waiting.append(text)
@@ -156,11 +156,11 @@ async def plan_job(
     standard_input: IO[bytes] | None = None,
     unfit: bool = False,
 ) -> JobPlan:
-    """Plan `run_job` with each of some models. `cached` says whether the embedder has a cache.
+    """Plan `run_job` with each model. `cached` is true if the embedder has a cache.
 
-    Reads the sources once and keeps no more of them than a batch for each model. Raises as `run_job` does; a row that
-    cannot be used is left out with `on_error="skip"`. With `unfit`, models that cannot read a text that may not be cut
-    have the error in their plan.
+    Reads the sources once and holds at most one batch per model in memory. Raises as `run_job` does; with
+    `on_error="skip"`, unusable rows are skipped. With `unfit`, a text over a model's limit that must not be truncated
+    is an error in the model's plan, and is not raised.
     """
 
     def refuse(fault: SourceError) -> None:
@@ -219,7 +219,7 @@ async def _add(
 
 
 def next_documents(documents: Iterator[Document]) -> list[Document]:
-    """The next documents; none at the end."""
+    """Return the next documents; none at the end."""
     return list(itertools.islice(documents, _DOCUMENTS))
 
 

@@ -1,10 +1,10 @@
-"""Sources to documents.
+"""Read documents from sources.
 
-A source is a folder, a file, or `-` for standard input. Folders are walked in sorted order and give one
-document for each text file: Markdown, reStructuredText, text, HTML and source code. Files of rows (`.jsonl`,
-`.ndjson`, `.csv`, `.tsv`, `.parquet`, and gzipped JSON Lines) inside folders are passed over: which of their
-fields is the text is for the caller to say, so name them as sources of their own. Hidden files and folders,
-virtual environments, `__pycache__` and `node_modules` are passed over too, and so are empty files.
+A source is a folder, a file, or `-` for standard input. Folders are walked in sorted order; each text file is
+one document: Markdown, reStructuredText, text, HTML and source code. Files of rows (`.jsonl`, `.ndjson`, `.csv`,
+`.tsv`, `.parquet`, and gzipped JSON Lines) inside folders are skipped, because the caller must choose the field
+that contains the text: name them as separate sources. Hidden files and folders, virtual environments,
+`__pycache__`, `node_modules` and empty files are skipped too.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ _ROW_FORMATS: tuple[tuple[str, SourceFormat], ...] = (
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
 _MARKDOWN_TITLE = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
 _RST_TITLE = re.compile(r"^(\S[^\n]*)\n([=\-~^\"'#*+`:.])\2{2,}[ \t]*$", re.MULTILINE)
-#: A title further down is a section's, not the document's.
+#: Characters that are searched for a title. A later title belongs to a section, not to the document.
 _TITLE_REACH_CHARACTERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One thing to read. `named` is true for a path that the caller gave, false for a file of a folder."""
+    """A file to read. `named` is true for a path given by the caller, false for a file found in a folder."""
 
     path: str
     format: SourceFormat
@@ -70,12 +70,12 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """The path as text that can be written: a name of bytes that are not UTF-8 has them replaced."""
+        """The path as valid text; bytes that are not UTF-8 are replaced."""
         return os.fsencode(self.path).decode("utf-8", "replace")
 
 
 def find_files(sources: Sequence[str], options: ReadOptions) -> tuple[SourceFile, ...]:
-    """Every file to read, in reading order, each once. Raises `SourceError` for what cannot be a source."""
+    """Return all files to read, in reading order, without duplicates. Raises `SourceError` for an invalid source."""
     files: dict[str, SourceFile] = {}
     for source in sources:
         if not source.strip():
@@ -91,8 +91,8 @@ def find_files(sources: Sequence[str], options: ReadOptions) -> tuple[SourceFile
             found = list(_walk(path))
             if not found:
                 raise SourceError(
-                    "the folder has no file that can be read (Markdown, reStructuredText, text, HTML, source "
-                    "code); files of rows must be named themselves",
+                    "the folder has no readable file (Markdown, reStructuredText, text, HTML, source code); name files "
+                    "of rows explicitly",
                     path=source,
                 )
             for file in found:
@@ -114,10 +114,10 @@ def read_files(
     counter: ByteCounter,
     standard_input: IO[bytes] | None = None,
 ) -> Generator[Document, None, None]:
-    """The documents of all files, one after the other, as a stream.
+    """Stream the documents of all files, in order.
 
-    The error of a row, or of one file of a folder, goes to `on_bad_row`. Raises `SourceError` for a file
-    that cannot be read on. `standard_input` is what `-` stands for; by default the process's own.
+    The error of a row, or of one file of a folder, goes to `on_bad_row`. Raises `SourceError` if a file cannot be
+    read further. `standard_input` is the stream for `-`; by default the process's own.
     """
     sizes = [file.size_bytes for file in files]
     counter.total = None if None in sizes else sum(size or 0 for size in sizes)
@@ -149,7 +149,7 @@ def _walk(folder: Path) -> Iterator[SourceFile]:
 
 
 def _format_of(source: str, options: ReadOptions) -> SourceFormat:
-    """How a named file is read: `auto` as one document, anything else as rows."""
+    """Return the format of a named file: `auto` for one document, anything else for rows."""
     lowered = source.lower()
     for ending, row_format in _ROW_FORMATS:
         if lowered.endswith(ending):
@@ -158,7 +158,7 @@ def _format_of(source: str, options: ReadOptions) -> SourceFormat:
         return "auto"
     if options.format == "auto":
         raise SourceError(
-            "the file's ending says nothing about what it holds; name its format: text, jsonl, csv, tsv or parquet",
+            "the format is unknown from the file's extension; set it: text, jsonl, csv, tsv or parquet",
             path=source,
         )
     return "auto" if options.format == "text" else options.format
@@ -183,7 +183,7 @@ def _read_whole(file: SourceFile, *, on_bad_row: OnBadRow, counter: ByteCounter)
     elif kind in {"markdown", "rst"}:
         title = _title(text, _MARKDOWN_TITLE if kind == "markdown" else _RST_TITLE)
     if reason := text_fault(text):
-        # Empty files (`__init__.py`) are in every folder and hold nothing to embed.
+        # Empty files such as `__init__.py` are common and contain nothing to embed.
         if file.named:
             on_bad_row(SourceError(reason, path=file.name))
         return
@@ -209,17 +209,17 @@ def _read_rows(
             if file.path.lower().endswith(".gz"):
                 with gzip.open(raw) as unpacked:
                     lines = open_counted(raw, unpacked, counter.advance)
-                    # Their packed bytes are counted already.
+                    # The compressed bytes are already counted.
                     yield from _read_stream(lines, file, options, on_bad_row=on_bad_row, advance=lambda _: None)
             else:
                 yield from _read_stream(raw, file, options, on_bad_row=on_bad_row, advance=counter.advance)
     except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"cannot be read to its end: {error}", path=file.name) from error
+        raise SourceError(f"cannot be read completely: {error}", path=file.name) from error
 
 
 def _open_standard_input(stream: IO[bytes] | None) -> IO[bytes]:
-    # A reader of our own on the same descriptor: Python locks sys.stdin's at exit, and a thread that still
-    # waits in it would turn an interrupted job into a crash.
+    # A separate reader on the same descriptor: Python locks sys.stdin's at exit, so a thread that still waits in it
+    # would turn an interrupted job into a crash.
     if stream is None or stream is getattr(sys.__stdin__, "buffer", None):
         return os.fdopen(0, "rb", closefd=False)
     return stream

@@ -1,4 +1,4 @@
-"""Rejected rows: a JSON Lines file beside the destination that lists them without their texts."""
+"""JSON Lines file of rejected rows, beside the destination and without the rows' texts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class RejectsFile:
-    """The file of rejected rows, one object per line: `source`, `line`, `field`, `reason`.
+    """File of rejected rows, one object per line: `source`, `line`, `field`, `reason`.
 
-    The file is made with the first of them and appears on `commit`. `add` may be called from another thread
-    than the rest.
+    The file is created with the first row and appears on `commit`. `add` may be called from another thread than
+    the other methods.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +47,7 @@ class RejectsFile:
             self.count += 1
 
     def commit(self) -> None:
-        """Let the file appear, if it has a row. Raises `SinkError`."""
+        """Rename the file to its final path, if it has a row. Raises `SinkError`."""
         with self._lock:
             try:
                 if self._file is not None:
@@ -61,17 +61,17 @@ class RejectsFile:
                 raise SinkError(f"cannot be written: {error.strerror}", destination=str(self.path)) from error
 
     def refuse_existing(self) -> None:
-        """Raise `SinkError` where a file of that name is there that no job wrote."""
+        """Raise `SinkError` if a file with that name exists and was not written by a job."""
         if not self._is_ours():
             refuse_existing(self.path, overwrite=False, destination=str(self.path))
 
     def remove_outdated(self) -> None:
-        """Remove the file of an earlier run when this one had nothing to reject."""
+        """Remove the file of an earlier run if this one rejected nothing."""
         if self.count == 0 and self._is_ours():
             self.path.unlink(missing_ok=True)
 
     def _is_ours(self) -> bool:
-        """Whether the file that is there was written by a job: its first line is a reject."""
+        """Return whether the existing file was written by a job: its first line is a reject."""
         try:
             with self.path.open(encoding="utf-8") as file:
                 first = json.loads(file.readline(1 << 20))

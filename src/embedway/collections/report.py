@@ -1,4 +1,4 @@
-"""The progress and the summary of a job."""
+"""Progress and summary of a job."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """The status of a running job. Rates are over the time since the first text went to the model.
+    """Status of a running job. Rates count from the time when the first text went to the model.
 
-    `bytes_read` is how much of the sources the finished chunks came from; `bytes_total` and `seconds_left`
-    are None where the sources' size is not known (standard input).
+    `bytes_read` counts the source bytes that finished chunks come from; `bytes_total` and `seconds_left` are None if
+    the sources' size is unknown (standard input).
     """
 
     documents: int
@@ -29,7 +29,7 @@ class RunStatus:
 
 
 class RunProgress(Protocol):
-    """Receives the status of a job, on the event loop, after every batch of chunks."""
+    """Receiver of the status of a job, on the event loop, after every batch of chunks."""
 
     def update(self, status: RunStatus) -> None:
         """Show the status. Must not block."""
@@ -37,11 +37,11 @@ class RunProgress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:  # a field for each fact of the summary's JSON
-    """The result of a job.
+    """Result of a job.
 
-    `truncated` counts chunks that were cut at the model's limit, `cached` unique texts whose vectors were in the cache,
-    `rejected` rows that could not be used, and `tokens` those of all texts. `seconds` is the whole job's time; the
-    rates leave out what came before the first text went to the model.
+    `truncated` counts chunks that were truncated at the model's limit, `cached` unique texts with cache hits,
+    `rejected` unusable rows, and `tokens` the tokens of all texts. `seconds` is the total time of the job; the rates
+    exclude the time before the first text went to the model.
     """
 
     documents: int
@@ -58,20 +58,20 @@ class RunSummary:  # a field for each fact of the summary's JSON
     model: str
     runtime: str
     rejects_path: str | None
-    #: Tokens on the bill, and what they cost in nano-dollars; None where no price is known.
+    #: Billed tokens, and their cost in nano-dollars; None if no price is known.
     billed_tokens: int = 0
     cost_nanousd: int | None = 0
-    #: Of the vectors from the cache, those that a codec kept which loses some digits.
+    #: Vectors from the cache that a lossy codec stored.
     lossy: int = 0
 
     def to_json(self) -> dict[str, str | int | float | None]:
-        """All fields, for `--json`."""
+        """Return all fields, for `--json`."""
         return asdict(self)
 
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over the batches that are done."""
+    """Sums over the finished batches."""
 
     documents: int = 0
     chunks: int = 0
@@ -86,12 +86,12 @@ class Tally:
     ended: float = 0.0
 
     def begin(self, now: float) -> None:
-        """Note when the first text goes to the model."""
+        """Record when the first text goes to the model."""
         if self.began is None:
             self.began = now
 
     def add(self, batch: ChunkBatch, result: EmbedResult, now: float) -> None:
-        """Note a batch that was embedded."""
+        """Add an embedded batch."""
         self.documents = batch.documents
         self.chunks += len(result.vectors)
         self.tokens += result.receipt.tokens
@@ -106,15 +106,15 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Since the first text went to the model."""
+        """Seconds from the first text to the end of the last batch."""
         return 0.0 if self.began is None else self.ended - self.began
 
     def rate(self, count: int) -> float:
-        """Per second; 0 where no time has passed."""
+        """Return a rate per second; 0 if no time has passed."""
         return count / self.seconds if self.seconds > 0 else 0.0
 
     def status(self, batch: ChunkBatch) -> RunStatus:
-        """How far the job is, this batch being done."""
+        """Return the status of the job after this batch."""
         left = None
         if batch.bytes_total is not None and batch.bytes_read > 0:
             left = max(batch.bytes_total - batch.bytes_read, 0) * self.seconds / batch.bytes_read

@@ -1,6 +1,6 @@
-"""Files of rows, read as streams: JSON Lines, CSV, Parquet, and plain lines.
+"""Streaming readers for files of rows: JSON Lines, CSV, Parquet, and plain lines.
 
-The error of a row goes to `on_bad_row`, which raises or records it; an error of a whole file is raised at once.
+The error of a row goes to `on_bad_row`, which raises or records it; the error of a file is raised at once.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     Advance = Callable[[int], None]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: Python's own limit for one CSV field is 128 KiB, less than a long document.
+#: Maximum characters of a CSV field. Python's default, 128 KiB, is less than a long document.
 _CSV_FIELD_LIMIT_CHARACTERS = 1 << 28
 _PARQUET_BATCH_ROWS = 512
 
 
 def read_lines(stream: Iterable[bytes], source: str, *, on_bad_row: OnBadRow, advance: Advance) -> Iterator[Document]:
-    """One document for each line that is not blank."""
+    """Read one document per line; skip blank lines."""
     for number, raw in _numbered(stream, advance):
         try:
             text = _decode(raw, source, number).rstrip("\r\n")
@@ -40,7 +40,7 @@ def read_lines(stream: Iterable[bytes], source: str, *, on_bad_row: OnBadRow, ad
 def read_jsonl(
     stream: Iterable[bytes], source: str, options: ReadOptions, *, on_bad_row: OnBadRow, advance: Advance
 ) -> Iterator[Document]:
-    """One document for each JSON object; blank lines are passed over."""
+    """Read one document per JSON object; skip blank lines."""
     for number, raw in _numbered(stream, advance):
         if raw.isspace():
             continue
@@ -61,12 +61,12 @@ def read_csv(
     on_bad_row: OnBadRow,
     advance: Advance,
 ) -> Iterator[Document]:
-    """One document for each record below the header; a document's line is where its record begins."""
+    """Read one document per record below the header; a document's line is the first line of its record."""
     if csv.field_size_limit() < _CSV_FIELD_LIMIT_CHARACTERS:
         csv.field_size_limit(_CSV_FIELD_LIMIT_CHARACTERS)
-    # Bytes that are not UTF-8 pass as lone surrogates, so that only their own row is bad.
+    # Bytes that are not UTF-8 become lone surrogates, so that only their own row is rejected.
     lines = (raw.decode("utf-8", "surrogateescape") for _, raw in _numbered(stream, advance))
-    # Strict: a quote that is never closed is an error, and does not take in the rest of the file as one text.
+    # Strict: an unclosed quote is an error; otherwise the rest of the file would be one text.
     reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
     try:
         header = reader.fieldnames or ()
@@ -98,17 +98,19 @@ def read_csv(
 
 
 def _refuse_unknown(keep: Sequence[str], columns: Sequence[str], source: str, *, line: int | None) -> None:
-    """Raise `SourceError` for a field to keep that is no column."""
+    """Raise `SourceError` for a field to keep that is not a column."""
     for name in keep:
         if name not in columns:
             known = ", ".join(map(repr, columns[:10]))
-            raise SourceError(f"there is no such column to keep; there are {known}", path=source, line=line, field=name)
+            raise SourceError(
+                f"is not a column that can be kept; existing columns: {known}", path=source, line=line, field=name
+            )
 
 
 def read_parquet(
     path: str, source: str, options: ReadOptions, *, size_bytes: int, on_bad_row: OnBadRow, advance: Advance
 ) -> Iterator[Document]:
-    """One document for each row; a document's line is its row's number, from 1."""
+    """Read one document per row; a document's line is the number of its row, from 1."""
     import pyarrow as pa  # noqa: PLC0415 - heavy, and most jobs read no Parquet
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -141,13 +143,13 @@ def read_parquet(
 
 
 def _parquet_batches(file: Any, columns: list[str]) -> Iterator[Any]:
-    # Group by group: over a whole file `iter_batches` reads ahead without a bound.
+    # One row group at a time: over a complete file, `iter_batches` reads ahead without limit.
     for group in range(file.num_row_groups):
         yield from file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, row_groups=[group], columns=columns)
 
 
 def _parquet_rows(batch: Any) -> Iterator[dict[str, object]]:
-    """The rows of a record batch; where one holds bytes that are not UTF-8, only that value is an error."""
+    """Iterate over the rows of a record batch; only values that are not UTF-8 are invalid."""
     try:
         yield from batch.to_pylist()
     except UnicodeDecodeError:
@@ -188,7 +190,7 @@ def _json_object(raw: bytes, source: str, line: int) -> dict[str, object]:
 
 
 def _csv_record(row: dict[str | Any, Any], source: str, line: int) -> Mapping[str, object]:
-    # DictReader files surplus cells under None and fills missing ones with None.
+    # DictReader stores surplus cells under None and fills missing ones with None.
     if None in row:
         raise SourceError("has more cells than the header", path=source, line=line)
     return row
@@ -218,7 +220,7 @@ def _identifier(value: object, source: str, line: int, field: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        reason = f"must be text or a whole number, is {type(value).__name__}"
+        reason = f"must be text or an integer, is {type(value).__name__}"
         raise SourceError(reason, path=source, line=line, field=field)
     if reason_or_none := surrogate_fault(value):
         raise SourceError(reason_or_none, path=source, line=line, field=field)
@@ -238,7 +240,7 @@ def _metadata(row: Mapping[str, object], source: str, line: int, keep: tuple[str
 
 
 def open_counted(raw: IO[bytes], unpacked: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
-    """Lines of a packed file, counting the packed bytes as they are used."""
+    """Iterate over the lines of a compressed file, and count the compressed bytes as they are used."""
     before = 0
     for line in unpacked:
         yield line

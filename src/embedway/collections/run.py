@@ -1,8 +1,7 @@
-"""The job: sources to documents to chunks to vectors to a destination, as a stream.
+"""Streaming job: read sources, split documents into chunks, embed them, and write them to a destination.
 
-Three things go on at once, one batch of chunks each: the next is read and cut in one thread, one is
-embedded, and the last is written in another thread. So three batches are the most that is held, however large
-the corpus.
+Three steps run at once, each on one batch of chunks: one thread reads and splits the next batch, the current one is
+embedded, and another thread writes the previous one. So at most three batches are in memory, however large the corpus.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:  # a field for each option of a job
-    """How a job is done.
+    """Options of a job.
 
-    `chunk_tokens` counts special tokens and prompt, None is 256 or what the model takes; `overlap_tokens`
-    None is 32 or what goes with smaller chunks. With `chunk` false each document is one row, cut at the
-    model's limit unless `on_overflow` says otherwise. `on_error` decides on a row that cannot be used: `stop` ends the
-    job, `skip` records it and goes on.
+    `chunk_tokens` includes special tokens and prompt; None means 256, or the model's limit if lower. `overlap_tokens`
+    None means 32, or less for small chunks. With `chunk` false, each document is one row, truncated at the model's
+    limit unless `on_overflow` says otherwise. `on_error` decides about unusable rows: `stop` ends the job, `skip`
+    records the row and continues.
     """
 
     model: str = "auto"
@@ -62,18 +61,18 @@ class RunOptions:  # a field for each option of a job
     id_field: str = "id"
     keep: tuple[str, ...] = ()
     format: SourceFormat = "auto"
-    #: The collection whose budget is charged, and whose space the vectors must be of.
+    #: Collection whose budget is charged, and whose vector space must match.
     collection: str = ""
-    #: Nano-dollars that the whole job may cost.
+    #: Maximum cost of the job, in nano-dollars.
     most_nanousd: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse options that contradict each other."""
+        """Reject options that contradict each other."""
         if not self.chunk and (self.chunk_tokens is not None or self.overlap_tokens is not None):
-            raise UsageError("chunk size and overlap mean nothing where documents are not cut")
+            raise UsageError("chunk size and overlap cannot be set if documents are not split into chunks")
 
     def read_options(self) -> ReadOptions:
-        """The part that readers need. Raises `UsageError`."""
+        """Return the options for readers. Raises `UsageError`."""
         return ReadOptions(self.text_field, self.id_field, self.keep, self.format)
 
 
@@ -87,11 +86,11 @@ async def run_job(
     clock: Callable[[], float] = time.perf_counter,
     standard_input: IO[bytes] | None = None,
 ) -> RunSummary:
-    """Embed sources into a destination, which shows nothing until all is done.
+    """Embed sources into a destination, which appears only when the job is complete.
 
-    `clock` gives seconds. Raises `UsageError` and `SinkError` before anything is embedded, `SourceError` for
-    what cannot be read or when there is nothing to embed, and what the embedder raises. Whatever ends the
-    job, also cancellation and SIGTERM, leaves nothing behind; after SIGTERM it ends as `SystemExit(143)`.
+    `clock` returns seconds. Raises `UsageError` and `SinkError` before anything is embedded, `SourceError` for an
+    unreadable source or if there is nothing to embed, and the errors of the embedder. A job that ends early, also by
+    cancellation or SIGTERM, leaves nothing behind. After SIGTERM it raises `SystemExit(143)`.
     """
     with _sigterm_cancels() as terminated:
         try:
@@ -105,9 +104,9 @@ async def run_job(
 
 @contextmanager
 def _sigterm_cancels() -> Iterator[list[int]]:
-    """Let SIGTERM cancel the current task, so that it can clean up; the list is not empty after that.
+    """Cancel the current task on SIGTERM, so that it can clean up; the list is not empty after that.
 
-    Only where nobody else handles the signal, and where a handler can be set at all (the main thread).
+    Only if the signal has no other handler, and if a handler can be set (in the main thread, not on Windows).
     """
     received: list[int] = []
     task = asyncio.current_task()
@@ -133,7 +132,7 @@ def _sigterm_cancels() -> Iterator[list[int]]:
 
 
 async def read_texts(embedder: AsyncEmbedder, sources: Sequence[str], options: RunOptions) -> list[str]:
-    """The texts that `run_job` would embed, in its order. Raises `SourceError` for what cannot be used."""
+    """Return the texts that `run_job` would embed, in its order. Raises `SourceError` for unusable ones."""
 
     def refuse(fault: SourceError) -> None:
         raise fault
@@ -149,7 +148,7 @@ async def read_texts(embedder: AsyncEmbedder, sources: Sequence[str], options: R
 
 
 class _Job:
-    """One run. The workers live as long as it does."""
+    """One run of a job, with its worker threads."""
 
     def __init__(
         self,
@@ -199,11 +198,11 @@ class _Job:
             await writer.call(store.commit)
         except BaseException:
             chunk_reader.stop()
-            # In this order: the store removes the folder it made, if nothing else is in it.
+            # In this order, because the store removes the folder that it created only if the folder is empty.
             await writer.call(self._rejects.abort)
             await writer.call(store.abort)
             if all(file.size_bytes is not None for file in files):
-                # What reads from a pipe may wait there for ever, and nothing of it is left behind.
+                # A reader of a pipe may wait forever, and leaves nothing behind.
                 await reader.call(chunk_reader.close)
             raise
         await reader.call(chunk_reader.close)
@@ -211,7 +210,7 @@ class _Job:
         return self._summary(described)
 
     async def _stream(self, chunk_reader: ChunkReader, *, reader: Worker, writer: Worker, space: Space) -> None:
-        """Embed and write all chunk_reader."""
+        """Embed and write all chunks."""
         sizes = batch_sizes()
         pending = reader.call(chunk_reader.next_batch, next(sizes))
         writing: asyncio.Future[None] | None = None
@@ -234,7 +233,7 @@ class _Job:
         await writing
 
     async def _embed(self, batch: ChunkBatch, space: Space) -> tuple[tuple[Chunk, ...], EmbedResult]:
-        """The vectors of a batch, and the chunks that they are of: all but those that were rejected."""
+        """Embed a batch; return its chunks without rejected ones, and their vectors."""
         texts = [chunk.text for chunk in batch.chunks]
         result = await self._embedder.embed(
             texts,
@@ -250,12 +249,12 @@ class _Job:
                 collection=self._store.destination, collection_space=space.id, asked_space=result.space.id
             )
         if result.vectors.shape != (len(texts), space.dimensions):
-            reason = f"gave vectors of shape {result.vectors.shape} for {len(texts)} texts"
+            reason = f"returned vectors of shape {result.vectors.shape} for {len(texts)} texts"
             raise BadVectorsError(reason, route=result.receipt.route)
         return self._without_rejects(batch, result)
 
     def _call_options(self) -> dict[str, Any]:
-        """The options for money and collections that were given."""
+        """Return the given options for costs and collections."""
         options: dict[str, Any] = {"collection": self._options.collection} if self._options.collection else {}
         most = self._options.most_nanousd
         if most is not None:
@@ -263,11 +262,11 @@ class _Job:
         return options
 
     def _without_rejects(self, batch: ChunkBatch, result: EmbedResult) -> tuple[tuple[Chunk, ...], EmbedResult]:
-        """Chunks that have vectors. A row that is refused for itself is bad; any other error ends the job."""
+        """Return the chunks that have vectors. Errors of single rows reject them; any other error ends the job."""
         if not result.errors:
             return batch.chunks, result
         for error in result.errors.values():
-            # What is refused without exception is no single row's fault.
+            # If all rows are refused, no single row is the cause.
             if not isinstance(error, (InputError, RefusedInputError)) or (
                 isinstance(error, RefusedInputError) and 1 < len(batch.chunks) == len(result.errors)
             ):
@@ -310,7 +309,7 @@ class _Job:
 def open_chunker(
     described: ModelDescription, options: RunOptions
 ) -> tuple[Chunker | None, dict[str, str | int | bool | None]]:
-    """The chunker, or None, and the settings that the collection records."""
+    """Return the chunker, or None, and the settings that the collection records."""
     settings: dict[str, str | int | bool | None] = {
         "max_tokens": described.max_tokens,
         "runtime": described.runtime,
@@ -334,8 +333,8 @@ def open_chunker(
 
 
 def _refuse_own_source(files: Sequence[SourceFile], written: Sequence[str]) -> None:
-    """Raise `UsageError` where a path that will be written is one of the sources."""
+    """Raise `UsageError` if a path that will be written is one of the sources."""
     sources = {os.path.realpath(file.path) for file in files}
     for path in written:
         if os.path.realpath(path) in sources:
-            raise UsageError(f"{path} is a source and would be written; name another destination")
+            raise UsageError(f"{path} is a source and would be overwritten; choose another destination")

@@ -1,4 +1,4 @@
-"""Exact search by cosine similarity in bounded memory: the parts that stores share."""
+"""Exact search by cosine similarity in bounded memory, shared by stores."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from embedway.types import Vectors
 
-#: The columns of a row that a hit shows.
+#: Columns of a row that a hit contains.
 HIT_COLUMNS = ("id", "document_id", "source", "start_line", "title", "text")
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A row that was found. `score` is the cosine similarity, from -1 to 1."""
+    """A row found by a search. `score` is the cosine similarity, from -1 to 1."""
 
     score: float
     id: str
@@ -34,12 +34,12 @@ class Hit:
 
     @classmethod
     def of(cls, score: float, row: Mapping[str, Any]) -> Hit:
-        """A hit from the columns of a row."""
+        """Create a hit from the columns of a row."""
         return cls(score=float(score), **{name: row[name] for name in HIT_COLUMNS})
 
 
 class TopRows:
-    """The best rows so far: scores and row numbers, best first."""
+    """Scores and numbers of the best rows so far, best first."""
 
     def __init__(self, top_n: int) -> None:
         self._top_n = top_n
@@ -49,7 +49,7 @@ class TopRows:
     def add(self, scores: npt.NDArray[np.float32], first_row: int) -> None:
         """Merge the scores of consecutive rows."""
         if len(scores) > self._top_n:
-            # The threshold keeps ties, so that the sort below, and not the partition, decides among them.
+            # The threshold retains ties, so that the sort below decides among them, and not the partition.
             threshold = np.partition(scores, -self._top_n)[-self._top_n]
             inside = np.flatnonzero(scores >= threshold)
         else:
@@ -60,23 +60,23 @@ class TopRows:
         self.scores, self.rows = all_scores[order], all_rows[order]
 
     def hits(self, rows: Mapping[int, Mapping[str, Any]]) -> list[Hit]:
-        """The best rows as hits; `rows` holds their columns by row number."""
+        """Return the best rows as hits; `rows` contains their columns by row number."""
         return [Hit.of(score, rows[row]) for score, row in zip(self.scores.tolist(), self.rows.tolist(), strict=True)]
 
 
 def unit_query(query_vector: Vectors, top_n: int, *, dimensions: int, destination: str) -> Vectors:
-    """The query vector with length 1. Raises `UsageError` for another shape, and for less than one row."""
+    """Return the query vector with length 1. Raises `UsageError` for a wrong shape, and for `top_n` below 1."""
     query = np.asarray(query_vector, dtype=np.float32)
     if query.shape != (dimensions,):
-        raise UsageError(f"the query vector has the shape {query.shape}; {destination} takes ({dimensions},)")
+        raise UsageError(f"the query vector has the shape {query.shape}; {destination} needs ({dimensions},)")
     if top_n < 1:
-        raise UsageError(f"cannot find {top_n} rows; ask for 1 or more")
+        raise UsageError(f"cannot find {top_n} rows; request 1 or more")
     unit: Vectors = query / _nonzero(np.linalg.norm(query))
     return unit
 
 
 def cosines(vectors: Vectors, query: Vectors) -> npt.NDArray[np.float32]:
-    """Cosine similarities (n,) of vectors (n, d) with a query of length 1; 0 for a vector of length 0."""
+    """Return the cosine similarities (n,) of vectors (n, d) with a query of length 1; 0 for a vector of length 0."""
     norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
     scores: npt.NDArray[np.float32] = (vectors @ query) / _nonzero(norms)
     return scores

@@ -1,7 +1,7 @@
-"""Verification of a store's space: rows are computed again and compared, and the record gets the facts that it lacks.
+"""Verify a store's space: recompute some rows, compare them, and add missing facts to the store's record.
 
-Collections of version 1 do not name the tokenizer and the configuration of their model. A search with the model accepts
-that and verifies it: some rows are embedded again, and their vectors must be those that are stored.
+Collections of version 1 do not record the tokenizer and the configuration of their model. A search with the model
+accepts this and verifies it: some rows are embedded again, and must have the same vectors as the stored rows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from embedway.space import Space
     from embedway.types import Vectors
 
-#: Rows that are computed anew are among the first ones: the shortest, because long texts may have been cut or averaged,
-#: and those in which tokenizers differ most.
+#: Number of shortest rows to recompute, and of first rows to choose from. Long texts may have been truncated or
+#: averaged. Rows in which tokenizers differ most are recomputed too.
 SHORTEST_ROWS = 3
 SAMPLED_ROWS = 256
-#: A text of this length is cut by no model's limit.
+#: Maximum characters of a text that no model's limit truncates.
 _UNCUT_CHARACTERS = 500
 
 
@@ -34,24 +34,24 @@ async def verify_space(
 ) -> str:
     """Verify facts that a store's record lacks, add them to it, and return a sentence for the user.
 
-    `space` is that of `model`, at the store's size. Raises SpaceMismatchError where rows that are computed anew are not
-    those that are stored.
+    `space` is the space of `model`, with the store's dimensions. Raises SpaceMismatchError if recomputed rows differ
+    from the stored rows.
     """
     facts, name = " and ".join(unknown), store.destination
     rows = await asyncio.to_thread(sample_rows, store)
     if not rows:
-        return f"{name} does not name the {facts} of its vectors, and has no rows to prove them"
+        return f"{name} does not record the {facts} of its vectors, and has no rows to verify them"
     texts = [text for text, _ in rows]
     stored = np.array([vector for _, vector in rows], np.float32)
     anew = (await embedder.embed(texts, model=model, dimensions=store.space.dimensions)).vectors
     check_same(stored, anew, name=name, recorded=store.space, asked=space, facts=unknown)
     written = await asyncio.to_thread(store.write_facts, space)
-    kept = "they are written down now" if written else "they could not be written down"
-    return f"{name} did not name the {facts} of its vectors; {len(rows)} rows computed anew are the same, and {kept}"
+    kept = "the record is updated" if written else "the record could not be updated"
+    return f"{name} did not record the {facts} of its vectors; {len(rows)} recomputed rows are the same, and {kept}"
 
 
 def sample_rows(store: Store) -> list[tuple[str, Vectors]]:
-    """Some texts of a store with their vectors, float32 (d,). Raises SinkError."""
+    """Return some texts of a store with their vectors, float32 (d,). Raises SinkError."""
     first = next(store.read(), None)
     if first is None:
         return []
@@ -60,7 +60,7 @@ def sample_rows(store: Store) -> list[tuple[str, Vectors]]:
 
 
 def choose_rows(texts: Sequence[str]) -> list[int]:
-    """Positions of the rows to compute anew: 6 at most, short ones, and those that distinguish tokenizers."""
+    """Return the positions of at most 6 rows to recompute: short ones, and those that distinguish tokenizers."""
     order = sorted(range(len(texts)), key=lambda row: (len(texts[row]), row))
     rows = [row for row in order if texts[row].strip()]
     chosen = rows[:SHORTEST_ROWS]

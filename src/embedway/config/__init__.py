@@ -1,8 +1,8 @@
-"""Settings: the only reader of settings files and of the environment.
+"""Settings. Only this package reads settings files and the environment.
 
-Lowest first: defaults; the Hugging Face hub's own variables (`HF_HOME`, `HF_TOKEN`, …); `embedway.toml` of
-the working directory, or the files that are named instead, each merged over the one before field by field;
-`EMBEDWAY_SECTION__KEY` from the environment; and the arguments of the caller.
+Later sources override earlier ones, field by field: defaults; the Hugging Face hub's own variables (`HF_HOME`,
+`HF_TOKEN`, …); `embedway.toml` in the working directory, or the named files in order; `EMBEDWAY_SECTION__KEY`
+variables; and the caller's arguments.
 """
 
 from embedway.config.benchmarks import ModelBenchmark

@@ -1,4 +1,4 @@
-"""Benchmarks of several layers, under their models' own names, merged over those of the package."""
+"""Merge benchmarks of several layers, under canonical model names, over the shipped ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def get_benchmarks(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the benchmarks of settings; empty where there is no table of them."""
+    """Return the benchmarks in settings; empty if the settings have no table of them."""
     embedding = values.get("embedding")
     benchmarks = embedding.get("model_benchmarks") if isinstance(embedding, dict) else None
     return benchmarks if isinstance(benchmarks, dict) else {}
@@ -24,9 +24,9 @@ def _with_benchmarks(values: Mapping[str, Any], benchmarks: Mapping[str, Any]) -
 
 
 def with_known_spellings(layers: Sequence[Layer]) -> tuple[list[Layer], list[Problem]]:
-    """Return layers with each benchmark under its model's own spelling; case does not count in names.
+    """Return layers with each benchmark under its model's canonical spelling; names are case-insensitive.
 
-    The spelling is the catalog's, that of a model of the settings, or the first one.
+    The spelling is the catalog's, else that of a model in the settings, else the first one.
     """
     spellings = {name.casefold(): name for name in default_benchmarks()}
     for layer in layers:
@@ -41,7 +41,7 @@ def with_known_spellings(layers: Sequence[Layer]) -> tuple[list[Layer], list[Pro
         for name, fields in get_benchmarks(layer.values).items():
             known = spellings.setdefault(name.casefold(), name)
             if known in tables:
-                problems.append(Problem(layer.where, f"{BENCHMARKS}{name}", "is there twice, in other letters"))
+                problems.append(Problem(layer.where, f"{BENCHMARKS}{name}", "is set twice, in different case"))
             tables[known] = _rename(fields, known)
         found.append(replace(layer, values=_with_benchmarks(layer.values, tables)) if tables else layer)
     return found, problems
@@ -54,7 +54,7 @@ def _rename(fields: Any, known: str) -> Any:
 
 
 def drop_stale_confirmations(under: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the lower settings without the price confirmations of benchmarks whose price the upper layer changes."""
+    """Return the lower settings without price confirmations of benchmarks whose price the upper layer changes."""
     below = get_benchmarks(under)
     changed = {
         name: drop_stale_confirmation(below[name], fields)
@@ -65,7 +65,7 @@ def drop_stale_confirmations(under: Mapping[str, Any], over: Mapping[str, Any]) 
 
 
 def drop_stale_confirmation(table: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a benchmark without its confirmation where other fields change its price."""
+    """Return a benchmark without its price confirmation if `fields` change the price."""
     price = "cost_per_million_tokens"
     same = price not in fields or ("cost_confirmed" in fields) or str(fields[price]) == str(table.get(price))
     return {name: value for name, value in table.items() if same or name != "cost_confirmed"}
@@ -74,7 +74,7 @@ def drop_stale_confirmation(table: Mapping[str, Any], fields: Mapping[str, Any])
 def merge_with_shipped(
     values: Mapping[str, Any], own: Mapping[str, Any], sources: Mapping[str, SettingSource]
 ) -> dict[str, Any]:
-    """Return the settings with their benchmarks merged over those of the package, field by field."""
+    """Return the settings with their benchmarks merged over the shipped ones, field by field."""
     tables = {
         name: with_sources(fields, sources[f"{BENCHMARKS}{name}"].layer) if isinstance(fields, dict) else fields
         for name, fields in own.items()
@@ -84,7 +84,7 @@ def merge_with_shipped(
 
 
 def with_sources(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Name `where` as the source of the numbers that these fields replace."""
+    """Record `where` as the source of the numbers that these fields replace."""
     named = dict(fields)
     if "quality_score" in fields:
         named = {"quality_source": f"settings: {where}", "quality_comparable": True, **named}
@@ -94,9 +94,9 @@ def with_sources(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def find_misnamed(own: Mapping[str, Any], sources: Mapping[str, SettingSource]) -> list[Problem]:
-    """Return errors of benchmarks whose name is not their key; pydantic checks that only where all else is right."""
+    """Return errors of benchmarks whose name differs from their key; pydantic checks it only if all else is valid."""
     return [
-        Problem(sources[key].layer, key, f"is {fields['model_name']!r}; must be the table's own name, {name!r}")
+        Problem(sources[key].layer, key, f"is {fields['model_name']!r}; must be the table's name, {name!r}")
         for name, fields in own.items()
         if isinstance(fields, dict) and isinstance(fields.get("model_name", name), str)
         if fields.get("model_name", name) != name and (key := f"{BENCHMARKS}{name}.model_name") in sources

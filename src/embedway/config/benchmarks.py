@@ -1,4 +1,4 @@
-"""`embedding.model_benchmarks`: the facts of models that selection uses, as settings."""
+"""`embedding.model_benchmarks`: settings for the model facts that selection uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from embedway.catalog.services import default_services
 from embedway.config.types import Day, Name, Number, Positive, Price, Section, Words
 from embedway.errors import UnknownModelError
 
-#: A price that is this many times off the catalog's counts as a mistake of units.
+#: Factor from the catalog's price at which a price counts as a mistake of units.
 _UNIT_ERROR = 100
 
 
@@ -23,46 +23,46 @@ _UNIT_ERROR = 100
 class ModelBenchmark(Section):
     """Quality, speed and price of a model: `[embedding.model_benchmarks.NAME]`.
 
-    `quality_score` and `cost_per_million_tokens` are None where nothing is known; a model without a score is selected
-    only once it has one, and one without a price never where there is a limit on money.
+    `quality_score` and `cost_per_million_tokens` are None if unknown. A model without a score is never selected; one
+    without a price is never selected under a cost limit.
     """
 
-    #: The model's full name; the table's own key.
+    #: Full name of the model; equal to the table's key.
     model_name: Name
-    #: What runs it, such as `openai`, `local` or `fastembed`; a name of your own for a model of your own.
+    #: Provider, such as `openai`, `local` or `fastembed`; any name for your own model.
     provider: Name
-    #: Milliseconds from a short query to its vector.
+    #: Latency of embedding a short query, in milliseconds.
     avg_latency_ms: Number
     #: Quality from 0 to 100, such as an MTEB average.
     quality_score: Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)] | None
-    #: Throughput in batches.
+    #: Throughput with batches, in tokens per second.
     tokens_per_second: Number
-    #: Confirms a price that is 100 times or more off the catalog's.
+    #: Confirm a price that differs from the catalog's by a factor of 100 or more.
     cost_confirmed: Annotated[bool, Field(strict=True)] = False
-    #: Dollars per million tokens, 0 for what runs on your machine; `unknown` where no price is known.
+    #: Dollars per million tokens; 0 for a local model, `unknown` if no price is known.
     cost_per_million_tokens: Price
-    #: Tokens of a text that the model reads.
+    #: Maximum tokens of a text.
     max_context_length: Positive
-    #: Numbers of a vector.
+    #: Dimensions of a vector.
     embedding_dimensions: Positive
-    #: Whether it was trained for many languages.
+    #: Whether it is trained for many languages.
     multilingual: Annotated[bool, Field(strict=True)] = False
-    #: BCP 47 tags, or `mul` alone; empty where nothing is known.
+    #: BCP 47 tags, or `mul` alone; empty if unknown.
     languages: Words = ()
-    #: An SPDX identifier; empty where nothing is known.
+    #: SPDX identifier; empty if unknown.
     licence: str = ""
-    #: What it is strong in: `code` counts where texts hold code, `multilingual` where they are of several languages.
+    #: Strengths: `code` counts if texts contain code, `multilingual` if they are in several languages.
     strengths: Words = ()
-    #: Where the score is from, and whether it is of the board that most scores are from.
+    #: Source of the score, and whether that is the leaderboard of most scores.
     quality_source: str = ""
     quality_comparable: Annotated[bool, Field(strict=True)] = True
-    #: Who measured latency and throughput, where, and when.
+    #: Source of latency and throughput, and the date of the measurement.
     speed_source: str = ""
     measured_on: Day = None
 
     @property
     def runs_here(self) -> bool:
-        """Tell whether its provider computes on this machine. Routes of the settings may lead elsewhere."""
+        """Whether its provider computes on this machine; routes in the settings may use other machines."""
         return self.provider in LOCAL_PROVIDERS
 
     @field_validator("embedding_dimensions")
@@ -70,15 +70,15 @@ class ModelBenchmark(Section):
     def _check_size(cls, size: int, info: ValidationInfo) -> int:
         sizes = _trained_sizes(info.data.get("model_name", ""))
         if sizes and size not in sizes:
-            raise ValueError(f"must be a size that {info.data['model_name']} gives: {', '.join(map(str, sizes))}")
+            raise ValueError(f"must be a size that {info.data['model_name']} supports: {', '.join(map(str, sizes))}")
         return size
 
     @field_validator("cost_per_million_tokens")
     @classmethod
     def _check_unit(cls, price: decimal.Decimal | None, info: ValidationInfo) -> decimal.Decimal | None:
-        """Refuse a price per token or per thousand tokens, as far as the catalog's prices tell.
+        """Reject a price per token or per thousand tokens, judged by the catalog's prices.
 
-        For a model without a price in the catalog, or with the price 0, the limit is 100 times the catalog's highest
+        If the catalog has no price for the model, or the price 0, the limit is 100 times the catalog's highest
         price.
         """
         if price is None or info.data.get("cost_confirmed"):
@@ -88,25 +88,25 @@ class ModelBenchmark(Section):
         if listed:
             wrong = unit_error(price, listed, f"the catalog's price is {listed}")
         else:
-            wrong = unit_error(price, dearest, f"the catalog's dearest has {dearest}") if price > dearest else ""
+            wrong = unit_error(price, dearest, f"the catalog's highest price is {dearest}") if price > dearest else ""
         if wrong:
             raise ValueError(wrong)
         return price
 
 
 def unit_error(price: decimal.Decimal, listed: decimal.Decimal, known: str) -> str:
-    """Return the error of a price that is 100 times or more off a known one; empty where there is none."""
+    """Return the error of a price that differs from a known one by a factor of 100 or more; empty if none."""
     if price == listed:
         return ""
     times = max(price, listed) / min(price, listed) if price and listed else None
     if times is not None and times < _UNIT_ERROR:
         return ""
-    off = "and nothing is free" if times is None else f"{times:,.0f} times off"
-    return f"must be dollars per million tokens; {known}, {off}; set cost_confirmed = true beside it if it is meant"
+    off = "and one of the two is 0" if times is None else f"{times:,.0f} times off"
+    return f"must be dollars per million tokens; {known}, {off}; if it is correct, set cost_confirmed = true beside it"
 
 
 def benchmark_values(benchmark: ModelBenchmark) -> dict[str, Any]:
-    """Return the fields of a benchmark as settings hold them."""
+    """Return the fields of a benchmark as values of settings."""
     return {name: getattr(benchmark, name) for name in ModelBenchmark.model_fields}
 
 
@@ -116,7 +116,7 @@ def _defaults() -> dict[str, ModelBenchmark]:
 
 
 def shipped_benchmarks() -> dict[str, ModelBenchmark]:
-    """Return the benchmarks of the package, by the models' full names."""
+    """Return the shipped benchmarks, by full model name."""
     return dict(_defaults())
 
 

@@ -1,7 +1,7 @@
-"""Keys of services, and the addresses that each key may go to.
+"""Keys of services, and the URLs that each key may be sent to.
 
-A key from the environment goes to its service's own hosts, or to an address that the same layer names. So a settings
-file cannot lead a key to an address that the file does not itself pair with the key.
+A key from the environment is sent to its service's own hosts, or to a URL that the same layer sets. So a settings
+file cannot redirect a key to a URL unless the file itself names the key's variable beside it.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Address and key of a route. `base_url` is empty for the provider's own address; `secret` is in no repr."""
+    """URL and key of a route. `base_url` is empty for the provider's default; `secret` is in no repr."""
 
     base_url: str = ""
     secret: str = field(default="", repr=False)
-    #: Options of the provider and headers that the environment sets.
+    #: Provider options and headers that the environment sets.
     options: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The variables of services and of routes' keys, and the source of each setting of the routes."""
+    """Variables of services and of routes' keys, and the source of each route's settings."""
 
     variables: Mapping[str, SecretStr] = field(default_factory=dict, repr=False)
     sources: Mapping[str, SettingSource] = field(default_factory=dict, repr=False)
 
     def access(self, provider: str, name: str = "", route: RouteSettings | None = None) -> Access:
-        """Return the address of a provider's route, and the key that may go there; without a name, the catalog's route.
+        """Return the URL of a provider's route, and the key to send there; without a name, of the catalog's route.
 
-        Raises ConfigError for a key that is missing or must not go to this address, and for an unsafe address of the
+        Raises ConfigError for a key that is missing or must not be sent to this URL, and for an unsafe URL in the
         environment.
         """
         service = SERVICES.get(provider, KnownService((), ()))
@@ -70,7 +70,7 @@ class Credentials:
         return Access(base_url, secret, options, headers)
 
     def addresses(self) -> dict[str, tuple[str, str]]:
-        """Return the services' addresses of the environment: the variable of each, and the address without secrets."""
+        """Return the services' URLs from the environment: the variable and the URL without secrets, by provider."""
         found = {}
         for provider, service in SERVICES.items():
             base_url, _ = self._address(provider, service, None)
@@ -80,7 +80,7 @@ class Credentials:
         return found
 
     def _key(self, service: KnownService, route: RouteSettings | None) -> tuple[str, str]:
-        """Return a route's key, and the variable that holds it; empty for a key of the settings or for none."""
+        """Return a route's key and its variable, which is empty for a key from the settings or a missing key."""
         if route is not None and route.api_key is not None:
             return _check_key(route.api_key.get_secret_value(), "api_key of a route"), ""
         if route is not None and route.api_key_file is not None:
@@ -91,7 +91,7 @@ class Credentials:
                 raise ConfigError(f"cannot be read: {reason}", where=str(route.api_key_file)) from None
         if route is not None and route.api_key_env is not None:
             if not self._value(route.api_key_env):
-                raise ConfigError("is not set, and a route's api_key_env names it", where=route.api_key_env)
+                raise ConfigError("is not set, but a route's api_key_env names it", where=route.api_key_env)
             return _check_key(self._value(route.api_key_env), route.api_key_env), route.api_key_env
         variable = next((name for name in service.keys if self._value(name)), "")
         return _check_key(self._value(variable), variable), variable
@@ -99,10 +99,10 @@ class Credentials:
     def _address(
         self, provider: str, service: KnownService, route: RouteSettings | None
     ) -> tuple[str, Mapping[str, str]]:
-        """Return the address of the environment and the options that it implies, as the official client reads them."""
+        """Return the URL from the environment and the options that it implies, as the official client does."""
         url, version = self._value(service.address).rstrip("/"), self._value(service.version)
         if provider == "gemini" and (url or version):
-            # The client puts the version behind the address.
+            # The client appends the version to the URL.
             version = "v1beta" if version in {"", "beta"} else version
             return f"{url or 'https://generativelanguage.googleapis.com'}/{version}", {}
         if not url:
@@ -112,12 +112,12 @@ class Credentials:
                 return url, {"api_version": version} if version else {}
             return (url if url.endswith("/openai/v1") else f"{url}/openai/v1"), {}
         if provider == "cohere" and belongs_to_hosts(url, service.hosts):
-            # The client does the same, for addresses of its first API.
+            # The client does the same, for URLs of its first API.
             url = url.removesuffix("/v1")
         return url, {}
 
     def _same_layer(self, name: str, route: RouteSettings | None) -> bool:
-        """Tell whether one layer names both a route's address and the variable of its key."""
+        """Return whether one layer sets both a route's URL and the variable of its key."""
         if route is None or route.api_key_env is None:
             return False
         layer = self.sources.get(f"routes.{name}.base_url", SettingSource()).layer
@@ -134,19 +134,19 @@ class Credentials:
 
 def _explain_withheld_key(provider: str, variable: str, route: RouteSettings | None, source: SettingSource) -> str:
     given = route is not None and route.api_key_env is not None
-    whose = f"{provider}'s own" if provider in SERVICES else "the provider's own"
+    whose = f"{provider}'s own hosts" if provider in SERVICES else "the provider's own hosts"
     again = ", which another layer names," if given else ""
     layer = source.layer or "the settings"
     return (
-        f"is no address of {whose}, so the key in {variable}{again} is not sent there; if it is meant to be, write "
+        f"is not on {whose}, so the key in {variable}{again} is not sent there; to allow it, write "
         f'api_key_env = "{variable}" beside base_url in {layer}'
     )
 
 
 def explain_withheld_token(values: Mapping[str, str], sources: Mapping[str, SettingSource]) -> str:
-    """Explain why the environment's token must not go to the hub's endpoint; empty where it may or there is none.
+    """Return why the environment's token is not sent to the hub's endpoint; empty if it is sent or missing.
 
-    `values` holds the section `weights`, `sources` the source of each setting.
+    `values` is the section `weights`; `sources` maps settings to their sources.
     """
     token = sources.get("weights.hub_token", SettingSource())
     endpoint = sources.get("weights.hub_endpoint", SettingSource(ENVIRONMENT))
@@ -156,14 +156,14 @@ def explain_withheld_token(values: Mapping[str, str], sources: Mapping[str, Sett
         return ""
     name = token.variable or "the environment's token"
     return (
-        f"{endpoint.layer}: weights.hub_endpoint: the token of {name} is not sent there, because the environment does "
-        "not name this address; set HF_ENDPOINT to it, or weights.hub_token beside it"
+        f"{endpoint.layer}: weights.hub_endpoint: the token from {name} is not sent there, because the environment "
+        "does not set this URL; set HF_ENDPOINT to it, or set weights.hub_token beside it"
     )
 
 
 def _check_key(key: str, where: str) -> str:
-    """Return a key without white space around it. Raises ConfigError for characters that no header can hold."""
+    """Return a key without white space around it. Raises ConfigError for characters that are invalid in a header."""
     key = key.strip()
     if not key.isascii() or not key.isprintable():
-        raise ConfigError("holds a character that no key has, such as a line break; paste it anew", where=where)
+        raise ConfigError("contains a character that no key has, such as a line break; paste it again", where=where)
     return key

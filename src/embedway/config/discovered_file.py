@@ -1,8 +1,8 @@
 """Filter for an `embedway.toml` that was discovered in the working directory and not named.
 
-Such a file came with the folder; the user did not choose it. It may set only values that lead no texts, keys or money
-anywhere and make the program read or write no other files. All others are ignored with a warning. A new setting is
-ignored until it is listed here.
+Such a file came with the folder; the user did not choose it. It may set only values that send no texts, keys or money
+anywhere and cause no access to other files. All others are ignored with a warning. A new setting is ignored until it
+is listed here.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ if TYPE_CHECKING:
     from embedway.catalog.types import Task
     from embedway.config.load import Config
 
-    #: A key as the names of its tables and its own.
+    #: Key as a sequence of names: its tables, then its own name.
     KeyPath: TypeAlias = tuple[str, ...]
 
-#: Read from the working directory when no file is named.
+#: File that is read from the working directory if no file is named.
 DEFAULT_FILE = "embedway.toml"
 
-#: Settings are written by hand; more is no settings file.
+#: Maximum size of a settings file, in bytes. Settings are written by hand.
 _MOST_BYTES = 2**20
-#: Of a file that is not trusted.
+#: Maximum size of a file that is not trusted, in bytes.
 _MOST_FOUND_BYTES = 2**16
 _PLAIN = frozenset({("run", "chunk_tokens"), ("run", "overlap"), ("embedding", "on_overflow")})
 _MODELS: dict[tuple[str, ...], Task] = {("embedding", "default_model"): "embed", ("rerank", "default_model"): "rerank"}
 _BENCHMARKS = ("embedding", "model_benchmarks")
-#: The direction in which a field of a local model's benchmark may change: 1 is up, -1 is down.
+#: Allowed direction of change for fields of a local model's benchmark: 1 is up, -1 is down.
 _BETTER: dict[str, Literal[1, -1]] = {"quality_score": 1, "tokens_per_second": 1, "avg_latency_ms": -1}
 _BUDGET = frozenset({"usd", "period", "model", "collection", "api_key", "hard", "warn_at"})
-#: Appended to the name of a budget, so that it replaces no other one in the settings or the ledger.
+#: Suffix of a discovered budget's name, so that it replaces no other budget in the settings or the ledger.
 BUDGET_SUFFIX = " (found file)"
-#: Every call checks every budget.
+#: Maximum number of discovered budgets, because every call checks every budget.
 _MOST_BUDGETS = 50
 _MOST_NAME = 60
-#: Tables in tables down to a benchmark's field; below is one value.
+#: Depth of a benchmark's field; anything deeper is one value.
 _DEPTH = 4
 _MOST_LISTED = 6
-#: Limits for a line, a line that may be a table's header, and a file. Keys with more parts mean nothing.
+#: Maximum dots of a line, of a line that may be a table's header, and of a file. No valid key has more parts.
 _MOST_DOTS = 200
 _MOST_HEADER_DOTS = 40
 _MOST_FILE_DOTS = 4000
-_NAME_IT = "name the file with --config if that is meant"
+_NAME_IT = "pass the file with --config if it is intended"
 
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredFile:
-    """A discovered file: its path for errors, its real location, its content and the content's sha256."""
+    """Discovered file: its path for errors, its real location, its content and the content's SHA-256."""
 
     path: Path
     location: str
@@ -69,7 +69,7 @@ class DiscoveredFile:
 def check_parse_cost(file: DiscoveredFile) -> None:
     """Raise ConfigError for a file that takes seconds to parse.
 
-    The cost of a key grows with its parts times those of its table's header.
+    The cost of a key grows with the number of its parts times that of its table's header.
     """
     where = str(file.path)
     if len(file.data) > _MOST_FOUND_BYTES:
@@ -83,9 +83,9 @@ def check_parse_cost(file: DiscoveredFile) -> None:
 
 
 def discover(path: Path | None = None) -> DiscoveredFile | None:
-    """Read the file of the working directory, or at a path; None where there is none.
+    """Read the file in the working directory, or at a path; return None if it does not exist.
 
-    Raises ConfigError for one that cannot be read.
+    Raises ConfigError if it cannot be read.
     """
     path = path or Path(DEFAULT_FILE)
     try:
@@ -97,16 +97,16 @@ def discover(path: Path | None = None) -> DiscoveredFile | None:
 
 @dataclass(slots=True)
 class FilteredSettings:
-    """The settings that are kept, and the keys and values that are ignored; the keys are printable."""
+    """Allowed settings, and the keys and values of ignored ones. Ignored keys are printable."""
 
     kept: dict[str, Any] = field(default_factory=dict)
     ignored: list[tuple[str, Any]] = field(default_factory=list)
 
 
 class SettingsFilter:
-    """Filter that keeps the settings that a discovered file may set; for one file.
+    """Filter that allows the settings that a discovered file may set; for one file.
 
-    `base` returns the settings of all other layers, or None where they are wrong. It is called at most once.
+    `base` returns the settings of all other layers, or None if they are invalid. It is called at most once.
     """
 
     def __init__(self, base: Callable[[], Config | None]) -> None:
@@ -117,7 +117,7 @@ class SettingsFilter:
         self._tables: Mapping[str, Any] = {}
 
     def run(self, values: Mapping[str, Any]) -> FilteredSettings:
-        """Keep or ignore each value."""
+        """Allow or ignore each value."""
         budgets = values.get("budgets")
         self._tables = budgets if isinstance(budgets, dict) else {}
         for path, value in _leaves(values):
@@ -129,7 +129,7 @@ class SettingsFilter:
         return self._result
 
     def _target_key(self, path: KeyPath, value: Any) -> KeyPath | None:
-        """Return the key under which a value is kept; None where it is ignored."""
+        """Return the key under which a value is set; None if it is ignored."""
         if path in _PLAIN:
             return path
         if path in _MODELS:
@@ -143,7 +143,7 @@ class SettingsFilter:
         return None
 
     def _budget_name(self, name: str, table: Any) -> str | None:
-        """Return a name for a budget that replaces no other one; None to ignore the budget."""
+        """Return a name for a budget that does not replace another one; None to ignore the budget."""
         if name not in self._budgets:
             usable = self._kept_budgets < _MOST_BUDGETS and self._is_usable(name, table)
             self._kept_budgets += usable
@@ -165,7 +165,7 @@ class SettingsFilter:
         return name
 
     def _improves_local_model(self, name: str, key: str, value: Any) -> bool:
-        """Tell whether a field improves the benchmark of a local model, so that no other model gains by it."""
+        """Return whether a field improves the benchmark of a local model, so that no other model gains from it."""
         base = self._settings()
         if base is None:
             return False
@@ -181,7 +181,7 @@ class SettingsFilter:
         # A model without a score is never selected, so any score improves it.
         if before is None:
             return True
-        # The difference of a whole number of 400 digits is no float.
+        # No subtraction: the difference of an integer of 400 digits overflows a float.
         return bool(value >= before if _BETTER[key] > 0 else value <= before)
 
 
@@ -195,21 +195,21 @@ def _leaves(values: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[Ke
 
 
 def shorten(name: str) -> str:
-    """Return a foreign name for a terminal or a log: printable, and of limited length."""
+    """Return an untrusted name for a terminal or a log: printable, and truncated."""
     shown = printable(name)
     return shown if len(shown) <= _MOST_NAME else f"{shown[: _MOST_NAME - 1]}…"
 
 
 def ignored_warning(file: DiscoveredFile, ignored: tuple[str, ...], *, changed: bool) -> str:
-    """Return the warning about ignored settings, on one line: their names, the reason, and how to allow them."""
+    """Return the warning about ignored settings, on one line: the names, the reason, and how to allow them."""
     more = len(ignored) - _MOST_LISTED
     names = ", ".join(ignored[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
     why = (
-        "was changed since it was trusted"
+        "has changed since it was trusted"
         if changed
-        else "is in the working directory and was neither named nor trusted"
+        else "is in the working directory and is neither named nor trusted"
     )
     return (
-        f"{printable(file.location)} {why}, so these settings in it are ignored: {names}. "
-        f"`embedway trust` allows them, or name the file: `embedway --config {DEFAULT_FILE} …`"
+        f"{printable(file.location)} {why}, so these settings are ignored: {names}. "
+        f"To allow them, run `embedway trust`, or name the file: `embedway --config {DEFAULT_FILE} …`"
     )

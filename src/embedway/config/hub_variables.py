@@ -1,4 +1,4 @@
-"""Settings from the variables and the token file of huggingface_hub and fastembed, read as these libraries do."""
+"""Settings from the variables and the token file of huggingface_hub and fastembed, parsed as in these libraries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 def hub_layer(environ: Mapping[str, str]) -> tuple[Layer, list[Problem]]:
-    """Return the layer of the hub's own settings, under our keys, and their errors."""
+    """Return the hub's own settings as a layer with embedway's keys, and their errors."""
     values: dict[str, Any] = {}
     variables: dict[str, str] = {}
     problems: list[Problem] = []
@@ -51,7 +51,7 @@ def _path(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def _home(environ: Mapping[str, str]) -> tuple[Path, str | None]:
-    """Return the hub's folder, and the variable that moved it from its default."""
+    """Return the hub's folder, and the variable that overrides its default."""
     home = _path(environ, "HF_HOME")
     if home:
         return expand_user(home), "HF_HOME"
@@ -77,7 +77,7 @@ class _TokenFileError(Exception):
 
 
 def _token(environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the token and its variable or file; None without one, or where the user forbids its implicit use."""
+    """Return the token and its variable or file; None if it is missing or the user forbids its implicit use."""
     if environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE:
         return None
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
@@ -92,8 +92,8 @@ def _token(environ: Mapping[str, str]) -> tuple[str, str] | None:
     except OSError as error:
         raise _TokenFileError(path, error.strerror or type(error).__name__) from error
     except UnicodeError:
-        # The chained error would hold the bytes.
+        # The chained error would contain the bytes.
         raise _TokenFileError(path, "it is not UTF-8") from None
     except ValueError:
-        raise _TokenFileError(path, "no file has that name") from None
+        raise _TokenFileError(path, "the path is invalid") from None
     return (token, str(path)) if token else None

@@ -1,9 +1,9 @@
-"""Providers' services: their hosts, and the environment variables of their official clients.
+"""Services of providers: hosts, and environment variables of the official clients.
 
-The variables are those of the official clients, read 2026-11-24: openai 3.57.0 (`OPENAI_BASE_URL`, `OPENAI_ORG_ID`,
+The variables are from the official clients, checked 2026-11-24: openai 3.57.0 (`OPENAI_BASE_URL`, `OPENAI_ORG_ID`,
 `OPENAI_PROJECT_ID`; for Azure `AZURE_OPENAI_ENDPOINT` and `OPENAI_API_VERSION`), cohere 7.3.1 (`CO_API_URL`) and
 google-genai 3.6.1 (`GOOGLE_GEMINI_BASE_URL`, `GOOGLE_GENAI_API_VERSION`). voyageai 0.5.0 and mistralai 3.7.0 read no
-address from the environment, and Jina has no client.
+URL from the environment, and Jina has no client.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class KnownService:
-    """A provider's service: the variables of its key and of its official client, and its own hosts."""
+    """Service of a provider: variables of its key and its official client, and its own hosts."""
 
-    #: The first that is set counts.
+    #: Variables of the key. The first one that is set is used.
     keys: tuple[str, ...]
-    #: Whole names; a name that begins with a dot stands for all its subdomains.
+    #: Host names. A leading dot matches all subdomains.
     hosts: tuple[str, ...]
-    #: The variables of the address and of the version of the API; empty where the client reads none.
+    #: Variables of the URL and of the API version; empty if the client reads none.
     address: str = ""
     version: str = ""
-    #: Headers that the client sends, by the variable that holds each.
+    #: Headers that the client sends, by variable.
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -35,14 +35,14 @@ SERVICES: Mapping[str, KnownService] = MappingProxyType(
     {
         "openai": KnownService(
             ("OPENAI_API_KEY",),
-            # Regional hosts as openai/_data_residency.py lists them, such as eu.api.openai.com.
+            # Regional hosts, such as eu.api.openai.com, from openai/_data_residency.py.
             ("api.openai.com", ".api.openai.com"),
             address="OPENAI_BASE_URL",
             headers={"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"},
         ),
         "azure-openai": KnownService(
             ("AZURE_OPENAI_API_KEY",),
-            # https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle; a resource has a name below.
+            # https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle; a resource is a subdomain.
             (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
             address="AZURE_OPENAI_ENDPOINT",
             version="OPENAI_API_VERSION",
@@ -50,7 +50,7 @@ SERVICES: Mapping[str, KnownService] = MappingProxyType(
         "cohere": KnownService(
             ("COHERE_API_KEY", "CO_API_KEY"), ("api.cohere.com", "api.cohere.ai"), address="CO_API_URL"
         ),
-        # voyageai/util.py: keys of MongoDB Atlas go to the second host.
+        # voyageai/util.py: keys of MongoDB Atlas are sent to the second host.
         "voyage": KnownService(("VOYAGE_API_KEY",), ("api.voyageai.com", "ai.mongodb.com")),
         "jina": KnownService(("JINA_API_KEY",), ("api.jina.ai",)),
         "gemini": KnownService(
@@ -59,11 +59,11 @@ SERVICES: Mapping[str, KnownService] = MappingProxyType(
             address="GOOGLE_GEMINI_BASE_URL",
             version="GOOGLE_GENAI_API_VERSION",
         ),
-        # mistralai/client/sdkconfiguration.py lists three.
+        # Three hosts, from mistralai/client/sdkconfiguration.py.
         "mistral": KnownService(("MISTRAL_API_KEY",), ("api.mistral.ai", "api.eu.mistral.ai", "api.us.mistral.ai")),
     }
 )
-#: The variables in which users of a service keep its key, the first that is set counts.
+#: Variables of each service's key. The first one that is set is used.
 KEY_VARIABLES: dict[str, tuple[str, ...]] = {name: service.keys for name, service in SERVICES.items()}
 
 

@@ -1,4 +1,4 @@
-"""Layers of settings: each file, and the environment, gives one layer of nested plain values."""
+"""Layers of settings: each file, and the environment, is one layer of nested plain values."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "environment"
 PREFIX = "EMBEDWAY_"
-#: Settings are written by hand; more is no settings file.
+#: Maximum size of a settings file, in bytes. Settings are written by hand.
 _MOST_BYTES = 2**22
-#: Parts of a variable's name. Keys have four at most.
+#: Maximum number of parts in a variable's name. Keys have at most four.
 _MOST_PARTS = 10
 _SHOWN = 60
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -30,7 +30,7 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One error of the settings: its layer or place in a file, its dotted key, and the reason."""
+    """Error in the settings: its layer or location in a file, its dotted key, and the reason."""
 
     where: str
     key: str
@@ -39,29 +39,29 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class SettingSource:
-    """The source of a setting: its layer, and the variable where the layer is the environment."""
+    """Source of a setting: its layer, and the variable if the layer is the environment."""
 
     layer: str = ""
     variable: str = ""
 
     def __str__(self) -> str:
-        """Return the text that `Config.sources` holds."""
+        """Return the text for `Config.sources`."""
         return ": ".join(part for part in (self.layer, self.variable) if part)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Settings of one layer. `variables` names the variable that set a value, by dotted key."""
+    """Settings of one layer. `variables` maps dotted keys to the variables that set them."""
 
     where: str
     values: Mapping[str, Any]
     variables: Mapping[str, str] = field(default_factory=dict)
-    #: Errors that the values themselves do not show.
+    #: Errors that the values do not show, such as duplicate keys.
     problems: tuple[Problem, ...] = ()
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Iterate over values with their dotted keys, through all tables."""
+    """Iterate over values of all nested tables, with their dotted keys."""
     for name, value in values.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict):
@@ -71,7 +71,7 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge `over` into `under`, table by table; a list is one value and replaces the one below."""
+    """Merge `over` into `under`, table by table; a list is one value and replaces the lower one."""
     merged = dict(under)
     for name, value in over.items():
         below = merged.get(name)
@@ -102,7 +102,7 @@ def set_path(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 
 def read_layer(path: Path, folders: frozenset[str]) -> Layer:
-    """Read the settings of one TOML or JSON file. Under the keys `folders`, relative paths start at its folder.
+    """Read the settings of one TOML or JSON file. Relative paths under the keys `folders` start at the file's folder.
 
     Raises ConfigError with file, line and column.
     """
@@ -113,12 +113,12 @@ def read_layer(path: Path, folders: frozenset[str]) -> Layer:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"cannot be read: {reason}", where=str(path)) from error
     except ValueError:
-        raise ConfigError("cannot be read: no file has that name", where=str(path)) from None
+        raise ConfigError("cannot be read: the path is invalid", where=str(path)) from None
     return parse_layer(data, path, folders)
 
 
 def parse_layer(data: bytes, path: Path, folders: frozenset[str]) -> Layer:
-    """The same of a file's content that was read already."""
+    """Parse the content of a settings file, as `read_layer` does."""
     where = str(path)
     reader = reader_of(path)
     try:
@@ -133,12 +133,12 @@ def parse_layer(data: bytes, path: Path, folders: frozenset[str]) -> Layer:
             if pattern_of(key) in folders:
                 set_key(values, key, _from_folder(value, path.absolute().parent))
         return Layer(where, values, problems=tuple(_duplicate_keys(values, where)))
-    except (RecursionError, ValueError):  # tables nested without end; whole numbers of thousands of digits
-        raise ConfigError("holds a value that is too large or too deep", where=where) from None
+    except (RecursionError, ValueError):  # very deeply nested tables; integers of thousands of digits
+        raise ConfigError("contains a value that is too large or too deeply nested", where=where) from None
 
 
 def reader_of(path: Path) -> Callable[[str, str], dict[str, Any]]:
-    """Return the reader of files with a name. Raises ConfigError for a name that no settings file has."""
+    """Return the parser for a file's extension. Raises ConfigError for an unsupported one."""
     reader = {".toml": _read_toml, ".json": _read_json}.get(path.suffix.lower())
     if reader is None:
         raise ConfigError("a settings file must end in .toml or .json", where=str(path))
@@ -150,7 +150,7 @@ def _from_folder(value: Any, folder: Path) -> Any:
         return [_from_folder(item, folder) for item in value]
     if isinstance(value, str) and value.strip():
         path = expand_user(value)
-        # The rule of its key reports the error.
+        # The rule of its key reports an unknown user.
         return value if path.parts[0].startswith("~") else str(folder / path)
     return value
 
@@ -171,18 +171,18 @@ def _read_toml(text: str, where: str) -> dict[str, Any]:
 
 def _read_json(text: str, where: str) -> dict[str, Any]:
     try:
-        # The rule of a field reports NaN and infinity, with all other errors.
+        # The rule of each field reports NaN and infinity, together with all other errors.
         values = json.loads(text, object_pairs_hook=_Table)
     except json.JSONDecodeError as error:
         raise ConfigError(f"is not JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}") from None
     if not isinstance(values, dict):
-        raise ConfigError("must hold one JSON object", where=where)
-    values.pop("$schema", None)  # editors look for it
+        raise ConfigError("must contain one JSON object", where=where)
+    values.pop("$schema", None)  # used by editors
     return values
 
 
 class _Table(dict[str, Any]):
-    """A JSON object that records the keys that it holds more than once."""
+    """JSON object that records its duplicate keys."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -191,30 +191,30 @@ class _Table(dict[str, Any]):
 
 
 def _duplicate_keys(values: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[Problem]:
-    """Iterate over keys that a JSON object holds more than once."""
+    """Iterate over the duplicate keys of a JSON object."""
     for name, given in (values.duplicates if isinstance(values, _Table) else {}).items():
         key = f"{prefix}{name}"
-        # Only benchmarks are known to hold no secret.
+        # Only benchmarks never contain a secret.
         plain = key.startswith(BENCHMARKS) and not any(isinstance(one, (dict, list)) for one in given)
         shown = f", as {' and '.join(map(repr, given))}" if plain else ""
-        yield Problem(where, key, f"is there twice{shown}; must be there once")
+        yield Problem(where, key, f"is set twice{shown}; set it once")
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _duplicate_keys(value, where, f"{prefix}{name}.")
 
 
-#: Tables whose entries users name; the names of models may hold dots.
+#: Tables with names given by users. Model names may contain dots.
 _NAMED = ("models.", "routes.", "budgets.")
 BENCHMARKS = "embedding.model_benchmarks."
 
 
 def pattern_of(key: str) -> str:
-    """Return the key with a star for the user's name: `routes.mine.model` becomes `routes.*.model`."""
+    """Return the key with `*` in place of the user's name: `routes.mine.model` becomes `routes.*.model`."""
     return pattern_and_name(key)[0]
 
 
 def pattern_and_name(key: str) -> tuple[str, str]:
-    """Return the pattern of a key, and the user's name in it; a star where there is none."""
+    """Return the pattern of a key, and the user's name in it, or `*` if there is none."""
     if key.startswith(BENCHMARKS):
         name, _, field = key.removeprefix(BENCHMARKS).rpartition(".")
         return (f"{BENCHMARKS}*.{field}", name) if name else (key, "*")
@@ -227,9 +227,9 @@ def pattern_and_name(key: str) -> tuple[str, str]:
 
 
 def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[type]]) -> tuple[Layer, list[Problem]]:
-    """Read settings from `EMBEDWAY_SECTION__KEY`. `kinds` holds the types that each known key may have.
+    """Read settings from `EMBEDWAY_SECTION__KEY` variables. `kinds` maps known keys to their allowed types.
 
-    An empty variable counts as unset; where None is allowed, it is None.
+    An empty variable means None where None is allowed, and else counts as unset.
     """
     values: dict[str, Any] = {}
     variables: dict[str, str] = {}
@@ -240,7 +240,7 @@ def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[
         parts = name.removeprefix(PREFIX).lower().split("__")
         key = ".".join(parts)
         if len(parts) > _MOST_PARTS:
-            problems.append(Problem(ENVIRONMENT, key[:_SHOWN], f"is no setting (set by {name[:_SHOWN]}…)"))
+            problems.append(Problem(ENVIRONMENT, key[:_SHOWN], f"is not a setting (set by {name[:_SHOWN]}…)"))
             continue
         kind = kinds.get(pattern_of(key), frozenset())
         text = environ[name].strip()
@@ -257,7 +257,7 @@ def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[
 
 
 def _parse_variable(text: str, kind: frozenset[type]) -> Any:
-    """Convert a variable's text to a plain value. Text of another kind stays text, and the rule refuses it."""
+    """Convert a variable's text to a plain value. Invalid text stays text, and the key's rule rejects it."""
     if type(None) in kind and text.lower() in {"", "none"}:
         return None
     if bool in kind:

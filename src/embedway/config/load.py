@@ -1,4 +1,4 @@
-"""The settings: layers are merged and checked, and all errors are reported at once."""
+"""Load settings: merge layers, validate them, and report all errors at once."""
 
 from __future__ import annotations
 
@@ -71,21 +71,21 @@ if TYPE_CHECKING:
     from embedway.config.discovered_file import DiscoveredFile, FilteredSettings
 
 _log = logging.getLogger("embedway.config")
-#: Tables in tables; keys have four parts at most.
+#: Maximum depth of nested tables. Keys have at most four parts.
 _DEEPEST = 100
 
 
 @public
 class Config(Section):
-    """All settings, typed and immutable.
+    """Typed, immutable settings.
 
     Sections: `embedding` (default_model, on_overflow, model_benchmarks), `rerank` (default_model), `local` (backend,
     precision, threads, streams, token_budget), `weights` (directory, places, folders, offline, allow_http,
     hub_endpoint, hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `cache` (backend,
-    codec and bounds), `upstream` (attempts, waits and times of services), `selection`, `ledger`, `pins`, and `budgets`,
-    `routes` and `models` (a table for each, by name). Each section explains its keys.
-    `Config()` holds the defaults and reads nothing; `Config.load()` reads files and environment.
-    Secrets are secret types: no repr, dump or error shows them. Each section is one attribute.
+    codec and limits), `upstream` (retries and timeouts of services), `selection`, `ledger`, `pins`, and `budgets`,
+    `routes` and `models` (tables by name). Each section documents its keys.
+    `Config()` contains the defaults and reads nothing; `Config.load()` reads files and environment.
+    Secrets have secret types: no repr, dump or error shows them. Each section is one attribute.
     """
 
     embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
@@ -116,12 +116,12 @@ class Config(Section):
         environ: Mapping[str, str] | None = None,
         overrides: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Load settings from files, environment and arguments, later over earlier, field by field.
+        """Load settings from files, environment and arguments; later ones override earlier ones, field by field.
 
-        `files` end in .toml or .json; without any, `embedway.toml` of the working directory is read if it is
-        there: all of it where it is trusted, else its safe settings, with one warning that names the ignored ones.
-        `environ` stands for the environment. `overrides` maps dotted keys to values; they come last.
-        Raises ConfigError, which names every problem with its place, key and rule.
+        `files` end in .toml or .json. Without any, `embedway.toml` in the working directory is read if it exists:
+        completely if it is trusted, else its safe settings, with one warning that lists the ignored ones.
+        `environ` replaces the environment. `overrides` maps dotted keys to values and has the highest priority.
+        Raises ConfigError, which lists every problem with its location, key and rule.
         """
         inputs = _Inputs.of(cls, _check_environ(environ), overrides)
         problems = [*inputs.problems]
@@ -142,7 +142,7 @@ class Config(Section):
             config = cls._from_layers(inputs.stack(named), problems)
         except RecursionError:
             where = ", ".join(layer.where for layer in named) or "arguments"
-            raise ConfigError("holds tables in tables without end", where=where) from None
+            raise ConfigError("contains tables that are nested too deeply", where=where) from None
         variables = {route.api_key_env for route in config.routes.values() if route.api_key_env}
         variables |= set(service_variables())
         secrets = {name: SecretStr(inputs.variables[name]) for name in variables if inputs.variables.get(name)}
@@ -154,7 +154,7 @@ class Config(Section):
 
     @classmethod
     def _discovered_layer(cls, found: DiscoveredFile, inputs: _Inputs) -> tuple[Layer, tuple[str, ...]]:
-        """Return the layer of a discovered file, and its ignored keys, with a warning about them."""
+        """Return the layer of a discovered file, and its ignored keys; log a warning about them."""
         state = read_trust().state(found.location, found.sha256)
         if state != "trusted":
             check_parse_cost(found)
@@ -181,9 +181,9 @@ class Config(Section):
     def untrusted_settings(
         cls, found: DiscoveredFile, *, environ: Mapping[str, str] | None = None
     ) -> list[tuple[str, Any]]:
-        """Return keys and values of a file that are ignored where it is discovered and not trusted.
+        """Return the keys and values of a file that are ignored if it is discovered and not trusted.
 
-        Raises ConfigError for a file that is no settings file, with its place.
+        Raises ConfigError, with its location, for a file that is not a settings file.
         """
         inputs = _Inputs.of(cls, _check_environ(environ), None)
         check_parse_cost(found)
@@ -208,7 +208,7 @@ class Config(Section):
             config = cls.model_validate(merge_with_shipped(values, own, sources) if own else values)
             problems += _price_problems(config, sources)
         except ValidationError as error:
-            # `from None`: the chained error would show the input, and with it what may be a secret.
+            # `from None`: the chained error would show the input, which may contain a secret.
             misnamed = find_misnamed(own, sources)
             found = validation_problems(error, sources, KEYS)
             problems += [one for one in found if not misnamed or one.key != BENCHMARKS.rstrip(".")] + misnamed
@@ -249,9 +249,9 @@ class Config(Section):
 
     @property
     def sources(self) -> Mapping[str, str]:
-        """The source of each key that is set: a file, `environment: NAME` or `arguments`.
+        """Source of each key that is set: a file, `environment: NAME` or `arguments`.
 
-        The address of a service that the environment names has the key `services.PROVIDER.base_url`.
+        The URL of a service that the environment sets has the key `services.PROVIDER.base_url`.
         """
         found = {key: str(source) for key, source in self._sources}
         for provider, (name, _) in self._credentials.addresses().items():
@@ -260,30 +260,30 @@ class Config(Section):
 
     @property
     def addresses(self) -> Mapping[str, str]:
-        """Services' addresses of the environment, by provider, without user, password and query."""
+        """URLs of services from the environment, by provider, without user, password and query."""
         return MappingProxyType({provider: shown for provider, (_, shown) in self._credentials.addresses().items()})
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Keys of the working directory's `embedway.toml` that are ignored, because it is not trusted."""
+        """Keys that are ignored in the working directory's `embedway.toml`, because it is not trusted."""
         return self._ignored
 
     def access(self, provider: str, name: str = "") -> Access:
-        """Return address and key of a route: by its name in `routes`, or without one the catalog's route.
+        """Return URL and key of the route `name` in `routes`, or of the catalog's route if the name is empty.
 
-        The key is the route's own `api_key`, `api_key_file` or `api_key_env`, else the variable that the provider's
-        users know (`OPENAI_API_KEY` and the like). A key from the environment goes to the provider's own hosts, to an
-        address of the environment, or to one that the same layer names as `api_key_env`. Raises ConfigError for a key
-        that may not go to the address, an unreadable file, an unset variable, or text that cannot be a key.
+        The key is the route's own `api_key`, `api_key_file` or `api_key_env`, else the provider's usual variable
+        (such as `OPENAI_API_KEY`). A key from the environment is sent only to the provider's own hosts, to a URL from
+        the environment, or to a URL that the same layer sets as `api_key_env`. Raises ConfigError for a key that must
+        not be sent to the URL, an unreadable file, an unset variable, or text that is not a valid key.
         """
         return self._credentials.access(provider, name, self.routes[name] if name else None)
 
     def key_for(self, provider: str, name: str = "") -> str:
-        """Return the key that a provider's route sends; empty where there is none. Raises the errors of `access`."""
+        """Return the key that a provider's route sends; empty if there is none. Raises as `access` does."""
         return self.access(provider, name).secret
 
     def routes_to(self, names: Collection[str]) -> dict[str, RouteSettings]:
-        """Return the settings' routes to a model of these names, which are in lower case; in their order."""
+        """Return the settings' routes to a model with one of these lower-case names, in order."""
         return {key: route for key, route in self.routes.items() if route.model.casefold() in names}
 
     def store_settings(self) -> StoreSettings:
@@ -302,7 +302,7 @@ class Config(Section):
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """The layers beside the files: environment and arguments, and their errors."""
+    """Layers other than files: environment and arguments, and their errors."""
 
     variables: Mapping[str, str]
     folders: frozenset[str]
@@ -328,7 +328,7 @@ class _Inputs:
 
 
 def _check_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return the settings of a call. Raises ConfigError for keys that are no texts, at any depth."""
+    """Return a call's overrides, checked. Raises ConfigError for keys that are not strings, at any depth."""
     given = {} if overrides is None else overrides
     tables: list[tuple[object, int]] = [(given, 0)]
     for table, depth in tables:
@@ -337,7 +337,7 @@ def _check_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
         for key, value in table.items():
             if not isinstance(key, str) or key.count(".") > _DEEPEST:
                 shown = repr(key) if isinstance(key, (str, int, float)) else f"of type {type(key).__name__}"
-                raise ConfigError(f"a key is {shown[:80]}; it must be a text such as run.overlap", where="arguments")
+                raise ConfigError(f"a key is {shown[:80]}; it must be a string such as run.overlap", where="arguments")
             if isinstance(value, dict):
                 tables.append((value, depth + 1))
     return given
@@ -361,15 +361,15 @@ def _is_text(value: object) -> bool:
 
 
 def _check_environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:
-    """Return the environment or its stand-in, checked. Raises ConfigError for names and values that are no texts."""
+    """Return the environment or its replacement, checked. Raises ConfigError for names and values not of type str."""
     given = os.environ if environ is None else environ
     if not isinstance(given, Mapping) or not all(isinstance(text, str) for item in given.items() for text in item):
-        raise ConfigError("environ must be a mapping of texts to texts", where="arguments")
+        raise ConfigError("environ must be a mapping of strings to strings", where="arguments")
     return given
 
 
 def _check_paths(files: Sequence[Path | str]) -> list[Path]:
-    """Return the named files. Raises ConfigError for anything but a list of paths."""
+    """Return the named files as paths. Raises ConfigError for anything but a list of paths."""
     listed = isinstance(files, Iterable) and not isinstance(files, (str, bytes))
     if not listed or not all(isinstance(file, (str, os.PathLike)) for file in files):
         raise ConfigError("files must be a list of paths", where="arguments")
@@ -389,14 +389,14 @@ def _tables_and_leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[
 
 
 def _price_problems(config: Config, sources: Mapping[str, SettingSource]) -> list[Problem]:
-    """Return errors of benchmarks whose price has another unit than that of the settings' own model."""
+    """Return errors of benchmarks whose price has a different unit than the model's price in the settings."""
     found = []
     for name, model in config.models.items():
         benchmark = config.embedding.model_benchmarks.get(model.name)
         if benchmark is None or benchmark.cost_confirmed or model.price_usd_per_million_tokens is None:
             continue
         if model.name in default_benchmarks():
-            continue  # a name of the catalog is refused for itself
+            continue  # another check rejects a name of the catalog
         price, listed = benchmark.cost_per_million_tokens, decimal.Decimal(model.price_usd_per_million_tokens)
         wrong = "" if price is None else unit_error(price, listed, f"models.{name} has {listed}")
         if wrong:

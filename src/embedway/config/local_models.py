@@ -1,6 +1,6 @@
-"""Models that run on this machine with files that are here, as far as settings, catalog and file names tell.
+"""Detect models that run on this machine with local files, from settings, catalog and file names only.
 
-No request is sent, nothing is fetched, no library is imported and no process is started.
+No request is sent, nothing is downloaded, no library is imported and no process is started.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from embedway.catalog.types import ModelFacts, Task
     from embedway.config.load import Config
 
-#: A reserved name: the default model, or one that is selected.
+#: Reserved name for the default model, or for a selected one.
 AUTO = "auto"
 _HUB_PREFIX = "hf:"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-#: Modules of the libraries that are extras.
+#: Modules of the optional libraries, by provider.
 LIBRARY_MODULES = {"fastembed": "fastembed", "sentence-transformers": "sentence_transformers"}
-#: Options with which a library reads a folder, keeps its files elsewhere, or runs code of a repository.
+#: Options that make a library read a folder, store its files elsewhere, or run code of a repository.
 _UNSAFE_OPTIONS = frozenset({"path", "cache_dir", "remote_code", "trust_remote_code"})
 _FASTEMBED_ENDINGS = ("", "-onnx", "-onnx-q")
 
 
 def is_known_model(name: str, config: Config) -> bool:
-    """Tell whether a model has that name: of the settings, of a catalog, of a library or of a repository."""
+    """Return whether a model with that name exists: in the settings, a catalog, a library or a repository."""
     if name == AUTO or name.startswith(_HUB_PREFIX) or name.partition(":")[0] in LIBRARY_MODULES:
         return True
     return _is_configured(name, config) or name.casefold() in default_services() or _catalog_facts(name) is not None
 
 
 def runs_locally(name: str, config: Config) -> bool:
-    """Tell whether every route of a catalog's model computes on this machine, under some settings."""
+    """Return whether every route of a catalog model computes on this machine, with the given settings."""
     service = default_services().get(name.casefold())
     facts = None if service is not None else _catalog_facts(name)
     if _is_configured(name, config) or (service is None and facts is None):
@@ -51,9 +51,9 @@ def runs_locally(name: str, config: Config) -> bool:
 
 
 def is_ready_locally(name: str, task: Task, config: Config) -> bool:
-    """Tell whether a model of a task runs on this machine by every route, with weights that are here.
+    """Return whether every route of a model for a task runs on this machine, with local weights.
 
-    A folder never counts.
+    A model in a folder never counts.
     """
     if name == AUTO:
         return task == "embed"
@@ -72,8 +72,8 @@ def is_ready_locally(name: str, task: Task, config: Config) -> bool:
 
 
 def _is_in_store(name: str, task: Task, config: Config) -> bool:
-    """Tell the same for a model of the built-in runtime: of the catalog, or of a repository that was pulled."""
-    from embedway.weights.store import WeightsStore  # noqa: PLC0415  urllib and filelock, for found files alone
+    """Return the same for a model of the built-in runtime: from the catalog, or from a pulled repository."""
+    from embedway.weights.store import WeightsStore  # noqa: PLC0415  urllib and filelock, for discovered files only
 
     store = WeightsStore(config.store_settings())
     try:
@@ -82,7 +82,7 @@ def _is_in_store(name: str, task: Task, config: Config) -> bool:
             folder = store.find_repository(repository, revision or None) if _REPOSITORY.fullmatch(repository) else None
             if folder is None:
                 return False
-            # Weights of the catalog are its model, whatever their repository.
+            # Weights in the catalog identify its model, whatever their repository.
             facts = default_catalog().by_weights(folder.weights_sha256)
             names = {name.casefold(), repository.casefold(), *(facts.names if facts is not None else ())}
             return (facts is None or facts.task == task) and _routes_are_local(names, config)
@@ -94,7 +94,7 @@ def _is_in_store(name: str, task: Task, config: Config) -> bool:
 
 
 def _routes_are_local(names: Iterable[str], config: Config) -> bool:
-    """Tell whether no route of the settings to these names leads to a server or runs a repository's code."""
+    """Return whether no route in the settings for these names uses a server or runs a repository's code."""
     routes = config.routes_to(frozenset(names)).values()
     return all(
         route.provider in LOCAL_PROVIDERS and route.options.get("trust_remote_code", "false") == "false"
@@ -103,12 +103,12 @@ def _routes_are_local(names: Iterable[str], config: Config) -> bool:
 
 
 def _is_library_ready(route: RouteFacts, config: Config) -> bool:
-    """Tell whether a library is installed and its folders have names of the model's weights."""
+    """Return whether a library is installed and its folders contain a name of the model's weights."""
     module, model = LIBRARY_MODULES.get(route.provider), route.model
     if module is None or not _REPOSITORY.fullmatch(model) or _UNSAFE_OPTIONS & set(route.options):
         return False
     try:
-        # A library may take a folder of the working directory for the model of that name.
+        # A library may load a folder in the working directory as the model of that name.
         if Path(model).exists() or importlib.util.find_spec(module) is None:
             return False
         if route.provider == "fastembed":
@@ -116,7 +116,7 @@ def _is_library_ready(route: RouteFacts, config: Config) -> bool:
             entries = (entry.name.casefold() for entry in config.weights.fastembed_cache.glob("*-*"))
             return any({name.rpartition("--")[2], name.removeprefix("fast-")} & folder_names for name in entries)
         return any(config.weights.hub_cache.glob(f"models--{model.replace('/', '--')}/snapshots/*"))
-    except OSError:  # no file has so long a name
+    except OSError:  # the name is too long for a file
         return False
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def expand_user(text: str | Path) -> Path:
-    """Expand `~` to the user's folder; the path of an unknown user stays unchanged."""
+    """Expand `~` to the user's home folder; leave the path of an unknown user unchanged."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -15,7 +15,7 @@ def expand_user(text: str | Path) -> Path:
 
 
 def absolute(text: str | Path) -> Path:
-    """Return the absolute path. Raises ValueError for a path that no file can have."""
+    """Return the absolute path. Raises ValueError for an invalid path."""
     if not str(text).strip():
         raise ValueError("must name a folder")
     try:
@@ -23,9 +23,9 @@ def absolute(text: str | Path) -> Path:
     except UnicodeEncodeError:
         named = b"\0"
     if b"\0" in named:
-        raise ValueError("must hold no character that no path has")
+        raise ValueError("must not contain characters that are invalid in a path")
     path = expand_user(text)
     if path.parts[0].startswith("~"):
-        # A file of that name is written ./~name.
-        raise ValueError(f"must not start with {path.parts[0]}, which is no user here")
+        # Write ./~name for a file of that name.
+        raise ValueError(f"must not start with {path.parts[0]}: there is no such user")
     return path.absolute()

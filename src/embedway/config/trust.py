@@ -1,4 +1,4 @@
-"""Trust in settings files of the working directory, by location and content, as direnv does."""
+"""Trust in settings files of working directories, by location and content, as in direnv."""
 
 from __future__ import annotations
 
@@ -30,63 +30,63 @@ _log = logging.getLogger("embedway.config")
 
 @dataclass(frozen=True, slots=True)
 class TrustedFiles:
-    """The trusted files: the sha256 of each one's content, 64 hex digits, by its location."""
+    """Trusted files: the SHA-256 of each content (64 hex digits), by location."""
 
     files: Mapping[str, str]
 
     def state(self, location: str, sha256: str) -> TrustState:
-        """Tell whether a file at that location with that content is trusted, or was with another content."""
+        """Return whether the content at a location is trusted, changed since it was trusted, or unknown."""
         known = self.files.get(location)
         return "unknown" if known is None else "trusted" if known == sha256 else "changed"
 
 
 def trust_path() -> Path:
-    """Return the path of the trust file. A relative variable never moves it below the working directory."""
+    """Return the path of the trust file; a relative path in a variable is ignored."""
     path = platformdirs.user_state_path("embedway", appauthor=False)
     if not path.is_absolute():
-        # The XDG specification has relative paths ignored.
+        # The XDG specification requires relative paths to be ignored.
         path = Path("~/.local/state/embedway").expanduser()
     return path / "trust.json"
 
 
 def trust_lock(path: Path) -> Path:
-    """Return the lock file for changes of a trust file."""
+    """Return the path of the lock file for changes of a trust file."""
     return path.with_name(".trust.lock")
 
 
 def file_location(path: Path) -> str:
     """Return a file's location: the real path of its folder, and its name.
 
-    A link has a location of its own, because relative paths in the file start at the link's folder: a link in a foreign
-    folder to a file that is trusted elsewhere is not trusted.
+    A symbolic link has its own location, because relative paths in the file start at the link's folder. So a link in
+    another folder to a trusted file is not trusted.
     """
     return str(Path(os.path.realpath(path.parent)) / path.name)
 
 
 def content_sha256(data: bytes) -> str:
-    """Return the sha256 of a file's content, 64 hex digits."""
+    """Return the SHA-256 of a file's content, as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def read_trust() -> TrustedFiles:
-    """Read the trusted files; none, with a warning, where the trust file is damaged.
+    """Read the trusted files; return none and log a warning if the trust file is damaged.
 
-    Raises ConfigError for a file of a later version.
+    Raises ConfigError for a file of a newer version.
     """
     try:
         return _read()
     except DamagedTrustError as error:
-        _log.warning("%s %s, so no settings file is trusted; remove it to begin anew", trust_path(), error)
+        _log.warning("%s %s, so no settings file is trusted; delete it to start over", trust_path(), error)
         return TrustedFiles(MappingProxyType({}))
 
 
 def add_trust(location: str, sha256: str) -> None:
-    """Trust a content at a location in place of an earlier one. Raises ConfigError."""
+    """Trust a content at a location; it replaces an earlier one. Raises ConfigError."""
     _change(lambda files: {**files, location: sha256})
 
 
 def remove_trust(location: str) -> bool:
-    """Trust a location no longer; False where it was not trusted. Raises ConfigError."""
+    """Remove trust in a location; return False if it was not trusted. Raises ConfigError."""
     if location not in _read_strictly().files:
         return False
     _change(lambda files: {name: sha256 for name, sha256 in files.items() if name != location})
@@ -94,19 +94,19 @@ def remove_trust(location: str) -> bool:
 
 
 def check_writable_trust() -> None:
-    """Raise ConfigError where `add_trust` would, as far as that is known before."""
+    """Raise the ConfigError that `add_trust` would raise for an unreadable or damaged trust file."""
     _read_strictly()
 
 
 class DamagedTrustError(Exception):
-    """The file is no trust file, or is cut short."""
+    """The file is not a trust file, or is damaged."""
 
 
 def _read_strictly() -> TrustedFiles:
     try:
         return _read()
     except DamagedTrustError as error:
-        raise ConfigError(f"{error}; remove it to begin anew", where=str(trust_path())) from None
+        raise ConfigError(f"{error}; delete it to start over", where=str(trust_path())) from None
 
 
 def _read() -> TrustedFiles:
@@ -123,16 +123,16 @@ def _read() -> TrustedFiles:
 
 
 def parse_trust(data: bytes, *, where: str = "") -> TrustedFiles:
-    """Read the bytes of a trust file.
+    """Parse the content of a trust file.
 
-    Raises DamagedTrustError for other bytes, and ConfigError, with the path `where`, for a later version.
+    Raises DamagedTrustError for invalid content, and ConfigError, with the path `where`, for a newer version.
     """
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
         raise DamagedTrustError("is damaged") from None
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise DamagedTrustError("is no file of embedway's trust")
+        raise DamagedTrustError("is not a file of embedway's trust")
     version = document.get("version")
     if type(version) is not int:
         raise DamagedTrustError("is damaged")
@@ -145,14 +145,14 @@ def parse_trust(data: bytes, *, where: str = "") -> TrustedFiles:
 
 
 def _change(change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
-    from filelock import FileLock  # noqa: PLC0415  only who changes trust needs it
+    from filelock import FileLock  # noqa: PLC0415  needed only to change trust
 
     path = trust_path()
     if not path.is_absolute():
-        raise ConfigError("is no absolute path; set HOME", where=str(path))
+        raise ConfigError("is not an absolute path; set HOME", where=str(path))
     try:
         make_private_folder(path.parent)
-        # Two changes at once must not lose one.
+        # The lock keeps concurrent changes from overwriting each other.
         with FileLock(trust_lock(path), mode=0o600):
             files = dict(sorted(change(_read_strictly().files).items()))
             document = {"format": _FORMAT, "version": _VERSION, "files": files}

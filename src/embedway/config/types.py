@@ -1,4 +1,4 @@
-"""Types of settings: the base of sections, and annotated types with the checks and conversions of their values."""
+"""Types of settings: the base class of sections, and annotated types that check and convert values."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from embedway.errors import UsageError
 from embedway.money import to_nanousd, usd
 
 _UNKNOWN = "unknown"
-#: Prices outside of this range are mistakes, and overflow in comparisons.
+#: Range of valid prices, in dollars. Prices outside it are mistakes, and overflow in comparisons.
 _LEAST_PRICE, _MOST_PRICE = decimal.Decimal("0.000000001"), decimal.Decimal(10**9)
 
 
 class Section(BaseModel):
-    """A table of settings. Frozen; an unknown key is an error; an error never repeats the input."""
+    """Table of settings: frozen, without unknown keys, and without the input in errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def _parse_price(value: Any) -> Any:
-    """Parse a price from JSON, TOML or Python; a float stands for the decimal number that it is written as."""
+    """Parse a price from JSON, TOML or Python; a float is converted through its decimal text."""
     if value is None or value == _UNKNOWN:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, str, decimal.Decimal)):
-        raise ValueError("must be a number of dollars, or unknown")  # noqa: TRY004  pydantic makes its error of it
+        raise ValueError("must be a number of dollars, or unknown")  # noqa: TRY004  pydantic wraps it
     try:
         price = decimal.Decimal(str(value))
     except decimal.InvalidOperation:
@@ -68,7 +68,7 @@ Day: TypeAlias = Annotated[dt.date | None, BeforeValidator(_parse_date)]
 
 
 def _to_absolute(value: Any) -> Any:
-    """Make a path absolute at loading: a later change of the working directory moves nothing."""
+    """Make a path absolute at load time, so that a later change of the working directory has no effect."""
     return absolute(value) if isinstance(value, (str, Path)) else value
 
 
@@ -90,11 +90,11 @@ def _parse_dollars(value: Any) -> Any:
 
 Dollars: TypeAlias = Annotated[str, BeforeValidator(_parse_dollars)]
 
-#: A reader of entries could guess shorter secrets.
+#: Minimum length of a secret. Anyone who can read entries could guess shorter ones.
 _SECRET_CHARACTERS = 16
-SECRET_RULE = f"must be at least {_SECRET_CHARACTERS} characters, all of them printable ASCII and none a space"
+SECRET_RULE = f"must be at least {_SECRET_CHARACTERS} printable ASCII characters, without spaces"
 
 
 def is_secret(text: str) -> bool:
-    """Tell whether a text can be a secret of the cache."""
+    """Return whether a text is valid as a secret of the cache."""
     return len(text) >= _SECRET_CHARACTERS and text.isascii() and text.isprintable() and " " not in text

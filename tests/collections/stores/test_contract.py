@@ -50,7 +50,7 @@ def test_only_the_output_stays_after_commit(destination, write, tmp_path, files_
 def test_an_existing_destination_is_refused_before_anything_is_written(destination, write, tmp_path, files_in):
     write(destination)
     before = files_in(tmp_path)
-    with pytest.raises(SinkError, match="exists already"):
+    with pytest.raises(SinkError, match="already exists"):
         create_store(destination)
     assert files_in(tmp_path) == before
 
@@ -60,7 +60,7 @@ def test_one_that_appears_meanwhile_is_not_replaced(destination, write, space, m
     slow.begin(space, {}, ())
     slow.write(*make_rows(9))
     write(destination, (5,))
-    with pytest.raises(SinkError, match="exists already"):
+    with pytest.raises(SinkError, match="already exists"):
         slow.commit()
     slow.abort()
     assert open_store(destination).count == 5
@@ -122,9 +122,9 @@ def test_search_is_exact(collection, make_rows):
 
 
 def test_a_query_of_another_shape_is_wrong_usage(collection):
-    with pytest.raises(UsageError, match=r"\(5,\).*takes \(6,\)"):
+    with pytest.raises(UsageError, match=r"\(5,\).*needs \(6,\)"):
         collection.search(np.ones(5, np.float32), 3)
-    with pytest.raises(UsageError, match="ask for 1 or more"):
+    with pytest.raises(UsageError, match="request 1 or more"):
         collection.search(np.ones(6, np.float32), 0)
 
 

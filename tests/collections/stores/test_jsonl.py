@@ -59,7 +59,7 @@ def test_jsonl_changed_after_it_was_written(tmp_path, space, make_rows):
     store.commit()
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1].replace(b'"tiny@', b'"tinz@') + lines[2])
-    with pytest.raises(SinkError, match="line 2 is no row of the space"):
+    with pytest.raises(SinkError, match="line 2 is not a row of the space"):
         open_store(str(path)).search(np.ones(6, np.float32), 1)
     path.write_bytes(b"".join(lines) + lines[0])
     with pytest.raises(SinkError, match="another version"):

@@ -46,7 +46,7 @@ def test_a_table_that_is_not_ours(tmp_path):
     import lancedb
 
     lancedb.connect(str(tmp_path)).create_table("t", pa.table({"id": ["a"]}))
-    with pytest.raises(SinkError, match="does not say which vector space"):
+    with pytest.raises(SinkError, match="has no record of its vector space"):
         open_store(f"lancedb:{tmp_path}#t")
     with pytest.raises(SinkError, match="no such table"):
         open_store(f"lancedb:{tmp_path}#other")

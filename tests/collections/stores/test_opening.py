@@ -28,7 +28,7 @@ def test_folders_that_do_not_do(tmp_path):
         (tmp_path / "missing" / "out.parquet", "does not exist"),
         (tmp_path / "missing" / "out.jsonl", "does not exist"),
         (tmp_path / "folder.parquet", "is a folder"),
-        (f"lancedb:{tmp_path / 'file' / 'db'}#t", "is no folder that may be written to"),
+        (f"lancedb:{tmp_path / 'file' / 'db'}#t", "is not a writable folder"),
     ):
         with pytest.raises(SinkError, match=reason):
             create_store(str(destination))
@@ -69,9 +69,9 @@ def test_files_that_do_not_say_what_they_hold(tmp_path, space, make_rows):
     (tmp_path / "plain.jsonl").write_text('{"vector": [1]}\n')
     (tmp_path / "broken.parquet").write_text("no")
     for name, reason in (
-        ("plain.parquet", "does not say which vector space"),
+        ("plain.parquet", "has no record of its vector space"),
         ("odd.parquet", "cannot read"),
-        ("plain.jsonl", "does not say which vector space"),
+        ("plain.jsonl", "has an unknown vector space"),
         ("broken.parquet", "reading failed"),
         ("missing.parquet", "no such file"),
     ):

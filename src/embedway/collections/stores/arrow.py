@@ -1,4 +1,4 @@
-"""Rows as Arrow batches, for the stores that keep them so."""
+"""Rows as Arrow batches, for stores that use Arrow."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from embedway.space import Space
     from embedway.types import Vectors
 
-#: A row group is written once either is reached: small enough to hold, large enough to read in few steps.
+#: Rows or bytes at which a row group is written: small enough for memory, large enough to read in few steps.
 ROW_GROUP_ROWS = 8192
 ROW_GROUP_BYTES = 16 << 20
 
 
 @contextmanager
 def sink_errors(destination: str, action: str) -> Iterator[None]:
-    """Raise failures of the disk and of Arrow as `SinkError`; `action` says what was done."""
+    """Convert errors of the disk and of Arrow to `SinkError`; `action` names the failed action."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     try:
@@ -37,7 +37,7 @@ def sink_errors(destination: str, action: str) -> Iterator[None]:
 
 
 class RowGroup:
-    """Rows that are held until there are enough to be written at once. The vectors are float32 lists of fixed size."""
+    """Buffer for the rows of one row group. Vectors are float32 lists of fixed size."""
 
     def __init__(self, space: Space, keep: Sequence[str], metadata: Mapping[str, str]) -> None:
         import pyarrow as pa  # noqa: PLC0415 - heavy
@@ -62,11 +62,11 @@ class RowGroup:
 
     @property
     def full(self) -> bool:
-        """Whether the rows are to be written."""
+        """Whether the row group is large enough to be written."""
         return self.rows >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES
 
     def add(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Hold more rows."""
+        """Add rows."""
         import pyarrow as pa  # noqa: PLC0415 - heavy
 
         flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
@@ -86,19 +86,19 @@ class RowGroup:
         self._bytes += batch.nbytes
 
     def table(self) -> Any:
-        """All rows as an Arrow table."""
+        """Return all rows as an Arrow table."""
         import pyarrow as pa  # noqa: PLC0415 - heavy
 
         return pa.Table.from_batches(self._batches, self.schema)
 
     def clear(self) -> None:
-        """Forget the rows: they are written, or not wanted."""
+        """Drop all rows."""
         self._batches.clear()
         self.rows = self._bytes = 0
 
 
 def rows_of(batch: Any) -> Rows:
-    """The rows of an Arrow record batch that is not empty."""
+    """Return the rows of an Arrow record batch that is not empty."""
     vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
     fields = batch.select([name for name in batch.schema.names if name != "vector"]).to_pylist()
     return Rows(fields, np.asarray(vectors, np.float32).reshape(batch.num_rows, -1))

@@ -1,4 +1,4 @@
-"""The contract of a store: a destination that is written once and whole, then read and searched."""
+"""Contract of a store: a destination that is written once, completely, then read and searched."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from embedway.collections.search import Hit
     from embedway.types import Vectors
 
-#: Names of our own columns; no kept column may stand in their place.
+#: Names of built-in columns; a kept column must not use them.
 RESERVED_COLUMNS = frozenset(
     {"id", "document_id", "source", "start_line", "title", "text", "vector", "space", "_distance"}
 )
-#: Rows of one batch of `Store.read`, at most.
+#: Maximum rows of one batch of `Store.read`.
 READ_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a document, as it is embedded and written.
+    """A piece of a document that is embedded and written.
 
     `text` is `document.text[start_char:end_char]`; `start_line` counts from 1 in the source.
     """
@@ -47,25 +47,25 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Consecutive rows of a store: `fields` are the columns of each but the vector, `vectors` is float32 (n, d)."""
+    """Consecutive rows of a store: `fields` are all columns except the vector, `vectors` is float32 (n, d)."""
 
     fields: list[dict[str, Any]] = field(repr=False)
     vectors: Vectors
 
 
 class Store(ABC):
-    """A destination. One object either writes it or reads it.
+    """Destination of vectors. One object either writes it or reads it.
 
-    Writing: `prepare`, `begin`, `write` any number of times, then `commit` or `abort`. The destination shows nothing
-    until `commit`, and then everything. `abort` may come at any time, also twice, and leaves nothing behind.
+    Writing: `prepare`, `begin`, `write` any number of times, then `commit` or `abort`. The destination appears on
+    `commit`, with all rows. `abort` may be called at any time, is idempotent, and leaves nothing behind.
     Reading: `open`, then any of the other methods.
 
-    Methods block: call them from a thread where there is an event loop, one at a time. All raise `SinkError`.
+    Methods block and are not thread-safe; with an event loop, call them from a thread. All raise `SinkError`.
     """
 
-    #: The space of every vector, known after `begin` or `open`.
+    #: Space of every vector, set by `begin` or `open`.
     space: Space
-    #: Rows, known after `open`.
+    #: Number of rows, set by `open`.
     count: int
 
     def __init__(self, destination: str) -> None:
@@ -74,35 +74,35 @@ class Store(ABC):
     @property
     @abstractmethod
     def rejects_path(self) -> Path:
-        """The file beside the destination that lists the rows which could not be used."""
+        """File beside the destination that lists unusable rows."""
 
     @property
     def sidecars(self) -> tuple[Path, ...]:
-        """Other files that are written beside the destination."""
+        """Other files written beside the destination."""
         return ()
 
     @abstractmethod
     def prepare(self, *, overwrite: bool) -> None:
-        """Refuse a destination that exists (where `overwrite` is false) or cannot be written, before any work.
+        """Reject a destination that exists (unless `overwrite` is true) or is not writable, before any work.
 
-        Raises `MissingExtraError` where the store's library is not installed.
+        Raises `MissingExtraError` if the store's library is not installed.
         """
 
     @abstractmethod
     def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
-        """Begin to write: every vector is of `space`, `keep` names the metadata that each row carries."""
+        """Start writing: every vector is in `space`; `keep` contains the metadata columns of each row."""
 
     @abstractmethod
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Add rows: `vectors` is float32 (n, d), row i of chunk i."""
+        """Add rows: `vectors` is float32 (n, d), with row i for chunk i."""
 
     @abstractmethod
     def commit(self) -> None:
-        """Let the destination appear, whole."""
+        """Make the complete destination appear."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Give up and remove everything that was written."""
+        """Stop writing and remove everything that was written."""
 
     @abstractmethod
     def open(self) -> None:
@@ -113,17 +113,17 @@ class Store(ABC):
 
     @abstractmethod
     def read(self) -> Iterator[Rows]:
-        """All rows in the order in which they were written, `READ_ROWS` at a time at most."""
+        """Iterate over all rows in the order of writing, at most `READ_ROWS` at a time."""
 
     def search(self, query_vector: Vectors, top_n: int) -> list[Hit]:
-        """The `top_n` rows nearest to a query, float32 (d,), best first; equal scores in row order."""
+        """Return the `top_n` rows nearest to a query, float32 (d,), best first; equal scores in row order."""
         query = unit_query(query_vector, top_n, dimensions=self.space.dimensions, destination=self.destination)
         return self._search(query, top_n)
 
     def check_space(self, asked: Space) -> Comparison:
-        """Raise `SpaceMismatchError` unless every fact of the asked space is the store's, or not in its record.
+        """Raise `SpaceMismatchError` if a fact of the requested space differs from the one in the store's record.
 
-        The comparison's `unknown` names the facts that the record lacks.
+        The comparison's `unknown` contains the facts that the record lacks.
         """
         comparison = comparable(asked, self.space)
         if comparison:
@@ -132,7 +132,7 @@ class Store(ABC):
         raise SpaceMismatchError(collection=self.destination, collection_space=self.space.id, asked_space=asked_id)
 
     def write_facts(self, verified: Space) -> bool:
-        """Add verified facts of the space to the record; False where the disk refuses that."""
+        """Add verified facts of the space to the record; return False if they cannot be written."""
         self.space = self.space.with_facts(verified)
         try:
             self._write_facts(self.space)
@@ -142,15 +142,15 @@ class Store(ABC):
 
     @abstractmethod
     def _search(self, query: Vectors, top_n: int) -> list[Hit]:
-        """See `search`; the query has length 1."""
+        """Return the nearest rows as `search` does, for a query of length 1."""
 
     @abstractmethod
     def _write_facts(self, space: Space) -> None:
-        """Record a space whose facts are complete now. Raises `SinkError` and OSError."""
+        """Record a space with complete facts. Raises `SinkError` and OSError."""
 
 
 class FileStore(Store):
-    """A destination that is one file: it is written to a temporary file that is renamed on commit."""
+    """Store in one file, which is written as a temporary file and renamed on commit."""
 
     def __init__(self, destination: str) -> None:
         super().__init__(destination)
@@ -166,9 +166,9 @@ class FileStore(Store):
         self._overwrite = overwrite
         folder = self._path.parent
         if not folder.is_dir():
-            raise SinkError(f"the folder {folder} does not exist; make it first", destination=str(self._path))
+            raise SinkError(f"the folder {folder} does not exist; create it first", destination=str(self._path))
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise SinkError(f"the folder {folder} may not be written to", destination=str(self._path))
+            raise SinkError(f"the folder {folder} is not writable", destination=str(self._path))
         if self._path.is_dir():
             raise SinkError("is a folder; name a file", destination=str(self._path))
         refuse_existing(self._path, overwrite=overwrite, destination=str(self._path))

@@ -1,8 +1,8 @@
-"""JSON Lines files, `X.jsonl`, and the sidecar that says which vector space they hold.
+"""JSON Lines files, `X.jsonl`, with a sidecar that records their vector space.
 
-Each row names its space's id. All facts of the space and the settings are in `X.jsonl.embedway.json`, which is written
-before the data. Where data is replaced, the sidecar describes both the old and the new, each identified by its size in
-bytes, so that a kill between the two renames leaves neither under the other's space.
+Each row contains the id of its space. All facts of the space and the settings are in `X.jsonl.embedway.json`, which is
+written before the data. When data is replaced, the sidecar describes both the old and the new data, each identified by
+its size in bytes. So a kill between the two renames assigns neither to the wrong space.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class JsonlStore(FileStore):
-    """One object per chunk, the vector as a list of numbers that give the exact float32."""
+    """Store with one JSON object per chunk; the vector is a list of numbers that restore the exact float32."""
 
     _entry: dict[str, Any]
 
@@ -60,7 +60,7 @@ class JsonlStore(FileStore):
         return (self._sidecar,)
 
     def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
-        """Make the temporary file."""
+        """Create the temporary file."""
         self.space = space
         self._keep = tuple(keep)
         self._entry = {
@@ -70,14 +70,14 @@ class JsonlStore(FileStore):
             "rows": 0,
             "bytes": 0,
         }
-        with sink_errors(self.destination, "making the file"):
+        with sink_errors(self.destination, "creating the file"):
             remove_stale(self._path)
             remove_stale(self._sidecar)
             self._temporary = temporary_path(self._path)
             self._file = self._temporary.open("xb")
 
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Add a line for each chunk."""
+        """Add a line per chunk."""
         lines = []
         for chunk, numbers in zip(chunks, _join_numbers(vectors), strict=True):
             row = {
@@ -100,7 +100,7 @@ class JsonlStore(FileStore):
         self._entry["bytes"] += len(data)
 
     def commit(self) -> None:
-        """Put the sidecar in its place, then the data."""
+        """Rename the sidecar to its final path, then the data."""
         refuse_existing(self._path, overwrite=self._overwrite, destination=self.destination)
         with sink_errors(self.destination, "finishing the file"):
             if self._file is not None:
@@ -124,12 +124,12 @@ class JsonlStore(FileStore):
         self._temporary = self._sidecar_temporary = None
 
     def open(self) -> None:
-        """Read the sidecar's entry for the data file as it is now."""
+        """Read the sidecar's entry for the current data file."""
         self._check_exists()
         entry = self._current_entry()
         count = entry.get("rows")
         if not isinstance(count, int):
-            raise SinkError("its sidecar cannot be read; embed the file anew", destination=self.destination)
+            raise SinkError("its sidecar cannot be read; embed the file again", destination=self.destination)
         self.count = count
         self.space = space_from_json(entry.get("space"), destination=self.destination)
 
@@ -145,7 +145,7 @@ class JsonlStore(FileStore):
             yield _split(batch)
 
     def _search(self, query: Vectors, top_n: int) -> list[Hit]:
-        """Read the file once, keeping the rows that are among the best so far."""
+        """Read the file once, and retain only the best rows so far."""
         best = TopRows(top_n)
         kept: dict[int, dict[str, Any]] = {}
         first_row = 0
@@ -169,14 +169,14 @@ class JsonlStore(FileStore):
                 return row
         except (ValueError, TypeError, KeyError):
             pass
-        raise SinkError(f"line {number} is no row of the space {self.space.id}", destination=self.destination)
+        raise SinkError(f"line {number} is not a row of the space {self.space.id}", destination=self.destination)
 
     def _current_entry(self) -> dict[str, Any]:
-        """The sidecar's entry for the data file as it is now. Raises `SinkError` where there is none."""
+        """Return the sidecar's entry for the current data file. Raises `SinkError` if there is none."""
         entries = self._entries()
         if entries is None:
             raise SinkError(
-                f"does not say which vector space it holds: {self._sidecar.name} is missing or cannot be read",
+                f"has an unknown vector space: {self._sidecar.name} is missing or cannot be read",
                 destination=self.destination,
             )
         size = self._path.stat().st_size
@@ -184,15 +184,15 @@ class JsonlStore(FileStore):
             if entry.get("bytes") == size:
                 return entry
         raise SinkError(
-            f"{self._sidecar.name} speaks of another version of the file; embed it anew", destination=self.destination
+            f"{self._sidecar.name} describes another version of the file; embed it again", destination=self.destination
         )
 
     def _previous_entries(self) -> list[dict[str, Any]]:
-        """The entries for the data that is replaced."""
+        """Return the entries for the data that is replaced."""
         if not self._path.exists():
             return []
         size = self._path.stat().st_size
-        # Of two versions of one size nobody could tell which the sidecar means; then the old facts go.
+        # With two versions of the same size, the sidecar would be ambiguous, so the old entry is dropped.
         return [
             entry
             for entry in self._entries() or []
@@ -200,7 +200,7 @@ class JsonlStore(FileStore):
         ]
 
     def _entries(self) -> list[dict[str, Any]] | None:
-        """The sidecar's entries; None where there is none that can be read. Raises `SinkError` for a newer format."""
+        """Return the sidecar's entries; None if it is missing or unreadable. Raises `SinkError` for a newer format."""
         try:
             content = json.loads(self._sidecar.read_bytes())
             entries = content["collections"]
@@ -225,12 +225,12 @@ def _sidecar_text(entries: list[dict[str, Any]]) -> str:
 
 
 def _split(batch: list[dict[str, Any]]) -> Rows:
-    """Rows whose vectors are taken out of their fields."""
+    """Return rows with the vectors moved out of the fields."""
     return Rows(batch, np.array([row.pop("vector") for row in batch], dtype=np.float32))
 
 
 def _join_numbers(vectors: Vectors) -> list[str]:
-    """Each vector as the inside of a JSON list, in the shortest digits that give the same float32."""
+    """Return each vector as the inside of a JSON list, with the fewest digits that restore the same float32."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 

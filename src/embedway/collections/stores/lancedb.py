@@ -1,8 +1,8 @@
 """LanceDB tables: `lancedb:DIR#TABLE`.
 
-A table is a folder, `DIR/TABLE.lance`. It is written inside a temporary folder beside it and renamed when it
-is whole. Folders cannot be replaced in one step: an old table is moved into the temporary folder first, and
-the next run puts it back should the process be killed between the two renames.
+A table is a folder, `DIR/TABLE.lance`. It is written in a temporary folder beside it and renamed when it is
+complete. Folders cannot be replaced atomically: an old table is moved into the temporary folder first. If the
+process is killed between the two renames, the next run restores it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _REPLACED = "replaced.lance"
 
 @contextmanager
 def lancedb_errors(destination: str, action: str) -> Iterator[None]:
-    """Raise errors of LanceDB as `SinkError`; its messages may quote rows, so they are only chained."""
+    """Convert errors of LanceDB to `SinkError`; its messages may quote rows, so they are only chained."""
     with sink_errors(destination, action):
         try:
             yield
@@ -44,7 +44,7 @@ def lancedb_errors(destination: str, action: str) -> Iterator[None]:
 
 
 class LanceDBStore(Store):
-    """A LanceDB table; its schema's metadata holds the space and the settings."""
+    """Store in a LanceDB table; its schema's metadata contains the space and the settings."""
 
     _group: RowGroup
     _facts: VerifiedFacts
@@ -54,13 +54,13 @@ class LanceDBStore(Store):
         folder, hash_sign, self._name = destination.removeprefix(SCHEME).rpartition("#")
         if not hash_sign or not folder or not _TABLE_NAME.fullmatch(self._name):
             raise UsageError(
-                f"{destination!r} is not lancedb:DIR#TABLE; a table's name has letters, digits and _ . - only"
+                f"{destination!r} is not lancedb:DIR#TABLE; a table name may contain only letters, digits and _ . -"
             )
         self._folder = Path(folder)
         self._overwrite = False
         self._temporary: Path | None = None
         self._made_folder = False
-        # Its type says less than the object can do.
+        # The declared type lacks methods that the object has.
         self._table: Any = None
 
     @property
@@ -73,13 +73,13 @@ class LanceDBStore(Store):
         refuse_existing(self._path, overwrite=overwrite, destination=self.destination)
         nearest = next(parent for parent in (self._folder, *self._folder.absolute().parents) if parent.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            raise SinkError(f"{nearest} is no folder that may be written to", destination=self.destination)
+            raise SinkError(f"{nearest} is not a writable folder", destination=self.destination)
 
     def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
-        """Make an empty table in a temporary folder."""
+        """Create an empty table in a temporary folder."""
         self.space = space
         self._group = RowGroup(space, keep, space_metadata(space, settings))
-        with lancedb_errors(self.destination, "making the table"):
+        with lancedb_errors(self.destination, "creating the table"):
             opt_out_of_telemetry()
             import lancedb  # noqa: PLC0415 - heavy, and an extra
 
@@ -93,13 +93,13 @@ class LanceDBStore(Store):
             self._table = database.create_table(self._name, schema=self._group.schema)
 
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Hold rows until there are enough for a fragment, then add them: each addition is a version."""
+        """Buffer rows and add them in large fragments, because each addition creates a version."""
         self._group.add(chunks, vectors)
         if self._group.full:
             self._flush()
 
     def commit(self) -> None:
-        """Add the rest and rename the table's folder."""
+        """Add the remaining rows and rename the table's folder."""
         self._flush()
         self._table = None
         refuse_existing(self._path, overwrite=self._overwrite, destination=self.destination)
@@ -120,7 +120,7 @@ class LanceDBStore(Store):
         self._temporary = None
 
     def abort(self) -> None:
-        """Remove the temporary folder, and the database's where it was made for this table."""
+        """Remove the temporary folder, and the database's folder if it was created for this table."""
         self._table = None
         if self._temporary is not None:
             self._group.clear()
@@ -157,7 +157,7 @@ class LanceDBStore(Store):
         return _table_path(self._folder, self._name)
 
     def _search(self, query: Vectors, top_n: int) -> list[Hit]:
-        """LanceDB's own search by cosine distance, which is exact where the table has no index."""
+        """Search with LanceDB by cosine distance, which is exact if the table has no index."""
         with lancedb_errors(self.destination, "searching"):
             found = self._table.search(query, vector_column_name="vector").distance_type("cosine").limit(top_n)
             rows = found.select([*HIT_COLUMNS, "_distance"]).to_list()
@@ -174,14 +174,14 @@ class LanceDBStore(Store):
         self._group.clear()
 
     def _remove_stale(self) -> None:
-        """Remove what killed processes left, and put back the table that one of them had moved away."""
+        """Remove files left by killed processes, and restore a table that one of them moved away."""
         for stale in stale_paths(self._path):
             _restore(stale, self._path)
             remove(stale)
 
 
 def _table_path(folder: Path, table: str) -> Path:
-    """The folder in which LanceDB keeps a table."""
+    """Return the folder of a LanceDB table."""
     return folder / f"{table}.lance"
 
 
@@ -191,7 +191,7 @@ def _require_lancedb() -> None:
 
 
 def _restore(temporary: Path, path: Path) -> None:
-    """Put back a table that was moved away to be replaced, where the new one never came."""
+    """Restore a table that was moved away, if the new one is missing."""
     replaced = temporary / _REPLACED
     if replaced.exists() and not path.exists():
         replaced.rename(path)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ParquetStore(FileStore):
-    """A file of zstd row groups."""
+    """Store in one Parquet file with row groups that are compressed by zstd."""
 
     _group: RowGroup
     _facts: VerifiedFacts
@@ -30,12 +30,12 @@ class ParquetStore(FileStore):
         self._writer: Any = None
 
     def begin(self, space: Space, settings: Mapping[str, object], keep: Sequence[str]) -> None:
-        """Make the temporary file and write the schema with its metadata."""
+        """Create the temporary file and write the schema with its metadata."""
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
         self.space = space
         self._group = RowGroup(space, keep, space_metadata(space, settings))
-        with sink_errors(self.destination, "making the file"):
+        with sink_errors(self.destination, "creating the file"):
             remove_stale(self._path)
             self._temporary = temporary_path(self._path)
             strings = ["document_id", "source", "title", *keep]
@@ -44,13 +44,13 @@ class ParquetStore(FileStore):
             )
 
     def write(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Hold rows until they fill a row group, then write it."""
+        """Buffer rows, and write each full row group."""
         self._group.add(chunks, vectors)
         if self._group.full:
             self._flush()
 
     def commit(self) -> None:
-        """Write the rest, close the file and rename it."""
+        """Write the remaining rows, close the file and rename it."""
         self._flush()
         refuse_existing(self._path, overwrite=self._overwrite, destination=self.destination)
         with sink_errors(self.destination, "finishing the file"):
@@ -65,7 +65,7 @@ class ParquetStore(FileStore):
         writer, self._writer = self._writer, None
         if writer is not None:
             self._group.clear()
-            # Closing writes the footer, which a full disk refuses; the file goes either way.
+            # Closing writes the footer, which fails on a full disk; the file is removed anyway.
             with contextlib.suppress(Exception):
                 writer.close()
         if self._temporary is not None:
@@ -87,20 +87,20 @@ class ParquetStore(FileStore):
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
         with sink_errors(self.destination, "reading"), pq.ParquetFile(self._path) as file:
-            # Group by group: over a whole file `iter_batches` reads ahead without a bound.
+            # One row group at a time: over a complete file, `iter_batches` reads ahead without limit.
             for group in range(file.num_row_groups):
                 for batch in file.iter_batches(READ_ROWS, row_groups=[group]):
                     if batch.num_rows:
                         yield rows_of(batch)
 
     def _search(self, query: Vectors, top_n: int) -> list[Hit]:
-        """Read all vectors once, group by group; then the texts of the best rows only."""
+        """Read all vectors once, one row group at a time, then only the texts of the best rows."""
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
         best = TopRows(top_n)
         with sink_errors(self.destination, "reading"), pq.ParquetFile(self._path) as file:
             first_row = 0
-            # As in `read`: not `iter_batches` over the whole file.
+            # One row group at a time, as in `read`.
             for group in range(file.num_row_groups):
                 for lists in file.read_row_group(group, columns=["vector"]).column(0).chunks:
                     flat = lists.flatten().to_numpy(zero_copy_only=False)
@@ -121,7 +121,7 @@ class ParquetStore(FileStore):
 
 
 def _take_rows(file: Any, wanted: list[int]) -> dict[int, dict[str, Any]]:
-    """The columns of some rows, by row number."""
+    """Return the columns of some rows, by row number."""
     found: dict[int, dict[str, Any]] = {}
     first_row = 0
     for group in range(file.num_row_groups):

@@ -1,4 +1,4 @@
-"""Records: the facts that a store keeps about its vector space, and facts that were verified later."""
+"""Records of a store's vector space, and of facts that were verified later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-#: The format of what `run` writes, and its version. 1 does not name itself; 2 holds spaces with all their facts.
+#: Format of the output of `run`, and its version. 1 has no version field; 2 contains all facts of spaces.
 FORMAT = "embedway collection"
 FORMAT_VERSION = 2
 FORMAT_KEY = "embedway.format"
@@ -28,12 +28,12 @@ _MAX_FACTS_BYTES = 1 << 20
 
 
 def sidecar_path(path: Path) -> Path:
-    """The file of facts beside a data file or table."""
+    """Return the path of the file of facts beside a data file or table."""
     return path.with_name(f"{path.name}.embedway.json")
 
 
 def space_metadata(space: Space, settings: Mapping[str, object]) -> dict[str, str]:
-    """The record in a schema's metadata: the format, the space and the settings as JSON, and our version."""
+    """Return the record for a schema's metadata: format, space and settings as JSON, and embedway's version."""
     return {
         FORMAT_KEY: str(FORMAT_VERSION),
         SPACE_KEY: json.dumps(space.to_json(), ensure_ascii=False),
@@ -43,34 +43,36 @@ def space_metadata(space: Space, settings: Mapping[str, object]) -> dict[str, st
 
 
 def space_from_json(facts: object, *, destination: str) -> Space:
-    """The space that a record names. Raises `SinkError` where the facts are not a space's."""
+    """Return the space in a record. Raises `SinkError` if the facts are not those of a space."""
     try:
         return Space.from_json(facts)
     except SpaceVersionError as error:
         raise SinkError(f"its vector space {error}", destination=destination) from None
     except ValueError:
-        message = "names a vector space in a way that this version cannot read"
+        message = "contains a vector space that this version cannot read"
         raise SinkError(message, destination=destination) from None
 
 
 def check_format(version: object, *, destination: str) -> None:
-    """Raise `SinkError` for a collection of a newer format; None stands for the first, which does not name itself."""
+    """Raise `SinkError` for a collection of a newer format; None means version 1, which has no version field."""
     try:
         found = 1 if version is None else int(str(version))
     except ValueError:
         found = 0
     if found < 1:
-        raise SinkError("names no version of its format; it was damaged, or not written by us", destination=destination)
+        raise SinkError(
+            "has no valid format version; it is damaged, or not written by embedway", destination=destination
+        )
     if found > FORMAT_VERSION:
         raise SinkError(newer_version(found, FORMAT_VERSION, of="collections"), destination=destination)
 
 
 def space_from_metadata(metadata: Mapping[bytes, bytes] | None, *, destination: str) -> Space:
-    """The space in the schema metadata of a Parquet file or LanceDB table."""
+    """Return the space in the schema metadata of a Parquet file or LanceDB table."""
     named = metadata or {}
     raw = named.get(SPACE_KEY.encode())
     if raw is None:
-        reason = "does not say which vector space it holds; it was not written by `embedway run`"
+        reason = "has no record of its vector space; it was not written by `embedway run`"
         raise SinkError(reason, destination=destination)
     version = named.get(FORMAT_KEY.encode())
     check_format(None if version is None else version.decode("ascii", "replace"), destination=destination)
@@ -85,7 +87,7 @@ def space_from_metadata(metadata: Mapping[bytes, bytes] | None, *, destination: 
 class VerifiedFacts:
     """Verified facts in a file beside a store whose own record cannot be changed in place.
 
-    They count only for the record and the number of rows for which they were verified.
+    They apply only to the record and the number of rows for which they were verified.
     """
 
     path: Path
@@ -94,11 +96,11 @@ class VerifiedFacts:
 
     @classmethod
     def of_store(cls, path: Path, metadata: Mapping[bytes, bytes], rows: int) -> VerifiedFacts:
-        """The facts of the store at a path, whose schema has this metadata."""
+        """Return the facts of the store at a path, with this metadata of its schema."""
         return cls(sidecar_path(path), metadata[SPACE_KEY.encode()], rows)
 
     def complete(self, space: Space) -> Space:
-        """The space of the record, with the facts that were verified for it."""
+        """Return the space of the record, with the facts that were verified for it."""
         if space.tokenizer is not None and space.config is not None:
             return space
         try:

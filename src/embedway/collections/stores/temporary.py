@@ -1,8 +1,7 @@
-"""Files beside a destination: temporary ones, and removal of those that a killed process left.
+"""Temporary files beside a destination, and removal of those left by killed processes.
 
-A temporary path lies in the destination's own folder, so that `os.replace` is one step, and its name holds
-the host and the process that made it, so that a later run can tell which process made it and whether that process still
-lives.
+A temporary path is in the destination's own folder, so that `os.replace` is atomic. Its name contains the host and
+the process that created it, so that a later run can check whether that process is alive.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ _MARK = ".embedway-"
 
 
 def temporary_path(path: Path) -> Path:
-    """A new path beside `path`, such as `.out.parquet.embedway-<host>-<process>-<random>.tmp`."""
+    """Return a new path beside `path`, such as `.out.parquet.embedway-<host>-<process>-<random>.tmp`."""
     name = f".{path.name}{_MARK}{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
     return path.with_name(name)
 
 
 def stale_paths(path: Path) -> list[Path]:
-    """Temporary files and folders for `path` whose process on this host is dead."""
+    """Return temporary files and folders for `path` whose process on this host is dead."""
     prefix = f".{path.name}{_MARK}{_host()}-"
     stale = []
     for entry in sorted(path.parent.iterdir()):
@@ -42,7 +41,7 @@ def stale_paths(path: Path) -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all in it; nothing happens where there is none."""
+    """Remove a file, or a folder with its content; do nothing if it does not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -50,13 +49,13 @@ def remove(path: Path) -> None:
 
 
 def remove_stale(path: Path) -> None:
-    """Remove what killed processes left for this destination."""
+    """Remove temporary files that killed processes left for this destination."""
     for entry in stale_paths(path):
         remove(entry)
 
 
 def replace_file(temporary: Path, path: Path) -> None:
-    """Let a finished temporary file appear under its name, its bytes on the disk first."""
+    """Flush a finished temporary file to disk, then rename it to its final path."""
     descriptor = os.open(temporary, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -66,7 +65,7 @@ def replace_file(temporary: Path, path: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a small text file so that it is there whole or not at all. Raises OSError."""
+    """Write a small text file atomically. Raises OSError."""
     temporary = temporary_path(path)
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -76,19 +75,19 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def refuse_existing(path: Path, *, overwrite: bool, destination: str) -> None:
-    """Raise `SinkError` where something is there already and may not be replaced."""
+    """Raise `SinkError` if the path exists and must not be replaced."""
     if not overwrite and (path.exists() or path.is_symlink()):
-        raise SinkError("exists already; name another, or ask to overwrite it", destination=destination)
+        raise SinkError("already exists; choose another destination, or allow overwriting it", destination=destination)
 
 
 def _host() -> str:
-    # Process numbers say nothing about processes of another machine on the same shared folder.
+    # Process ids mean nothing for processes of another machine on the same shared folder.
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def _is_alive(process: int) -> bool:
     if os.name == "nt":
-        # There `os.kill(process, 0)` would end it; leave the file.
+        # On Windows, `os.kill(process, 0)` would end the process; leave the file.
         return True
     try:
         os.kill(process, 0)
