@@ -48,7 +48,7 @@ def main():
     for example in EXAMPLES:
         block = re.compile(rf"    \$ embedway select docs/examples/{re.escape(example)} .*\n(?:(?:    .*)?\n)*")
         page = block.sub(lambda _, example=example: f"{printed(example)}\n", page)
-    PAGE.write_text(page, encoding="utf-8")
+    PAGE.write_text(page.rstrip("\n") + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
