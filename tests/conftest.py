@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from embedway.opt_out import opt_out_of_telemetry
+from library_folders import folder, onnx_folder  # noqa: F401 - fixtures
 from valkey_server import start_cluster, start_valkey
 
 CACHE = Path(__file__).parents[1] / ".cache" / "test-store"
@@ -41,9 +42,9 @@ def tokenizer(default_model_directory):
 @pytest.fixture(scope="session", autouse=True)
 def no_cache_of_the_user():
     """Embedders that are made for several tests keep their vectors elsewhere too."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setenv("XDG_CACHE_HOME", folder)
-        patch.setenv("XDG_STATE_HOME", f"{folder}/state")
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as home:
+        patch.setenv("XDG_CACHE_HOME", home)
+        patch.setenv("XDG_STATE_HOME", f"{home}/state")
         yield
 
 

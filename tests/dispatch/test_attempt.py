@@ -11,8 +11,7 @@ from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.errors import AuthenticationError, DeadlineError, UpstreamError
 from embedway.providers.base import Answer, Declared, RateState
 from embedway.providers.fake import Fake, vector_of
-
-from .services import SPACE, WIDTH, FakeUpstream, assert_right, limited, on_calls, texts_of
+from failing_services import SPACE, WIDTH, FakeUpstream, assert_right, limited, on_calls, texts_of
 
 
 def test_a_route_that_hangs_leaves_time_for_the_next_and_opens_its_circuit():

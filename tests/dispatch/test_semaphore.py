@@ -11,8 +11,7 @@ from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.providers.base import Declared
 from embedway.providers.fake import Fake
 from embedway.urgency import Urgency
-
-from .services import SPACE, WIDTH, FakeUpstream, texts_of
+from failing_services import SPACE, WIDTH, FakeUpstream, texts_of
 
 
 class Gate:

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cache_configs import TEXTS, config_of, empty_server
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.cache.codec import encode
 from embedway.cache.factory import open_secret_keys
@@ -14,8 +15,6 @@ from embedway.errors import ConfigError
 from embedway.providers.fake import vector_of
 from embedway.types import TextMeta
 from stored import some_entries
-
-from .configs import TEXTS, config_of, empty_server
 
 FIRST, SECOND, THIRD = (f"{word}-horse-battery-staple" for word in ("first", "second", "third"))
 

@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 
+from cache_configs import MODEL, TEXTS, config_of, empty_server
 from embedway import AsyncEmbedder
 from embedway.cache.codec import decode, encode
 from embedway.cache.factory import open_secret_keys
@@ -13,8 +14,6 @@ from embedway.cache.redis import RedisCache
 from embedway.providers.fake import vector_of
 from embedway.types import TextMeta
 from stored import some_entries
-
-from .configs import MODEL, TEXTS, config_of, empty_server
 
 PHRASE = "correct-horse-battery-staple"
 

@@ -327,7 +327,7 @@ def test_facts_that_others_got_wrong(name, dimensions, nanousd):
     ],
 )
 def test_rows_that_are_wrong_name_the_field(old, new, said):
-    text = (Path(__file__).parents[1] / "src/embedway/catalog/services/openai.toml").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "src/embedway/catalog/services/openai.toml").read_text("utf-8")
     assert old in text
     with pytest.raises(ConfigError) as caught:
         read_services(text.replace(old, new, 1), where="x.toml")

@@ -23,7 +23,7 @@ from embedway.errors import CacheError
 from embedway.providers.fake import vector_of
 from stored import read_entries
 
-WRITTEN = json.loads((Path(__file__).parents[1] / "formats" / "redis-cache-v1.json").read_text("utf-8"))
+WRITTEN = json.loads((Path(__file__).parents[1] / "project" / "formats" / "redis-cache-v1.json").read_text("utf-8"))
 PHRASE = "correct-horse-battery-staple"
 GROUP = Group("m", "m@1/4")
 KEY = bytes(range(32))
