@@ -1,5 +1,6 @@
 """The error tree: as drawn, each with an exit code, each sentence with what, where and what to do."""
 
+import ast
 import inspect
 import re
 from pathlib import Path
@@ -130,3 +131,49 @@ def test_a_newer_version_is_told_in_one_way():
     package = Path(errors.__file__).parent
     worded = [path.name for path in package.rglob("*.py") if "knows versions up to" in path.read_text("utf-8")]
     assert worded == ["errors.py"]
+
+
+# ------------------------------------------------------- errors that are Python's too
+
+
+def test_wrong_arguments_and_deadlines_are_pythons_errors_too():
+    assert issubclass(errors.UsageError, ValueError)
+    assert issubclass(errors.DeadlineError, TimeoutError)
+    late = errors.DeadlineError("too late", attempts=3)
+    assert (str(late), late.attempts, late.errno, late.filename) == ("too late", 3, None, None)
+
+
+#: Handlers of timeouts around code of other libraries alone, which raises no DeadlineError.
+THIRD_PARTY_ONLY = {
+    "cache/redis_server.py",
+    "cache/write_behind.py",
+    "ledger/redis.py",
+    "ledger/redis_pins.py",
+    "providers/http.py",
+    "telemetry/budget_hooks.py",
+}
+
+
+def caught_by(handler):
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return {ast.unparse(kind).removeprefix("asyncio.") for kind in kinds if kind is not None}
+
+
+def test_no_handler_of_timeouts_catches_a_deadline_and_loses_its_attempts():
+    package = Path(errors.__file__).parent
+    seen = set()
+    for path in package.rglob("*.py"):
+        name = path.relative_to(package).as_posix()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            is_suppress = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress")
+            if is_suppress and any(ast.unparse(one) == "TimeoutError" for one in node.args):
+                seen.add(name)
+            if not isinstance(node, ast.Try):
+                continue
+            for place, handler in enumerate(node.handlers):
+                if "TimeoutError" not in caught_by(handler):
+                    continue
+                before = [caught_by(earlier) for earlier in node.handlers[:place]]
+                if not any({"DeadlineError", "EmbedwayError"} & kinds for kinds in before):
+                    seen.add(name)
+    assert seen == THIRD_PARTY_ONLY

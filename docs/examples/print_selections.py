@@ -1,8 +1,8 @@
-"""What `embedway select` prints for the examples of docs/selection.md, and the page with it.
+"""Update the example output of `embedway select` in docs/selection.md.
 
     python docs/examples/print_selections.py
 
-writes the page anew. Nothing of this machine is in it: no key, no weights, and models that do not run here too.
+The output does not depend on this machine: it has no keys and no weights, and `--anywhere` includes all models.
 """
 
 import os
@@ -19,7 +19,7 @@ _KEPT = ("PATH", "SYSTEMROOT", "TIKTOKEN_CACHE_DIR")
 
 
 def printed(example):
-    """The command for an example, and what it prints, indented as the page has it."""
+    """Return the command for an example and its output, indented as on the page."""
     arguments = ["select", f"docs/examples/{example}", "--anywhere"]
     with tempfile.TemporaryDirectory() as folder:
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
@@ -43,7 +43,7 @@ def printed(example):
 
 
 def main():
-    """Write the page anew."""
+    """Update the page."""
     page = PAGE.read_text(encoding="utf-8")
     for example in EXAMPLES:
         block = re.compile(rf"    \$ embedway select docs/examples/{re.escape(example)} .*\n(?:(?:    .*)?\n)*")

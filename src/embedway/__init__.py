@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from embedway.config import Config, ModelBenchmark
     from embedway.errors import EmbedwayError
     from embedway.ledger.pins import Pin
+    from embedway.local.backend import SessionOptions
     from embedway.local.tune import TuneReport, TuneRow
     from embedway.money import Amount
     from embedway.selection.analysis import TextAnalysis
@@ -113,6 +114,7 @@ __all__ = [
     "ScoredModel",
     "Selected",
     "Selection",
+    "SessionOptions",
     "Space",
     "TextAnalysis",
     "Texts",
@@ -179,6 +181,7 @@ _HOMES = {
     "ScoredModel": "selection.scoring",
     "Selected": "types",
     "Selection": "selection.scoring",
+    "SessionOptions": "local.backend",
     "Space": "space",
     "TextAnalysis": "selection.analysis",
     "Texts": "types",

@@ -15,6 +15,7 @@ from embedway.catalog import default_catalog
 from embedway.catalog.services import default_services
 from embedway.config.benchmarks import shipped_benchmarks
 from embedway.errors import ConfigError, UnknownModelError
+from embedway.models.multi_route import served_price
 from embedway.providers.names import service_of
 
 SMALL = "text-embedding-3-small"
@@ -161,6 +162,45 @@ def test_changes_in_python():
     assert config.embedding.model_benchmarks[SMALL].quality_score != 87
     with pytest.raises(ConfigError, match="quality_score"):
         config.with_benchmarks({SMALL: {"quality_score": 187}})
+
+
+def test_the_customization_examples_of_the_specification():
+    config = Config().with_benchmarks(
+        {
+            "my-model": ModelBenchmark(
+                model_name="my-model",
+                provider="custom",
+                avg_latency_ms=60,
+                quality_score=88,
+                tokens_per_second=18000,
+                cost_per_million_tokens=5.0,
+                max_context_length=2048,
+                embedding_dimensions=1024,
+            ),
+            SMALL: {"avg_latency_ms": 65, "quality_score": 87},
+        }
+    )
+    held = config.embedding.model_benchmarks
+    assert (held["my-model"].quality_score, held["my-model"].cost_per_million_tokens) == (88, 5)
+    assert (held[SMALL].avg_latency_ms, held[SMALL].quality_score) == (65, 87)
+    assert config.sources[f"{TABLE}.avg_latency_ms"] == "arguments"
+    again = config.with_benchmarks({"my-model": {"quality_score": 90}})
+    assert again.embedding.model_benchmarks["my-model"].quality_score == 90
+    assert config.embedding.model_benchmarks["my-model"].quality_score == 88
+
+
+def test_a_price_of_a_call_is_that_of_the_servers_of_a_local_model():
+    model = "sentence-transformers/all-MiniLM-L6-v2"
+    assert served_price(model, Config()) is None
+    assert served_price(model, Config().with_benchmarks({model: {"avg_latency_ms": 3}})) is None
+    changed = Config().with_benchmarks({model.upper(): {"cost_per_million_tokens": "0.01"}})
+    assert served_price(model, changed) == decimal.Decimal("0.01")
+
+
+@pytest.mark.parametrize("changes", [None, 5, "acme", ["acme"], {5: {}}, {"acme": 5}, {"acme": {5: 1}}, {"acme": None}])
+def test_changes_that_are_no_benchmarks_are_refused(changes):
+    with pytest.raises(ConfigError, match="benchmarks: must be a mapping of model names"):
+        Config().with_benchmarks(changes)
 
 
 def test_the_price_of_the_settings_is_the_price(tmp_path):

@@ -17,9 +17,11 @@ from embedway.collections.run import RunOptions, run_job
 from embedway.errors import (
     AuthenticationError,
     ConfigError,
+    DeadlineError,
     DimensionsError,
     InputError,
     NoRouteError,
+    RateLimitedError,
     RefusedInputError,
     TextTooLongError,
     UnknownModelError,
@@ -377,3 +379,29 @@ def test_a_window_that_is_refused_fails_its_text():
     assert set(result.errors) == {1}
     assert np.isnan(result.vectors[1]).all()
     assert np.isfinite(result.vectors[[0, 2]]).all()
+
+
+OWN_MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
+
+
+@pytest.mark.parametrize("deadline_s", [None, 60.0])
+def test_a_deadline_keeps_its_attempts_from_the_route_to_the_caller(tmp_path, deadline_s):
+    overrides = {
+        "models.m": OWN_MODEL,
+        "routes.r": {"model": "acme/m", "provider": "fake"},
+        "upstream.deadline_s": 30,
+        "cache.path": str(tmp_path / "v.sqlite"),
+        "ledger.backend": "none",
+    }
+
+    async def main():
+        async with AsyncEmbedder("acme/m", config=Config.load(environ={}, overrides=overrides)) as embedder:
+            await embedder.models.warm()
+            busy = RateLimitedError("too many requests", route="routes.r", retry_after_s=3600)
+            embedder._models.opened("acme/m").routes[0].provider._faults = lambda _number, _texts: busy
+            await embedder.embed(["a text"], deadline_s=deadline_s)
+
+    with pytest.raises(DeadlineError, match=r"tried again|retried|retry") as caught:
+        asyncio.run(main())
+    assert caught.value.attempts == 1
+    assert isinstance(caught.value, TimeoutError)

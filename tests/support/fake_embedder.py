@@ -61,6 +61,10 @@ class FakeEmbedder:
     def space(self):
         return Space("fake", "ab" * 32, DIMENSIONS, "mean", normalized=True, document_prompt=self.prompt)
 
+    @property
+    def models(self):
+        return self
+
     async def describe(self, model="auto", dimensions=None):
         return Description(self.space, self.max_tokens, 2, self.tokenizer)
 

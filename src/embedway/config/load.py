@@ -219,21 +219,22 @@ class Config(Section):
         return config
 
     def with_benchmarks(self, changes: Mapping[str, ModelBenchmark | Mapping[str, Any]]) -> Self:
-        """Return the settings with other benchmarks: whole ones, or single fields over the present ones.
+        """Return a copy with changed or added benchmarks, by model name: complete ones, or fields to override.
 
-        Raises ConfigError, which names every problem.
+        A new model needs every required field of `ModelBenchmark`. Raises ConfigError, which names every problem.
         """
+        _check_changes(changes)
         tables = {name: benchmark_values(known) for name, known in self.embedding.model_benchmarks.items()}
         own = {model.name.casefold(): model.name for model in self.models.values()}
         spellings = {**own, **{name.casefold(): name for name in tables}}
+        sources = dict(self._sources)
         for asked, change in changes.items():
             name = spellings.get(asked.casefold(), asked)
-            if isinstance(change, ModelBenchmark):
-                fields = benchmark_values(change)
-            else:
-                fields = with_sources(change, "arguments")
+            given = benchmark_values(change) if isinstance(change, ModelBenchmark) else change
+            fields = dict(given) if isinstance(change, ModelBenchmark) else with_sources(change, "arguments")
             if str(fields.get("model_name", "")).casefold() == name.casefold():
                 fields["model_name"] = name
+            sources |= {f"{BENCHMARKS}{name}.{field}": SettingSource("arguments") for field in given}
             tables[name] = {**drop_stale_confirmation(tables.get(name, {}), fields), **fields}
         embedding = {**dict(self.embedding), "model_benchmarks": tables}
         try:
@@ -243,6 +244,7 @@ class Config(Section):
         changed = self.model_copy(update={"embedding": checked})
         if problems := _price_problems(changed, {}):
             raise combine_errors(problems)
+        changed._sources = tuple(sources.items())  # noqa: SLF001  a new object of this class
         return changed
 
     @property
@@ -339,6 +341,23 @@ def _check_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
             if isinstance(value, dict):
                 tables.append((value, depth + 1))
     return given
+
+
+def _check_changes(changes: object) -> None:
+    """Raise ConfigError for anything but a mapping of model names to benchmarks or to their fields."""
+    wrong = not isinstance(changes, Mapping) or not all(
+        isinstance(name, str)
+        and (isinstance(change, ModelBenchmark) or (isinstance(change, Mapping) and all(map(_is_text, change))))
+        for name, change in changes.items()
+    )
+    if wrong:
+        raise ConfigError(
+            "must be a mapping of model names to ModelBenchmark, or to a mapping of its fields", where="benchmarks"
+        )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _check_environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from embedway._public import public
 from embedway.errors import RuntimeUnavailableError
 from embedway.local import cpu
 
@@ -23,6 +24,7 @@ Precision: TypeAlias = Literal["f32", "bf16"]
 BACKENDS: tuple[BackendName, ...] = ("openvino", "onnxruntime")
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
     """Use of the CPU by a session: `streams` batches at once, `threads` in all."""

@@ -1,0 +1,161 @@
+"""Public names: what public methods take and return is exported, under its public place; both embedders are alike."""
+
+import asyncio
+import dataclasses
+import enum
+import inspect
+import pickle
+import sys
+import types
+import typing
+
+import pytest
+
+import embedway
+from embedway import AsyncEmbedder, Embedder
+from embedway.telemetry.operations import Kind
+from embedway.weights.types import StoreSettings
+
+PAIRS = [
+    (AsyncEmbedder, Embedder),
+    (embedway.AsyncCacheAdmin, embedway.CacheAdmin),
+    (embedway.AsyncPinAdmin, embedway.PinAdmin),
+    (embedway.AsyncModelAdmin, embedway.ModelAdmin),
+]
+#: Names of one embedder that the other has under another name.
+RENAMED = {"aclose": "close"}
+#: Parameters of the asynchronous method alone: an asynchronous iterable has no blocking form.
+ASYNC_ONLY = {"select": {"rest"}}
+CLASSES = [value for name in embedway.__all__ if isinstance(value := getattr(embedway, name), type)]
+
+
+def public_methods(cls):
+    found = {name: value for name, value in vars(cls).items() if not name.startswith("_") and callable(value)}
+    return {RENAMED.get(name, name): value for name, value in found.items()}
+
+
+@pytest.mark.parametrize(("asynchronous", "blocking"), PAIRS, ids=lambda cls: cls.__name__)
+def test_the_blocking_methods_are_the_asynchronous_ones(asynchronous, blocking):
+    ours, theirs = public_methods(asynchronous), public_methods(blocking)
+    assert list(ours) == list(theirs)
+    for name, method in ours.items():
+        assert inspect.iscoroutinefunction(method)
+        assert not inspect.iscoroutinefunction(theirs[name])
+        expected = [one for one in parameters(method) if one[0] not in ASYNC_ONLY.get(name, ())]
+        assert parameters(theirs[name]) == expected
+        assert inspect.signature(theirs[name]).return_annotation == inspect.signature(method).return_annotation
+        if name != "close":
+            assert theirs[name].__doc__ == method.__doc__
+
+
+def test_both_embedders_are_made_alike_and_have_the_same_attributes(config):
+    assert parameters(AsyncEmbedder.__init__) == parameters(Embedder.__init__)
+    asynchronous = AsyncEmbedder(config=config)
+    with Embedder(config=config) as blocking:
+        shown = [{name for name in vars(one) if not name.startswith("_")} for one in (asynchronous, blocking)]
+        assert shown[0] == shown[1] == {"cache", "config", "model", "models", "pins"}
+    asyncio.run(asynchronous.aclose())
+
+
+def test_an_embedder_has_a_repr_of_one_line(config):
+    with Embedder("acme/m", config=config) as embedder:
+        assert repr(embedder) == "<embedway.Embedder model='acme/m'>"
+    assert repr(AsyncEmbedder(config=config)) == "<embedway.AsyncEmbedder model='auto'>"
+
+
+def parameters(method):
+    return [(one.name, one.kind, one.default, one.annotation) for one in inspect.signature(method).parameters.values()]
+
+
+def test_what_public_methods_take_and_return_is_exported():
+    seen = set()
+    pending = [cls for pair in PAIRS for cls in pair]
+    while pending:
+        cls = pending.pop()
+        if cls in seen:
+            continue
+        seen.add(cls)
+        pending += [one for hint in hints_of(cls) for one in classes_in(hint)]
+    private = {cls for cls in seen if cls.__module__.startswith("embedway") and not is_public(cls)}
+    assert private == set()
+    assert {embedway.Receipt, embedway.Timing, embedway.CacheStats, embedway.Reason, embedway.Outcome} <= seen
+
+
+def is_public(cls):
+    return getattr(embedway, cls.__name__, None) is cls or cls.__module__ == "embedway.errors" or is_settings(cls)
+
+
+def is_settings(cls):
+    """Sections of the settings are attributes of `Config`, and made by it alone; so are the weights store's."""
+    return cls.__module__.startswith("embedway.config.") or cls is StoreSettings
+
+
+def hints_of(cls):
+    """The type hints of the public methods, properties and fields of a class."""
+    namespace = names_of_all_modules()
+    functions = [value for name, value in vars(cls).items() if not name.startswith("_")]
+    functions = [getattr(one, "fget", None) or getattr(one, "__func__", one) for one in functions]
+    if cls in (AsyncEmbedder, Embedder):  # the others are made by the library
+        functions.append(cls.__init__)
+    for function in functions:
+        if isinstance(function, types.FunctionType):
+            yield from typing.get_type_hints(function, namespace).values()
+    if dataclasses.is_dataclass(cls):
+        yield from typing.get_type_hints(cls, namespace).values()
+
+
+def names_of_all_modules():
+    """All names that annotations of the package may use, with those that only type checkers import."""
+    import collections.abc
+    import contextlib
+    import decimal
+    import pathlib
+
+    import numpy as np
+    import numpy.typing as npt
+
+    found = {name: getattr(collections.abc, name) for name in collections.abc.__all__}
+    found |= {name: getattr(typing, name) for name in typing.__all__ if name not in found}
+    for module in [module for name, module in sys.modules.items() if name.startswith("embedway.")]:
+        found |= {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    found |= {name: getattr(embedway, name) for name in embedway.__all__}
+    found |= {"Kind": Kind, "npt": npt, "np": np, "decimal": decimal, "Decimal": decimal.Decimal, "Path": pathlib.Path}
+    found |= {"AbstractContextManager": contextlib.AbstractContextManager, "TracebackType": types.TracebackType}
+    return found
+
+
+def classes_in(hint):
+    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+        if hint.__module__.startswith("embedway") and not issubclass(hint, enum.Enum | BaseException):
+            yield hint
+        return
+    for part in typing.get_args(hint):
+        yield from classes_in(part)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_classes_show_and_pickle_under_the_public_place(cls):
+    if issubclass(cls, BaseException):
+        assert cls.__module__ == "embedway.errors"
+        return
+    if typing.is_typeddict(cls):
+        return
+    assert cls.__module__ == "embedway"
+    assert repr(cls) == f"<class 'embedway.{cls.__name__}'>"
+    assert pickle.loads(pickle.dumps(cls)) is cls  # noqa: S301
+
+
+def test_every_exported_name_exists():
+    for name in embedway.__all__:
+        assert getattr(embedway, name) is not None
+    assert sorted(embedway.__all__) == embedway.__all__ == dir(embedway)
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        embedway.Nothing  # noqa: B018
+
+
+def test_the_embedder_works_while_an_event_loop_runs(config):
+    async def cell():
+        with Embedder(config=config) as embedder:
+            return embedder.embed_query("a cell of a notebook")
+
+    assert len(asyncio.run(cell())) == 1

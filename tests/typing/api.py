@@ -1,0 +1,130 @@
+"""The public API as type checkers see it: `make lint` checks this file with mypy; nothing runs it."""
+
+import asyncio
+import datetime as dt
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import assert_type
+
+import numpy as np
+import numpy.typing as npt
+
+from embedway import (
+    AsyncEmbedder,
+    BaseHook,
+    CacheCheck,
+    CacheStats,
+    ClearResult,
+    Config,
+    Embedder,
+    EmbedOptions,
+    EmbedResult,
+    ModelBenchmark,
+    ModelDescription,
+    ModelSelectionCriteria,
+    Operation,
+    Outcome,
+    Pin,
+    Plan,
+    RerankResult,
+    Selection,
+    Space,
+    TuneReport,
+    errors,
+)
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Hook(BaseHook):
+    """Only the methods that are needed."""
+
+    def end(self, operation: Operation, outcome: Outcome) -> None:
+        """Read an outcome."""
+        assert_type(operation.id, int)
+        assert_type(outcome.cost_nanousd, int | None)
+
+
+def results(result: EmbedResult) -> None:
+    """A result is a sequence, and an array."""
+    assert_type(result.vectors, Vectors)
+    assert_type(result[0], Vectors)
+    assert_type(len(result), int)
+    assert_type(result.space, Space)
+    assert_type(result.receipt.cost_usd, Decimal | None)
+    for vector in result:
+        assert_type(vector, Vectors)
+    array: npt.NDArray[np.float32] = np.asarray(result)
+    assert array is not None
+
+
+def texts() -> Iterator[str]:
+    """A generator of texts."""
+    yield "a text"
+
+
+def blocking() -> None:
+    """Every public method of the blocking embedder."""
+    config = Config.load().with_benchmarks(
+        {"text-embedding-3-small": {"avg_latency_ms": 65}, "m": ModelBenchmark.model_construct()}
+    )
+    assert_type(config, Config)
+    with Embedder("BAAI/bge-small-en-v1.5", config=config, hooks=[Hook()]) as embedder:
+        assert_type(embedder, Embedder)
+        results(embedder.embed_query("a query"))
+        results(embedder.embed_query("a query", model="auto", deadline_s=1.5, max_cost="0.01"))
+        results(embedder.embed_documents(texts()))
+        results(embedder.embed_documents(("a", "b"), partial=True, priority=5, collection="docs"))
+        results(embedder.embed([[101, 102], "text"], input_type="document", dimensions=256))
+        options: EmbedOptions = {"model": "auto", "dimensions": 256}
+        results(embedder.embed_documents(["a"], **options))
+        assert_type(embedder.rerank("query", ["a"], top_n=1), RerankResult)
+        assert_type(embedder.plan(["a"], max_cost=Decimal("0.5")), Plan)
+        assert_type(embedder.plans(["a"]), list[Plan])
+        assert_type(embedder.select(["a"], "best"), Selection)
+        assert_type(embedder.select(["a"], ModelSelectionCriteria(require_local=True)), Selection)
+        assert_type(embedder.cache.stats(), CacheStats)
+        assert_type(embedder.cache.clear(older_than_s=dt.timedelta(days=1).total_seconds()), ClearResult)
+        assert_type(embedder.cache.verify(["a"]), CacheCheck)
+        assert_type(embedder.pins.list(), list[Pin])
+        assert_type(embedder.pins.forget("docs"), bool)
+        assert_type(embedder.pins.prove("docs", ["a"], np.zeros((1, 3), np.float32)), float)
+        assert_type(embedder.models.available(), list[str])
+        assert_type(embedder.models.describe(), ModelDescription)
+        assert_type(embedder.models.tune(), TuneReport)
+        embedder.models.warm()
+        # Each of these is an error, and the comment is needed: mypy warns of one that is not.
+        embedder.embed_query("a query", input_type="query")  # type: ignore[call-arg]
+        embedder.embed_documents(["a"], dimension=256)  # type: ignore[call-arg]
+        embedder.embed_documents(5)  # type: ignore[arg-type]
+        embedder.embed_documents(["a"], max_cost=None, partial="yes")  # type: ignore[arg-type]
+        Embedder(config)  # type: ignore[arg-type]
+
+
+async def awaited() -> None:
+    """The asynchronous embedder has the same methods."""
+    async with AsyncEmbedder() as embedder:
+        assert_type(embedder, AsyncEmbedder)
+        results(await embedder.embed_query("a query"))
+        results(await embedder.embed_documents(texts()))
+        assert_type(await embedder.rerank("query", texts()), RerankResult)
+        assert_type(await embedder.cache.stats(), CacheStats)
+        assert_type(await embedder.pins.list(), list[Pin])
+        assert_type(await embedder.models.describe(), ModelDescription)
+        together = await asyncio.gather(embedder.embed_query("a"), embedder.embed_query("b"))
+        results(together[0])
+
+
+def handled() -> None:
+    """Errors are Python's too."""
+    try:
+        blocking()
+    except errors.BudgetExceededError as error:
+        assert_type(error.left, int)
+    except errors.DeadlineError as error:
+        timeout: TimeoutError = error
+        assert timeout
+        assert_type(error.attempts, int)
+    except errors.UsageError as error:
+        value: ValueError = error
+        assert value
