@@ -4,6 +4,7 @@ import signal
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from embedway.opt_out import opt_out_of_telemetry
@@ -14,6 +15,10 @@ CACHE = Path(__file__).parents[1] / ".cache" / "test-store"
 
 # Tests import libraries themselves, and report nothing either.
 opt_out_of_telemetry()
+
+# A test's time depends on what else the machine does, and is not asserted.
+hypothesis.settings.register_profile("embedway", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("embedway")
 
 # A shell that starts the tests in the background has them ignore interrupts, and processes inherit that; the tests of
 # what an interrupt does need commands that hear it.
