@@ -194,7 +194,7 @@ KEYED_COMPRESSED_I8 = bytes.fromhex(
 )
 
 
-@pytest.mark.parametrize("entry", [COMPRESSED_I8, KEYED_COMPRESSED_I8])
+@pytest.mark.parametrize("entry", [COMPRESSED_I8, KEYED_COMPRESSED_I8], ids=["plain", "keyed"])
 def test_compressed_i8_entries_of_older_versions_are_read(entry):
     mac = SecretKeys("correct-horse-battery-staple").mac(Group("m", "m@1/4")) if entry[2] == 3 else None
     out = np.empty((1, 6), np.float32)

@@ -20,6 +20,18 @@ from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
 from embedway.errors import CacheError, ConfigError, RuntimeUnavailableError
 from embedway.providers.fake import vector_of
+from inside import (
+    cache_of,
+    counters_of,
+    on_reader,
+    on_writer,
+    server_of,
+    set_store_clock,
+    settle,
+    store_of,
+    variables,
+    writing_connection,
+)
 from stored import read_entries, some_entries
 from valkey_server import start_cluster, start_valkey
 
@@ -38,20 +50,16 @@ def config_for(**cache):
     return Config.load(environ={}, overrides=overrides)
 
 
-def cache_of(embedder, clock=None):
-    cache = embedder._pipeline.cache.store
-    if clock is not None:
-        for part in (cache, *(getattr(cache, name) for name in ("_reading", "_writing") if hasattr(cache, name))):
-            part._clock = clock
-        if hasattr(cache, "_server"):
-            cache._server.clock = clock
-    return cache
+def clocked(embedder, clock):
+    """The store of an embedder's cache, with a time of its own."""
+    set_store_clock(store_of(embedder), clock)
+    return store_of(embedder)
 
 
 async def embedded(embedder, texts=TEXTS):
     """The receipt, of vectors that are right."""
     result = await embedder.embed(texts, model="acme/m")
-    await embedder._pipeline.cache.settle()
+    await settle(embedder)
     np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
     return result.receipt
 
@@ -60,7 +68,7 @@ def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
     async def main(first):
         port = first.port
         async with AsyncEmbedder(config=config_for(backend="redis", url=f"redis://127.0.0.1:{port}")) as embedder:
-            cache = cache_of(embedder, clock)
+            cache = clocked(embedder, clock)
             done, stopping = [], asyncio.Event()
 
             async def load(n):
@@ -114,9 +122,9 @@ def test_a_server_that_does_not_answer_costs_one_wait_and_no_request(listening, 
         async def main():
             url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
             async with AsyncEmbedder(config=config_for(backend="redis", url=url)) as embedder:
-                cache = cache_of(embedder, clock)
-                asked, client = [], cache._server.client.hget  # the first command of all
-                cache._server.client.hget = lambda *names: asked.append(names) or client(*names)
+                cache = clocked(embedder, clock)
+                asked, client = [], server_of(cache).client.hget  # the first command of all
+                server_of(cache).client.hget = lambda *names: asked.append(names) or client(*names)
                 for _ in range(20):
                     assert (await embedded(embedder)).cache_hits == 0
                 assert len(asked) == 1
@@ -150,7 +158,7 @@ def test_a_valkey_that_is_full_refuses_and_reads_go_on(tmp_path):
 
         async def main():
             async with AsyncEmbedder(config=config_for(backend="redis", url=url)) as embedder:
-                cache = cache_of(embedder)
+                cache = store_of(embedder)
                 await embedded(embedder, TEXTS[:20])
                 client.config_set("maxmemory", 1)
                 assert (await embedded(embedder)).cache_hits == 20
@@ -165,9 +173,9 @@ def test_a_valkey_that_is_full_refuses_and_reads_go_on(tmp_path):
 def test_the_disk_is_full(tmp_path, clock):
     async def main():
         async with AsyncEmbedder(config=config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"))) as embedder:
-            cache = cache_of(embedder, clock)
+            cache = clocked(embedder, clock)
             await embedded(embedder)
-            connection = cache._writing._thread.connection
+            connection = writing_connection(cache)
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own error for a full disk
             many = [f"more {n}" for n in range(2000)]
@@ -175,7 +183,7 @@ def test_the_disk_is_full(tmp_path, clock):
             assert cache.errors.failed_writes > 0
             assert cache.errors.last == "OperationalError: database or disk is full"
             assert (await embedded(embedder)).cache_hits == 40
-            assert embedder._pipeline.cache.counters.of("acme/m").stored < 100
+            assert counters_of(embedder).stored < 100
             connection.execute("PRAGMA max_page_count = 1000000")
             clock.now += 10
             await embedded(embedder, many)
@@ -191,6 +199,7 @@ import numpy as np
 from embedway import AsyncEmbedder, Config
 from embedway.errors import RuntimeUnavailableError
 from embedway.providers.fake import vector_of
+from inside import settle, store_of
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -201,8 +210,8 @@ async def main():
             texts = [f"text {n} {i}" for i in range(500)]
             result = await embedder.embed(texts, model="acme/m")
             np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
-        await embedder._pipeline.cache.settle()
-        print(embedder._pipeline.cache.store.errors.failed_writes)
+        await settle(embedder)
+        print(store_of(embedder).errors.failed_writes)
 
 asyncio.run(main())
 """
@@ -217,7 +226,7 @@ def test_the_system_refuses_to_write(tmp_path):
         "ledger.backend": "none",
     }
     command = [sys.executable, "-c", CRAMPED, json.dumps(overrides)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, env=variables(), capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) > 0
 
@@ -231,7 +240,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         ) as embedder:
             assert (await embedded(embedder)).cache_hits == 0
             assert (await embedded(embedder)).cache_hits == 0
-            assert cache_of(embedder).errors.failed_reads == 2
+            assert store_of(embedder).errors.failed_reads == 2
 
     asyncio.run(main())
 
@@ -249,7 +258,7 @@ def test_a_file_that_another_process_has_locked(tmp_path, clock, monkeypatch, be
             if before:
                 other.execute("PRAGMA locking_mode = EXCLUSIVE")  # nobody else may even read
             async with AsyncEmbedder(config=config) as embedder:
-                cache = cache_of(embedder, clock)
+                cache = clocked(embedder, clock)
                 if not before:
                     await embedded(embedder, TEXTS[:10])
                 other.execute("BEGIN EXCLUSIVE")
@@ -282,7 +291,7 @@ def test_a_damaged_file_is_set_aside(tmp_path, damage):
         async with AsyncEmbedder(config=config) as embedder:
             receipt = await embedded(embedder)
             assert (await embedded(embedder)).cache_hits == 40
-            return receipt.cache_hits, cache_of(embedder).errors
+            return receipt.cache_hits, store_of(embedder).errors
 
     asyncio.run(first())
     good = path.read_bytes()
@@ -343,7 +352,7 @@ def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
     async def fill():
         async with AsyncEmbedder(config=config_for(backend="sqlite", path=str(path))) as embedder:
             await embedded(embedder, texts)
-            cache, (held,) = cache_of(embedder), await embedder._pipeline.cache.store.group_sizes()
+            cache, (held,) = store_of(embedder), await store_of(embedder).group_sizes()
             pairs = await some_entries(cache, held.group, 30)
             keys = [key for key, _ in pairs]
             vectors = np.empty((30, 16), np.float32)
@@ -458,8 +467,8 @@ def test_a_file_is_set_aside_only_where_it_is_damaged(tmp_path):
         def wrongly_written(connection):
             connection.execute("SELECT ?", ())
 
-        assert await cache._writing.call(against_the_rules) is None
-        assert await cache._reading.call(wrongly_written) is None
+        assert await on_writer(cache, against_the_rules) is None
+        assert await on_reader(cache, wrongly_written) is None
         assert (cache.errors.failed_writes, cache.errors.failed_reads) == (1, 1)
         await cache.aclose()
         assert cache.errors.set_aside == 0
@@ -508,9 +517,7 @@ def test_what_is_cleared_or_too_old_leaves_the_disk(tmp_path, clock):
         clock.now += 61
         for n in range(2):
             await cache.put_many(GROUP, [(bytes([n]) * 32, bytes(2000))])
-        count = await cache._reading.call(
-            lambda connection: connection.execute("SELECT COUNT(*) FROM entries").fetchone()
-        )
+        count = await on_reader(cache, lambda connection: connection.execute("SELECT COUNT(*) FROM entries").fetchone())
         await cache.clear(CacheFilter())
         await cache.aclose()
         return count
@@ -541,12 +548,12 @@ def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypat
     async def main():
         config = config_for(backend="sqlite", path=str(path))
         async with AsyncEmbedder(config=config) as embedder:
-            cache_of(embedder, clock)
+            clocked(embedder, clock)
             await embedded(embedder)
             await embedded(embedder)
             with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
-                await embedder._pipeline.cache.counters.tell()
+                await cache_of(embedder).counters.tell()
                 other.execute("ROLLBACK")
             clock.now += 10
             stats = await embedder.cache.stats()
@@ -566,7 +573,7 @@ def test_what_cannot_be_written_as_an_entry_is_counted(tmp_path, monkeypatch):
             await embedded(embedder, ["kept"])
             monkeypatch.setitem(sys.modules, "zstandard", None)
             assert (await embedded(embedder, ["kept", "lost"])).cache_hits == 0
-            assert cache_of(embedder).errors.failed_writes == 1
+            assert store_of(embedder).errors.failed_writes == 1
             return await embedder.cache.stats()
 
     assert asyncio.run(main()).total.damaged == 1
@@ -589,7 +596,7 @@ def test_a_cluster_that_does_not_answer_fails_no_request(listening, clock):
         async def main():
             url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
             async with AsyncEmbedder(config=config_for(backend="redis", url=url, cluster=True)) as embedder:
-                cache = cache_of(embedder, clock)
+                cache = clocked(embedder, clock)
                 loop = asyncio.get_running_loop()
                 began = loop.time()
                 for _ in range(5):
@@ -608,7 +615,7 @@ def test_a_cluster_whose_node_stops_fails_no_request(tmp_path, clock):
         async def main():
             url = f"redis://127.0.0.1:{server.port}"
             async with AsyncEmbedder(config=config_for(backend="redis", url=url, cluster=True)) as embedder:
-                cache = cache_of(embedder, clock)
+                cache = clocked(embedder, clock)
                 await embedded(embedder)
                 assert (await embedded(embedder)).cache_hits == 40
                 await asyncio.to_thread(server.stop)

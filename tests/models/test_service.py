@@ -31,6 +31,7 @@ from embedway.models import opening
 from embedway.providers.counting import TiktokenCounter
 from embedway.providers.fake import vector_of
 from embedway.providers.registry import provider_names
+from inside import provider_of, set_faults
 
 SMALL = "text-embedding-3-small"
 TEXTS = ["the first text", "the second", "and a third one", "the second"]
@@ -398,7 +399,7 @@ def test_a_deadline_keeps_its_attempts_from_the_route_to_the_caller(tmp_path, de
         async with AsyncEmbedder("acme/m", config=Config.load(environ={}, overrides=overrides)) as embedder:
             await embedder.models.warm()
             busy = RateLimitedError("too many requests", route="routes.r", retry_after_s=3600)
-            embedder._models.opened("acme/m").routes[0].provider._faults = lambda _number, _texts: busy
+            set_faults(provider_of(embedder), lambda _number, _texts: busy)
             await embedder.embed(["a text"], deadline_s=deadline_s)
 
     with pytest.raises(DeadlineError, match=r"tried again|retried|retry") as caught:
