@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from embedway.opt_out import opt_out_of_telemetry
+from inside import set_cache_patience
 from library_folders import folder, onnx_folder  # noqa: F401 - fixtures
 from valkey_server import start_cluster, start_valkey
 
@@ -58,6 +59,12 @@ def own_cache_folder(monkeypatch, tmp_path_factory):
     """Each test begins with an empty cache, ledger and no pins, and leaves the user's alone."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache-home")))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state-home")))
+
+
+@pytest.fixture(autouse=True)
+def patient_cache(monkeypatch):
+    """A cache waits long for its store, however busy the machine is. Tests of its timeouts override this fixture."""
+    set_cache_patience(monkeypatch, 30.0)
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,11 @@ GROUP = Group("m", "m@1/4")
 TEXTS = [f"text {n}" for n in range(40)]
 
 
+@pytest.fixture(autouse=True)
+def patient_cache():
+    """These tests are of the cache's own timeouts."""
+
+
 def config_for(**cache):
     overrides = {
         "models.m": MODEL,

@@ -184,6 +184,18 @@ def set_store_clock(store, clock):
         store._server.clock = clock
 
 
+def set_cache_patience(monkeypatch, wait_s):
+    """Let cache stores wait this long for a server's connection and answer, and for another's lock."""
+    for module, name in (
+        ("redis_server", "_CONNECT_S"),
+        ("redis_server", "ANSWER_S"),
+        ("redis", "ANSWER_S"),
+        ("sqlite_connection", "BUSY_S"),
+        ("sqlite", "BUSY_S"),
+    ):
+        monkeypatch.setattr(f"embedway.cache.{module}.{name}", wait_s)
+
+
 def server_of(store):
     """The connection of a cache store to its Redis."""
     return store._server
