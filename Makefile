@@ -29,8 +29,9 @@ $(PEERS)/done: pyproject.toml constraints.txt
 run: $(VENV)/base
 	$(BIN)/python examples/standard_library.py
 
+# As many processes as cores, but no more than eight: each has its own servers and models in memory.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -q -m 'not peers'
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 20 -m 'not peers'
 
 test-all: test test-peers
 

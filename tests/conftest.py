@@ -4,15 +4,22 @@ import signal
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from embedway.opt_out import opt_out_of_telemetry
+from inside import set_cache_patience
+from library_folders import folder, onnx_folder  # noqa: F401 - fixtures
 from valkey_server import start_cluster, start_valkey
 
 CACHE = Path(__file__).parents[1] / ".cache" / "test-store"
 
 # Tests import libraries themselves, and report nothing either.
 opt_out_of_telemetry()
+
+# A test's time depends on what else the machine does, and is not asserted.
+hypothesis.settings.register_profile("embedway", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("embedway")
 
 # A shell that starts the tests in the background has them ignore interrupts, and processes inherit that; the tests of
 # what an interrupt does need commands that hear it.
@@ -41,9 +48,9 @@ def tokenizer(default_model_directory):
 @pytest.fixture(scope="session", autouse=True)
 def no_cache_of_the_user():
     """Embedders that are made for several tests keep their vectors elsewhere too."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setenv("XDG_CACHE_HOME", folder)
-        patch.setenv("XDG_STATE_HOME", f"{folder}/state")
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as home:
+        patch.setenv("XDG_CACHE_HOME", home)
+        patch.setenv("XDG_STATE_HOME", f"{home}/state")
         yield
 
 
@@ -52,6 +59,12 @@ def own_cache_folder(monkeypatch, tmp_path_factory):
     """Each test begins with an empty cache, ledger and no pins, and leaves the user's alone."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache-home")))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state-home")))
+
+
+@pytest.fixture(autouse=True)
+def patient_cache(monkeypatch):
+    """A cache waits long for its store, however busy the machine is. Tests of its timeouts override this fixture."""
+    set_cache_patience(monkeypatch, 30.0)
 
 
 @pytest.fixture(scope="session")

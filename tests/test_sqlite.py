@@ -20,7 +20,7 @@ from embedway.cache.sqlite_format import FORMAT as CACHE
 from embedway.errors import CacheError, ConfigError, LedgerError
 from embedway.ledger.sqlite_formats import LEDGER, PINS
 
-OLD = Path(__file__).parent / "formats"
+OLD = Path(__file__).parent / "project" / "formats"
 FORMS = {"cache": CACHE, "ledger": LEDGER, "pins": PINS}
 
 

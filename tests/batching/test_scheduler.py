@@ -18,6 +18,7 @@ from embedway.providers.base import Answer, Declared
 from embedway.providers.fake import Fake, vector_of
 from embedway.types import Batch, Space, TokenizedTexts
 from embedway.urgency import Urgency
+from inside import open_model, provider_of, scheduler_of, set_client, set_faults
 
 POISON = 39
 QUERY, DOCUMENT = Urgency(query=True), Urgency()
@@ -35,13 +36,13 @@ class Route:
         self.gate = asyncio.Event()
         if not held:
             self.gate.set()
-        self.most = self._now = 0
+        self.most = self.under_way = 0
 
     async def run(self, tokenized, batch):
         self.batches.append([int(tokenized.ids[row][0]) for row in batch.rows])
         self.started.set()
-        self._now += 1
-        self.most = max(self.most, self._now)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
         try:
             await self.gate.wait()
             await asyncio.sleep(0)
@@ -50,7 +51,7 @@ class Route:
                 raise ValueError("poison")
             return np.array([[tokenized.ids[row][0], len(tokenized.ids[row])] for row in batch.rows], np.float32)
         finally:
-            self._now -= 1
+            self.under_way -= 1
 
 
 def item(*rows):
@@ -253,10 +254,10 @@ def test_cancelled_callers_leave_the_queue_and_work_for_nobody_ends():
         assert route.batches[-1] == [8, 9] or route.batches[-2:] == [[8], [9]]
         pair[0].cancel()
         await turns()
-        assert route._now > 0
+        assert route.under_way > 0
         pair[1].cancel()
         await turns()
-        assert route._now == 0
+        assert route.under_way == 0
         route.gate.set()
         right([(11, 8)], await call(11))
 
@@ -436,7 +437,7 @@ def test_a_shared_request_is_as_urgent_as_its_most_urgent_part():
             sent.append(merged.urgency)
             return await UpstreamClient(RetryPolicy()).send(merged, routes)
 
-        backend._client = type("Told", (), {"send": staticmethod(send)})()
+        set_client(backend, type("Told", (), {"send": staticmethod(send)})())
         priorities = (1, 5, 3)
         await backend.run_merged([request(f"text {n}", urgency=Urgency(n)) for n in priorities])
         await backend.run_merged([request(f"text {n}", urgency=Urgency(n, query=True)) for n in priorities[:1]])
@@ -562,10 +563,6 @@ def config(**overrides):
     )
 
 
-def provider_of(embedder):
-    return embedder._models.opened("acme/m").routes[0].provider
-
-
 @pytest.mark.parametrize("across", [True, False])
 def test_concurrent_calls_are_computed_together_where_that_is_wanted(across):
     async def main():
@@ -596,7 +593,7 @@ def test_a_deadline_ends_a_call_and_takes_it_out_of_the_queue():
             await turns()
             with pytest.raises(DeadlineError, match=r"0\.05 s"):
                 await embedder.embed("b", model="acme/m", deadline_s=0.05)
-            _, scheduler = embedder._models.opened("acme/m")._scheduling
+            scheduler = scheduler_of(embedder)
             assert scheduler.waiting == 0
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
@@ -657,7 +654,7 @@ def test_when_a_service_is_down_every_caller_hears_of_it():
     async def main():
         async with AsyncEmbedder(config=config(**{"upstream.max_attempts": 2})) as embedder:
             await embedder.models.describe("acme/m")
-            provider_of(embedder)._faults = lambda *_: UnavailableError("down", route="r")
+            set_faults(provider_of(embedder), lambda *_: UnavailableError("down", route="r"))
             calls = (embedder.embed(f"text {n}", model="acme/m") for n in range(6))
             return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -673,7 +670,7 @@ def test_the_default_model_gives_the_vectors_of_lone_calls(default_model_directo
     async def main():
         async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
             alone = [(await embedder.embed(text)).vectors[0] for text in texts]
-            model = (await embedder._models.open("auto")).encoder()
+            model = (await open_model(embedder, "auto")).encoder()
             sizes, run = [], model.run
 
             async def counted(tokenized, batch):

@@ -15,6 +15,7 @@ from embedway.providers.base import Declared
 from embedway.providers.fake import Fake
 from embedway.types import Batch, Space, TokenizedTexts
 from embedway.urgency import Urgency
+from inside import batches_running, queries_running
 
 QUERY, DOCUMENT = Urgency(query=True), Urgency()
 FOREVER = float("inf")
@@ -115,8 +116,8 @@ class Simulation(BatchBackend):
             assert not before
         elif before:
             # Queries that were due before it wait for a query, and a place is left to them.
-            assert self.scheduler._running_queries
-            assert self.scheduler._running + 1 < self.concurrency
+            assert queries_running(self.scheduler)
+            assert batches_running(self.scheduler) + 1 < self.concurrency
 
     @staticmethod
     def _is_query(batch):

@@ -26,6 +26,7 @@ from embedway.errors import (
 )
 from embedway.providers.fake import vector_of
 from embedway.vectors import to_size
+from inside import cache_of, counters_of, provider_of, set_delay, set_faults, settle, store_of
 from stored import some_entries
 
 MODEL = {
@@ -65,10 +66,6 @@ def config(request, tmp_path):
         with contextlib.closing(redis.Redis.from_url(url)) as client:
             client.flushall()
     return config_for(backend, tmp_path, url, **({"cache.secret": "correct-horse-battery-staple"} if keyed else {}))
-
-
-def provider_of(embedder):
-    return embedder._models.opened("acme/m").routes[0].provider
 
 
 async def embed(embedder, texts, **options):
@@ -161,7 +158,7 @@ def test_a_second_process_finds_what_the_first_computed(config):
         async with AsyncEmbedder(config=config) as second:
             two = await embed(second, ["b", "c", "a", "b"])
             narrow = await embed(second, ["a", "b", "c"], dimensions=4)
-            return one, two, narrow, provider_of(second).calls, second._pipeline.cache.counters.of("acme/m")
+            return one, two, narrow, provider_of(second).calls, counters_of(second)
 
     one, two, narrow, calls, counts = asyncio.run(main())
     np.testing.assert_array_equal(two.vectors[[2, 0]], one.vectors[:2])
@@ -230,14 +227,14 @@ def test_64_callers_compute_each_text_once(config):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             await embedder.models.describe("acme/m")
-            provider_of(embedder)._delay_s = 0.01
+            set_delay(provider_of(embedder), 0.01)
             wanted = [[f"text {(n * k) % 50}" for k in range(1, 9)] for n in range(64)]
             results = await asyncio.gather(*(embed(embedder, texts) for texts in wanted))
             for texts, result in zip(wanted, results, strict=True):
                 np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
             sent = [text for call in provider_of(embedder).calls for text in call]
             assert sorted(sent) == sorted({text for texts in wanted for text in texts})
-            return embedder._pipeline.cache.counters.of("acme/m")
+            return counters_of(embedder)
 
     counts = asyncio.run(main())
     assert counts.shared > 0
@@ -281,11 +278,11 @@ def test_when_the_leader_goes_64_followers_compute_each_text_once(config, how):
             gate, down = Gate(provider), UnavailableError("down", route="r")
             # Its request and the one that is tried again.
             failing = iter([down, down]) if how == "failed" else iter(())
-            provider._faults = lambda _, texts: next(failing, None) if tuple(texts) == tuple(leading) else None
+            set_faults(provider, lambda _, texts: next(failing, None) if tuple(texts) == tuple(leading) else None)
             leader = asyncio.create_task(embed(embedder, leading))
             await until(lambda: gate.asked)
             followers = [asyncio.create_task(embed(embedder, texts)) for texts in wanted[1:]]
-            counts = embedder._pipeline.cache.counters.of("acme/m")
+            counts = counters_of(embedder)
             await until(lambda: counts.misses == sum(len(set(texts)) for texts in wanted))
             if how == "cancelled":
                 leader.cancel()
@@ -307,11 +304,11 @@ def test_an_error_of_a_text_is_told_to_all_who_wait_for_it(config):
             await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
             gate, bad = Gate(provider), RefusedInputError("bad", route="r")
-            provider._faults = lambda _, texts: bad if "bad" in texts else None
+            set_faults(provider, lambda _, texts: bad if "bad" in texts else None)
             calls = [embed(embedder, ["bad"]) for _ in range(16)]
             calls += [embed(embedder, ["good", "bad"], partial=True) for _ in range(16)]
             tasks = [asyncio.create_task(call) for call in calls]
-            counts = embedder._pipeline.cache.counters.of("acme/m")
+            counts = counters_of(embedder)
             await until(lambda: counts.misses == 16 + 32)
             gate.opened.set()
             return await asyncio.gather(*tasks, return_exceptions=True), gate.asked
@@ -337,7 +334,7 @@ def test_too_long_a_text_is_told_with_each_caller_s_own_row(config):
             await until(lambda: gate.asked)
             second = asyncio.create_task(embed(embedder, ["b", "c", long], on_overflow="error", partial=True))
             third = asyncio.create_task(embed(embedder, [long], on_overflow="error"))
-            await until(lambda: embedder._pipeline.cache.counters.of("acme/m").misses == 6)
+            await until(lambda: counters_of(embedder).misses == 6)
             gate.opened.set()
             return await asyncio.gather(first, second, third, return_exceptions=True)
 
@@ -355,7 +352,7 @@ def test_callers_of_what_keeps_failing_do_not_wait_for_one_another(config):
             provider = provider_of(embedder)
             gate, down = Gate(provider), UnavailableError("down", route="r")
             gate.opened.set()
-            provider._faults = lambda *_: down
+            set_faults(provider, lambda *_: down)
             outcomes = await asyncio.gather(*(embed(embedder, ["a"]) for _ in range(16)), return_exceptions=True)
             return outcomes, gate
 
@@ -370,11 +367,11 @@ def test_partial_results_are_kept_and_their_errors_not(config):
             await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
             bad = RefusedInputError("bad", route="r")
-            provider._faults = lambda _, texts: bad if "bad" in texts else None
+            set_faults(provider, lambda _, texts: bad if "bad" in texts else None)
             first = await embed(embedder, ["a", "bad", "", "b", "bad"], partial=True)
             with pytest.raises(InputError):
                 await embed(embedder, ["a", ""])
-            provider._faults = lambda _number, _texts: None
+            set_faults(provider, lambda _number, _texts: None)
             provider.calls.clear()
             return first, await embed(embedder, ["b", "bad", "a"], partial=True), provider.calls
 
@@ -394,7 +391,7 @@ def test_vectors_that_depend_on_their_batch_are_never_kept(config):
             provider.declared = dataclasses.replace(provider.declared, batch_dependent=True)
             await embed(embedder, ["a", "b"])
             await embed(embedder, ["a", "b"])
-            return provider.calls, await embedder._pipeline.cache.store.group_sizes()
+            return provider.calls, await store_of(embedder).group_sizes()
 
     calls, held = asyncio.run(main())
     assert calls == [("a", "b")] * 2
@@ -405,8 +402,8 @@ def test_flipped_bits_are_found_out_counted_and_put_right(config):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             good = await embed(embedder, ["a", "b"])
-            cache = embedder._pipeline.cache.store
-            await embedder._pipeline.cache.settle()
+            cache = store_of(embedder)
+            await settle(embedder)
             (held,) = await cache.group_sizes()
             spoiled = []
             for key, entry in await some_entries(cache, held.group, 10):
@@ -415,9 +412,9 @@ def test_flipped_bits_are_found_out_counted_and_put_right(config):
                 spoiled.append((key, bytes(bad)))
             await cache.put_many(held.group, spoiled)
             again = await embed(embedder, ["a", "b"])
-            await embedder._pipeline.cache.settle()
+            await settle(embedder)
             third = await embed(embedder, ["a", "b"])
-            return good, again, third, embedder._pipeline.cache.counters.of("acme/m")
+            return good, again, third, counters_of(embedder)
 
     good, again, third, counts = asyncio.run(main())
     np.testing.assert_array_equal(good.vectors, again.vectors)
@@ -429,8 +426,8 @@ def test_after_clearing_texts_are_computed_again(config):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             await embed(embedder, ["a", "b"])
-            await embedder._pipeline.cache.settle()
-            gone = await embedder._pipeline.cache.store.clear(CacheFilter(model="acme/m"))
+            await settle(embedder)
+            gone = await store_of(embedder).clear(CacheFilter(model="acme/m"))
             result = await embed(embedder, ["a"])
             return gone, result
 
@@ -465,7 +462,7 @@ def test_what_was_computed_is_found_while_it_is_being_stored_and_is_stored_befor
     async def main():
         storing, going = asyncio.Event(), asyncio.Event()
         async with AsyncEmbedder(config=config) as embedder:
-            cache = embedder._pipeline.cache.store
+            cache = store_of(embedder)
             put = cache.put_many
 
             async def slow(group, items):
@@ -494,7 +491,7 @@ def test_what_is_stored_while_it_is_looked_for_again_is_not_computed_again(confi
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             await embedder.models.describe("acme/m")
-            cache, looks = embedder._pipeline.cache, []
+            cache, looks = cache_of(embedder), []
             get, put, answered, going = cache.store.get_many, cache.store.put_many, asyncio.Event(), asyncio.Event()
 
             async def slow_put(group, items):
@@ -532,7 +529,7 @@ def test_what_is_stored_while_it_is_looked_for_again_is_not_computed_again(confi
 def test_what_waits_for_the_cache_does_not_wait_for_those_who_come_later(tmp_path):
     async def main():
         async with AsyncEmbedder(config=config_for("memory", tmp_path)) as embedder:
-            cache, numbers = embedder._pipeline.cache, itertools.count()
+            cache, numbers = cache_of(embedder), itertools.count()
             put, stopping = cache.store.put_many, asyncio.Event()
 
             async def slow(group, items):
@@ -564,7 +561,7 @@ def test_a_caller_that_goes_while_its_lease_is_granted_leaves_none(tmp_path, val
     async def main():
         async with AsyncEmbedder(config=config) as embedder, AsyncEmbedder(config=config) as other:
             await embedder.models.describe("acme/m")
-            cache = embedder._pipeline.cache.store
+            cache = store_of(embedder)
             lease, granted, answer = cache.lease, asyncio.Event(), asyncio.Event()
 
             async def slow(*arguments):
@@ -597,7 +594,7 @@ def test_lossy_entries_are_told_of_and_never_stand_for_exact_ones(tmp_path, code
                 results.append((await embed(embedder, ["a", "b"])).vectors)
                 results.append((await embed(embedder, ["a", "b"])).receipt)
                 results.append((await embedder.cache.stats()).models["acme/m"].damaged)
-                await embedder._pipeline.cache.settle()
+                await settle(embedder)
         return results
 
     exact = np.array([vector_of(text, 16) for text in ("a", "b")])
@@ -612,7 +609,7 @@ def test_lossy_entries_are_told_of_and_never_stand_for_exact_ones(tmp_path, code
 def test_what_is_stored_while_the_cache_is_asked_is_a_hit(config):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
-            cache = embedder._pipeline.cache
+            cache = cache_of(embedder)
             get, put, going = cache.store.get_many, cache.store.put_many, asyncio.Event()
 
             async def slow_put(group, items):
@@ -687,8 +684,8 @@ def test_checking_compares_with_what_is_computed_anew(config):
         async with AsyncEmbedder(config=config) as embedder:
             await embed(embedder, ["a", "b", "c"])
             good = await embedder.cache.verify(["x", "c", "a", "c"], model="acme/m", sample=10)
-            await embedder._pipeline.cache.settle()
-            cache = embedder._pipeline.cache.store
+            await settle(embedder)
+            cache = store_of(embedder)
             (held,) = await cache.group_sizes()
             (one, _), (two, mine), _ = await some_entries(cache, held.group, 3)
             await cache.put_many(held.group, [(one, mine)])  # another's

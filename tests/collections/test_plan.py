@@ -28,6 +28,7 @@ from embedway.errors import (
     UsageError,
 )
 from embedway.money import usd
+from inside import ledger_of
 
 PRICES = {"text-embedding-3-small": 20, "text-embedding-3-large": 130}
 WIDTHS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072}
@@ -124,7 +125,7 @@ def test_a_plan_of_many_passages_is_what_the_run_then_costs(config, tmp_path, ca
                 held = cache != "none"
                 assert again.cached_texts == (len(unique) if held else 0)
                 assert again.cost_nanousd == (0 if held else plan.cost_nanousd)
-            entries = await embedder._budgets.ledger.entries()
+            entries = await ledger_of(embedder).entries()
             assert sorted(entry.spent for entry in entries if entry.spent) == sorted(
                 plan.cost_nanousd for plan in plans.values()
             )

@@ -11,8 +11,8 @@ from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.errors import AuthenticationError, DeadlineError, UpstreamError
 from embedway.providers.base import Answer, Declared, RateState
 from embedway.providers.fake import Fake, vector_of
-
-from .services import SPACE, WIDTH, FakeUpstream, assert_right, limited, on_calls, texts_of
+from failing_services import SPACE, WIDTH, FakeUpstream, assert_right, limited, on_calls, texts_of
+from inside import failures_of, set_time
 
 
 def test_a_route_that_hangs_leaves_time_for_the_next_and_opens_its_circuit():
@@ -23,7 +23,7 @@ def test_a_route_that_hangs_leaves_time_for_the_next_and_opens_its_circuit():
         routes = upstream.routes()
         request = UpstreamRequest(texts_of(2), np.full(2, 3, np.int32), "document", SPACE, WIDTH)
         response = await upstream.client.send(request, routes)
-        return response, routes[0].circuit._failed
+        return response, failures_of(routes[0].circuit)
 
     response, failed = asyncio.run(main())
     assert_right(response, texts_of(2))
@@ -45,7 +45,7 @@ def test_waiting_for_a_place_is_within_the_deadline():
             UpstreamRequest(texts_of(20), np.ones(20, np.int32), "document", SPACE, WIDTH), [route]
         )
 
-    upstream.client._clock = lambda: asyncio.get_running_loop().time()
+    set_time(upstream.client, lambda: asyncio.get_running_loop().time())
     with pytest.raises(DeadlineError):
         asyncio.run(main())
     assert len(fake.calls) <= 3
@@ -54,7 +54,7 @@ def test_waiting_for_a_place_is_within_the_deadline():
 def test_what_computes_here_takes_as_long_as_it_takes():
     fake = Fake(declared=Declared(max_inputs=1, local=True), delay_s=0.02)
     upstream = FakeUpstream(fake, deadline_s=0.001)
-    upstream.client._clock = lambda: asyncio.get_running_loop().time()
+    set_time(upstream.client, lambda: asyncio.get_running_loop().time())
     assert_right(upstream.send(texts_of(20)), texts_of(20))
 
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from embedway.dispatch.billing import searches_of, split_by_weight
 from embedway.dispatch.request import UpstreamRequest
 from embedway.providers.fake import Fake, vector_of
-
-from .services import SPACE, WIDTH, FakeUpstream, on_calls
+from failing_services import SPACE, WIDTH, FakeUpstream, on_calls
 
 
 class SlowAccount:

@@ -26,8 +26,7 @@ from embedway.errors import (
 )
 from embedway.providers.base import Declared
 from embedway.providers.fake import Fake
-
-from .services import (
+from failing_services import (
     MANGLERS,
     SPACE,
     WIDTH,

@@ -11,8 +11,8 @@ from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.providers.base import Declared
 from embedway.providers.fake import Fake
 from embedway.urgency import Urgency
-
-from .services import SPACE, WIDTH, FakeUpstream, texts_of
+from failing_services import SPACE, WIDTH, FakeUpstream, texts_of
+from inside import places_of
 
 
 class Gate:
@@ -60,7 +60,7 @@ def test_what_is_urgent_goes_before_the_rest_of_a_large_request(urgency):
 
     done, semaphore = asyncio.run(main())
     assert {"one", "two"} <= set(done)
-    assert (semaphore._taken, semaphore._express_taken, semaphore._waiting) == (0, False, [])
+    assert places_of(semaphore) == (0, False, [])
 
 
 def test_places_are_given_back_by_those_who_go_away():
@@ -78,6 +78,6 @@ def test_places_are_given_back_by_those_who_go_away():
             await asyncio.sleep(0)
         await asyncio.gather(*tasks, return_exceptions=True)
         async with semaphore.hold():
-            return semaphore._taken
+            return places_of(semaphore)[0]
 
     assert asyncio.run(main()) == 1

@@ -21,6 +21,7 @@ from embedway.ledger.sqlite_pins import SqlitePins
 from embedway.selection.collection_pins import CLAIM_S, CollectionPins
 from embedway.selection.selector import ModelSelector
 from embedway.types import Space
+from inside import set_pin_store
 from spaces import recorded
 
 SMALL = Space("small", "service:small", 8, "service", normalized=True)
@@ -150,7 +151,7 @@ def test_however_first_writes_interleave_a_collection_takes_one_space(pins, cloc
         stands_still = asyncio.Event()
         users = [pins_of_collections(sleep=lambda _: stands_still.wait()) for _ in range(2)]
         for user, store in zip(users, (one, other), strict=True):
-            user._store = store
+            set_pin_store(user, store)
         under_way, taken = {}, []
         for step, number in steps:
             user, space = users[number % 2], (SMALL, LARGE)[number // 2 % 2]
@@ -188,7 +189,7 @@ def test_a_claim_is_kept_while_its_write_is_under_way(pins, clock, caplog):
             await go.get()
 
         user = pins_of_collections(sleep=sleep)
-        user._store = one
+        set_pin_store(user, one)
         pin, mine = await user.claim("docs", "small", SMALL)
         async with user.hold(pin, own=mine) as write:
             for _ in range(9):

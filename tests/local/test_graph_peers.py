@@ -8,6 +8,7 @@ import pytest
 from embedway.local import cpu
 from embedway.local.backend import SessionOptions, open_session
 from embedway.local.recipe import read_recipe
+from inside import graph_encoder
 
 pytestmark = pytest.mark.peers
 
@@ -203,7 +204,6 @@ def test_an_onnx_file_alone_is_loaded_and_completed(output, backend, tmp_path, t
     import transformers
     from onnx import TensorProto, helper
 
-    from embedway.local import graph
     from embedway.local.graph import finish_embedding
     from embedway.local.onnx_backend import OnnxOperations
     from embedway.local.tensors import Tensors
@@ -213,7 +213,7 @@ def test_an_onnx_file_alone_is_loaded_and_completed(output, backend, tmp_path, t
     source.mkdir()
     recipe = save(model, source, tokenizer_path)
     operations = OnnxOperations()
-    hidden = graph._Encoder(operations, recipe, Tensors(recipe.weights)).hidden_states()
+    hidden = graph_encoder(operations, recipe, Tensors(recipe.weights)).hidden_states()
     value = hidden if output == "last_hidden_state" else finish_embedding(operations, recipe, hidden)
     operations.nodes.append(helper.make_node("Identity", [value], [output]))
     from onnx import numpy_helper

@@ -15,6 +15,7 @@ from embedway.local.backend import SessionOptions
 from embedway.local.encoder import Encoder
 from embedway.local.runtime_choice import read_choice
 from embedway.types import TokenizedTexts
+from inside import candidate_options, check_quality, same_neighbours
 
 RNG = np.random.default_rng(5)
 
@@ -34,14 +35,14 @@ def turned(vectors, cosine):
 
 
 def test_equal_vectors_pass(reference):
-    cosine, neighbours, identical, reason = tune._check_quality(reference, reference)
+    cosine, neighbours, identical, reason = check_quality(reference, reference)
     assert (cosine, neighbours, identical, reason) == (pytest.approx(1), 1, 1, "")
 
 
 def test_one_probe_that_is_off_is_enough(reference):
     vectors = reference.copy()
     vectors[7] = turned(reference[7:8], 0.9990)[0]
-    cosine, *_, reason = tune._check_quality(vectors, reference)
+    cosine, *_, reason = check_quality(vectors, reference)
     assert cosine == pytest.approx(0.9990, abs=1e-5)
     assert "lowest cosine" in reason
 
@@ -52,12 +53,12 @@ def test_neighbours_count_beside_the_cosine():
     vectors = center + 0.05 * RNG.standard_normal((200, 64))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     near = turned(vectors, 0.99955)
-    cosine, _, identical, reason = tune._check_quality(near, vectors)
+    cosine, _, identical, reason = check_quality(near, vectors)
     assert cosine >= tune.LOWEST_COSINE
     assert identical < tune.SAME_NEIGHBOURS
-    strict = tune._same_neighbours(near, vectors, tie=0.0)
+    strict = same_neighbours(near, vectors, tie=0.0)
     assert strict == identical
-    assert tune._same_neighbours(near, vectors, tie=2.0) == 1
+    assert same_neighbours(near, vectors, tie=2.0) == 1
     assert reason == "" or "neighbours" in reason
 
 
@@ -66,14 +67,14 @@ def test_a_vector_of_zeros_is_out():
     vectors[0] = -3
     zeroed = vectors.copy()
     zeroed[0] = 0
-    assert "zeros" in tune._check_quality(zeroed, vectors)[-1]
+    assert "zeros" in check_quality(zeroed, vectors)[-1]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_numbers_that_are_not_finite_are_out(reference, bad):
     vectors = reference.copy()
     vectors[0, 0] = bad
-    assert "NaN or infinite" in tune._check_quality(vectors, reference)[-1]
+    assert "NaN or infinite" in check_quality(vectors, reference)[-1]
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def on_a_circle(angles):
 def test_other_neighbours_are_out_however_high_the_cosine():
     angles = np.linspace(0, 2 * np.pi, 128, endpoint=False)
     shuffled = on_a_circle(angles + 0.03 * np.random.default_rng(2).choice([-1, 1], 128))
-    cosine, neighbours, _, reason = tune._check_quality(shuffled, on_a_circle(angles))
+    cosine, neighbours, _, reason = check_quality(shuffled, on_a_circle(angles))
     assert cosine >= tune.LOWEST_COSINE
     assert neighbours < tune.SAME_NEIGHBOURS
     assert "keep their neighbours" in reason
@@ -144,14 +145,14 @@ def test_other_neighbours_are_out_however_high_the_cosine():
 def test_neighbours_that_tie_in_float32_may_change_places():
     angles = np.random.default_rng(3).uniform(0, 2 * np.pi, 128)
     moved = on_a_circle(angles + 0.0015 * np.random.default_rng(4).choice([-1, 1], 128))
-    _, neighbours, identical, reason = tune._check_quality(moved, on_a_circle(angles))
+    _, neighbours, identical, reason = check_quality(moved, on_a_circle(angles))
     assert (neighbours, reason) == (1, "")
     assert identical < 1
 
 
 @pytest.mark.parametrize("scale", [0.01, 100])
 def test_the_gate_looks_at_directions_and_not_at_lengths(reference, scale):
-    assert not tune._check_quality(scale * reference, reference)[-1]
+    assert not check_quality(scale * reference, reference)[-1]
 
 
 SLOW = SessionOptions("onnxruntime", "f32", 1, 2)
@@ -234,12 +235,12 @@ def test_when_nothing_passes_nothing_is_kept(tuned, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "installed", "ways"),
     [
-        ((), ("onnxruntime",), {("onnxruntime", "f32")}),
-        ((), ("onnxruntime", "openvino"), {("onnxruntime", "f32"), ("openvino", "f32")}),
+        ((), ("onnxruntime",), [("onnxruntime", "f32")]),
+        ((), ("onnxruntime", "openvino"), [("onnxruntime", "f32"), ("openvino", "f32")]),
         (
             ("avx512_bf16",),
             ("onnxruntime", "openvino"),
-            {("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16")},
+            [("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16")],
         ),
     ],
     ids=str,
@@ -248,8 +249,8 @@ def test_when_nothing_passes_nothing_is_kept(tuned, tmp_path):
 def test_ways_are_those_that_this_cpu_has(monkeypatch, flags, installed, ways, threads, streams):
     monkeypatch.setattr(cpu, "facts", lambda: cpu.CpuFacts("x", frozenset(flags), cores=threads, schedulable=threads))
     monkeypatch.setattr(tune, "available", installed.__contains__)
-    found = list(tune._candidate_options(threads))
-    assert {(way.backend, way.precision) for way in found} == ways
+    found = list(candidate_options(threads))
+    assert {(way.backend, way.precision) for way in found} == set(ways)
     for way in ways:
         assert [item.streams for item in found if (item.backend, item.precision) == way] == streams
     assert {item.threads for item in found} == {threads}

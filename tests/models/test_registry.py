@@ -8,6 +8,7 @@ from embedway import AsyncEmbedder, Config
 from embedway.errors import ConfigError
 from embedway.models import opening
 from embedway.providers.fake import Fake
+from inside import open_model
 
 
 def keyless(path):
@@ -50,11 +51,11 @@ def test_a_model_without_a_key_is_opened_once_and_again_when_the_key_is_there(tm
             for number in range(3):
                 with pytest.raises(ConfigError, match="cannot be read"):
                     await embedder.embed(f"text {number}", model="acme/m")
-            blocked = await embedder._models.open("acme/m")
+            blocked = await open_model(embedder)
             key.write_text("k1")
             key.chmod(0o600)
             result = await embedder.embed("a text", model="acme/m")
-            assert await embedder._models.open("acme/m") is not blocked
+            assert await open_model(embedder) is not blocked
             return plans, result, list(closed)
 
     plans, result, closed_meanwhile = asyncio.run(main())
@@ -73,7 +74,7 @@ def test_a_model_is_closed_by_its_last_owner(tmp_path, providers):
 
     async def main():
         async with AsyncEmbedder(config=keyless(tmp_path / "key")) as embedder:
-            model = await embedder._models.open("acme/m")
+            model = await open_model(embedder)
             model.retain()
         before = len(closed)
         await model.close()

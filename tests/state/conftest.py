@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import redis
 
-from .places import Place
+from state_places import Place
 
 
 @pytest.fixture(params=["sqlite", "redis", "redis cluster"])

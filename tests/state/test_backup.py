@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import redis
 
+import state_places
 from embedway import formats
 from embedway.errors import BudgetExceededError, LedgerError, StateError, UsageError
 from embedway.ledger.account import CallBudget
@@ -26,8 +27,7 @@ from embedway.state.archive import open_archive
 from embedway.state.backup import back_up, restore
 from embedway.state.databases import KeysPart
 from embedway.state.trust import TrustPart
-
-from .places import NOON, PURPOSE, spend
+from state_places import NOON, PURPOSE, spend
 
 THEN, LATER = NOON + 100, NOON + 5000
 
@@ -325,9 +325,9 @@ def test_a_process_that_is_killed_while_it_restores_leaves_what_was_there(files,
     for point in ("stage", "commit"):
         code = f"""
 import os, signal, sys
-sys.path[:0] = [{str(Path(__file__).parent)!r}]
+sys.path[:0] = [{str(Path(state_places.__file__).parent)!r}]
 from pathlib import Path
-from places import Place
+from state_places import Place
 from embedway.state import sqlite as state_sqlite
 from embedway.state.backup import restore
 

@@ -35,6 +35,7 @@ from embedway.telemetry.operations import (
     WaitDetails,
 )
 from embedway.types import Timing
+from inside import cache_of, client_of, places_of, routes_of, set_failures, set_faults, set_time, settle
 
 NAME = "acme/m"
 TEXTS = ["one two three", "four five"]
@@ -131,8 +132,8 @@ class Fixture:
         self.gate.set()
         # Whether a route is tried again depends on the time that it took.
         self.time = Time()
-        client = embedder._models._environment.client
-        client._clock, client._sleep, client._chance = self.time, self.time.sleep, lambda: 0.0
+        client = client_of(embedder)
+        set_time(client, self.time, sleep=self.time.sleep, chance=lambda: 0.0)
 
     def embed(self, texts=TEXTS, **options):
         return self.embedder.embed(texts, **{"model": NAME} | options)
@@ -142,13 +143,13 @@ class Fixture:
 
     @property
     def routes(self):
-        return self.embedder._models.opened(NAME).routes
+        return routes_of(self.embedder, NAME)
 
     def fail(self, *faults, route=0):
         """Let these faults happen to the next calls, and none after them."""
         provider = self.routes[route].provider
         first = len(provider.calls)
-        provider._faults = lambda number, _texts: dict(enumerate(faults, first)).get(number)
+        set_faults(provider, lambda number, _texts: dict(enumerate(faults, first)).get(number))
 
     async def hold(self):
         """Open the model, and let its calls wait for the gate."""
@@ -330,7 +331,7 @@ def test_a_model_that_cannot_be_loaded_ends_its_load_with_the_error(tmp_path):
 def test_a_miss_is_looked_up_and_stored_and_a_hit_has_no_batch():
     async def work(fixture):
         await fixture.embed()
-        await fixture.embedder._pipeline.cache.settle()
+        await settle(fixture.embedder)
         before = len(fixture.hook.begun)
         await fixture.embed([*TEXTS, TEXTS[0]])
         hit = fixture.hook.begun[before:]
@@ -376,17 +377,17 @@ def test_a_text_that_another_process_computes_is_waited_for(valkey, tmp_path):
         return settings(**cache, **{"cache.lease_s": 600.0})
 
     async def work(fixture):
-        cache = fixture.embedder._pipeline.cache
+        cache = cache_of(fixture.embedder)
         async with AsyncEmbedder(config=config()) as another:
             other = Fixture(another, None)
             await other.hold()
             computing = other.start()
-            await until(lambda: another._pipeline.cache.writes is not None and other.routes[0].semaphore._taken)
+            await until(lambda: cache_of(another).writes is not None and places_of(other.routes[0].semaphore)[0])
 
             async def sleep(_seconds):
                 other.gate.set()
                 await computing
-                await another._pipeline.cache.settle()
+                await settle(another)
 
             cache.sleep = sleep
             result = await fixture.embed()
@@ -547,7 +548,7 @@ def test_halves_of_what_is_refused_are_attempts_of_their_own():
     async def work(fixture):
         await fixture.embedder.models.describe(NAME)
         refused = RefusedInputError("no", route="routes.r")
-        fixture.routes[0].provider._faults = lambda _number, texts: refused if "bad" in texts else None
+        set_faults(fixture.routes[0].provider, lambda _number, texts: refused if "bad" in texts else None)
         result = await fixture.embed(["good", "better", "bad", "best"], partial=True)
         assert list(result.errors) == [2]
 
@@ -609,7 +610,7 @@ def test_all_who_wait_for_a_rate_limit_are_told_of_from_when_they_came():
             await slept.wait()
             await time.sleep(seconds)
 
-        route.limiter._clock, route.limiter._sleep = time, sleep
+        set_time(route.limiter, time, sleep=sleep)
         route.limiter.learn(RateState(requests_limit=60, requests_remaining=1))
         await fixture.embed(["a"])
         waiting = [fixture.start([text]) for text in "bc"]
@@ -634,7 +635,8 @@ def test_a_circuit_that_opens_is_probed_and_closes_tells_each_change_once():
         await fixture.embedder.models.describe(NAME)
         (route,) = fixture.routes
         time = Time()
-        route.circuit._clock, route.circuit._limit = time, 2
+        set_time(route.circuit, time)
+        set_failures(route.circuit, 2)
         fixture.fail(unavailable(), unavailable(), unavailable())
 
         async def fail():

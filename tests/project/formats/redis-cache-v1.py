@@ -3,7 +3,7 @@
 ::
 
     git worktree add ../v1 COMMIT
-    PYTHONPATH=../v1/src python tests/formats/redis-cache-v1.py tests/formats/redis-cache-v1.json
+    PYTHONPATH=../v1/src python tests/project/formats/redis-cache-v1.py tests/project/formats/redis-cache-v1.json
 
 COMMIT is the last one that wrote no key `embedway:format`. Keys, fields and values are base64; `texts` tells what was
 embedded, and how.

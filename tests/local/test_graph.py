@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent / "long_text.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "long_text.py"
 TOKENS, HEADS = 8192, 16
 
 

@@ -221,7 +221,7 @@ async def spend(settings, base, model, calls):
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(Path(__file__).with_name("spender.py")),
+        str(Path(__file__).parents[1] / "support" / "spender.py"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

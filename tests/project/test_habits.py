@@ -12,7 +12,7 @@ import pytest
 
 from embedway import __version__
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 WORKFLOWS = sorted((CHECKOUT / ".github" / "workflows").glob("*.yml"))
 HOOKS = CHECKOUT / ".pre-commit-config.yaml"
 

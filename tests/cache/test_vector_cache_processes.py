@@ -21,12 +21,14 @@ from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.providers.fake import vector_of
 from embedway.types import Bill, Space, TextMeta
+from inside import variables
 
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}
 #: A process that embeds in several concurrent calls when told to, and tells what its provider was asked for.
 WORKER = """
 import asyncio, json, sys
 from embedway import AsyncEmbedder, Config
+from inside import provider_of
 
 overrides, requests = json.loads(sys.stdin.readline())
 
@@ -36,7 +38,7 @@ async def main():
         print("ready", flush=True)
         sys.stdin.readline()
         results = await asyncio.gather(*(embedder.embed(texts, model="acme/m") for texts in requests))
-        calls = embedder._models.opened("acme/m").routes[0].provider.calls
+        calls = provider_of(embedder).calls
         vectors = [result.vectors.tolist() for result in results]
         print(json.dumps([[text for call in calls for text in call], vectors]), flush=True)
 
@@ -48,7 +50,8 @@ _namespaces = itertools.count()
 @contextlib.contextmanager
 def process(overrides, requests):
     command = [sys.executable, "-c", WORKER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=variables(), text=True, **pipes) as running:
         try:
             running.stdin.write(json.dumps([overrides, requests]) + "\n")
             running.stdin.flush()

@@ -8,7 +8,7 @@ from pathlib import Path
 import embedway.errors
 
 PACKAGE = Path(embedway.errors.__file__).parent
-CHECKOUT = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parents[2]
 
 
 def test_the_wheel_holds_every_file_of_the_package(tmp_path):

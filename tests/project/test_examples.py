@@ -12,7 +12,7 @@ import pytest
 
 from api_servers import KEY, OpenAIServer
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class HostedServer(OpenAIServer):

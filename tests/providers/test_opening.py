@@ -20,6 +20,7 @@ from embedway.providers.http import JsonHttp
 from embedway.providers.registry import make_provider
 from embedway.providers.requirements import routes_here, routes_to
 from embedway.rerank.base import make_reranker
+from inside import provider_of, set_faults
 
 OWN = {"name": "acme/m", "dimensions": 16, "max_tokens": 100, "price_usd_per_million_tokens": "0"}
 
@@ -324,7 +325,7 @@ def test_the_error_of_a_models_only_route_tells_what_else_there_is(tmp_path):
         async with AsyncEmbedder(config=load(tmp_path, **own, **other, **{"upstream.max_attempts": 1})) as embedder:
             await embedder.models.describe("acme/m")
             down = UnavailableError("it is down", route="routes.r")
-            embedder._models.opened("acme/m").routes[0].provider._faults = lambda _number, _texts: down
+            set_faults(provider_of(embedder), lambda _number, _texts: down)
             with contextlib.suppress(UnavailableError):
                 result = await embedder.embed(["a"], model="acme/m", **options)
                 return result.errors[0]

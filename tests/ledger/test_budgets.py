@@ -29,6 +29,7 @@ from embedway.providers.counting import EstimatingCounter
 from embedway.providers.fake import Fake
 from embedway.providers.names import full_name
 from embedway.telemetry import budget_hooks
+from inside import budgets_of, ledger_connection, ledger_of, scheduler_of
 
 SMALL = "text-embedding-3-small"
 TEXTS = ["one two three", "four five six"]
@@ -63,8 +64,8 @@ def run(work, **overrides):
 
 
 async def entries(embedder):
-    await embedder._budgets.settle()
-    return await embedder._budgets.ledger.entries()
+    await budgets_of(embedder).settle()
+    return await ledger_of(embedder).entries()
 
 
 def embed(embedder, texts=TEXTS, **options):
@@ -227,7 +228,7 @@ def test_hits_cost_nothing_and_are_booked_as_savings():
         saved, paid = await entries(embedder)
         assert (saved.saved, saved.spent, saved.hits, saved.route) == (20 * COUNTED, 0, 2, "cache")
         assert paid.spent == 120
-        totals = {one.period: one for one in await embedder._budgets.ledger.totals()}
+        totals = {one.period: one for one in await ledger_of(embedder).totals()}
         assert (totals["total"].spent, totals["total"].saved) == (120, 20 * COUNTED)
         assert (await embedder.cache.stats()).total.nanousd_saved == 20 * COUNTED
         # Nothing is left of the budget, and nothing is needed.
@@ -337,19 +338,19 @@ def failing(method, *, after=False, once=False):
 def test_what_was_paid_for_is_given_although_the_ledger_fails_afterwards(monkeypatch, caplog):
     async def work(embedder, server):
         await embed(embedder, ["warm"])
-        ledger = embedder._budgets.ledger
+        ledger = ledger_of(embedder)
         with monkeypatch.context() as patch:
             patch.setattr(ledger, "settle", failing(ledger.settle))
             patch.setattr(ledger, "close", failing(ledger.close))
             result = await embed(embedder)
             assert result.receipt.cost_nanousd == 120
-            await embedder._budgets.settle()
+            await budgets_of(embedder).settle()
         assert (await embed(embedder)).receipt.cache_hits == 2
         assert len(server.bodies) == 2
         # Until its lease has run out it is held; then it is booked.
         (entry,) = [entry for entry in await entries(embedder) if entry.state == "open"]
         assert (entry.sent, entry.reserved) == (120, 0)
-        assert not embedder._budgets.open_accounts
+        assert not budgets_of(embedder).open_accounts
 
     run(work, **{"cache.backend": "memory"})
     assert "a reservation could not be released; it ends when its lease expires: the ledger is away" in caplog.text
@@ -357,11 +358,11 @@ def test_what_was_paid_for_is_given_although_the_ledger_fails_afterwards(monkeyp
 
 def test_an_account_is_closed_although_its_caller_went_and_its_last_booking_failed(monkeypatch):
     async def work(embedder, server):
-        ledger = embedder._budgets.ledger
+        ledger = ledger_of(embedder)
         busy = asyncio.create_task(embed(embedder, ["busy"]))
         await server.has(1)
         first, second = (asyncio.create_task(embed(embedder, [text])) for text in ("one two", "three four"))
-        while len(embedder._budgets.open_accounts) < 3:  # noqa: ASYNC110  nothing tells of a reservation
+        while len(budgets_of(embedder).open_accounts) < 3:  # noqa: ASYNC110  nothing tells of a reservation
             await asyncio.sleep(0)
         server.open.set()
         await busy
@@ -373,7 +374,7 @@ def test_an_account_is_closed_although_its_caller_went_and_its_last_booking_fail
         server.open.set()
         await second
         booked = await entries(embedder)
-        assert not embedder._budgets.open_accounts
+        assert not budgets_of(embedder).open_accounts
         assert [entry.state for entry in booked] == ["done"] * 3
         assert sum(entry.spent for entry in booked) == 100
         assert len(server.bodies) == 2  # both in one request
@@ -383,7 +384,7 @@ def test_an_account_is_closed_although_its_caller_went_and_its_last_booking_fail
 
 def test_a_mark_whose_answer_was_lost_books_nothing(monkeypatch):
     async def work(embedder, server):
-        ledger = embedder._budgets.ledger
+        ledger = ledger_of(embedder)
         with monkeypatch.context() as patch:
             patch.setattr(ledger, "send", failing(ledger.send, after=True))
             with pytest.raises(LedgerError):
@@ -403,10 +404,10 @@ def test_a_caller_who_goes_before_a_shared_request_is_sent_does_not_take_others_
         large = asyncio.create_task(embed(embedder, [f"{n} " * 3000 for n in range(150)]))  # takes both places
         await server.has(2)
         calls = [asyncio.create_task(embed(embedder, [text])) for text in ("zero", "one two", "three four", "five six")]
-        while len(embedder._budgets.open_accounts) < 5:  # noqa: ASYNC110  nothing tells of a reservation
+        while len(budgets_of(embedder).open_accounts) < 5:  # noqa: ASYNC110  nothing tells of a reservation
             await asyncio.sleep(0)
         # The others' request has begun, and waits for a place at the service.
-        while embedder._models.opened(SMALL)._scheduling[1].waiting:  # noqa: ASYNC110
+        while scheduler_of(embedder, SMALL).waiting:  # noqa: ASYNC110
             await asyncio.sleep(0)
         calls[1].cancel()
         await asyncio.wait([calls[1]])
@@ -439,7 +440,7 @@ def test_an_answer_that_outlives_its_embedder_is_booked_once(monkeypatch, tmp_pa
         go.set()
         receipt = (await call).receipt
         assert receipt.cost_nanousd == 6000
-        while embedder._budgets.ledger._file.connection is not None:  # noqa: ASYNC110  nobody waits for its last close
+        while ledger_connection(ledger_of(embedder)) is not None:  # noqa: ASYNC110  nobody waits for its last close
             await asyncio.sleep(0)
         ledger = SqliteLedger(tmp_path / "l")
         total, (entry,) = (await ledger.totals())[0], await ledger.entries()
@@ -474,7 +475,7 @@ def test_what_services_bill_beyond_an_estimate_stays_in_the_reservation(monkeypa
         async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
 
             async def sample():
-                (standing,) = await embedder._budgets.ledger.standings(embedder._budgets.limits)
+                (standing,) = await ledger_of(embedder).standings(budgets_of(embedder).limits)
                 samples.append(standing.spent + standing.held)
 
             async def twice(self, texts, **options):
@@ -632,7 +633,7 @@ def test_warnings_go_to_the_log_a_metric_and_the_webhook_once_each(caplog):
             }
             for _ in range(4):
                 await embed(embedder)  # 50, 100, 150 and 200 percent
-            await embedder._budgets.settle()
+            await budgets_of(embedder).settle()
         await runner.cleanup()
         return told, before
 
@@ -663,7 +664,7 @@ def test_warnings_go_to_the_log_a_metric_and_the_webhook_once_each(caplog):
 def test_a_webhook_that_is_down_fails_no_call(caplog):
     async def work(embedder, server):
         await embed(embedder)
-        await embedder._budgets.settle()
+        await budgets_of(embedder).settle()
         assert len(server.bodies) == 1
 
     run(work, **{"budgets.b": {"usd": usd(120)}, "ledger.webhook": "http://127.0.0.1:1/secret-token"})
@@ -695,7 +696,7 @@ def test_a_webhook_that_hangs_holds_nothing_up(monkeypatch, caplog):
         async with server.running(), AsyncEmbedder(config=load(server, **overrides)) as embedder:
             await embed(embedder)
             await told.wait()
-            await embedder._budgets.settle()  # while the webhook hangs
+            await budgets_of(embedder).settle()  # while the webhook hangs
             assert not over.is_set()
         over.set()
         await runner.cleanup()

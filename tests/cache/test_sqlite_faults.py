@@ -1,173 +1,45 @@
-"""Faults of a cache: no wrong vector, no failed request, and the counters tell."""
+"""A SQLite file that is full, locked, damaged or gone: no wrong vector, no failed request, and the counters tell."""
 
 import asyncio
 import contextlib
 import json
-import socket
 import sqlite3
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-import redis
 
-from embedway import AsyncEmbedder, Config
-from embedway.cache.base import CacheFilter, Group
+from embedway import AsyncEmbedder
+from embedway.cache.base import CacheFilter
 from embedway.cache.codec import decode
-from embedway.cache.memory import MemoryCache
-from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
-from embedway.errors import CacheError, ConfigError, RuntimeUnavailableError
+from embedway.errors import CacheError, ConfigError
 from embedway.providers.fake import vector_of
+from faulty_caches import GROUP, MODEL, TEXTS, clocked, config_for, embedded
+from inside import (
+    cache_of,
+    counters_of,
+    on_reader,
+    on_writer,
+    store_of,
+    variables,
+    writing_connection,
+)
 from stored import read_entries, some_entries
-from valkey_server import start_cluster, start_valkey
-
-MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}
-GROUP = Group("m", "m@1/4")
-TEXTS = [f"text {n}" for n in range(40)]
 
 
-def config_for(**cache):
-    overrides = {
-        "models.m": MODEL,
-        "routes.r": {"model": "acme/m", "provider": "fake"},
-        "cache.tiered": False,
-        **{f"cache.{name}": value for name, value in cache.items()},
-    }
-    return Config.load(environ={}, overrides=overrides)
-
-
-def cache_of(embedder, clock=None):
-    cache = embedder._pipeline.cache.store
-    if clock is not None:
-        for part in (cache, *(getattr(cache, name) for name in ("_reading", "_writing") if hasattr(cache, name))):
-            part._clock = clock
-        if hasattr(cache, "_server"):
-            cache._server.clock = clock
-    return cache
-
-
-async def embedded(embedder, texts=TEXTS):
-    """The receipt, of vectors that are right."""
-    result = await embedder.embed(texts, model="acme/m")
-    await embedder._pipeline.cache.settle()
-    np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
-    return result.receipt
-
-
-def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
-    async def main(first):
-        port = first.port
-        async with AsyncEmbedder(config=config_for(backend="redis", url=f"redis://127.0.0.1:{port}")) as embedder:
-            cache = cache_of(embedder, clock)
-            done, stopping = [], asyncio.Event()
-
-            async def load(n):
-                while not stopping.is_set():
-                    await embedded(embedder, [f"{n} {len(done) % 50}", *TEXTS[n : n + 5]])
-                    done.append(n)
-
-            async def reach(count):
-                while len(done) < count:  # noqa: ASYNC110  the loads make it true, a turn of the loop at a time
-                    await asyncio.sleep(0)
-
-            loads = [asyncio.create_task(load(n)) for n in range(8)]
-            await reach(200)
-            assert cache.errors.failed_reads == 0
-            await asyncio.to_thread(first.stop)
-            await reach(len(done) + 200)
-            assert cache.errors.failed_reads > 0
-            second = await asyncio.to_thread(start_valkey, tmp_path, port=port)
-            try:
-                failed = -1
-                while failed != cache.errors.failed_reads:  # a call that began before may fail, and rest again
-                    failed = cache.errors.failed_reads
-                    clock.now += 10
-                    await reach(len(done) + 200)
-                stopping.set()
-                await asyncio.gather(*loads)
-                failed = cache.errors.failed_reads
-                assert (await embedded(embedder)).cache_hits >= 12
-                assert (await embedded(embedder)).cache_hits == 40
-                assert cache.errors.failed_reads == failed
-                (held,) = await cache.group_sizes()
-                assert (held.group.model, held.entries >= 40) == ("acme/m", True)
-            finally:
-                second.stop()
-
-    first = start_valkey(tmp_path)
-    try:
-        asyncio.run(main(first))
-    finally:
-        if first.is_running():
-            first.stop()
-
-
-@pytest.mark.parametrize("listening", [True, False])
-def test_a_server_that_does_not_answer_costs_one_wait_and_no_request(listening, clock):
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        if listening:
-            silent.listen(100)
-
-        async def main():
-            url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
-            async with AsyncEmbedder(config=config_for(backend="redis", url=url)) as embedder:
-                cache = cache_of(embedder, clock)
-                asked, client = [], cache._server.client.hget  # the first command of all
-                cache._server.client.hget = lambda *names: asked.append(names) or client(*names)
-                for _ in range(20):
-                    assert (await embedded(embedder)).cache_hits == 0
-                assert len(asked) == 1
-                assert cache.errors.failed_reads >= 20
-                assert cache.errors.failed_writes >= 20
-                clock.now += 10
-                await embedded(embedder)
-                assert len(asked) == 2
-
-        asyncio.run(asyncio.wait_for(main(), 30))
-
-
-def test_entries_in_valkey_have_the_time_to_live_that_was_set(valkey):
-    async def main():
-        cache = RedisCache(valkey, ttl_s=60.0)
-        await cache.put_many(Group("ttl", "m@1/4"), [(b"k" * 32, b"entry")])
-        await cache.aclose()
-
-    asyncio.run(main())
-    with contextlib.closing(redis.Redis.from_url(valkey)) as client:
-        (name,) = client.scan_iter(f"embedway:v1:{Group('ttl', 'm@1/4').id}:*")
-        assert 50_000 < client.pttl(name) <= 60_000
-
-
-def test_a_valkey_that_is_full_refuses_and_reads_go_on(tmp_path):
-    with contextlib.ExitStack() as stack:
-        server = start_valkey(tmp_path)
-        stack.callback(server.stop)
-        url = f"redis://127.0.0.1:{server.port}"
-        client = stack.enter_context(contextlib.closing(redis.Redis.from_url(url)))
-
-        async def main():
-            async with AsyncEmbedder(config=config_for(backend="redis", url=url)) as embedder:
-                cache = cache_of(embedder)
-                await embedded(embedder, TEXTS[:20])
-                client.config_set("maxmemory", 1)
-                assert (await embedded(embedder)).cache_hits == 20
-                assert cache.errors.failed_writes > 0
-                client.config_set("maxmemory", 0)
-                assert (await embedded(embedder)).cache_hits == 20
-                assert (await embedded(embedder)).cache_hits == 40
-
-        asyncio.run(main())
+@pytest.fixture(autouse=True)
+def patient_cache():
+    """These tests are of the cache's own timeouts."""
 
 
 def test_the_disk_is_full(tmp_path, clock):
     async def main():
         async with AsyncEmbedder(config=config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"))) as embedder:
-            cache = cache_of(embedder, clock)
+            cache = clocked(embedder, clock)
             await embedded(embedder)
-            connection = cache._writing._thread.connection
+            connection = writing_connection(cache)
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own error for a full disk
             many = [f"more {n}" for n in range(2000)]
@@ -175,7 +47,7 @@ def test_the_disk_is_full(tmp_path, clock):
             assert cache.errors.failed_writes > 0
             assert cache.errors.last == "OperationalError: database or disk is full"
             assert (await embedded(embedder)).cache_hits == 40
-            assert embedder._pipeline.cache.counters.of("acme/m").stored < 100
+            assert counters_of(embedder).stored < 100
             connection.execute("PRAGMA max_page_count = 1000000")
             clock.now += 10
             await embedded(embedder, many)
@@ -191,6 +63,7 @@ import numpy as np
 from embedway import AsyncEmbedder, Config
 from embedway.errors import RuntimeUnavailableError
 from embedway.providers.fake import vector_of
+from inside import settle, store_of
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -201,8 +74,8 @@ async def main():
             texts = [f"text {n} {i}" for i in range(500)]
             result = await embedder.embed(texts, model="acme/m")
             np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
-        await embedder._pipeline.cache.settle()
-        print(embedder._pipeline.cache.store.errors.failed_writes)
+        await settle(embedder)
+        print(store_of(embedder).errors.failed_writes)
 
 asyncio.run(main())
 """
@@ -217,7 +90,7 @@ def test_the_system_refuses_to_write(tmp_path):
         "ledger.backend": "none",
     }
     command = [sys.executable, "-c", CRAMPED, json.dumps(overrides)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, env=variables(), capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) > 0
 
@@ -231,7 +104,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         ) as embedder:
             assert (await embedded(embedder)).cache_hits == 0
             assert (await embedded(embedder)).cache_hits == 0
-            assert cache_of(embedder).errors.failed_reads == 2
+            assert store_of(embedder).errors.failed_reads == 2
 
     asyncio.run(main())
 
@@ -249,7 +122,7 @@ def test_a_file_that_another_process_has_locked(tmp_path, clock, monkeypatch, be
             if before:
                 other.execute("PRAGMA locking_mode = EXCLUSIVE")  # nobody else may even read
             async with AsyncEmbedder(config=config) as embedder:
-                cache = cache_of(embedder, clock)
+                cache = clocked(embedder, clock)
                 if not before:
                     await embedded(embedder, TEXTS[:10])
                 other.execute("BEGIN EXCLUSIVE")
@@ -282,7 +155,7 @@ def test_a_damaged_file_is_set_aside(tmp_path, damage):
         async with AsyncEmbedder(config=config) as embedder:
             receipt = await embedded(embedder)
             assert (await embedded(embedder)).cache_hits == 40
-            return receipt.cache_hits, cache_of(embedder).errors
+            return receipt.cache_hits, store_of(embedder).errors
 
     asyncio.run(first())
     good = path.read_bytes()
@@ -300,41 +173,6 @@ def test_a_damaged_file_is_set_aside(tmp_path, damage):
     assert len(aside) == troubles.set_aside == (0 if damage == "empty" else 1)
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_what_was_used_least_recently_goes_first_and_the_bound_holds(tmp_path, clock, kind):
-    bound, path = 2**20, tmp_path / "v.sqlite"
-
-    async def main():
-        cache = MemoryCache(bound, clock=clock) if kind == "memory" else SqliteCache(path, bound, clock=clock)
-        often = [bytes([255, n]) * 16 for n in range(20)]
-        await cache.put_many(GROUP, [(key, bytes(3000)) for key in often])
-        for n in range(100):
-            clock.now += 4000  # times of use are noted once an hour
-            keys = [bytes([n, i]) * 16 for i in range(10)]
-            await cache.put_many(GROUP, [(key, bytes(3000)) for key in keys])
-            assert None not in await read_entries(cache, GROUP, often)
-        held = await cache.group_sizes()
-        assert sum(one.bytes for one in held) <= bound
-        assert sum(one.entries for one in held) > 200
-        assert cache.errors.evictions == 1020 - sum(one.entries for one in held)
-        assert await read_entries(cache, GROUP, [bytes([0, 0]) * 16]) == [None]
-        await cache.aclose()
-
-    asyncio.run(main())
-    if kind == "sqlite":
-        assert path.stat().st_size < 1.5 * bound
-
-
-def test_an_entry_larger_than_the_whole_cache_is_not_kept(tmp_path, clock):
-    async def main():
-        for cache in (MemoryCache(10_000, clock=clock), SqliteCache(tmp_path / "v.sqlite", 100_000, clock=clock)):
-            await cache.put_many(GROUP, [(b"k" * 32, bytes(200_000))])
-            assert await cache.group_sizes() == []
-            await cache.aclose()
-
-    asyncio.run(main())
-
-
 def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
     """Pages of keys, of entries and of SQLite itself: what is found is right, and most is found."""
     path, texts, chance = tmp_path / "v.sqlite", TEXTS[:30], np.random.default_rng(3)
@@ -343,7 +181,7 @@ def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
     async def fill():
         async with AsyncEmbedder(config=config_for(backend="sqlite", path=str(path))) as embedder:
             await embedded(embedder, texts)
-            cache, (held,) = cache_of(embedder), await embedder._pipeline.cache.store.group_sizes()
+            cache, (held,) = store_of(embedder), await store_of(embedder).group_sizes()
             pairs = await some_entries(cache, held.group, 30)
             keys = [key for key, _ in pairs]
             vectors = np.empty((30, 16), np.float32)
@@ -458,8 +296,8 @@ def test_a_file_is_set_aside_only_where_it_is_damaged(tmp_path):
         def wrongly_written(connection):
             connection.execute("SELECT ?", ())
 
-        assert await cache._writing.call(against_the_rules) is None
-        assert await cache._reading.call(wrongly_written) is None
+        assert await on_writer(cache, against_the_rules) is None
+        assert await on_reader(cache, wrongly_written) is None
         assert (cache.errors.failed_writes, cache.errors.failed_reads) == (1, 1)
         await cache.aclose()
         assert cache.errors.set_aside == 0
@@ -508,9 +346,7 @@ def test_what_is_cleared_or_too_old_leaves_the_disk(tmp_path, clock):
         clock.now += 61
         for n in range(2):
             await cache.put_many(GROUP, [(bytes([n]) * 32, bytes(2000))])
-        count = await cache._reading.call(
-            lambda connection: connection.execute("SELECT COUNT(*) FROM entries").fetchone()
-        )
+        count = await on_reader(cache, lambda connection: connection.execute("SELECT COUNT(*) FROM entries").fetchone())
         await cache.clear(CacheFilter())
         await cache.aclose()
         return count
@@ -541,12 +377,12 @@ def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypat
     async def main():
         config = config_for(backend="sqlite", path=str(path))
         async with AsyncEmbedder(config=config) as embedder:
-            cache_of(embedder, clock)
+            clocked(embedder, clock)
             await embedded(embedder)
             await embedded(embedder)
             with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
-                await embedder._pipeline.cache.counters.tell()
+                await cache_of(embedder).counters.tell()
                 other.execute("ROLLBACK")
             clock.now += 10
             stats = await embedder.cache.stats()
@@ -556,102 +392,3 @@ def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypat
             assert (stats.total.hits, stats.total.misses, stats.failed_writes) == (40, 40, 1)
 
     asyncio.run(main())
-
-
-def test_what_cannot_be_written_as_an_entry_is_counted(tmp_path, monkeypatch):
-    async def main():
-        async with AsyncEmbedder(
-            config=config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"), zstd=True)
-        ) as embedder:
-            await embedded(embedder, ["kept"])
-            monkeypatch.setitem(sys.modules, "zstandard", None)
-            assert (await embedded(embedder, ["kept", "lost"])).cache_hits == 0
-            assert cache_of(embedder).errors.failed_writes == 1
-            return await embedder.cache.stats()
-
-    assert asyncio.run(main()).total.damaged == 1
-
-
-def test_a_library_that_is_missing_is_said_when_the_cache_is_opened(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(RuntimeUnavailableError, match=r"embedway\[zstd\]"):
-        AsyncEmbedder(config=config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"), zstd=True))
-    AsyncEmbedder(config=config_for(backend="none", zstd=True))
-
-
-@pytest.mark.parametrize("listening", [True, False])
-def test_a_cluster_that_does_not_answer_fails_no_request(listening, clock):
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        if listening:
-            silent.listen(100)
-
-        async def main():
-            url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
-            async with AsyncEmbedder(config=config_for(backend="redis", url=url, cluster=True)) as embedder:
-                cache = cache_of(embedder, clock)
-                loop = asyncio.get_running_loop()
-                began = loop.time()
-                for _ in range(5):
-                    assert (await embedded(embedder)).cache_hits == 0
-                assert loop.time() - began < 5
-                assert cache.errors.failed_reads >= 5
-                assert cache.errors.failed_writes >= 5
-
-        asyncio.run(asyncio.wait_for(main(), 30))
-
-
-def test_a_cluster_whose_node_stops_fails_no_request(tmp_path, clock):
-    server = start_cluster(tmp_path)
-    try:
-
-        async def main():
-            url = f"redis://127.0.0.1:{server.port}"
-            async with AsyncEmbedder(config=config_for(backend="redis", url=url, cluster=True)) as embedder:
-                cache = cache_of(embedder, clock)
-                await embedded(embedder)
-                assert (await embedded(embedder)).cache_hits == 40
-                await asyncio.to_thread(server.stop)
-                for _ in range(3):
-                    clock.now += 10
-                    assert (await embedded(embedder)).cache_hits == 0
-                assert cache.errors.failed_reads >= 3
-
-        asyncio.run(asyncio.wait_for(main(), 60))
-    finally:
-        if server.is_running():
-            server.stop()
-
-
-def test_a_slow_server_costs_a_large_request_one_wait(clock):
-    """It answers each time just before a timeout would end it."""
-    asked = []
-
-    async def serve(reader, writer):
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            while data := await reader.read(2**20):
-                if b"HGET" in data.upper():
-                    writer.write(b"$-1\r\n")  # no stamp
-                    continue
-                if b"MGET" not in data.upper():
-                    writer.write(b"+OK\r\n" * max(1, data.upper().count(b"CLIENT")))
-                    continue
-                while data.count(b"embedway:v1") < 500:
-                    data += await reader.read(2**20)
-                asked.append(len(data))
-                await asyncio.sleep(0.9)
-                writer.write(b"*500\r\n" + b"$-1\r\n" * 500)
-        writer.close()
-
-    async def main():
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        cache = RedisCache(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?protocol=2", clock=clock)
-        found = await read_entries(cache, GROUP, [n.to_bytes(32) for n in range(5000)])
-        assert found == [None] * 5000
-        assert cache.errors.failed_reads == 1
-        await cache.get_many(GROUP, [bytes(32)])
-        assert (cache.errors.failed_reads, 1 <= len(asked) <= 2) == (2, True)
-        await cache.aclose()
-        server.close()
-
-    asyncio.run(asyncio.wait_for(main(), 30))

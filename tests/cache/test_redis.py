@@ -21,9 +21,10 @@ from embedway.cache.redis import RedisCache
 from embedway.cache.redis_server import FORMAT
 from embedway.errors import CacheError
 from embedway.providers.fake import vector_of
+from inside import cache_of, counters_of, forget_in_memory, opened_model, read_generation_again, settle, store_of
 from stored import read_entries
 
-WRITTEN = json.loads((Path(__file__).parents[1] / "formats" / "redis-cache-v1.json").read_text("utf-8"))
+WRITTEN = json.loads((Path(__file__).parents[1] / "project" / "formats" / "redis-cache-v1.json").read_text("utf-8"))
 PHRASE = "correct-horse-battery-staple"
 GROUP = Group("m", "m@1/4")
 KEY = bytes(range(32))
@@ -45,7 +46,7 @@ def config_for(url, **cache):
 
 
 def providers_of(embedder):
-    model = embedder._models.opened("acme/m")
+    model = opened_model(embedder)
     return [] if model is None else [route.provider for route in model.routes]
 
 
@@ -88,7 +89,7 @@ def test_what_version_1_wrote_is_found_and_nothing_of_it_is_destroyed(server, va
         for model, settings, options, texts in WRITTEN["texts"]:
             async with AsyncEmbedder(config=config_for(valkey, tiered=tiered, **settings)) as embedder:
                 result = await embedder.embed(texts, model=model, **options)
-                await embedder._pipeline.cache.settle()
+                await settle(embedder)
                 assert (result.receipt.cache_hits, result.receipt.route) == (len(texts), "cache")
                 assert not any(provider.calls for provider in providers_of(embedder))
                 if not options and not any(text.startswith("long") for text in texts):
@@ -183,7 +184,7 @@ def test_version_1_and_this_one_take_turns_on_the_same_keys(server, valkey):
 
     async def embed(embedder, texts):
         result = await embedder.embed(texts, model="acme/m")
-        await embedder._pipeline.cache.settle()
+        await settle(embedder)
         np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)
         return result.receipt.cache_hits
 
@@ -203,12 +204,10 @@ def test_version_1_and_this_one_take_turns_on_the_same_keys(server, valkey):
             assert await embed(secret, TEXTS) == 10
             for text in TEXTS:  # neither saw the other's
                 np.testing.assert_allclose(old.read(text), vector_of(text, 16), atol=1e-6)
-            new._pipeline.cache.store._generation_read_at = float("-inf")
+            read_generation_again(store_of(new))
             assert await embed(new, TEXTS) == 10
             old.clear()
-            new._pipeline.cache.store._generation_read_at = secret._pipeline.cache.store._generation_read_at = float(
-                "-inf"
-            )
+            read_generation_again(store_of(new), store_of(secret))
             assert await embed(secret, TEXTS) == 10
             assert await embed(new, TEXTS) == 0
 
@@ -227,7 +226,7 @@ def test_a_text_that_version_1_is_computing_is_waited_for(server, valkey):
                 asked.set()
                 await sleep(seconds)
 
-            new._pipeline.cache.sleep = slept
+            cache_of(new).sleep = slept
             server.set(old.name("text 0", "embedway:lease:"), b"version one", px=10_000)
             waiting = asyncio.create_task(new.embed(["text 0"], model="acme/m"))
             await asked.wait()
@@ -328,7 +327,7 @@ def test_a_stamp_that_is_no_version_fails_no_request(server, valkey, stamp):
             for _ in range(2):
                 result = await embedder.embed(TEXTS, model="acme/m")
                 assert result.receipt.cache_hits in {0, 10}
-            assert embedder._pipeline.cache.store.errors.failed_reads > 0
+            assert store_of(embedder).errors.failed_reads > 0
             with pytest.raises(CacheError, match="the cache cannot be read"):
                 await embedder.cache.stats()
 
@@ -343,9 +342,9 @@ def test_a_user_who_may_not_read_the_stamp_goes_on_as_before(server, valkey):
         async def main():
             async with AsyncEmbedder(config=config_for(url, tiered=False)) as embedder:
                 await embedder.embed(TEXTS, model="acme/m")
-                await embedder._pipeline.cache.settle()
+                await settle(embedder)
                 result = await embedder.embed(TEXTS, model="acme/m")
-                return result.receipt.cache_hits, embedder._pipeline.cache.store.errors
+                return result.receipt.cache_hits, store_of(embedder).errors
 
         hits, troubles = asyncio.run(main())
         assert (hits, troubles.failed_reads, troubles.failed_writes) == (10, 0, 0)
@@ -432,11 +431,11 @@ def test_a_number_of_clearings_that_others_spoiled_fails_nothing_and_is_put_righ
             AsyncEmbedder(config=config_for(valkey)) as second,
         ):
             await first.embed(TEXTS, model="acme/m")
-            await first._pipeline.cache.settle()
+            await settle(first)
             cleared = await second.cache.clear()
-            before = await second._pipeline.cache.store.generation()
+            before = await store_of(second).generation()
             await second.cache.clear()
-            after = await second._pipeline.cache.store.generation()
+            after = await store_of(second).generation()
             return cleared, before, after
 
     cleared, before, after = asyncio.run(main())
@@ -464,7 +463,7 @@ def value(stamp, entry=b"entry"):
         (value(999_990.0, bytes(MAX_ENTRY_BYTES + 1)), b"", 10),
         (value(999_990.0, bytes(30_000_000)), b"", 10),
     ],
-    ids=str,
+    ids=lambda held: f"{held[:12]}, {len(held)} bytes" if isinstance(held, bytes) else str(held),
 )
 def test_values_of_any_kind_are_of_a_bounded_length_and_no_time_to_come(server, valkey, clock, held, entry, age):
     server.set(f"embedway:v1:{GROUP.id}:{KEY.hex()}", held)
@@ -512,19 +511,19 @@ def test_an_entry_without_end_leaves_the_memory_in_front_as_it_is(server, valkey
     async def main():
         async with AsyncEmbedder(config=config_for(valkey, memory_mib=1)) as embedder:
             await embedder.embed(TEXTS, model="acme/m")
-            await embedder._pipeline.cache.settle()
-            cache = embedder._pipeline.cache.store
+            await settle(embedder)
+            cache = store_of(embedder)
             (held,) = await cache.group_sizes()
             names = list(server.scan_iter(f"embedway:v1:{held.group.id}:*"))
             server.set(names[0], bytes(5_000_000))
-            cache.memory._remove(bytes.fromhex(names[0].rsplit(b":", 1)[1].decode()))
+            forget_in_memory(cache.memory, bytes.fromhex(names[0].rsplit(b":", 1)[1].decode()))
             result = await embedder.embed(TEXTS, model="acme/m")
-            await embedder._pipeline.cache.settle()
+            await settle(embedder)
             again = await embedder.embed(TEXTS, model="acme/m")
             return (
                 result.receipt.cache_hits,
                 again.receipt.cache_hits,
-                embedder._pipeline.cache.counters.of("acme/m").damaged,
+                counters_of(embedder).damaged,
             )
 
     assert asyncio.run(main()) == (9, 10, 1)

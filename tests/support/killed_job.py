@@ -8,10 +8,10 @@ import asyncio
 import sys
 import time
 
-from conftest import FakeEmbedder
 from embedway.collections import chunk_reader
 from embedway.collections.run import RunOptions, run_job
 from embedway.collections.stores import jsonl, lancedb, parquet
+from fake_embedder import FakeEmbedder
 
 source, destination, moment, *flags = sys.argv[1:]
 

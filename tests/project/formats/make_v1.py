@@ -3,7 +3,7 @@
 ::
 
     git worktree add ../v1 COMMIT
-    PYTHONPATH=../v1/src:../v1/tests python tests/formats/make_v1.py STORE tests/formats
+    PYTHONPATH=../v1/src:../v1/tests python tests/project/formats/make_v1.py STORE tests/project/formats
 
 COMMIT is the last one before formats had a stamp: the parent of the commit that added this script. STORE is a folder of
 weights that holds all-MiniLM-L6-v2. Every file is written through the code that users run: the engine, the ledgers, the

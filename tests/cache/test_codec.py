@@ -1,6 +1,5 @@
 """Keys that never meet, and entries that come back as they were or not at all."""
 
-import dataclasses
 import struct
 import sys
 
@@ -14,59 +13,12 @@ from hypothesis import strategies as st
 from embedway import Config
 from embedway.cache.base import Group
 from embedway.cache.codec import HEADER_BYTES, decode, encode
-from embedway.cache.key import KEY_BYTES, KeyMaker
+from embedway.cache.key import KEY_BYTES
 from embedway.cache.secret_keys import SecretKeys
 from embedway.errors import ConfigError
-from embedway.types import Space, TextMeta, Truncation
+from embedway.types import TextMeta, Truncation
 
 KEYS = [bytes([n]) * KEY_BYTES for n in range(64)]
-SPACE = Space("m", "weights", 4, "mean", normalized=True)
-ASKED = {"variant": "f32", "input_type": "document", "on_overflow": "truncate", "max_tokens": 256, "namespace": ""}
-CHANGES = [
-    {"variant": "bf16"},
-    {"input_type": "query"},
-    {"on_overflow": "mean"},
-    {"max_tokens": 128},
-    {"namespace": "tenant"},
-    {"space": dataclasses.replace(SPACE, weights="others", digest="")},
-    {"space": dataclasses.replace(SPACE, pooling="cls", digest="")},
-    {"space": dataclasses.replace(SPACE, document_prompt="x: ", digest="")},
-    {"space": dataclasses.replace(SPACE, dimensions=8)},
-    {"space": dataclasses.replace(SPACE, model="n")},
-]
-
-
-def key(text="a text", space=SPACE, **changes):
-    return KeyMaker(space, **{**ASKED, **changes}).keys([text])[0]
-
-
-def test_a_key_is_the_same_in_every_process():
-    assert key().hex() == key().hex()
-    assert len(key()) == KEY_BYTES == 32
-    # Kept: another key would make every cache of a user's useless.
-    assert key().hex().startswith("d03d8877ef48686fd405dbdbed586eed")
-
-
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: str(*change))
-def test_every_fact_is_in_the_key(change):
-    assert key(**change) != key()
-
-
-@given(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8), st.text(max_size=8))
-def test_fields_never_run_together(namespace, text, other_namespace, other_text):
-    same = (namespace, text) == (other_namespace, other_text)
-    try:
-        first, second = key(text, namespace=namespace), key(other_text, namespace=other_namespace)
-    except UnicodeEncodeError:
-        return  # surrogates are refused before
-    assert (first == second) == same
-
-
-def test_texts_that_differ_in_case_space_or_form_have_keys_of_their_own():
-    texts = ["Polish", "polish", " polish", "polish ", "polish\x00", "\u00e9", "e\u0301"]
-    assert len(set(KeyMaker(SPACE, **ASKED).keys(texts))) == len(texts)
-
-
 METAS = st.one_of(
     st.builds(TextMeta, st.integers(0, 2**31)),
     st.builds(TextMeta, st.integers(0, 2**31), st.none(), st.integers(1, 10_000)),
@@ -194,7 +146,7 @@ KEYED_COMPRESSED_I8 = bytes.fromhex(
 )
 
 
-@pytest.mark.parametrize("entry", [COMPRESSED_I8, KEYED_COMPRESSED_I8])
+@pytest.mark.parametrize("entry", [COMPRESSED_I8, KEYED_COMPRESSED_I8], ids=["plain", "keyed"])
 def test_compressed_i8_entries_of_older_versions_are_read(entry):
     mac = SecretKeys("correct-horse-battery-staple").mac(Group("m", "m@1/4")) if entry[2] == 3 else None
     out = np.empty((1, 6), np.float32)

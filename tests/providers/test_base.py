@@ -39,7 +39,7 @@ from provider_suite import (
     timeout_for,
 )
 
-#: Tested in `test_contract_fake.py`, and with real models in `test_contract_peers.py`.
+#: Tested in `test_fake.py`, and with real models in `test_base_peers.py`.
 ELSEWHERE = {"fake", "fastembed", "sentence-transformers"}
 BAD_ANSWERS = [*LIST, "no field", *NUMBERS, *(f"first: {name}" for name in ("one NaN", "a number less", "zeros"))]
 

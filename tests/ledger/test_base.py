@@ -13,6 +13,7 @@ from embedway.errors import ConfigError, LedgerError, UsageError
 from embedway.ledger.base import EVERYTHING, Limit, Purpose, Refused, Settlement, periods_at
 from embedway.ledger.redis import RedisLedger
 from embedway.ledger.sqlite import SqliteLedger
+from inside import ask_ledger_file, wipe_ledger
 
 from .conftest import NOON
 
@@ -400,7 +401,7 @@ def test_accounts_are_the_sums_of_entries_and_limits_hold(  # noqa: C901  a bran
 
     async def work():  # noqa: C901, PLR0912
         ledger = make()
-        await wiped(ledger)
+        await wipe_ledger(ledger)
         # What is under way outlives its entry: an answer may come after a close, and after a lease has run out.
         live, flying = [], []
         beyond, costs, unsure = 0, collections.Counter(), collections.Counter()
@@ -446,15 +447,6 @@ def test_accounts_are_the_sums_of_entries_and_limits_hold(  # noqa: C901  a bran
         await ledger.aclose()
 
     asyncio.run(work())
-
-
-async def wiped(ledger):
-    if isinstance(ledger, RedisLedger):
-        await ledger._client.flushall()
-    else:
-        await ledger.entries()
-        for table in ("entries", "accounts", "limits", "warnings"):
-            await ledger._file.transact(sqlite3.Connection.execute, f"DELETE FROM {table}")  # noqa: S608  constants
 
 
 async def audited(ledger, limits, beyond):
@@ -539,7 +531,7 @@ def test_what_the_ledger_file_was_told_is_on_the_disk(tmp_path):
     async def work():
         ledger = SqliteLedger(tmp_path / "ledger.sqlite")
         await reserved(ledger, 5)
-        waits = await ledger._file.submit(lambda: ledger._file.connection.execute("PRAGMA synchronous").fetchone()[0])
+        waits = await ask_ledger_file(ledger, "PRAGMA synchronous")
         await ledger.aclose()
         return waits
 

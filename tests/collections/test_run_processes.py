@@ -11,7 +11,7 @@ import pytest
 from embedway.collections.run import RunOptions, run_job
 from embedway.collections.stores import open_store
 
-SCRIPT = Path(__file__).parent / "killed_job.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "killed_job.py"
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_sigterm_and_interrupt_leave_nothing_at_all(kill_at, tmp_path, number, s
 
 def test_an_interrupt_while_standard_input_stays_open_ends_the_job_cleanly(tmp_path):
     script = (
-        "import asyncio, sys\nsys.path.insert(0, sys.argv[2])\nfrom conftest import FakeEmbedder\n"
+        "import asyncio, sys\nsys.path.insert(0, sys.argv[2])\nfrom fake_embedder import FakeEmbedder\n"
         "from embedway.collections import readers\nfrom embedway.collections.run import RunOptions, run_job\n"
         "read_lines = readers.read_lines\n"
         "def announced(*args, **more):\n"

@@ -13,7 +13,7 @@ from embedway.config import Config
 from embedway.config.known_services import SERVICES
 from embedway.providers.base import Endpoint
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 class AcmeServer(IndexedServer):

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cache_configs import TEXTS, config_of, empty_server
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.cache.codec import encode
 from embedway.cache.factory import open_secret_keys
@@ -13,9 +14,8 @@ from embedway.cache.secret_keys import SecretKeys
 from embedway.errors import ConfigError
 from embedway.providers.fake import vector_of
 from embedway.types import TextMeta
+from inside import settle, store_of
 from stored import some_entries
-
-from .configs import TEXTS, config_of, empty_server
 
 FIRST, SECOND, THIRD = (f"{word}-horse-battery-staple" for word in ("first", "second", "third"))
 
@@ -34,7 +34,7 @@ async def hits(config, texts=TEXTS, **options):
     async with AsyncEmbedder(config=config) as embedder:
         result = await embedder.embed(texts, model="acme/m", **options)
         np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=0.02)
-        await embedder._pipeline.cache.settle()
+        await settle(embedder)
         return result.receipt.cache_hits
 
 
@@ -154,8 +154,8 @@ def test_nobody_without_the_secret_can_look_up_a_text(make):
     async def names(config):
         async with AsyncEmbedder(config=config) as embedder:
             await embedder.embed(TEXTS, model="acme/m")
-            await embedder._pipeline.cache.settle()
-            cache = embedder._pipeline.cache.store
+            await settle(embedder)
+            cache = store_of(embedder)
             (held,) = await cache.group_sizes()
             found = {name for name, _ in await some_entries(cache, held.group, 100)}
             await embedder.cache.clear()
@@ -176,8 +176,8 @@ def test_planted_entries_are_damaged_and_computed_anew(make, kind):
     async def main():
         async with AsyncEmbedder(config=make(secret=FIRST, tiered=False)) as embedder:
             await embedder.embed(TEXTS, model="acme/m")
-            await embedder._pipeline.cache.settle()
-            cache = embedder._pipeline.cache.store
+            await settle(embedder)
+            cache = store_of(embedder)
             (held,) = await cache.group_sizes()
             pairs = await some_entries(cache, held.group, 2)
             (name, entry), (_, other) = pairs
@@ -249,7 +249,7 @@ def test_an_entry_of_the_previous_secret_is_looked_at_like_any_other(make):
     async def main():
         await hits(make(secret=FIRST))
         async with AsyncEmbedder(config=make(secret=FIRST)) as embedder:
-            cache = embedder._pipeline.cache.store
+            cache = store_of(embedder)
             (held,) = await cache.group_sizes()
             (one, _), (two, entry), *_ = await some_entries(cache, held.group, 12)
             mac = SecretKeys(FIRST).mac(held.group)

@@ -1,0 +1,72 @@
+"""The tree of tests mirrors the tree of the package: src/embedway/x/y.py is tested by tests/x/test_y.py."""
+
+from pathlib import Path
+
+import pytest
+
+import embedway.errors
+
+PACKAGE = Path(embedway.errors.__file__).parent
+TESTS = Path(__file__).parents[1]
+#: What a file may add to the name of its module: test_y_ASPECT.py.
+ASPECTS = {
+    "faults": "damaged, hostile or failing surroundings",
+    "order": "properties of an order, over many generated cases",
+    "peers": "needs torch and transformers, and runs with make test-peers",
+    "processes": "several processes, of which some are killed",
+}
+#: Folders that mirror nothing: helpers, tests of the checkout, the comparison of two checkouts, and what mypy checks.
+OTHERS = {"support", "project", "differential", "typing"}
+#: Tests of whole commands, as a user types them.
+COMMANDS = {
+    "cli/test_interrupt.py",
+    "cli/test_run_search_embed.py",
+    "cli/test_select_plan_budget.py",
+    "cli/test_start.py",
+}
+FILES = sorted(
+    path.relative_to(TESTS) for path in TESTS.rglob("test_*.py") if path.relative_to(TESTS).parts[0] not in OTHERS
+)
+PACKAGES = sorted(path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("*/__init__.py"))
+
+
+def is_tested(file):
+    """Whether a test file, relative to `tests`, names a module, a package, or its own folder's package."""
+    folder = PACKAGE / file.parent
+    words = file.stem.removeprefix("test_").split("_")
+    while len(words) > 1 and words[-1] in ASPECTS:
+        words.pop()
+    name = "_".join(words)
+    if not (folder / "__init__.py").is_file():
+        return False
+    own = file.parent.name == name
+    return own or any((folder / one).exists() for one in (f"{name}.py", f"_{name}.py", name))
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_each_test_file_names_what_it_tests(file):
+    assert is_tested(file) or file.as_posix() in COMMANDS, (
+        f"tests/{file}: src/embedway/{file.parent} has no module of this name; put the file at the path of the module "
+        f"that it tests, with an aspect ({', '.join(ASPECTS)}) if need be"
+    )
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=str)
+def test_each_package_has_tests(package):
+    beside = TESTS / package.parent / f"test_{package.name}.py"
+    assert beside.is_file() or any((TESTS / package).glob("test_*.py"))
+
+
+def test_every_other_file_is_a_conftest_or_a_helper():
+    paths = (path.relative_to(TESTS) for path in TESTS.rglob("*.py"))
+    left = [path for path in paths if path.parts[0] not in OTHERS and path.name != "conftest.py"]
+    assert [str(path) for path in left if not path.name.startswith("test_")] == []
+
+
+@pytest.mark.parametrize("name", ["test_nothing.py", "nowhere/test_base.py", "cache/test_base_sometimes.py"])
+def test_a_wrong_name_is_found(name):
+    assert not is_tested(Path(name))
+
+
+def test_the_exceptions_exist():
+    assert [name for name in sorted(COMMANDS) if not (TESTS / name).is_file()] == []
