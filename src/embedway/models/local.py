@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from embedway.batching.backends import LocalBackend, ScheduledModel
 from embedway.batching.run import run_batches
 from embedway.batching.scheduler import BatchScheduler
@@ -35,6 +37,7 @@ class LocalModel(Model):
         if batching.across_callers:
             self._scheduler = BatchScheduler(self._backend, on_wait=self.scheduler_wait())
 
+    @override
     def tokenize(self, texts: Sequence[str], request: ComputeRequest) -> TokenizedTexts:
         return self._encoder.tokenize(texts, request.input_type)
 
@@ -57,11 +60,13 @@ class LocalModel(Model):
         del tokens, dimensions
         return 0
 
+    @override
     def estimate(self, work: Work, dimensions: int) -> Estimate:
         del dimensions
         return Estimate(work.tokenized.tokens, requests=0, cost_nanousd=0, batch_cost_nanousd=None)
 
     @property
+    @override
     def may_depend_on_batch(self) -> bool:
         return self._encoder.batch_dependent
 
@@ -69,6 +74,7 @@ class LocalModel(Model):
         """Load the session for bulk work."""
         await asyncio.to_thread(self._encoder.warm)
 
+    @override
     def encoder(self) -> Encoder:
         return self._encoder
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from typing_extensions import override
 
 from embedway.batching.batches import fill_batches
 from embedway.batching.run import run_batches
@@ -62,6 +63,7 @@ class MultiRouteModel(ServiceModel):
         """Load the local session."""
         await asyncio.to_thread(self._local.warm)
 
+    @override
     def encoder(self) -> Encoder:
         return self._local
 

@@ -193,9 +193,11 @@ class ServiceModel(Model):
         """Whether a route may be batch-dependent; a library knows it after it has loaded its model."""
         return any(route.provider.declared.batch_dependent for route in self.routes)
 
+    @override
     def depends_on_batch(self, routes: Sequence[str]) -> bool:
         return any(route.provider.declared.batch_dependent for route in self.routes if route.name in routes)
 
+    @override
     def decode(self, ids: Sequence[int]) -> str | None:
         counter = self.service.counter
         return counter.decode(ids) if isinstance(counter, TiktokenCounter) else None
@@ -203,6 +205,7 @@ class ServiceModel(Model):
     async def warm(self) -> None:
         """Do nothing: connections open with the first request."""
 
+    @override
     def encoder(self) -> Encoder:
         raise not_here(self.name)
 

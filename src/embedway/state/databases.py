@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from embedway import files, formats
 from embedway.errors import EmbedwayError, StateError, newer_version
 from embedway.state.parts import WAIT_S, BadPartError, FilePart
@@ -58,9 +60,11 @@ class KeysPart(DatabasePart):
     """Keys of the gateway: a SQLite file whose content only the gateway reads."""
 
     @property
+    @override
     def kind(self) -> formats.Kind:
         return formats.KEYS
 
+    @override
     def connect(self) -> sqlite3.Connection:
         return writing(self.path)
 

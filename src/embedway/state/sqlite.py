@@ -12,6 +12,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from embedway import formats, sqlite
 from embedway.errors import EmbedwayError
 from embedway.ledger.base import RESTORED
@@ -49,9 +51,11 @@ class SqlitePart(DatabasePart):
     form: sqlite.Format
 
     @property
+    @override
     def kind(self) -> formats.Kind:
         return self.form.kind
 
+    @override
     def connect(self) -> sqlite3.Connection:
         return sqlite.connect(self.path, self.form)
 

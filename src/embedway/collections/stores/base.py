@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from embedway.collections.search import unit_query
 from embedway.collections.stores.temporary import refuse_existing
 from embedway.errors import SinkError, SpaceMismatchError
@@ -159,9 +161,11 @@ class FileStore(Store):
         self._temporary: Path | None = None
 
     @property
+    @override
     def rejects_path(self) -> Path:
         return self._path.with_name(f"{self._path.name}.rejects.jsonl")
 
+    @override
     def prepare(self, *, overwrite: bool) -> None:
         self._overwrite = overwrite
         folder = self._path.parent

@@ -11,6 +11,7 @@ import json
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from embedway.collections.search import TopRows, cosines
 from embedway.collections.stores.arrow import sink_errors
@@ -56,6 +57,7 @@ class JsonlStore(FileStore):
         self._keep: tuple[str, ...] = ()
 
     @property
+    @override
     def sidecars(self) -> tuple[Path, ...]:
         return (self._sidecar,)
 
@@ -133,6 +135,7 @@ class JsonlStore(FileStore):
         self.count = count
         self.space = space_from_json(entry.get("space"), destination=self.destination)
 
+    @override
     def read(self) -> Iterator[Rows]:
         batch: list[dict[str, Any]] = []
         with sink_errors(self.destination, "reading"), self._path.open("rb") as file:

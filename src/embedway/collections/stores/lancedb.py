@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from embedway.collections.search import HIT_COLUMNS, Hit
 from embedway.collections.stores.arrow import RowGroup, rows_of, sink_errors
 from embedway.collections.stores.base import READ_ROWS, Store
@@ -64,9 +66,11 @@ class LanceDBStore(Store):
         self._table: Any = None
 
     @property
+    @override
     def rejects_path(self) -> Path:
         return self._folder / f"{self._name}.rejects.jsonl"
 
+    @override
     def prepare(self, *, overwrite: bool) -> None:
         _require_lancedb()
         self._overwrite = overwrite
@@ -132,6 +136,7 @@ class LanceDBStore(Store):
                 self._folder.rmdir()
             self._made_folder = False
 
+    @override
     def open(self) -> None:
         _require_lancedb()
         if not self._path.is_dir():
@@ -147,6 +152,7 @@ class LanceDBStore(Store):
         self._facts = VerifiedFacts.of_store(self._folder / self._name, metadata, self.count)
         self.space = self._facts.complete(space)
 
+    @override
     def read(self) -> Iterator[Rows]:
         with lancedb_errors(self.destination, "reading"):
             for batch in self._table.search().to_batches(READ_ROWS):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from embedway.collections.search import HIT_COLUMNS, TopRows, cosines
 from embedway.collections.stores.arrow import RowGroup, rows_of, sink_errors
 from embedway.collections.stores.base import READ_ROWS, FileStore
@@ -72,6 +74,7 @@ class ParquetStore(FileStore):
             remove(self._temporary)
             self._temporary = None
 
+    @override
     def open(self) -> None:
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
@@ -83,6 +86,7 @@ class ParquetStore(FileStore):
         self._facts = VerifiedFacts.of_store(self._path, schema.metadata, self.count)
         self.space = self._facts.complete(space)
 
+    @override
     def read(self) -> Iterator[Rows]:
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
