@@ -67,12 +67,12 @@ LONG = "x" * 5_000
         (lambda e: e.pins.prove("c", None, np.zeros((1, 4))), "texts is of type NoneType"),
         (lambda e: e.pins.prove("c", ["a"], "b"), "vectors must be an array of numbers"),
         *((lambda e, size=size: e.embed(["a"], dimensions=size), "dimensions is") for size in ("4", 4.5, True, [4])),
-        (lambda e: e.plan(["a"], dimensions="4"), "dimensions is '4'; it must be a whole number"),
-        (lambda e: e.rerank("q", ["a"], model="m", top_n="4"), "top_n is '4'; it must be a whole number"),
+        (lambda e: e.plan(["a"], dimensions="4"), "dimensions is '4'; it must be an integer"),
+        (lambda e: e.rerank("q", ["a"], model="m", top_n="4"), "top_n is '4'; it must be an integer"),
         (lambda e: e.embed(["a"], deadline_s="4"), "deadline_s is '4'; it must be a number of seconds"),
         (lambda e: e.embed(["a"], deadline_s=10**400), "deadline_s is of type int; it must be a number of seconds"),
         (lambda e: e.embed(["a"], model=5), "model is of type int"),
-        (lambda e: e.plan(["a"], model=5), "model is of type int; it must be a text"),
+        (lambda e: e.plan(["a"], model=5), "model is of type int; it must be a string"),
         *(
             (lambda e, name=name: getattr(e.models, name)(5), "model is of type int")
             for name in ("describe", "warm", "tune")
@@ -95,7 +95,7 @@ LONG = "x" * 5_000
         (lambda e: e.cache.clear(namespace=HALF), "namespace: character 0 is half of a surrogate pair"),
         (lambda e: e.cache.clear(older_than_s="4"), "older_than_s is '4'; it must be a number of seconds"),
         (lambda e: e.cache.verify(None), "texts is of type NoneType"),
-        (lambda e: e.cache.verify(["a"], sample="4"), "sample is '4'; it must be a whole number"),
+        (lambda e: e.cache.verify(["a"], sample="4"), "sample is '4'; it must be an integer"),
     ],
 )
 def test_arguments_of_another_type_are_usage_errors_that_say_what_is_expected(with_files, call, said):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedway._public import public
-from embedway.arguments import as_texts, named, seconds, whole
+from embedway.arguments import as_texts, check_count, check_name, check_seconds
 from embedway.batching.batches import fill_batches
 from embedway.cache.base import CacheFilter
 from embedway.errors import UsageError
@@ -63,8 +63,8 @@ class AsyncCacheAdmin:
         """
         for name, value in (("model", model), ("space_id", space_id), ("namespace", namespace)):
             if value is not None:
-                named(value, name)
-        older_than_s = seconds(older_than_s, "older_than_s")
+                check_name(value, name)
+        older_than_s = check_seconds(older_than_s, "older_than_s")
         if older_than_s is not None and not older_than_s >= 0:
             raise UsageError(f"older_than_s is {older_than_s}; it must be at least 0 seconds")
         return await self._cache().clear(CacheFilter(model, space_id, namespace, older_than_s))
@@ -85,7 +85,7 @@ class AsyncCacheAdmin:
         """
         self._cache()
         call = Call(texts, input_type, self._default_model if model is None else model, None, on_overflow)
-        return await self._pipeline.check_cache(call, whole(sample, "sample") or 1)
+        return await self._pipeline.check_cache(call, check_count(sample, "sample") or 1)
 
     def _cache(self) -> VectorCache:
         if self._pipeline.cache is None:
@@ -108,7 +108,7 @@ class AsyncPinAdmin:
 
     async def forget(self, collection: str) -> bool:
         """Delete the pin of a collection whose vectors no longer exist; False if it has no pin. Raises LedgerError."""
-        return await self._pins.store.remove(named(collection, "collection"))
+        return await self._pins.store.remove(check_name(collection, "collection"))
 
     async def prove(self, collection: str, texts: Texts, vectors: Vectors | Sequence[Vectors]) -> float:
         """Prove facts that a pin of an older version lacks, and store them in the pin.
@@ -117,7 +117,7 @@ class AsyncPinAdmin:
         returns the lowest cosine. Raises UsageError if the collection has no pin or no text is given,
         SpaceMismatchError if the pin is of another space or a vector differs, and as `embed` does.
         """
-        pin = await self._pins.store.get(named(collection, "collection"))
+        pin = await self._pins.store.get(check_name(collection, "collection"))
         checked = as_texts(texts, "texts")
         try:
             stored = np.asarray(vectors, np.float32)
@@ -161,11 +161,11 @@ class AsyncModelAdmin:
 
     async def available(self, dimensions: int | None = None) -> list[str]:
         """Return the models that can run here now, and that have vectors of this size if one is given."""
-        return await self._selector.available(whole(dimensions, "dimensions"))
+        return await self._selector.available(check_count(dimensions, "dimensions"))
 
     async def describe(self, model: str | None = None, dimensions: int | None = None) -> ModelDescription:
         """Load a model and return its space, limits and tokenizer."""
-        return (await self._models.open(self._name(model))).describe(whole(dimensions, "dimensions"))
+        return (await self._models.open(self._name(model))).describe(check_count(dimensions, "dimensions"))
 
     async def warm(self, model: str | None = None) -> None:
         """Load a model and its session, so that the first call does not wait for them."""
@@ -180,4 +180,4 @@ class AsyncModelAdmin:
         return await asyncio.to_thread(tune_model, encoder, self._config, report, fill_batches)
 
     def _name(self, model: str | None) -> str:
-        return self._default_model if model is None else named(model, "model")
+        return self._default_model if model is None else check_name(model, "model")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
 from embedway._public import public
-from embedway.arguments import as_texts, named, seconds
+from embedway.arguments import as_texts, check_name, check_seconds
 from embedway.cache.vector_cache import open_vector_cache
 from embedway.config import Config
 from embedway.config.local_models import AUTO
@@ -68,7 +68,7 @@ class AsyncEmbedder:
             raise UsageError("model is a Config; pass it by name: config=...")
         if config is not None and not isinstance(config, Config):
             raise UsageError(f"config is of type {type(config).__name__}; it must be a Config, such as Config.load()")
-        self.model = AUTO if model is None else named(model, "model")
+        self.model = AUTO if model is None else check_name(model, "model")
         self.config = config = config if config is not None else Config.load()
         webhook = config.ledger.webhook
         self._hooks = open_hooks(hooks, webhook=None if webhook is None else webhook.get_secret_value())
@@ -154,7 +154,7 @@ class AsyncEmbedder:
         options = CallOptions.of(criteria, collection, api_key_name, max_cost)
         name = self._model_of(model, criteria)
         call = Call(texts, input_type, name, dimensions, on_overflow, partial, priority)
-        deadline_s = seconds(deadline_s, "deadline_s")
+        deadline_s = check_seconds(deadline_s, "deadline_s")
         if deadline_s is not None and not deadline_s > 0:
             raise UsageError(f"deadline_s is {deadline_s}; it must be more than 0 seconds")
         return await self._pipeline.embed(call, options, deadline_s)
@@ -179,7 +179,7 @@ class AsyncEmbedder:
         `partial`, errors of single documents are in `errors`. `max_cost` is in dollars; the budgets of `collection` and
         `api_key_name` are charged. Raises as `embed` does.
         """
-        name = self.config.rerank.default_model if model is None or model == "" else named(model, "model")
+        name = self.config.rerank.default_model if model is None or model == "" else check_name(model, "model")
         checked = as_texts(documents, "documents")
         if name is None:
             known = ", ".join(reranker_names())
@@ -280,5 +280,5 @@ class AsyncEmbedder:
     def _model_of(self, model: str | None, criteria: object) -> str:
         """Return the model that a call names, else the embedder's, unless the call selects one by criteria."""
         if model is not None:
-            return named(model, "model")
+            return check_name(model, "model")
         return self.model if criteria is None else AUTO

@@ -1,4 +1,4 @@
-"""Checks of arguments that several public calls take: an error names the argument."""
+"""Checks of arguments that several public methods share. An error names the argument."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def as_texts(texts: Any, name: str) -> tuple[Any, ...]:
     return tuple(texts.to_pylist() if hasattr(texts, "to_pylist") else texts)  # pyarrow's own elements are scalars
 
 
-def whole(number: Any, name: str) -> int | None:
-    """A whole number from 1, or None for none. Raises UsageError."""
+def check_count(number: Any, name: str) -> int | None:
+    """Return an integer from 1, or None. Raises UsageError."""
     if number is None:
         return None
     try:
@@ -42,14 +42,14 @@ def whole(number: Any, name: str) -> int | None:
     except TypeError:
         checked = None
     if checked is None:
-        raise UsageError(f"{name} is {_short(number)}; it must be a whole number")
+        raise UsageError(f"{name} is {_short(number)}; it must be an integer")
     if checked < 1:
         raise UsageError(f"{name} is {checked}; it must be at least 1")
     return checked
 
 
-def seconds(number: Any, name: str) -> float | None:
-    """A number of seconds as a float, or None for none. Raises UsageError."""
+def check_seconds(number: Any, name: str) -> float | None:
+    """Return a number of seconds as a float, or None. Raises UsageError."""
     if number is None:
         return None
     try:
@@ -61,20 +61,20 @@ def seconds(number: Any, name: str) -> float | None:
     return checked
 
 
-def named(text: Any, name: str) -> str:
-    """A name of a model, a collection or a key. Raises UsageError for what cannot be one."""
+def check_name(text: Any, name: str) -> str:
+    """Return the name of a model, a collection or a key. Raises UsageError unless it is a valid string."""
     if not isinstance(text, str):
-        raise UsageError(f"{name} is of type {type(text).__name__}; it must be a text")
+        raise UsageError(f"{name} is of type {type(text).__name__}; it must be a string")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"{name}: character {error.start} is half of a surrogate pair, which no name can hold"
+            f"{name}: character {error.start} is half of a surrogate pair, which is not valid in a name"
         ) from None
     return text
 
 
 def _short(value: Any) -> str:
-    """A value for an error: a number or a short text, else its type."""
+    """Return a number or a short text for an error message, else the type."""
     shown = repr(value) if isinstance(value, (bool, float, str)) else ""
     return shown if 0 < len(shown) <= 40 else f"of type {type(value).__name__}"

@@ -399,5 +399,5 @@ def newer_version(version: object, known: int, *, of: str = "", otherwise: str =
 
 def _with_elsewhere(message: str, models: Sequence[str]) -> str:
     # Reported but not used: vectors of another space must not be mixed with this model's.
-    told = f"\nOther models that are set up here, each with its own space: {', '.join(models)}"
-    return message + told if models else message
+    notice = f"\nOther models that are set up here, each with its own space: {', '.join(models)}"
+    return message + notice if models else message

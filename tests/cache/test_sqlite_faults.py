@@ -382,7 +382,7 @@ def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypat
             await embedded(embedder)
             with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
-                await cache_of(embedder).counters.tell()
+                await cache_of(embedder).counters.save()
                 other.execute("ROLLBACK")
             clock.now += 10
             stats = await embedder.cache.stats()

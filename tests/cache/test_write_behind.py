@@ -289,7 +289,7 @@ def test_what_is_answered_while_an_embedder_closes_is_stored(tmp_path, slow_gath
         embedder = AsyncEmbedder(config=config)
         await embed(embedder, TEXTS[:1])
         cache, provider = cache_of(embedder), provider_of(embedder)
-        answer, gate, tell = provider.embed, asyncio.Event(), cache.counters.tell
+        answer, gate, tell = provider.embed, asyncio.Event(), cache.counters.save
 
         async def gated(texts, **options):
             await gate.wait()
@@ -304,7 +304,7 @@ def test_what_is_answered_while_an_embedder_closes_is_stored(tmp_path, slow_gath
         late = asyncio.create_task(embed(embedder, TEXTS[1:2]))
         await until(lambda: flights_under_way(cache))
         if when == "counts are told":
-            cache.counters.tell = slow_tell
+            cache.counters.save = slow_tell
         await embedder.aclose()
         assert late.done() == (when == "counts are told")
         assert not cache.writes.unstored

@@ -224,6 +224,14 @@ class TestSearch:
         assert f"out.parquet contains vectors of the space {SPACE}" in done.stderr
         assert re.search(r"would be of the space all-MiniLM-L6-v2@(?!53aa5117)[0-9a-f]{8}/384", done.stderr)
 
+    def test_another_model_of_the_catalog_is_refused_before_it_is_downloaded(self, command, notes):
+        make(command, notes, "out.parquet")
+        done = command("search", "out.parquet", QUERY, "--model", "BAAI/bge-small-en-v1.5")
+        assert (done.code, done.stdout) == (1, "")
+        assert f"out.parquet contains vectors of the space {SPACE}" in done.stderr
+        assert "the query would be of the space BAAI/bge-small-en-v1.5" in done.stderr
+        assert "Tried" not in done.stderr
+
     def test_what_is_no_collection(self, command, notes, place):
         assert "there is no such file" in command("search", "none.parquet", QUERY).stderr
         table = pq.read_table(make(command, notes, "a.parquet")).replace_schema_metadata({})

@@ -176,7 +176,7 @@ def test_names_that_are_no_rerankers():
         async with AsyncEmbedder(config=load()) as embedder:
             await embedder.rerank(QUERY, DOCUMENTS, model=name)
 
-    with pytest.raises(UsageError, match=r"name a reranker: .*bge-reranker-v2-m3"):
+    with pytest.raises(UsageError, match=r"no reranker is named: .*bge-reranker-v2-m3"):
         asyncio.run(main(None))
     for name in ("all-MiniLM-L6-v2", "text-embedding-3-small"):
         with pytest.raises(UsageError, match="returns vectors"):

@@ -138,3 +138,8 @@ def test_the_hook_of_the_page(caplog):
     asyncio.run(main())
     lines = [record.getMessage() for record in caplog.records if record.name == "slow"]
     assert any(re.fullmatch(r"ReservationDetails\(model='acme/m', .* s: done", line) for line in lines)
+
+
+def test_the_page_of_commands_is_their_help():
+    made = runpy.run_path(str(DOCS / "examples" / "print_commands.py"))["page"]()
+    assert (DOCS / "command-line.md").read_text("utf-8") == made, "run python docs/examples/print_commands.py"

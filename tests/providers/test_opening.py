@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from api_servers import KEY, CompatibleServer, NimServer, VoyageServer
-from embedway import AsyncEmbedder, Config
+from embedway import AsyncEmbedder, Config, Embedder
 from embedway.errors import ConfigError, NoRouteError, UnavailableError, UpstreamError
 from embedway.models.base import ModelEnvironment
 from embedway.models.opening import open_model
@@ -336,3 +336,20 @@ def test_the_error_of_a_models_only_route_tells_what_else_there_is(tmp_path):
         assert error.elsewhere == ("acme/n",)
         assert "Other models that are set up here, each with its own space: acme/n" in str(error)
     assert str(NoRouteError("m", failed=[("a", "b")])) == "no route of m succeeded:\n  - a: b"
+
+
+def test_a_missing_key_of_settings_that_were_not_loaded_names_the_way_to_load_them(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    config = Config(embedding={"default_model": "text-embedding-3-small"}, cache={"backend": "none"})
+    with (
+        Embedder(config=config) as embedder,
+        pytest.raises(ConfigError, match=r"api_key: is not set: Config\(\) does not read .* use Config\.load\(\)"),
+    ):
+        embedder.embed_query("a query")
+    changed = Config.load(environ={}).with_benchmarks({"text-embedding-3-small": {"quality_score": 80}})
+    assert changed.is_loaded
+    with (
+        Embedder("text-embedding-3-small", config=changed) as embedder,
+        pytest.raises(ConfigError, match="is not set; set OPENAI_API_KEY"),
+    ):
+        embedder.embed_query("a query")

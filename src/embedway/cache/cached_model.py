@@ -95,7 +95,7 @@ class CachedModel:
         if cache.is_lossy:
             found.lossy_hits = sum(meta.codec != "f32" for meta in found.metas if meta is not None)
         if cache.counters.is_due():
-            cache.writes.in_background(cache.counters.tell())
+            cache.writes.in_background(cache.counters.save())
         if request.space.dimensions != full.dimensions:
             found.blocks = {"dense": to_size(read.vectors, request.space)}
         return found

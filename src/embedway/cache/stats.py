@@ -114,7 +114,7 @@ def _sum(models: Iterable[ModelStats]) -> ModelStats:
 
 
 #: Interval between saves to the store, in seconds. A killed process loses the counts since the last save.
-_TELL_S = 60.0
+_SAVE_S = 60.0
 
 
 @dataclass(slots=True)
@@ -142,8 +142,8 @@ class Counters:
         self.by_model: dict[str, Counts] = {}
         #: Counts that are already saved in the store.
         self._known: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._telling = asyncio.Lock()
-        self._told_at = clock()
+        self._saving = asyncio.Lock()
+        self._saved_at = clock()
 
     def of(self, model: str) -> Counts:
         """Return the counts of one model."""
@@ -152,16 +152,16 @@ class Counters:
     def is_due(self) -> bool:
         """Return whether a save is due. The next one is due a minute later."""
         now = self._clock()
-        if now - self._told_at <= _TELL_S:
+        if now - self._saved_at <= _SAVE_S:
             return False
-        self._told_at = now
+        self._saved_at = now
         return True
 
-    async def tell(self) -> None:
+    async def save(self) -> None:
         """Save the counts since the last save to the store."""
-        async with self._telling:
+        async with self._saving:
             fresh = self._fresh()
-            self._told_at = self._clock()
+            self._saved_at = self._clock()
             if not await self._store.add_counts(fresh):
                 return  # retried at the next save
             for model, numbers in fresh.items():
@@ -169,7 +169,7 @@ class Counters:
 
     async def stats(self) -> CacheStats:
         """Return the counts in the store, plus those that are not saved yet."""
-        async with self._telling:
+        async with self._saving:
             return await read_stats(self._store, self._fresh())
 
     def _fresh(self) -> dict[str, Counter[str]]:

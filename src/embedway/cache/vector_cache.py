@@ -79,7 +79,7 @@ class VectorCache:
     async def aclose(self) -> None:
         """Store unstored vectors, save the counts, and close the store."""
         await self.writes.finish()
-        await self.counters.tell()
+        await self.counters.save()
         await self.writes.finish()  # vectors of calls that ended meanwhile
         await self.store.aclose()
 

@@ -36,10 +36,8 @@ ENTRY_FIELDS = (
     *("unpriced", "reserved_usd", "sent_usd", "spent_usd", "estimated_usd", "unsure_usd", "saved_usd"),
 )
 
-app = typer.Typer(
-    help="Set and show budgets; show spending and pinned collections.", no_args_is_help=True, rich_markup_mode=None
-)
-app.command("pins")(pins.show)
+app = typer.Typer(help="Set budgets, show spending and pins.", no_args_is_help=True, rich_markup_mode=None)
+app.command("pins", short_help="Show the model of each collection.")(pins.show)
 app.command("unpin")(pins.remove)
 
 
@@ -85,7 +83,7 @@ def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag =
     )
 
 
-@app.command("set")
+@app.command("set", short_help="Create or change a budget.")
 def set_limit(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the budget.")],
@@ -159,7 +157,7 @@ def remove(
         raise UsageError(f"there is no budget {name!r}; `embedway budget show` lists them")
 
 
-@app.command("confirm")
+@app.command("confirm", short_help="Confirm a restored ledger.")
 def confirm(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     """Confirm a restored ledger: hard budgets allow calls again."""
     invocation = Invocation.of(context)

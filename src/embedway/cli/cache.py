@@ -25,7 +25,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 SAME_COSINE = 0.999
 
 
-@app.command("stats")
+@app.command("stats", short_help="Show entries, hits and savings.")
 def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     """Show cached vectors, and tokens and money saved. Only processes that ended are counted."""
     config = Invocation.of(context).config()
@@ -55,7 +55,7 @@ def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
         print_line(problems)
 
 
-@app.command("clear")
+@app.command("clear", short_help="Delete cached vectors.")
 def clear(
     context: typer.Context,
     *,
@@ -89,7 +89,7 @@ def clear(
     print_line(f"{done.before - done.after:,} vectors deleted: {done.before:,} before, {done.after:,} after")
 
 
-@app.command("verify")
+@app.command("verify", short_help="Recompute cached vectors and compare.")
 def verify(
     context: typer.Context,
     sources: Annotated[

@@ -19,14 +19,12 @@ if TYPE_CHECKING:
     from embedway.config import Config
     from embedway.weights.store import ModelFolder, WeightsStore
 
-app = typer.Typer(
-    help="List known models, and download and tune their weights.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="List, download and tune models.", no_args_is_help=True, rich_markup_mode=None)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Catalog name or alias.")]
 
 
-@app.command("list")
+@app.command("list", short_help="List models, and those that are here.")
 def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     """List all models with routes, and show what is usable here."""
     from embedway.catalog import default_catalog
@@ -122,7 +120,7 @@ def _price(facts: "ServiceFacts") -> str:
     return "unknown" if price is None else str(price)
 
 
-@app.command("show")
+@app.command("show", short_help="Show all facts of a model.")
 def show(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = False) -> None:
     """Show all facts of a model, with source and date."""
     from embedway.catalog import default_catalog
@@ -168,7 +166,7 @@ def _fact_rows(document: dict[str, Any]) -> tuple[list[tuple[str, str, str]], di
     return rows, numbers
 
 
-@app.command("pull")
+@app.command("pull", short_help="Download and verify weights.")
 def pull(
     context: typer.Context,
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Catalog names, or hf:OWNER/NAME[@REVISION].")],
@@ -203,7 +201,7 @@ def _pull(store: "WeightsStore", config: "Config", name: str, *, force: bool) ->
     return store.pull_repository(named.repository or "", named.revision, force=force)
 
 
-@app.command("tune")
+@app.command("tune", short_help="Find a model's fastest settings here.")
 def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = False) -> None:
     """Measure and store the fastest configuration of a model here."""
     invocation = Invocation.of(context)

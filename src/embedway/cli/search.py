@@ -112,6 +112,8 @@ async def _query_vector(
 ) -> "EmbedResult":
     """Embed the query, (1, d), in the space of the collection. Raises SpaceMismatchError."""
     name, dimensions = request.model or collection.space.model, collection.space.dimensions
+    if request.model is not None:
+        _refuse_other_model(collection, request.model)
     try:
         description = await embedder.models.describe(name, dimensions)
     except DimensionsError:
@@ -137,6 +139,19 @@ async def _query_vector(
     return await embedder.embed(
         [request.query], input_type="query", model=name, dimensions=dimensions, on_overflow=overflow
     )
+
+
+def _refuse_other_model(collection: "Store", model: str) -> None:
+    """Raise SpaceMismatchError, before weights are downloaded, if both models are in the catalog and differ."""
+    from embedway.catalog import default_catalog
+
+    catalog = default_catalog()
+    if model not in catalog or collection.space.model not in catalog:
+        return
+    if (asked := catalog.get(model).name) != catalog.get(collection.space.model).name:
+        raise SpaceMismatchError(
+            collection=collection.destination, collection_space=collection.space.id, asked_space=asked
+        )
 
 
 def _to_json(collection: "Store", found: _SearchResult, seconds: float) -> dict[str, object]:

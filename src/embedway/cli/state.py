@@ -9,12 +9,10 @@ from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import note, print_json, print_line, print_table, size
 from embedway.text import printable
 
-app = typer.Typer(
-    help="Back up and restore the ledger, pins, trust and keys.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Back up and restore the state.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.command("backup")
+@app.command("backup", short_help="Write the state to a file.")
 def backup(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, such as state.zip.")],
@@ -38,7 +36,7 @@ def backup(
     print_table(("part", "size", "from"), rows, right=(1,))
 
 
-@app.command("restore")
+@app.command("restore", short_help="Restore the state from a file.")
 def restore(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File written by `embedway state backup`.")],

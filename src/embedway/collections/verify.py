@@ -43,8 +43,8 @@ async def verify_space(
         return f"{name} does not record the {facts} of its vectors, and has no rows to verify them"
     texts = [text for text, _ in rows]
     stored = np.array([vector for _, vector in rows], np.float32)
-    anew = (await embedder.embed(texts, model=model, dimensions=store.space.dimensions)).vectors
-    check_same(stored, anew, name=name, recorded=store.space, asked=space, facts=unknown)
+    computed = (await embedder.embed(texts, model=model, dimensions=store.space.dimensions)).vectors
+    check_same(stored, computed, name=name, recorded=store.space, asked=space, facts=unknown)
     written = await asyncio.to_thread(store.write_facts, space)
     kept = "the record is updated" if written else "the record could not be updated"
     return f"{name} did not record the {facts} of its vectors; {len(rows)} recomputed rows are the same, and {kept}"

@@ -107,6 +107,7 @@ class Config(Section):
     _sources: tuple[tuple[str, SettingSource], ...] = PrivateAttr(())
     _ignored: tuple[str, ...] = PrivateAttr(())
     _withheld: str = PrivateAttr("")
+    _is_loaded: bool = PrivateAttr(default=False)
 
     @classmethod
     def load(
@@ -148,6 +149,7 @@ class Config(Section):
         secrets = {name: SecretStr(inputs.variables[name]) for name in variables if inputs.variables.get(name)}
         config._credentials = Credentials(secrets, dict(config._sources))  # noqa: SLF001  a new object of this class
         config._ignored = ignored  # noqa: SLF001
+        config._is_loaded = True  # noqa: SLF001
         if config._withheld:  # noqa: SLF001
             _log.warning("%s", config._withheld)  # noqa: SLF001
         return config
@@ -257,6 +259,11 @@ class Config(Section):
         for provider, (name, _) in self._credentials.addresses().items():
             found[f"services.{provider}.base_url"] = str(SettingSource(ENVIRONMENT, name))
         return MappingProxyType(found)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `load` made these settings, so that keys of the environment are known."""
+        return self._is_loaded
 
     @property
     def addresses(self) -> Mapping[str, str]:

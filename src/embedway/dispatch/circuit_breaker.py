@@ -34,7 +34,7 @@ class CircuitBreaker:
         self.opened_at: float | None = None
         self._probing = False
         #: The state reported last.
-        self._told: State = "closed"
+        self._reported: State = "closed"
 
     @property
     def state(self) -> State:
@@ -80,6 +80,6 @@ class CircuitBreaker:
 
     def _tell(self, state: State) -> None:
         """Report a state change once: another probe after an unanswered one is not a change."""
-        before, self._told = self._told, state
+        before, self._reported = self._reported, state
         if self._on_change is not None and before != state:
             self._on_change(before, state)

@@ -45,7 +45,7 @@ def max_cost_exceeded(call_budget: CallBudget, needed: int | None, left: int, *,
     else:
         rest = "" if left == call_budget.max_nanousd else f", of which ${usd(left)} is left"
         reason = f"the call may cost ${usd(needed)} with {model}{note}; max_cost is ${max_cost}{rest}"
-    return BudgetExceededError(f"{reason}; nothing more was sent", budget=MAX_COST, needed=needed, left=left)
+    return BudgetExceededError(f"{reason}; the request was not sent", budget=MAX_COST, needed=needed, left=left)
 
 
 def estimate_note(model: str) -> str:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def check_same(
-    stored: Vectors, anew: Vectors, *, name: str, recorded: Space, asked: Space, facts: Sequence[str]
+    stored: Vectors, computed: Vectors, *, name: str, recorded: Space, asked: Space, facts: Sequence[str]
 ) -> float:
     """Return the lowest cosine of rows, float32 (n, d) each. `facts` are those missing in the record of `name`.
 
     Raises SpaceMismatchError if a row differs.
     """
-    lengths = np.linalg.norm(stored, axis=1) * np.linalg.norm(anew, axis=1)
-    lowest = float((np.einsum("nd,nd->n", stored, anew) / np.where(lengths == 0, 1, lengths)).min())
+    lengths = np.linalg.norm(stored, axis=1) * np.linalg.norm(computed, axis=1)
+    lowest = float((np.einsum("nd,nd->n", stored, computed) / np.where(lengths == 0, 1, lengths)).min())
     if not lowest >= SAME_COSINE:
         raise SpaceMismatchError(
             collection=name,

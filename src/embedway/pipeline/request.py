@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
-from embedway.arguments import as_texts, named, whole
+from embedway.arguments import as_texts, check_count, check_name
 from embedway.errors import InputError, UsageError
 from embedway.types import EmbedRequest, InputType, Overflow, Texts
 
@@ -39,9 +39,9 @@ class Call:
     def __post_init__(self) -> None:
         """Validate all arguments except the texts. Raises UsageError."""
         object.__setattr__(self, "texts", as_texts(self.texts, "texts"))
-        named(self.model, "model")
+        check_name(self.model, "model")
         if self.dimensions is not None:
-            object.__setattr__(self, "dimensions", whole(self.dimensions, "dimensions"))
+            object.__setattr__(self, "dimensions", check_count(self.dimensions, "dimensions"))
         if self.input_type not in _INPUT_TYPES:
             raise UsageError(f"input_type is {self.input_type!r}; it must be one of {', '.join(_INPUT_TYPES)}")
         if self.on_overflow is not None and self.on_overflow not in _OVERFLOWS:

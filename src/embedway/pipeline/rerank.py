@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedway.arguments import whole
+from embedway.arguments import check_count
 from embedway.compute import ComputeRequest
 from embedway.errors import InputError, TextTooLongError
 from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, spread
@@ -27,7 +27,7 @@ def check_query(query: str, top_n: int | None) -> None:
     reason = reason_against(query)
     if reason:
         raise InputError(f"the query: {reason}")
-    whole(top_n, "top_n")
+    check_count(top_n, "top_n")
 
 
 async def rerank(

@@ -82,9 +82,13 @@ def routes_of(
             name, options = f"{listed.provider}:{listed.model}", {**listed.options, **access.options}
             provider = make(listed.provider, endpoint(name, listed.model, access, options))
             made.append((name, provider, (None, None)))
-        except (ConfigError, RuntimeUnavailableError):
-            if not made:
-                raise
+        except (ConfigError, RuntimeUnavailableError) as error:
+            if made:
+                continue
+            if isinstance(error, ConfigError) and error.key == "api_key" and not config.is_loaded:
+                message = "is not set: Config() does not read the environment, use Config.load()"
+                raise ConfigError(message, where=error.where, key=error.key) from None
+            raise
     if not made:
         raise ConfigError("no route to this model; add [routes.NAME] with it as `model`", where=facts.name)
     return made

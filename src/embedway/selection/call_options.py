@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedway.arguments import named
+from embedway.arguments import check_name
 from embedway.config.local_models import AUTO
 from embedway.errors import UsageError
 from embedway.ledger.account import CallBudget
@@ -35,8 +35,8 @@ class CallOptions:
         """Check the arguments of a call. Raises UsageError."""
         if criteria is not None and not isinstance(criteria, (ModelSelectionCriteria, str)):
             raise UsageError(f"criteria is {criteria!r}; it must be ModelSelectionCriteria, or the name of a preset")
-        collection = named(collection, "collection") if collection else ""
-        api_key_name = named(api_key_name, "api_key_name") if api_key_name else ""
+        collection = check_name(collection, "collection") if collection else ""
+        api_key_name = check_name(api_key_name, "api_key_name") if api_key_name else ""
         max_cost_nanousd = None if max_cost is None else to_nanousd(max_cost, name="max_cost")
         return cls(criteria, collection, api_key_name, max_cost_nanousd)
 

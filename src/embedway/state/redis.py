@@ -116,14 +116,14 @@ class RedisPart:
         try:
             return client.eval(checked, len(self.keys), *self.keys, *arguments)
         except (redis.exceptions.RedisError, OSError, UnicodeDecodeError) as error:
-            told = str(error)
-            if "EMBEDWAYTOOMUCH" in told:
+            message = str(error)
+            if "EMBEDWAYTOOMUCH" in message:
                 raise StateError(
                     f"contains more than {MOST_BYTES // 2**20} MiB or {MOST_KEYS:,} keys, which would block the "
                     "server for too long: back it up with the server's own tools (`valkey-cli --rdb`, or BGSAVE)",
                     file=self.place,
                 ) from None
-            if "EMBEDWAYCHANGED" in told:
+            if "EMBEDWAYCHANGED" in message:
                 raise StateError(
                     "was changed by another process, and is not replaced: try again", file=self.place
                 ) from None

@@ -64,11 +64,11 @@ class HashCache:
         real = path.resolve()
         return any(real.is_relative_to(folder) for folder in self._own)
 
-    def sha256(self, path: Path, *, anew: bool = False) -> str:
-        """Return the sha256 of a file, from the cache unless the file changed or `anew` is set. Raises OSError."""
+    def sha256(self, path: Path, *, refresh: bool = False) -> str:
+        """Return the sha256 of a file, from the cache unless the file changed or `refresh` is set. Raises OSError."""
         real = path.resolve(strict=True)
         stamp = Stamp.of(real)
-        if not anew and (known := self.get(real, stamp)) is not None:
+        if not refresh and (known := self.get(real, stamp)) is not None:
             return known
         found = hash_file(real)
         if Stamp.of(real) == stamp and not stamp.fresh:

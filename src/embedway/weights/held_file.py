@@ -131,7 +131,7 @@ class HeldFile:
             before = self._sha256
             if before is not None and not self._changed:
                 try:
-                    self._changed = self._compute_hash(anew=True) != before
+                    self._changed = self._compute_hash(refresh=True) != before
                 except WeightsError:
                     self._changed = True
             if before is None or self._changed:
@@ -149,14 +149,14 @@ class HeldFile:
         except OSError as error:
             raise WeightsError(f"{self.path} cannot be read: {error.strerror}") from error
 
-    def _compute_hash(self, *, anew: bool = False) -> str:
+    def _compute_hash(self, *, refresh: bool = False) -> str:
         descriptor = self.hold()
         stamp = Stamp.of(descriptor)
         while stamp.fresh:
             # A second write in the same tick would leave this stamp. Only an older stamp is proof.
             time.sleep(CLOCK_TICK_NS / 1e9)
             stamp = Stamp.of(descriptor)
-        known = None if anew or self._hash_cache is None else self._hash_cache.get(self.path, stamp)
+        known = None if refresh or self._hash_cache is None else self._hash_cache.get(self.path, stamp)
         found = known or hash_descriptor(descriptor)
         if not stamp.same_content(Stamp.of(descriptor)):
             raise WeightsError(f"{self.path} was written to while it was read: open the model again")

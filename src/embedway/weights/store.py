@@ -150,7 +150,7 @@ class WeightsStore:
             sha256 = weights_hash(
                 names,
                 path_of=lambda name: path / name,
-                sha256_of=lambda name: self._blobs.hash_cache.sha256(path / name, anew=True),
+                sha256_of=lambda name: self._blobs.hash_cache.sha256(path / name, refresh=True),
                 onnx_file=onnx_file,
             )
         except UnsupportedModelError as error:
@@ -171,7 +171,7 @@ class WeightsStore:
         for name, sha256 in record.files.items():
             path = folder.path / name
             try:
-                found = self._blobs.hash_cache.sha256(path, anew=True)
+                found = self._blobs.hash_cache.sha256(path, refresh=True)
             except OSError as error:
                 raise WeightsError(f"{path} cannot be read: {error.strerror}; pull the model again") from error
             if found != sha256:

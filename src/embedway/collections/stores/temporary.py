@@ -77,7 +77,10 @@ def write_whole(path: Path, text: str) -> None:
 def refuse_existing(path: Path, *, overwrite: bool, destination: str) -> None:
     """Raise `SinkError` if the path exists and must not be replaced."""
     if not overwrite and (path.exists() or path.is_symlink()):
-        raise SinkError("already exists; choose another destination, or allow overwriting it", destination=destination)
+        raise SinkError(
+            "already exists; choose another destination, or overwrite it: --overwrite, or overwrite=True",
+            destination=destination,
+        )
 
 
 def _host() -> str:

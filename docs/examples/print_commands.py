@@ -1,0 +1,31 @@
+"""Write docs/command-line.md: the help of every command.
+
+python docs/examples/print_commands.py
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "command-line.md"
+HEAD = """# Command line
+`embedway COMMAND --help` prints the same. Common options come before the command: `embedway --quiet run …`.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 over budget, 4 partly failed. With `--json`, standard output is one JSON
+document, and nothing else. Progress and notes go to standard error.
+
+"""
+
+
+def page() -> str:
+    """Return the page, written by typer from the commands themselves."""
+    command = [sys.executable, "-m", "typer", "embedway.cli", "utils", "docs", "--name", "embedway"]
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    text = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=True).stdout
+    lines = [line.rstrip() for line in text.strip().splitlines() if "-completion" not in line]
+    return HEAD + "\n".join(f"#{line}" if line.startswith("#") else line for line in lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
