@@ -7,7 +7,7 @@ texts = ["Rotate a log file at 10 MB.", "Retry a request that timed out."]
 config = Config.load(overrides={"budgets.example": {"usd": "5", "period": "month"}})
 with Embedder("text-embedding-3-small", config=config) as embedder:
     plan = embedder.plan(texts)  # spends nothing
-    print(f"plan: {plan.requests} request, {plan.billed_tokens} tokens, ${plan.cost_usd:f}")
+    print(f"plan: {plan.billed_tokens} tokens, ${plan.cost_usd:f}")
     receipt = embedder.embed_documents(texts, max_cost="0.01").receipt
     print(f"paid: ${receipt.cost_usd:f} for {receipt.billed_tokens} tokens")
     try:

@@ -30,7 +30,7 @@ async def main() -> None:
     sources = [str(path) for part in PARTS for path in (LIBRARY / part, LIBRARY / f"{part}.py") if path.exists()]
     Path(DESTINATION).parent.mkdir(exist_ok=True)
     print(f"Embedding {len(sources)} packages of {LIBRARY}.")
-    print("The first run downloads the model (91 MB) and takes half a minute. The next one uses the cache.")
+    print("The first run downloads the model (91 MB) and computes; the next one reads the cache.")
     async with AsyncEmbedder() as embedder:
         options = RunOptions(overwrite=True, chunk_tokens=128, overlap_tokens=16)
         done = await run_job(embedder, sources, DESTINATION, options, progress=Progress())

@@ -136,15 +136,15 @@ def test_what_is_no_list_of_texts_is_refused_by_its_type(embedder, texts, method
 @pytest.mark.parametrize(
     ("wrong", "kind"),
     [
-        (None, "NoneType, not a string; drop missing values first"),
+        (None, "NoneType, not a string; drop or fill missing"),
         (5, "int"),
-        (float("nan"), "float, not a string; drop missing values"),
+        (float("nan"), "float, not a string; drop or fill missing"),
         (b"ab", "bytes, not a string; decode it"),
         (["a b"], "list"),
         (("a", 1), "tuple"),
         ({"a": 1}, "dict"),
         (np.array(["a"]), "ndarray"),
-        (pd.NA, "NAType, not a string; drop missing"),
+        (pd.NA, "NAType, not a string; drop or fill missing"),
     ],
     ids=lambda value: str(type(value).__name__),
 )

@@ -60,7 +60,10 @@ LONG = "x" * 5_000
     ("call", "said"),
     [
         *((lambda e, texts=texts: e.embed(texts), "texts is of type") for texts in (None, 5, b"a", {"a": 1}, {"a"})),
-        (lambda e: e.plan(None), "texts is of type NoneType; it must be a text or a list of texts"),
+        (
+            lambda e: e.plan(None),
+            "texts is of type NoneType; it must be a text, or a list, column or generator of texts",
+        ),
         (lambda e: e.plans(5), "texts is of type int"),
         (lambda e: e.select(None), "texts is of type NoneType"),
         (lambda e: e.rerank("q", None, model="m"), "documents is of type NoneType"),

@@ -62,11 +62,11 @@ def test_numpy_takes_a_result_as_an_array(result):
 
 
 def test_a_repr_is_one_short_line_without_vectors(result):
-    assert repr(result) == f"<EmbedResult 3 x 2, space {SPACE.id!r}, 12 tokens, 1 cache hits, $0.00>"
+    assert repr(result) == f"<EmbedResult 3 x 2, space {SPACE.id!r}, 12 tokens, 1 of 3 cached, $0.00>"
     failed = EmbedResult(result.vectors, SPACE, receipt(cost_nanousd=None), {1: InputError("it is empty", row=1)})
     assert repr(failed).endswith("unknown cost, 1 failed>")
     ranked = RerankResult(np.array([0.25, 0.5], np.float32), (1, 0), receipt(cost_nanousd=2_000_000))
-    assert repr(ranked) == "<RerankResult 2 documents, best 1 with 0.5000, 12 tokens, 1 cache hits, $0.002>"
+    assert repr(ranked) == "<RerankResult 2 documents, best 1 with 0.5000, 12 tokens, 1 of 3 cached, $0.002>"
     assert repr(RerankResult(np.empty(0, np.float32), (), receipt())).startswith("<RerankResult 0 documents, 12")
 
 

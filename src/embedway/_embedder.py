@@ -105,11 +105,19 @@ class AsyncEmbedder:
         await self.aclose()
 
     async def embed_query(self, text: Texts, **options: Unpack[EmbedOptions]) -> EmbedResult:
-        """Embed a query, or several, to search with: `embed` with `input_type="query"`."""
+        """Embed a query, or several, to search with: `embed` with `input_type="query"`.
+
+        Options are those of `embed`: model, dimensions, on_overflow, partial, priority, deadline_s, criteria,
+        collection, max_cost and api_key_name.
+        """
         return await self.embed(text, input_type="query", **options)
 
     async def embed_documents(self, texts: Texts, **options: Unpack[EmbedOptions]) -> EmbedResult:
-        """Embed documents to search in: `embed` with `input_type="document"`."""
+        """Embed documents to search in: `embed` with `input_type="document"`.
+
+        Options are those of `embed`: model, dimensions, on_overflow, partial, priority, deadline_s, criteria,
+        collection, max_cost and api_key_name.
+        """
         return await self.embed(texts, input_type="document", **options)
 
     async def embed(

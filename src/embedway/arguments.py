@@ -24,11 +24,13 @@ def as_texts(texts: Any, name: str) -> tuple[Any, ...]:
         return (texts,)
     has_order = isinstance(texts, KeysView) or not isinstance(texts, AbstractSet | Mapping)
     if not has_order or isinstance(texts, _BYTES) or not isinstance(texts, Iterable):
-        raise UsageError(f"{name} is of type {type(texts).__name__}; it must be a text or a list of texts")
+        raise UsageError(
+            f"{name} is of type {type(texts).__name__}; it must be a text, or a list, column or generator of texts"
+        )
     if getattr(texts, "ndim", 1) != 1 or hasattr(texts, "columns"):
         raise UsageError(
-            f"{name} is a table or an array ({type(texts).__name__}) that does not have exactly one dimension; "
-            "give one column of it"
+            f"{name} is of type {type(texts).__name__} with columns or several dimensions; "
+            "give one column of it, such as frame['text']"
         )
     return tuple(texts.to_pylist() if hasattr(texts, "to_pylist") else texts)  # pyarrow's own elements are scalars
 

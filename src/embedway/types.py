@@ -388,4 +388,4 @@ class RerankResult:
 
 def _summary(receipt: Receipt) -> str:
     cost = "unknown cost" if receipt.cost_nanousd is None else f"${usd(receipt.cost_nanousd)}"
-    return f"{receipt.tokens} tokens, {receipt.cache_hits} cache hits, {cost}"
+    return f"{receipt.tokens} tokens, {receipt.cache_hits} of {receipt.unique_texts} cached, {cost}"

@@ -652,8 +652,8 @@ def test_warnings_go_to_the_log_a_metric_and_the_webhook_once_each(caplog):
     ]
     lines = [record.getMessage() for record in caplog.records if record.name == "embedway.budget"]
     assert lines == [
-        "budget watched: 50 % spent, $0.00000012 of $0.00000024 (total)",
-        "budget watched: 100 % spent, $0.00000024 of $0.00000024 (total)",
+        "budget watched: 50 % or more is spent, $0.00000012 of $0.00000024 (total)",
+        "budget watched: 100 % or more is spent, $0.00000024 of $0.00000024 (total)",
     ]
     for level in LEVELS:
         after = metric("embedway_budget_warnings_total", budget="watched", level=level)

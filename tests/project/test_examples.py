@@ -52,7 +52,7 @@ def test_a_hosted_model_with_a_budget(monkeypatch):
             return await asyncio.to_thread(printed, "hosted_model_with_budget.py")
 
     plan, paid, refused = asyncio.run(main())
-    assert plan == "plan: 1 request, 16 tokens, $0.00000032"
+    assert plan == "plan: 16 tokens, $0.00000032"
     assert re.fullmatch(r"paid: \$0\.000000\d+ for \d+ tokens", paid)
     assert refused.startswith("refused: ")
     assert len(server.log) == 1

@@ -49,7 +49,12 @@ PresetChoice: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"
 JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 ModelOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="NAME", help="Catalog name, hf:OWNER/NAME, or folder. Default: auto."),
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="Catalog name, hf:OWNER/NAME, or folder. Default: embedding.default_model, else all-MiniLM-L6-v2.",
+    ),
 ]
 DimensionsOption: TypeAlias = Annotated[
     int | None, typer.Option("--dimensions", "-d", min=1, metavar="N", help="Vector size; one that the model supports.")

@@ -222,4 +222,4 @@ def _print_summary(summary: "RunSummary") -> None:
         rows.append(("cost", f"unknown: no price for {summary.billed_tokens:,} tokens"))
     elif summary.billed_tokens or summary.cost_nanousd:
         rows.append(("cost", f"${usd(summary.cost_nanousd)} for {summary.billed_tokens:,} tokens"))
-    print_table(("embedded", ""), rows)
+    print_table(("result", ""), rows)

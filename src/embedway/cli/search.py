@@ -142,13 +142,19 @@ async def _query_vector(
 
 
 def _refuse_other_model(collection: "Store", model: str) -> None:
-    """Raise SpaceMismatchError, before weights are downloaded, if both models are in the catalog and differ."""
+    """Raise SpaceMismatchError, before weights or keys are needed, if both models are in the catalog and differ."""
     from embedway.catalog import default_catalog
+    from embedway.catalog.services import default_services
 
-    catalog = default_catalog()
-    if model not in catalog or collection.space.model not in catalog:
-        return
-    if (asked := catalog.get(model).name) != catalog.get(collection.space.model).name:
+    catalog, services = default_catalog(), default_services()
+
+    def canonical(name: str) -> str:
+        if (service := services.get(name.casefold())) is not None:
+            return service.name
+        return catalog.get(name).name if name in catalog else ""
+
+    asked, own = canonical(model), canonical(collection.space.model)
+    if asked and own and asked != own:
         raise SpaceMismatchError(
             collection=collection.destination, collection_space=collection.space.id, asked_space=asked
         )

@@ -21,7 +21,7 @@ _UNIT_ERROR = 100
 
 @public
 class ModelBenchmark(Section):
-    """Quality, speed and price of a model: `[embedding.model_benchmarks.NAME]`.
+    """Quality, speed and price of a model: `[embedding.model_benchmarks.NAME]`, or `Config.with_benchmarks`.
 
     `quality_score` and `cost_per_million_tokens` are None if unknown. A model without a score is never selected; one
     without a price is never selected under a cost limit.

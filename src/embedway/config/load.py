@@ -84,7 +84,8 @@ class Config(Section):
     hub_endpoint, hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `cache` (backend,
     codec and limits), `upstream` (retries and timeouts of services), `selection`, `ledger`, `pins`, and `budgets`,
     `routes` and `models` (tables by name). Each section documents its keys.
-    `Config()` contains the defaults and reads nothing; `Config.load()` reads files and environment.
+    `Config()` contains the defaults and reads nothing; `Config.load()` reads files and environment;
+    `with_benchmarks` returns a copy with other model facts.
     Secrets have secret types: no repr, dump or error shows them. Each section is one attribute.
     """
 

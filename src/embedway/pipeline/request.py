@@ -156,4 +156,4 @@ def _advice(value: object) -> str:
     if isinstance(value, bytes | bytearray):
         return "; decode it first"
     missing = value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in _MISSING
-    return "; drop missing values first, or pass partial=True" if missing else ""
+    return "; drop or fill missing values first" if missing else ""

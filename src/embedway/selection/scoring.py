@@ -85,7 +85,7 @@ class ScoredModel:
 
 
 @public
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Selection:
     """The selected model, with the criteria, the analysis of the texts, and the table of all models, best first."""
 
@@ -93,6 +93,11 @@ class Selection:
     criteria: ModelSelectionCriteria
     analysis: TextAnalysis | None
     table: tuple[ScoredModel, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Selection {self.model!r}, the best of {len(self.ranked)}; {len(self.table) - len(self.ranked)} excluded>"
+        )
 
     @property
     def ranked(self) -> tuple[ScoredModel, ...]:

@@ -32,7 +32,7 @@ class LogHook(BaseHook):
         details = operation.details
         if isinstance(details, BudgetWarningDetails):
             _log.warning(
-                "budget %s: %d %% spent, $%s of $%s (%s)",
+                "budget %s: %d %% or more is spent, $%s of $%s (%s)",
                 details.budget,
                 details.level,
                 usd(details.spent_nanousd),
