@@ -89,6 +89,12 @@ def test_an_iterator_is_read_once_and_whole(embedder, texts, method):
     assert count() == 2
 
 
+@pytest.mark.parametrize("label", ["columns", "to_pylist", "ndim"])
+def test_labels_of_a_series_are_not_its_attributes(embedder, label):
+    series = pd.Series(WORDS, index=[label, "x"])
+    assert np.array_equal(embedder.embed_documents(series).vectors, embedder.embed_documents(WORDS).vectors)
+
+
 @pytest.mark.parametrize("text", ["a b", Text("a b"), np.str_("a b")], ids=lambda text: type(text).__name__)
 def test_one_text_is_one_row(embedder, text):
     result = embedder.embed_documents(text)

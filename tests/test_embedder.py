@@ -2,6 +2,7 @@ import asyncio
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -70,6 +71,24 @@ LONG = "x" * 5_000
         (lambda e: e.pins.prove("c", None, np.zeros((1, 4))), "texts is of type NoneType"),
         (lambda e: e.pins.prove("c", ["a"], "b"), "vectors must be an array of numbers"),
         *((lambda e, size=size: e.embed(["a"], dimensions=size), "dimensions is") for size in ("4", 4.5, True, [4])),
+        (lambda e: e.plans(["a"], models=5), "models is of type int; it must be a list of names"),
+        (lambda e: e.plans(["a"], models="all-MiniLM-L6-v2"), "models is of type str; it must be a list of names"),
+        (lambda e: e.plans(["a"], models=["all-MiniLM-L6-v2", 5]), r"models\[1\] is of type int"),
+        (lambda e: e.pins.prove("c", ["a"], [[10**400]]), "vectors must be an array of numbers"),
+        (lambda e: e.models.tune(progress=5), "progress is of type int"),
+        *(
+            (lambda e, name=name, wrong=wrong: e.embed(["a"], **{name: wrong}), f"{name} is ")
+            for name in ("input_type", "on_overflow", "priority", "partial", "collection", "api_key_name", "criteria")
+            for wrong in (0.5, [], {}, pd.NA, pd.Series(["a"]), np.array(["a", "b"]), 10**5000, object())
+        ),
+        (lambda e: e.embed(["a"], collection=0), "collection is of type int"),
+        (lambda e: e.embed(["a"], api_key_name=False), "api_key_name is of type bool"),
+        (lambda e: e.embed(["a"], partial="false"), "partial is 'false'; it must be True or False"),
+        (lambda e: e.embed(["a"], max_cost=10**5000), "max_cost is of type int; it must be dollars"),
+        (lambda e: e.embed(["a"], dimensions=10**5000), "dimensions is of type int; it is too large"),
+        (lambda e: e.select("a text", "my private text"), "criteria is of type str, which is not a preset"),
+        (lambda e: e.select("a", "fastest"), "criteria is 'fastest', which is not a preset; available: fast"),
+        (lambda e: e.embed(["a"], input_type="a private text"), "input_type is of type str; it must be one of"),
         (lambda e: e.plan(["a"], dimensions="4"), "dimensions is '4'; it must be an integer"),
         (lambda e: e.rerank("q", ["a"], model="m", top_n="4"), "top_n is '4'; it must be an integer"),
         (lambda e: e.embed(["a"], deadline_s="4"), "deadline_s is '4'; it must be a number of seconds"),

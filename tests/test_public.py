@@ -3,11 +3,14 @@
 import asyncio
 import dataclasses
 import enum
+import gc
 import inspect
 import pickle
 import sys
+import threading
 import types
 import typing
+import weakref
 
 import pytest
 
@@ -159,3 +162,63 @@ def test_the_embedder_works_while_an_event_loop_runs(config):
             return embedder.embed_query("a cell of a notebook")
 
     assert len(asyncio.run(cell())) == 1
+
+
+def test_a_group_keeps_its_embedder_open(config):
+    def models():
+        return Embedder(config=config).models
+
+    group = models()
+    gc.collect()
+    assert group.describe().model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert "sentence-transformers/all-MiniLM-L6-v2" in Embedder(config=config).models.available()
+    assert Embedder(config=config).pins.list() == []
+
+
+def test_an_embedder_that_nobody_closed_ends_its_thread_when_it_is_freed(config):
+    before = set(threading.enumerate())
+    embedder = Embedder(config=config)
+    (thread,) = set(threading.enumerate()) - before
+    freed = weakref.ref(embedder)
+    gc.disable()  # no cycle may delay it
+    try:
+        del embedder
+        assert freed() is None
+        thread.join(30)
+    finally:
+        gc.enable()
+    assert not thread.is_alive()
+
+
+def test_a_hook_that_calls_its_embedder_gets_an_error_and_no_deadlock(config):
+    class Calling(embedway.BaseHook):
+        def end(self, operation, outcome):
+            if isinstance(operation.details, embedway.RequestDetails):
+                with pytest.raises(embedway.UsageError, match="from its own thread, such as from a hook"):
+                    embedder.embed_query("b")
+                embedder.close()
+                seen.append(operation)
+
+    seen = []
+    embedder = Embedder(config=config, hooks=[Calling()])
+    assert len(embedder.embed_query("a")) == 1
+    embedder.close()
+    assert len(seen) == 1
+
+
+def test_administration_after_the_end_is_refused(config):
+    async def main():
+        embedder = AsyncEmbedder(config=config)
+        await embedder.aclose()
+        for call in (embedder.cache.stats, embedder.cache.clear, embedder.pins.list, embedder.models.available):
+            with pytest.raises(embedway.ClosedError):
+                await call()
+        with pytest.raises(embedway.ClosedError):
+            await embedder.pins.forget("docs")
+
+    asyncio.run(main())
+
+
+def test_type_hints_of_values_resolve():
+    for cls in (embedway.Receipt, embedway.Plan, embedway.Space, embedway.Pin, embedway.Truncation, embedway.Config):
+        assert typing.get_type_hints(cls)

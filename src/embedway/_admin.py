@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from embedway._public import public
-from embedway.arguments import as_texts, check_count, check_name, check_seconds
+from embedway.arguments import as_texts, as_vectors, check_count, check_name, check_seconds
 from embedway.batching.batches import fill_batches
 from embedway.cache.base import CacheFilter
 from embedway.errors import UsageError
@@ -37,8 +35,9 @@ if TYPE_CHECKING:
 class AsyncCacheAdmin:
     """Statistics, clearing and verification of an embedder's cache: `embedder.cache`."""
 
-    def __init__(self, pipeline: EmbedPipeline, default_model: str) -> None:
+    def __init__(self, pipeline: EmbedPipeline, models: ModelRegistry, default_model: str) -> None:
         self._pipeline = pipeline
+        self._models = models
         self._default_model = default_model
 
     async def stats(self) -> CacheStats:
@@ -88,6 +87,7 @@ class AsyncCacheAdmin:
         return await self._pipeline.check_cache(call, check_count(sample, "sample") or 1)
 
     def _cache(self) -> VectorCache:
+        self._models.check_open()
         if self._pipeline.cache is None:
             raise UsageError("there is no cache: cache.backend is none; set it to memory, sqlite or redis")
         return self._pipeline.cache
@@ -104,10 +104,12 @@ class AsyncPinAdmin:
 
     async def list(self) -> list[Pin]:
         """Return all pins, by name of collection; a pin with a `claim` is being written. Raises LedgerError."""
+        self._models.check_open()
         return await self._pins.store.all()
 
     async def forget(self, collection: str) -> bool:
         """Delete the pin of a collection whose vectors no longer exist; False if it has no pin. Raises LedgerError."""
+        self._models.check_open()
         return await self._pins.store.remove(check_name(collection, "collection"))
 
     async def prove(self, collection: str, texts: Texts, vectors: Vectors | Sequence[Vectors]) -> float:
@@ -119,10 +121,7 @@ class AsyncPinAdmin:
         """
         pin = await self._pins.store.get(check_name(collection, "collection"))
         checked = as_texts(texts, "texts")
-        try:
-            stored = np.asarray(vectors, np.float32)
-        except (TypeError, ValueError):
-            raise UsageError("vectors must be an array of numbers, one row per text") from None
+        stored = as_vectors(vectors)
         if pin is None or pin.claim:
             raise UsageError(f"collection {collection!r} has no pin to prove: nothing was written to it yet")
         if not checked or stored.shape != (len(checked), pin.space.dimensions):
@@ -161,6 +160,7 @@ class AsyncModelAdmin:
 
     async def available(self, dimensions: int | None = None) -> list[str]:
         """Return the models that can run here now, and that have vectors of this size if one is given."""
+        self._models.check_open()
         return await self._selector.available(check_count(dimensions, "dimensions"))
 
     async def describe(self, model: str | None = None, dimensions: int | None = None) -> ModelDescription:
@@ -175,6 +175,8 @@ class AsyncModelAdmin:
         """Measure the fastest exact settings of a model on this CPU, and store them for embedders created later."""
         from embedway.local.tune import tune_model  # noqa: PLC0415  rarely used
 
+        if progress is not None and not callable(progress):
+            raise UsageError(f"progress is of type {type(progress).__name__}; it must be a function")
         encoder = (await self._models.open(self._name(model))).encoder()
         report = progress or (lambda _: None)
         return await asyncio.to_thread(tune_model, encoder, self._config, report, fill_batches)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
 from embedway._public import public
-from embedway.arguments import as_texts, check_name, check_seconds
+from embedway.arguments import as_texts, check_name, check_names, check_seconds
 from embedway.cache.vector_cache import open_vector_cache
 from embedway.config import Config
 from embedway.config.local_models import AUTO
@@ -69,6 +69,8 @@ class AsyncEmbedder:
         if config is not None and not isinstance(config, Config):
             raise UsageError(f"config is of type {type(config).__name__}; it must be a Config, such as Config.load()")
         self.model = AUTO if model is None else check_name(model, "model")
+        if not self.model:
+            raise UsageError("model is empty; leave it out for the default model")
         self.config = config = config if config is not None else Config.load()
         webhook = config.ledger.webhook
         self._hooks = open_hooks(hooks, webhook=None if webhook is None else webhook.get_secret_value())
@@ -89,7 +91,7 @@ class AsyncEmbedder:
             budgets=self._budgets,
             cache=open_vector_cache(config, self._hooks),
         )
-        self.cache = AsyncCacheAdmin(self._pipeline, self.model)
+        self.cache = AsyncCacheAdmin(self._pipeline, self._models, self.model)
         self.pins = AsyncPinAdmin(self._pipeline, self._models, self._collection_pins)
         self.models = AsyncModelAdmin(config, self.model, self._models, self._selector)
 
@@ -142,8 +144,8 @@ class AsyncEmbedder:
         (OpenAI's) also accept a list of token ids as a text. Many models embed queries and documents differently:
         `input_type` says which they are.
 
-        `model` defaults to the embedder's. If neither names one, `criteria` (a preset's name or
-        `ModelSelectionCriteria`) select it; `[selection]` supplies the criteria if only a collection or `max_cost` is
+        `model` defaults to the embedder's, unless `criteria` (a preset's name or `ModelSelectionCriteria`) select one.
+        Without any of them, `[selection]` supplies the criteria if only a collection or `max_cost` is
         given. Without any of them it is `embedding.default_model`. `model="auto"` ignores the embedder's model.
 
         A `collection` keeps the model and space of its first write permanently; vectors of another space are refused.
@@ -250,7 +252,8 @@ class AsyncEmbedder:
 
         Computes and spends nothing. Raises as `plan` does.
         """
-        names = await self.models.available(dimensions) if models is None else models
+        given = check_names(models, "models")
+        names = await self.models.available(dimensions) if given is None else given
         call = Call(texts, input_type, AUTO, dimensions, on_overflow)
         return [await self._pipeline.plan_with(call, name, dimensions) for name in names]
 

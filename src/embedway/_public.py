@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import typing
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -12,6 +14,12 @@ T = TypeVar("T", bound=type)
 
 def public(cls: T) -> T:
     """Show and pickle a class as `embedway.NAME`, the name under which it is exported."""
+    # Annotations are text that names things of the module where the class is defined: resolve them while it is known.
+    # Names that only type checkers import remain text.
+    with contextlib.suppress(NameError, TypeError):
+        if "__annotations__" in vars(cls):
+            hints = typing.get_type_hints(cls, include_extras=True)
+            cls.__annotations__ = {name: hints[name] for name in cls.__annotations__}
     cls.__module__ = "embedway"
     return cls
 

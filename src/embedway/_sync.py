@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from embedway._embedder import AsyncEmbedder
 from embedway._public import blocking_form_of, public
 from embedway._sync_admin import CacheAdmin, ModelAdmin, PinAdmin
-from embedway.arguments import as_texts
-from embedway.errors import ClosedError
+from embedway.arguments import as_texts, check_names
+from embedway.errors import ClosedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -58,6 +58,8 @@ class _Running:
     def end(self, timeout_s: float | None = None) -> None:
         """Close the embedder, and wait for at most `timeout_s` seconds."""
         self.leave()
+        if threading.current_thread() is self._thread:
+            return  # called from a hook, which must not wait for itself
         try:
             if self._closing is not None:
                 self._closing.result(timeout_s)
@@ -67,6 +69,12 @@ class _Running:
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and return its result. Raises ClosedError after `end`."""
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise UsageError(
+                "the embedder was called from its own thread, such as from a hook, and would wait for itself: "
+                "call it from another thread, or use AsyncEmbedder"
+            )
         if self.loop.is_closed():
             work.close()
             raise ClosedError("the embedder is closed; create a new one")
@@ -81,6 +89,22 @@ class _Running:
         self.loop.run_forever()
         self.loop.close()
         _open.discard(self)
+
+
+class _User:
+    """Shared by an embedder and its groups: the loop is closed when none of them is left.
+
+    The finalizer is not the embedder's, because `Embedder().models` outlives it, and because a group that refers to its
+    embedder would be a cycle, which delays the finalizer.
+    """
+
+    def __init__(self, running: _Running) -> None:
+        self._running = running
+        weakref.finalize(self, running.leave).atexit = False
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and return its result."""
+        return self._running.wait(work)
 
 
 #: Loops of embedders that may still have vectors to store.
@@ -121,13 +145,12 @@ class Embedder:
         self._embedder = AsyncEmbedder(model, config=config, progress=progress, hooks=hooks)
         self.model = self._embedder.model
         self.config = self._embedder.config
-        self._running = running = _Running(self._embedder)
-        # Bound to the loop and not to `self`: a cycle would delay the finalizer of an embedder that nobody closed.
-        self._wait = running.wait
-        self.cache = CacheAdmin(self._embedder.cache, running.wait)
-        self.pins = PinAdmin(self._embedder.pins, running.wait)
-        self.models = ModelAdmin(self._embedder.models, running.wait)
-        weakref.finalize(self, running.leave).atexit = False
+        self._running = _Running(self._embedder)
+        user = _User(self._running)
+        self._wait = user.wait
+        self.cache = CacheAdmin(self._embedder.cache, user.wait)
+        self.pins = PinAdmin(self._embedder.pins, user.wait)
+        self.models = ModelAdmin(self._embedder.models, user.wait)
 
     def __repr__(self) -> str:
         return f"<embedway.Embedder model={self.model!r}>"
@@ -251,7 +274,7 @@ class Embedder:
         return self._wait(
             self._embedder.plans(
                 as_texts(texts, "texts"),
-                models=models,
+                models=check_names(models, "models"),
                 input_type=input_type,
                 dimensions=dimensions,
                 on_overflow=on_overflow,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
 from embedway._public import blocking_form_of, public
-from embedway.arguments import as_texts
+from embedway.arguments import as_texts, as_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -88,7 +88,7 @@ class PinAdmin:
 
     def prove(self, collection: str, texts: Texts, vectors: Vectors | Sequence[Vectors]) -> float:
         """Prove facts that a pin of an older version lacks, and store them in the pin."""
-        return self._wait(self._group.prove(collection, as_texts(texts, "texts"), vectors))
+        return self._wait(self._group.prove(collection, as_texts(texts, "texts"), as_vectors(vectors)))
 
 
 @public

@@ -5,9 +5,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, KeysView, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from embedway.errors import UsageError
+from embedway.text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedway.types import Vectors
 
 _BYTES = (bytes, bytearray, memoryview)
 
@@ -18,21 +26,56 @@ def as_texts(texts: Any, name: str) -> tuple[Any, ...]:
     Series and arrays of pandas, polars, numpy and pyarrow are accepted if they have one dimension. Raises UsageError
     for everything whose iteration is not a list of texts: sets (no order), mappings and data frames (keys), bytes.
     """
-    if type(texts) is tuple:
-        return texts
+    kind: Any = type(texts)  # attributes of a series itself may be labels of its index
+    if kind is tuple:
+        return tuple(texts)
     if isinstance(texts, str):
         return (texts,)
     has_order = isinstance(texts, KeysView) or not isinstance(texts, AbstractSet | Mapping)
     if not has_order or isinstance(texts, _BYTES) or not isinstance(texts, Iterable):
         raise UsageError(
-            f"{name} is of type {type(texts).__name__}; it must be a text, or a list, column or generator of texts"
+            f"{name} is of type {kind.__name__}; it must be a text, or a list, column or generator of texts"
         )
-    if getattr(texts, "ndim", 1) != 1 or hasattr(texts, "columns"):
+    if (hasattr(kind, "ndim") and kind.ndim.__get__(texts) != 1) or hasattr(kind, "columns"):
         raise UsageError(
-            f"{name} is of type {type(texts).__name__} with columns or several dimensions; "
+            f"{name} is of type {kind.__name__} with columns or several dimensions; "
             "give one column of it, such as frame['text']"
         )
-    return tuple(texts.to_pylist() if hasattr(texts, "to_pylist") else texts)  # pyarrow's own elements are scalars
+    if hasattr(kind, "to_pylist") and isinstance(listed := kind.to_pylist(texts), list):
+        return tuple(listed)  # pyarrow's own elements are scalars
+    return tuple(texts)
+
+
+def as_vectors(vectors: Any) -> Vectors:
+    """Return vectors as a float32 array. Raises UsageError."""
+    try:
+        return np.asarray(vectors, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError("vectors must be an array of numbers, one row per text") from None
+
+
+def check_names(names: Any, name: str) -> tuple[str, ...] | None:
+    """Return a list of names as a tuple, or None. Raises UsageError."""
+    if names is None:
+        return None
+    if isinstance(names, str | bytes | Mapping) or not isinstance(names, Iterable):
+        raise UsageError(f"{name} is of type {type(names).__name__}; it must be a list of names")
+    return tuple(check_name(one, f"{name}[{place}]") for place, one in enumerate(names))
+
+
+def check_flag(flag: Any, name: str) -> bool:
+    """Return True or False. Raises UsageError for anything else, because a text such as "false" is true."""
+    if not isinstance(flag, bool | np.bool_):
+        raise UsageError(f"{name} is {shown(flag)}; it must be True or False")
+    return bool(flag)
+
+
+def check_choice(choice: Any, choices: Sequence[str], name: str) -> str:
+    """Return one of several strings. Raises UsageError for anything else."""
+    for one in choices:
+        if type(choice) is type(one) and choice == one:
+            return one
+    raise UsageError(f"{name} is {shown(choice)}; it must be one of {', '.join(choices)}")
 
 
 def check_count(number: Any, name: str) -> int | None:
@@ -44,9 +87,10 @@ def check_count(number: Any, name: str) -> int | None:
     except TypeError:
         checked = None
     if checked is None:
-        raise UsageError(f"{name} is {_short(number)}; it must be an integer")
-    if checked < 1:
-        raise UsageError(f"{name} is {checked}; it must be at least 1")
+        raise UsageError(f"{name} is {shown(number)}; it must be an integer")
+    if not 1 <= checked < 2**31:
+        rule = "it must be at least 1" if checked < 1 else "it is too large"
+        raise UsageError(f"{name} is {shown(checked)}; {rule}")
     return checked
 
 
@@ -59,7 +103,7 @@ def check_seconds(number: Any, name: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         checked = None
     if checked is None:
-        raise UsageError(f"{name} is {_short(number)}; it must be a number of seconds")
+        raise UsageError(f"{name} is {shown(number)}; it must be a number of seconds")
     return checked
 
 
@@ -74,9 +118,3 @@ def check_name(text: Any, name: str) -> str:
             f"{name}: character {error.start} is half of a surrogate pair, which is not valid in a name"
         ) from None
     return text
-
-
-def _short(value: Any) -> str:
-    """Return a number or a short text for an error message, else the type."""
-    shown = repr(value) if isinstance(value, (bool, float, str)) else ""
-    return shown if 0 < len(shown) <= 40 else f"of type {type(value).__name__}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import decimal
+import fractions
 from typing import TypeAlias
 
 from embedway.errors import UsageError
+from embedway.text import shown
 
 #: Dollars. A float means the decimal number that it is written as.
 Amount: TypeAlias = int | str | decimal.Decimal | float
@@ -22,15 +24,16 @@ def to_nanousd(amount: Amount, *, name: str) -> int:
     than nine decimals.
     """
     if isinstance(amount, bool) or not isinstance(amount, (int, str, float, decimal.Decimal)):
-        raise UsageError(f"{name} is {amount!r}; it must be dollars, such as 0.05")
+        raise UsageError(f"{name} is {shown(amount)}; it must be dollars, such as 0.05")
     try:
         number = decimal.Decimal(str(amount).strip().removeprefix("$"))
-    except decimal.InvalidOperation:
-        raise UsageError(f"{name} is {amount!r}; it must be dollars, such as 0.05") from None
+    except (decimal.InvalidOperation, ValueError):  # ValueError for an integer of thousands of digits
+        raise UsageError(f"{name} is {shown(amount)}; it must be dollars, such as 0.05") from None
     if not number.is_finite() or not 0 <= number <= MOST_USD:
         raise UsageError(f"{name} is {amount}; it must be from 0 to {MOST_USD:,} dollars")
-    nano = number * NANO
-    if nano != nano.to_integral_value():
+    # A fraction, because the result of decimal arithmetic depends on the caller's context.
+    nano = fractions.Fraction(number) * NANO
+    if nano.denominator != 1:
         raise UsageError(f"{name} is {amount}; it must have at most nine decimals")
     return int(nano)
 

@@ -40,3 +40,16 @@ def redact(text: str, *secrets: str | None) -> str:
 def has_surrogate(text: str) -> bool:
     """Return whether a text contains half of a surrogate pair, as JSON may, and so cannot be encoded."""
     return any("\ud800" <= char <= "\udfff" for char in text)
+
+
+#: A word that an error may repeat: a number, or the name of a choice. Sentences are a user's text.
+_WORD = re.compile(r"[\w.+$%-]{1,32}")
+
+
+def shown(value: object) -> str:
+    """Return a number or a single short word for an error message, else the type."""
+    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**18):
+        return repr(value)
+    if isinstance(value, str) and (not value or _WORD.fullmatch(value)):
+        return repr(str.__str__(value))
+    return f"of type {type(value).__name__}"

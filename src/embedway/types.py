@@ -114,7 +114,7 @@ class ModelDescription:
     sizes: tuple[int, ...]
     max_tokens: int
     special_tokens: int
-    tokenizer: PlainTokenizer
+    tokenizer: PlainTokenizer = field(repr=False)
     runtime: str
 
 

@@ -136,7 +136,7 @@ def test_nothing_is_sent_where_no_model_will_do(config):
         with pytest.raises(NoModelError) as caught:
             await embedder.embed(TEXTS, criteria=ModelSelectionCriteria(min_accuracy=0.9))
         assert "min_accuracy" in str(caught.value)
-        with pytest.raises(UsageError, match="'none' is not a preset"):
+        with pytest.raises(UsageError, match="'none', which is not a preset"):
             await embedder.embed(TEXTS, criteria="none")
         with pytest.raises(UsageError, match="criteria are set; leave one of them out"):
             await embedder.embed(TEXTS, model="text-embedding-3-small", criteria="best")

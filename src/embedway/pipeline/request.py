@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
-from embedway.arguments import as_texts, check_count, check_name
+from embedway.arguments import as_texts, check_choice, check_count, check_flag, check_name
 from embedway.errors import InputError, UsageError
+from embedway.text import shown
 from embedway.types import EmbedRequest, InputType, Overflow, Texts
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ class Call:
         check_name(self.model, "model")
         if self.dimensions is not None:
             object.__setattr__(self, "dimensions", check_count(self.dimensions, "dimensions"))
-        if self.input_type not in _INPUT_TYPES:
-            raise UsageError(f"input_type is {self.input_type!r}; it must be one of {', '.join(_INPUT_TYPES)}")
-        if self.on_overflow is not None and self.on_overflow not in _OVERFLOWS:
-            raise UsageError(f"on_overflow is {self.on_overflow!r}; it must be one of {', '.join(_OVERFLOWS)}")
-        if self.priority not in range(10):
-            raise UsageError(f"priority is {self.priority!r}; it must be an integer from 0 to 9")
+        check_choice(self.input_type, _INPUT_TYPES, "input_type")
+        if self.on_overflow is not None:
+            check_choice(self.on_overflow, _OVERFLOWS, "on_overflow")
+        check_flag(self.partial, "partial")
+        if isinstance(self.priority, bool) or not isinstance(self.priority, int) or self.priority not in range(10):
+            raise UsageError(f"priority is {shown(self.priority)}; it must be an integer from 0 to 9")
 
     @property
     def has_token_ids(self) -> bool:

@@ -12,6 +12,7 @@ from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.money import to_nanousd
 from embedway.selection.criteria import ModelSelectionCriteria
+from embedway.text import shown
 
 if TYPE_CHECKING:
     from embedway.ledger.pins import Pin
@@ -34,9 +35,11 @@ class CallOptions:
     ) -> CallOptions:
         """Check the arguments of a call. Raises UsageError."""
         if criteria is not None and not isinstance(criteria, (ModelSelectionCriteria, str)):
-            raise UsageError(f"criteria is {criteria!r}; it must be ModelSelectionCriteria, or the name of a preset")
-        collection = check_name(collection, "collection") if collection else ""
-        api_key_name = check_name(api_key_name, "api_key_name") if api_key_name else ""
+            raise UsageError(
+                f"criteria is {shown(criteria)}; it must be ModelSelectionCriteria, or the name of a preset"
+            )
+        collection = "" if collection is None else check_name(collection, "collection")
+        api_key_name = "" if api_key_name is None else check_name(api_key_name, "api_key_name")
         max_cost_nanousd = None if max_cost is None else to_nanousd(max_cost, name="max_cost")
         return cls(criteria, collection, api_key_name, max_cost_nanousd)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from embedway._public import public
 from embedway.errors import UsageError
 from embedway.money import to_nanousd, usd
+from embedway.text import shown
 
 if TYPE_CHECKING:
     from embedway.money import Amount
@@ -58,7 +60,7 @@ class ModelSelectionCriteria:
         weights = (self.accuracy_weight, self.speed_weight, self.cost_weight)
         for name, weight in zip(("accuracy_weight", "speed_weight", "cost_weight"), weights, strict=True):
             if not _is_number(weight) or weight < 0:
-                raise UsageError(f"{name} is {weight!r}; it must be a number, 0 or more")
+                raise UsageError(f"{name} is {shown(weight)}; it must be a number, 0 or more")
         if not any(weights):
             raise UsageError("accuracy_weight, speed_weight and cost_weight are all 0; one must be above 0")
         if sum(map(float, weights)) > _MOST_WEIGHT:
@@ -66,19 +68,20 @@ class ModelSelectionCriteria:
         self._check_limits()
         for name in ("languages", "licences"):
             value = getattr(self, name)
-            if isinstance(value, str):
-                raise UsageError(f"{name} is {value!r}; it must be a list")
-            object.__setattr__(self, name, tuple(value))
+            listed = None if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+            if listed is None or not all(isinstance(one, str) for one in listed):
+                raise UsageError(f"{name} is {shown(value)}; it must be a list of strings")
+            object.__setattr__(self, name, listed)
 
     def _check_limits(self) -> None:
         if not _is_number(self.min_accuracy) or not 0 <= self.min_accuracy <= 1:
-            raise UsageError(f"min_accuracy is {self.min_accuracy!r}; it must be from 0 to 1")
+            raise UsageError(f"min_accuracy is {shown(self.min_accuracy)}; it must be from 0 to 1")
         if self.max_latency_ms is not None and (not _is_number(self.max_latency_ms) or self.max_latency_ms <= 0):
-            raise UsageError(f"max_latency_ms is {self.max_latency_ms!r}; it must be more than 0")
+            raise UsageError(f"max_latency_ms is {shown(self.max_latency_ms)}; it must be more than 0")
         for name in ("min_context", "dimensions"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} is {value!r}; it must be an integer, 1 or more")
+                raise UsageError(f"{name} is {shown(value)}; it must be an integer, 1 or more")
         for name in ("max_cost_per_million", "max_total_cost"):
             if getattr(self, name) is not None:
                 to_nanousd(getattr(self, name), name=name)
@@ -87,7 +90,7 @@ class ModelSelectionCriteria:
     def preset(cls, name: str, **changes: Any) -> ModelSelectionCriteria:
         """Return the criteria of a preset, with changes. Raises UsageError for an unknown preset."""
         if name not in PRESETS:
-            raise UsageError(f"{name!r} is not a preset; available: {', '.join(PRESETS)}")
+            raise UsageError(f"criteria is {shown(name)}, which is not a preset; available: {', '.join(PRESETS)}")
         return cls(**{"min_accuracy": _PRESET_ACCURACY, **_PRESETS[name], **changes})
 
     def to_json(self) -> dict[str, Any]:
@@ -108,4 +111,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer above the largest float
+        return False
