@@ -58,6 +58,12 @@ def started(request, environment, place):
     return start
 
 
+@pytest.fixture
+def runners():
+    """Both ways to run a command."""
+    return run_in_process, run_in_subprocess
+
+
 def run_in_subprocess(arguments, data, folder, variables):
     """Run `python -m embedway`."""
     return subprocess.run(

@@ -22,6 +22,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.subprocess
 def test_help_answers_within_0_3_seconds(command):
     seconds = []
     for _ in range(5):
@@ -41,6 +42,7 @@ def test_every_command_has_help(command, name):
     assert done.stderr == ""
 
 
+@pytest.mark.subprocess
 def test_version(command):
     assert command("--version").stdout == f"embedway {embedway._version.__version__}\n"
 
