@@ -88,7 +88,7 @@ class TestRun:
     @pytest.mark.parametrize(
         "destination",
         [
-            pytest.param("out.parquet", marks=pytest.mark.subprocess),
+            "out.parquet",
             "out.jsonl",
             pytest.param("lancedb:db#notes", marks=pytest.mark.subprocess),
         ],
