@@ -1,4 +1,4 @@
-"""Commands with an empty home and the test's settings only, in this process or in one of their own."""
+"""Run commands with an empty home and the test's settings only, in this process or in one of their own."""
 
 import contextlib
 import csv
@@ -93,7 +93,7 @@ def run_in_process(arguments, data, folder, variables):
             main(arguments)
         except SystemExit as end:
             code = end.code
-        # The interpreter does this when it ends.
+        # The interpreter flushes them when it exits.
         sys.stdout.flush()
         sys.stderr.flush()
         written = []
@@ -124,7 +124,7 @@ def standard_input(data):
 
 @contextlib.contextmanager
 def descriptors(*replacements):
-    """Descriptors 0, 1 and 2, which code in C and child processes use too."""
+    """Descriptors 0, 1 and 2 replaced. Code in C and child processes use them too."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(number) for number in range(len(replacements))]
@@ -170,15 +170,15 @@ def replaced_environment(variables):
 
 @contextlib.contextmanager
 def fresh_libraries():
-    """State of the standard library as a new process has it.
+    """State of the standard library as in a new process.
 
-    Not restored: modules, and caches of what is installed, which nothing changes while the tests run.
+    Imported modules stay. So do caches that depend on the installed packages and the machine only, such as the catalog.
     """
     root, limit = logging.getLogger(), csv.field_size_limit()
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        # Without pytest's handlers, warnings are printed to standard error.
+        # Without pytest's handlers, log records of warnings and errors go to standard error.
         patch.setattr(root, "handlers", [])
-        # Both are made of the environment at their first use.
+        # Both are read from the environment once.
         patch.setattr(urllib.request, "_opener", None)
         patch.setattr(tempfile, "tempdir", None)
         csv.field_size_limit(131_072)
