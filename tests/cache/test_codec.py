@@ -1,4 +1,4 @@
-"""Keys that never meet, and entries that come back as they were or not at all."""
+"""Keys never collide, and entries come back unchanged or not at all."""
 
 import struct
 import sys
@@ -135,7 +135,7 @@ def test_what_claims_to_hold_gigabytes_is_not_decompressed(monkeypatch):
     assert decode(KEYS[:1], [forged], 6, np.empty((1, 6), np.float32)) == [None]
 
 
-#: Entries of codec i8 that were compressed with zstd, without a secret, and with one.
+#: Entries of codec i8, compressed with zstd: without a secret, and with one.
 COMPRESSED_I8 = bytes.fromhex(
     "6557028306000000070000000000000000000000000000000000000000000000b7a35b900c4e30ae"
     "28b52ffd200a5100000402813b7f817f810000"
@@ -169,7 +169,7 @@ def checksum(key, head, body):
 
 
 def entry_of(key, kind, vector, meta, data):
-    """An entry that is good, or is not."""
+    """A valid or invalid entry."""
     (entry,) = encode([key], np.zeros((1, 13), np.float32) if kind == "wide" else vector[None], [meta])
     if kind == "changed":
         place = data.draw(st.integers(0, len(entry) - 1))

@@ -1,4 +1,4 @@
-"""Models of one's own in the settings: any server that speaks OpenAI's way."""
+"""User-defined models in the settings: any server with OpenAI's interface."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Trust in found settings: by place and content, kept in one file of the user's."""
+"""Trust in discovered settings: by location and content, stored in one file of the user's."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ TEXT = "[local]\nthreads = 3\n"
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """The working directory."""
+    """Working directory."""
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -69,7 +69,7 @@ def test_the_same_content_elsewhere_is_not_trusted(place, tmp_path, monkeypatch)
 
 
 def test_a_link_in_a_foreign_folder_to_a_trusted_file_is_not_trusted(place, tmp_path, monkeypatch):
-    """Its relative paths would start at the foreign folder."""
+    """Its relative paths would start at the untrusted folder."""
     FILE.write_text(f'{TEXT}[cache]\npath = "vectors.sqlite"\n')
     trust()
     other = tmp_path / "other"
@@ -106,7 +106,7 @@ def test_the_content_that_is_judged_is_the_content_that_is_followed(monkeypatch)
     def swapping(path, *arguments, **options):
         descriptor = really(path, *arguments, **options)
         if Path(path).name == FILE.name:
-            # Somebody replaces the file as soon as it is open.
+            # Another process replaces the file as soon as it is open.
             Path("next").write_text("[local]\nthreads = 9\n")
             Path("next").replace(FILE)
         return descriptor
