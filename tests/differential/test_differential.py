@@ -1,4 +1,4 @@
-"""The comparison of two checkouts: that it is repeatable, reaches what it should, and sees what is planted."""
+"""Comparison of two checkouts: it is repeatable, reaches every behaviour, and detects planted faults."""
 
 import ast
 import subprocess
@@ -12,7 +12,7 @@ import renames
 import scenarios
 
 ROOT = Path(__file__).parents[2]
-#: Scenarios that the quick runs play. With these calls they reach every kind of outcome below.
+#: Scenarios of the quick runs. With these calls they reach every kind of outcome below.
 SPAN = {"seed": 1, "first": 0, "last": 14, "calls": 10}
 REACHED = (
     "hits",

@@ -1,4 +1,4 @@
-"""One attempt on one route: its deadline, the provider's call, the answer, and what is learned from it."""
+"""One attempt on one route: its deadline, the provider's call, the answer, and learned limits."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""The cost of attempts: told, counted, and split between callers."""
+"""Cost of attempts: reported, counted, and split between callers."""
 
 import asyncio
 import dataclasses
@@ -15,7 +15,7 @@ from failing_services import SPACE, WIDTH, FakeUpstream, on_calls
 
 
 class SlowAccount:
-    """An account whose bookings take until `go`."""
+    """Account whose bookings wait for `go`."""
 
     def __init__(self):
         self.budgets = self

@@ -1,4 +1,4 @@
-"""A route that keeps failing rests, and comes back by one request."""
+"""A route that keeps failing is skipped, and returns after one successful request."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Limits a minute: never passed, learned from the service, and fair. Time is a number here."""
+"""Limits per minute: never exceeded, learned from the service, and fair. Time is simulated."""
 
 import asyncio
 import itertools
@@ -12,7 +12,7 @@ from embedway.providers.base import RateState
 
 
 class Time:
-    """A clock that only moves when somebody sleeps."""
+    """Clock that advances only when a task sleeps."""
 
     def __init__(self):
         self.now = 1000.0
@@ -54,7 +54,7 @@ def test_no_minute_holds_more_than_a_burst_and_a_minute(amounts, requests, token
     sent = asyncio.run(moments(limiter(time, requests_per_minute=requests, tokens_per_minute=tokens), time, amounts))
     for start, _ in sent:
         within = [amount for moment, amount in sent if start <= moment < start + 60]
-        # A full bucket and what runs into it meanwhile; one request's amount is the grain.
+        # A full bucket, and its refill in that time; the tolerance is one request's amount.
         assert len(within) <= 2 * requests + 1
         assert sum(within) <= 2 * tokens + max(within)
 

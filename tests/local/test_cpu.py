@@ -1,4 +1,4 @@
-"""The facts of a CPU, read from a system that is made up here."""
+"""Facts of a CPU, read from a simulated system."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ XEON = "processor\t: 0\nmodel name\t: Xeon(R) @ 2.1GHz\nflags\t\t: fpu avx512f a
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Reads the facts of a system of these files, on which this process may use these logical CPUs."""
+    """Read the facts of a system with these files, on which this process may use these logical CPUs."""
     monkeypatch.setattr(cpu, "Path", lambda path: tmp_path / path.removeprefix("/"))
     monkeypatch.setattr(cpu.platform, "processor", started)
     monkeypatch.setattr(cpu.platform, "machine", lambda: "riscv64")
@@ -38,7 +38,7 @@ def machine(tmp_path, monkeypatch):
 
 @pytest.fixture
 def siblings(tmp_path):
-    """Puts logical CPUs onto cores: the lists of Linux, by number."""
+    """Return the sibling lists of Linux, by CPU number."""
 
     def put(lists):
         for number, text in enumerate(lists):

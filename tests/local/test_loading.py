@@ -1,4 +1,4 @@
-"""The meaning of a model's name."""
+"""Meaning of a model's name."""
 
 from pathlib import Path
 

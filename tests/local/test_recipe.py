@@ -1,4 +1,4 @@
-"""The facts of a model folder, and errors that name what is not supported."""
+"""Facts of a model folder, and errors that name unsupported features."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ MODULES = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Norma
 
 @pytest.fixture
 def folder(tmp_path):
-    """A whole model folder, but for the numbers in its weights, which nothing here reads."""
+    """Make a complete model folder, except for the values of its weights, which no test here reads."""
     write(tmp_path, "config.json", CONFIG)
     write(tmp_path, "tokenizer.json", {})
     write(tmp_path, "1_Pooling/config.json", {"pooling_mode_mean_tokens": True})
@@ -266,7 +266,7 @@ def test_every_dense_activation_and_hash_is_a_space_of_its_own(folder):
 
 @pytest.fixture
 def facts(folder):
-    """A catalog row that says of the folder what the folder says of itself, but for its limit."""
+    """Return a catalog row with the folder's own facts, except for its limit."""
     row = default_catalog().get("all-MiniLM-L6-v2")
     own = read(folder).space(48, None)
     return dataclasses.replace(
@@ -292,7 +292,7 @@ def test_what_is_as_the_catalog_has_it_is_named_by_its_weights(folder, facts):
 )
 def test_what_differs_from_the_catalog_is_never_named_by_its_weights(folder, facts, change):
     listed = dataclasses.replace(facts, **change)
-    # The folder's own prompt, so that the catalog's is not filled in.
+    # The folder has its own prompt, so the catalog's is not filled in.
     write(folder, "config_sentence_transformers.json", {"prompts": {"query": "ask: "}} if "prompts" in change else {})
     recipe = read(folder, facts=listed)
     assert recipe.space(48, listed).digest == recipe.space(48, None).digest != "a" * 8

@@ -1,4 +1,4 @@
-"""Routes: their options, their keys, the proxies between, and what is part of a model's space."""
+"""Routes: options, keys, proxies, and the facts of a model's space."""
 
 import asyncio
 import base64
@@ -85,7 +85,7 @@ def test_keys_lose_the_line_end_that_came_with_them_and_nothing_else(tmp_path):
     with pytest.raises(ConfigError, match="COHERE_API_KEY: contains a character that no key has") as caught:
         config.key_for("cohere")
     assert "a\nb" not in str(caught.value)
-    # It stops nothing but the routes that need it.
+    # Only routes that need the key are unusable.
     (lacks,) = {lacks for _, lacks in routes_here(open_facts("embed-v4.0", config), config)}
     assert "COHERE_API_KEY" in lacks
 
@@ -129,9 +129,9 @@ def test_nothing_goes_through_a_proxy_without_https(monkeypatch):
 
 @pytest.fixture
 def proxied(monkeypatch, tmp_path):
-    """A call over https behind a proxy that answers 403, with a netrc that has a password for every server.
+    """Return the headers of a request through a proxy that answers 403, and the error.
 
-    It returns the headers of the request to the proxy, and the error.
+    The call uses https, and a netrc contains a password for every server.
     """
     (tmp_path / "netrc").write_text("default login user-of-netrc password of-netrc\n")
     (tmp_path / "netrc").chmod(0o600)
@@ -198,7 +198,7 @@ def test_a_proxy_that_cannot_be_used_is_told_and_nothing_goes_around_it(proxied,
 
 
 class Family(VoyageServer):
-    """Two models of one family, which do not give the same vectors."""
+    """Two models of one family, with different vectors."""
 
     models = ("voyage-4-lite", "voyage-4-large")
 
@@ -270,11 +270,11 @@ def test_nv_embed_can_be_had_from_a_server(tmp_path):
     result, body = asyncio.run(main())
     assert result.vectors.shape == (1, 4096)
     assert (body["input_type"], body["input"]) == ("query", ["a text"])
-    # Its tokenizer is the hub's, which is not to be had here.
+    # Its tokenizer is on the hub, which is not available here.
     assert result.receipt.tokens_estimated
 
 
-# ------------------------------------------------------------ what a route lacks
+# ------------------------------------------------------------ missing parts of a route
 
 
 def test_what_routes_lack_is_told_before_they_are_used(tmp_path):
@@ -315,7 +315,7 @@ def test_weights_of_libraries_are_looked_for(tmp_path, monkeypatch):
     assert lacking(offline=True) == ["", ""]
 
 
-# ------------------------------------------------------------ what else there is
+# ------------------------------------------------------------ alternatives
 
 
 def test_the_error_of_a_models_only_route_tells_what_else_there_is(tmp_path):
