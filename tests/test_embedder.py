@@ -106,7 +106,7 @@ def test_arguments_of_another_type_are_usage_errors_that_say_what_is_expected(wi
 
 @pytest.fixture(scope="module")
 def with_files(default_model_directory, tmp_path_factory):
-    """An embedder with a cache, a ledger and pins of its own."""
+    """Make an embedder with its own cache, ledger and pins."""
     place = tmp_path_factory.mktemp("files")
     own = {f"{table}.path": str(place / table) for table in ("cache", "ledger", "pins")}
     with Embedder(

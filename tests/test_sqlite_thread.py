@@ -1,4 +1,4 @@
-"""One thread with a connection to a SQLite file: shared transactions, errors, and files that are replaced."""
+"""One thread with a connection to a SQLite file: shared transactions, errors, and replaced files."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from embedway.sqlite_thread import SqliteThread
 
 
 class FailedError(Exception):
-    """An error of SQLite or the disk, as the user of a thread tells it."""
+    """Error of SQLite or the disk, as raised by the user of a thread."""
 
 
 def fail(error):
@@ -38,7 +38,7 @@ def test_calls_that_wait_share_a_transaction(tmp_path):
         file.connection.set_trace_callback(statements.append)
         assert await asyncio.gather(*(file.transact(add, f"n{n}") for n in range(50))) == [f"n{n}" for n in range(50)]
         await file.aclose()
-        # The thread may take the first call before the others wait.
+        # The thread may start the first call before the others wait.
         assert 1 <= statements.count("BEGIN IMMEDIATE") == statements.count("COMMIT") < 10
 
     asyncio.run(main())

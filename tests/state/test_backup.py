@@ -1,4 +1,4 @@
-"""Backups: whole, consistent while others book, and restored into what is in use; then nothing is spent unconfirmed."""
+"""Backups: complete, consistent during bookings, and restored into a state in use; then spending needs confirmation."""
 
 import asyncio
 import contextlib
@@ -215,11 +215,11 @@ def test_keys_are_backed_up_and_restored_by_what_tells_them(tmp_path):
     assert not done.to_confirm
 
 
-# ------------------------------------------------------------- while others book
+# ------------------------------------------------------------- backups during bookings
 
 
 def sums(file, folder):
-    """The accounts in a backup, and the sums of its entries."""
+    """Return the accounts in a backup, and the sums of its entries."""
     with open_archive(file) as archive:
         archive.extract("ledger.sqlite", folder / f"{file.name}.sqlite")
     with contextlib.closing(sqlite3.connect(folder / f"{file.name}.sqlite")) as connection:
@@ -379,12 +379,12 @@ def test_a_backup_of_another_backend_is_told(files, server, tmp_path):
         restored(files, made(server, tmp_path))
 
 
-# ------------------------------------------------------------- spending after that
+# ------------------------------------------------------------- spending after a restore
 
 
 @pytest.fixture
 def unconfirmed(place, tmp_path):
-    """A ledger that was restored and has a hard limit."""
+    """Return the place of a restored ledger with a hard limit."""
     place.fill()
     restored(place, made(place, tmp_path), overwrite=True)
     return place
@@ -477,7 +477,7 @@ def test_without_a_hard_limit_an_open_entry_goes_on_in_restored_books(place, tmp
 @pytest.mark.parametrize("ended", [True, False])
 @pytest.mark.parametrize(("kind", "cost"), [("reported", 60), ("unsure", 70), ("unbilled", 0), ("reported", 100)])
 def test_what_was_sent_after_the_backup_is_booked_with_what_it_cost(place, tmp_path, kind, cost, ended):
-    """The books know of 20 that are under way, and not of the other 50."""
+    """The books contain 20 that are under way, but not the other 50."""
 
     async def begin(ledger):
         entry = await ledger.reserve(PURPOSE, 70, (), lease_s=1e6, texts=1)

@@ -1,4 +1,4 @@
-"""Hooks: what they are told of, in which order, and that they never harm a request."""
+"""Hooks: what they receive, in which order, and that they never harm a request."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ PACKAGE = str(Path(embedway.__file__).parent)
 
 
 class Recording(BaseHook):
-    """Keeps all that it is told."""
+    """Hook that records its calls."""
 
     def __init__(self, name="", calls=None):
         self.name = name
@@ -70,7 +70,7 @@ class Recording(BaseHook):
         return [operation for operation in self.begun if isinstance(operation.details, details)]
 
 
-# ----------------------------------------------------------- where an operation belongs
+# ----------------------------------------------------------- parents of operations
 
 
 def test_an_operation_has_the_one_that_it_began_in_as_parent():
@@ -130,7 +130,7 @@ def test_a_batch_of_several_requests_is_the_first_ones_and_is_linked_to_the_othe
     async def main():
         for _ in range(3):
             request()
-        # The task of the batch is made by some other caller, whose operation is over.
+        # Another caller, whose operation has ended, makes the task of the batch.
         with hooks.operation(*REQUEST):
             task = asyncio.create_task(batch())
         await task
@@ -259,11 +259,11 @@ def test_a_context_neither_sees_nor_swallows_an_error():
     assert seen == [(None, None, None)]
 
 
-# ----------------------------------------------------------------------- hooks that fail
+# ----------------------------------------------------------------------- failing hooks
 
 
 class Failing(BaseHook):
-    """Fails in one place."""
+    """Hook that fails in one method."""
 
     def __init__(self, place):
         self.place = place
@@ -340,7 +340,7 @@ def test_a_flush_that_hangs_holds_closing_up_only_for_a_time(monkeypatch, caplog
     assert "hook Hanging: flush failed with TimeoutError" in caplog.text
 
 
-# -------------------------------------------------------------------------- what it costs
+# -------------------------------------------------------------------------- cost
 
 
 def test_where_no_hook_wants_operations_none_is_made_and_nothing_of_the_package_runs():
@@ -372,7 +372,7 @@ def test_where_no_hook_wants_operations_none_is_made_and_nothing_of_the_package_
     Hooks().event(made)
 
 
-# --------------------------------------------------------------------- what hooks may know
+# --------------------------------------------------------------------- data that hooks may receive
 
 
 def test_details_and_outcomes_can_hold_numbers_and_names_alone():

@@ -318,7 +318,7 @@ def test_open_folder_of_onnx_with_data_beside_it(settings, tmp_path):
 
     graph_a, weights_a = save(1.0)
     graph_b, weights_b = save(2.0)
-    # The two graphs are the same file; the weights are not, and neither is their space.
+    # The two graphs are the same file, but the weights and the spaces differ.
     assert graph_a == graph_b
     assert weights_a != weights_b
 

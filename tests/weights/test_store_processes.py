@@ -1,4 +1,4 @@
-"""Pulls in processes of their own: two at once, and killed at any moment."""
+"""Pulls in separate processes: two at once, and killed at any moment."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ def begin(child):
 
 
 def have(child, size):
-    """Wait until so many bytes are on the child's disk."""
+    """Wait until that many bytes are on the child's disk."""
     for line in child.stdout:
         if line.startswith("have ") and int(line.split()[1]) >= size:
             return
