@@ -151,7 +151,7 @@ def test_equal_texts_are_computed_once_and_given_to_each_row(embedder):
     assert (result.vectors[0] != result.vectors[1]).any()
 
 
-def test_a_cut_text_is_told_or_refused(embedder):
+def test_a_cut_text_is_reported_or_refused(embedder):
     long = "word " * 1000
     result = embedder.embed(["short", long, "x", long])
     assert [cut.row for cut in result.receipt.truncations] == [1, 3]

@@ -119,7 +119,7 @@ def test_dimensions_and_spaces_name_both_sides():
         assert part in str(mismatch)
 
 
-def test_a_newer_version_is_told_in_one_way():
+def test_a_newer_version_is_reported_in_one_form():
     assert errors.newer_version(3, 2) == (
         "has version 3, and this embedway supports versions up to 2: use the newer embedway that wrote it"
     )

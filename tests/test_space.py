@@ -84,7 +84,7 @@ def test_services_have_no_facts_to_lack():
     assert SERVICE.to_json() == old(SERVICE)
 
 
-def test_the_same_id_with_other_facts_is_told_by_the_facts():
+def test_the_same_id_with_other_facts_is_distinguished_by_the_facts():
     changed = dataclasses.replace(LOCAL, tokenizer="11" * 32)
     assert changed.id == LOCAL.id
     comparison = comparable(changed, LOCAL)

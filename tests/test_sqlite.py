@@ -420,7 +420,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("make", FOREIGN, ids=lambda make: make.__name__)
-def test_what_is_not_ours_is_told_and_stays_as_it_is(tmp_path, form, make):
+def test_files_of_other_programs_are_an_error_and_stay_unchanged(tmp_path, form, make):
     path = tmp_path / "thesis.txt"
     make(path)
     before = snapshot(tmp_path)
@@ -458,7 +458,7 @@ def test_another_kind_of_ours_is_named(tmp_path, form, other, stamped):
 
 
 @pytest.mark.parametrize("again", [True, False])
-def test_a_new_file_whose_process_was_killed_in_its_first_transaction_is_made_anew(tmp_path, form, again):
+def test_a_new_file_whose_process_was_killed_in_its_first_transaction_is_created_again(tmp_path, form, again):
     path = tmp_path / "new.sqlite"
     code = f"""
 import dataclasses, os, signal
@@ -484,7 +484,7 @@ sqlite.connect(path, dataclasses.replace(form, schema=Killed(form.schema)))
 
 
 @pytest.mark.parametrize("size", [3, 4096])
-def test_an_index_of_the_log_that_was_never_used_is_no_foreign_file(tmp_path, form, size):
+def test_an_unused_index_of_the_log_is_not_a_third_party_file(tmp_path, form, size):
     """SQLite first truncates it to three bytes. A process may be killed then, or another may open the file."""
     path = tmp_path / "ours.sqlite"
     sqlite.connect(path, form).close()

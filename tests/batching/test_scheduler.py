@@ -230,7 +230,7 @@ def test_nothing_starves():
     asyncio.run(main())
 
 
-def test_cancelled_callers_leave_the_queue_and_work_for_nobody_ends():
+def test_cancelled_callers_leave_the_queue_and_their_work_ends():
     async def steps(route, scheduler, call):
         first = [call(1), call(2)]
         await turns()
@@ -446,7 +446,7 @@ def test_a_shared_request_is_as_urgent_as_its_most_urgent_part():
     asyncio.run(main())
 
 
-def test_each_caller_of_a_shared_request_is_told_of_his_own_texts_as_they_come():
+def test_each_caller_of_a_shared_request_receives_its_own_texts_as_they_arrive():
     def faults(_, texts):
         return RefusedInputError("no", route="r") if "bad" in texts else None
 

@@ -221,7 +221,7 @@ BACKENDS = st.fixed_dictionaries(
 
 @given(BACKENDS, st.lists(EVENTS, max_size=40))
 @settings(deadline=None, max_examples=300)
-def test_whatever_comes_everything_has_its_turn(options, events):
+def test_every_job_begins_for_any_order_of_events(options, events):
     async def steps(backend):
         for kind, what in events:
             if kind == "come":
@@ -389,13 +389,13 @@ def shown_to_a_local_backend(callers, busy):
 
 
 @pytest.mark.parametrize("busy", [2, 3])
-def test_looking_at_what_waits_for_a_model_grows_as_what_waits(busy):
+def test_inspecting_the_queue_of_a_model_grows_with_the_queue(busy):
     few, many = (shown_to_a_local_backend(callers, busy) for callers in (500, 2000))
     assert few <= 6 * 500
     assert many <= 6 * 2000
 
 
-def test_looking_at_what_waits_for_a_service_grows_as_what_waits():
+def test_inspecting_the_queue_of_a_service_grows_with_the_queue():
     def shown(callers):
         async def main():
             gate = asyncio.Event()

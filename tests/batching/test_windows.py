@@ -90,7 +90,7 @@ def test_the_vector_of_a_long_text_is_the_mean_of_its_windows(config):
         assert float(cut.vectors[0] @ result.vectors[1]) < 0.9999
 
 
-def test_the_plan_tells_of_windows_before_anything_is_computed(config):
+def test_the_plan_reports_windows_before_anything_is_computed(config):
     with Embedder(config=config) as embedder:
         plan = embedder.plan([LONG, "a"], on_overflow="mean")
         assert [item.row for item in plan.averaged] == [0]
@@ -133,7 +133,7 @@ def test_nuls_within_a_text_change_nothing_of_the_default_model(config):
 
 
 @pytest.mark.parametrize("texts", [[[101, 102]], ["a", (5,)]])
-def test_token_ids_are_not_taken_by_a_model_that_cannot_tell_whose_they_are(config, texts):
+def test_token_ids_are_refused_by_a_model_without_a_known_tokenizer(config, texts):
     with Embedder(config=config) as embedder, pytest.raises(InputError, match="list of token ids"):
         embedder.embed(texts)
 

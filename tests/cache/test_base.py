@@ -226,7 +226,7 @@ def test_counts_are_kept_by_model(make, backend):
     assert run(make, read) == (None if backend == "memory" else {"hits": 5, "misses": 1})
 
 
-def test_a_lease_is_one_process_s_until_it_is_given_back(make, backend):
+def test_a_lease_belongs_to_one_process_until_it_is_released(make, backend):
     keys = [key(n) for n in range(700)]
 
     async def steps(first):

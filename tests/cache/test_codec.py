@@ -39,7 +39,7 @@ METAS = st.one_of(
 
 @given(st.lists(METAS, min_size=1, max_size=5), st.integers(1, 70), st.booleans(), st.integers(0, 2**32 - 1))
 @settings(deadline=None)
-def test_f32_comes_back_to_the_bit_with_all_that_was_told(metas, width, zstd, seed):
+def test_f32_comes_back_bit_exact_with_all_facts_of_its_text(metas, width, zstd, seed):
     vectors = np.random.default_rng(seed).standard_normal((len(metas), width)).astype(np.float32)
     out = np.empty_like(vectors)
     keys = KEYS[: len(metas)]

@@ -148,7 +148,7 @@ def test_clearing_forgets_the_entries_of_every_secret(make):
     assert found == [0, 0]
 
 
-def test_nobody_without_the_secret_can_look_up_a_text(make):
+def test_a_text_cannot_be_looked_up_without_the_secret(make):
     """Neither the key of a text nor a value derived from it without the secret is in the store."""
 
     async def names(config):
@@ -170,7 +170,7 @@ def test_nobody_without_the_secret_can_look_up_a_text(make):
 
 
 @pytest.mark.parametrize("kind", ["plain", "of another secret", "of another group", "of another text", "flipped"])
-def test_planted_entries_are_damaged_and_computed_anew(make, kind):
+def test_planted_entries_count_as_damaged_and_are_computed_again(make, kind):
     """Someone who can write to the store, but has no secret, replaces a vector."""
 
     async def main():
@@ -206,7 +206,7 @@ def test_planted_entries_are_damaged_and_computed_anew(make, kind):
 @pytest.mark.parametrize(
     ("codec", "zstd"), [("f32", False), ("f32", True), ("f16", False), ("f16", True), ("i8", False)]
 )
-def test_a_secret_is_changed_without_computing_anything_anew(make, codec, zstd):
+def test_a_secret_is_changed_without_computing_anything_again(make, codec, zstd):
     kept = {"codec": codec, "zstd": zstd}
     old, both, new = (
         make(secret=FIRST, **kept),
@@ -245,7 +245,7 @@ def test_entries_of_the_previous_secret_come_back_as_they_were(make):
     np.testing.assert_array_equal(second[0].vectors, third[0].vectors)
 
 
-def test_an_entry_of_the_previous_secret_is_looked_at_like_any_other(make):
+def test_an_entry_of_the_previous_secret_is_checked_like_any_other(make):
     async def main():
         await hits(make(secret=FIRST))
         async with AsyncEmbedder(config=make(secret=FIRST)) as embedder:
@@ -264,7 +264,7 @@ def test_an_entry_of_the_previous_secret_is_looked_at_like_any_other(make):
     assert (total.invalid, total.damaged) == (1, 1)
 
 
-def test_many_entries_of_the_previous_secret_are_written_anew_in_parts(make):
+def test_many_entries_of_the_previous_secret_are_written_again_in_parts(make):
     texts = [f"many {n}" for n in range(2500)]
 
     async def main():

@@ -531,7 +531,7 @@ def test_an_entry_without_end_leaves_the_memory_in_front_as_it_is(server, valkey
 
 
 @pytest.mark.parametrize("lease", ["for ever", "for a year", "no text"])
-def test_a_lease_that_no_process_of_ours_holds_keeps_nobody_waiting(server, valkey, lease):
+def test_a_lease_of_another_program_blocks_no_process(server, valkey, lease):
     config = config_for(valkey)
     name = VersionOne(server).name("text 0", "embedway:lease:")
     if lease == "no text":

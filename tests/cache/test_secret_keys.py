@@ -102,7 +102,7 @@ def test_noise_is_a_miss_under_a_secret_too(noise):
 
 @given(CODECS, st.booleans())
 @settings(deadline=None)
-def test_an_entry_that_is_signed_anew_is_the_other_secret_s(codec, zstd):
+def test_an_entry_that_is_signed_again_belongs_to_the_other_secret(codec, zstd):
     vectors, old, new = normalized(2, 6), SecretKeys(OTHER), SecretKeys(SECRET)
     before, after = old.entry_names(KEYS[:2]), new.entry_names(KEYS[:2])
     entries = encode(before, vectors, [TextMeta(3)] * 2, codec, zstd=zstd, mac=old.mac(GROUP))

@@ -262,7 +262,7 @@ def test_a_read_never_waits_for_a_lock(tmp_path, clock, whose):
     asyncio.run(main())
 
 
-def test_a_file_that_is_removed_is_begun_anew_and_loses_nothing_after_that(tmp_path):
+def test_a_file_that_is_removed_is_created_again_and_loses_nothing_after_that(tmp_path):
     path = tmp_path / "v.sqlite"
 
     async def main():
@@ -370,7 +370,7 @@ def test_entries_are_indexed_by_age_only_where_they_get_too_old(tmp_path, clock,
     assert any("entries_created" in str(row) for row in plan) == (ttl_s is not None)
 
 
-def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypatch):
+def test_counts_that_could_not_be_stored_are_stored_later(tmp_path, clock, monkeypatch):
     monkeypatch.setattr("embedway.cache.sqlite_connection.BUSY_S", 0.05)
     path = tmp_path / "v.sqlite"
 

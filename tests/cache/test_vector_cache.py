@@ -192,7 +192,7 @@ def test_input_types_overflow_and_namespaces_do_not_meet(config, tmp_path):
     assert others == [("a",)]
 
 
-def test_cuts_and_means_are_told_of_hits_too(config):
+def test_cuts_and_means_are_reported_for_hits_too(config):
     long = "word " * 30
 
     async def main():
@@ -298,7 +298,7 @@ def test_when_the_leader_goes_64_followers_compute_each_text_once(config, how):
     assert sorted(sent) == sorted({text for texts in wanted for text in texts})
 
 
-def test_an_error_of_a_text_is_told_to_all_who_wait_for_it(config):
+def test_an_error_of_a_text_is_raised_for_all_callers_that_wait_for_it(config):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             await embedder.models.describe("acme/m")
@@ -323,7 +323,7 @@ def test_an_error_of_a_text_is_told_to_all_who_wait_for_it(config):
     assert sum("bad" in texts for texts in asked) <= 3
 
 
-def test_too_long_a_text_is_told_with_each_caller_s_own_row(config):
+def test_a_text_that_is_too_long_is_reported_with_each_caller_s_own_row(config):
     long = "word " * 30
 
     async def main():
@@ -585,7 +585,7 @@ def test_a_caller_that_goes_while_its_lease_is_granted_leaves_none(tmp_path, val
 
 
 @pytest.mark.parametrize("codec", ["f16", "i8"])
-def test_lossy_entries_are_told_of_and_never_stand_for_exact_ones(tmp_path, codec):
+def test_lossy_entries_are_reported_and_never_used_as_exact_ones(tmp_path, codec):
     async def main():
         results = []
         # Exact, lossy, exact again: an entry is used if it is at least as precise as requested.
@@ -679,7 +679,7 @@ def test_statistics_are_of_all_processes_and_of_each_model(config):
         assert again.nanousd_saved == 1000 * again.tokens_saved
 
 
-def test_checking_compares_with_what_is_computed_anew(config):
+def test_checking_compares_with_newly_computed_vectors(config):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             await embed(embedder, ["a", "b", "c"])

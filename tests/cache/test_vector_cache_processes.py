@@ -166,7 +166,7 @@ class Computing:
         return 0
 
 
-def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey):
+def test_a_lease_is_renewed_during_the_computation_and_released(valkey):
     model = Computing()
     renewals, enough = [], asyncio.Event()
 
@@ -201,7 +201,7 @@ def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey
     assert renewals[0] == pytest.approx(0.2)
 
 
-def test_what_could_not_be_computed_is_given_back_at_once(valkey):
+def test_leases_of_failed_texts_are_released_at_once(valkey):
     refused = RefusedInputError("no", route="r")
     model = Computing()
 

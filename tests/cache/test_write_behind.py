@@ -152,7 +152,7 @@ def test_windows_land_when_all_of_them_are_there_and_are_what_they_are_without_a
     assert 0 < found.receipt.cache_hits < 6
 
 
-def test_cuts_are_told_of_what_landed_early(tmp_path):
+def test_cuts_are_reported_for_texts_that_were_stored_early(tmp_path):
     config = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.backend": "memory"}))
     long = "word " * 30
 
@@ -236,7 +236,7 @@ def slow_gathering(monkeypatch):
     monkeypatch.setattr("embedway.cache.write_behind._GATHER_S", 3600.0)
 
 
-def test_parts_wait_for_others_until_somebody_waits_for_them(config, slow_gathering):
+def test_parts_wait_for_others_until_a_caller_waits_for_them(config, slow_gathering):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             cache = cache_of(embedder)
@@ -369,7 +369,7 @@ def test_a_process_that_ends_without_closing_keeps_what_it_computed(tmp_path, ho
     assert (stats.total.entries, stats.total.misses) == (2000, 2000)
 
 
-def test_an_embedder_that_is_forgotten_gives_its_thread_back(tmp_path):
+def test_an_embedder_that_is_garbage_collected_ends_its_thread(tmp_path):
     embedder = Embedder(config=Config.load(environ={}, overrides=overrides_for(tmp_path)))
     embedder.embed(["a"], model="acme/m")
     thread = thread_of(embedder)

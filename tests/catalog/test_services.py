@@ -104,7 +104,7 @@ def test_searches_cost_by_the_thousand():
         ("matryoshka = [8]", 'matryoshka = [8]\nprice_usd_per_million_tokens = "2e-5"', "dollars as a string"),
     ],
 )
-def test_a_mistake_is_told_with_file_model_and_field(old, new, said):
+def test_a_mistake_is_reported_with_file_model_and_field(old, new, said):
     assert read_services(ROW, where="x.toml")[0].name == "m"
     with pytest.raises(ConfigError, match=r"x\.toml: model 'm'") as caught:
         read_services(ROW.replace(old, new, 1), where="x.toml")

@@ -110,7 +110,7 @@ def test_keys_that_no_version_knows_are_ignored_too(warnings):
     assert config.ignored == ("run", "run.overlap", "later.key", "run2.a.b.c", "routes")
 
 
-def test_named_it_is_followed_and_nothing_is_told(warnings):
+def test_a_named_file_is_used_and_nothing_is_logged(warnings):
     find("[local]\nthreads = 3\n")
     assert len(warnings()) == 1
     named = Config.load(["embedway.toml"], environ={})
@@ -173,7 +173,7 @@ def test_named_a_file_may_be_larger_and_deeper():
     assert len(Config.load([FILE], environ={}).budgets) == 4_000
 
 
-def test_pipes_folders_and_large_files_are_errors_that_hold_nobody_up(tmp_path):
+def test_pipes_folders_and_large_files_are_errors_and_do_not_block(tmp_path):
     os.mkfifo(FILE)
     with pytest.raises(ConfigError, match="is not a regular file"):
         Config.load(environ={})
@@ -277,7 +277,7 @@ def test_a_librarys_model_is_taken_where_library_and_weights_are_here(tmp_path, 
 # ------------------------------------------------------------ budgets
 
 
-def test_a_found_budget_is_one_more_and_stands_in_no_others_place():
+def test_a_discovered_budget_is_added_and_replaces_no_other():
     mine = {"usd": "5.00", "hard": True}
     found = {"mine": {"usd": "1000", "hard": False, "warn_at": [1]}, "other": {"usd": "1", "later": "x"}}
     config = find({"budgets": found}, **{"budgets.mine": mine, f"budgets.other{BUDGET_SUFFIX}": {"usd": "7"}})
@@ -300,7 +300,7 @@ def test_budgets_without_end_or_with_names_for_a_terminal_are_ignored():
     assert len(config.ignored) == 13
 
 
-def test_budgets_over_the_number_are_not_looked_at(monkeypatch):
+def test_budgets_above_the_maximum_are_not_read(monkeypatch):
     """Each budget is compared with every model of the settings, so thousands would take seconds."""
     looked = []
     monkeypatch.setattr(discovered_file, "is_known_model", lambda name, _: looked.append(name) or True)
@@ -452,12 +452,12 @@ def test_the_environment_and_arguments_are_above_it():
     assert (config.run.chunk_tokens, config.run.overlap) == (50, 3)
 
 
-def test_what_is_wrong_elsewhere_is_told_and_so_is_what_was_ignored(warnings):
+def test_errors_of_other_layers_and_ignored_settings_are_both_reported(warnings):
     with pytest.raises(ConfigError, match=r"routes\.mine"):
         find('[routes.mine]\nmodel = "m"\nprovider = "fake"\n', {"EMBEDWAY_ROUTES__MINE__API_KEY": "k"})
     assert "routes.mine.model" in warnings()[0]
 
 
-def test_files_that_are_looked_at_are_left_alone():
+def test_loading_creates_no_file():
     find("[cache]\npath = 'here.sqlite'\n")
     assert list(Path().iterdir()) == [FILE]

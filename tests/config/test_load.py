@@ -281,7 +281,7 @@ def test_unknown_key_names_the_nearest(tmp_path, key, nearest):
         ("a.json", '{"weights.hub_endpoint": "https://hub.example"}'),
     ],
 )
-def test_a_dotted_key_in_quotes_is_told_to_be_no_path(tmp_path, name, text):
+def test_a_dotted_key_in_quotes_is_reported_as_a_single_key(tmp_path, name, text):
     message = str(refused(write(tmp_path / name, text)))
     assert "weights.hub_endpoint: is one key with a dot in its name; write hub_endpoint in the table weights" in message
 
@@ -336,7 +336,7 @@ def test_wrong_variable_and_argument_say_so():
     assert "--config" in str(refused(environ={"EMBEDWAY_CONFIG": "a.toml"}))
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+def test_all_problems_are_reported_at_once(tmp_path):
     path = write(tmp_path / "a.toml", "[local]\nthreads = 0\nbackend = 'x'\n[rum]\n")
     broken = write(tmp_path / "b.json", "{")
     message = str(refused(path, broken, environ={"EMBEDWAY_RUN__OVERLAP": "x"}, overrides={"run.on_error": "maybe"}))

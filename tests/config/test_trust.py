@@ -46,7 +46,7 @@ def test_a_trusted_file_is_followed_as_if_it_were_named(place):
     assert config.sources["routes.r.model"] == "embedway.toml"
 
 
-def test_another_content_is_not_trusted_and_that_is_told(caplog):
+def test_changed_content_is_not_trusted_and_that_is_logged(caplog):
     caplog.set_level(logging.WARNING, logger="embedway.config")
     FILE.write_text(TEXT)
     trust()
@@ -193,7 +193,7 @@ def test_it_is_never_taken_from_the_working_directory(place, monkeypatch):
     assert threads() is None
 
 
-def test_a_pipe_in_its_place_holds_nobody_up():
+def test_a_pipe_in_its_place_does_not_block():
     FILE.write_text(TEXT)
     trust()
     trust_path().unlink()

@@ -139,7 +139,7 @@ class InlineWorker:
 
 
 def _no_thread(self):
-    raise RuntimeError(f"a thread was started, {self.name}: it would not keep to virtual time")
+    raise RuntimeError(f"the thread {self.name} was started: threads do not follow virtual time")
 
 
 def _submit(self, function, /, *args, **kwargs):
@@ -553,7 +553,7 @@ def play(scenario: dict, scratch: Path, seed: int) -> dict:
         try:
             seen = loop.run_until_complete(_carry_out(scenario, folder, canon))
         except StuckError:
-            stuck = "everybody waits and nothing will happen"
+            stuck = "every task waits and no timer is set"
         except Exception as error:  # noqa: BLE001  an observable result
             stuck = repr(canon.error(error))
         closed_at = CLOCK.since()
@@ -711,12 +711,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--last", type=int, default=50, help="the number behind the last")
+    parser.add_argument("--last", type=int, default=50, help="the number after the last scenario")
     parser.add_argument("--calls", type=int, default=scenarios.CALLS)
     parser.add_argument("--scratch", type=Path, required=True, help="an empty folder")
-    parser.add_argument("--source", type=Path, help="where embedway must have been imported from")
+    parser.add_argument("--source", type=Path, help="the folder that embedway must be imported from")
     parser.add_argument("--exchange", type=Path, help="a folder of caches: write or read these instead")
-    parser.add_argument("--plant", choices=PLANTS, nargs="*", help="faults, to try the comparison")
+    parser.add_argument("--plant", choices=PLANTS, nargs="*", help="faults that the comparison must detect")
     arguments = parser.parse_args()
     global LAYOUT  # noqa: PLW0603  the fakes read it
     began = _real_monotonic()

@@ -147,7 +147,7 @@ def run_child(checkout: Path, arguments: list[str], *, hash_seed: str = "0") -> 
                 assert child.stdout is not None
                 yield from child.stdout
                 if child.wait():
-                    raise RuntimeError(f"the child for {checkout} ended with {child.returncode}")
+                    raise RuntimeError(f"the child for {checkout} exited with {child.returncode}")
             finally:
                 if child.poll() is None:
                     child.kill()
@@ -327,14 +327,14 @@ def report(comparison: Comparison, meant: list[Meant], *, shown: int = 5) -> boo
         else:
             explained[name] += 1
     for each in meant:
-        print(f"meant: {each.name}: {explained[each.name]} differences ({each.reason})")
+        print(f"intended: {each.name}: {explained[each.name]} differences ({each.reason})")
     for kind, members in sorted(groups.items(), key=lambda group: -len(group[1])):
         print(f"\n{len(members)} differences of {kind}, in {len({one.scenario for one in members})} scenarios")
         for one in members[:shown]:
             print(f"  scenario {one.scenario} {one.path}\n    before {_shown(one.before)[:300]}")
             print(f"    after  {_shown(one.after)[:300]}")
     unmeant = sum(map(len, groups.values()))
-    print(f"\n{unmeant} differences that are not meant, {sum(explained.values())} that are")
+    print(f"\n{unmeant} unintended differences, {sum(explained.values())} intended")
     return not unmeant
 
 
@@ -345,10 +345,10 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--meant", type=Path, help="a TOML file of differences that are meant")
+    parser.add_argument("--meant", type=Path, help="TOML file of intended differences")
     parser.add_argument("--hash-seeds", default="0 1", help="PYTHONHASHSEED of the two sides")
     parser.add_argument("--no-caches", action="store_true", help="do not read the caches of one side with the other")
-    parser.add_argument("--quick", action="store_true", help="ask for no least counts")
+    parser.add_argument("--quick", action="store_true", help="do not check minimum counts")
     arguments = parser.parse_args()
     began = time.monotonic()
     comparison = compare(
@@ -366,7 +366,7 @@ def main() -> int:
         good = good and not problems
     missed = [] if arguments.quick else shortfalls(comparison.counts)
     for line in missed:
-        print(f"too few to prove anything: {line}")
+        print(f"too few to be conclusive: {line}")
     print(f"{time.monotonic() - began:.0f} s")
     return 0 if good and not missed else 1
 

@@ -203,10 +203,10 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--tests", default="", help="what pytest is given after -x -q; empty for no tests")
+    parser.add_argument("--tests", default="", help="arguments of pytest after -x -q; empty for no tests")
     parser.add_argument("--timeout-s", type=float, default=300)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--equal", type=Path, help="a file of mutants that change nothing: key and reason in each line")
+    parser.add_argument("--equal", type=Path, help="file of mutants without an effect: key and reason in each line")
     arguments = parser.parse_args()
     equal: dict[str, str] = {}
     if arguments.equal:

@@ -141,7 +141,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, help="a checkout")
     parser.add_argument("after", type=Path, help="a checkout")
-    parser.add_argument("--names", type=Path, help="a TOML file with a table [names] of old names and new ones")
+    parser.add_argument("--names", type=Path, help="TOML file with a table [names] of old and new names")
     arguments = parser.parse_args()
     gone, come = compare(arguments.before, arguments.after, read_names(arguments.names))
     for mark, several in (("-", gone), ("+", come)):

@@ -32,7 +32,7 @@ class SlowAccount:
         await self.go.wait()
 
 
-def test_what_is_answered_is_told_of_before_it_is_booked():
+def test_an_answer_is_reported_before_it_is_booked():
     told = []
 
     async def main():

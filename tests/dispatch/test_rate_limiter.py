@@ -59,7 +59,7 @@ def test_no_minute_holds_more_than_a_burst_and_a_minute(amounts, requests, token
         assert sum(within) <= 2 * tokens + max(within)
 
 
-def test_without_limits_nobody_waits(time):
+def test_without_limits_no_request_waits(time):
     asyncio.run(moments(limiter(time), time, [10**9] * 50))
     assert time.slept == []
 
@@ -100,7 +100,7 @@ def test_a_service_that_names_more_than_we_have_left_gives_nothing_back(time):
     assert made.wait_s(1) == pytest.approx(1.0, abs=0.01)
 
 
-def test_retry_after_holds_everybody(time):
+def test_retry_after_delays_all_requests(time):
     made = limiter(time)
     made.close_for(7)
     made.close_for(3)

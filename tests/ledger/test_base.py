@@ -280,7 +280,7 @@ def test_warnings_come_once_for_each_level_and_period(run, clock):
     run(work)
 
 
-def test_a_limit_of_the_settings_that_is_raised_warns_anew(run):
+def test_a_limit_of_the_settings_that_is_raised_warns_again(run):
     async def work(ledger):
         async def spend(amount, *limits):
             entry = await reserved(ledger, amount, limits=limits)
@@ -336,7 +336,7 @@ def test_limits_are_kept_replaced_and_removed(run, make):
     run(work)
 
 
-def test_entries_are_told_newest_first(run, clock):
+def test_entries_are_listed_newest_first(run, clock):
     async def work(ledger):
         for number in range(5):
             await ledger.close(await reserved(ledger, number, Purpose(f"m{number}")))
@@ -478,7 +478,7 @@ def test_a_purpose_names_all_that_limits_can_be_for():
     assert Purpose("m", "c", "k").scopes == (EVERYTHING, "api_key:k", "collection:c", "model:m")
 
 
-def test_a_file_that_is_no_ledger_is_told(tmp_path):
+def test_a_file_that_is_not_a_ledger_is_an_error(tmp_path):
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database" * 100)
 
@@ -490,7 +490,7 @@ def test_a_file_that_is_no_ledger_is_told(tmp_path):
     assert path.read_bytes() == b"no database" * 100
 
 
-def test_a_server_that_is_not_there_is_told():
+def test_a_missing_server_is_an_error():
     async def work():
         ledger = RedisLedger("redis://127.0.0.1:1")
         with pytest.raises(LedgerError, match="nothing is spent without it"):
@@ -527,7 +527,7 @@ def test_the_ledger_file_is_a_plain_database(tmp_path):
     assert sqlite3.connect(path).execute("SELECT count(*) FROM entries").fetchone() == (1,)
 
 
-def test_what_the_ledger_file_was_told_is_on_the_disk(tmp_path):
+def test_a_commit_of_the_ledger_file_is_on_the_disk(tmp_path):
     async def work():
         ledger = SqliteLedger(tmp_path / "ledger.sqlite")
         await reserved(ledger, 5)

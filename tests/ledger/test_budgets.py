@@ -114,13 +114,13 @@ def test_budgets_are_for_what_they_name(budget, counted, others):
     run(work, **{"budgets.mine": {"usd": "0.0000002", **budget}})
 
 
-def test_a_budget_for_a_model_that_nobody_knows_is_a_mistake():
+def test_a_budget_for_an_unknown_model_is_an_error():
     config = Config.load(environ={}, overrides={"budgets.mine": {"usd": 1, "model": "nobody/nothing"}})
     with pytest.raises(UnknownModelError, match="nobody/nothing"):
         limits_of(config, full_name)
 
 
-def test_an_unknown_price_is_refused_under_a_limit_and_told_without_one():
+def test_an_unknown_price_is_refused_under_a_limit_and_reported_without_one():
     async def limited(embedder, server):
         with pytest.raises(BudgetExceededError, match=r"the call has no known price.*give the model a price"):
             await embed(embedder)

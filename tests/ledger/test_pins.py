@@ -233,12 +233,12 @@ def test_a_pin_is_read_as_it_was_written():
 
 
 @pytest.mark.parametrize("written", ["", "{}", "[]", '{"model": "m", "space": {"x": 1}, "since": 1, "claim": ""}'])
-def test_what_another_version_wrote_is_told(written):
+def test_a_pin_of_another_version_is_an_error(written):
     with pytest.raises(LedgerError, match=r"the pin of collection 'docs' cannot be read by this version"):
         read_pin("docs", written)
 
 
-def test_a_file_that_is_none_is_told(tmp_path):
+def test_a_file_that_is_not_a_database_is_an_error(tmp_path):
     path = tmp_path / "pins.sqlite"
     path.write_bytes(b"this is no database at all" * 100)
 
@@ -252,7 +252,7 @@ def test_a_file_that_is_none_is_told(tmp_path):
     assert path.read_bytes().startswith(b"this is no database")
 
 
-def test_a_server_that_is_down_is_told():
+def test_a_server_that_is_down_is_an_error():
     async def main():
         store = RedisPins("redis://127.0.0.1:1/0")
         with pytest.raises(LedgerError, match="the pins of collections in Redis cannot be used"):

@@ -140,7 +140,7 @@ def test_a_fact_alone_is_another_space_and_no_hit(embed, tmp_path, tokenizer, na
 
 
 @pytest.mark.parametrize("name", NOT_READ)
-def test_what_nobody_reads_changes_nothing(embed, tmp_path, tokenizer, name):
+def test_unused_content_changes_nothing(embed, tmp_path, tokenizer, name):
     folder = tiny_encoder(tmp_path / "model", tokenizer)
     before = embed(folder)
     NOT_READ[name](folder)

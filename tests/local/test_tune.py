@@ -219,7 +219,7 @@ def test_bulk_and_queries_each_take_the_fastest_way_that_is_right(tuned, tmp_pat
     assert (stored.bulk, stored.single, stored.token_budget) == (FAST, QUICK_QUERY, report.bulk.token_budget)
 
 
-def test_a_way_that_is_not_to_be_had_is_told_and_left_out(tuned):
+def test_unavailable_options_are_reported_and_left_out(tuned):
     report, model, said = tuned([GONE, SLOW], reversed_if_wrong)
     assert {row.options for row in report.rows} == {SLOW}
     assert f"{GONE}: not on this CPU" in said

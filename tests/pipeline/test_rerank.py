@@ -159,7 +159,7 @@ def test_what_cannot_be_asked():
     assert server.bodies == []
 
 
-def test_too_long_a_document_is_cut_and_told():
+def test_a_document_that_is_too_long_is_cut_and_reported():
     server = JinaRerankServer()
     documents = ["short", "漢" * 3000]
     result = rerank(server, documents=documents)
@@ -215,7 +215,7 @@ def test_a_local_reranker_scores_each_document_as_if_it_were_alone(reranker, con
     assert (together.receipt.cost_nanousd, together.receipt.space_id) == (0, "")
 
 
-def test_cohere_is_told_how_much_of_a_document_to_read():
+def test_cohere_receives_the_limit_of_a_document():
     server = CohereRerankServer()
     server.model = "rerank-v4.0-pro"
     assert_right(rerank(server))

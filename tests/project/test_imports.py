@@ -91,7 +91,7 @@ def allowed(source, target):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path):
     source = part_of(path)
-    assert source in LEVELS or source in TOP, f"{path}: give the new part its level in {Path(__file__).name}"
+    assert source in LEVELS or source in TOP, f"{path}: add the new part to ORDER in {Path(__file__).name}"
     wrong = []
     for line, name in imports(path):
         parts = name.split(".")
@@ -116,7 +116,7 @@ def test_only_config_reads_the_environment(path):
         if (isinstance(node, ast.Attribute) and node.attr in readers)
         or (isinstance(node, ast.ImportFrom) and node.module == "os" and any(a.name in readers for a in node.names))
     ]
-    assert not found, f"settings come from embedway.config: {found}"
+    assert not found, f"read settings from embedway.config: {found}"
 
 
 def loaded_by(statement):

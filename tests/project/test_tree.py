@@ -10,10 +10,10 @@ PACKAGE = Path(embedway.errors.__file__).parent
 TESTS = Path(__file__).parents[1]
 #: Optional suffixes after the name of the module: test_y_ASPECT.py.
 ASPECTS = {
-    "faults": "damaged, hostile or failing surroundings",
-    "order": "properties of an order, over many generated cases",
+    "faults": "damaged, hostile or failing environment",
+    "order": "properties of an order, for many generated cases",
     "peers": "needs torch and transformers, and runs with make test-peers",
-    "processes": "several processes, of which some are killed",
+    "processes": "several processes, some of them killed",
 }
 #: Folders that mirror no package: helpers, tests of the checkout, the comparison of two checkouts, and typing.
 OTHERS = {"support", "project", "differential", "typing"}
@@ -46,8 +46,8 @@ def is_tested(file):
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_each_test_file_names_what_it_tests(file):
     assert is_tested(file) or file.as_posix() in COMMANDS, (
-        f"tests/{file}: src/embedway/{file.parent} has no module of this name; put the file at the path of the module "
-        f"that it tests, with an aspect ({', '.join(ASPECTS)}) if need be"
+        f"tests/{file}: src/embedway/{file.parent} has no module of this name; move the file to the path of the module "
+        f"that it tests, with a suffix ({', '.join(ASPECTS)}) if needed"
     )
 
 

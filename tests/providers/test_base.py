@@ -115,7 +115,7 @@ UNASKED = {
 
 
 @pytest.mark.parametrize(("name", "model"), UNASKED)
-def test_every_size_of_the_catalog_is_had_of_the_service(name, model, server):
+def test_every_size_of_the_catalog_is_available_from_the_service(name, model, server):
     server.width = UNASKED[name, model]
     facts = default_services()[model]
     assert facts.default_dimensions == server.width
@@ -164,7 +164,7 @@ def test_without_a_key_it_says_which_variable_to_set(name, server):
     assert server.bodies == []
 
 
-def test_a_wrong_key_is_told_apart_from_a_refused_text(name, server, log):
+def test_a_wrong_key_is_distinguished_from_a_refused_text(name, server, log):
     wrong = KEY.replace("secret", "wrong")
     with pytest.raises(AuthenticationError, match="check api_key") as caught:
         ask(name, server, secret=wrong)
@@ -237,7 +237,7 @@ def test_usage_that_is_no_number_is_not_known(name, server, tokens):
 
 
 @pytest.mark.parametrize("misdeed", FAILURES)
-def test_each_failure_is_its_own_error_once_and_tells_no_secret(name, server, misdeed, log):
+def test_each_failure_is_its_own_error_once_and_contains_no_secret(name, server, misdeed, log):
     server.misdeeds = [misdeed]
     with pytest.raises(EmbedwayError) as caught:
         ask(name, server, timeout_s=timeout_for(misdeed))
@@ -276,7 +276,7 @@ def test_a_storm_ends_when_the_attempts_are_used_up(name, server, misdeed, log):
     ("misdeed", "seconds"),
     [("429 later", 17.0), ("429 at once", 0.0), ("429 date", 0.0), ("429", None), ("503", 4.0), ("500", None)],
 )
-def test_what_the_service_asks_for_is_told(name, server, misdeed, seconds):
+def test_the_wait_that_the_service_requests_is_reported(name, server, misdeed, seconds):
     server.misdeeds = [misdeed]
     with pytest.raises((RateLimitedError, UnavailableError)) as caught:
         ask(name, server)
@@ -352,7 +352,7 @@ def test_a_request_over_the_limit_on_texts_would_be_refused(name, server):
 
 
 @pytest.mark.parametrize("name", sorted(set(APIS) - {"gemini", "gemini later"}))  # which has no option to refuse
-def test_the_service_is_told_to_refuse_a_long_text_and_not_to_cut_it(name, server):
+def test_the_service_is_asked_to_refuse_a_long_text_and_not_to_cut_it(name, server):
     with pytest.raises(RefusedInputError):
         ask(name, server, ["short", "word " * (server.max_tokens + 1)])
 
@@ -388,7 +388,7 @@ def at_most(server):
     return {"model": {"max_tokens": server.max_tokens}}
 
 
-def test_a_text_over_the_model_s_limit_is_cut_here_and_told(name, server):
+def test_a_text_over_the_model_s_limit_is_cut_here_and_reported(name, server):
     server.width = 8
     if APIS[name].tokenizer == "estimate":
         server.count = by_the_estimate

@@ -139,7 +139,7 @@ def test_a_call_that_was_cancelled_before_its_turn_is_not_made(name, options, co
     assert calls == [[TEXTS[0]], [TEXTS[2]]]
 
 
-def test_a_failure_of_the_library_is_an_error_that_tells_no_text(name, options, computed, caplog):
+def test_a_failure_of_the_library_is_an_error_without_the_text(name, options, computed, caplog):
     caplog.set_level(logging.DEBUG)
 
     def failing(model, texts, *arguments, **more):

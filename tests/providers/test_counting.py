@@ -92,7 +92,7 @@ def test_a_repository_s_tokenizer_counts_exactly(words, settings, caplog):
     assert again.count(["one two three"]).lengths.tolist() == [3]
 
 
-def test_a_tokenizer_that_cannot_be_had_is_an_estimate_with_a_warning(hub, settings, caplog):
+def test_an_unavailable_tokenizer_gives_an_estimate_with_a_warning(hub, settings, caplog):
     with caplog.at_level(logging.WARNING):
         counter = open_counter("hub:nobody/nothing", max_tokens=3, model="voyage-x", store=settings)
     assert not counter.exact

@@ -88,7 +88,7 @@ def test_prompts_reach_the_library(folder, onnx_folder, default_model_directory,
         asyncio.run(main(provider))
 
 
-def test_a_model_by_its_library_s_name_tells_what_it_is(folder, default_model_directory, tmp_path):
+def test_a_model_by_its_library_s_name_can_be_described(folder, default_model_directory, tmp_path):
     name = f"sentence-transformers:{folder}"
 
     async def main():

@@ -56,7 +56,7 @@ def endpoint(**options):
         ("fake", {"width": "wide"}, "options.width: must be an integer above 0"),
     ],
 )
-def test_options_that_cannot_be_are_told(provider, options, message):
+def test_invalid_options_are_reported(provider, options, message):
     with pytest.raises(ConfigError, match=message):
         make_provider(provider, endpoint(**options))
 
@@ -188,7 +188,7 @@ def test_no_proxy_and_proxies_over_https_are_passed_by(proxied, monkeypatch, cap
 
 
 @pytest.mark.parametrize("proxy", ["socks5://user:pass@127.0.0.1:{port}", "http://user:pass@127.0.0.1:port", "http://"])
-def test_a_proxy_that_cannot_be_used_is_told_and_nothing_goes_around_it(proxied, proxy):
+def test_an_unusable_proxy_is_reported_and_never_bypassed(proxied, proxy):
     asked, error = proxied(proxy)
     assert asked == ""
     assert str(error) == "r: HTTPS_PROXY must be like http://proxy.example.com:3128"
@@ -251,7 +251,7 @@ def test_a_models_revision_is_part_of_its_space():
     assert spaces[0].id != spaces[1].id
 
 
-def test_nv_embed_can_be_had_from_a_server(tmp_path):
+def test_nv_embed_is_available_from_a_server(tmp_path):
     async def main():
         server = NimServer()
         server.width, server.models = 4096, {"nvidia/NV-Embed-v2"}
@@ -277,7 +277,7 @@ def test_nv_embed_can_be_had_from_a_server(tmp_path):
 # ------------------------------------------------------------ missing parts of a route
 
 
-def test_what_routes_lack_is_told_before_they_are_used(tmp_path):
+def test_missing_parts_of_routes_are_reported_before_they_are_used(tmp_path):
     routes = {
         "routes.typo": {"model": "acme/m", "provider": "opanai"},
         "routes.bare": {"model": "acme/m", "provider": "openai-compatible"},
@@ -318,7 +318,7 @@ def test_weights_of_libraries_are_looked_for(tmp_path, monkeypatch):
 # ------------------------------------------------------------ alternatives
 
 
-def test_the_error_of_a_models_only_route_tells_what_else_there_is(tmp_path):
+def test_the_error_of_a_models_only_route_lists_the_alternatives(tmp_path):
     async def main(**options):
         own = {"models.m": OWN, "routes.r": {"model": "acme/m", "provider": "fake", "base_url": "x"}}
         other = {"models.n": {**OWN, "name": "acme/n"}, "routes.s": {"model": "acme/n", "provider": "fake"}}

@@ -92,7 +92,7 @@ def test_texts_go_as_they_are(name, server):
     assert_right(ask(name, server, documents), documents)
 
 
-def test_cohere_reads_as_much_of_a_document_as_it_is_told():
+def test_cohere_reads_a_document_up_to_the_given_limit():
     server = CohereRerankServer()
     ask("cohere", server, max_tokens_per_doc="32768")
     assert server.bodies[0]["max_tokens_per_doc"] == 32768

@@ -71,7 +71,7 @@ def test_languages(language):
 
 
 @pytest.mark.parametrize("text", ["ok", "HTTP 500", "42", "…", "vector db", "", "x = 1"])
-def test_what_is_too_short_to_tell_is_unknown(text):
+def test_a_text_that_is_too_short_is_unknown(text):
     assert detect_languages(text) == ()
     analysis = analyze([text, text])
     assert analysis.primary_language is None
@@ -119,7 +119,7 @@ def test_code_of_every_kind_is_code_and_nothing_else(kind):
 
 
 @pytest.mark.parametrize("kind", SNIPPETS["both"])
-def test_prose_with_code_is_told_by_its_language_too(kind):
+def test_prose_with_code_has_a_language_too(kind):
     analysis = analyze([SNIPPETS["both"][kind]])
     assert (analysis.code, analysis.languages) == (1.0, (("en", 1.0),))
 

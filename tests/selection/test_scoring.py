@@ -190,7 +190,7 @@ def test_anywhere_ignores_what_a_model_lacks_here_and_nothing_else():
         select([away], ModelSelectionCriteria(require_local=True), anywhere=True)
 
 
-def test_all_reasons_are_told_and_what_would_help():
+def test_all_reasons_are_listed_with_a_remedy():
     criteria = ModelSelectionCriteria(require_local=True, min_accuracy=0.64, max_latency_ms=40)
     table = score(SPECIFIED, criteria)
     reasons = {row.model: [reason.requirement for reason in row.reasons] for row in table}

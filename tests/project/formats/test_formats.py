@@ -73,7 +73,7 @@ def stamp(path):
 # ------------------------------------------------------------- the cache
 
 
-def test_of_a_cache_of_version_1_what_can_be_wrong_is_dropped_and_told_once(old, caplog):
+def test_unsafe_entries_of_a_version_1_cache_are_dropped_and_logged_once(old, caplog):
     path = old("cache-v1.sqlite")
 
     async def look():
@@ -177,7 +177,7 @@ def users_file(path):
     [(newer_cache, CacheError), (users_file, ConfigError)],
     ids=["newer", "foreign"],
 )
-def test_a_cache_that_cannot_be_used_is_told_by_every_call_and_closing_is_quiet(tmp_path, make, error, tiered):
+def test_an_unusable_cache_is_an_error_of_every_call_and_closing_is_quiet(tmp_path, make, error, tiered):
     path = tmp_path / "v.sqlite"
     make(path)
     before = path.read_bytes()
@@ -204,7 +204,7 @@ def test_a_cache_that_cannot_be_used_is_told_by_every_call_and_closing_is_quiet(
     assert [one.name for one in tmp_path.iterdir()] == ["v.sqlite"]
 
 
-def test_a_cache_that_becomes_a_users_file_meanwhile_is_told_and_stays_as_it_is(tmp_path):
+def test_a_cache_that_a_users_file_replaces_is_reported_and_the_file_stays_unchanged(tmp_path):
     path = tmp_path / "v.sqlite"
 
     async def main():

@@ -38,7 +38,7 @@ def pin(config):
     return asyncio.run(get())
 
 
-def test_it_is_accepted_and_told_once(old, caplog):
+def test_it_is_accepted_and_logged_once(old, caplog):
     with caplog.at_level(logging.WARNING, "embedway.pins"), Embedder(config=old) as embedder:
         for _ in range(2):
             result = embedder.embed(DOCUMENTS[:1], collection="articles")
