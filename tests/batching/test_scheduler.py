@@ -1,4 +1,4 @@
-"""Batches shared by several callers: each gets its own rows and error, and does not wait or pay for others."""
+"""Batches shared by several callers: each gets its own result, and does not wait or pay for others without need."""
 
 import asyncio
 from collections import Counter

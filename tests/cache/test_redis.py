@@ -302,7 +302,7 @@ def test_a_newer_format_is_seen_while_a_process_runs(server, valkey, clock):
         server.hset("embedway:format", "cache", FORMAT + 1)
         assert await read_entries(cache, GROUP, [KEY]) == [b"entry"]
         clock.now += 61
-        # Vectors computed in the meantime reach their caller: only the read fails.
+        # Only reading raises, so that a vector computed in the meantime still reaches its caller.
         assert await cache.put_many(GROUP, [(KEY, b"other")]) == 0
         assert await cache.add_counts({"m": {"hits": 1}}) is False
         assert await cache.lease(GROUP, [KEY], 10) == [True]

@@ -300,7 +300,7 @@ def test_budgets_without_end_or_with_names_for_a_terminal_are_ignored():
     assert len(config.ignored) == 13
 
 
-def test_budgets_above_the_maximum_are_not_read(monkeypatch):
+def test_budgets_above_the_maximum_are_not_checked(monkeypatch):
     """Each budget is compared with every model of the settings, so thousands would take seconds."""
     looked = []
     monkeypatch.setattr(discovered_file, "is_known_model", lambda name, _: looked.append(name) or True)
