@@ -1,4 +1,4 @@
-"""Access to private parts that no public call offers. Only this module uses names of private attributes."""
+"""Access to private parts that no public call offers. Only this module and `stored.py` name private attributes."""
 
 import os
 import sqlite3
