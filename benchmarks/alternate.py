@@ -1,11 +1,11 @@
-"""Two checkouts against one another, in alternating rounds: hits, lone queries, bulk, a service, and a ledger.
+"""Compare two checkouts in alternating rounds: hits, single queries, bulk, a service, and a ledger.
 
     python benchmarks/alternate.py BEFORE AFTER [--starts 20] [--rounds 30] [--cases hits-sqlite,...]
 
-Each checkout has a process that lives for many rounds, so that both meet the same moments of a noisy machine. A round
-measures both, in turn first one and then the other. Two processes of the same code differ by some percent, so both are
-started anew `--starts` times. Prints, for each case, medians, the mean ratio of speeds (after to before) and its 95 %
-interval (Student's t over the starts: of each, the median logarithm of its rounds' ratios).
+Each checkout has a process that runs many rounds, so that noise of the machine affects both. A round measures both; the
+order alternates. Two processes of the same code differ by some percent, so both are restarted `--starts` times. Prints,
+for each case, medians, the mean ratio of speeds (after to before) and its 95 % interval (Student's t over the starts:
+for each, the median logarithm of its rounds' ratios).
 """
 
 import argparse
@@ -24,11 +24,11 @@ import upstream
 
 CASES = ("hits-memory", "hits-sqlite", "lone-memory", "lone-sqlite", "lone-computed", "bulk", "upstream", "ledger")
 TEXTS = 500
-#: Calls that are timed together, and lone queries whose median counts: the first ones find cold caches of the CPU.
+#: Calls timed together, and single queries whose median counts: the first ones find cold CPU caches.
 CALLS, QUERIES = 10, 20
-#: Texts of unlike lengths that the default model computes at a time; short ones that a service on the loopback gets.
+#: Texts of different lengths that the default model computes at once; short texts sent to a loopback service.
 BULK, SENT = 96, 4096
-#: Student's t for a two-sided interval of 95 %; beyond 120 degrees of freedom it is the normal's.
+#: Student's t for a two-sided 95 % interval; above 120 degrees of freedom it is the normal distribution's.
 _T = {
     1: 12.706,
     2: 4.303,
@@ -46,7 +46,7 @@ _T = {
 
 
 def computed(one, kind, counter):
-    """Seconds for one text that is computed: here, by a service in bulk, or by a service and booked in a ledger."""
+    """Return the seconds per computed text: locally, by a service in bulk, or by a service and booked in a ledger."""
     if kind == "ledger":
         times = []
         for number in range(QUERIES):
@@ -64,7 +64,7 @@ def computed(one, kind, counter):
 
 
 def work(folder):
-    """Answer requests to measure, one a line, with seconds for one unit."""
+    """Answer requests to measure, one per line, with the seconds for one unit."""
     from embedway import Config, Embedder
 
     made = {}
@@ -119,7 +119,7 @@ def work(folder):
 
 
 class Checkout:
-    """A process with the code of one checkout."""
+    """Process with the code of one checkout."""
 
     def __init__(self, path, folder):
         environment = {**os.environ, "PYTHONPATH": str(Path(path) / "src")}
@@ -142,19 +142,19 @@ class Checkout:
 
 
 def interval(logs):
-    """The geometric mean of ratios, of which the logarithms are given, and its 95 % interval."""
+    """Return the geometric mean of ratios and its 95 % interval, from their logarithms."""
     mean, error = statistics.fmean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
     t = next((value for freedom, value in sorted(_T.items(), reverse=True) if freedom <= len(logs) - 1), 12.706)
     return math.exp(mean), math.exp(mean - t * error), math.exp(mean + t * error)
 
 
 def started(checkouts, cases, rounds):
-    """The seconds (before, after) of each round of each case, measured by two new processes."""
+    """Return the seconds (before, after) of each round of each case, measured by two new processes."""
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         before, after = (Checkout(path, folder) for path, folder in zip(checkouts, (one, other), strict=True))
         pairs = {case: [] for case in cases}
         for case in cases:
-            for _ in range(3):  # models are loaded, caches filled
+            for _ in range(3):  # loads models and fills caches
                 before.measure(case), after.measure(case)
             for number in range(rounds):
                 order = (before, after) if number % 2 else (after, before)

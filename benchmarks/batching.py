@@ -1,11 +1,11 @@
-"""Concurrent callers of one short text each, with and without batching across callers; and what a lone caller pays.
+"""Concurrent callers of one short text each, with and without batching across callers; and the overhead of one caller.
 
     python benchmarks/batching.py [--callers 16] [--texts 4000] [--rounds 5]
 
 The built-in runtime with the default model, cache off, all texts unique. Each caller sends its next text when it has
-the vector of the last. With and without alternate round by round, in one process. Vectors of both ways are compared.
-A lone caller is timed against the same runtime called directly: tokenize, `Encoder.run`, normalized already. Once
-without a cache, and once with the one that is on by default, SQLite, in a folder of its own; the ways take turns.
+the vector of the last. The variants alternate round by round, in one process, and their vectors are compared. A single
+caller is compared with the same runtime called directly: tokenize, then `Encoder.run`, which normalizes. It is measured
+without a cache, and with the default SQLite cache in its own folder; the variants alternate.
 """
 
 import argparse
@@ -48,7 +48,7 @@ WORDS = [
 
 
 def texts_of(count):
-    """Questions of 5 to 15 tokens."""
+    """Return questions of 5 to 15 tokens."""
     return [f"{next(_numbers)} " + " ".join(_chance.choices(WORDS, k=_chance.randint(3, 10))) for _ in range(count)]
 
 
@@ -58,7 +58,7 @@ def embedder(*, across, **overrides):
 
 
 async def load(serving, texts, callers, input_type):
-    """Texts a second, each one's seconds, and all vectors in order."""
+    """Return texts per second, the seconds of each, and all vectors in order."""
     taken = np.empty(len(texts))
     vectors = [None] * len(texts)
     left = iter(enumerate(texts))
@@ -75,7 +75,7 @@ async def load(serving, texts, callers, input_type):
 
 
 async def mixed(serving, texts, documents):
-    """Seconds that queries take while one bulk request runs."""
+    """Return the seconds of queries while one bulk request runs."""
     bulk = asyncio.create_task(serving.embed(documents))
     await asyncio.sleep(0)
     taken = []
@@ -90,7 +90,7 @@ async def mixed(serving, texts, documents):
 
 
 async def lone(ways, *, turns, texts):
-    """Seconds of single queries, each way; so many texts of each in a turn."""
+    """Return the seconds of single queries for each variant, with this many texts of each per turn."""
     taken = {name: [] for name in ways}
     for turn in range(turns):
         names = list(ways)[turn % len(ways) :] + list(ways)[: turn % len(ways)]
@@ -99,13 +99,14 @@ async def lone(ways, *, turns, texts):
                 began = time.perf_counter()
                 await ways[name](text)
                 taken[name].append(time.perf_counter() - began)
-            # What is stored while the next query is computed is this way's to bear; the last is not the next way's.
+            # The vector is stored during this variant's next query. Wait, so that the last is not stored in the next
+            # variant's.
             await asyncio.sleep(0.02)
     return taken
 
 
 async def lone_ways(serving):
-    """The ways to time, all on one loaded model: the runtime itself, and `embed` with and without its cache."""
+    """Return the variants, all on one loaded model: the runtime itself, and `embed` with and without its cache."""
     model, cache = (await serving._models.open("auto")).encoder(), serving._pipeline.cache  # noqa: SLF001  the runtime itself
 
     async def directly(text):
@@ -116,11 +117,11 @@ async def lone_ways(serving):
         await serving.embed([text], input_type="query")
 
     async def without(text):
-        serving._pipeline.cache = None  # noqa: SLF001  as an embedder with `cache.backend` none has it
+        serving._pipeline.cache = None  # noqa: SLF001  same state as with `cache.backend` none
         await stored(text)
         serving._pipeline.cache = cache  # noqa: SLF001
 
-    return {"the runtime itself": directly, "embed without a cache": without, "embed with SQLite": stored}
+    return {"the runtime called directly": directly, "embed without a cache": without, "embed with SQLite": stored}
 
 
 def ms(seconds, share):
@@ -138,7 +139,7 @@ async def main():
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     async with embedder(across=True) as with_it, embedder(across=False) as without:
-        ways = {"batched across callers": with_it, "each by itself": without}
+        ways = {"batched across callers": with_it, "each on its own": without}
         for serving in ways.values():
             await serving.embed(texts_of(300))
             await load(serving, texts_of(200), options.callers, "query")
@@ -158,11 +159,11 @@ async def main():
                 every = np.concatenate(waits[name])
                 rate = statistics.median(rates[name])
                 print(f"{options.callers} callers, one {kind} each, {name:22}: {rate:7.0f} texts/s, {both(every)}")
-            print(f"lowest cosine between both: {lowest:.6f}")
+            print(f"lowest cosine between both variants: {lowest:.6f}")
         documents = [" ".join(texts_of(12)) for _ in range(1500)]
         for name, serving in ways.items():
             taken = await mixed(serving, texts_of(3000), documents)
-            print(f"queries beside a bulk request, {name:22}: {len(taken)}, {both(taken)}")
+            print(f"queries during a bulk request, {name:22}: {len(taken)}, {both(taken)}")
     await one_caller()
 
 
@@ -174,9 +175,9 @@ async def one_caller():
             ways = await lone_ways(serving)
             await lone(ways, turns=3, texts=25)
             taken = await lone(ways, turns=80, texts=25)
-    least = statistics.median(taken["the runtime itself"])
+    least = statistics.median(taken["the runtime called directly"])
     for name, seconds in taken.items():
-        print(f"lone caller, {name:22}: {both(seconds)}, ratio {statistics.median(seconds) / least:.3f}")
+        print(f"one caller, {name:27}: {both(seconds)}, ratio {statistics.median(seconds) / least:.3f}")
 
 
 asyncio.run(main())

@@ -1,10 +1,10 @@
-"""Texts a second in bulk: embedway beside fastembed and sentence-transformers, alternating in one run.
+"""Texts per second in bulk: embedway, fastembed and sentence-transformers, alternating in one run.
 
     python benchmarks/bulk.py [--texts FILE.jsonl.gz] [--rounds 3] [--count N]
 
-All-MiniLM-L6-v2, cut at 256 tokens. fastembed runs at the fastest of several batch sizes, found first. Prints medians,
-ratios, the lowest cosine to sentence-transformers in float32, peak memory, and what share of this CPU's measured rate
-of matrix products embedway reaches.
+All-MiniLM-L6-v2, cut at 256 tokens. fastembed runs at the fastest of several batch sizes, which is measured first.
+Prints medians, ratios, the lowest cosine to sentence-transformers in float32, peak memory, and embedway's share of this
+CPU's measured rate of matrix products.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def best_fastembed(texts_path):
 
 
 def matrix_rate(dtype):
-    """Floating-point operations a second of this CPU in large matrix products, by torch (oneDNN)."""
+    """Return this CPU's floating-point operations per second in large matrix products, by torch (oneDNN)."""
     import torch
 
     torch.set_num_threads(THREADS)
@@ -47,7 +47,7 @@ def matrix_rate(dtype):
 
 
 def work(lengths):
-    """Floating-point operations of MiniLM-L6's matrix products on texts of these lengths: layers and attention."""
+    """Return the floating-point operations of MiniLM-L6's matrix products for these lengths: layers and attention."""
     hidden, inner, layers = 384, 1536, 6
     dense = 2 * layers * (4 * hidden * hidden + 2 * hidden * inner) * lengths.sum()
     return dense + 2 * layers * 2 * hidden * (lengths**2).sum()

@@ -1,10 +1,10 @@
-"""Hits a second through the public `embed`, keys and codec included: each backend, beside LangChain's cache on files.
+"""Hits per second through the public `embed`, including keys and codec: each backend, and LangChain's cache on files.
 
     python benchmarks/cache.py [--texts 10000] [--rounds 5]
 
-768 numbers a vector, batches of 500 unique texts of mixed lengths, all of them hits; rounds alternate between the
-backends. Valkey is a server of its own on the loopback; LangChain's `CacheBackedEmbeddings` is over a `LocalFileStore`
-with its 256-bit keys.
+768 numbers per vector, batches of 500 unique texts of mixed lengths, all of them hits; rounds alternate between the
+backends. Valkey is a separate server on the loopback; LangChain's `CacheBackedEmbeddings` uses a `LocalFileStore` with
+256-bit keys.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def config(backend, place, url):
 
 
 class Ours:
-    """embedway with one backend."""
+    """Embedder with one backend."""
 
     def __init__(self, backend, place, url):
         self.name = backend
@@ -59,7 +59,7 @@ class Ours:
         await self.embedder.embed(["warm"], model="bench/m")
         started = time.perf_counter()
         self.vectors = [(await self.embedder.embed(batch, model="bench/m")).vectors for batch in batches]
-        await self.embedder.cache.stats()  # all of them are where they stay
+        await self.embedder.cache.stats()  # waits until all vectors are stored
         self.stored = sum(map(len, batches)) / (time.perf_counter() - started)
 
     async def hit(self, batches):
@@ -123,13 +123,13 @@ async def compare(contestants, texts, rounds):
         await one.one_by_one(texts[:500])
         line = f"{one.name:10} {statistics.median(hits[one.name]):10,.0f} hits/s"
         if one.stored:
-            line += f"   {one.stored:10,.0f} stored/s   one text p50 {statistics.median(one.single):.3f} ms"
+            line += f"   {one.stored:10,.0f} stored/s   one text, p50 {statistics.median(one.single):.3f} ms"
             await one.embedder.aclose()
         print(line)
 
 
 async def misses(place, count=400):
-    """Queries that are in no cache, with the default model: without one, and with SQLite's."""
+    """Time queries that miss, with the default model: without a cache, and with SQLite's."""
     seconds = {}
     embedders = {
         backend: AsyncEmbedder(
@@ -146,12 +146,12 @@ async def misses(place, count=400):
         await embedder.aclose()
     without, stored = (statistics.median(seconds[backend][50:]) * 1000 for backend in ("none", "sqlite"))
     print(
-        f"a query that no cache has: {without:.2f} ms without one, {stored:.2f} ms with SQLite: {stored / without:.3f}x"
+        f"a query that misses: {without:.2f} ms without a cache, {stored:.2f} ms with SQLite: {stored / without:.3f}x"
     )
 
 
 def codecs():
-    """Sizes of entries of the default model's vectors, of lines of the documentation. Settings refuse i8 with zstd."""
+    """Print entry sizes for the default model's vectors of lines of the documentation. Settings refuse i8 with zstd."""
     files = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
     lines = list({line: None for file in files for line in file.read_text("utf-8").splitlines() if len(line) > 60})
     with Embedder(config=Config.load(overrides={"cache.backend": "none"})) as embedder:

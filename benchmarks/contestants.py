@@ -1,8 +1,8 @@
-"""The libraries that are measured, each in a process of its own, on the same weights, texts and threads.
+"""The measured libraries, each in its own process, with the same weights, texts and threads.
 
 A process loads its model, warms up, then answers each line on its standard input: `bulk` embeds all texts and
 prints the seconds, `query` embeds one text and prints the seconds, `save PATH` writes the vectors of the last pass,
-`peak` prints the highest resident memory in MB. Run by bulk.py and latency.py, not by hand.
+`peak` prints the highest resident memory in MB. bulk.py and latency.py start it.
 """
 
 import gzip
@@ -21,7 +21,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data" / "python-docs-chunks.jso
 
 
 def read_texts(path):
-    """Passages as {"text": …} lines, gzipped or not; without a file, the language reference in Python itself."""
+    """Return passages from {"text": …} lines, gzipped or not; without a file, the language reference in Python."""
     if path is None and not SHARED.is_file():
         from pydoc_data import topics
 
@@ -82,7 +82,7 @@ def fastembed(batch_size):
 
 
 def export_onnx():
-    """The weights as the ONNX file that fastembed takes, made once by torch's exporter."""
+    """Export the weights to an ONNX file for fastembed, once, by torch's exporter."""
     import shutil
 
     import torch
@@ -98,7 +98,7 @@ def export_onnx():
     encoder = AutoModel.from_pretrained(source, attn_implementation="eager").eval()
 
     class ByPosition(torch.nn.Module):
-        """The exporter passes inputs by position, the encoder takes them by name."""
+        """Adapter: the exporter passes inputs by position, the encoder accepts them by name."""
 
         def __init__(self):
             super().__init__()
@@ -143,7 +143,7 @@ MAKERS = {
 
 
 class Contestant:
-    """One of the processes, from outside."""
+    """Client of one process."""
 
     def __init__(self, name, texts_path):
         command = [sys.executable, __file__, name, str(texts_path or "")]
@@ -219,6 +219,6 @@ def serve(name, texts_path):
 if __name__ == "__main__":
     from embedway.opt_out import opt_out_of_telemetry
 
-    # All peers alike: none of them reports while it is timed.
+    # Applies to all libraries, so that none of them sends telemetry during the measurement.
     opt_out_of_telemetry()
     serve(sys.argv[1], sys.argv[2])

@@ -1,4 +1,4 @@
-"""The cost of one operation of hooks: without a hook, with one for events alone, and with one for operations.
+"""Cost of one operation of hooks: without a hook, with one for events only, and with one for operations.
 
 python benchmarks/hooks.py
 """
@@ -12,14 +12,14 @@ COUNT = 100_000
 
 
 class Listening(BaseHook):
-    """Wants events alone, as the embedder's own hooks do."""
+    """Hook for events only, like the embedder's own hooks."""
 
     def event(self, operation):
         pass
 
 
 class Operating(BaseHook):
-    """Wants operations, and does nothing with them."""
+    """No-op hook for operations."""
 
     def begin(self, operation):
         pass
@@ -29,7 +29,7 @@ class Operating(BaseHook):
 
 
 def nanoseconds(hooks):
-    """The least of seven series, for one operation."""
+    """Return the minimum of seven series, per operation."""
 
     def run():
         with hooks.operation(AttemptDetails, "acme/m", "routes.r", 1, 3, 120) as outcome:
@@ -39,5 +39,5 @@ def nanoseconds(hooks):
 
 
 if __name__ == "__main__":
-    for name, hooks in (("none", []), ("events alone", [Listening()]), ("operations", [Operating()])):
+    for name, hooks in (("none", []), ("events only", [Listening()]), ("operations", [Operating()])):
         print(f"{name:13} {nanoseconds(Hooks(hooks)):6,.0f} ns")

@@ -1,9 +1,9 @@
-"""Loading and using a model of bge-m3's size with random weights: seconds and peak memory, for each backend.
+"""Load and use a model of bge-m3's size with random weights: seconds and peak memory, for each backend.
 
     python benchmarks/large.py
 
 24 layers, 1024 wide, 250,002 tokens, 8,194 positions: 2.27 GB in float32. Weights are written tensor by tensor, so that
-making them does not count; each backend runs in a process of its own.
+making them does not count; each backend runs in its own process.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""Milliseconds of one query in process, warm: embedway beside fastembed, alternating in one run.
+"""Milliseconds of one query in process, warm: embedway and fastembed, alternating in one run.
 
     python benchmarks/latency.py [--rounds 300]
 
-Two ways: `steady`, each answers queries one after another, twenty at a turn; `apart`, each answers one query at a
-turn, so that its threads slept and the others' weights went through the caches meanwhile.
+Two modes: `steady`, each contestant runs twenty queries in a row; `apart`, each runs one query per turn, so that its
+threads sleep in between, and the other contestants' weights pass through the CPU caches.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def measure(contestants, rounds, at_a_turn):
     times = {contestant.name: [] for contestant in contestants}
     order = random.Random(1)  # noqa: S311 - the same order in every run
     for _ in range(rounds // at_a_turn):
-        # In a fixed order one would always run beside the threads that its predecessor leaves spinning.
+        # In a fixed order, one would always run while its predecessor's threads still spin.
         for contestant in order.sample(contestants, len(contestants)):
             times[contestant.name] += [contestant.ask("query") * 1e3 for _ in range(at_a_turn)]
     return times
@@ -34,7 +34,7 @@ def main():
         for _ in range(20):
             contestant.ask("query")
     print(cpu_line())
-    print(f"one query, {len(QUERY.split())} words and 12 tokens with the two special ones, {options.rounds} rounds")
+    print(f"one query, {len(QUERY.split())} words, 12 tokens with the two special ones, {options.rounds} rounds")
     for mode, at_a_turn in (("steady", 20), ("apart", 1)):
         for name, values in measure(contestants, options.rounds, at_a_turn).items():
             ordered = sorted(values)

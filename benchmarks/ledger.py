@@ -1,8 +1,8 @@
-"""How long the books of a call take: reserve, send, settle, close, with a budget, in SQLite and Valkey.
+"""Time of a call's bookings: reserve, send, settle, close, with a budget, in SQLite and Valkey.
 
     python benchmarks/ledger.py [--calls 2000]
 
-Calls one after the other, and 30 at once, whose entries share transactions.
+Sequential calls, and 30 concurrent ones, which share transactions.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PURPOSE = Purpose("a-model", "a collection", "a key")
 
 
 async def call(ledger):
-    """One call's books; the seconds they took."""
+    """Book one call, and return the seconds."""
     began = time.perf_counter()
     entry = await ledger.reserve(PURPOSE, 100, LIMITS, lease_s=60, texts=1)
     await ledger.send(entry, 100, LIMITS)
@@ -33,7 +33,7 @@ async def call(ledger):
 
 
 async def measured(ledger, calls, together):
-    """Calls a second, and the median of one, in milliseconds."""
+    """Return calls per second, and the median time of one, in milliseconds."""
     await call(ledger)
     began = time.perf_counter()
     took = []
@@ -43,7 +43,7 @@ async def measured(ledger, calls, together):
 
 
 async def main():
-    """Both ledgers, alternating."""
+    """Measure both ledgers, alternating."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--calls", type=int, default=2000)
     calls = options.parse_args().calls
@@ -63,7 +63,7 @@ async def main():
         for ledger in ledgers.values():
             await ledger.aclose()
         server.stop()
-    print("| | calls at once | calls/s | one call, ms |")
+    print("| | concurrent calls | calls/s | one call, ms |")
     print("| --- | ---: | ---: | ---: |")
     for (name, together), rounds in found.items():
         rate, one = (statistics.median(column) for column in zip(*rounds, strict=True))

@@ -1,10 +1,10 @@
-"""The time to select a model for 10,000 texts among all that have benchmarks: the sample's look, and the rest.
+"""Time to select a model for 10,000 texts among all models with benchmarks: analysis of the sample, and the rest.
 
     python benchmarks/selecting.py [--texts 10000] [--rounds 15] [--tokenizers 12]
 
-Texts are passages of the Python documentation in `../shared/data` where it is there, and of the language reference in
-Python otherwise, five times over. The first round loads language models and vocabularies, and is told apart. The second
-table is of a machine with the files of many models, each of which has a tokenizer of its own.
+Texts are passages of the Python documentation from `../shared/data` if it exists, otherwise of the language reference
+in Python, repeated. The first round loads language models and vocabularies, and is reported separately. The second
+table simulates a machine with the files of many models, each with its own tokenizer.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from embedway.selection.token_counts import file_key
 
 
 def main():
-    """Select again and again, and tell the medians."""
+    """Measure with the installed models, and with more tokenizers."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--texts", type=int, default=10_000)
     options.add_argument("--rounds", type=int, default=15)
@@ -32,11 +32,11 @@ def main():
     some = read_texts(None)
     texts = (some * (given.texts // len(some) + 1))[: given.texts]
     usual = {"environ": {"OPENAI_API_KEY": "unused"}}
-    tell("what is installed", Candidates(Config.load(**usual)), texts, given.rounds)
+    tell("installed models", Candidates(Config.load(**usual)), texts, given.rounds)
     with tempfile.TemporaryDirectory() as folder:
         overrides = with_tokenizers(Path(folder), given.tokenizers)
         many = WithTokenizers(Config.load(**usual, overrides=overrides), Path(folder))
-        tell(f"{given.tokenizers} tokenizer files more, each another", many, texts, given.rounds)
+        tell(f"{given.tokenizers} more models, each with its own tokenizer file", many, texts, given.rounds)
 
 
 class WithTokenizers(Candidates):
@@ -52,7 +52,7 @@ class WithTokenizers(Candidates):
 
 
 def with_tokenizers(folder, count):
-    """Settings of models with tokenizers of their own, which are copies of the default model's."""
+    """Return settings of models with their own tokenizers, which are copies of the default model's."""
     written = json.loads((model_folder() / "tokenizer.json").read_text())
     overrides = {}
     benchmarks = {}
@@ -82,7 +82,7 @@ def with_tokenizers(folder, count):
 
 
 def tell(name, candidates, texts, count):
-    """Select again and again, and print the medians."""
+    """Select several times, and print the medians."""
     criteria = ModelSelectionCriteria.preset("balanced")
     rounds = []
     for _ in range(count + 1):
@@ -97,10 +97,10 @@ def tell(name, candidates, texts, count):
     own = sum(one.tokens.own for one in known)
     print(f"{name}: {len(known)} models, {own} with their own tokenizer, {len(texts):,} texts, ", end="")
     print(f"a sample of {analysis.sampled}: {selection.model}")
-    print("| | the sample's languages and code, ms | tokens, ms | score and rank, ms | beyond the sample, ms |")
+    print("| | languages and code of the sample, ms | tokens, ms | score and rank, ms | tokens, score and rank, ms |")
     print("| --- | ---: | ---: | ---: | ---: |")
     median = [statistics.median(column) for column in zip(*rounds[1:], strict=True)]
-    for told, row in (("first", rounds[0]), ("median of the others", median)):
+    for told, row in (("first", rounds[0]), ("median of the other rounds", median)):
         cells = " | ".join(f"{1000 * value:.1f}" for value in (*row, row[1] + row[2]))
         print(f"| {told} | {cells} |")
 

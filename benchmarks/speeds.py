@@ -1,11 +1,10 @@
-"""How fast the built-in runtime is with encoders of each size that the catalog has: the speeds of its benchmarks.
+"""Speed of the built-in runtime with encoders of each size in the catalog: the source of its benchmarks.
 
     python benchmarks/speeds.py [--texts 64]
 
-A speed depends on a model's shape and not on what it has learned, so weights are random, and made in a temporary
-folder: up to 1.3 GB. Texts are passages of the default model's documentation corpus in `../shared/data` where it is
-there, and of the standard library's sources otherwise. Cache off. Latency is a query of about ten tokens, alone;
-tokens/s is of passages of 256 tokens at most, in batches. Printed as rows for `catalog/benchmarks.toml`.
+Speed depends on a model's shape and not on its training, so weights are random, and made in a temporary folder: up to
+1.3 GB. Texts are passages of the standard library's sources. Cache off. Latency is that of a single query of about ten
+tokens; tokens/s is that of passages of at most 256 tokens, in batches. Printed as rows for `catalog/benchmarks.toml`.
 """
 
 import argparse
@@ -35,7 +34,7 @@ _VOCABULARY = 30522
 
 
 def random_bert(folder, layers, wide, inner, tokenizer):
-    """A BERT encoder of that shape with random weights, and the default model's tokenizer."""
+    """Make a BERT encoder of that shape with random weights, and the default model's tokenizer."""
     random_numbers = np.random.default_rng(5)
     folder.mkdir(parents=True)
     config = {
@@ -81,7 +80,7 @@ def random_bert(folder, layers, wide, inner, tokenizer):
 
 
 def passages(count):
-    """Texts of up to about 256 tokens."""
+    """Return texts of up to about 256 tokens."""
     library = Path(sysconfig.get_paths()["stdlib"])
     texts = [path.read_text(errors="replace") for path in sorted(library.glob("*.py"))[:80]]
     pieces = [text[at : at + 900] for text in texts for at in range(0, min(len(text), 9000), 900)]

@@ -1,10 +1,11 @@
-"""Texts a second through a paid API's interface, with a service that answers at once: embedway beside openai's client.
+"""Texts per second through OpenAI's API to a service that answers at once: embedway and openai's client.
 
     python benchmarks/upstream.py [--texts 100000] [--rounds 3]
 
-Both send the same batches of 2,048 short texts, eight requests under way at once, to a server on the loopback in a
-process of its own that answers vectors of 1,536 numbers in base64, made beforehand. embedway counts tokens besides,
-checks every vector, and gives one float32 array; the client gives lists of floats, made an array here as a user would.
+Both send the same batches of 2,048 short texts, eight requests concurrently, to a loopback server in a separate
+process,
+which answers precomputed vectors of 1,536 numbers in base64. embedway also counts tokens, checks every vector, and
+returns one float32 array; the client returns lists of floats, which are converted to an array here as a user would.
 """
 
 import argparse
@@ -121,14 +122,14 @@ def main():
             rows.append(json.loads(done.stdout))
     server.terminate()
     print(cpu_line())
-    print(f"{options.texts:,} texts in requests of {BATCH}, {UNDER_WAY} at once, medians of {options.rounds} rounds")
+    print(f"{options.texts:,} texts in requests of {BATCH}, {UNDER_WAY} concurrent, medians of {options.rounds} rounds")
     rates = {}
     for name, rows in found.items():
         assert all(row["rows"] == options.texts for row in rows)
         rates[name] = options.texts / statistics.median(row["seconds"] for row in rows)
         cpu = statistics.median(row["cpu"] for row in rows) / options.texts
         peak = statistics.median(row["peak_mb"] for row in rows)
-        print(f"{name:10} {rates[name]:9,.0f} texts/s   {cpu * 1e6:6.1f} us of CPU a text   peak {peak:,.0f} MB")
+        print(f"{name:10} {rates[name]:9,.0f} texts/s   {cpu * 1e6:6.1f} us of CPU per text   peak {peak:,.0f} MB")
     print(f"embedway is {rates['embedway'] / rates['openai']:.1f}x the openai client")
 
 

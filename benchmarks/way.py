@@ -1,10 +1,10 @@
-"""The way of one text through the house: functions, files, changes of file, and rooms that are entered again.
+"""Trace of one text through the package: functions, files, changes of file, and packages that are entered again.
 
     python benchmarks/way.py [--source CHECKOUT/src] [--case hosted-miss] [--calls]
 
 Traces one call of a warm embedder each: a miss of a hosted model (a server on the loopback), a miss of the local
-default model, and a hit, with the cache in memory and a ledger in a file. `sys.setprofile` sees each Python function of
-the package that begins, on each thread. A coroutine that goes on after a wait is no new function.
+default model, and a hit, with the cache in memory and a ledger in a file. `sys.setprofile` reports each call of the
+package's Python functions, on each thread. A coroutine that resumes after a wait does not count as a call.
 """
 
 import argparse
@@ -24,7 +24,7 @@ CASES = ("hosted-miss", "local-miss", "hit")
 
 
 def serve(ready):
-    """Answer requests for embeddings on the loopback, for as long as the process lives."""
+    """Answer requests for embeddings on the loopback until the process ends."""
     import numpy as np
     from aiohttp import web
 
@@ -55,7 +55,7 @@ ready_event = threading.Event()
 
 
 class Tracer:
-    """Notes each function of a package that begins while `on`: its file and name, in order."""
+    """Records each function call of a package while `on`: its file and name, in order."""
 
     def __init__(self, package):
         self.package = f"{package}/"
@@ -68,7 +68,7 @@ class Tracer:
         code = frame.f_code
         if not code.co_filename.startswith(self.package):
             return
-        # A generator or coroutine that goes on resumes at another instruction than its first.
+        # A resumed generator or coroutine starts at another instruction than its first.
         place = frame.f_lasti
         if place >= 0 and opcode.opname[code.co_code[place]] == "RESUME" and code.co_code[place + 1] & 3:
             return
@@ -84,7 +84,7 @@ async def traced(tracer, case, settings):
         model = {} if case == "local-miss" else {"model": MODEL}
         for number in range(3):
             await embedder.embed(TEXT.format(number), **model)
-        await asyncio.sleep(0.2)  # what was computed is stored
+        await asyncio.sleep(0.2)  # waits until vectors are stored
         tracer.on = True
         await embedder.embed(TEXT.format(0 if case == "hit" else 100), **model)
         await asyncio.sleep(0.2)
@@ -105,13 +105,13 @@ def report(case, calls, engine):
         f"{changes} changes of file; {entries} entries of the engine"
     )
     again = collections.Counter(rooms)
-    print("  rooms entered: " + ", ".join(f"{name} {count}" for name, count in again.most_common()))
+    print("  packages entered: " + ", ".join(f"{name} {count}" for name, count in again.most_common()))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, help="the `src` of another checkout")
-    parser.add_argument("--case", choices=CASES, action="append", help="all by default")
+    parser.add_argument("--case", choices=CASES, action="append", help="default: all")
     parser.add_argument("--calls", action="store_true", help="print every function, in order")
     options = parser.parse_args()
     if options.source is not None:

@@ -1,4 +1,4 @@
-"""Texts as users have them: any iterable of strings, read once; everything else is refused by type or by row."""
+"""Texts as users pass them: any iterable of strings, read once. Everything else is refused by type or by row."""
 
 import collections
 import io
@@ -20,7 +20,7 @@ WORDS = ("a b", "c d")
 
 
 class Text(str):
-    """A text with a class of its own."""
+    """Text with its own class."""
 
     __slots__ = ()
 

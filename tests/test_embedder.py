@@ -128,7 +128,7 @@ def test_arguments_of_another_type_are_usage_errors_that_say_what_is_expected(wi
 
 @pytest.fixture(scope="module")
 def with_files(default_model_directory, tmp_path_factory):
-    """An embedder with a cache, a ledger and pins of its own."""
+    """Make an embedder with its own cache, ledger and pins."""
     place = tmp_path_factory.mktemp("files")
     own = {f"{table}.path": str(place / table) for table in ("cache", "ledger", "pins")}
     with Embedder(
@@ -173,7 +173,7 @@ def test_equal_texts_are_computed_once_and_given_to_each_row(embedder):
     assert (result.vectors[0] != result.vectors[1]).any()
 
 
-def test_a_cut_text_is_told_or_refused(embedder):
+def test_a_cut_text_is_reported_or_refused(embedder):
     long = "word " * 1000
     result = embedder.embed(["short", long, "x", long])
     assert [cut.row for cut in result.receipt.truncations] == [1, 3]

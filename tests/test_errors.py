@@ -1,4 +1,4 @@
-"""The error tree: as drawn, each with an exit code, each sentence with what, where and what to do."""
+"""The error tree: as documented, each error with an exit code, each message with cause, location and remedy."""
 
 import ast
 import inspect
@@ -17,7 +17,7 @@ CLASSES = {
 
 
 def drawn_tree():
-    """(name, parent) of each line of the drawing in the module's docstring."""
+    """Return (name, parent) of each line of the tree in the module's docstring."""
     parents, pairs = {}, []
     for line in errors.__doc__.splitlines():
         found = re.match(r"    ([│ ├└─]*)(\w+Error)\b", line)
@@ -119,7 +119,7 @@ def test_dimensions_and_spaces_name_both_sides():
         assert part in str(mismatch)
 
 
-def test_a_newer_version_is_told_in_one_way():
+def test_a_newer_version_is_reported_in_one_form():
     assert errors.newer_version(3, 2) == (
         "has version 3, and this embedway supports versions up to 2: use the newer embedway that wrote it"
     )
@@ -133,7 +133,7 @@ def test_a_newer_version_is_told_in_one_way():
     assert worded == ["errors.py"]
 
 
-# ------------------------------------------------------- errors that are Python's too
+# ------------------------------------------------------- errors that are also Python's own
 
 
 def test_wrong_arguments_and_deadlines_are_pythons_errors_too():
@@ -143,7 +143,7 @@ def test_wrong_arguments_and_deadlines_are_pythons_errors_too():
     assert (str(late), late.attempts, late.errno, late.filename) == ("too late", 3, None, None)
 
 
-#: Handlers of timeouts around code of other libraries alone, which raises no DeadlineError.
+#: Timeout handlers around third-party code only, which never raises DeadlineError.
 THIRD_PARTY_ONLY = {
     "cache/redis_server.py",
     "cache/write_behind.py",

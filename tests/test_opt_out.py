@@ -1,4 +1,4 @@
-"""No library reports anything: no file of others in the home folder, no socket of the Internet, no process."""
+"""No library reports anything: no third-party file in the home folder, no Internet socket, no process."""
 
 import ast
 import functools
@@ -51,13 +51,13 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def quiet(tmp_path):
-    """Runs a script in an empty home without the Internet: how it ended, and what was left and started."""
+    """Run a script in an empty home without the Internet; return its result, left files and started processes."""
     return functools.partial(run_quietly, tmp_path)
 
 
 @pytest.fixture
 def here(default_model_directory):
-    """Variables by which a command finds the default model, and nothing else."""
+    """Return variables by which a command finds the default model only."""
     return {"EMBEDWAY_WEIGHTS__DIRECTORY": str(default_model_directory), "EMBEDWAY_WEIGHTS__OFFLINE": "1"}
 
 
@@ -137,7 +137,7 @@ def test_a_command_is_quiet(quiet, here, documents, arguments):
 
 
 @needs_seccomp
-# urllib3, which lancedb imports, binds a socket to ::1 to see whether the machine has IPv6.
+# urllib3, which lancedb imports, binds a socket to ::1 to check for IPv6.
 @pytest.mark.parametrize(
     ("destination", "flags"), [("o.parquet", []), ("o.jsonl", []), ("lancedb:o#rows", ["--no-ipv6"])]
 )
@@ -209,7 +209,7 @@ def imported(node):
 
 
 def statements(body):
-    """The statements of a function or module in their order, without those of functions inside."""
+    """Yield the statements of a function or module in order, without those of inner functions."""
     for statement in body:
         yield statement
         if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

@@ -1,4 +1,4 @@
-"""fastembed, sentence-transformers and magika report nothing, and ask nobody about a folder."""
+"""fastembed, sentence-transformers and magika report nothing, and send no request for a local folder."""
 
 import functools
 import json
@@ -8,11 +8,11 @@ import pytest
 from quiet import assert_quiet, needs_seccomp, run_quietly
 from tiny_models import tiny_reranker
 
-#: torch's exporter warns of itself.
+#: torch's exporter raises its own warnings.
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore"), needs_seccomp]
 
 MODEL = {"name": "elsewhere", "dimensions": 384, "max_tokens": 256, "tokenizer": "library"}
-#: The hooks of the exit run, and no more: C++ threads of the libraries abort a process that ends once in some dozens.
+#: Only the exit hooks run: the libraries' C++ threads abort one process in some dozens at a normal exit.
 SCRIPT = """
 import atexit, json, os, sys, warnings
 from embedway import Config, Embedder
@@ -31,7 +31,7 @@ import sys
 from embedway.selection.analysis import analyze
 assert analyze(sys.argv[1:]).code_by == "look and magika"
 """
-#: Code whose lines begin and end as those of no language that the look knows.
+#: Code whose lines match no language of the rules.
 RUBY = "class Dog\n  attr_reader :name\n  def bark\n    puts name unless @name.nil?\n  end\nend\n"
 
 
@@ -47,7 +47,7 @@ def overrides(model, provider, **options):
 
 def test_fastembed_is_quiet(quiet, onnx_folder):
     settings = overrides(MODEL, "fastembed", path=str(onnx_folder), model_file="model.onnx", pooling="mean")
-    # urllib3, which fastembed imports, binds a socket to ::1 to see whether the machine has IPv6.
+    # urllib3, which fastembed imports, binds a socket to ::1 to check for IPv6.
     assert_quiet(quiet(SCRIPT, "embed", settings, flags=["--no-ipv6"]))
 
 

@@ -1,4 +1,4 @@
-"""Public names: what public methods take and return is exported, under its public place; both embedders are alike."""
+"""Public names: types of public methods are exported under their public module; both embedders are alike."""
 
 import asyncio
 import dataclasses
@@ -25,9 +25,9 @@ PAIRS = [
     (embedway.AsyncPinAdmin, embedway.PinAdmin),
     (embedway.AsyncModelAdmin, embedway.ModelAdmin),
 ]
-#: Names of one embedder that the other has under another name.
+#: Names of the asynchronous embedder, and their blocking names.
 RENAMED = {"aclose": "close"}
-#: Parameters of the asynchronous method alone: an asynchronous iterable has no blocking form.
+#: Parameters of only the asynchronous method: an asynchronous iterable has no blocking form.
 ASYNC_ONLY = {"select": {"rest"}}
 CLASSES = [value for name in embedway.__all__ if isinstance(value := getattr(embedway, name), type)]
 
@@ -89,16 +89,16 @@ def is_public(cls):
 
 
 def is_settings(cls):
-    """Sections of the settings are attributes of `Config`, and made by it alone; so are the weights store's."""
+    """Return whether a class is a section of the settings. Only `Config` and the weights store make these."""
     return cls.__module__.startswith("embedway.config.") or cls is StoreSettings
 
 
 def hints_of(cls):
-    """The type hints of the public methods, properties and fields of a class."""
+    """Return the type hints of the public methods, properties and fields of a class."""
     namespace = names_of_all_modules()
     functions = [value for name, value in vars(cls).items() if not name.startswith("_")]
     functions = [getattr(one, "fget", None) or getattr(one, "__func__", one) for one in functions]
-    if cls in (AsyncEmbedder, Embedder):  # the others are made by the library
+    if cls in (AsyncEmbedder, Embedder):  # the library creates the others
         functions.append(cls.__init__)
     for function in functions:
         if isinstance(function, types.FunctionType):
@@ -108,7 +108,7 @@ def hints_of(cls):
 
 
 def names_of_all_modules():
-    """All names that annotations of the package may use, with those that only type checkers import."""
+    """Return all names that annotations of the package may use, also those imported for type checkers only."""
     import collections.abc
     import contextlib
     import decimal

@@ -1,4 +1,4 @@
-"""Vector spaces: their facts, their ids, their JSON of both versions, and the comparison."""
+"""Vector spaces: facts, ids, JSON of both versions, and comparison."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ LOCAL = Space(
     "m", "ab" * 32, 8, "mean", normalized=True, query_prompt="q: ", head="tanh:1", tokenizer="cd" * 32, config="ef" * 32
 )
 SERVICE = Space("s", "service:acme/s", 8, "service", normalized=True, tokenizer="", config="")
-#: Another value for each fact that decides on vectors.
+#: A different value for each fact that determines vectors.
 OTHERS = {
     "model": "n",
     "weights": "00" * 32,
@@ -29,12 +29,12 @@ FACTS = [field.name for field in dataclasses.fields(Space) if field.name != "dig
 
 
 def other(space, **facts):
-    """The same space with other facts, and the digest that belongs to them."""
+    """Return the same space with other facts, and the matching digest."""
     return dataclasses.replace(space, digest="", **facts)
 
 
 def old(space):
-    """A record of the space as version 1 wrote it."""
+    """Return a record of the space as version 1 wrote it."""
     return {name: value for name, value in space.to_json().items() if name not in {"tokenizer", "config", "version"}}
 
 
@@ -80,11 +80,11 @@ def test_services_have_no_facts_to_lack():
     record = Space.from_json(old(SERVICE))
     assert comparable(SERVICE, record).unknown == ()
     assert record.facts_digest() == SERVICE.facts_digest()
-    # What an older version reads is what it wrote itself.
+    # An older version can read it, because it is what that version writes.
     assert SERVICE.to_json() == old(SERVICE)
 
 
-def test_the_same_id_with_other_facts_is_told_by_the_facts():
+def test_the_same_id_with_other_facts_is_distinguished_by_the_facts():
     changed = dataclasses.replace(LOCAL, tokenizer="11" * 32)
     assert changed.id == LOCAL.id
     comparison = comparable(changed, LOCAL)

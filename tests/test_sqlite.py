@@ -1,4 +1,4 @@
-"""SQLite files of ours: private, stamped, migrated once; and those that are not ours, which stay as they are."""
+"""Our SQLite files are private, stamped and migrated once; other files stay unchanged."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ def stamp(path):
 
 
 def content(path):
-    """All rows of all tables."""
+    """Return all rows of all tables."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in sorted(tables)}  # noqa: S608
@@ -97,7 +97,7 @@ def test_many_open_a_new_file_at_once(tmp_path, form):
 
 
 def at_once(count, work):
-    """Have several threads do something at the same time, and give the errors."""
+    """Run a function in several threads at the same time, and return the errors."""
     start, failed = threading.Barrier(count), []
 
     def begin():
@@ -115,7 +115,7 @@ def at_once(count, work):
     return failed
 
 
-# ------------------------------------------------------------- older and newer ones
+# ------------------------------------------------------------- older and newer versions
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -126,7 +126,7 @@ def test_a_file_of_version_1_is_stamped_when_it_is_opened(tmp_path, name):
     before = content(path)
     sqlite.connect(path, FORMS[name]).close()
     assert stamp(path) == (FORMS[name].kind.application_id, FORMS[name].version)
-    if name != "cache":  # which drops entries
+    if name != "cache":  # its migration drops entries
         assert {table: rows for table, rows in content(path).items() if table in before} == before
 
 
@@ -214,11 +214,11 @@ def child(code, **options):
     return subprocess.Popen([sys.executable, "-c", code], env=environ, stderr=subprocess.PIPE, **options)
 
 
-# ------------------------------------------------------------- what is not ours
+# ------------------------------------------------------------- files of other programs
 
 
 def snapshot(folder):
-    """Every file below a folder with its bytes, its mode and when it was written; links as they are."""
+    """Return every file below a folder with its bytes, mode and time of change; links are listed as links."""
     found = {}
     for path in sorted(folder.rglob("*")):
         state = path.lstat()
@@ -256,7 +256,7 @@ def foreign_database_with_a_user_version_alone(path):
 
 
 def foreign_database_in_use(path):
-    """All of it in the log, as a process leaves it that was killed."""
+    """All its data is in the log, as after a killed process."""
     live = path.with_name("elsewhere")
     live.mkdir()
     with contextlib.closing(sqlite3.connect(live / "db", isolation_level=None)) as connection:
@@ -267,7 +267,7 @@ def foreign_database_in_use(path):
 
 
 def foreign_database_with_a_hot_journal(path):
-    """Its transaction was cut short: whoever opens it with SQLite rolls it back."""
+    """Its transaction was interrupted: SQLite rolls it back when it is opened."""
     live = path.with_name("elsewhere")
     live.mkdir()
     foreign_database(live / "db")
@@ -318,7 +318,7 @@ def missing_with_a_folder_beside(path):
 
 
 def ours_with_a_file_beside(path):
-    # The cache's; for the ledger and the pins it is another kind of file too.
+    # The file is the cache's; for the ledger and the pins it is also of another kind.
     shutil.copy(OLD / "cache-v1.sqlite", path)
     path.with_name(path.name + "-wal").write_text("another file of mine")
 
@@ -384,7 +384,7 @@ def missing_with_an_index_of_zeros(path):
 
 
 def missing_with_a_log(path):
-    """The database is gone, and what is left of it is in the log."""
+    """The database is missing; its remaining data is in the log."""
     foreign_database_in_use(path)
     path.unlink()
 
@@ -395,7 +395,7 @@ def empty_with_a_log(path):
 
 
 def missing_with_a_journal_of_pages(path):
-    """The rest of a database is the pages that a transaction had set aside."""
+    """The database is missing; the pages that a transaction saved remain."""
     foreign_database_with_a_hot_journal(path)
     path.unlink()
 
@@ -420,7 +420,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("make", FOREIGN, ids=lambda make: make.__name__)
-def test_what_is_not_ours_is_told_and_stays_as_it_is(tmp_path, form, make):
+def test_files_of_other_programs_are_an_error_and_stay_unchanged(tmp_path, form, make):
     path = tmp_path / "thesis.txt"
     make(path)
     before = snapshot(tmp_path)
@@ -458,7 +458,7 @@ def test_another_kind_of_ours_is_named(tmp_path, form, other, stamped):
 
 
 @pytest.mark.parametrize("again", [True, False])
-def test_a_new_file_whose_process_was_killed_in_its_first_transaction_is_made_anew(tmp_path, form, again):
+def test_a_new_file_whose_process_was_killed_in_its_first_transaction_is_created_again(tmp_path, form, again):
     path = tmp_path / "new.sqlite"
     code = f"""
 import dataclasses, os, signal
@@ -484,8 +484,8 @@ sqlite.connect(path, dataclasses.replace(form, schema=Killed(form.schema)))
 
 
 @pytest.mark.parametrize("size", [3, 4096])
-def test_an_index_of_the_log_that_was_never_used_is_no_foreign_file(tmp_path, form, size):
-    """SQLite cuts it to three bytes first, where a process may be killed, and others look."""
+def test_an_unused_index_of_the_log_is_not_a_third_party_file(tmp_path, form, size):
+    """SQLite first truncates it to three bytes. A process may be killed then, or another may open the file."""
     path = tmp_path / "ours.sqlite"
     sqlite.connect(path, form).close()
     formats.beside(path, "-shm").write_bytes(bytes(size))
@@ -519,7 +519,7 @@ def test_a_link_to_a_file_of_ours_is_followed(tmp_path, form):
 
 
 def test_files_that_sqlite_is_using_are_its_own(tmp_path, form):
-    """Opened again and again while others write, and while its log is begun anew."""
+    """Open the file many times while others write to it and restart its log."""
     path, stop = tmp_path / "file.sqlite", threading.Event()
     sqlite.connect(path, form).close()
 

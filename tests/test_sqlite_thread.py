@@ -1,4 +1,4 @@
-"""One thread with a connection to a SQLite file: shared transactions, errors, and files that are replaced."""
+"""One thread with a connection to a SQLite file: shared transactions, errors, and replaced files."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from embedway.sqlite_thread import SqliteThread
 
 
 class FailedError(Exception):
-    """An error of SQLite or the disk, as the user of a thread tells it."""
+    """Error of SQLite or the disk, as raised by the user of a thread."""
 
 
 def fail(error):
@@ -38,7 +38,7 @@ def test_calls_that_wait_share_a_transaction(tmp_path):
         file.connection.set_trace_callback(statements.append)
         assert await asyncio.gather(*(file.transact(add, f"n{n}") for n in range(50))) == [f"n{n}" for n in range(50)]
         await file.aclose()
-        # The thread may take the first call before the others wait.
+        # The thread may start the first call before the others wait.
         assert 1 <= statements.count("BEGIN IMMEDIATE") == statements.count("COMMIT") < 10
 
     asyncio.run(main())
@@ -100,7 +100,7 @@ def test_a_transaction_that_a_call_leaves_open_is_rolled_back_after_its_error(tm
 
 
 @pytest.mark.parametrize("replaced", [True, False])
-def test_a_file_that_is_removed_or_replaced_is_opened_anew_where_it_is_asked_for(tmp_path, replaced):
+def test_a_file_that_is_removed_or_replaced_is_opened_again_on_request(tmp_path, replaced):
     path = tmp_path / "f"
 
     async def main():
@@ -146,7 +146,7 @@ def test_calls_that_come_while_the_file_is_closed_open_it_again(tmp_path):
     assert len(names(tmp_path / "f")) == 400
 
 
-def test_nobody_hears_of_a_failed_call_whose_caller_is_gone(tmp_path, caplog):
+def test_a_failed_call_without_a_caller_is_not_logged(tmp_path, caplog):
     async def main():
         file = SqliteThread("test", tmp_path / "f", PINS, fail)
         file.submit(file.use, sqlite3.Connection.execute, "no SQL")

@@ -1,4 +1,4 @@
-"""Text from outside on its way to terminals, logs and messages."""
+"""External text in terminals, logs and messages."""
 
 from unicodedata import category
 

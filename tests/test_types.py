@@ -71,7 +71,7 @@ def test_a_repr_is_one_short_line_without_vectors(result):
 
 
 def test_results_are_compared_by_identity_and_travel(result):
-    assert result.__eq__(result) is True  # and not an array of truths
+    assert result.__eq__(result) is True  # and not an array of booleans
     assert result != copy.copy(result)
     again = pickle.loads(pickle.dumps(result))  # noqa: S301
     assert np.array_equal(again.vectors, result.vectors)

@@ -41,7 +41,7 @@ def test_bad_vectors_are_refused_with_their_rows(change, rows):
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, 1e30, 0.0, 0.97, 1.03, -1.03])
-def test_a_single_vector_is_looked_at_as_many_are(number):
+def test_a_single_vector_is_checked_like_many(number):
     vectors = unit(1) * np.float32(0.999)
     validate(vectors, count=1, space=SPACE, route="r")
     vectors[0, 0] = number

@@ -1,4 +1,4 @@
-"""Batches on a route: every row in its place, and what is finished is told of before the whole is."""
+"""Batches on a route: each row keeps its position, and finished rows are reported early."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ POISON = 13
 
 
 class Route:
-    """Vectors tell the ids. Batches with `held` ids end when the gate opens; one id is poison."""
+    """Vectors contain the ids. Batches with `held` ids end when the gate opens; one id fails."""
 
     name = "local:told"
 
@@ -39,7 +39,7 @@ def texts(*numbers):
 
 
 class ReadyTexts:
-    """The rows that were told of, by position; each position once."""
+    """Reported rows, by position; each position once."""
 
     def __init__(self):
         self.rows = {}

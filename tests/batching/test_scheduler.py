@@ -1,4 +1,4 @@
-"""Work of several callers done as one: everybody gets his own, and nobody pays or waits for another without need."""
+"""Batches shared by several callers: each gets its own result, and does not wait or pay for others without need."""
 
 import asyncio
 from collections import Counter
@@ -26,7 +26,7 @@ SPACE = Space(model="fake", weights="f" * 64, dimensions=16, pooling="mean", nor
 
 
 class Route:
-    """A model whose vectors tell the ids; one id is poison. Batches end when told, or at once."""
+    """Model whose vectors contain the ids; one id fails. Batches end at once, or with `held` when the gate opens."""
 
     model, name, streams, token_budget = "told", "local:told", 2, 512
 
@@ -98,14 +98,14 @@ def test_every_caller_gets_his_own_rows_or_his_own_error(calls, most):
         assert scheduler.waiting == 0
         for batch in route.batches:
             assert len(batch) <= max(most, 5)
-        # Streams, one ahead, one for queries; those that never wait come beside them.
+        # Streams, one batch ahead, one for queries. Batches that never wait are not limited.
         assert route.most <= 4 + sum(priority > 5 for _, _, priority, _, _ in calls)
 
     asyncio.run(main())
 
 
 def held(steps, **options):
-    """Run steps with a route that holds its batches until `route.gate` opens."""
+    """Run steps with a route whose batches wait until `route.gate` opens."""
 
     async def main():
         route = Route(held=True)
@@ -134,7 +134,7 @@ def test_work_begins_at_once_and_gathers_while_all_streams_are_busy():
         assert (len(route.batches), scheduler.waiting) == (2, 7)
         route.gate.set()
         await asyncio.gather(*first, *later)
-        # Both streams share what gathered.
+        # Both streams share the gathered work.
         assert [len(batch) for batch in route.batches[2:]] == [7]
         assert sorted(route.batches[2]) == list(range(3, 10))
 
@@ -146,7 +146,7 @@ def test_what_gathers_is_shared_by_the_streams_that_are_free():
         route.gate.set()
         await asyncio.gather(*(call(number) for number in range(20, 36)))
         route.batches.clear()
-        # Those whose work ended together come again together.
+        # Callers whose work ended together arrive together again.
         await asyncio.gather(*(call(number) for number in range(20, 36)))
         assert sorted(len(batch) for batch in route.batches) == [8, 8]
 
@@ -158,10 +158,10 @@ def test_a_query_does_not_wait_for_documents():
         documents = [call(n, count=30, length=16) for n in range(8)]
         await turns()
         before = len(route.batches)
-        assert before == 3  # two streams, and one ahead that is full
+        assert before == 3  # two streams, and a full batch ahead
         queries = [call(100, QUERY), call(101, QUERY), call(102, QUERY)]
         await turns()
-        assert len(route.batches) == before + 1  # beyond the concurrency, one at a time
+        assert len(route.batches) == before + 1  # beyond the concurrency, one query batch at a time
         route.gate.set()
         await asyncio.gather(*queries, *documents)
         order = [batch[0] for batch in route.batches]
@@ -230,7 +230,7 @@ def test_nothing_starves():
     asyncio.run(main())
 
 
-def test_cancelled_callers_leave_the_queue_and_work_for_nobody_ends():
+def test_cancelled_callers_leave_the_queue_and_their_work_ends():
     async def steps(route, scheduler, call):
         first = [call(1), call(2)]
         await turns()
@@ -446,7 +446,7 @@ def test_a_shared_request_is_as_urgent_as_its_most_urgent_part():
     asyncio.run(main())
 
 
-def test_each_caller_of_a_shared_request_is_told_of_his_own_texts_as_they_come():
+def test_each_caller_of_a_shared_request_receives_its_own_texts_as_they_arrive():
     def faults(_, texts):
         return RefusedInputError("no", route="r") if "bad" in texts else None
 
@@ -502,7 +502,7 @@ def test_a_text_that_is_refused_fails_its_own_caller_alone(partial):
         service = fake(delay_s=0.005, faults=faults)
         _, scheduler = upstream(service)
         jobs = [request("first"), *(request(f"bad {n} {i}", "good" * n, partial=partial) for n, i in [(1, 1), (2, 2)])]
-        jobs += [request(*(f"bad {n}" for n in range(14)), partial=partial)]  # more refusals than end a search
+        jobs += [request(*(f"bad {n}" for n in range(14)), partial=partial)]  # enough refusals to end a search
         jobs += [request(f"well {n}") for n in range(5)]
         results = await asyncio.gather(*(scheduler.run(job, DOCUMENT) for job in jobs), return_exceptions=True)
         for job, result in zip(jobs, results, strict=True):
@@ -566,7 +566,7 @@ def config(**overrides):
 @pytest.mark.parametrize("across", [True, False])
 def test_concurrent_calls_are_computed_together_where_that_is_wanted(across):
     async def main():
-        # Without a ledger, whose answers would let the calls go on one after the other.
+        # Without a ledger, whose answers would make the calls continue one after the other.
         settings = config(**{"batching.across_callers": across, "ledger.backend": "none"})
         async with AsyncEmbedder(config=settings) as embedder:
             await embedder.models.describe("acme/m")
@@ -585,7 +585,7 @@ def test_concurrent_calls_are_computed_together_where_that_is_wanted(across):
 def test_a_deadline_ends_a_call_and_takes_it_out_of_the_queue():
     async def main():
         slow = {"model": "acme/m", "provider": "fake", "options": {"delay_s": "600"}}
-        # Without a ledger, whose answers take as long as the disk does.
+        # Without a ledger, which waits for the disk.
         settings = config(**{"routes.r": slow, "upstream.concurrency": 1, "ledger.backend": "none"})
         async with AsyncEmbedder(config=settings) as embedder:
             await embedder.models.describe("acme/m")
@@ -622,7 +622,7 @@ def test_what_is_urgent_goes_before_the_parts_of_large_calls():
 
             calls = [call("document", 64 * 6)]
             await turns()
-            # Large ones and small ones: their own parts, and those of shared requests.
+            # Large and small calls: parts of one call, and parts of shared requests.
             calls += [call("query", 64 * 2, input_type="query"), call("urgent", 1, priority=9), call("small", 1)]
             await turns()
             gate.set()

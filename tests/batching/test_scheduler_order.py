@@ -1,4 +1,4 @@
-"""The order in which callers' jobs begin, by a simulated backend and clock: none starves or is overtaken for long."""
+"""Order in which jobs begin, with a simulated backend and clock: no job starves or is overtaken for long."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ FOREVER = float("inf")
 
 
 class Job:
-    """A caller's work, and what became of it."""
+    """A caller's job and its state."""
 
     def __init__(self, number, urgency, kind=0, behind_s=0.0):
         self.number, self.urgency, self.kind, self.behind_s = number, urgency, kind, behind_s
@@ -41,7 +41,7 @@ class Job:
 
 
 class Timer:
-    """A timer among those that run."""
+    """Timer in a list of running timers."""
 
     def __init__(self, timers, timer):
         self._timers, self._timer = timers, timer
@@ -52,7 +52,7 @@ class Timer:
 
 
 class Watched(BatchScheduler):
-    """Tells the backend what begins when it is decided."""
+    """Reports each batch to the backend before it starts."""
 
     def _start_batch(self, picked, *, query, express):
         try:
@@ -63,7 +63,7 @@ class Watched(BatchScheduler):
 
 
 class Simulation(BatchBackend):
-    """A backend whose batches end when told, and which checks every rule when one begins."""
+    """Backend whose batches end on command; it checks every rule when a batch begins."""
 
     def __init__(self, eager=1, concurrency=2, max_wait_s=FOREVER, room=4):
         self.eager, self.concurrency, self.max_wait_s, self.room = eager, concurrency, max_wait_s, room
@@ -74,7 +74,7 @@ class Simulation(BatchBackend):
         self._timers = []
         self.scheduler = Watched(self, clock=lambda: self.now_s, later=self._later)
 
-    # ---- what a backend does
+    # ---- backend
 
     def select_jobs(self, waiting, free):
         same = [place for place, job in enumerate(waiting) if job.kind == waiting[0].kind]
@@ -100,22 +100,22 @@ class Simulation(BatchBackend):
         return [("done", job.number) for job in jobs]
 
     def begins(self, jobs, *, express):
-        """A batch begins: it is the turn of each of its jobs."""
+        """Check the rules for a batch that begins, and mark its jobs as begun."""
         query, due_s = jobs[0].urgency.query, min(job.due_s for job in jobs)
         assert all(job.began_s is None and job.urgency.query == query for job in jobs)
         assert not any(job.urgency.never_waits for job in jobs)
         for job in jobs:
             job.began_s = self.now_s
         before = [job for job in self.jobs if job.waits and not job.urgency.never_waits and job.due_s < due_s]
-        # Among queries, and among documents, what is due first goes first.
+        # Of two queries or two documents, the one that is due first begins first.
         assert all(job.urgency.query != query for job in before)
         if express:
             assert query
         elif query:
-            # All places are left to documents that were due before it.
+            # A query takes no place from documents that were due before it.
             assert not before
         elif before:
-            # Queries that were due before it wait for a query, and a place is left to them.
+            # Queries that were due earlier wait for a running query, and one place stays free for them.
             assert queries_running(self.scheduler)
             assert batches_running(self.scheduler) + 1 < self.concurrency
 
@@ -125,11 +125,11 @@ class Simulation(BatchBackend):
 
     @property
     def within_concurrency(self):
-        """Batches under way, but what never waits."""
+        """Running batches, except those that never wait."""
         return [batch for batch in self.running if not batch[0][0].urgency.never_waits]
 
     def check_rest(self):
-        """Nothing moves any more: what waits has a reason to."""
+        """Check that every waiting job has a reason to wait. Nothing moves at this point."""
         if self.failures:
             raise self.failures[0]
         waiting = [job for job in self.jobs if job.waits]
@@ -144,7 +144,7 @@ class Simulation(BatchBackend):
             first = min(waiting, key=lambda job: job.due_s, default=None)
             assert first is None or self.now_s - first.came_s < self.max_wait_s
 
-    # ---- what happens
+    # ---- events
 
     def _later(self, seconds, call):
         timer = [self.now_s + seconds, call]
@@ -203,7 +203,7 @@ def simulated(steps, **options):
 URGENCIES = st.builds(Urgency, st.integers(0, 9), st.booleans())
 COMES = st.tuples(st.just("come"), URGENCIES, st.integers(0, 1), st.sampled_from([0.0, 0.0, 0.3, 2.0]))
 EVENTS = st.one_of(
-    # Those of one list come in the same turn of the event loop.
+    # Jobs of one list arrive in the same turn of the event loop.
     st.tuples(st.just("come"), st.lists(COMES, min_size=1, max_size=6)),
     st.tuples(st.just("finish"), st.integers(0, 9)),
     st.tuples(st.just("cancel"), st.integers(0, 99)),
@@ -221,7 +221,7 @@ BACKENDS = st.fixed_dictionaries(
 
 @given(BACKENDS, st.lists(EVENTS, max_size=40))
 @settings(deadline=None, max_examples=300)
-def test_whatever_comes_everything_has_its_turn(options, events):
+def test_every_job_begins_for_any_order_of_events(options, events):
     async def steps(backend):
         for kind, what in events:
             if kind == "come":
@@ -240,7 +240,7 @@ def test_whatever_comes_everything_has_its_turn(options, events):
                 assert begun or job.began_s is None
             backend.check_rest()
 
-    # Where no batch may run beyond the eager ones, and where some may.
+    # Without and with room for batches beyond the eager ones.
     simulated(steps, **options | {"concurrency": options["eager"] + options["concurrency"]})
 
 
@@ -253,10 +253,10 @@ def test_nothing_starves_however_much_of_the_most_urgent_comes(options, others):
         await backend.settle()
         waiting = [backend.come(urgency, kind=1) for urgency in others if not urgency.never_waits]
         await backend.settle()
-        # When the longest slack is over, nothing new goes before them: only what came until then.
+        # After the longest slack, only jobs that arrived earlier still go first.
         limit_s = 1.0 + 0.05 * 2 * (len(waiting) + backend.concurrency + 4)
         while any(job.waits for job in waiting):
-            # Queries, of the highest priority that waits, as many as can be done meanwhile.
+            # Queries of the highest waiting priority, as many as fit in a batch.
             for _ in range(backend.room):
                 backend.come(Urgency(5, query=True))
             await backend.settle()
@@ -272,7 +272,7 @@ def test_nothing_starves_however_much_of_the_most_urgent_comes(options, others):
 @pytest.mark.parametrize("eager", [1, 2])
 def test_a_query_and_a_document_that_come_together_both_begin(eager, query_first):
     async def steps(backend):
-        # Work of several callers ends, so that the next to come are waited for.
+        # Batches of several callers end, so the scheduler waits for the next callers.
         for _ in range(eager + 2):
             backend.come(DOCUMENT)
         await backend.settle()
@@ -312,7 +312,7 @@ def test_what_comes_in_every_turn_does_not_hold_up_what_came_before():
         others = []
 
         async def one_after_the_other(left):
-            # The next comes before this one is looked at.
+            # The next job arrives before this one is inspected.
             if left and waiting.waits:
                 others.append(asyncio.create_task(one_after_the_other(left - 1)))
             await Job(1000 + left, DOCUMENT).run(backend.scheduler)
@@ -329,11 +329,11 @@ def test_what_comes_in_every_turn_does_not_hold_up_what_came_before():
     simulated(steps, eager=2, concurrency=2)
 
 
-# ---- what it takes to look at what waits
+# ---- cost of inspecting waiting jobs
 
 
 class Counted:
-    """A backend that counts the jobs that it is shown."""
+    """Backend that counts the jobs it is shown."""
 
     def __init__(self, backend):
         self.backend, self.shown = backend, 0
@@ -347,7 +347,7 @@ class Counted:
 
 
 class GroupSize:
-    """A model whose batches do not end before the gate opens."""
+    """Model whose batches end when the gate opens."""
 
     model, name, streams, token_budget = "held", "local:held", 2, 16_384
 
@@ -373,7 +373,7 @@ def shown_to_a_local_backend(callers, busy):
         scheduler = BatchScheduler(counted.backend)
         tasks = [asyncio.create_task(scheduler.run(item(4096), DOCUMENT)) for _ in range(busy)]
         for number in range(callers):
-            # In turns of their own.
+            # In separate turns.
             for _ in range(3):
                 await asyncio.sleep(0)
             tasks.append(asyncio.create_task(scheduler.run(item(10 + number % 40), DOCUMENT)))
@@ -389,13 +389,13 @@ def shown_to_a_local_backend(callers, busy):
 
 
 @pytest.mark.parametrize("busy", [2, 3])
-def test_looking_at_what_waits_for_a_model_grows_as_what_waits(busy):
+def test_inspecting_the_queue_of_a_model_grows_with_the_queue(busy):
     few, many = (shown_to_a_local_backend(callers, busy) for callers in (500, 2000))
     assert few <= 6 * 500
     assert many <= 6 * 2000
 
 
-def test_looking_at_what_waits_for_a_service_grows_as_what_waits():
+def test_inspecting_the_queue_of_a_service_grows_with_the_queue():
     def shown(callers):
         async def main():
             gate = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Texts over the limit, averaged from windows: every character counts once, and each window fits."""
+"""Texts over the limit, averaged from windows: each character counts once, and each window fits."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ SPACE = Space("m", "w", 3, "mean", normalized=True)
 
 
 class Letters:
-    """A model whose tokens are pairs of letters within words, of which it takes four beside the two special ones."""
+    """Model whose tokens are pairs of letters within words; it accepts four besides the two special ones."""
 
     max_tokens = 6
 
@@ -72,7 +72,7 @@ def test_the_vector_of_a_long_text_is_the_mean_of_its_windows(config):
         np.testing.assert_array_equal(result.vectors[1], result.vectors[3])
         np.testing.assert_array_equal(result.vectors[0], result.vectors[2])
         assert np.linalg.norm(result.vectors, axis=1) == pytest.approx([1] * 4, abs=1e-5)
-        # By hand: windows where the model cuts, weighed by their tokens.
+        # Computed by hand: windows at the model's cuts, weighted by their tokens.
         described, rest, parts = embedder.models.describe(), LONG, []
         while rest:
             offsets = described.tokenizer.encode(rest, add_special_tokens=False).offsets
@@ -90,7 +90,7 @@ def test_the_vector_of_a_long_text_is_the_mean_of_its_windows(config):
         assert float(cut.vectors[0] @ result.vectors[1]) < 0.9999
 
 
-def test_the_plan_tells_of_windows_before_anything_is_computed(config):
+def test_the_plan_reports_windows_before_anything_is_computed(config):
     with Embedder(config=config) as embedder:
         plan = embedder.plan([LONG, "a"], on_overflow="mean")
         assert [item.row for item in plan.averaged] == [0]
@@ -133,7 +133,7 @@ def test_nuls_within_a_text_change_nothing_of_the_default_model(config):
 
 
 @pytest.mark.parametrize("texts", [[[101, 102]], ["a", (5,)]])
-def test_token_ids_are_not_taken_by_a_model_that_cannot_tell_whose_they_are(config, texts):
+def test_token_ids_are_refused_by_a_model_without_a_known_tokenizer(config, texts):
     with Embedder(config=config) as embedder, pytest.raises(InputError, match="list of token ids"):
         embedder.embed(texts)
 

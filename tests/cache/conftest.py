@@ -1,4 +1,4 @@
-"""Every backend of the cache, with real files and a real Valkey."""
+"""Every cache backend, with real files and a real Valkey."""
 
 import contextlib
 
@@ -46,7 +46,7 @@ def backend(request):
 
 @pytest.fixture
 def make(backend, tmp_path, clock, request):
-    """Makes caches that share what lies behind."""
+    """Return a function that makes caches over the same storage."""
     cluster, keyed = "cluster" in backend, "keyed" in backend
     url = request.getfixturevalue("valkey_cluster" if cluster else "valkey") if "redis" in backend else None
     if url is not None:

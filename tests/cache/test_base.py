@@ -1,4 +1,4 @@
-"""One suite for every backend."""
+"""Contract suite for every cache backend."""
 
 import asyncio
 import hashlib
@@ -161,7 +161,7 @@ def test_entries_are_forgotten_after_their_time(make, clock, backend):
     async def steps(cache):
         await cache.put_many(GROUP, items(range(3)))
         if "redis" in backend:
-            return  # the server's own clock runs; that it is told the time, the tests of faults see
+            return  # the server uses its own clock; the fault tests check the expiry it receives
         clock.now += 59
         assert None not in await read_entries(cache, GROUP, [key(0)])
         clock.now += 2
@@ -183,7 +183,7 @@ def test_reading_does_not_make_an_entry_younger(make, clock, backend):
         clock.now += 59
         assert await read_entries(cache, GROUP, [key(0)]) == ([None] if backend == "memory" else [b"\0" * 40])
         clock.now += 2
-        # The server's own clock runs, and it is asked for what is not in front.
+        # The server uses its own clock, and it is read on a miss of the memory tier.
         assert await read_entries(cache, GROUP, [key(0)]) == [b"\0" * 40 if "redis" in backend else None]
 
     run(make, put, ttl_s=60.0)
@@ -226,13 +226,13 @@ def test_counts_are_kept_by_model(make, backend):
     assert run(make, read) == (None if backend == "memory" else {"hits": 5, "misses": 1})
 
 
-def test_a_lease_is_one_process_s_until_it_is_given_back(make, backend):
+def test_a_lease_belongs_to_one_process_until_it_is_released(make, backend):
     keys = [key(n) for n in range(700)]
 
     async def steps(first):
         second = make()
         assert await first.lease(GROUP, keys, 60) == [True] * 700
-        assert await first.lease(GROUP, keys[:3], 60) == [True] * 3  # begins anew
+        assert await first.lease(GROUP, keys[:3], 60) == [True] * 3  # restarts the lease
         others = await second.lease(GROUP, keys, 60)
         assert others == [not first.supports_leases] * 700
         await second.release(GROUP, keys)

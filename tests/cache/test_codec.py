@@ -1,4 +1,4 @@
-"""Keys that never meet, and entries that come back as they were or not at all."""
+"""Keys never collide, and entries come back unchanged or not at all."""
 
 import struct
 import sys
@@ -39,7 +39,7 @@ METAS = st.one_of(
 
 @given(st.lists(METAS, min_size=1, max_size=5), st.integers(1, 70), st.booleans(), st.integers(0, 2**32 - 1))
 @settings(deadline=None)
-def test_f32_comes_back_to_the_bit_with_all_that_was_told(metas, width, zstd, seed):
+def test_f32_comes_back_bit_exact_with_all_facts_of_its_text(metas, width, zstd, seed):
     vectors = np.random.default_rng(seed).standard_normal((len(metas), width)).astype(np.float32)
     out = np.empty_like(vectors)
     keys = KEYS[: len(metas)]
@@ -135,7 +135,7 @@ def test_what_claims_to_hold_gigabytes_is_not_decompressed(monkeypatch):
     assert decode(KEYS[:1], [forged], 6, np.empty((1, 6), np.float32)) == [None]
 
 
-#: Entries of codec i8 that were compressed with zstd, without a secret, and with one.
+#: Entries of codec i8, compressed with zstd: without a secret, and with one.
 COMPRESSED_I8 = bytes.fromhex(
     "6557028306000000070000000000000000000000000000000000000000000000b7a35b900c4e30ae"
     "28b52ffd200a5100000402813b7f817f810000"
@@ -169,7 +169,7 @@ def checksum(key, head, body):
 
 
 def entry_of(key, kind, vector, meta, data):
-    """An entry that is good, or is not."""
+    """A valid or invalid entry."""
     (entry,) = encode([key], np.zeros((1, 13), np.float32) if kind == "wide" else vector[None], [meta])
     if kind == "changed":
         place = data.draw(st.integers(0, len(entry) - 1))

@@ -1,4 +1,4 @@
-"""`cache.secret`: settings, configurations that share a store, rotation, and entries that somebody else has planted."""
+"""`cache.secret`: settings, configurations that share a store, rotation, and planted entries."""
 
 import asyncio
 import dataclasses
@@ -30,7 +30,7 @@ def make(request, tmp_path):
 
 
 async def hits(config, texts=TEXTS, **options):
-    """How many of the texts are found by an embedder of its own, whose vectors are right."""
+    """Return the number of texts that a new embedder finds in the cache. Its vectors must be right."""
     async with AsyncEmbedder(config=config) as embedder:
         result = await embedder.embed(texts, model="acme/m", **options)
         np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=0.02)
@@ -86,7 +86,7 @@ def test_a_file_holds_the_secret_and_the_one_before_it(tmp_path):
         path.write_text(text)
         names = [seal.entry_names([b"k" * 32]) for seal in open_secret_keys(config.cache)]
         assert names == [SecretKeys(secret).entry_names([b"k" * 32]) for secret in secrets]
-    # What is set goes before the file, as the environment goes before it.
+    # A setting overrides the file, as the environment overrides it.
     config = Config.load(environ={"EMBEDWAY_CACHE__SECRET": THIRD}, overrides={"cache.secret_file": str(path)})
     assert [seal.entry_names([b"k" * 32]) for seal in open_secret_keys(config.cache)] == [
         SecretKeys(THIRD).entry_names([b"k" * 32])
@@ -118,7 +118,7 @@ def test_a_file_that_holds_no_secrets_is_an_error_that_names_it(tmp_path, data, 
     assert "horse" not in str(caught.value)
 
 
-# ---------------------------------------------------------------- stores that are shared
+# ---------------------------------------------------------------- shared stores
 
 
 @pytest.mark.parametrize("tiered", [False, True], ids=["alone", "behind memory"])
@@ -148,8 +148,8 @@ def test_clearing_forgets_the_entries_of_every_secret(make):
     assert found == [0, 0]
 
 
-def test_nobody_without_the_secret_can_look_up_a_text(make):
-    """The store holds neither the key of a text nor anything that follows from it without the secret."""
+def test_a_text_cannot_be_looked_up_without_the_secret(make):
+    """Neither the key of a text nor a value derived from it without the secret is in the store."""
 
     async def names(config):
         async with AsyncEmbedder(config=config) as embedder:
@@ -170,8 +170,8 @@ def test_nobody_without_the_secret_can_look_up_a_text(make):
 
 
 @pytest.mark.parametrize("kind", ["plain", "of another secret", "of another group", "of another text", "flipped"])
-def test_planted_entries_are_damaged_and_computed_anew(make, kind):
-    """Somebody who may write to the store, and has no secret, puts a vector of his own where ours would be."""
+def test_planted_entries_count_as_damaged_and_are_computed_again(make, kind):
+    """Someone who can write to the store, but has no secret, replaces a vector."""
 
     async def main():
         async with AsyncEmbedder(config=make(secret=FIRST, tiered=False)) as embedder:
@@ -206,7 +206,7 @@ def test_planted_entries_are_damaged_and_computed_anew(make, kind):
 @pytest.mark.parametrize(
     ("codec", "zstd"), [("f32", False), ("f32", True), ("f16", False), ("f16", True), ("i8", False)]
 )
-def test_a_secret_is_changed_without_computing_anything_anew(make, codec, zstd):
+def test_a_secret_is_changed_without_computing_anything_again(make, codec, zstd):
     kept = {"codec": codec, "zstd": zstd}
     old, both, new = (
         make(secret=FIRST, **kept),
@@ -220,7 +220,7 @@ def test_a_secret_is_changed_without_computing_anything_anew(make, codec, zstd):
         return found, await totals(new)
 
     found, total = asyncio.run(main())
-    # The old configuration, which another machine may still have, knows what it wrote.
+    # The old configuration, which another machine may still use, still reads its own entries.
     assert found == [8, 12, 12, 8]
     assert (total.stored, total.damaged, total.invalid) == (8 + 4 + 4, 0, 0)
 
@@ -245,7 +245,7 @@ def test_entries_of_the_previous_secret_come_back_as_they_were(make):
     np.testing.assert_array_equal(second[0].vectors, third[0].vectors)
 
 
-def test_an_entry_of_the_previous_secret_is_looked_at_like_any_other(make):
+def test_an_entry_of_the_previous_secret_is_checked_like_any_other(make):
     async def main():
         await hits(make(secret=FIRST))
         async with AsyncEmbedder(config=make(secret=FIRST)) as embedder:
@@ -264,7 +264,7 @@ def test_an_entry_of_the_previous_secret_is_looked_at_like_any_other(make):
     assert (total.invalid, total.damaged) == (1, 1)
 
 
-def test_many_entries_of_the_previous_secret_are_written_anew_in_parts(make):
+def test_many_entries_of_the_previous_secret_are_written_again_in_parts(make):
     texts = [f"many {n}" for n in range(2500)]
 
     async def main():

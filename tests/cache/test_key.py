@@ -1,4 +1,4 @@
-"""Keys that never meet."""
+"""Keys never collide."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def key(text="a text", space=SPACE, **changes):
 def test_a_key_is_the_same_in_every_process():
     assert key().hex() == key().hex()
     assert len(key()) == KEY_BYTES == 32
-    # Kept: another key would make every cache of a user's useless.
+    # Fixed values: another key would make all existing caches useless.
     assert key().hex().startswith("d03d8877ef48686fd405dbdbed586eed")
 
 
@@ -51,7 +51,7 @@ def test_fields_never_run_together(namespace, text, other_namespace, other_text)
     try:
         first, second = key(text, namespace=namespace), key(other_text, namespace=other_namespace)
     except UnicodeEncodeError:
-        return  # surrogates are refused before
+        return  # surrogates are refused earlier
     assert (first == second) == same
 
 

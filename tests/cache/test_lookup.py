@@ -1,4 +1,4 @@
-"""Entries with a right checksum and a vector that cannot be right: no caller, cache or receipt ever sees one."""
+"""Entries with a right checksum and an invalid vector: no caller, cache or receipt ever sees one."""
 
 import asyncio
 import logging
@@ -58,7 +58,7 @@ def mac_of(embedder, group):
 
 
 async def spoil(embedder, kinds, codec="f32"):
-    """Replace entries by bad ones with right checksums, as somebody else may have written them."""
+    """Replace entries by invalid ones with right checksums, as another writer could."""
     await settle(embedder)
     cache = store_of(embedder)
     (held,) = await cache.group_sizes()
@@ -85,7 +85,7 @@ BAD = ["nan", "infinity", "too large to square", "zeros", 3, 0.5, 1.03]
 
 
 @pytest.mark.parametrize("tiered", [False, True], ids=["alone", "behind memory"])
-def test_bad_vectors_are_misses_that_are_counted_told_and_replaced(make, tiered, caplog):
+def test_bad_vectors_are_misses_that_are_counted_logged_and_replaced(make, tiered, caplog):
     async def main():
         async with AsyncEmbedder(config=make(**{"cache.tiered": tiered})) as embedder:
             await embedded(embedder)
@@ -138,7 +138,7 @@ def test_lossy_entries_pass_and_bad_ones_do_not(make, codec, zstd):
             await embedded(embedder)
             good = await embedded(embedder)
             await spoil(embedder, [3, 0.1], codec)
-            # What a codec cannot hold is written as it is, so that these are exact.
+            # A vector that the codec cannot represent is stored as float32, so these are exact.
             await embedded(embedder)
             await spoil(embedder, ["nan", "infinity", "zeros"], codec)
             return good, await embedded(embedder), counters_of(embedder).invalid
@@ -171,7 +171,7 @@ def test_compressed_i8_entries_of_older_versions_are_hits(make):
 
 @pytest.mark.parametrize("body", [b"\0\0\xc0\x7f" + bytes([1] * 16), b"\0\0\x80\xff" + bytes([1] * 16), bytes(20)])
 def test_a_lossy_entry_of_a_bad_scale_is_a_miss(make, body):
-    """NaN, infinity and 0 as the scale of the codec i8: no code of ours writes them."""
+    """NaN, infinity and 0 as the scale of codec i8. Our encoder never writes them."""
 
     async def main():
         async with AsyncEmbedder(config=make(**{"cache.codec": "i8"})) as embedder:
@@ -210,7 +210,7 @@ def test_where_vectors_have_any_length_only_what_is_none_is_a_miss(make):
     np.testing.assert_allclose(np.sort(lengths), [1] * 11 + [3], atol=1e-5)
 
 
-def test_means_of_windows_are_looked_at_too(make):
+def test_means_of_windows_are_checked_too(make):
     long = " ".join(f"w{n}" for n in range(50))
 
     async def main():
@@ -238,7 +238,7 @@ def test_callers_at_the_same_time_never_see_one(make):
         assert_right(result, TEXTS[n:])
 
 
-def test_what_fails_to_be_computed_anew_has_an_error_and_no_bad_vector(make):
+def test_a_text_that_cannot_be_computed_again_has_an_error_and_no_bad_vector(make):
     async def main():
         async with AsyncEmbedder(config=make(**{"upstream.max_attempts": 1})) as embedder:
             await embedded(embedder)
@@ -256,9 +256,9 @@ def test_what_fails_to_be_computed_anew_has_an_error_and_no_bad_vector(make):
     np.testing.assert_allclose(result.vectors[rest], [vector_of(TEXTS[row], 16) for row in rest], atol=1e-6)
 
 
-def test_what_another_process_stores_meanwhile_is_looked_at_too(make, backend, secret, valkey):
+def test_vectors_that_another_process_stores_meanwhile_are_checked_too(make, backend, secret, valkey):
     if backend != "redis":
-        return  # no others are waited for
+        return  # no other processes to wait for
     other, config = RedisCache(valkey, keyed=secret is not None), make()
 
     async def main():
@@ -291,7 +291,7 @@ def test_what_another_process_stores_meanwhile_is_looked_at_too(make, backend, s
     assert invalid == 1
 
 
-def test_bad_vectors_of_the_default_model_are_computed_anew(make, default_model_directory):
+def test_bad_vectors_of_the_default_model_are_computed_again(make, default_model_directory):
     config = make(**{"weights.directory": str(default_model_directory)})
     texts = ["a first text", "a second one", "and a third"]
 

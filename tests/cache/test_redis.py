@@ -1,4 +1,4 @@
-"""The layout in Redis: what version 1 wrote, versions that share a server, stamps, and what others write there."""
+"""Layout in Redis: entries of version 1, versions that share a server, stamps, and third-party data."""
 
 import asyncio
 import base64
@@ -33,7 +33,7 @@ TEXTS = [f"text {n}" for n in range(10)]
 
 @pytest.fixture
 def server(valkey):
-    """A client of a server that is empty."""
+    """Return a client of an empty server."""
     with contextlib.closing(redis.Redis.from_url(valkey)) as client:
         client.flushall()
         yield client
@@ -51,7 +51,7 @@ def providers_of(embedder):
 
 
 def load_v1(server):
-    """The entries that version 1 left on a server."""
+    """Load the entries of version 1 into a server."""
     for name, value in WRITTEN["keys"].items():
         if isinstance(value, dict):
             fields = {base64.b64decode(field): base64.b64decode(held) for field, held in value.items()}
@@ -198,11 +198,11 @@ def test_version_1_and_this_one_take_turns_on_the_same_keys(server, valkey):
                     assert await embed(new, [text]) == 0
                 np.testing.assert_allclose(old.read(text), vector_of(text, 16), atol=1e-6)
                 assert await embed(new, [text]) == 1
-                old.write(text)  # over what this version wrote, or itself
+                old.write(text)  # overwrites entries of this version or its own
             assert await embed(new, TEXTS) == 10
             assert await embed(secret, TEXTS) == 0
             assert await embed(secret, TEXTS) == 10
-            for text in TEXTS:  # neither saw the other's
+            for text in TEXTS:  # neither saw the other's entries
                 np.testing.assert_allclose(old.read(text), vector_of(text, 16), atol=1e-6)
             read_generation_again(store_of(new))
             assert await embed(new, TEXTS) == 10
@@ -252,7 +252,7 @@ def test_a_server_is_stamped_when_something_is_written(server, valkey):
 
     assert asyncio.run(main()) == 0
     assert server.hgetall("embedway:format") == {b"cache": b"%d" % FORMAT}
-    # The fields of others, which have their own versions, stay.
+    # Fields of other formats, which have their own versions, stay.
     server.hset("embedway:format", mapping={"ledger": "7"})
     asyncio.run(main_again(valkey))
     assert server.hgetall("embedway:format") == {b"cache": b"%d" % FORMAT, b"ledger": b"7"}
@@ -302,7 +302,7 @@ def test_a_newer_format_is_seen_while_a_process_runs(server, valkey, clock):
         server.hset("embedway:format", "cache", FORMAT + 1)
         assert await read_entries(cache, GROUP, [KEY]) == [b"entry"]
         clock.now += 61
-        # What was computed meanwhile is not lost for its caller: only reading raises.
+        # Only reading raises, so that a vector computed in the meantime still reaches its caller.
         assert await cache.put_many(GROUP, [(KEY, b"other")]) == 0
         assert await cache.add_counts({"m": {"hits": 1}}) is False
         assert await cache.lease(GROUP, [KEY], 10) == [True]
@@ -352,7 +352,7 @@ def test_a_user_who_may_not_read_the_stamp_goes_on_as_before(server, valkey):
         server.execute_command("ACL", "DELUSER", "old")
 
 
-# ---------------------------------------------------------------- what others write
+# ---------------------------------------------------------------- third-party data
 
 JUNK = [b"", b"junk", b"[" * 100_000, b"9" * 5000, b"\xff\xfe", b'"text"', b"[1, 2, 3]", b'["a", "b", null]', b"{}"]
 
@@ -415,7 +415,7 @@ def test_counts_that_others_spoiled_keep_no_other_from_being_counted(server, val
         await cache.aclose()
         return told
 
-    assert asyncio.run(refused()) is False  # told again later
+    assert asyncio.run(refused()) is False  # reported again later
 
 
 @pytest.mark.parametrize("junk", [b"junk", b"-1", b"1e3", b"9" * 5000, b"", b"9223372036854775807", None])
@@ -502,7 +502,7 @@ def test_keys_that_others_made_are_counted_cleared_and_never_fail(server, valkey
 
     held, missing, aged, rest, troubles = asyncio.run(main())
     assert (held, missing) == (8 + 4, [None])
-    # Those that do not say when they were stored are older than anything.
+    # Entries without a storage time count as the oldest.
     assert (aged, rest) == (4, 10)
     assert (troubles.failed_reads, troubles.failed_writes) == (0, 0)
 
@@ -531,7 +531,7 @@ def test_an_entry_without_end_leaves_the_memory_in_front_as_it_is(server, valkey
 
 
 @pytest.mark.parametrize("lease", ["for ever", "for a year", "no text"])
-def test_a_lease_that_no_process_of_ours_holds_keeps_nobody_waiting(server, valkey, lease):
+def test_a_lease_of_another_program_blocks_no_process(server, valkey, lease):
     config = config_for(valkey)
     name = VersionOne(server).name("text 0", "embedway:lease:")
     if lease == "no text":

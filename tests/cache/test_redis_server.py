@@ -1,4 +1,4 @@
-"""A Redis that is down, slow, full or restarted: no wrong vector, no failed request, and the counters tell."""
+"""A Redis that is down, slow, full or restarted: no wrong vector, no failed request, and the counters report it."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from valkey_server import start_cluster, start_valkey
 
 @pytest.fixture(autouse=True)
 def patient_cache():
-    """These tests are of the cache's own timeouts."""
+    """Use the cache's own timeouts."""
 
 
 def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
@@ -37,7 +37,7 @@ def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
                     done.append(n)
 
             async def reach(count):
-                while len(done) < count:  # noqa: ASYNC110  the loads make it true, a turn of the loop at a time
+                while len(done) < count:  # noqa: ASYNC110  the loads make it true, over several turns of the loop
                     await asyncio.sleep(0)
 
             loads = [asyncio.create_task(load(n)) for n in range(8)]
@@ -49,7 +49,7 @@ def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
             second = await asyncio.to_thread(start_valkey, tmp_path, port=port)
             try:
                 failed = -1
-                while failed != cache.errors.failed_reads:  # a call that began before may fail, and rest again
+                while failed != cache.errors.failed_reads:  # an earlier call may fail and skip the cache again
                     failed = cache.errors.failed_reads
                     clock.now += 10
                     await reach(len(done) + 200)
@@ -175,7 +175,7 @@ def test_a_cluster_whose_node_stops_fails_no_request(tmp_path, clock):
 
 
 def test_a_slow_server_costs_a_large_request_one_wait(clock):
-    """It answers each time just before a timeout would end it."""
+    """Each answer comes just before the timeout."""
     asked = []
 
     async def serve(reader, writer):

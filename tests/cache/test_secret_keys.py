@@ -1,4 +1,4 @@
-"""Keyed entries: read by whoever has the secret, and by nobody else in any form."""
+"""Keyed entries: only holders of the secret can read them."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def normalized(count, width, seed=1):
 
 
 def read(keys, entries, width, **options):
-    """The facts of each, with the vectors; rows of misses are as they were."""
+    """Return the facts and vectors of each entry; rows of misses stay unchanged."""
     out = np.full((len(keys), width), 7, np.float32)
     metas = decode(keys, entries, width, out, normalized=True, **options)
     assert all((out[row] == 7).all() for row, meta in enumerate(metas) if meta is None)
@@ -52,7 +52,7 @@ def test_entries_with_and_without_a_secret_hold_the_same(metas, width, codec, zs
     for one, other in zip(plain, keyed, strict=True):
         assert (one[2], other[2]) == (2, 3)
         assert (one[:2], one[3:32], one[HEADER_BYTES:]) == (other[:2], other[3:32], other[KEYED_HEADER_BYTES:])
-    # Neither is read as the other.
+    # Neither is valid as the other.
     assert read(keys, plain, width, mac=MAC)[0] == read(keys, keyed, width)[0] == [None] * len(metas)
 
 
@@ -102,7 +102,7 @@ def test_noise_is_a_miss_under_a_secret_too(noise):
 
 @given(CODECS, st.booleans())
 @settings(deadline=None)
-def test_an_entry_that_is_signed_anew_is_the_other_secret_s(codec, zstd):
+def test_an_entry_that_is_signed_again_belongs_to_the_other_secret(codec, zstd):
     vectors, old, new = normalized(2, 6), SecretKeys(OTHER), SecretKeys(SECRET)
     before, after = old.entry_names(KEYS[:2]), new.entry_names(KEYS[:2])
     entries = encode(before, vectors, [TextMeta(3)] * 2, codec, zstd=zstd, mac=old.mac(GROUP))
@@ -123,7 +123,7 @@ def test_names_are_each_secret_s_own():
 
 
 def test_checksums_and_names_are_the_same_in_every_version():
-    """Made here by hand: another way would make every keyed cache of a user's useless."""
+    """Computed by hand. Another result would make all existing keyed caches useless."""
     mac_key = hashlib.blake2b(SECRET.encode(), person=b"embedway.mac.v1").digest()
     name_key = hashlib.blake2b(SECRET.encode(), person=b"embedway.name.v1").digest()
     facts = json.dumps(["m", "m@1/4", ""]).encode()

@@ -1,4 +1,4 @@
-"""A SQLite file that is full, locked, damaged or gone: no wrong vector, no failed request, and the counters tell."""
+"""A SQLite file that is full, locked, damaged or removed: no wrong vector, no failed request, and counters show it."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ from stored import read_entries, some_entries
 
 @pytest.fixture(autouse=True)
 def patient_cache():
-    """These tests are of the cache's own timeouts."""
+    """Use the cache's own timeouts."""
 
 
 def test_the_disk_is_full(tmp_path, clock):
@@ -56,7 +56,7 @@ def test_the_disk_is_full(tmp_path, clock):
     asyncio.run(main())
 
 
-#: A process whose files may not grow beyond 100 kB: the system refuses the write itself.
+#: A process whose files cannot grow beyond 100 kB: the system itself refuses the write.
 CRAMPED = """
 import asyncio, json, resource, signal, sys
 import numpy as np
@@ -120,7 +120,7 @@ def test_a_file_that_another_process_has_locked(tmp_path, clock, monkeypatch, be
             await embedded(embedder, TEXTS[:20])
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             if before:
-                other.execute("PRAGMA locking_mode = EXCLUSIVE")  # nobody else may even read
+                other.execute("PRAGMA locking_mode = EXCLUSIVE")  # no other process may even read
             async with AsyncEmbedder(config=config) as embedder:
                 cache = clocked(embedder, clock)
                 if not before:
@@ -160,7 +160,7 @@ def test_a_damaged_file_is_set_aside(tmp_path, damage):
     asyncio.run(first())
     good = path.read_bytes()
     if damage == "header":
-        # What is left says that it is a SQLite file, and the cache's.
+        # The rest of the file still identifies itself as SQLite and as the cache's.
         path.write_bytes(good[:16] + bytes(52) + good[68:72] + bytes(28) + good[100:])
     elif damage == "pages":
         chance = np.random.default_rng(1)
@@ -174,7 +174,7 @@ def test_a_damaged_file_is_set_aside(tmp_path, damage):
 
 
 def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
-    """Pages of keys, of entries and of SQLite itself: what is found is right, and most is found."""
+    """Bits in pages of keys, entries and SQLite itself: every hit is right, and most entries are hits."""
     path, texts, chance = tmp_path / "v.sqlite", TEXTS[:30], np.random.default_rng(3)
     wanted = np.array([vector_of(text, 16) for text in texts])
 
@@ -208,7 +208,7 @@ def test_any_bit_of_a_file_flipped_gives_no_wrong_vector(tmp_path):
         try:
             entries = await read_entries(cache, GROUP, keys)
         except (ConfigError, CacheError):
-            # The bits that tell whose file it is, and of which version.
+            # The bits that identify the file's owner and version.
             assert place < 16 or 60 <= place < 64 or 68 <= place < 72
             assert (folder / "v.sqlite").read_bytes() == bad
             return 0
@@ -236,7 +236,7 @@ def test_a_read_never_waits_for_a_lock(tmp_path, clock, whose):
         keys = [bytes([n]) * 32 for n in range(5)]
         await cache.put_many(GROUP, [(key, b"entry") for key in keys])
         await cache.get_many(GROUP, keys)
-        clock.now += 4000  # its times of use are to be noted anew
+        clock.now += 4000  # its times of use are due for an update
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             put = None
@@ -247,7 +247,7 @@ def test_a_read_never_waits_for_a_lock(tmp_path, clock, whose):
             for _ in range(3):
                 began = loop.time()
                 assert await read_entries(cache, GROUP, keys) == [b"entry"] * 5
-                assert loop.time() - began < 1  # a lock is waited for twice as long
+                assert loop.time() - began < 1  # the timeout for a lock is twice as long
             assert cache.errors.failed_reads == 0
             assert put is None or not put.done()
             other.execute("ROLLBACK")
@@ -262,7 +262,7 @@ def test_a_read_never_waits_for_a_lock(tmp_path, clock, whose):
     asyncio.run(main())
 
 
-def test_a_file_that_is_removed_is_begun_anew_and_loses_nothing_after_that(tmp_path):
+def test_a_file_that_is_removed_is_created_again_and_loses_nothing_after_that(tmp_path):
     path = tmp_path / "v.sqlite"
 
     async def main():
@@ -370,7 +370,7 @@ def test_entries_are_indexed_by_age_only_where_they_get_too_old(tmp_path, clock,
     assert any("entries_created" in str(row) for row in plan) == (ttl_s is not None)
 
 
-def test_counts_that_could_not_be_told_are_told_later(tmp_path, clock, monkeypatch):
+def test_counts_that_could_not_be_stored_are_stored_later(tmp_path, clock, monkeypatch):
     monkeypatch.setattr("embedway.cache.sqlite_connection.BUSY_S", 0.05)
     path = tmp_path / "v.sqlite"
 

@@ -1,4 +1,4 @@
-"""Embedding with a cache: the same vectors as without, and each text computed once."""
+"""Embedding with a cache: the same vectors as without, and each text is computed once."""
 
 import asyncio
 import contextlib
@@ -82,7 +82,7 @@ OPTIONS = st.fixed_dictionaries(
         "on_overflow": st.sampled_from(["truncate", "mean"]),
     }
 )
-#: Requests of two tenants that share what lies behind.
+#: Requests of two tenants that share one store.
 REQUESTS = st.lists(st.tuples(TEXTS, OPTIONS, st.booleans()), min_size=1, max_size=5)
 
 
@@ -95,8 +95,8 @@ def test_any_mix_of_hits_and_misses_gives_the_uncached_vectors_and_computes_each
     backend, tiered, anew, tmp_path, valkey, rounds
 ):
     if backend == "memory" and (anew or tiered):
-        return  # it ends with its embedder, and has nothing in front
-    # A namespace of its own stands for an empty cache.
+        return  # it ends with its embedder, and has no memory tier
+    # A separate namespace acts as an empty cache.
     number = next(_numbers)
     tenants = [
         config_for(backend, tmp_path, valkey, **{"cache.namespace": f"{name}{number}", "cache.tiered": tiered})
@@ -123,7 +123,7 @@ def test_any_mix_of_hits_and_misses_gives_the_uncached_vectors_and_computes_each
                     *(embed(cached[tenant], texts, **options) for texts, options, tenant in requests)
                 )
                 for (texts, options, _), result in zip(requests, results, strict=True):
-                    # Narrower sizes are cut from full ones: the service's own are the same but for rounding.
+                    # Narrower sizes are cut from full vectors: the service's own differ only by rounding.
                     whole = await embed(uncached, texts, **{**options, "dimensions": None})
                     space = dataclasses.replace(whole.space, dimensions=options["dimensions"] or 16)
                     np.testing.assert_array_equal(result.vectors, to_size(whole.vectors, space))
@@ -192,7 +192,7 @@ def test_input_types_overflow_and_namespaces_do_not_meet(config, tmp_path):
     assert others == [("a",)]
 
 
-def test_cuts_and_means_are_told_of_hits_too(config):
+def test_cuts_and_means_are_reported_for_hits_too(config):
     long = "word " * 30
 
     async def main():
@@ -242,7 +242,7 @@ def test_64_callers_compute_each_text_once(config):
 
 
 class Gate:
-    """Holds back what a provider is asked for, until it is opened."""
+    """Holds provider calls until it is opened."""
 
     def __init__(self, provider):
         self.asked, self.opened = [], asyncio.Event()
@@ -262,7 +262,7 @@ class Gate:
 
 
 async def until(true):
-    while not true():  # noqa: ASYNC110  others make it true, a turn of the loop at a time
+    while not true():  # noqa: ASYNC110  others make it true, over several turns of the loop
         await asyncio.sleep(0)
 
 
@@ -276,7 +276,7 @@ def test_when_the_leader_goes_64_followers_compute_each_text_once(config, how):
             await embedder.models.describe("acme/m")
             provider = provider_of(embedder)
             gate, down = Gate(provider), UnavailableError("down", route="r")
-            # Its request and the one that is tried again.
+            # Its own request and the retry.
             failing = iter([down, down]) if how == "failed" else iter(())
             set_faults(provider, lambda _, texts: next(failing, None) if tuple(texts) == tuple(leading) else None)
             leader = asyncio.create_task(embed(embedder, leading))
@@ -298,7 +298,7 @@ def test_when_the_leader_goes_64_followers_compute_each_text_once(config, how):
     assert sorted(sent) == sorted({text for texts in wanted for text in texts})
 
 
-def test_an_error_of_a_text_is_told_to_all_who_wait_for_it(config):
+def test_an_error_of_a_text_is_raised_for_all_callers_that_wait_for_it(config):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             await embedder.models.describe("acme/m")
@@ -319,11 +319,11 @@ def test_an_error_of_a_text_is_told_to_all_who_wait_for_it(config):
         np.testing.assert_allclose(result.vectors[0], vector_of("good", 16), atol=1e-6)
         assert set(result.errors) == {1}
         assert isinstance(result.errors[1], RefusedInputError)
-    # Together, then apart where another's text was beside it; never once for each caller.
+    # First together, then separately because of the other caller's text; not once per caller.
     assert sum("bad" in texts for texts in asked) <= 3
 
 
-def test_too_long_a_text_is_told_with_each_caller_s_own_row(config):
+def test_a_text_that_is_too_long_is_reported_with_each_caller_s_own_row(config):
     long = "word " * 30
 
     async def main():
@@ -358,7 +358,7 @@ def test_callers_of_what_keeps_failing_do_not_wait_for_one_another(config):
 
     outcomes, gate = asyncio.run(asyncio.wait_for(main(), 60))
     assert all(isinstance(outcome, EmbedwayError) for outcome in outcomes)
-    assert max(map(len, gate.asked)) > 1 or gate.most > 1  # the third and all after it went at the same time
+    assert max(map(len, gate.asked)) > 1 or gate.most > 1  # the third and all later calls ran concurrently
 
 
 def test_partial_results_are_kept_and_their_errors_not(config):
@@ -502,14 +502,14 @@ def test_what_is_stored_while_it_is_looked_for_again_is_not_computed_again(confi
                 looks.append(keys)
                 mine = len(looks)
                 entries = await get(group, keys)
-                if mine == late:  # what it did not find lands now
+                if mine == late:  # the missing entries are stored now
                     await answered.wait()
-                if mine == late + again:  # and is stored now
+                if mine == late + again:  # they are stored now
                     going.set()
                     await cache.settle()
                 return entries
 
-            # A lease is a reason to look again too.
+            # A lease causes another lookup too.
             late, again = (3, 1) if cache.store.supports_leases else (2, 1)
             cache.store.get_many, cache.store.put_many = slow_get, slow_put
             gate = Gate(provider_of(embedder))
@@ -585,10 +585,10 @@ def test_a_caller_that_goes_while_its_lease_is_granted_leaves_none(tmp_path, val
 
 
 @pytest.mark.parametrize("codec", ["f16", "i8"])
-def test_lossy_entries_are_told_of_and_never_stand_for_exact_ones(tmp_path, codec):
+def test_lossy_entries_are_reported_and_never_used_as_exact_ones(tmp_path, codec):
     async def main():
         results = []
-        # Exact, lossy, and exact again: each time what is kept loses no more than what is asked for.
+        # Exact, lossy, exact again: an entry is used if it is at least as precise as requested.
         for wanted in (codec, codec, "f32", codec, "f32"):
             async with AsyncEmbedder(config=config_for("sqlite", tmp_path, **{"cache.codec": wanted})) as embedder:
                 results.append((await embed(embedder, ["a", "b"])).vectors)
@@ -673,13 +673,13 @@ def test_statistics_are_of_all_processes_and_of_each_model(config):
         again = two.models["acme/m"]
         assert (again.stored, again.entries) == (4, 4)
         assert again.hits + again.misses == 10
-        # Each text but those that were computed was found, or taken from the caller that computed it.
+        # Every other text was a hit or was taken from the caller that computed it.
         assert again.hits + again.shared == 6
         assert again.tokens_saved == 6
         assert again.nanousd_saved == 1000 * again.tokens_saved
 
 
-def test_checking_compares_with_what_is_computed_anew(config):
+def test_checking_compares_with_newly_computed_vectors(config):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             await embed(embedder, ["a", "b", "c"])
@@ -688,7 +688,7 @@ def test_checking_compares_with_what_is_computed_anew(config):
             cache = store_of(embedder)
             (held,) = await cache.group_sizes()
             (one, _), (two, mine), _ = await some_entries(cache, held.group, 3)
-            await cache.put_many(held.group, [(one, mine)])  # another's
+            await cache.put_many(held.group, [(one, mine)])  # the entry of another text
             vectors = np.empty((1, 16), np.float32)
             seals = open_secret_keys(config.cache)
             mac = seals[0].mac(held.group) if seals else None

@@ -1,4 +1,4 @@
-"""Faults of a cache: no wrong vector, no failed request, and the counters tell."""
+"""Faults of a cache: no wrong vector, no failed request, and the counters report it."""
 
 import asyncio
 import sys
@@ -25,7 +25,7 @@ def test_what_was_used_least_recently_goes_first_and_the_bound_holds(tmp_path, c
         often = [bytes([255, n]) * 16 for n in range(20)]
         await cache.put_many(GROUP, [(key, bytes(3000)) for key in often])
         for n in range(100):
-            clock.now += 4000  # times of use are noted once an hour
+            clock.now += 4000  # times of use are updated once an hour
             keys = [bytes([n, i]) * 16 for i in range(10)]
             await cache.put_many(GROUP, [(key, bytes(3000)) for key in keys])
             assert None not in await read_entries(cache, GROUP, often)

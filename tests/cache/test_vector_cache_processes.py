@@ -1,4 +1,4 @@
-"""Several processes over one cache: each text is computed once, and the end of one hangs nobody."""
+"""Several processes over one cache: each text is computed once, and no process hangs when another ends."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from embedway.types import Bill, Space, TextMeta
 from inside import variables
 
 MODEL = {"name": "acme/m", "dimensions": 16, "max_tokens": 20}
-#: A process that embeds in several concurrent calls when told to, and tells what its provider was asked for.
+#: A process that embeds in concurrent calls on command, and prints the texts that its provider received.
 WORKER = """
 import asyncio, json, sys
 from embedway import AsyncEmbedder, Config
@@ -78,12 +78,12 @@ def overrides_for(url, **more):
 
 
 def overlapping(number):
-    """Eight requests, with texts that other processes want too."""
+    """Eight requests; other processes need some of their texts too."""
     return [[f"text {(number * 5 + request * 3 + n) % 40}" for n in range(10)] for request in range(8)]
 
 
 def finished(processes):
-    """The texts that all of them asked their providers for; their vectors are checked."""
+    """Return the texts that all processes requested from their providers, after a check of the vectors."""
     sent = []
     for number, running in processes:
         calls, vectors = json.loads(running.stdout.readline())
@@ -139,7 +139,7 @@ def test_four_processes_over_one_sqlite_file_lose_nothing(tmp_path):
 
 
 class Computing:
-    """A model of two texts, for a cache alone."""
+    """Model of two texts, for a cache alone."""
 
     name, max_tokens, variant = "m", 9, ""
     space = Space("m", "1", 4, "mean", (), True)
@@ -166,7 +166,7 @@ class Computing:
         return 0
 
 
-def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey):
+def test_a_lease_is_renewed_during_the_computation_and_released(valkey):
     model = Computing()
     renewals, enough = [], asyncio.Event()
 
@@ -184,7 +184,7 @@ def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey
         granted = []
 
         async def compute(request):
-            await enough.wait()  # three sleeps: more than a lease
+            await enough.wait()  # three sleeps: longer than a lease
             granted.extend(await other.lease(model.group, model.keys, 1))
             return model.computed([TextMeta(1), TextMeta(1)])
 
@@ -201,7 +201,7 @@ def test_a_lease_is_renewed_for_as_long_as_computing_takes_and_given_back(valkey
     assert renewals[0] == pytest.approx(0.2)
 
 
-def test_what_could_not_be_computed_is_given_back_at_once(valkey):
+def test_leases_of_failed_texts_are_released_at_once(valkey):
     refused = RefusedInputError("no", route="r")
     model = Computing()
 

@@ -1,4 +1,4 @@
-"""Computed vectors are kept, however their request or their process ends."""
+"""Computed vectors are stored, no matter how their request or process ends."""
 
 import asyncio
 import contextlib
@@ -51,12 +51,12 @@ def config(request, tmp_path):
     if request.param == "redis":
         more["cache.url"] = request.getfixturevalue("valkey")
         with contextlib.closing(redis.Redis.from_url(more["cache.url"])) as client:
-            client.flushall()  # what other tests counted too
+            client.flushall()  # counts of other tests
     return Config.load(environ={}, overrides=overrides_for(tmp_path, **more))
 
 
 async def until(true):
-    while not true():  # noqa: ASYNC110  others make it true, a turn of the loop at a time
+    while not true():  # noqa: ASYNC110  others make it true, over several turns of the loop
         await asyncio.sleep(0)
 
 
@@ -91,7 +91,7 @@ def test_what_was_answered_before_a_refusal_is_kept(config):
 
     paid, again, later, stats = asyncio.run(main())
     assert len(paid) > 20
-    assert sorted([*paid, *later]) == sorted(TEXTS)  # each was paid once
+    assert sorted([*paid, *later]) == sorted(TEXTS)  # each was billed once
     assert again.receipt.cache_hits == len(paid)
     assert stats.total.stored == 40
     np.testing.assert_allclose(again.vectors, [vector_of(text, 16) for text in TEXTS], atol=1e-6)
@@ -112,7 +112,7 @@ def test_what_was_answered_before_a_cancellation_is_kept(config):
             provider.embed = gated
             bulk = asyncio.create_task(embed(embedder, TEXTS))
             await until(lambda: len(answered(provider)) >= 20)
-            # Whoever wants one of them need not wait for the bulk.
+            # A caller that needs one of them does not wait for the bulk.
             early = await embed(embedder, TEXTS[3:5])
             assert not bulk.done()
             bulk.cancel()
@@ -152,7 +152,7 @@ def test_windows_land_when_all_of_them_are_there_and_are_what_they_are_without_a
     assert 0 < found.receipt.cache_hits < 6
 
 
-def test_cuts_are_told_of_what_landed_early(tmp_path):
+def test_cuts_are_reported_for_texts_that_were_stored_early(tmp_path):
     config = Config.load(environ={}, overrides=overrides_for(tmp_path, **{"cache.backend": "memory"}))
     long = "word " * 30
 
@@ -202,7 +202,7 @@ def test_what_must_not_be_kept_does_not_land(tmp_path, kind):
 
 
 def count_puts(cache):
-    """The number of entries of each write from now on."""
+    """Return a list that receives the number of entries of each later write."""
     puts, put = [], cache.store.put_many
 
     async def counted(group, items):
@@ -227,16 +227,16 @@ def test_parts_are_stored_together_while_something_is_being_stored(tmp_path):
     puts = asyncio.run(main())
     assert sum(puts) == 4000
     assert max(puts) <= 2100
-    assert len(puts) < 500  # of a thousand parts
+    assert len(puts) < 500  # for a thousand parts
 
 
 @pytest.fixture
 def slow_gathering(monkeypatch):
-    """Entries wait for others until somebody waits for them."""
+    """Entries wait for others until a caller waits for them."""
     monkeypatch.setattr("embedway.cache.write_behind._GATHER_S", 3600.0)
 
 
-def test_parts_wait_for_others_until_somebody_waits_for_them(config, slow_gathering):
+def test_parts_wait_for_others_until_a_caller_waits_for_them(config, slow_gathering):
     async def main():
         async with AsyncEmbedder(config=config) as embedder:
             cache = cache_of(embedder)
@@ -251,7 +251,7 @@ def test_parts_wait_for_others_until_somebody_waits_for_them(config, slow_gather
             return puts, first, again, cleared, cache.store.supports_leases
 
     puts, first, again, cleared, leases = asyncio.run(main())
-    # Where other processes wait for a text that this one computes, it is stored at once.
+    # If other processes wait for a text that this one computes, it is stored at once.
     assert puts == [1] * 7 if leases else [5, 1, 1]
     assert (first.total.entries, again.receipt.cache_hits, cleared.before, cleared.after) == (5, 5, 6, 0)
 
@@ -369,7 +369,7 @@ def test_a_process_that_ends_without_closing_keeps_what_it_computed(tmp_path, ho
     assert (stats.total.entries, stats.total.misses) == (2000, 2000)
 
 
-def test_an_embedder_that_is_forgotten_gives_its_thread_back(tmp_path):
+def test_an_embedder_that_is_garbage_collected_ends_its_thread(tmp_path):
     embedder = Embedder(config=Config.load(environ={}, overrides=overrides_for(tmp_path)))
     embedder.embed(["a"], model="acme/m")
     thread = thread_of(embedder)

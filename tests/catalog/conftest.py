@@ -1,4 +1,4 @@
-"""A whole catalog row as text, to be broken in one place, and a way to load it."""
+"""A complete catalog row as text, to break in one place, and a loader for it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def rerank_row() -> str:
 
 @pytest.fixture
 def load_with(tmp_path: Path) -> Callable[..., Catalog]:
-    """Loads the packaged catalog with the given texts as files 1.toml, 2.toml, …"""
+    """Load the packaged catalog with the given texts as files 1.toml, 2.toml, …"""
 
     def load(*texts: str) -> Catalog:
         paths = []

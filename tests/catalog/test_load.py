@@ -1,4 +1,4 @@
-"""Names that resolve or fail well, files that add and replace, rows that are refused with their reason."""
+"""Names resolve or fail with a clear error, files add and replace rows, and bad rows are refused with a reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from embedway.types import InputType, Pooling
 def test_full_names_resolve_exactly_and_aliases_in_any_case():
     catalog = default_catalog()
     assert catalog.get("BAAI/bge-m3") is catalog.get("bge-m3") is catalog.get("BGE-M3")
-    # Only what is listed: this spelling of the owner is an alias, the next one is not.
+    # Only listed spellings: this one of the owner is an alias, the next one is not.
     assert catalog.get("snowflake/snowflake-arctic-embed-m").name == "Snowflake/snowflake-arctic-embed-m"
     with pytest.raises(UnknownModelError) as caught:
         catalog.get("baai/bge-m3")
@@ -25,7 +25,7 @@ def test_full_names_resolve_exactly_and_aliases_in_any_case():
 
 
 def test_choices_are_those_of_the_types():
-    assert get_args(Pooling) == (*POOLINGS, "service")  # which weights of our own never have
+    assert get_args(Pooling) == (*POOLINGS, "service")  # which local weights never have
     assert get_args(InputType) == INPUT_TYPES
 
 
@@ -127,7 +127,7 @@ def test_files_that_cannot_be_read(tmp_path, load_with):
 
 
 BROKEN = [
-    # what is there, what stands there instead, the field in the error, what the error says
+    # valid text, its replacement, the field in the error, part of the error
     ('pooling = "mean"\n', "", "pooling", "missing; it must be a text"),
     ('licence = "MIT"\n', "", "licence", "missing"),
     (

@@ -1,4 +1,4 @@
-"""The packaged rows: whole, sourced, named once, and right where a fact was checked by hand."""
+"""Packaged rows: complete, sourced, unique, and right where a fact was checked by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of models that services and libraries run."""
+"""Rows of models that services and libraries run."""
 
 import datetime as dt
 import decimal
@@ -38,7 +38,7 @@ def test_row_leads_to_providers_that_there_are(facts):
     assert {route.provider for route in facts.routes} <= set(provider_names(group))
     assert facts.default_dimensions in facts.sizes or facts.task == "rerank"
     assert facts.price_usd_per_million_tokens is None or facts.price_usd_per_thousand_searches is None
-    # The classic unit error is a price a thousand times too high: no list has a model at over a dollar.
+    # The classic unit error is a price a thousand times too high: no price list has a model above one dollar.
     assert (facts.price_usd_per_million_tokens or 0) < 1
 
 
@@ -104,7 +104,7 @@ def test_searches_cost_by_the_thousand():
         ("matryoshka = [8]", 'matryoshka = [8]\nprice_usd_per_million_tokens = "2e-5"', "dollars as a string"),
     ],
 )
-def test_a_mistake_is_told_with_file_model_and_field(old, new, said):
+def test_a_mistake_is_reported_with_file_model_and_field(old, new, said):
     assert read_services(ROW, where="x.toml")[0].name == "m"
     with pytest.raises(ConfigError, match=r"x\.toml: model 'm'") as caught:
         read_services(ROW.replace(old, new, 1), where="x.toml")
@@ -131,9 +131,9 @@ prices = [
         ("2024-01-01", 16, True, "0.05"),
         ("2025-05-31", 16, False, "0.10"),
         ("2025-06-01", 16, False, "0.04"),
-        # The newer price names no batch price, and the older one's is over.
+        # The newer price has no batch price, and the older one has ended.
         ("2025-06-01", 16, True, None),
-        # A price for a size goes before one for all.
+        # A price for a size overrides one for all sizes.
         ("2024-12-31", 8, False, "0.10"),
         ("2025-01-01", 8, False, "0.08"),
         ("2025-07-01", 8, False, "0.08"),

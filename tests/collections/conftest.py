@@ -1,4 +1,4 @@
-"""Tokenizers small enough to build here, and an embedder whose vectors follow from the text alone."""
+"""Tokenizers small enough to build here, and an embedder whose vectors depend on the text alone."""
 
 import pytest
 

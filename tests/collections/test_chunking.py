@@ -1,4 +1,4 @@
-"""Chunks: within the limit, whole, in order, and where they say they are."""
+"""Chunks: within the limit, complete, in order, and at the positions they report."""
 
 import asyncio
 import inspect

@@ -1,4 +1,4 @@
-"""A plan says beforehand what a run then does: tokens, requests and money, against a server that bills by tiktoken."""
+"""A plan predicts a run: tokens, requests and money, against a server that bills by tiktoken."""
 
 import asyncio
 import contextlib
@@ -37,13 +37,13 @@ SHARED = Path(__file__).parents[3] / "shared" / "data" / "python-docs-chunks.jso
 
 
 def encoding():
-    """The vocabulary of OpenAI's embedding models, by the package that carries it along."""
+    """Vocabulary of OpenAI's embedding models, from the package that contains it."""
     (name,) = [name for name in tiktoken.list_encoding_names() if "cl100k" in name and name != "cl100k_base"]
     return tiktoken.get_encoding(name)
 
 
 def passages():
-    """Texts of Python's documentation where they lie beside the checkout, else of its sources; some come twice."""
+    """Texts of Python's documentation if they are beside the checkout, else of its sources; some repeat."""
     if SHARED.exists():
         with gzip.open(SHARED, "rt", encoding="utf-8") as lines:
             texts = [json.loads(line)["text"] for line in lines]
@@ -58,7 +58,7 @@ def passages():
 
 
 class Billing(OpenAIServer):
-    """Bills what tiktoken counts."""
+    """Bills tokens counted by tiktoken."""
 
     def __init__(self, model):
         super().__init__()
@@ -162,7 +162,7 @@ def test_a_run_is_what_its_plan_says_at_every_size(config, tmp_path, count, dist
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps({"text": f"passage number {n % distinct}"}) + "\n" for n in range(count)))
     model = "text-embedding-3-small"
-    # A price of which a request's tokens are no whole number of nano-dollars.
+    # A price at which a request's tokens cost a fraction of a nano-dollar.
     price = {"embedding.model_benchmarks": {model: {"cost_per_million_tokens": "0.0123"}}}
 
     async def main():
@@ -213,7 +213,7 @@ def test_a_jobs_model_is_selected_by_what_the_whole_costs(config, tmp_path, monk
                 with pytest.raises(BudgetExceededError, match=f"^{limit} is .* text-embedding-3-small") as caught:
                     await chosen(dataclasses.replace(accurate, max_total_cost=total), **changes)
                 assert caught.value.budget == limit
-            # A model that is named is kept, and what no text may be cut for has to read them all.
+            # A named model is used. If no text may be cut, all texts are read.
             assert (await chosen(model="text-embedding-3-small", most_nanousd=1)).model == "text-embedding-3-small"
             with pytest.raises(UsageError, match="standard input can be read only once"):
                 await select_for_job(embedder, ["-"], options, best, cached=False)

@@ -11,7 +11,7 @@ from embedway.errors import SourceError, UsageError
 
 @pytest.fixture
 def read():
-    """Reads sources to a list; bad rows go into `bad` when given, else they stop."""
+    """Read sources to a list; bad rows go to `bad` if given, otherwise they raise."""
 
     def run(sources, options=None, *, bad=None, counter=None, standard_input=None):
         options = options or ReadOptions()

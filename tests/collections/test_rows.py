@@ -1,4 +1,4 @@
-"""JSON Lines, CSV and Parquet: what passes, and how each kind of bad row is named."""
+"""JSON Lines, CSV and Parquet: accepted rows, and the message for each kind of bad row."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ PRIVATE = "the user's own words"
 
 @pytest.fixture
 def read():
-    """(documents, bad rows) of one file."""
+    """Return (documents, bad rows) of one file."""
 
     def run(path, **options):
         bad = []

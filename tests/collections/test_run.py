@@ -1,4 +1,4 @@
-"""The job from end to end, with an embedder whose vectors follow from the text."""
+"""Complete jobs, with an embedder whose vectors depend on the text."""
 
 import asyncio
 import io
@@ -28,7 +28,7 @@ from embedway.errors import (
 
 @pytest.fixture
 def rows_file(tmp_path):
-    """Makes a JSON Lines file of so many rows in a folder of its own."""
+    """Make a JSON Lines file with that many rows in a folder of its own."""
 
     def make(count, text="the event loop of row {}"):
         path = tmp_path / "sources" / "rows.jsonl"
@@ -41,7 +41,7 @@ def rows_file(tmp_path):
 
 @pytest.fixture
 def out(tmp_path):
-    """An empty folder for destinations."""
+    """Empty folder for destinations."""
     folder = tmp_path / "out"
     folder.mkdir()
     return folder
@@ -327,7 +327,7 @@ def test_cancelling_does_not_wait_for_a_standard_input_that_stays_open(fake_embe
     closed = threading.Event()
 
     class Open(io.RawIOBase):
-        """Says that it is read from, and gives nothing until it is closed."""
+        """Reports that it is read, and returns nothing until it is closed."""
 
         def __iter__(self):
             loop.call_soon_threadsafe(reading.set)
@@ -364,14 +364,14 @@ def test_sigterm_cleans_up_and_says_so(fake_embedder, rows_file, out):
 
 
 def test_what_is_read_ahead_is_bounded_and_the_loop_stays_free(fake_embedder, tmp_path, out, monkeypatch):
-    """While one batch is embedded the next is read, and not one row more."""
+    """While one batch is embedded, only the next one is read."""
     monkeypatch.setattr(chunk_reader, "FIRST_BATCH_CHUNKS", 10)
     monkeypatch.setattr(chunk_reader, "MAX_BATCH_CHUNKS", 10)
     taken = 0
     ahead = []
 
     class Endless(io.RawIOBase):
-        """Lines without end, until enough were embedded."""
+        """Endless lines, until enough were embedded."""
 
         def __iter__(self):
             return self
@@ -384,7 +384,7 @@ def test_what_is_read_ahead_is_bounded_and_the_loop_stays_free(fake_embedder, tm
             return b"line %d\n" % taken
 
     async def watch(texts):
-        # Enough turns of the loop for the reader to run as far as it would.
+        # Enough turns of the loop for the reader to reach its limit.
         for _ in range(200):
             await asyncio.sleep(0)
         ahead.append(taken - sum(embedder.calls))

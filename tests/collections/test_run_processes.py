@@ -1,4 +1,4 @@
-"""A job that is killed shows nothing or everything, and the next one removes what it left."""
+"""A killed job shows nothing or everything, and the next job removes its leftovers."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def kill_at(source):
-    """Starts the job, waits for the moment, sends the signal; returns the exit status."""
+    """Start the job, wait for the moment and send the signal; return the exit status."""
 
     def run(destination, moment, number, *flags):
         with subprocess.Popen(
@@ -44,7 +44,7 @@ def destination_for(form, folder):
 
 
 def shown(folder):
-    """The files in the folder under a name that a user would look at, hidden files left out."""
+    """Return the visible files of the folder, without hidden ones."""
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
@@ -57,7 +57,7 @@ def test_sigkill_before_the_end_shows_no_output(kill_at, source, tmp_path, fake_
     folder.mkdir()
     destination = destination_for(form, folder)
     assert kill_at(destination, moment, signal.SIGKILL) == -signal.SIGKILL
-    # The rejects appear just before the data, so that no data is ever without them.
+    # The rejects appear just before the data, so data never appears without its rejects.
     assert shown(folder) in ([], ["rows.rejects.jsonl"], [f"rows.{form}.rejects.jsonl"])
     job = run_job(fake_embedder(), [source], destination, RunOptions(on_error="skip"))
     assert asyncio.run(job).chunks == 100

@@ -1,4 +1,4 @@
-"""The best rows, in row order among equals."""
+"""Best rows, with ties in row order."""
 
 import numpy as np
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""The facts of models are configuration: shipped rows, overlays, own models, and what mistakes print."""
+"""Model facts are configuration: shipped rows, overlays, own models, and error messages."""
 
 import datetime as dt
 import decimal
@@ -43,7 +43,7 @@ def benchmarks(*files, **options):
     return Config.load(files, environ={}, **options).embedding.model_benchmarks
 
 
-# ------------------------------------------------------------ what is shipped
+# ------------------------------------------------------------ shipped rows
 
 
 @pytest.mark.parametrize("name", shipped_benchmarks())
@@ -63,7 +63,7 @@ def test_every_shipped_row(name):
     assert row.cost_per_million_tokens == (service.price_usd_per_million_tokens if service else 0)
     assert row.runs_here == (row.provider in {"local", "fastembed", "sentence-transformers"})
     if row.provider not in {"local", "fastembed", "sentence-transformers"}:
-        # Nobody here measured another's machines, and the row must not look as if.
+        # The project did not measure another party's machines, and the row must not suggest it.
         assert "assumed" in row.speed_source
 
 
@@ -248,7 +248,7 @@ def test_a_confirmation_is_of_the_price_beside_it(tmp_path):
 
 
 def test_prices_of_what_runs_here_and_of_own_models(tmp_path):
-    # A machine of one's own costs its owner something, and no embedding model twenty dollars a million tokens.
+    # A local model costs its owner something, and no embedding model costs twenty dollars per million tokens.
     local = "BAAI/bge-m3"
     assert benchmarks(file_of(tmp_path, {local: {"cost_per_million_tokens": 0.7}}))[local].cost_per_million_tokens
     meant = {local: {"cost_per_million_tokens": 20, "cost_confirmed": True}}

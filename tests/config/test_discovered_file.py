@@ -1,4 +1,4 @@
-"""An `embedway.toml` that was found and not named: what it may set, what is ignored, and how it is told."""
+"""A discovered `embedway.toml`, not named by the user: allowed settings, ignored ones, and the log line."""
 
 import asyncio
 import json
@@ -23,9 +23,9 @@ from embedway.selection.candidates import Candidates
 from embedway.selection.criteria import PRESETS, ModelSelectionCriteria
 from embedway.selection.scoring import score
 
-#: Everything that a found file may set whatever else is set, with a value that is no default.
+#: Every setting that is always allowed in a discovered file, with a value other than the default.
 HARMLESS = {"run.chunk_tokens": 200, "run.overlap": 20, "embedding.on_overflow": "error"}
-#: What is judged by its value.
+#: Settings that are allowed by their value.
 JUDGED = {"embedding.default_model", "rerank.default_model"}
 SERVER = "text-embedding-3-small"
 FILE = Path("embedway.toml")
@@ -33,7 +33,7 @@ FILE = Path("embedway.toml")
 
 @pytest.fixture(autouse=True)
 def _empty_place(tmp_path, monkeypatch):
-    """A working directory without settings, and no settings or token of whoever runs the tests."""
+    """Use a working directory without settings, and no settings or token of the user who runs the tests."""
     place = tmp_path / "place"
     place.mkdir()
     monkeypatch.chdir(place)
@@ -45,19 +45,19 @@ def _empty_place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def warnings(caplog):
-    """The lines that a load told."""
+    """Lines that a load logged."""
     caplog.set_level(logging.WARNING, logger="embedway.config")
     return lambda: caplog.messages
 
 
 @pytest.fixture
 def with_weights(default_model_directory):
-    """The environment of a machine that has the default model, and no other."""
+    """Environment of a machine that has only the default model."""
     return {"EMBEDWAY_WEIGHTS__DIRECTORY": str(default_model_directory)}
 
 
 def toml(values, above=()):
-    """Nested values as TOML: its scalars, lists and strings are JSON's, for the values used here."""
+    """Return nested values as TOML. Its scalars, lists and strings equal JSON's for the values used here."""
     lines = [f"[{'.'.join(map(json.dumps, above))}]"] if above else []
     lines += [f"{json.dumps(name)} = {json.dumps(one)}" for name, one in values.items() if not isinstance(one, dict)]
     tables = [toml(one, (*above, name)) for name, one in values.items() if isinstance(one, dict)]
@@ -65,7 +65,7 @@ def toml(values, above=()):
 
 
 def find(text, environ=None, **overrides):
-    """The settings with such a file in the working directory."""
+    """Load the settings with such a file in the working directory."""
     FILE.write_text(text if isinstance(text, str) else toml(text), encoding="utf-8")
     return Config.load(environ=environ or {}, overrides=overrides)
 
@@ -74,7 +74,7 @@ def find(text, environ=None, **overrides):
 
 
 def everything():
-    """A value for every key that there is, tables named `t`; what is ignored may have any value."""
+    """Return a value for every key, with tables named `t`. Ignored keys may have any value."""
     values = {}
     for key in KEYS.all:
         *tables, name = key.replace("*", "t").split(".")
@@ -82,7 +82,7 @@ def everything():
         for table in tables:
             inner = inner.setdefault(table, {})
         inner[name] = HARMLESS.get(key, "no-such-value")
-    del values["budgets"]  # they are one more each, see below
+    del values["budgets"]  # they are extra budgets, see below
     return values
 
 
@@ -110,7 +110,7 @@ def test_keys_that_no_version_knows_are_ignored_too(warnings):
     assert config.ignored == ("run", "run.overlap", "later.key", "run2.a.b.c", "routes")
 
 
-def test_named_it_is_followed_and_nothing_is_told(warnings):
+def test_a_named_file_is_used_and_nothing_is_logged(warnings):
     find("[local]\nthreads = 3\n")
     assert len(warnings()) == 1
     named = Config.load(["embedway.toml"], environ={})
@@ -173,7 +173,7 @@ def test_named_a_file_may_be_larger_and_deeper():
     assert len(Config.load([FILE], environ={}).budgets) == 4_000
 
 
-def test_pipes_folders_and_large_files_are_errors_that_hold_nobody_up(tmp_path):
+def test_pipes_folders_and_large_files_are_errors_and_do_not_block(tmp_path):
     os.mkfifo(FILE)
     with pytest.raises(ConfigError, match="is not a regular file"):
         Config.load(environ={})
@@ -269,7 +269,7 @@ def test_a_librarys_model_is_taken_where_library_and_weights_are_here(tmp_path, 
     monkeypatch.syspath_prepend(package.parent)
     assert find({"embedding": {"default_model": name}}, environ).embedding.default_model == name
     assert find({"rerank": {"default_model": name}}, environ).rerank.default_model == name
-    # The library would take the folder for the model.
+    # The library would use the folder as the model.
     Path("acme/small").mkdir(parents=True)
     assert find({"embedding": {"default_model": name}}, environ).ignored == ("embedding.default_model",)
 
@@ -277,7 +277,7 @@ def test_a_librarys_model_is_taken_where_library_and_weights_are_here(tmp_path, 
 # ------------------------------------------------------------ budgets
 
 
-def test_a_found_budget_is_one_more_and_stands_in_no_others_place():
+def test_a_discovered_budget_is_added_and_replaces_no_other():
     mine = {"usd": "5.00", "hard": True}
     found = {"mine": {"usd": "1000", "hard": False, "warn_at": [1]}, "other": {"usd": "1", "later": "x"}}
     config = find({"budgets": found}, **{"budgets.mine": mine, f"budgets.other{BUDGET_SUFFIX}": {"usd": "7"}})
@@ -287,7 +287,7 @@ def test_a_found_budget_is_one_more_and_stands_in_no_others_place():
     assert config.budgets[f"other{BUDGET_SUFFIX}{BUDGET_SUFFIX}"].usd == "1.00"
     assert config.budgets[f"mine{BUDGET_SUFFIX}"].usd == "1000.00"
     assert config.ignored == ("budgets.other.later",)
-    # Two names of the file never become one.
+    # Two names of the file never merge into one.
     both = {"a": {"usd": "1"}, f"a{BUDGET_SUFFIX}": {"usd": "2"}}
     config = find({"budgets": both}, **{f"budgets.a{BUDGET_SUFFIX}": {"usd": "3"}})
     assert sorted(budget.usd for budget in config.budgets.values()) == ["1.00", "2.00", "3.00"]
@@ -300,8 +300,8 @@ def test_budgets_without_end_or_with_names_for_a_terminal_are_ignored():
     assert len(config.ignored) == 13
 
 
-def test_budgets_over_the_number_are_not_looked_at(monkeypatch):
-    """Each is compared with every model of the settings, so that thousands would take seconds."""
+def test_budgets_above_the_maximum_are_not_checked(monkeypatch):
+    """Each budget is compared with every model of the settings, so thousands would take seconds."""
     looked = []
     monkeypatch.setattr(discovered_file, "is_known_model", lambda name, _: looked.append(name) or True)
     config = find({"budgets": {f"b{number}": {"usd": "1", "model": f"m{number}"} for number in range(900)}})
@@ -357,7 +357,7 @@ def test_found_budgets_allow_no_call_that_is_refused_without_them(tmp_path_facto
 
 
 async def _spend(path, config, kept, calls):
-    """The calls that a real ledger allows, each of them spent; the ledger has budgets of its own too."""
+    """Return the number of calls that a real ledger allows, each of them spent. The ledger also has its own budgets."""
     ledger = SqliteLedger(path)
     limits = limits_of(config, lambda name, _: name)
     for name, dollars in kept.items():
@@ -452,12 +452,12 @@ def test_the_environment_and_arguments_are_above_it():
     assert (config.run.chunk_tokens, config.run.overlap) == (50, 3)
 
 
-def test_what_is_wrong_elsewhere_is_told_and_so_is_what_was_ignored(warnings):
+def test_errors_of_other_layers_and_ignored_settings_are_both_reported(warnings):
     with pytest.raises(ConfigError, match=r"routes\.mine"):
         find('[routes.mine]\nmodel = "m"\nprovider = "fake"\n', {"EMBEDWAY_ROUTES__MINE__API_KEY": "k"})
     assert "routes.mine.model" in warnings()[0]
 
 
-def test_files_that_are_looked_at_are_left_alone():
+def test_loading_creates_no_file():
     find("[cache]\npath = 'here.sqlite'\n")
     assert list(Path().iterdir()) == [FILE]

@@ -1,4 +1,4 @@
-"""Settings: layers, rules, errors that name everything, and secrets that stay secret."""
+"""Settings: layers, rules, errors that name every problem, and secrets that stay secret."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from embedway.config.load import KEYS
 from embedway.config.problems import key_types
 from embedway.errors import ConfigError
 
-SECRET = "hf_thisIsTheSecret1234567890"  # noqa: S105  not one
+SECRET = "hf_thisIsTheSecret1234567890"  # noqa: S105  a fake
 
 #: A value for every key, none of them the default.
 EVERY_KEY = {
@@ -96,7 +96,7 @@ EVERY_KEY = {
 
 @pytest.fixture(autouse=True)
 def _empty_place(tmp_path, monkeypatch):
-    """No settings file, and no token of whoever runs the tests."""
+    """Use no settings file, and no token of the user who runs the tests."""
     monkeypatch.chdir(tmp_path)
     for name in [*os.environ]:
         if name.startswith(("EMBEDWAY_", "HF_", "XDG_", "HUGGING_FACE", "TRANSFORMERS_")):
@@ -113,7 +113,7 @@ def nested(flat):
 
 
 def toml(tables):
-    """TOML's scalars, lists and strings are JSON's, for the values used here."""
+    """Return TOML. Its scalars, lists and strings equal JSON's for the values used here."""
     lines = []
     for section, values in tables.items():
         lines += [f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
@@ -281,7 +281,7 @@ def test_unknown_key_names_the_nearest(tmp_path, key, nearest):
         ("a.json", '{"weights.hub_endpoint": "https://hub.example"}'),
     ],
 )
-def test_a_dotted_key_in_quotes_is_told_to_be_no_path(tmp_path, name, text):
+def test_a_dotted_key_in_quotes_is_reported_as_a_single_key(tmp_path, name, text):
     message = str(refused(write(tmp_path / name, text)))
     assert "weights.hub_endpoint: is one key with a dot in its name; write hub_endpoint in the table weights" in message
 
@@ -336,7 +336,7 @@ def test_wrong_variable_and_argument_say_so():
     assert "--config" in str(refused(environ={"EMBEDWAY_CONFIG": "a.toml"}))
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+def test_all_problems_are_reported_at_once(tmp_path):
     path = write(tmp_path / "a.toml", "[local]\nthreads = 0\nbackend = 'x'\n[rum]\n")
     broken = write(tmp_path / "b.json", "{")
     message = str(refused(path, broken, environ={"EMBEDWAY_RUN__OVERLAP": "x"}, overrides={"run.on_error": "maybe"}))
@@ -403,7 +403,7 @@ def test_no_key_of_a_file_reaches_a_terminal_raw(tmp_path, text):
     assert "2J" in message
 
 
-#: Of a user that is not there.
+#: A user that does not exist.
 NOBODY = "~no-such-user"
 PATHS = sorted({key for key, kinds in key_types(Config) if Path in kinds})
 
@@ -491,11 +491,11 @@ def test_a_price_beyond_all_prices_is_refused(price):
 
 
 class TestReading:
-    """Files that settings name: none without an end, and none that waits for ever."""
+    """Files named in settings: endless and blocking ones are refused."""
 
     @pytest.fixture(params=["pipe", "endless", "large"])
     def unending(self, request, tmp_path):
-        """A file that cannot be read to its end, and why."""
+        """A file that cannot be read to its end, and the reason."""
         path = tmp_path / "file.toml"
         if request.param == "pipe":
             os.mkfifo(path)
@@ -590,7 +590,7 @@ def test_config_is_immutable_and_travels():
 
 
 class TestHub:
-    """The variables of huggingface_hub."""
+    """Variables of huggingface_hub."""
 
     def test_all_of_them(self, tmp_path):
         config = Config.load(

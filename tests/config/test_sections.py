@@ -1,4 +1,4 @@
-"""Models of one's own in the settings: any server that speaks OpenAI's way."""
+"""User-defined models in the settings: any server with OpenAI's interface."""
 
 import asyncio
 
@@ -77,13 +77,13 @@ def test_prompts_that_differ_are_another_space():
         ({"dimension": 3}, r"models\.acme\.dimension: is not a setting; the nearest is models\.acme\.dimensions"),
     ],
 )
-def test_mistakes_are_told_with_their_key(change, said):
+def test_mistakes_are_reported_with_their_key(change, said):
     with pytest.raises(ConfigError, match=said):
         embed(["a"], model=change)
 
 
 @pytest.mark.parametrize("name", ["text-embedding-3-small", "all-MiniLM-L6-v2", "BAAI/bge-m3"])
-def test_a_name_of_the_catalog_is_not_to_be_had(name):
+def test_a_name_of_the_catalog_is_not_available(name):
     with pytest.raises(ConfigError, match=r"models\.acme: name: the name '.*' belongs to another model"):
         embed(["a"], model={"name": name})
 

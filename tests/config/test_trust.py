@@ -1,4 +1,4 @@
-"""Trust in found settings: by place and content, kept in one file of the user's."""
+"""Trust in discovered settings: by location and content, stored in one file of the user's."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ TEXT = "[local]\nthreads = 3\n"
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """The working directory."""
+    """Working directory."""
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -46,7 +46,7 @@ def test_a_trusted_file_is_followed_as_if_it_were_named(place):
     assert config.sources["routes.r.model"] == "embedway.toml"
 
 
-def test_another_content_is_not_trusted_and_that_is_told(caplog):
+def test_changed_content_is_not_trusted_and_that_is_logged(caplog):
     caplog.set_level(logging.WARNING, logger="embedway.config")
     FILE.write_text(TEXT)
     trust()
@@ -69,7 +69,7 @@ def test_the_same_content_elsewhere_is_not_trusted(place, tmp_path, monkeypatch)
 
 
 def test_a_link_in_a_foreign_folder_to_a_trusted_file_is_not_trusted(place, tmp_path, monkeypatch):
-    """Its relative paths would start at the foreign folder."""
+    """Its relative paths would start at the untrusted folder."""
     FILE.write_text(f'{TEXT}[cache]\npath = "vectors.sqlite"\n')
     trust()
     other = tmp_path / "other"
@@ -106,7 +106,7 @@ def test_the_content_that_is_judged_is_the_content_that_is_followed(monkeypatch)
     def swapping(path, *arguments, **options):
         descriptor = really(path, *arguments, **options)
         if Path(path).name == FILE.name:
-            # Somebody replaces the file as soon as it is open.
+            # Another process replaces the file as soon as it is open.
             Path("next").write_text("[local]\nthreads = 9\n")
             Path("next").replace(FILE)
         return descriptor
@@ -193,7 +193,7 @@ def test_it_is_never_taken_from_the_working_directory(place, monkeypatch):
     assert threads() is None
 
 
-def test_a_pipe_in_its_place_holds_nobody_up():
+def test_a_pipe_in_its_place_does_not_block():
     FILE.write_text(TEXT)
     trust()
     trust_path().unlink()

@@ -1,7 +1,7 @@
-"""Run scenarios against the embedway on the path, and print all that can be seen of each as a line of JSON.
+"""Run scenarios with the embedway on the path, and print everything observable of each as one line of JSON.
 
-Everything runs in one thread and in virtual time: the event loop jumps to the next timer where nothing is ready, and
-blocking calls run inline. So a line follows from the scenario and the code alone, not from the machine's speed.
+Everything runs in one thread and in virtual time: the event loop jumps to the next timer when nothing is ready, and
+blocking calls run inline. A line depends only on the scenario and the code, not on the machine's speed.
 """
 
 import argparse
@@ -31,9 +31,9 @@ from pathlib import Path
 import numpy as np
 import scenarios
 
-#: What `time.time` says when virtual time begins, 2026-09-21.
+#: Value of `time.time` at the start of virtual time, 2026-09-21.
 EPOCH_S = 1_790_000_000.0
-#: Seconds after the last call in which all must have ended.
+#: Time within which all calls must end after the last one began, in seconds.
 LONGEST_S = 3600.0
 
 _real_monotonic = time.monotonic
@@ -47,7 +47,7 @@ class Clock:
         self.began = 1000.0
 
     def since(self) -> float:
-        """Seconds since the scenario began, without the noise of sums."""
+        """Return the seconds since the scenario began, rounded to remove floating-point noise."""
         return round(self.now - self.began, 6)
 
 
@@ -55,11 +55,11 @@ CLOCK = Clock()
 
 
 class StuckError(Exception):
-    """Everybody waits, and nothing will ever happen."""
+    """Every task waits, and no timer is set."""
 
 
 class _Selector(selectors.BaseSelector):
-    """Waits for no file, and passes the time at once."""
+    """Selector that waits for no file and advances the clock at once."""
 
     def __init__(self) -> None:
         self._keys: dict = {}
@@ -75,7 +75,8 @@ class _Selector(selectors.BaseSelector):
     def select(self, timeout=None):
         if timeout is None:
             raise StuckError
-        # A little later than asked, as any clock: a timer that comes too early by a rounding would be set for ever.
+        # A little later than requested, like any clock: with rounding, a timer that fires early would be set again
+        # forever.
         CLOCK.now += timeout + 1e-9 if timeout > 0 else 1e-12
         return []
 
@@ -84,7 +85,7 @@ class _Selector(selectors.BaseSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time. What is handed to threads runs inline, and is told in a later turn."""
+    """Event loop in virtual time. Work for threads runs inline, and its result is set in a later turn."""
 
     def __init__(self) -> None:
         super().__init__(_Selector())
@@ -101,7 +102,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def inline(loop, function, *args, **kwargs):
-    """Call a function now; a future of the loop holds what it gave."""
+    """Call a function now and return a future of the loop with its result."""
     future = loop.create_future()
     try:
         result = function(*args, **kwargs)
@@ -125,7 +126,7 @@ def _settle(future, result, error):
 
 
 class InlineWorker:
-    """Stands for `embedway.worker.Worker`: the same order of calls, without a thread."""
+    """Replacement for `embedway.worker.Worker`: the same order of calls, without a thread."""
 
     def __init__(self, name):
         self._loop = asyncio.get_running_loop()
@@ -138,7 +139,7 @@ class InlineWorker:
 
 
 def _no_thread(self):
-    raise RuntimeError(f"a thread was started, {self.name}: it would not keep to virtual time")
+    raise RuntimeError(f"the thread {self.name} was started: threads do not follow virtual time")
 
 
 def _submit(self, function, /, *args, **kwargs):
@@ -151,7 +152,7 @@ def _submit(self, function, /, *args, **kwargs):
 
 
 class Chance:
-    """Stands for the module's random numbers: they follow from the virtual time, in whatever order they are drawn."""
+    """Replacement for the `random` module: values depend on virtual time, not on the order of draws."""
 
     salt = 0
 
@@ -172,7 +173,7 @@ def _sleep(seconds):
 
 
 def take_over() -> None:
-    """Put virtual time and chance in the place of the real ones. Before embedway is imported: defaults hold them."""
+    """Replace real time and randomness by virtual ones, before embedway is imported: default arguments hold them."""
     time.monotonic = time.perf_counter = lambda: CLOCK.now
     time.time = lambda: EPOCH_S + CLOCK.now - CLOCK.began
     time.sleep = _sleep
@@ -189,7 +190,7 @@ def take_over() -> None:
         importlib.metadata.EntryPoint("scripted", "embedway_scripted:reranker", "embedway.rerankers"),
     ]
 
-    # Read once: it takes some milliseconds.
+    # Read once, because it takes some milliseconds.
     installed = [entry for distribution in importlib.metadata.distributions() for entry in distribution.entry_points]
 
     def entry_points(**params):
@@ -199,7 +200,7 @@ def take_over() -> None:
 
 
 class Layout:
-    """The parts of embedway that are not public and that a move may take elsewhere, found wherever they are."""
+    """Private parts of embedway, found even if they moved to another module."""
 
     @staticmethod
     def find(name: str, *modules: str):
@@ -221,7 +222,7 @@ class Layout:
             setattr(worker, name, getattr(InlineWorker, name))
         memory = find("MemoryCache", "embedway.cache.memory")
         self._watch(memory)
-        # How long vectors wait for others that are stored with the same write is a matter of speed.
+        # The time for which vectors wait to share a write affects only speed.
         with contextlib.suppress(ImportError):
             find("_Chunk", "embedway.cache.write_behind").gather = self._nothing
         with contextlib.suppress(ImportError):
@@ -232,7 +233,7 @@ class Layout:
 
     @staticmethod
     def _watch(memory) -> None:
-        """Note what a cache in memory is given: it leaves no file."""
+        """Record what is put into a memory cache, which leaves no file."""
         put_many = memory.put_many
 
         async def watched(self, group, items, **more):
@@ -244,7 +245,7 @@ class Layout:
 
 
 class Log:
-    """The record of a scenario beside its results."""
+    """Record of a scenario, besides its results."""
 
     def __init__(self) -> None:
         self.clear()
@@ -264,14 +265,14 @@ def digest(data) -> str:
 
 
 def vector_of(text: str, facts: dict) -> np.ndarray:
-    """The vector of a text at full width: the same of every route of a model."""
+    """Return the vector of a text at full width: the same for every route of a model."""
     size = facts["dimensions"]
     raw = hashlib.shake_128(f"{facts['name']}\0{text}".encode("utf-8", "surrogatepass")).digest(2 * size)
     vector = np.frombuffer(raw, "<i2").astype(np.float64) + 0.5
     return vector / np.linalg.norm(vector) if facts["normalized"] else vector / 2**12
 
 
-#: What a service fails with: the error, its message, and its facts.
+#: Failures of a service: the error, its message and its fields.
 _FAILURES = {
     "unavailable": ("UnavailableError", "it is down", {"status": 503}),
     "unavailable_later": ("UnavailableError", "it is down", {"status": 503}),
@@ -286,7 +287,7 @@ _FAILURES = {
 
 
 class _Service:
-    """A service with the faults of a profile. Each follows from the texts and how often they came, not from order."""
+    """Service with the faults of a profile. Each fault depends on the texts and their number of tries, not on order."""
 
     def __init__(self, endpoint) -> None:
         self.facts = facts = json.loads(endpoint.options["facts"])
@@ -295,7 +296,7 @@ class _Service:
         self._profile = scenarios.PROFILES[facts["profile"]]
 
     async def asked(self, texts, more: dict) -> tuple[str, float]:
-        """Wait as long as the answer takes; what goes wrong with it, and a number that follows from the request."""
+        """Wait for the answer's delay; return the fault, and a number that depends on the request."""
         texts = tuple(texts)
         asked = (self.route, texts, *more.values())
         number = LOG.tries[asked] = LOG.tries.get(asked, -1) + 1
@@ -358,7 +359,7 @@ class _Service:
 
 
 class Scripted(_Service):
-    """A provider of the scenario."""
+    """Provider of the scenario."""
 
     async def embed(self, texts, *, input_type, dimensions):
         what, draw = await self.asked(texts, {"input_type": input_type, "dimensions": dimensions})
@@ -374,7 +375,7 @@ class Scripted(_Service):
 
 
 class ScriptedReranker(_Service):
-    """A reranker of the scenario."""
+    """Reranker of the scenario."""
 
     async def rerank(self, query, documents):
         what, _ = await self.asked(documents, {"query": query})
@@ -386,11 +387,11 @@ class ScriptedReranker(_Service):
 
 
 class Canon:
-    """Values as JSON that is the same wherever the scenario ran: folders and drawn ids have names of their own."""
+    """Converts values to JSON that is equal for every run: folders and random ids get fixed names."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
-        #: What each entry of the ledger holds, by its id.
+        #: Content of each ledger entry, by its id.
         self.entries: dict[str, str] = {}
 
     def text(self, text: str) -> str:
@@ -447,16 +448,16 @@ def array(values: np.ndarray) -> str:
 
 
 def rows(vectors: np.ndarray) -> list[str]:
-    """Each row by itself, so that a difference tells which."""
+    """Return each row separately, so that a difference names its row."""
     return [array(row) for row in np.atleast_1d(vectors)]
 
 
-#: Columns of tables that hold nothing but a drawn or a running number.
+#: Columns of tables that contain only a random or running number.
 _DRAWN = {"entries": {"id", "grp"}, "groups": {"id"}}
 
 
 def tables(path: Path, canon: Canon) -> dict:
-    """All rows of a SQLite file, by table, without drawn ids."""
+    """Return all rows of a SQLite file, by table, without random ids."""
     if not path.exists():
         return {}
     found = {}
@@ -478,7 +479,7 @@ def tables(path: Path, canon: Canon) -> dict:
 
 def stored(value):
     if isinstance(value, float):
-        # A moment, rounded where adding virtual seconds to an epoch rounds.
+        # A point in time, rounded because adding virtual seconds to an epoch is inexact.
         return round(value - EPOCH_S, 5) if value > EPOCH_S / 2 else value
     if isinstance(value, bytes):
         return value.hex() if len(value) <= 64 else f"{len(value)} bytes {digest(value)}"
@@ -538,7 +539,7 @@ async def _carry_out(scenario: dict, folder: Path, canon: Canon) -> dict:
 
 
 def play(scenario: dict, scratch: Path, seed: int) -> dict:
-    """Carry out a scenario and tell all that can be seen of it."""
+    """Run a scenario and return everything observable of it."""
     folder = scratch / f"s{scenario['number']}"
     folder.mkdir()
     LOG.clear()
@@ -552,8 +553,8 @@ def play(scenario: dict, scratch: Path, seed: int) -> dict:
         try:
             seen = loop.run_until_complete(_carry_out(scenario, folder, canon))
         except StuckError:
-            stuck = "everybody waits and nothing will happen"
-        except Exception as error:  # noqa: BLE001  part of what is seen
+            stuck = "every task waits and no timer is set"
+        except Exception as error:  # noqa: BLE001  an observable result
             stuck = repr(canon.error(error))
         closed_at = CLOCK.since()
         left = asyncio.all_tasks(loop)
@@ -620,7 +621,7 @@ def _receipt(result, **changed):
     return dataclasses.replace(result, receipt=dataclasses.replace(result.receipt, **changed))
 
 
-#: Faults that the comparison has to see, by name: what becomes of a result.
+#: Faults that the comparison must detect, by name: a function of the result.
 PLANTS = {
     "rows": _swapped,
     "tokens": lambda result: _receipt(result, tokens=result.receipt.tokens + 1),
@@ -631,7 +632,7 @@ PLANTS = {
 
 
 def plant(names: list[str]) -> None:
-    """Spoil each result of `embed`."""
+    """Apply faults to each result of `embed`."""
     from embedway import AsyncEmbedder
 
     embed = AsyncEmbedder.embed
@@ -645,7 +646,7 @@ def plant(names: list[str]) -> None:
     AsyncEmbedder.embed = spoilt
 
 
-#: What caches are written with, and found with by other code.
+#: Cases that caches are written with, and read with by the other checkout.
 _CACHED = [
     {"model": model, "codec": codec, "more": more, "overflow": overflow}
     for model in ("small", "exact", "raw", "catalog")
@@ -657,7 +658,7 @@ _CACHED = [
 
 
 def exchange(folder: Path) -> list[dict]:
-    """Embed a fixed set of texts with caches in a folder that stays, and tell of hits, vectors and requests."""
+    """Embed a fixed set of texts with caches in a permanent folder; return hits, vectors and requests."""
     told = []
     texts = [text for number in range(3) for text in scenarios._texts(random.Random(number))]
     texts = [text for text in dict.fromkeys(texts) if "poison" not in text]
@@ -670,7 +671,7 @@ def exchange(folder: Path) -> list[dict]:
             "profile": "well", "salt": 1, "declared": {"max_inputs": 32}, "place": 0, "slow_s": 0.01, "searches": False,
             "prompt": False, **{key: facts.get(key, True) for key in ("name", "dimensions", "normalized")},
         }  # fmt: skip
-        # Where a cut falls inside of a character of several tokens, counting fails, and nothing is cached.
+        # If a cut falls inside a character of several tokens, counting fails, and nothing is cached.
         given = [text for text in texts if text.isascii()] if case["model"] == "exact" else texts
         settings |= {"routes.r.model": facts["name"], "routes.r.provider": "scripted"}
         settings |= {"routes.r.options": {"facts": json.dumps(route)}, **case["more"]}
@@ -710,12 +711,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--last", type=int, default=50, help="the number behind the last")
+    parser.add_argument("--last", type=int, default=50, help="the number after the last scenario")
     parser.add_argument("--calls", type=int, default=scenarios.CALLS)
     parser.add_argument("--scratch", type=Path, required=True, help="an empty folder")
-    parser.add_argument("--source", type=Path, help="where embedway must have been imported from")
+    parser.add_argument("--source", type=Path, help="the folder that embedway must be imported from")
     parser.add_argument("--exchange", type=Path, help="a folder of caches: write or read these instead")
-    parser.add_argument("--plant", choices=PLANTS, nargs="*", help="faults, to try the comparison")
+    parser.add_argument("--plant", choices=PLANTS, nargs="*", help="faults that the comparison must detect")
     arguments = parser.parse_args()
     global LAYOUT  # noqa: PLW0603  the fakes read it
     began = _real_monotonic()

@@ -1,7 +1,7 @@
-"""Compare what two checkouts of embedway do with the same requests.
+"""Compare the behaviour of two checkouts of embedway for the same requests.
 
-`python tests/differential/compare.py BEFORE AFTER` runs the scenarios of `scenarios.py` through both, each in processes
-of its own, and prints every difference. It ends with 1 where one is not named in the file that `--meant` gives.
+`python tests/differential/compare.py BEFORE AFTER` runs the scenarios of `scenarios.py` through both, each in its own
+processes, and prints every difference. It exits with 1 if one is not listed in the file given by `--meant`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 import scenarios
 
 CHILD = Path(__file__).with_name("child.py")
-#: What 20,000 requests must reach, or they prove less than they say. Fewer requests, less in proportion.
+#: Minimum counts for 20,000 requests. With fewer requests, they are lower in proportion.
 LEAST = {
     "hits": 3000,
     "lossy hits": 100,
@@ -70,7 +70,7 @@ LEAST = {
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in one place of one scenario."""
+    """Difference in one value of one scenario."""
 
     scenario: int
     path: str
@@ -79,13 +79,13 @@ class Difference:
 
     @property
     def kind(self) -> str:
-        """The place without its numbers, by which differences are grouped."""
+        """Path without its numbers, by which differences are grouped."""
         return re.sub(r"\[\d+\]|\.\d+(?=\.|$)", "[]", self.path)
 
 
 @dataclass(frozen=True)
 class Meant:
-    """Differences that are meant: `path` is a pattern of the whole kind, `before` and `after` of the values."""
+    """Intended differences: `path` is a pattern of the complete kind, `before` and `after` of the values."""
 
     name: str
     reason: str
@@ -94,7 +94,7 @@ class Meant:
     after: str = ""
 
     def explains(self, one: Difference) -> bool:
-        """Whether a difference is meant."""
+        """Return whether this entry covers a difference."""
         return (
             re.fullmatch(self.path, one.kind) is not None
             and re.search(self.before, _shown(one.before)) is not None
@@ -103,7 +103,7 @@ class Meant:
 
 
 def read_meant(path: Path | None) -> list[Meant]:
-    """The differences that a TOML file names: tables `[[meant]]` of name, reason and path."""
+    """Read the intended differences of a TOML file: tables `[[meant]]` of name, reason and path."""
     return [] if path is None else [Meant(**table) for table in tomllib.loads(path.read_text("utf-8"))["meant"]]
 
 
@@ -112,7 +112,7 @@ def _shown(value: object) -> str:
 
 
 def differences(before: object, after: object, path: str = "") -> Iterator[tuple[str, object, object]]:
-    """The innermost places where two JSON values differ."""
+    """Yield the innermost paths at which two JSON values differ."""
     if before is after:
         return
     if isinstance(before, dict) and isinstance(after, dict):
@@ -130,9 +130,9 @@ def differences(before: object, after: object, path: str = "") -> Iterator[tuple
 
 
 def run_child(checkout: Path, arguments: list[str], *, hash_seed: str = "0") -> Iterator[str]:
-    """Start a child for a checkout; the lines of JSON that it prints. Raises RuntimeError where it fails."""
+    """Start a child for a checkout; return the lines of JSON that it prints. Raises RuntimeError if it fails."""
     source = checkout.resolve() / "src"
-    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a RAM disk: commits wait for no disk
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a RAM disk: commits do not wait
     scratch = tempfile.TemporaryDirectory(dir=base)
     environ = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
     environ |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"), scratch.name)
@@ -147,7 +147,7 @@ def run_child(checkout: Path, arguments: list[str], *, hash_seed: str = "0") -> 
                 assert child.stdout is not None
                 yield from child.stdout
                 if child.wait():
-                    raise RuntimeError(f"the child for {checkout} ended with {child.returncode}")
+                    raise RuntimeError(f"the child for {checkout} exited with {child.returncode}")
             finally:
                 if child.poll() is None:
                     child.kill()
@@ -157,7 +157,7 @@ def run_child(checkout: Path, arguments: list[str], *, hash_seed: str = "0") -> 
 
 @dataclass
 class Comparison:
-    """The counts of a comparison, and its differences."""
+    """Counts and differences of a comparison."""
 
     counts: collections.Counter
     found: list[Difference]
@@ -167,19 +167,19 @@ class Comparison:
 
 
 def span(seed: int, first: int, last: int, calls: int = scenarios.CALLS) -> list[str]:
-    """The arguments of a child that plays the scenarios from `first` to before `last`."""
+    """Return the arguments of a child that runs the scenarios from `first` up to, not including, `last`."""
     return ["--seed", str(seed), "--first", str(first), "--last", str(last), "--calls", str(calls)]
 
 
 def compare_lines(
     before: Iterable[str], after: Iterable[str], *, seed: int, calls: int = scenarios.CALLS
 ) -> Comparison:
-    """Compare what two children print of the same scenarios."""
+    """Compare the output of two children for the same scenarios."""
     comparison = Comparison()
     ended = False
     for line, its in zip(before, after, strict=True):
         left = json.loads(line)
-        # Equal lines need no reading: their keys are sorted.
+        # Equal lines need no parsing: their keys are sorted.
         right = left if line == its else json.loads(its)
         if left.get("end"):
             ended = bool(right.get("end"))
@@ -255,7 +255,7 @@ def _count_requests(counts: collections.Counter, line: dict, scenario: dict) -> 
 
 
 def exchanged(before: Path, after: Path) -> list[str]:
-    """The entries that code of one side misses in caches of the other; empty where it finds everything."""
+    """Return the entries that one side misses in caches of the other; empty if there are none."""
     problems: list[str] = []
     found = 0
     for writer, reader, way in ((before, after, "AFTER reads BEFORE's"), (after, before, "BEFORE reads AFTER's")):
@@ -285,7 +285,7 @@ def exchanged(before: Path, after: Path) -> list[str]:
 
 
 def compare(before: Path, after: Path, *, requests: int, seed: int, jobs: int, seeds: str = "0 1") -> Comparison:
-    """Compare so many requests, in several processes."""
+    """Compare this many requests, in several processes."""
     scenarios_ = -(-requests // scenarios.CALLS)
     bounds = [scenarios_ * part // jobs for part in range(jobs + 1)]
     one, other = seeds.split()
@@ -305,7 +305,7 @@ def compare(before: Path, after: Path, *, requests: int, seed: int, jobs: int, s
 
 
 def shortfalls(counts: collections.Counter) -> list[str]:
-    """The behaviours that the requests did not reach often enough."""
+    """Return the behaviours that the requests did not reach often enough."""
     share = counts["requests"] / 20_000
     wanted = {name: max(1, int(least * share * 0.7)) for name, least in LEAST.items()}
     few = [f"{name}: {counts[name]} of at least {least}" for name, least in wanted.items() if counts[name] < least]
@@ -315,7 +315,7 @@ def shortfalls(counts: collections.Counter) -> list[str]:
 
 
 def report(comparison: Comparison, meant: list[Meant], *, shown: int = 5) -> bool:
-    """Print what was compared and what differed; whether all differences are meant."""
+    """Print the counts and differences; return whether all differences are intended."""
     for name, number in sorted(comparison.counts.items()):
         print(f"{name:>42}  {number:,.0f}" if not isinstance(number, float) else f"{name:>42}  {number:.1f}")
     explained: collections.Counter = collections.Counter()
@@ -327,14 +327,14 @@ def report(comparison: Comparison, meant: list[Meant], *, shown: int = 5) -> boo
         else:
             explained[name] += 1
     for each in meant:
-        print(f"meant: {each.name}: {explained[each.name]} differences ({each.reason})")
+        print(f"intended: {each.name}: {explained[each.name]} differences ({each.reason})")
     for kind, members in sorted(groups.items(), key=lambda group: -len(group[1])):
         print(f"\n{len(members)} differences of {kind}, in {len({one.scenario for one in members})} scenarios")
         for one in members[:shown]:
             print(f"  scenario {one.scenario} {one.path}\n    before {_shown(one.before)[:300]}")
             print(f"    after  {_shown(one.after)[:300]}")
     unmeant = sum(map(len, groups.values()))
-    print(f"\n{unmeant} differences that are not meant, {sum(explained.values())} that are")
+    print(f"\n{unmeant} unintended differences, {sum(explained.values())} intended")
     return not unmeant
 
 
@@ -345,10 +345,10 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--meant", type=Path, help="a TOML file of differences that are meant")
+    parser.add_argument("--meant", type=Path, help="TOML file of intended differences")
     parser.add_argument("--hash-seeds", default="0 1", help="PYTHONHASHSEED of the two sides")
     parser.add_argument("--no-caches", action="store_true", help="do not read the caches of one side with the other")
-    parser.add_argument("--quick", action="store_true", help="ask for no least counts")
+    parser.add_argument("--quick", action="store_true", help="do not check minimum counts")
     arguments = parser.parse_args()
     began = time.monotonic()
     comparison = compare(
@@ -366,7 +366,7 @@ def main() -> int:
         good = good and not problems
     missed = [] if arguments.quick else shortfalls(comparison.counts)
     for line in missed:
-        print(f"too few to prove anything: {line}")
+        print(f"too few to be conclusive: {line}")
     print(f"{time.monotonic() - began:.0f} s")
     return 0 if good and not missed else 1
 

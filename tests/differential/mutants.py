@@ -1,9 +1,9 @@
-"""Find out whether the differential runs and the tests see small faults in the code.
+"""Check whether the differential runs and the tests detect small faults in the code.
 
-`python tests/differential/mutants.py src/embedway/pipeline src/embedway/cache --count 30` changes one place of these
-folders at a time, in a copy of `src`, and runs a differential of some requests against the unchanged checkout. What it
-does not see is tried with the command of `--tests`. A mutant that neither kills survives, and its change is printed.
-`--equal` names a file of lines `KEY  REASON` for mutants that change nothing that can be seen.
+`python tests/differential/mutants.py src/embedway/pipeline src/embedway/cache --count 30` makes one change in these
+folders at a time, in a copy of `src`, and runs a differential of some requests against the unchanged checkout. If it
+does not detect the change, the command of `--tests` runs. A mutant that neither kills survives, and its change is
+printed. `--equal` names a file of lines `KEY  REASON` for mutants without an observable effect.
 """
 
 import argparse
@@ -30,13 +30,13 @@ _OTHER = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult, ast.Div: ast.Mult,
     ast.And: ast.Or, ast.Or: ast.And,
 }  # fmt: skip
-#: Calls whose loss or change nobody may see: they word, log, or measure time.
+#: Calls whose removal or change has no observable effect: they format, log, or measure time.
 _QUIET = ("_log", "warn", "metrics", "perf_counter", "cast", "TypeVar", "Timing")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A change of one place of a file."""
+    """Change of one node of a file."""
 
     path: Path
     line: int
@@ -46,23 +46,23 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """Its name in the list of mutants that are equal: it stays where lines move."""
+        """Name in the list of equal mutants; it does not depend on line numbers."""
         changed = "\n".join(line for line in self.diff() if line[:1] in "+-" and line[:3] not in {"+++", "---"})
         return hashlib.blake2b(f"{self.path.name}\n{changed}".encode(), digest_size=5).hexdigest()
 
     def diff(self) -> list[str]:
-        """The change, as a unified diff of the normalized code."""
+        """Return the change, as a unified diff of the normalized code."""
         name = str(self.path.relative_to(ROOT)) if self.path.is_relative_to(ROOT) else self.path.name
         lines = self.before.splitlines(), self.after.splitlines()
         return list(difflib.unified_diff(*lines, f"{name}:{self.line}", self.what, n=2, lineterm=""))
 
 
 def _places(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
-    """Nodes of functions that can be changed, with the kind of change."""
+    """Yield nodes inside functions that can be changed, with the kind of change."""
 
     def walk(node: ast.AST, *, inside: bool) -> Iterator[tuple[ast.AST, str]]:
         if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFrom)):
-            return  # the wording of errors
+            return  # error messages
         call = node.value if isinstance(node, ast.Expr) else node
         if isinstance(call, ast.Call) and any(name in ast.unparse(call.func) for name in _QUIET):
             return
@@ -110,7 +110,7 @@ def _is_type(node: ast.BinOp | ast.AugAssign) -> bool:
 
 
 def _change(node: ast.AST, kind: str) -> ast.AST:
-    """The node, changed; the statement that takes its place where another has to."""
+    """Change the node; return it, or the statement that replaces it."""
     if kind == "condition negated":
         node.test = ast.UnaryOp(ast.Not(), node.test)
     elif kind == "comparison":
@@ -129,7 +129,7 @@ def _change(node: ast.AST, kind: str) -> ast.AST:
 
 
 class _At(ast.NodeTransformer):
-    """Changes the node of one number, counted as `ast.walk` does."""
+    """Transformer that changes one node."""
 
     def __init__(self, target: ast.AST, kind: str) -> None:
         self._target, self._kind = target, kind
@@ -139,13 +139,13 @@ class _At(ast.NodeTransformer):
 
 
 def mutants_of(path: Path) -> Iterator[tuple[int, int, str]]:
-    """Every mutant of a file: number among its places, line and kind."""
+    """Yield every mutant of a file: its number, line and kind."""
     for number, (node, kind) in enumerate(_places(ast.parse(path.read_text("utf-8")))):
         yield number, getattr(node, "lineno", 0), kind
 
 
 def make(path: Path, number: int) -> Mutant:
-    """The mutant of a file with that number."""
+    """Return the mutant of a file with that number."""
     tree = ast.parse(path.read_text("utf-8"))
     before = ast.unparse(tree)
     node, kind = list(_places(tree))[number]
@@ -155,7 +155,7 @@ def make(path: Path, number: int) -> Mutant:
 
 
 def choose(packages: list[Path], count: int, seed: int) -> list[Mutant]:
-    """A number of mutants of the packages, the same for the same seed and code."""
+    """Return `count` mutants of the packages, the same for the same seed and code."""
     files = sorted(
         {file for package in packages for file in ([package] if package.is_file() else package.rglob("*.py"))}
     )
@@ -166,7 +166,7 @@ def choose(packages: list[Path], count: int, seed: int) -> list[Mutant]:
 
 
 def judge(mutant: Mutant, *, requests: int, tests: str, timeout_s: float) -> tuple[str, str]:
-    """`killed` or `survived`, and what killed it."""
+    """Return `killed` or `survived`, and what killed it."""
     with tempfile.TemporaryDirectory() as folder:
         copy_ = Path(folder, "checkout")
         shutil.copytree(ROOT / "src", copy_ / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -203,10 +203,10 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--tests", default="", help="what pytest is given after -x -q; empty for no tests")
+    parser.add_argument("--tests", default="", help="arguments of pytest after -x -q; empty for no tests")
     parser.add_argument("--timeout-s", type=float, default=300)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--equal", type=Path, help="a file of mutants that change nothing: key and reason in each line")
+    parser.add_argument("--equal", type=Path, help="file of mutants without an effect: key and reason in each line")
     arguments = parser.parse_args()
     equal: dict[str, str] = {}
     if arguments.equal:

@@ -1,8 +1,8 @@
-"""Show that commits only rename and move: the syntax trees of two checkouts are equal under a map of names.
+"""Check that commits only rename and move: the syntax trees of two checkouts are equal under a map of names.
 
 `python tests/differential/renames.py BEFORE AFTER --names MAP.toml` compares the top-level definitions of both `src`
-folders as a multiset, wherever they stand. Docstrings, comments and imports do not count. The map has one table,
-`[names]`, of old names and new ones; a dotted name counts in annotations that are texts, part by part.
+folders as a multiset, in any module. Docstrings, comments and imports do not count. The map has one table, `[names]`,
+of old names and new ones; a dotted name in a string annotation is mapped part by part.
 """
 
 import argparse
@@ -17,7 +17,7 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 
 class _Renamed(ast.NodeTransformer):
-    """A tree without docstrings and imports, and with the new names."""
+    """Transformer that removes docstrings and imports, and renames."""
 
     def __init__(self, names: dict[str, str]) -> None:
         self._names = names
@@ -84,13 +84,13 @@ class _Renamed(ast.NodeTransformer):
         return self.visit_FunctionDef(node)
 
     def visit_Call(self, node):
-        # cast("Type", value) and TypeVar("T", bound="Type") hold types as texts.
+        # cast("Type", value) and TypeVar("T", bound="Type") contain types as strings.
         if isinstance(node.func, ast.Name) and node.func.id in {"cast", "TypeVar", "ParamSpec", "NewType"}:
             node.args = [self._annotated(one) if isinstance(one, ast.Constant) else one for one in node.args]
         return self.generic_visit(node)
 
     def visit_Subscript(self, node):
-        # Crew["Sending", Outcome]: a text in brackets beside a class is a type, unless it is a key.
+        # Crew["Sending", Outcome]: a string in the subscript of a class is a type, unless it is a key.
         if isinstance(node.value, ast.Name) and node.value.id[:1].isupper():
             node.slice = self._annotated(node.slice)
         return self.generic_visit(node)
@@ -101,11 +101,11 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def definitions(source: Path, names: dict[str, str]) -> collections.Counter:
-    """How often each top-level statement stands in the modules below a folder, as text under the new names."""
+    """Count the top-level statements in the modules below a folder, as text under the new names."""
     found: collections.Counter = collections.Counter()
     for path in sorted(source.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
-        # What only the type checker reads is imports and types.
+        # Code that only the type checker reads consists of imports and types.
         tree = _Renamed(names).visit(tree)
         for node in tree.body:
             if isinstance(node, ast.Pass) or _is_empty(node) or _is_export(node):
@@ -115,25 +115,25 @@ def definitions(source: Path, names: dict[str, str]) -> collections.Counter:
 
 
 def _is_empty(node: ast.AST) -> bool:
-    """A statement that only held imports."""
+    """Return whether a statement contained only imports."""
     return isinstance(node, ast.If) and all(isinstance(one, ast.Pass) for one in node.body) and not node.orelse
 
 
 def _is_export(node: ast.AST) -> bool:
-    """`__all__` lists names as texts, which move with their modules."""
+    """Return whether a statement is `__all__`: it lists names as strings, which move with their modules."""
     return isinstance(node, ast.Assign) and any(
         isinstance(one, ast.Name) and one.id == "__all__" for one in node.targets
     )
 
 
 def compare(before: Path, after: Path, names: dict[str, str]) -> tuple[list[str], list[str]]:
-    """The definitions that stand only before, under the new names, and those that stand only after."""
+    """Return the definitions that exist only before, under the new names, and those that exist only after."""
     old, new = definitions(before / "src", names), definitions(after / "src", {})
     return sorted((old - new).elements()), sorted((new - old).elements())
 
 
 def read_names(path: Path | None) -> dict[str, str]:
-    """The map of a TOML file."""
+    """Return the map of a TOML file."""
     return {} if path is None else tomllib.loads(path.read_text("utf-8"))["names"]
 
 
@@ -141,7 +141,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, help="a checkout")
     parser.add_argument("after", type=Path, help="a checkout")
-    parser.add_argument("--names", type=Path, help="a TOML file with a table [names] of old names and new ones")
+    parser.add_argument("--names", type=Path, help="TOML file with a table [names] of old and new names")
     arguments = parser.parse_args()
     gone, come = compare(arguments.before, arguments.after, read_names(arguments.names))
     for mark, several in (("-", gone), ("+", come)):

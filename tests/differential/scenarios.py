@@ -1,6 +1,6 @@
 """Seeded scenarios of requests: a configuration, the faults of its services, and calls at virtual times.
 
-A scenario is plain JSON. It follows from its seed and number alone, in every process.
+A scenario is plain JSON. It depends only on its seed and number, in every process.
 """
 
 import hashlib
@@ -9,13 +9,13 @@ import random
 
 CALLS = 20
 
-_WORDS = (  # noqa: SIM905  a text reads better than fifty strings
+_WORDS = (  # noqa: SIM905  a text is easier to read than fifty strings
     "river stone lamp north copper window garden paper signal harbour winter engine thread market silver orbit "
     "candle forest metal bridge cloud ticket violin anchor pepper mirror saddle rocket velvet canyon straße café 東京 "
     "naïve 42 1999 über"
 ).split()
 
-#: What each kind of route does wrong, by share of its requests. The rest is answered well.
+#: Faults of each kind of route, by share of its requests. The others succeed.
 PROFILES = {
     "well": {},
     "flaky": {"unavailable": 0.15, "limited": 0.08, "untold": 0.1},
@@ -73,12 +73,12 @@ RERANKERS = {
     },
     "guesses": {"name": "own/guesses", "task": "rerank", "max_tokens": 40},
 }
-#: A reranker of the catalog that is paid by the search.
+#: A reranker of the catalog that bills per search.
 SEARCHES = "rerank-v3.5"
 
 
 def scenario(seed: int, number: int, calls: int = CALLS) -> dict:
-    """The scenario of that number."""
+    """Return the scenario with that number."""
     random_ = random.Random(f"{seed}:{number}")
     settings: dict = {}
     names = ["small", "exact", "raw", "dear"]
@@ -105,7 +105,7 @@ def scenario(seed: int, number: int, calls: int = CALLS) -> dict:
         settings["rerank.default_model"] = scorers[0]
     pool = _texts(random_)
     at, made, crowd = 0.0, [], random_.choice([0, 0, 0.7])
-    # Some scenarios are busy, so that callers meet; in others each call is alone.
+    # In some scenarios calls are concurrent; in others each call is alone.
     pace = random_.choice([0.001, 0.003, 0.01, 0.02, 0.1, 1.0])
     for _ in range(calls):
         if random_.random() < 0.1:
@@ -229,7 +229,7 @@ def _one(random_: random.Random, weights: dict[str, int]) -> str:
 
 
 def _texts(random_: random.Random) -> list[str]:
-    """The options that the calls of a scenario choose from."""
+    """Return the options that the calls of a scenario choose from."""
     pool = []
     for number in range(random_.choice([4, 6, 10, 20])):
         words = random_.choices(
@@ -288,7 +288,7 @@ def _cancelled(random_: random.Random) -> float | None:
 
 
 def _with_bad(random_: random.Random, texts: list) -> list:
-    """The texts, now and then with what is none."""
+    """Return the texts, sometimes with an invalid one."""
     if random_.random() < 0.06:
         texts.insert(random_.randrange(len(texts) + 1), random_.choice(["", "   ", None, 7, [], ["x"], "\ud800 half"]))
     if random_.random() < 0.03:
@@ -299,7 +299,7 @@ def _with_bad(random_: random.Random, texts: list) -> list:
 
 
 def _vectors_asked(random_: random.Random, options: dict, model: dict) -> None:
-    """Options of which vectors are wanted, and what they may cost."""
+    """Return options for the vectors, and for their maximum cost."""
     if random_.random() < 0.35:
         options["input_type"] = "query"
     if random_.random() < 0.006:
@@ -338,6 +338,6 @@ def _rerank(random_: random.Random, scorers: list[str], pool: list[str]) -> dict
 
 
 def chance(*parts: object) -> float:
-    """A number from 0 to 1 that follows from the parts, in every process."""
+    """Return a number from 0 to 1 that depends on the parts, the same in every process."""
     digest = hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -1,4 +1,4 @@
-"""The comparison of two checkouts: that it is repeatable, reaches what it should, and sees what is planted."""
+"""Comparison of two checkouts: it is repeatable, reaches every behaviour, and detects planted faults."""
 
 import ast
 import subprocess
@@ -12,7 +12,7 @@ import renames
 import scenarios
 
 ROOT = Path(__file__).parents[2]
-#: Scenarios that the quick runs play. With these calls they reach every kind of outcome below.
+#: Scenarios of the quick runs. With these calls they reach every kind of outcome below.
 SPAN = {"seed": 1, "first": 0, "last": 14, "calls": 10}
 REACHED = (
     "hits",
@@ -67,13 +67,13 @@ def test_a_checkout_does_the_same_as_itself_in_another_process_and_reaches_every
     assert [name for name in REACHED if not comparison.counts[name]] == []
 
 
-def test_planted_faults_are_told_with_their_place(lines):
+def test_planted_faults_are_reported_with_their_path(lines):
     comparison = compared(lines, "--plant", "rows", "tokens", "cost", "errors")
     places = {"rows[]", "receipt.tokens", "receipt.cost_nanousd", "errors[]"}
     assert {f"calls[].{place}" for place in places} <= {one.kind for one in comparison.found}
 
 
-def test_the_innermost_places_that_differ_are_told():
+def test_the_innermost_differing_paths_are_listed():
     before = {"calls": [{"rows": [1, 2], "errors": {"3": "a"}}], "at": 1}
     after = {"calls": [{"rows": [1, 5], "errors": {}}], "at": 1.0}
     found = list(compare.differences(before, after))
@@ -121,7 +121,7 @@ def test_moves_and_renames_of_the_map_are_no_difference(tmp_path):
     assert renames.compare(before, checkout(tmp_path / "after", **moved), names) == ([], [])
 
 
-def test_a_change_beside_the_renames_is_told(tmp_path):
+def test_a_change_besides_the_renames_is_listed(tmp_path):
     before = checkout(tmp_path / "before", one=OLD)
     after = checkout(tmp_path / "after", one=OLD.replace("+ 1", "+ 2"))
     gone, come = renames.compare(before, after, {})

@@ -1,4 +1,4 @@
-"""One attempt on one route: its deadline, the provider's call, the answer, and what is learned from it."""
+"""One attempt on one route: its deadline, the provider's call, the answer, and learned limits."""
 
 import asyncio
 import dataclasses
@@ -67,7 +67,7 @@ def test_limits_that_come_with_an_error_are_learned():
     assert upstream.time.now == pytest.approx(2.0, abs=0.1)
 
 
-def test_a_strangers_error_is_the_routes_and_says_nothing_of_the_texts():
+def test_a_third_party_error_becomes_the_routes_error_without_text():
     odd = Fake(faults=lambda _number, texts: KeyError(f"cannot embed {texts[0]}"))
     with pytest.raises(UpstreamError, match=r"its provider failed \(KeyError at fake.py:\d+\)") as caught:
         FakeUpstream(odd).send(["secret words"])
@@ -79,7 +79,7 @@ def test_a_strangers_error_is_the_routes_and_says_nothing_of_the_texts():
     assert_right(FakeUpstream(odd, well).send(["secret words"]), ["secret words"])
 
 
-def test_parts_are_told_of_as_they_are_answered():
+def test_parts_are_reported_as_they_are_answered():
     told = {}
 
     def on_ready(rows, vectors):
@@ -154,7 +154,7 @@ def test_what_the_service_says_of_its_limits_is_learned():
     assert upstream.time.now == pytest.approx(2.0, abs=0.1)
 
 
-def test_cancelling_stops_what_nobody_waits_for():
+def test_cancelling_stops_work_without_a_caller():
     fake = Fake(declared=Declared(max_inputs=1), delay_s=30)
     upstream = FakeUpstream(fake)
 
@@ -172,7 +172,7 @@ def test_cancelling_stops_what_nobody_waits_for():
     assert (len(fake.calls), fake.cancelled) == (8, 8)
 
 
-def test_the_fake_tells_queries_from_documents():
+def test_the_fake_distinguishes_queries_from_documents():
     async def both():
         fake = Fake()
         return [await fake.embed(["a"], input_type=kind, dimensions=None) for kind in ("query", "document")]

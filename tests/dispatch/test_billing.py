@@ -1,4 +1,4 @@
-"""The cost of attempts: told, counted, and split between callers."""
+"""Cost of attempts: reported, counted, and split between callers."""
 
 import asyncio
 import dataclasses
@@ -15,7 +15,7 @@ from failing_services import SPACE, WIDTH, FakeUpstream, on_calls
 
 
 class SlowAccount:
-    """An account whose bookings take until `go`."""
+    """Account whose bookings wait for `go`."""
 
     def __init__(self):
         self.budgets = self
@@ -32,7 +32,7 @@ class SlowAccount:
         await self.go.wait()
 
 
-def test_what_is_answered_is_told_of_before_it_is_booked():
+def test_an_answer_is_reported_before_it_is_booked():
     told = []
 
     async def main():

@@ -1,4 +1,4 @@
-"""A route that keeps failing rests, and comes back by one request."""
+"""A route that keeps failing is skipped, and returns after one successful request."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_after_its_rest_one_request_is_let_through(circuit, clock):
     assert [circuit.allow() for _ in range(3)] == [True, False, False]
 
 
-def test_a_good_probe_closes_it_and_a_bad_one_starts_the_rest_anew(circuit, clock):
+def test_a_good_probe_closes_it_and_a_bad_one_restarts_the_pause(circuit, clock):
     opened(circuit)
     clock.now = 10
     assert circuit.allow()

@@ -1,4 +1,4 @@
-"""Limits a minute: never passed, learned from the service, and fair. Time is a number here."""
+"""Limits per minute: never exceeded, learned from the service, and fair. Time is simulated."""
 
 import asyncio
 import itertools
@@ -12,7 +12,7 @@ from embedway.providers.base import RateState
 
 
 class Time:
-    """A clock that only moves when somebody sleeps."""
+    """Clock that advances only when a task sleeps."""
 
     def __init__(self):
         self.now = 1000.0
@@ -54,12 +54,12 @@ def test_no_minute_holds_more_than_a_burst_and_a_minute(amounts, requests, token
     sent = asyncio.run(moments(limiter(time, requests_per_minute=requests, tokens_per_minute=tokens), time, amounts))
     for start, _ in sent:
         within = [amount for moment, amount in sent if start <= moment < start + 60]
-        # A full bucket and what runs into it meanwhile; one request's amount is the grain.
+        # A full bucket, and its refill in that time; the tolerance is one request's amount.
         assert len(within) <= 2 * requests + 1
         assert sum(within) <= 2 * tokens + max(within)
 
 
-def test_without_limits_nobody_waits(time):
+def test_without_limits_no_request_waits(time):
     asyncio.run(moments(limiter(time), time, [10**9] * 50))
     assert time.slept == []
 
@@ -100,7 +100,7 @@ def test_a_service_that_names_more_than_we_have_left_gives_nothing_back(time):
     assert made.wait_s(1) == pytest.approx(1.0, abs=0.01)
 
 
-def test_retry_after_holds_everybody(time):
+def test_retry_after_delays_all_requests(time):
     made = limiter(time)
     made.close_for(7)
     made.close_for(3)

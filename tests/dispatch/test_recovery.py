@@ -1,4 +1,4 @@
-"""Requests to services that fail in every way: each row is right or is an error, and nothing is done twice."""
+"""Requests to services that fail in every way: each row is right or has an error, and no work is repeated."""
 
 import asyncio
 import dataclasses
@@ -257,7 +257,7 @@ def test_a_route_that_keeps_failing_is_left_alone():
     upstream = FakeUpstream(dead, well, failures=4)
     texts = texts_of(40)
     assert_right(upstream.send(texts), texts)
-    assert len(dead.calls) <= 4 + 8  # those that were on their way when it opened
+    assert len(dead.calls) <= 4 + 8  # requests already sent when it opened
 
 
 FAULTS = [None, None, None, "unavailable", "limited", "refused", *sorted(MANGLERS)]

@@ -1,4 +1,4 @@
-"""Thirty percent of all requests fail, over real HTTP: what was answered is never sent again, attempts have an end."""
+"""Thirty percent of all requests fail, over real HTTP: no answered text is sent again, and attempts are limited."""
 
 import collections
 import random
@@ -11,18 +11,18 @@ from provider_suite import APIS, assert_right, embed, limited
 RATE = 0.3
 TEXTS = [f"text {number}" for number in range(2000)]
 A_REQUEST, ATTEMPTS = 32, 4
-#: A service that asks to come back is well, so that its circuit stays closed whatever the order of failures.
+#: A rate limit counts as a success of the circuit breaker, so that the circuit stays closed for any order of faults.
 FAULTS = ["429", "429 at once", "429 date", "500", "reset", "hang up"]
 
 
 def fault(seed, texts, attempt):
-    """The outcome of a request, by its texts and how often they were sent before, whatever comes in between."""
+    """Return the fault of a request. It depends on its texts and their number of tries, not on other requests."""
     chance = random.Random(f"{seed} {texts} {attempt}")
     return chance.choice(FAULTS) if chance.random() < RATE else None
 
 
 def attempts_until_answered(seed, texts):
-    """How many requests these texts take, were there no end of attempts."""
+    """Return the number of requests that these texts need if attempts are not limited."""
     attempt = 1
     while fault(seed, texts, attempt):
         attempt += 1
@@ -50,7 +50,7 @@ def test_no_answered_text_is_sent_again_and_none_more_than_the_attempts(seed, mo
 
     parts = [tuple(TEXTS[start : start + A_REQUEST]) for start in range(0, len(TEXTS), A_REQUEST)]
     needed = {part: attempts_until_answered(seed, part) for part in parts}
-    # Some take every attempt that they have, and some would take more: one too many would be seen.
+    # Some need all attempts and some would need more, so that one attempt too many is detected.
     assert ATTEMPTS in needed.values()
     assert max(needed.values()) > ATTEMPTS
 
@@ -63,7 +63,7 @@ def test_no_answered_text_is_sent_again_and_none_more_than_the_attempts(seed, mo
     assert max(sent.values()) == ATTEMPTS
     assert sent == {text: min(ATTEMPTS, number) for part, number in needed.items() for text in part}
 
-    # And what came of them is the right row, or an error of those that ran out of attempts.
+    # Each result is the right row, or an error if its attempts are used up.
     lost = {text for part, number in needed.items() if number > ATTEMPTS for text in part}
     assert {TEXTS[row] for row in result.errors} == lost == set(TEXTS) - answered
     kept = [row for row, text in enumerate(TEXTS) if text not in lost]

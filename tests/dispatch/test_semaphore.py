@@ -1,4 +1,4 @@
-"""A route's places go by urgency, and come back."""
+"""The places of a route are assigned by urgency, and released."""
 
 import asyncio
 import dataclasses
@@ -16,7 +16,7 @@ from inside import places_of
 
 
 class Gate:
-    """A fake that answers one request at a time, when it is told to."""
+    """Fake that answers one request at a time, on command."""
 
     def __init__(self):
         self.fake = Fake(declared=Declared(max_inputs=1))

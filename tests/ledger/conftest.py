@@ -33,7 +33,7 @@ def kind(request):
 
 @pytest.fixture
 def make(kind, tmp_path, clock, request):
-    """Makes ledgers that share what lies behind."""
+    """Return a function that makes ledgers over the same storage."""
     if kind == "sqlite":
         return lambda: SqliteLedger(tmp_path / "state" / "ledger.sqlite", clock=clock)
     cluster = kind == "redis cluster"
@@ -45,7 +45,7 @@ def make(kind, tmp_path, clock, request):
 
 @pytest.fixture
 def run(make):
-    """Runs a coroutine function with a ledger, and closes it."""
+    """Run a coroutine function with a ledger, and close it."""
 
     def ran(work):
         async def whole():

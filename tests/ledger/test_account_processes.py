@@ -1,4 +1,4 @@
-"""One budget, four processes, two hundred calls; failures, cancellations and a kill; the books are the server's own."""
+"""One budget, four processes, two hundred calls, with failures, cancellations and a kill: the books are right."""
 
 import asyncio
 import base64
@@ -25,15 +25,15 @@ from embedway.providers.fake import vector_of
 
 KEY = "sk-secret-of-the-test"
 SMALL, ESTIMATED = "text-embedding-3-small", "acme/estimated"
-PRICES = {SMALL: 20, ESTIMATED: 1000}  # nano-dollars a token
-CALLS = 50  # of each process
-SLOTS = 8  # requests of a process at once
+PRICES = {SMALL: 20, ESTIMATED: 1000}  # nano-dollars per token
+CALLS = 50  # per process
+SLOTS = 8  # concurrent requests per process
 WORDS = ("budget", "holds", "for", "every", "process", "that", "shares", "its", "ledger", "crash", "Straße", "向量")
 LIMITS = {SMALL: Limit("shared", 130_000), ESTIMATED: Limit("shared", 26_000_000)}
 
 
 class Server:
-    """The common part of both servers of OpenAI's interface: they count what they would put on the bill."""
+    """Base of both servers of OpenAI's interface: they count the tokens they bill."""
 
     def __init__(self):
         self.tokens = 0
@@ -47,7 +47,7 @@ class Server:
         raise NotImplementedError
 
     async def hold(self, tokens):
-        """Keep the request of a process that is killed meanwhile."""
+        """Hold the request of a process that is killed in the meantime."""
         self.held += 1
         self.held_tokens += tokens
         if self.held == SLOTS:
@@ -93,7 +93,7 @@ def limited():
 
 
 class Counted(Server):
-    """Bills by tiktoken, one text a request, with misdeeds by its first word."""
+    """Bills by tiktoken, one text per request; the first word of a text selects a fault."""
 
     def __init__(self):
         super().__init__()
@@ -111,7 +111,7 @@ class Counted(Server):
             return limited()
         if kind == "refused":
             return web.json_response({"error": {"code": "invalid_request_error"}}, status=400)
-        # From here on it is carried out, whatever the caller hears of it.
+        # From here on the text is billed, whatever answer the caller receives.
         self.tokens += tokens
         if kind == "broken" and first:
             return web.json_response({"error": {"code": "server_error"}}, status=500)
@@ -127,9 +127,9 @@ class Counted(Server):
 
 
 class Estimated(Server):
-    """Bills up to twice what callers estimate, texts of several callers a request, with misdeeds by chance.
+    """Bills up to twice the callers' estimate, for texts of several callers per request, with random faults.
 
-    Where a caller cannot hear what it bills, it is all that it may be: twice.
+    If a caller cannot receive the bill, it is the maximum: twice the estimate.
     """
 
     def __init__(self, chance):
@@ -173,7 +173,7 @@ LUCK = ("limited", "broken", "dropped", "good")
 
 @pytest.fixture(params=["sqlite", "redis"])
 def books(request, tmp_path):
-    """The settings of a ledger, and what opens it at another time."""
+    """Return the settings of a ledger, and a function that opens it with another clock."""
     if request.param == "sqlite":
         path = tmp_path / "ledger.sqlite"
         return {"ledger.path": str(path)}, lambda clock: SqliteLedger(path, clock=clock)
@@ -188,13 +188,13 @@ def text_of(kind, process, number, chance):
 
 
 def one_text_calls(process, chance):
-    """Calls of one text each."""
+    """Return calls of one text each."""
     kinds = ["killed"] if process == 3 else ["plain"] * 6 + ["limited", "refused", "broken", "dropped", "abandoned"]
     return [[text_of(chance.choice(kinds), process, number, chance)] for number in range(CALLS)]
 
 
 def calls_of_texts(process, chance):
-    """Calls of several texts, of which some are in other calls too. One that is refused stands alone in its call."""
+    """Return calls of several texts, some shared with other calls. A refused text is alone in its call."""
     kinds = ["killed"] if process == 3 else ["plain"] * 8 + ["refused", "abandoned"]
     common = [text_of("plain", process, f"common {number}", chance) for number in range(5)]
     calls = []
@@ -202,7 +202,7 @@ def calls_of_texts(process, chance):
         kind = chance.choice(kinds)
         texts = [text_of(kind, process, number, chance)]
         if kind != "refused":
-            # An abandoned call is known by its first text.
+            # An abandoned call is identified by its first text.
             rest = "plain" if kind == "abandoned" else kind
             texts += [text_of(rest, process, f"{number}, {more}", chance) for more in range(chance.randint(0, 2))]
         calls.append([*texts, chance.choice(common)] if kind == "plain" else texts)
@@ -210,7 +210,7 @@ def calls_of_texts(process, chance):
 
 
 async def spend(settings, base, model, calls):
-    """A process that makes these calls at once."""
+    """Start a process that makes these calls at once."""
     overrides = {
         "routes.r": {"model": model, "provider": "openai", "base_url": f"{base}/v1", "api_key": KEY},
         "budgets.shared": {"usd": usd(LIMITS[model].nanousd)},
@@ -232,7 +232,7 @@ async def spend(settings, base, model, calls):
 
 @contextlib.asynccontextmanager
 async def sampled(ledger, limit):
-    """The money that is spent and held, as often as it can be looked at."""
+    """Sample the spent and held money continuously."""
     samples, over = [], asyncio.Event()
 
     async def sample():
@@ -250,12 +250,12 @@ async def sampled(ledger, limit):
 
 
 async def under_fire(server, settings, open_ledger, model, calls_of):
-    """Three processes that end, and one that is killed when its requests are with the server; what the books say."""
+    """Run three processes that end, and one that is killed while the server has its requests; check the books."""
     limit = LIMITS[model]
     async with server.running() as base, sampled(open_ledger(time.time), limit) as samples:
         doomed = await spend(settings, base, model, calls_of(3))
         await asyncio.wait_for(server.all_held.wait(), 60)
-        # The slots are taken, so that no other request of this process is on its way.
+        # All slots are taken, so this process has no other request on its way.
         others = [await spend(settings, base, model, calls_of(process)) for process in range(3)]
         outputs = [asyncio.create_task(process.communicate()) for process in others]
         doomed.kill()
@@ -275,14 +275,14 @@ async def under_fire(server, settings, open_ledger, model, calls_of):
     assert sum(outcomes.values()) == 3 * CALLS
     assert outcomes["answered"] > 0
     assert outcomes["over budget"] > 0
-    # Of the few calls within the budget some are such, by chance: of each kind there may be none.
+    # Only few calls fit the budget, so that one of the two kinds may be missing by chance.
     assert outcomes["abandoned"] + outcomes["RefusedInputError"] > 0
     assert len(samples) > 10
     assert max(samples) <= limit.nanousd
     assert standing.held == 0
     assert standing.spent == billed
     assert sum(entry.spent for entry in entries) == standing.spent
-    # What the killed process had on its way may be billed, and is told apart.
+    # The requests of the killed process may be billed, and are reported separately.
     killed = [entry for entry in entries if entry.state == "expired"]
     assert server.held == SLOTS
     assert sum(entry.unsure for entry in killed) == server.held_tokens * PRICES[model]

@@ -1,4 +1,4 @@
-"""The contract of every ledger."""
+"""Contract suite for every ledger."""
 
 import asyncio
 import collections
@@ -69,7 +69,7 @@ def test_limits_of_settings_hold_like_kept_ones(run):
         assert isinstance(await reserved(ledger, 1001, limits=[ALL]), Refused)
         entry = await reserved(ledger, 1000, limits=[ALL])
         assert (await ledger.send(entry, 1001, [ALL])).left == 0
-        # One of the same name is another one, and both hold.
+        # A stored limit of the same name is separate, and both apply.
         await ledger.set_limit(Limit("all", 5000))
         refused = await reserved(ledger, 1, limits=[ALL])
         assert refused.limit.name == "all (settings)"
@@ -116,7 +116,7 @@ def test_what_is_not_billed_can_be_sent_again(run):
         for _ in range(5):
             assert await ledger.send(entry, 1000, [ALL]) is None
             await ledger.settle(entry, Settlement(1000, 0, 0, "unbilled"), [ALL])
-        # What may be billed cannot: another attempt needs room of its own.
+        # An attempt that may be billed keeps its money: another attempt needs its own.
         assert await ledger.send(entry, 1000, [ALL]) is None
         await ledger.settle(entry, Settlement(1000, 1000, 10, "unsure"), [ALL])
         assert isinstance(await ledger.send(entry, 1, [ALL]), Refused)
@@ -155,7 +155,7 @@ def test_what_costs_more_than_was_sent_takes_of_its_reservation(run):
         assert (now.spent, now.held) == (900, 100)
         assert isinstance(await ledger.send(entry, 101, [ALL]), Refused)
         assert await ledger.send(entry, 100, [ALL]) is None
-        # Beyond its reservation, it is booked all the same.
+        # A bill above the reservation is booked completely.
         await ledger.settle(entry, Settlement(100, 300, 5, "reported"), [ALL])
         now = await total(ledger)
         assert (now.spent, now.held) == (1200, 0)
@@ -169,7 +169,7 @@ def test_a_mark_whose_answer_was_lost_is_taken_back(run):
         entry = await reserved(ledger, 100)
         await ledger.send(entry, 60, ())
         await ledger.send(entry, 70, ())
-        for _ in range(2):  # it may have been taken back already, or never made
+        for _ in range(2):  # it may be reverted already, or never made
             await ledger.revert_send(entry, 60)
             (kept,) = await ledger.entries()
             assert (kept.sent, kept.reserved) == (60, 70)
@@ -211,7 +211,7 @@ def test_a_crash_gives_back_what_was_reserved_and_books_what_was_under_way(run, 
         assert (now.spent, now.held) == (200, 0)
         (kept,) = await ledger.entries()
         assert (kept.state, kept.spent, kept.unsure, kept.reserved, kept.sent) == ("expired", 200, 200, 0, 0)
-        # It was not dead, but stood still: what it learns now is true, and it may not spend what it lost.
+        # The process was paused, not dead: what it learns now is booked, but it may not spend its lost reservation.
         with pytest.raises(LedgerError, match="process was paused"):
             await ledger.send(entry, 100, [ALL])
         await ledger.settle(entry, Settlement(200, 150, 3, "reported"), [ALL])
@@ -272,7 +272,7 @@ def test_warnings_come_once_for_each_level_and_period(run, clock):
         assert await spend(499) == []
         assert await spend(1) == [("all", 50, 500)]
         assert await spend(100) == []
-        assert await spend(400) == [("all", 100, 1000)]  # 80 is passed on the way, and says less
+        assert await spend(400) == [("all", 100, 1000)]  # 80 is passed too, but only the highest level is reported
         assert await spend(400) == []
         clock.now += 86400
         assert await spend(800) == [("all", 80, 800)]
@@ -280,7 +280,7 @@ def test_warnings_come_once_for_each_level_and_period(run, clock):
     run(work)
 
 
-def test_a_limit_of_the_settings_that_is_raised_warns_anew(run):
+def test_a_limit_of_the_settings_that_is_raised_warns_again(run):
     async def work(ledger):
         async def spend(amount, *limits):
             entry = await reserved(ledger, amount, limits=limits)
@@ -297,7 +297,7 @@ def test_a_limit_of_the_settings_that_is_raised_warns_anew(run):
             [(1000, 80)],
             [],
         ]
-        # Two processes whose settings differ warn each of their own, and once.
+        # Two processes with different settings each warn once, for their own limit.
         assert await spend(1, low) == []
         assert await spend(49, high) == [(1000, 100)]
         assert await spend(0, high) == []
@@ -336,7 +336,7 @@ def test_limits_are_kept_replaced_and_removed(run, make):
     run(work)
 
 
-def test_entries_are_told_newest_first(run, clock):
+def test_entries_are_listed_newest_first(run, clock):
     async def work(ledger):
         for number in range(5):
             await ledger.close(await reserved(ledger, number, Purpose(f"m{number}")))
@@ -402,7 +402,7 @@ def test_accounts_are_the_sums_of_entries_and_limits_hold(  # noqa: C901  a bran
     async def work():  # noqa: C901, PLR0912
         ledger = make()
         await wipe_ledger(ledger)
-        # What is under way outlives its entry: an answer may come after a close, and after a lease has run out.
+        # A request outlives its entry: its answer may come after a close, and after the lease expired.
         live, flying = [], []
         beyond, costs, unsure = 0, collections.Counter(), collections.Counter()
         for step, amount, which in steps:
@@ -450,7 +450,7 @@ def test_accounts_are_the_sums_of_entries_and_limits_hold(  # noqa: C901  a bran
 
 
 async def audited(ledger, limits, beyond):
-    """Accounts are the sums of entries; limits hold, but for what services billed beyond what was reserved for it."""
+    """Check that accounts are the sums of entries, and that limits hold except for bills above the reservation."""
     entries = await ledger.entries()
     for standing in await ledger.standings(limits):
         own = [
@@ -478,7 +478,7 @@ def test_a_purpose_names_all_that_limits_can_be_for():
     assert Purpose("m", "c", "k").scopes == (EVERYTHING, "api_key:k", "collection:c", "model:m")
 
 
-def test_a_file_that_is_no_ledger_is_told(tmp_path):
+def test_a_file_that_is_not_a_ledger_is_an_error(tmp_path):
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database" * 100)
 
@@ -490,7 +490,7 @@ def test_a_file_that_is_no_ledger_is_told(tmp_path):
     assert path.read_bytes() == b"no database" * 100
 
 
-def test_a_server_that_is_not_there_is_told():
+def test_a_missing_server_is_an_error():
     async def work():
         ledger = RedisLedger("redis://127.0.0.1:1")
         with pytest.raises(LedgerError, match="nothing is spent without it"):
@@ -527,7 +527,7 @@ def test_the_ledger_file_is_a_plain_database(tmp_path):
     assert sqlite3.connect(path).execute("SELECT count(*) FROM entries").fetchone() == (1,)
 
 
-def test_what_the_ledger_file_was_told_is_on_the_disk(tmp_path):
+def test_a_commit_of_the_ledger_file_is_on_the_disk(tmp_path):
     async def work():
         ledger = SqliteLedger(tmp_path / "ledger.sqlite")
         await reserved(ledger, 5)
@@ -535,4 +535,4 @@ def test_what_the_ledger_file_was_told_is_on_the_disk(tmp_path):
         await ledger.aclose()
         return waits
 
-    assert asyncio.run(work()) == 2  # FULL: a commit returns when the disk has it
+    assert asyncio.run(work()) == 2  # FULL: a commit returns when the data is on the disk

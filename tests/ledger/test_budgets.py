@@ -1,4 +1,4 @@
-"""Money in the engine: limits, reservations, what is booked for what happened, savings and warnings."""
+"""Money in the engine: limits, reservations, bookings, savings and warnings."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ from inside import budgets_of, ledger_connection, ledger_of, scheduler_of
 
 SMALL = "text-embedding-3-small"
 TEXTS = ["one two three", "four five six"]
-#: Tokens of both by tiktoken, and by the server's count of words; 20 nano-dollars each.
+#: Tokens of both texts by tiktoken, and by the server's count of words; 20 nano-dollars each.
 COUNTED, BILLED = 6, 6
 
 
@@ -114,13 +114,13 @@ def test_budgets_are_for_what_they_name(budget, counted, others):
     run(work, **{"budgets.mine": {"usd": "0.0000002", **budget}})
 
 
-def test_a_budget_for_a_model_that_nobody_knows_is_a_mistake():
+def test_a_budget_for_an_unknown_model_is_an_error():
     config = Config.load(environ={}, overrides={"budgets.mine": {"usd": 1, "model": "nobody/nothing"}})
     with pytest.raises(UnknownModelError, match="nobody/nothing"):
         limits_of(config, full_name)
 
 
-def test_an_unknown_price_is_refused_under_a_limit_and_told_without_one():
+def test_an_unknown_price_is_refused_under_a_limit_and_reported_without_one():
     async def limited(embedder, server):
         with pytest.raises(BudgetExceededError, match=r"the call has no known price.*give the model a price"):
             await embed(embedder)
@@ -140,7 +140,7 @@ def test_an_unknown_price_is_refused_under_a_limit_and_told_without_one():
     run(free, **changes)
 
 
-# ------------------------------------------------------- what is booked for what
+# ------------------------------------------------------- bookings by outcome
 
 
 def test_the_receipt_is_the_ledgers_entry():
@@ -166,7 +166,7 @@ def test_refusals_and_limits_of_the_service_cost_nothing():
             await embed(embedder)
         spent = [entry.spent for entry in await entries(embedder)]
         assert sorted(spent) == [0, 120]
-        # The retries were paid from the one reservation.
+        # The one reservation paid for the retries.
         await embed(embedder)
 
     run(work, **{"budgets.mine": {"usd": usd(240)}})
@@ -231,7 +231,7 @@ def test_hits_cost_nothing_and_are_booked_as_savings():
         totals = {one.period: one for one in await ledger_of(embedder).totals()}
         assert (totals["total"].spent, totals["total"].saved) == (120, 20 * COUNTED)
         assert (await embedder.cache.stats()).total.nanousd_saved == 20 * COUNTED
-        # Nothing is left of the budget, and nothing is needed.
+        # The budget is used up, but a hit needs none.
         await embed(embedder)
         assert len(server.bodies) == 1
 
@@ -280,13 +280,13 @@ def test_a_call_that_is_given_up_before_it_is_sent_leaves_nothing_reserved():
         await asyncio.gather(busy, waiting, return_exceptions=True)
         booked = await entries(embedder)
         assert all((entry.state, entry.reserved, entry.sent) == ("done", 0, 0) for entry in booked)
-        assert sum(entry.spent for entry in booked) == 120  # what the server has may be billed
+        assert sum(entry.spent for entry in booked) == 120  # what the server received may be billed
         assert sum(entry.unsure for entry in booked) in {0, 120}
 
     run(work, **{"upstream.concurrency": 1, "batching.across_callers": False})
 
 
-# ------------------------------------------------- where the ledger itself fails
+# ------------------------------------------------- failures of the ledger itself
 
 
 class Gate(Service):
@@ -320,7 +320,7 @@ def at_a_gate(work, **overrides):
 
 
 def failing(method, *, after=False, once=False):
-    """A ledger's method that fails, before or after its work is done."""
+    """Return a ledger's method that fails, before or after its work is done."""
     left = [True] if once else None
 
     async def failed(*arguments, **options):
@@ -347,7 +347,7 @@ def test_what_was_paid_for_is_given_although_the_ledger_fails_afterwards(monkeyp
             await budgets_of(embedder).settle()
         assert (await embed(embedder)).receipt.cache_hits == 2
         assert len(server.bodies) == 2
-        # Until its lease has run out it is held; then it is booked.
+        # The money is held until the lease expires; then it is booked.
         (entry,) = [entry for entry in await entries(embedder) if entry.state == "open"]
         assert (entry.sent, entry.reserved) == (120, 0)
         assert not budgets_of(embedder).open_accounts
@@ -362,7 +362,7 @@ def test_an_account_is_closed_although_its_caller_went_and_its_last_booking_fail
         busy = asyncio.create_task(embed(embedder, ["busy"]))
         await server.has(1)
         first, second = (asyncio.create_task(embed(embedder, [text])) for text in ("one two", "three four"))
-        while len(budgets_of(embedder).open_accounts) < 3:  # noqa: ASYNC110  nothing tells of a reservation
+        while len(budgets_of(embedder).open_accounts) < 3:  # noqa: ASYNC110  no event signals a reservation
             await asyncio.sleep(0)
         server.open.set()
         await busy
@@ -404,7 +404,7 @@ def test_a_caller_who_goes_before_a_shared_request_is_sent_does_not_take_others_
         large = asyncio.create_task(embed(embedder, [f"{n} " * 3000 for n in range(150)]))  # takes both places
         await server.has(2)
         calls = [asyncio.create_task(embed(embedder, [text])) for text in ("zero", "one two", "three four", "five six")]
-        while len(budgets_of(embedder).open_accounts) < 5:  # noqa: ASYNC110  nothing tells of a reservation
+        while len(budgets_of(embedder).open_accounts) < 5:  # noqa: ASYNC110  no event signals a reservation
             await asyncio.sleep(0)
         # The others' request has begun, and waits for a place at the service.
         while scheduler_of(embedder, SMALL).waiting:  # noqa: ASYNC110
@@ -440,7 +440,7 @@ def test_an_answer_that_outlives_its_embedder_is_booked_once(monkeypatch, tmp_pa
         go.set()
         receipt = (await call).receipt
         assert receipt.cost_nanousd == 6000
-        while ledger_connection(ledger_of(embedder)) is not None:  # noqa: ASYNC110  nobody waits for its last close
+        while ledger_connection(ledger_of(embedder)) is not None:  # noqa: ASYNC110  no caller waits for its last close
             await asyncio.sleep(0)
         ledger = SqliteLedger(tmp_path / "l")
         total, (entry,) = (await ledger.totals())[0], await ledger.entries()
@@ -453,7 +453,7 @@ def test_an_answer_that_outlives_its_embedder_is_booked_once(monkeypatch, tmp_pa
 
 # ------------------------------------------------------------ estimated tokens
 
-#: A model without a tokenizer here, of whose tokens each costs 1,000 nano-dollars.
+#: A model without a local tokenizer, at 1,000 nano-dollars per token.
 ESTIMATED = {
     "models.m": {"name": "acme/m", "dimensions": 16, "max_tokens": 500, "price_usd_per_million_tokens": "1"},
     "routes.q": {"model": "acme/m", "provider": "fake"},

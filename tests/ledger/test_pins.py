@@ -1,4 +1,4 @@
-"""Pins: a collection keeps the space of its first write; one suite for every store."""
+"""Pins: a collection keeps the space of its first write. One suite for every store."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ LARGE = Space("large", "service:large", 16, "service", normalized=True)
 
 @pytest.fixture
 def pins(kind, tmp_path, clock, request):
-    """Makes stores that share what lies behind."""
+    """Return a function that makes stores over the same storage."""
     if kind == "sqlite":
         return lambda: SqlitePins(tmp_path / "state" / "pins.sqlite", clock=clock)
     cluster = kind == "redis cluster"
@@ -73,7 +73,7 @@ def test_a_claim_is_withdrawn_only_by_its_owner_and_only_before_a_write_succeede
         await one.withdraw(mine)
         assert await one.get("docs") is None
         await one.claim(mine, 60)
-        await other.confirm(mine)  # a write beside the first one succeeded
+        await other.confirm(mine)  # a concurrent write succeeded
         await one.withdraw(mine)
         held = await one.get("docs")
         assert held is not None
@@ -86,7 +86,7 @@ def test_a_write_that_succeeded_pins_although_its_claim_is_gone(pins):
     async def work(one, other):
         mine = new_pin("docs", "small", SMALL, "a")
         await one.claim(mine, 60)
-        await one.withdraw(mine)  # whose claim it was has failed; a write that joined it has not
+        await one.withdraw(mine)  # the owner of the claim failed; a write that joined it did not
         held = await other.confirm(mine)
         assert (held.space, held.claim) == (SMALL, "")
         assert await one.all() == [held]
@@ -100,7 +100,7 @@ def test_of_two_spaces_the_first_write_that_succeeded_wins(pins):
         await one.claim(mine, 60)
         await one.withdraw(mine)
         assert await other.claim(theirs, 60) == theirs
-        # A claim is no write, so that the one that is through wins over it.
+        # A claim is not a write, so the completed write wins.
         assert (await one.confirm(mine)).space == SMALL
         assert (await other.confirm(theirs)).space == SMALL
         await other.withdraw(theirs)
@@ -115,7 +115,7 @@ def test_the_claim_of_a_write_that_died_runs_out(pins, clock):
         await one.claim(dead, 60)
         clock.now += 59
         assert await other.claim(mine, 60) == dead
-        await other.renew(mine, 60)  # not its own
+        await other.renew(mine, 60)  # it does not own this claim
         await one.renew(dead, 60)
         clock.now += 59
         assert await other.claim(mine, 60) == dead
@@ -233,12 +233,12 @@ def test_a_pin_is_read_as_it_was_written():
 
 
 @pytest.mark.parametrize("written", ["", "{}", "[]", '{"model": "m", "space": {"x": 1}, "since": 1, "claim": ""}'])
-def test_what_another_version_wrote_is_told(written):
+def test_a_pin_of_another_version_is_an_error(written):
     with pytest.raises(LedgerError, match=r"the pin of collection 'docs' cannot be read by this version"):
         read_pin("docs", written)
 
 
-def test_a_file_that_is_none_is_told(tmp_path):
+def test_a_file_that_is_not_a_database_is_an_error(tmp_path):
     path = tmp_path / "pins.sqlite"
     path.write_bytes(b"this is no database at all" * 100)
 
@@ -252,7 +252,7 @@ def test_a_file_that_is_none_is_told(tmp_path):
     assert path.read_bytes().startswith(b"this is no database")
 
 
-def test_a_server_that_is_down_is_told():
+def test_a_server_that_is_down_is_an_error():
     async def main():
         store = RedisPins("redis://127.0.0.1:1/0")
         with pytest.raises(LedgerError, match="the pins of collections in Redis cannot be used"):
@@ -279,7 +279,7 @@ def test_the_file_holds_what_others_can_read(tmp_path):
 
 
 class GroupSize(OpenAIServer):
-    """Answers when it is told to, and refuses the key of a request that says so."""
+    """Answers on command, and refuses the key of a request that says so."""
 
     def __init__(self, width):
         super().__init__()
@@ -376,7 +376,7 @@ def test_facts_that_a_pin_lacks_are_learned_once_and_only_by_the_pin_that_was_re
         learned = await other.get("docs")
         assert (learned.space.tokenizer, learned.space.config) == (known.tokenizer, known.config)
         assert (learned.space.id, learned.model, learned.since) == (old.id, pin.model, pin.since)
-        # Learned by another meanwhile, or forgotten.
+        # Learned by another caller in the meantime, or forgotten.
         assert not await other.learn(pin, known)
         await one.remove("docs")
         assert not await one.learn(learned, known)

@@ -1,4 +1,4 @@
-"""The facts of a CPU, read from a system that is made up here."""
+"""Facts of a CPU, read from a simulated system."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from embedway.local import cpu
 
 def started():
     """`platform.processor` starts `uname` here."""
-    raise AssertionError("a process was started to look at the CPU")
+    raise AssertionError("a process was started to inspect the CPU")
 
 
 XEON = "processor\t: 0\nmodel name\t: Xeon(R) @ 2.1GHz\nflags\t\t: fpu avx512f amx_bf16\npower management:\n"
@@ -20,7 +20,7 @@ XEON = "processor\t: 0\nmodel name\t: Xeon(R) @ 2.1GHz\nflags\t\t: fpu avx512f a
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Reads the facts of a system of these files, on which this process may use these logical CPUs."""
+    """Read the facts of a system with these files, on which this process may use these logical CPUs."""
     monkeypatch.setattr(cpu, "Path", lambda path: tmp_path / path.removeprefix("/"))
     monkeypatch.setattr(cpu.platform, "processor", started)
     monkeypatch.setattr(cpu.platform, "machine", lambda: "riscv64")
@@ -38,7 +38,7 @@ def machine(tmp_path, monkeypatch):
 
 @pytest.fixture
 def siblings(tmp_path):
-    """Puts logical CPUs onto cores: the lists of Linux, by number."""
+    """Return the sibling lists of Linux, by CPU number."""
 
     def put(lists):
         for number, text in enumerate(lists):
@@ -59,7 +59,7 @@ def test_name_and_flags_are_those_of_the_first_cpu(machine):
     assert (found.name, found.flags) == ("Xeon(R) @ 2.1GHz", {"fpu", "avx512f", "amx_bf16"})
 
 
-def test_a_system_that_tells_nothing_is_named_by_its_machine(machine):
+def test_a_system_without_facts_is_named_by_its_machine(machine):
     assert machine() == cpu.CpuFacts("riscv64", frozenset(), cores=2, schedulable=2)
     assert machine(cpuinfo="hart: 0\nno colon here\n").name == "riscv64"
 

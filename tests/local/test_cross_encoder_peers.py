@@ -1,4 +1,4 @@
-"""Cross-encoders on the local runtime against sentence-transformers, with tiny random models made here."""
+"""Cross-encoders on the local runtime against sentence-transformers, with tiny random models."""
 
 import asyncio
 import json
@@ -97,7 +97,7 @@ def test_scores_equal_sentence_transformers(kind, backend, activation, tmp_path,
     assert theirs.std() > 0.01
     np.testing.assert_allclose(ours.scores, theirs, atol=1e-4)
     assert [theirs[n] for n in ours.order] == sorted(theirs, reverse=True)
-    assert ours.order.index(0) < ours.order.index(8)  # equal scores, in the order of the documents
+    assert ours.order.index(0) < ours.order.index(8)  # equal scores keep the order of the documents
     assert ours.receipt.unique_texts == len(documents) - 1
     assert {cut.row for cut in ours.receipt.truncations} == {6}
     cut = ours.receipt.truncations[0]

@@ -1,4 +1,4 @@
-"""The facts of a folder that decide on vectors: each alone makes another space, and no hit; all else makes none."""
+"""Facts of a folder that determine vectors: each makes another space, and no hit. Everything else makes none."""
 
 import json
 
@@ -66,7 +66,7 @@ def other_weights(folder):
     save_file(tensors, folder / "model.safetensors")
 
 
-#: A change of one fact alone, and the fact that must differ.
+#: Changes of one fact, and the fact that must differ.
 CHANGES = {
     "case": (tokenized(lambda content: content["normalizer"].update(lowercase=False)), "tokenizer"),
     "vocabulary": (tokenized(swapped), "tokenizer"),
@@ -95,7 +95,7 @@ CHANGES = {
     "dense": (dense, "head"),
     "weights": (other_weights, "weights"),
 }
-#: Changes of what nobody reads.
+#: Changes of unused content.
 NOT_READ = {
     "padding": tokenized(lambda content: content.update(padding=None)),
     "truncation": tokenized(lambda content: content.update(truncation=None)),
@@ -109,7 +109,7 @@ NOT_READ = {
 
 @pytest.fixture
 def embed(tmp_path):
-    """Embeds the text with a folder's model in an embedder of its own; all share a cache unless told otherwise."""
+    """Embed the text with a folder's model in a new embedder; all share a cache by default."""
 
     def embed(folder, backend="sqlite"):
         overrides = {
@@ -140,7 +140,7 @@ def test_a_fact_alone_is_another_space_and_no_hit(embed, tmp_path, tokenizer, na
 
 
 @pytest.mark.parametrize("name", NOT_READ)
-def test_what_nobody_reads_changes_nothing(embed, tmp_path, tokenizer, name):
+def test_unused_content_changes_nothing(embed, tmp_path, tokenizer, name):
     folder = tiny_encoder(tmp_path / "model", tokenizer)
     before = embed(folder)
     NOT_READ[name](folder)

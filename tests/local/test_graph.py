@@ -1,4 +1,4 @@
-"""The memory that a long text may take: it grows with its length and not with its square."""
+"""Memory for a long text: it grows with its length and not with its square."""
 
 import subprocess
 import sys

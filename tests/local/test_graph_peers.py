@@ -1,4 +1,4 @@
-"""Tiny random models of every architecture, made here, against transformers."""
+"""Tiny random models of every architecture, against transformers."""
 
 import json
 
@@ -31,7 +31,7 @@ def make_config(kind, **more):
 
 
 def randomize(model):
-    """Random weights in every tensor: freshly made ones have zero biases and unit norms, which hide mistakes."""
+    """Set random weights in every tensor: new tensors have zero biases and unit norms, which hide mistakes."""
     import torch
 
     generator = torch.Generator().manual_seed(7)

@@ -1,4 +1,4 @@
-"""The meaning of a model's name."""
+"""Meaning of a model's name."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_an_alias_in_any_case_is_its_model():
 
 
 @pytest.mark.parametrize("name", [DEFAULT, "BAAI/bge-small-en-v1.5", "BAAI/bge-reranker-v2-m3"])
-def test_a_folder_of_the_working_directory_stands_in_for_no_model_of_the_catalog(name, tmp_path, monkeypatch):
+def test_a_folder_of_the_working_directory_replaces_no_model_of_the_catalog(name, tmp_path, monkeypatch):
     (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert (resolve(name).key, resolve(name).folder) == (name, None)
@@ -78,7 +78,7 @@ def test_a_key_stays_the_same_when_the_working_directory_changes(tmp_path, monke
 @pytest.mark.parametrize(
     ("name", "nearest"), [("all-MiniLM-L6-v3", "all-MiniLM-L6-v2"), ("HF:acme/tiny", None), ("", None)]
 )
-def test_what_stands_for_nothing_names_the_nearest(name, nearest):
+def test_an_unknown_name_lists_the_nearest(name, nearest):
     with pytest.raises(UnknownModelError) as caught:
         resolve(name)
     assert repr(name) in str(caught.value)

@@ -1,4 +1,4 @@
-"""Which output of somebody else's ONNX file is used."""
+"""Choice of the output of a third-party ONNX file."""
 
 from types import SimpleNamespace
 

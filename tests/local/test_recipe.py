@@ -1,4 +1,4 @@
-"""The facts of a model folder, and errors that name what is not supported."""
+"""Facts of a model folder, and errors that name unsupported features."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ MODULES = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Norma
 
 @pytest.fixture
 def folder(tmp_path):
-    """A whole model folder, but for the numbers in its weights, which nothing here reads."""
+    """Make a complete model folder, except for the values of its weights, which no test here reads."""
     write(tmp_path, "config.json", CONFIG)
     write(tmp_path, "tokenizer.json", {})
     write(tmp_path, "1_Pooling/config.json", {"pooling_mode_mean_tokens": True})
@@ -266,7 +266,7 @@ def test_every_dense_activation_and_hash_is_a_space_of_its_own(folder):
 
 @pytest.fixture
 def facts(folder):
-    """A catalog row that says of the folder what the folder says of itself, but for its limit."""
+    """Return a catalog row with the folder's own facts, except for its limit."""
     row = default_catalog().get("all-MiniLM-L6-v2")
     own = read(folder).space(48, None)
     return dataclasses.replace(
@@ -292,7 +292,7 @@ def test_what_is_as_the_catalog_has_it_is_named_by_its_weights(folder, facts):
 )
 def test_what_differs_from_the_catalog_is_never_named_by_its_weights(folder, facts, change):
     listed = dataclasses.replace(facts, **change)
-    # The folder's own prompt, so that the catalog's is not filled in.
+    # The folder has its own prompt, so the catalog's is not filled in.
     write(folder, "config_sentence_transformers.json", {"prompts": {"query": "ask: "}} if "prompts" in change else {})
     recipe = read(folder, facts=listed)
     assert recipe.space(48, listed).digest == recipe.space(48, None).digest != "a" * 8
@@ -319,7 +319,7 @@ def test_without_modules_the_catalog_names_the_pooling(folder, facts):
     assert (recipe.pooling, recipe.normalized) == ("cls", True)
 
 
-def test_a_pooling_that_nobody_names_is_mean_and_said_so(folder, caplog):
+def test_an_unnamed_pooling_is_mean_and_is_logged(folder, caplog):
     (folder / "modules.json").unlink()
     recipe = read(folder)
     assert (recipe.pooling, recipe.normalized) == ("mean", False)
@@ -336,7 +336,7 @@ def test_a_pooling_that_nobody_names_is_mean_and_said_so(folder, caplog):
     ],
     ids=str,
 )
-def test_the_catalogs_limit_stands_where_the_folder_has_no_own(folder, facts, files, limit):
+def test_the_catalogs_limit_applies_if_the_folder_has_none(folder, facts, files, limit):
     for name, content in files.items():
         write(folder, name, content)
     assert read(folder, facts=facts).max_tokens == limit
@@ -357,7 +357,7 @@ def test_prompts_of_the_folder_come_before_the_catalogs(folder):
     ],
     ids=str,
 )
-def test_default_prompts_stand_in_for_those_not_named(folder, prompts, default, expected):
+def test_default_prompts_replace_missing_ones(folder, prompts, default, expected):
     write(folder, "config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": default})
     found = read(folder).prompts
     assert (found["query"], found["document"]) == expected
@@ -416,7 +416,7 @@ def test_a_reranker_is_as_wide_as_it_has_labels(folder, more, labels):
 
 
 @pytest.mark.parametrize(("types", "told"), [(2, True), (1, False)])
-def test_only_rerankers_are_told_which_text_a_token_is_of(folder, types, told):
+def test_only_rerankers_receive_token_types(folder, types, told):
     write(
         folder, "config.json", CONFIG | {"type_vocab_size": types, "architectures": ["BertForSequenceClassification"]}
     )

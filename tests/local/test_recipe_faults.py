@@ -1,4 +1,4 @@
-"""Model folders with wrong values and wrong kinds of files: they embed, or there is an error of our own tree."""
+"""Model folders with wrong values and wrong kinds of files: they embed, or raise one of our own errors."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from tiny_models import tiny_encoder
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "alpha", "beta"]
 WIDE = 16
 
-#: Texts of JSON. Each is of a wrong type or out of range for most keys.
+#: JSON values. Each has a wrong type or is out of range for most keys.
 VALUES = [
     "null",
     "true",
@@ -39,7 +39,7 @@ VALUES = [
     '{"a": 5}',
     '{"a": ["a"]}',
 ]
-#: The keys that are read, by the file that holds them; a dot leads into an object or a list.
+#: Keys that are read, by file; a dot leads into an object or a list.
 KEYS = {
     "config.json": (
         "architectures model_type hidden_size dim num_hidden_layers num_attention_heads hidden_act layer_norm_eps "
@@ -85,7 +85,7 @@ def dump(path, content):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A folder with every file that is read, and six words."""
+    """Return a folder with every file that is read, and six words."""
     root = tmp_path_factory.mktemp("whole")
     tokenizer = Tokenizer(models.WordLevel({word: row for row, word in enumerate(WORDS)}, unk_token="[UNK]"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -121,7 +121,7 @@ def embedder(tmp_path_factory):
 
 
 def put(path, key, value):
-    """Replace the value behind a dotted key with a text of JSON."""
+    """Replace the value of a dotted key by JSON text."""
     content = place = json.loads(path.read_text()) if path.exists() else {}
     *above, last = key.split(".")
     for name in above:
@@ -131,7 +131,7 @@ def put(path, key, value):
 
 
 def tried(embedder, folder, task="embed"):
-    """The error's kind, empty where there is none."""
+    """Return the name of the error, or an empty string."""
     try:
         if task == "rerank":
             embedder.rerank("alpha", ["beta"], model=str(folder))

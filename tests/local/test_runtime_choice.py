@@ -1,4 +1,4 @@
-"""How a model runs here: settings, then what was tuned, then the rule."""
+"""Choice of the runtime for a model: settings, then the tuned choice, then the rule."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ BF16 = cpu.CpuFacts("bf16", frozenset({"avx2", "avx512f", "avx512_bf16"}), cores
 
 @pytest.fixture
 def on(monkeypatch):
-    """Pretends to run on a CPU, with or without OpenVINO."""
+    """Pretend to run on a CPU, with or without OpenVINO."""
 
     def put(facts, *, openvino=True):
         monkeypatch.setattr(cpu, "facts", lambda: facts)

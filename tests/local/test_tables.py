@@ -1,4 +1,4 @@
-"""Every id and position that a model can be given has a row in its tables, or the model is not opened."""
+"""Every id and position that a model may receive has a row in its tables, otherwise the model is not opened."""
 
 import json
 
@@ -101,7 +101,7 @@ def test_a_token_type_without_a_row_is_an_error_for_rerankers(embedder, tmp_path
 
 
 def graph_file(path, *, rows, type_rows=2, cast=False):
-    """An ONNX encoder that is the sum of its two tables."""
+    """Return an ONNX encoder that is the sum of its two tables."""
     ids = ["input_ids"]
     nodes = []
     if cast:

@@ -1,4 +1,4 @@
-"""Reading safetensors: exact numbers, no copies of float32, and damage that is named."""
+"""Reading safetensors: exact numbers, no copies of float32, and errors that name the damage."""
 
 import json
 

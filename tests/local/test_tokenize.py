@@ -39,7 +39,7 @@ def test_ids_are_those_of_the_whole_text(path, text, limit):
     assert result.lengths.tolist() == [len(result.ids[0]), len(result.ids[1])]
 
 
-def test_a_cut_is_told_exactly(path):
+def test_a_cut_is_reported_exactly(path):
     tokenizer = TextTokenizer(path, max_tokens=6)
     result = tokenizer.encode(["alpha beta", "one two three four five six"], prompt="say: ")
     (cut,) = result.truncations

@@ -1,4 +1,4 @@
-"""The gate that a way of running must pass before its speed counts, and what tuning keeps."""
+"""Quality gate that a configuration must pass before its speed counts, and the stored tuning result."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ def reference():
 
 
 def turned(vectors, cosine):
-    """Vectors of length 1 at that cosine to the given ones."""
+    """Return vectors of length 1 with that cosine to the given ones."""
     other = RNG.standard_normal(vectors.shape)
     other -= np.einsum("ij,ij->i", other, vectors)[:, None] * vectors
     other /= np.linalg.norm(other, axis=1, keepdims=True)
@@ -48,7 +48,7 @@ def test_one_probe_that_is_off_is_enough(reference):
 
 
 def test_neighbours_count_beside_the_cosine():
-    # Probes so near to each other that turning them a little shuffles who is next to whom.
+    # Probes so close to each other that a small rotation changes their nearest neighbours.
     center = RNG.standard_normal(64)
     vectors = center + 0.05 * RNG.standard_normal((200, 64))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -79,7 +79,7 @@ def test_numbers_that_are_not_finite_are_out(reference, bad):
 
 @pytest.fixture
 def short(monkeypatch):
-    """Few probes and runs: this is not about speed."""
+    """Use few probes and runs: these tests do not measure speed."""
     monkeypatch.setattr(tune, "probe_texts", lambda tokens: [f"probe {n} " * (n + 1) for n in range(12)])
     monkeypatch.setattr(tune, "_SINGLE_RUNS", 1)
     monkeypatch.setattr(tune, "_TOKEN_BUDGETS", (256,))
@@ -160,12 +160,12 @@ FAST = SessionOptions("openvino", "f32", 2, 2)
 QUICK_QUERY = SessionOptions("openvino", "f32", 1, 2)
 WRONG = SessionOptions("openvino", "bf16", 2, 2)
 GONE = SessionOptions("openvino", "bf16", 1, 2)
-#: Seconds that each way of running takes for a text in bulk, and for one alone.
+#: Seconds per text for each configuration, in bulk and for a single text.
 COSTS = {SLOW: (1.0, 1.0), FAST: (0.1, 0.5), QUICK_QUERY: (0.4, 0.2), WRONG: (0.01, 0.01)}
 
 
 class FakeModel:
-    """Computes nothing: each call moves a clock by what its way of running costs."""
+    """Model that computes nothing: each call advances a clock by the cost of its configuration."""
 
     model = "acme/tiny"
     max_tokens = 64
@@ -193,7 +193,7 @@ class FakeModel:
 
 @pytest.fixture
 def tuned(monkeypatch, tmp_path):
-    """Tunes a fake model by its own clock; gives the report, the model and what was said meanwhile."""
+    """Tune a fake model with its own clock; return the report, the model and the messages."""
 
     def run(ways, turn):
         model, said = FakeModel(turn), []
@@ -219,7 +219,7 @@ def test_bulk_and_queries_each_take_the_fastest_way_that_is_right(tuned, tmp_pat
     assert (stored.bulk, stored.single, stored.token_budget) == (FAST, QUICK_QUERY, report.bulk.token_budget)
 
 
-def test_a_way_that_is_not_to_be_had_is_told_and_left_out(tuned):
+def test_unavailable_options_are_reported_and_left_out(tuned):
     report, model, said = tuned([GONE, SLOW], reversed_if_wrong)
     assert {row.options for row in report.rows} == {SLOW}
     assert f"{GONE}: not on this CPU" in said

@@ -1,4 +1,4 @@
-"""A model of this machine that servers run too: one space, checked before a server's first vector is used."""
+"""A local model that servers run too: one space, checked before a server's first vector is used."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ TEXTS = ["What is a coroutine?", "def f(): pass", "What is a coroutine?", "a thi
 
 
 class Elsewhere(OpenAIServer):
-    """A server that runs the default model itself, as half precision would: with a little noise."""
+    """Server that runs the default model in simulated half precision: with a little noise."""
 
     def __init__(self, config, spoil=lambda vectors: vectors):
         super().__init__()
@@ -103,7 +103,7 @@ def test_a_server_of_another_space_is_never_used(config, spoil):
     np.testing.assert_array_equal(first.vectors, local.vectors)
     assert first.receipt.routes == again.receipt.routes == ("local:all-MiniLM-L6-v2",)
     assert first.receipt.cost_nanousd == 0
-    assert all(len(body["input"]) == 1 for body in server.bodies)  # no text of the user's went there
+    assert all(len(body["input"]) == 1 for body in server.bodies)  # no user text was sent there
 
 
 def test_the_local_model_takes_over_from_a_server_that_is_down(config):

@@ -1,4 +1,4 @@
-"""Models without a key are kept, and opened again when the key is there."""
+"""Models without a key are kept, and opened again when the key is available."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ def keyless(path):
 
 @pytest.fixture
 def providers(monkeypatch):
-    """The keys that providers are made with, and the providers that were closed."""
+    """Return the keys that providers are made with, and the closed providers."""
     made, closed = [], []
 
     class Counted(Fake):
@@ -61,7 +61,7 @@ def test_a_model_without_a_key_is_opened_once_and_again_when_the_key_is_there(tm
     plans, result, closed_meanwhile = asyncio.run(main())
     assert {plan.tokens for plan in plans} == {plans[0].tokens}
     assert result.receipt.attempts == 1
-    # The one with the placeholder is closed when it is replaced.
+    # The provider with the placeholder is closed when it is replaced.
     assert len(closed_meanwhile) == 1
     assert made.count("none") == 1
     assert made.count("k1") >= 1

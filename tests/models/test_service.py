@@ -94,7 +94,7 @@ def test_sizes_are_asked_for_and_others_refused(server):
         embed(Service(), dimensions=700)
 
 
-def test_a_long_text_is_cut_at_a_token_and_told_or_refused(server):
+def test_a_long_text_is_cut_at_a_token_and_reported_or_refused(server):
     long = "word " * 9000
     result = embed(server, texts=["short", long])
     (cut,) = result.receipt.truncations
@@ -342,7 +342,7 @@ def test_our_providers_are_found_by_entry_points():
     assert {"fake", "openai", "openai-compatible"} <= set(provider_names())
 
 
-def test_token_ids_are_the_text_that_they_stand_for():
+def test_token_ids_are_sent_as_their_text():
     encoding = TiktokenCounter("cl100k_base", max_tokens=8191)
     texts = ["token ids of a text", "ümläut 漢字"]
     ids = [encoding.encode(text).ids for text in texts]

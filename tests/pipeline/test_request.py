@@ -1,4 +1,4 @@
-"""What a call may ask: texts and options, checked before anything is computed."""
+"""Arguments of a call: texts and options, checked before anything is computed."""
 
 import pytest
 

@@ -79,8 +79,8 @@ def test_scores_and_order_are_the_documents(kind):
     result = rerank(server)
     assert_right(result)
     assert len(server.bodies) == 1
-    assert result.receipt.unique_texts == 4  # a document that comes twice is sent once
-    assert result.receipt.tokens_estimated  # offline: no tokenizer is to be had
+    assert result.receipt.unique_texts == 4  # a document that repeats is sent once
+    assert result.receipt.tokens_estimated  # offline: no tokenizer is available
     assert not result.receipt.estimated
 
 
@@ -159,7 +159,7 @@ def test_what_cannot_be_asked():
     assert server.bodies == []
 
 
-def test_too_long_a_document_is_cut_and_told():
+def test_a_document_that_is_too_long_is_cut_and_reported():
     server = JinaRerankServer()
     documents = ["short", "漢" * 3000]
     result = rerank(server, documents=documents)
@@ -209,13 +209,13 @@ def test_a_local_reranker_scores_each_document_as_if_it_were_alone(reranker, con
     with Embedder(config=config) as embedder:
         together = embedder.rerank(QUERY, documents, model=str(reranker))
         alone = [embedder.rerank(QUERY, [text], model=str(reranker)).scores[0] for text in documents]
-    np.testing.assert_allclose(together.scores, alone, atol=0.02)  # bfloat16, where the CPU has it
+    np.testing.assert_allclose(together.scores, alone, atol=0.02)  # bfloat16, if the CPU supports it
     assert together.scores[0] == together.scores[3]
     assert len({round(float(score), 3) for score in together.scores}) >= 3
     assert (together.receipt.cost_nanousd, together.receipt.space_id) == (0, "")
 
 
-def test_cohere_is_told_how_much_of_a_document_to_read():
+def test_cohere_receives_the_limit_of_a_document():
     server = CohereRerankServer()
     server.model = "rerank-v4.0-pro"
     assert_right(rerank(server))
@@ -272,7 +272,7 @@ def test_a_reranker_of_one_s_own_has_a_name_and_a_price():
 
 
 class Twin(TeiRerankServer):
-    """A server that scores as this machine does, or `off` so much."""
+    """Server that scores like this machine, or with an error of `off`."""
 
     def __init__(self, folder, config, off=0.0):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The documentation's own examples run."""
+"""The examples in the documentation run."""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""The examples run, and print what they promise."""
+"""The examples run, and print the documented output."""
 
 import asyncio
 import contextlib
@@ -69,7 +69,7 @@ def test_a_search_of_a_folder(tmp_path):
 
 
 def test_the_standard_library_answers_each_question_with_its_best_hit():
-    # `make run` embeds ten packages. The modules of the answers, and two others, are enough for a test.
+    # `make run` embeds ten packages. For a test, the modules of the answers and two others are enough.
     names = runpy.run_path(str(EXAMPLES / "standard_library.py"))
     names["main"].__globals__["PARTS"] = ("http/cookies", "json", "logging/handlers", "pathlib", "queue")
     output = io.StringIO()

@@ -1,4 +1,4 @@
-"""The workflows, the pre-commit hooks, the documents and a release agree with the rest of the repository."""
+"""Workflows, pre-commit hooks, documents and release are consistent with the rest of the repository."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The directions of imports, who may read the environment, and what `import embedway` may load."""
+"""Directions of imports, access to the environment, and modules that `import embedway` may load."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ import embedway.errors
 
 PACKAGE = Path(embedway.errors.__file__).parent
 
-#: The parts of the package from the lowest up: each may import those before it, and itself.
+#: Parts of the package from the lowest up: each may import those before it, and itself.
 ORDER = (
     "_public",
     "text",
@@ -55,9 +55,9 @@ ORDER = (
     "cli",
 )
 LEVELS = {part: level for level, part in enumerate(ORDER)}
-#: Parts that hand variables on, to other libraries and to child processes; they read no setting.
+#: Parts that pass variables to other libraries and child processes; they read no setting.
 HANDING_ON = {"opt_out", "isolation"}
-#: The start of the program, and the public names: both stand above everything.
+#: The program's start and the public names: both are above everything.
 TOP = {"__init__", "__main__"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -67,7 +67,7 @@ def part_of(path):
 
 
 def imports(path):
-    """(line, dotted name) of each import of the package's own parts, wherever it stands."""
+    """Return (line, dotted name) of each import of the package's own parts, anywhere in the module."""
     tree = ast.parse(path.read_text("utf-8"))
     package = ["embedway", *path.relative_to(PACKAGE).parent.parts]
     for node in ast.walk(tree):
@@ -91,12 +91,12 @@ def allowed(source, target):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path):
     source = part_of(path)
-    assert source in LEVELS or source in TOP, f"{path}: give the new part its level in {Path(__file__).name}"
+    assert source in LEVELS or source in TOP, f"{path}: add the new part to ORDER in {Path(__file__).name}"
     wrong = []
     for line, name in imports(path):
         parts = name.split(".")
         target = parts[1] if len(parts) > 1 else "__init__"
-        if target not in LEVELS:  # a public name, taken from the top
+        if target not in LEVELS:  # a public name, imported from the top
             if source not in TOP and source != "cli":
                 wrong.append(f"{path}:{line}: {name}: import from the module that defines it")
         elif not allowed(source, target):
@@ -116,7 +116,7 @@ def test_only_config_reads_the_environment(path):
         if (isinstance(node, ast.Attribute) and node.attr in readers)
         or (isinstance(node, ast.ImportFrom) and node.module == "os" and any(a.name in readers for a in node.names))
     ]
-    assert not found, f"settings come from embedway.config: {found}"
+    assert not found, f"read settings from embedway.config: {found}"
 
 
 def loaded_by(statement):

@@ -1,4 +1,4 @@
-"""The content of the wheel."""
+"""Content of the wheel."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The tree of tests mirrors the tree of the package: src/embedway/x/y.py is tested by tests/x/test_y.py."""
+"""The tree of tests mirrors the package: src/embedway/x/y.py is tested by tests/x/test_y.py."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ import embedway.errors
 
 PACKAGE = Path(embedway.errors.__file__).parent
 TESTS = Path(__file__).parents[1]
-#: What a file may add to the name of its module: test_y_ASPECT.py.
+#: Optional suffixes after the name of the module: test_y_ASPECT.py.
 ASPECTS = {
-    "faults": "damaged, hostile or failing surroundings",
-    "order": "properties of an order, over many generated cases",
+    "faults": "damaged, hostile or failing environment",
+    "order": "properties of an order, for many generated cases",
     "peers": "needs torch and transformers, and runs with make test-peers",
-    "processes": "several processes, of which some are killed",
+    "processes": "several processes, some of them killed",
 }
-#: Folders that mirror nothing: helpers, tests of the checkout, the comparison of two checkouts, and what mypy checks.
+#: Folders that mirror no package: helpers, tests of the checkout, the comparison of two checkouts, and typing.
 OTHERS = {"support", "project", "differential", "typing"}
-#: Tests of whole commands, as a user types them.
+#: Tests of complete commands, as a user types them.
 COMMANDS = {
     "cli/test_interrupt.py",
     "cli/test_run_search_embed.py",
@@ -31,7 +31,7 @@ PACKAGES = sorted(path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("*/
 
 
 def is_tested(file):
-    """Whether a test file, relative to `tests`, names a module, a package, or its own folder's package."""
+    """Return whether a test file, relative to `tests`, names a module, a package, or its own folder's package."""
     folder = PACKAGE / file.parent
     words = file.stem.removeprefix("test_").split("_")
     while len(words) > 1 and words[-1] in ASPECTS:
@@ -46,8 +46,8 @@ def is_tested(file):
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_each_test_file_names_what_it_tests(file):
     assert is_tested(file) or file.as_posix() in COMMANDS, (
-        f"tests/{file}: src/embedway/{file.parent} has no module of this name; put the file at the path of the module "
-        f"that it tests, with an aspect ({', '.join(ASPECTS)}) if need be"
+        f"tests/{file}: src/embedway/{file.parent} has no module of this name; move the file to the path of the module "
+        f"that it tests, with a suffix ({', '.join(ASPECTS)}) if needed"
     )
 
 

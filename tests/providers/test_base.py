@@ -1,4 +1,4 @@
-"""Every provider of a service against a strict server of its own that misbehaves: one suite for all."""
+"""Every provider of a service against its own strict server with faults: one suite for all."""
 
 import asyncio
 import importlib.metadata
@@ -65,7 +65,7 @@ def test_every_provider_is_in_a_suite():
     assert ours == {name.partition(" ")[0] for name in APIS} | ELSEWHERE
 
 
-# Right answers: asked alone, and by way of the engine.
+# Right answers: from the provider alone, and through the engine.
 
 
 @pytest.mark.parametrize(("input_type", "prompt"), [("query", "query: "), ("document", "")])
@@ -101,7 +101,7 @@ def test_widths_are_asked_for_only_where_they_are_not_the_service_s_own(name, se
     assert [server.asked_width(body) for body in server.bodies] in ([None], [None, 256])
 
 
-#: Models of the catalog whose tokens are counted without a download, and how many numbers a service answers unasked.
+#: Catalog models whose tokens are counted without a download, and the default width of the service's answers.
 UNASKED = {
     ("openai", "text-embedding-3-small"): 1536,
     ("openai", "text-embedding-3-large"): 3072,
@@ -115,7 +115,7 @@ UNASKED = {
 
 
 @pytest.mark.parametrize(("name", "model"), UNASKED)
-def test_every_size_of_the_catalog_is_had_of_the_service(name, model, server):
+def test_every_size_of_the_catalog_is_available_from_the_service(name, model, server):
     server.width = UNASKED[name, model]
     facts = default_services()[model]
     assert facts.default_dimensions == server.width
@@ -156,7 +156,7 @@ def test_keys_travel_in_headers_alone(name, server):
 
 def test_without_a_key_it_says_which_variable_to_set(name, server):
     if name.startswith("openai-compatible"):
-        with pytest.raises(AuthenticationError):  # a local server may want none; this one does
+        with pytest.raises(AuthenticationError):  # a local server may need no key; this one does
             ask(name, server, secret="")
         return
     with pytest.raises(ConfigError, match=r"r: api_key: is not set; set \w+_API_KEY"):
@@ -164,14 +164,14 @@ def test_without_a_key_it_says_which_variable_to_set(name, server):
     assert server.bodies == []
 
 
-def test_a_wrong_key_is_told_apart_from_a_refused_text(name, server, log):
+def test_a_wrong_key_is_distinguished_from_a_refused_text(name, server, log):
     wrong = KEY.replace("secret", "wrong")
     with pytest.raises(AuthenticationError, match="check api_key") as caught:
         ask(name, server, secret=wrong)
     assert wrong not in all_said(caught.value) + log.text
 
 
-# Answers that are put right, or are errors.
+# Answers that are corrected, or are errors.
 
 
 @pytest.mark.parametrize("name", INDEXED)
@@ -190,7 +190,7 @@ def test_numbers_in_the_other_encoding_are_read_too(name, server, encoding):
 
 
 def assert_put_right_once_and_an_error_twice(name, server, misdeed, log):
-    """One bad answer is asked for again; a second is an error of the route."""
+    """Check that one bad answer is retried, and that a second is an error of the route."""
 
     async def main():
         async with embedder_for(name, server) as embedder:
@@ -233,11 +233,11 @@ def test_usage_that_is_no_number_is_not_known(name, server, tokens):
     assert ask(name, server).tokens is None
 
 
-# Failures of the way and of the service.
+# Failures of the connection and of the service.
 
 
 @pytest.mark.parametrize("misdeed", FAILURES)
-def test_each_failure_is_its_own_error_once_and_tells_no_secret(name, server, misdeed, log):
+def test_each_failure_is_its_own_error_once_and_contains_no_secret(name, server, misdeed, log):
     server.misdeeds = [misdeed]
     with pytest.raises(EmbedwayError) as caught:
         ask(name, server, timeout_s=timeout_for(misdeed))
@@ -276,7 +276,7 @@ def test_a_storm_ends_when_the_attempts_are_used_up(name, server, misdeed, log):
     ("misdeed", "seconds"),
     [("429 later", 17.0), ("429 at once", 0.0), ("429 date", 0.0), ("429", None), ("503", 4.0), ("500", None)],
 )
-def test_what_the_service_asks_for_is_told(name, server, misdeed, seconds):
+def test_the_wait_that_the_service_requests_is_reported(name, server, misdeed, seconds):
     server.misdeeds = [misdeed]
     with pytest.raises((RateLimitedError, UnavailableError)) as caught:
         ask(name, server)
@@ -302,7 +302,7 @@ def test_cancelling_ends_the_request_at_the_server(name, server, misdeed):
             with pytest.raises(asyncio.CancelledError):
                 await task
             await server.deserted()
-            # The provider is none the worse for it.
+            # The provider still works.
             answer = await provider.embed(TEXTS, input_type="document", dimensions=None)
             assert_right(answer.vectors, TEXTS, server)
 
@@ -351,8 +351,8 @@ def test_a_request_over_the_limit_on_texts_would_be_refused(name, server):
     assert len(ask(name, fresh, texts[1:]).vectors) == server.most
 
 
-@pytest.mark.parametrize("name", sorted(set(APIS) - {"gemini", "gemini later"}))  # which cannot be told to refuse
-def test_the_service_is_told_to_refuse_a_long_text_and_not_to_cut_it(name, server):
+@pytest.mark.parametrize("name", sorted(set(APIS) - {"gemini", "gemini later"}))  # which has no option to refuse
+def test_the_service_is_asked_to_refuse_a_long_text_and_not_to_cut_it(name, server):
     with pytest.raises(RefusedInputError):
         ask(name, server, ["short", "word " * (server.max_tokens + 1)])
 
@@ -366,7 +366,7 @@ def test_many_texts_are_split_by_the_limit_on_texts(name, server):
 
 
 def by_the_estimate(text):
-    """Tokens as they are estimated where no tokenizer is published: three bytes each."""
+    """Return the estimated tokens for models without a published tokenizer: three bytes each."""
     return -(-len(text.encode()) // 3)
 
 
@@ -375,7 +375,7 @@ def test_long_texts_are_split_by_the_limit_on_a_request_s_tokens(name, server):
     server.width = 8
     if APIS[name].tokenizer == "estimate":
         server.count = by_the_estimate
-    # As long as a text may be, but so that a request has room for more than one; and as many as need a second request.
+    # As long as a text may be, but a request has room for more than one; and enough texts for a second request.
     tokens = min(server.max_tokens, server.max_request_tokens // 3) - 10
     long = "a b c " * (100 * tokens // server.count("a b c " * 100))
     texts = [f"{number:04} {long}" for number in range(server.max_request_tokens // server.count(long) + 1)]
@@ -388,7 +388,7 @@ def at_most(server):
     return {"model": {"max_tokens": server.max_tokens}}
 
 
-def test_a_text_over_the_model_s_limit_is_cut_here_and_told(name, server):
+def test_a_text_over_the_model_s_limit_is_cut_here_and_reported(name, server):
     server.width = 8
     if APIS[name].tokenizer == "estimate":
         server.count = by_the_estimate

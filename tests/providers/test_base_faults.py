@@ -1,4 +1,4 @@
-"""Random mixes of everything that an upstream can do wrong, over real HTTP: a row is right, or it is an error."""
+"""Random mixes of all upstream faults, over real HTTP: a row is right, or it has an error."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from api_misdeeds import ENCODINGS, INDEX, LIST, NUMBERS, ORDERS, error
 from embedway.errors import EmbedwayError, RefusedInputError
 from provider_suite import APIS, INDEXED, MODEL, embedder_for, limited, wanted
 
-#: Of these a text is tried again until the attempts are used up.
+#: After these faults a text is retried until its attempts are used up.
 PASSING = ["reset", "hang up", "bad status line", "html error", "408", "409", "429", "429 at once", "429 date"]
 PASSING += ["500", "502", "503 at once", "504"]
-#: These take as long as the timeout, so that a mix has one at most.
+#: These last as long as the timeout, so a mix has at most one.
 SLOW = ["slow", "drip", "stall"]
-#: Bad answers, of which one is forgiven; and failures that are final.
+#: Bad answers, of which one is tolerated; and final failures.
 BAD = [*LIST, *NUMBERS, *(f"first: {name}" for name in NUMBERS), "no field", "html", "half json"]
 FINAL = ["redirect", "404", "501", "401", "403", "402", "429 quota"]
 HARMLESS = [*ENCODINGS, *(f"first: {name}" for name in ENCODINGS)]
@@ -27,11 +27,11 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Mix:
-    """An upstream's behaviour, and what it is asked."""
+    """Behaviour of an upstream, and the request."""
 
     name: str
     misdeeds: tuple[str | None, ...]
-    #: Whether the misdeeds begin anew when they are through.
+    #: Whether the faults repeat after the last one.
     for_ever: bool
     texts: tuple[str, ...]
     poison: frozenset[str]
@@ -61,7 +61,7 @@ def mixes(draw, kinds, *, for_ever=st.just(False), most=12):  # noqa: B008 - str
 
 
 def serve(mix):
-    """The API's own server, that refuses requests with poison in them, whatever else it does."""
+    """Return the API's own server, which also refuses requests that contain poison."""
 
     class Picky(APIS[mix.name].server):
         def refusal(self, request, body):
@@ -83,7 +83,7 @@ def serve(mix):
 
 
 def run(mix, *, timeout_s=0.05, **options):
-    """The outcome of a mix; any error but ours ends the test."""
+    """Return the outcome of a mix; any error but ours fails the test."""
     server = serve(mix)
     given_settings = {
         "upstream.max_attempts": ATTEMPTS,
@@ -102,7 +102,7 @@ def run(mix, *, timeout_s=0.05, **options):
 
 
 def assert_right_or_errors(result, mix, server):
-    """Every row is its text's vector, or has an error; and only poison is refused."""
+    """Check that every row is its text's vector or has an error, and that only poison is refused."""
     right = wanted(mix.texts, server)
     for row, text in enumerate(mix.texts):
         failure = result.errors.get(row)
@@ -116,7 +116,7 @@ def assert_right_or_errors(result, mix, server):
 
 
 def assert_sent_no_more_than_needed(mix, server):
-    """No text that was answered is sent again; refusals aside, none is in more requests than there are attempts."""
+    """Check that no answered text is sent again, and that each is sent at most once per attempt, refusals aside."""
     answered, sent = set(), dict.fromkeys(mix.texts, 0)
     for served in server.log:
         for text in served.texts:
@@ -150,7 +150,7 @@ def test_all_rows_are_right_or_the_call_is_one_error(mix):
     assert not mix.poison
 
 
-#: One text at fault among 32, which takes five halvings, and failures before and amid them.
+#: One text at fault among 32, which takes five halvings, with failures before and during them.
 DEEP = Mix(
     name="openai",
     misdeeds=("500", "500", *[None] * 6, "500", "429"),
@@ -167,7 +167,7 @@ DEEP = Mix(
 @bounded
 def test_faults_that_end_cost_no_innocent_text_its_vector(mix, bad, place):
     misdeeds = [*mix.misdeeds[:place], bad, *mix.misdeeds[place:]]
-    # A timeout that a busy machine does not pass by itself, for it would be one fault more.
+    # Long enough for a busy machine, because an unplanned timeout would be an extra fault.
     timeout_s = 0.3 if {*misdeeds} & {*SLOW} else 20.0
     server, result = run(replace(mix, misdeeds=tuple(misdeeds)), timeout_s=timeout_s, partial=True)
     assert_right_or_errors(result, mix, server)

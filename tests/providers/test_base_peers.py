@@ -1,4 +1,4 @@
-"""fastembed and sentence-transformers keep the contract of providers, with the default model's own weights."""
+"""fastembed and sentence-transformers follow the contract of providers, with the default model's own weights."""
 
 import asyncio
 import logging
@@ -13,10 +13,10 @@ from embedway.providers.base import Endpoint
 from embedway.providers.registry import make_provider
 from provider_suite import MODEL, TEXTS, all_said, assert_tells_no_secret, config_of
 
-pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # torch's exporter warns of itself
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # torch's exporter raises its own warnings
 
 WIDTH = 384
-#: Each library's own method that computes, which a test may watch.
+#: Each library's own method that computes; tests can watch it.
 COMPUTES = {
     "fastembed": ("fastembed", "TextEmbedding", "embed"),
     "sentence-transformers": ("sentence_transformers", "SentenceTransformer", "encode"),
@@ -38,7 +38,7 @@ def options(name, folder, onnx_folder):
 
 @pytest.fixture
 def computed(name, monkeypatch):
-    """The texts of each call of the library, and a function to take its place once it has been asked for."""
+    """Return the texts of each call of the library, and a list for a function that replaces the call."""
     module, kind, method = COMPUTES[name]
     kind = getattr(pytest.importorskip(module), kind)
     plain, calls, replacement = getattr(kind, method), [], []
@@ -52,7 +52,7 @@ def computed(name, monkeypatch):
 
 
 def ask(name, options, *calls, prompts=None):
-    """The answers of one provider to several calls at once, each of texts and an input type."""
+    """Return the answers of one provider to several concurrent calls, each of texts and an input type."""
 
     async def main():
         endpoint = Endpoint("r", "minilm-of-the-test", options=options, prompts=prompts or {})
@@ -69,7 +69,7 @@ def ask(name, options, *calls, prompts=None):
 
 
 def alike(first, second):
-    """The least cosine of two sets of vectors of length 1, row by row."""
+    """Return the lowest cosine of two sets of vectors of length 1, row by row."""
     return np.einsum("ij,ij->i", first, second).min()
 
 
@@ -84,7 +84,7 @@ def test_rows_are_their_own_texts_whatever_is_beside_them(name, options):
     np.testing.assert_allclose(np.linalg.norm(together.vectors, axis=1), 1, atol=1e-5)
     assert alike(together.vectors[order], shuffled.vectors) > 0.9999
     assert alike(together.vectors, np.vstack([answer.vectors for answer in alone])) > 0.9999
-    # Nobody bills for it, and different texts are different.
+    # Nothing is billed, and different texts have different vectors.
     assert {answer.tokens for answer in (together, shuffled, *alone)} == {0}
     assert (together.vectors[:-1] @ together.vectors[-1])[1:].max() < 0.99
 
@@ -131,7 +131,7 @@ def test_a_call_that_was_cancelled_before_its_turn_is_not_made(name, options, co
             await second
         go_on.set()
         await first
-        # What comes after it is computed, and it is not.
+        # The next call is computed, and the cancelled one is not.
         await provider.embed([TEXTS[2]], input_type="document", dimensions=None)
         await provider.aclose()
 
@@ -139,7 +139,7 @@ def test_a_call_that_was_cancelled_before_its_turn_is_not_made(name, options, co
     assert calls == [[TEXTS[0]], [TEXTS[2]]]
 
 
-def test_a_failure_of_the_library_is_an_error_that_tells_no_text(name, options, computed, caplog):
+def test_a_failure_of_the_library_is_an_error_without_the_text(name, options, computed, caplog):
     caplog.set_level(logging.DEBUG)
 
     def failing(model, texts, *arguments, **more):

@@ -1,4 +1,4 @@
-"""Counting a service's tokens: exact with what is published, estimated and said so where nothing is."""
+"""Counting a service's tokens: exact with a published tokenizer, otherwise estimated and marked so."""
 
 import logging
 
@@ -59,7 +59,7 @@ def test_the_ids_that_an_encoding_gives_a_text_are_that_text(text):
     assert counter.decode(token_ids(counter, text)) == text
 
 
-# "ab" has an id of its own; 100257 is <|endoftext|>, which in a text is no such thing.
+# "ab" has its own id; 100257 is <|endoftext|>, which has no special meaning in a text.
 @pytest.mark.parametrize("ids", [[64, 65], [100257], [64, 100257]])
 def test_ids_that_a_service_would_not_read_from_the_text_are_an_error(ids):
     with pytest.raises(ValueError, match="not the ids"):
@@ -92,7 +92,7 @@ def test_a_repository_s_tokenizer_counts_exactly(words, settings, caplog):
     assert again.count(["one two three"]).lengths.tolist() == [3]
 
 
-def test_a_tokenizer_that_cannot_be_had_is_an_estimate_with_a_warning(hub, settings, caplog):
+def test_an_unavailable_tokenizer_gives_an_estimate_with_a_warning(hub, settings, caplog):
     with caplog.at_level(logging.WARNING):
         counter = open_counter("hub:nobody/nothing", max_tokens=3, model="voyage-x", store=settings)
     assert not counter.exact

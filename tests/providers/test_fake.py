@@ -1,4 +1,4 @@
-"""The provider for tests keeps the contract too, by way of the engine, and its faults end as those of services do."""
+"""The provider for tests follows the contract too, through the engine, and its faults act like those of services."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ def embed(texts=TEXTS, **options):
 
 
 class Wide:
-    """The width of its vectors, as a server's."""
+    """Width of its vectors, as a server's."""
 
     width = WIDTH
 
@@ -46,7 +46,7 @@ def test_rows_input_types_and_what_they_cost(input_type, prompt):
     result = embed(texts, input_type=input_type)
     assert_right(result.vectors, [prompt + text for text in texts], Wide)
     assert result.receipt.billed_tokens == sum(len(text.split()) for text in dict.fromkeys(texts))
-    assert result.receipt.attempts == 2  # seven texts, four a request
+    assert result.receipt.attempts == 2  # seven texts, four per request
 
 
 def test_narrow_vectors_are_of_length_1_too():
@@ -77,7 +77,7 @@ def vectors(change):
     return lambda answer: Answer(change(answer.vectors), tokens=answer.tokens)
 
 
-#: A fault, the error that it is, and whether it is tried again.
+#: A fault, its error, and whether it is retried.
 FAULTS = {
     "unavailable": (UnavailableError("x", route="routes.r"), UnavailableError, True),
     "limited": (RateLimitedError("x", route="routes.r"), RateLimitedError, True),

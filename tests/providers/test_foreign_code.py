@@ -1,4 +1,4 @@
-"""Folders of models that name code: what is refused before sentence-transformers sees them."""
+"""Model folders that name code: refused before sentence-transformers reads them."""
 
 import errno
 import json
@@ -18,7 +18,7 @@ MODULES = [
 
 @pytest.fixture
 def model(tmp_path):
-    """A function that writes JSON files into a model's folder, beside those that every model has."""
+    """Return a function that writes JSON files into a model's folder, besides the standard ones."""
     folder = tmp_path / "model"
 
     def write(**files):

@@ -1,4 +1,4 @@
-"""Folders with traps, loaded by sentence-transformers: no code of theirs runs unless the user allows it."""
+"""Folders with traps, loaded by sentence-transformers: their code runs only if the user allows it."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def marker(tmp_path):
 
 @pytest.fixture
 def trap(folder, tmp_path, marker):
-    """The default model's folder with a file of code, and a function that writes its configurations."""
+    """Return a function that adds configurations to the default model's folder, which contains a file of code."""
     made = tmp_path / "trap"
     shutil.copytree(folder, made)
     (made / "trap.py").write_text(f"open({str(marker)!r}, 'w').close()\nraise ImportError\n")
@@ -85,7 +85,7 @@ def test_an_auto_map_is_not_followed(trap, tmp_path, marker, file):
     content = json.loads((trap() / f"{file}.json").read_text())
     classes = {"AutoConfig": "trap.C", "AutoModel": "trap.M", "AutoTokenizer": ["trap.T", "trap.T"]}
     folder = trap(**{file: {**content, "auto_map": classes}})
-    # The libraries have classes of their own for this kind of model, so it works without the folder's.
+    # The libraries have their own classes for this kind of model, so it works without the folder's.
     assert embed(tmp_path, folder).shape == (1, 384)
     assert not marker.exists()
 
@@ -101,7 +101,7 @@ def test_weights_are_not_unpickled_where_a_configuration_asks_for_it(trap, tmp_p
         return load(cls, *arguments, **keywords)
 
     monkeypatch.setattr(transformers.AutoModel, "from_pretrained", classmethod(from_pretrained))
-    # The check of the folder is off: what is tested is the second line.
+    # The check of the folder is off, to test the second barrier.
     monkeypatch.setattr("embedway.providers.foreign_code._named_code", lambda folder: iter(()))
     embed(tmp_path, trap(sentence_bert_config={"max_seq_length": 64, "model_args": {"weights_only": False}}))
     assert asked == [True]

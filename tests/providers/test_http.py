@@ -1,4 +1,4 @@
-"""Headers that say when to come back."""
+"""Headers that say when to retry."""
 
 import datetime as dt
 import email.utils

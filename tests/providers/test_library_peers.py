@@ -17,16 +17,16 @@ from embedway import AsyncEmbedder, Config
 from embedway.errors import ConfigError, TextTooLongError, UnsupportedModelError
 from embedway.space import comparable
 
-pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # torch's exporter warns of itself
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # torch's exporter raises its own warnings
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-#: Its own name, so that it is not the local model itself.
+#: A separate name, so that it differs from the local model.
 MODEL = {"name": "minilm-elsewhere", "dimensions": 384, "max_tokens": 256, "tokenizer": "library"}
 
 
 @pytest.fixture(scope="module")
 def probes():
-    """Texts of every kind and length; over the limit too, where cuts must fall on the same token."""
+    """Texts of every kind and length, some over the limit, where cuts must fall on the same token."""
     texts = ["a", "What is a coroutine?", "def f(x):\n    return x ** 2", "漢字 und ümläuts", "same words " * 40]
     texts += ["word " * 1000, "x" * 3000]
     documented = (asyncio, gzip, json, shutil, np, argparse, decimal, unittest, logging, random)
@@ -88,7 +88,7 @@ def test_prompts_reach_the_library(folder, onnx_folder, default_model_directory,
         asyncio.run(main(provider))
 
 
-def test_a_model_by_its_library_s_name_tells_what_it_is(folder, default_model_directory, tmp_path):
+def test_a_model_by_its_library_s_name_can_be_described(folder, default_model_directory, tmp_path):
     name = f"sentence-transformers:{folder}"
 
     async def main():
@@ -108,7 +108,7 @@ def test_a_model_by_its_library_s_name_tells_what_it_is(folder, default_model_di
 def test_another_tokenizer_is_another_space_and_no_hit(
     provider, folder, onnx_folder, default_model_directory, tmp_path
 ):
-    """The library reads the tokenizer of its folder; with another one a kept vector is of another model."""
+    """The library reads the tokenizer of its folder. With another one, a cached vector belongs to another model."""
     here = tmp_path / "model"
     shutil.copytree(onnx_folder if provider == "fastembed" else folder, here)
 
@@ -149,7 +149,7 @@ def test_code_of_a_repository_runs_only_when_the_user_says_so(tmp_path, default_
     with pytest.raises(UnsupportedModelError, match=r"options\.trust_remote_code"):
         asyncio.run(main({}))
     assert not marker.exists()
-    with pytest.raises(UnsupportedModelError):  # it holds no model; but it was read
+    with pytest.raises(UnsupportedModelError):  # it contains no model, but it was read
         asyncio.run(main({"trust_remote_code": "true"}))
     assert marker.exists()
 

@@ -1,4 +1,4 @@
-"""The particulars of OpenAI's provider: limits in headers, ada, addresses; the rest is in the suite of all."""
+"""Details of OpenAI's provider: limits in headers, ada, addresses. The contract suite covers the rest."""
 
 import asyncio
 import dataclasses

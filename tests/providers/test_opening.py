@@ -1,4 +1,4 @@
-"""Routes: their options, their keys, the proxies between, and what is part of a model's space."""
+"""Routes: options, keys, proxies, and the facts of a model's space."""
 
 import asyncio
 import base64
@@ -56,7 +56,7 @@ def endpoint(**options):
         ("fake", {"width": "wide"}, "options.width: must be an integer above 0"),
     ],
 )
-def test_options_that_cannot_be_are_told(provider, options, message):
+def test_invalid_options_are_reported(provider, options, message):
     with pytest.raises(ConfigError, match=message):
         make_provider(provider, endpoint(**options))
 
@@ -85,7 +85,7 @@ def test_keys_lose_the_line_end_that_came_with_them_and_nothing_else(tmp_path):
     with pytest.raises(ConfigError, match="COHERE_API_KEY: contains a character that no key has") as caught:
         config.key_for("cohere")
     assert "a\nb" not in str(caught.value)
-    # It stops nothing but the routes that need it.
+    # Only routes that need the key are unusable.
     (lacks,) = {lacks for _, lacks in routes_here(open_facts("embed-v4.0", config), config)}
     assert "COHERE_API_KEY" in lacks
 
@@ -129,9 +129,9 @@ def test_nothing_goes_through_a_proxy_without_https(monkeypatch):
 
 @pytest.fixture
 def proxied(monkeypatch, tmp_path):
-    """A call over https behind a proxy that answers 403, with a netrc that has a password for every server.
+    """Return the headers of a request through a proxy that answers 403, and the error.
 
-    It returns the headers of the request to the proxy, and the error.
+    The call uses https, and a netrc contains a password for every server.
     """
     (tmp_path / "netrc").write_text("default login user-of-netrc password of-netrc\n")
     (tmp_path / "netrc").chmod(0o600)
@@ -188,7 +188,7 @@ def test_no_proxy_and_proxies_over_https_are_passed_by(proxied, monkeypatch, cap
 
 
 @pytest.mark.parametrize("proxy", ["socks5://user:pass@127.0.0.1:{port}", "http://user:pass@127.0.0.1:port", "http://"])
-def test_a_proxy_that_cannot_be_used_is_told_and_nothing_goes_around_it(proxied, proxy):
+def test_an_unusable_proxy_is_reported_and_never_bypassed(proxied, proxy):
     asked, error = proxied(proxy)
     assert asked == ""
     assert str(error) == "r: HTTPS_PROXY must be like http://proxy.example.com:3128"
@@ -198,7 +198,7 @@ def test_a_proxy_that_cannot_be_used_is_told_and_nothing_goes_around_it(proxied,
 
 
 class Family(VoyageServer):
-    """Two models of one family, which do not give the same vectors."""
+    """Two models of one family, with different vectors."""
 
     models = ("voyage-4-lite", "voyage-4-large")
 
@@ -251,7 +251,7 @@ def test_a_models_revision_is_part_of_its_space():
     assert spaces[0].id != spaces[1].id
 
 
-def test_nv_embed_can_be_had_from_a_server(tmp_path):
+def test_nv_embed_is_available_from_a_server(tmp_path):
     async def main():
         server = NimServer()
         server.width, server.models = 4096, {"nvidia/NV-Embed-v2"}
@@ -270,14 +270,14 @@ def test_nv_embed_can_be_had_from_a_server(tmp_path):
     result, body = asyncio.run(main())
     assert result.vectors.shape == (1, 4096)
     assert (body["input_type"], body["input"]) == ("query", ["a text"])
-    # Its tokenizer is the hub's, which is not to be had here.
+    # Its tokenizer is on the hub, which is not available here.
     assert result.receipt.tokens_estimated
 
 
-# ------------------------------------------------------------ what a route lacks
+# ------------------------------------------------------------ missing parts of a route
 
 
-def test_what_routes_lack_is_told_before_they_are_used(tmp_path):
+def test_missing_parts_of_routes_are_reported_before_they_are_used(tmp_path):
     routes = {
         "routes.typo": {"model": "acme/m", "provider": "opanai"},
         "routes.bare": {"model": "acme/m", "provider": "openai-compatible"},
@@ -315,10 +315,10 @@ def test_weights_of_libraries_are_looked_for(tmp_path, monkeypatch):
     assert lacking(offline=True) == ["", ""]
 
 
-# ------------------------------------------------------------ what else there is
+# ------------------------------------------------------------ alternatives
 
 
-def test_the_error_of_a_models_only_route_tells_what_else_there_is(tmp_path):
+def test_the_error_of_a_models_only_route_lists_the_alternatives(tmp_path):
     async def main(**options):
         own = {"models.m": OWN, "routes.r": {"model": "acme/m", "provider": "fake", "base_url": "x"}}
         other = {"models.n": {**OWN, "name": "acme/n"}, "routes.s": {"model": "acme/n", "provider": "fake"}}

@@ -1,4 +1,4 @@
-"""Every reranker of an API against a strict server of its own that misbehaves: one suite."""
+"""Every reranker of an API against its own strict server with faults: one suite for all."""
 
 import asyncio
 import functools
@@ -30,7 +30,7 @@ from provider_suite import FAILURES, all_said, assert_tells_no_secret, engine_ov
 
 QUERY = "which one?"
 DOCUMENTS = ["the first text", "the second", "and a third one", "a fourth"]
-#: Reranker and dialect, its server, and what stands between the server's address and the path that it adds.
+#: Reranker and dialect: its server, and the path between the server's address and the path that the reranker adds.
 APIS = {
     "cohere": (CohereRerankServer, ""),
     "voyage": (VoyageRerankServer, "/v1"),
@@ -92,7 +92,7 @@ def test_texts_go_as_they_are(name, server):
     assert_right(ask(name, server, documents), documents)
 
 
-def test_cohere_reads_as_much_of_a_document_as_it_is_told():
+def test_cohere_reads_a_document_up_to_the_given_limit():
     server = CohereRerankServer()
     ask("cohere", server, max_tokens_per_doc="32768")
     assert server.bodies[0]["max_tokens_per_doc"] == 32768
@@ -109,7 +109,7 @@ def test_without_a_key_it_says_which_variable_to_set(name, server):
 
 
 MODEL = "the-reranker"
-#: Scores that are none.
+#: Invalid scores.
 SCORES = {
     "null": None,
     "text": "0.5",
@@ -121,7 +121,7 @@ SCORES = {
 
 
 def config_for(name, server, **settings):
-    """Settings in which `MODEL` is that of a running server."""
+    """Return settings in which `MODEL` is the model of a running server."""
     provider, _, dialect = name.partition(" ")
     overrides = {
         "models.m": {"name": MODEL, "task": "rerank", "max_tokens": 8192},
@@ -142,12 +142,12 @@ def config_for(name, server, **settings):
 
 
 def embedder_for(name, server, **settings):
-    """The engine over a running server."""
+    """Return an embedder for a running server."""
     return engine_over(server, lambda: config_for(name, server, **settings))
 
 
 def rerank(name, server, documents=DOCUMENTS, *, settings=None, **options):
-    """The scores of documents by way of the whole engine."""
+    """Return the scores of documents through the complete engine."""
 
     async def main():
         async with embedder_for(name, server, **(settings or {})) as embedder:
@@ -286,7 +286,7 @@ def test_whatever_order_the_results_come_in_each_score_is_its_document_s(order, 
         mixed = [dict(rows[n]) for n in order if n not in drop]
         if index is not None and mixed:
             mixed[0]["index"] = index
-        # A result whose index is another's is found out, unless it is its own after all.
+        # A result with another result's index is detected, unless the index is its own after all.
         clean.append(sorted(row["index"] for row in mixed) == [0, 1, 2, 3])
         return server.with_rows(answer, mixed)
 

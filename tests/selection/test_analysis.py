@@ -1,4 +1,4 @@
-"""The analysis of texts: languages with an honest unknown, code, lengths, and the sample that was looked at."""
+"""Analysis of texts: languages, unknown ones included, code, lengths, and the inspected sample."""
 
 import tomllib
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_languages(language):
 
 
 @pytest.mark.parametrize("text", ["ok", "HTTP 500", "42", "…", "vector db", "", "x = 1"])
-def test_what_is_too_short_to_tell_is_unknown(text):
+def test_a_text_that_is_too_short_is_unknown(text):
     assert detect_languages(text) == ()
     analysis = analyze([text, text])
     assert analysis.primary_language is None
@@ -82,7 +82,7 @@ def test_a_batch_is_multilingual_from_the_second_language_on():
     mix = analyze([TEXTS["de"], TEXTS["zh"]])
     assert mix.multilingual
     assert mix.languages == (("de", 0.5), ("zh", 0.5))
-    # One stray text among many is no second language.
+    # One different text among many does not count as a second language.
     stray = analyze([TEXTS["en"]] * 40 + [TEXTS["de"]])
     assert not stray.multilingual
     assert stray.primary_language == "en"
@@ -119,7 +119,7 @@ def test_code_of_every_kind_is_code_and_nothing_else(kind):
 
 
 @pytest.mark.parametrize("kind", SNIPPETS["both"])
-def test_prose_with_code_is_told_by_its_language_too(kind):
+def test_prose_with_code_has_a_language_too(kind):
     analysis = analyze([SNIPPETS["both"][kind]])
     assert (analysis.code, analysis.languages) == (1.0, (("en", 1.0),))
 
@@ -151,7 +151,7 @@ def test_lengths_are_of_all_texts_and_the_rest_of_a_bounded_sample():
     assert analysis.mean_characters == pytest.approx(analysis.characters / 5000)
     assert "64" in analysis.sample
     assert analysis == analyze(texts)
-    # From the whole list, and not from its beginning.
+    # From the complete list, not only from its beginning.
     assert any(text in texts[4000:] for text in sample)
     assert take_sample(texts[:10]) == [text[:1000] for text in texts[:10]]
 

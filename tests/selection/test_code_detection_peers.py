@@ -1,4 +1,4 @@
-"""With magika installed, it says what the look of lines does not."""
+"""With magika installed, code is detected that the rules for lines miss."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from embedway.selection.code_detection import looks_like_code
 
 pytestmark = pytest.mark.peers
 
-#: Code whose lines begin and end as those of no language that the look knows.
+#: Code whose lines match no language of the rules.
 RUBY = """class Dog
   attr_reader :name
   def initialize name

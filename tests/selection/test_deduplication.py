@@ -1,4 +1,4 @@
-"""Texts that come some at a time."""
+"""Deduplication of texts that arrive in parts."""
 
 from hypothesis import given
 from hypothesis import strategies as st

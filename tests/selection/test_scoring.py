@@ -1,4 +1,4 @@
-"""Selection: the specification's examples, every requirement with its reason, and what must hold for any table."""
+"""Selection: the specification's examples, every requirement with its reason, and properties of any table."""
 
 import dataclasses
 import decimal
@@ -81,7 +81,7 @@ def test_scores_of_the_specifications_table():
         ({"require_local": True, "min_accuracy": 0.65}, "BAAI/bge-m3"),
         ({"max_cost_per_million": "0.02", "accuracy_weight": 1, "speed_weight": 0, "cost_weight": 0}, "BAAI/bge-m3"),
         ({"min_accuracy": 0.64, "speed_weight": 0, "cost_weight": 0}, "BAAI/bge-m3"),
-        # The specification's balance of the cost optimizer.
+        # The specification's weights for cost optimization.
         ({"cost_weight": 0.5, "accuracy_weight": 0.3, "speed_weight": 0.2}, "BAAI/bge-base-en-v1.5"),
         ({"dimensions": 1536}, "text-embedding-3-small"),
         ({"min_context": 513, "max_latency_ms": 60}, "text-embedding-3-small"),
@@ -190,7 +190,7 @@ def test_anywhere_ignores_what_a_model_lacks_here_and_nothing_else():
         select([away], ModelSelectionCriteria(require_local=True), anywhere=True)
 
 
-def test_all_reasons_are_told_and_what_would_help():
+def test_all_reasons_are_listed_with_a_remedy():
     criteria = ModelSelectionCriteria(require_local=True, min_accuracy=0.64, max_latency_ms=40)
     table = score(SPECIFIED, criteria)
     reasons = {row.model: [reason.requirement for reason in row.reasons] for row in table}
@@ -407,7 +407,7 @@ def test_raising_a_weight_never_lowers_the_rank_of_the_model_best_in_it(table, w
     best = max(map(worth, before.values()), default=0)
     for model, row in before.items():
         if worth(row) == best:
-            # Others may be as good in it; none of those that are worse passes it.
+            # Others may be equally good in it; none that is worse overtakes it.
             passed = [m for m, other in before.items() if other.rank > row.rank and after[m].rank < after[model].rank]
             assert all(worth(before[m]) == best for m in passed)
 
@@ -523,9 +523,9 @@ def test_a_sample_that_is_all_texts_is_no_sample():
 
 
 GUIDELINES = [
-    # High accuracy: NV-Embed-v2, and of what is to be had by a key from OpenAI its large model.
+    # High accuracy: NV-Embed-v2, and of OpenAI's models the large one.
     ("best", {}, PROSE, "nvidia/NV-Embed-v2", "text-embedding-3-large"),
-    # Sensitive to cost: a BGE model, and of services the small one.
+    # Sensitive to cost: a BGE model, and of OpenAI's models the small one.
     ("cheap", {}, PROSE, "BAAI/bge-base-en-v1.5", "text-embedding-3-small"),
     # Several languages.
     ("balanced", {"min_accuracy": 0.6}, MIX, "BAAI/bge-m3", "text-embedding-3-small"),

@@ -1,4 +1,4 @@
-"""The order of models by score: that of exact fractions, within the documented precision."""
+"""Order of models by score: equal to that of exact fractions, within the documented precision."""
 
 import dataclasses
 import decimal
@@ -20,10 +20,10 @@ from embedway.selection.candidates import Candidates
 from embedway.selection.criteria import PRESETS, ModelSelectionCriteria
 from embedway.selection.scoring import SCORE_DIGITS, score, select
 
-#: Two scores that are equal after rounding differ by less than one unit of the last digit, of a leading digit of 1.
+#: Two scores that are equal after rounding differ by less than one unit of the last digit, if the leading digit is 1.
 PRECISION = Fraction(10) ** (1 - SCORE_DIGITS)
 PLAIN = analyze(["A vector belongs to one space."])
-#: Texts in several languages or one, that hold code or not.
+#: Texts in one or several languages, with or without code.
 ANALYSES = [
     dataclasses.replace(PLAIN, languages=(), multilingual=multilingual, contains_code=code)
     for multilingual, code in itertools.product((False, True), repeat=2)
@@ -31,7 +31,7 @@ ANALYSES = [
 
 
 def fraction(number):
-    """The decimal number that a float is written as."""
+    """Return the decimal number that the float's text shows."""
     return Fraction(str(number))
 
 
@@ -49,7 +49,7 @@ def exact_score(row, criteria, analysis):
 
 
 def in_exact_order(rows, exact):
-    """The models as exact scores order them, ties as documented."""
+    """Return the models in the order of exact scores, with ties as documented."""
 
     def key(row):
         benchmark = row.candidate.benchmark
@@ -61,7 +61,7 @@ def in_exact_order(rows, exact):
 
 
 def check_order(candidates, criteria, analysis):
-    """Compare the order with the exact one; return the pairs that only the precision orders otherwise."""
+    """Compare the order with the exact one; return the pairs that differ only because of the precision."""
     rows = [row for row in score(candidates, criteria, analysis, anywhere=True) if row.rank]
     exact = {row.model: exact_score(row, criteria, analysis) for row in rows}
     for row in rows:
@@ -113,7 +113,7 @@ def model(name, quality, latency, price, **more):
     )
 
 
-#: Numbers with which scores are often equal: accuracy, speed and cost are multiples of a tenth.
+#: Numbers whose scores are often equal: accuracy, speed and cost are multiples of a tenth.
 MODELS = st.lists(
     st.builds(
         lambda quality, latency, price, several, code: (quality, latency, price, several, ("code",) if code else ()),
@@ -153,7 +153,7 @@ def test_accuracy_is_the_float_of_the_written_number(hundredths, tenths):
     quality = hundredths / 10**4
     accuracy = model("m", quality, 1, "0").accuracy
     assert accuracy == float(fraction(quality) / 100)
-    # A requirement of the very number that a model has lets the model in, as exact numbers do.
+    # A minimum equal to the model's own number includes the model, as with exact numbers.
     least = tenths / 10**6
     table = score([model("m", quality, 1, "0")], ModelSelectionCriteria(min_accuracy=least))
     assert bool(table[0].rank) == (fraction(quality) / 100 >= fraction(least))

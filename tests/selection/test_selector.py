@@ -36,7 +36,7 @@ class Large(OpenAIServer):
 
 
 def load(config, small=None, large=None, **overrides):
-    """The default model, and OpenAI's two where a server stands for each."""
+    """Return settings with the default model, and with OpenAI's two if their servers are given."""
     routes = {
         f"routes.{name}": {
             "model": f"text-embedding-3-{name}",
@@ -121,7 +121,7 @@ def test_the_settings_say_what_is_selected_by(config):
 def test_a_size_is_a_requirement(config):
     async def work(embedder, small, large):
         result = await embedder.embed(TEXTS, criteria="cheap", dimensions=1024)
-        assert result.receipt.model == "text-embedding-3-large"  # of these three it alone has that size
+        assert result.receipt.model == "text-embedding-3-large"  # only this one of the three has that size
         assert result.vectors.shape == (2, 1024)
         by_criteria = await embedder.embed(TEXTS, criteria=ModelSelectionCriteria(dimensions=1024, min_accuracy=0.5))
         assert by_criteria.space == result.space
@@ -219,7 +219,7 @@ def test_texts_that_are_to_stay_here_are_sent_to_no_server_of_a_model_of_this_ma
                         await embedder.embed(TEXTS, criteria=criteria)
                     (row,) = [row for row in caught.value.table if row.model == MINI]
                     assert [reason.message for reason in row.reasons] == ["routes.mine is a route to a server"]
-                # What its server bills nobody has said.
+                # The price of its server is unknown.
                 selection = await embedder.select(TEXTS)
                 assert selection.model == MINI
                 assert selection.ranked[0].candidate.cost_nanousd is None
@@ -279,7 +279,7 @@ def test_a_collection_of_a_servers_model_takes_no_text_that_is_to_stay_here(conf
             ):
                 await embedder.embed(TEXTS, collection="docs", criteria="private", input_type=input_type)
         assert len(small.bodies) == 1
-        # Of two first writes at once, one is later.
+        # Of two concurrent first writes, one is later.
         calls = [embedder.embed(TEXTS, collection="new", criteria="best")]
         calls += [embedder.embed(TEXTS, collection="new", criteria="private")]
         first, second = await asyncio.gather(*calls, return_exceptions=True)
@@ -296,7 +296,7 @@ def test_a_collection_of_a_servers_model_takes_no_text_that_is_to_stay_here(conf
 
 
 def test_the_best_model_whose_cost_fits_is_taken(config):
-    # Six words are some ten tokens: 3-large is 130 nano-dollars a token, 3-small 20.
+    # Six words are about ten tokens: 3-large costs 130 nano-dollars per token, 3-small 20.
     async def work(embedder, small, large):
         plans = {plan.model: plan.cost_nanousd for plan in await embedder.plans(TEXTS)}
         dear, cheap = plans["text-embedding-3-large"], plans["text-embedding-3-small"]
@@ -333,7 +333,7 @@ def test_max_cost_of_a_named_model_refuses_before_anything_is_sent(config):
     run(config, work)
 
 
-def test_hits_cost_nothing_so_that_a_dearer_model_fits(config):
+def test_hits_cost_nothing_so_that_a_more_expensive_model_fits(config):
     async def work(embedder, small, large):
         del small
         first = await embedder.embed(TEXTS, criteria="best")
@@ -380,7 +380,7 @@ def test_where_no_text_may_be_cut_a_model_is_taken_that_reads_the_longest(config
                 assert result.receipt.model == "text-embedding-3-small"
                 assert not result.errors
         assert (await embedder.embed([long], criteria="balanced")).receipt.model == MINI
-        # Characters of the longest do not tell: these few are more tokens.
+        # The text with the most characters does not have the most tokens: this shorter text has more.
         few = "\u5411\u91cf" * 200
         result = await embedder.embed([few, "word " * 100], on_overflow="error", criteria="balanced")
         assert result.receipt.model == "text-embedding-3-small"
@@ -486,7 +486,7 @@ def test_other_spaces_are_refused_with_the_name_of_the_collection(config):
             for input_type in ("document", "query"):
                 with pytest.raises(SpaceMismatchError, match="collection 'docs' contains vectors of the space"):
                     await embedder.embed(TEXTS, collection="docs", input_type=input_type, **options)
-        # The own model by an alias is no other space.
+        # An alias of the same model is the same space.
         same = await embedder.embed(TEXTS, collection="docs", model="openai/text-embedding-3-small")
         assert same.space.dimensions == 1536
         assert len(small.bodies) == sent + 1

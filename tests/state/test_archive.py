@@ -1,4 +1,4 @@
-"""An archive is foreign: whatever is in it, there is a clear error, and nothing is half restored."""
+"""An archive is untrusted: any content gives a clear error, and nothing is restored in part."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from embedway.state.backup import back_up, restore
 
 @pytest.fixture
 def archive(place, tmp_path):
-    """The parts of a backup of what is there, and what is there."""
+    """Return the parts of a backup of the current state, and the state."""
     place.fill()
     with zipfile.ZipFile(back_up(place.parts, tmp_path / "good.zip").file) as good:
         parts = {name: good.read(name) for name in good.namelist()}
@@ -27,7 +27,7 @@ def archive(place, tmp_path):
 
 
 def packed(path, contents, *, manifest=None, also=(), **changes):
-    """An archive of parts, with a manifest that is right but for what is changed."""
+    """Write an archive of parts, with a valid manifest except for the given changes."""
     facts = json.loads(contents["manifest.json"])
     rest = {name: data for name, data in contents.items() if name != "manifest.json"}
     facts["parts"] = {
@@ -144,7 +144,7 @@ def test_a_part_with_another_sum(files, tmp_path):
 
 
 def test_any_byte_changed(files, tmp_path):
-    """Either it does not matter, or there is a clear error and nothing is restored."""
+    """Either the change has no effect, or there is a clear error and nothing is restored."""
     files.fill()
     good = back_up(files.parts, tmp_path / "good.zip").file.read_bytes()
     files.spend(1000)
@@ -165,7 +165,7 @@ def test_any_byte_changed(files, tmp_path):
             told += 1
             assert files.look() == before
         else:
-            # What was changed says nothing that matters, such as a date.
+            # The changed byte has no effect on the state; it belongs to a date, for example.
             asyncio.run(confirmed(files))
             files.spend(1000)
             before = files.look()
@@ -184,7 +184,7 @@ async def confirmed(place):
 
 
 def changed(data, path, *statements):
-    """The bytes of a database after some statements."""
+    """Return the bytes of a database after some statements."""
     path.write_bytes(data)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
@@ -282,12 +282,12 @@ def test_a_ledger_with_damaged_pages(files, tmp_path):
         except StateError:
             assert files.look() == before
         else:
-            # Free space, or names in rows: the books are as they were.
+            # Free space, or names in rows: the accounts are unchanged.
             asyncio.run(confirmed(files))
             assert files.look()["totals"] == before["totals"]
 
 
-# ------------------------------------------------------------- what was on a server
+# ------------------------------------------------------------- state of a server
 
 
 def entry(keys):

@@ -1,4 +1,4 @@
-"""Backups: whole, consistent while others book, and restored into what is in use; then nothing is spent unconfirmed."""
+"""Backups: complete, consistent during bookings, and restored into a state in use; then spending needs confirmation."""
 
 import asyncio
 import contextlib
@@ -97,7 +97,7 @@ async def mark_of(place):
         await ledger.aclose()
 
 
-def test_nothing_to_back_up_is_told(place, tmp_path):
+def test_a_backup_of_nothing_is_an_error(place, tmp_path):
     with pytest.raises(UsageError, match="there is nothing to back up"):
         made(place, tmp_path)
     assert not (tmp_path / "state.zip").exists()
@@ -152,7 +152,7 @@ def test_a_backup_is_never_written_over_the_log_of_what_a_link_leads_to(files, t
 
 
 @pytest.mark.parametrize("what", ["link", "folder"])
-def test_a_lock_of_trust_that_is_no_file_is_told_and_nothing_is_restored(files, tmp_path, what):
+def test_a_trust_lock_that_is_not_a_file_is_an_error_and_nothing_is_restored(files, tmp_path, what):
     files.fill()
     file = made(files, tmp_path)
     files.spend(1000)
@@ -166,7 +166,7 @@ def test_a_lock_of_trust_that_is_no_file_is_told_and_nothing_is_restored(files, 
     assert (tmp_path / "mine").read_text() == "my only copy"
 
 
-def test_a_disk_that_fails_is_told_as_an_error_of_the_state(files, tmp_path, monkeypatch):
+def test_a_disk_that_fails_is_a_state_error(files, tmp_path, monkeypatch):
     files.fill()
     file = made(files, tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
@@ -175,7 +175,7 @@ def test_a_disk_that_fails_is_told_as_an_error_of_the_state(files, tmp_path, mon
             work()
 
 
-def test_a_file_in_an_archive_stands_alone(files, tmp_path):
+def test_a_file_in_an_archive_is_complete_without_its_log(files, tmp_path):
     files.fill()
     with zipfile.ZipFile(made(files, tmp_path)) as archive:
         archive.extract("ledger.sqlite", tmp_path / "out")
@@ -195,7 +195,7 @@ def test_trust_is_a_file_or_nothing(tmp_path, what):
     assert not (tmp_path / "out").exists()
 
 
-def test_keys_are_backed_up_and_restored_by_what_tells_them(tmp_path):
+def test_another_kind_of_sqlite_file_is_backed_up_and_restored(tmp_path):
     part = KeysPart(tmp_path / "keys.sqlite")
 
     def write(text):
@@ -215,11 +215,11 @@ def test_keys_are_backed_up_and_restored_by_what_tells_them(tmp_path):
     assert not done.to_confirm
 
 
-# ------------------------------------------------------------- while others book
+# ------------------------------------------------------------- backups during bookings
 
 
 def sums(file, folder):
-    """The accounts in a backup, and the sums of its entries."""
+    """Return the accounts in a backup, and the sums of its entries."""
     with open_archive(file) as archive:
         archive.extract("ledger.sqlite", folder / f"{file.name}.sqlite")
     with contextlib.closing(sqlite3.connect(folder / f"{file.name}.sqlite")) as connection:
@@ -364,7 +364,7 @@ def test_what_is_booked_while_a_server_is_restored_is_not_lost_unseen(server, tm
 
 
 @pytest.mark.parametrize("bound", [{"MOST_BYTES": 1000}, {"MOST_KEYS": 5}])
-def test_a_server_that_holds_too_much_is_told_with_its_own_tools(server, tmp_path, monkeypatch, bound):
+def test_a_server_with_too_much_data_is_an_error_that_names_its_own_tools(server, tmp_path, monkeypatch, bound):
     server.fill()
     for name, value in bound.items():
         monkeypatch.setattr(state_redis, name, value)
@@ -373,18 +373,18 @@ def test_a_server_that_holds_too_much_is_told_with_its_own_tools(server, tmp_pat
     assert not (tmp_path / "state.zip").exists()
 
 
-def test_a_backup_of_another_backend_is_told(files, server, tmp_path):
+def test_a_backup_of_another_backend_is_an_error(files, server, tmp_path):
     server.fill()
     with pytest.raises(UsageError, match=r"contains pins of the backend redis, but pins\.backend is another one"):
         restored(files, made(server, tmp_path))
 
 
-# ------------------------------------------------------------- spending after that
+# ------------------------------------------------------------- spending after a restore
 
 
 @pytest.fixture
 def unconfirmed(place, tmp_path):
-    """A ledger that was restored and has a hard limit."""
+    """Return the place of a restored ledger with a hard limit."""
     place.fill()
     restored(place, made(place, tmp_path), overwrite=True)
     return place
@@ -477,7 +477,7 @@ def test_without_a_hard_limit_an_open_entry_goes_on_in_restored_books(place, tmp
 @pytest.mark.parametrize("ended", [True, False])
 @pytest.mark.parametrize(("kind", "cost"), [("reported", 60), ("unsure", 70), ("unbilled", 0), ("reported", 100)])
 def test_what_was_sent_after_the_backup_is_booked_with_what_it_cost(place, tmp_path, kind, cost, ended):
-    """The books know of 20 that are under way, and not of the other 50."""
+    """The books contain 20 that are under way, but not the other 50."""
 
     async def begin(ledger):
         entry = await ledger.reserve(PURPOSE, 70, (), lease_s=1e6, texts=1)
@@ -502,7 +502,7 @@ def test_what_was_sent_after_the_backup_is_booked_with_what_it_cost(place, tmp_p
     with_ledger(place, settle)
 
 
-def test_books_that_nobody_confirmed_stay_as_old_as_they_are(place, tmp_path):
+def test_unconfirmed_books_keep_their_age(place, tmp_path):
     place.fill()
     restored(place, made(place, tmp_path), overwrite=True)
     later = back_up(place.parts, tmp_path / "later.zip", clock=lambda: THEN + 1000).file

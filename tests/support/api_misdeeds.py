@@ -1,7 +1,7 @@
-"""Misdeeds of upstreams: tables of misdeeds, by name, that every loopback server knows.
+"""Faults of upstreams: tables of faults, by name, that every loopback server supports.
 
-`WIRE` is done to the bytes, whatever the API. `LIST`, `INDEX` and `NUMBERS` are done to a good answer: to its list of
-rows, to the rows' indexes (where the API has them), and to the numbers of a row.
+`WIRE` applies to the bytes of any API. `LIST`, `INDEX` and `NUMBERS` apply to a good answer: to its list of rows, to
+the rows' indexes (if the API has them), and to the numbers of a row.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ import json
 import numpy as np
 from aiohttp import web
 
-#: The server that a request came to.
+#: Server that received a request.
 SERVER = web.AppKey("server", object)
 
 
 def dumps(value):
-    """JSON as careless servers write it, NaN and all."""
+    """Return JSON as careless servers write it, with NaN."""
     return json.dumps(value, allow_nan=True)
 
 
@@ -32,7 +32,7 @@ def error(status, code, message="", **headers):
 
 
 async def echo(request):
-    """All that the request held, key and texts: an upstream may repeat it, and nothing of it may reach a log."""
+    """Return the complete request, key and texts: an upstream may repeat it, and none of it may reach a log."""
     return f"you sent {dict(request.headers)} and {await request.text()}"
 
 
@@ -43,7 +43,7 @@ async def started(request, length):
 
 
 async def reset(request, text):
-    """Half of the body, then the connection is cut."""
+    """Send half of the body, then cut the connection."""
     response = await started(request, len(text))
     await response.write(text[: len(text) // 2].encode())
     request.transport.abort()
@@ -51,14 +51,14 @@ async def reset(request, text):
 
 
 async def slow(request, text):
-    """The first byte, then nothing."""
+    """Send the first byte, then nothing."""
     response = await started(request, 1000)
     await response.write(b"{")
     await asyncio.Event().wait()
 
 
 async def drip(request, text):
-    """A byte now and then, so that a limit on each read alone would never be passed."""
+    """Send a byte every few milliseconds, so that a timeout per read never expires."""
     response = await started(request, 10**6)
     while True:
         await response.write(b" ")
@@ -66,7 +66,7 @@ async def drip(request, text):
 
 
 async def stall(request, text):
-    """No answer at all."""
+    """Send no answer."""
     await asyncio.Event().wait()
 
 
@@ -83,7 +83,7 @@ async def bad_status_line(request, text):
 
 
 def status(code, **headers):
-    """A status with an error in the API's own shape."""
+    """Return a fault: a status with an error in the API's own shape."""
 
     async def answered(request, text):
         response = request.app[SERVER].failure(code, await echo(request))
@@ -94,7 +94,7 @@ def status(code, **headers):
 
 
 async def exhausted(request, text):
-    """As OpenAI says that there is no money left; others say it by status 402, or in prose alone."""
+    """Report an exhausted quota as OpenAI does; others use status 402, or prose alone."""
     return error(429, "insufficient_quota", await echo(request))
 
 
@@ -149,7 +149,7 @@ WIRE = {
     "504": status(504),
 }
 
-#: From the rows of a good answer to others.
+#: Functions from the rows of a good answer to other rows.
 LIST = {
     "short": lambda rows: rows[:-1],
     "long": lambda rows: [*rows, rows[0]],
@@ -167,13 +167,13 @@ def of_first(index):
     return lambda rows: [{**rows[0], "index": index}, *rows[1:]]
 
 
-#: Orders that the index puts right.
+#: Orders that the index corrects.
 ORDERS = {
     "reversed": lambda rows: rows[::-1],
     "turned": lambda rows: [*rows[1:], rows[0]],
     "shuffled": lambda rows: [*rows[1::2], *rows[::2]],
 }
-#: Indexes that cannot be right.
+#: Invalid indexes.
 INDEX = {
     "a gap": lambda rows: [*rows[:-1], {**rows[-1], "index": len(rows)}],
     "far off": of_first(10**6),
@@ -188,7 +188,7 @@ INDEX = {
     "indexes from 1": lambda rows: [{**row, "index": row["index"] + 1} for row in rows],
 }
 
-#: From a good vector, and what writes one as it was asked for, to what is answered in its place.
+#: Functions from a good vector, and the writer of the requested encoding, to the answered value.
 NUMBERS = {
     "a null number": lambda vector, write: [None, *vector.tolist()[1:]],
     "NaN": lambda vector, write: write(np.full_like(vector, np.nan)),
@@ -209,7 +209,7 @@ NUMBERS = {
     "a list in a list": lambda vector, write: [vector.tolist()],
     "words": lambda vector, write: ["one"] * len(vector),
 }
-#: The other encoding is no misdeed that can hurt: the numbers are there.
+#: The other encoding is harmless: the numbers are right.
 ENCODINGS = {
     "a list": lambda vector, write: vector.tolist(),
     "base64": lambda vector, write: as_base64(vector),
@@ -217,7 +217,7 @@ ENCODINGS = {
 
 
 def spoil(server, body, answer, misdeed):
-    """A good answer after a misdeed of the tables; one to numbers is done to every row, or with `first: ` to one."""
+    """Apply a fault of the tables to a good answer. A fault of numbers changes every row, with `first: ` one row."""
     rows = server.rows(answer)
     change = {**LIST, **ORDERS, **INDEX}.get(misdeed)
     if change is not None:

@@ -1,4 +1,4 @@
-"""Loopback servers that speak the providers' APIs strictly, and misbehave on request."""
+"""Loopback servers that implement the providers' APIs strictly, with faults on request."""
 
 import asyncio
 import base64
@@ -18,16 +18,16 @@ KEY = "sk-secret-of-the-test"
 
 @dataclass(frozen=True)
 class Served:
-    """A request as a server saw it: its texts, and `answered`, `refused`, or the misdeed that it met."""
+    """A received request: its texts, and `answered`, `refused`, or the name of its fault."""
 
     texts: tuple[str, ...]
     fate: str
 
 
 class Server:
-    """The common part of every server: the bodies it was sent, and what to do to the next answers.
+    """Base of every server: the received bodies, and the faults of the next answers.
 
-    `misdeeds` are taken from the front, one for each request, None for none; each is a name of the tables of
+    `misdeeds` are taken from the front, one for each request, None for none. Each is a name in the tables of
     `api_misdeeds`, or a function from the good answer's body to another.
     """
 
@@ -73,35 +73,35 @@ class Server:
             raise
 
     def misdeed_for(self, body):
-        """The misdeed for the answer of this request."""
+        """Return the fault for the answer of this request."""
         return self.misdeeds.pop(0) if self.misdeeds else None
 
     def texts_of(self, body):
-        """The texts of a request, in their order."""
+        """Return the texts of a request, in order."""
         return tuple(body.get("input") or body.get("texts") or ())
 
     def refusal(self, request, body):
-        """The API's own error for a request that it would not take, or None."""
+        """Return the API's own error for an invalid request, or None."""
         raise NotImplementedError
 
     def failure(self, status, message):
-        """An error in the API's own shape."""
+        """Return an error in the API's own shape."""
         return error(status, "code_of_the_error", message)
 
     def answer(self, body):
-        """The API's good answer."""
+        """Return the API's good answer."""
         raise NotImplementedError
 
     def rate_headers(self):
         return {}
 
     def count(self, text):
-        """Tokens of a text, by a rule that a test can reckon with: a word is one."""
+        """Count the tokens of a text. The default is predictable for tests: one per word."""
         return len(text.split())
 
     @property
     def refused(self):
-        """Requests that the API would not take."""
+        """Requests that the API refused."""
         return [served for served in self.log if served.fate == "refused"]
 
     @contextlib.asynccontextmanager
@@ -109,7 +109,7 @@ class Server:
         app = web.Application(client_max_size=64 * 2**20)
         app[SERVER] = self
         app.router.add_post(self.path, self.handle)
-        # A request whose client went away is cancelled, so that a test sees that it did.
+        # A request whose client disconnected is cancelled, so that a test can observe it.
         runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None, handler_cancellation=True)
         await runner.setup()
         self._server = runner.server
@@ -122,30 +122,32 @@ class Server:
             await runner.cleanup()
 
     async def deserted(self):
-        """Wait until nobody is connected any more. Raises TimeoutError where somebody stays."""
+        """Wait until no client is connected. Raises TimeoutError after 5 s."""
         async with asyncio.timeout(5):
-            while self._server.connections:  # noqa: ASYNC110 - nothing tells of the last one's end
+            while self._server.connections:  # noqa: ASYNC110 - no event signals the last disconnect
                 await asyncio.sleep(0)
 
 
 class VectorServer(Server):
-    """The common part of servers of vectors: where an answer has its rows, and a row its numbers.
+    """Base of servers of vectors: the position of the rows in an answer, and of the numbers in a row.
 
-    A text's vector is `vector_of` it as a document, and of it after `query: ` as a query; without an input type, where
-    the API knows them, it is of another text still.
+    As a document, a text has the vector `vector_of(text)`; as a query, that of the text after `query: `. Without an
+    input
+    type, if the API has them, it has the vector of yet another text.
     """
 
-    #: The field of the answer that holds the rows, and that of a row that holds its numbers; empty for the row itself.
+    #: Field of the answer that contains the rows, and field of a row that contains its numbers; empty for the row
+    #: itself.
     list_name, numbers_name = "data", "embedding"
-    #: The encoding that is answered where none is asked for.
+    #: Default encoding of answers.
     encoding = "float"
-    #: Numbers that the model can answer at most, and lengths that may be asked for; None for any up to that.
+    #: Maximum width of the model, and widths that may be requested; None for any up to the maximum.
     widest, sizes = None, None
-    #: Limits of a request: texts, tokens of a text, tokens of all.
+    #: Limits of a request: texts, tokens of a text, tokens in total.
     most, max_tokens, max_request_tokens = 2048, None, None
 
     def writes(self, body):
-        """The function that writes a vector in the encoding that was asked for."""
+        """Return the function that writes a vector in the requested encoding."""
         return as_base64 if self.encoding_of(body) == "base64" else lambda vector: np.asarray(vector).tolist()
 
     def encoding_of(self, body):
@@ -168,19 +170,19 @@ class VectorServer(Server):
         return {**row, self.numbers_name: value} if self.numbers_name else value
 
     def read_texts(self, body):
-        """The texts as the model reads them."""
+        """Return the texts as the model reads them."""
         return self.texts_of(body)
 
     def billed(self, text):
-        """Tokens of a text on the bill."""
+        """Return the billed tokens of a text."""
         return self.count(text)
 
     def tokens(self, body):
-        """Tokens of a request on the bill."""
+        """Return the billed tokens of a request."""
         return sum(map(self.billed, self.texts_of(body)))
 
     def asked_width(self, body):
-        """How many numbers a request asks for, None where it does not say."""
+        """Return the requested width, or None."""
         return body.get("dimensions")
 
     def is_width(self, value):
@@ -188,7 +190,7 @@ class VectorServer(Server):
         return type(value) is int and (value in self.sizes if self.sizes else 0 < value <= most)
 
     def over_limits(self, texts, *, cut=False):
-        """Which limit texts do not keep, in words, or None; with `cut` long texts are no matter."""
+        """Return the first exceeded limit in words, or None; `cut` allows long texts."""
         if not 0 < len(texts) <= self.most:
             return f"{len(texts)} texts"
         if self.max_tokens is None and self.max_request_tokens is None:
@@ -204,7 +206,7 @@ class VectorServer(Server):
 
 
 class OpenAIServer(VectorServer):
-    """`POST /v1/embeddings` as the API reference has it; usage is by the word, so that tests can reckon with it."""
+    """`POST /v1/embeddings` as in the API reference. Usage counts words, which is predictable for tests."""
 
     path = "/v1/embeddings"
     max_tokens, max_request_tokens = 8192, 300_000
@@ -230,7 +232,7 @@ class OpenAIServer(VectorServer):
         return error(400, "invalid_request_error", broken) if broken else None
 
     def over_limits(self, texts, *, cut=False):
-        # No text has more tokens than bytes, so that short ones need not be counted.
+        # A text never has more tokens than bytes, so short texts need no count.
         if 0 < len(texts) <= self.most and sum(len(text.encode()) for text in texts) <= (self.max_tokens or 0):
             return None
         return super().over_limits(texts, cut=cut)
@@ -269,7 +271,7 @@ def _cl100k():
 
 
 class AzureServer(OpenAIServer):
-    """OpenAI's interface with a key of its own; the model is a deployment."""
+    """OpenAI's interface with a separate key; the model is a deployment."""
 
     models = frozenset({"my-deployment"})
 
@@ -280,7 +282,7 @@ class AzureServer(OpenAIServer):
 
 
 class ClassicAzureServer(AzureServer):
-    """Azure's address with the deployment in the path, and a version of the API."""
+    """Azure's address with the deployment in the path, and an API version."""
 
     path = "/openai/deployments/my-deployment/embeddings"
 
@@ -291,13 +293,13 @@ class ClassicAzureServer(AzureServer):
 
 
 class CompatibleServer(OpenAIServer):
-    """A server such as TEI: at most 32 texts a request, and the width that its model has."""
+    """Server like TEI: at most 32 texts per request, and only the model's width."""
 
     most, max_tokens, max_request_tokens = 32, 512, None
 
 
 class NimServer(CompatibleServer):
-    """NVIDIA NIM's, which wants to be told what a text is."""
+    """NVIDIA NIM, which requires the input type."""
 
     def refusal_of_body(self, body):
         if body.get("input_type") not in {"query", "passage"}:
@@ -309,15 +311,15 @@ class NimServer(CompatibleServer):
 
 
 class ListedServer(VectorServer):
-    """The common part of the APIs below: fields that are known, and their values."""
+    """Base of the APIs below: known fields, and their values."""
 
     header, scheme = "authorization", f"Bearer {KEY}"
-    #: Values of the field for the input type, of a query and of a document; empty where there is no such field.
+    #: Values of the field for the input type, of a query and of a document; empty if there is no such field.
     kinds = ()
     kind_field = "input_type"
 
     def fields(self):
-        """Name of each field to a check of its value; a name that ends in ? may be left out."""
+        """Return the check of each field's value by name; a name that ends in ? is optional."""
         raise NotImplementedError
 
     def bad(self, status, message):
@@ -343,14 +345,14 @@ class ListedServer(VectorServer):
         return self.bad(400, over) if over else None
 
     def cuts(self, body):
-        """Whether long texts are cut without a word, as some services do unless told otherwise."""
+        """Return whether long texts are cut silently, as is the default of some services."""
         return False
 
     def texts(self, value):
         return isinstance(value, list) and all(isinstance(text, str) and text for text in value)
 
     def read_texts(self, body):
-        """The texts as the model reads them: cut, and after what tells it their kind."""
+        """Return the texts as the model reads them: cut, with a prompt for their input type."""
         texts = self.texts_of(body)
         if self.cuts(body):
             texts = [text if self.count(text) <= self.max_tokens else " ".join(text.split()[:-1]) for text in texts]
@@ -371,7 +373,7 @@ def positive(value):
 
 
 class CohereServer(ListedServer):
-    """https://docs.cohere.com/reference/embed: `truncate` is END where nothing is said."""
+    """https://docs.cohere.com/reference/embed: the default of `truncate` is END."""
 
     path = "/v2/embed"
     models = ("embed-v4.0",)
@@ -405,7 +407,7 @@ class CohereServer(ListedServer):
         return body.get("output_dimension")
 
     def answer(self, body):
-        # Asked for narrow, it answers vectors that are not of length 1.
+        # Vectors of a requested narrower width are not of length 1.
         narrow, kind = self.asked_width(body), self.encoding_of(body)
         rows = list(map(self.writes(body), self.vectors(self.read_texts(body), narrow, unit=narrow is None)))
         meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": float(self.tokens(body))}}
@@ -423,7 +425,7 @@ class CohereServer(ListedServer):
 
 
 class IndexedServer(ListedServer):
-    """An answer in OpenAI's shape."""
+    """Base of answers in OpenAI's shape."""
 
     def listed(self, texts, vectors, write=as_base64, **usage):
         rows = [{"object": "embedding", "index": n, "embedding": write(v)} for n, v in enumerate(vectors)]
@@ -431,7 +433,7 @@ class IndexedServer(ListedServer):
         return {"object": "list", "data": rows, "model": "m", "usage": usage}
 
     def is_unit(self, body):
-        """Whether it answers vectors of length 1."""
+        """Return whether answered vectors have length 1."""
         return True
 
     def answer(self, body):
@@ -440,7 +442,7 @@ class IndexedServer(ListedServer):
 
 
 class VoyageServer(IndexedServer):
-    """https://docs.voyageai.com/reference/embeddings-api: 1,024 numbers and cut texts where nothing is said."""
+    """https://docs.voyageai.com/reference/embeddings-api: by default, 1,024 numbers and cut texts."""
 
     path = "/v1/embeddings"
     models = ("voyage-4", "voyage-code-4")
@@ -503,7 +505,7 @@ class JinaServer(IndexedServer):
 
 
 class MistralServer(IndexedServer):
-    """Any size up to 3,072, and 1,536 where nothing is said; texts that are too long are refused."""
+    """Any size up to 3,072, by default 1,536; too long texts are refused."""
 
     path = "/v1/embeddings"
     models = ("codestral-embed",)
@@ -531,7 +533,7 @@ class MistralServer(IndexedServer):
 
 
 class GeminiServer(ListedServer):
-    """gemini-embedding-001; texts that are too long are cut without a word, and nothing changes that."""
+    """gemini-embedding-001; too long texts are always cut silently."""
 
     path = "/v1beta/models/gemini-embedding-001:batchEmbedContents"
     header, scheme = "x-goog-api-key", KEY
@@ -543,7 +545,7 @@ class GeminiServer(ListedServer):
 
     def bad(self, status, message):
         details = []
-        if status == 401:  # it answers 400 for a wrong key, and says so in the details
+        if status == 401:  # it answers 400 for a wrong key, and names the reason in the details
             status, details = 400, [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
         body = {"error": {"code": status, "message": message, "status": "INVALID_ARGUMENT", "details": details}}
         return web.json_response(body, status=status)
@@ -582,7 +584,7 @@ class GeminiServer(ListedServer):
 
 
 class LaterGeminiServer(GeminiServer):
-    """gemini-embedding-2, which reads the task from the text and takes no task type."""
+    """gemini-embedding-2, which reads the task from the text and has no task type."""
 
     path = "/v1beta/models/gemini-embedding-2:batchEmbedContents"
     model = "models/gemini-embedding-2"
@@ -600,12 +602,12 @@ class LaterGeminiServer(GeminiServer):
 
 
 def score_of(query, document):
-    """How well a document answers, by the hash of both; between 0 and 1."""
+    """Return the relevance of a document from the hash of both texts; between 0 and 1."""
     return round(float(vector_of(f"{query}\n{document}", 4)[0]) / 2 + 0.5, 6)
 
 
 class RerankServer(ListedServer):
-    """The common part of rerank APIs: results by index, the best first."""
+    """Base of rerank APIs: results by index, the best first."""
 
     most = 1000
     model = "rerank-v3.5"
@@ -660,7 +662,7 @@ class JinaRerankServer(RerankServer):
 
 
 class CompatibleRerankServer(RerankServer):
-    """vLLM's and Infinity's."""
+    """Rerank API of vLLM and Infinity."""
 
     path = "/v1/rerank"
     most = 32

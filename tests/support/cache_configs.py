@@ -11,7 +11,7 @@ TEXTS = [f"text {n}" for n in range(12)]
 
 
 def empty_server(request, backend):
-    """The address of a Valkey without keys for "redis" and "redis cluster"; one that nobody serves for others."""
+    """Return the address of an empty Valkey for "redis" and "redis cluster", otherwise an address without a server."""
     if not backend.startswith("redis"):
         return "redis://127.0.0.1:1"
     url = request.getfixturevalue("valkey_cluster" if backend == "redis cluster" else "valkey")
@@ -21,7 +21,7 @@ def empty_server(request, backend):
 
 
 def config_of(backend, folder, url, **overrides):
-    """Settings of a store; `overrides` are dotted keys."""
+    """Return settings of a store; `overrides` are dotted keys."""
     settings = {
         "models.m": MODEL,
         "routes.r": {"model": "acme/m", "provider": "fake", "options": {"max_inputs": "4"}},

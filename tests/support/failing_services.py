@@ -1,4 +1,4 @@
-"""Services that fail on demand, a client with its own time, and a check of what comes back."""
+"""Services that fail on demand, a client with simulated time, and a check of its results."""
 
 import asyncio
 import dataclasses
@@ -33,7 +33,7 @@ class Time:
 
 
 class FakeUpstream:
-    """A client, its time, and routes to fakes."""
+    """Client with simulated time, and routes to fakes."""
 
     def __init__(self, *fakes, failures=10_000, **policy):
         self.time = Time()
@@ -77,7 +77,7 @@ def assert_right(response, texts, width=WIDTH):
 
 
 def on_calls(*faults):
-    """These faults for the first calls, in order, and none after."""
+    """Return these faults for the first calls, in order, and none later."""
     return lambda number, _texts: faults[number] if number < len(faults) else None
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers small enough to build here, and an embedder whose vectors follow from the text alone."""
+"""Tokenizers small enough to build here, and an embedder whose vectors depend on the text alone."""
 
 import hashlib
 import string
@@ -49,7 +49,7 @@ class Description:
 
 @dataclass
 class FakeEmbedder:
-    """Keeps what it was asked; `on_embed`, if there is one, is awaited before each answer."""
+    """Records its texts; `on_embed`, if set, is awaited before each answer."""
 
     tokenizer: Tokenizer = field(default_factory=build_wordpiece)
     max_tokens: int = 64
@@ -102,7 +102,7 @@ class FakeEmbedder:
 
 
 def vectors_of(texts):
-    """One vector of length 1 per text, from its hash."""
+    """Return one vector of length 1 per text, from its hash."""
     raw = np.array([list(hashlib.sha256(text.encode()).digest()[:DIMENSIONS]) for text in texts], np.float32)
     centred = raw - 127.5
     return centred / np.linalg.norm(centred, axis=1, keepdims=True)

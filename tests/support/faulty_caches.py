@@ -23,13 +23,13 @@ def config_for(**cache):
 
 
 def clocked(embedder, clock):
-    """The store of an embedder's cache, with a time of its own."""
+    """Return the store of an embedder's cache, with a simulated clock."""
     set_store_clock(store_of(embedder), clock)
     return store_of(embedder)
 
 
 async def embedded(embedder, texts=TEXTS):
-    """The receipt, of vectors that are right."""
+    """Embed texts, check the vectors, and return the receipt."""
     result = await embedder.embed(texts, model="acme/m")
     await settle(embedder)
     np.testing.assert_allclose(result.vectors, [vector_of(text, 16) for text in texts], atol=1e-6)

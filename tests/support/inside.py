@@ -1,4 +1,4 @@
-"""Access to private parts that no public call offers. Tests know the names of private attributes only here."""
+"""Access to private parts that no public call offers. Only this module and `stored.py` name private attributes."""
 
 import os
 import sqlite3
@@ -10,7 +10,7 @@ from embedway.ledger.redis import RedisLedger
 
 
 def variables():
-    """Variables for a process whose code imports this module."""
+    """Return environment variables for a process whose code imports this module."""
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 
 
@@ -18,67 +18,67 @@ def variables():
 
 
 def cache_of(embedder):
-    """The read-through cache."""
+    """Return the read-through cache."""
     return embedder._pipeline.cache
 
 
 def store_of(embedder):
-    """The store of the cache."""
+    """Return the store of the cache."""
     return cache_of(embedder).store
 
 
 def counters_of(embedder, model="acme/m"):
-    """The counters of a model's cache entries, of this embedder alone."""
+    """Return this embedder's counters of a model's cache entries."""
     return cache_of(embedder).counters.of(model)
 
 
 async def settle(embedder):
-    """Wait until all that was computed is stored."""
+    """Wait until all computed vectors are stored."""
     await cache_of(embedder).settle()
 
 
 async def open_model(embedder, model="acme/m"):
-    """The opened model of a name; it is loaded first."""
+    """Load the model of a name if needed, and return it."""
     return await embedder._models.open(model)
 
 
 def opened_model(embedder, model="acme/m"):
-    """The opened model of a full name, or None."""
+    """Return the opened model of a full name, or None."""
     return embedder._models.opened(model)
 
 
 def routes_of(embedder, model="acme/m"):
-    """The routes of an opened model."""
+    """Return the routes of an opened model."""
     return opened_model(embedder, model).routes
 
 
 def provider_of(embedder, model="acme/m"):
-    """The provider of an opened model's first route."""
+    """Return the provider of an opened model's first route."""
     return routes_of(embedder, model)[0].provider
 
 
 def scheduler_of(embedder, model="acme/m"):
-    """The scheduler of an opened model of a service."""
+    """Return the scheduler of an opened model of a service."""
     return opened_model(embedder, model)._scheduling[1]
 
 
 def client_of(embedder):
-    """The client that sends requests to services."""
+    """Return the client that sends requests to services."""
     return embedder._models._environment.client
 
 
 def budgets_of(embedder):
-    """The budgets, with the accounts that are open."""
+    """Return the budgets, with their open accounts."""
     return embedder._budgets
 
 
 def ledger_of(embedder):
-    """The ledger."""
+    """Return the ledger."""
     return budgets_of(embedder).ledger
 
 
 def thread_of(embedder):
-    """The thread of a blocking embedder's event loop."""
+    """Return the thread of a blocking embedder's event loop."""
     return embedder._running._thread
 
 
@@ -86,17 +86,17 @@ def thread_of(embedder):
 
 
 def set_faults(provider, faults):
-    """Let the fake provider ask these faults from now on."""
+    """Set the faults of the fake provider."""
     provider._faults = faults
 
 
 def set_delay(provider, delay_s):
-    """Let the fake provider answer after this time."""
+    """Set the delay of the fake provider's answers."""
     provider._delay_s = delay_s
 
 
 def set_time(part, clock, *, sleep=None, chance=None):
-    """Give a client, a rate limiter or a circuit breaker another time, and the client another chance."""
+    """Replace the clock of a client, rate limiter or circuit breaker, and the client's sleep and randomness."""
     part._clock = clock
     if sleep is not None:
         part._sleep = sleep
@@ -105,17 +105,17 @@ def set_time(part, clock, *, sleep=None, chance=None):
 
 
 def set_failures(circuit, limit):
-    """Let a circuit open after this number of failures."""
+    """Set the number of failures that opens a circuit."""
     circuit._limit = limit
 
 
 def failures_of(circuit):
-    """The number of failures in a row that a circuit breaker has counted."""
+    """Return the number of consecutive failures of a circuit breaker."""
     return circuit._failed
 
 
 def places_of(semaphore):
-    """The number of places taken, whether the one for queries is, and those who wait."""
+    """Return the number of taken places, whether the place for queries is taken, and the waiters."""
     return semaphore._taken, semaphore._express_taken, semaphore._waiting
 
 
@@ -123,17 +123,17 @@ def places_of(semaphore):
 
 
 def queries_running(scheduler):
-    """The number of batches of queries that run."""
+    """Return the number of running query batches."""
     return scheduler._running_queries
 
 
 def batches_running(scheduler):
-    """The number of batches that run."""
+    """Return the number of running batches."""
     return scheduler._running
 
 
 def set_client(backend, client):
-    """Let a backend send its requests by this client."""
+    """Set the client of a backend."""
     backend._client = client
 
 
@@ -141,35 +141,35 @@ def set_client(backend, client):
 
 
 def set_pin_store(pins, store):
-    """Let a selector's pins be kept in this store."""
+    """Set the store of a selector's pins."""
     pins._store = store
 
 
-# ---- writing behind
+# ---- write-behind
 
 
 def flights_under_way(cache):
-    """The computations that others may wait for."""
+    """Return the computations that other callers may wait for."""
     return cache.flights._going
 
 
 def order_of(writes):
-    """The lock of a write-behind queue: one write at a time."""
+    """Return the lock of a write-behind queue: one write at a time."""
     return writes._order
 
 
 def waiting_for_order(writes):
-    """Those who wait for that lock."""
+    """Return the waiters of that lock."""
     return writes._order._waiters
 
 
 def tasks_of(writes):
-    """The tasks that write."""
+    """Return the tasks that write."""
     return writes._tasks
 
 
 def gathering_in(writes):
-    """The chunks of entries that wait for others."""
+    """Return the chunks of entries that wait for others."""
     return writes._gathering.values()
 
 
@@ -177,7 +177,7 @@ def gathering_in(writes):
 
 
 def set_store_clock(store, clock):
-    """Give a cache store another time."""
+    """Set the clock of a cache store."""
     for part in (store, *(getattr(store, name) for name in ("_reading", "_writing") if hasattr(store, name))):
         part._clock = clock
     if isinstance(store, RedisCache):
@@ -185,7 +185,7 @@ def set_store_clock(store, clock):
 
 
 def set_cache_patience(monkeypatch, wait_s):
-    """Let cache stores wait this long for a server's connection and answer, and for another's lock."""
+    """Set the time that cache stores wait for a server's connection and answer, and for a lock."""
     for module, name in (
         ("redis_server", "_CONNECT_S"),
         ("redis_server", "ANSWER_S"),
@@ -197,60 +197,60 @@ def set_cache_patience(monkeypatch, wait_s):
 
 
 def server_of(store):
-    """The connection of a cache store to its Redis."""
+    """Return the connection of a cache store to its Redis."""
     return store._server
 
 
 def prefix_of(store):
-    """The prefix of a cache store's keys in Redis."""
+    """Return the prefix of a cache store's keys in Redis."""
     return store._prefix
 
 
 def read_generation_again(*stores):
-    """Let the stores ask Redis for the generation of its entries before their next read."""
+    """Make the stores read the generation of their entries from Redis before the next read."""
     for store in stores:
         store._generation_read_at = float("-inf")
 
 
 def memory_entries(store):
-    """The entries of a store in memory, by key: (entry, group, time)."""
+    """Return the entries of a memory store, by key: (entry, group, time)."""
     return store._entries
 
 
 def forget_in_memory(store, key):
-    """Drop an entry of a store in memory."""
+    """Drop an entry of a memory store."""
     store._remove(key)
 
 
 async def on_reader(store, work):
-    """Call `work` with the connection that a SQLite cache reads by, on its thread."""
+    """Call `work` with the reading connection of a SQLite cache, on its thread."""
     assert isinstance(store, SqliteCache)
     return await store._reading.call(work)
 
 
 async def on_writer(store, work):
-    """Call `work` with the connection that a SQLite cache writes by, on its thread."""
+    """Call `work` with the writing connection of a SQLite cache, on its thread."""
     assert isinstance(store, SqliteCache)
     return await store._writing.call(work)
 
 
 def writing_connection(store):
-    """The connection that a SQLite cache writes by."""
+    """Return the writing connection of a SQLite cache."""
     return store._writing._thread.connection
 
 
 def ledger_connection(ledger):
-    """The connection of a SQLite ledger, or None after its last close."""
+    """Return the connection of a SQLite ledger, or None after its last close."""
     return ledger._file.connection
 
 
 async def ask_ledger_file(ledger, query):
-    """The first column of the answer to a query, on the ledger's own connection."""
+    """Return the first column of a query's result, on the ledger's own connection."""
     return await ledger._file.submit(lambda: ledger_connection(ledger).execute(query).fetchone()[0])
 
 
 async def wipe_ledger(ledger):
-    """Delete all that a ledger holds."""
+    """Delete the complete content of a ledger."""
     if isinstance(ledger, RedisLedger):
         await ledger._client.flushall()
     else:
@@ -263,43 +263,43 @@ async def wipe_ledger(ledger):
 
 
 def check_quality(vectors, reference):
-    """The gate that vectors must pass: (cosine, neighbours, identical, reason)."""
+    """Check vectors with the quality gate: (cosine, neighbours, identical, reason)."""
     from embedway.local import tune
 
     return tune._check_quality(vectors, reference)
 
 
 def same_neighbours(vectors, reference, *, tie):
-    """The share of neighbours that stay the same."""
+    """Return the share of unchanged neighbours."""
     from embedway.local import tune
 
     return tune._same_neighbours(vectors, reference, tie=tie)
 
 
 def candidate_options(threads):
-    """The ways to run that tuning measures."""
+    """Return the session options that tuning measures."""
     from embedway.local import tune
 
     return tune._candidate_options(threads)
 
 
 def graph_encoder(operations, recipe, tensors):
-    """The encoder of a graph, whose hidden states can be asked for."""
+    """Return the encoder of a graph, which can return hidden states."""
     from embedway.local import graph
 
     return graph._Encoder(operations, recipe, tensors)
 
 
 def token_ids(counter, text):
-    """The ids that a counter's encoding gives a text."""
+    """Return the ids of a text in a counter's encoding."""
     return counter._encoding.encode_ordinary(text)
 
 
 def remove_stale(store):
-    """Remove what writers that died left beside a table."""
+    """Remove the leftovers of dead writers beside a table."""
     store._remove_stale()
 
 
 def rows_in_group(store):
-    """The number of rows that a Parquet file's writer holds back."""
+    """Return the number of rows that a Parquet file's writer buffers."""
     return store._group.rows

@@ -1,7 +1,7 @@
-"""A job for another process to kill: `killed_job.py SOURCE DEST MOMENT [overwrite]`.
+"""Job that another process kills: `killed_job.py SOURCE DEST MOMENT [overwrite]`.
 
-At the moment that is named it prints `ready` and waits to be killed. Moments: `opened`, `embed:N` (in the
-N-th call of the embedder), `commit` (all is written, nothing renamed), `after` (renamed).
+At the given moment it prints `ready` and waits to be killed. Moments: `opened`, `embed:N` (in the N-th call of the
+embedder), `commit` (all is written, nothing renamed), `after` (renamed).
 """
 
 import asyncio
@@ -17,13 +17,13 @@ source, destination, moment, *flags = sys.argv[1:]
 
 
 def wait_to_be_killed():
-    print("ready", flush=True)  # noqa: T201 - this is how the test hears of it
+    print("ready", flush=True)  # noqa: T201 - the signal for the test
     time.sleep(600)
 
 
 async def on_embed(texts):
     if moment == f"embed:{len(embedder.calls)}":
-        print("ready", flush=True)  # noqa: T201 - this is how the test hears of it
+        print("ready", flush=True)  # noqa: T201 - the signal for the test
         await asyncio.sleep(600)
 
 

@@ -1,4 +1,4 @@
-"""The default model's weights as the libraries take them."""
+"""Weights of the default model in the formats of the libraries."""
 
 import shutil
 
@@ -16,7 +16,7 @@ def folder(default_model_directory):
 
 @pytest.fixture(scope="session")
 def onnx_folder(folder, tmp_path_factory):
-    """The same weights as a folder that fastembed takes, by torch's exporter."""
+    """Export the same weights with torch, to a folder for fastembed."""
     import torch
     from transformers import AutoModel
 
@@ -26,7 +26,7 @@ def onnx_folder(folder, tmp_path_factory):
     encoder = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
 
     class ByPosition(torch.nn.Module):
-        """The exporter passes inputs by position, the encoder takes them by name."""
+        """Adapter: the exporter passes inputs by position, the encoder accepts them by name."""
 
         def __init__(self):
             super().__init__()

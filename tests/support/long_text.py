@@ -1,4 +1,4 @@
-"""Runs one long text through a small random model and prints by how many MB the peak of memory rose."""
+"""Run one long text through a small random model and print the increase of peak memory in MB."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
-"""The common part of the suites of providers: each API with its server, and ways to ask a provider or the engine."""
+"""Shared parts of the provider suites: each API with its server, and calls of a provider or the engine."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ TIKTOKEN = "tiktoken:cl100k_base"
 
 @dataclass(frozen=True)
 class Api:
-    """One way to reach a provider: its server, its name for the model, and the path before what the provider adds."""
+    """One way to reach a provider: its server, its name for the model, and the path before the one that it adds."""
 
     server: type
     model: str
@@ -66,7 +66,7 @@ class Api:
 OPENAI = Api(OpenAIServer, "text-embedding-3-small", width=1536, tokenizer=TIKTOKEN)
 AZURE = Api(AzureServer, "my-deployment", options={"dimensions": "true"}, width=1536, tokenizer=TIKTOKEN)
 COMPATIBLE = replace(OPENAI, server=CompatibleServer, width=384)
-#: Provider, and after a space what is particular about it.
+#: Provider, and after a space its variant.
 APIS = {
     "openai": OPENAI,
     "azure-openai": AZURE,
@@ -83,7 +83,7 @@ APIS = {
     "gemini": Api(GeminiServer, "gemini-embedding-001", "/v1beta"),
     "gemini later": Api(LaterGeminiServer, "gemini-embedding-2", "/v1beta"),
 }
-#: What happens to a request, the error that it is, and whether it is tried again.
+#: A fault, its error, and whether it is retried.
 FAILURES = {
     "reset": (UnavailableError, True),
     "hang up": (UnavailableError, True),
@@ -133,7 +133,7 @@ def provider_of(name, server, *, secret=KEY, timeout_s=20.0):
 
 @contextlib.asynccontextmanager
 async def opened(name, server, **endpoint):
-    """A provider and its running server; in the end no connection may be left."""
+    """Open a provider and its running server; at the end, check that no connection is left."""
     async with server.running():
         provider = provider_of(name, server, **endpoint)
         try:
@@ -144,7 +144,7 @@ async def opened(name, server, **endpoint):
 
 
 def ask(name, server, texts=TEXTS, *, input_type="document", dimensions=None, **endpoint):
-    """The answer or error of a provider alone: one call, one request."""
+    """Return the answer or error of a provider alone: one call, one request."""
 
     async def main():
         async with opened(name, server, **endpoint) as provider:
@@ -154,7 +154,7 @@ def ask(name, server, texts=TEXTS, *, input_type="document", dimensions=None, **
 
 
 def config_of(model, route, **settings):
-    """Settings in which `MODEL` has one route, with waits too short to matter and nothing kept."""
+    """Return settings in which `MODEL` has one route, with very short waits and without storage."""
     overrides = {
         "models.m": {"name": MODEL, "max_tokens": 8192, "tokenizer": "estimate", "normalized": True, **model},
         "routes.r": {"model": MODEL, **route},
@@ -168,13 +168,13 @@ def config_of(model, route, **settings):
 
 
 def config_for(name, server, *, model=None, **settings):
-    """Settings in which `MODEL` is that of a running server."""
+    """Return settings in which `MODEL` is the model of a running server."""
     api = APIS[name]
     facts = {
         "dimensions": server.width,
         "matryoshka": [256] if server.width > 256 else [],
         "tokenizer": api.tokenizer,
-        # Services that know input types put the same before a query themselves.
+        # Services with input types add the same prompt to a query themselves.
         "query_prompt": "query: ",
     }
     route = {
@@ -189,7 +189,7 @@ def config_for(name, server, *, model=None, **settings):
 
 @contextlib.asynccontextmanager
 async def engine_over(server, configured):
-    """The engine with the settings that are `configured` once the server runs; in the end no connection may be left."""
+    """Open the engine with the settings of `configured` once the server runs; at the end, no connection is left."""
     async with server.running():
         try:
             async with AsyncEmbedder(config=configured()) as embedder:
@@ -199,12 +199,12 @@ async def engine_over(server, configured):
 
 
 def embedder_for(name, server, **settings):
-    """The engine over a running server."""
+    """Return an embedder for a running server."""
     return engine_over(server, lambda: config_for(name, server, **settings))
 
 
 def embed(name, server, texts=TEXTS, *, settings=None, **options):
-    """The vectors of texts by way of the whole engine."""
+    """Return the vectors of texts through the complete engine."""
 
     async def main():
         async with embedder_for(name, server, **(settings or {})) as embedder:
@@ -214,12 +214,12 @@ def embed(name, server, texts=TEXTS, *, settings=None, **options):
 
 
 def made_by(patch, make):
-    """Let `make` have every provider, of a name and an endpoint, that is made from now on."""
+    """Make later providers with `make`, from a name and an endpoint."""
     patch.setattr(service, "make_provider", make)
 
 
 def limited(patch, max_inputs):
-    """Let every provider that is made from now on declare so many inputs a request."""
+    """Make later providers declare this maximum of inputs per request."""
 
     def make(name, endpoint):
         provider = make_provider(name, endpoint)
@@ -230,7 +230,7 @@ def limited(patch, max_inputs):
 
 
 def wanted(texts, server, width=None):
-    """The right vectors."""
+    """Return the right vectors."""
     full = getattr(server, "widest", None) or server.width
     rows = np.stack([vector_of(text, full)[: width or server.width] for text in texts])
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -242,7 +242,7 @@ def assert_right(vectors, texts, server, width=None):
 
 
 def all_said(error):
-    """Everything that an error and those behind it say, causes and contexts alike."""
+    """Return the text of an error with its causes and contexts."""
     said, seen, left = [], set(), [error]
     while left:
         one = left.pop()

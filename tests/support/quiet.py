@@ -1,4 +1,4 @@
-"""Processes that may not use the Internet, and what they left and started."""
+"""Processes without Internet access, and the files they leave and processes they start."""
 
 import subprocess
 import sys
@@ -13,9 +13,9 @@ needs_seccomp = pytest.mark.skipif(not quiet_child.supported(), reason="this sys
 
 
 def run_quietly(folder, source, *arguments, flags=(), variables=None):
-    """Run a script in an empty home and without the Internet, below a folder.
+    """Run a script in an empty home below a folder, without Internet access.
 
-    The answer also has `left`, the files that are not ours in the home and among temporary files, and `started`.
+    The result also has `left`, the third-party files in the home and among temporary files, and `started`.
     """
     home, place, temporary, report = (folder / name for name in ("home", "place", "temporary", "report"))
     for made in (home, place, temporary):

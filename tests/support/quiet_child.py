@@ -1,8 +1,8 @@
-"""A process that may not use the Internet: `quiet_child.py [--no-ipv6] REPORT SCRIPT ARGUMENT…` runs a script.
+"""Process without Internet access: `quiet_child.py [--no-ipv6] REPORT SCRIPT ARGUMENT…` runs a script.
 
-A seccomp filter kills the process, and every child of it, where any code in any language makes a socket of IPv4 or
-IPv6. With `--no-ipv6` a socket of IPv6 is answered with EAFNOSUPPORT instead, as on a machine without IPv6. Audit
-hooks tell of processes that Python code starts; they are written to REPORT, a line each.
+A seccomp filter kills the process, and every child of it, if any code in any language makes an IPv4 or IPv6 socket.
+With `--no-ipv6`, an IPv6 socket fails with EAFNOSUPPORT instead, as on a machine without IPv6. Audit hooks write the
+processes that Python code starts to REPORT, one per line.
 """
 
 import ctypes
@@ -16,9 +16,9 @@ import struct
 import sys
 from pathlib import Path
 
-#: How a process ends that the filter killed.
+#: Exit code of a process that the filter killed.
 KILLED = -signal.SIGSYS
-#: Of linux/audit.h, and the number of the system call `socket`.
+#: From linux/audit.h, and the number of the system call `socket`.
 _ARCHITECTURES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
@@ -33,7 +33,7 @@ class _Program(ctypes.Structure):
 
 
 def supported():
-    """Whether this system has filters that kill."""
+    """Return whether this system has filters that kill."""
     actions = Path("/proc/sys/kernel/seccomp/actions_avail")
     try:
         return "kill_process" in actions.read_text("ascii").split() and platform.machine() in _ARCHITECTURES
@@ -70,7 +70,7 @@ def forbid_internet(*, no_ipv6=False):
 
 def tell_of_processes(path):
     """Write each process that Python code starts to a file."""
-    # Written by descriptor: a hook that opens files would call itself.
+    # Written to a descriptor: a hook that opens files would call itself.
     report = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def hook(event, arguments):
@@ -86,7 +86,7 @@ def main():
     forbid_internet(no_ipv6=no_ipv6)
     tell_of_processes(report)
     sys.argv = [script, *arguments]
-    # What the script imports comes from where it would come from without this file.
+    # Remove this file's folder, so that it does not change the script's imports.
     del sys.path[0]
     runpy.run_path(script, run_name="__main__")
 

@@ -1,8 +1,8 @@
-"""Spaces as tests compare them."""
+"""Normalized spaces for comparisons in tests."""
 
 from embedway.types import Space
 
 
 def recorded(space):
-    """A space as its record is read: facts that a service has not are not written."""
+    """Return a space as read from its record, which omits facts that a service does not have."""
     return Space.from_json(space.to_json())

@@ -1,4 +1,4 @@
-"""A process that spends: many calls at once, some of which it gives up when the server has them. Started by a test."""
+"""Process that spends: many concurrent calls, some of them cancelled once the server has them. Started by a test."""
 
 import asyncio
 import collections
@@ -12,10 +12,11 @@ from embedway.errors import BudgetExceededError, EmbedwayError
 
 
 async def call(embedder, session, base, model, texts):
-    """One call; how it ended."""
+    """Make one call; return its outcome."""
     task = asyncio.create_task(embedder.embed(texts, model=model))
     if texts[0].startswith("abandoned"):
-        # The server says when the request is there; refused ones never get so far. It waits until it is told.
+        # The server answers `arrived` when it has the request, and holds the request until `left`. Refused ones never
+        # arrive.
         named = {"text": texts[0]}
         arrival = asyncio.create_task(session.get(f"{base}/arrived", params=named))
         await asyncio.wait({task, arrival}, return_when=asyncio.FIRST_COMPLETED)
@@ -35,7 +36,7 @@ async def call(embedder, session, base, model, texts):
 
 
 async def main(overrides, base, model, calls):
-    """All calls at once; prints how they ended."""
+    """Make all calls at once; print the counts of their outcomes."""
     config = Config.load(environ={}, overrides=overrides)
     connector = aiohttp.TCPConnector(limit=0)
     async with AsyncEmbedder(config=config) as embedder, aiohttp.ClientSession(connector=connector) as session:

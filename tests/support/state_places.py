@@ -1,4 +1,4 @@
-"""A ledger, pins and trust with something in them."""
+"""Ledger, pins and trust with content."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ PURPOSE = Purpose("m", "docs", "team")
 
 
 class Place:
-    """A ledger, pins and trust, and how they are looked at."""
+    """Ledger, pins and trust, with functions to read them."""
 
     def __init__(self, folder, url=None, *, cluster=False):
         self.folder, self.url, self.cluster = folder, url, cluster
@@ -45,7 +45,7 @@ class Place:
         return SqlitePins(self.folder / "pins.sqlite", clock=lambda: NOON)
 
     def look(self):
-        """All that is there."""
+        """Return the complete state."""
         trust = self.folder / "trust.json"
 
         async def work():
@@ -65,7 +65,7 @@ class Place:
         return asyncio.run(work())
 
     def spend(self, nanousd, texts=1):
-        """One call, from its reservation to its end."""
+        """Book one call, from its reservation to its end."""
 
         async def work():
             ledger = self.ledger()
@@ -75,7 +75,7 @@ class Place:
         asyncio.run(work())
 
     def fill(self):
-        """Something of everything, with names that are not plain."""
+        """Write an entry of every kind, with unusual names."""
 
         async def work():
             ledger, pins = self.ledger(), self.pins()

@@ -1,4 +1,4 @@
-"""The content of cache stores, for tests: entries without their times, and all entries of a group."""
+"""Content of cache stores, for tests: entries without their times, and all entries of a group."""
 
 from embedway.cache.memory import MemoryCache
 from embedway.cache.redis_server import parse_entry
@@ -6,12 +6,12 @@ from embedway.cache.sqlite import SqliteCache
 
 
 async def read_entries(store, group, keys):
-    """The entry of each key, without the time when it was stored."""
+    """Return the entry of each key, without its storage time."""
     return [stored and stored[0] for stored in await store.get_many(group, keys)]
 
 
 async def some_entries(store, group, count):
-    """Up to `count` keys of a group with their entries, read beside the contract."""
+    """Return up to `count` keys of a group with their entries, read without the store's contract."""
     store = getattr(store, "backing", store)
     if isinstance(store, MemoryCache):
         pairs = [(key, entry) for key, (entry, of, _) in store._entries.items() if of == group]

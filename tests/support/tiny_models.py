@@ -21,9 +21,9 @@ CONFIG = {
 
 
 def tiny_encoder(folder, tokenizer, *, seed=1, layers=2, **config):
-    """An encoder of the BERT kind in a folder; `tokenizer` is the file of MiniLM's, `config` is over the defaults.
+    """Make a BERT encoder in a folder; `tokenizer` is the file of MiniLM's, `config` overrides the defaults.
 
-    The weights hold `layers` layers, whatever the configuration says.
+    The weights contain `layers` layers, independent of the configuration.
     """
     random = np.random.default_rng(seed)
     wide, inner, vocabulary = WIDE, INNER, VOCABULARY
@@ -58,7 +58,7 @@ def tiny_encoder(folder, tokenizer, *, seed=1, layers=2, **config):
 
 
 def tiny_reranker(folder, tokenizer):
-    """A cross-encoder of the BERT kind with one layer in a folder; `tokenizer` is the file of MiniLM's."""
+    """Make a BERT cross-encoder with one layer in a folder; `tokenizer` is the file of MiniLM's."""
     random = np.random.default_rng(11)
     wide, inner, vocabulary = WIDE, INNER, VOCABULARY
     folder.mkdir(parents=True)

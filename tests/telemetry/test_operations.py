@@ -1,4 +1,4 @@
-"""The operations that an embedder tells its hooks of: each kind of operation, where it belongs, and how it ended."""
+"""Operations that an embedder reports to its hooks: each kind, its parent, and its outcome."""
 
 import asyncio
 import contextlib
@@ -43,11 +43,11 @@ MINIATURE = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 class Recording(BaseHook):
-    """Keeps what it is told, and finds operations in it."""
+    """Hook that records its calls, and finds operations in them."""
 
     def __init__(self):
         self.begun, self.entered, self.left, self.events = [], [], [], []
-        #: Copies, because an outcome must not be kept.
+        #: Copies, because a hook must not retain an outcome.
         self.outcomes = {}
 
     def begin(self, operation):
@@ -67,7 +67,7 @@ class Recording(BaseHook):
         self.events.append(operation)
 
     def of(self, details, **facts):
-        """The operations with these details, in the order in which they began."""
+        """Return the operations with these details, in the order in which they began."""
         return [
             one
             for one in self.begun
@@ -86,7 +86,7 @@ class Recording(BaseHook):
         return [self.ended(one).error for one in operations]
 
     def check(self):
-        """All that began has ended once, in its context, and belongs to something that began before."""
+        """Check that each operation ended once, in its context, and that its parent began earlier."""
         ids = [one.id for one in self.begun]
         assert sorted(ids) == sorted(self.outcomes) == sorted(self.entered) == sorted(self.left)
         assert all(outcome.duration_s >= 0 for outcome in self.outcomes.values())
@@ -124,13 +124,13 @@ class Time:
 
 
 class Fixture:
-    """An embedder with a fake service that is held, or fails, when it is told to."""
+    """Embedder with a fake service that waits or fails on command."""
 
     def __init__(self, embedder, hook):
         self.embedder, self.hook = embedder, hook
         self.gate = asyncio.Event()
         self.gate.set()
-        # Whether a route is tried again depends on the time that it took.
+        # A retry depends on the time that the failed attempt took.
         self.time = Time()
         client = client_of(embedder)
         set_time(client, self.time, sleep=self.time.sleep, chance=lambda: 0.0)
@@ -146,13 +146,13 @@ class Fixture:
         return routes_of(self.embedder, NAME)
 
     def fail(self, *faults, route=0):
-        """Let these faults happen to the next calls, and none after them."""
+        """Fail the next calls with these faults, and no later ones."""
         provider = self.routes[route].provider
         first = len(provider.calls)
         set_faults(provider, lambda number, _texts: dict(enumerate(faults, first)).get(number))
 
     async def hold(self):
-        """Open the model, and let its calls wait for the gate."""
+        """Open the model, and make its calls wait for the gate."""
         await self.embedder.models.describe(NAME)
         self.gate.clear()
         provider = self.routes[0].provider
@@ -166,14 +166,14 @@ class Fixture:
 
 
 async def until(condition):
-    """Let other tasks go on until something holds."""
+    """Run other tasks until the condition is true."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - nothing tells of it
+        while not condition():  # noqa: ASYNC110 - no event signals it
             await asyncio.sleep(0)
 
 
 def run(work, config=None, **overrides):
-    """Do some work with an embedder, and return all that its hook was told."""
+    """Run work with an embedder, and return its hook with the records."""
     hook = Recording()
 
     async def main():
@@ -187,7 +187,7 @@ def run(work, config=None, **overrides):
 
 
 def here(default_model_directory, tmp_path, **overrides):
-    """Settings for the default model on this machine."""
+    """Return settings for the local default model."""
     own = {"weights.directory": str(default_model_directory), "tune.directory": str(tmp_path / "tune")}
     return Config.load(environ={}, overrides={**own, "cache.backend": "none", **overrides})
 
@@ -238,7 +238,7 @@ def test_a_request_that_is_wrong_ends_with_the_errors_name(texts, options, error
     assert not hook.of(BatchDetails)
 
 
-def test_a_partial_request_tells_how_many_of_its_texts_failed():
+def test_a_partial_request_reports_how_many_of_its_texts_failed():
     async def work(fixture):
         result = await fixture.embed(["a", "", "b"], partial=True)
         assert list(result.errors) == [1]
@@ -366,7 +366,7 @@ def test_a_store_of_several_requests_vectors_belongs_to_the_first_and_is_linked_
     hook = run(work, **{"cache.backend": "memory", "upstream.concurrency": 1})
     first, *others = [one.id for one in hook.of(RequestDetails)]
     stores = hook.of(CacheDetails, action="store")
-    # The three are answered together. A store that waits for company takes the first one's vector too.
+    # The three are answered together. A write that waits for more vectors includes the first caller's too.
     assert [(one.parent, *one.links) for one in stores] in ([(first, *others)], [(first,), tuple(others)])
     assert sum(one.details.texts for one in stores) == 4
 
@@ -556,7 +556,7 @@ def test_halves_of_what_is_refused_are_attempts_of_their_own():
     attempts = hook.of(AttemptDetails)
     assert sum(one.error == "RefusedInputError" for one in map(hook.ended, attempts)) >= 2
     assert {one.parent for one in attempts} == {hook.one(BatchDetails).id}
-    # A refusal is no attempt.
+    # A refusal does not count as an attempt.
     assert {one.details.number for one in attempts} == {1}
     assert hook.ended(hook.one(RequestDetails)).failures == 1
 
@@ -564,7 +564,7 @@ def test_halves_of_what_is_refused_are_attempts_of_their_own():
 # --------------------------------------------------------------------------------- waits
 
 
-def test_a_wait_for_a_free_place_is_told_of():
+def test_a_wait_for_a_free_place_is_reported():
     async def work(fixture):
         await fixture.hold()
         first = fixture.start(["a"])
@@ -581,7 +581,7 @@ def test_a_wait_for_a_free_place_is_told_of():
     assert hook.ended(wait).error is None
 
 
-def test_parts_of_a_large_request_that_wait_for_each_other_are_told_of():
+def test_parts_of_a_large_request_that_wait_for_each_other_are_reported():
     async def work(fixture):
         await fixture.hold()
         task = fixture.start([f"text {number}" for number in range(24)])
@@ -596,11 +596,11 @@ def test_parts_of_a_large_request_that_wait_for_each_other_are_told_of():
     assert {(one.details, one.parent) for one in waits} == {
         (WaitDetails("semaphore", "routes.r"), hook.one(BatchDetails).id)
     }
-    # The first of them has a place at once.
+    # The first of them gets a place at once.
     assert len(waits) == 2
 
 
-def test_all_who_wait_for_a_rate_limit_are_told_of_from_when_they_came():
+def test_each_wait_for_a_rate_limit_is_reported_from_its_beginning():
     async def work(fixture):
         await fixture.embedder.models.describe(NAME)
         (route,) = fixture.routes
@@ -630,7 +630,7 @@ def test_all_who_wait_for_a_rate_limit_are_told_of_from_when_they_came():
 # ------------------------------------------------------------------------------ circuits
 
 
-def test_a_circuit_that_opens_is_probed_and_closes_tells_each_change_once():
+def test_a_circuit_that_opens_is_probed_and_closes_reports_each_change_once():
     async def work(fixture):
         await fixture.embedder.models.describe(NAME)
         (route,) = fixture.routes
@@ -644,7 +644,7 @@ def test_a_circuit_that_opens_is_probed_and_closes_tells_each_change_once():
                 await fixture.embed()
 
         for _ in range(3):
-            await fail()  # two are sent; the third is not, because it is open
+            await fail()  # two are sent; the third is not, because the circuit is open
         assert len(fixture.hook.of(AttemptDetails)) == 2
         time.now += 31
         await fail()  # the probe
@@ -652,7 +652,7 @@ def test_a_circuit_that_opens_is_probed_and_closes_tells_each_change_once():
         await fixture.hold()
         probe = fixture.start()
         await until(lambda: len(fixture.hook.of(AttemptDetails)) == 4)
-        probe.cancel()  # it ends without an answer, and the next is the probe
+        probe.cancel()  # it ends without an answer, so the next request is the probe
         await asyncio.wait([probe])
         fixture.gate.set()
         await fixture.embed()
@@ -671,7 +671,7 @@ def test_a_circuit_that_opens_is_probed_and_closes_tells_each_change_once():
     assert hook.events[0].parent == hook.of(AttemptDetails)[1].id
     assert hook.events[-1].parent == hook.of(AttemptDetails)[4].id
     assert hook.events[1].parent == hook.of(BatchDetails)[3].id
-    # A request that is not sent has a batch and no attempt.
+    # A request that is not sent has a batch but no attempt.
     assert hook.errors(hook.of(BatchDetails)) == [
         "UnavailableError",
         "UnavailableError",
@@ -696,7 +696,7 @@ def test_money_is_reserved_before_the_batch_and_a_refusal_belongs_to_the_reserva
     first, second = hook.of(RequestDetails)
     kept, refused = hook.of(ReservationDetails)
     batch = hook.one(BatchDetails)
-    # Twice its tokens, which are estimated.
+    # Twice its estimated tokens.
     assert kept.details == ReservationDetails(NAME, batch.details.tokens * 2 * 1000)
     assert (kept.parent, refused.parent, batch.parent) == (first.id, second.id, first.id)
     assert kept.id < batch.id
@@ -747,7 +747,7 @@ def test_vectors_of_this_machine_are_validated_once_for_each_request(default_mod
     assert (check.parent, hook.ended(check).error) == (hook.one(RequestDetails).id, None)
 
 
-# ----------------------------------------------------------------- what they never learn
+# ----------------------------------------------------------------- private data
 
 
 class Service(OpenAIServer):
@@ -775,7 +775,7 @@ def test_nothing_of_texts_vectors_or_keys_is_in_what_hooks_are_given():
                     vectors.extend(result.vectors)
                 server.misdeeds = ["400"]
                 for texts in (SECRET_TEXTS[0] + " again", SECRET_TEXTS[1] * 99):
-                    with pytest.raises(Exception):  # noqa: B017 - one is refused by the service, one by the budget
+                    with pytest.raises(Exception):  # noqa: B017 - the service refuses one, the budget the other
                         await embedder.embed(texts, model=model)
             return server.url
 
@@ -792,7 +792,7 @@ def test_nothing_of_texts_vectors_or_keys_is_in_what_hooks_are_given():
 
 
 class Raising(BaseHook):
-    """Fails wherever it can."""
+    """Hook that fails in every method."""
 
     failed = 0
 

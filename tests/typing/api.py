@@ -37,7 +37,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Hook(BaseHook):
-    """Only the methods that are needed."""
+    """Hook with only the required method."""
 
     def end(self, operation: Operation, outcome: Outcome) -> None:
         """Read an outcome."""
@@ -46,7 +46,7 @@ class Hook(BaseHook):
 
 
 def results(result: EmbedResult) -> None:
-    """A result is a sequence, and an array."""
+    """Use a result as a sequence and as an array."""
     assert_type(result.vectors, Vectors)
     assert_type(result[0], Vectors)
     assert_type(len(result), int)
@@ -59,12 +59,12 @@ def results(result: EmbedResult) -> None:
 
 
 def texts() -> Iterator[str]:
-    """A generator of texts."""
+    """Yield texts."""
     yield "a text"
 
 
 def blocking() -> None:
-    """Every public method of the blocking embedder."""
+    """Call every public method of the blocking embedder."""
     config = Config.load().with_benchmarks(
         {"text-embedding-3-small": {"avg_latency_ms": 65}, "m": ModelBenchmark.model_construct()}
     )
@@ -93,7 +93,7 @@ def blocking() -> None:
         assert_type(embedder.models.describe(), ModelDescription)
         assert_type(embedder.models.tune(), TuneReport)
         embedder.models.warm()
-        # Each of these is an error, and the comment is needed: mypy warns of one that is not.
+        # Each line is an error, and its comment is required: mypy warns of an unused one.
         embedder.embed_query("a query", input_type="query")  # type: ignore[call-arg]
         embedder.embed_documents(["a"], dimension=256)  # type: ignore[call-arg]
         embedder.embed_documents(5)  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ def blocking() -> None:
 
 
 async def awaited() -> None:
-    """The asynchronous embedder has the same methods."""
+    """Call the same methods of the asynchronous embedder."""
     async with AsyncEmbedder() as embedder:
         assert_type(embedder, AsyncEmbedder)
         results(await embedder.embed_query("a query"))
@@ -116,7 +116,7 @@ async def awaited() -> None:
 
 
 def handled() -> None:
-    """Errors are Python's too."""
+    """Handle errors that are also Python's own."""
     try:
         blocking()
     except errors.BudgetExceededError as error:

@@ -1,4 +1,4 @@
-"""Files that change while a model is open: the file that was hashed is the file that is read, or there is an error."""
+"""Files that change while a model is open: the hashed file is the file that is read, otherwise there is an error."""
 
 import mmap
 import os
@@ -18,7 +18,7 @@ QUERY = ["alpha beta"]
 
 
 def old(path):
-    """The path of a file that was written long before now."""
+    """Set a file's time back by 10 s, and return its path."""
     os.utime(path, ns=(path.stat().st_mtime_ns - 10**10,) * 2)
     return path
 
@@ -41,7 +41,7 @@ def test_a_held_file_is_read_as_it_was_hashed(file):
 
 
 @pytest.mark.parametrize("change", [b"other", b"longer than it was", b"cut", b""], ids=str)
-def test_a_file_that_is_written_to_is_an_error_for_good(file, change):
+def test_a_file_that_is_written_to_is_a_permanent_error(file, change):
     held = HeldFile(file)
     before = held.sha256
     file.write_bytes(change)
@@ -182,7 +182,7 @@ def write(new, path):
 
 
 @pytest.mark.parametrize("before_the_first_session", [True, False])
-def test_a_folder_that_is_saved_anew_stays_what_it_was(make, tmp_path, tokenizer, before_the_first_session):
+def test_an_opened_model_is_unchanged_by_a_new_save_of_its_folder(make, tmp_path, tokenizer, before_the_first_session):
     folder = tiny_encoder(tmp_path / "model", tokenizer, seed=1)
     new = tiny_encoder(tmp_path / "new", tokenizer, seed=2)
     with make() as embedder:
@@ -233,7 +233,7 @@ def test_a_write_through_a_shared_map_is_another_space_for_a_new_embedder(make, 
     with make() as embedder:
         true = embedder.embed(DOCUMENTS, model=str(new))
     with (folder / "model.safetensors").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
-        # Pages that are dirty already: later writes to them move no time.
+        # These pages are dirty already, so later writes do not change the file's time.
         mapped[:] = (folder / "model.safetensors").read_bytes()
         old(folder / "model.safetensors")
         with make("sqlite") as embedder:
@@ -267,7 +267,7 @@ def test_a_folder_that_changes_while_it_is_opened_is_an_error(tmp_path, tokenize
 
 
 def test_a_tick_is_longer_than_the_clock_of_this_disk(tmp_path):
-    """Two writes further apart than a tick leave two stamps."""
+    """Two writes separated by more than a tick have different stamps."""
     import time
 
     path = tmp_path / "file"

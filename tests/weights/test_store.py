@@ -92,7 +92,7 @@ def test_force_fetches_again(settings, weights, files, hub):
     assert len(hub.gets("model.safetensors")) == 2
 
 
-def test_progress_is_told(settings, weights, files, sink):
+def test_progress_is_reported(settings, weights, files, sink):
     WeightsStore(settings, progress=sink).pull(weights)
     at = sink.calls.index(("start", "acme/tiny/model.safetensors", len(files["model.safetensors"])))
     end = sink.calls.index(("done",), at)
@@ -271,7 +271,7 @@ def test_the_token_is_not_in_the_settings_text():
     assert "hf_secret" not in repr(StoreSettings(Path("x"), hub_token="hf_secret"))  # noqa: S106
 
 
-def test_open_folder_tells_the_hash_of_now(settings, tmp_path, files):
+def test_open_folder_returns_the_current_hash(settings, tmp_path, files):
     model = tmp_path / "mine"
     model.mkdir()
     (model / "model.safetensors").write_bytes(files["model.safetensors"])
@@ -318,7 +318,7 @@ def test_open_folder_of_onnx_with_data_beside_it(settings, tmp_path):
 
     graph_a, weights_a = save(1.0)
     graph_b, weights_b = save(2.0)
-    # The two graphs are the same file; the weights are not, and neither is their space.
+    # The two graphs are the same file, but the weights and the spaces differ.
     assert graph_a == graph_b
     assert weights_a != weights_b
 

@@ -1,4 +1,4 @@
-"""Pulls in processes of their own: two at once, and killed at any moment."""
+"""Pulls in separate processes: two at once, and killed at any moment."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ def begin(child):
 
 
 def have(child, size):
-    """Wait until so many bytes are on the child's disk."""
+    """Wait until that many bytes are on the child's disk."""
     for line in child.stdout:
         if line.startswith("have ") and int(line.split()[1]) >= size:
             return
@@ -90,7 +90,7 @@ def test_killed_at_any_moment_nothing_passes_for_whole(settings, weights, files,
     assert {path: (folder.path / path).read_bytes() for path in files} == files
 
 
-def test_a_killed_holder_of_the_lock_blocks_nobody(settings, weights, hub, hold, puller):
+def test_a_killed_holder_of_the_lock_blocks_no_process(settings, weights, hub, hold, puller):
     hub.holds["config.json"] = gate = hold(3)
     with process(puller(settings, weights)) as child:
         begin(child)

@@ -20,7 +20,7 @@ def space():
 
 @pytest.fixture
 def make_rows():
-    """(chunks, vectors) of n rows that differ."""
+    """Return (chunks, vectors) of n different rows."""
 
     def make(n, first=0, seed=0):
         chunks = [
@@ -52,7 +52,7 @@ def destination(request, tmp_path):
 
 @pytest.fixture
 def files_in():
-    """Every file below a folder, as a sorted list of relative paths."""
+    """Return every file below a folder, as a sorted list of relative paths."""
 
     def files(folder):
         return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
@@ -76,7 +76,7 @@ def write(space, make_rows):
 
 @pytest.fixture
 def dead_process():
-    """The number of a process that has ended."""
+    """Return the number of a process that has ended."""
     process = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""The contract of every store: whole or not at all, nothing left behind, every fact kept, exact search, one space."""
+"""Contract of every store: all or nothing, no leftovers, every fact stored, exact search, one space."""
 
 import dataclasses
 

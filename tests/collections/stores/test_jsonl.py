@@ -30,7 +30,7 @@ def test_jsonl_gives_the_exact_floats(tmp_path, space):
 
 
 def test_jsonl_killed_between_its_two_renames_keeps_the_old_space(tmp_path, write, space, monkeypatch):
-    """The sidecar is new, the data is old: the old data must not be taken for vectors of the new space."""
+    """The sidecar is new and the data is old. The old data must not count as vectors of the new space."""
     path = tmp_path / "out.jsonl"
     write(str(path), (5,))
     other = type(space)("other", "ef" * 32, 6, "cls", normalized=True)

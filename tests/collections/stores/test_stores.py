@@ -1,4 +1,4 @@
-"""Which store serves a destination, and destinations that cannot be used."""
+"""Store for each destination, and destinations that cannot be used."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_folders_that_do_not_do(tmp_path):
 
 
 def test_a_full_disk_is_a_sink_error_and_leaves_nothing(tmp_path):
-    """A limit on the file's size stands in for the disk: the write fails in the same place."""
+    """A limit on the file's size simulates a full disk: the write fails in the same place."""
     script = (
         "import resource, signal, sys\n"
         "from embedway.collections.stores import create_store\nfrom embedway.errors import SinkError\n"

@@ -1,4 +1,4 @@
-"""Writes the files of version 1 in this folder. Run with the code that wrote version 1, never with later code.
+"""Write the files of version 1 in this folder. Run it with the code of version 1, never with later code.
 
 ::
 
@@ -6,8 +6,8 @@
     PYTHONPATH=../v1/src:../v1/tests python tests/project/formats/make_v1.py STORE tests/project/formats
 
 COMMIT is the last one before formats had a stamp: the parent of the commit that added this script. STORE is a folder of
-weights that holds all-MiniLM-L6-v2. Every file is written through the code that users run: the engine, the ledgers, the
-pins and `embedway run`. `expected-v1.json` holds the numbers that the stores told when they were closed.
+weights that contains all-MiniLM-L6-v2. Every file is written through the code that users run: the engine, the ledgers,
+the pins and `embedway run`. `expected-v1.json` contains the numbers that the stores reported when they were closed.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ DOCUMENTS = [
     "Bread needs flour, water, salt and time.",
     "Two trains leave the station at noon.",
 ]
-#: How the texts of a cache are kept: the ending of the text, and settings.
+#: Encodings of cached texts: the ending of the text, and settings.
 CODECS = {"f32": {}, "f16": {"cache.codec": "f16"}, "i8": {"cache.codec": "i8"}, "zstd": {"cache.zstd": True}}
 
 
 class Service(OpenAIServer):
-    """Answers for the service of the catalog, and for a model of the user's own."""
+    """Answers for the catalog's service, and for a user-defined model."""
 
     width = 1536
 
@@ -58,7 +58,7 @@ class Service(OpenAIServer):
 
 
 class Clock:
-    """A time that stands still."""
+    """Clock that does not advance."""
 
     now = NOON
 
@@ -72,7 +72,7 @@ def config(store, **overrides):
 
 
 async def make_cache(store, path):
-    """Entries of a local model, a service and a model of the user's own, in every codec, one in a namespace."""
+    """Write entries of a local model, a service and a user-defined model, in every codec, one in a namespace."""
     server = Service()
     async with server.running():
         route = {"provider": "openai", "base_url": f"{server.url}/v1", "api_key": KEY}
@@ -84,7 +84,7 @@ async def make_cache(store, path):
                 config=config(store, **routes, **{"cache.path": str(path)}, **settings)
             ) as embedder:
                 for model in (SERVICE, LOCAL):
-                    # Twice: the counts of version 1 then have hits too.
+                    # Twice, so that version 1 counts hits too.
                     for _ in range(2):
                         result = await embedder.embed([f"a text kept as {name}"], model=model)
                     spaces[model] = result.space.to_json()
@@ -104,7 +104,7 @@ async def make_cache(store, path):
 
 
 async def make_ledger(ledger, clock):
-    """Entries of every state, limits, and warnings that were given."""
+    """Write entries of every state, limits, and sent warnings."""
     await ledger.close(await _reserve(ledger, Purpose("no/price"), None, texts=1), route="routes.r")
     await ledger.set_limit(Limit("all", 1_000_000, warn_at=(10, 50)))
     await ledger.set_limit(Limit("month", 900_000, f"model:{SERVICE}", "month", hard=False))
@@ -144,7 +144,7 @@ async def _reserve(ledger, purpose, nanousd, *, texts, lease_s=60.0):
 
 
 async def make_pins(pins, space):
-    """A pin that holds, and a claim whose lease runs for a day."""
+    """Write a confirmed pin, and a claim whose lease lasts a day."""
     pin = Pin("articles", LOCAL, space, NOON, "first write")
     await pins.claim(pin, 60.0)
     await pins.confirm(pin)
@@ -155,7 +155,7 @@ async def make_pins(pins, space):
 
 
 def dumped(url):
-    """Every key of a server, as JSON has it."""
+    """Return every key of a server, as JSON."""
     readers = {
         "string": lambda client, key: client.get(key),
         "hash": lambda client, key: client.hgetall(key),
@@ -169,7 +169,7 @@ def dumped(url):
 
 
 def make_collections(store, work, out):
-    """The same five rows in each kind of collection."""
+    """Write the same five rows in each kind of collection."""
     source = work / "rows.jsonl"
     rows = ({"id": f"d{number}", "text": text, "topic": f"t{number}"} for number, text in enumerate(DOCUMENTS))
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -181,7 +181,7 @@ def make_collections(store, work, out):
 
 
 def make_records(store, work, out):
-    """The record of a model folder, the references of its repository, and a tuned choice."""
+    """Write the record of a model folder, the references of its repository, and a tuned choice."""
     shelf = store / "models" / "sentence-transformers--all-MiniLM-L6-v2"
     (record,) = shelf.glob("*/embedway-origin.json")
     shutil.copy(record, out / "weights-origin-v1.json")
@@ -199,7 +199,7 @@ async def space_of(store):
 
 
 def make_books(space, out):
-    """The ledger and the pins, as files and as dumps of a server."""
+    """Write the ledger and the pins, as files and as dumps of a server."""
     told = {}
     clock = Clock()
     told["ledger"] = asyncio.run(make_ledger(SqliteLedger(out / "ledger-v1.sqlite", clock=clock), clock))

@@ -1,12 +1,12 @@
-"""Writes `redis-cache-v1.json`: what version 1 of the cache left in Redis. Run with the code that wrote version 1.
+"""Write `redis-cache-v1.json`: the cache of version 1 in Redis. Run it with the code of version 1.
 
 ::
 
     git worktree add ../v1 COMMIT
     PYTHONPATH=../v1/src python tests/project/formats/redis-cache-v1.py tests/project/formats/redis-cache-v1.json
 
-COMMIT is the last one that wrote no key `embedway:format`. Keys, fields and values are base64; `texts` tells what was
-embedded, and how.
+COMMIT is the last one that wrote no key `embedway:format`. Keys, fields and values are base64; `texts` lists the
+embedded texts and their options.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ async def write(url):
         overrides["ledger.backend"] = "none"
         async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
             embedder._pipeline.cache.store._server.clock = lambda: STORED_AT
-            for _ in range(2):  # twice: the counts then have hits too
+            for _ in range(2):  # twice, so that hits are counted too
                 await embedder.embed(texts, model=model, **options)
                 await embedder._pipeline.cache.settle()
     async with AsyncEmbedder(config=Config.load(environ={}, overrides=overrides)) as embedder:

@@ -1,4 +1,4 @@
-"""Collections that version 1 wrote: read, searched, their missing facts proven and written back; newer ones refused."""
+"""Collections of version 1: read, searched, their missing facts verified and written back; newer ones are refused."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ DOCUMENTS = json.loads((HERE / "expected-v1.json").read_text())["documents"]
 
 @pytest.fixture(params=["parquet", "jsonl", "lancedb"])
 def old(request, tmp_path):
-    """A copy of a collection of version 1, as its destination and the file that proven facts are written into."""
+    """Return a copy of a collection of version 1: its destination, and the file that receives verified facts."""
     if request.param == "lancedb":
         shutil.copytree(HERE / "collection-v1-lancedb", tmp_path / "db")
         return f"lancedb:{tmp_path / 'db'}#rows", tmp_path / "db" / "rows.embedway.json"
@@ -49,7 +49,7 @@ def described(config):
 
 
 def proven(config, destination):
-    """A search in a collection whose record lacks facts."""
+    """Search a collection whose record lacks facts."""
 
     async def once():
         async with AsyncEmbedder(config=config) as embedder:
@@ -103,7 +103,7 @@ def test_vectors_of_another_tokenizer_are_refused(old, config, described, monkey
     assert (record.read_bytes() if record.exists() else None) == before
 
 
-def test_a_disk_that_refuses_is_told(old, config, monkeypatch):
+def test_a_disk_that_refuses_writes_is_reported(old, config, monkeypatch):
     from embedway.collections.stores import temporary
 
     def refuse(*_):
@@ -155,7 +155,7 @@ def test_the_command_searches_it_and_says_so(old, default_model_directory, tmp_p
         assert ("did not record the tokenizer and config" in done.stderr) == told
 
 
-# ------------------------------------------------------------ what is written now
+# ------------------------------------------------------------ current format
 
 
 def chunk(text):
@@ -212,7 +212,7 @@ def test_a_newer_table_of_lancedb_is_named(tmp_path):
         open_store(f"lancedb:{tmp_path / 'db'}#newer")
 
 
-# ------------------------------------------------------------ the weights store
+# ------------------------------------------------------------ weights store
 
 
 def test_records_of_the_weights_store(tmp_path):
@@ -244,7 +244,7 @@ def test_choices_of_version_1_are_read(tmp_path):
     assert (choice.bulk.backend, choice.token_budget) == (stored["bulk"]["backend"], stored["token_budget"])
 
 
-def test_rows_that_tell_tokenizers_apart_are_computed_anew():
+def test_rows_that_distinguish_tokenizers_are_computed_again():
     texts = ["a b", "", "b c", "c d", "d e", "UPPER Case", "LOUDER STILL", "in 1999", "déjà vu", "X" * 501, "Y 2024 é"]
     assert choose_rows(texts) == [0, 2, 3, 6, 7, 8]
     assert choose_rows(["same words"] * 9) == [0, 1, 2]

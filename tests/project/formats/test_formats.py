@@ -1,4 +1,4 @@
-"""Files that past versions wrote are read, stamped, and say the same as before; those of later versions are refused."""
+"""Files of past versions are read and stamped, with unchanged content; those of later versions are refused."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ def clock():
 
 @pytest.fixture
 def old(tmp_path):
-    """Makes a copy of an old file."""
+    """Return a function that copies an old file."""
 
     def copied(name):
         return Path(shutil.copy(HERE / name, tmp_path / name))
@@ -50,14 +50,14 @@ def old(tmp_path):
 
 @pytest.fixture
 def server(valkey):
-    """An empty server, with a client."""
+    """Return an empty server, with a client."""
     with contextlib.closing(redis.Redis.from_url(valkey, decode_responses=True)) as client:
         client.flushall()
         yield valkey, client
 
 
 def load(client, name):
-    """Have a server hold what it held when an old version had written there."""
+    """Load the data of an old version into a server."""
     for key, held in json.loads((HERE / name).read_text("utf-8")).items():
         if held["type"] == "hash":
             client.hset(key, mapping=held["value"])
@@ -73,7 +73,7 @@ def stamp(path):
 # ------------------------------------------------------------- the cache
 
 
-def test_of_a_cache_of_version_1_what_can_be_wrong_is_dropped_and_told_once(old, caplog):
+def test_unsafe_entries_of_a_version_1_cache_are_dropped_and_logged_once(old, caplog):
     path = old("cache-v1.sqlite")
 
     async def look():
@@ -83,7 +83,7 @@ def test_of_a_cache_of_version_1_what_can_be_wrong_is_dropped_and_told_once(old,
         await cache.aclose()
         return held, counts, generation, samples
 
-    # What the catalog's models of this machine made is dropped; what services made, the user's own too, stays.
+    # Entries of the catalog's local models are dropped; those of services, user-defined ones too, stay.
     before = [one for one in EXPECTED["cache"]["held"] if one["model"] in {SERVICE, "acme/m"}]
     for told in (1, 0):
         caplog.clear()
@@ -94,7 +94,7 @@ def test_of_a_cache_of_version_1_what_can_be_wrong_is_dropped_and_told_once(old,
         assert [(one.group.model, one.group.namespace, one.entries) for one in held] == [
             (one["model"], one["namespace"], one["entries"]) for one in before
         ]
-        # What the cache was good for is no less true, and memory in front of it is emptied.
+        # The counts remain valid, and the memory tier in front of it is emptied.
         assert counts == EXPECTED["cache"]["counts"]
         assert generation == 1
         for group, pairs in samples.items():
@@ -113,7 +113,7 @@ def test_entries_of_a_service_in_a_cache_of_version_1_are_hits(old):
     async def main():
         async with server.running():
             route = {"model": SERVICE, "provider": "openai", "base_url": f"{server.url}/v1", "api_key": KEY}
-            # Entries that lose as much as those that are asked for are taken.
+            # Entries with the same loss as the requested codec are used.
             given = {"routes.r": route, "cache.path": str(old("cache-v1.sqlite")), "cache.codec": "i8"}
             async with AsyncEmbedder(config=Config.load(environ={}, overrides=given)) as embedder:
                 return await embedder.embed(texts, model=SERVICE)
@@ -177,7 +177,7 @@ def users_file(path):
     [(newer_cache, CacheError), (users_file, ConfigError)],
     ids=["newer", "foreign"],
 )
-def test_a_cache_that_cannot_be_used_is_told_by_every_call_and_closing_is_quiet(tmp_path, make, error, tiered):
+def test_an_unusable_cache_is_an_error_of_every_call_and_closing_is_quiet(tmp_path, make, error, tiered):
     path = tmp_path / "v.sqlite"
     make(path)
     before = path.read_bytes()
@@ -204,7 +204,7 @@ def test_a_cache_that_cannot_be_used_is_told_by_every_call_and_closing_is_quiet(
     assert [one.name for one in tmp_path.iterdir()] == ["v.sqlite"]
 
 
-def test_a_cache_that_becomes_a_users_file_meanwhile_is_told_and_stays_as_it_is(tmp_path):
+def test_a_cache_that_a_users_file_replaces_is_reported_and_the_file_stays_unchanged(tmp_path):
     path = tmp_path / "v.sqlite"
 
     async def main():
@@ -223,7 +223,7 @@ def test_a_cache_that_becomes_a_users_file_meanwhile_is_told_and_stays_as_it_is(
 
 
 def test_a_cache_that_is_written_over_meanwhile_is_not_moved(tmp_path):
-    """The same file by its number, and a user's content: nobody can tell any more that it was ours."""
+    """The file has the same inode and a user's content: nothing shows that it was a cache."""
     path = tmp_path / "v.sqlite"
 
     async def main():
@@ -251,7 +251,7 @@ def test_a_cache_that_is_written_over_meanwhile_is_not_moved(tmp_path):
 
 @pytest.fixture(params=LEDGERS)
 def old_ledger(request, old):
-    """A ledger of version 1, and what it told."""
+    """Return a ledger of version 1, and its reported numbers."""
     if request.param == "sqlite":
         return SqliteLedger(old("ledger-v1.sqlite"), clock=clock), EXPECTED["ledger"]
     url, client = request.getfixturevalue("server")
@@ -267,7 +267,7 @@ def test_a_ledger_of_version_1_says_what_it_said(old_ledger):
         assert [one.to_json() for one in await ledger.standings()] == told["standings"]
         assert [dataclasses.asdict(one) for one in await ledger.totals()] == told["totals"]
         assert [{**one.to_json(), "id": ""} for one in await ledger.entries()] == told["entries"]
-        # The warnings that were given are not given again, and the open entry goes on.
+        # Warnings are not sent again, and the open entry stays open.
         assert await ledger.send(told["open_entry"], 10_000, ()) is None
         await ledger.close(told["open_entry"])
         spent = next(one for one in await ledger.standings() if one.limit.name == "all")
@@ -279,7 +279,7 @@ def test_a_ledger_of_version_1_says_what_it_said(old_ledger):
 
 @pytest.fixture(params=LEDGERS)
 def old_pins(request, old):
-    """Pins of version 1."""
+    """Return pins of version 1."""
     if request.param == "sqlite":
         return SqlitePins(old("pins-v1.sqlite"), clock=clock)
     url, client = request.getfixturevalue("server")
@@ -343,7 +343,7 @@ def test_a_newer_server_is_refused_and_nothing_on_it_changes(server, stamped, na
 
 
 def test_two_versions_share_a_server(server):
-    """The older one writes without looking at the stamp, and what it writes is read."""
+    """The older version writes without a check of the stamp, and its data is read."""
     url, client = server
 
     async def main():
@@ -353,7 +353,7 @@ def test_two_versions_share_a_server(server):
         load(client, "redis-ledger-v1.json")
         before = await ledger.totals()
         await pins.confirm(dataclasses.replace(articles, collection="ours"))
-        load(client, "redis-pins-v1.json")  # as if it wrote once more
+        load(client, "redis-pins-v1.json")  # simulates another write of version 1
         assert {pin.collection for pin in await pins.all()} == {"articles", "claimed", "ours"}
         assert await ledger.totals() == before
         await pins.aclose()

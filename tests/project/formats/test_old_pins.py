@@ -1,4 +1,4 @@
-"""A pin of version 1 lacks the tokenizer and the configuration: accepted, told once, and proven by stored rows."""
+"""A pin of version 1 lacks the tokenizer and the configuration: accepted, logged once, and verified by stored rows."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ def pin(config):
     return asyncio.run(get())
 
 
-def test_it_is_accepted_and_told_once(old, caplog):
+def test_it_is_accepted_and_logged_once(old, caplog):
     with caplog.at_level(logging.WARNING, "embedway.pins"), Embedder(config=old) as embedder:
         for _ in range(2):
             result = embedder.embed(DOCUMENTS[:1], collection="articles")
@@ -94,7 +94,7 @@ def test_the_command_proves_it_by_a_collection(old, monkeypatch, capsys, default
 
     monkeypatch.setenv("EMBEDWAY_WEIGHTS__DIRECTORY", str(default_model_directory))
     monkeypatch.setenv("EMBEDWAY_PINS__PATH", str(tmp_path / "pins.sqlite"))
-    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # the command sets it, and only a value that was there is put back
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # the command sets it, and only an existing value is restored
     monkeypatch.chdir(tmp_path)
     shutil.copy(HERE / "collection-v1.parquet", tmp_path / "docs.parquet")
     for arguments, code in (
