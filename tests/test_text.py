@@ -2,6 +2,7 @@
 
 from unicodedata import category
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from embedway.cli import main
 from embedway.config.discovered_file import shorten
 from embedway.errors import ConfigError
-from embedway.text import has_surrogate, printable, single_line
+from embedway.text import has_surrogate, printable, shown, single_line
 
 
 @given(st.text())
@@ -67,3 +68,19 @@ def test_an_error_of_the_command_line_is_written_out(capsys):
     shown = capsys.readouterr().err
     assert "no\\x1bfile.toml" in shown
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    "value", [5, 0.5, True, "fastest", "a lot", "", "-5 %", "$0.05", float("nan"), np.str_("fast")]
+)
+def test_short_words_and_numbers_are_shown(value):
+    assert shown(value).strip("'") == str(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["my private text", "x" * 33, "a\x1b[31m", "a\nb", ["a"], b"a", None, 10**50, {"a": 1}, object()],
+    ids=lambda value: type(value).__name__,
+)
+def test_texts_and_other_values_are_shown_by_their_type(value):
+    assert shown(value) == f"of type {type(value).__name__}"

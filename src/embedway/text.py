@@ -42,14 +42,14 @@ def has_surrogate(text: str) -> bool:
     return any("\ud800" <= char <= "\udfff" for char in text)
 
 
-#: A word that an error may repeat: a number, or the name of a choice. Sentences are a user's text.
-_WORD = re.compile(r"[\w.+$%-]{1,32}")
+#: A value that an error may repeat: a number, or the name of a choice. Longer ones may be a user's text.
+_WORD = re.compile(r"[\w.+$%-]{0,32}|[\w.+$% -]{0,12}")
 
 
 def shown(value: object) -> str:
-    """Return a number or a single short word for an error message, else the type."""
+    """Return a number or a short word for an error message, else the type."""
     if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**18):
         return repr(value)
-    if isinstance(value, str) and (not value or _WORD.fullmatch(value)):
+    if isinstance(value, str) and _WORD.fullmatch(value):
         return repr(str.__str__(value))
     return f"of type {type(value).__name__}"
