@@ -99,10 +99,15 @@ def test_any_mix_of_hits_and_misses_gives_the_uncached_vectors_and_computes_each
     # A separate namespace acts as an empty cache.
     number = next(_numbers)
     tenants = [
-        config_for(backend, tmp_path, valkey, **{"cache.namespace": f"{name}{number}", "cache.tiered": tiered})
+        config_for(
+            backend,
+            tmp_path,
+            valkey,
+            **{"cache.namespace": f"{name}{number}", "cache.tiered": tiered, "ledger.backend": "none"},
+        )
         for name in "nm"
     ]
-    plain = config_for("none", tmp_path)
+    plain = config_for("none", tmp_path, **{"ledger.backend": "none"})
 
     windows = {}
 
