@@ -17,12 +17,11 @@ ASPECTS = {
 }
 #: Folders that mirror no package: helpers, tests of the checkout, the comparison of two checkouts, and typing.
 OTHERS = {"support", "project", "differential", "typing"}
-#: Tests of complete commands, as a user types them.
+#: Tests of several commands that a user types one after the other, and of the way that commands are tested.
 COMMANDS = {
-    "cli/test_interrupt.py",
+    "cli/test_in_process.py",
     "cli/test_run_search_embed.py",
     "cli/test_select_plan_budget.py",
-    "cli/test_start.py",
 }
 FILES = sorted(
     path.relative_to(TESTS) for path in TESTS.rglob("test_*.py") if path.relative_to(TESTS).parts[0] not in OTHERS
