@@ -19,6 +19,7 @@ ASPECTS = {
 OTHERS = {"support", "project", "differential", "typing"}
 #: Tests of complete commands, as a user types them.
 COMMANDS = {
+    "cli/test_in_process.py",
     "cli/test_interrupt.py",
     "cli/test_run_search_embed.py",
     "cli/test_select_plan_budget.py",
