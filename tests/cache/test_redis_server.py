@@ -13,6 +13,7 @@ from embedway.cache.redis import RedisCache
 from faulty_caches import GROUP, TEXTS, clocked, config_for, embedded
 from inside import (
     server_of,
+    set_cache_patience,
     store_of,
 )
 from stored import read_entries
@@ -24,7 +25,9 @@ def patient_cache():
     """Use the cache's own timeouts."""
 
 
-def test_valkey_stopped_and_started_again_under_load(tmp_path, clock):
+def test_valkey_stopped_and_started_again_under_load(tmp_path, clock, monkeypatch):
+    set_cache_patience(monkeypatch, 30.0)  # what fails here is a refused connection, at once
+
     async def main(first):
         port = first.port
         async with AsyncEmbedder(config=config_for(backend="redis", url=f"redis://127.0.0.1:{port}")) as embedder:

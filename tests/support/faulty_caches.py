@@ -17,6 +17,7 @@ def config_for(**cache):
         "models.m": MODEL,
         "routes.r": {"model": "acme/m", "provider": "fake"},
         "cache.tiered": False,
+        "ledger.backend": "none",
         **{f"cache.{name}": value for name, value in cache.items()},
     }
     return Config.load(environ={}, overrides=overrides)
