@@ -157,7 +157,7 @@ class AsyncEmbedder:
         Texts over the model's limit are truncated and listed in the receipt. With `on_overflow="error"` they are an
         error; with `"mean"` their windows are embedded and averaged. With `partial`, errors of single texts are in
         `errors`, by row, and the other rows have vectors. Concurrent calls are batched together; queries go first, then
-        higher priorities (0 to 9), and above 5 nothing waits for other callers.
+        higher priorities (0 to 9). A call with a priority above 5 never waits for other callers.
 
         Raises UsageError, InputError, ModelError, DimensionsError, BatchError, BadVectorsError, UpstreamError,
         NoRouteError, NoModelError, SpaceMismatchError, BudgetExceededError, LedgerError, CacheError if a newer version
@@ -168,7 +168,7 @@ class AsyncEmbedder:
         call = Call(texts, input_type, name, dimensions, on_overflow, partial, priority)
         deadline_s = check_seconds(deadline_s, "deadline_s")
         if deadline_s is not None and not deadline_s > 0:
-            raise UsageError(f"deadline_s is {deadline_s}; it must be more than 0 seconds")
+            raise UsageError(f"deadline_s is {deadline_s}; it must be greater than 0 seconds")
         return await self._pipeline.embed(call, options, deadline_s)
 
     async def rerank(

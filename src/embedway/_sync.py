@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Maximum wait at interpreter exit for computed vectors to be stored, in seconds.
+#: Maximum wait at interpreter exit for an embedder to store its vectors, in seconds.
 _LAST_S = 30.0
 
 

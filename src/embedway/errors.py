@@ -304,7 +304,7 @@ class RateLimitedError(UpstreamError):
 
 
 class UnavailableError(UpstreamError):
-    """The service is unreachable or too slow, resets the connection, or has a server error (HTTP 408, 409, 5xx)."""
+    """The service is unreachable, too slow, resets the connection, or fails (HTTP 408, 409, 425, 5xx but 501, 505)."""
 
     transient = True
 

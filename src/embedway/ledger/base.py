@@ -77,7 +77,7 @@ class Limit:
         if self.period not in PERIODS:
             raise UsageError(f"budget {self.name}: period is {self.period!r}; it must be one of {', '.join(PERIODS)}")
         if self.nanousd < 0:
-            raise UsageError(f"budget {self.name}: the limit must be 0 or more")
+            raise UsageError(f"budget {self.name}: the limit must be at least 0")
 
     def takes(self, purpose: Purpose) -> bool:
         """Return whether the limit counts spending for this purpose."""
