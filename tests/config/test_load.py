@@ -495,7 +495,7 @@ class TestReading:
 
     @pytest.fixture(params=["pipe", "endless", "large"])
     def unending(self, request, tmp_path):
-        """A file that cannot be read to its end, and the reason."""
+        """Return a file that cannot be read to its end, and the reason."""
         path = tmp_path / "file.toml"
         if request.param == "pipe":
             os.mkfifo(path)
