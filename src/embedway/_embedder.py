@@ -270,9 +270,9 @@ class AsyncEmbedder:
         """Select the best model for these texts by criteria, with the score of each model.
 
         Computes and spends nothing. `criteria` is a preset's name or `ModelSelectionCriteria`; the default is
-        `[selection]`. With `anywhere`, models that cannot run here now may be selected too. `rest` are more texts; they
-        are read only for `max_total_cost`. Raises NoModelError, which contains the table, if no model meets every
-        requirement.
+        `[selection]`. With `anywhere`, models that cannot run here now may be selected too. `rest` (only in
+        AsyncEmbedder) are more texts, which are read only for `max_total_cost`. Raises NoModelError, which contains the
+        table, if no model meets every requirement.
         """
         self._models.check_open()
         wanted = self._selector.criteria(CallOptions.of(criteria, "", "", None).criteria)
