@@ -40,7 +40,7 @@ def main():
 
 
 class WithTokenizers(Candidates):
-    """The models of the settings with tokenizers in a folder, as if their files had been pulled."""
+    """Candidates with tokenizers in a folder, as if the files of their models had been pulled."""
 
     def __init__(self, config, folder):
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""Fixtures of every test: the real default model, pulled once and kept in the checkout's cache."""
+"""Fixtures for all tests: the real default model, pulled once and stored in the checkout's cache."""
 
 import signal
 import tempfile
@@ -14,15 +14,15 @@ from valkey_server import start_cluster, start_valkey
 
 CACHE = Path(__file__).parents[1] / ".cache" / "test-store"
 
-# Tests import libraries themselves, and report nothing either.
+# Tests import libraries themselves, and must send no telemetry either.
 opt_out_of_telemetry()
 
-# A test's time depends on what else the machine does, and is not asserted.
+# A test's duration depends on the load of the machine, and is not asserted.
 hypothesis.settings.register_profile("embedway", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("embedway")
 
-# A shell that starts the tests in the background has them ignore interrupts, and processes inherit that; the tests of
-# what an interrupt does need commands that hear it.
+# If a shell starts the tests in the background, they and their child processes ignore interrupts. Some tests interrupt
+# commands, so the default handler is restored.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -41,13 +41,13 @@ def default_model_directory():
 
 @pytest.fixture(scope="session")
 def tokenizer(default_model_directory):
-    """The tokenizer.json of the default model."""
+    """Return the tokenizer.json of the default model."""
     return next(default_model_directory.glob("models/*MiniLM*/*/tokenizer.json"))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_cache_of_the_user():
-    """Embedders that are made for several tests keep their vectors elsewhere too."""
+    """Let embedders that several tests share use temporary folders too."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as home:
         patch.setenv("XDG_CACHE_HOME", home)
         patch.setenv("XDG_STATE_HOME", f"{home}/state")
@@ -56,20 +56,20 @@ def no_cache_of_the_user():
 
 @pytest.fixture(autouse=True)
 def own_cache_folder(monkeypatch, tmp_path_factory):
-    """Each test begins with an empty cache, ledger and no pins, and leaves the user's alone."""
+    """Give each test an empty cache and ledger and no pins, so that the user's own stay unchanged."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache-home")))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state-home")))
 
 
 @pytest.fixture(autouse=True)
 def patient_cache(monkeypatch):
-    """A cache waits long for its store, however busy the machine is. Tests of its timeouts override this fixture."""
+    """Set long timeouts of cache stores, for busy machines. Tests of the timeouts override this fixture."""
     set_cache_patience(monkeypatch, 30.0)
 
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory):
-    """The address of a Valkey server that runs as long as the tests."""
+    """Return the URL of a Valkey server that runs as long as the tests."""
     server = start_valkey(tmp_path_factory.mktemp("valkey"))
     yield f"redis://127.0.0.1:{server.port}"
     server.stop()
@@ -77,7 +77,7 @@ def valkey(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def valkey_cluster(tmp_path_factory):
-    """The address of a Valkey cluster that runs as long as the tests."""
+    """Return the URL of a Valkey cluster that runs as long as the tests."""
     server = start_cluster(tmp_path_factory.mktemp("cluster"))
     yield f"redis://127.0.0.1:{server.port}"
     server.stop()

@@ -41,7 +41,7 @@ class AsyncCacheAdmin:
         self._default_model = default_model
 
     async def stats(self) -> CacheStats:
-        """Count hits, savings and entries by model, over all processes that share the cache.
+        """Return hits, savings and entries by model, over all processes that share the cache.
 
         Raises CacheError if the cache cannot be read, UsageError if there is no cache.
         """
@@ -55,7 +55,7 @@ class AsyncCacheAdmin:
         namespace: str | None = None,
         older_than_s: float | None = None,
     ) -> ClearResult:
-        """Delete the entries that match every filter, without filters all.
+        """Delete the entries that match every filter; without filters, all entries.
 
         Filters are a model's full name, a space's id at full width, a namespace and an age in seconds. Raises
         CacheError if the cache cannot be read or written, UsageError if there is no cache.
@@ -77,9 +77,9 @@ class AsyncCacheAdmin:
         on_overflow: Overflow | None = None,
         sample: int = 100,
     ) -> CacheCheck:
-        """Compute at most `sample` cached texts again, and compare them with their cached vectors.
+        """Recompute the vectors of at most `sample` cached texts, and compare them with the cached ones.
 
-        Entries contain no texts, so the texts must be given. Raises as `embed` does, CacheError if the cache cannot be
+        Entries contain no texts, so the caller passes them. Raises as `embed` does, CacheError if the cache cannot be
         read, UsageError if there is no cache.
         """
         self._cache()
@@ -103,7 +103,7 @@ class AsyncPinAdmin:
         self._pins = pins
 
     async def list(self) -> list[Pin]:
-        """Return all pins, by name of collection; a pin with a `claim` is being written. Raises LedgerError."""
+        """Return all pins, sorted by collection; a pin with a `claim` is being written. Raises LedgerError."""
         self._models.check_open()
         return await self._pins.store.all()
 
@@ -126,7 +126,7 @@ class AsyncPinAdmin:
             raise UsageError(f"collection {collection!r} has no pin to prove: nothing was written to it yet")
         if not checked or stored.shape != (len(checked), pin.space.dimensions):
             raise UsageError(
-                f"{len(checked)} texts came with vectors of shape {stored.shape}; give at least one text, and a vector "
+                f"{len(checked)} texts came with vectors of shape {stored.shape}; pass at least one text, and a vector "
                 f"of {pin.space.dimensions} numbers for each"
             )
         space = (await self._models.open(pin.model)).space_of_size(pin.space.dimensions)
@@ -144,7 +144,7 @@ class AsyncPinAdmin:
             facts=comparison.unknown or ("space",),
         )
         if comparison.unknown and not await self._pins.store.learn(pin, space):
-            raise UsageError(f"the pin of collection {collection!r} changed in the meantime; read it again")
+            raise UsageError(f"the pin of collection {collection!r} was changed meanwhile; try again")
         return lowest
 
 
@@ -159,7 +159,7 @@ class AsyncModelAdmin:
         self._selector = selector
 
     async def available(self, dimensions: int | None = None) -> list[str]:
-        """Return the models that can run here now, and that have vectors of this size if one is given."""
+        """Return the models that can run here now and, with `dimensions`, return vectors of that size."""
         self._models.check_open()
         return await self._selector.available(check_count(dimensions, "dimensions"))
 

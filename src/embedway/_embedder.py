@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 @public
 class AsyncEmbedder:
-    """Texts to vectors, awaited.
+    """Asynchronous embedder: computes vectors of texts, and scores of documents.
 
     Use it in an `async with` block, or call `aclose`. One embedder serves any number of concurrent calls. A model is
-    loaded at its first use and then kept.
+    loaded at its first use and stays loaded.
 
     `model` is the model of each call that names none; by default the settings or the call's criteria decide.
     `config` defaults to `Config.load()`. `progress` receives the progress of downloads. `hooks` observe operations
@@ -142,20 +142,22 @@ class AsyncEmbedder:
 
         `texts` is one text or an iterable of texts, which is read once. Models whose tokenizer decodes token ids
         (OpenAI's) also accept a list of token ids as a text. Many models embed queries and documents differently:
-        `input_type` says which they are.
+        `input_type` says which of the two the texts are.
 
         `model` defaults to the embedder's, unless `criteria` (a preset's name or `ModelSelectionCriteria`) select one.
-        Without any of them, `[selection]` supplies the criteria if only a collection or `max_cost` is
-        given. Without any of them it is `embedding.default_model`. `model="auto"` ignores the embedder's model.
+        If neither is set, it is `embedding.default_model`. If that is `auto`, a call with a collection or `max_cost`
+        selects a model by the criteria in `[selection]`, and any other call uses the default model of the catalog.
+        `model="auto"` ignores the embedder's model.
 
-        A `collection` keeps the model and space of its first write permanently; vectors of another space are refused.
-        `max_cost` is in dollars: the best model within it is selected, and nothing is sent that may cost more.
-        `api_key_name` is the name of the key whose budget is charged, never the key.
+        A `collection` keeps the model and space of its first write; later calls without a model use that model, and
+        vectors of another space are refused. `max_cost` is in dollars: nothing is sent that may cost more, and a model
+        that is selected is the best one within it. `api_key_name` is the name of the key whose budget is charged, never
+        the key.
 
         Texts over the model's limit are truncated and listed in the receipt. With `on_overflow="error"` they are an
         error; with `"mean"` their windows are embedded and averaged. With `partial`, errors of single texts are in
         `errors`, by row, and the other rows have vectors. Concurrent calls are batched together; queries go first, then
-        higher priorities (0 to 9), and above 5 nothing waits for other callers.
+        higher priorities (0 to 9). A call with a priority above 5 never waits for other callers.
 
         Raises UsageError, InputError, ModelError, DimensionsError, BatchError, BadVectorsError, UpstreamError,
         NoRouteError, NoModelError, SpaceMismatchError, BudgetExceededError, LedgerError, CacheError if a newer version
@@ -166,7 +168,7 @@ class AsyncEmbedder:
         call = Call(texts, input_type, name, dimensions, on_overflow, partial, priority)
         deadline_s = check_seconds(deadline_s, "deadline_s")
         if deadline_s is not None and not deadline_s > 0:
-            raise UsageError(f"deadline_s is {deadline_s}; it must be more than 0 seconds")
+            raise UsageError(f"deadline_s is {deadline_s}; it must be greater than 0 seconds")
         return await self._pipeline.embed(call, options, deadline_s)
 
     async def rerank(
@@ -248,7 +250,7 @@ class AsyncEmbedder:
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
     ) -> list[Plan]:
-        """Return the plan of each of `models`, by default of every model that can run here now.
+        """Return a plan for each of `models`, by default for every model that can run here now.
 
         Computes and spends nothing. Raises as `plan` does.
         """
@@ -268,9 +270,9 @@ class AsyncEmbedder:
         """Select the best model for these texts by criteria, with the score of each model.
 
         Computes and spends nothing. `criteria` is a preset's name or `ModelSelectionCriteria`; the default is
-        `[selection]`. With `anywhere`, models that cannot run here now may be selected too. `rest` are more texts; they
-        are read only for `max_total_cost`. Raises NoModelError, which contains the table, if no model meets every
-        requirement.
+        `[selection]`. With `anywhere`, models that cannot run here now may be selected too. `rest` (only in
+        AsyncEmbedder) are more texts, which are read only for `max_total_cost`. Raises NoModelError, which contains the
+        table, if no model meets every requirement.
         """
         self._models.check_open()
         wanted = self._selector.criteria(CallOptions.of(criteria, "", "", None).criteria)
@@ -289,7 +291,7 @@ class AsyncEmbedder:
         await self._collection_pins.aclose()
 
     def _model_of(self, model: str | None, criteria: object) -> str:
-        """Return the model that a call names, else the embedder's, unless the call selects one by criteria."""
+        """Return the model that a call names; else `auto` if the call has criteria, or the embedder's model."""
         if model is not None:
             return check_name(model, "model")
         return self.model if criteria is None else AUTO

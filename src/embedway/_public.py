@@ -1,4 +1,4 @@
-"""The public place and documentation of classes."""
+"""Decorators of public classes: their exported name and their documentation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T", bound=type)
 
 
 def public(cls: T) -> T:
-    """Show and pickle a class as `embedway.NAME`, the name under which it is exported."""
-    # Annotations are text that names things of the module where the class is defined: resolve them while it is known.
-    # Names that only type checkers import remain text.
+    """Set the module of a class to `embedway`, from which it is exported, for its repr and for pickle."""
+    # Annotations are strings with names of the defining module: resolve them before `__module__` changes. Names that
+    # only type checkers import stay strings.
     with contextlib.suppress(NameError, TypeError):
         if "__annotations__" in vars(cls):
             hints = typing.get_type_hints(cls, include_extras=True)
@@ -25,7 +25,7 @@ def public(cls: T) -> T:
 
 
 def blocking_form_of(asynchronous: type) -> Callable[[T], T]:
-    """Give methods the whole documentation of the asynchronous methods of the same names."""
+    """Copy the docstrings of the asynchronous methods to the methods of the same names."""
 
     def document(cls: T) -> T:
         for name, method in vars(cls).items():

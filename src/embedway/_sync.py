@@ -1,4 +1,4 @@
-"""The blocking API: the asynchronous one on an event loop in a thread."""
+"""The blocking API: runs the asynchronous API on an event loop in a thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds that the interpreter's exit waits for computed vectors to be stored.
+#: Maximum wait at interpreter exit for an embedder to store its vectors, in seconds.
 _LAST_S = 30.0
 
 
@@ -92,7 +92,7 @@ class _Running:
 
 
 class _User:
-    """Shared by an embedder and its groups: the loop is closed when none of them is left.
+    """Reference that an embedder and its groups share: the loop is closed when none of them is left.
 
     The finalizer is not the embedder's, because `Embedder().models` outlives it, and because a group that refers to its
     embedder would be a cycle, which delays the finalizer.
@@ -118,18 +118,18 @@ def _end_all() -> None:
             one.end(_LAST_S)
 
 
-# Storing may need a new thread. `atexit` runs after the last moment at which one can be started.
+# Storing may need a new thread, and when `atexit` callbacks run, no new thread can be started.
 getattr(threading, "_register_atexit", atexit.register)(_end_all)
 
 
 @public
 @blocking_form_of(AsyncEmbedder)
 class Embedder:
-    """Texts to vectors, blocking: `AsyncEmbedder` for code without an event loop, or with one that it may block.
+    """Blocking embedder: computes vectors of texts, and scores of documents.
 
-    Use it in a `with` block, or call `close`. Thread-safe. It runs its own event loop in a thread, so it also works
-    while another loop is running, as in Jupyter. If it is not closed, computed vectors are stored when the process
-    exits.
+    It is `AsyncEmbedder` for code without an event loop, or with one that it may block. Use it in a `with` block, or
+    call `close`. Thread-safe. It runs its own event loop in a thread, so it also works while another loop is running,
+    as in Jupyter. If it is not closed, computed vectors are stored when the process exits.
 
     The arguments are those of `AsyncEmbedder`.
     """
@@ -270,7 +270,7 @@ class Embedder:
         dimensions: int | None = None,
         on_overflow: Overflow | None = None,
     ) -> list[Plan]:
-        """Return the plan of each of `models`, by default of every model that can run here now."""
+        """Return a plan for each of `models`, by default for every model that can run here now."""
         return self._wait(
             self._embedder.plans(
                 as_texts(texts, "texts"),

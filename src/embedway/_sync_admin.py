@@ -1,4 +1,4 @@
-"""The blocking forms of the groups of `embedway._admin`."""
+"""Blocking forms of the classes in `embedway._admin`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CacheAdmin:
         self._wait = wait
 
     def stats(self) -> CacheStats:
-        """Count hits, savings and entries by model, over all processes that share the cache."""
+        """Return hits, savings and entries by model, over all processes that share the cache."""
         return self._wait(self._group.stats())
 
     def clear(
@@ -47,7 +47,7 @@ class CacheAdmin:
         namespace: str | None = None,
         older_than_s: float | None = None,
     ) -> ClearResult:
-        """Delete the entries that match every filter, without filters all."""
+        """Delete the entries that match every filter; without filters, all entries."""
         return self._wait(
             self._group.clear(model=model, space_id=space_id, namespace=namespace, older_than_s=older_than_s)
         )
@@ -61,7 +61,7 @@ class CacheAdmin:
         on_overflow: Overflow | None = None,
         sample: int = 100,
     ) -> CacheCheck:
-        """Compute at most `sample` cached texts again, and compare them with their cached vectors."""
+        """Recompute the vectors of at most `sample` cached texts, and compare them with the cached ones."""
         return self._wait(
             self._group.verify(
                 as_texts(texts, "texts"), input_type=input_type, model=model, on_overflow=on_overflow, sample=sample
@@ -79,7 +79,7 @@ class PinAdmin:
         self._wait = wait
 
     def list(self) -> list[Pin]:
-        """Return all pins, by name of collection."""
+        """Return all pins, sorted by collection."""
         return self._wait(self._group.list())
 
     def forget(self, collection: str) -> bool:

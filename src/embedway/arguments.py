@@ -1,4 +1,4 @@
-"""Checks of arguments that several public methods share. An error names the argument."""
+"""Validation of arguments that several public methods share. Errors name the argument."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def as_texts(texts: Any, name: str) -> tuple[Any, ...]:
     if (hasattr(kind, "ndim") and kind.ndim.__get__(texts) != 1) or hasattr(kind, "columns"):
         raise UsageError(
             f"{name} is of type {kind.__name__} with columns or several dimensions; "
-            "give one column of it, such as frame['text']"
+            "pass one of its columns, such as frame['text']"
         )
     if hasattr(kind, "to_pylist") and isinstance(listed := kind.to_pylist(texts), list):
         return tuple(listed)  # pyarrow's own elements are scalars
@@ -71,7 +71,7 @@ def check_flag(flag: Any, name: str) -> bool:
 
 
 def check_choice(choice: Any, choices: Sequence[str], name: str) -> str:
-    """Return one of several strings. Raises UsageError for anything else."""
+    """Return `choice` if it is one of `choices`. Raises UsageError for anything else."""
     for one in choices:
         if type(choice) is type(one) and choice == one:
             return one
@@ -79,7 +79,7 @@ def check_choice(choice: Any, choices: Sequence[str], name: str) -> str:
 
 
 def check_count(number: Any, name: str) -> int | None:
-    """Return an integer from 1, or None. Raises UsageError."""
+    """Return an integer of at least 1, or None. Raises UsageError."""
     if number is None:
         return None
     try:

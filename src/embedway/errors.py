@@ -258,12 +258,12 @@ class UpstreamError(EmbedwayError):
 
     `status` is the HTTP status, None without an answer. `billed` is true if the failed call may be billed: the request
     was sent and may have been processed. `retry_after_s` is the wait that the service requests, None if it requests
-    none.
+    no wait.
     """
 
     #: Whether the same request may succeed a little later on this route.
     transient = False
-    #: Rate limits that the service reported with the error, a `RateState`; None if it reported none.
+    #: Rate limits in the service's error response, a `RateState`; None if there are none.
     rates: Any = None
     #: Other models that are set up here, if no route of this one can help.
     elsewhere: tuple[str, ...] = ()
@@ -304,7 +304,7 @@ class RateLimitedError(UpstreamError):
 
 
 class UnavailableError(UpstreamError):
-    """The service is unreachable or too slow, resets the connection, or has a server error (HTTP 408, 409, 5xx)."""
+    """The service is unreachable, too slow, resets the connection, or fails (HTTP 408, 409, 425, 5xx but 501, 505)."""
 
     transient = True
 
@@ -364,7 +364,7 @@ class LedgerError(EmbedwayError):
 class CacheError(EmbedwayError):
     """A cache cannot be read or cleared on request, or has a newer version than this package supports.
 
-    Requests raise it only for a newer version, which is a setup error. If a cache fails otherwise, they compute.
+    Requests raise it only for a newer version, which is a setup error. After any other failure, they compute the texts.
     """
 
 

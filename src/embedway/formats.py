@@ -1,6 +1,6 @@
 """Kinds of embedway's SQLite files, and their detection before SQLite opens a file.
 
-A file is ours if its header contains the application ID of its kind. Files of version 1 have none: they are recognised
+A file is ours if its header contains the application ID of its kind. Files of version 1 have none: they are recognized
 by the exact statements that created their tables and indexes. Any other file may be a user's own. It is never opened
 for writing, moved or deleted, nor are files beside it that SQLite would treat as its own. Detection changes no byte of
 a file.
@@ -135,7 +135,7 @@ def check(path: Path, kind: Kind) -> bool:
 
 
 def is_ours(path: Path, kind: Kind) -> bool:
-    """Return whether a file can be recognised as one of this kind, even if damaged."""
+    """Return whether a file can be recognized as one of this kind, even if damaged."""
     try:
         return _look(path.resolve()) is kind
     except OSError:

@@ -28,7 +28,7 @@ def single_line(text: str) -> str:
 
 
 def redact(text: str, *secrets: str | None) -> str:
-    """Return another program's message on one line, without `secrets` and without credentials in URLs."""
+    """Return a message of another program on one line, without `secrets` and without credentials in URLs."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
@@ -42,12 +42,12 @@ def has_surrogate(text: str) -> bool:
     return any("\ud800" <= char <= "\udfff" for char in text)
 
 
-#: A value that an error may repeat: a number, or the name of a choice. Longer ones may be a user's text.
+#: String that an error may repeat: a number, or the name of a choice. Longer ones may be a user's text.
 _WORD = re.compile(r"[\w.+$%-]{0,32}|[\w.+$% -]{0,12}")
 
 
 def shown(value: object) -> str:
-    """Return a number or a short word for an error message, else the type."""
+    """Return the repr of a number or a short word, for an error message; else the type."""
     if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**18):
         return repr(value)
     if isinstance(value, str) and _WORD.fullmatch(value):

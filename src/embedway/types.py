@@ -290,7 +290,7 @@ class Receipt:
     billed_tokens: int
     cost_nanousd: int | None
     cache_hits: int
-    #: Batches computed, or requests sent, failed ones included.
+    #: Number of batches computed, or of requests sent, including failed ones.
     attempts: int
     truncations: tuple[Truncation, ...]
     timing: Timing

@@ -19,8 +19,8 @@ Result = TypeVar("Result")
 class Worker:
     """Runs calls in order in one daemon thread.
 
-    The threads of an executor are joined when the process exits. One that waits for a standard input that nobody
-    closes would keep an interrupted process alive.
+    The threads of an executor are joined when the process exits, so one that reads an open standard input would keep an
+    interrupted process alive.
     """
 
     def __init__(self, name: str) -> None:

@@ -641,8 +641,8 @@ def test_priorities_and_deadlines_are_checked():
             for options, words in (
                 ({"priority": 10}, "from 0 to 9"),
                 ({"priority": -1}, "from 0 to 9"),
-                ({"deadline_s": 0}, "more than 0"),
-                ({"deadline_s": float("nan")}, "more than 0"),
+                ({"deadline_s": 0}, "greater than 0"),
+                ({"deadline_s": float("nan")}, "greater than 0"),
             ):
                 with pytest.raises(UsageError, match=words):
                     await embedder.embed("a", model="acme/m", **options)

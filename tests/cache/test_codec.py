@@ -169,7 +169,7 @@ def checksum(key, head, body):
 
 
 def entry_of(key, kind, vector, meta, data):
-    """A valid or invalid entry."""
+    """Return a valid or invalid entry."""
     (entry,) = encode([key], np.zeros((1, 13), np.float32) if kind == "wide" else vector[None], [meta])
     if kind == "changed":
         place = data.draw(st.integers(0, len(entry) - 1))

@@ -1,4 +1,4 @@
-"""Run commands with an empty home and the test's settings only, in this process or in one of their own."""
+"""Runners of commands with an empty home and only the test's settings, in this process or in a subprocess."""
 
 import contextlib
 import csv
@@ -23,12 +23,12 @@ OURS = ("EMBEDWAY_", "HF_", "HUGGING_FACE_", "TRANSFORMERS_", "XDG_")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "subprocess: the test's commands run in processes of their own")
+    config.addinivalue_line("markers", "subprocess: the test's commands run in subprocesses")
 
 
 @pytest.fixture
 def environment(tmp_path):
-    """The variables that a command is started with. Without LANG of its own, so that UTF-8 is not a given."""
+    """Return the environment of a command. It keeps the LANG of the tests, so UTF-8 is not guaranteed."""
     home = tmp_path / "home"
     home.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
@@ -37,7 +37,7 @@ def environment(tmp_path):
 
 @pytest.fixture
 def place(tmp_path):
-    """The folder that a command is started in."""
+    """Return the working directory of commands."""
     folder = tmp_path / "place"
     folder.mkdir()
     return folder
@@ -45,7 +45,7 @@ def place(tmp_path):
 
 @pytest.fixture
 def started(request, environment, place):
-    """Run `embedway` with arguments to its end.
+    """Return a function that runs `embedway` with arguments until it ends.
 
     It runs in this process, which saves the start of an interpreter. Tests marked `subprocess` start one per command.
     """
@@ -60,7 +60,7 @@ def started(request, environment, place):
 
 @pytest.fixture
 def runners():
-    """Both ways to run a command."""
+    """Return both functions that run a command."""
     return run_in_process, run_in_subprocess
 
 
@@ -78,7 +78,7 @@ def run_in_subprocess(arguments, data, folder, variables):
 
 
 def run_in_process(arguments, data, folder, variables):
-    """Run `main` with the variables, folder and standard streams of a process of its own, and restore this one's."""
+    """Run `main` with its own variables, folder and standard streams, then restore those of this process."""
     with (
         tempfile.TemporaryFile() as stdout,
         tempfile.TemporaryFile() as stderr,
@@ -93,7 +93,7 @@ def run_in_process(arguments, data, folder, variables):
             main(arguments)
         except SystemExit as end:
             code = end.code
-        # The interpreter flushes them when it exits.
+        # An interpreter flushes them when it exits.
         sys.stdout.flush()
         sys.stderr.flush()
         written = []
@@ -105,11 +105,11 @@ def run_in_process(arguments, data, folder, variables):
 
 @contextlib.contextmanager
 def standard_input(data):
-    """The descriptor of a pipe that carries the bytes."""
+    """Open a pipe with the bytes, and yield the descriptor to read from."""
     reading, writing = os.pipe()
 
     def write():
-        # A command may end before it has read all.
+        # A command may end before it has read all bytes.
         with contextlib.suppress(BrokenPipeError), open(writing, "wb") as pipe:  # noqa: PTH123  not a path
             pipe.write(data)
 
@@ -124,7 +124,7 @@ def standard_input(data):
 
 @contextlib.contextmanager
 def descriptors(*replacements):
-    """Descriptors 0, 1 and 2 replaced. Code in C and child processes use them too."""
+    """Replace the descriptors 0, 1 and 2, which C code and child processes also use."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(number) for number in range(len(replacements))]
@@ -140,9 +140,9 @@ def descriptors(*replacements):
 
 @contextlib.contextmanager
 def python_streams():
-    """New `sys.stdin`, `sys.stdout` and `sys.stderr` on descriptors 0, 1 and 2.
+    """Replace `sys.stdin`, `sys.stdout` and `sys.stderr` with new streams on descriptors 0, 1 and 2.
 
-    They are not closed, so that a library that keeps one at its import does not keep a closed one.
+    The new streams are not closed, because a library may store one on import.
     """
 
     def stream(number, mode, **options):
@@ -157,7 +157,7 @@ def python_streams():
 
 @contextlib.contextmanager
 def replaced_environment(variables):
-    """`os.environ` with these variables only."""
+    """Reduce `os.environ` to these variables."""
     kept = dict(os.environ)
     try:
         os.environ.clear()
@@ -170,13 +170,14 @@ def replaced_environment(variables):
 
 @contextlib.contextmanager
 def fresh_libraries():
-    """State of the standard library as in a new process.
+    """Reset state of the standard library to that of a new process.
 
-    Imported modules stay. So do caches that depend on the installed packages and the machine only, such as the catalog.
+    Imported modules stay, and so do caches that depend only on the installed packages and the machine, such as the
+    catalog.
     """
     root, limit = logging.getLogger(), csv.field_size_limit()
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        # Without pytest's handlers, log records of warnings and errors go to standard error.
+        # Without pytest's handlers, warnings and errors in the log go to standard error.
         patch.setattr(root, "handlers", [])
         # Both are read from the environment once.
         patch.setattr(urllib.request, "_opener", None)
@@ -190,13 +191,13 @@ def fresh_libraries():
 
 @pytest.fixture
 def command(started):
-    """The same, with an embedway.toml in the folder that nobody named."""
+    """Return `started`; an embedway.toml in the working directory is not named."""
     return started
 
 
 @pytest.fixture
 def own_settings(started, place):
-    """The same, where the folder's embedway.toml is the user's own: it is named, once there is one."""
+    """Return `started` with `--config embedway.toml` if the working directory has that file."""
 
     def start(*arguments, **options):
         named = ("--config", "embedway.toml") if (place / "embedway.toml").exists() else ()
@@ -206,7 +207,7 @@ def own_settings(started, place):
 
 
 class Finished:
-    """A command that has ended."""
+    """Result of a command."""
 
     def __init__(self, done):
         self.code = done.returncode
@@ -224,7 +225,7 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def weights_folder():
-    """Where the default model is, fetched there before the first test that needs it."""
+    """Return the folder of the default model, which is downloaded before the first test that needs it."""
     from embedway.config import Config
 
     folder = Config.load().weights.directory
@@ -236,6 +237,6 @@ def weights_folder():
 
 @pytest.fixture
 def with_model(environment, weights_folder):
-    """Commands find the default model, and fetch nothing."""
+    """Let commands find the default model, and download nothing."""
     environment["EMBEDWAY_WEIGHTS__DIRECTORY"] = str(weights_folder)
     environment["EMBEDWAY_WEIGHTS__OFFLINE"] = "1"

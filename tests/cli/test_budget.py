@@ -1,4 +1,4 @@
-"""`embedway budget`, as a user starts it: what is not said stays, every table has its header, and pins."""
+"""`embedway budget`, as a user runs it: omitted options stay unchanged, every table has a header, and pins."""
 
 import asyncio
 import csv
@@ -15,7 +15,7 @@ SMALL = Space("small", "service:small", 8, "service", normalized=True)
 
 @pytest.fixture
 def command(own_settings):
-    """Commands that name the settings of their folder."""
+    """Return a runner of commands that name the settings of their folder."""
     return own_settings
 
 

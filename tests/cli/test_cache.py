@@ -1,4 +1,4 @@
-"""`embedway cache stats|clear|verify`, as a user starts them."""
+"""`embedway cache stats|clear|verify`, as a user runs them."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ LINES = [f"Paragraph {n} tells how to read the file {n}.csv and what it holds." 
 
 @pytest.fixture(scope="module")
 def kept(weights_folder, tmp_path_factory):
-    """A file with the vectors of 30 documents and a query."""
+    """Return a cache file with the vectors of 30 documents and a query."""
     path = tmp_path_factory.mktemp("kept") / "vectors.sqlite"
     overrides = {"weights.directory": str(weights_folder), "cache.path": str(path)}
     with Embedder(config=Config.load(environ={}, overrides=overrides)) as embedder:
@@ -44,7 +44,7 @@ def kept(weights_folder, tmp_path_factory):
 
 @pytest.fixture
 def cached(ready_command, place, environment, kept):
-    """A command whose cache holds them."""
+    """Return a runner of commands with these vectors in their cache."""
     (place / "rows.jsonl").write_text(
         "".join(json.dumps({"id": n, "text": line}) + "\n" for n, line in enumerate(LINES))
     )

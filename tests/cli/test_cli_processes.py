@@ -1,4 +1,4 @@
-"""An interrupt while the weights are on their way ends the command at once."""
+"""An interrupt during the download of weights ends the command at once."""
 
 import signal
 import socket
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def silent_hub():
-    """A hub that takes every connection and never answers."""
+    """Run a hub that accepts every connection and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(60)
         yield server

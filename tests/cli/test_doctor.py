@@ -14,7 +14,7 @@ SECRET = "hf_thisIsTheSecret1234567890"  # noqa: S105  not one
 
 @pytest.fixture
 def hub():
-    """A hub on this machine that answers, and notes what it was asked with."""
+    """Run a hub on the loopback that answers and records its requests."""
     seen = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Commands that run in the tests' process: they do what those of a process of their own do, and leave no trace."""
+"""Commands that run in the tests' process: the same results as in a subprocess, and no lasting change."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ SETTINGS = '[models.m]\nname = "acme/m"\ndimensions = 4\n[routes.r]\nmodel = "ac
         ((), b""),
         (("models", "show", "nothing"), b""),
         (("--config", "embedway.toml", "embed", "--model", "acme/m", "-"), b"first\nsecond\n"),
-        (("cache", "stats"), b""),  # its warning of settings that are ignored is a log record
+        (("cache", "stats"), b""),  # its warning about ignored settings is a log record
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -1,4 +1,4 @@
-"""`embedway models`: the catalog as it is, and which weights are here."""
+"""`embedway models`: the catalog, and which weights are on this machine."""
 
 import datetime as dt
 import json
@@ -16,7 +16,7 @@ DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 
 @pytest.fixture
 def command(own_settings):
-    """Commands that name the settings of their folder."""
+    """Return a runner of commands that name the settings of their folder."""
     return own_settings
 
 
@@ -67,7 +67,7 @@ def test_show_gives_every_fact_with_source_and_date(command, name):
 
 
 def test_show_works_for_all_models(command):
-    # One process each would take long; rerankers and Matryoshka models are the odd ones.
+    # One process for each model would take long; rerankers and Matryoshka models are the special cases.
     for name in ("bge-reranker-base", "mxbai-embed-large-v1", "multilingual-e5-small"):
         done = command("models", "show", name)
         assert (done.code, done.stderr) == (0, "")
@@ -100,7 +100,7 @@ def test_pull_of_what_is_here_tells_where(command, with_model, weights_folder):
 
 @pytest.fixture
 def tiny_model(command, with_model, place):
-    """A folder with a BERT of one layer and random weights, with the default model's tokenizer."""
+    """Make a folder with a BERT of one layer, random weights, and the default model's tokenizer."""
     here = Path(command("models", "pull", "all-MiniLM-L6-v2", "--json").json["pulled"][0]["path"])
     folder = place / "tiny"
     shutil.copytree(here, folder, ignore=shutil.ignore_patterns("model.safetensors"))

@@ -1,4 +1,4 @@
-"""`run`, `search` and `embed` with the real default model: from text to an answer."""
+"""`run`, `search` and `embed` with the real default model."""
 
 import json
 import os
@@ -33,7 +33,7 @@ QUERY = "call a slow function from async code"
 
 @pytest.fixture
 def notes(place):
-    """A JSON Lines file of four short texts."""
+    """Write a JSON Lines file of four short texts."""
     path = place / "notes.jsonl"
     rows = [{"id": f"n{number}", "text": text, "topic": "t"} for number, text in enumerate(TEXTS)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -41,13 +41,13 @@ def notes(place):
 
 
 def make(command, notes, destination):
-    """A collection of the notes."""
+    """Embed the notes into a collection."""
     assert command("run", notes.name, "--to", destination).code == 0
     return notes.parent / destination
 
 
 def start(arguments, environment, place, **streams):
-    """The command as a process of its own, still running."""
+    """Start the command in a subprocess, and return it while it runs."""
     return subprocess.Popen(
         [sys.executable, "-m", "embedway", *arguments],
         env=environment,
@@ -57,7 +57,7 @@ def start(arguments, environment, place, **streams):
 
 
 def on_terminal(arguments, environment, place):
-    """The command's output to standard error when that is a terminal."""
+    """Return the command's output to standard error if that is a terminal."""
     controller, terminal = pty.openpty()
     process = start(arguments, environment, place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
@@ -66,14 +66,14 @@ def on_terminal(arguments, environment, place):
         while part := os.read(controller, 65536):
             shown += part
     except OSError:
-        pass  # how Linux says that nobody holds the terminal any more
+        pass  # on Linux: no process has the terminal open any more
     os.close(controller)
     assert process.wait() == 0, shown
     return shown
 
 
 def wait_until(happened, process):
-    """Look again and again, as long as the process lives."""
+    """Poll a condition until it is true; fail if the process ends first, or after 60 s."""
     pause = threading.Event()
     end = time.monotonic() + 60
     while not happened():
@@ -83,7 +83,7 @@ def wait_until(happened, process):
 
 
 class TestRun:
-    """Files into a destination."""
+    """`run`: files into a destination."""
 
     @pytest.mark.parametrize(
         "destination",
@@ -179,7 +179,7 @@ class TestRun:
         notes.write_text(notes.read_text() + "not json\n")
         assert command("--config", "a.toml", "run", notes.name, "--to", "a.parquet").code == 4
         assert command("-c", "a.toml", "run", notes.name, "--to", "b.parquet", "--on-error", "stop").code == 1
-        # A chunk size from a file gives way to --no-chunk.
+        # --no-chunk overrides a chunk size from a file.
         assert command("-c", "a.toml", "run", notes.name, "--to", "c.parquet", "--no-chunk").code == 4
 
     def test_does_not_overwrite_unless_told(self, command, notes, place):
@@ -203,7 +203,7 @@ class TestRun:
             process.stdin.flush()
             wait_until(lambda: any(place.iterdir()), process)
             process.send_signal(signal.SIGINT)
-            # Standard input stays open: what waits for it must not keep the command alive.
+            # Standard input stays open: a thread that reads it must not keep the command alive.
             assert process.wait(30) == 130
             errors = process.stderr.read()
             assert b"Traceback" not in errors
@@ -212,12 +212,12 @@ class TestRun:
 
 
 class TestSearch:
-    """Refused inputs."""
+    """`search`: refused inputs."""
 
     def test_a_model_of_another_space_is_refused_by_name(self, command, notes, place):
         make(command, notes, "out.parquet")
         assert command("search", "out.parquet", QUERY, "--model", "all-MiniLM-L6-v2").code == 0
-        # The same weights pooled in another way: as many dimensions, and another space.
+        # The same weights with other pooling: the same number of dimensions, but another space.
         here = command("models", "pull", "all-MiniLM-L6-v2", "--json").json["pulled"][0]["path"]
         other = place / "other-model"
         shutil.copytree(here, other, copy_function=lambda a, b: Path(b).symlink_to(Path(a).resolve()))
@@ -254,7 +254,7 @@ class TestSearch:
 
 
 class TestEmbed:
-    """Vectors on standard output."""
+    """`embed`: vectors on standard output."""
 
     def test_lines(self, command):
         done = command("embed", *TEXTS)

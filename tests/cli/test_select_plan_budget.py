@@ -1,4 +1,4 @@
-"""`embedway select`, `plan` and `budget`, as a user starts them."""
+"""`embedway select`, `plan` and `budget`, as a user runs them."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ ENGLISH = (
     "Which of them is best depends on how many passages there are, and how often they change."
 )
 CODE = '''def nearest(query, vectors, count=10):
-    """Positions of the vectors that lie nearest."""
+    """Return the positions of the nearest vectors."""
     scores = vectors @ query
     order = np.argsort(-scores)[:count]
     return [(int(row), float(scores[row])) for row in order]
@@ -25,13 +25,13 @@ CHINESE = "向量属于一个空间。两个空间之间的距离没有意义。
 
 @pytest.fixture
 def command(own_settings):
-    """Commands that name the settings of their folder."""
+    """Return a runner of commands that name the settings of their folder."""
     return own_settings
 
 
 @pytest.fixture
 def offline(with_model, environment):
-    """The default model is here, and nothing is fetched; no service has a key."""
+    """Use the default model on this machine without downloads, and no keys of services."""
     for name in list(environment):
         if name.endswith("_API_KEY"):
             del environment[name]
@@ -222,7 +222,7 @@ def test_what_texts_may_cost_is_for_all_of_them(command, place, offline, form):
 
 
 def spend(place):
-    """Settings with a model that costs a dollar per million tokens and runs inside the test."""
+    """Write settings with a model that costs a dollar per million tokens and runs inside the test."""
     settings = """
 [models.m]
 name = "acme/m"

@@ -1,4 +1,4 @@
-"""`embedway state` and `embedway budget confirm`, and paths that are a user's own files."""
+"""`embedway state` and `embedway budget confirm`, and settings with paths of a user's other files."""
 
 import stat
 
@@ -18,13 +18,13 @@ provider = "fake"
 
 @pytest.fixture
 def command(own_settings):
-    """A command that is given the folder's settings."""
+    """Return a runner of commands that name the settings of their folder."""
     return own_settings
 
 
 @pytest.fixture
 def paid(place):
-    """A model that costs money."""
+    """Write settings with a model that costs money."""
     (place / "embedway.toml").write_text(MODEL)
 
 

@@ -1,4 +1,4 @@
-"""Found settings and trust in them, as a user meets them: foreign folders, `embedway trust` and `embedway init`."""
+"""Discovered settings and their trust, as a user sees them: untrusted folders, `embedway trust` and `embedway init`."""
 
 import base64
 import contextlib
@@ -19,7 +19,7 @@ SMALL = "text-embedding-3-small"
 
 
 class Recorder:
-    """A server that keeps all that it is sent, and answers embeddings of OpenAI's kind."""
+    """Server that records all requests, and answers with embeddings in OpenAI's format."""
 
     def __init__(self, port, seen):
         self.url = f"http://127.0.0.1:{port}"
@@ -61,7 +61,7 @@ def recorder():
 
 @pytest.fixture
 def proxy():
-    """A proxy that lets nothing through, and where it was asked to go."""
+    """Run a proxy that forwards nothing; also return the hosts of its requests."""
     asked = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -82,7 +82,7 @@ def proxy():
 
 @pytest.fixture
 def user(environment, weights_folder, proxy, tmp_path):
-    """A user with keys and tokens, who has the default model where it usually is, and whose way out is a proxy."""
+    """Set up a user with keys, tokens, the default model in its usual folder, and a proxy for all requests."""
     for name in [*environment]:
         if "PROXY" in name.upper() or name.endswith(("_API_KEY", "_BASE_URL")):
             del environment[name]
@@ -96,12 +96,12 @@ def user(environment, weights_folder, proxy, tmp_path):
 
 
 def ignored_line(done):
-    """The one line that says what is ignored."""
+    """Return the single line that lists the ignored settings."""
     (line,) = (line for line in done.stderr.splitlines() if "are ignored:" in line)
     return line
 
 
-# ------------------------------------------------------------ foreign folders
+# ------------------------------------------------------------ untrusted folders
 
 
 @pytest.mark.parametrize("variable", ["", 'api_key_env = "AWS_SECRET_ACCESS_KEY"\n'])
@@ -112,7 +112,7 @@ def test_a_found_route_gets_no_key_and_no_text(user, proxy, command, place, reco
     )
     done = command("--quiet", "embed", TEXT, "--model", SMALL)
     assert recorder.seen == []
-    # The run goes on with the user's own settings, whose service is behind the proxy here.
+    # The run continues with the user's own settings; their service is behind the proxy here.
     assert set(proxy[1]) == {"CONNECT api.openai.com:443"}
     assert done.code == 1
     line = ignored_line(done)
@@ -128,7 +128,7 @@ def test_a_found_hub_gets_no_token(user, proxy, command, place, recorder):
     assert set(proxy[1]) == {"CONNECT huggingface.co:443"}
     assert done.code == 1
     assert "weights.hub_endpoint" in ignored_line(done)
-    # A named file is the user's own, and still gets no token that was not meant for its address.
+    # A named file is the user's own. Its URL still gets no token that was set for another URL.
     done = command("--config", "embedway.toml", "embed", TEXT, "--model", "hf:acme/x")
     assert recorder.seen
     assert TOKEN not in "".join(recorder.seen)
@@ -322,7 +322,7 @@ def test_init_follows_no_link_out_of_the_folder(user, command, place, tmp_path):
 
 
 def test_every_setting_that_init_shows_is_one(user, command, place):
-    """The lines that are commented out become a valid file."""
+    """The lines in comments become a valid file."""
     assert command("init").code == 0
     file = place / "embedway.toml"
     lines = [line.removeprefix("# ") for line in file.read_text().splitlines()]
@@ -333,7 +333,7 @@ def test_every_setting_that_init_shows_is_one(user, command, place):
     assert len([item for item in done.json["settings"] if item["source"] == "embedway.toml"]) == 11
 
 
-# ------------------------------------------------------------ addresses of the environment
+# ------------------------------------------------------------ URLs from the environment
 
 
 def test_a_gateway_of_the_environment_is_asked_and_the_proxy_is_not(user, proxy, command, recorder):

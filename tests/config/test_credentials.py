@@ -32,7 +32,7 @@ MODELS = {
     "gemini": "gemini-embedding-001",
     "mistral": "mistral-embed",
 }
-#: One address of each service's own, and one that only looks similar.
+#: A URL of each service's own, and one that only looks similar.
 OWN = {
     "openai": ["https://api.openai.com/v1", "https://eu.api.openai.com/v1", "https://API.OPENAI.COM:443/v1"],
     "azure-openai": [f"https://name.{host}/openai/v1" for host in ("openai.azure.com", "services.ai.azure.com")],
@@ -125,7 +125,7 @@ def test_a_layer_that_names_address_and_variable_has_the_key_sent(tmp_path, prov
     assert Config.load(environ=environ, overrides={"routes.r": both}).key_for(provider, "r") == KEY
     named = {f"EMBEDWAY_ROUTES__R__{name.upper()}": value for name, value in both.items()}
     assert Config.load(environ={**environ, **named}).key_for(provider, "r") == KEY
-    # An address from the environment belongs to the user, as the key does.
+    # A URL from the environment belongs to the user, as the key does.
     path = write(tmp_path / "b.toml", **fields, api_key_env=variable)
     address = {"EMBEDWAY_ROUTES__R__BASE_URL": GATEWAY}
     assert Config.load([path], environ={**environ, **address}).key_for(provider, "r") == KEY
@@ -177,11 +177,11 @@ def test_rerankers_and_their_keys_are_under_the_same_rule(tmp_path):
     assert [(one.base_url, one.secret) for one in seen] == [(GATEWAY, KEY)]
 
 
-# ------------------------------------------------------------ addresses of the environment
+# ------------------------------------------------------------ URLs from the environment
 
 
 def endpoints(provider, environ, tmp_path, **route):
-    """Return the endpoints of a service's model, with a route without an address before the catalog's."""
+    """Return the endpoints of a service's model, with a route without a URL before the catalog's."""
     path = write(tmp_path / "a.toml", model=MODELS[provider], provider=provider)
     config = Config.load([path], environ=environ, overrides={f"routes.r.{name}": one for name, one in route.items()})
     found = []
@@ -229,7 +229,7 @@ def test_azures_endpoint_and_version_are_taken_together(tmp_path):
     assert (first.base_url, first.options["api_version"]) == ("https://name.openai.azure.com", "2024-10-21")
     _, (first, *_) = endpoints("azure-openai", versioned, tmp_path, options={"api_version": "2023-05-15"})
     assert first.options["api_version"] == "2023-05-15"
-    # A route's own address never matches the variable.
+    # A route's own URL never matches the variable.
     named = "https://name.services.ai.azure.com/openai/v1"
     _, (first, *_) = endpoints("azure-openai", versioned, tmp_path, base_url=named)
     assert (first.base_url, dict(first.options)) == (named, {})

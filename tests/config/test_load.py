@@ -305,7 +305,7 @@ def test_unknown_variable_is_named():
         ("weights.offline", 1, "must be true or false"),
         ("weights.places", "hub", "must be a list"),
         ("weights.places", [], "must not be empty"),
-        ("weights.places", ["hub", "hub"], "must name each place once"),
+        ("weights.places", ["hub", "hub"], "must name each source once"),
         ("weights.places", ["hub", "moon"], "must be 'folder', 'hub' or 'wheel'"),
         ("weights.directory", "", "must name a folder"),
         ("weights.directory", 3, "must be a path"),
@@ -495,7 +495,7 @@ class TestReading:
 
     @pytest.fixture(params=["pipe", "endless", "large"])
     def unending(self, request, tmp_path):
-        """A file that cannot be read to its end, and the reason."""
+        """Return a file that cannot be read to its end, and the reason."""
         path = tmp_path / "file.toml"
         if request.param == "pipe":
             os.mkfifo(path)

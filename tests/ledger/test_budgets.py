@@ -122,7 +122,7 @@ def test_a_budget_for_an_unknown_model_is_an_error():
 
 def test_an_unknown_price_is_refused_under_a_limit_and_reported_without_one():
     async def limited(embedder, server):
-        with pytest.raises(BudgetExceededError, match=r"the call has no known price.*give the model a price"):
+        with pytest.raises(BudgetExceededError, match=r"the call has no known price.*set a price for the model"):
             await embed(embedder)
         with pytest.raises(BudgetExceededError, match="has no known price, and max_cost is"):
             await embed(embedder, max_cost=1)

@@ -200,7 +200,7 @@ def test_a_servers_price_is_the_settings_and_unknown_without_one(config):
         async with embedder_for(config, server, **more) as embedder:
             return (await embedder.embed(TEXTS)).receipt
 
-    with pytest.raises(BudgetExceededError, match=r"has no known price.*give the model a price"):
+    with pytest.raises(BudgetExceededError, match=r"has no known price.*set a price for the model"):
         asyncio.run(under_a_budget())
     priced = asyncio.run(under_a_budget(cost_per_million_tokens="2"))
     assert (priced.billed_tokens, priced.cost_nanousd) == (7, 14_000)

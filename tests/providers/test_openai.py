@@ -1,4 +1,4 @@
-"""Details of OpenAI's provider: limits in headers, ada, addresses. The contract suite covers the rest."""
+"""Details of OpenAI's provider: limits in headers, ada, URLs. The contract suite covers the rest."""
 
 import asyncio
 import dataclasses

@@ -43,8 +43,8 @@ def endpoint(**options):
 @pytest.mark.parametrize(
     ("provider", "options", "message"),
     [
-        ("openai-compatible", {"max_inputs": "abc"}, "options.max_inputs: must be an integer above 0"),
-        ("openai-compatible", {"max_inputs": "0"}, "options.max_inputs: must be an integer above 0"),
+        ("openai-compatible", {"max_inputs": "abc"}, "options.max_inputs: must be an integer greater than 0"),
+        ("openai-compatible", {"max_inputs": "0"}, "options.max_inputs: must be an integer greater than 0"),
         ("openai-compatible", {"max_request_tokens": "-1"}, "options.max_request_tokens: must be an integer"),
         ("openai-compatible", {"dimension": "true"}, "options.dimension: is not an option; available: max_inputs"),
         ("openai-compatible", {"dimensions": "True"}, 'options.dimensions: must be "true" or "false"'),
@@ -53,7 +53,7 @@ def endpoint(**options):
         *((name, {"a": "b"}, "options.a: is not an option") for name in ("openai", "cohere", "voyage", "jina")),
         *((name, {"allow_http": "yes"}, "options.allow_http: must be") for name in ("gemini", "mistral")),
         ("fake", {"widht": "3"}, "options.widht: is not an option"),
-        ("fake", {"width": "wide"}, "options.width: must be an integer above 0"),
+        ("fake", {"width": "wide"}, "options.width: must be an integer greater than 0"),
     ],
 )
 def test_invalid_options_are_reported(provider, options, message):

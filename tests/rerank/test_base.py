@@ -30,7 +30,7 @@ from provider_suite import FAILURES, all_said, assert_tells_no_secret, engine_ov
 
 QUERY = "which one?"
 DOCUMENTS = ["the first text", "the second", "and a third one", "a fourth"]
-#: Reranker and dialect: its server, and the path between the server's address and the path that the reranker adds.
+#: Reranker and dialect: its server, and the path between the server's URL and the path that the reranker adds.
 APIS = {
     "cohere": (CohereRerankServer, ""),
     "voyage": (VoyageRerankServer, "/v1"),

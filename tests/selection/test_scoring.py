@@ -264,7 +264,7 @@ def test_the_pareto_set_has_those_that_no_other_beats_in_everything():
         ({"accuracy_weight": -1}, "accuracy_weight is -1"),
         ({"speed_weight": "much"}, "speed_weight is 'much'"),
         ({"cost_weight": float("nan")}, "cost_weight is nan"),
-        ({"accuracy_weight": 0, "speed_weight": 0, "cost_weight": 0}, "are all 0; one must be above 0"),
+        ({"accuracy_weight": 0, "speed_weight": 0, "cost_weight": 0}, "are all 0; one must be greater than 0"),
         ({"min_accuracy": 60}, "min_accuracy is 60; it must be from 0 to 1"),
         ({"max_latency_ms": 0}, "max_latency_ms is 0"),
         ({"min_context": 1.5}, "min_context is 1.5"),

@@ -10,7 +10,7 @@ from state_places import Place
 
 @pytest.fixture(params=["sqlite", "redis", "redis cluster"])
 def place(request, tmp_path):
-    """An empty place for state."""
+    """Return an empty place for state, in files or on a server."""
     folder = tmp_path / "state"
     folder.mkdir()
     if request.param == "sqlite":
@@ -24,7 +24,7 @@ def place(request, tmp_path):
 
 @pytest.fixture
 def files(tmp_path):
-    """An empty place for state in files."""
+    """Return an empty place for state in files."""
     folder = tmp_path / "state"
     folder.mkdir()
     return Place(folder)
@@ -32,7 +32,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def server(tmp_path, valkey):
-    """An empty place for state on a server."""
+    """Return an empty place for state on a server."""
     folder = tmp_path / "beside the server"
     folder.mkdir()
     with contextlib.closing(redis.Redis.from_url(valkey)) as client:

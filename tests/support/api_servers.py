@@ -282,7 +282,7 @@ class AzureServer(OpenAIServer):
 
 
 class ClassicAzureServer(AzureServer):
-    """Azure's address with the deployment in the path, and an API version."""
+    """Azure's URL with the deployment in the path, and an API version."""
 
     path = "/openai/deployments/my-deployment/embeddings"
 

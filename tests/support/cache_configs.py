@@ -11,7 +11,7 @@ TEXTS = [f"text {n}" for n in range(12)]
 
 
 def empty_server(request, backend):
-    """Return the address of an empty Valkey for "redis" and "redis cluster", otherwise an address without a server."""
+    """Return the URL of an empty Valkey for "redis" and "redis cluster", otherwise a URL without a server."""
     if not backend.startswith("redis"):
         return "redis://127.0.0.1:1"
     url = request.getfixturevalue("valkey_cluster" if backend == "redis cluster" else "valkey")

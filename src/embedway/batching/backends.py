@@ -52,7 +52,7 @@ class WorkItem:
 
 
 class BatchModel(BatchRunner, Protocol):
-    """Local model: its full name, its number of concurrent batches, and their padded tokens."""
+    """Local model: its full name, its number of concurrent batches, and the maximum padded tokens of each."""
 
     model: str
     streams: int

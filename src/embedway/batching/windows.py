@@ -84,7 +84,7 @@ def _windows(text: str, tokenize: Callable[[Sequence[str]], TokenizedTexts]) -> 
     rest = text
     while rest:
         window = rest
-        # A cut may split a word, and the remaining part may have more tokens on its own. It is then cut again.
+        # Truncation may split a word, and the kept part may have more tokens on its own. It is then truncated again.
         while cuts := tokenize([window]).truncations:
             window = window[: cuts[0].kept_characters]
         if not window:

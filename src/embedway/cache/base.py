@@ -42,7 +42,7 @@ class GroupSize:
 class CacheFilter:
     """Filter of entries: an entry must match every field that is set. `older_than_s` is seconds since it was stored.
 
-    A space matches at every size, because all sizes are cut from one entry.
+    A space matches at every size, because all sizes are truncated from one entry.
     """
 
     model: str | None = None

@@ -1,4 +1,4 @@
-"""Creation of the cache store and the keys of the secret from the settings."""
+"""Create the cache store, and the keys of the secret, from the settings."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 A key is a 256-bit BLAKE2b over the fields that determine a vector: the facts of the space, the variant of the runtime,
 input type and prompt, the overflow policy and its limit, the namespace, and the bytes of the text. Each field is
 preceded by its length, so that no two lists of fields have the same bytes. The encoding and the size of a response are
-not part of the key: every trained size is cut from the full width.
+not part of the key: every trained size is truncated from the full width.
 """
 
 from __future__ import annotations

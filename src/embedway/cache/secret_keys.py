@@ -3,8 +3,8 @@
 BLAKE2b derives two keys from a secret, each with its own person string: one for checksums, one for names. A checksum
 is a keyed BLAKE2b of 16 bytes over the group, the entry's name, its header and its body. A name is a keyed BLAKE2b of
 32 bytes over the cache key. Entries of different secrets, and entries without one, therefore never have the same name.
-Configurations that share a store cannot read, replace or delete each other's entries, and nobody without the secret
-can look up whether a text was embedded.
+Configurations that share a store cannot read, replace or delete each other's entries, and without the secret,
+no one can look up whether a text was embedded.
 """
 
 from __future__ import annotations

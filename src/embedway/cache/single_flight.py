@@ -43,7 +43,7 @@ class SingleFlight(Generic[R]):
         self._going: dict[bytes, asyncio.Future[FlightResult[R]]] = {}
 
     def claim(self, keys: Sequence[bytes]) -> tuple[list[Flight[R]], list[Flight[R]]]:
-        """Claim the keys that nobody computes; return (position, future) of these, and of those that others compute.
+        """Claim the unclaimed keys; return (position, future) of these, and of those that other callers compute.
 
         If one of the others ends without a result or an error, claim again.
         """
@@ -65,7 +65,7 @@ class SingleFlight(Generic[R]):
         self._end(key, FlightResult(result))
 
     def fail(self, key: bytes, error: EmbedwayError) -> None:
-        """Pass an error to all callers that wait: nobody could compute this key."""
+        """Pass an error to all callers that wait; none of them could compute this key."""
         self._end(key, FlightResult(error=error))
 
     def abandon(self, key: bytes, mine: asyncio.Future[FlightResult[R]], *, failed: bool = False) -> None:

@@ -122,7 +122,7 @@ class Table:
         return self._take(field, bool)
 
     def positive(self, field: str) -> int:
-        """Return an integer above 0."""
+        """Return an integer greater than 0."""
         value = self._take(field, int)
         if value <= 0:
             self.fail(field, value, "it must be greater than 0")

@@ -27,7 +27,7 @@ SAME_COSINE = 0.999
 
 @app.command("stats", short_help="Show entries, hits and savings.")
 def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
-    """Show cached vectors, and tokens and money saved. Only processes that ended are counted."""
+    """Show cached vectors, and tokens and money saved. Running processes save their counts at most once a minute."""
     config = Invocation.of(context).config()
     found = wait_for(_load_stats(config))
     if as_json:
@@ -46,7 +46,7 @@ def stats(context: typer.Context, *, as_json: JsonFlag = False) -> None:
         "evicted": found.evictions,
         "damaged entries": total.damaged,
         "entries with invalid vectors": total.invalid,
-        "damaged files set aside": found.set_aside,
+        "damaged files renamed": found.set_aside,
         "failed reads": found.failed_reads,
         "failed writes": found.failed_writes,
     }

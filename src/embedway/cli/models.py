@@ -24,7 +24,7 @@ app = typer.Typer(help="List, download and tune models.", no_args_is_help=True, 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Catalog name or alias.")]
 
 
-@app.command("list", short_help="List models, and those that are here.")
+@app.command("list", short_help="List models, and show which are usable here.")
 def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     """List all models with routes, and show what is usable here."""
     from embedway.catalog import default_catalog
@@ -201,9 +201,9 @@ def _pull(store: "WeightsStore", config: "Config", name: str, *, force: bool) ->
     return store.pull_repository(named.repository or "", named.revision, force=force)
 
 
-@app.command("tune", short_help="Find a model's fastest settings here.")
+@app.command("tune", short_help="Find a model's fastest settings on this CPU.")
 def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = False) -> None:
-    """Measure and store the fastest configuration of a model here."""
+    """Measure and store the fastest settings of a model on this CPU."""
     invocation = Invocation.of(context)
     config = invocation.config()
     report = wait_for(_tune(invocation, config, name))

@@ -73,7 +73,7 @@ def _prove(invocation: Invocation, collection: str, destination: str) -> None:
 
 def remove(
     context: typer.Context,
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Collection whose vectors are deleted.")],
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Name of the collection.")],
 ) -> None:
     """Remove a collection's pin. Delete its vectors first; its next write pins it again."""
     invocation = Invocation.of(context)

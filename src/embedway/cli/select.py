@@ -122,7 +122,7 @@ def _print_no_model(error: NoModelError, *, as_json: bool) -> None:
 
 def _note_sample(invocation: Invocation, analysis: "TextAnalysis", *, counted: bool) -> None:
     read = f"only the first {analysis.texts:,} documents ({analysis.characters:,} characters)"
-    note(invocation, f"{read} were analysed; costs are for {'all documents' if counted else 'these documents'}")
+    note(invocation, f"{read} were analyzed; costs are for {'all documents' if counted else 'these documents'}")
 
 
 def criteria_of(config: "Config", changes: dict[str, Any]) -> "ModelSelectionCriteria":

@@ -28,7 +28,7 @@ def trust(
     listed: Annotated[bool, typer.Option("--list", help="List the trusted files.")] = False,
     removed: Annotated[
         Path | None,
-        typer.Option("--remove", metavar="FILE", help="Remove trust in a file, even if the file is deleted."),
+        typer.Option("--remove", metavar="FILE", help="Stop trusting a file, even if it is deleted."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -70,7 +70,7 @@ def unit_query(query_vector: Vectors, top_n: int, *, dimensions: int, destinatio
     if query.shape != (dimensions,):
         raise UsageError(f"the query vector has the shape {query.shape}; {destination} needs ({dimensions},)")
     if top_n < 1:
-        raise UsageError(f"cannot find {top_n} rows; request 1 or more")
+        raise UsageError(f"cannot find {top_n} rows; request at least 1")
     unit: Vectors = query / _nonzero(np.linalg.norm(query))
     return unit
 

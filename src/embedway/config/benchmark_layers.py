@@ -54,7 +54,7 @@ def _rename(fields: Any, known: str) -> Any:
 
 
 def drop_stale_confirmations(under: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the lower settings without price confirmations of benchmarks whose price the upper layer changes."""
+    """Remove the price confirmation of each benchmark in the lower settings if the upper layer changes its price."""
     below = get_benchmarks(under)
     changed = {
         name: drop_stale_confirmation(below[name], fields)

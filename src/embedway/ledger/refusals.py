@@ -29,7 +29,7 @@ def budget_exceeded(refused: Refused, needed: int | None, *, note: str = "") -> 
         when = "in all" if limit.period == "total" else f"in {refused.period}"
         scope = "" if limit.scope == "*" else f" for {limit.scope.replace(':', ' ')}"
         cost = "has no known price" if needed is None else f"may cost ${usd(needed)}{note}"
-        advice = "; give the model a price" if needed is None else ""
+        advice = "; set a price for the model" if needed is None else ""
         message = (
             f"the call {cost}, and budget {limit.name!r} allows ${usd(limit.nanousd)} {when}{scope}, of which "
             f"${usd(refused.left)} is left; nothing was sent{advice}"
@@ -41,7 +41,7 @@ def max_cost_exceeded(call_budget: CallBudget, needed: int | None, left: int, *,
     """Return the error for `needed` nano-dollars that exceed the call's own `max_cost`; None for an unknown price."""
     model, max_cost = call_budget.purpose.model, usd(call_budget.max_nanousd or 0)
     if needed is None:
-        reason = f"{model} has no known price, and max_cost is ${max_cost}; give the model a price"
+        reason = f"{model} has no known price, and max_cost is ${max_cost}; set a price for the model"
     else:
         rest = "" if left == call_budget.max_nanousd else f", of which ${usd(left)} is left"
         reason = f"the call may cost ${usd(needed)} with {model}{note}; max_cost is ${max_cost}{rest}"

@@ -253,7 +253,7 @@ def _labels(folder: Path, config: Mapping[str, Any]) -> int:
         return len(labels or {0: ""})
     number = config.get("num_labels", 1)
     if type(number) is not int or number < 1:
-        raise WeightsError(f"{folder / 'config.json'}: num_labels must be an integer above 0")
+        raise WeightsError(f"{folder / 'config.json'}: num_labels must be an integer greater than 0")
     return number
 
 

@@ -187,7 +187,7 @@ class EmbedPipeline:
         )
 
     async def _choose_affordable(self, call: Call, selection: Selection, options: CallOptions) -> ChosenModel:
-        """Return the best selected model with which a call is within its limits on cost and truncation."""
+        """Return the best-ranked model with which a call stays within its limits on cost and truncation."""
         too_dear: list[tuple[str, int | None]] = []
         too_long: TextTooLongError | None = None
         for place, row in enumerate(selection.ranked):
@@ -205,7 +205,7 @@ class EmbedPipeline:
         raise no_affordable_model(options.max_cost_nanousd, too_dear)
 
     async def prepare(self, call: Call, name: str, dimensions: int | None) -> tuple[EmbedRequest, Model]:
-        """Check a call for a model; return its request and the opened model."""
+        """Open the model of a call and validate its texts; return the request and the model."""
         if (name, dimensions) != (call.model, call.dimensions):
             call = replace(call, model=name, dimensions=dimensions)
         if call.has_token_ids:
@@ -215,14 +215,14 @@ class EmbedPipeline:
         return inspect(call, self._config.embedding.on_overflow), await self._models.open(call.model)
 
     async def check_cache(self, call: Call, sample: int) -> CacheCheck:
-        """Compute a sample of cached texts again, and compare; see `AsyncEmbedder.cache.verify`."""
+        """Recompute a sample of cached texts, and compare; see `AsyncEmbedder.cache.verify`."""
         assert self.cache is not None  # noqa: S101  the caller has checked
         request, model = await self.prepare(call, call.model, call.dimensions)
         texts, positions = unique_texts(request.texts, {})
         asked = _compute_request(request, texts, model.space, CallBudget(Purpose(model.name)))
         stored, metas, damaged = await self.cache.wrap(model).peek(asked)
         found = [number for number, meta in enumerate(metas) if meta is not None]
-        # Evenly spaced over all hits, so that the sample covers all parts of a long list.
+        # Evenly spaced over all hits, so that the sample covers a long list.
         chosen = [found[place] for place in np.linspace(0, len(found) - 1, min(sample, len(found))).round().astype(int)]
         if not chosen:
             return CacheCheck(len(texts), 0, damaged, 0, None, None, 0)

@@ -1,4 +1,4 @@
-"""Proof that stored vectors belong to a space: embed some of their texts again and compare."""
+"""Proof that stored vectors belong to a space: recompute some of them and compare."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def check_same(
     stored: Vectors, computed: Vectors, *, name: str, recorded: Space, asked: Space, facts: Sequence[str]
 ) -> float:
-    """Return the lowest cosine of rows, float32 (n, d) each. `facts` are those missing in the record of `name`.
+    """Return the lowest cosine of stored and computed rows, float32 (n, d). The record of `name` lacks `facts`.
 
     Raises SpaceMismatchError if a row differs.
     """
@@ -30,7 +30,7 @@ def check_same(
             collection=name,
             collection_space=recorded.id,
             asked="the model's vectors",
-            asked_space=f"{asked.id} (a row computed again has cosine {lowest:.3f} to the stored one, so the "
+            asked_space=f"{asked.id} (a recomputed row has cosine {lowest:.3f} to the stored one, so the "
             f"{' or '.join(facts)} is different, or the stored vector is damaged)",
         )
     return lowest

@@ -58,7 +58,7 @@ class Call:
     @property
     def rows(self) -> tuple[Any, ...]:
         """The texts as a tuple, one row each."""
-        return cast("tuple[Any, ...]", self.texts)  # `__post_init__` made it one
+        return cast("tuple[Any, ...]", self.texts)  # `__post_init__` has converted it
 
 
 def inspect(call: Call, on_overflow: Overflow) -> EmbedRequest:

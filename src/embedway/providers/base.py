@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Declared:
     """Static properties of a provider for one model.
 
-    Limits are per request; None means no limit. `dimensions` and `input_type` tell whether the service supports those
-    parameters: if not, embedway truncates the vectors and puts the prompts before the texts.
+    Limits are per request; None means no limit. `dimensions` and `input_type` are true if the service supports these
+    parameters; if not, embedway truncates the vectors and puts the prompts before the texts.
     """
 
     max_inputs: int

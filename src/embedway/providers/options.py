@@ -21,15 +21,15 @@ def known(endpoint: Endpoint, options: Sequence[str]) -> None:
 
 
 def whole(endpoint: Endpoint, option: str, default: int) -> int:
-    """Return an option that is an integer above 0. Raises ConfigError for other values."""
+    """Return an option that is an integer greater than 0. Raises ConfigError for other values."""
     text = endpoint.options.get(option, str(default))
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigError("must be an integer above 0", where=endpoint.route, key=f"options.{option}")
+        raise ConfigError("must be an integer greater than 0", where=endpoint.route, key=f"options.{option}")
     return int(text)
 
 
 def whole_or_none(endpoint: Endpoint, option: str) -> int | None:
-    """Return an option that is an integer above 0, or None if it is not set. Raises ConfigError for other values."""
+    """Return an option that is an integer greater than 0; None if it is unset. Raises ConfigError for other values."""
     return whole(endpoint, option, 1) if option in endpoint.options else None
 
 

@@ -60,9 +60,9 @@ class ModelSelectionCriteria:
         weights = (self.accuracy_weight, self.speed_weight, self.cost_weight)
         for name, weight in zip(("accuracy_weight", "speed_weight", "cost_weight"), weights, strict=True):
             if not _is_number(weight) or weight < 0:
-                raise UsageError(f"{name} is {shown(weight)}; it must be a number, 0 or more")
+                raise UsageError(f"{name} is {shown(weight)}; it must be a number of at least 0")
         if not any(weights):
-            raise UsageError("accuracy_weight, speed_weight and cost_weight are all 0; one must be above 0")
+            raise UsageError("accuracy_weight, speed_weight and cost_weight are all 0; one must be greater than 0")
         if sum(map(float, weights)) > _MOST_WEIGHT:
             raise UsageError("accuracy_weight, speed_weight and cost_weight are too large; divide all by one number")
         self._check_limits()
@@ -77,11 +77,11 @@ class ModelSelectionCriteria:
         if not _is_number(self.min_accuracy) or not 0 <= self.min_accuracy <= 1:
             raise UsageError(f"min_accuracy is {shown(self.min_accuracy)}; it must be from 0 to 1")
         if self.max_latency_ms is not None and (not _is_number(self.max_latency_ms) or self.max_latency_ms <= 0):
-            raise UsageError(f"max_latency_ms is {shown(self.max_latency_ms)}; it must be more than 0")
+            raise UsageError(f"max_latency_ms is {shown(self.max_latency_ms)}; it must be greater than 0")
         for name in ("min_context", "dimensions"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} is {shown(value)}; it must be an integer, 1 or more")
+                raise UsageError(f"{name} is {shown(value)}; it must be an integer of at least 1")
         for name in ("max_cost_per_million", "max_total_cost"):
             if getattr(self, name) is not None:
                 to_nanousd(getattr(self, name), name=name)

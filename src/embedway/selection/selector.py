@@ -92,7 +92,7 @@ class ModelSelector:
         return await asyncio.to_thread(self._locked, Candidates.all)
 
     async def available(self, dimensions: int | None = None) -> list[str]:
-        """Return the models that can run here now, and that have vectors of this size if one is given."""
+        """Return the models that can run here now and, with `dimensions`, return vectors of that size."""
         return [
             one.benchmark.model_name
             for one in await self.candidates()

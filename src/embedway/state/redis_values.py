@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 #: Numbers as Redis reads them. Python accepts more, such as `1_000` and digits of other scripts. No number is negative:
-#: reserved and in-flight amounts are never below 0.
+#: amounts that are reserved or under way are never below 0.
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _TIME = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?")
 _ID = re.compile(r"[0-9a-f]{32}")

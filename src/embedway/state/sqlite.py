@@ -142,7 +142,7 @@ def _wrong(column: str) -> str:
     kinds = _VALUES[kind] + (", 'null'" if name in _OPTIONAL else "")
     wrong = f"typeof({name}) NOT IN ({kinds})"
     if kind == "INTEGER":
-        # No amount is negative: reserved and in-flight amounts are never below 0.
+        # No amount is negative: amounts that are reserved or under way are never below 0.
         wrong += f" OR {name} NOT BETWEEN 0 AND {1 if name in _FLAGS else _MOST_NANOUSD}"
     return wrong
 

@@ -1,7 +1,7 @@
 """Operations for hooks: their details, their place in the hierarchy, and their outcome.
 
 Details and outcomes contain numbers and names of models, routes, collections and budgets. They never contain texts,
-keys, addresses or vectors, so a hook may write all of them to a log, a metric's label or a span.
+keys, URLs or vectors, so a hook may write all of them to a log, a metric's label or a span.
 """
 
 from __future__ import annotations

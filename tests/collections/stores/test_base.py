@@ -124,7 +124,7 @@ def test_search_is_exact(collection, make_rows):
 def test_a_query_of_another_shape_is_wrong_usage(collection):
     with pytest.raises(UsageError, match=r"\(5,\).*needs \(6,\)"):
         collection.search(np.ones(5, np.float32), 3)
-    with pytest.raises(UsageError, match="request 1 or more"):
+    with pytest.raises(UsageError, match="request at least 1"):
         collection.search(np.ones(6, np.float32), 0)
 
 

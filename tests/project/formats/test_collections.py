@@ -97,7 +97,7 @@ def test_vectors_of_another_tokenizer_are_refused(old, config, described, monkey
     turned = [(text, np.roll(vector, 1)) for text, vector in verify.sample_rows(collection)]
     monkeypatch.setattr(verify, "sample_rows", lambda store: turned)
     with pytest.raises(
-        SpaceMismatchError, match=r"a row computed again has cosine .* so the tokenizer or config is different"
+        SpaceMismatchError, match=r"a recomputed row has cosine .* so the tokenizer or config is different"
     ):
         proven(config, destination)
     assert (record.read_bytes() if record.exists() else None) == before

@@ -54,7 +54,7 @@ def test_it_is_accepted_and_logged_once(old, caplog):
 def test_stored_rows_prove_it(old, caplog):
     with Embedder(config=old) as embedder:
         stored = embedder.embed(DOCUMENTS).vectors
-        with pytest.raises(SpaceMismatchError, match="a row computed again has cosine"):
+        with pytest.raises(SpaceMismatchError, match="a recomputed row has cosine"):
             embedder.pins.prove("articles", DOCUMENTS, stored[::-1])
         assert pin(old).space.tokenizer is None
         assert embedder.pins.prove("articles", DOCUMENTS, stored) > 0.999
