@@ -273,7 +273,7 @@ class Selected:
     ranked: tuple[tuple[str, float], ...]
     criteria: Mapping[str, object] = field(default_factory=dict)
     #: Better models that were skipped because they may cost more than `max_cost`, with their cost in nano-dollars.
-    too_dear: tuple[tuple[str, int | None], ...] = ()
+    too_expensive: tuple[tuple[str, int | None], ...] = ()
 
 
 @public

@@ -305,7 +305,7 @@ def test_the_best_model_whose_cost_fits_is_taken(config):
             result = await embedder.embed(TEXTS, criteria="best", max_cost=usd(most))
             assert result.receipt.model == f"text-embedding-3-{model}"
             assert result.receipt.cost_nanousd <= most
-        passed_over = result.receipt.selected.too_dear
+        passed_over = result.receipt.selected.too_expensive
         assert passed_over == (("text-embedding-3-large", dear),)
         free = await embedder.embed(TEXTS, criteria="best", max_cost=usd(cheap - 1))
         assert free.receipt.cost_nanousd == 0

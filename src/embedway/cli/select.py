@@ -27,9 +27,15 @@ def select(  # long, because typer reads the options from the signature
         PresetChoice | None,
         typer.Option("--preset", "-p", help="Preset of criteria. Default: the setting selection.preset (balanced)."),
     ] = None,
-    accuracy_weight: Annotated[float | None, typer.Option("--accuracy-weight", min=0, metavar="W")] = None,
-    speed_weight: Annotated[float | None, typer.Option("--speed-weight", min=0, metavar="W")] = None,
-    cost_weight: Annotated[float | None, typer.Option("--cost-weight", min=0, metavar="W")] = None,
+    accuracy_weight: Annotated[
+        float | None, typer.Option("--accuracy-weight", min=0, metavar="W", help="Weight of a high quality score.")
+    ] = None,
+    speed_weight: Annotated[
+        float | None, typer.Option("--speed-weight", min=0, metavar="W", help="Weight of a short latency.")
+    ] = None,
+    cost_weight: Annotated[
+        float | None, typer.Option("--cost-weight", min=0, metavar="W", help="Weight of a low price.")
+    ] = None,
     max_cost_per_million: Annotated[
         str | None, typer.Option("--max-cost-per-million", metavar="USD", help="Maximum price per million tokens.")
     ] = None,

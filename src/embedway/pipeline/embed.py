@@ -188,7 +188,7 @@ class EmbedPipeline:
 
     async def _choose_affordable(self, call: Call, selection: Selection, options: CallOptions) -> ChosenModel:
         """Return the best-ranked model with which a call stays within its limits on cost and truncation."""
-        too_dear: list[tuple[str, int | None]] = []
+        too_expensive: list[tuple[str, int | None]] = []
         too_long: TextTooLongError | None = None
         for place, row in enumerate(selection.ranked):
             try:
@@ -197,12 +197,12 @@ class EmbedPipeline:
                 too_long = error
                 continue
             if options.max_cost_nanousd is None or is_affordable(plan.most_nanousd, options.max_cost_nanousd):
-                return ChosenModel(row.model, call.dimensions, None, summarize(selection, place, too_dear))
-            too_dear.append((row.model, plan.most_nanousd))
-        if options.max_cost_nanousd is None or not too_dear:
+                return ChosenModel(row.model, call.dimensions, None, summarize(selection, place, too_expensive))
+            too_expensive.append((row.model, plan.most_nanousd))
+        if options.max_cost_nanousd is None or not too_expensive:
             assert too_long is not None  # noqa: S101  some model was ranked
             raise too_long
-        raise no_affordable_model(options.max_cost_nanousd, too_dear)
+        raise no_affordable_model(options.max_cost_nanousd, too_expensive)
 
     async def prepare(self, call: Call, name: str, dimensions: int | None) -> tuple[EmbedRequest, Model]:
         """Open the model of a call and validate its texts; return the request and the model."""

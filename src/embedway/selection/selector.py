@@ -120,8 +120,8 @@ class ModelSelector:
         return select(counted, criteria, analysis, anywhere=anywhere)
 
 
-def summarize(selection: Selection, place: int = 0, too_dear: Sequence[tuple[str, int | None]] = ()) -> Selected:
-    """Summarize a selection for a receipt. The model at index `place` was used; `too_dear` are those before it."""
+def summarize(selection: Selection, place: int = 0, too_expensive: Sequence[tuple[str, int | None]] = ()) -> Selected:
+    """Summarize a selection for a receipt. The model at index `place` was used; `too_expensive` are those before it."""
     row = selection.ranked[place]
     assert row.score is not None  # noqa: S101  it is ranked
     return Selected(
@@ -129,7 +129,7 @@ def summarize(selection: Selection, place: int = 0, too_dear: Sequence[tuple[str
         row.score,
         tuple((other.model, other.score or 0.0) for other in selection.ranked),
         selection.criteria.to_json(),
-        tuple(too_dear),
+        tuple(too_expensive),
     )
 
 
@@ -139,12 +139,12 @@ def is_affordable(cost_nanousd: int | None, most_nanousd: int) -> bool:
 
 
 def no_affordable_model(
-    max_cost_nanousd: int, too_dear: Sequence[tuple[str, int | None]], *, limit: str = MAX_COST
+    max_cost_nanousd: int, too_expensive: Sequence[tuple[str, int | None]], *, limit: str = MAX_COST
 ) -> BudgetExceededError:
     """Return the error of a call whose limit, such as `max_cost`, is below the cost of every suitable model."""
-    known = [(cost, model) for model, cost in too_dear if cost is not None]
+    known = [(cost, model) for model, cost in too_expensive if cost is not None]
     if not known:
-        names = ", ".join(model for model, _ in too_dear)
+        names = ", ".join(model for model, _ in too_expensive)
         message = f"{limit} is ${usd(max_cost_nanousd)}, but no price is known for {names}; set a price for one of them"
         return BudgetExceededError(f"{message}; nothing was sent", budget=limit, needed=None, left=max_cost_nanousd)
     cost, model = min(known)
