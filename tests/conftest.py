@@ -1,5 +1,6 @@
 """Fixtures for all tests: the real default model, pulled once and stored in the checkout's cache."""
 
+import itertools
 import signal
 import tempfile
 from pathlib import Path
@@ -54,11 +55,19 @@ def no_cache_of_the_user():
         yield
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory):
+    """Return numbered folders that do not exist: most tests never write there, and thousands of folders are slow."""
+    root = tmp_path_factory.mktemp("homes")
+    return (root / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def own_cache_folder(monkeypatch, tmp_path_factory):
+def own_cache_folder(monkeypatch, homes):
     """Give each test an empty cache and ledger and no pins, so that the user's own stay unchanged."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache-home")))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state-home")))
+    home = next(homes)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
 
 
 @pytest.fixture(autouse=True)
