@@ -7,7 +7,6 @@ import gc
 import inspect
 import pickle
 import sys
-import threading
 import types
 import typing
 import weakref
@@ -18,6 +17,7 @@ import embedway
 from embedway import AsyncEmbedder, Embedder
 from embedway.telemetry.operations import Kind
 from embedway.weights.types import StoreSettings
+from inside import thread_of
 
 PAIRS = [
     (AsyncEmbedder, Embedder),
@@ -176,9 +176,8 @@ def test_a_group_keeps_its_embedder_open(config):
 
 
 def test_an_embedder_that_nobody_closed_ends_its_thread_when_it_is_freed(config):
-    before = set(threading.enumerate())
     embedder = Embedder(config=config)
-    (thread,) = [one for one in set(threading.enumerate()) - before if one.name == "embedway-loop"]
+    thread = thread_of(embedder)
     freed = weakref.ref(embedder)
     gc.disable()  # no cycle may delay it
     try:

@@ -293,5 +293,5 @@ class AsyncEmbedder:
     def _model_of(self, model: str | None, criteria: object) -> str:
         """Return the model that a call names; else `auto` if the call has criteria, or the embedder's model."""
         if model is not None:
-            return check_name(model, "model")
+            return model  # `Call` checks it
         return self.model if criteria is None else AUTO

@@ -351,9 +351,7 @@ class EmbedResult:
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False and dtype is not None and np.dtype(dtype) != self.vectors.dtype:
             raise ValueError("vectors are float32; another type needs a copy")
-        return (
-            self.vectors.copy() if copy and dtype is None else self.vectors.astype(dtype or np.float32, copy=bool(copy))
-        )
+        return self.vectors.astype(np.float32 if dtype is None else dtype, copy=bool(copy))
 
     def __repr__(self) -> str:
         failed = f", {len(self.errors)} failed" if self.errors else ""

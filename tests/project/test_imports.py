@@ -119,6 +119,10 @@ def test_only_config_reads_the_environment(path):
     assert not found, f"read settings from embedway.config: {found}"
 
 
+#: Packages that are imported when a model, a file or a store needs them.
+RUNTIMES = {"torch", "onnxruntime", "openvino", "onnx", "pyarrow", "lancedb", "huggingface_hub", "tokenizers"}
+
+
 def loaded_by(statement):
     code = f"import sys; {statement}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -126,29 +130,9 @@ def loaded_by(statement):
 
 
 def test_importing_embedway_loads_no_runtime():
-    heavy = {
-        "torch",
-        "onnxruntime",
-        "openvino",
-        "onnx",
-        "pyarrow",
-        "lancedb",
-        "huggingface_hub",
-        "tokenizers",
-    }
-    assert not heavy & loaded_by("import embedway")
+    assert not RUNTIMES & loaded_by("import embedway")
 
 
 def test_importing_the_command_line_loads_nothing_heavy():
-    heavy = {
-        "torch",
-        "onnxruntime",
-        "openvino",
-        "onnx",
-        "pyarrow",
-        "lancedb",
-        "huggingface_hub",
-        "tokenizers",
-    }
-    heavy |= {"numpy", "pydantic", "rich", "semantic_text_splitter", "asyncio"}
+    heavy = RUNTIMES | {"numpy", "pydantic", "rich", "semantic_text_splitter", "asyncio"}
     assert not heavy & loaded_by("import embedway.cli")

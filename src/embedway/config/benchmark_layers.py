@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.catalog.benchmarks import default_benchmarks
+from embedway.config.benchmarks import ModelBenchmark
 from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, overlay
+from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 def get_benchmarks(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,3 +104,19 @@ def find_misnamed(own: Mapping[str, Any], sources: Mapping[str, SettingSource]) 
         if isinstance(fields, dict) and isinstance(fields.get("model_name", name), str)
         if fields.get("model_name", name) != name and (key := f"{BENCHMARKS}{name}.model_name") in sources
     ]
+
+
+def check_changes(changes: object) -> None:
+    """Raise ConfigError for anything but a mapping of model names to benchmarks or to their fields."""
+    wrong = not isinstance(changes, Mapping) or not all(
+        isinstance(name, str)
+        and (
+            isinstance(change, ModelBenchmark)
+            or (isinstance(change, Mapping) and all(isinstance(field, str) for field in change))
+        )
+        for name, change in changes.items()
+    )
+    if wrong:
+        raise ConfigError(
+            "must be a mapping of model names to ModelBenchmark, or to a mapping of its fields", where="benchmarks"
+        )

@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from embedway._public import public
 from embedway.catalog.benchmarks import default_benchmarks
 from embedway.config.benchmark_layers import (
+    check_changes,
     drop_stale_confirmation,
     drop_stale_confirmations,
     find_misnamed,
@@ -226,7 +227,7 @@ class Config(Section):
 
         A new model needs every required field of `ModelBenchmark`. Raises ConfigError, which names every problem.
         """
-        _check_changes(changes)
+        check_changes(changes)
         tables = {name: benchmark_values(known) for name, known in self.embedding.model_benchmarks.items()}
         own = {model.name.casefold(): model.name for model in self.models.values()}
         spellings = {**own, **{name.casefold(): name for name in tables}}
@@ -234,7 +235,7 @@ class Config(Section):
         for asked, change in changes.items():
             name = spellings.get(asked.casefold(), asked)
             given = benchmark_values(change) if isinstance(change, ModelBenchmark) else change
-            fields = dict(given) if isinstance(change, ModelBenchmark) else with_sources(change, "arguments")
+            fields = dict(given) if isinstance(change, ModelBenchmark) else with_sources(given, "arguments")
             if str(fields.get("model_name", "")).casefold() == name.casefold():
                 fields["model_name"] = name
             sources |= {f"{BENCHMARKS}{name}.{field}": SettingSource("arguments") for field in given}
@@ -349,23 +350,6 @@ def _check_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
             if isinstance(value, dict):
                 tables.append((value, depth + 1))
     return given
-
-
-def _check_changes(changes: object) -> None:
-    """Raise ConfigError for anything but a mapping of model names to benchmarks or to their fields."""
-    wrong = not isinstance(changes, Mapping) or not all(
-        isinstance(name, str)
-        and (isinstance(change, ModelBenchmark) or (isinstance(change, Mapping) and all(map(_is_text, change))))
-        for name, change in changes.items()
-    )
-    if wrong:
-        raise ConfigError(
-            "must be a mapping of model names to ModelBenchmark, or to a mapping of its fields", where="benchmarks"
-        )
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def _check_environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:
