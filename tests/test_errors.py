@@ -1,7 +1,11 @@
 """The error tree: as documented, each error with an exit code, each message with cause, location and remedy."""
 
 import ast
+import concurrent.futures
+import copy
 import inspect
+import multiprocessing
+import pickle
 import re
 from pathlib import Path
 
@@ -177,3 +181,81 @@ def test_no_handler_of_timeouts_catches_a_deadline_and_loses_its_attempts():
                 if not any({"DeadlineError", "EmbedwayError"} & kinds for kinds in before):
                     seen.add(name)
     assert seen == THIRD_PARTY_ONLY
+
+
+# ---- pickle and copies: pools and executors return errors of their workers so
+
+
+#: Arguments of the errors that need more than a message.
+ARGUMENTS = {
+    "ConfigError": (("is wrong",), {"where": "a.toml", "key": "local.threads"}),
+    "MissingExtraError": (("a table",), {"extra": "lancedb", "package": "lancedb"}),
+    "InputError": (("is empty",), {"row": 3}),
+    "TextTooLongError": ((), {"row": 1, "max_tokens": 2, "tokens": 3}),
+    "SourceError": (("is missing",), {"path": Path("a.jsonl"), "line": 7, "field": "text"}),
+    "UnknownModelError": (("minilm",), {"nearest": ["all-MiniLM-L6-v2"]}),
+    "NoModelError": ((["raise max_cost"],), {"table": ["a row"]}),
+    "WeightsUnavailableError": (("m",), {"tried": [("hub", "offline")], "advice": "Go online."}),
+    "WeightsCorruptError": (("w",), {"expected": "a", "found": "b"}),
+    "DimensionsError": (("m",), {"asked": 1, "sizes": [2, 4]}),
+    "SpaceMismatchError": ((), {"collection": "c", "collection_space": "s", "asked_space": "t"}),
+    "BadVectorsError": (("NaN",), {"route": "r", "rows": [2]}),
+    "BatchError": (("out of memory",), {"route": "r"}),
+    "NoRouteError": (("m",), {"failed": [("r", "is down")], "elsewhere": ["n"]}),
+    "DeadlineError": (("late",), {"attempts": 2}),
+    "BudgetExceededError": (("too much",), {"budget": "b", "needed": 2, "left": 1}),
+    "StateError": (("is damaged",), {"file": Path("a.zip")}),
+    "SinkError": (("is full",), {"destination": "d"}),
+}
+
+
+def example(name):
+    """Return an error of a class, with a note and an attribute as the code may add them."""
+    cls = CLASSES[name]
+    default = (("failed",), {"route": "r", "status": 500} if issubclass(cls, errors.UpstreamError) else {})
+    args, options = ARGUMENTS.get(name, default)
+    error = cls(*args, **options)
+    error.add_note("seen in a test")
+    if isinstance(error, errors.UpstreamError):
+        error.rates, error.elsewhere = {"left": 1}, ("another",)
+    return error
+
+
+def assert_same(one, other):
+    assert type(one) is type(other)
+    assert one is not other
+    assert str(one) == str(other)
+    assert repr(one) == repr(other)
+    assert one.args == other.args
+    assert vars(one) == vars(other)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("name", CLASSES)
+def test_errors_come_back_from_pickle_unchanged(name, protocol):
+    error = example(name)
+    assert_same(pickle.loads(pickle.dumps(error, protocol)), error)  # noqa: S301  own data
+
+
+@pytest.mark.parametrize("change", [copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("name", CLASSES)
+def test_errors_are_copied_unchanged(name, change):
+    error = example(name)
+    assert_same(change(error), error)
+
+
+def fail(name):
+    raise example(name)
+
+
+def test_pools_and_executors_return_the_errors_of_their_workers():
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+        futures = {name: executor.submit(fail, name) for name in CLASSES}
+        for name, future in futures.items():
+            assert_same(future.exception(120), example(name))
+    with context.Pool(1) as pool:
+        for name, cls in CLASSES.items():
+            with pytest.raises(cls) as caught:
+                pool.apply_async(fail, [name]).get(120)
+            assert_same(caught.value, example(name))

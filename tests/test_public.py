@@ -177,6 +177,8 @@ def test_a_group_keeps_its_embedder_open(config):
 
 def test_an_embedder_that_nobody_closed_ends_its_thread_when_it_is_freed(config):
     embedder = Embedder(config=config)
+    assert thread_of(embedder) is None  # it starts with the first call
+    assert embedder.pins.list() == []
     thread = thread_of(embedder)
     freed = weakref.ref(embedder)
     gc.disable()  # no cycle may delay it

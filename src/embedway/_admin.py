@@ -19,15 +19,12 @@ from embedway.space import comparable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from embedway._engine import Engine, Engines
     from embedway.cache.stats import CacheCheck, CacheStats, ClearResult
     from embedway.cache.vector_cache import VectorCache
     from embedway.config import Config
     from embedway.ledger.pins import Pin
     from embedway.local.tune import TuneReport
-    from embedway.models.registry import ModelRegistry
-    from embedway.pipeline.embed import EmbedPipeline
-    from embedway.selection.collection_pins import CollectionPins
-    from embedway.selection.selector import ModelSelector
     from embedway.types import InputType, ModelDescription, Overflow, Texts, Vectors
 
 
@@ -35,9 +32,8 @@ if TYPE_CHECKING:
 class AsyncCacheAdmin:
     """Statistics, clearing and verification of an embedder's cache: `embedder.cache`."""
 
-    def __init__(self, pipeline: EmbedPipeline, models: ModelRegistry, default_model: str) -> None:
-        self._pipeline = pipeline
-        self._models = models
+    def __init__(self, engines: Engines, default_model: str) -> None:
+        self._engines = engines
         self._default_model = default_model
 
     async def stats(self) -> CacheStats:
@@ -45,7 +41,8 @@ class AsyncCacheAdmin:
 
         Raises CacheError if the cache cannot be read, UsageError if there is no cache.
         """
-        return await self._cache().stats()
+        async with self._engines.call() as engine:
+            return await _cache_of(engine).stats()
 
     async def clear(
         self,
@@ -66,7 +63,8 @@ class AsyncCacheAdmin:
         older_than_s = check_seconds(older_than_s, "older_than_s")
         if older_than_s is not None and not older_than_s >= 0:
             raise UsageError(f"older_than_s is {older_than_s}; it must be at least 0 seconds")
-        return await self._cache().clear(CacheFilter(model, space_id, namespace, older_than_s))
+        async with self._engines.call() as engine:
+            return await _cache_of(engine).clear(CacheFilter(model, space_id, namespace, older_than_s))
 
     async def verify(
         self,
@@ -82,35 +80,29 @@ class AsyncCacheAdmin:
         Entries contain no texts, so the caller passes them. Raises as `embed` does, CacheError if the cache cannot be
         read, UsageError if there is no cache.
         """
-        self._cache()
-        call = Call(texts, input_type, self._default_model if model is None else model, None, on_overflow)
-        return await self._pipeline.check_cache(call, check_count(sample, "sample") or 1)
-
-    def _cache(self) -> VectorCache:
-        self._models.check_open()
-        if self._pipeline.cache is None:
-            raise UsageError("there is no cache: cache.backend is none; set it to memory, sqlite or redis")
-        return self._pipeline.cache
+        async with self._engines.call() as engine:
+            _cache_of(engine)
+            call = Call(texts, input_type, self._default_model if model is None else model, None, on_overflow)
+            return await engine.pipeline.check_cache(call, check_count(sample, "sample") or 1)
 
 
 @public
 class AsyncPinAdmin:
     """The model and space of each collection, kept from its first write: `embedder.pins`."""
 
-    def __init__(self, pipeline: EmbedPipeline, models: ModelRegistry, pins: CollectionPins) -> None:
-        self._pipeline = pipeline
-        self._models = models
-        self._pins = pins
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
 
     async def list(self) -> list[Pin]:
         """Return all pins, sorted by collection; a pin with a `claim` is being written. Raises LedgerError."""
-        self._models.check_open()
-        return await self._pins.store.all()
+        async with self._engines.call() as engine:
+            return await engine.pins.store.all()
 
     async def forget(self, collection: str) -> bool:
         """Delete the pin of a collection whose vectors no longer exist; False if it has no pin. Raises LedgerError."""
-        self._models.check_open()
-        return await self._pins.store.remove(check_name(collection, "collection"))
+        check_name(collection, "collection")
+        async with self._engines.call() as engine:
+            return await engine.pins.store.remove(collection)
 
     async def prove(self, collection: str, texts: Texts, vectors: Vectors | Sequence[Vectors]) -> float:
         """Prove facts that a pin of an older version lacks, and store them in the pin.
@@ -119,57 +111,38 @@ class AsyncPinAdmin:
         returns the lowest cosine. Raises UsageError if the collection has no pin or no text is given,
         SpaceMismatchError if the pin is of another space or a vector differs, and as `embed` does.
         """
-        pin = await self._pins.store.get(check_name(collection, "collection"))
+        check_name(collection, "collection")
         checked = as_texts(texts, "texts")
         stored = as_vectors(vectors)
-        if pin is None or pin.claim:
-            raise UsageError(f"collection {collection!r} has no pin to prove: nothing was written to it yet")
-        if not checked or stored.shape != (len(checked), pin.space.dimensions):
-            raise UsageError(
-                f"{len(checked)} texts came with vectors of shape {stored.shape}; pass at least one text, and a vector "
-                f"of {pin.space.dimensions} numbers for each"
-            )
-        space = (await self._models.open(pin.model)).space_of_size(pin.space.dimensions)
-        comparison = comparable(space, pin.space)
-        if not comparison:
-            raise space_mismatch(pin, space, "document")
-        call = Call(checked, model=pin.model, dimensions=pin.space.dimensions)
-        computed = await self._pipeline.embed(call, CallOptions())
-        lowest = check_same(
-            stored,
-            computed.vectors,
-            name=f"collection {collection!r}",
-            recorded=pin.space,
-            asked=space,
-            facts=comparison.unknown or ("space",),
-        )
-        if comparison.unknown and not await self._pins.store.learn(pin, space):
-            raise UsageError(f"the pin of collection {collection!r} was changed meanwhile; try again")
-        return lowest
+        async with self._engines.call() as engine:
+            return await _prove(engine, collection, checked, stored)
 
 
 @public
 class AsyncModelAdmin:
     """Models of an embedder: `embedder.models`."""
 
-    def __init__(self, config: Config, default_model: str, models: ModelRegistry, selector: ModelSelector) -> None:
+    def __init__(self, engines: Engines, config: Config, default_model: str) -> None:
+        self._engines = engines
         self._config = config
         self._default_model = default_model
-        self._models = models
-        self._selector = selector
 
     async def available(self, dimensions: int | None = None) -> list[str]:
         """Return the models that can run here now and, with `dimensions`, return vectors of that size."""
-        self._models.check_open()
-        return await self._selector.available(check_count(dimensions, "dimensions"))
+        size = check_count(dimensions, "dimensions")
+        async with self._engines.call() as engine:
+            return await engine.selector.available(size)
 
     async def describe(self, model: str | None = None, dimensions: int | None = None) -> ModelDescription:
         """Load a model and return its space, limits and tokenizer."""
-        return (await self._models.open(self._name(model))).describe(check_count(dimensions, "dimensions"))
+        size = check_count(dimensions, "dimensions")
+        async with self._engines.call() as engine:
+            return (await engine.models.open(self._name(model))).describe(size)
 
     async def warm(self, model: str | None = None) -> None:
         """Load a model and its session, so that the first call does not wait for them."""
-        await (await self._models.open(self._name(model))).warm()
+        async with self._engines.call() as engine:
+            await (await engine.models.open(self._name(model))).warm()
 
     async def tune(self, model: str | None = None, *, progress: Callable[[str], None] | None = None) -> TuneReport:
         """Measure the fastest exact settings of a model on this CPU, and store them for embedders created later."""
@@ -177,9 +150,45 @@ class AsyncModelAdmin:
 
         if progress is not None and not callable(progress):
             raise UsageError(f"progress is of type {type(progress).__name__}; it must be a function")
-        encoder = (await self._models.open(self._name(model))).encoder()
         report = progress or (lambda _: None)
-        return await asyncio.to_thread(tune_model, encoder, self._config, report, fill_batches)
+        async with self._engines.call() as engine:
+            encoder = (await engine.models.open(self._name(model))).encoder()
+            return await asyncio.to_thread(tune_model, encoder, self._config, report, fill_batches)
 
     def _name(self, model: str | None) -> str:
         return self._default_model if model is None else check_name(model, "model")
+
+
+def _cache_of(engine: Engine) -> VectorCache:
+    if engine.pipeline.cache is None:
+        raise UsageError("there is no cache: cache.backend is none; set it to memory, sqlite or redis")
+    return engine.pipeline.cache
+
+
+async def _prove(engine: Engine, collection: str, checked: Sequence[str], stored: Vectors) -> float:
+    """Prove and store missing facts of a pin; see `AsyncPinAdmin.prove`."""
+    pin = await engine.pins.store.get(collection)
+    if pin is None or pin.claim:
+        raise UsageError(f"collection {collection!r} has no pin to prove: nothing was written to it yet")
+    if not checked or stored.shape != (len(checked), pin.space.dimensions):
+        raise UsageError(
+            f"{len(checked)} texts came with vectors of shape {stored.shape}; pass at least one text, and a vector "
+            f"of {pin.space.dimensions} numbers for each"
+        )
+    space = (await engine.models.open(pin.model)).space_of_size(pin.space.dimensions)
+    comparison = comparable(space, pin.space)
+    if not comparison:
+        raise space_mismatch(pin, space, "document")
+    call = Call(checked, model=pin.model, dimensions=pin.space.dimensions)
+    computed = await engine.pipeline.embed(call, CallOptions())
+    lowest = check_same(
+        stored,
+        computed.vectors,
+        name=f"collection {collection!r}",
+        recorded=pin.space,
+        asked=space,
+        facts=comparison.unknown or ("space",),
+    )
+    if comparison.unknown and not await engine.pins.store.learn(pin, space):
+        raise UsageError(f"the pin of collection {collection!r} was changed meanwhile; try again")
+    return lowest

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
+from embedway._engine import Engines
 from embedway._public import public
 from embedway.arguments import as_texts, check_name, check_names, check_seconds
-from embedway.cache.vector_cache import open_vector_cache
 from embedway.config import Config
 from embedway.config.local_models import AUTO
 from embedway.errors import UsageError
-from embedway.ledger.budgets import Budgets
-from embedway.ledger.opening import limits_of, open_ledger
-from embedway.models.base import ModelEnvironment
-from embedway.models.registry import ModelRegistry
 from embedway.models.reranker import names as reranker_names
-from embedway.pipeline.embed import EmbedPipeline
 from embedway.pipeline.receipt import CallFacts
 from embedway.pipeline.request import Call, inspect
 from embedway.pipeline.rerank import check_query, rerank
-from embedway.providers.names import full_name
 from embedway.selection.call_options import CallOptions
-from embedway.selection.collection_pins import CollectionPins
-from embedway.selection.selector import ModelSelector
-from embedway.telemetry import open_hooks
 from embedway.telemetry.operations import RequestDetails
 
 if TYPE_CHECKING:
@@ -71,29 +62,11 @@ class AsyncEmbedder:
         self.model = AUTO if model is None else check_name(model, "model")
         if not self.model:
             raise UsageError("model is empty; leave it out for the default model")
-        self.config = config = config if config is not None else Config.load()
-        webhook = config.ledger.webhook
-        self._hooks = open_hooks(hooks, webhook=None if webhook is None else webhook.get_secret_value())
-        self._budgets = Budgets(
-            open_ledger(config),
-            limits_of(config, full_name),
-            lease_s=config.ledger.lease_s,
-            hooks=self._hooks,
-        )
-        self._models = ModelRegistry(ModelEnvironment(config, self._budgets, self._hooks), progress)
-        self._selector = ModelSelector(config)
-        self._collection_pins = CollectionPins(config, self._selector)
-        self._pipeline = EmbedPipeline(
-            config,
-            self._models,
-            self._selector,
-            self._collection_pins,
-            budgets=self._budgets,
-            cache=open_vector_cache(config, self._hooks),
-        )
-        self.cache = AsyncCacheAdmin(self._pipeline, self._models, self.model)
-        self.pins = AsyncPinAdmin(self._pipeline, self._models, self._collection_pins)
-        self.models = AsyncModelAdmin(config, self.model, self._models, self._selector)
+        self.config = config if config is not None else Config.load()
+        self._engines = Engines(self.config, hooks, progress)
+        self.cache = AsyncCacheAdmin(self._engines, self.model)
+        self.pins = AsyncPinAdmin(self._engines)
+        self.models = AsyncModelAdmin(self._engines, self.config, self.model)
 
     def __repr__(self) -> str:
         return f"<embedway.AsyncEmbedder model={self.model!r}>"
@@ -169,7 +142,8 @@ class AsyncEmbedder:
         deadline_s = check_seconds(deadline_s, "deadline_s")
         if deadline_s is not None and not deadline_s > 0:
             raise UsageError(f"deadline_s is {deadline_s}; it must be greater than 0 seconds")
-        return await self._pipeline.embed(call, options, deadline_s)
+        async with self._engines.call() as engine:
+            return await engine.pipeline.embed(call, options, deadline_s)
 
     async def rerank(
         self,
@@ -201,23 +175,24 @@ class AsyncEmbedder:
         check_query(query, top_n)
         options = CallOptions.of(None, collection, api_key_name, max_cost)
         facts = CallFacts(time.perf_counter(), collection)
-        with self._hooks.operation(RequestDetails, "rerank", name, len(checked), None, collection) as outcome:
-            opened = await self._models.open(name, task="rerank")
-            default: Overflow = "error" if self.config.embedding.on_overflow == "error" else "truncate"
-            spending = options.spending(opened.name)
-            result = await rerank(
-                opened,
-                query,
-                checked,
-                facts,
-                spending,
-                top_n=top_n,
-                on_overflow=on_overflow or default,
-                partial=partial,
-            )
-            outcome.fill(result.receipt)
-            outcome.failures = len(result.errors)
-        return result
+        async with self._engines.call() as engine:
+            with engine.hooks.operation(RequestDetails, "rerank", name, len(checked), None, collection) as outcome:
+                opened = await engine.models.open(name, task="rerank")
+                default: Overflow = "error" if self.config.embedding.on_overflow == "error" else "truncate"
+                spending = options.spending(opened.name)
+                result = await rerank(
+                    opened,
+                    query,
+                    checked,
+                    facts,
+                    spending,
+                    top_n=top_n,
+                    on_overflow=on_overflow or default,
+                    partial=partial,
+                )
+                outcome.fill(result.receipt)
+                outcome.failures = len(result.errors)
+            return result
 
     async def plan(
         self,
@@ -239,7 +214,9 @@ class AsyncEmbedder:
         """
         options = CallOptions.of(criteria, collection, "", max_cost)
         name = self._model_of(model, criteria)
-        return await self._pipeline.plan(Call(texts, input_type, name, dimensions, on_overflow, partial), options)
+        call = Call(texts, input_type, name, dimensions, on_overflow, partial)
+        async with self._engines.call() as engine:
+            return await engine.pipeline.plan(call, options)
 
     async def plans(
         self,
@@ -255,9 +232,10 @@ class AsyncEmbedder:
         Computes and spends nothing. Raises as `plan` does.
         """
         given = check_names(models, "models")
-        names = await self.models.available(dimensions) if given is None else given
         call = Call(texts, input_type, AUTO, dimensions, on_overflow)
-        return [await self._pipeline.plan_with(call, name, dimensions) for name in names]
+        async with self._engines.call() as engine:
+            names = await engine.selector.available(call.dimensions) if given is None else given
+            return [await engine.pipeline.plan_with(call, name, call.dimensions) for name in names]
 
     async def select(
         self,
@@ -274,21 +252,26 @@ class AsyncEmbedder:
         AsyncEmbedder) are more texts, which are read only for `max_total_cost`. Raises NoModelError, which contains the
         table, if no model meets every requirement.
         """
-        self._models.check_open()
-        wanted = self._selector.criteria(CallOptions.of(criteria, "", "", None).criteria)
+        asked = CallOptions.of(criteria, "", "", None).criteria
         checked = inspect(Call(texts), "truncate")
-        return await self._selector.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
+        async with self._engines.call() as engine:
+            wanted = engine.selector.criteria(asked)
+            return await engine.selector.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
 
-    async def aclose(self) -> None:
-        """Wait for running batches, then release all models. Later calls raise ClosedError."""
-        await self._models.aclose()
-        if self._pipeline.cache is not None:
-            await self._pipeline.cache.aclose()
-        try:
-            await self._budgets.aclose()
-        finally:
-            await self._hooks.flush()
-        await self._collection_pins.aclose()
+    async def aclose(self, *, drain: bool = False) -> None:
+        """Release all models, connections and threads. Later calls raise ClosedError.
+
+        Calls that have not ended raise ClosedError; with `drain`, they are waited for. Batches that run are waited for
+        in both cases, and computed vectors are stored.
+        """
+        await self._engines.aclose(drain=drain)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse pickle and copy."""
+        raise UsageError(
+            "an embedder has connections and threads, so it cannot be pickled or copied; create one in each process, "
+            "such as in the worker's initializer"
+        )
 
     def _model_of(self, model: str | None, criteria: object) -> str:
         """Return the model that a call names; else `auto` if the call has criteria, or the embedder's model."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures.thread
 import contextlib
 import os
 import threading
+import time
 import weakref
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from embedway._embedder import AsyncEmbedder
 from embedway._public import blocking_form_of, public
@@ -18,7 +20,6 @@ from embedway.errors import ClosedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
-    from concurrent.futures import Future
     from types import TracebackType
     from typing import Unpack
 
@@ -38,57 +39,96 @@ _LAST_S = 30.0
 
 
 class _Running:
-    """An embedder's event loop and its thread. They outlive an unclosed `Embedder` until its vectors are stored."""
+    """An embedder's event loop and its thread, both created at the first call.
+
+    They outlive an unclosed `Embedder` until its vectors are stored. In a forked process, the first call creates new
+    ones.
+    """
 
     def __init__(self, embedder: AsyncEmbedder) -> None:
         self._embedder = embedder
-        self._process = os.getpid()
-        self._closing: Future[None] | None = None
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="embedway-loop", daemon=True)
-        self._thread.start()
-        _open.add(self)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._closing: concurrent.futures.Future[None] | None = None
+        # Reentrant: the garbage collector may call `leave` in a thread that holds it.
+        self._lock = threading.RLock()
 
-    def leave(self) -> None:
+    def leave(self, *, drain: bool = False) -> None:
         """Start to close the embedder. Does not wait, because the garbage collector calls it in any thread."""
-        if self._closing is None and self._process == os.getpid():
-            self._closing = asyncio.run_coroutine_threadsafe(self._embedder.aclose(), self.loop)
-            self._closing.add_done_callback(lambda _: self.loop.call_soon_threadsafe(self.loop.stop))
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            if self._loop is None:
+                return
+            loop = self._loop
+            self._closing = asyncio.run_coroutine_threadsafe(self._embedder.aclose(drain=drain), loop)
+            self._closing.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
 
-    def end(self, timeout_s: float | None = None) -> None:
+    def end(self, timeout_s: float | None = None, *, drain: bool = False) -> None:
         """Close the embedder, and wait for at most `timeout_s` seconds."""
-        self.leave()
-        if threading.current_thread() is self._thread:
-            return  # called from a hook, which must not wait for itself
+        self.leave(drain=drain)
+        if self._closing is None or self._thread is None or threading.current_thread() is self._thread:
+            return  # never used; or called from a hook, which must not wait for itself
         try:
-            if self._closing is not None:
-                self._closing.result(timeout_s)
+            self._closing.result(timeout_s)
         finally:
             _open.discard(self)
         self._thread.join(timeout_s)
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and return its result. Raises ClosedError after `end`."""
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise UsageError(
-                "the embedder was called from its own thread, such as from a hook, and would wait for itself: "
-                "call it from another thread, or use AsyncEmbedder"
-            )
-        if self.loop.is_closed():
-            work.close()
-            raise ClosedError("the embedder is closed; create a new one")
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        """Run a coroutine on the loop and return its result. Raises ClosedError after `leave`."""
+        try:
+            future = self._submit(work)
+        except BaseException:
+            work.close()  # a coroutine that never runs would cause a warning
+            raise
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise ClosedError("the embedder was closed before this call ended") from None
         except BaseException:
             future.cancel()  # an interrupt of the waiting thread must not leave the work running
             raise
 
-    def _run(self) -> None:
-        self.loop.run_forever()
-        self.loop.close()
-        _open.discard(self)
+    def forget(self) -> None:
+        """Give up the thread of the parent process, which does not exist in a forked one."""
+        self._loop = self._thread = self._closing = None
+        self._lock = threading.RLock()
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        if threading.current_thread() is self._thread:
+            raise UsageError(
+                "the embedder was called from its own thread, such as from a hook, and would wait for itself: "
+                "call it from another thread, or use AsyncEmbedder"
+            )
+        with self._lock:
+            if self._is_closed:
+                raise ClosedError("the embedder is closed; create a new one")
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._run, args=[self._loop], name="embedway-loop", daemon=True)
+                self._thread.start()
+                _open.add(self)
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.run_forever()
+            loop.run_until_complete(_cancel_tasks())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+            _open.discard(self)
+
+
+async def _cancel_tasks() -> None:
+    """Cancel all other tasks, so that no caller waits for ever for one that a failed `aclose` left behind."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 class _User:
@@ -112,14 +152,29 @@ _open: set[_Running] = set()
 
 
 def _end_all() -> None:
-    """Store the vectors of unclosed embedders before the process exits."""
-    for one in list(_open):
+    """Store the vectors of unclosed embedders before the process exits. Pending calls raise ClosedError."""
+    left = list(_open)
+    for one in left:
+        one.leave()
+    end = time.monotonic() + _LAST_S
+    for one in left:
         with contextlib.suppress(Exception):  # too late to report it
-            one.end(_LAST_S)
+            one.end(max(0.0, end - time.monotonic()))
 
 
-# Storing may need a new thread, and when `atexit` callbacks run, no new thread can be started.
+# Python calls these before it waits for other threads, last registered first. Closing needs executors, which refuse
+# calls after their own exit function: this module imports them, so that it registers later.
 getattr(threading, "_register_atexit", atexit.register)(_end_all)
+
+
+def _after_fork() -> None:
+    for one in list(_open):
+        one.forget()
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @public
@@ -291,7 +346,14 @@ class Embedder:
         """Select the best model for these texts by criteria, with the score of each model."""
         return self._wait(self._embedder.select(as_texts(texts, "texts"), criteria, anywhere=anywhere))
 
-    def close(self) -> None:
-        """Wait for running batches, then release all models and the thread. Later calls raise ClosedError."""
-        if not self._running.loop.is_closed():
-            self._running.end()
+    def close(self, *, drain: bool = False) -> None:
+        """Release all models, connections and threads. Later calls raise ClosedError.
+
+        Calls of other threads that have not ended raise ClosedError; with `drain`, they are waited for. Batches that
+        run are waited for in both cases, and computed vectors are stored.
+        """
+        self._running.end(drain=drain)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse pickle and copy."""
+        self._embedder.__reduce__()

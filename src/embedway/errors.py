@@ -57,6 +57,18 @@ class EmbedwayError(Exception):
     #: Exit code of the command line for this error.
     exit_code = 1
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return the parts for pickle and copy. By default, `__init__` would be called with the message alone."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[EmbedwayError], args: tuple[object, ...], attributes: dict[str, object]) -> EmbedwayError:
+    """Create an error from its parts, without `__init__`, whose arguments are not stored."""
+    error = kind.__new__(kind)
+    error.args = args  # OSError, a base class of DeadlineError, sets no args in __new__
+    error.__dict__.update(attributes)
+    return error
+
 
 class ConfigError(EmbedwayError):
     """A setting is invalid.

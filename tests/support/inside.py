@@ -17,9 +17,19 @@ def variables():
 # ---- an embedder
 
 
+def engine_of(embedder):
+    """Return the current engine of an embedder."""
+    return embedder._engines.engine
+
+
+def forget_engine(embedder):
+    """Give up the engine of an embedder, as in a forked process."""
+    embedder._engines.forget()
+
+
 def cache_of(embedder):
     """Return the read-through cache."""
-    return embedder._pipeline.cache
+    return engine_of(embedder).pipeline.cache
 
 
 def store_of(embedder):
@@ -39,12 +49,12 @@ async def settle(embedder):
 
 async def open_model(embedder, model="acme/m"):
     """Load the model of a name if needed, and return it."""
-    return await embedder._models.open(model)
+    return await engine_of(embedder).models.open(model)
 
 
 def opened_model(embedder, model="acme/m"):
     """Return the opened model of a full name, or None."""
-    return embedder._models.opened(model)
+    return engine_of(embedder).models.opened(model)
 
 
 def routes_of(embedder, model="acme/m"):
@@ -64,12 +74,12 @@ def scheduler_of(embedder, model="acme/m"):
 
 def client_of(embedder):
     """Return the client that sends requests to services."""
-    return embedder._models._environment.client
+    return engine_of(embedder).models._environment.client
 
 
 def budgets_of(embedder):
     """Return the budgets, with their open accounts."""
-    return embedder._budgets
+    return engine_of(embedder).budgets
 
 
 def ledger_of(embedder):

@@ -1,0 +1,209 @@
+"""Engine of an embedder: its parts that belong to one event loop of one process.
+
+An embedder outlives event loops and forks. Its engine does not: connections, background tasks and threads end with the
+loop, and do not exist in a forked process. `Engines` opens a new engine when the former one cannot be used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from embedway.cache.vector_cache import open_vector_cache
+from embedway.errors import ClosedError, UsageError
+from embedway.ledger.budgets import Budgets
+from embedway.ledger.opening import limits_of, open_ledger
+from embedway.models.base import ModelEnvironment
+from embedway.models.registry import ModelRegistry
+from embedway.pipeline.embed import EmbedPipeline
+from embedway.providers.names import full_name
+from embedway.selection.collection_pins import CollectionPins
+from embedway.selection.selector import ModelSelector
+from embedway.telemetry import open_hooks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+
+    from embedway.config import Config
+    from embedway.telemetry.hooks import Hook
+    from embedway.weights.store import ProgressSink
+
+_CLOSED = "the embedder is closed; create a new one"
+
+
+class Engine:
+    """The parts of an embedder, and its pending calls. Used from one event loop, that of its first call."""
+
+    def __init__(self, config: Config, hooks: Sequence[Hook], progress: ProgressSink | None) -> None:
+        webhook = config.ledger.webhook
+        self.hooks = open_hooks(hooks, webhook=None if webhook is None else webhook.get_secret_value())
+        self.budgets = Budgets(
+            open_ledger(config),
+            limits_of(config, full_name),
+            lease_s=config.ledger.lease_s,
+            hooks=self.hooks,
+        )
+        self.models = ModelRegistry(ModelEnvironment(config, self.budgets, self.hooks), progress)
+        self.selector = ModelSelector(config)
+        self.pins = CollectionPins(config, self.selector)
+        self.pipeline = EmbedPipeline(
+            config,
+            self.models,
+            self.selector,
+            self.pins,
+            budgets=self.budgets,
+            cache=open_vector_cache(config, self.hooks),
+        )
+        #: Loop of the first call; None before it.
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._calls: set[_PendingCall] = set()
+        self._end_of_loop: AsyncGenerator[None, None] | None = None
+
+    async def start(self) -> None:
+        """Arrange that the engine is closed before its event loop is, as at the end of `asyncio.run`."""
+        self._end_of_loop = _close_with_loop(self._finish)
+        await anext(self._end_of_loop)
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[Engine]:
+        """Register a call of the current task. Raises ClosedError if the engine is closed meanwhile."""
+        call = _PendingCall()
+        self._calls.add(call)
+        try:
+            yield self
+        except asyncio.CancelledError:
+            if call.is_ended():
+                raise ClosedError("the embedder was closed before this call ended") from None
+            raise
+        finally:
+            self._calls.discard(call)
+            call.done.set()
+
+    async def aclose(self, *, drain: bool) -> None:
+        """End pending calls with ClosedError, or wait for them with `drain`; then close all parts."""
+        own = asyncio.current_task()
+        pending = [call for call in self._calls if call.task is not own]
+        if not drain:
+            for call in pending:
+                call.end()
+        for call in pending:
+            await call.done.wait()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        await self.models.aclose()
+        if self.pipeline.cache is not None:
+            await self.pipeline.cache.aclose()
+        try:
+            await self.budgets.aclose()
+        finally:
+            await self.hooks.flush()
+        await self.pins.aclose()
+
+
+class _PendingCall:
+    """A call, and the task that awaits it. It is ended as `asyncio.timeout` ends a block: by a counted cancellation."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  public calls are coroutines
+        self.task = task
+        self.done = asyncio.Event()
+        self._cancellations = task.cancelling()
+        self._ended = False
+
+    def end(self) -> None:
+        """Cancel the task."""
+        self._ended = True
+        self.task.cancel()
+
+    def is_ended(self) -> bool:
+        """Return whether `end` alone cancelled the task, and withdraw that cancellation."""
+        return self._ended and self.task.uncancel() <= self._cancellations
+
+
+async def _close_with_loop(finish: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
+    """Wait for the end of the event loop, which closes its asynchronous generators, and close the engine then."""
+    try:
+        yield
+    finally:
+        await finish()
+
+
+class Engines:
+    """The current engine of an embedder: a new one in a new event loop, if the former loop ended, and after a fork."""
+
+    def __init__(self, config: Config, hooks: Sequence[Hook], progress: ProgressSink | None) -> None:
+        """Open an engine. Raises ConfigError and UsageError."""
+        self._arguments = config, tuple(hooks), progress
+        #: The current engine; None in a forked process before its first call.
+        self.engine: Engine | None = Engine(*self._arguments)
+        self._is_closed = False
+        self._lock = threading.Lock()
+        _all.add(self)
+
+    @contextlib.asynccontextmanager
+    async def call(self) -> AsyncGenerator[Engine, None]:
+        """Yield the engine of the running loop for one call.
+
+        Raises ClosedError after `aclose`, also if that happens meanwhile, and UsageError if another loop uses it.
+        """
+        engine = await self._current()
+        with engine.call():
+            yield engine
+
+    async def _current(self) -> Engine:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if self._is_closed:
+                raise ClosedError(_CLOSED)
+            engine = self.engine
+            if engine is None or (engine.loop is not None and engine.loop.is_closed()):
+                engine = self.engine = Engine(*self._arguments)
+            if engine.loop is loop:
+                return engine
+            if engine.loop is not None:
+                raise UsageError(
+                    "another event loop uses this AsyncEmbedder; create one in each event loop, or share an Embedder, "
+                    "which is thread-safe"
+                )
+            engine.loop = loop
+        await engine.start()
+        return engine
+
+    async def aclose(self, *, drain: bool = False) -> None:
+        """Close the engine, in its own loop. Later calls raise ClosedError."""
+        with self._lock:
+            self._is_closed, engine = True, self.engine
+        if engine is None:
+            return
+        loop = engine.loop
+        if loop is None or loop is asyncio.get_running_loop():
+            await engine.aclose(drain=drain)
+        elif loop.is_running():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(engine.aclose(drain=drain), loop))
+        elif not loop.is_closed():  # a loop that was closed has closed the engine
+            raise UsageError("the event loop that used this AsyncEmbedder is not running; call aclose on that loop")
+
+    def forget(self) -> None:
+        """Give up the engine of the parent process. It is kept, because freeing it would close the parent's files."""
+        _inherited.append(self.engine)
+        self.engine, self._lock = None, threading.Lock()
+
+
+_all: weakref.WeakSet[Engines] = weakref.WeakSet()
+#: Engines of the parent process.
+_inherited: list[Engine | None] = []
+
+
+def _after_fork() -> None:
+    for engines in list(_all):
+        engines.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
