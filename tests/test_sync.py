@@ -145,7 +145,18 @@ def work(text):
             embedder.embed(text, priority=9)
         except ClosedError as error:
             print(error, flush=True)
+def start_late():
+    try:
+        while True:
+            embedder.pins.list()
+    except ClosedError:
+        pass
+    try:
+        Embedder(config=embedder.config).embed("c")
+    except ClosedError as error:
+        print(error, flush=True)
 threading.Thread(target=work, args=['a']).start()
+threading.Thread(target=start_late).start()
 pool = ThreadPoolExecutor(1)
 pool.submit(work, 'b')
 service.wait()
@@ -159,7 +170,8 @@ def test_the_end_of_the_process_ends_the_calls_of_other_threads(tmp_path):
     refused = "the embedder is closed; create a new one"
     first, *others = run(EXIT, tmp_path)
     assert first == "end"
-    assert sorted(others) == sorted([ended, refused] * 2)
+    late = "the process is exiting, so no embedder can start"
+    assert sorted(others) == sorted([ended, refused, ended, refused, late])
 
 
 FORK = """

@@ -107,6 +107,8 @@ class _Running:
             if self._is_closed:
                 raise ClosedError("the embedder is closed; create a new one")
             if self._loop is None:
+                if _exiting.is_set():
+                    raise ClosedError("the process is exiting, so no embedder can start")
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._run, args=[self._loop], name="embedway-loop", daemon=True)
                 self._thread.start()
@@ -149,10 +151,13 @@ class _User:
 
 #: Loops of embedders that may still have vectors to store.
 _open: set[_Running] = set()
+#: Set when the process begins to exit. A new loop could not end before the process does.
+_exiting = threading.Event()
 
 
 def _end_all() -> None:
     """Store the vectors of unclosed embedders before the process exits. Pending calls raise ClosedError."""
+    _exiting.set()
     left = list(_open)
     for one in left:
         one.leave()

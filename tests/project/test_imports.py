@@ -45,6 +45,7 @@ ORDER = (
     "models",
     "selection",
     "pipeline",
+    "_engine",
     "_options",
     "_admin",
     "_embedder",
