@@ -61,6 +61,7 @@ class Engine:
         #: Loop of the first call; None before it.
         self.loop: asyncio.AbstractEventLoop | None = None
         self._calls: set[_PendingCall] = set()
+        self._turn = asyncio.Lock()
         self._end_of_loop: AsyncGenerator[None, None] | None = None
 
     async def start(self) -> None:
@@ -92,7 +93,8 @@ class Engine:
                 call.end()
         for call in pending:
             await call.done.wait()
-        await self._finish()
+        async with self._turn:
+            await (self._finish() if self._end_of_loop is None else self._end_of_loop.aclose())
 
     async def _finish(self) -> None:
         await self.models.aclose()

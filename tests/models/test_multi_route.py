@@ -10,6 +10,7 @@ import pytest
 from api_servers import KEY, OpenAIServer
 from embedway import AsyncEmbedder, Config, Embedder
 from embedway.errors import BadVectorsError, BudgetExceededError, NoRouteError
+from embedway.models.multi_route import SpaceCheck
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = ["What is a coroutine?", "def f(): pass", "What is a coroutine?", "a third"]
@@ -119,6 +120,42 @@ def test_the_local_model_takes_over_from_a_server_that_is_down(config):
     assert second.receipt.routes == ("local:all-MiniLM-L6-v2",)
     assert first.space == second.space
     assert np.einsum("ij,ij->i", first.vectors, second.vectors).min() > 0.9999
+
+
+def test_a_server_that_returns_with_another_model_is_found(config):
+    """The failed request takes all attempts, so the circuit stays closed and the server is asked again at once."""
+
+    async def main():
+        server = Elsewhere(config)
+        async with embedder_for(config, server) as embedder:
+            before = await embedder.embed(TEXTS)
+            server.misdeeds = ["503"] * 3
+            during = await embedder.embed(TEXTS)
+            server.spoil = lambda vectors: np.roll(vectors, 1, axis=1)
+            return before, during, await embedder.embed(TEXTS), server
+
+    before, during, after, server = asyncio.run(main())
+    assert before.receipt.routes == ("routes.r0",)
+    assert during.receipt.routes == after.receipt.routes == ("local:all-MiniLM-L6-v2",)
+    np.testing.assert_array_equal(after.vectors, ours(config).vectors)
+    assert len(server.bodies[-1]["input"]) == 1  # a probe, and no text of the user
+
+
+def test_a_server_is_checked_again_after_a_few_minutes():
+    now, answers, asked = [0.0], ["", "", "is another model"], []
+
+    async def compare():
+        asked.append(now[0])
+        return answers[len(asked) - 1]
+
+    async def main():
+        check = SpaceCheck(compare, "r", clock=lambda: now[0])
+        for now[0] in (0.0, 299.0, 300.0, 599.0, 600.0):
+            await check.pass_or_raise()
+
+    with pytest.raises(BadVectorsError, match="is another model"):
+        asyncio.run(main())
+    assert asked == [0.0, 300.0, 600.0]
 
 
 def test_the_local_model_goes_first_where_the_settings_say_so(config):

@@ -1,13 +1,16 @@
 """Local models that servers run too: local and remote routes in one vector space, with failover.
 
 A server reports its model, but not the weights, prompts and pooling. A wrong server would mix vectors of another space
-with the right ones, without an error. So each route to a server is first compared with this machine on a probe. If the
+with the right ones, without an error. So each route to a server is compared with this machine on a probe, first and
+again after failures. If the
 weights of a reranker are not here, there is nothing to compare with, and its servers are trusted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +19,7 @@ from typing_extensions import override
 
 from embedway.batching.batches import fill_batches
 from embedway.batching.run import run_batches
-from embedway.errors import BadVectorsError
+from embedway.errors import BadVectorsError, UpstreamError
 from embedway.models.local import profile_of
 from embedway.models.reranker import ServiceReranker
 from embedway.models.service import ServiceModel
@@ -26,7 +29,7 @@ from embedway.vectors import SAME_COSINE, validate
 
 if TYPE_CHECKING:
     import decimal
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from embedway.config import Config
     from embedway.local.cross_encoder import CrossEncoder
@@ -44,6 +47,8 @@ _PAIRS = (
     "Where does a vector belong?",
     ["In its own vector space, among its like.", "Straße 42 was closed for a day."],
 )
+#: Time for which a passed check is valid, in seconds.
+_VALID_S = 300.0
 #: Maximum difference of scores from 0 to 1, for half precision.
 _SAME_SCORE = 0.02
 #: Provider name of this machine in routes.
@@ -117,25 +122,41 @@ class LocalScorer:
 
 
 class SpaceCheck:
-    """One-time check of a server, before its first answer is used.
+    """Check of a server, before its first answer is used, after each failure, and every few minutes.
 
-    `compare` returns the reason why the server cannot be used, or an empty text.
+    A server that failed may have been restarted with another model. `compare` returns the reason why the server cannot
+    be used, or an empty text.
     """
 
-    def __init__(self, compare: Callable[[], Awaitable[str]], route: str) -> None:
+    def __init__(
+        self, compare: Callable[[], Awaitable[str]], route: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._compare = compare
         self._route = route
+        self._clock = clock
         self._lock = asyncio.Lock()
-        self._reason: str | None = None
+        self._reason = ""
+        self._valid_until = float("-inf")
 
     async def pass_or_raise(self) -> None:
-        """Raise BadVectorsError if the server cannot be used; the result is permanent."""
-        if self._reason is None:
+        """Raise BadVectorsError if the server cannot be used; this result is permanent."""
+        if not self._reason and self._clock() >= self._valid_until:
             async with self._lock:
-                if self._reason is None:
+                if not self._reason and self._clock() >= self._valid_until:
+                    started = self._clock()
                     self._reason = await self._compare()
+                    self._valid_until = started + _VALID_S
         if self._reason:
             raise BadVectorsError(self._reason, route=self._route)
+
+    @contextlib.contextmanager
+    def repeated_after_failure(self) -> Iterator[None]:
+        """Check the server again if a request fails."""
+        try:
+            yield
+        except UpstreamError:
+            self._valid_until = float("-inf")
+            raise
 
 
 class CheckedProvider:
@@ -152,7 +173,8 @@ class CheckedProvider:
     async def embed(self, texts: Sequence[str], *, input_type: InputType, dimensions: int | None) -> Answer:
         """Embed texts; see `Provider.embed`. Raises BadVectorsError, permanently, if the spaces differ."""
         await self._check.pass_or_raise()
-        return await self._provider.embed(texts, input_type=input_type, dimensions=dimensions)
+        with self._check.repeated_after_failure():
+            return await self._provider.embed(texts, input_type=input_type, dimensions=dimensions)
 
     async def _compare(self) -> str:
         """Compare the route's vectors of a probe with local ones; return the difference, or an empty text."""
@@ -192,7 +214,8 @@ class CheckedReranker:
     async def rerank(self, query: str, documents: Sequence[str]) -> Scores:
         """Score documents; see `RerankProvider.rerank`. Raises BadVectorsError, permanently, if the scores differ."""
         await self._check.pass_or_raise()
-        return await self._reranker.rerank(query, documents)
+        with self._check.repeated_after_failure():
+            return await self._reranker.rerank(query, documents)
 
     async def _compare(self) -> str:
         """Compare the route's scores of two pairs with local ones; return the difference, or an empty text."""
