@@ -129,7 +129,7 @@ class AsyncPinAdmin:
                 f"{len(checked)} texts came with vectors of shape {stored.shape}; pass at least one text, and a vector "
                 f"of {pin.space.dimensions} numbers for each"
             )
-        space = (await self._models.open(pin.model)).space_of_size(pin.space.dimensions)
+        space = (await self._pipeline.open_pinned(pin)).space_of_size(pin.space.dimensions)
         comparison = comparable(space, pin.space)
         if not comparison:
             raise space_mismatch(pin, space, "document")
