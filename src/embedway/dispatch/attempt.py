@@ -139,8 +139,8 @@ class Attempt:
                 raise
             is_judged = True
             # An answer whose vectors cannot be read was computed, and is billed too.
-            may_be_billed = isinstance(error, (BadVectorsError, DeadlineError)) or (
-                isinstance(error, UpstreamError) and error.billed
+            may_be_billed = isinstance(error, DeadlineError) or (
+                isinstance(error, (BadVectorsError, UpstreamError)) and error.billed
             )
             if isinstance(error, RateLimitedError) and error.retry_after_s is None:
                 # Without a time, the reason may be the number of requests at a time.

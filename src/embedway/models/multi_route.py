@@ -135,7 +135,9 @@ class SpaceCheck:
                 if self._reason is None:
                     self._reason = await self._compare()
         if self._reason:
-            raise BadVectorsError(self._reason, route=self._route)
+            error = BadVectorsError(self._reason, route=self._route)
+            error.billed = False
+            raise error
 
 
 class CheckedProvider:
