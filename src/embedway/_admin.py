@@ -175,7 +175,7 @@ async def _prove(engine: Engine, collection: str, checked: Sequence[str], stored
             f"{len(checked)} texts came with vectors of shape {stored.shape}; pass at least one text, and a vector "
             f"of {pin.space.dimensions} numbers for each"
         )
-    space = (await engine.models.open(pin.model)).space_of_size(pin.space.dimensions)
+    space = (await engine.pipeline.open_pinned(pin)).space_of_size(pin.space.dimensions)
     comparison = comparable(space, pin.space)
     if not comparison:
         raise space_mismatch(pin, space, "document")

@@ -250,6 +250,9 @@ class SpaceMismatchError(EmbedwayError):
 class BadVectorsError(EmbedwayError):
     """A model returned invalid vectors. `rows` are the first invalid rows."""
 
+    #: Whether the answer may be billed; false if no text was sent.
+    billed = True
+
     def __init__(self, message: str, *, route: str, rows: Sequence[int] = ()) -> None:
         self.route = route
         self.rows = tuple(rows)

@@ -109,6 +109,20 @@ class TestRun:
         assert hits[0]["score"] > hits[1]["score"]
         assert found.json["collection"]["space"]["id"] == SPACE
 
+    def test_then_search_finds_your_own_model_without_its_name(self, command, notes, place):
+        own = '[models.m]\nname = "acme/m"\ndimensions = 16\nmax_tokens = 50\n'
+        own += '[routes.r]\nmodel = "acme/m"\nprovider = "fake"\n'
+        (place / "own.toml").write_text(own)
+        done = command("--config", "own.toml", "run", notes.name, "--to", "out.jsonl", "-m", "acme/m")
+        assert done.code == 0, done.stderr
+        found = command("--config", "own.toml", "search", "out.jsonl", QUERY, "--json")
+        assert found.code == 0, found.stderr
+        assert found.json["receipt"]["model"] == "acme/m"
+        (place / "two.toml").write_text(
+            own + own.replace("acme/", "other/").replace(".m]", ".n]").replace(".r]", ".s]")
+        )
+        assert "name the model" in command("--config", "two.toml", "search", "out.jsonl", QUERY).stderr
+
     def test_a_reranker_orders_what_was_found(self, command, notes, place, weights_folder):
         assert command("run", notes.name, "--to", "out.parquet").code == 0
         tokenizer = next(weights_folder.glob("models/*/*/tokenizer.json"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from embedway.dispatch.billing import searches_of, split_by_weight
 from embedway.dispatch.request import UpstreamRequest
+from embedway.errors import BadVectorsError
 from embedway.providers.fake import Fake, vector_of
 from failing_services import SPACE, WIDTH, FakeUpstream, on_calls
 
@@ -57,6 +58,49 @@ def test_an_answer_is_reported_before_it_is_booked():
     ((row, vector),) = told
     assert row == 0
     np.testing.assert_allclose(vector, vector_of("a", WIDTH), atol=1e-6)
+
+
+class RecordingAccount:
+    """Account that records its bookings; each attempt has 7 nano-dollars under way."""
+
+    def __init__(self, prices):
+        self.budgets, self.prices = self, prices
+        self.answers, self.failures = [], []
+
+    def run_in_background(self, work):
+        return asyncio.create_task(work)
+
+    async def mark_sent(self, tokens, searches):
+        return 7
+
+    async def settle_answer(self, sent, *, tokens, searches, **reported):
+        self.answers.append((tokens, searches, reported))
+
+    async def settle_failure(self, sent, *, billed):
+        self.failures.append((sent, billed))
+
+
+def send_for(account, fake, **more):
+    return FakeUpstream(fake).send(["one two", "three"], accounts=(account,), partial=True, **more)
+
+
+def test_an_answer_with_unreadable_vectors_may_be_on_the_bill():
+    account = RecordingAccount(lambda tokens, searches: tokens)
+    response = send_for(account, Fake(faults=on_calls(BadVectorsError("no vectors", route="fake"))))
+    assert not response.errors
+    assert account.failures == [(7, True)]
+
+
+@pytest.mark.parametrize(
+    ("prices", "tokens"),
+    [(lambda tokens, searches: tokens, 3), (lambda tokens, searches: searches, 0)],
+    ids=["by token", "by search"],
+)
+def test_a_count_of_searches_replaces_no_tokens_that_have_a_price(prices, tokens):
+    account = RecordingAccount(prices)
+    only_searches = Fake(faults=lambda *_: lambda answer: dataclasses.replace(answer, tokens=None, searches=1))
+    send_for(account, only_searches, by_search=True)
+    assert account.answers == [(tokens, 1, {"tokens_reported": False, "searches_reported": True})]
 
 
 def test_searches_are_never_too_few():

@@ -11,7 +11,7 @@ from embedway.dispatch.semaphore import PrioritySemaphore
 from embedway.providers.base import Declared
 from embedway.providers.fake import Fake
 from embedway.urgency import Urgency
-from failing_services import SPACE, WIDTH, FakeUpstream, texts_of
+from failing_services import SPACE, WIDTH, FakeUpstream, assert_right, limited, texts_of
 from inside import places_of
 
 
@@ -81,3 +81,44 @@ def test_places_are_given_back_by_those_who_go_away():
             return places_of(semaphore)[0]
 
     assert asyncio.run(main()) == 1
+
+
+class Crowded(Fake):
+    """Fake that refuses what is more than `most` requests at a time, and does not say for how long."""
+
+    def __init__(self, most):
+        super().__init__(declared=Declared(max_inputs=1))
+        self.most, self.inside, self.refusals = most, 0, 0
+
+    async def embed(self, texts, *, input_type, dimensions):
+        self.inside += 1
+        try:
+            if self.inside > self.most:
+                self.refusals += 1
+                raise limited()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            return await super().embed(texts, input_type=input_type, dimensions=dimensions)
+        finally:
+            self.inside -= 1
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_a_service_that_serves_a_few_at_a_time_is_sent_no_more(most):
+    crowded, texts = Crowded(most), texts_of(200)
+    assert_right(FakeUpstream(crowded).send(texts), texts)
+    assert crowded.refusals < 40
+
+
+def test_slots_are_fewer_after_a_refusal_and_return_with_answers():
+    async def main():
+        semaphore, sizes = PrioritySemaphore(8), []
+        async with semaphore.hold(), semaphore.hold(), semaphore.hold():
+            for _ in range(4):
+                semaphore.narrow()
+                sizes.append(semaphore.allowed)
+        for _ in range(1000):
+            semaphore.widen()
+        return sizes, semaphore.allowed
+
+    assert asyncio.run(main()) == ([2, 1, 1, 1], 8)

@@ -1,5 +1,6 @@
 """Arguments of a call: texts and options, checked before anything is computed."""
 
+import numpy as np
 import pytest
 
 from embedway.errors import InputError, UsageError
@@ -28,3 +29,15 @@ def test_texts_pass_unchanged():
 def test_wrong_options_are_usage_errors(option):
     with pytest.raises(UsageError, match=next(iter(option))):
         look(["a"], **option)
+
+
+@pytest.mark.parametrize("number", [3, np.int64(3), np.uint8(3)])
+def test_a_priority_may_be_any_kind_of_integer(number):
+    priority = look(["a"], priority=number).priority
+    assert (priority, type(priority)) == (3, int)
+
+
+@pytest.mark.parametrize("number", [True, 3.0, "3", np.int64(10), -1, None])
+def test_a_priority_is_an_integer_from_0_to_9(number):
+    with pytest.raises(UsageError, match="from 0 to 9"):
+        look(["a"], priority=number)

@@ -22,6 +22,7 @@ from embedway.money import usd
 from embedway.providers.counting import TiktokenCounter
 from embedway.providers.fake import vector_of
 from spaces import recorded
+from tiny_models import tiny_encoder
 
 TEXTS = ["one text", "and another text"]
 COUNTER = TiktokenCounter("cl100k_base", max_tokens=8191)
@@ -491,6 +492,26 @@ def test_other_spaces_are_refused_with_the_name_of_the_collection(config):
         assert same.space.dimensions == 1536
         assert len(small.bodies) == sent + 1
         assert not large.bodies
+
+    run(config, work)
+
+
+def test_a_collection_of_a_model_in_a_folder_asks_for_its_name(config, tmp_path, tokenizer):
+    folder = str(tiny_encoder(tmp_path / "model", tokenizer))
+
+    async def work(embedder, small, large):
+        first = await embedder.embed(TEXTS, collection="docs", model=folder)
+        for call in (
+            lambda: embedder.embed("a query", collection="docs", input_type="query"),
+            lambda: embedder.embed(TEXTS, collection="docs"),
+            lambda: embedder.plan(TEXTS, collection="docs"),
+            lambda: embedder.pins.prove("docs", TEXTS, first.vectors),
+        ):
+            with pytest.raises(UsageError, match=r"collection .docs. has vectors of model@.* name the model"):
+                await call()
+        query = await embedder.embed("a query", collection="docs", input_type="query", model=folder)
+        assert query.space == first.space
+        assert not small.bodies + large.bodies
 
     run(config, work)
 

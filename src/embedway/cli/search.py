@@ -111,7 +111,7 @@ async def _query_vector(
     invocation: Invocation, embedder: "AsyncEmbedder", config: "Config", collection: "Store", request: _SearchRequest
 ) -> "EmbedResult":
     """Embed the query, (1, d), in the space of the collection. Raises SpaceMismatchError."""
-    name, dimensions = request.model or collection.space.model, collection.space.dimensions
+    name, dimensions = request.model or _name_of(collection, config), collection.space.dimensions
     if request.model is not None:
         _refuse_other_model(collection, request.model)
     try:
@@ -139,6 +139,19 @@ async def _query_vector(
     return await embedder.embed(
         [request.query], input_type="query", model=name, dimensions=dimensions, on_overflow=overflow
     )
+
+
+def _name_of(collection: "Store", config: "Config") -> str:
+    """Return the name of a collection's model. Its space contains only the last part of the name of your own model."""
+    from embedway.catalog import default_catalog
+    from embedway.catalog.services import default_services
+    from embedway.providers.names import own_models
+
+    short = collection.space.model
+    if short in default_catalog() or short.casefold() in default_services():
+        return short
+    own = [facts.name for facts in own_models(config).values() if facts.name.rsplit("/", 1)[-1] == short]
+    return own[0] if len(own) == 1 else short
 
 
 def _refuse_other_model(collection: "Store", model: str) -> None:

@@ -206,7 +206,7 @@ class BatchingSettings(Section):
     #: Maximum wait of a small request, in milliseconds, for others to join its batch while another request to its
     #: service is in flight. Local models collect requests only while all their streams are busy.
     max_wait_ms: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 2.0
-    #: Maximum texts of one batch, or of one request to a service.
+    #: Maximum texts of a batch, or of a request to a service, that is merged from several callers.
     max_batch_size: Positive = 1000
 
 

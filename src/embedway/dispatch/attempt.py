@@ -11,6 +11,7 @@ import numpy as np
 
 from embedway.dispatch.billing import book, mark_under_way
 from embedway.errors import (
+    BadVectorsError,
     DeadlineError,
     EmbedwayError,
     RateLimitedError,
@@ -129,6 +130,7 @@ class Attempt:
             answer = self._check(answer)
             is_judged = True
             route.circuit.record_success()
+            route.semaphore.widen()
             # Before it is booked: a caller that is cancelled meanwhile has paid for it.
             if request.on_ready is not None:
                 request.on_ready(self.rows, answer.vectors)
@@ -136,7 +138,13 @@ class Attempt:
             if not self.is_sent:
                 raise
             is_judged = True
-            may_be_billed = isinstance(error, DeadlineError) or (isinstance(error, UpstreamError) and error.billed)
+            # An answer whose vectors cannot be read was computed, and is billed too.
+            may_be_billed = isinstance(error, DeadlineError) or (
+                isinstance(error, (BadVectorsError, UpstreamError)) and error.billed
+            )
+            if isinstance(error, RateLimitedError) and error.retry_after_s is None:
+                # Without a time, the reason may be the number of requests at a time.
+                route.semaphore.narrow()
             if isinstance(error, UpstreamError) and error.rates not in {None, NO_RATES}:
                 route.limiter.learn(error.rates)
             # A refusal and a rate limit are answers of a healthy service.

@@ -1,4 +1,4 @@
-"""Semaphore of a route with slots granted by urgency, then in order of arrival."""
+"""Semaphore of a route with slots granted by urgency, then in order of arrival; adapts to an overloaded service."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from embedway.urgency import Urgency
 
 
+#: Answers per allowed slot, after which one more slot is tried.
+_ANSWERS_PER_SLOT = 10
+
+
 class PrioritySemaphore:
     """Semaphore of `limit` slots, plus with `express` one slot for queries and priorities above 5 only.
+
+    Of the slots, `allowed` are used: fewer after `narrow`, and slowly more after each `widen`.
 
     Waiters are ordered by the due time of their `Urgency`, so that none is overtaken for longer than its slack. Used
     from one event loop. Actual waits are inside `on_wait`.
@@ -34,6 +40,7 @@ class PrioritySemaphore:
         on_wait: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         self.limit = limit
+        self._allowed = float(limit)
         self._express = express
         self._clock = clock
         self._on_wait = on_wait
@@ -45,12 +52,26 @@ class PrioritySemaphore:
     @property
     def is_busy(self) -> bool:
         """Whether the next caller has to wait, unless it can use the express slot."""
-        return self._taken >= self.limit or bool(self._waiting)
+        return self._taken >= self.allowed or bool(self._waiting)
+
+    @property
+    def allowed(self) -> int:
+        """Slots in use at most, from 1 to the limit."""
+        return int(self._allowed)
+
+    def narrow(self) -> None:
+        """Use one slot less than are taken now: the service refused a request because of the others."""
+        self._allowed = float(max(1, min(self.allowed, self._taken) - 1))
+
+    def widen(self) -> None:
+        """Count an answer; after some for each slot, one more slot is used."""
+        if self._allowed < self.limit:
+            self._allowed = min(float(self.limit), self._allowed + 1 / (_ANSWERS_PER_SLOT * self.allowed))
 
     @contextlib.asynccontextmanager
     async def hold(self, urgency: Urgency = DOCUMENTS) -> AsyncIterator[None]:
         """Wait for a slot and hold it."""
-        is_full = self._taken >= self.limit
+        is_full = self._taken >= self.allowed
         if is_full and self._express and not self._express_taken and (urgency.query or urgency.never_waits):
             self._express_taken = True
             try:
@@ -84,7 +105,7 @@ class PrioritySemaphore:
     def _release(self) -> None:
         """Release a slot and grant it to the next waiter."""
         self._taken -= 1
-        while self._waiting and self._taken < self.limit:
+        while self._waiting and self._taken < self.allowed:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
                 self._taken += 1

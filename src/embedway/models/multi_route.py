@@ -147,7 +147,9 @@ class SpaceCheck:
                     self._reason = await self._compare()
                     self._valid_until = started + _VALID_S
         if self._reason:
-            raise BadVectorsError(self._reason, route=self._route)
+            error = BadVectorsError(self._reason, route=self._route)
+            error.billed = False
+            raise error
 
     @contextlib.contextmanager
     def repeated_after_failure(self) -> Iterator[None]:

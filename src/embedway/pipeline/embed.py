@@ -12,7 +12,7 @@ import numpy as np
 from embedway.cache.stats import CacheCheck
 from embedway.compute import ComputeRequest
 from embedway.config.local_models import AUTO
-from embedway.errors import DeadlineError, TextTooLongError, UsageError, with_row
+from embedway.errors import DeadlineError, TextTooLongError, UnknownModelError, UsageError, with_row
 from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Purpose
 from embedway.pipeline.plan import make_plan
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from embedway.cache.vector_cache import VectorCache
     from embedway.config import Config
     from embedway.ledger.budgets import Budgets
+    from embedway.ledger.pins import Pin
     from embedway.models.base import Model
     from embedway.models.registry import ModelRegistry
     from embedway.pipeline.request import Call
@@ -164,7 +165,8 @@ class EmbedPipeline:
         pin = await self._pins.store.get(options.collection) if options.collection else None
         if pin is not None:
             await self._pins.check_privacy(pin, options, named=call.model != AUTO)
-            own = call.model == AUTO or (await self._models.open(call.model)).name == pin.model
+            opened = await (self.open_pinned(pin) if call.model == AUTO else self._models.open(call.model))
+            own = call.model == AUTO or opened.name == pin.model
             size = call.dimensions or (pin.space.dimensions if own else None)
             return ChosenModel(pin.model if call.model == AUTO else call.model, size, pin)
         if call.model != AUTO or not options.wants_selection(self._config.embedding.default_model):
@@ -185,6 +187,16 @@ class EmbedPipeline:
         return await self._choose_affordable(
             replace(call, texts=texts, dimensions=criteria.dimensions), selection, options
         )
+
+    async def open_pinned(self, pin: Pin) -> Model:
+        """Open the model of a pin. Raises UsageError if its name is not enough, as for repositories and folders."""
+        try:
+            return await self._models.open(pin.model)
+        except UnknownModelError as error:
+            raise UsageError(
+                f"collection {pin.collection!r} has vectors of {pin.space.id}, whose model is not in the catalog: name "
+                "the model, as hf:OWNER/NAME or as its folder"
+            ) from error
 
     async def _choose_affordable(self, call: Call, selection: Selection, options: CallOptions) -> ChosenModel:
         """Return the best-ranked model with which a call stays within its limits on cost and truncation."""

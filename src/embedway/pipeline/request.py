@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -47,8 +48,7 @@ class Call:
         if self.on_overflow is not None:
             check_choice(self.on_overflow, _OVERFLOWS, "on_overflow")
         check_flag(self.partial, "partial")
-        if isinstance(self.priority, bool) or not isinstance(self.priority, int) or self.priority not in range(10):
-            raise UsageError(f"priority is {shown(self.priority)}; it must be an integer from 0 to 9")
+        object.__setattr__(self, "priority", _check_priority(self.priority))
 
     @property
     def has_token_ids(self) -> bool:
@@ -130,6 +130,16 @@ def decode_ids(row: int, text: Any, decode: Callable[[Sequence[int]], str | None
             f"it is a list of token ids, which cannot be verified for {model}; send the text itself", row=row
         )
     return found
+
+
+def _check_priority(number: Any) -> int:
+    try:
+        checked = None if isinstance(number, bool) else operator.index(number)
+    except TypeError:
+        checked = None
+    if checked is None or checked not in range(10):
+        raise UsageError(f"priority is {shown(number)}; it must be an integer from 0 to 9")
+    return checked
 
 
 def _check(row: int, text: object) -> None:
