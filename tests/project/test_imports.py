@@ -18,6 +18,8 @@ ORDER = (
     "errors",
     "_version",
     "opt_out",
+    "unfinished",
+    "interrupts",
     "isolation",
     "worker",
     "files",
