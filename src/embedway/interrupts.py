@@ -74,27 +74,20 @@ class _Program:
         if self.received is not None and self.cancel is None:
             raise Interrupted
 
-    def watch(self, descriptor: int) -> None:
-        """End the process some time after the first signal, or at the second one. Runs in a thread."""
-        number = self._next(descriptor, None)
-        if self.watchdog is not None:
-            self.watchdog.tell("s", str(number))
+    def watch(self, *descriptors: int) -> None:
+        """End the process some time after the first signal, or at the second one. Runs in a thread.
+
+        A later descriptor is read if the earlier ones have ended, such as that of a watchdog that was killed.
+        """
+        number, descriptor = next((found, one) for one in descriptors if (found := _first_signal(one)))
         began = time.monotonic()
-        while (left := began + GRACE_S - time.monotonic()) > 0:
-            if self._next(descriptor, left) is not None and time.monotonic() - began > SAME_S:
+        while (left := began + GRACE_S - time.monotonic()) > 0 and select.select([descriptor], [], [], left)[0]:
+            if not os.read(descriptor, 1):
+                time.sleep(max(0.0, began + GRACE_S - time.monotonic()))
+            elif time.monotonic() - began > SAME_S:
                 break
         self.received = number
         self.leave()
-
-    @staticmethod
-    def _next(descriptor: int, timeout_s: float | None) -> int | None:
-        """Return the next signal that ends the program; None after the timeout."""
-        while select.select([descriptor], [], [], timeout_s)[0]:
-            # Other signals that have a handler are sent to the descriptor, too.
-            found = next((number for number in os.read(descriptor, 1) if number in _NUMBERS), None)
-            if found is not None or timeout_s is not None:
-                return found
-        return None
 
     def leave(self) -> NoReturn:
         """Clean up, say what is stored, and end the process without waiting for threads."""
@@ -155,6 +148,15 @@ async def cancellable(work: Coroutine[Any, Any, T]) -> T:
         _program.cancel = None
 
 
+def _first_signal(descriptor: int) -> int:
+    """Wait for a signal that ends the program; return 0 at the end of the file."""
+    while data := os.read(descriptor, 1):
+        # Other signals that have a handler are sent to the interpreter's wakeup descriptor, too.
+        if data[0] in _NUMBERS:
+            return data[0]
+    return 0
+
+
 def _is_installed() -> bool:
     return any(signal.getsignal(number) == _program.handle for number in _NUMBERS)
 
@@ -179,7 +181,8 @@ def _install() -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.register_at_fork(after_in_child=_uninstall)
-    threading.Thread(target=_program.watch, args=(reading,), name="embedway-signals", daemon=True).start()
+    descriptors = (reading,) if _program.watchdog is None else (_program.watchdog.signals, reading)
+    threading.Thread(target=_program.watch, args=descriptors, name="embedway-signals", daemon=True).start()
 
 
 def _uninstall() -> None:
