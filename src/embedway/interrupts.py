@@ -97,8 +97,7 @@ class _Program:
             unfinished.wait_for_commits(COMMIT_S)
             unfinished.clean_up()
             _say(f"stopped by {_NUMBERS[number]}", self.explain())
-            if self.watchdog is not None:
-                self.watchdog.close()
+        # The watchdog is not ended here: until the process ends, another thread may take the interpreter's lock.
         os._exit(128 + number)
 
 

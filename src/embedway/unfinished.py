@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
+    from typing import Protocol
+
+    class Child(Protocol):
+        """Child process."""
+
+        def kill(self) -> None:
+            """End the process at once."""
+
 
 #: Pause between two checks for the end of commits, in seconds.
 _CHECK_S = 0.01
@@ -23,7 +30,7 @@ _CHECK_S = 0.01
 # Signal handlers read these, so there is no lock: each access is one operation of a set.
 _temporary: set[Path] = set()
 _folders: set[Path] = set()
-_children: set[subprocess.Popen[bytes]] = set()
+_children: set[Child] = set()
 _commits: set[object] = set()
 _after_commit: list[Callable[[], None]] = []
 _listeners: list[Callable[[str, str], None]] = []
@@ -79,7 +86,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def child(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def child(process: Child) -> Iterator[None]:
     """Kill a child process if this one ends within the block."""
     _children.add(process)
     try:

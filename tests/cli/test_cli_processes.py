@@ -132,8 +132,9 @@ RUN = ("run", "page.html", "--to", "out.jsonl", "--model", "acme/m")
     ("work", "number", "code", "named"),
     [
         ("while True: pass", signal.SIGTERM, 143, "SIGTERM"),
-        ("sum(range(10**13))", signal.SIGTERM, 143, "SIGTERM while it did not respond"),
-        ("sum(range(10**13))", signal.SIGINT, 130, "Ctrl-C while it did not respond"),
+        # The watchdog ends these, unless the signal arrives before the computation begins.
+        ("sum(range(10**13))", signal.SIGTERM, 143, "SIGTERM"),
+        ("sum(range(10**13))", signal.SIGINT, 130, "Ctrl-C"),
         ("import time; time.sleep(600)", signal.SIGHUP, 129, "SIGHUP"),
     ],
 )
@@ -143,8 +144,8 @@ def test_a_parser_that_does_not_return_is_ended(begin, place, work, number, code
     with begin(PARSER.format(work=work), *RUN, "--overwrite") as process:
         found = ended(process, number)
     assert found[0] == code
-    assert found[1][0] == f"embedway: stopped by {named}"
-    if "respond" not in named:
+    assert found[1][0] in {f"embedway: stopped by {named}", f"embedway: stopped by {named} while it did not respond"}
+    if "range" not in work:
         assert found[1][1:] == [
             "embedway: out.jsonl is unchanged",
             f"embedway: {REUSED}",

@@ -19,6 +19,7 @@ ORDER = (
     "_version",
     "opt_out",
     "unfinished",
+    "watchdog",
     "interrupts",
     "isolation",
     "worker",

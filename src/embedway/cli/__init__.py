@@ -87,18 +87,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Without arguments, this is the whole program: it reads those of the process, and handles signals.
     """
     if arguments is not None:
-        _run_command(arguments)
+        _main(list(arguments))
     with handled():
-        _run_command(sys.argv[1:])
+        _main(sys.argv[1:])
 
 
-def _run_command(arguments: Sequence[str]) -> NoReturn:
+def _main(arguments: list[str]) -> NoReturn:
     isolate_children()
     invocation = Invocation()
     try:
         try:
             # This call exits: after wrong usage, or with a command's exit code.
-            typer.main.get_command(app).main(args=list(arguments), prog_name="embedway", obj=invocation)
+            typer.main.get_command(app).main(args=arguments, prog_name="embedway", obj=invocation)
         finally:
             # A write error can still be reported here, but not at interpreter exit.
             sys.stdout.flush()

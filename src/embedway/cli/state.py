@@ -30,8 +30,8 @@ def backup(
 
     def left() -> str:
         if file_version(file) != before:
-            return f"{file} is complete"
-        return f"{file} is " + ("not written" if before is None else "unchanged")
+            return f"{printable(str(file))} is complete"
+        return f"{printable(str(file))} is " + ("not written" if before is None else "unchanged")
 
     explain(left)
     done = back_up(parts_of(Invocation.of(context).config()), file, overwrite=overwrite)
