@@ -12,8 +12,13 @@ PAGE = Path(__file__).parents[1] / "command-line.md"
 HEAD = """# Command line
 `embedway COMMAND --help` prints the same. Common options come before the command: `embedway --quiet run …`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 over budget, 4 partly failed. With `--json`, standard output is one JSON
-document, and nothing else. Progress and notes go to standard error.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 over budget, 4 partly failed, 130 stopped by Ctrl-C, 143 by SIGTERM, 129
+by SIGHUP. With `--json`, standard output is one JSON document, and nothing else. Progress and notes go to standard
+error.
+
+Ctrl-C and SIGTERM end every command within two seconds, and a second one at once. Nothing half-written is left: a
+destination is complete, or as before. Standard error says what is stored and how to continue; `run` finds the vectors
+that are in the cache again.
 
 """
 

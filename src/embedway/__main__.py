@@ -9,10 +9,26 @@ for `-m` (runpy, `functools` and some others) are searched there earlier: the co
 import os
 import sys
 
+
+def program() -> None:
+    """Run the command line. Signals are handled from here on, also while modules are imported."""
+    import signal  # noqa: PLC0415  see above
+
+    blocking = hasattr(signal, "pthread_sigmask")  # not on Windows
+    if blocking:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    from embedway.interrupts import handled  # noqa: PLC0415
+
+    with handled():
+        if blocking:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        from embedway.cli import main  # noqa: PLC0415  heavy
+
+        main()
+
+
 if __name__ == "__main__":
     if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):  # noqa: PTH109  pathlib would be imported
         del sys.path[0]
 
-    from embedway.cli import main
-
-    main()
+    program()

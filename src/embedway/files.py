@@ -13,6 +13,8 @@ import secrets
 import stat
 from typing import TYPE_CHECKING
 
+from embedway import unfinished
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -115,12 +117,12 @@ def write_private_whole(path: Path, data: bytes, *, overwrite: bool = True) -> N
             handle.write(data)
         put_in_place(temporary, path, overwrite=overwrite)
     finally:
-        temporary.unlink(missing_ok=True)
+        unfinished.remove(temporary)
 
 
 def private_temporary(path: Path) -> Path:
     """Create an empty file beside `path`, for `put_in_place`. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = unfinished.track(path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp"))
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
     return temporary
 
@@ -131,10 +133,11 @@ def put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
     Raises OSError, and FileExistsError if the file exists and `overwrite` is False.
     """
     _sync(temporary, os.O_RDWR)
-    if overwrite:
-        temporary.replace(path)
-    else:
-        _rename_without_replacing(temporary, path)
+    with unfinished.commit():
+        if overwrite:
+            temporary.replace(path)
+        else:
+            _rename_without_replacing(temporary, path)
     if os.name == "posix":
         _sync(path.parent, os.O_RDONLY)
 

@@ -14,17 +14,17 @@ import re
 import shutil
 import sqlite3
 import stat
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from embedway import unfinished
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,8 +306,8 @@ def _look_with_log(path: Path) -> Kind | str | None:
     log = beside(path, "-wal")
     if not is_sqlites(log, "-wal"):
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy"
+    with unfinished.temporary_folder() as folder:
+        copy = folder / "copy"
         try:
             if max(path.stat().st_size, log.stat().st_size) > _MOST_COPIED_BYTES:
                 return None

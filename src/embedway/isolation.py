@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedway import unfinished
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Sequence
@@ -58,14 +60,23 @@ def run_module(module: str, arguments: Sequence[str], *, folder: Path) -> subpro
 
     command = [sys.executable, "-I", "-m", module, *arguments]
     # The arguments come from the caller; no shell is involved.
-    return subprocess.run(  # noqa: S603
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        cwd=folder,
-        env=_elsewhere(dict(os.environ), Path.cwd()),
-    )
+    with (
+        subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            env=_elsewhere(dict(os.environ), Path.cwd()),
+        ) as process,
+        unfinished.child(process),
+    ):
+        try:
+            stdout, stderr = process.communicate()
+        except BaseException:  # an interrupt
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 def _elsewhere(environment: dict[str, str], here: Path) -> dict[str, str]:

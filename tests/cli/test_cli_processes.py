@@ -1,11 +1,246 @@
-"""An interrupt during the download of weights ends the command at once."""
+"""Signals end commands: exit code, message, and nothing left that is half-written."""
 
+import contextlib
+import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 
 import pytest
+
+MODEL = """
+[models.m]
+name = "acme/m"
+dimensions = 16
+max_tokens = 50
+price_usd_per_million_tokens = "1000"
+[routes.r]
+model = "acme/m"
+provider = "fake"
+"""
+REUSED = "vectors that are already in the cache (sqlite) are reused; run the same command again to continue"
+#: Before the command: `ready` tells the test that the moment has come.
+START = """
+import sys
+def ready():
+    sys.stdout.write("ready\\n")
+    sys.stdout.flush()
+{prelude}
+from embedway.__main__ import program
+program()
+"""
+PARSER = """
+from embedway.collections import readers
+def parse(markup):
+    ready()
+    {work}
+readers.html_to_text = parse
+"""
+#: The orderly end never comes.
+STUCK = """
+from embedway.collections.stores.jsonl import JsonlStore
+from embedway import interrupts
+interrupts.GRACE_S = 600
+interrupts._LIMITS = interrupts.watchdog.Limits(600, interrupts.SAME_S, 600)
+def abort(self):
+    ready()
+    import time
+    time.sleep(600)
+JsonlStore.abort = abort
+"""
+COMMIT = """
+from embedway.collections.stores.jsonl import JsonlStore
+good = JsonlStore.commit
+def commit(self):
+    ready()
+    sys.stdin.readline()
+    good(self)
+JsonlStore.commit = commit
+"""
+IMPORT = """
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "typer":
+            ready()
+            import time
+            time.sleep(600)
+sys.meta_path.insert(0, Finder())
+"""
+#: A restore of two parts gets the signal after the first one.
+RESTORE = """
+import os, signal
+from embedway.state.sqlite import _SqliteTransaction
+good, done = _SqliteTransaction.commit, []
+def commit(self):
+    good(self)
+    done.append(self)
+    if len(done) == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+_SqliteTransaction.commit = commit
+"""
+CONNECTS = """
+def hook(event, arguments):
+    if event == "sqlite3.connect" and "ledger" in str(arguments[0]):
+        ready()
+sys.addaudithook(hook)
+"""
+
+
+@pytest.fixture
+def begin(environment, place):
+    """Return a context manager that starts a command with a prelude, and waits until it is ready."""
+
+    @contextlib.contextmanager
+    def start(prelude, *arguments, variables=None):
+        (place / "embedway.toml").write_text(MODEL)
+        with subprocess.Popen(
+            [sys.executable, "-c", START.format(prelude=prelude), "--config", "embedway.toml", *arguments],
+            cwd=place,
+            env={**environment, **(variables or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                if "ready()" in prelude:
+                    assert process.stdout.readline() == b"ready\n", process.stderr.read()
+                yield process
+            finally:
+                process.kill()
+
+    return start
+
+
+def ended(process, number):
+    """Send a signal; return the exit code and the lines on standard error."""
+    process.send_signal(number)
+    # A generous bound: the limit is two seconds of a machine that is not loaded.
+    code = process.wait(30)
+    return code, process.stderr.read().decode().splitlines()
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+RUN = ("run", "page.html", "--to", "out.jsonl", "--model", "acme/m")
+
+
+@pytest.mark.parametrize(
+    ("work", "number", "code", "named"),
+    [
+        ("while True: pass", signal.SIGTERM, 143, "SIGTERM"),
+        # The watchdog ends these, unless the signal arrives before the computation begins.
+        ("sum(range(10**13))", signal.SIGTERM, 143, "SIGTERM"),
+        ("sum(range(10**13))", signal.SIGINT, 130, "Ctrl-C"),
+        ("import time; time.sleep(600)", signal.SIGHUP, 129, "SIGHUP"),
+    ],
+)
+def test_a_parser_that_does_not_return_is_ended(begin, place, work, number, code, named):
+    (place / "page.html").write_text("<p>a text")
+    (place / "out.jsonl").write_text("old")
+    with begin(PARSER.format(work=work), *RUN, "--overwrite") as process:
+        found = ended(process, number)
+    assert found[0] == code
+    assert found[1][0] in {f"embedway: stopped by {named}", f"embedway: stopped by {named} while it did not respond"}
+    if "range" not in work:
+        assert found[1][1:] == [
+            "embedway: out.jsonl is unchanged",
+            f"embedway: {REUSED}",
+        ]
+    assert sorted(files(place)) == ["embedway.toml", "out.jsonl", "page.html"]
+    assert files(place)["out.jsonl"] == b"old"
+
+
+def test_a_second_signal_ends_at_once(begin, place):
+    (place / "page.html").write_text("<p>a text")
+    with begin(PARSER.format(work="import time; time.sleep(600)") + STUCK, *RUN) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == b"ready\n"
+        # Until it is another request than the first.
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+        assert process.returncode == 130
+        assert process.stderr.read().startswith(b"embedway: stopped by Ctrl-C\nembedway: out.jsonl is not written\n")
+    assert sorted(files(place)) == ["embedway.toml", "page.html"]
+
+
+def test_a_commit_is_completed(begin, place):
+    (place / "page.html").write_text("<p>a text")
+    with begin(COMMIT, *RUN) as process:
+        process.send_signal(signal.SIGTERM)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.wait(30) == 143
+        assert b"out.jsonl is complete" in process.stderr.read()
+    assert json.loads((place / "out.jsonl").read_text())["text"] == "a text"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_import_is_ended(begin, number):
+    with begin(IMPORT, "doctor") as process:
+        code, lines = ended(process, number)
+    assert (code, lines[1:]) == (128 + number, ["embedway: nothing was done yet"])
+
+
+def test_a_pending_request_is_ended_and_its_money_released(begin, place, command):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings = place / "service.toml"
+        settings.write_text(
+            '[routes.slow]\nmodel = "text-embedding-3-small"\nprovider = "openai"\napi_key_env = "SLOW_KEY"\n'
+            f'base_url = "http://127.0.0.1:{server.getsockname()[1]}/v1"\n'
+        )
+        arguments = ("--config", settings.name, "embed", "a text", "--model", "text-embedding-3-small")
+        with begin("", *arguments, variables={"SLOW_KEY": "key"}) as process:
+            server.settimeout(60)
+            connection, _ = server.accept()
+            with connection:
+                assert connection.recv(1000).startswith(b"POST")
+                code, lines = ended(process, signal.SIGTERM)
+    assert code == 143
+    assert lines[0] == "embedway: stopped by SIGTERM"
+    spent = command("budget", "show", "--json").json["spent"]
+    assert {one["held_usd"] for one in spent} <= {"0.00"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_waiting_for_a_locked_ledger_is_ended(begin, place, environment, command, number):
+    path = place / "ledger.sqlite"
+    variables = {"EMBEDWAY_LEDGER__PATH": str(path)}
+    assert command("budget", "set", "all", "5", variables=variables).code == 0
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with begin(CONNECTS, "budget", "set", "all", "6", variables=variables) as process:
+            code, lines = ended(process, number)
+        other.execute("ROLLBACK")
+    assert code == 128 + number
+    assert lines[1].startswith("embedway: the ledger contains all of a change or nothing")
+    assert command("budget", "show", "--json", variables=variables).json["budgets"][0]["limit_usd"] in {"5", "5.00"}
+
+
+def test_a_restore_is_all_or_nothing(begin, place, command):
+    (place / "embedway.toml").write_text(MODEL)
+    config = ("--config", "embedway.toml")
+    assert command(*config, "budget", "set", "all", "5").code == 0
+    assert command(*config, "embed", "a text", "--model", "acme/m", "--collection", "c").code == 0
+    assert command(*config, "state", "backup", "b.zip").code == 0
+    assert command(*config, "budget", "set", "all", "6").code == 0
+    with begin(RESTORE, "state", "restore", "b.zip", "--overwrite") as process:
+        assert process.wait(30) == 143
+        assert b"everything was restored" in process.stderr.read()
+    assert command(*config, "budget", "show", "--json").json["restored"] is not None
+
+
+def test_an_ignored_signal_stays_ignored(begin, place):
+    (place / "page.html").write_text("<p>a text")
+    prelude = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    with begin(prelude + PARSER.format(work="import time; time.sleep(600)"), *RUN) as process:
+        process.send_signal(signal.SIGHUP)
+        assert ended(process, signal.SIGTERM)[0] == 143
 
 
 @pytest.fixture
@@ -16,19 +251,15 @@ def silent_hub():
         yield server
 
 
-@pytest.mark.parametrize("arguments", [("embed", "a text"), ("models", "pull", "all-MiniLM-L6-v2")], ids=" ".join)
-def test_a_download_can_be_interrupted(environment, place, silent_hub, arguments):
+@pytest.mark.parametrize(
+    ("number", "arguments"),
+    [(signal.SIGINT, ("embed", "a text")), (signal.SIGTERM, ("models", "pull", "all-MiniLM-L6-v2"))],
+)
+def test_a_download_can_be_interrupted(begin, silent_hub, number, arguments):
     address = f"http://127.0.0.1:{silent_hub.getsockname()[1]}"
-    with subprocess.Popen(
-        [sys.executable, "-m", "embedway", *arguments],
-        cwd=place,
-        env={**environment, "HF_ENDPOINT": address},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
+    with begin("", *arguments, variables={"HF_ENDPOINT": address}) as process:
         connection, _ = silent_hub.accept()
         with connection:
-            process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate(timeout=8)
-    assert process.returncode == 130
-    assert b"Traceback" not in stderr
+            code, lines = ended(process, number)
+    assert code == 128 + number
+    assert len(lines) == 2

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from embedway.collections import chunk_reader
+from embedway.collections import chunk_reader, readers
 from embedway.collections.run import RunOptions, run_job
 from embedway.collections.stores import open_store
+from embedway.collections.stores.parquet import ParquetStore
 from embedway.errors import (
     AuthenticationError,
     BadVectorsError,
@@ -321,6 +322,55 @@ def test_cancelling_leaves_nothing(fake_embedder, rows_file, out):
 
     asyncio.run(main())
     assert list(out.iterdir()) == []
+
+
+def test_cancelling_does_not_wait_for_a_parser(fake_embedder, tmp_path, out, monkeypatch):
+    returning = threading.Event()
+    page = tmp_path / "page.html"
+    page.write_text("<p>a text")
+
+    async def main():
+        loop, parsing = asyncio.get_running_loop(), asyncio.Event()
+
+        def parse(markup):
+            loop.call_soon_threadsafe(parsing.set)
+            returning.wait()
+            return markup, None, ()
+
+        monkeypatch.setattr(readers, "html_to_text", parse)
+        task = asyncio.create_task(run_job(fake_embedder(), [str(page)], str(out / "o.parquet"), RunOptions()))
+        await parsing.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert list(out.iterdir()) == []
+    returning.set()
+
+
+def test_a_job_that_is_cancelled_while_its_destination_appears_is_completed(fake_embedder, rows_file, out, monkeypatch):
+    cancelled = threading.Event()
+
+    async def main():
+        loop, committing = asyncio.get_running_loop(), asyncio.Event()
+
+        def commit(store):
+            loop.call_soon_threadsafe(committing.set)
+            cancelled.wait()
+            complete(store)
+
+        complete = ParquetStore.commit
+        monkeypatch.setattr(ParquetStore, "commit", commit)
+        task = asyncio.create_task(run_job(fake_embedder(), [rows_file(10)], str(out / "o.parquet"), RunOptions()))
+        await committing.wait()
+        task.cancel()
+        loop.call_soon(cancelled.set)
+        return await task, task.cancelling()
+
+    summary, cancelling = asyncio.run(main())
+    assert (summary.chunks, cancelling) == (10, 0)
+    assert open_store(str(out / "o.parquet")).count == 10
 
 
 def test_cancelling_does_not_wait_for_a_standard_input_that_stays_open(fake_embedder, out):

@@ -23,6 +23,7 @@ from embedway.ledger.account import CallBudget
 from embedway.ledger.base import Limit, Refused, Restored, Settlement
 from embedway.ledger.budgets import Budgets
 from embedway.state import redis as state_redis
+from embedway.state import sqlite as state_sqlite
 from embedway.state.archive import open_archive
 from embedway.state.backup import back_up, restore
 from embedway.state.databases import KeysPart
@@ -345,6 +346,27 @@ restore(Place(Path({str(files.folder)!r})).parts, Path({str(file)!r}), overwrite
         assert files.look() == before
     restored(files, file, overwrite=True)
     assert files.look() != before
+
+
+def test_a_restoration_that_fails_before_it_replaces_anything_leaves_no_backup(files, tmp_path, monkeypatch):
+    files.fill()
+    file = made(files, tmp_path)
+
+    def fail(*_):
+        raise StateError("no", file=file)
+
+    monkeypatch.setattr(state_sqlite._SqliteTransaction, "stage", fail)  # noqa: SLF001  its step
+    with pytest.raises(StateError):
+        restored(files, file, overwrite=True)
+    assert list(files.folder.glob("state-before-restore-*")) == []
+
+
+def test_a_restoration_reports_that_all_is_replaced(files, tmp_path):
+    files.fill()
+    file = made(files, tmp_path)
+    seen = []
+    restored(files, file, overwrite=True, on_commit=lambda: seen.append(files.look()))
+    assert seen == [files.look()]
 
 
 def test_what_is_booked_while_a_server_is_restored_is_not_lost_unseen(server, tmp_path):

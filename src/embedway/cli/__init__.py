@@ -1,6 +1,7 @@
 """Command line. One file per command; heavy modules are imported when a command runs.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 3 over budget, 4 partial failure, 130 stopped by Ctrl-C.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 over budget, 4 partial failure, 130 stopped by Ctrl-C,
+143 by SIGTERM, 129 by SIGHUP.
 Results go to standard output; progress, notes and errors to standard error.
 """
 
@@ -17,6 +18,7 @@ from embedway._version import __version__
 from embedway.cli import budget, cache, doctor, embed, init, models, plan, run, search, select, state, trust
 from embedway.cli.options import Invocation
 from embedway.errors import EmbedwayError
+from embedway.interrupts import explain, handled
 from embedway.isolation import isolate_children
 from embedway.text import printable
 
@@ -71,6 +73,7 @@ def _global_options(
 ) -> None:
     """Store the options that precede the command."""
     del version  # handled by its callback
+    explain("no result is stored; run the same command again")
     invocation = context.find_object(Invocation)
     if invocation is not None:  # None while a shell asks for completions
         invocation.files = tuple(config or ())
@@ -79,14 +82,23 @@ def _global_options(
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit. Report each error as one message on standard error, and an exit code."""
+    """Run a command and exit. Report each error as one message on standard error, and an exit code.
+
+    Without arguments, this is the whole program: it reads those of the process, and handles signals.
+    """
+    if arguments is not None:
+        _main(list(arguments))
+    with handled():
+        _main(sys.argv[1:])
+
+
+def _main(arguments: list[str]) -> NoReturn:
     isolate_children()
     invocation = Invocation()
     try:
         try:
-            # This call exits: after wrong usage, after Ctrl-C, or with a command's exit code.
-            given = sys.argv[1:] if arguments is None else list(arguments)
-            typer.main.get_command(app).main(args=given, prog_name="embedway", obj=invocation)
+            # This call exits: after wrong usage, or with a command's exit code.
+            typer.main.get_command(app).main(args=arguments, prog_name="embedway", obj=invocation)
         finally:
             # A write error can still be reported here, but not at interpreter exit.
             sys.stdout.flush()

@@ -13,6 +13,7 @@ from embedway.cli import pins
 from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import note, print_json, print_line, print_table, wait_for
 from embedway.errors import UsageError
+from embedway.interrupts import explain
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -213,6 +214,7 @@ def _with_ledger(config: "Config", work: "Callable[[Ledger, Config], Awaitable[T
         finally:
             await book.aclose()
 
+    explain("the ledger contains all of a change or nothing; `embedway budget show` shows the limits")
     return wait_for(run())
 
 

@@ -10,6 +10,7 @@ import typer
 from embedway.cli.options import InputTypeChoice, Invocation, JsonFlag, ModelOption, OverflowChoice, TextFieldOption
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
 from embedway.errors import UsageError
+from embedway.interrupts import explain
 from embedway.text import printable
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def clear(
         raise UsageError("select the vectors to delete: --model, --space, --namespace, --older-than, or --all")
     age = _parse_age_s(older_than) if older_than is not None else None
     config = Invocation.of(context).config()
+    explain("vectors that were deleted stay deleted; run the same command again for the others")
     done = wait_for(_clear(config, model, space, namespace, age))
     if as_json:
         print_json({"before": done.before, "after": done.after})

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedway.cli import options as shared
-from embedway.cli.output import DownloadProgress, note, standard_input, wait_for
+from embedway.cli.output import DownloadProgress, continuation, note, standard_input, wait_for
 from embedway.errors import InputError, SourceError, UsageError
+from embedway.interrupts import explain
 
 if TYPE_CHECKING:
     from embedway.config import Config
@@ -65,6 +66,7 @@ def embed(
             "standard input is embedded as a stream: --preset and --max-cost need --json, or texts as arguments"
         )
     options = {"model": model or "auto", "dimensions": dimensions, **limits}
+    explain(continuation(config))
     job = _EmbedCommand(invocation, config, input_type, options, given == ["-"])
     if as_json:
         wait_for(job.print_document(list(stdin_lines()) if job.from_stdin else given))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from embedway import unfinished
 from embedway.cli.output import one_line, print_line
 from embedway.errors import UsageError
 from embedway.files import put_in_place
@@ -61,7 +62,7 @@ def init(*, force: Annotated[bool, typer.Option("--force", help="Replace an exis
 
 def _write(path: Path, data: bytes, *, replace: bool) -> None:
     """Write a file atomically. Raises UsageError if it exists and must not be replaced."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    temporary = unfinished.track(path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}"))
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -70,4 +71,4 @@ def _write(path: Path, data: bytes, *, replace: bool) -> None:
         raise UsageError(f"{path} already exists; use --force to replace it") from None
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            unfinished.remove(temporary)

@@ -9,6 +9,7 @@ import typer
 from embedway.cli.options import Invocation, JsonFlag
 from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
 from embedway.errors import UsageError
+from embedway.interrupts import explain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,6 +179,7 @@ def pull(
     invocation = Invocation.of(context)
     store = _store(context, DownloadProgress(invocation))
     pulled = []
+    explain("complete files and downloaded parts are stored; run the same command again to continue")
     for name in names:
         folder = _pull(store, invocation.config(), name, force=force)
         facts = {"model": folder.repository, "path": str(folder.path)}
@@ -206,7 +208,9 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
     """Measure and store the fastest settings of a model on this CPU."""
     invocation = Invocation.of(context)
     config = invocation.config()
+    explain("no settings were stored; run the same command again to start over")
     report = wait_for(_tune(invocation, config, name))
+    explain(f"the choice is stored in {report.stored_at}")
     if as_json:
         print_json(_without_nan(report.to_json()))
         return

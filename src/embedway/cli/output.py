@@ -5,13 +5,17 @@ import os
 import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 from embedway.cli.options import Invocation
+from embedway.interrupts import cancellable
 from embedway.text import printable, single_line
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from embedway.config import Config
 
 T = TypeVar("T")
 
@@ -22,10 +26,28 @@ WORTH_SHOWING_BYTES = 1_000_000
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine and return its result."""
+    """Run a coroutine and return its result. A signal cancels it."""
     import asyncio
 
-    return asyncio.run(work)
+    return asyncio.run(cancellable(work))
+
+
+def continuation(config: "Config") -> str:
+    """Say how to continue a command that a signal stopped while it computed vectors."""
+    backend = config.cache.backend
+    if backend in {"none", "memory"}:
+        off = "off" if backend == "none" else "in memory"
+        return f"the cache is {off}, so the same command starts again from the beginning"
+    return f"vectors that are already in the cache ({backend}) are reused; run the same command again to continue"
+
+
+def file_version(path: Path) -> tuple[int, int] | None:
+    """Return the identity of a file or folder, which a rename changes; None if it does not exist."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def standard_input() -> IO[bytes]:

@@ -1,5 +1,6 @@
 """`embedway run`: embed files, folders or standard input into a file of vectors or a vector store."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,9 +8,11 @@ import typer
 from embedway.cli import options as shared
 from embedway.cli.output import (
     DownloadProgress,
+    continuation,
     count,
     duration,
     error_console,
+    file_version,
     note,
     print_json,
     print_table,
@@ -17,8 +20,12 @@ from embedway.cli.output import (
     wait_for,
     wants_progress,
 )
+from embedway.interrupts import explain
+from embedway.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from embedway.collections.report import RunStatus, RunSummary
     from embedway.collections.run import RunOptions
     from embedway.config import Config
@@ -111,10 +118,26 @@ def run(  # long, because typer reads the options from the signature
         most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, max_cost, collection))
+    explain(stopped_job(config, destination))
     summary = wait_for(_run(invocation, config, sources, destination, options, selecting=selecting))
     _report(invocation, summary, as_json=as_json)
     if summary.rejected:
         raise typer.Exit(PARTLY_FAILED)
+
+
+def stopped_job(config: "Config", destination: str) -> "Callable[[], str]":
+    """Return a function that says what a job stopped by a signal has left."""
+    folder, _, table = destination.removeprefix("lancedb:").partition("#")
+    path = Path(folder) / f"{table}.lance" if destination.startswith("lancedb:") else Path(destination)
+    before = file_version(path)
+
+    def left() -> str:
+        if file_version(path) != before:
+            return f"{printable(destination)} is complete"
+        wrote = f"{printable(destination)} is " + ("not written" if before is None else "unchanged")
+        return f"{wrote}\n{continuation(config)}"
+
+    return left
 
 
 async def _run(

@@ -1,12 +1,14 @@
 """`embedway state backup|restore`: data that cannot be recomputed, in one file."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import note, print_json, print_line, print_table, size
+from embedway.cli.output import file_version, note, print_json, print_line, print_table, size
+from embedway.interrupts import explain
 from embedway.text import printable
 
 app = typer.Typer(help="Back up and restore the state.", no_args_is_help=True, rich_markup_mode=None)
@@ -24,6 +26,14 @@ def backup(
     from embedway.ledger.base import moment
     from embedway.state.backup import back_up, parts_of
 
+    before = file_version(file)
+
+    def left() -> str:
+        if file_version(file) != before:
+            return f"{printable(str(file))} is complete"
+        return f"{printable(str(file))} is " + ("not written" if before is None else "unchanged")
+
+    explain(left)
     done = back_up(parts_of(Invocation.of(context).config()), file, overwrite=overwrite)
     if as_json:
         parts = {
@@ -51,7 +61,12 @@ def restore(
     from embedway.state import backup as state
 
     invocation = Invocation.of(context)
-    done = state.restore(state.parts_of(invocation.config()), file, overwrite=overwrite)
+    explain("nothing was restored; the state is unchanged")
+    restored = partial(
+        explain, "everything was restored; check `embedway budget show`, then run `embedway budget confirm`"
+    )
+    parts = state.parts_of(invocation.config())
+    done = state.restore(parts, file, overwrite=overwrite, on_commit=restored)
     if as_json:
         print_json(
             {

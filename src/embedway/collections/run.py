@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from embedway import unfinished
 from embedway.collections.chunk_reader import MAX_BATCH_CHUNKS, ChunkReader, batch_sizes
 from embedway.collections.chunking import Chunker, chunk_limits, count_prompt_tokens
 from embedway.collections.documents import ByteCounter, ReadOptions
@@ -91,15 +92,19 @@ async def run_job(
     `clock` returns seconds. Raises `UsageError` and `SinkError` before anything is embedded, `SourceError` for an
     unreadable source or if there is nothing to embed, and the errors of the embedder. A job that ends early, also by
     cancellation or SIGTERM, leaves nothing behind. After SIGTERM it raises `SystemExit(143)`.
+    A job that is cancelled while the destination appears is completed.
     """
     with _sigterm_cancels() as terminated:
         try:
             job = _Job(embedder, destination, options, progress, clock)
-            return await job.run(sources, standard_input)
+            summary = await job.run(sources, standard_input)
         except asyncio.CancelledError:
             if terminated:
                 raise SystemExit(128 + signal.SIGTERM) from None
             raise
+        if terminated:
+            raise SystemExit(128 + signal.SIGTERM)
+        return summary
 
 
 @contextmanager
@@ -194,16 +199,16 @@ class _Job:
         try:
             await writer.call(store.begin, described.space, settings, options.keep)
             await self._stream(chunk_reader, reader=reader, writer=writer, space=described.space)
-            await writer.call(self._rejects.commit)
-            await writer.call(store.commit)
-        except BaseException:
+            await _uncancelled(writer.call(self._commit))
+        except BaseException as error:
             chunk_reader.stop()
             # In this order, because the store removes the folder that it created only if the folder is empty.
             await writer.call(self._rejects.abort)
             await writer.call(store.abort)
-            if all(file.size_bytes is not None for file in files):
-                # A reader of a pipe may wait forever, and leaves nothing behind.
-                await reader.call(chunk_reader.close)
+            closed = reader.call(chunk_reader.close)
+            if not isinstance(error, asyncio.CancelledError) and all(file.size_bytes is not None for file in files):
+                # A reader of a pipe may wait forever, and one that parses a document for long. They leave nothing.
+                await closed
             raise
         await reader.call(chunk_reader.close)
         await writer.call(self._rejects.remove_outdated)
@@ -231,6 +236,12 @@ class _Job:
             rejected = f"; {self._rejects.count} rows were rejected" if self._rejects.count else ""
             raise SourceError(f"there is nothing to embed{rejected}", path="sources")
         await writing
+
+    def _commit(self) -> None:
+        """Make the rejects, then the destination appear."""
+        with unfinished.commit():
+            self._rejects.commit()
+            self._store.commit()
 
     async def _embed(self, batch: ChunkBatch, space: Space) -> tuple[tuple[Chunk, ...], EmbedResult]:
         """Embed a batch; return its chunks without rejected ones, and their vectors."""
@@ -304,6 +315,17 @@ class _Job:
             billed_tokens=tally.billed_tokens,
             cost_nanousd=tally.cost_nanousd,
         )
+
+
+async def _uncancelled(future: asyncio.Future[None]) -> None:
+    """Wait for a commit. A cancellation has no effect any more: the destination may have appeared."""
+    while not future.done():
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+    future.result()
 
 
 def open_chunker(

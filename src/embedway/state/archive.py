@@ -16,7 +16,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from embedway import files
+from embedway import files, unfinished
 from embedway._version import __version__
 from embedway.errors import StateError, UsageError, newer_version
 
@@ -67,7 +67,7 @@ def write_archive(file: Path, parts: Mapping[str, Path], *, created: float, over
         except FileExistsError:
             raise UsageError(f"{file} already exists: choose another file, or use --overwrite") from None
         finally:
-            temporary.unlink(missing_ok=True)
+            unfinished.remove(temporary)
     return manifest
 
 

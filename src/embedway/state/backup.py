@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedway import unfinished
 from embedway.config.trust import trust_path
 from embedway.errors import StateError, UsageError
 from embedway.ledger.base import Restored
@@ -28,6 +27,7 @@ from embedway.state.trust import TrustPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from embedway.config import Config
     from embedway.state.parts import Part, Transaction
@@ -85,11 +85,11 @@ def back_up(
     back up; StateError, LedgerError and ConfigError.
     """
     created = clock()
-    with _disk_errors(file), tempfile.TemporaryDirectory() as folder:
+    with _disk_errors(file), unfinished.temporary_folder() as folder:
         _refuse_own_places(parts, file)
         if not overwrite and (file.exists() or file.is_symlink()):
             raise UsageError(f"{file} already exists: choose another file, or use --overwrite")
-        snapshots = {part.name: Path(folder) / part.name for part in parts if part.snapshot(Path(folder) / part.name)}
+        snapshots = {part.name: folder / part.name for part in parts if part.snapshot(folder / part.name)}
         if not snapshots:
             raise UsageError("there is nothing to back up: no ledger, pins, trust or keys exist yet")
         manifest = write_archive(file, snapshots, created=created, overwrite=overwrite)
@@ -97,19 +97,25 @@ def back_up(
 
 
 def restore(
-    parts: Sequence[Part], file: Path, *, overwrite: bool = False, clock: Callable[[], float] = time.time
+    parts: Sequence[Part],
+    file: Path,
+    *,
+    overwrite: bool = False,
+    clock: Callable[[], float] = time.time,
+    on_commit: Callable[[], None] = lambda: None,
 ) -> Restoration:
     """Replace the parts with those of a backup. Blocking.
 
     All parts are checked before the first change, and all are replaced under their locks. The replaced content is
-    backed up first. A ledger is marked, so that hard budgets refuse to spend until it is confirmed.
+    backed up first. A ledger is marked, so that hard budgets refuse to spend until it is confirmed. `on_commit` is
+    called when all are replaced; no signal ends the program between the first one and that.
 
     Raises UsageError if there is existing state and `overwrite` is False, or if the settings name another backend;
     StateError, LedgerError and ConfigError.
     """
-    with _disk_errors(file), open_archive(file) as archive, tempfile.TemporaryDirectory() as folder:
+    with _disk_errors(file), open_archive(file) as archive, unfinished.temporary_folder() as folder:
         chosen = _choose(parts, archive)
-        sources = {part.name: Path(folder) / part.name for part in chosen}
+        sources = {part.name: folder / part.name for part in chosen}
         for part in chosen:
             archive.extract(part.name, sources[part.name])
             try:
@@ -121,9 +127,18 @@ def restore(
         with contextlib.ExitStack() as stack:
             transactions = [(part, stack.enter_context(part.begin())) for part in chosen]
             kept = _back_up_replaced(transactions, now, overwrite=overwrite)
-            for part, transaction in transactions:
-                transaction.stage(sources[part.name], mark)
-            _commit(transactions, file)
+            try:
+                for part, transaction in transactions:
+                    transaction.stage(sources[part.name], mark)
+            except BaseException:
+                if kept is not None:
+                    unfinished.remove(kept)
+                raise
+            with unfinished.commit():
+                if kept is not None:
+                    unfinished.forget(kept)
+                _commit(transactions, file)
+                on_commit()
         return Restoration(mark.books_of, {part.name: part.place for part in chosen}, kept)
 
 
@@ -166,8 +181,8 @@ def _back_up_replaced(transactions: Sequence[tuple[Part, Transaction]], now: flo
         places = ", ".join(part.place for part, _ in there)
         raise UsageError(f"state already exists ({places}): use --overwrite to replace it, a backup of it is kept")
     folder = next((part.path.parent for part, _ in there if part.path is not None), None) or state_folder()
-    with tempfile.TemporaryDirectory() as temporary:
-        snapshots = {part.name: Path(temporary) / part.name for part, _ in there}
+    with unfinished.temporary_folder() as temporary:
+        snapshots = {part.name: temporary / part.name for part, _ in there}
         for part, transaction in there:
             transaction.snapshot(snapshots[part.name])
         stamp = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -176,7 +191,7 @@ def _back_up_replaced(transactions: Sequence[tuple[Part, Transaction]], now: flo
             kept = folder / f"state-before-restore-{stamp}{more}.zip"
             with contextlib.suppress(UsageError):  # one of the same second exists
                 write_archive(kept, snapshots, created=now, overwrite=False)
-                return kept
+                return unfinished.track(kept)  # until it is needed
     raise StateError("no free name for the backup of the replaced content", file=folder)
 
 

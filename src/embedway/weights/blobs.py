@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from filelock import FileLock, Timeout
 
+from embedway import unfinished
 from embedway.errors import WeightsError
 from embedway.weights.hashes import HashCache, WrongBytesError
 
@@ -88,7 +89,7 @@ class BlobStore:
         `key` names the temporary file. The caller must hold the lock of that name.
         """
         self.require_space(size or 0, name)
-        temporary = self.partial_path(f"{key}.copy")
+        temporary = unfinished.track(self.partial_path(f"{key}.copy"))
         digest = hashlib.sha256()
         sink.start(name, size)
         try:
@@ -104,7 +105,7 @@ class BlobStore:
                 raise WrongBytesError(name, expected=expected, found=found)
             self.adopt(temporary, found)
         finally:
-            temporary.unlink(missing_ok=True)
+            unfinished.remove(temporary)
             sink.done()
         return found
 
@@ -116,7 +117,7 @@ class BlobStore:
 
     def adopt_link(self, source: Path, sha256: str) -> bool:
         """Add a checked file by hard link. Return False if the file system refuses the link."""
-        temporary = self.partial_path(f"{uuid.uuid4().hex[:12]}.link")
+        temporary = unfinished.track(self.partial_path(f"{uuid.uuid4().hex[:12]}.link"))
         try:
             os.link(source, temporary)
             # Renaming one name of a file to another name of the same file does nothing and leaves both.
@@ -124,7 +125,7 @@ class BlobStore:
         except OSError:
             return False
         finally:
-            temporary.unlink(missing_ok=True)
+            unfinished.remove(temporary)
         return True
 
     def remove(self, sha256: str) -> int:

@@ -9,6 +9,7 @@ import os
 import uuid
 from typing import TYPE_CHECKING
 
+from embedway import unfinished
 from embedway.files import open_regular
 from embedway.weights.held_file import Stamp
 
@@ -34,7 +35,7 @@ def hash_file(path: Path) -> str:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a small text file by atomic rename of a temporary file, with the mode that the umask allows."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    temporary = unfinished.track(path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}"))
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as handle:
             handle.write(text)
@@ -42,7 +43,7 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(handle.fileno())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        unfinished.remove(temporary)
 
 
 class HashCache:

@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from embedway import unfinished
 from embedway.errors import WeightsError, newer_version
 from embedway.weights.hashes import write_atomically
 from embedway.weights.layout import combine_hashes, first_weights
@@ -162,7 +163,7 @@ def _link(path: Path, blob: Path) -> None:
         return
     blob.stat()  # a symbolic link to a missing file raises no error
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}")
+    temporary = unfinished.track(path.with_name(f".{uuid.uuid4().hex[:12]}"))
     try:
         try:
             temporary.symlink_to(target)
@@ -173,4 +174,4 @@ def _link(path: Path, blob: Path) -> None:
                 shutil.copyfile(blob, temporary)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        unfinished.remove(temporary)

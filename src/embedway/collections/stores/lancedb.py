@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from embedway import unfinished
 from embedway.collections.search import HIT_COLUMNS, Hit
 from embedway.collections.stores.arrow import RowGroup, rows_of, sink_errors
 from embedway.collections.stores.base import READ_ROWS, Store
@@ -88,6 +89,7 @@ class LanceDBStore(Store):
             import lancedb  # noqa: PLC0415 - heavy, and an extra
 
             if not self._folder.exists():
+                unfinished.track_empty(self._folder)
                 self._folder.mkdir(parents=True)
                 self._made_folder = True
             self._remove_stale()

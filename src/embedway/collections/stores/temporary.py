@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import shutil
 import socket
 from typing import TYPE_CHECKING
 
+from embedway import unfinished
 from embedway.errors import SinkError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _MARK = ".embedway-"
 def temporary_path(path: Path) -> Path:
     """Return a new path beside `path`, such as `.out.parquet.embedway-<host>-<process>-<random>.tmp`."""
     name = f".{path.name}{_MARK}{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    return path.with_name(name)
+    return unfinished.track(path.with_name(name))
 
 
 def stale_paths(path: Path) -> list[Path]:
@@ -42,10 +42,7 @@ def stale_paths(path: Path) -> list[Path]:
 
 def remove(path: Path) -> None:
     """Remove a file, or a folder with its content; do nothing if it does not exist."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    unfinished.remove(path)
 
 
 def remove_stale(path: Path) -> None:
@@ -62,6 +59,7 @@ def replace_file(temporary: Path, path: Path) -> None:
     finally:
         os.close(descriptor)
     temporary.replace(path)
+    unfinished.forget(temporary)
 
 
 def write_whole(path: Path, text: str) -> None:

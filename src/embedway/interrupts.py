@@ -1,0 +1,209 @@
+"""Signals that end the program: SIGINT (Ctrl-C), SIGTERM and SIGHUP.
+
+The first signal cancels the running task, or raises `Interrupted` in the main thread, so that work is cleaned up in
+order. A thread ends the process if that takes too long, or at a second signal. It learns of signals from the
+interpreter's wakeup descriptor, because no handler runs while the main thread is in C code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from embedway import unfinished, watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+T = TypeVar("T")
+
+#: Maximum time for an orderly end, in seconds.
+GRACE_S = 1.2
+#: Signals within this time of the first are the same request: `timeout` sends each twice.
+SAME_S = 0.1
+#: Maximum wait for a commit, in seconds.
+COMMIT_S = 10.0
+#: Times of the watchdog, which acts if the thread here cannot, in the same order.
+_LIMITS = watchdog.Limits(GRACE_S + 0.3, SAME_S, COMMIT_S + 0.3)
+
+_NAMES = {name: getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
+_NUMBERS = {number: "Ctrl-C" if name == "SIGINT" else name for name, number in _NAMES.items()}
+
+
+class Interrupted(BaseException):
+    """A signal ends the program. Not an Exception, nor a KeyboardInterrupt, so that no library handles it."""
+
+
+@dataclass(eq=False, slots=True)
+class _Program:
+    """State of the program: at most one per process."""
+
+    #: First signal.
+    received: int | None = None
+    #: Returns what is stored and how to continue.
+    explain: Callable[[], str] = lambda: "nothing was done yet"
+    cancel: Callable[[], object] | None = None
+    #: Whether the command has ended, so that a signal need not wait for anything.
+    ended: bool = False
+    watchdog: watchdog.Watchdog | None = None
+    leaving: threading.Lock = field(default_factory=threading.Lock)
+
+    def handle(self, number: int, _frame: object = None) -> None:
+        """Begin to end the program. Called in the main thread; signals after the first concern only the watcher."""
+        if self.received is not None:
+            return
+        self.received = number
+        if self.ended:
+            self.leave()
+        # An exception in a finalizer or callback would be printed.
+        sys.unraisablehook = lambda _: None
+        if self.cancel is not None:
+            self.cancel()
+        elif not unfinished.is_committing():
+            raise Interrupted
+
+    def raise_if_received(self) -> None:
+        """Raise `Interrupted` after a signal."""
+        if self.received is not None and self.cancel is None:
+            raise Interrupted
+
+    def watch(self, *descriptors: int) -> None:
+        """End the process some time after the first signal, or at the second one. Runs in a thread.
+
+        A later descriptor is read if the earlier ones have ended, such as that of a watchdog that was killed.
+        """
+        number, descriptor = next((found, one) for one in descriptors if (found := _first_signal(one)))
+        began = time.monotonic()
+        while (left := began + GRACE_S - time.monotonic()) > 0 and select.select([descriptor], [], [], left)[0]:
+            if not os.read(descriptor, 1):
+                time.sleep(max(0.0, began + GRACE_S - time.monotonic()))
+            elif time.monotonic() - began > SAME_S:
+                break
+        self.received = number
+        self.leave()
+
+    def leave(self) -> NoReturn:
+        """Clean up, say what is stored, and end the process without waiting for threads."""
+        self.leaving.acquire()  # never released: another thread that leaves waits until the process has ended
+        number = self.received or signal.SIGTERM
+        with contextlib.suppress(BaseException):
+            unfinished.wait_for_commits(COMMIT_S)
+            unfinished.clean_up()
+            _say(f"stopped by {_NUMBERS[number]}", self.explain())
+        # The watchdog is not ended here: until the process ends, another thread may take the interpreter's lock.
+        os._exit(128 + number)
+
+
+_program = _Program()
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[None]:
+    """Handle signals in the block, which is the whole program. It ends the process after a signal.
+
+    A signal that is ignored stays ignored, as with `nohup`. Only for the main thread.
+    """
+    if not _is_installed():
+        _install()
+    try:
+        yield
+    finally:
+        _program.ended = True
+        if _program.received is None and _program.watchdog is not None:
+            _program.watchdog.close()
+        if _program.received is not None:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+            _program.leave()
+
+
+def explain(kept: str | Callable[[], str]) -> None:
+    """Set the text, or a function that returns it, about what is stored and how to continue after a signal."""
+    _program.explain = (lambda: kept) if isinstance(kept, str) else kept
+
+
+async def cancellable(work: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine that a signal cancels. If it then ends early, the process ends."""
+    import asyncio  # noqa: PLC0415  heavy, and not needed for every command
+
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None and _is_installed():
+        _program.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if _program.received is not None:
+            # Not back through `asyncio.run`, which waits for the threads of the default executor.
+            _program.leave()
+        raise
+    finally:
+        _program.cancel = None
+
+
+def _first_signal(descriptor: int) -> int:
+    """Wait for a signal that ends the program; return 0 at the end of the file."""
+    while data := os.read(descriptor, 1):
+        # Other signals that have a handler are sent to the interpreter's wakeup descriptor, too.
+        if data[0] in _NUMBERS:
+            return data[0]
+    return 0
+
+
+def _is_installed() -> bool:
+    return any(signal.getsignal(number) == _program.handle for number in _NUMBERS)
+
+
+def _install() -> None:
+    handled = [number for number in _NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+    unfinished.call_after_commits(_program.raise_if_received)
+    if os.name == "nt":  # pipes cannot be wakeup descriptors there
+        for number in handled:
+            signal.signal(number, _program.handle)
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    try:
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        _program.watchdog = watchdog.start(reading, {number: _NUMBERS[number] for number in handled}, _LIMITS)
+        if _program.watchdog is not None:
+            unfinished.listen(_program.watchdog.tell)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in handled:
+            signal.signal(number, _program.handle)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    os.register_at_fork(after_in_child=_uninstall)
+    descriptors = (reading,) if _program.watchdog is None else (_program.watchdog.signals, reading)
+    threading.Thread(target=_program.watch, args=descriptors, name="embedway-signals", daemon=True).start()
+
+
+def _uninstall() -> None:
+    """Restore the defaults in a forked child: a signal to it must not end this process."""
+    signal.set_wakeup_fd(-1)
+    if _program.watchdog is not None:
+        os.close(_program.watchdog.pipe)
+        _program.watchdog = None
+    for number in _NUMBERS:
+        if signal.getsignal(number) == _program.handle:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _say(*lines: str) -> None:
+    """Write lines to standard error, unless that would block."""
+    try:
+        terminal = os.isatty(2)
+        if not select.select([], [2], [], 0)[1]:
+            return
+        text = "".join(f"embedway: {line}\n" for line in "\n".join(lines).splitlines() if line)
+        # After the terminal's `^C`, and a progress bar that hid the cursor.
+        start = "\r\x1b[2K\x1b[?25h" if terminal and "rich.live" in sys.modules else "\n" if terminal else ""
+        os.write(2, (start + text).encode("utf-8", "replace"))
+    except OSError:
+        pass  # the terminal is gone

@@ -1,0 +1,146 @@
+"""Temporary files, child processes and commits in progress, for a program that must end at once.
+
+A program that a signal stops cannot wait for all its threads. It removes what they would have removed. It waits for
+commits, because a destination must be old or new, never half of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Protocol
+
+    class Child(Protocol):
+        """Child process."""
+
+        def kill(self) -> None:
+            """End the process at once."""
+
+
+#: Pause between two checks for the end of commits, in seconds.
+_CHECK_S = 0.01
+
+# Signal handlers read these, so there is no lock: each access is one operation of a set.
+_temporary: set[Path] = set()
+_folders: set[Path] = set()
+_children: set[Child] = set()
+_commits: set[object] = set()
+_after_commit: list[Callable[[], None]] = []
+_listeners: list[Callable[[str, str], None]] = []
+
+
+def listen(function: Callable[[str, str], None]) -> None:
+    """Call a function for each temporary path that is registered (`+`) or not (`-`), and each commit (`c`, `d`)."""
+    _listeners.append(function)
+
+
+def _tell(event: str, value: str = "") -> None:
+    for function in _listeners:
+        function(event, value)
+
+
+def track(path: Path) -> Path:
+    """Register a temporary file or folder that is about to be created, and return its path."""
+    _temporary.add(path)
+    _tell("+", str(path.absolute()))
+    return path
+
+
+def forget(path: Path) -> None:
+    """Unregister a temporary file that was removed or renamed."""
+    _temporary.discard(path)
+    _tell("-", str(path.absolute()))
+
+
+def remove(path: Path) -> None:
+    """Remove and unregister a file, or a folder with its content; do nothing if it does not exist. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    forget(path)
+
+
+def track_empty(folder: Path) -> None:
+    """Register a new folder, which is removed if nothing is in it at the end."""
+    _folders.add(folder)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Create a registered temporary folder; remove it after the block."""
+    import tempfile  # noqa: PLC0415  `embedway --help` does not need it
+
+    folder = track(Path(tempfile.mkdtemp()))
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+@contextlib.contextmanager
+def child(process: Child) -> Iterator[None]:
+    """Kill a child process if this one ends within the block."""
+    _children.add(process)
+    try:
+        yield
+    finally:
+        _children.discard(process)
+
+
+@contextlib.contextmanager
+def commit() -> Iterator[None]:
+    """Delay the end of the program, and `Interrupted` in the main thread, until the block is done.
+
+    For short steps that make results visible.
+    """
+    token = object()
+    _commits.add(token)
+    _tell("c")
+    try:
+        yield
+    finally:
+        _commits.discard(token)
+        _tell("d")
+        if not _commits and threading.current_thread() is threading.main_thread():
+            for function in _after_commit:
+                function()
+
+
+def is_committing() -> bool:
+    """Return whether a commit is in progress."""
+    return bool(_commits)
+
+
+def call_after_commits(function: Callable[[], None]) -> None:
+    """Call a function in the main thread after each commit there; its exception is raised there."""
+    _after_commit.append(function)
+
+
+def wait_for_commits(timeout_s: float) -> None:
+    """Wait for the end of the commits in progress."""
+    until = time.monotonic() + timeout_s
+    while _commits and time.monotonic() < until:
+        time.sleep(_CHECK_S)
+
+
+def clean_up() -> None:
+    """Kill registered children and remove registered files. During a commit, do nothing: a later run cleans up."""
+    if _commits:
+        return
+    for process in list(_children):
+        with contextlib.suppress(OSError):
+            process.kill()
+    for path in list(_temporary):
+        with contextlib.suppress(OSError):
+            remove(path)
+    for folder in list(_folders):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
