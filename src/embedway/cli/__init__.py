@@ -4,7 +4,6 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 over budget, 4 partial failur
 Results go to standard output; progress, notes and errors to standard error.
 """
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,9 +15,10 @@ import typer
 from embedway._version import __version__
 from embedway.cli import budget, cache, doctor, embed, init, models, plan, run, search, select, state, trust
 from embedway.cli.options import Invocation
+from embedway.cli.output import flush_result, print_line, print_message, print_traceback
+from embedway.cli.streams import OutputError, standard_streams
 from embedway.errors import EmbedwayError
 from embedway.isolation import isolate_children
-from embedway.text import printable
 
 # Plain help text: rich would use a third of the time limit of `--help`.
 app = typer.Typer(
@@ -45,7 +45,7 @@ app.command("doctor", short_help="Check this installation and show how to fix pr
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"embedway {__version__}\n")
+        print_line(f"embedway {__version__}")
         raise typer.Exit
 
 
@@ -80,25 +80,29 @@ def _global_options(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit. Report each error as one message on standard error, and an exit code."""
+    with standard_streams():
+        _main(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _main(arguments: list[str]) -> NoReturn:
     isolate_children()
     invocation = Invocation()
     try:
         try:
             # This call exits: after wrong usage, after Ctrl-C, or with a command's exit code.
-            given = sys.argv[1:] if arguments is None else list(arguments)
-            typer.main.get_command(app).main(args=given, prog_name="embedway", obj=invocation)
-        finally:
+            typer.main.get_command(app).main(args=arguments, prog_name="embedway", obj=invocation)
+        except SystemExit:
             # A write error can still be reported here, but not at interpreter exit.
-            sys.stdout.flush()
+            flush_result()
+            raise
     except EmbedwayError as error:
         _report(error, str(error), invocation)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of the output is gone. Drop buffered output, so that exit causes no second error.
-        _drop_output()
+    except OutputError as error:
+        if not error.reader_left:
+            _report(error, str(error), invocation)
         sys.exit(1)
     except OSError as error:
-        _drop_output()
         name = f": {error.filename}" if error.filename else ""
         _report(error, f"{error.strerror or type(error).__name__}{name}", invocation)
         sys.exit(1)
@@ -112,11 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _drop_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _report(error: BaseException, message: str, invocation: Invocation) -> None:
     if invocation.traceback:
-        sys.stderr.write(printable("".join(traceback.format_exception(error)), keep_layout=True))
-    sys.stderr.write(f"embedway: error: {printable(message, keep_layout=True)}\n")
+        print_traceback(error)
+    print_message(f"error: {message}")

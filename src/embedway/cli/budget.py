@@ -1,9 +1,7 @@
 """`embedway budget show|set|remove|confirm|ledger|pins|unpin`: budgets, spending and pinned collections."""
 
-import csv
 import datetime as dt
 import json
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -11,7 +9,7 @@ import typer
 
 from embedway.cli import pins
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import note, print_json, print_line, print_table, wait_for
+from embedway.cli.output import note, print_csv, print_json, print_line, print_table, report_of_work, wait_for
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -163,7 +161,8 @@ def confirm(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     invocation = Invocation.of(context)
     restored = _with_ledger(invocation.config(), lambda book, _: book.confirm())
     if as_json:
-        print_json({"confirmed": None if restored is None else restored.to_json()})
+        with report_of_work(invocation, as_json=True):
+            print_json({"confirmed": None if restored is None else restored.to_json()})
     elif restored is None:
         note(invocation, "nothing to confirm: the ledger was not restored from a backup, or is already confirmed")
     else:
@@ -298,9 +297,7 @@ def _check_one_way(*, as_csv: bool, as_json: bool) -> None:
 
 
 def _print_csv(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    print_csv(columns, [{name: _cell(value) for name, value in row.items()} for row in rows])
 
 
 def _cell(value: Any) -> Any:

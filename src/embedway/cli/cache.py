@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedway.cli.options import InputTypeChoice, Invocation, JsonFlag, ModelOption, OverflowChoice, TextFieldOption
-from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
+from embedway.cli.output import (
+    DownloadProgress,
+    note,
+    print_json,
+    print_line,
+    print_table,
+    report_of_work,
+    size,
+    wait_for,
+)
 from embedway.errors import UsageError
 from embedway.text import printable
 
@@ -81,12 +90,13 @@ def clear(
     if everything == any(limit is not None for limit in limits):
         raise UsageError("select the vectors to delete: --model, --space, --namespace, --older-than, or --all")
     age = _parse_age_s(older_than) if older_than is not None else None
-    config = Invocation.of(context).config()
-    done = wait_for(_clear(config, model, space, namespace, age))
-    if as_json:
-        print_json({"before": done.before, "after": done.after})
-        return
-    print_line(f"{done.before - done.after:,} vectors deleted: {done.before:,} before, {done.after:,} after")
+    invocation = Invocation.of(context)
+    done = wait_for(_clear(invocation.config(), model, space, namespace, age))
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            print_json({"before": done.before, "after": done.after})
+        else:
+            print_line(f"{done.before - done.after:,} vectors deleted: {done.before:,} before, {done.after:,} after")
 
 
 @app.command("verify", short_help="Recompute cached vectors and compare.")

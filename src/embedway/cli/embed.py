@@ -1,6 +1,5 @@
 """`embedway embed`: print vectors as JSON lines."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -9,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedway.cli import options as shared
-from embedway.cli.output import DownloadProgress, note, standard_input, wait_for
+from embedway.cli.output import (
+    DownloadProgress,
+    flush_result,
+    json_text,
+    note,
+    standard_input,
+    wait_for,
+    write_result,
+)
 from embedway.errors import InputError, SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -100,16 +107,14 @@ class _EmbedCommand:
                     for row, vector in enumerate(result.vectors):
                         mark = ', "truncated": true' if row in truncated else ""
                         mark = f', "averaged_windows": {averaged[row]}' if row in averaged else mark
-                        sys.stdout.write(f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n')
-                    sys.stdout.flush()
+                        write_result(f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n')
+                    flush_result()
                     first += len(batch)
                     cut += len(truncated)
         self._note_cut(cut)
 
     async def print_document(self, texts: list[str]) -> None:
         """Print one document with the space, the receipt and all vectors."""
-        import json
-
         from embedway._embedder import AsyncEmbedder
 
         if not texts:
@@ -117,10 +122,10 @@ class _EmbedCommand:
         async with AsyncEmbedder(config=self.config, progress=DownloadProgress(self.invocation)) as embedder:
             result = await self._embed(embedder, texts, 0)
         head = {"space": result.space.to_json(), "receipt": asdict(result.receipt)}
-        sys.stdout.write(json.dumps(head, allow_nan=False)[:-1] + ', "embeddings": [')
+        write_result(json_text(head)[:-1] + ', "embeddings": [')
         for row, vector in enumerate(result.vectors):
-            sys.stdout.write((", " if row else "") + vector_json(vector))
-        sys.stdout.write("]}\n")
+            write_result((", " if row else "") + vector_json(vector))
+        write_result("]}\n")
         self._note_cut(len(result.receipt.truncations))
 
     async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
+from embedway.cli.output import (
+    DownloadProgress,
+    note,
+    print_json,
+    print_line,
+    print_table,
+    report_of_work,
+    size,
+    wait_for,
+)
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -184,7 +193,8 @@ def pull(
         pulled.append({**facts, "weights_sha256": folder.weights_sha256, "origin": folder.origin})
         note(invocation, f"{folder.repository} is in {folder.path} (from {folder.origin})")
     if as_json:
-        print_json({"pulled": pulled})
+        with report_of_work(invocation, as_json=True):
+            print_json({"pulled": pulled})
 
 
 def _pull(store: "WeightsStore", config: "Config", name: str, *, force: bool) -> "ModelFolder":
@@ -207,9 +217,15 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
     invocation = Invocation.of(context)
     config = invocation.config()
     report = wait_for(_tune(invocation, config, name))
-    if as_json:
-        print_json(_without_nan(report.to_json()))
-        return
+    note(invocation, f"the choice is stored in {report.stored_at}")
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            print_json(_without_nan(report.to_json()))
+        else:
+            _print_tuning(report)
+
+
+def _print_tuning(report: Any) -> None:
     print_table(
         ("backend", "precision", "streams", "threads", "budget", "texts/s", "tokens/s", "one text", "cosine", ""),
         [
@@ -229,7 +245,6 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
         ],
         right=(2, 3, 4, 5, 6, 7, 8),
     )
-    note(invocation, f"the choice is stored in {report.stored_at}")
 
 
 async def _tune(invocation: Invocation, config: Any, name: str) -> Any:

@@ -13,7 +13,9 @@ from embedway.cli.output import (
     note,
     print_json,
     print_table,
+    report_of_work,
     standard_input,
+    start_progress,
     wait_for,
     wants_progress,
 )
@@ -168,9 +170,10 @@ class _Progress:
                 TextColumn("{task.description}", markup=False),
                 console=error_console(),
                 transient=True,
+                redirect_stdout=False,
             )
             self._task = self._progress.add_task("", total=status.bytes_total)
-            self._progress.start()
+            start_progress(self._progress)
         self._progress.update(self._task, completed=status.bytes_read, description=progress_text(status))
 
     def stop(self) -> None:
@@ -192,14 +195,15 @@ def progress_text(status: "RunStatus") -> str:
 
 
 def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bool) -> None:
-    if as_json:
-        print_json(summary.to_json())
-    else:
-        _print_summary(summary)
-        if summary.truncated:
-            note(invocation, f"{summary.truncated:,} texts were truncated at the model's limit")
+    if summary.truncated and not as_json:
+        note(invocation, f"{summary.truncated:,} texts were truncated at the model's limit")
     if summary.rejected:
         note(invocation, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} lists them with reasons")
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            print_json(summary.to_json())
+        else:
+            _print_summary(summary)
 
 
 def _print_summary(summary: "RunSummary") -> None:

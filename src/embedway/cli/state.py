@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import note, print_json, print_line, print_table, size
-from embedway.text import printable
+from embedway.cli.output import note, print_json, print_line, print_table, report_of_work, size
 
 app = typer.Typer(help="Back up and restore the state.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -24,16 +23,18 @@ def backup(
     from embedway.ledger.base import moment
     from embedway.state.backup import back_up, parts_of
 
-    done = back_up(parts_of(Invocation.of(context).config()), file, overwrite=overwrite)
-    if as_json:
-        parts = {
-            name: {"place": done.places[name], "bytes": count, "sha256": sha256}
-            for name, (count, sha256) in done.manifest.parts.items()
-        }
-        print_json({"file": str(file), "created": moment(done.manifest.created), "parts": parts})
-        return
+    invocation = Invocation.of(context)
+    done = back_up(parts_of(invocation.config()), file, overwrite=overwrite)
+    parts = {
+        name: {"place": done.places[name], "bytes": count, "sha256": sha256}
+        for name, (count, sha256) in done.manifest.parts.items()
+    }
     rows = [(name, size(count), done.places[name]) for name, (count, _) in done.manifest.parts.items()]
-    print_table(("part", "size", "from"), rows, right=(1,))
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            print_json({"file": str(file), "created": moment(done.manifest.created), "parts": parts})
+        else:
+            print_table(("part", "size", "from"), rows, right=(1,))
 
 
 @app.command("restore", short_help="Restore the state from a file.")
@@ -52,23 +53,23 @@ def restore(
 
     invocation = Invocation.of(context)
     done = state.restore(state.parts_of(invocation.config()), file, overwrite=overwrite)
-    if as_json:
-        print_json(
-            {
-                "file": str(file),
-                "created": moment(done.created),
-                "restored": done.places,
-                "kept": None if done.kept is None else str(done.kept),
-                "to_confirm": done.to_confirm,
-            }
-        )
-    else:
-        print_table(("part", "to"), list(done.places.items()))
-        if done.kept is not None:
-            print_line(printable(f"the previous data is stored in {done.kept}", keep_layout=True))
     if done.to_confirm:
         note(
             invocation,
             f"the ledger is from {moment(done.created)}: hard budgets refuse every call until you check "
             "`embedway budget show` and run `embedway budget confirm`",
         )
+    document = {
+        "file": str(file),
+        "created": moment(done.created),
+        "restored": done.places,
+        "kept": None if done.kept is None else str(done.kept),
+        "to_confirm": done.to_confirm,
+    }
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            print_json(document)
+            return
+        print_table(("part", "to"), list(done.places.items()))
+        if done.kept is not None:
+            print_line(f"the previous data is stored in {done.kept}")
