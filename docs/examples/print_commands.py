@@ -13,7 +13,8 @@ HEAD = """# Command line
 `embedway COMMAND --help` prints the same. Common options come before the command: `embedway --quiet run …`.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 over budget, 4 partly failed. With `--json`, standard output is one JSON
-document, and nothing else. Progress and notes go to standard error.
+document, and nothing else. Progress and notes go to standard error. A result that cannot be printed is a failure; a
+report of finished work, such as the table of `run`, is not.
 
 """
 

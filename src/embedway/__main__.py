@@ -9,8 +9,16 @@ for `-m` (runpy, `functools` and some others) are searched there earlier: the co
 import os
 import sys
 
+
+def _is_working_directory(path: str) -> bool:
+    try:
+        return path in {"", os.getcwd()}  # noqa: PTH109  pathlib would be imported
+    except FileNotFoundError:
+        return False  # the working directory was deleted
+
+
 if __name__ == "__main__":
-    if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):  # noqa: PTH109  pathlib would be imported
+    if not sys.flags.safe_path and sys.path and _is_working_directory(sys.path[0]):
         del sys.path[0]
 
     from embedway.cli import main

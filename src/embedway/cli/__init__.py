@@ -19,6 +19,7 @@ from embedway.cli.output import flush_result, print_line, print_message, print_t
 from embedway.cli.streams import OutputError, standard_streams
 from embedway.errors import EmbedwayError
 from embedway.isolation import isolate_children
+from embedway.text import has_surrogate
 
 # Plain help text: rich would use a third of the time limit of `--help`.
 app = typer.Typer(
@@ -103,10 +104,13 @@ def _main(arguments: list[str]) -> NoReturn:
             _report(error, str(error), invocation)
         sys.exit(1)
     except OSError as error:
-        name = f": {error.filename}" if error.filename else ""
-        _report(error, f"{error.strerror or type(error).__name__}{name}", invocation)
+        _report(error, _describe(error), invocation)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  last resort: a message, not a traceback
+        if isinstance(error, UnicodeEncodeError) and any(map(has_surrogate, arguments)):
+            advice = "use another one, or a UTF-8 locale, such as LC_ALL=C.UTF-8"
+            _report(error, f"an argument is not text in this locale's encoding: {advice}", invocation)
+            sys.exit(2)
         # Its message may contain texts of the user, so by default only its type and location are shown.
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
@@ -114,6 +118,19 @@ def _main(arguments: list[str]) -> NoReturn:
         _report(error, message, invocation)
         sys.exit(1)
     sys.exit(0)
+
+
+def _describe(error: OSError) -> str:
+    """Return the message of a system error that no command expects."""
+    reason = error.strerror or type(error).__name__
+    if error.filename:
+        return f"{reason}: {error.filename}"
+    if isinstance(error, FileNotFoundError):
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            return "the working directory was deleted: run the command in another folder"
+    return reason
 
 
 def _report(error: BaseException, message: str, invocation: Invocation) -> None:

@@ -11,6 +11,7 @@ from embedway.cli.options import InputTypeChoice, Invocation, JsonFlag, ModelOpt
 from embedway.cli.output import (
     DownloadProgress,
     note,
+    note_pipes,
     print_json,
     print_line,
     print_table,
@@ -135,6 +136,7 @@ def verify(
         overlap_tokens=config.run.overlap if overlap_is_set and not no_chunk else None,
         text_field=text_field,
     )
+    note_pipes(invocation, sources)
     checked = wait_for(_verify(invocation, config, sources, options, input_type=input_type, sample=sample))
     same = checked.lowest_cosine is None or checked.lowest_cosine >= SAME_COSINE
     if as_json:

@@ -31,7 +31,12 @@ BATCH_CHARACTERS = 4_000_000
 def embed(
     context: typer.Context,
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT|-", help="Texts, or - for one text per line of standard input.")
+        list[str] | None,
+        typer.Argument(
+            metavar="TEXT|-",
+            callback=shared.decode_text,
+            help="Texts, or - for one text per line of standard input.",
+        ),
     ] = None,
     *,
     input_type: Annotated[

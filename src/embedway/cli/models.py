@@ -124,9 +124,9 @@ def _not_here(config: "Config") -> str:
 
 def _price(facts: "ServiceFacts") -> str:
     if facts.price_usd_per_thousand_searches is not None:
-        return f"{facts.price_usd_per_thousand_searches} per 1000 searches"
+        return f"{facts.price_usd_per_thousand_searches:f} per 1000 searches"
     price = facts.price_usd_per_million_tokens
-    return "unknown" if price is None else str(price)
+    return "unknown" if price is None else f"{price:f}"
 
 
 @app.command("show", short_help="Show all facts of a model.")
@@ -316,7 +316,7 @@ def service_json(facts: "ServiceFacts") -> dict[str, Any]:
 
 
 def _text(price: Any) -> str | None:
-    return None if price is None else str(price)
+    return None if price is None else f"{price:f}"
 
 
 def _sources_json(sources: "Sequence[Source]") -> list[dict[str, Any]]:

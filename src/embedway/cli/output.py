@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 from embedway.cli.options import Invocation
@@ -96,6 +97,14 @@ def note(invocation: Invocation, text: str) -> None:
     """Print a note for the user to standard error."""
     if not invocation.quiet:
         print_message(text)
+
+
+def note_pipes(invocation: Invocation, sources: Sequence[str]) -> None:
+    """Note which sources are named pipes: reading one waits for its writer."""
+    for source in sources:
+        # A shell opens the pipe of `<(command)` itself.
+        if Path(source).is_fifo() and not source.startswith(("/dev/", "/proc/")):
+            note(invocation, f"{source} is a pipe: it is read until its writer closes it")
 
 
 def print_message(text: str) -> None:

@@ -11,6 +11,7 @@ from embedway.cli.output import (
     duration,
     error_console,
     note,
+    note_pipes,
     print_json,
     print_table,
     report_of_work,
@@ -64,7 +65,12 @@ def run(  # long, because typer reads the options from the signature
         shared.OnErrorChoice | None,
         typer.Option("--on-error", help="At a bad row, stop, or skip it and record it in DEST.rejects.jsonl."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it exists.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace DEST if it exists; a link is replaced, not the file that it leads to."
+        ),
+    ] = False,
     format_: Annotated[
         shared.FormatChoice,
         typer.Option("--format", help="Format of standard input, and of files with an unknown extension."),
@@ -133,6 +139,7 @@ async def _run(
     from embedway.collections.model_choice import select_for_job
     from embedway.collections.run import run_job
 
+    note_pipes(invocation, sources)
     progress = _Progress() if wants_progress(invocation) else None
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         try:
