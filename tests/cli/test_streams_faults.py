@@ -117,11 +117,12 @@ def test_nothing_is_written_into_a_file_that_got_a_closed_descriptor(shell, fold
         connection.close()
 
 
-def test_a_closed_standard_input_is_an_error_where_it_is_read(shell):
-    for arguments in (["embed", "-"], ["run", "-", "--to", "o.parquet", "--format", "text"]):
-        done = shell(arguments, "<&-")
-        assert (done.returncode, done.stdout) == (1, b"")
-        assert done.stderr == b"embedway: error: standard input: is closed\n"
+def test_a_standard_input_that_cannot_be_read_is_an_error_where_it_is_read(shell):
+    for arguments in (["embed", "-"], ["run", "-", "--to", "o.parquet", "--format", "text"], ["cache", "verify", "-"]):
+        for redirection, reason in (("<&-", b"is closed"), ("0>out", b"cannot be read: Bad file descriptor")):
+            done = shell(arguments, redirection)
+            assert (done.returncode, done.stdout) == (1, b"")
+            assert done.stderr == b"embedway: error: standard input: " + reason + b"\n"
 
 
 @pytest.mark.parametrize("number", [1, 2])

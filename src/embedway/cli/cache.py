@@ -17,6 +17,7 @@ from embedway.cli.output import (
     print_table,
     report_of_work,
     size,
+    standard_input,
     wait_for,
 )
 from embedway.errors import UsageError
@@ -137,6 +138,8 @@ def verify(
         text_field=text_field,
     )
     note_pipes(invocation, sources)
+    if "-" in sources:
+        standard_input()  # it must be readable
     checked = wait_for(_verify(invocation, config, sources, options, input_type=input_type, sample=sample))
     same = checked.lowest_cosine is None or checked.lowest_cosine >= SAME_COSINE
     if as_json:

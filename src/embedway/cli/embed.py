@@ -9,6 +9,7 @@ import typer
 
 from embedway.cli import options as shared
 from embedway.cli.output import (
+    STANDARD_INPUT,
     DownloadProgress,
     flush_result,
     json_text,
@@ -142,7 +143,7 @@ class _EmbedCommand:
             if not self.from_stdin or error.row is None:
                 raise
             reason = str(error).removeprefix(f"text {error.row}: ")
-            raise SourceError(reason, path="standard input", line=first + error.row + 1) from error
+            raise SourceError(reason, path=STANDARD_INPUT, line=first + error.row + 1) from error
         return result
 
     def _note_cut(self, cut: int) -> None:
@@ -160,7 +161,7 @@ def stdin_lines() -> Iterator[str]:
             yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             # The chained error would contain the user's text.
-            raise SourceError("is not UTF-8", path="standard input", line=number) from None
+            raise SourceError("is not UTF-8", path=STANDARD_INPUT, line=number) from None
 
 
 def _next_batch(texts: Iterator[str]) -> list[str]:

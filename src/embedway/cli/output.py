@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Name of standard input in errors.
+STANDARD_INPUT = "standard input"
 #: Maximum width of columns that are never wrapped, in characters.
 FOLDED_CHARACTERS = 20
 #: Minimum size of a file for progress, in bytes; smaller downloads end too quickly.
@@ -37,11 +39,16 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
 def standard_input() -> IO[bytes]:
     """Open standard input as bytes, for a thread that may still wait for it at exit.
 
-    Python closes `sys.stdin` at exit, which fails while a thread reads from it. Raises SourceError if it is closed.
+    Python closes `sys.stdin` at exit, which fails while a thread reads from it. Raises SourceError if it is closed, or
+    not readable.
     """
     if sys.stdin is None:  # its descriptor was closed when Python started
-        raise SourceError("is closed", path="standard input")
-    return os.fdopen(0, "rb", closefd=False)
+        raise SourceError("is closed", path=STANDARD_INPUT)
+    try:
+        os.read(0, 0)  # fails if it is open for writing only
+        return os.fdopen(0, "rb", closefd=False)
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error.strerror}", path=STANDARD_INPUT) from None
 
 
 def json_text(document: Any, *, indent: int | None = None) -> str:
