@@ -1,6 +1,8 @@
 """Money is exact in any decimal context of the caller."""
 
+import copy
 import decimal
+import pickle
 
 import pytest
 from hypothesis import given
@@ -49,3 +51,11 @@ def test_what_is_no_amount_is_refused_in_any_context(context, wrong):
         to_nanousd(wrong, name="max_cost")
     assert "private" not in str(caught.value)
     assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize("nanousd", [0, 1, 20, 999, 10_000, 1_500_000_000, MOST_USD * NANO])
+def test_dollars_are_written_without_an_exponent(nanousd):
+    amount = to_usd(nanousd)
+    assert str(amount) == f"{amount}" == f"{amount:f}" == usd(nanousd)
+    assert pickle.loads(pickle.dumps(amount)) == amount  # noqa: S301
+    assert str(copy.deepcopy(amount)) == usd(nanousd)

@@ -27,8 +27,15 @@ def program() -> None:
         main()
 
 
+def _is_working_directory(path: str) -> bool:
+    try:
+        return path in {"", os.getcwd()}  # noqa: PTH109  pathlib would be imported
+    except FileNotFoundError:
+        return False  # the working directory was deleted
+
+
 if __name__ == "__main__":
-    if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):  # noqa: PTH109  pathlib would be imported
+    if not sys.flags.safe_path and sys.path and _is_working_directory(sys.path[0]):
         del sys.path[0]
 
     program()

@@ -139,7 +139,7 @@ class SourceError(InputError):
         self.line = line
         self.field = field
         self.reason = message
-        place = self.path if line is None else f"{self.path}:{line}"
+        place = printable(self.path) if line is None else f"{printable(self.path)}:{line}"
         if field is not None:
             place = f"{place}: field {field!r}"
         super().__init__(f"{place}: {message}")
@@ -388,7 +388,7 @@ class StateError(EmbedwayError):
 
     def __init__(self, message: str, *, file: Path | str) -> None:
         self.file = str(file)
-        super().__init__(f"{file}: {message}")
+        super().__init__(f"{printable(self.file)}: {message}")
 
 
 class SinkError(EmbedwayError):
@@ -396,7 +396,7 @@ class SinkError(EmbedwayError):
 
     def __init__(self, message: str, *, destination: str) -> None:
         self.destination = destination
-        super().__init__(f"{destination}: {message}")
+        super().__init__(f"{printable(destination)}: {message}")
 
 
 def newer_version(version: object, known: int, *, of: str = "", otherwise: str = "") -> str:

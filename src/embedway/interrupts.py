@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from embedway import unfinished, watchdog
+from embedway.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -124,6 +125,22 @@ def handled() -> Iterator[None]:
             _program.leave()
 
 
+def open_missing_descriptors() -> None:
+    """Open the null device on descriptors 0, 1 and 2 that are closed.
+
+    Otherwise, the next file that is opened, such as the cache, gets the number, and prints are written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number
+            if opened == number:
+                os.set_inheritable(opened, True)
+            else:
+                os.close(opened)
+
+
 def explain(kept: str | Callable[[], str]) -> None:
     """Set the text, or a function that returns it, about what is stored and how to continue after a signal."""
     _program.explain = (lambda: kept) if isinstance(kept, str) else kept
@@ -167,6 +184,7 @@ def _install() -> None:
         for number in handled:
             signal.signal(number, _program.handle)
         return
+    open_missing_descriptors()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     try:
         reading, writing = os.pipe()
@@ -201,7 +219,7 @@ def _say(*lines: str) -> None:
         terminal = os.isatty(2)
         if not select.select([], [2], [], 0)[1]:
             return
-        text = "".join(f"embedway: {line}\n" for line in "\n".join(lines).splitlines() if line)
+        text = "".join(f"embedway: {printable(line)}\n" for line in "\n".join(lines).splitlines() if line)
         # After the terminal's `^C`, and a progress bar that hid the cursor.
         start = "\r\x1b[2K\x1b[?25h" if terminal and "rich.live" in sys.modules else "\n" if terminal else ""
         os.write(2, (start + text).encode("utf-8", "replace"))

@@ -6,6 +6,8 @@ import decimal
 import fractions
 from typing import TypeAlias
 
+from typing_extensions import override
+
 from embedway.errors import UsageError
 from embedway.text import shown
 
@@ -47,4 +49,18 @@ def usd(nanousd: int) -> str:
 
 def to_usd(nanousd: int | None) -> decimal.Decimal | None:
     """Nano-dollars as dollars, exactly, in any decimal context; None for an unknown amount."""
-    return None if nanousd is None else decimal.Decimal(usd(nanousd))
+    return None if nanousd is None else Dollars(usd(nanousd))
+
+
+class Dollars(decimal.Decimal):
+    """Decimal that is printed without an exponent: `0.00000002`, not `2E-8`."""
+
+    __slots__ = ()
+
+    @override
+    def __str__(self) -> str:
+        return super().__format__("f")
+
+    @override
+    def __format__(self, specifier: str, context: decimal.Context | None = None, /) -> str:
+        return super().__format__(specifier or "f")

@@ -10,16 +10,20 @@ def printable(text: str, *, keep_layout: bool = False) -> str:
     r"""Write each non-printable character as an escape such as `\x1b`.
 
     Names of files and keys may contain escape sequences, which a terminal executes. With `keep_layout`, line ends, tabs
-    and the spaces and separators of Unicode are not changed: use it for messages of several lines, not for names.
+    and the spaces of Unicode are not changed: use it for messages of several lines, not for names.
     """
-    if text.isprintable():
+    if text.isprintable() or (keep_layout and _PLAIN.fullmatch(text)):
         return text
     kept = _is_layout if keep_layout else str.isprintable
     return "".join(char if kept(char) else char.encode("unicode_escape").decode() for char in text)
 
 
+#: Text of several lines without any character to escape, in ASCII; most output is.
+_PLAIN = re.compile(r"[\n\t -~]*")
+
+
 def _is_layout(char: str) -> bool:
-    return char in "\n\t" or not category(char).startswith("C")
+    return char.isprintable() or char in "\n\t" or category(char) == "Zs"
 
 
 def single_line(text: str) -> str:

@@ -108,3 +108,21 @@ def test_collections_are_listed_and_forgotten(command, place, environment):
     gone = command("budget", "unpin", "docs")
     assert gone.code == 2
     assert "collection 'docs' is not pinned" in gone.stderr
+
+
+@pytest.mark.parametrize("amount", ["-5", "-0.5", "nan", "inf", "", "0x1", "99999999999", "1e99999", "1e-10", "5,00"])
+def test_an_amount_that_is_none_is_refused_with_the_rule(started, amount):
+    for words in (["budget", "set", "b", amount], ["budget", "set", "b", "--per", "day", "--", amount]):
+        done = started(*words)
+        assert (done.code, done.stdout) == (2, "")
+        assert done.stderr.startswith("embedway: error: USD is ")
+        assert "it must " in done.stderr
+    assert started("budget", "show", "--json").json["budgets"] == []
+
+
+def test_an_unknown_option_of_a_budget_is_not_its_name(started):
+    done = started("budget", "set", "--hrd", "5")
+    assert (done.code, done.stderr) == (
+        2,
+        "embedway: error: there is no option --hrd, and the name of a budget cannot start with -\n",
+    )

@@ -141,4 +141,4 @@ def test_a_full_disk_is_an_error(environment, place):
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr == b"embedway: error: No space left on device\n"
+    assert done.stderr == b"embedway: error: standard output cannot be written: No space left on device\n"

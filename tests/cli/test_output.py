@@ -56,3 +56,8 @@ def test_a_table_that_is_not_on_a_terminal_is_plain_and_whole(capsys):
 def test_vectors_in_json_are_exact(vector):
     back = np.array(json.loads(vector_json(vector)), dtype=np.float32)
     assert np.array_equal(back, vector)
+
+
+def test_columns_of_wide_characters_are_aligned(capsys):
+    print_table(("name", "n"), [("日本語", "1"), ("abc", "22"), ("e\u0301", "3")], right=(1,))
+    assert capsys.readouterr().out.splitlines() == ["name     n", "日本語   1", "abc     22", "e\u0301        3"]

@@ -5,7 +5,6 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 over budget, 4 partial failur
 Results go to standard output; progress, notes and errors to standard error.
 """
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,10 +16,12 @@ import typer
 from embedway._version import __version__
 from embedway.cli import budget, cache, doctor, embed, init, models, plan, run, search, select, state, trust
 from embedway.cli.options import Invocation
+from embedway.cli.output import flush_result, print_line, print_message, print_traceback
+from embedway.cli.streams import OutputError, standard_streams
 from embedway.errors import EmbedwayError
 from embedway.interrupts import explain, handled
 from embedway.isolation import isolate_children
-from embedway.text import printable
+from embedway.text import has_surrogate
 
 # Plain help text: rich would use a third of the time limit of `--help`.
 app = typer.Typer(
@@ -47,7 +48,7 @@ app.command("doctor", short_help="Check this installation and show how to fix pr
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"embedway {__version__}\n")
+        print_line(f"embedway {__version__}")
         raise typer.Exit
 
 
@@ -87,8 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Without arguments, this is the whole program: it reads those of the process, and handles signals.
     """
     if arguments is not None:
-        _main(list(arguments))
-    with handled():
+        with standard_streams():
+            _main(list(arguments))
+    with handled(), standard_streams():
         _main(sys.argv[1:])
 
 
@@ -99,22 +101,25 @@ def _main(arguments: list[str]) -> NoReturn:
         try:
             # This call exits: after wrong usage, or with a command's exit code.
             typer.main.get_command(app).main(args=arguments, prog_name="embedway", obj=invocation)
-        finally:
+        except SystemExit:
             # A write error can still be reported here, but not at interpreter exit.
-            sys.stdout.flush()
+            flush_result()
+            raise
     except EmbedwayError as error:
         _report(error, str(error), invocation)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of the output is gone. Drop buffered output, so that exit causes no second error.
-        _drop_output()
+    except OutputError as error:
+        if not error.reader_left:
+            _report(error, str(error), invocation)
         sys.exit(1)
     except OSError as error:
-        _drop_output()
-        name = f": {error.filename}" if error.filename else ""
-        _report(error, f"{error.strerror or type(error).__name__}{name}", invocation)
+        _report(error, _describe(error), invocation)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  last resort: a message, not a traceback
+        if isinstance(error, UnicodeEncodeError) and any(map(has_surrogate, arguments)):
+            advice = "use another one, or a UTF-8 locale, such as LC_ALL=C.UTF-8"
+            _report(error, f"an argument is not text in this locale's encoding: {advice}", invocation)
+            sys.exit(2)
         # Its message may contain texts of the user, so by default only its type and location are shown.
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
@@ -124,11 +129,20 @@ def _main(arguments: list[str]) -> NoReturn:
     sys.exit(0)
 
 
-def _drop_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _describe(error: OSError) -> str:
+    """Return the message of a system error that no command expects."""
+    reason = error.strerror or type(error).__name__
+    if error.filename:
+        return f"{reason}: {error.filename}"
+    if isinstance(error, FileNotFoundError):
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            return "the working directory was deleted: run the command in another folder"
+    return reason
 
 
 def _report(error: BaseException, message: str, invocation: Invocation) -> None:
     if invocation.traceback:
-        sys.stderr.write(printable("".join(traceback.format_exception(error)), keep_layout=True))
-    sys.stderr.write(f"embedway: error: {printable(message, keep_layout=True)}\n")
+        print_traceback(error)
+    print_message(f"error: {message}")

@@ -1,17 +1,15 @@
 """`embedway budget show|set|remove|confirm|ledger|pins|unpin`: budgets, spending and pinned collections."""
 
-import csv
 import datetime as dt
 import json
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import typer
 
 from embedway.cli import pins
-from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import note, print_json, print_line, print_table, wait_for
+from embedway.cli.options import Invocation, JsonFlag, decode_text
+from embedway.cli.output import note, print_csv, print_json, print_line, print_table, report_of_work, wait_for
 from embedway.errors import UsageError
 from embedway.interrupts import explain
 
@@ -27,6 +25,8 @@ ENTRY_COLUMNS = (
     *("when (UTC)", "state", "model", "route", "collection", "key"),
     *("texts", "hits", "tokens", "cost", "saved", ""),
 )
+#: Maximum of --newest; the stores count in 64 bits.
+MOST_ENTRIES = 10**9
 #: Columns of the CSV output, also without rows.
 BUDGET_FIELDS = (
     *("name", "limit_usd", "scope", "period", "hard", "warn_at"),
@@ -84,10 +84,11 @@ def show(context: typer.Context, *, as_csv: CsvFlag = False, as_json: JsonFlag =
     )
 
 
-@app.command("set", short_help="Create or change a budget.")
+# Without ignore_unknown_options, typer would call a negative amount an unknown option.
+@app.command("set", short_help="Create or change a budget.", context_settings={"ignore_unknown_options": True})
 def set_limit(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the budget.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", callback=decode_text, help="Name of the budget.")],
     amount: Annotated[str, typer.Argument(metavar="USD", help="Maximum spending in dollars; 0 allows none.")],
     *,
     per: Annotated[
@@ -96,11 +97,17 @@ def set_limit(
     ] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Limit only this model.")] = None,
     collection: Annotated[
-        str | None, typer.Option("--collection", metavar="NAME", help="Limit only this collection.")
+        str | None,
+        typer.Option("--collection", metavar="NAME", callback=decode_text, help="Limit only this collection."),
     ] = None,
     api_key: Annotated[
         str | None,
-        typer.Option("--api-key", metavar="NAME", help="Limit only calls with this key; its name, not the key."),
+        typer.Option(
+            "--api-key",
+            metavar="NAME",
+            callback=decode_text,
+            help="Limit only calls with this key; its name, not the key.",
+        ),
     ] = None,
     soft: Annotated[
         bool | None,
@@ -121,6 +128,8 @@ def set_limit(
     from embedway.money import to_nanousd
     from embedway.providers.names import full_name
 
+    if name.startswith("-"):
+        raise UsageError(f"there is no option {name}, and the name of a budget cannot start with -")
     invocation = Invocation.of(context)
     config = invocation.config()
     given = (("api_key", api_key), ("collection", collection))
@@ -148,7 +157,8 @@ def set_limit(
 
 @app.command("remove")
 def remove(
-    context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the budget.")]
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", callback=decode_text, help="Name of the budget.")],
 ) -> None:
     """Remove a budget. Its spending stays in the ledger."""
     config = Invocation.of(context).config()
@@ -164,7 +174,8 @@ def confirm(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     invocation = Invocation.of(context)
     restored = _with_ledger(invocation.config(), lambda book, _: book.confirm())
     if as_json:
-        print_json({"confirmed": None if restored is None else restored.to_json()})
+        with report_of_work(invocation, as_json=True):
+            print_json({"confirmed": None if restored is None else restored.to_json()})
     elif restored is None:
         note(invocation, "nothing to confirm: the ledger was not restored from a backup, or is already confirmed")
     else:
@@ -178,7 +189,10 @@ def ledger(
     context: typer.Context,
     *,
     newest: Annotated[
-        int, typer.Option("--newest", "-n", min=0, metavar="N", help="Number of entries to show; 0 for all.")
+        int,
+        typer.Option(
+            "--newest", "-n", min=0, max=MOST_ENTRIES, metavar="N", help="Number of entries to show; 0 for all."
+        ),
     ] = 50,
     since: Annotated[
         str | None, typer.Option("--since", metavar="DATE", help="First day to show, in UTC, such as 2026-11-01.")
@@ -300,9 +314,7 @@ def _check_one_way(*, as_csv: bool, as_json: bool) -> None:
 
 
 def _print_csv(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    print_csv(columns, [{name: _cell(value) for name, value in row.items()} for row in rows])
 
 
 def _cell(value: Any) -> Any:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedway.cli.options import InputTypeChoice, Invocation, JsonFlag, ModelOption, OverflowChoice, TextFieldOption
-from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
+from embedway.cli.output import (
+    DownloadProgress,
+    note,
+    note_pipes,
+    print_json,
+    print_line,
+    print_table,
+    report_of_work,
+    size,
+    standard_input,
+    wait_for,
+)
 from embedway.errors import UsageError
 from embedway.interrupts import explain
 from embedway.text import printable
@@ -82,13 +93,15 @@ def clear(
     if everything == any(limit is not None for limit in limits):
         raise UsageError("select the vectors to delete: --model, --space, --namespace, --older-than, or --all")
     age = _parse_age_s(older_than) if older_than is not None else None
-    config = Invocation.of(context).config()
+    invocation = Invocation.of(context)
+    config = invocation.config()
     explain("vectors that were deleted stay deleted; run the same command again for the others")
     done = wait_for(_clear(config, model, space, namespace, age))
-    if as_json:
-        print_json({"before": done.before, "after": done.after})
-        return
-    print_line(f"{done.before - done.after:,} vectors deleted: {done.before:,} before, {done.after:,} after")
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            print_json({"before": done.before, "after": done.after})
+        else:
+            print_line(f"{done.before - done.after:,} vectors deleted: {done.before:,} before, {done.after:,} after")
 
 
 @app.command("verify", short_help="Recompute cached vectors and compare.")
@@ -127,6 +140,9 @@ def verify(
         overlap_tokens=config.run.overlap if overlap_is_set and not no_chunk else None,
         text_field=text_field,
     )
+    note_pipes(invocation, sources)
+    if "-" in sources:
+        standard_input()  # it must be readable
     checked = wait_for(_verify(invocation, config, sources, options, input_type=input_type, sample=sample))
     same = checked.lowest_cosine is None or checked.lowest_cosine >= SAME_COSINE
     if as_json:

@@ -1,6 +1,5 @@
 """`embedway embed`: print vectors as JSON lines."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -9,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedway.cli import options as shared
-from embedway.cli.output import DownloadProgress, continuation, note, standard_input, wait_for
+from embedway.cli.output import (
+    STANDARD_INPUT,
+    DownloadProgress,
+    continuation,
+    flush_result,
+    json_text,
+    note,
+    standard_input,
+    wait_for,
+    write_result,
+)
 from embedway.errors import InputError, SourceError, UsageError
 from embedway.interrupts import explain
 
@@ -25,7 +34,12 @@ BATCH_CHARACTERS = 4_000_000
 def embed(
     context: typer.Context,
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT|-", help="Texts, or - for one text per line of standard input.")
+        list[str] | None,
+        typer.Argument(
+            metavar="TEXT|-",
+            callback=shared.decode_text,
+            help="Texts, or - for one text per line of standard input.",
+        ),
     ] = None,
     *,
     input_type: Annotated[
@@ -102,16 +116,14 @@ class _EmbedCommand:
                     for row, vector in enumerate(result.vectors):
                         mark = ', "truncated": true' if row in truncated else ""
                         mark = f', "averaged_windows": {averaged[row]}' if row in averaged else mark
-                        sys.stdout.write(f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n')
-                    sys.stdout.flush()
+                        write_result(f'{{"index": {first + row}{mark}, "embedding": {vector_json(vector)}}}\n')
+                    flush_result()
                     first += len(batch)
                     cut += len(truncated)
         self._note_cut(cut)
 
     async def print_document(self, texts: list[str]) -> None:
         """Print one document with the space, the receipt and all vectors."""
-        import json
-
         from embedway._embedder import AsyncEmbedder
 
         if not texts:
@@ -119,10 +131,10 @@ class _EmbedCommand:
         async with AsyncEmbedder(config=self.config, progress=DownloadProgress(self.invocation)) as embedder:
             result = await self._embed(embedder, texts, 0)
         head = {"space": result.space.to_json(), "receipt": asdict(result.receipt)}
-        sys.stdout.write(json.dumps(head, allow_nan=False)[:-1] + ', "embeddings": [')
+        write_result(json_text(head)[:-1] + ', "embeddings": [')
         for row, vector in enumerate(result.vectors):
-            sys.stdout.write((", " if row else "") + vector_json(vector))
-        sys.stdout.write("]}\n")
+            write_result((", " if row else "") + vector_json(vector))
+        write_result("]}\n")
         self._note_cut(len(result.receipt.truncations))
 
     async def _embed(self, embedder: Any, texts: list[str], first: int) -> "EmbedResult":
@@ -134,7 +146,7 @@ class _EmbedCommand:
             if not self.from_stdin or error.row is None:
                 raise
             reason = str(error).removeprefix(f"text {error.row}: ")
-            raise SourceError(reason, path="standard input", line=first + error.row + 1) from error
+            raise SourceError(reason, path=STANDARD_INPUT, line=first + error.row + 1) from error
         return result
 
     def _note_cut(self, cut: int) -> None:
@@ -152,7 +164,7 @@ def stdin_lines() -> Iterator[str]:
             yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             # The chained error would contain the user's text.
-            raise SourceError("is not UTF-8", path="standard input", line=number) from None
+            raise SourceError("is not UTF-8", path=STANDARD_INPUT, line=number) from None
 
 
 def _next_batch(texts: Iterator[str]) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from embedway import unfinished
-from embedway.cli.output import one_line, print_line
+from embedway.cli.options import Invocation
+from embedway.cli.output import one_line, print_line, report_of_work
 from embedway.errors import UsageError
 from embedway.files import put_in_place
 
@@ -45,7 +46,11 @@ default_model = "auto"
 """
 
 
-def init(*, force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False) -> None:
+def init(
+    context: typer.Context,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
     """Create an embedway.toml in the working directory and trust it."""
     from embedway.config.discovered_file import DEFAULT_FILE
     from embedway.config.trust import add_trust, check_writable_trust, content_sha256, file_location
@@ -56,8 +61,9 @@ def init(*, force: Annotated[bool, typer.Option("--force", help="Replace an exis
     _write(path, data, replace=force)
     place = file_location(path)
     add_trust(place, content_sha256(data))
-    print_line(f"wrote {one_line(place)} and trusted it")
-    print_line("next: edit it, run `embedway trust`, and check the settings with `embedway doctor`")
+    with report_of_work(Invocation.of(context)):
+        print_line(f"wrote {one_line(place)} and trusted it")
+        print_line("next: edit it, run `embedway trust`, and check the settings with `embedway doctor`")
 
 
 def _write(path: Path, data: bytes, *, replace: bool) -> None:

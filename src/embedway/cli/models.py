@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import DownloadProgress, note, print_json, print_line, print_table, size, wait_for
+from embedway.cli.output import (
+    DownloadProgress,
+    note,
+    print_json,
+    print_line,
+    print_table,
+    report_of_work,
+    size,
+    wait_for,
+)
 from embedway.errors import UsageError
 from embedway.interrupts import explain
 
@@ -116,9 +125,9 @@ def _not_here(config: "Config") -> str:
 
 def _price(facts: "ServiceFacts") -> str:
     if facts.price_usd_per_thousand_searches is not None:
-        return f"{facts.price_usd_per_thousand_searches} per 1000 searches"
+        return f"{facts.price_usd_per_thousand_searches:f} per 1000 searches"
     price = facts.price_usd_per_million_tokens
-    return "unknown" if price is None else str(price)
+    return "unknown" if price is None else f"{price:f}"
 
 
 @app.command("show", short_help="Show all facts of a model.")
@@ -186,7 +195,8 @@ def pull(
         pulled.append({**facts, "weights_sha256": folder.weights_sha256, "origin": folder.origin})
         note(invocation, f"{folder.repository} is in {folder.path} (from {folder.origin})")
     if as_json:
-        print_json({"pulled": pulled})
+        with report_of_work(invocation, as_json=True):
+            print_json({"pulled": pulled})
 
 
 def _pull(store: "WeightsStore", config: "Config", name: str, *, force: bool) -> "ModelFolder":
@@ -211,9 +221,15 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
     explain("no settings were stored; run the same command again to start over")
     report = wait_for(_tune(invocation, config, name))
     explain(f"the choice is stored in {report.stored_at}")
-    if as_json:
-        print_json(_without_nan(report.to_json()))
-        return
+    note(invocation, f"the choice is stored in {report.stored_at}")
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            print_json(_without_nan(report.to_json()))
+        else:
+            _print_tuning(report)
+
+
+def _print_tuning(report: Any) -> None:
     print_table(
         ("backend", "precision", "streams", "threads", "budget", "texts/s", "tokens/s", "one text", "cosine", ""),
         [
@@ -233,7 +249,6 @@ def tune(context: typer.Context, name: NameArgument, *, as_json: JsonFlag = Fals
         ],
         right=(2, 3, 4, 5, 6, 7, 8),
     )
-    note(invocation, f"the choice is stored in {report.stored_at}")
 
 
 async def _tune(invocation: Invocation, config: Any, name: str) -> Any:
@@ -305,7 +320,7 @@ def service_json(facts: "ServiceFacts") -> dict[str, Any]:
 
 
 def _text(price: Any) -> str | None:
-    return None if price is None else str(price)
+    return None if price is None else f"{price:f}"
 
 
 def _sources_json(sources: "Sequence[Source]") -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Options before a command, and options that several commands share."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from embedway.errors import UsageError
+from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
     from embedway.collections.run import RunOptions
@@ -36,6 +38,22 @@ class Invocation:
 
         given = {key: value for key, value in (overrides or {}).items() if value is not None}
         return Config.load(self.files, overrides=given)
+
+
+def decode_text(param: typer.CallbackParam, value: Any) -> Any:
+    """Return the texts of an argument. In a locale without UTF-8, Python decodes other bytes as surrogates.
+
+    Raises UsageError for a text that is not UTF-8.
+    """
+    if isinstance(value, (list, tuple)):
+        return [decode_text(param, one) for one in value]
+    if not isinstance(value, str) or not has_surrogate(value):
+        return value
+    try:
+        return os.fsencode(value).decode()
+    except UnicodeError:
+        name = param.opts[0] if param.param_type_name == "option" else param.metavar
+        raise UsageError(f"{name} is not UTF-8") from None
 
 
 BackendChoice: TypeAlias = Literal["auto", "openvino", "onnxruntime"]
@@ -69,7 +87,12 @@ MaxCostOption: TypeAlias = Annotated[
 ]
 CollectionOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--collection", metavar="NAME", help="Use the model and space of this collection's first write."),
+    typer.Option(
+        "--collection",
+        metavar="NAME",
+        callback=decode_text,
+        help="Use the model and space of this collection's first write.",
+    ),
 ]
 BackendOption: TypeAlias = Annotated[
     BackendChoice | None, typer.Option("--backend", help="Library that runs the model.")

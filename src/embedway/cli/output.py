@@ -1,24 +1,31 @@
 """Output of commands: one JSON document, or tables; notes and progress on standard error."""
 
+import csv
 import json
 import os
 import sys
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+import traceback
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 from embedway.cli.options import Invocation
+from embedway.cli.streams import OutputError, escape_standard_error, styled
+from embedway.errors import SourceError
 from embedway.interrupts import cancellable
 from embedway.text import printable, single_line
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
     from embedway.config import Config
 
 T = TypeVar("T")
 
+#: Name of standard input in errors.
+STANDARD_INPUT = "standard input"
 #: Maximum width of columns that are never wrapped, in characters.
 FOLDED_CHARACTERS = 20
 #: Minimum size of a file for progress, in bytes; smaller downloads end too quickly.
@@ -53,28 +60,89 @@ def file_version(path: Path) -> tuple[int, int] | None:
 def standard_input() -> IO[bytes]:
     """Open standard input as bytes, for a thread that may still wait for it at exit.
 
-    Python closes `sys.stdin` at exit, which fails while a thread reads from it.
+    Python closes `sys.stdin` at exit, which fails while a thread reads from it. Raises SourceError if it is closed, or
+    not readable.
     """
-    return os.fdopen(0, "rb", closefd=False)
+    if sys.stdin is None:  # its descriptor was closed when Python started
+        raise SourceError("is closed", path=STANDARD_INPUT)
+    try:
+        os.read(0, 0)  # fails if it is open for writing only
+        return os.fdopen(0, "rb", closefd=False)
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error.strerror}", path=STANDARD_INPUT) from None
+
+
+def json_text(document: Any, *, indent: int | None = None) -> str:
+    """Return JSON in ASCII, without control characters, so that it fits every terminal and locale."""
+    # DEL is the only control character that json leaves as it is.
+    return json.dumps(document, allow_nan=False, indent=indent).replace("\x7f", "\\u007f")
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document and a line end, in ASCII, so that it fits every terminal and locale."""
-    sys.stdout.write(json.dumps(document, allow_nan=False, indent=2) + "\n")
+    """Print one JSON document and a line end."""
+    write_result(json_text(document, indent=2) + "\n")
+
+
+def print_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a CSV table with a header."""
+    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def print_line(text: str = "") -> None:
     """Print a line of the result."""
-    with suppress(AttributeError):
-        # Characters that the terminal cannot show are replaced, so that they cause no error.
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    sys.stdout.write(text + "\n")
+    write_result(printable(text) + "\n")
+
+
+def write_result(text: str) -> None:
+    """Write a part of the result to standard output. Raises OutputError, now or in `flush_result`."""
+    sys.stdout.write(text)
+
+
+def flush_result() -> None:
+    """Write the buffered part of the result. Raises OutputError."""
+    sys.stdout.flush()
+
+
+@contextmanager
+def report_of_work(invocation: Invocation, *, as_json: bool = False) -> Iterator[None]:
+    """Print a report of finished work, whose result is not on standard output: a file, a store or a setting.
+
+    The command succeeds even if the report cannot be printed, unless the user asked for it with --json.
+    """
+    try:
+        yield
+        flush_result()
+    except OutputError as error:
+        if not error.reader_left:
+            note(invocation, f"the work is done, but its report is incomplete: {error}")
+        if as_json:
+            raise
 
 
 def note(invocation: Invocation, text: str) -> None:
     """Print a note for the user to standard error."""
     if not invocation.quiet:
-        sys.stderr.write(f"embedway: {printable(text, keep_layout=True)}\n")
+        print_message(text)
+
+
+def note_pipes(invocation: Invocation, sources: Sequence[str]) -> None:
+    """Note which sources are named pipes: reading one waits for its writer."""
+    for source in sources:
+        # A shell opens the pipe of `<(command)` itself.
+        if Path(source).is_fifo() and not source.startswith(("/dev/", "/proc/")):
+            note(invocation, f"{source} is a pipe: it is read until its writer closes it")
+
+
+def print_message(text: str) -> None:
+    """Print a message for the user to standard error."""
+    sys.stderr.write(f"embedway: {printable(text, keep_layout=True)}\n")
+
+
+def print_traceback(error: BaseException) -> None:
+    """Print the traceback of an error to standard error."""
+    sys.stderr.write(printable("".join(traceback.format_exception(error)), keep_layout=True))
 
 
 def one_line(text: str, width: int | None = None) -> str:
@@ -92,14 +160,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     `right` contains the positions of right-aligned columns.
     """
     rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in [list(columns), *rows]) for i in range(len(columns))]
+    widths = [max(_cells(row[i]) for row in [list(columns), *rows]) for i in range(len(columns))]
     if not sys.stdout.isatty():
         for row in [list(columns), *rows]:
-            cells = (
-                cell.rjust(width) if i in right else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            print_line("  ".join(cells).rstrip())
+            padded = (_pad(cell, widths[i], right=i in right) for i, cell in enumerate(row))
+            print_line("  ".join(padded).rstrip())
         return
     from rich.console import Console
     from rich.table import Table
@@ -113,7 +178,21 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
         table.add_column(column, justify=justify, overflow="fold", no_wrap=narrow)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    Console(file=styled(sys.stdout)).print(table)
+
+
+def _pad(text: str, width: int, *, right: bool) -> str:
+    padding = " " * (width - _cells(text))
+    return padding + text if right else text + padding
+
+
+def _cells(text: str) -> int:
+    """Return the width of a text on a terminal: characters of East Asian scripts take two columns."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def count(number: float) -> str:
@@ -146,7 +225,14 @@ def error_console() -> "Console":
     """Return the console for progress, on standard error."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(file=styled(sys.stderr))
+
+
+def start_progress(progress: "Progress") -> None:
+    """Start a progress bar. What is written to standard error meanwhile appears above it."""
+    progress.start()
+    # rich installs its own stream, which executes colors.
+    escape_standard_error()
 
 
 def wants_progress(invocation: Invocation) -> bool:
@@ -178,8 +264,9 @@ class DownloadProgress:
             DownloadColumn(),
             TransferSpeedColumn(),
             console=error_console(),
+            redirect_stdout=False,
         )
-        self._progress.start()
+        start_progress(self._progress)
         self._task = self._progress.add_task(one_line(name, 50), total=total)
 
     def advance(self, n: int) -> None:

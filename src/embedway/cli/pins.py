@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from embedway.cli.options import Invocation, JsonFlag
+from embedway.cli.options import Invocation, JsonFlag, decode_text
 from embedway.cli.output import DownloadProgress, note, one_line, print_json, print_line, print_table, wait_for
 from embedway.errors import UsageError
 
@@ -73,7 +73,9 @@ def _prove(invocation: Invocation, collection: str, destination: str) -> None:
 
 def remove(
     context: typer.Context,
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Name of the collection.")],
+    collection: Annotated[
+        str, typer.Argument(metavar="COLLECTION", callback=decode_text, help="Name of the collection.")
+    ],
 ) -> None:
     """Remove a collection's pin. Delete its vectors first; its next write pins it again."""
     invocation = Invocation.of(context)

@@ -9,6 +9,7 @@ from embedway.cli.output import (
     DownloadProgress,
     duration,
     note,
+    note_pipes,
     print_json,
     print_line,
     print_table,
@@ -98,6 +99,7 @@ async def _plan(
     from embedway.collections.model_choice import select_for_job
     from embedway.collections.plan import plan_job
 
+    note_pipes(invocation, sources)
     cached = config.cache.backend != "none"
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         if selecting:

@@ -14,9 +14,12 @@ from embedway.cli.output import (
     error_console,
     file_version,
     note,
+    note_pipes,
     print_json,
     print_table,
+    report_of_work,
     standard_input,
+    start_progress,
     wait_for,
     wants_progress,
 )
@@ -69,7 +72,12 @@ def run(  # long, because typer reads the options from the signature
         shared.OnErrorChoice | None,
         typer.Option("--on-error", help="At a bad row, stop, or skip it and record it in DEST.rejects.jsonl."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DEST if it exists.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace DEST if it exists; a link is replaced, not the file that it leads to."
+        ),
+    ] = False,
     format_: Annotated[
         shared.FormatChoice,
         typer.Option("--format", help="Format of standard input, and of files with an unknown extension."),
@@ -154,6 +162,7 @@ async def _run(
     from embedway.collections.model_choice import select_for_job
     from embedway.collections.run import run_job
 
+    note_pipes(invocation, sources)
     progress = _Progress() if wants_progress(invocation) else None
     async with AsyncEmbedder(config=config, progress=DownloadProgress(invocation)) as embedder:
         try:
@@ -191,9 +200,10 @@ class _Progress:
                 TextColumn("{task.description}", markup=False),
                 console=error_console(),
                 transient=True,
+                redirect_stdout=False,
             )
             self._task = self._progress.add_task("", total=status.bytes_total)
-            self._progress.start()
+            start_progress(self._progress)
         self._progress.update(self._task, completed=status.bytes_read, description=progress_text(status))
 
     def stop(self) -> None:
@@ -215,14 +225,15 @@ def progress_text(status: "RunStatus") -> str:
 
 
 def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bool) -> None:
-    if as_json:
-        print_json(summary.to_json())
-    else:
-        _print_summary(summary)
-        if summary.truncated:
-            note(invocation, f"{summary.truncated:,} texts were truncated at the model's limit")
+    if summary.truncated and not as_json:
+        note(invocation, f"{summary.truncated:,} texts were truncated at the model's limit")
     if summary.rejected:
         note(invocation, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} lists them with reasons")
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            print_json(summary.to_json())
+        else:
+            _print_summary(summary)
 
 
 def _print_summary(summary: "RunSummary") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedway.cli.options import Invocation, JsonFlag
+from embedway.cli.options import Invocation, JsonFlag, decode_text
 from embedway.cli.output import DownloadProgress, note, one_line, print_json, print_table, wait_for
 from embedway.errors import DimensionsError, SpaceMismatchError, UnknownModelError, UsageError
 
@@ -26,7 +26,7 @@ def search(
     destination: Annotated[
         str, typer.Argument(metavar="DEST", help="Output of `embedway run`: X.parquet, X.jsonl or lancedb:DIR#TABLE.")
     ],
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="Text to search for.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", callback=decode_text, help="Text to search for.")],
     *,
     top: Annotated[int, typer.Option("--top", "-n", min=1, metavar="N", help="Number of rows to show.")] = 5,
     model: Annotated[

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from embedway.cli.options import DimensionsOption, FormatChoice, Invocation, JsonFlag, PresetChoice, TextFieldOption
-from embedway.cli.output import note, one_line, print_json, print_line, print_table, standard_input, wait_for
+from embedway.cli.output import (
+    note,
+    note_pipes,
+    one_line,
+    print_json,
+    print_line,
+    print_table,
+    standard_input,
+    wait_for,
+)
 from embedway.errors import NoModelError
 
 if TYPE_CHECKING:
@@ -100,6 +109,7 @@ def select(  # long, because typer reads the options from the signature
     criteria = criteria_of(config, {name: value for name, value in given.items() if value is not None})
     from embedway.collections.run import RunOptions
 
+    note_pipes(invocation, sources or [])
     options = RunOptions(text_field=text_field, format=file_format, on_error="skip")
     try:
         selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import file_version, note, print_json, print_line, print_table, size
+from embedway.cli.output import file_version, note, print_json, print_line, print_table, report_of_work, size
 from embedway.interrupts import explain
 from embedway.text import printable
 
@@ -34,16 +34,18 @@ def backup(
         return f"{printable(str(file))} is " + ("not written" if before is None else "unchanged")
 
     explain(left)
-    done = back_up(parts_of(Invocation.of(context).config()), file, overwrite=overwrite)
-    if as_json:
-        parts = {
-            name: {"place": done.places[name], "bytes": count, "sha256": sha256}
-            for name, (count, sha256) in done.manifest.parts.items()
-        }
-        print_json({"file": str(file), "created": moment(done.manifest.created), "parts": parts})
-        return
+    invocation = Invocation.of(context)
+    done = back_up(parts_of(invocation.config()), file, overwrite=overwrite)
+    parts = {
+        name: {"place": done.places[name], "bytes": count, "sha256": sha256}
+        for name, (count, sha256) in done.manifest.parts.items()
+    }
     rows = [(name, size(count), done.places[name]) for name, (count, _) in done.manifest.parts.items()]
-    print_table(("part", "size", "from"), rows, right=(1,))
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            print_json({"file": str(file), "created": moment(done.manifest.created), "parts": parts})
+        else:
+            print_table(("part", "size", "from"), rows, right=(1,))
 
 
 @app.command("restore", short_help="Restore the state from a file.")
@@ -67,23 +69,23 @@ def restore(
     )
     parts = state.parts_of(invocation.config())
     done = state.restore(parts, file, overwrite=overwrite, on_commit=restored)
-    if as_json:
-        print_json(
-            {
-                "file": str(file),
-                "created": moment(done.created),
-                "restored": done.places,
-                "kept": None if done.kept is None else str(done.kept),
-                "to_confirm": done.to_confirm,
-            }
-        )
-    else:
-        print_table(("part", "to"), list(done.places.items()))
-        if done.kept is not None:
-            print_line(printable(f"the previous data is stored in {done.kept}", keep_layout=True))
     if done.to_confirm:
         note(
             invocation,
             f"the ledger is from {moment(done.created)}: hard budgets refuse every call until you check "
             "`embedway budget show` and run `embedway budget confirm`",
         )
+    document = {
+        "file": str(file),
+        "created": moment(done.created),
+        "restored": done.places,
+        "kept": None if done.kept is None else str(done.kept),
+        "to_confirm": done.to_confirm,
+    }
+    with report_of_work(invocation, as_json=as_json):
+        if as_json:
+            print_json(document)
+            return
+        print_table(("part", "to"), list(done.places.items()))
+        if done.kept is not None:
+            print_line(f"the previous data is stored in {done.kept}")

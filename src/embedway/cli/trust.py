@@ -1,13 +1,14 @@
 """`embedway trust`: trust settings files that are read from working directories without being named."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import note, one_line, print_json, print_line, print_table
+from embedway.cli.output import note, one_line, print_json, print_line, print_table, report_of_work
 from embedway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,19 +62,24 @@ def _trust(context: typer.Context, file: Path | None, *, only_show: bool, as_jso
     if not only_show:
         Config.load([path])
         add_trust(found.location, found.sha256)
+    invocation = Invocation.of(context)
     if as_json:
-        print_json(
-            {**_json(found, trusted=not only_show), "sets": [{"key": key, "value": value} for key, value in sets]}
-        )
+        document = {
+            **_json(found, trusted=not only_show),
+            "sets": [{"key": key, "value": value} for key, value in sets],
+        }
+        with nullcontext() if only_show else report_of_work(invocation, as_json=True):
+            print_json(document)
         return
-    if sets:
-        print_table(("setting", "value"), sets)
-    else:
-        print_line("It sets nothing that needs trust.")
+    with nullcontext() if only_show else report_of_work(invocation):
+        if sets:
+            print_table(("setting", "value"), sets)
+        else:
+            print_line("It sets nothing that needs trust.")
     what = (
         "trust would allow these settings; nothing was changed" if only_show else "is trusted until its content changes"
     )
-    note(Invocation.of(context), f"{one_line(found.location)}{':' if only_show else ''} {what}")
+    note(invocation, f"{one_line(found.location)}{':' if only_show else ''} {what}")
 
 
 def _list(*, as_json: bool) -> None:
@@ -94,10 +100,12 @@ def _remove(context: typer.Context, file: Path, *, as_json: bool) -> None:
     place = file_location(file)
     if not remove_trust(place):
         raise UsageError(f"{one_line(place)} is not trusted; `embedway trust --list` lists the trusted files")
+    invocation = Invocation.of(context)
     if as_json:
-        print_json({"file": place, "removed": True})
+        with report_of_work(invocation, as_json=True):
+            print_json({"file": place, "removed": True})
     else:
-        note(Invocation.of(context), f"{one_line(place)} is no longer trusted")
+        note(invocation, f"{one_line(place)} is no longer trusted")
 
 
 def _json(found: "DiscoveredFile", *, trusted: bool) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 from embedway.collections.stores.temporary import refuse_existing, remove, remove_stale, replace_file, temporary_path
 from embedway.errors import SinkError
+from embedway.files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +44,7 @@ class RejectsFile:
                     remove_stale(self.path)
                     self._temporary = temporary_path(self.path)
                     self._file = self._temporary.open("x", encoding="utf-8")
-                self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                self._file.write(json.dumps(row) + "\n")
             except OSError as error:
                 raise SinkError(f"cannot be written: {error.strerror}", destination=str(self.path)) from error
             self.count += 1
@@ -73,7 +76,8 @@ class RejectsFile:
     def _is_ours(self) -> bool:
         """Return whether the existing file was written by a job: its first line is a reject."""
         try:
-            with self.path.open(encoding="utf-8") as file:
+            # A pipe would block.
+            with os.fdopen(open_regular(self.path), encoding="utf-8") as file:
                 first = json.loads(file.readline(1 << 20))
         except (OSError, ValueError):
             return False
@@ -84,7 +88,9 @@ class RejectsFile:
         with self._lock:
             self._closed = True
             if self._file is not None:
-                self._file.close()
+                # Closing writes buffered rows, which fails on a full disk; the file is removed anyway.
+                with suppress(OSError):
+                    self._file.close()
             if self._temporary is not None:
                 remove(self._temporary)
                 self._temporary = None

@@ -1,5 +1,6 @@
 """Store for each destination, and destinations that cannot be used."""
 
+import os
 import subprocess
 import sys
 
@@ -77,3 +78,25 @@ def test_files_that_do_not_say_what_they_hold(tmp_path, space, make_rows):
     ):
         with pytest.raises(SinkError, match=reason):
             open_store(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_overwriting_a_link_replaces_it_and_not_its_target(tmp_path, write, ending):
+    link, target = tmp_path / f"out.{ending}", tmp_path / "target.txt"
+    target.write_text("precious")
+    link.symlink_to(target)
+    with pytest.raises(SinkError, match=r"already exists.*--overwrite"):
+        write(str(link), (5,))
+    write(str(link), (5,), overwrite=True)
+    assert target.read_text() == "precious"
+    assert not link.is_symlink()
+    assert open_store(str(link)).count == 5
+
+
+def test_a_pipe_in_place_of_a_sidecar_is_not_opened(tmp_path, write):
+    write(str(tmp_path / "out.jsonl"), (5,))
+    sidecar = tmp_path / "out.jsonl.embedway.json"
+    sidecar.unlink()
+    os.mkfifo(sidecar)
+    with pytest.raises(SinkError, match="is missing or cannot be read"):
+        open_store(str(tmp_path / "out.jsonl"))

@@ -7,6 +7,7 @@ its size in bytes. So a kill between the two renames assigns neither to the wron
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import IO, TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from embedway.collections.stores.temporary import (
     write_whole,
 )
 from embedway.errors import SinkError
+from embedway.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
     from embedway.collections.search import Hit
     from embedway.collections.stores.base import Chunk
     from embedway.types import Space, Vectors
+
+
+_MAX_SIDECAR_BYTES = 1 << 24
 
 
 class JsonlStore(FileStore):
@@ -118,7 +123,9 @@ class JsonlStore(FileStore):
     def abort(self) -> None:
         """Close and remove the temporary files."""
         if self._file is not None:
-            self._file.close()
+            # Closing writes buffered rows, which fails on a full disk; the file is removed anyway.
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None
         for path in (self._temporary, self._sidecar_temporary):
             if path is not None:
@@ -205,7 +212,7 @@ class JsonlStore(FileStore):
     def _entries(self) -> list[dict[str, Any]] | None:
         """Return the sidecar's entries; None if it is missing or unreadable. Raises `SinkError` for a newer format."""
         try:
-            content = json.loads(self._sidecar.read_bytes())
+            content = json.loads(read_regular(self._sidecar, most_bytes=_MAX_SIDECAR_BYTES) or b"")
             entries = content["collections"]
             version = content.get("version")
         except (OSError, ValueError, TypeError, KeyError, RecursionError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from embedway._version import __version__
 from embedway.collections.stores.temporary import write_whole
 from embedway.errors import SinkError, newer_version
+from embedway.files import read_regular
 from embedway.space import Space, SpaceVersionError
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ class VerifiedFacts:
         if space.tokenizer is not None and space.config is not None:
             return space
         try:
-            if self.path.stat().st_size > _MAX_FACTS_BYTES:
-                return space
-            content = json.loads(self.path.read_bytes())
+            content = json.loads(read_regular(self.path, most_bytes=_MAX_FACTS_BYTES) or b"")
             known = (content["format"], content["version"]) == (_FACTS_FORMAT, _FACTS_VERSION)
             if known and content["of"] == self._digest():
                 return space.with_facts(Space.from_json(content["space"]))

@@ -1,0 +1,118 @@
+"""Flags, commands and settings that messages and help texts name exist."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from embedway.cli import app
+from embedway.config.benchmarks import ModelBenchmark
+from embedway.config.load import KEYS
+
+SOURCE = Path(__file__).parents[2] / "src" / "embedway"
+#: Flags of other programs: pip in the wheel source, redis-cli in a comment on its dumps.
+OTHERS = {"--no-deps", "--only-binary", "--disable-pip-version-check", "--no-input", "--quiet", "--dest", "--rdb"}
+#: Files, and columns of the SQL statements of pins.
+NO_KEYS = re.compile(r"\.(py|toml|json|sqlite|html?|lock|tmp|pin)$")
+
+
+def commands(command, path=()):
+    """Return each command by its words, with its flags."""
+    found = {path: {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)} | {"--help"}}
+    for name, child in getattr(command, "commands", {}).items():
+        found |= commands(child, (*path, name))
+    return found
+
+
+COMMANDS = commands(typer.main.get_command(app))
+FLAGS = set().union(*COMMANDS.values())
+
+
+def texts():
+    """Yield all string literals of the package with their place; placeholders of f-strings are {}."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        inside = set()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                inside |= {id(part) for part in ast.walk(node)} - {id(node)}
+                parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+                yield f"{path.relative_to(SOURCE)}:{node.lineno}", "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+                yield f"{path.relative_to(SOURCE)}:{node.lineno}", node.value
+
+
+TEXTS = list(texts())
+
+
+def named_commands(text):
+    """Return the words of each command that a text names in backticks."""
+    return [words.split() for words in re.findall(r"`embedway ([^`]+)`", text)]
+
+
+def wrong_words(words):
+    """Return what is wrong with a command that a text names; "" if nothing."""
+    while words and words[0].startswith("-"):
+        if words[:2] == ["--config", "{}"]:
+            return wrong_words(words[2:])
+        if words[0] not in COMMANDS[()]:
+            return words[0]
+        words = words[1:]
+    path = ()
+    while words and (*path, words[0]) in COMMANDS:
+        path, words = (*path, words[0]), words[1:]
+    is_group = any(len(one) == len(path) + 1 and one[: len(path)] == path for one in COMMANDS)
+    if is_group and words and words[0] not in {"COMMAND", "…"}:
+        # The first line of a module lists its commands: `embedway cache stats|clear|verify`.
+        return " ".join(name for name in words[0].split("|") if (*path, name) not in COMMANDS)
+    unknown = [word for word in words if word.startswith("--") and word not in COMMANDS[path]]
+    return " ".join(unknown)
+
+
+def test_flags_exist():
+    wrong = [
+        (place, flag)
+        for place, text in TEXTS
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)
+        if flag not in FLAGS | OTHERS and not flag.startswith("--help")
+    ]
+    assert wrong == []
+
+
+def test_commands_exist_and_have_the_flags():
+    named = [(place, words) for place, text in TEXTS for words in named_commands(text)]
+    assert len(named) > 20
+    assert [(place, words) for place, words in named if wrong_words(words)] == []
+
+
+def test_settings_exist():
+    sections = {key.partition(".")[0] for key in KEYS.all}
+    keys = {*KEYS.all, *(key.rpartition(".")[0] for key in KEYS.all), "embedding.model_benchmarks"}
+    keys |= {f"embedding.model_benchmarks.*.{name}" for name in ModelBenchmark.model_fields}
+    patterns = [re.compile(re.escape(key).replace(r"\*", "[^.]+")) for key in keys]
+    # The table of public names has names of modules.
+    named = [
+        (place, key)
+        for place, text in TEXTS
+        if not place.startswith("__init__.py")
+        for key in re.findall(rf"(?<![\w.:/-])(?:{'|'.join(sections)})\.[\w.{{}}*]*[\w}}*]", text)
+    ]
+    assert len(named) > 50
+    wrong = [one for one in named if not any(pattern.fullmatch(one[1]) for pattern in patterns)]
+    assert [one for one in wrong if not NO_KEYS.search(one[1])] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["budget", "sett"], ["runn"], ["budget", "show", "--all"], ["--configs", "run"], ["run", "--json", "--too", "x"]],
+    ids=" ".join,
+)
+def test_wrong_advice_is_found(words):
+    assert wrong_words(words)
+
+
+def test_messages_about_existing_files_name_the_flag():
+    found = [(place, text) for place, text in TEXTS if re.search(r"already exists?\b.*[:;]", text)]
+    assert len(found) >= 4
+    assert [place for place, text in found if not re.search(r"--(overwrite|force)\b", text)] == []
