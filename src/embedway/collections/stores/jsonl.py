@@ -8,6 +8,7 @@ its size in bytes. So a kill between the two renames assigns neither to the wron
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from typing_extensions import override
 
 from embedway.collections.search import TopRows, cosines
 from embedway.collections.stores.arrow import sink_errors
-from embedway.collections.stores.base import READ_ROWS, FileStore, Rows
+from embedway.collections.stores.base import READ_ROWS, FileStore, Rows, check_fields
 from embedway.collections.stores.records import (
     FORMAT,
     FORMAT_VERSION,
@@ -34,6 +35,7 @@ from embedway.collections.stores.temporary import (
     write_whole,
 )
 from embedway.errors import SinkError
+from embedway.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +44,11 @@ if TYPE_CHECKING:
     from embedway.collections.search import Hit
     from embedway.collections.stores.base import Chunk
     from embedway.types import Space, Vectors
+
+
+#: Maximum bytes of a line, and of the sidecar.
+MAX_LINE_BYTES = 1 << 28
+_MAX_SIDECAR_BYTES = 1 << 24
 
 
 class JsonlStore(FileStore):
@@ -130,7 +137,7 @@ class JsonlStore(FileStore):
         self._check_exists()
         entry = self._current_entry()
         count = entry.get("rows")
-        if not isinstance(count, int):
+        if type(count) is not int or count < 0:
             raise SinkError("its sidecar cannot be read; embed the file again", destination=self.destination)
         self.count = count
         self.space = space_from_json(entry.get("space"), destination=self.destination)
@@ -138,14 +145,19 @@ class JsonlStore(FileStore):
     @override
     def read(self) -> Iterator[Rows]:
         batch: list[dict[str, Any]] = []
+        vectors: list[Vectors] = []
         with sink_errors(self.destination, "reading"), self._path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                batch.append(self._parse(line, number))
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                row = self._parse(line, number)
+                vectors.append(self._vector(row.pop("vector"), number))
+                batch.append(row)
                 if len(batch) == READ_ROWS:
-                    yield _split(batch)
-                    batch = []
+                    yield Rows(batch, np.stack(vectors))
+                    batch, vectors = [], []
         if batch:
-            yield _split(batch)
+            yield Rows(batch, np.stack(vectors))
 
     def _search(self, query: Vectors, top_n: int) -> list[Hit]:
         """Read the file once, and retain only the best rows so far."""
@@ -166,13 +178,28 @@ class JsonlStore(FileStore):
             write_whole(self._sidecar, _sidecar_text(entries))
 
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+        if len(line) > MAX_LINE_BYTES:
+            raise SinkError(f"line {number} has more than {MAX_LINE_BYTES:,} bytes", destination=self.destination)
         try:
             row: dict[str, Any] = json.loads(line)
             if row["space"] == self.space.id and len(row["vector"]) == self.space.dimensions:
+                check_fields(row, number - 1, destination=self.destination)
                 return row
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             pass
         raise SinkError(f"line {number} is not a row of the space {self.space.id}", destination=self.destination)
+
+    def _vector(self, numbers: Any, line: int) -> Vectors:
+        """Return the vector of a line. Raises `SinkError` if it has anything but numbers of float32."""
+        if isinstance(numbers, list) and set(map(type, numbers)) <= {int, float}:
+            with suppress(OverflowError), np.errstate(over="ignore"):
+                vector = np.array(numbers, np.float32)
+                if np.isfinite(vector).all():
+                    return vector
+        raise SinkError(
+            f"the vector of line {line} has a value that is not a finite number; embed the texts again",
+            destination=self.destination,
+        )
 
     def _current_entry(self) -> dict[str, Any]:
         """Return the sidecar's entry for the current data file. Raises `SinkError` if there is none."""
@@ -205,7 +232,7 @@ class JsonlStore(FileStore):
     def _entries(self) -> list[dict[str, Any]] | None:
         """Return the sidecar's entries; None if it is missing or unreadable. Raises `SinkError` for a newer format."""
         try:
-            content = json.loads(self._sidecar.read_bytes())
+            content = json.loads(read_regular(self._sidecar, most_bytes=_MAX_SIDECAR_BYTES) or b"")
             entries = content["collections"]
             version = content.get("version")
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -225,11 +252,6 @@ class JsonlStore(FileStore):
 def _sidecar_text(entries: list[dict[str, Any]]) -> str:
     content = {"format": FORMAT, "version": FORMAT_VERSION, "collections": entries}
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-
-
-def _split(batch: list[dict[str, Any]]) -> Rows:
-    """Return rows with the vectors moved out of the fields."""
-    return Rows(batch, np.array([row.pop("vector") for row in batch], dtype=np.float32))
 
 
 def _join_numbers(vectors: Vectors) -> list[str]:
