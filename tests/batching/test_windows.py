@@ -145,3 +145,47 @@ def test_other_things_are_no_token_ids(config):
                 embedder.embed(texts)
         with pytest.raises(UsageError, match="must be one of truncate, error, mean"):
             embedder.embed("a", on_overflow="average")
+
+
+def test_a_long_text_is_read_a_few_times_not_once_per_window():
+    read = 0
+
+    def tokenize(texts):
+        nonlocal read
+        read += sum(map(len, texts))
+        cuts = tuple(
+            Truncation(row, 102, 200, len(text) - 200, None) for row, text in enumerate(texts) if len(text) > 200
+        )
+        return TokenizedTexts((), np.full(len(texts), 102, np.int32), cuts)
+
+    text = "a" * 400_000
+    parts, _ = split_windows([text], {0}, tokenize, max_tokens=102)
+    assert "".join(parts) == text
+    assert len(parts) == 2000
+    assert read < 100 * len(text)  # a thousand times if each window reads the rest
+
+
+def test_white_space_without_a_token_is_skipped():
+    def tokenize(texts):
+        """Return a token for each of the first 4 letters; a text is read up to 20,000 characters."""
+        cuts = []
+        for row, text in enumerate(texts):
+            letters = [end for end, char in enumerate(text[:20_000], 1) if char != " "]
+            if len(letters) > 4 or len(text) > 20_000:
+                kept = letters[min(len(letters), 4) - 1] if letters else 0
+                cuts.append(Truncation(row, 4, kept, len(text) - kept, None))
+        return TokenizedTexts((), np.full(len(texts), 4, np.int32), tuple(cuts))
+
+    text = "a" + " " * 100_000 + "b" + " " * 50_000 + "c"
+    parts, _ = split_windows([text], {0}, tokenize, max_tokens=4)
+    assert "".join(parts).replace(" ", "") == "abc"
+
+
+def test_a_text_of_which_no_token_is_left_is_refused(config):
+    text = "\u200b" * (1 << 21) + "x"
+    with Embedder(config=config) as embedder:
+        with pytest.raises(InputError, match="text 1: its beginning has no token for the model"):
+            embedder.embed(["a", text])
+        result = embedder.embed(["a", text, "word " * 1000, "b"], partial=True)
+        assert list(result.errors) == [1]
+        assert [cut.row for cut in result.receipt.truncations] == [2]

@@ -164,6 +164,23 @@ class TestRun:
         table = pq.read_table(place / "both.parquet")
         assert sorted(table["topic"].to_pylist(), key=str) == [None, "t", "t", "t", "t"]
 
+    def test_links_in_a_folder_are_followed_on_request(self, command, place):
+        (place / "docs").mkdir()
+        (place / "docs/a.md").write_text(TEXTS[0])
+        (place / "other.txt").write_text(TEXTS[1])
+        (place / "docs/b.txt").symlink_to("../other.txt")
+        note = "1 link was not followed: --follow-links"
+        done = command("run", "docs", "--to", "a.jsonl", "--json")
+        assert (done.json["documents"], done.json["links_skipped"]) == (1, 1)
+        assert note in done.stderr
+        planned = command("plan", "docs", "--json")
+        assert (planned.json["documents"], planned.json["links_skipped"]) == (1, 1)
+        assert note in planned.stderr
+        done = command("run", "docs", "--follow-links", "--to", "b.jsonl", "--json")
+        assert (done.json["documents"], done.json["links_skipped"]) == (2, 0)
+        assert "link" not in done.stderr
+        assert command("plan", "docs", "--follow-links", "--json").json["documents"] == 2
+
     def test_chunks_are_as_long_as_asked(self, command, place):
         (place / "long.txt").write_text(" ".join(f"Sentence number {n} is here." for n in range(200)))
         few = command("run", "long.txt", "--to", "few.jsonl", "--json").json["chunks"]

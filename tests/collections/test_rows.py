@@ -95,7 +95,7 @@ def test_csv_with_quoted_lines(tmp_path, read):
     path.write_bytes(b'id,text,topic\r\na,"one\r\nline, two",x\r\n\r\nb,three,\r\n')
     documents, bad = read(path, keep=("topic",))
     assert not bad
-    assert [(d.id, d.text, d.line) for d in documents] == [("a", "one\r\nline, two", 2), ("b", "three", 4)]
+    assert [(d.id, d.text, d.line) for d in documents] == [("a", "one\r\nline, two", 2), ("b", "three", 5)]
     assert [dict(d.metadata) for d in documents] == [{"topic": "x"}, {"topic": ""}]
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from embedway.errors import WeightsError
+from embedway.errors import InputError, WeightsError
 from embedway.local.tokenize import TextTokenizer
 
 
@@ -74,3 +74,14 @@ def test_lowercasing_where_the_folder_asks_for_it(path, tmp_path):
     assert lower.tolist() == mixed.tolist()
     lower, mixed = TextTokenizer(cased, max_tokens=64).encode(texts, prompt="").ids
     assert lower.tolist() != mixed.tolist()
+
+
+def test_a_word_of_megabytes_is_truncated_where_the_tokenizer_would_need_too_much_memory(path):
+    tokenizer = TextTokenizer(path, max_tokens=64)
+    text = "x" * (3 << 20)
+    (cut,) = tokenizer.encode([text], prompt="").truncations
+    assert (cut.kept_tokens, cut.kept_characters, cut.lost_characters, cut.lost_tokens) == (3, 1 << 20, 2 << 20, None)
+    (cut,) = tokenizer.encode_pairs("query", [text]).truncations
+    assert (cut.kept_characters, cut.lost_tokens) == (1 << 20, None)
+    with pytest.raises(InputError, match="the query has 3,145,728 characters, more than 1,048,576: shorten it"):
+        tokenizer.encode_pairs(text, ["a"])

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedway.errors import EmbedwayError
-    from embedway.types import Space, TokenizedTexts, Vectors
+    from embedway.types import Space, TokenizedTexts, Truncation, Vectors
+
+
+#: Characters of the part of a text that the first window is taken from, and its growth if they have too few tokens.
+_FIRST_CHARACTERS = 1 << 14
+_GROWTH = 4
+#: Tokens after a window that make the end of the part irrelevant.
+_MARGIN_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +88,30 @@ def split_windows(
 def _windows(text: str, tokenize: Callable[[Sequence[str]], TokenizedTexts]) -> list[str] | None:
     """Return the windows of a text; None if not even one character fits."""
     found: list[str] = []
-    rest = text
-    while rest:
-        window = rest
+    start, size = 0, _FIRST_CHARACTERS
+    while start < len(text):
+        # A part of the rest, because each window would read a long rest again.
+        window = text[start : start + size]
+        cuts = tokenize([window]).truncations
+        if start + size < len(text) and not _is_certain(cuts):
+            size *= _GROWTH
+            continue
         # Truncation may split a word, and the kept part may have more tokens on its own. It is then truncated again.
-        while cuts := tokenize([window]).truncations:
+        while cuts:
             window = window[: cuts[0].kept_characters]
+            cuts = tokenize([window]).truncations
         if not window:
-            return None
+            # Without any token, white space can be skipped.
+            part = text[start : start + size]
+            window = part[: len(part) - len(part.lstrip())]
+            if not window:
+                return None
         if not window.isspace():
             found.append(window)
-        rest = rest[len(window) :]
+        start, size = start + len(window), _FIRST_CHARACTERS
     return found
+
+
+def _is_certain(cuts: Sequence[Truncation]) -> bool:
+    """Return whether a part of a text was truncated so far from its end that the end does not matter."""
+    return bool(cuts) and (cuts[0].lost_tokens is None or cuts[0].lost_tokens >= _MARGIN_TOKENS)

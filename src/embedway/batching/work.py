@@ -9,7 +9,7 @@ import numpy as np
 
 from embedway.batching.batches import fill_batches
 from embedway.batching.windows import TextWindows, split_windows
-from embedway.errors import TextTooLongError
+from embedway.errors import InputError, TextTooLongError
 from embedway.types import TextMeta, TokenizedTexts
 
 if TYPE_CHECKING:
@@ -74,11 +74,17 @@ def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
     cuts = {cut.row: cut for cut in tokenized.truncations}
     if cuts and request.on_overflow == "error":
         refused = {row: _too_long(cut, model.max_tokens) for row, cut in cuts.items()}
+    elif cuts and request.on_overflow == "truncate":
+        refused = {row: _nothing_left(row) for row, cut in cuts.items() if not cut.kept_characters}
+    if refused:
         if not request.partial:
-            raise refused[tokenized.truncations[0].row]
+            raise next(iter(refused.values()))
         positions = np.delete(positions, list(refused))
-        texts, tokenized, cuts = tuple(texts[row] for row in positions), tokenized.only(positions), {}
-    elif cuts and request.on_overflow == "mean":
+        texts, tokenized = tuple(texts[row] for row in positions), tokenized.only(positions)
+        moved = {int(position): row for row, position in enumerate(positions)}
+        cuts = {moved[row]: replace(cut, row=moved[row]) for row, cut in cuts.items() if row in moved}
+        tokenized = replace(tokenized, truncations=tuple(cuts.values()))
+    if cuts and request.on_overflow == "mean":
         texts, windows = split_windows(
             texts, set(cuts), lambda parts: model.tokenize(parts, request), max_tokens=model.max_tokens
         )
@@ -92,14 +98,20 @@ def make_work(request: ComputeRequest, model: Tokenizes) -> Work:
     if windows is None:
         lengths = tokenized.lengths.tolist()
         whole = {tokens: TextMeta(tokens) for tokens in set(lengths)}  # shared by texts of the same length
-        for position, tokens in zip(positions.tolist(), lengths, strict=True):
-            cut = cuts.get(position)
+        for row, (position, tokens) in enumerate(zip(positions.tolist(), lengths, strict=True)):
+            cut = cuts.get(row)
             metas[position] = whole[tokens] if cut is None else TextMeta(tokens, replace(cut, row=0))
     else:
         counts = windows.counts()
         for position, tokens in enumerate(windows.sums(tokenized.lengths)):
             metas[position] = TextMeta(tokens, windows=counts[position] if position in cuts else 0)
     return Work(texts, tokenized, batches, positions, metas, refused, windows)
+
+
+def _nothing_left(row: int) -> InputError:
+    return InputError(
+        "its beginning has no token for the model: remove white space and invisible characters there", row=row
+    )
 
 
 def _too_long(cut: Truncation, max_tokens: int) -> TextTooLongError:

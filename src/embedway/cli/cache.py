@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedway.cli.options import InputTypeChoice, Invocation, JsonFlag, ModelOption, OverflowChoice, TextFieldOption
+from embedway.cli.options import (
+    FollowLinksFlag,
+    InputTypeChoice,
+    Invocation,
+    JsonFlag,
+    ModelOption,
+    OverflowChoice,
+    TextFieldOption,
+)
 from embedway.cli.output import (
     DownloadProgress,
     note,
@@ -122,6 +130,7 @@ def verify(
         OverflowChoice | None, typer.Option("--on-overflow", help="Overflow policy with which the texts were embedded.")
     ] = None,
     text_field: TextFieldOption = "text",
+    follow_links: FollowLinksFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Recompute some cached vectors and compare them. The cache stores no texts, so name their sources.
@@ -139,6 +148,7 @@ def verify(
         chunk_tokens=None if no_chunk or input_type != "document" else config.run.chunk_tokens,
         overlap_tokens=config.run.overlap if overlap_is_set and not no_chunk else None,
         text_field=text_field,
+        follow_links=follow_links,
     )
     note_pipes(invocation, sources)
     if "-" in sources:

@@ -116,6 +116,9 @@ TokenBudgetOption: TypeAlias = Annotated[
 TextFieldOption: TypeAlias = Annotated[
     str, typer.Option("--text-field", metavar="NAME", help="Field or column that contains the text.")
 ]
+FollowLinksFlag: TypeAlias = Annotated[
+    bool, typer.Option("--follow-links", help="Follow symbolic links inside folders; they may lead out of them.")
+]
 OverflowOption: TypeAlias = Annotated[
     OverflowChoice | None, typer.Option("--on-overflow", help="Handling of texts over the model's limit.")
 ]

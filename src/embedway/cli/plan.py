@@ -44,6 +44,7 @@ def plan(  # long, because typer reads the options from the signature
     on_error: Annotated[shared.OnErrorChoice | None, typer.Option("--on-error", help="As for `run`.")] = None,
     text_field: shared.TextFieldOption = "text",
     file_format: Annotated[shared.FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
+    follow_links: shared.FollowLinksFlag = False,
     as_json: shared.JsonFlag = False,
 ) -> None:
     """Show texts, tokens, requests, cost and time for each model. Reads the sources once and spends nothing."""
@@ -63,6 +64,7 @@ def plan(  # long, because typer reads the options from the signature
         dimensions=dimensions,
         text_field=text_field,
         format=file_format,
+        follow_links=follow_links,
     )
     selecting = not model and (preset is not None or collection is not None)
     planned = wait_for(_plan(invocation, config, sources, model, options, selecting=selecting))
@@ -70,6 +72,10 @@ def plan(  # long, because typer reads the options from the signature
         print_json(planned.to_json())
     else:
         _print_plan(planned)
+    if planned.links_skipped:
+        from embedway.collections.readers import links_note
+
+        note(invocation, links_note(planned.links_skipped))
 
 
 def _print_plan(planned: "JobPlan") -> None:

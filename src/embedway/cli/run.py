@@ -96,6 +96,7 @@ def run(  # long, because typer reads the options from the signature
     threads: shared.ThreadsOption = None,
     streams: shared.StreamsOption = None,
     token_budget: shared.TokenBudgetOption = None,
+    follow_links: shared.FollowLinksFlag = False,
     as_json: shared.JsonFlag = False,
 ) -> None:
     """Embed SOURCE into DEST, which appears only when the job is complete."""
@@ -123,6 +124,7 @@ def run(  # long, because typer reads the options from the signature
         id_field=id_field,
         keep=tuple(keep or ()),
         format=format_,
+        follow_links=follow_links,
         most_nanousd=None if max_cost is None else to_nanousd(max_cost, name="--max-cost"),
     )
     selecting = model is None and any(wanted is not None for wanted in (preset, max_cost, collection))
@@ -227,6 +229,10 @@ def progress_text(status: "RunStatus") -> str:
 def _report(invocation: shared.Invocation, summary: "RunSummary", *, as_json: bool) -> None:
     if summary.truncated and not as_json:
         note(invocation, f"{summary.truncated:,} texts were truncated at the model's limit")
+    if summary.links_skipped:
+        from embedway.collections.readers import links_note
+
+        note(invocation, links_note(summary.links_skipped))
     if summary.rejected:
         note(invocation, f"{summary.rejected:,} rows were rejected; {summary.rejects_path} lists them with reasons")
     with report_of_work(invocation, as_json=as_json):

@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from embedway.cli.options import DimensionsOption, FormatChoice, Invocation, JsonFlag, PresetChoice, TextFieldOption
+from embedway.cli.options import (
+    DimensionsOption,
+    FollowLinksFlag,
+    FormatChoice,
+    Invocation,
+    JsonFlag,
+    PresetChoice,
+    TextFieldOption,
+)
 from embedway.cli.output import (
     note,
     note_pipes,
@@ -84,6 +92,7 @@ def select(  # long, because typer reads the options from the signature
     ] = False,
     text_field: TextFieldOption = "text",
     file_format: Annotated[FormatChoice, typer.Option("--format", help="Input format, as for `run`.")] = "auto",
+    follow_links: FollowLinksFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show which model fits the texts best, with the score of each model, or all reasons why it is excluded."""
@@ -110,7 +119,7 @@ def select(  # long, because typer reads the options from the signature
     from embedway.collections.run import RunOptions
 
     note_pipes(invocation, sources or [])
-    options = RunOptions(text_field=text_field, format=file_format, on_error="skip")
+    options = RunOptions(text_field=text_field, format=file_format, on_error="skip", follow_links=follow_links)
     try:
         selection, whole = wait_for(_select(config, sources or [], options, criteria, anywhere=anywhere))
     except NoModelError as error:

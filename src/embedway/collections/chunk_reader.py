@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from embedway.collections.stores.base import Chunk
     from embedway.errors import SourceError
 
-#: Maximum characters of a batch, so that read-ahead stays small even with long chunks.
+#: Maximum characters of a batch, so that read-ahead stays small even with long chunks or long values to keep.
 MAX_BATCH_CHARACTERS = 4 << 20
 #: Chunks of the first batch and of the largest ones. A small first batch gives the model work at once. Later batches
 #: double: large ones group texts of similar length, and a model that never waits loses no time between them.
@@ -35,6 +35,12 @@ def batch_sizes() -> Iterator[int]:
     while True:
         yield size
         size = min(size * 2, MAX_BATCH_CHUNKS)
+
+
+def chunk_characters(chunk: Chunk) -> int:
+    """Return the characters of a chunk and of everything that is stored with it."""
+    kept = sum(len(value) for value in chunk.metadata.values() if value)
+    return len(chunk.text) + len(chunk.id) + len(chunk.document_id) + len(chunk.source) + len(chunk.title or "") + kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ class ChunkReader:
         characters = 0
         for chunk in self._chunks:
             chunks.append(chunk)
-            characters += len(chunk.text)
+            characters += chunk_characters(chunk)
             if len(chunks) >= max_chunks or characters >= MAX_BATCH_CHARACTERS:
                 break
         if not chunks:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
@@ -242,15 +243,14 @@ class _LineCounter:
         self._document = document
         self._offset = 0
         self._line = 1
-        self._mark_offsets = [offset for offset, _ in document.line_marks]
 
     def line_at(self, offset: int) -> int:
         """Return the line of an offset, from 1; for a row, the row's line."""
         document = self._document
         if document.line is not None:
             return document.line
-        if self._mark_offsets:
-            return document.line_marks[max(bisect_right(self._mark_offsets, offset) - 1, 0)][1]
+        if marks := document.line_marks:
+            return marks[max(bisect_right(marks, offset, key=itemgetter(0)) - 1, 0)][1]
         if offset < self._offset:
             self._offset, self._line = 0, 1
         self._line += document.text.count("\n", self._offset, offset)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from typing_extensions import override
 
 from embedway.collections.stores.base import RESERVED_COLUMNS
 from embedway.errors import SourceError, UsageError
@@ -18,7 +22,39 @@ SourceFormat: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parque
 #: Handler for the error of one row or file. It raises the error, or records it and returns, so that reading continues.
 OnBadRow: TypeAlias = "Callable[[SourceError], None]"
 
+#: Maximum bytes of a file that is one document, and of a row: a line, or a record of CSV.
+MAX_FILE_BYTES = 1 << 28
+MAX_ROW_BYTES = 1 << 26
+#: Maximum characters of an id, which is repeated for each chunk, and of a title. Longer titles are truncated.
+MAX_ID_CHARACTERS = 4096
+MAX_TITLE_CHARACTERS = 4096
+#: Ratio of unpacked to packed bytes that no real text reaches, and unpacked bytes that are accepted in any case.
+MAX_RATIO = 250
+UNCHECKED_BYTES = 1 << 28
+
 NO_METADATA: Mapping[str, str | None] = MappingProxyType({})
+
+
+class LineMarks(Sequence[tuple[int, int]]):
+    """Pairs of (offset in a text, line of the source), ascending, in 16 bytes each."""
+
+    def __init__(self) -> None:
+        self._offsets = array("q")
+        self._lines = array("q")
+
+    def add(self, offset: int, line: int) -> None:
+        """Add a pair, unless the last one has the same line."""
+        if not self._lines or self._lines[-1] != line:
+            self._offsets.append(offset)
+            self._lines.append(line)
+
+    @override
+    def __getitem__(self, index: Any) -> Any:
+        return self._offsets[index], self._lines[index]
+
+    @override
+    def __len__(self) -> int:
+        return len(self._lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +69,7 @@ class Document:
     kind: Kind = "text"
     metadata: Mapping[str, str | None] = field(default_factory=lambda: NO_METADATA, repr=False)
     #: Pairs of (offset in `text`, line of the source), ascending, if `text` was extracted from markup.
-    line_marks: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+    line_marks: Sequence[tuple[int, int]] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +84,8 @@ class ReadOptions:
     id_field: str = "id"
     keep: tuple[str, ...] = ()
     format: SourceFormat = "auto"
+    #: Whether to follow symbolic links inside folders.
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         """Reject kept columns with the names of built-in columns."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from typing import TYPE_CHECKING
+
+from embedway.collections.documents import MAX_TITLE_CHARACTERS, LineMarks
+from embedway.collections.markup import scan_markup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,22 +22,21 @@ _CELLS = frozenset({"td", "th"})
 _SPACE = re.compile(r"[ \t\r\n\f\v]+")
 
 
-class _Extractor(HTMLParser):
-    """Parser that collects text, and the source line of each piece."""
+class _Extractor:
+    """Handler that collects text, and the source line of each piece."""
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self.pieces: list[str] = []
         self.length = 0
         self.title_pieces: list[str] = []
-        self.marks: list[tuple[int, int]] = []
+        self.marks = LineMarks()
         self._in_title = False
         self._skipped = 0
         self._preformatted = 0
         self._breaks = 0
         self._space = False
 
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:  # noqa: ARG002
+    def start_tag(self, tag: str) -> None:
         if tag in _SKIPPED:
             self._skipped += 1
         elif tag == "title" and not self._skipped:
@@ -45,11 +46,11 @@ class _Extractor(HTMLParser):
         if tag == "pre":
             self._preformatted += 1
 
-    def handle_startendtag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:  # noqa: ARG002
+    def empty_tag(self, tag: str) -> None:
         # `<nav/>` opens and closes at once, so nothing after it may be skipped.
         self._border(tag)
 
-    def handle_endtag(self, tag: str) -> None:
+    def end_tag(self, tag: str) -> None:
         if tag in _SKIPPED:
             self._skipped = max(0, self._skipped - 1)
         elif tag == "title":
@@ -58,22 +59,21 @@ class _Extractor(HTMLParser):
             self._preformatted = max(0, self._preformatted - 1)
         self._border(tag)
 
-    def handle_data(self, data: str) -> None:
+    def text(self, data: str, line: int) -> None:
         if self._in_title:
             self.title_pieces.append(data)
             return
         if self._skipped:
             return
-        first_line = self.getpos()[0]
-        for number, line in enumerate(data.split("\n")):
+        for number, piece in enumerate(data.split("\n")):
             if self._preformatted:
                 if number:
                     self._breaks = 0 if not self.pieces else self._breaks + 1
-                if line:
-                    self._put(line, first_line + number)
+                if piece:
+                    self._put(piece, line + number)
             else:
                 self._space = self._space or number > 0
-                self._flow(line, first_line + number)
+                self._flow(piece, line + number)
 
     def _flow(self, line: str, source_line: int) -> None:
         words = _SPACE.sub(" ", line)
@@ -91,8 +91,7 @@ class _Extractor(HTMLParser):
             elif self._space:
                 self._append(" ")
         self._breaks, self._space = 0, False
-        if not self.marks or self.marks[-1][1] != source_line:
-            self.marks.append((self.length, source_line))
+        self.marks.add(self.length, source_line)
         self._append(text)
 
     def _append(self, text: str) -> None:
@@ -108,13 +107,12 @@ class _Extractor(HTMLParser):
             self._space = True
 
 
-def html_to_text(markup: str) -> tuple[str, str | None, tuple[tuple[int, int], ...]]:
-    """Return the text, title and line marks of an HTML page.
+def html_to_text(markup: str) -> tuple[str, str | None, Sequence[tuple[int, int]]]:
+    """Return the text, title and line marks of an HTML page. Time is linear in the page's length.
 
     A line mark is (offset in the text, line in the markup); marks ascend and the first is at offset 0.
     """
     extractor = _Extractor()
-    extractor.feed(markup)
-    extractor.close()
-    title = _SPACE.sub(" ", "".join(extractor.title_pieces)).strip()
-    return "".join(extractor.pieces), title or None, tuple(extractor.marks)
+    scan_markup(markup, extractor)
+    title = _SPACE.sub(" ", "".join(extractor.title_pieces)).strip()[:MAX_TITLE_CHARACTERS]
+    return "".join(extractor.pieces), title or None, extractor.marks or ()

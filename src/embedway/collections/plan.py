@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from embedway.collections.chunk_reader import MAX_BATCH_CHARACTERS, batch_sizes
+from embedway.collections.chunk_reader import MAX_BATCH_CHARACTERS, batch_sizes, chunk_characters
 from embedway.collections.chunking import whole_document
 from embedway.collections.documents import ByteCounter
 from embedway.collections.readers import find_files, read_files
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from embedway.collections.run import RunOptions
     from embedway.types import Plan
 
-#: Documents that are read, and split for every model, at a time.
+#: Documents that are read, and split for every model, at a time. Their characters are limited too.
 _DOCUMENTS = 64
+_DOCUMENT_CHARACTERS = 16 << 20
 
 
 @dataclass(slots=True)
@@ -100,6 +101,8 @@ class JobPlan:
     documents: int
     characters: int
     models: tuple[ModelPlan, ...]
+    #: Symbolic links in folders that were not followed.
+    links_skipped: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
@@ -107,6 +110,7 @@ class JobPlan:
             "documents": self.documents,
             "characters": self.characters,
             "models": [one.to_json() for one in self.models],
+            "links_skipped": self.links_skipped,
         }
 
 
@@ -123,18 +127,20 @@ class _ModelPlanner:
     #: Filter for texts of earlier batches, which would be in the cache by then.
     deduplicator: TextDeduplicator = field(default_factory=TextDeduplicator)
 
-    def cut(self, documents: Sequence[Document]) -> list[str]:
-        """Return the texts of the chunks of some documents."""
+    def cut(self, documents: Sequence[Document]) -> list[tuple[str, int]]:
+        """Return the texts of the chunks of some documents, with the characters that count for a batch."""
         if self.chunker is None:
-            return [whole_document(document).text for document in documents]
-        return [chunk.text for document in documents for chunk in self.chunker.chunks(document)]
+            chunks = [whole_document(document) for document in documents]
+        else:
+            chunks = [chunk for document in documents for chunk in self.chunker.chunks(document)]
+        return [(chunk.text, chunk_characters(chunk)) for chunk in chunks]
 
-    def batches(self, texts: Sequence[str], *, last: bool) -> Iterator[list[str]]:
+    def batches(self, texts: Sequence[tuple[str, int]], *, last: bool) -> Iterator[list[str]]:
         """Iterate over the batches that these texts fill, and the rest if they are the last."""
         self.size = self.size or next(self.sizes)
-        for text in texts:
+        for text, characters in texts:
             self.waiting.append(text)
-            self.characters += len(text)
+            self.characters += characters
             if len(self.waiting) >= self.size or self.characters >= MAX_BATCH_CHARACTERS:
                 yield self._take()
         if last and self.waiting:
@@ -171,7 +177,8 @@ async def plan_job(
     read_options = options.read_options()
     count = characters = 0
     with closing(Worker("embedway-reader")) as reader:
-        files = await reader.call(find_files, sources, read_options)
+        links: list[str] = []
+        files = await reader.call(find_files, sources, read_options, on_link=links.append)
         documents = read_files(
             files, read_options, on_bad_row=refuse, counter=ByteCounter(), standard_input=standard_input
         )
@@ -190,7 +197,7 @@ async def plan_job(
                 break
     if not any(planner.plan.texts for planner in planners):
         raise SourceError("there is nothing to embed", path="sources")
-    return JobPlan(count, characters, tuple(planner.plan for planner in planners))
+    return JobPlan(count, characters, tuple(planner.plan for planner in planners), len(links))
 
 
 async def _open_planner(embedder: AsyncEmbedder, model: str, options: RunOptions) -> _ModelPlanner:
@@ -220,7 +227,14 @@ async def _add(
 
 def next_documents(documents: Iterator[Document]) -> list[Document]:
     """Return the next documents; none at the end."""
-    return list(itertools.islice(documents, _DOCUMENTS))
+    some: list[Document] = []
+    characters = 0
+    for document in itertools.islice(documents, _DOCUMENTS):
+        some.append(document)
+        characters += len(document.text)
+        if characters >= _DOCUMENT_CHARACTERS:
+            break
+    return some
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

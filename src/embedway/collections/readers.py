@@ -4,29 +4,36 @@ A source is a folder, a file, or `-` for standard input. Folders are walked in s
 one document: Markdown, reStructuredText, text, HTML and source code. Files of rows (`.jsonl`, `.ndjson`, `.csv`,
 `.tsv`, `.parquet`, and gzipped JSON Lines) inside folders are skipped, because the caller must choose the field
 that contains the text: name them as separate sources. Hidden files and folders, virtual environments,
-`__pycache__`, `node_modules` and empty files are skipped too.
+`__pycache__`, `node_modules` and empty files are skipped too. Symbolic links inside folders are not followed unless
+requested; a link that is named as a source is.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import re
+import stat
 import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from embedway.collections.documents import Document, SourceFormat, decode_utf8, text_fault
+from embedway.collections.documents import MAX_FILE_BYTES, Document, SourceFormat, decode_utf8, text_fault
+from embedway.collections.folders import walk_folder
 from embedway.collections.html import html_to_text
-from embedway.collections.rows import open_counted, read_csv, read_jsonl, read_lines, read_parquet
-from embedway.errors import SourceError, UsageError
+from embedway.collections.rows import IteratedLines, UnpackedLines, read_csv, read_jsonl, read_lines
+from embedway.collections.table import read_parquet
+from embedway.errors import EmbedwayError, SourceError, UsageError
+from embedway.files import READ_FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from embedway.collections.documents import ByteCounter, Kind, OnBadRow, ReadOptions
+    from embedway.collections.rows import Lines
 
 STANDARD_INPUT = "-"
 
@@ -52,8 +59,7 @@ _ROW_FORMATS: tuple[tuple[str, SourceFormat], ...] = (
     (".tsv", "tsv"),
     (".parquet", "parquet"),
 )
-_SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
-_MARKDOWN_TITLE = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
+_MARKDOWN_TITLE = re.compile(r"^#{1,6}[ \t]++(\S[^\n]*)$", re.MULTILINE)
 _RST_TITLE = re.compile(r"^(\S[^\n]*)\n([=\-~^\"'#*+`:.])\2{2,}[ \t]*$", re.MULTILINE)
 #: Characters that are searched for a title. A later title belongs to a section, not to the document.
 _TITLE_REACH_CHARACTERS = 4096
@@ -74,8 +80,13 @@ class SourceFile:
         return os.fsencode(self.path).decode("utf-8", "replace")
 
 
-def find_files(sources: Sequence[str], options: ReadOptions) -> tuple[SourceFile, ...]:
-    """Return all files to read, in reading order, without duplicates. Raises `SourceError` for an invalid source."""
+def find_files(
+    sources: Sequence[str], options: ReadOptions, *, on_link: Callable[[str], None] = lambda _: None
+) -> tuple[SourceFile, ...]:
+    """Return all files to read, in reading order, without duplicates. Raises `SourceError` for an invalid source.
+
+    The paths of links that are not followed go to `on_link`.
+    """
     files: dict[str, SourceFile] = {}
     for source in sources:
         if not source.strip():
@@ -88,15 +99,8 @@ def find_files(sources: Sequence[str], options: ReadOptions) -> tuple[SourceFile
             continue
         path = Path(source)
         if path.is_dir():
-            found = list(_walk(path))
-            if not found:
-                raise SourceError(
-                    "the folder has no readable file (Markdown, reStructuredText, text, HTML, source code); name files "
-                    "of rows explicitly",
-                    path=source,
-                )
-            for file in found:
-                files.setdefault(os.path.realpath(file.path), file)
+            for real, file in _files_in(path, options, on_link):
+                files.setdefault(real, file)
         elif path.exists():
             size = path.stat().st_size if path.is_file() else None
             file = SourceFile(source, _format_of(source, options), named=True, size_bytes=size)
@@ -104,6 +108,30 @@ def find_files(sources: Sequence[str], options: ReadOptions) -> tuple[SourceFile
         else:
             raise SourceError("there is no such file or folder", path=source)
     return tuple(files.values())
+
+
+def links_note(count: int) -> str:
+    """Return a note for the user about links that were not followed."""
+    links = "1 link was" if count == 1 else f"{count:,} links were"
+    return f"{links} not followed: --follow-links, or follow_links=True, follows links in folders"
+
+
+def _files_in(folder: Path, options: ReadOptions, on_link: Callable[[str], None]) -> Iterator[tuple[str, SourceFile]]:
+    """Iterate over the files of a folder, with their real paths. Raises `SourceError` if there are none."""
+    links: list[str] = []
+    empty = True
+    for path, real, size in walk_folder(folder, KINDS, follow_links=options.follow_links, on_link=links.append):
+        empty = False
+        yield real, SourceFile(path, "auto", named=False, size_bytes=size)
+    if empty:
+        note = f"; {links_note(len(links))}" if links else ""
+        raise SourceError(
+            "the folder has no readable file (Markdown, reStructuredText, text, HTML, source code); name files "
+            f"of rows explicitly{note}",
+            path=str(folder),
+        )
+    for link in links:
+        on_link(link)
 
 
 def read_files(
@@ -126,26 +154,9 @@ def read_files(
             stream = _open_standard_input(standard_input)
             yield from _read_stream(stream, file, options, on_bad_row=on_bad_row, advance=counter.advance)
         elif file.format == "auto":
-            yield from _read_whole(file, on_bad_row=on_bad_row, counter=counter)
+            yield from _read_whole(file, options, on_bad_row=on_bad_row, counter=counter)
         else:
             yield from _read_rows(file, options, on_bad_row=on_bad_row, counter=counter)
-
-
-def _walk(folder: Path) -> Iterator[SourceFile]:
-    def refuse(error: OSError) -> None:
-        raise SourceError(f"cannot be listed: {error.strerror}", path=error.filename)
-
-    for root, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and name not in _SKIPPED_FOLDERS and not Path(root, name, "pyvenv.cfg").exists()
-        )
-        for name in sorted(names):
-            path = Path(root, name)
-            if name.startswith(".") or path.suffix.lower() not in KINDS or not path.is_file():
-                continue
-            yield SourceFile(str(path), "auto", named=False, size_bytes=path.stat().st_size)
 
 
 def _format_of(source: str, options: ReadOptions) -> SourceFormat:
@@ -164,9 +175,32 @@ def _format_of(source: str, options: ReadOptions) -> SourceFormat:
     return "auto" if options.format == "text" else options.format
 
 
-def _read_whole(file: SourceFile, *, on_bad_row: OnBadRow, counter: ByteCounter) -> Iterator[Document]:
+def _read_bytes(file: SourceFile, *, follow_links: bool) -> bytes:
+    """Return the content of a file. Raises `SourceError` for a large file, and OSError.
+
+    A file of a folder may have become a link or a pipe since the folder was listed.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+    if not file.named:
+        flags = READ_FLAGS | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))
+    with os.fdopen(os.open(file.path, flags), "rb") as opened:
+        if not file.named and not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise SourceError("is not a regular file", path=file.name)
+        data = opened.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise SourceError(
+            f"has more than {MAX_FILE_BYTES:,} bytes, the limit for one document; split it, or pass it to standard "
+            "input, where each line is a document",
+            path=file.name,
+        )
+    return data
+
+
+def _read_whole(
+    file: SourceFile, options: ReadOptions, *, on_bad_row: OnBadRow, counter: ByteCounter
+) -> Iterator[Document]:
     try:
-        text = decode_utf8(Path(file.path).read_bytes(), file.name)
+        text = decode_utf8(_read_bytes(file, follow_links=options.follow_links), file.name)
     except SourceError as error:
         on_bad_row(error)
         return
@@ -177,7 +211,7 @@ def _read_whole(file: SourceFile, *, on_bad_row: OnBadRow, counter: ByteCounter)
         counter.advance(file.size_bytes or 0)
     kind = KINDS.get(Path(file.path).suffix.lower(), "text")
     title: str | None = None
-    marks: tuple[tuple[int, int], ...] = ()
+    marks: Sequence[tuple[int, int]] = ()
     if kind == "html":
         text, title, marks = html_to_text(text)
     elif kind in {"markdown", "rst"}:
@@ -192,7 +226,13 @@ def _read_whole(file: SourceFile, *, on_bad_row: OnBadRow, counter: ByteCounter)
 
 def _title(text: str, pattern: re.Pattern[str]) -> str | None:
     found = pattern.search(text, 0, _TITLE_REACH_CHARACTERS)
-    return found.group(1).strip() if found else None
+    if found is None:
+        return None
+    title = found[1].strip()
+    if pattern is _MARKDOWN_TITLE:
+        # Without the closing sequence of a heading. A regular expression for it takes cubic time.
+        title = title.rstrip("#").rstrip() or title[0]
+    return title
 
 
 def _read_rows(
@@ -208,25 +248,27 @@ def _read_rows(
         with Path(file.path).open("rb") as raw:
             if file.path.lower().endswith(".gz"):
                 with gzip.open(raw) as unpacked:
-                    lines = open_counted(raw, unpacked, counter.advance)
+                    lines = UnpackedLines(raw, unpacked, file.name, counter.advance)
                     # The compressed bytes are already counted.
                     yield from _read_stream(lines, file, options, on_bad_row=on_bad_row, advance=lambda _: None)
             else:
                 yield from _read_stream(raw, file, options, on_bad_row=on_bad_row, advance=counter.advance)
+    except EmbedwayError:
+        raise
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"cannot be read completely: {error}", path=file.name) from error
 
 
-def _open_standard_input(stream: IO[bytes] | None) -> IO[bytes]:
+def _open_standard_input(stream: IO[bytes] | None) -> Lines:
     # A separate reader on the same descriptor: Python locks sys.stdin's at exit, so a thread that still waits in it
     # would turn an interrupted job into a crash.
     if stream is None or stream is getattr(sys.__stdin__, "buffer", None):
         return os.fdopen(0, "rb", closefd=False)
-    return stream
+    return stream if isinstance(stream, io.BufferedIOBase) else IteratedLines(stream)
 
 
 def _read_stream(
-    lines: Iterable[bytes],
+    lines: Lines,
     file: SourceFile,
     options: ReadOptions,
     *,

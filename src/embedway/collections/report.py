@@ -63,6 +63,8 @@ class RunSummary:  # a field for each fact of the summary's JSON
     cost_nanousd: int | None = 0
     #: Vectors from the cache that a lossy codec stored.
     lossy: int = 0
+    #: Symbolic links in folders that were not followed.
+    links_skipped: int = 0
 
     def to_json(self) -> dict[str, str | int | float | None]:
         """Return all fields, for `--json`."""

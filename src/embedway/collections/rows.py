@@ -1,15 +1,26 @@
-"""Streaming readers for files of rows: JSON Lines, CSV, Parquet, and plain lines.
+"""Streaming readers for files of rows: JSON Lines, CSV, and plain lines; rows of tables to documents.
 
-The error of a row goes to `on_bad_row`, which raises or records it; the error of a file is raised at once.
+The error of a row goes to `on_bad_row`, which raises or records it; the error of a file is raised at once. A row has a
+maximum size, so that memory is limited whatever the file contains.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Protocol
 
-from embedway.collections.documents import NO_METADATA, Document, surrogate_fault, text_fault
+from embedway.collections.documents import (
+    MAX_ID_CHARACTERS,
+    MAX_RATIO,
+    MAX_ROW_BYTES,
+    MAX_TITLE_CHARACTERS,
+    NO_METADATA,
+    UNCHECKED_BYTES,
+    Document,
+    surrogate_fault,
+    text_fault,
+)
 from embedway.errors import SourceError
 
 if TYPE_CHECKING:
@@ -20,14 +31,21 @@ if TYPE_CHECKING:
     Advance = Callable[[int], None]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: Maximum characters of a CSV field. Python's default, 128 KiB, is less than a long document.
-_CSV_FIELD_LIMIT_CHARACTERS = 1 << 28
-_PARQUET_BATCH_ROWS = 512
+#: Lines that are skipped because they are too long are read up to this size.
+_MAX_SKIPPED_BYTES = 1 << 30
+_SKIPPED_PART_BYTES = 1 << 20
 
 
-def read_lines(stream: Iterable[bytes], source: str, *, on_bad_row: OnBadRow, advance: Advance) -> Iterator[Document]:
+class Lines(Protocol):
+    """A binary stream that is read by lines."""
+
+    def readline(self, size: int, /) -> bytes:
+        """Return the next line, or its first `size` bytes; nothing at the end."""
+
+
+def read_lines(stream: Lines, source: str, *, on_bad_row: OnBadRow, advance: Advance) -> Iterator[Document]:
     """Read one document per line; skip blank lines."""
-    for number, raw in _numbered(stream, advance):
+    for number, raw in _numbered(stream, source, on_bad_row, advance):
         try:
             text = _decode(raw, source, number).rstrip("\r\n")
         except SourceError as error:
@@ -38,14 +56,14 @@ def read_lines(stream: Iterable[bytes], source: str, *, on_bad_row: OnBadRow, ad
 
 
 def read_jsonl(
-    stream: Iterable[bytes], source: str, options: ReadOptions, *, on_bad_row: OnBadRow, advance: Advance
+    stream: Lines, source: str, options: ReadOptions, *, on_bad_row: OnBadRow, advance: Advance
 ) -> Iterator[Document]:
     """Read one document per JSON object; skip blank lines."""
-    for number, raw in _numbered(stream, advance):
+    for number, raw in _numbered(stream, source, on_bad_row, advance):
         if raw.isspace():
             continue
         try:
-            document = _document(_json_object(raw, source, number), source, number, options)
+            document = to_document(_json_object(raw, source, number), source, number, options)
         except SourceError as error:
             on_bad_row(error)
             continue
@@ -53,7 +71,7 @@ def read_jsonl(
 
 
 def read_csv(
-    stream: Iterable[bytes],
+    stream: Lines,
     source: str,
     options: ReadOptions,
     *,
@@ -62,16 +80,74 @@ def read_csv(
     advance: Advance,
 ) -> Iterator[Document]:
     """Read one document per record below the header; a document's line is the first line of its record."""
-    if csv.field_size_limit() < _CSV_FIELD_LIMIT_CHARACTERS:
-        csv.field_size_limit(_CSV_FIELD_LIMIT_CHARACTERS)
-    # Bytes that are not UTF-8 become lone surrogates, so that only their own row is rejected.
-    lines = (raw.decode("utf-8", "surrogateescape") for _, raw in _numbered(stream, advance))
+    if csv.field_size_limit() < MAX_ROW_BYTES:
+        # Python's default, 128 KiB, is less than a long document.
+        csv.field_size_limit(MAX_ROW_BYTES)
+    lines = _CsvLines(stream, source, advance)
     # Strict: an unclosed quote is an error; otherwise the rest of the file would be one text.
-    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
-        header = reader.fieldnames or ()
+        header = next(reader, [])
     except csv.Error as error:
         raise SourceError(f"is not CSV: {error}", path=source, line=1) from None
+    _refuse_bad_header(header, source, options)
+    while True:
+        line = lines.begin_record()
+        try:
+            cells = next(reader)
+            if cells:
+                yield to_document(_csv_record(header, cells, source, line), source, line, options)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            on_bad_row(SourceError(f"is not CSV: {error}", path=source, line=line))
+        except SourceError as error:
+            if lines.too_long:
+                raise
+            on_bad_row(error)
+
+
+class _CsvLines:
+    """Decoded lines of a CSV file, with a limit for one record, because an unclosed quote reads all lines."""
+
+    def __init__(self, stream: Lines, source: str, advance: Advance) -> None:
+        self._stream = stream
+        self._source = source
+        self._advance = advance
+        self._line = 0
+        self._record_line = 1
+        self._record_bytes = 0
+        self.too_long = False
+
+    def begin_record(self) -> int:
+        """Begin a record and return its first line."""
+        self._record_line, self._record_bytes = self._line + 1, 0
+        return self._record_line
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._stream.readline(MAX_ROW_BYTES + 1)
+        if not raw:
+            raise StopIteration
+        self._line += 1
+        self._advance(len(raw))
+        self._record_bytes += len(raw)
+        if self._record_bytes > MAX_ROW_BYTES:
+            self.too_long = True
+            raise SourceError(
+                f"the record has more than {MAX_ROW_BYTES:,} bytes; close its quote, or split it",
+                path=self._source,
+                line=self._record_line,
+            )
+        # Bytes that are not UTF-8 become lone surrogates, so that only their own row is rejected.
+        text = raw.removeprefix(_BYTE_ORDER_MARK) if self._line == 1 else raw
+        return text.decode("utf-8", "surrogateescape")
+
+
+def _refuse_bad_header(header: list[str], source: str, options: ReadOptions) -> None:
+    """Raise `SourceError` if a requested column is missing or ambiguous."""
     if options.text_field not in header:
         raise SourceError(
             "the header has no such column; name the right one with the text field option",
@@ -79,25 +155,11 @@ def read_csv(
             line=1,
             field=options.text_field,
         )
-    _refuse_unknown(options.keep, header, source, line=1)
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            on_bad_row(SourceError(f"is not CSV: {error}", path=source, line=line))
-            continue
-        try:
-            document = _document(_csv_record(row, source, line), source, line, options)
-        except SourceError as error:
-            on_bad_row(error)
-            continue
-        yield document
+    refuse_unknown(options.keep, header, source, line=1)
+    refuse_duplicates(options, header, source, line=1)
 
 
-def _refuse_unknown(keep: Sequence[str], columns: Sequence[str], source: str, *, line: int | None) -> None:
+def refuse_unknown(keep: Sequence[str], columns: Sequence[str], source: str, *, line: int | None) -> None:
     """Raise `SourceError` for a field to keep that is not a column."""
     for name in keep:
         if name not in columns:
@@ -107,68 +169,42 @@ def _refuse_unknown(keep: Sequence[str], columns: Sequence[str], source: str, *,
             )
 
 
-def read_parquet(
-    path: str, source: str, options: ReadOptions, *, size_bytes: int, on_bad_row: OnBadRow, advance: Advance
-) -> Iterator[Document]:
-    """Read one document per row; a document's line is the number of its row, from 1."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and most jobs read no Parquet
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if options.text_field not in names:
-                raise SourceError(
-                    "the file has no such column; name the right one with the text field option",
-                    path=source,
-                    field=options.text_field,
-                )
-            _refuse_unknown(options.keep, names, source, line=None)
-            wanted = dict.fromkeys((options.text_field, options.id_field, "title", *options.keep))
-            columns = [name for name in wanted if name in names]
-            bytes_per_row = size_bytes / max(file.metadata.num_rows, 1)
-            number = 0
-            for batch in _parquet_batches(file, columns):
-                for row in _parquet_rows(batch):
-                    number += 1
-                    try:
-                        document = _document(row, source, number, options)
-                    except SourceError as error:
-                        on_bad_row(error)
-                        continue
-                    yield document
-                advance(int(bytes_per_row * batch.num_rows))
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"cannot be read as Parquet: {type(error).__name__}", path=source) from error
+def refuse_duplicates(options: ReadOptions, columns: Sequence[str], source: str, *, line: int | None) -> None:
+    """Raise `SourceError` for a requested column that occurs twice."""
+    for name in wanted_columns(options):
+        if columns.count(name) > 1:
+            raise SourceError("is the name of several columns; rename all but one", path=source, line=line, field=name)
 
 
-def _parquet_batches(file: Any, columns: list[str]) -> Iterator[Any]:
-    # One row group at a time: over a complete file, `iter_batches` reads ahead without limit.
-    for group in range(file.num_row_groups):
-        yield from file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, row_groups=[group], columns=columns)
+def wanted_columns(options: ReadOptions) -> list[str]:
+    """Return the columns that are read, without duplicates."""
+    return [*dict.fromkeys((options.text_field, options.id_field, "title", *options.keep))]
 
 
-def _parquet_rows(batch: Any) -> Iterator[dict[str, object]]:
-    """Iterate over the rows of a record batch; only values that are not UTF-8 are invalid."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for index in range(batch.num_rows):
-            yield {name: _cell(batch.column(name)[index]) for name in batch.schema.names}
-
-
-def _cell(scalar: Any) -> object:
-    try:
-        value: object = scalar.as_py()
-    except UnicodeDecodeError:
-        return "\udc80"
-    return value
-
-
-def _numbered(stream: Iterable[bytes], advance: Advance) -> Iterator[tuple[int, bytes]]:
-    for number, raw in enumerate(stream, 1):
+def _numbered(stream: Lines, source: str, on_bad_row: OnBadRow, advance: Advance) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    while raw := stream.readline(MAX_ROW_BYTES + 1):
+        number += 1
         advance(len(raw))
+        if len(raw) > MAX_ROW_BYTES:
+            fault = SourceError(f"the line has more than {MAX_ROW_BYTES:,} bytes; split it", path=source, line=number)
+            on_bad_row(fault)
+            if not raw.endswith(b"\n"):
+                _skip_line(stream, fault, advance)
+            continue
         yield number, raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
+
+
+def _skip_line(stream: Lines, fault: SourceError, advance: Advance) -> None:
+    """Skip the rest of a line. Raises its error if the line does not end."""
+    skipped = 0
+    while part := stream.readline(_SKIPPED_PART_BYTES):
+        advance(len(part))
+        skipped += len(part)
+        if part.endswith(b"\n"):
+            return
+        if skipped > _MAX_SKIPPED_BYTES:
+            raise fault
 
 
 def _decode(raw: bytes, source: str, line: int) -> str:
@@ -189,14 +225,14 @@ def _json_object(raw: bytes, source: str, line: int) -> dict[str, object]:
     return row
 
 
-def _csv_record(row: dict[str | Any, Any], source: str, line: int) -> Mapping[str, object]:
-    # DictReader stores surplus cells under None and fills missing ones with None.
-    if None in row:
+def _csv_record(header: list[str], cells: list[str], source: str, line: int) -> Mapping[str, object]:
+    if len(cells) > len(header):
         raise SourceError("has more cells than the header", path=source, line=line)
-    return row
+    return dict(zip(header, cells, strict=False))
 
 
-def _document(row: Mapping[str, object], source: str, line: int, options: ReadOptions) -> Document:
+def to_document(row: Mapping[str, object], source: str, line: int, options: ReadOptions) -> Document:
+    """Return a row as a document. Raises `SourceError`."""
     name = options.text_field
     text = row.get(name)
     if text is None:
@@ -209,7 +245,7 @@ def _document(row: Mapping[str, object], source: str, line: int, options: ReadOp
         text=text,  # type: ignore[arg-type]  # text_fault lets only str pass
         source=source,
         line=line,
-        title=title if isinstance(title, str) and text_fault(title) is None else None,
+        title=title[:MAX_TITLE_CHARACTERS] if isinstance(title, str) and text_fault(title) is None else None,
         metadata=_metadata(row, source, line, options.keep) if options.keep else NO_METADATA,
     )
 
@@ -218,12 +254,15 @@ def _identifier(value: object, source: str, line: int, field: str) -> str:
     if value is None or value == "":
         return f"{source}:{line}"
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+        value = str(value)
     if not isinstance(value, str):
         reason = f"must be text or an integer, is {type(value).__name__}"
         raise SourceError(reason, path=source, line=line, field=field)
     if reason_or_none := surrogate_fault(value):
         raise SourceError(reason_or_none, path=source, line=line, field=field)
+    if len(value) > MAX_ID_CHARACTERS:
+        reason = f"has {len(value):,} characters; an id may have {MAX_ID_CHARACTERS:,}"
+        raise SourceError(reason, path=source, line=line, field=field)
     return value
 
 
@@ -232,19 +271,57 @@ def _metadata(row: Mapping[str, object], source: str, line: int, keep: tuple[str
     for name in keep:
         value = row.get(name)
         if value is not None and not isinstance(value, str):
-            value = json.dumps(value, ensure_ascii=False, default=str)
+            value = _as_json(value, source, line, name)
         if value is not None and (reason := surrogate_fault(value)):
             raise SourceError(reason, path=source, line=line, field=name)
         kept[name] = value
     return kept
 
 
-def open_counted(raw: IO[bytes], unpacked: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
-    """Iterate over the lines of a compressed file, and count the compressed bytes as they are used."""
-    before = 0
-    for line in unpacked:
-        yield line
-        now = raw.tell()
-        if now != before:
-            advance(now - before)
-            before = now
+def _as_json(value: object, source: str, line: int, field: str) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        raise SourceError("cannot be written as JSON", path=source, line=line, field=field) from None
+
+
+class IteratedLines:
+    """Lines of a stream that may support only iteration."""
+
+    def __init__(self, stream: Iterable[bytes]) -> None:
+        self._stream = stream
+        self._iterator: Iterator[bytes] | None = None
+        self._rest = b""
+
+    def readline(self, size: int, /) -> bytes:
+        """Return the next line, or its first `size` bytes."""
+        self._iterator = self._iterator or iter(self._stream)
+        line = self._rest or next(self._iterator, b"")
+        self._rest = line[size:]
+        return line[:size]
+
+
+class UnpackedLines:
+    """Lines of a compressed file. Counts the compressed bytes as they are used."""
+
+    def __init__(self, raw: IO[bytes], unpacked: Lines, source: str, advance: Advance) -> None:
+        self._raw = raw
+        self._unpacked = unpacked
+        self._source = source
+        self._advance = advance
+        self._packed_bytes = self._unpacked_bytes = 0
+
+    def readline(self, size: int, /) -> bytes:
+        """Return the next line. Raises `SourceError` if the file unpacks to far more than text does."""
+        line = self._unpacked.readline(size)
+        packed = self._raw.tell()
+        if packed != self._packed_bytes:
+            self._advance(packed - self._packed_bytes)
+            self._packed_bytes = packed
+        self._unpacked_bytes += len(line)
+        if self._unpacked_bytes > max(UNCHECKED_BYTES, MAX_RATIO * packed):
+            raise SourceError(
+                f"unpacks to more than {MAX_RATIO} times its size; if that is right, unpack it and name the new file",
+                path=self._source,
+            )
+        return line

@@ -62,6 +62,8 @@ class RunOptions:  # a field for each option of a job
     id_field: str = "id"
     keep: tuple[str, ...] = ()
     format: SourceFormat = "auto"
+    #: Whether to follow symbolic links inside folders.
+    follow_links: bool = False
     #: Collection whose budget is charged, and whose vector space must match.
     collection: str = ""
     #: Maximum cost of the job, in nano-dollars.
@@ -74,7 +76,7 @@ class RunOptions:  # a field for each option of a job
 
     def read_options(self) -> ReadOptions:
         """Return the options for readers. Raises `UsageError`."""
-        return ReadOptions(self.text_field, self.id_field, self.keep, self.format)
+        return ReadOptions(self.text_field, self.id_field, self.keep, self.format, self.follow_links)
 
 
 async def run_job(
@@ -170,6 +172,7 @@ class _Job:
         self._store = store_for(destination)
         self._rejects = RejectsFile(self._store.rejects_path)
         self._tally = Tally()
+        self._links: list[str] = []
         self._started = clock()
 
     async def run(self, sources: Sequence[str], standard_input: IO[bytes] | None) -> RunSummary:
@@ -181,7 +184,7 @@ class _Job:
     ) -> RunSummary:
         options, store = self._options, self._store
         read_options = options.read_options()
-        files = await reader.call(find_files, sources, read_options)
+        files = await reader.call(find_files, sources, read_options, on_link=self._links.append)
         await writer.call(store.prepare, overwrite=options.overwrite)
         _refuse_own_source(files, (store.destination, *map(str, (self._rejects.path, *store.sidecars))))
         if not options.overwrite:
@@ -314,6 +317,7 @@ class _Job:
             rejects_path=str(self._rejects.path) if self._rejects.count else None,
             billed_tokens=tally.billed_tokens,
             cost_nanousd=tally.cost_nanousd,
+            links_skipped=len(self._links),
         )
 
 

@@ -22,6 +22,9 @@ _CHARACTERS_PER_TOKEN = 16
 # Cutting by characters can split a word. This many tokens beyond the limit make that harmless.
 _MARGIN_TOKENS = 64
 _WINDOW_GROWTH = 8
+# The library needs 60 bytes for each character. Where so many characters have fewer tokens than the model accepts, such
+# as a word of a million letters, the rest of the text is truncated.
+_MAX_WINDOW_CHARACTERS = 1 << 20
 
 
 class TextTokenizer:
@@ -49,6 +52,7 @@ class TextTokenizer:
         self.max_tokens = max_tokens
         self._cutting.enable_truncation(max_tokens)
         self._window = (max_tokens + _MARGIN_TOKENS) * _CHARACTERS_PER_TOKEN
+        self._largest_window = max(self._window, _MAX_WINDOW_CHARACTERS)
         self._pairs: Tokenizer | None = None
 
     def encode_pairs(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
@@ -57,6 +61,8 @@ class TextTokenizer:
         Documents are truncated if a pair exceeds `max_tokens`; queries are not. Raises InputError if a query leaves
         less than half of the model's tokens for documents.
         """
+        if len(query) > self._largest_window:
+            raise InputError(f"the query has {len(query):,} characters, more than {self._largest_window:,}: shorten it")
         with self._library_errors():
             query_tokens = len(self.plain.encode(query, add_special_tokens=False))
         if query_tokens > self.max_tokens // 2:
@@ -72,11 +78,11 @@ class TextTokenizer:
         for row, text in enumerate(documents):
             encoding, window = encodings[row], self._window
             overflowing = encoding.overflowing
-            while not overflowing and len(text) > window:
-                window *= _WINDOW_GROWTH
+            while not overflowing and window < min(len(text), self._largest_window):
+                window = min(window * _WINDOW_GROWTH, self._largest_window)
                 encodings[row] = encoding = pairs.encode(query, text[:window])
                 overflowing = encoding.overflowing
-            if not overflowing:
+            if not overflowing and len(text) <= window:
                 continue
             kept = [end for (_, end), part in zip(encoding.offsets, encoding.sequence_ids, strict=True) if part == 1]
             characters = kept[-1] if kept else 0
@@ -128,10 +134,10 @@ class TextTokenizer:
         while True:
             encoding = self._cutting.encode(text[:window])
             lost = sum(len(overflow) - self.special_tokens for overflow in encoding.overflowing)
-            if len(text) <= window or lost >= _MARGIN_TOKENS:
+            if len(text) <= window or lost >= _MARGIN_TOKENS or window == self._largest_window:
                 break
-            window *= _WINDOW_GROWTH
-        if lost == 0:
+            window = min(window * _WINDOW_GROWTH, self._largest_window)
+        if lost == 0 and len(text) <= window:
             return encoding, None
         kept = [
             end for (_, end), special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True) if not special

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway._public import public
-from embedway.selection.code_detection import detect_code, magika_classifier, strip_fenced_blocks
+from embedway.selection.code_detection import MAX_CHARACTERS, detect_code, magika_classifier, strip_fenced_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -161,11 +161,12 @@ def analyze(texts: Sequence[str], *, sample: Sequence[str] | None = None) -> Tex
 
 
 def detect_languages(text: str) -> tuple[str, ...]:
-    """Return the languages of a text; none if they are unknown.
+    """Return the languages of the beginning of a text; none if they are unknown.
 
     A script of one language determines the language. Other scripts need twenty letters and a confident classifier. It
     classifies each part, so a text may have two languages.
     """
+    text = text[:MAX_CHARACTERS]
     letters = {name: len(pattern.findall(text)) for name, pattern in _LETTERS.items()}
     total = sum(letters.values())
     if not total:

@@ -51,14 +51,15 @@ _COMMAND = re.compile(
 _TARGET = re.compile(r"^[a-z][\w.-]*:[^=\n]*\n\t\S", re.MULTILINE)
 #: Lines that never occur in prose; two of them mean that a text contains code.
 _STRONG = re.compile(
-    r"^\s*(?:(?:async )?def \w+\(.*|class \w+(?:\(.*\))?:|from [\w.]+ import .+|import [\w.]+(?: as \w+)?;?|"
-    r"#include [<\"].*|(?:export )?(?:async )?function \w*\(.*|(?:public|private) (?:static )?[\w<>]+ \w+.*[{;])\s*$",
+    r"^[^\S\n]*(?:(?:async )?def \w+\(.*|class \w+(?:\(.*\))?:|from [\w.]+ import .+|import [\w.]+(?: as \w+)?;?|"
+    r"#include [<\"].*|(?:export )?(?:async )?function \w*\(.*|(?:public|private) (?:static )?[\w<>]+ \w+.*[{;])"
+    r"[^\S\n]*$",
     re.MULTILINE,
 )
 _JSON_KEY = re.compile(r"\"[^\"\n]+\"\s*:\s*[\[{\"\d\-tfn]")
 _YAML_KEY = re.compile(r"^\s*(?:- )?[\"']?[A-Za-z_][\w./-]*[\"']?:(?:\s+\S.*)?$")
 _YAML_ITEM = re.compile(r"^\s*- \S")
-_YAML_NEST = re.compile(r"^(\s*)(?:- )?[\w./-]+:\s*\n(?:\1\s+\S|\1- )", re.MULTILINE)
+_YAML_NEST = re.compile(r"^([^\S\n]*)(?:- )?[\w./-]+:\s*\n(?:\1\s+\S|\1- )", re.MULTILINE)
 #: Minimum shares in code: of statements in its lines and in its characters, and of operators in its characters.
 _CODE_LINES = 0.4
 _CODE_CHARACTERS = 0.45
@@ -68,10 +69,13 @@ _COMMAND_LINES = 0.6
 _DATA_LINES = 0.8
 _YAML_KEYS, _JSON_KEYS = 3, 2
 _MAGIKA_SURE = 0.9
+#: Characters that are inspected. Some patterns need quadratic time, so they must not see a long line.
+MAX_CHARACTERS = 4096
 
 
 def detect_code(text: str) -> tuple[bool, bool]:
-    """Return whether a text contains code, and whether it is only code."""
+    """Return whether the beginning of a text contains code, and whether it is only code."""
+    text = text[:MAX_CHARACTERS]
     fences = len(_FENCE.findall(text))
     if looks_like_code(strip_fenced_blocks(text)) or _magika_detects_code(text):
         return True, True
@@ -80,7 +84,8 @@ def detect_code(text: str) -> tuple[bool, bool]:
 
 
 def looks_like_code(text: str) -> bool:
-    """Return whether most of a text is code, by line patterns and operators."""
+    """Return whether most of the beginning of a text is code, by line patterns and operators."""
+    text = text[:MAX_CHARACTERS]
     lines = [_STRING.sub('""', line) for line in text.splitlines() if line.strip()]
     if not lines:
         return False

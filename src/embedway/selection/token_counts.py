@@ -31,6 +31,8 @@ _TOKENIZED_CHARACTERS = 48_000
 _TOKENIZED_PIECE = 240
 #: Up to this many tokenizers, the usual number, each counts the same share of the characters.
 _FEW_TOKENIZERS = 2
+#: Characters that are counted at a time for exact totals.
+_GROUP_CHARACTERS = 1 << 19
 #: Token limit for counting without truncation.
 _NO_LIMIT = 2**31 - 1
 
@@ -96,7 +98,38 @@ class TokenTotals:
         # Texts with half of a surrogate pair are rejected later, and no tokenizer accepts them.
         new = [text.encode("utf-8", "replace").decode() for text in self._deduplicator.filter(texts)]
         for key, count in self._counters.items():
-            self.tokens[key] += sum(count(new)) if new else 0
+            self.tokens[key] += _count_all(count, new)
+
+
+def _count_all(count: CountTokens, texts: Sequence[str]) -> int:
+    """Return the tokens of texts in groups, because tokenizers need far more memory than a text."""
+    total = characters = 0
+    group: list[str] = []
+    for text in texts:
+        pieces = _split_text(text)
+        if len(pieces) > 1:
+            # Special tokens, such as [CLS], count once per text.
+            total -= count([""])[0] * (len(pieces) - 1)
+        for piece in pieces:
+            group.append(piece)
+            characters += len(piece)
+            if characters >= _GROUP_CHARACTERS:
+                total += sum(count(group))
+                group, characters = [], 0
+    return total + (sum(count(group)) if group else 0)
+
+
+def _split_text(text: str) -> list[str]:
+    """Split a long text before spaces, where tokenizers split it too."""
+    pieces = []
+    start = 0
+    while len(text) - start > _GROUP_CHARACTERS:
+        end = start + _GROUP_CHARACTERS
+        space = text.rfind(" ", start + _GROUP_CHARACTERS // 2, end)
+        end = space if space > 0 else end
+        pieces.append(text[start:end])
+        start = end
+    return [*pieces, text[start:]]
 
 
 class TokenizerCache:

@@ -27,6 +27,26 @@ RESERVED_COLUMNS = frozenset(
 )
 #: Maximum rows of one batch of `Store.read`.
 READ_ROWS = 512
+#: What libraries raise for damaged or unusual files, besides their own subclasses of these.
+LIBRARY_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    AttributeError,
+    MemoryError,
+)
+#: Types of the columns of a row that a search returns.
+_COLUMN_TYPES: dict[str, tuple[type, ...]] = {
+    "id": (str,),
+    "document_id": (str,),
+    "source": (str,),
+    "start_line": (int,),
+    "title": (str, type(None)),
+    "text": (str,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +73,25 @@ class Rows:
 
     fields: list[dict[str, Any]] = field(repr=False)
     vectors: Vectors
+
+
+def check_fields(fields: Mapping[str, Any], row: int, *, destination: str) -> None:
+    """Raise `SinkError` if a row, counted from 0, lacks a column, or has a value of another type."""
+    for name, types in _COLUMN_TYPES.items():
+        value = fields.get(name)
+        if name not in fields or not isinstance(value, types) or isinstance(value, bool):
+            found = "missing" if value is None else f"of type {type(value).__name__}"
+            raise SinkError(f"row {row + 1:,}: {name!r} is {found}; embed the texts again", destination=destination)
+        if isinstance(value, str) and not _is_unicode(value):
+            raise SinkError(f"row {row + 1:,}: {name!r} is not valid Unicode", destination=destination)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Store(ABC):

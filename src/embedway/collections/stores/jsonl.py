@@ -7,8 +7,8 @@ its size in bytes. So a kill between the two renames assigns neither to the wron
 
 from __future__ import annotations
 
-import contextlib
 import json
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from embedway.collections.search import TopRows, cosines
 from embedway.collections.stores.arrow import sink_errors
-from embedway.collections.stores.base import READ_ROWS, FileStore, Rows
+from embedway.collections.stores.base import READ_ROWS, FileStore, Rows, check_fields
 from embedway.collections.stores.records import (
     FORMAT,
     FORMAT_VERSION,
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from embedway.types import Space, Vectors
 
 
+#: Maximum bytes of a line, and of the sidecar.
+MAX_LINE_BYTES = 1 << 28
 _MAX_SIDECAR_BYTES = 1 << 24
 
 
@@ -124,7 +126,7 @@ class JsonlStore(FileStore):
         """Close and remove the temporary files."""
         if self._file is not None:
             # Closing writes buffered rows, which fails on a full disk; the file is removed anyway.
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 self._file.close()
             self._file = None
         for path in (self._temporary, self._sidecar_temporary):
@@ -137,7 +139,7 @@ class JsonlStore(FileStore):
         self._check_exists()
         entry = self._current_entry()
         count = entry.get("rows")
-        if not isinstance(count, int):
+        if type(count) is not int or count < 0:
             raise SinkError("its sidecar cannot be read; embed the file again", destination=self.destination)
         self.count = count
         self.space = space_from_json(entry.get("space"), destination=self.destination)
@@ -145,14 +147,19 @@ class JsonlStore(FileStore):
     @override
     def read(self) -> Iterator[Rows]:
         batch: list[dict[str, Any]] = []
+        vectors: list[Vectors] = []
         with sink_errors(self.destination, "reading"), self._path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                batch.append(self._parse(line, number))
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                row = self._parse(line, number)
+                vectors.append(self._vector(row.pop("vector"), number))
+                batch.append(row)
                 if len(batch) == READ_ROWS:
-                    yield _split(batch)
-                    batch = []
+                    yield Rows(batch, np.stack(vectors))
+                    batch, vectors = [], []
         if batch:
-            yield _split(batch)
+            yield Rows(batch, np.stack(vectors))
 
     def _search(self, query: Vectors, top_n: int) -> list[Hit]:
         """Read the file once, and retain only the best rows so far."""
@@ -173,13 +180,28 @@ class JsonlStore(FileStore):
             write_whole(self._sidecar, _sidecar_text(entries))
 
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+        if len(line) > MAX_LINE_BYTES:
+            raise SinkError(f"line {number} has more than {MAX_LINE_BYTES:,} bytes", destination=self.destination)
         try:
             row: dict[str, Any] = json.loads(line)
             if row["space"] == self.space.id and len(row["vector"]) == self.space.dimensions:
+                check_fields(row, number - 1, destination=self.destination)
                 return row
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             pass
         raise SinkError(f"line {number} is not a row of the space {self.space.id}", destination=self.destination)
+
+    def _vector(self, numbers: Any, line: int) -> Vectors:
+        """Return the vector of a line. Raises `SinkError` if it has anything but numbers of float32."""
+        if isinstance(numbers, list) and set(map(type, numbers)) <= {int, float}:
+            with suppress(OverflowError), np.errstate(over="ignore"):
+                vector = np.array(numbers, np.float32)
+                if np.isfinite(vector).all():
+                    return vector
+        raise SinkError(
+            f"the vector of line {line} has a value that is not a finite number; embed the texts again",
+            destination=self.destination,
+        )
 
     def _current_entry(self) -> dict[str, Any]:
         """Return the sidecar's entry for the current data file. Raises `SinkError` if there is none."""
@@ -232,11 +254,6 @@ class JsonlStore(FileStore):
 def _sidecar_text(entries: list[dict[str, Any]]) -> str:
     content = {"format": FORMAT, "version": FORMAT_VERSION, "collections": entries}
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-
-
-def _split(batch: list[dict[str, Any]]) -> Rows:
-    """Return rows with the vectors moved out of the fields."""
-    return Rows(batch, np.array([row.pop("vector") for row in batch], dtype=np.float32))
 
 
 def _join_numbers(vectors: Vectors) -> list[str]:

@@ -18,8 +18,8 @@ from typing_extensions import override
 
 from embedway import unfinished
 from embedway.collections.search import HIT_COLUMNS, Hit
-from embedway.collections.stores.arrow import RowGroup, rows_of, sink_errors
-from embedway.collections.stores.base import READ_ROWS, Store
+from embedway.collections.stores.arrow import RowGroup, check_columns, rows_of, sink_errors
+from embedway.collections.stores.base import READ_ROWS, Store, check_fields
 from embedway.collections.stores.records import VerifiedFacts, space_from_metadata, space_metadata
 from embedway.collections.stores.temporary import refuse_existing, remove, stale_paths, temporary_path
 from embedway.errors import MissingExtraError, SinkError, UsageError
@@ -42,8 +42,11 @@ def lancedb_errors(destination: str, action: str) -> Iterator[None]:
     with sink_errors(destination, action):
         try:
             yield
-        except (RuntimeError, ValueError) as error:
-            raise SinkError(f"{action} failed: {type(error).__name__}", destination=destination) from error
+        except BaseException as error:
+            # The error of a panic in Rust is not an Exception, and no module exports its class.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise SinkError(f"{action} failed: the table is damaged", destination=destination) from error
 
 
 class LanceDBStore(Store):
@@ -148,17 +151,23 @@ class LanceDBStore(Store):
             import lancedb  # noqa: PLC0415 - heavy, and an extra
 
             self._table = lancedb.connect(str(self._folder)).open_table(self._name)
-            metadata = self._table.schema.metadata
+            schema = self._table.schema
+            metadata = schema.metadata
             self.count = self._table.count_rows()
         space = space_from_metadata(metadata, destination=self.destination)
         self._facts = VerifiedFacts.of_store(self._folder / self._name, metadata, self.count)
         self.space = self._facts.complete(space)
+        with lancedb_errors(self.destination, "reading"):
+            check_columns(schema, self.space.dimensions, destination=self.destination)
 
     @override
     def read(self) -> Iterator[Rows]:
+        first_row = 0
         with lancedb_errors(self.destination, "reading"):
             for batch in self._table.search().to_batches(READ_ROWS):
-                yield rows_of(batch)
+                if batch.num_rows:
+                    yield rows_of(batch, self.space.dimensions, first_row=first_row, destination=self.destination)
+                first_row += batch.num_rows
 
     @property
     def _path(self) -> Path:
@@ -169,6 +178,8 @@ class LanceDBStore(Store):
         with lancedb_errors(self.destination, "searching"):
             found = self._table.search(query, vector_column_name="vector").distance_type("cosine").limit(top_n)
             rows = found.select([*HIT_COLUMNS, "_distance"]).to_list()
+        for number, row in enumerate(rows):
+            check_fields(row, number, destination=self.destination)
         return [Hit.of(1.0 - row["_distance"], row) for row in rows]
 
     def _write_facts(self, space: Space) -> None:

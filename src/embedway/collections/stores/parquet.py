@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from embedway.collections.search import HIT_COLUMNS, TopRows, cosines
-from embedway.collections.stores.arrow import RowGroup, rows_of, sink_errors
-from embedway.collections.stores.base import READ_ROWS, FileStore
+from embedway.collections.stores.arrow import RowGroup, check_columns, rows_of, sink_errors, vectors_of
+from embedway.collections.stores.base import READ_ROWS, FileStore, check_fields
 from embedway.collections.stores.records import VerifiedFacts, space_from_metadata, space_metadata
 from embedway.collections.stores.temporary import refuse_existing, remove, remove_stale, replace_file, temporary_path
 
@@ -85,17 +85,21 @@ class ParquetStore(FileStore):
         space = space_from_metadata(schema.metadata, destination=self.destination)
         self._facts = VerifiedFacts.of_store(self._path, schema.metadata, self.count)
         self.space = self._facts.complete(space)
+        with sink_errors(self.destination, "reading"):
+            check_columns(schema, self.space.dimensions, destination=self.destination)
 
     @override
     def read(self) -> Iterator[Rows]:
         import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
         with sink_errors(self.destination, "reading"), pq.ParquetFile(self._path) as file:
+            first_row = 0
             # One row group at a time: over a complete file, `iter_batches` reads ahead without limit.
             for group in range(file.num_row_groups):
                 for batch in file.iter_batches(READ_ROWS, row_groups=[group]):
                     if batch.num_rows:
-                        yield rows_of(batch)
+                        yield rows_of(batch, self.space.dimensions, first_row=first_row, destination=self.destination)
+                    first_row += batch.num_rows
 
     def _search(self, query: Vectors, top_n: int) -> list[Hit]:
         """Read all vectors once, one row group at a time, then only the texts of the best rows."""
@@ -107,10 +111,15 @@ class ParquetStore(FileStore):
             # One row group at a time, as in `read`.
             for group in range(file.num_row_groups):
                 for lists in file.read_row_group(group, columns=["vector"]).column(0).chunks:
-                    flat = lists.flatten().to_numpy(zero_copy_only=False)
-                    best.add(cosines(flat.reshape(-1, self.space.dimensions), query), first_row)
+                    vectors = vectors_of(
+                        lists, self.space.dimensions, first_row=first_row, destination=self.destination
+                    )
+                    best.add(cosines(vectors, query), first_row)
                     first_row += len(lists)
-            return best.hits(_take_rows(file, sorted(best.rows.tolist())))
+            rows = _take_rows(file, sorted(best.rows.tolist()))
+            for row, fields in rows.items():
+                check_fields(fields, row, destination=self.destination)
+            return best.hits(rows)
 
     def _write_facts(self, space: Space) -> None:
         self._facts.write(space)

@@ -26,6 +26,8 @@ SETTINGS_KEY = "embedway.settings"
 VERSION_KEY = "embedway.version"
 _FACTS_FORMAT, _FACTS_VERSION = "embedway proven space", 1
 _MAX_FACTS_BYTES = 1 << 20
+#: Far more than any model has.
+MAX_DIMENSIONS = 1 << 20
 
 
 def sidecar_path(path: Path) -> Path:
@@ -46,18 +48,22 @@ def space_metadata(space: Space, settings: Mapping[str, object]) -> dict[str, st
 def space_from_json(facts: object, *, destination: str) -> Space:
     """Return the space in a record. Raises `SinkError` if the facts are not those of a space."""
     try:
-        return Space.from_json(facts)
+        space = Space.from_json(facts)
     except SpaceVersionError as error:
         raise SinkError(f"its vector space {error}", destination=destination) from None
     except ValueError:
         message = "contains a vector space that this version cannot read"
         raise SinkError(message, destination=destination) from None
+    if space.dimensions > MAX_DIMENSIONS:
+        message = f"claims vectors of more than {MAX_DIMENSIONS:,} dimensions; it is damaged"
+        raise SinkError(message, destination=destination)
+    return space
 
 
 def check_format(version: object, *, destination: str) -> None:
     """Raise `SinkError` for a collection of a newer format; None means version 1, which has no version field."""
     try:
-        found = 1 if version is None else int(str(version))
+        found = 1 if version is None else int(version) if isinstance(version, (int, str)) else 0
     except ValueError:
         found = 0
     if found < 1:

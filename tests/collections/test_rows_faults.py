@@ -1,0 +1,102 @@
+"""Rows of any size: a clear error with the file and the row, and the other rows pass."""
+
+import gzip
+import io
+import json
+
+import pytest
+
+from embedway.collections import documents, rows
+from embedway.collections.documents import ByteCounter, ReadOptions
+from embedway.collections.readers import find_files, read_files
+from embedway.errors import SourceError
+
+LIMIT = 1 << 10
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Return (texts, bad rows) of one file, with small limits."""
+    monkeypatch.setattr(rows, "MAX_ROW_BYTES", LIMIT)
+    monkeypatch.setattr("embedway.collections.readers.MAX_FILE_BYTES", LIMIT)
+
+    def run(path, *, stream=None, **options):
+        bad = []
+        read_options = ReadOptions(**options)
+        files = find_files([str(path)], read_options)
+        found = read_files(files, read_options, on_bad_row=bad.append, counter=ByteCounter(), standard_input=stream)
+        return [document.text for document in found], [(fault.line, fault.reason) for fault in bad]
+
+    return run
+
+
+def test_a_long_line_is_skipped(tmp_path, read):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "' + "x" * 5000 + '"}\n{"text": "b"}\n')
+    reason = "the line has more than 1,024 bytes; split it"
+    assert read(path) == (["a", "b"], [(2, reason)])
+    assert read("-", stream=io.BytesIO(b"a\n" + b"x" * 5000)) == (["a"], [(2, reason)])
+
+
+def test_a_line_without_an_end_stops(read, monkeypatch):
+    monkeypatch.setattr(rows, "_MAX_SKIPPED_BYTES", 1 << 22)
+    with pytest.raises(SourceError, match=r"zero:1: the line has more than 1,024 bytes"):
+        read("/dev/zero", format="jsonl")
+
+
+def test_a_record_of_csv_has_a_limit(tmp_path, read):
+    path = tmp_path / "a.csv"
+    for record in ('"' + "x\n" * 5000, "x" * 5000 + "\n", "," * 5000 + "\n", '"\n",' * 3000):
+        path.write_text("text\na\n" + record)
+        with pytest.raises(SourceError, match=r"a\.csv:3: the record has more than 1,024 bytes"):
+            read(path)
+
+
+def test_a_file_that_is_one_document_has_a_limit(tmp_path, read):
+    for name in ("a.md", "b.html", "c.py"):
+        (tmp_path / name).write_text("x" * 5000)
+    (tmp_path / "d.txt").write_text("fine")
+    texts, bad = read(tmp_path)
+    assert texts == ["fine"]
+    assert {line for line, _ in bad} == {None}
+    assert all("has more than 1,024 bytes, the limit for one document; split it" in reason for _, reason in bad)
+
+
+def test_a_gzip_bomb_stops(tmp_path, read, monkeypatch):
+    monkeypatch.setattr(rows, "UNCHECKED_BYTES", 1 << 16)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b"\n" * (1 << 24)))
+    with pytest.raises(SourceError, match="unpacks to more than 250 times its size"):
+        read(path)
+
+
+def test_ids_and_titles_which_every_chunk_repeats_have_limits(tmp_path, read, monkeypatch):
+    monkeypatch.setattr(rows, "MAX_ROW_BYTES", 1 << 20)
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "a", "id": "i" * 5000}) + "\n" + json.dumps({"text": "b", "title": "t" * 5000}))
+    options = ReadOptions()
+    bad = []
+    found = read_files(find_files([str(path)], options), options, on_bad_row=bad.append, counter=ByteCounter())
+    assert [len(document.title) for document in found] == [documents.MAX_TITLE_CHARACTERS]
+    assert [(fault.line, fault.field, fault.reason) for fault in bad] == [
+        (1, "id", "has 5,000 characters; an id may have 4,096")
+    ]
+
+
+@pytest.mark.parametrize("value", [b"1" * 5000, b"[" * 100_000, b"1e999", b"NaN", b'"\\ud800"'])
+def test_values_that_python_cannot_keep(tmp_path, read, value, monkeypatch):
+    monkeypatch.setattr(rows, "MAX_ROW_BYTES", 1 << 20)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "a"}\n{"text": "b", "x": ' + value + b'}\n{"text": "c"}\n')
+    texts, bad = read(path, keep=("x",))
+    assert [text for text in texts if text != "b"] == ["a", "c"]
+    assert [line for line, _ in bad] in ([], [2])
+
+
+@pytest.mark.parametrize("beginning", ["# a", "# a #"])
+def test_a_heading_with_many_spaces_takes_linear_time(tmp_path, beginning):
+    path = tmp_path / "a.md"
+    path.write_text(beginning + " " * 4000 + "x")
+    options = ReadOptions()
+    (document,) = read_files(find_files([str(path)], options), options, on_bad_row=pytest.fail, counter=ByteCounter())
+    assert document.title.startswith("a ")
