@@ -208,15 +208,17 @@ class Config(Section):
         if isinstance(weights, dict) and withheld:
             values = {**values, "weights": {key: value for key, value in weights.items() if key != "hub_token"}}
         own = get_benchmarks(values)
+        config = None
         try:
             config = cls.model_validate(merge_with_shipped(values, own, sources) if own else values)
-            problems += _price_problems(config, sources)
         except ValidationError as error:
-            # `from None`: the chained error would show the input, which may contain a secret.
             misnamed = find_misnamed(own, sources)
             found = validation_problems(error, sources, KEYS)
             problems += [one for one in found if not misnamed or one.key != BENCHMARKS.rstrip(".")] + misnamed
-        if problems:
+        if config is not None:
+            problems += _price_problems(config, sources)
+        if problems or config is None:
+            # Outside of `except`: the chained error would contain the input, which may contain a secret.
             raise combine_errors(problems) from None
         config._withheld = withheld  # noqa: SLF001  a new object of this class
         config._sources = tuple((key, sources[key]) for key, _ in leaves(values))  # noqa: SLF001  as above
@@ -241,10 +243,13 @@ class Config(Section):
             sources |= {f"{BENCHMARKS}{name}.{field}": SettingSource("arguments") for field in given}
             tables[name] = {**drop_stale_confirmation(tables.get(name, {}), fields), **fields}
         embedding = {**dict(self.embedding), "model_benchmarks": tables}
+        problems: list[Problem] = []
         try:
             checked = EmbeddingSettings.model_validate(embedding)
         except ValidationError as error:
-            raise combine_errors(validation_problems(error, {}, KEYS, "embedding.")) from None
+            problems += validation_problems(error, {}, KEYS, "embedding.")
+        if problems:
+            raise combine_errors(problems)
         changed = self.model_copy(update={"embedding": checked})
         if problems := _price_problems(changed, {}):
             raise combine_errors(problems)

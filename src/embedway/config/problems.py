@@ -122,7 +122,8 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
             return Problem(where, key, f"is one key with a dot in its name; write {last} in the table {above}{suffix}")
         return Problem(where, key, f"is not a setting{keys.nearest(pattern).replace('*', name)}{suffix}")
     table = details["type"] in {"model_type", "model_attributes_type", "dict_type"}
-    hidden = pattern in keys.secrets or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
+    private = pattern in keys.secrets or pattern.startswith("routes.*.options")
+    hidden = private or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
     shown = "" if hidden else _describe_value(details["input"])
     return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
 
@@ -163,10 +164,12 @@ def _rule(details: ErrorDetails) -> str:
 
 
 def _describe_value(value: Any) -> str:
-    """Return the value unless it may contain a secret: a table, or a URL with a user and password."""
+    """Return the value unless it may contain a secret: a table, or a URL with a user, a password or a query."""
     if value is None:
         return "is null; "
     if not isinstance(value, (str, int, float, list, tuple)) or "@" in str(value):
+        return ""
+    if "://" in str(value) and {"?", "#"} & set(str(value)):
         return ""
     # NaN and infinity as settings files spell them.
     text = json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else repr(value)
