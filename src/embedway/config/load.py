@@ -28,6 +28,7 @@ from embedway.config.benchmark_layers import (
 from embedway.config.benchmarks import ModelBenchmark, benchmark_values, unit_error
 from embedway.config.credentials import Access, Credentials, explain_withheld_token
 from embedway.config.discovered_file import SettingsFilter, check_parse_cost, discover, ignored_warning
+from embedway.config.environment import environment_layer, with_names_of
 from embedway.config.hub_variables import hub_layer
 from embedway.config.known_services import service_variables
 from embedway.config.layers import (
@@ -36,7 +37,6 @@ from embedway.config.layers import (
     Layer,
     Problem,
     SettingSource,
-    environment_layer,
     leaves,
     overlay,
     parse_layer,
@@ -338,7 +338,7 @@ class _Inputs:
 
     def stack(self, files: Sequence[Layer]) -> list[Layer]:
         """Return all layers, lowest first."""
-        return [self.hub, *files, self.environment, self.arguments]
+        return [self.hub, *files, with_names_of(self.environment, files), self.arguments]
 
 
 def _check_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:

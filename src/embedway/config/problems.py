@@ -100,11 +100,17 @@ def validation_problems(
         else:
             found.append(_problem(details, sources, keys, under))
     return [
-        problem
-        if problem.message
-        else replace(problem, message=f"lacks {', '.join(lacking[problem.key])}{_full_name_hint(problem.key)}")
+        problem if problem.message else _lacks(problem, lacking[problem.key], sources.get(problem.key, SettingSource()))
         for problem in found
     ]
+
+
+def _lacks(problem: Problem, fields: list[str], source: SettingSource) -> Problem:
+    return replace(problem, message=f"lacks {', '.join(fields)}{_full_name_hint(problem.key)}{_set_by(source)}")
+
+
+def _set_by(source: SettingSource) -> str:
+    return f" (set by {source.variable})" if source.variable else ""
 
 
 def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: KnownKeys, under: str) -> Problem:
@@ -114,7 +120,7 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
         parts.pop()  # for an item of a list, the list is what was set
     key = ".".join(parts)
     source = sources.get(key, SettingSource())
-    where, suffix = source.layer, f" (set by {source.variable})" if source.variable else ""
+    where, suffix = source.layer, _set_by(source)
     pattern, name = pattern_and_name(key)
     if details["type"] == "extra_forbidden":
         if "." in str(details["loc"][-1]):
@@ -151,6 +157,7 @@ _RULES = {
     "bool_type": "must be true or false",
     "string_type": "must be a string",
     "string_too_short": "must not be empty",
+    "string_unicode": "must be valid Unicode",
     "too_short": "must not be empty",
     "float_type": "must be a number",
     "date_type": "must be a date, such as 2026-11-23",

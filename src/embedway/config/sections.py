@@ -198,7 +198,7 @@ class BatchingSettings(Section):
     across_callers: Flag = True
     #: Maximum wait of a small request, in milliseconds, for others to join its batch while another request to its
     #: service is in flight. Local models collect requests only while all their streams are busy.
-    max_wait_ms: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 2.0
+    max_wait_ms: Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)] = 2.0
     #: Maximum texts of one batch, or of one request to a service.
     max_batch_size: Positive = 1000
 
@@ -232,7 +232,7 @@ class SelectionSettings(Section):
     max_cost_per_million: Dollars | None = None
     require_multilingual: Flag | None = None
     require_local: Flag | None = None
-    min_accuracy: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    min_accuracy: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] | None = None
     max_latency_ms: Seconds | None = None
     min_context: Positive | None = None
     dimensions: Positive | None = None
