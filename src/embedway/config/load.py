@@ -16,12 +16,13 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from embedway._public import public
 from embedway.catalog.benchmarks import default_benchmarks
 from embedway.config.benchmark_layers import (
+    canonical_names,
     check_changes,
     drop_stale_confirmation,
-    drop_stale_confirmations,
     find_misnamed,
     get_benchmarks,
     merge_with_shipped,
+    overlay_benchmarks,
     with_known_spellings,
     with_sources,
 )
@@ -199,18 +200,20 @@ class Config(Section):
         sources: dict[str, SettingSource] = {}
         layers, found = with_known_spellings(layers)
         problems += [*(one for layer in layers for one in layer.problems), *found]
+        own: dict[str, Any] = {}
         for layer in layers:
-            values = overlay(drop_stale_confirmations(values, layer.values), layer.values)
+            values = overlay(values, layer.values)
+            own = overlay_benchmarks(own, layer)
             for key, _ in _tables_and_leaves(layer.values):
                 sources[key] = SettingSource(layer.where, layer.variables.get(key, ""))
         weights = values.get("weights")
         withheld = explain_withheld_token(weights, sources) if isinstance(weights, dict) else ""
         if isinstance(weights, dict) and withheld:
             values = {**values, "weights": {key: value for key, value in weights.items() if key != "hub_token"}}
-        own = get_benchmarks(values)
+        own = own if get_benchmarks(values) else {}
         config = None
         try:
-            config = cls.model_validate(merge_with_shipped(values, own, sources) if own else values)
+            config = cls.model_validate(merge_with_shipped(values, own) if own else values)
         except ValidationError as error:
             misnamed = find_misnamed(own, sources)
             found = validation_problems(error, sources, KEYS)
@@ -231,14 +234,19 @@ class Config(Section):
         """
         check_changes(changes)
         tables = {name: benchmark_values(known) for name, known in self.embedding.model_benchmarks.items()}
-        own = {model.name.casefold(): model.name for model in self.models.values()}
-        spellings = {**own, **{name.casefold(): name for name in tables}}
+        spellings = canonical_names([*tables, *(model.name for model in self.models.values())])
         sources = dict(self._sources)
+        changed_names: dict[str, str] = {}
         for asked, change in changes.items():
-            name = spellings.get(asked.casefold(), asked)
+            name = spellings.setdefault(asked.casefold(), asked)
+            if changed_names.setdefault(name, asked) != asked:
+                message = f"is the same model as {changed_names[name]}; name it once"
+                raise ConfigError(message, where="arguments", key=f"{BENCHMARKS}{asked}")
             given = benchmark_values(change) if isinstance(change, ModelBenchmark) else change
-            fields = dict(given) if isinstance(change, ModelBenchmark) else with_sources(given, "arguments")
-            if str(fields.get("model_name", "")).casefold() == name.casefold():
+            wheres = dict.fromkeys(given, "arguments")
+            complete = isinstance(change, ModelBenchmark)
+            fields = dict(given) if complete else with_sources(given, wheres, tables.get(name, {}))
+            if str(fields.get("model_name", "")).casefold() in {name.casefold(), asked.casefold()}:
                 fields["model_name"] = name
             sources |= {f"{BENCHMARKS}{name}.{field}": SettingSource("arguments") for field in given}
             tables[name] = {**drop_stale_confirmation(tables.get(name, {}), fields), **fields}

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
-from embedway.catalog import default_catalog
-from embedway.catalog.services import default_services
 from embedway.config.layers import BENCHMARKS, Problem, SettingSource, pattern_and_name
 from embedway.errors import ConfigError
 
@@ -106,7 +104,8 @@ def validation_problems(
 
 
 def _lacks(problem: Problem, fields: list[str], source: SettingSource) -> Problem:
-    return replace(problem, message=f"lacks {', '.join(fields)}{_full_name_hint(problem.key)}{_set_by(source)}")
+    new = "; a new model needs every field" if problem.key.startswith(BENCHMARKS) else ""
+    return replace(problem, message=f"lacks {', '.join(fields)}{new}{_set_by(source)}")
 
 
 def _set_by(source: SettingSource) -> str:
@@ -132,18 +131,6 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
     hidden = private or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
     shown = "" if hidden else _describe_value(details["input"])
     return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
-
-
-def _full_name_hint(key: str) -> str:
-    """Return a hint for a user who changes a shipped benchmark by an alias of its model."""
-    name = key.removeprefix(BENCHMARKS)
-    if name == key:
-        return ""
-    service = default_services().get(name.casefold())
-    known = name in default_catalog()
-    full = service.name if service is not None else default_catalog().get(name).name if known else ""
-    named = f"the model's full name is {full}, and " if full else ""
-    return f"; {named}a new model needs every field"
 
 
 #: Replacements for pydantic messages that use Python terms.
