@@ -696,3 +696,51 @@ def test_a_route_that_is_wrong_names_its_keys_and_never_its_secret(tmp_path):
     for said in ("routes.mine.modle: is not a setting; the nearest is routes.mine.model", "routes.mine.model", "is 0"):
         assert said in str(error)
     assert SECRET not in str(error)
+
+
+def test_files_that_are_no_files_are_refused_at_once(tmp_path):
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "loop.toml").symlink_to(tmp_path / "loop.toml")
+    with (tmp_path / "huge.toml").open("wb") as huge:
+        huge.truncate(2**30)
+    reasons = {
+        "folder.toml": "it is not a regular file",
+        "loop.toml": "Too many levels of symbolic links",
+        "huge.toml": "it has more than 4,194,304 bytes",
+        "folder.toml/a.toml": "No such file or directory",
+        "huge.toml/a.toml": "Not a directory",
+    }
+    for name, reason in reasons.items():
+        assert str(refused(tmp_path / name)) == f"{tmp_path / name}: cannot be read: {reason}"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read_is_refused(tmp_path):
+    path = write(tmp_path / "a.toml", "[local]\nthreads = 1\n")
+    path.chmod(0)
+    assert str(refused(path)) == f"{path}: cannot be read: Permission denied"
+
+
+def test_a_relative_path_without_a_working_directory_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    message = str(refused(overrides={"cache.path": "a.sqlite"}))
+    assert (
+        "cache.path: is 'a.sqlite'; must be absolute, because the working directory does not exist any more" in message
+    )
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_one_of_both(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.toml", "[local]\nthreads = 1\n")
+    other = write(tmp_path / "b.toml", "[local]\nthreads = 2\n")
+    opened = os.fstat
+
+    def replace(descriptor):
+        if other.exists():
+            other.replace(path)
+        return opened(descriptor)
+
+    monkeypatch.setattr(os, "fstat", replace)
+    assert Config.load([path], environ={}).local.threads == 1
+    assert Config.load([path], environ={}).local.threads == 2

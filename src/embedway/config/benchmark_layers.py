@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import default_benchmarks
 from embedway.catalog.services import default_services
-from embedway.config.benchmarks import ModelBenchmark
+from embedway.config.benchmarks import ModelBenchmark, unit_error
 from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, overlay
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from embedway.config.load import Config
 
 #: Fields that `speed_source` describes.
 _SPEEDS = ("avg_latency_ms", "tokens_per_second")
@@ -161,3 +164,20 @@ def check_changes(changes: object) -> None:
         raise ConfigError(
             "must be a mapping of model names to ModelBenchmark, or to a mapping of its fields", where="benchmarks"
         )
+
+
+def price_problems(config: Config, sources: Mapping[str, SettingSource]) -> list[Problem]:
+    """Return errors of benchmarks whose price has a different unit than the model's price in the settings."""
+    found = []
+    for name, model in config.models.items():
+        benchmark = config.embedding.model_benchmarks.get(model.name)
+        if benchmark is None or benchmark.cost_confirmed or model.price_usd_per_million_tokens is None:
+            continue
+        if model.name in default_benchmarks():
+            continue  # another check rejects a name of the catalog
+        price, listed = benchmark.cost_per_million_tokens, decimal.Decimal(model.price_usd_per_million_tokens)
+        wrong = "" if price is None else unit_error(price, listed, f"models.{name} has {listed}")
+        if wrong:
+            key = f"{BENCHMARKS}{model.name}.cost_per_million_tokens"
+            found.append(Problem(sources.get(key, SettingSource()).layer, key, f"is {price}; {wrong}"))
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
 from embedway._public import public
-from embedway.catalog.benchmarks import default_benchmarks
 from embedway.config.benchmark_layers import (
     canonical_names,
     check_changes,
@@ -23,10 +21,11 @@ from embedway.config.benchmark_layers import (
     get_benchmarks,
     merge_with_shipped,
     overlay_benchmarks,
+    price_problems,
     with_known_spellings,
     with_sources,
 )
-from embedway.config.benchmarks import ModelBenchmark, benchmark_values, unit_error
+from embedway.config.benchmarks import ModelBenchmark, benchmark_values
 from embedway.config.credentials import Access, Credentials, explain_withheld_token
 from embedway.config.discovered_file import SettingsFilter, check_parse_cost, discover, ignored_warning
 from embedway.config.environment import environment_layer, with_names_of
@@ -219,7 +218,7 @@ class Config(Section):
             found = validation_problems(error, sources, KEYS)
             problems += [one for one in found if not misnamed or one.key != BENCHMARKS.rstrip(".")] + misnamed
         if config is not None:
-            problems += _price_problems(config, sources)
+            problems += price_problems(config, sources)
         if problems or config is None:
             # Outside of `except`: the chained error would contain the input, which may contain a secret.
             raise combine_errors(problems) from None
@@ -259,7 +258,7 @@ class Config(Section):
         if problems:
             raise combine_errors(problems)
         changed = self.model_copy(update={"embedding": checked})
-        if problems := _price_problems(changed, {}):
+        if problems := price_problems(changed, {}):
             raise combine_errors(problems)
         changed._sources = tuple(sources.items())  # noqa: SLF001  a new object of this class
         return changed
@@ -391,23 +390,6 @@ def _tables_and_leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[
         yield f"{prefix}{name}", value
         if isinstance(value, dict):
             yield from _tables_and_leaves(value, f"{prefix}{name}.")
-
-
-def _price_problems(config: Config, sources: Mapping[str, SettingSource]) -> list[Problem]:
-    """Return errors of benchmarks whose price has a different unit than the model's price in the settings."""
-    found = []
-    for name, model in config.models.items():
-        benchmark = config.embedding.model_benchmarks.get(model.name)
-        if benchmark is None or benchmark.cost_confirmed or model.price_usd_per_million_tokens is None:
-            continue
-        if model.name in default_benchmarks():
-            continue  # another check rejects a name of the catalog
-        price, listed = benchmark.cost_per_million_tokens, decimal.Decimal(model.price_usd_per_million_tokens)
-        wrong = "" if price is None else unit_error(price, listed, f"models.{name} has {listed}")
-        if wrong:
-            key = f"{BENCHMARKS}{model.name}.cost_per_million_tokens"
-            found.append(Problem(sources.get(key, SettingSource()).layer, key, f"is {price}; {wrong}"))
-    return found
 
 
 KEYS = KnownKeys.of(Config)
