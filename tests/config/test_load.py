@@ -744,3 +744,13 @@ def test_a_file_that_is_replaced_while_it_is_read_is_one_of_both(tmp_path, monke
     monkeypatch.setattr(os, "fstat", replace)
     assert Config.load([path], environ={}).local.threads == 1
     assert Config.load([path], environ={}).local.threads == 2
+
+
+def test_overrides_are_merged_in_any_order_and_are_not_changed():
+    route = {"model": "m", "provider": "fake"}
+    given = {"cache.backend": "none", "cache": {"codec": "f16"}, "routes.r": route, "routes.r.options": {"a": "b"}}
+    for items in (given.items(), reversed(given.items())):
+        config = Config.load(environ={}, overrides=dict(items))
+        assert (config.cache.backend, config.cache.codec) == ("none", "f16")
+        assert config.routes["r"].options == {"a": "b"}
+    assert route == {"model": "m", "provider": "fake"}

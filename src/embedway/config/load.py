@@ -339,7 +339,9 @@ class _Inputs:
         environment, found = environment_layer(variables, kinds)
         arguments: dict[str, Any] = {}
         for key, value in _check_overrides(overrides).items():
-            set_key(arguments, key, value)
+            table: dict[str, Any] = {}
+            set_key(table, key, value)
+            arguments = overlay(arguments, table)  # copies, so that the caller's tables do not change
         folders = frozenset(key for key, kind in kinds.items() if Path in kind)
         return cls(variables, folders, hub, environment, Layer("arguments", arguments), (*problems, *found))
 

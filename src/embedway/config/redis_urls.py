@@ -52,9 +52,9 @@ def check_redis_url(text: str) -> str:
         raise ValueError(f"must start with one of {schemes}, such as {_EXAMPLE}")
     text = f"{known}://{rest}"
     # After an unescaped #, / or ? the password seems to be a path, a query or a port, whose rules would not help.
-    tail = re.split("[/?#]", rest, maxsplit=1)[1:]
-    if known != "unix" and tail and "@" in tail[0]:
-        raise ValueError(f"contains /, ? or # before @; in a password, {ESCAPES}")
+    end = re.search("[/?#]", rest)
+    if known != "unix" and end is not None and "@" in rest[end.start() :]:
+        raise ValueError(f"contains {end[0]} before @; in a user name or password, {ESCAPES}")
     parts = _parse_socket(rest) if known == "unix" else parse_url(text, ("redis", "rediss"))
     database = parts.path.removeprefix("/")
     if known != "unix" and database and not _DATABASE.fullmatch(database):
