@@ -159,7 +159,8 @@ def test_changes_in_python():
     config = Config()
     changed = config.with_benchmarks({SMALL: {"quality_score": 87}, "acme": ModelBenchmark(**OWN)})
     assert changed.embedding.model_benchmarks[SMALL].quality_score == 87
-    assert changed.embedding.model_benchmarks["acme"] == ModelBenchmark(**OWN)
+    sources = {"quality_source": "settings: arguments", "speed_source": "settings: arguments"}
+    assert changed.embedding.model_benchmarks["acme"] == ModelBenchmark(**{**sources, **OWN})
     assert config.embedding.model_benchmarks[SMALL].quality_score != 87
     with pytest.raises(ConfigError, match="quality_score"):
         config.with_benchmarks({SMALL: {"quality_score": 187}})

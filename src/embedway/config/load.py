@@ -243,8 +243,11 @@ class Config(Section):
                 raise ConfigError(message, where="arguments", key=f"{BENCHMARKS}{asked}")
             given = benchmark_values(change) if isinstance(change, ModelBenchmark) else change
             wheres = dict.fromkeys(given, "arguments")
-            complete = isinstance(change, ModelBenchmark)
-            fields = dict(given) if complete else with_sources(given, wheres, tables.get(name, {}))
+            if isinstance(change, ModelBenchmark):
+                named = {field: given[field] for field in change.model_fields_set}
+                fields = {**given, **with_sources(named, wheres, {})}
+            else:
+                fields = with_sources(given, wheres, tables.get(name, {}))
             if str(fields.get("model_name", "")).casefold() in {name.casefold(), asked.casefold()}:
                 fields["model_name"] = name
             sources |= {f"{BENCHMARKS}{name}.{field}": SettingSource("arguments") for field in given}
