@@ -754,3 +754,25 @@ def test_overrides_are_merged_in_any_order_and_are_not_changed():
         assert (config.cache.backend, config.cache.codec) == ("none", "f16")
         assert config.routes["r"].options == {"a": "b"}
     assert route == {"model": "m", "provider": "fake"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"cache.namespace": "\ud800"},
+        {"selection.languages": ["de", "\udfff"]},
+        {"budgets": {"\ud800": {"usd": 5}}},
+        {"routes.r": {"model": "\ud800", "provider": "fake"}},
+    ],
+)
+def test_texts_that_are_not_unicode_are_refused(tmp_path, overrides):
+    error = refused(overrides=overrides)
+    assert "must be valid Unicode" in str(error)
+    nested = {}
+    for key, value in overrides.items():
+        section, _, name = key.partition(".")
+        nested[section] = {name: value} if name else value
+    path = write(tmp_path / "a.json", json.dumps(nested))
+    assert "valid Unicode" in str(refused(path))
+    with pytest.raises(ConfigError, match="must be a mapping of model names"):
+        Config().with_benchmarks({"\ud800": {"quality_score": 50}})

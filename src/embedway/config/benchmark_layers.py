@@ -11,7 +11,7 @@ from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import default_benchmarks
 from embedway.catalog.services import default_services
 from embedway.config.benchmarks import ModelBenchmark, unit_error
-from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, overlay
+from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, has_surrogates, overlay
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def check_changes(changes: object) -> None:
     """Raise ConfigError for anything but a mapping of model names to benchmarks or to their fields."""
     wrong = not isinstance(changes, Mapping) or not all(
         isinstance(name, str)
+        and not has_surrogates(name)
         and (
             isinstance(change, ModelBenchmark)
             or (isinstance(change, Mapping) and all(isinstance(field, str) for field in change))

@@ -43,7 +43,7 @@ from embedway.config.layers import (
     read_layer,
     set_key,
 )
-from embedway.config.problems import KnownKeys, combine_errors, key_types, validation_problems
+from embedway.config.problems import KnownKeys, combine_errors, key_types, unicode_problems, validation_problems
 from embedway.config.sections import (
     BatchingSettings,
     BudgetSettings,
@@ -201,6 +201,7 @@ class Config(Section):
         problems += [*(one for layer in layers for one in layer.problems), *found]
         own: dict[str, Any] = {}
         for layer in layers:
+            problems += unicode_problems(layer, KEYS.paths)
             values = overlay(values, layer.values)
             own = overlay_benchmarks(own, layer)
             for key, _ in _tables_and_leaves(layer.values):
@@ -345,8 +346,7 @@ class _Inputs:
             table: dict[str, Any] = {}
             set_key(table, key, value)
             arguments = overlay(arguments, table)  # copies, so that the caller's tables do not change
-        folders = frozenset(key for key, kind in kinds.items() if Path in kind)
-        return cls(variables, folders, hub, environment, Layer("arguments", arguments), (*problems, *found))
+        return cls(variables, KEYS.paths, hub, environment, Layer("arguments", arguments), (*problems, *found))
 
     def stack(self, files: Sequence[Layer]) -> list[Layer]:
         """Return all layers, lowest first."""

@@ -6,11 +6,12 @@ import difflib
 import json
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
-from embedway.config.layers import BENCHMARKS, Problem, SettingSource, pattern_and_name
+from embedway.config.layers import BENCHMARKS, Problem, SettingSource, has_surrogates, leaves, pattern_and_name
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
+
+    from embedway.config.layers import Layer
 
 
 def key_types(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
@@ -44,12 +47,13 @@ def _types(annotation: Any) -> Iterator[type]:
 
 @dataclass(frozen=True, slots=True)
 class KnownKeys:
-    """Known keys of settings: all keys, tables within sections, keys of secrets, and sections."""
+    """Known keys of settings: all keys, tables within sections, keys of secrets, sections, and keys of paths."""
 
     all: tuple[str, ...]
     tables: tuple[str, ...]
     secrets: frozenset[str]
     sections: tuple[str, ...]
+    paths: frozenset[str]
 
     @classmethod
     def of(cls, model: type[BaseModel]) -> Self:
@@ -61,6 +65,7 @@ class KnownKeys:
             tuple(dict.fromkeys(within)),
             frozenset(key for key, kind in kinds.items() if SecretStr in kind),
             tuple(model.model_fields),
+            frozenset(key for key, kind in kinds.items() if Path in kind),
         )
 
     def nearest(self, key: str) -> str:
@@ -81,6 +86,17 @@ class KnownKeys:
         if not close:
             return f"; `{section}` has {', '.join(known.rpartition('.')[2] for known in siblings)}" if siblings else ""
         return f"; the nearest is {close[0]}"
+
+
+def unicode_problems(layer: Layer, paths: frozenset[str]) -> Iterator[Problem]:
+    """Return errors of texts that are not valid Unicode, which no file, server or hash accepts; not of `paths`."""
+    for key, value in leaves(layer.values):
+        texts = [key, *(value if isinstance(value, (list, tuple)) else [value])]
+        is_path = pattern_and_name(key)[0] in paths and not has_surrogates(key)
+        if not is_path and any(isinstance(text, str) and has_surrogates(text) for text in texts):
+            yield Problem(
+                layer.where, key, f"must be valid Unicode{_set_by(SettingSource('', layer.variables.get(key, '')))}"
+            )
 
 
 def validation_problems(
