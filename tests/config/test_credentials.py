@@ -50,13 +50,13 @@ FOREIGN = [
     "https://{host}.evil.example/v1",
     EVIL_NAME,
     "https://evil.example/{host}/v1",
+    "https://evil.example?{host}",
     "https://{host}:8443/v1",
+    "https://{host}@evil.example/v1",
     "https://{host}./v1",
     "https://\uff41pi.{host}/v1",
 ]
 INVALID = [
-    "https://evil.example?{host}",
-    "https://{host}@evil.example/v1",
     "https://evil.example\\@{host}/v1",
     "https://{host}%2eevil.example/v1",
     "https:// {host}/v1",

@@ -38,12 +38,12 @@ def parse_address(url: str, *, example: str, instead: str = "") -> Url:
     return parts
 
 
-def parse_webhook(url: str) -> Url:
-    """Parse the http or https URL of a webhook, which may contain a user, a password and a query. Raises ValueError."""
+def parse_http_url(url: str, *, rule: str) -> Url:
+    """Parse an http or https URL, which may contain a user, a password and a query. Raises ValueError with the rule."""
     try:
         return parse_url(url, ("https", "http"))
     except ValueError as error:
-        raise ValueError(f"must be an https URL, or http to this machine; it {error}") from None
+        raise ValueError(f"{rule}; it {error}") from None
 
 
 def check_address(base_url: str, *, where: str, allow_http: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from platformdirs import user_cache_path, user_data_path, user_state_path
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from embedway.config.addresses import is_loopback, parse_address, parse_webhook
+from embedway.config.addresses import is_loopback, parse_address, parse_http_url
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
 from embedway.config.known_services import SERVICES
 from embedway.config.paths import expand_user
@@ -268,9 +268,10 @@ class LedgerSettings(Section):
     @classmethod
     def _check_webhook(cls, webhook: SecretStr | None) -> SecretStr | None:
         if webhook is not None:
-            parts = parse_webhook(webhook.get_secret_value())
+            rule = "must be an https URL, or http to this machine"
+            parts = parse_http_url(webhook.get_secret_value(), rule=rule)
             if parts.scheme == "http" and not is_loopback(parts.host):
-                raise ValueError("must be an https URL, or http to this machine")
+                raise ValueError(rule)
         return webhook
 
 
@@ -383,7 +384,8 @@ class RouteSettings(Section):
         """Check an http URL, and any URL of a provider that uses http; a plug-in may use another protocol."""
         over_http = info.data.get("provider") in {*SERVICES, "openai-compatible"}
         if url and (over_http or url.casefold().startswith(("http:", "https:"))):
-            parse_address(url, example="https://api.example.com/v1", instead="; set api_key")
+            # A valid URL with a user or of an unsafe host fails when the route is opened, so that `doctor` works.
+            parse_http_url(url, rule="must be a URL such as https://api.example.com/v1")
         return url
 
 
