@@ -43,6 +43,37 @@ def test_list_as_json_is_one_document_with_all_facts(command):
         ]
 
 
+def test_list_as_json_marks_scores_on_another_scale(command, place):
+    own = {"embedding": {"model_benchmarks": {"text-embedding-3-small": {"quality_score": 88}}}}
+    (place / "own.json").write_text(json.dumps(own))
+    document = command("-c", "own.json", "models", "list", "--json").json
+    services = {model["name"]: model for model in document["services"]}
+    small, large = services["text-embedding-3-small"], services["text-embedding-3-large"]
+    assert (small["quality_score"], small["quality_comparable"]) == (88, False)
+    assert small["quality_source"] == "settings: own.json"
+    assert large["quality_comparable"] is True
+    assert large["quality_source"].startswith("MTEB English")
+    local = {model["name"]: model for model in document["models"]}
+    assert local[DEFAULT]["quality_comparable"] is True
+    rerankers = [model for model in document["models"] if model["task"] == "rerank"]
+    assert {model["quality_score"] for model in rerankers} == {None}
+
+
+def test_select_marks_scores_on_another_scale(command, place):
+    own = {"embedding": {"model_benchmarks": {"text-embedding-3-small": {"quality_score": 88}}}}
+    (place / "own.json").write_text(json.dumps(own))
+    done = command("-c", "own.json", "select", "--anywhere")
+    assert "0.880*" in done.stdout
+    assert "*: score from another source, not comparable with MTEB's English average" in done.stdout
+    rows = command("-c", "own.json", "select", "--anywhere", "--json").json["table"]
+    (row,) = [row for row in rows if row["model"] == "text-embedding-3-small"]
+    assert (row["quality_comparable"], row["quality_source"]) == (False, "settings: own.json")
+    assert any(other["quality_comparable"] for other in rows)
+    refused = command("-c", "own.json", "select", "--anywhere", "--min-accuracy", "0.9", "--json").json["table"]
+    (row,) = [row for row in refused if row["model"] == "text-embedding-3-small"]
+    assert "accuracy 0.88 (not comparable with MTEB's English average) is below 0.9" in row["out"][0]["reason"]
+
+
 def test_list_knows_what_is_here(command, with_model):
     models = command("models", "list", "--json").json["models"]
     assert [model["name"] for model in models if model["name"] == DEFAULT and model["here"]] == [DEFAULT]

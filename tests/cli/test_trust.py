@@ -7,6 +7,7 @@ import json
 import socket
 import stat
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,6 +271,17 @@ def test_trusted_files_are_listed_and_removed(user, command, place):
     again = command("trust", "--remove", "a/embedway.toml")
     assert again.code == 2
     assert "is not trusted" in again.stderr
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5_000, "", "\x1b[31m"])
+def test_names_that_no_file_has_are_listed_as_text(user, command, name):
+    folder = Path(user["XDG_STATE_HOME"]) / "embedway"
+    folder.mkdir(parents=True)
+    (folder / "trust.json").write_text(json.dumps({"format": "embedway trust", "version": 1, "files": {name: "00"}}))
+    done = command("trust", "--list")
+    assert (done.code, "\x1b" in done.stdout) == (0, False)
+    (file,) = command("trust", "--list", "--json").json["files"]
+    assert file["state"] in {"cannot be read", "gone"}
 
 
 def test_what_cannot_be_trusted_is_refused_and_changes_nothing(user, command, place):

@@ -138,7 +138,8 @@ def test_single_fields_are_laid_over_the_base(tmp_path):
     shipped = shipped_benchmarks()[SMALL]
     config = Config.load([base, production], environ={})
     small, acme = config.embedding.model_benchmarks[SMALL], config.embedding.model_benchmarks["acme"]
-    assert (small.avg_latency_ms, small.speed_source) == (80.5, "ours")
+    assert small.avg_latency_ms == 80.5
+    assert small.speed_source == f"avg_latency_ms: settings: {production}; tokens_per_second: ours"
     assert (small.quality_score, small.quality_source) == (shipped.quality_score, shipped.quality_source)
     assert (acme.cost_per_million_tokens, acme.measured_on) == (decimal.Decimal("0.1"), dt.date(2026, 11, 1))
     assert acme.quality_score == 64.5
@@ -158,7 +159,8 @@ def test_changes_in_python():
     config = Config()
     changed = config.with_benchmarks({SMALL: {"quality_score": 87}, "acme": ModelBenchmark(**OWN)})
     assert changed.embedding.model_benchmarks[SMALL].quality_score == 87
-    assert changed.embedding.model_benchmarks["acme"] == ModelBenchmark(**OWN)
+    sources = {"quality_source": "settings: arguments", "speed_source": "settings: arguments"}
+    assert changed.embedding.model_benchmarks["acme"] == ModelBenchmark(**{**sources, **OWN})
     assert config.embedding.model_benchmarks[SMALL].quality_score != 87
     with pytest.raises(ConfigError, match="quality_score"):
         config.with_benchmarks({SMALL: {"quality_score": 187}})
@@ -420,8 +422,71 @@ def test_toml_that_breaks_off(tmp_path):
         Config.load([path], environ={})
 
 
-def test_an_alias_names_the_model_that_is_meant(tmp_path):
-    with pytest.raises(ConfigError, match=r"the model's full name is sentence-transformers/all-MiniLM-L6-v2"):
-        benchmarks(file_of(tmp_path, {"all-MiniLM-L6-v2": {"quality_score": 50}}))
+ALIAS, FULL = "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_an_alias_is_its_model(tmp_path):
+    table = json.dumps({ALIAS.upper(): {"quality_score": 50, "model_name": ALIAS}})
+    variable = {"EMBEDWAY_EMBEDDING__MODEL_BENCHMARKS": table}
+    by_variable = Config.load(environ=variable)
+    by_file = Config.load([file_of(tmp_path, {ALIAS: {"quality_score": 50, "model_name": ALIAS}})], environ={})
+    in_code = Config().with_benchmarks({ALIAS.upper(): {"quality_score": 50, "model_name": ALIAS}})
+    complete = shipped_benchmarks()[FULL].model_copy(update={"model_name": ALIAS, "quality_score": 50})
+    for config in (by_variable, by_file, in_code, Config().with_benchmarks({ALIAS: complete})):
+        held = config.embedding.model_benchmarks
+        assert (held[FULL].quality_score, held[FULL].model_name) == (50, FULL)
+        assert len(held) == len(shipped_benchmarks())
+    assert by_variable.sources[f"embedding.model_benchmarks.{FULL}.quality_score"].startswith("environment: EMBEDWAY_")
+    twice = {ALIAS: {"quality_score": 50}, FULL: {"quality_score": 60}}
+    with pytest.raises(ConfigError, match=rf"is set twice, as it is an alias of {FULL}|{FULL}: is set twice"):
+        benchmarks(file_of(tmp_path, twice))
+    with pytest.raises(ConfigError, match=f"{FULL}: is the same model as {ALIAS}; name it once"):
+        Config().with_benchmarks(twice)
+    own = {"models.m": {"name": "acme/m", "dimensions": 1024, "max_tokens": 99}}
+    held = Config.load(environ={}, overrides=own).with_benchmarks({"ACME/M": {**OWN, "model_name": "ACME/M"}})
+    assert held.embedding.model_benchmarks["acme/m"].model_name == "acme/m"
+
+
+def test_sources_are_the_layers_that_set_the_numbers(tmp_path):
+    shipped = shipped_benchmarks()[SMALL]
+    assert shipped.quality_comparable
+    score = file_of(tmp_path, {SMALL: {"quality_score": 70}}, "score.json")
+    latency = file_of(tmp_path, {SMALL: {"avg_latency_ms": 7}}, "latency.json")
+    for files in ([score, latency], [latency, score]):
+        small = Config.load(files, environ={}).embedding.model_benchmarks[SMALL]
+        assert (small.quality_source, small.quality_comparable) == (f"settings: {score}", False)
+        assert small.speed_source == f"avg_latency_ms: settings: {latency}; tokens_per_second: {shipped.speed_source}"
+    name = f"EMBEDWAY_EMBEDDING__MODEL_BENCHMARKS__{SMALL.upper()}__"
+    environ = {f"{name}QUALITY_SCORE": "71", f"{name}TOKENS_PER_SECOND": "5"}
+    config = Config.load([score, latency], environ=environ)
+    small = config.embedding.model_benchmarks[SMALL]
+    assert small.quality_source == f"settings: environment: {name}QUALITY_SCORE"
+    assert small.speed_source == (
+        f"avg_latency_ms: settings: {latency}; tokens_per_second: settings: environment: {name}TOKENS_PER_SECOND"
+    )
+    small = config.with_benchmarks({SMALL: {"avg_latency_ms": 8}}).embedding.model_benchmarks[SMALL]
+    assert small.quality_source == f"settings: environment: {name}QUALITY_SCORE"
+    assert small.speed_source == (
+        f"avg_latency_ms: settings: arguments; tokens_per_second: settings: environment: {name}TOKENS_PER_SECOND"
+    )
+    again = config.with_benchmarks({SMALL: {"quality_score": 72, "quality_comparable": True, "quality_source": "MTEB"}})
+    small = again.embedding.model_benchmarks[SMALL]
+    assert (small.quality_source, small.quality_comparable) == ("MTEB", True)
+    small = again.with_benchmarks({SMALL: {"quality_score": 73}}).embedding.model_benchmarks[SMALL]
+    assert (small.quality_source, small.quality_comparable) == ("settings: arguments", False)
+
+
+@pytest.mark.parametrize(("score", "meant"), [(0.85, "85"), (1, "100"), (0.575, "57.5")])
+def test_a_score_of_0_to_1_is_refused_with_the_score_that_it_means(tmp_path, score, meant):
+    message = f"is {score}; must be on a scale of 0 to 100: is it {meant}?"
+    with pytest.raises(ConfigError) as caught:
+        benchmarks(file_of(tmp_path, {SMALL: {"quality_score": score}}))
+    assert message in str(caught.value)
+    with pytest.raises(ConfigError, match="must be on a scale of 0 to 100"):
+        Config().with_benchmarks({SMALL: {"quality_score": score}})
+    assert Config().with_benchmarks({SMALL: {"quality_score": 0}}).embedding.model_benchmarks[SMALL].quality_score == 0
+
+
+def test_an_unknown_name_is_an_error():
     with pytest.raises(UnknownModelError):
         default_catalog().get("acme")

@@ -53,11 +53,13 @@ FOREIGN = [
     "https://evil.example?{host}",
     "https://{host}:8443/v1",
     "https://{host}@evil.example/v1",
-    "https://evil.example\\@{host}/v1",
     "https://{host}./v1",
+    "https://\uff41pi.{host}/v1",
+]
+INVALID = [
+    "https://evil.example\\@{host}/v1",
     "https://{host}%2eevil.example/v1",
     "https:// {host}/v1",
-    "https://\uff41pi.{host}/v1",
 ]
 
 
@@ -114,6 +116,11 @@ def test_a_key_of_the_environment_goes_to_no_other_address_of_a_file_or_of_argum
         facts = default_services()[MODELS[provider].casefold()]
         lacks = dict(routes_here(facts, in_file))["routes.r"]
         assert variable in lacks
+    for pattern in INVALID:
+        with pytest.raises(ConfigError, match=r"^arguments: routes\.r\.base_url: (is|must) "):
+            Config.load(
+                environ={variable: KEY}, overrides={"routes.r": {**fields, "base_url": pattern.format(host=host)}}
+            )
 
 
 @pytest.mark.parametrize(("provider", "variable"), [*key_variables(), ("openai-compatible", "MY_KEY")])

@@ -587,3 +587,67 @@ def test_pins_are_shared_through_redis(config, valkey):
             assert await other.pins.forget("shared docs")
 
     run(config, work, **{"pins.backend": "redis", "pins.url": valkey})
+
+
+async def _iterate(*items):
+    for item in items:
+        yield item
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rest": 5}, "rest is 5; it must be an asynchronous iterable"),
+        ({"rest": ["a"]}, "rest is of type list; it must be an asynchronous iterable"),
+        ({"rest": lambda: _iterate(5)}, "rest is of type int; it must be a text"),
+        ({"rest": lambda: _iterate([5])}, "rest contains an item of type int"),
+        ({"rest": lambda: _iterate({"a": "b"})}, "rest is of type dict"),
+        ({"anywhere": "no"}, "anywhere is 'no'; it must be True or False"),
+        ({"criteria": 5}, "criteria is 5; it must be ModelSelectionCriteria"),
+        ({"criteria": ["fast"]}, "criteria is of type list; it must be ModelSelectionCriteria"),
+        ({"criteria": {"min_accuracy": 1}}, "criteria is of type dict; it must be ModelSelectionCriteria"),
+        ({"criteria": "quick"}, "criteria is 'quick', which is not a preset"),
+    ],
+)
+def test_wrong_arguments_of_select_are_usage_errors(config, arguments, message):
+    criteria = arguments.get("criteria", ModelSelectionCriteria(max_total_cost="1", min_accuracy=0))
+    rest = arguments.get("rest")
+
+    async def main():
+        async with AsyncEmbedder(config=load(config)) as embedder:
+            given = rest() if callable(rest) else rest
+            await embedder.select(TEXTS, criteria, rest=given, anywhere=arguments.get("anywhere", False))
+
+    with pytest.raises(UsageError, match="^" + message.replace("(", r"\(")):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"require_local": "false"}, "require_local is 'false'; it must be True or False"),
+        ({"require_fit": None}, "require_fit is of type NoneType; it must be True or False"),
+        ({"match_languages": 1}, "match_languages is 1; it must be True or False"),
+        ({"require_multilingual": 0}, "require_multilingual is 0; it must be True or False"),
+        ({"min_accuracy": 62}, "min_accuracy is 62; it must be from 0 to 1, a quality score divided by 100"),
+        ({"min_accuracy": "0.5"}, "min_accuracy is '0.5'; it must be from 0 to 1"),
+        ({"max_total_cost": []}, "max_total_cost"),
+        ({"languages": 5}, "languages is 5; it must be a list of strings"),
+    ],
+)
+def test_criteria_of_wrong_types_are_usage_errors(changes, message):
+    with pytest.raises(UsageError, match=message):
+        ModelSelectionCriteria(**changes)
+    with pytest.raises(UsageError, match=message):
+        ModelSelectionCriteria.preset("fast", **changes)
+
+
+def test_an_unknown_criterion_of_a_preset_is_a_usage_error():
+    with pytest.raises(UsageError, match="'speed' is not a criterion; available: accuracy_weight"):
+        ModelSelectionCriteria.preset("fast", speed=1)
+
+
+def test_the_default_model_meets_presets_and_not_the_default_minimum():
+    benchmark = Config().embedding.model_benchmarks["sentence-transformers/all-MiniLM-L6-v2"]
+    assert ModelSelectionCriteria.preset("balanced").min_accuracy <= benchmark.quality_score / 100
+    assert benchmark.quality_score / 100 < ModelSelectionCriteria().min_accuracy == 0.6

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from embedway.catalog.rows import is_weights, read_rows
 from embedway.errors import ConfigError, UnknownModelError
+from embedway.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 _NEAREST = 5
+#: Maximum size of a user's catalog file, in bytes.
+_MOST_BYTES = 2**22
 
 
 class Catalog:
@@ -57,9 +60,10 @@ class Catalog:
                 _add(rows, where, entry.read_text(encoding="utf-8"), replace=False)
         for path in extra:
             try:
-                text = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"the catalog file cannot be read: {error}", where=str(path)) from error
+                text = read_bounded(path, most_bytes=_MOST_BYTES).decode("utf-8-sig")
+            except (OSError, ValueError) as error:
+                reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+                raise ConfigError(f"the catalog file cannot be read: {reason}", where=str(path)) from None
             _add(rows, str(path), text, replace=True)
         return cls(tuple(rows.values()))
 

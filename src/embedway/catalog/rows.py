@@ -63,6 +63,8 @@ def file_table(text: str, *, where: str) -> Table:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not a TOML file: {error}", where=where) from error
+    except (ValueError, RecursionError):  # integers of thousands of digits; very deeply nested values
+        raise ConfigError("contains a value that is too large or too deeply nested", where=where) from None
     top = Table(document, where=where)
     top.only(("model",))
     return top

@@ -46,10 +46,18 @@ def list_models(context: typer.Context, *, as_json: JsonFlag = False) -> None:
     if as_json:
         document = {
             "models": [
-                {**facts_json(facts), "here": here, "routes": _local_routes(facts, config, here=here)}
+                {
+                    **facts_json(facts),
+                    **quality_json(facts.name, config),
+                    "here": here,
+                    "routes": _local_routes(facts, config, here=here),
+                }
                 for facts, here in models
             ],
-            "services": [{**service_json(facts), "routes_here": _routes_json(routes)} for facts, routes in services],
+            "services": [
+                {**service_json(facts), **quality_json(facts.name, config), "routes_here": _routes_json(routes)}
+                for facts, routes in services
+            ],
         }
         print_json(document)
         return
@@ -278,6 +286,18 @@ def _store(context: typer.Context, progress: DownloadProgress | None = None) -> 
     from embedway.weights.store import WeightsStore
 
     return WeightsStore(Invocation.of(context).config().store_settings(), progress=progress)
+
+
+def quality_json(name: str, config: "Config") -> dict[str, Any]:
+    """Return a model's score, its source, and whether it is comparable with MTEB's English average; None if unknown."""
+    benchmark = config.embedding.model_benchmarks.get(name)
+    if benchmark is None or benchmark.quality_score is None:
+        return dict.fromkeys(("quality_score", "quality_source", "quality_comparable"))
+    return {
+        "quality_score": benchmark.quality_score,
+        "quality_source": benchmark.quality_source or None,
+        "quality_comparable": benchmark.quality_comparable,
+    }
 
 
 def facts_json(facts: "ModelFacts") -> dict[str, Any]:

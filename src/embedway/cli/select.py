@@ -200,7 +200,7 @@ def print_selection(rows: "list[ScoredModel]") -> None:
             )
         print_line("pareto: no model is better in accuracy, latency and price at once")
         if not all(row.candidate.benchmark.quality_comparable for row in inside):
-            print_line("*: score from another leaderboard, not comparable; --json shows which")
+            print_line("*: score from another source, not comparable with MTEB's English average; --json shows it")
     outside = [row for row in rows if row.rank is None]
     if inside and outside:
         print_line()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
+from embedway.config.urls import Url, parse_url
 from embedway.errors import ConfigError
 
 
@@ -19,22 +20,50 @@ def belongs_to_hosts(base_url: str, hosts: tuple[str, ...]) -> bool:
     return any(host.endswith(one) and host != one if one.startswith(".") else host == one for one in hosts)
 
 
+def parse_address(url: str, *, example: str, instead: str = "") -> Url:
+    """Parse the http or https URL of a service. Raises ValueError with the rule that it violates.
+
+    `instead` says where a key belongs that the URL must not contain.
+    """
+    try:
+        parts = parse_url(url, ("https", "http"))
+    except ValueError as error:
+        if "@" not in url:
+            raise ValueError(f"must be a URL such as {example}; it {error}") from None
+        parts = None
+    if parts is None or parts.user:
+        raise ValueError(f"must not contain a user or password{instead}")
+    if "?" in url:
+        raise ValueError(f"must be a URL such as {example}, without ?")
+    return parts
+
+
+def parse_http_url(url: str, *, rule: str) -> Url:
+    """Parse an http or https URL, which may contain a user, a password and a query. Raises ValueError with the rule."""
+    try:
+        return parse_url(url, ("https", "http"))
+    except ValueError as error:
+        raise ValueError(f"{rule}; it {error}") from None
+
+
 def check_address(base_url: str, *, where: str, allow_http: bool) -> None:
     """Raise ConfigError unless a URL is https, or http to this machine. `where` is the variable that sets it."""
-    parts = _split(base_url)
-    if parts is None or not parts.hostname or parts.scheme not in {"http", "https"} or parts.query or parts.fragment:
-        raise ConfigError("must be a URL such as https://api.example.com/v1", where=where)
-    if "@" in parts.netloc:
-        raise ConfigError("must not contain a user or password", where=where)
-    if parts.scheme == "http" and not (allow_http or is_loopback(parts.hostname)):
+    try:
+        parts = parse_address(base_url, example="https://api.example.com/v1")
+    except ValueError as error:
+        raise ConfigError(str(error), where=where) from None
+    if parts.scheme == "http" and not (allow_http or is_loopback(parts.host)):
         raise ConfigError("must be https, or http to this machine, because keys and texts are sent there", where=where)
 
 
 def redact_address(base_url: str) -> str:
-    """Return a URL without user, password and query, which may be secret."""
+    """Return a URL without user, password, query and fragment, which may be secret.
+
+    An @ behind the host may end a password with an unescaped character, so such a URL is not shown.
+    """
     parts = _split(base_url)
-    if parts is None:
-        return "invalid URL"
+    if parts is None or "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return "invalid URL" if parts is None else "hidden URL, because it contains @ behind the host"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 

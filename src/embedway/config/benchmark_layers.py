@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import default_benchmarks
-from embedway.config.benchmarks import ModelBenchmark
-from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, overlay
+from embedway.catalog.services import default_services
+from embedway.config.benchmarks import ModelBenchmark, unit_error
+from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, has_surrogates, overlay
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from embedway.config.load import Config
+
+#: Fields that `speed_source` describes.
+_SPEEDS = ("avg_latency_ms", "tokens_per_second")
 
 
 def get_benchmarks(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,45 +34,69 @@ def _with_benchmarks(values: Mapping[str, Any], benchmarks: Mapping[str, Any]) -
     return {**values, "embedding": {**values["embedding"], "model_benchmarks": benchmarks}}
 
 
-def with_known_spellings(layers: Sequence[Layer]) -> tuple[list[Layer], list[Problem]]:
-    """Return layers with each benchmark under its model's canonical spelling; names are case-insensitive.
+def canonical_names(own: Iterable[str]) -> dict[str, str]:
+    """Return canonical names of models by their case-folded names and aliases. `own` are those of the settings."""
+    shipped = default_benchmarks()
+    names = {name.casefold(): name for name in shipped}
+    for name in own:
+        names.setdefault(name.casefold(), name)
+    for facts in (*default_catalog(), *default_services().values()):
+        for alias in facts.aliases if facts.name in shipped else ():
+            names.setdefault(alias.casefold(), facts.name)
+    return names
 
-    The spelling is the catalog's, else that of a model in the settings, else the first one.
+
+def with_known_spellings(layers: Sequence[Layer]) -> tuple[list[Layer], list[Problem]]:
+    """Return layers with each benchmark under its model's canonical name; names and aliases are case-insensitive.
+
+    The name is the catalog's, else that of a model in the settings, else the first spelling.
     """
-    spellings = {name.casefold(): name for name in default_benchmarks()}
-    for layer in layers:
-        models = layer.values.get("models")
-        for model in models.values() if isinstance(models, dict) else ():
-            name = model.get("name") if isinstance(model, dict) else None
-            if isinstance(name, str):
-                spellings.setdefault(name.casefold(), name)
+    models = [model for layer in layers for model in _tables_of(layer.values.get("models"))]
+    spellings = canonical_names(name for model in models if isinstance(name := model.get("name"), str))
     found, problems = [], []
     for layer in layers:
         tables: dict[str, Any] = {}
+        variables = dict(layer.variables)
         for name, fields in get_benchmarks(layer.values).items():
             known = spellings.setdefault(name.casefold(), name)
             if known in tables:
-                problems.append(Problem(layer.where, f"{BENCHMARKS}{name}", "is set twice, in different case"))
-            tables[known] = _rename(fields, known)
-        found.append(replace(layer, values=_with_benchmarks(layer.values, tables)) if tables else layer)
+                how = "in different case" if name.casefold() == known.casefold() else f"as it is an alias of {known}"
+                problems.append(Problem(layer.where, f"{BENCHMARKS}{name}", f"is set twice, {how}"))
+            tables[known] = _rename(fields, name, known)
+            written = f"{BENCHMARKS}{name}."
+            below = {key: variable for key, variable in layer.variables.items() if f"{key}.".startswith(written)}
+            variables |= {f"{BENCHMARKS}{known}.{key[len(written) :]}".rstrip("."): below[key] for key in below}
+        values = _with_benchmarks(layer.values, tables) if tables else layer.values
+        found.append(replace(layer, values=values, variables=variables))
     return found, problems
 
 
-def _rename(fields: Any, known: str) -> Any:
+def _tables_of(tables: Any) -> list[dict[str, Any]]:
+    return [table for table in tables.values() if isinstance(table, dict)] if isinstance(tables, dict) else []
+
+
+def _rename(fields: Any, written: str, known: str) -> Any:
     name = fields.get("model_name") if isinstance(fields, dict) else None
-    same = isinstance(name, str) and name.casefold() == known.casefold()
+    same = isinstance(name, str) and name.casefold() in {written.casefold(), known.casefold()}
     return {**fields, "model_name": known} if same else fields
 
 
-def drop_stale_confirmations(under: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Remove the price confirmation of each benchmark in the lower settings if the upper layer changes its price."""
-    below = get_benchmarks(under)
-    changed = {
-        name: drop_stale_confirmation(below[name], fields)
-        for name, fields in get_benchmarks(over).items()
-        if isinstance(fields, dict) and isinstance(below.get(name), dict)
-    }
-    return _with_benchmarks(under, {**below, **changed}) if changed else under
+def overlay_benchmarks(under: Mapping[str, Any], layer: Layer) -> dict[str, Any]:
+    """Merge a layer's benchmarks into those of lower layers; the layer becomes the source of its numbers."""
+    merged = dict(under)
+    for name, fields in get_benchmarks(layer.values).items():
+        below = merged.get(name)
+        if not isinstance(fields, dict):
+            merged[name] = fields
+            continue
+        table = below if isinstance(below, dict) else {}
+        wheres = {
+            field: str(SettingSource(layer.where, layer.variables.get(f"{BENCHMARKS}{name}.{field}", "")))
+            for field in fields
+        }
+        base = {**default_benchmarks().get(name, {}), **table}
+        merged[name] = {**drop_stale_confirmation(table, fields), **with_sources(fields, wheres, base)}
+    return merged
 
 
 def drop_stale_confirmation(table: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,26 +106,38 @@ def drop_stale_confirmation(table: Mapping[str, Any], fields: Mapping[str, Any])
     return {name: value for name, value in table.items() if same or name != "cost_confirmed"}
 
 
-def merge_with_shipped(
-    values: Mapping[str, Any], own: Mapping[str, Any], sources: Mapping[str, SettingSource]
-) -> dict[str, Any]:
+def merge_with_shipped(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with their benchmarks merged over the shipped ones, field by field."""
-    tables = {
-        name: with_sources(fields, sources[f"{BENCHMARKS}{name}"].layer) if isinstance(fields, dict) else fields
-        for name, fields in own.items()
-    }
     shipped = {name: dict(fields) for name, fields in default_benchmarks().items()}
-    return _with_benchmarks(values, overlay(shipped, tables))
+    return _with_benchmarks(values, overlay(shipped, own))
 
 
-def with_sources(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Record `where` as the source of the numbers that these fields replace."""
+def with_sources(fields: Mapping[str, Any], wheres: Mapping[str, str], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Record the source of the numbers that these fields set: `wheres` by field, over those of `base`.
+
+    A score of the settings is not on the scale of the shipped scores, unless its fields say so.
+    """
     named = dict(fields)
     if "quality_score" in fields:
-        named = {"quality_source": f"settings: {where}", "quality_comparable": True, **named}
-    if {"avg_latency_ms", "tokens_per_second"} & set(fields):
-        named = {"speed_source": f"settings: {where}", "measured_on": None, **named}
-    return named
+        source = f"settings: {wheres['quality_score']}"
+        named = {"quality_source": source, "quality_comparable": False, **named}
+    changed = [field for field in _SPEEDS if field in fields]
+    if changed and "speed_source" not in fields:
+        before = str(base.get("speed_source") or "")
+        parts = {field: _source_of(before, field) for field in _SPEEDS}
+        parts |= {field: f"settings: {wheres[field]}" for field in changed}
+        same = len(set(parts.values())) == 1 or not before
+        text = parts[changed[0]] if same else "; ".join(f"{field}: {part}" for field, part in parts.items())
+        named["speed_source"] = text
+    return {"measured_on": None, **named} if changed else named
+
+
+def _source_of(text: str, field: str) -> str:
+    """Return the part of a `speed_source` for a field, or all of it if it is not divided by fields."""
+    rest = text.partition(f"{field}: ")[2]
+    for other in _SPEEDS:
+        rest = rest.partition(f"; {other}: ")[0]
+    return rest or text
 
 
 def find_misnamed(own: Mapping[str, Any], sources: Mapping[str, SettingSource]) -> list[Problem]:
@@ -110,6 +154,7 @@ def check_changes(changes: object) -> None:
     """Raise ConfigError for anything but a mapping of model names to benchmarks or to their fields."""
     wrong = not isinstance(changes, Mapping) or not all(
         isinstance(name, str)
+        and not has_surrogates(name)
         and (
             isinstance(change, ModelBenchmark)
             or (isinstance(change, Mapping) and all(isinstance(field, str) for field in change))
@@ -120,3 +165,20 @@ def check_changes(changes: object) -> None:
         raise ConfigError(
             "must be a mapping of model names to ModelBenchmark, or to a mapping of its fields", where="benchmarks"
         )
+
+
+def price_problems(config: Config, sources: Mapping[str, SettingSource]) -> list[Problem]:
+    """Return errors of benchmarks whose price has a different unit than the model's price in the settings."""
+    found = []
+    for name, model in config.models.items():
+        benchmark = config.embedding.model_benchmarks.get(model.name)
+        if benchmark is None or benchmark.cost_confirmed or model.price_usd_per_million_tokens is None:
+            continue
+        if model.name in default_benchmarks():
+            continue  # another check rejects a name of the catalog
+        price, listed = benchmark.cost_per_million_tokens, decimal.Decimal(model.price_usd_per_million_tokens)
+        wrong = "" if price is None else unit_error(price, listed, f"models.{name} has {listed}")
+        if wrong:
+            key = f"{BENCHMARKS}{model.name}.cost_per_million_tokens"
+            found.append(Problem(sources.get(key, SettingSource()).layer, key, f"is {price}; {wrong}"))
+    return found

@@ -53,9 +53,9 @@ class ModelBenchmark(Section):
     licence: str = ""
     #: Strengths: `code` counts if texts contain code, `multilingual` if they are in several languages.
     strengths: Words = ()
-    #: Source of the score, and whether that is the leaderboard of most scores.
+    #: Source of the score, and whether it is on the scale of the shipped scores, MTEB's English average.
     quality_source: str = ""
-    quality_comparable: Annotated[bool, Field(strict=True)] = True
+    quality_comparable: Annotated[bool, Field(strict=True)] = False
     #: Source of latency and throughput, and the date of the measurement.
     speed_source: str = ""
     measured_on: Day = None
@@ -64,6 +64,14 @@ class ModelBenchmark(Section):
     def runs_here(self) -> bool:
         """Whether its provider computes on this machine; routes in the settings may use other machines."""
         return self.provider in LOCAL_PROVIDERS
+
+    @field_validator("quality_score")
+    @classmethod
+    def _check_scale(cls, score: float | None) -> float | None:
+        """Reject a score on a scale of 0 to 1, which would be the worst of all."""
+        if score is not None and 0 < score <= 1:
+            raise ValueError(f"must be on a scale of 0 to 100: is it {round(score * 100, 12):g}?")
+        return score
 
     @field_validator("embedding_dimensions")
     @classmethod

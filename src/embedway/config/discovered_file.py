@@ -92,6 +92,8 @@ def discover(path: Path | None = None) -> DiscoveredFile | None:
         data = read_regular(path, most_bytes=_MOST_BYTES)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror or type(error).__name__}", where=str(path)) from error
+    except ValueError:
+        raise ConfigError("cannot be read: the path is invalid", where=str(path)) from None
     return None if data is None else DiscoveredFile(path, file_location(path), data, content_sha256(data))
 
 

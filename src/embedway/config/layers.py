@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tomllib
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedway.config.paths import expand_user
@@ -17,15 +15,11 @@ from embedway.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 ENVIRONMENT = "environment"
-PREFIX = "EMBEDWAY_"
 #: Maximum size of a settings file, in bytes. Settings are written by hand.
 _MOST_BYTES = 2**22
-#: Maximum number of parts in a variable's name. Keys have at most four.
-_MOST_PARTS = 10
-_SHOWN = 60
-_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +124,18 @@ def parse_layer(data: bytes, path: Path, folders: frozenset[str]) -> Layer:
     try:
         values = reader(text, where)
         for key, value in list(leaves(values)):
+            if has_surrogates(key):
+                raise ConfigError("must have a name of valid Unicode", where=where, key=key)
             if pattern_of(key) in folders:
                 set_key(values, key, _from_folder(value, path.absolute().parent))
-        return Layer(where, values, problems=tuple(_duplicate_keys(values, where)))
+        return Layer(where, values, problems=tuple(duplicate_keys(values, where)))
     except (RecursionError, ValueError):  # very deeply nested tables; integers of thousands of digits
         raise ConfigError("contains a value that is too large or too deeply nested", where=where) from None
+
+
+def has_surrogates(text: str) -> bool:
+    """Return whether a text is not valid Unicode: half of a pair in JSON, or a byte of a variable that is not UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def reader_of(path: Path) -> Callable[[str, str], dict[str, Any]]:
@@ -172,7 +173,7 @@ def _read_toml(text: str, where: str) -> dict[str, Any]:
 def _read_json(text: str, where: str) -> dict[str, Any]:
     try:
         # The rule of each field reports NaN and infinity, together with all other errors.
-        values = json.loads(text, object_pairs_hook=_Table)
+        values = json.loads(text, object_pairs_hook=JsonTable)
     except json.JSONDecodeError as error:
         raise ConfigError(f"is not JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}") from None
     if not isinstance(values, dict):
@@ -181,7 +182,7 @@ def _read_json(text: str, where: str) -> dict[str, Any]:
     return values
 
 
-class _Table(dict[str, Any]):
+class JsonTable(dict[str, Any]):
     """JSON object that records its duplicate keys."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
@@ -190,9 +191,9 @@ class _Table(dict[str, Any]):
         self.duplicates = {name: [value for key, value in pairs if key == name] for name in counts if counts[name] > 1}
 
 
-def _duplicate_keys(values: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[Problem]:
-    """Iterate over the duplicate keys of a JSON object."""
-    for name, given in (values.duplicates if isinstance(values, _Table) else {}).items():
+def duplicate_keys(values: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[Problem]:
+    """Return errors of the duplicate keys of a JSON object."""
+    for name, given in (values.duplicates if isinstance(values, JsonTable) else {}).items():
         key = f"{prefix}{name}"
         # Only benchmarks never contain a secret.
         plain = key.startswith(BENCHMARKS) and not any(isinstance(one, (dict, list)) for one in given)
@@ -200,7 +201,7 @@ def _duplicate_keys(values: Mapping[str, Any], where: str, prefix: str = "") -> 
         yield Problem(where, key, f"is set twice{shown}; set it once")
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _duplicate_keys(value, where, f"{prefix}{name}.")
+            yield from duplicate_keys(value, where, f"{prefix}{name}.")
 
 
 #: Tables with names given by users. Model names may contain dots.
@@ -221,55 +222,3 @@ def pattern_and_name(key: str) -> tuple[str, str]:
     first, _, rest = key.partition(".")
     name, _, field = rest.partition(".")
     return (f"{first}.*.{field}", name) if f"{first}." in _NAMED and name and field else (key, "*")
-
-
-# ---------------------------------------------------------- environment
-
-
-def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[type]]) -> tuple[Layer, list[Problem]]:
-    """Read settings from `EMBEDWAY_SECTION__KEY` variables. `kinds` maps known keys to their allowed types.
-
-    An empty variable means None where None is allowed, and else counts as unset.
-    """
-    values: dict[str, Any] = {}
-    variables: dict[str, str] = {}
-    problems: list[Problem] = []
-    for name in sorted(environ):
-        if not name.startswith(PREFIX):
-            continue
-        parts = name.removeprefix(PREFIX).lower().split("__")
-        key = ".".join(parts)
-        if len(parts) > _MOST_PARTS:
-            problems.append(Problem(ENVIRONMENT, key[:_SHOWN], f"is not a setting (set by {name[:_SHOWN]}…)"))
-            continue
-        kind = kinds.get(pattern_of(key), frozenset())
-        text = environ[name].strip()
-        if not text and pattern_of(key) in kinds and type(None) not in kind:
-            continue
-        try:
-            value = _parse_variable(text, kind)
-        except ValueError as error:
-            problems.append(Problem(ENVIRONMENT, key, f"{error} (set by {name})"))
-            continue
-        set_key(values, key, value)
-        variables[key] = name
-    return Layer(ENVIRONMENT, values, variables), problems
-
-
-def _parse_variable(text: str, kind: frozenset[type]) -> Any:
-    """Convert a variable's text to a plain value. Invalid text stays text, and the key's rule rejects it."""
-    if type(None) in kind and text.lower() in {"", "none"}:
-        return None
-    if bool in kind:
-        return _WORDS.get(text.lower(), text)
-    if int in kind:
-        return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) else text
-    if tuple not in kind:
-        return text
-    if text.startswith("["):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"is not a JSON list: {error.msg} at character {error.pos + 1}") from None
-    separator = os.pathsep if Path in kind else ","
-    return [part.strip() for part in text.split(separator) if part.strip()]

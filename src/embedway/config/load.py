@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -14,20 +13,22 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
 from embedway._public import public
-from embedway.catalog.benchmarks import default_benchmarks
 from embedway.config.benchmark_layers import (
+    canonical_names,
     check_changes,
     drop_stale_confirmation,
-    drop_stale_confirmations,
     find_misnamed,
     get_benchmarks,
     merge_with_shipped,
+    overlay_benchmarks,
+    price_problems,
     with_known_spellings,
     with_sources,
 )
-from embedway.config.benchmarks import ModelBenchmark, benchmark_values, unit_error
+from embedway.config.benchmarks import ModelBenchmark, benchmark_values
 from embedway.config.credentials import Access, Credentials, explain_withheld_token
 from embedway.config.discovered_file import SettingsFilter, check_parse_cost, discover, ignored_warning
+from embedway.config.environment import environment_layer, with_names_of
 from embedway.config.hub_variables import hub_layer
 from embedway.config.known_services import service_variables
 from embedway.config.layers import (
@@ -36,14 +37,13 @@ from embedway.config.layers import (
     Layer,
     Problem,
     SettingSource,
-    environment_layer,
     leaves,
     overlay,
     parse_layer,
     read_layer,
     set_key,
 )
-from embedway.config.problems import KnownKeys, combine_errors, key_types, validation_problems
+from embedway.config.problems import KnownKeys, combine_errors, key_types, unicode_problems, validation_problems
 from embedway.config.sections import (
     BatchingSettings,
     BudgetSettings,
@@ -199,24 +199,29 @@ class Config(Section):
         sources: dict[str, SettingSource] = {}
         layers, found = with_known_spellings(layers)
         problems += [*(one for layer in layers for one in layer.problems), *found]
+        own: dict[str, Any] = {}
         for layer in layers:
-            values = overlay(drop_stale_confirmations(values, layer.values), layer.values)
+            problems += unicode_problems(layer, KEYS.paths)
+            values = overlay(values, layer.values)
+            own = overlay_benchmarks(own, layer)
             for key, _ in _tables_and_leaves(layer.values):
                 sources[key] = SettingSource(layer.where, layer.variables.get(key, ""))
         weights = values.get("weights")
         withheld = explain_withheld_token(weights, sources) if isinstance(weights, dict) else ""
         if isinstance(weights, dict) and withheld:
             values = {**values, "weights": {key: value for key, value in weights.items() if key != "hub_token"}}
-        own = get_benchmarks(values)
+        own = own if get_benchmarks(values) else {}
+        config = None
         try:
-            config = cls.model_validate(merge_with_shipped(values, own, sources) if own else values)
-            problems += _price_problems(config, sources)
+            config = cls.model_validate(merge_with_shipped(values, own) if own else values)
         except ValidationError as error:
-            # `from None`: the chained error would show the input, which may contain a secret.
             misnamed = find_misnamed(own, sources)
             found = validation_problems(error, sources, KEYS)
             problems += [one for one in found if not misnamed or one.key != BENCHMARKS.rstrip(".")] + misnamed
-        if problems:
+        if config is not None:
+            problems += price_problems(config, sources)
+        if problems or config is None:
+            # Outside of `except`: the chained error would contain the input, which may contain a secret.
             raise combine_errors(problems) from None
         config._withheld = withheld  # noqa: SLF001  a new object of this class
         config._sources = tuple((key, sources[key]) for key, _ in leaves(values))  # noqa: SLF001  as above
@@ -229,24 +234,35 @@ class Config(Section):
         """
         check_changes(changes)
         tables = {name: benchmark_values(known) for name, known in self.embedding.model_benchmarks.items()}
-        own = {model.name.casefold(): model.name for model in self.models.values()}
-        spellings = {**own, **{name.casefold(): name for name in tables}}
+        spellings = canonical_names([*tables, *(model.name for model in self.models.values())])
         sources = dict(self._sources)
+        changed_names: dict[str, str] = {}
         for asked, change in changes.items():
-            name = spellings.get(asked.casefold(), asked)
+            name = spellings.setdefault(asked.casefold(), asked)
+            if changed_names.setdefault(name, asked) != asked:
+                message = f"is the same model as {changed_names[name]}; name it once"
+                raise ConfigError(message, where="arguments", key=f"{BENCHMARKS}{asked}")
             given = benchmark_values(change) if isinstance(change, ModelBenchmark) else change
-            fields = dict(given) if isinstance(change, ModelBenchmark) else with_sources(given, "arguments")
-            if str(fields.get("model_name", "")).casefold() == name.casefold():
+            wheres = dict.fromkeys(given, "arguments")
+            if isinstance(change, ModelBenchmark):
+                named = {field: given[field] for field in change.model_fields_set}
+                fields = {**given, **with_sources(named, wheres, {})}
+            else:
+                fields = with_sources(given, wheres, tables.get(name, {}))
+            if str(fields.get("model_name", "")).casefold() in {name.casefold(), asked.casefold()}:
                 fields["model_name"] = name
             sources |= {f"{BENCHMARKS}{name}.{field}": SettingSource("arguments") for field in given}
             tables[name] = {**drop_stale_confirmation(tables.get(name, {}), fields), **fields}
         embedding = {**dict(self.embedding), "model_benchmarks": tables}
+        problems: list[Problem] = []
         try:
             checked = EmbeddingSettings.model_validate(embedding)
         except ValidationError as error:
-            raise combine_errors(validation_problems(error, {}, KEYS, "embedding.")) from None
+            problems += validation_problems(error, {}, KEYS, "embedding.")
+        if problems:
+            raise combine_errors(problems)
         changed = self.model_copy(update={"embedding": checked})
-        if problems := _price_problems(changed, {}):
+        if problems := price_problems(changed, {}):
             raise combine_errors(problems)
         changed._sources = tuple(sources.items())  # noqa: SLF001  a new object of this class
         return changed
@@ -327,13 +343,14 @@ class _Inputs:
         environment, found = environment_layer(variables, kinds)
         arguments: dict[str, Any] = {}
         for key, value in _check_overrides(overrides).items():
-            set_key(arguments, key, value)
-        folders = frozenset(key for key, kind in kinds.items() if Path in kind)
-        return cls(variables, folders, hub, environment, Layer("arguments", arguments), (*problems, *found))
+            table: dict[str, Any] = {}
+            set_key(table, key, value)
+            arguments = overlay(arguments, table)  # copies, so that the caller's tables do not change
+        return cls(variables, KEYS.paths, hub, environment, Layer("arguments", arguments), (*problems, *found))
 
     def stack(self, files: Sequence[Layer]) -> list[Layer]:
         """Return all layers, lowest first."""
-        return [self.hub, *files, self.environment, self.arguments]
+        return [self.hub, *files, with_names_of(self.environment, files), self.arguments]
 
 
 def _check_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -378,23 +395,6 @@ def _tables_and_leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[
         yield f"{prefix}{name}", value
         if isinstance(value, dict):
             yield from _tables_and_leaves(value, f"{prefix}{name}.")
-
-
-def _price_problems(config: Config, sources: Mapping[str, SettingSource]) -> list[Problem]:
-    """Return errors of benchmarks whose price has a different unit than the model's price in the settings."""
-    found = []
-    for name, model in config.models.items():
-        benchmark = config.embedding.model_benchmarks.get(model.name)
-        if benchmark is None or benchmark.cost_confirmed or model.price_usd_per_million_tokens is None:
-            continue
-        if model.name in default_benchmarks():
-            continue  # another check rejects a name of the catalog
-        price, listed = benchmark.cost_per_million_tokens, decimal.Decimal(model.price_usd_per_million_tokens)
-        wrong = "" if price is None else unit_error(price, listed, f"models.{name} has {listed}")
-        if wrong:
-            key = f"{BENCHMARKS}{model.name}.cost_per_million_tokens"
-            found.append(Problem(sources.get(key, SettingSource()).layer, key, f"is {price}; {wrong}"))
-    return found
 
 
 KEYS = KnownKeys.of(Config)

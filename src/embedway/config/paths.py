@@ -28,4 +28,7 @@ def absolute(text: str | Path) -> Path:
     if path.parts[0].startswith("~"):
         # Write ./~name for a file of that name.
         raise ValueError(f"must not start with {path.parts[0]}: there is no such user")
-    return path.absolute()
+    try:
+        return path.absolute()
+    except OSError:
+        raise ValueError("must be absolute, because the working directory does not exist any more") from None

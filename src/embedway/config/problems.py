@@ -6,13 +6,12 @@ import difflib
 import json
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
-from embedway.catalog import default_catalog
-from embedway.catalog.services import default_services
-from embedway.config.layers import BENCHMARKS, Problem, SettingSource, pattern_and_name
+from embedway.config.layers import BENCHMARKS, Problem, SettingSource, has_surrogates, leaves, pattern_and_name
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
+
+    from embedway.config.layers import Layer
 
 
 def key_types(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, frozenset[type]]]:
@@ -46,12 +47,13 @@ def _types(annotation: Any) -> Iterator[type]:
 
 @dataclass(frozen=True, slots=True)
 class KnownKeys:
-    """Known keys of settings: all keys, tables within sections, keys of secrets, and sections."""
+    """Known keys of settings: all keys, tables within sections, keys of secrets, sections, and keys of paths."""
 
     all: tuple[str, ...]
     tables: tuple[str, ...]
     secrets: frozenset[str]
     sections: tuple[str, ...]
+    paths: frozenset[str]
 
     @classmethod
     def of(cls, model: type[BaseModel]) -> Self:
@@ -63,6 +65,7 @@ class KnownKeys:
             tuple(dict.fromkeys(within)),
             frozenset(key for key, kind in kinds.items() if SecretStr in kind),
             tuple(model.model_fields),
+            frozenset(key for key, kind in kinds.items() if Path in kind),
         )
 
     def nearest(self, key: str) -> str:
@@ -85,6 +88,17 @@ class KnownKeys:
         return f"; the nearest is {close[0]}"
 
 
+def unicode_problems(layer: Layer, paths: frozenset[str]) -> Iterator[Problem]:
+    """Return errors of texts that are not valid Unicode, which no file, server or hash accepts; not of `paths`."""
+    for key, value in leaves(layer.values):
+        texts = [key, *(value if isinstance(value, (list, tuple)) else [value])]
+        is_path = pattern_and_name(key)[0] in paths and not has_surrogates(key)
+        if not is_path and any(isinstance(text, str) and has_surrogates(text) for text in texts):
+            yield Problem(
+                layer.where, key, f"must be valid Unicode{_set_by(SettingSource('', layer.variables.get(key, '')))}"
+            )
+
+
 def validation_problems(
     error: ValidationError, sources: Mapping[str, SettingSource], keys: KnownKeys, under: str = ""
 ) -> list[Problem]:
@@ -100,11 +114,18 @@ def validation_problems(
         else:
             found.append(_problem(details, sources, keys, under))
     return [
-        problem
-        if problem.message
-        else replace(problem, message=f"lacks {', '.join(lacking[problem.key])}{_full_name_hint(problem.key)}")
+        problem if problem.message else _lacks(problem, lacking[problem.key], sources.get(problem.key, SettingSource()))
         for problem in found
     ]
+
+
+def _lacks(problem: Problem, fields: list[str], source: SettingSource) -> Problem:
+    new = "; a new model needs every field" if problem.key.startswith(BENCHMARKS) else ""
+    return replace(problem, message=f"lacks {', '.join(fields)}{new}{_set_by(source)}")
+
+
+def _set_by(source: SettingSource) -> str:
+    return f" (set by {source.variable})" if source.variable else ""
 
 
 def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: KnownKeys, under: str) -> Problem:
@@ -114,7 +135,7 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
         parts.pop()  # for an item of a list, the list is what was set
     key = ".".join(parts)
     source = sources.get(key, SettingSource())
-    where, suffix = source.layer, f" (set by {source.variable})" if source.variable else ""
+    where, suffix = source.layer, _set_by(source)
     pattern, name = pattern_and_name(key)
     if details["type"] == "extra_forbidden":
         if "." in str(details["loc"][-1]):
@@ -122,21 +143,10 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
             return Problem(where, key, f"is one key with a dot in its name; write {last} in the table {above}{suffix}")
         return Problem(where, key, f"is not a setting{keys.nearest(pattern).replace('*', name)}{suffix}")
     table = details["type"] in {"model_type", "model_attributes_type", "dict_type"}
-    hidden = pattern in keys.secrets or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
+    private = pattern in keys.secrets or pattern.startswith("routes.*.options")
+    hidden = private or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
     shown = "" if hidden else _describe_value(details["input"])
     return Problem(where, key, f"{shown}{_rule(details)}{suffix}")
-
-
-def _full_name_hint(key: str) -> str:
-    """Return a hint for a user who changes a shipped benchmark by an alias of its model."""
-    name = key.removeprefix(BENCHMARKS)
-    if name == key:
-        return ""
-    service = default_services().get(name.casefold())
-    known = name in default_catalog()
-    full = service.name if service is not None else default_catalog().get(name).name if known else ""
-    named = f"the model's full name is {full}, and " if full else ""
-    return f"; {named}a new model needs every field"
 
 
 #: Replacements for pydantic messages that use Python terms.
@@ -150,6 +160,7 @@ _RULES = {
     "bool_type": "must be true or false",
     "string_type": "must be a string",
     "string_too_short": "must not be empty",
+    "string_unicode": "must be valid Unicode",
     "too_short": "must not be empty",
     "float_type": "must be a number",
     "date_type": "must be a date, such as 2026-11-23",
@@ -163,10 +174,12 @@ def _rule(details: ErrorDetails) -> str:
 
 
 def _describe_value(value: Any) -> str:
-    """Return the value unless it may contain a secret: a table, or a URL with a user and password."""
+    """Return the value unless it may contain a secret: a table, or a URL with a user, a password or a query."""
     if value is None:
         return "is null; "
     if not isinstance(value, (str, int, float, list, tuple)) or "@" in str(value):
+        return ""
+    if "://" in str(value) and {"?", "#"} & set(str(value)):
         return ""
     # NaN and infinity as settings files spell them.
     text = json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else repr(value)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path, user_data_path, user_state_path
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from embedway.config.addresses import is_loopback
+from embedway.config.addresses import is_loopback, parse_address, parse_http_url
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
+from embedway.config.known_services import SERVICES
 from embedway.config.paths import expand_user
+from embedway.config.redis_urls import Cluster, RedisUrl  # noqa: TC001  pydantic evaluates the annotations
 from embedway.config.types import (
     SECRET_RULE,
     Dollars,
@@ -109,16 +110,8 @@ class WeightsSettings(Section):
     @classmethod
     def _check_endpoint(cls, endpoint: str, info: ValidationInfo) -> str:
         """Allow https, or http to this machine, because a token is sent to this URL."""
-        try:
-            parts = urlsplit(endpoint)
-            host, user = parts.hostname, parts.username
-        except ValueError:
-            raise ValueError("must be a URL such as https://huggingface.co") from None
-        if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
-            raise ValueError("must be a URL such as https://huggingface.co")
-        if user is not None:
-            raise ValueError("must not contain a user or password; set weights.hub_token")
-        if parts.scheme == "http" and not (info.data.get("allow_http") or is_loopback(host)):
+        parts = parse_address(endpoint, example=HUB_ENDPOINT, instead="; set weights.hub_token")
+        if parts.scheme == "http" and not (info.data.get("allow_http") or is_loopback(parts.host)):
             raise ValueError("must be https, or set weights.allow_http = true")
         return endpoint.rstrip("/")
 
@@ -148,9 +141,9 @@ class CacheSettings(Section):
     #: File, for `sqlite`.
     path: File = Field(default_factory=_path_in(user_cache_path, "vectors.sqlite"))
     #: URL of the server, for `redis`; it may contain a password.
-    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
     #: Whether `url` is one server of a cluster.
-    cluster: Flag = False
+    cluster: Cluster = False
     #: Storage format of numbers: `f32` is exact, `f16` and `i8` are lossy.
     codec: Literal["f32", "f16", "i8"] = "f32"
     #: Compress entries; needs the extra `zstd`; not allowed with `i8`.
@@ -205,7 +198,7 @@ class BatchingSettings(Section):
     across_callers: Flag = True
     #: Maximum wait of a small request, in milliseconds, for others to join its batch while another request to its
     #: service is in flight. Local models collect requests only while all their streams are busy.
-    max_wait_ms: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 2.0
+    max_wait_ms: Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)] = 2.0
     #: Maximum texts of a batch, or of a request to a service, that is merged from several callers.
     max_batch_size: Positive = 1000
 
@@ -239,7 +232,7 @@ class SelectionSettings(Section):
     max_cost_per_million: Dollars | None = None
     require_multilingual: Flag | None = None
     require_local: Flag | None = None
-    min_accuracy: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    min_accuracy: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] | None = None
     max_latency_ms: Seconds | None = None
     min_context: Positive | None = None
     dimensions: Positive | None = None
@@ -264,8 +257,8 @@ class LedgerSettings(Section):
     #: File, for `sqlite`.
     path: File = Field(default_factory=_path_in(user_state_path, "ledger.sqlite"))
     #: URL of the server, for `redis`; it may contain a password.
-    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    cluster: Flag = False
+    url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
+    cluster: Cluster = False
     #: Time until the reservations of a process that ended are released, in seconds.
     lease_s: Seconds = 60.0
     #: URL that receives JSON when a part of a budget is spent; it may contain a token.
@@ -275,9 +268,10 @@ class LedgerSettings(Section):
     @classmethod
     def _check_webhook(cls, webhook: SecretStr | None) -> SecretStr | None:
         if webhook is not None:
-            parts = urlsplit(webhook.get_secret_value())
-            if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-                raise ValueError("must be an https URL, or http to this machine")
+            rule = "must be an https URL, or http to this machine"
+            parts = parse_http_url(webhook.get_secret_value(), rule=rule)
+            if parts.scheme == "http" and not is_loopback(parts.host):
+                raise ValueError(rule)
         return webhook
 
 
@@ -320,8 +314,8 @@ class PinsSettings(Section):
     #: File on this machine, or a server for several machines.
     backend: Literal["sqlite", "redis"] = "sqlite"
     path: File = Field(default_factory=_path_in(user_state_path, "pins.sqlite"))
-    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    cluster: Flag = False
+    url: RedisUrl = SecretStr("redis://127.0.0.1:6379/0")
+    cluster: Cluster = False
 
 
 class ModelSettings(Section):
@@ -383,6 +377,16 @@ class RouteSettings(Section):
     tokens_per_minute: Positive | None = None
     #: Options of the provider, as strings.
     options: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_url(cls, url: str, info: ValidationInfo) -> str:
+        """Check an http URL, and any URL of a provider that uses http; a plug-in may use another protocol."""
+        over_http = info.data.get("provider") in {*SERVICES, "openai-compatible"}
+        if url and (over_http or url.casefold().startswith(("http:", "https:"))):
+            # A valid URL with a user or of an unsafe host fails when the route is opened, so that `doctor` works.
+            parse_http_url(url, rule="must be a URL such as https://api.example.com/v1")
+        return url
 
 
 class RunSettings(Section):

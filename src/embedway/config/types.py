@@ -74,10 +74,12 @@ def _to_absolute(value: Any) -> Any:
 
 Folder: TypeAlias = Annotated[Path, BeforeValidator(_to_absolute)]
 File: TypeAlias = Folder
-Positive: TypeAlias = Annotated[int, Field(strict=True, gt=0)]
-NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
-Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegativeFloat: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: Maximum integer and duration (30 years): larger ones are mistakes, and overflow in calculations.
+_MOST_INTEGER, _MOST_SECONDS = 10**12, 10**9
+Positive: TypeAlias = Annotated[int, Field(strict=True, gt=0, le=_MOST_INTEGER)]
+NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=_MOST_INTEGER)]
+Seconds: TypeAlias = Annotated[float, Field(strict=True, gt=0, le=_MOST_SECONDS, allow_inf_nan=False)]
+NotNegativeFloat: TypeAlias = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 
 

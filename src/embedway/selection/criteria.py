@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Preset: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
-#: Minimum accuracy in presets, below the class's default, so that the default model is a candidate.
+#: Minimum accuracy in presets, below the class's default of 0.6, so that the default model (0.563) is a candidate.
 _PRESET_ACCURACY = 0.5
 #: Maximum sum of weights; scores overflow above it.
 _MOST_WEIGHT = 1e300
@@ -37,7 +37,7 @@ class ModelSelectionCriteria:
     require_multilingual: bool = False
     #: Only models that run on this machine, so that no text leaves it.
     require_local: bool = False
-    #: Minimum quality score divided by 100.
+    #: Minimum quality score divided by 100. The presets require 0.5, which the default model meets.
     min_accuracy: float = 0.6
     max_latency_ms: float | None = None
     #: Minimum tokens per text that the model must accept.
@@ -66,6 +66,9 @@ class ModelSelectionCriteria:
         if sum(map(float, weights)) > _MOST_WEIGHT:
             raise UsageError("accuracy_weight, speed_weight and cost_weight are too large; divide all by one number")
         self._check_limits()
+        for name in ("require_multilingual", "require_local", "match_languages", "require_fit"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} is {shown(getattr(self, name))}; it must be True or False")
         for name in ("languages", "licences"):
             value = getattr(self, name)
             listed = None if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
@@ -75,7 +78,8 @@ class ModelSelectionCriteria:
 
     def _check_limits(self) -> None:
         if not _is_number(self.min_accuracy) or not 0 <= self.min_accuracy <= 1:
-            raise UsageError(f"min_accuracy is {shown(self.min_accuracy)}; it must be from 0 to 1")
+            hint = ", a quality score divided by 100" if _is_number(self.min_accuracy) else ""
+            raise UsageError(f"min_accuracy is {shown(self.min_accuracy)}; it must be from 0 to 1{hint}")
         if self.max_latency_ms is not None and (not _is_number(self.max_latency_ms) or self.max_latency_ms <= 0):
             raise UsageError(f"max_latency_ms is {shown(self.max_latency_ms)}; it must be greater than 0")
         for name in ("min_context", "dimensions"):
@@ -91,6 +95,10 @@ class ModelSelectionCriteria:
         """Return the criteria of a preset, with changes. Raises UsageError for an unknown preset."""
         if name not in PRESETS:
             raise UsageError(f"criteria is {shown(name)}, which is not a preset; available: {', '.join(PRESETS)}")
+        unknown = [change for change in changes if change not in cls.__dataclass_fields__]
+        if unknown:
+            fields = ", ".join(cls.__dataclass_fields__)
+            raise UsageError(f"{shown(unknown[0])} is not a criterion; available: {fields}")
         return cls(**{"min_accuracy": _PRESET_ACCURACY, **_PRESETS[name], **changes})
 
     def to_json(self) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def find_reasons(
     if accuracy is None:
         yield Reason("quality_score", "its quality is unknown; set quality_score in model_benchmarks")
     elif accuracy < criteria.min_accuracy:
-        yield Reason("min_accuracy", f"accuracy {accuracy:g} is below {criteria.min_accuracy:g}", accuracy)
+        scale = "" if benchmark.quality_comparable else " (not comparable with MTEB's English average)"
+        yield Reason("min_accuracy", f"accuracy {accuracy:g}{scale} is below {criteria.min_accuracy:g}", accuracy)
     if criteria.require_multilingual and not benchmark.multilingual:
         yield Reason("require_multilingual", "it is not multilingual")
     if criteria.require_local and candidate.leaves_machine:

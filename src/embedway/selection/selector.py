@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from embedway.errors import BudgetExceededError, NoModelError
+from embedway.arguments import as_texts
+from embedway.errors import BudgetExceededError, NoModelError, UsageError
 from embedway.ledger.refusals import MAX_COST
 from embedway.money import usd
 from embedway.selection.analysis import analyze, take_sample
 from embedway.selection.candidates import Candidates
 from embedway.selection.criteria import ModelSelectionCriteria
 from embedway.selection.scoring import select
+from embedway.text import shown
 from embedway.types import Selected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from embedway.config import Config
     from embedway.selection.candidate import Candidate
@@ -61,15 +64,20 @@ class ModelSelector:
     ) -> Selection:
         """Select the best model for texts. Raises NoModelError.
 
-        `rest` are further texts, which are read only if the criteria limit the total cost.
+        `rest` are further texts, which are read only if the criteria limit the total cost. Raises UsageError for other
+        types of arguments.
         """
+        if not isinstance(anywhere, bool):
+            raise UsageError(f"anywhere is {shown(anywhere)}; it must be True or False")
+        if rest is not None and not isinstance(rest, AsyncIterable):
+            raise UsageError(f"rest is {shown(rest)}; it must be an asynchronous iterable of lists of texts")
         totals = None
         if criteria.max_total_cost is not None:
             totals = await asyncio.to_thread(self._locked, Candidates.token_totals)
             await asyncio.to_thread(totals.add, texts)
             if rest is not None:
                 async for more in rest:
-                    await asyncio.to_thread(totals.add, more)
+                    await asyncio.to_thread(totals.add, _check_rest(more))
         return await asyncio.to_thread(self._select, texts, criteria, anywhere, totals)
 
     async def select_for_call(
@@ -118,6 +126,14 @@ class ModelSelector:
         analysis = analyze(texts, sample=sample)
         counted = self._locked(lambda candidates: candidates.count_tokens(texts, sample, totals=totals))
         return select(counted, criteria, analysis, anywhere=anywhere)
+
+
+def _check_rest(texts: object) -> tuple[str, ...]:
+    checked = as_texts(texts, "rest")
+    for text in checked:
+        if not isinstance(text, str):
+            raise UsageError(f"rest contains an item of type {type(text).__name__}; each must be a text")
+    return checked
 
 
 def summarize(selection: Selection, place: int = 0, too_expensive: Sequence[tuple[str, int | None]] = ()) -> Selected:
