@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from embedway.cli.checks import EXTRAS
+from embedway.cli.checks.libraries import EXTRAS
 
 SECRET = "hf_thisIsTheSecret1234567890"  # noqa: S105  not one
 

@@ -1,0 +1,206 @@
+"""Removal of secrets from everything that `embedway doctor` prints.
+
+Secrets of the settings and of the environment are replaced wherever they appear, also in messages of other programs.
+Credentials and queries of URLs are replaced even if they are not known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, unquote
+
+from pydantic import BaseModel, SecretStr
+
+from embedway.config.known_services import SERVICES, service_variables
+from embedway.config.layers import PREFIX, pattern_of
+from embedway.config.load import KEYS
+from embedway.config.variables import all_variables, may_be_secret
+from embedway.files import read_bounded, read_regular
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embedway.config import Config
+
+MASK = "***"
+#: Minimum length of a secret that is replaced inside words, and of one that is replaced at all. Shorter ones, such as
+#: `1`, would make the report unreadable.
+_ANYWHERE, _LEAST = 8, 4
+_MOST_BYTES = 2**20
+#: Values of variables with such names that are no secrets.
+_WORDS = frozenset({"true", "false", "none", "null", "auto", "yes", "no"})
+#: Endings of names whose values are URLs, which may lack a scheme.
+_BARE = ("_PROXY", "URL", "ENDPOINT")
+_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/?#\s]*@")
+_QUERY = re.compile(r"(\w[\w+.-]*://[^\s?#]*)[?#][^\s'\",;)]*")
+_BEARER = re.compile(r"\b(Bearer|Basic|Token)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Replacement of secrets in texts and documents."""
+
+    pattern: re.Pattern[str] | None
+
+    @classmethod
+    def of(cls, secrets: set[str]) -> Mask:
+        """Return the mask of some secrets, and of the forms in which URLs contain them."""
+        forms = {form for secret in secrets for form in _forms(secret)}
+        kept = sorted((form for form in forms if len(form) >= _LEAST and form.lower() not in _WORDS), key=len)
+        parts = [
+            re.escape(form) if len(form) >= _ANYWHERE else rf"(?<!\w){re.escape(form)}(?!\w)" for form in reversed(kept)
+        ]
+        return cls(re.compile("|".join(parts)) if parts else None)
+
+    def text(self, text: str) -> str:
+        """Return a text without secrets."""
+        if self.pattern is not None:
+            text = self.pattern.sub(MASK, text)
+        text = _CREDENTIALS.sub(rf"\1{MASK}@", text)
+        text = _QUERY.sub(rf"\1?{MASK}", text)
+        return _BEARER.sub(rf"\1 {MASK}", text)
+
+    def document(self, value: Any) -> Any:
+        """Return a document of JSON without secrets in its texts."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self.document(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.document(inner) for inner in value]
+        return value
+
+
+def collect(config: Config | None, files: tuple[Path, ...]) -> set[str]:
+    """Return all secrets that settings, files and the environment contain. Sources that cannot be read have none."""
+    found: set[str] = set()
+    for source in (_of_environment(all_variables()), _of_files(files), _of_config(config)):
+        # One by one: an error in the middle keeps what was found before.
+        with contextlib.suppress(Exception):
+            for secret in source:
+                found.add(secret)
+    return found
+
+
+def _of_environment(environ: Mapping[str, str]) -> Iterator[str]:
+    services = {*service_variables()}
+    for name, value in environ.items():
+        key = ".".join(name.removeprefix(PREFIX).lower().split("__")) if name.startswith(PREFIX) else name
+        if (name in services or _is_secret(key)) and not _is_path(value):
+            yield from _of_secret(value)
+        yield from _of_url(value, bare=name.upper().endswith(_BARE))
+
+
+def _is_secret(key: str) -> bool:
+    """Return whether the value of a setting or variable may be a secret. Names of known settings do not matter."""
+    pattern = pattern_of(key)
+    return pattern in KEYS.secrets or (pattern not in KEYS.all and may_be_secret(key.rpartition(".")[2]))
+
+
+def _is_path(value: str) -> bool:
+    return value.startswith(("/", "~")) and os.path.exists(value)  # noqa: PTH110  accepts any text
+
+
+def _of_files(files: tuple[Path, ...]) -> Iterator[str]:
+    """Iterate over the secrets in settings files, which may be invalid or not trusted."""
+    from pathlib import Path
+
+    for path in files or (Path("embedway.toml"),):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            data = read_regular(path, most_bytes=_MOST_BYTES) or b""
+            text = data.decode("utf-8-sig")
+            values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+            yield from _of_values(values)
+
+
+def _of_values(value: Any, key: str = "") -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _of_values(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _of_values(inner, key)
+    elif isinstance(value, SecretStr):
+        yield from _of_secret(value.get_secret_value())
+    elif isinstance(value, str):
+        if _is_secret(key):
+            yield from _of_secret(value)
+        yield from _of_url(value, bare=key.upper().endswith(_BARE))
+
+
+def _of_config(config: Config | None) -> Iterator[str]:
+    if config is None:
+        return
+    yield from _of_values(_plain(config))
+    named = [(route.provider, name) for name, route in config.routes.items()]
+    for provider, name in (*((provider, "") for provider in SERVICES), *named):
+        with contextlib.suppress(Exception):
+            access = config.access(provider, name)
+            yield access.secret
+            yield from access.headers.values()
+            yield from _of_url(access.base_url)
+    for path in (config.cache.secret_file, *(route.api_key_file for route in config.routes.values())):
+        if path is not None:
+            with contextlib.suppress(OSError, ValueError):
+                yield from read_bounded(path).decode().splitlines()
+
+
+def _plain(model: BaseModel) -> dict[str, Any]:
+    """Return a model as nested dictionaries; secrets stay secret."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, BaseModel):
+            return _plain(value)
+        if isinstance(value, Mapping):
+            return {name: convert(inner) for name, inner in value.items()}
+        return value
+
+    return {name: convert(getattr(model, name)) for name in type(model).model_fields}
+
+
+def _of_secret(text: str) -> Iterator[str]:
+    """Iterate over a secret and its parts: of a webhook's URL, the path is secret too."""
+    if "://" not in text:
+        yield text
+        return
+    yield text
+    yield from _of_url(text)
+    scheme, _, rest = text.partition("://")
+    # A password with an unescaped slash ends the host for a parser, which then repeats a part of it in its error.
+    credentials, at, _ = rest.rpartition("@")
+    if at:
+        yield from re.split(r"[:/?#@]", credentials)
+    elif scheme in {"http", "https"}:
+        path = re.split(r"[?#]", rest.partition("/")[2])[0]
+        yield path
+        yield from (part for part in path.split("/") if len(part) >= _ANYWHERE)
+
+
+def _of_url(text: str, *, bare: bool = False) -> Iterator[str]:
+    """Iterate over the credentials and the query of a URL; with `bare`, also of `user:password@host`."""
+    _, scheme, rest = text.partition("://")
+    if not scheme:
+        if not bare or "@" not in text:
+            return
+        rest = text
+    credentials, at, _ = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
+    if at:
+        user, colon, password = credentials.partition(":")
+        yield from (credentials, password) if colon else (user,)
+    for part in re.split(r"[?#]", rest)[1:]:
+        yield part
+        yield from (value for _, value in parse_qsl(part))
+
+
+def _forms(secret: str) -> Iterator[str]:
+    for line in {secret, secret.strip(), *secret.splitlines()}:
+        yield line.strip()
+        with contextlib.suppress(UnicodeError):
+            yield from (unquote(line), quote(line, safe=""), json.dumps(line)[1:-1], repr(line)[1:-1])
