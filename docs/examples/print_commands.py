@@ -15,6 +15,11 @@ HEAD = """# Command line
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 over budget, 4 partly failed. With `--json`, standard output is one JSON
 document, and nothing else. Progress and notes go to standard error.
 
+`embedway doctor` also works if the settings are invalid: each mistake is a line of its report, the other checks use the
+defaults, and it exits with 1. It exits with 2 only for a wrong option. Its JSON document has a list `checks`, each with
+`section`, `name`, `status` (`ok`, `warning`, `problem`, `failed` or `skipped`), `detail` and `remedy`; `works`, which
+decides the exit code; and `advice`, the problems first.
+
 """
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from embedway.cli.checks.base import Finding, Findings
+from embedway.cli.checks.routes import lack_of
 from embedway.cli.checks.storage import inspect_folder
 from embedway.errors import EmbedwayError
 
@@ -59,7 +60,10 @@ def _inspect(name: str, task: Task, setting: str, config: Config) -> tuple[Defau
     key_of(name, config)
     service, library = service_of(name, config), library_of(name)
     if service is not None:
-        return _judge_routes(service.name, routes_here(service, config), setting)
+        # A mistake in one route of the settings blocks the model, even if another route is good.
+        own = config.routes_to(service.names).items()
+        wrong = [(f"routes.{key}", lack) for key, route in own if (lack := lack_of(key, route, task, config))]
+        return _judge_routes(service.name, wrong or routes_here(service, config), setting)
     if library is not None:
         return _judge_routes(name, [(library[0], missing(library[0], ""))], setting)
     named, here = _find_weights(name, config)
@@ -80,7 +84,7 @@ def _judge_routes(name: str, routes: list[tuple[str, str]], setting: str) -> tup
         return DefaultModel(name, here=True, problem=None), _ok(f"{name}, by {usable[0]}")
     reasons = "; ".join(f"{route}: {lacks}" for route, lacks in routes) or "no route is set up"
     problem = f"no route of {name} can be used: {reasons}"
-    remedy = f"set the key of a route, or name another model in {setting}"
+    remedy = f"correct the route or set its key, or name another model in {setting}"
     return DefaultModel(name, here=False, problem=problem), Finding("default model", "problem", problem, remedy)
 
 

@@ -26,7 +26,7 @@ _REMEDIES = {
     "UnavailableError": "check base_url, the proxy and the state of the service",
     "DeadlineError": "check base_url, the proxy and the state of the service",
     "RefusedInputError": "check upstream_model and the options of the route",
-    "ProtocolError": "check base_url: it must end where the API starts, such as /v1",
+    "ProtocolError": "check upstream_model and base_url, which ends where the API starts, such as /v1",
     "BadVectorsError": "check upstream_model and the model's dimensions",
     "BudgetExceededError": "raise the budget, or wait for its next period",
     "LedgerError": "see the line of the ledger",

@@ -89,11 +89,14 @@ def check_route(name: str, setup: Setup) -> Findings:
     line = f"route {name}"
     try:
         facts = _facts_of(route, config)
-        lacks = _lacks(name, route, facts.task, config)
     except EmbedwayError as error:
         return Findings((Finding(line, "warning", f"{route.provider}: {error}", f"correct routes.{name}"),))
+    lacks = lack_of(name, route, facts.task, config)
     if lacks:
-        return Findings((Finding(line, "warning", f"{route.provider} for {facts.name}: {lacks}", _fix(name, lacks)),))
+        reason, remedy = _split(name, lacks)
+        # Another route is not used instead: a mistake in the settings is never worked around silently.
+        detail = f"{route.provider}: {reason}; until this is corrected, {facts.name} cannot be used"
+        return Findings((Finding(line, "warning", detail, remedy),))
     access = config.access(route.provider, name)
     at = f" at {redact_address(access.base_url)}" if access.base_url else ""
     detail = f"{route.provider}{at}, {facts.shown}, {_key_source(route)}"
@@ -174,8 +177,15 @@ def _describe(name: str, dimensions: int | None, max_tokens: int) -> str:
     return f"{name} ({size}{max_tokens:,} tokens)"
 
 
-def _lacks(name: str, route: RouteSettings, task: Task, config: Config) -> str:
+def lack_of(name: str, route: RouteSettings, task: Task, config: Config) -> str:
     """Return what a route needs and does not have; empty if nothing. Nothing is sent, and no library is imported."""
+    try:
+        return _lack_of(name, route, task, config)
+    except EmbedwayError as error:
+        return str(error).removeprefix(f"routes.{name}: ")
+
+
+def _lack_of(name: str, route: RouteSettings, task: Task, config: Config) -> str:
     from embedway.providers.base import Endpoint
     from embedway.providers.registry import make_provider
     from embedway.providers.requirements import routes_to
@@ -193,6 +203,9 @@ def _lacks(name: str, route: RouteSettings, task: Task, config: Config) -> str:
     return ""
 
 
-def _fix(name: str, lacks: str) -> str:
-    """Return the advice for a route that lacks something; most reasons contain it."""
-    return "" if "set " in lacks or "pip install" in lacks else f"correct routes.{name}"
+def _split(name: str, lacks: str) -> tuple[str, str]:
+    """Split what a route lacks into the reason and the advice."""
+    reason, _, advice = lacks.partition(": ")
+    if advice and reason in {"no key", "no library", "weights missing"}:
+        return reason, advice
+    return lacks, f"correct routes.{name}"

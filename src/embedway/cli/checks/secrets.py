@@ -36,6 +36,8 @@ _ANYWHERE, _LEAST = 8, 4
 _MOST_BYTES = 2**20
 #: Values of variables with such names that are no secrets.
 _WORDS = frozenset({"true", "false", "none", "null", "auto", "yes", "no"})
+#: Schemes of URLs whose host and path are not secret.
+_SERVERS = frozenset({"redis", "rediss", "unix"})
 #: Endings of names whose values are URLs, which may lack a scheme.
 _BARE = ("_PROXY", "URL", "ENDPOINT")
 _CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/?#\s]*@")
@@ -167,17 +169,14 @@ def _plain(model: BaseModel) -> dict[str, Any]:
 
 def _of_secret(text: str) -> Iterator[str]:
     """Iterate over a secret and its parts: of a webhook's URL, the path is secret too."""
-    if "://" not in text:
-        yield text
-        return
-    yield text
-    yield from _of_url(text)
     scheme, _, rest = text.partition("://")
+    yield from _of_url(text)
     # A password with an unescaped slash ends the host for a parser, which then repeats a part of it in its error.
     credentials, at, _ = rest.rpartition("@")
     if at:
         yield from re.split(r"[:/?#@]", credentials)
-    elif scheme in {"http", "https"}:
+    if scheme not in _SERVERS:
+        yield text
         path = re.split(r"[?#]", rest.partition("/")[2])[0]
         yield path
         yield from (part for part in path.split("/") if len(part) >= _ANYWHERE)

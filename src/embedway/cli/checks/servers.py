@@ -84,13 +84,13 @@ def _check(server: _Server, setup: Setup) -> Iterator[Finding]:
         client = redis.Redis.from_url(server.url, retry=Retry(NoBackoff(), 0), decode_responses=True, **limits)
     except ValueError:
         # The library's message repeats a part of the URL, which may be the password.
-        remedy = f"set {server.parts[0]}.url to a URL such as redis://HOST:6379/0; a slash in the password is written %2F"
+        remedy = f"set {server.parts[0]}.url to a URL such as redis://HOST:6379/0; write / in the password as %2F"
         yield Finding(name, "problem", "the URL is malformed", remedy)
         return
     place = _place(server.url)
     try:
         client.ping()
-        yield from _check_answer(name, place, client, server)
+        yield from _check_answer(name, place, client, server, failed)
     except Exception as error:  # noqa: BLE001  the library raises errors of several trees
         effects = "; ".join(_EFFECTS[part] for part in server.parts)
         reason, remedy = _explain(error, server)
@@ -148,13 +148,13 @@ _FAILURES = (
         ("InvalidResponse",),
         "Protocol Error",
         "it does not answer as Redis does",
-        "check host and port in {setting}",
+        "check host and port in {setting}; use rediss:// if the port is for TLS",
     ),
     _Failure(
         ("TimeoutError",),
-        "[Tt]imeout|timed out",
+        "timeout|timed out",
         f"no answer within {ANSWER_S:g} s",
-        "check host and port in {setting}, and the firewall",
+        "check host, port and scheme (redis:// without TLS, rediss:// with TLS) in {setting}, and the firewall",
     ),
     _Failure(("BusyLoadingError",), "LOADING", "it is still loading its data", "wait until it has started"),
     _Failure(
@@ -193,7 +193,7 @@ def _causes(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _check_answer(name: str, place: str, client: Any, server: _Server) -> Iterator[Finding]:
+def _check_answer(name: str, place: str, client: Any, server: _Server, failed: Status) -> Iterator[Finding]:
     """Check a server that answers: version, role, eviction, persistence, and the versions of our data."""
     import redis.exceptions as known
 
@@ -208,10 +208,8 @@ def _check_answer(name: str, place: str, client: Any, server: _Server) -> Iterat
         found.append(Finding(name, "warning", detail, "allow the command INFO"))
     if info.get("aof_enabled") == 0:
         info = {**info, "saves": _saves(client)}
-    found += [Finding(name, status, f"{place}: {detail}", remedy) for status, detail, remedy in _judge(info, server)]
-    found += [
-        Finding(name, "problem", f"{place}: {detail}", "use the newer embedway") for detail in _newer(client, server)
-    ]
+    judged = (*_judge(info, server, failed), *_newer(client, server, failed))
+    found += [Finding(name, status, f"{place}: {detail}", remedy) for status, detail, remedy in judged]
     if found:
         yield from found
         return
@@ -219,18 +217,17 @@ def _check_answer(name: str, place: str, client: Any, server: _Server) -> Iterat
     yield Finding(name, "ok", f"{place}: {brand} {info.get('valkey_version') or info.get('redis_version', '')}")
 
 
-def _judge(info: Mapping[str, Any], server: _Server) -> Iterator[tuple[Status, str, str]]:
+def _judge(info: Mapping[str, Any], server: _Server, failed: Status) -> Iterator[tuple[Status, str, str]]:
     """Iterate over the problems that the answer of INFO shows: status, detail and remedy."""
     version = str(info.get("redis_version", ""))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers and numbers < _OLDEST:
-        yield "problem", f"Redis {version} is too old", "use Redis 5 or newer, or Valkey"
+        yield failed, f"Redis {version} is too old", "use Redis 5 or newer, or Valkey"
     if info.get("role") not in {None, "master"}:
-        status: Status = "problem" if server.keeps_state else "warning"
-        yield status, "it is a replica, which is usually read-only", f"set {server.parts[0]}.url to the primary"
+        yield failed, "it is a replica, which is usually read-only", f"set {server.parts[0]}.url to the primary"
     if not server.keeps_state:
         return
-    kept = " and ".join(part for part in server.parts if part != "cache")
+    kept = " and ".join(f"the {part}" for part in server.parts if part != "cache")
     policy = str(info.get("maxmemory_policy") or "noeviction")
     if policy != "noeviction":
         remedy = "set maxmemory-policy to noeviction, or use another server for the cache"
@@ -249,7 +246,7 @@ def _saves(client: Any) -> bool:
         return True
 
 
-def _newer(client: Any, server: _Server) -> Iterator[str]:
+def _newer(client: Any, server: _Server, failed: Status) -> Iterator[tuple[Status, str, str]]:
     """Iterate over the data on a server that a newer version of embedway wrote."""
     import redis.exceptions as known
 
@@ -265,4 +262,6 @@ def _newer(client: Any, server: _Server) -> Iterator[str]:
         except known.ResponseError:
             continue  # another type, no permission, or another node of a cluster
         if stamp.isdecimal() and int(stamp[:9]) > version:
-            yield f"the {part} {newer_version(stamp[:9], version)}"
+            # Requests fail if the cache has a newer version: with a wrong key, it would return wrong vectors.
+            status: Status = "problem" if part == "cache" else failed
+            yield status, f"the {part} {newer_version(stamp[:9], version)}", f"or set {part}.url to another server"

@@ -180,7 +180,7 @@ def check_trust_file(setup: Setup) -> Findings:
         return Findings((Finding(name, "warning", detail, "delete it, and run `embedway trust` again"),))
     except (ConfigError, OSError) as error:
         reason = str(error) if isinstance(error, ConfigError) else f"{path} cannot be read: {error.strerror}"
-        return Findings((Finding(name, "problem", reason, "make the file readable, or delete it"),))
+        return Findings((Finding(name, "warning", reason, "make the file readable, or delete it"),))
     private = tuple(_check_private(name, path))
     detail = f"{len(files)} trusted file{'s' if len(files) != 1 else ''} in {path}" if files else "no file is trusted"
     return Findings(private or (Finding(name, "ok", detail),))
