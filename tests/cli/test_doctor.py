@@ -2,6 +2,7 @@
 
 import dataclasses
 import http.server
+import json
 import subprocess
 import sys
 import threading
@@ -304,3 +305,20 @@ def test_it_works_in_an_odd_process(environment, tmp_path, before):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("Texts can be embedded here.\n")
     assert "failed" not in done.stdout
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize("error", ["ImportError('odd')", "Panic('unwrap')"])
+@pytest.mark.parametrize("library", ["numpy", "aiohttp", "packaging", "platformdirs", "onnxruntime", "redis"])
+def test_a_broken_library_does_not_end_the_report(environment, tmp_path, library, error):
+    """A file of the library's name precedes the installed library, and raises when it is imported."""
+    (tmp_path / f"{library}.py").write_text(f"class Panic(BaseException): pass\nraise {error}\n")
+    more = {"PYTHONPATH": str(tmp_path), "EMBEDWAY_LEDGER__BACKEND": "redis"}
+    command = [Path(sys.executable).with_name("embedway"), "doctor", "--json"]
+    done = subprocess.run(command, env={**environment, **more}, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    check_document(report)
+    lines = {check["name"]: check["status"] for check in report["checks"]}
+    assert (lines["memory"], lines["python"]) == ("ok", "ok")
+    assert done.returncode == (library in {"platformdirs", "redis", "numpy"})
+    assert any(error[:5] in check["detail"] for check in report["checks"]) or library == "aiohttp"

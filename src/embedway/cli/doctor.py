@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import one_line, print_json, print_line, print_table
+from embedway.cli.output import one_line, print_json, print_line
 from embedway.text import printable
 
 if TYPE_CHECKING:
@@ -59,8 +59,11 @@ def _print(report: "Report") -> None:
             print_line()
     settings = report.facts["settings"]
     if settings:
-        rows = [(_shown(one["key"]), _shown(one["value"]), _shown(one["source"])) for one in settings]
-        print_table(("setting", "value", "set by"), rows)
+        rows = [("setting", "value", "set by")]
+        rows += [(_shown(one["key"]), _shown(one["value"]), _shown(one["source"])) for one in settings]
+        widths = [max(len(row[i]) for row in rows) for i in range(2)]
+        for key, value, source in rows:
+            print_line(f"{key.ljust(widths[0])}  {value.ljust(widths[1])}  {source}")
         print_line()
     print_line(_count(report))
     print_line("Texts can be embedded here." if report.works else "Texts cannot be embedded here yet.")

@@ -1,10 +1,12 @@
 """Every check stands alone, and settings that cannot be loaded do not prevent the report."""
 
 import dataclasses
+import sys
 
 import pytest
 
-from embedway.cli.checks import libraries, registry, secrets, settings
+import embedway.cli.checks
+from embedway.cli.checks import libraries, registry, routes, secrets, settings
 from embedway.cli.checks.base import Setup
 from embedway.cli.checks.registry import CHECKS, examine
 from embedway.config import Config
@@ -125,9 +127,9 @@ def test_checks_of_routes_that_cannot_be_listed_are_a_line(monkeypatch):
     def fail(_):
         raise KeyError("x")
 
-    monkeypatch.setattr(registry.routes, "route_checks", fail)
+    monkeypatch.setattr(routes, "route_checks", fail)
     report = examine()
-    assert "check routes failed: KeyError" in [one.detail for _, lines in report.sections for one in lines]
+    assert "check routes failed: KeyError: 'x'" in [one.detail for _, lines in report.sections for one in lines]
     assert report.works
 
 
@@ -158,3 +160,17 @@ def test_a_library_that_prints_does_not_spoil_standard_output(monkeypatch, capsy
     monkeypatch.setattr(libraries.importlib, "import_module", load)
     examine()
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("module", ["settings", "secrets", "routes", "storage", "network"])
+def test_a_file_of_checks_that_cannot_be_imported_is_a_line(monkeypatch, module):
+    """A broken library, such as pydantic, prevents its import."""
+    monkeypatch.delattr(embedway.cli.checks, module)
+    monkeypatch.setitem(sys.modules, f"embedway.cli.checks.{module}", None)
+    report = examine()
+    failed = [one for _, lines in report.sections for one in lines if one.status == "failed"]
+    assert failed
+    assert all("halted; None in sys.modules" in one.detail or "ImportError" in one.detail for one in failed)
+    lines = {one.name: one.status for _, found in report.sections for one in found}
+    assert (lines["memory"], lines["backend onnxruntime"]) == ("ok", "ok")
+    assert report.works is (module != "settings")

@@ -129,7 +129,3 @@ def test_budgets_need_an_existing_model():
     assert found["budget a"].detail == "$5.00 in total for everything"
     assert (found["budget b"].status, found["budget b"].remedy) == ("problem", "correct budgets.b.model")
     assert "$1.00 per day for model:nope" in found["budget b"].detail
-
-
-def test_without_settings_there_are_no_routes():
-    assert routes.route_checks(None) == ()

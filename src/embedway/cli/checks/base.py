@@ -82,12 +82,14 @@ class Running:
             self.thread.join(max(0.0, self.until - time.monotonic()))
         if self.findings is not None:
             return self.findings
-        name = self.check.name
+        name, remedy = self.check.name, self.check.remedy
         if self.error is None and self.thread.is_alive():
-            reason = f"check {name} failed: no result within {self.check.limit_s:g} s"
+            reason = f"no result within {self.check.limit_s:g} s"
         else:
-            reason = f"check {name} failed: {describe(self.error)}"
-        return Findings((Finding(name, "failed", reason, self.check.remedy),))
+            reason = describe(self.error)
+        if isinstance(self.error, OSError) and self.error.filename is not None:
+            remedy = "check that this path exists and that you may use it"
+        return Findings((Finding(name, "failed", f"check {name} failed: {reason}", remedy),))
 
     @property
     def traceback(self) -> str:

@@ -51,6 +51,7 @@ def backend_checks() -> tuple[Check, ...]:
             f"backend {name}",
             "libraries",
             partial(check_backend, name),
+            needs_settings=False,
             limit_s=IMPORT_LIMIT_S,
             remedy=f"pip install --force-reinstall {name}",
         )

@@ -51,6 +51,11 @@ def inspect_model(name: str, task: Task, setting: str, config: Config) -> tuple[
     except EmbedwayError as error:
         finding = Finding("default model", "problem", f"{setting}: {error}", f"correct {setting}")
         return DefaultModel(name, here=False, problem=str(error)), finding
+    except OSError as error:
+        problem = f"{name}: its weights cannot be read: {error.strerror or type(error).__name__}"
+        place = str(error.filename or config.weights.directory)
+        finding = Finding("default model", "problem", f"{problem}: {place}", "make the folder readable")
+        return DefaultModel(name, here=False, problem=problem), finding
 
 
 def _inspect(name: str, task: Task, setting: str, config: Config) -> tuple[DefaultModel, Finding]:
@@ -128,7 +133,11 @@ def check_local_models(setup: Setup) -> Findings:
 
     store = WeightsStore(setup.config.store_settings())
     catalog = list(default_catalog())
-    here = [facts.name for facts in catalog if store.find(facts.weights) is not None]
+    try:
+        here = [facts.name for facts in catalog if store.find(facts.weights) is not None]
+    except OSError as error:
+        detail = f"{setup.config.weights.directory} cannot be read: {error.strerror or type(error).__name__}"
+        return Findings((Finding("local models", "warning", detail, "make the folder readable"),))
     names = ", ".join(here[:5]) + (f" and {len(here) - 5} more" if len(here) > 5 else "")
     detail = f"{len(here)} of {len(catalog)} of the catalog are here" + (f": {names}" if here else "")
     return Findings((Finding("local models", "ok", detail),))
@@ -139,7 +148,11 @@ def check_tuned(setup: Setup) -> Findings:
     from embedway.local.runtime_choice import choice_path, read_choice
 
     folder, found = setup.config.tune.directory, []
-    for path in sorted(choice_path(folder, "").parent.glob("*.json")):
+    try:
+        paths = sorted(choice_path(folder, "").parent.glob("*.json"))
+    except OSError:
+        paths = []
+    for path in paths:
         try:
             stored = json.loads(path.read_text("utf-8"))
             choice = read_choice(folder, stored["weights"])

@@ -3,50 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway._version import __version__
-from embedway.cli.checks import libraries, machine, models, network, routes, secrets, servers, settings, storage
-from embedway.cli.checks.base import IMPORT_LIMIT_S, Check, Finding, Findings, Setup, start
+from embedway.cli.checks import libraries
+from embedway.cli.checks.base import IMPORT_LIMIT_S, Check, Finding, Findings, Setup, describe, start
+from embedway.cli.checks.masking import Mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from embedway.cli.checks.base import Running
 
+
+def lazily(module: str, function: str) -> Callable[[Any], Findings]:
+    """Return a check that imports its file when it runs, because a broken library may prevent the import."""
+
+    def run(setup: Setup | None) -> Findings:
+        found: Findings = getattr(importlib.import_module(f"embedway.cli.checks.{module}"), function)(setup)
+        return found
+
+    return run
+
+
 #: Checks in the order of the report. Backends, routes and services have one check each, see `_all_checks`.
 CHECKS = (
-    Check("values", "settings", settings.check_values),
-    Check("embedway.toml", "settings", settings.check_trust),
-    Check("embedway", "libraries", libraries.check_package, needs_settings=False),
-    Check("python", "libraries", machine.check_python, needs_settings=False),
-    Check("requirements", "libraries", libraries.check_requirements, needs_settings=False),
-    Check("extras", "libraries", libraries.check_extras, needs_settings=False),
-    Check("pip", "libraries", libraries.check_pip),
-    Check("machine", "machine", machine.check_machine, needs_settings=False),
-    Check("container", "machine", machine.check_container, needs_settings=False),
-    Check("clock", "machine", machine.check_clock, needs_settings=False),
-    Check("encoding", "machine", machine.check_terminal, needs_settings=False),
-    Check("home", "storage", storage.check_home, needs_settings=False),
-    Check("temporary files", "storage", storage.check_temporary, needs_settings=False),
-    Check("weights", "storage", storage.check_weights),
-    Check("cache", "storage", storage.check_cache),
-    Check("ledger", "storage", storage.check_ledger),
-    Check("pins", "storage", storage.check_pins),
-    Check("trust", "storage", storage.check_trust_file, needs_settings=False),
-    Check("redis", "storage", servers.check_servers, limit_s=20.0),
-    Check("default model", "models", models.check_default_model, essential=True, limit_s=IMPORT_LIMIT_S),
-    Check("default reranker", "models", models.check_reranker, limit_s=IMPORT_LIMIT_S),
-    Check("local models", "models", models.check_local_models, limit_s=IMPORT_LIMIT_S),
-    Check("tuned choices", "models", models.check_tuned),
-    Check("models", "routes", routes.check_models),
-    Check("budgets", "routes", routes.check_budgets),
-    Check("proxies", "network", network.check_proxies, needs_settings=False),
-    Check("tls", "network", network.check_tls, needs_settings=False),
-    Check("hub", "network", network.check_hub),
+    Check("values", "settings", lazily("settings", "check_values")),
+    Check("embedway.toml", "settings", lazily("settings", "check_trust")),
+    Check("embedway", "libraries", lazily("libraries", "check_package"), needs_settings=False),
+    Check("python", "libraries", lazily("machine", "check_python"), needs_settings=False),
+    Check("requirements", "libraries", lazily("libraries", "check_requirements"), needs_settings=False),
+    Check("extras", "libraries", lazily("libraries", "check_extras"), needs_settings=False),
+    Check("pip", "libraries", lazily("libraries", "check_pip")),
+    Check("machine", "machine", lazily("machine", "check_machine"), needs_settings=False),
+    Check("container", "machine", lazily("machine", "check_container"), needs_settings=False),
+    Check("clock", "machine", lazily("machine", "check_clock"), needs_settings=False),
+    Check("encoding", "machine", lazily("machine", "check_terminal"), needs_settings=False),
+    Check("home", "storage", lazily("storage", "check_home"), needs_settings=False),
+    Check("temporary files", "storage", lazily("storage", "check_temporary"), needs_settings=False),
+    Check("weights", "storage", lazily("storage", "check_weights")),
+    Check("cache", "storage", lazily("storage", "check_cache")),
+    Check("ledger", "storage", lazily("storage", "check_ledger")),
+    Check("pins", "storage", lazily("storage", "check_pins")),
+    Check("trust", "storage", lazily("storage", "check_trust_file"), needs_settings=False),
+    Check("redis", "storage", lazily("servers", "check_servers"), limit_s=20.0),
+    Check("default model", "models", lazily("models", "check_default_model"), essential=True, limit_s=IMPORT_LIMIT_S),
+    Check("default reranker", "models", lazily("models", "check_reranker"), limit_s=IMPORT_LIMIT_S),
+    Check("local models", "models", lazily("models", "check_local_models"), limit_s=IMPORT_LIMIT_S),
+    Check("tuned choices", "models", lazily("models", "check_tuned")),
+    Check("models", "routes", lazily("routes", "check_models")),
+    Check("budgets", "routes", lazily("routes", "check_budgets")),
+    Check("proxies", "network", lazily("network", "check_proxies"), needs_settings=False),
+    Check("tls", "network", lazily("network", "check_tls"), needs_settings=False),
+    Check("hub", "network", lazily("network", "check_hub")),
 )
 SECTIONS = ("settings", "libraries", "machine", "storage", "models", "routes", "network")
 #: Fields of the JSON document besides the findings. One whose check failed is null, or an empty list.
@@ -104,35 +117,70 @@ def examine(files: tuple[Path, ...] = (), *, online: bool = False) -> Report:
     """
     # Libraries may print while they are imported, and standard output is the report alone.
     with contextlib.redirect_stdout(io.StringIO()):
-        setup, loaded, running = settings.load(files, online=online)
+        loaded: list[tuple[Setup | None, Findings, list[Running]]] = []
+        loading = start(_loading_check(files, loaded, online=online), None)
+        results = [("settings", loading.result())]
+        setup, running = (loaded[0][0], [loading, *loaded[0][2]]) if loaded else (None, [loading])
         checks, planned = _all_checks(setup)
         started = [(check, start(check, setup)) for check in checks if setup is not None or not check.needs_settings]
         running += [one for _, one in started]
-        results = [("settings", loaded), ("routes", planned)]
-        results += [(check.section, one.result()) for check, one in started]
+        results += [("routes", planned), *((check.section, one.result()) for check, one in started)]
+        mask, lacking = _mask(setup, files)
+        results.append(("settings", lacking))
     if setup is None:
         skipped = [check for check in checks if check.needs_settings]
         detail = "needs the settings, which cannot be loaded"
         results += [(one.section, Findings((Finding(one.name, "skipped", detail),))) for one in skipped]
     failed = {one.check.name for one in running if one.findings is None and one.check.essential}
-    return _report(setup, files, results, running, works=not failed)
+    return _report(setup, results, running, mask, works=not failed)
+
+
+def _loading_check(
+    files: tuple[Path, ...], loaded: list[tuple[Setup | None, Findings, list[Running]]], *, online: bool
+) -> Check:
+    def run(_: None) -> Findings:
+        from embedway.cli.checks import settings
+
+        loaded.append(settings.load(files, online=online))
+        return loaded[0][1]
+
+    return Check("settings", "settings", run, essential=True, limit_s=IMPORT_LIMIT_S)
+
+
+def _mask(setup: Setup | None, files: tuple[Path, ...]) -> tuple[Mask, Findings]:
+    """Return the mask of all secrets. Without pydantic there is none: then no setting was read either."""
+    try:
+        from embedway.cli.checks import secrets
+
+        return Mask.of(secrets.collect(setup.config if setup is not None else None, files)), Findings()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  a broken library may raise anything when it is imported
+        line = Finding("secrets", "failed", f"check secrets failed: {describe(error)}", CHECKS[0].remedy)
+        return Mask(), Findings((line,))
 
 
 def _all_checks(setup: Setup | None) -> tuple[tuple[Check, ...], Findings]:
     """Return all checks, and a line if those of the routes cannot be determined."""
     backends = libraries.backend_checks()
+    if setup is None:
+        return (*backends, *CHECKS), Findings()
     try:
+        from embedway.cli.checks import routes
+
         return (*backends, *CHECKS, *routes.route_checks(setup)), Findings()
-    except Exception as error:  # noqa: BLE001  the other checks are still useful
-        detail = f"check routes failed: {type(error).__name__}"
-        return (*backends, *CHECKS), Findings((Finding("routes", "failed", detail, CHECKS[0].remedy),))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  the other checks are still useful
+        line = Finding("routes", "failed", f"check routes failed: {describe(error)}", CHECKS[0].remedy)
+        return (*backends, *CHECKS), Findings((line,))
 
 
 def _report(
     setup: Setup | None,
-    files: tuple[Path, ...],
     results: Sequence[tuple[str, Findings]],
     running: Iterable[Running],
+    mask: Mask,
     *,
     works: bool,
 ) -> Report:
@@ -142,7 +190,6 @@ def _report(
             facts[name] = [*facts[name], *value] if name == "backends" else value
     blocked = Findings(tuple(_missing_backend(facts["backends"], setup)))
     results = [*results, ("libraries", blocked)]
-    mask = secrets.Mask.of(secrets.collect(setup.config if setup is not None else None, files))
     sections = tuple(
         (section, tuple(_masked(one, mask) for name, found in results if name == section for one in found.lines))
         for section in SECTIONS
@@ -158,7 +205,7 @@ def _report(
     )
 
 
-def _masked(finding: Finding, mask: secrets.Mask) -> Finding:
+def _masked(finding: Finding, mask: Mask) -> Finding:
     return Finding(mask.text(finding.name), finding.status, mask.text(finding.detail), mask.text(finding.remedy))
 
 

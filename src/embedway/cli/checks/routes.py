@@ -34,10 +34,8 @@ class RouteFacts:
     is_local: bool = False
 
 
-def route_checks(setup: Setup | None) -> tuple[Check, ...]:
+def route_checks(setup: Setup) -> tuple[Check, ...]:
     """Return one check for each route of the settings and each service with a key, so that each has its line."""
-    if setup is None:
-        return ()
     found = [(f"route {name}", partial(check_route, name)) for name in setup.config.routes]
     found += [(f"service {provider}", partial(check_service, provider)) for provider in _services(setup.config)]
     limit_s = CALL_LIMIT_S if setup.online else 10.0

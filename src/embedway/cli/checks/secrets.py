@@ -1,7 +1,6 @@
-"""Removal of secrets from everything that `embedway doctor` prints.
+"""Collection of all secrets in the settings and the environment, which `masking.py` then replaces in the report.
 
-Secrets of the settings and of the environment are replaced wherever they appear, also in messages of other programs.
-Credentials and queries of URLs are replaced even if they are not known.
+They may appear anywhere, also in messages of other programs.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, SecretStr
 
+from embedway.cli.checks.masking import ANYWHERE
 from embedway.config.known_services import SERVICES, service_variables
 from embedway.config.layers import PREFIX, pattern_of
 from embedway.config.load import KEYS
@@ -29,55 +28,11 @@ if TYPE_CHECKING:
 
     from embedway.config import Config
 
-MASK = "***"
-#: Minimum length of a secret that is replaced inside words, and of one that is replaced at all. Shorter ones, such as
-#: `1`, would make the report unreadable.
-_ANYWHERE, _LEAST = 8, 4
 _MOST_BYTES = 2**20
-#: Values of variables with such names that are no secrets.
-_WORDS = frozenset({"true", "false", "none", "null", "auto", "yes", "no"})
 #: Schemes of URLs whose host and path are not secret.
 _SERVERS = frozenset({"redis", "rediss", "unix"})
 #: Endings of names whose values are URLs, which may lack a scheme.
 _BARE = ("_PROXY", "URL", "ENDPOINT")
-_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/?#\s]*@")
-_QUERY = re.compile(r"(\w[\w+.-]*://[^\s?#]*)[?#][^\s'\",;)]*")
-_BEARER = re.compile(r"\b(Bearer|Basic|Token)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Mask:
-    """Replacement of secrets in texts and documents."""
-
-    pattern: re.Pattern[str] | None
-
-    @classmethod
-    def of(cls, secrets: set[str]) -> Mask:
-        """Return the mask of some secrets, and of the forms in which URLs contain them."""
-        forms = {form for secret in secrets for form in _forms(secret)}
-        kept = sorted((form for form in forms if len(form) >= _LEAST and form.lower() not in _WORDS), key=len)
-        parts = [
-            re.escape(form) if len(form) >= _ANYWHERE else rf"(?<!\w){re.escape(form)}(?!\w)" for form in reversed(kept)
-        ]
-        return cls(re.compile("|".join(parts)) if parts else None)
-
-    def text(self, text: str) -> str:
-        """Return a text without secrets."""
-        if self.pattern is not None:
-            text = self.pattern.sub(MASK, text)
-        text = _CREDENTIALS.sub(rf"\1{MASK}@", text)
-        text = _QUERY.sub(rf"\1?{MASK}", text)
-        return _BEARER.sub(rf"\1 {MASK}", text)
-
-    def document(self, value: Any) -> Any:
-        """Return a document of JSON without secrets in its texts."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {self.text(str(key)): self.document(inner) for key, inner in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self.document(inner) for inner in value]
-        return value
 
 
 def collect(config: Config | None, files: tuple[Path, ...]) -> set[str]:
@@ -179,7 +134,7 @@ def _of_secret(text: str) -> Iterator[str]:
         yield text
         path = re.split(r"[?#]", rest.partition("/")[2])[0]
         yield path
-        yield from (part for part in path.split("/") if len(part) >= _ANYWHERE)
+        yield from (part for part in path.split("/") if len(part) >= ANYWHERE)
 
 
 def _of_url(text: str, *, bare: bool = False) -> Iterator[str]:
@@ -196,10 +151,3 @@ def _of_url(text: str, *, bare: bool = False) -> Iterator[str]:
     for part in re.split(r"[?#]", rest)[1:]:
         yield part
         yield from (value for _, value in parse_qsl(part))
-
-
-def _forms(secret: str) -> Iterator[str]:
-    for line in {secret, secret.strip(), *secret.splitlines()}:
-        yield line.strip()
-        with contextlib.suppress(UnicodeError):
-            yield from (unquote(line), quote(line, safe=""), json.dumps(line)[1:-1], repr(line)[1:-1])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from embedway.cache.redis_server import FORMAT, FORMAT_FIELD, FORMATS
-from embedway.cli.checks.base import Finding, Findings
+from embedway.cli.checks.base import Finding, Findings, describe
 from embedway.cli.checks.storage import status_without_ledger
 from embedway.errors import newer_version
 from embedway.ledger.redis import LEDGER_KEYS, PINS_KEYS
@@ -55,9 +55,10 @@ def check_servers(setup: Setup) -> Findings:
         return Findings((Finding("redis", "skipped", "no setting names a server"),))
     try:
         import redis  # noqa: F401
-    except ImportError:
+    except BaseException as error:  # noqa: BLE001  a broken library may raise anything when it is imported
         used = ", ".join(part for server in servers for part in server.parts)
-        detail = f"{used}: backend is 'redis', and the library is not installed"
+        reason = "not installed" if isinstance(error, ModuleNotFoundError) else f"broken: {describe(error)}"
+        detail = f"{used}: backend is 'redis', and the library is {reason}"
         return Findings((Finding("redis", "problem", detail, "pip install 'embedway[redis]'"),))
     return Findings(tuple(finding for server in servers for finding in _check(server, setup)))
 

@@ -82,6 +82,8 @@ def _problems(error: ConfigError) -> Iterator[Finding]:
 
 
 def _remedy(line: str) -> str:
+    if "token file cannot be read" in line:
+        return "make the file readable, or set HF_TOKEN or HF_TOKEN_PATH"
     if "cannot be read" in line:
         return "make the file readable, or name another one with --config"
     if line.startswith("environment"):
