@@ -41,6 +41,8 @@ def doctor(
         print_json(report.document)
     else:
         _print(report)
+    for warning in report.warnings:
+        sys.stderr.write(f"{printable(warning, keep_layout=True)}\n")
     if invocation.traceback:
         for trace in report.tracebacks:
             sys.stderr.write(printable(trace, keep_layout=True))

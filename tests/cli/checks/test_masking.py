@@ -24,6 +24,9 @@ def test_documents_are_masked_at_every_depth():
         ("http://u:p@h/v1", "http://***@h/v1"),
         ("see https://h/a?b=c, and", "see https://h/a?***, and"),
         ("Authorization: Bearer abcdefgh123", "Authorization: Bearer ***"),
+        ("api_key_env = sk-proj-abcdefgh1234567890", "api_key_env = ***"),
+        ("hf_abcdefgh1234567890 AIzaSyabcdefgh1234567890", "*** ***"),
+        ("hf_transfer_without_any_digits, sk-learn-1.2", "hf_transfer_without_any_digits, sk-learn-1.2"),
         ("a plain text with a ? and an @", "a plain text with a ? and an @"),
     ],
 )

@@ -1,6 +1,7 @@
 """No secret of the settings, the environment or a library's message is ever printed."""
 
 import dataclasses
+import logging
 
 import pytest
 
@@ -111,6 +112,17 @@ def test_no_secret_of_a_file_or_the_environment_is_shown(command, place, ending,
     assert MARK not in shown
 
 
+@pytest.mark.parametrize("field", ["api_key_env", "apikey", "api-key", "token", "headers.Authorization"])
+def test_no_secret_in_a_wrong_field_is_shown(command, place, field):
+    value = f"{MARK}-and-more!"
+    (place / "s.toml").write_text(
+        f'[routes.r]\nmodel = "text-embedding-3-small"\nprovider = "openai"\n{field} = "{value}"\n'
+    )
+    shown = written(place, command, "--config", "s.toml")
+    assert field.partition(".")[0] in shown
+    assert MARK not in shown
+
+
 def test_no_secret_in_an_error_of_a_check_is_shown(command, place, monkeypatch):
     url = f"redis://user:p%40{MARK}%2F@h/0"
 
@@ -119,6 +131,7 @@ def test_no_secret_in_an_error_of_a_check_is_shown(command, place, monkeypatch):
             raise ValueError(f"cannot connect to {url}")  # noqa: TRY301  chained
         except ValueError as error:
             message = f"connection with p@{MARK}/ and sk-{MARK} and https://x.example/?q={MARK}"
+            logging.getLogger("a.library").warning("cannot use %s\x1b[31m", url)
             raise ConnectionError(message) from error
 
     checks = (dataclasses.replace(check, run=fail) for check in CHECKS)
@@ -127,6 +140,8 @@ def test_no_secret_in_an_error_of_a_check_is_shown(command, place, monkeypatch):
     shown = written(place, command, **variables)
     assert "check cache failed: ConnectionError: connection with ***" in shown
     assert "Traceback" in shown
+    assert "cannot use redis://***@h/0" in shown
+    assert "\x1b" not in shown
     assert MARK not in shown
 
 

@@ -23,6 +23,9 @@ _CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/?#\s]*@")
 _QUERY = re.compile(r"(\w[\w+.-]*://[^\s?#]*)[?#][^\s'\",;)]*")
 _BEARER = re.compile(r"\b(Bearer|Basic|Token)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 
+#: Keys of services in a setting that is not for them, such as the name of a variable: their usual prefixes, and digits.
+_KEYS = re.compile(r"\b(?:(?:sk|pk|rk|hf|pa|jina|gh[a-z])[-_](?=[\w-]*\d)[\w-]{16,}|AIza[\w-]{20,})")
+
 
 @dataclass(frozen=True, slots=True)
 class Mask:
@@ -46,6 +49,7 @@ class Mask:
             text = self.pattern.sub(MASK, text)
         text = _CREDENTIALS.sub(rf"\1{MASK}@", text)
         text = _QUERY.sub(rf"\1?{MASK}", text)
+        text = _KEYS.sub(MASK, text)
         return _BEARER.sub(rf"\1 {MASK}", text)
 
     def document(self, value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ _FACTS: Mapping[str, Any] = {
 class Report:
     """Results of all checks, without secrets. `works` is true if texts can be embedded here.
 
-    `document` is the JSON document. `tracebacks` are those of checks that failed.
+    `document` is the JSON document. `tracebacks` are those of checks that failed, `warnings` those of the log.
     """
 
     sections: tuple[tuple[str, tuple[Finding, ...]], ...]
@@ -92,6 +93,7 @@ class Report:
     works: bool
     advice: tuple[str, ...]
     tracebacks: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def document(self) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def examine(files: tuple[Path, ...] = (), *, online: bool = False) -> Report:
     Never raises: a check that fails is a line of the report.
     """
     # Libraries may print while they are imported, and standard output is the report alone.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _collected_warnings() as warnings:
         loaded: list[tuple[Setup | None, Findings, list[Running]]] = []
         loading = start(_loading_check(files, loaded, online=online), None)
         results = [("settings", loading.result())]
@@ -132,7 +134,29 @@ def examine(files: tuple[Path, ...] = (), *, online: bool = False) -> Report:
         detail = "needs the settings, which cannot be loaded"
         results += [(one.section, Findings((Finding(one.name, "skipped", detail),))) for one in skipped]
     failed = {one.check.name for one in running if one.findings is None and one.check.essential}
-    return _report(setup, results, running, mask, works=not failed)
+    return _report(setup, results, running, mask, warnings, works=not failed)
+
+
+class _Warnings(logging.Handler):
+    """Handler that collects the messages of the log, which may contain secrets."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(Exception):
+            self.messages.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    handler = _Warnings()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield handler.messages
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def _loading_check(
@@ -181,6 +205,7 @@ def _report(
     results: Sequence[tuple[str, Findings]],
     running: Iterable[Running],
     mask: Mask,
+    warnings: Sequence[str],
     *,
     works: bool,
 ) -> Report:
@@ -202,6 +227,7 @@ def _report(
         works and all(one.status != "problem" for one in lines),
         tuple(advice),
         tuple(mask.text(one.traceback) for one in running if one.error is not None),
+        tuple(map(mask.text, warnings)),
     )
 
 

@@ -13,6 +13,7 @@ from embedway.config.addresses import redact_address
 from embedway.config.known_services import KEY_VARIABLES, SERVICES
 from embedway.config.variables import set_variables
 from embedway.errors import EmbedwayError
+from embedway.text import printable
 
 if TYPE_CHECKING:
     from embedway.catalog.types import Task
@@ -180,7 +181,7 @@ def lack_of(name: str, route: RouteSettings, task: Task, config: Config) -> str:
     try:
         return _lack_of(name, route, task, config)
     except EmbedwayError as error:
-        return str(error).removeprefix(f"routes.{name}: ")
+        return str(error).removeprefix(f"routes.{printable(name)}: ")
 
 
 def _lack_of(name: str, route: RouteSettings, task: Task, config: Config) -> str:

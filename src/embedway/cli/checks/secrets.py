@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from embedway.config import Config
 
 _MOST_BYTES = 2**20
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 #: Schemes of URLs whose host and path are not secret.
 _SERVERS = frozenset({"redis", "rediss", "unix"})
 #: Endings of names whose values are URLs, which may lack a scheme.
@@ -87,7 +88,8 @@ def _of_values(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, SecretStr):
         yield from _of_secret(value.get_secret_value())
     elif isinstance(value, str):
-        if _is_secret(key):
+        if _is_secret(key) or (key.endswith("api_key_env") and not _VARIABLE.fullmatch(value)):
+            # A key may have been pasted in place of the name of its variable.
             yield from _of_secret(value)
         yield from _of_url(value, bare=key.upper().endswith(_BARE))
 

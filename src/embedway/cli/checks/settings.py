@@ -45,7 +45,7 @@ def load(files: tuple[Path, ...], *, online: bool) -> tuple[Setup | None, Findin
         except ConfigError as error:
             return Findings(tuple(_problems(error)))
         loaded.append(config)
-        return Findings((_summary(config, files),))
+        return Findings((_summary(config),))
 
     def load_defaults(_: None) -> Findings:
         loaded.append(Config())
@@ -66,11 +66,10 @@ def load(files: tuple[Path, ...], *, online: bool) -> tuple[Setup | None, Findin
     return setup, Findings(tuple(lines)), running
 
 
-def _summary(config: Config, files: tuple[Path, ...]) -> Finding:
+def _summary(config: Config) -> Finding:
     count = len(config.sources)
     where = ", ".join(dict.fromkeys(source.partition(": ")[0] for source in config.sources.values()))
-    named = f" ({', '.join(map(str, files))})" if files else ""
-    detail = f"{count} set by {where}{named}" if count else f"all have their defaults{named}"
+    detail = f"{count} set by {where}" if count else "all have their defaults"
     return Finding(NAME, "ok", detail)
 
 
