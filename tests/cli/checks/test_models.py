@@ -1,6 +1,7 @@
 """The default model of any kind, the default reranker, and the weights that are here."""
 
 import json
+import shutil
 
 import pytest
 
@@ -29,6 +30,17 @@ def default(setup, name, environ=None, **overrides):
 def test_weights_that_are_here(setup, default_model_directory):
     line, fact = default(setup, "auto", weights__directory=str(default_model_directory))
     assert (line.status, fact["here"], fact["problem"]) == ("ok", True, None)
+
+
+def test_no_hash_is_stored(setup, default_model_directory, tmp_path):
+    """The files of a copied store have no stored hash, so they are hashed."""
+    copy = tmp_path / "copy"
+    shutil.copytree(default_model_directory, copy, symlinks=True, ignore=shutil.ignore_patterns("hashes"))
+    before = sorted(copy.rglob("*"))
+    given = setup(weights__directory=str(copy))
+    assert models.check_default_model(given).lines[0].status == "ok"
+    assert models.check_local_models(given).lines[0].status == "ok"
+    assert sorted(copy.rglob("*")) == before
 
 
 def test_weights_that_must_be_downloaded(setup, tmp_path):

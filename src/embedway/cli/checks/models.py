@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from embedway.catalog.types import Task
     from embedway.cli.checks.base import Setup
     from embedway.config import Config
+    from embedway.weights.store import WeightsStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +97,23 @@ def _judge_routes(name: str, routes: list[tuple[str, str]], setting: str) -> tup
 def _find_weights(name: str, config: Config) -> tuple[str, bool]:
     """Return the full name of a local model, and whether its weights are here. Raises the errors of the store."""
     from embedway.local.loading import resolve
-    from embedway.weights.store import WeightsStore
 
-    named = resolve(name)
-    store = WeightsStore(config.store_settings())
+    named, store = resolve(name), _reading_store(config)
     if named.facts is not None:
         return named.key, store.find(named.facts.weights) is not None
     if named.folder is not None:
         store.open_folder(named.folder)
         return named.key, True
     return named.key, store.find_repository(named.repository or "", named.revision) is not None
+
+
+def _reading_store(config: Config) -> WeightsStore:
+    """Return the store of weights; it stores no hashes of the files that it reads."""
+    from embedway.weights.store import WeightsStore
+
+    store = WeightsStore(config.store_settings())
+    store.hash_cache.is_read_only = True
+    return store
 
 
 def _judge_missing(name: str, config: Config) -> Finding:
@@ -129,9 +137,8 @@ def _judge_missing(name: str, config: Config) -> Finding:
 def check_local_models(setup: Setup) -> Findings:
     """List the models of the catalog whose weights are here."""
     from embedway.catalog import default_catalog
-    from embedway.weights.store import WeightsStore
 
-    store = WeightsStore(setup.config.store_settings())
+    store = _reading_store(setup.config)
     catalog = list(default_catalog())
     try:
         here = [facts.name for facts in catalog if store.find(facts.weights) is not None]
