@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: `problem` prevents embedding, `warning` does not. `failed` is a check that could not be completed. `skipped` means
 #: that there is nothing to check, or that an option is needed.
 Status: TypeAlias = Literal["ok", "warning", "problem", "failed", "skipped"]
-#: Time limit of a check, in seconds. All checks run at the same time; most take some milliseconds.
+#: Time limit of a check, in seconds. Most take some milliseconds.
 LIMIT_S = 10.0
 #: The same for a check that imports a large library, which may take long on a cold disk.
 IMPORT_LIMIT_S = 30.0

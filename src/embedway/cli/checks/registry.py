@@ -113,7 +113,7 @@ class Report:
 
 
 def examine(files: tuple[Path, ...] = (), *, online: bool = False) -> Report:
-    """Run all checks at the same time, each in its own thread; they use the network only if `online`.
+    """Run all checks, each in its own thread; they use the network only if `online`.
 
     Never raises: a check that fails is a line of the report.
     """
@@ -124,9 +124,12 @@ def examine(files: tuple[Path, ...] = (), *, online: bool = False) -> Report:
         results = [("settings", loading.result())]
         setup, running = (loaded[0][0], [loading, *loaded[0][2]]) if loaded else (None, [loading])
         checks, planned = _all_checks(setup)
-        started = [(check, start(check, setup)) for check in checks if setup is not None or not check.needs_settings]
-        running += [one for _, one in started]
-        results += [("routes", planned), *((check.section, one.result()) for check, one in started)]
+        results.append(("routes", planned))
+        # One after another: threads that import the same package at once may get it half initialized.
+        for check in checks:
+            if setup is not None or not check.needs_settings:
+                running.append(start(check, setup))
+                results.append((check.section, running[-1].result()))
         mask, lacking = _mask(setup, files)
         results.append(("settings", lacking))
     if setup is None:
