@@ -64,7 +64,7 @@ def test_a_key_of_a_discovered_file_is_written_out_and_short():
 
 def test_an_error_of_the_command_line_is_written_out(capsys):
     with pytest.raises(SystemExit):
-        main(["--config", "no\x1bfile.toml", "doctor"])
+        main(["--config", "no\x1bfile.toml", "models", "list"])
     shown = capsys.readouterr().err
     assert "no\\x1bfile.toml" in shown
     assert "\x1b" not in shown

@@ -20,6 +20,11 @@ Ctrl-C and SIGTERM end every command within two seconds, and a second one at onc
 destination is complete, or as before. Standard error says what is stored and how to continue; `run` finds the vectors
 that are in the cache again.
 
+`embedway doctor` also works if the settings are invalid: each mistake is a line of its report, the other checks use the
+defaults, and it exits with 1. It exits with 2 only for a wrong option. Its JSON document has a list `checks`, each with
+`section`, `name`, `status` (`ok`, `warning`, `problem`, `failed` or `skipped`), `detail` and `remedy`; `works`, which
+decides the exit code; and `advice`, the problems first.
+
 """
 
 

@@ -71,8 +71,8 @@ def test_version(command):
         (["embed", "--nothing"], "--nothing"),
         (["embed", "x", "--threads", "two"], "--threads"),
         (["models", "show"], "NAME"),
-        (["--config", "settings.yaml", "doctor"], ".toml or .json"),
-        (["--config", "none.toml", "doctor"], "none.toml: cannot be read"),
+        (["--config", "settings.yaml", "models", "list"], ".toml or .json"),
+        (["--config", "none.toml", "models", "list"], "none.toml: cannot be read"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

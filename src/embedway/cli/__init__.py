@@ -61,6 +61,7 @@ def _global_options(
             "--config",
             "-c",
             metavar="FILE",
+            readable=False,  # `Config.load` reports a file that cannot be read, and doctor continues
             help="Settings file, TOML or JSON. May be given several times; later files override earlier ones, field by "
             "field. Default: embedway.toml in the working directory. Unless it is trusted (see `embedway trust`), only "
             "its safe settings apply.",

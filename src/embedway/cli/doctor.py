@@ -1,109 +1,90 @@
 """`embedway doctor`: report what works here, what is missing, and how to get it."""
 
-from dataclasses import asdict
-from typing import Annotated, Any
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import one_line, print_json, print_line, print_table, size
+from embedway.cli.output import one_line, print_json, print_line
+from embedway.text import printable
+
+if TYPE_CHECKING:
+    from embedway.cli.checks.base import Finding
+    from embedway.cli.checks.registry import Report
 
 
 def doctor(
     context: typer.Context,
     *,
-    online: Annotated[bool, typer.Option("--online", help="Also check whether the hub is reachable.")] = False,
+    online: Annotated[
+        bool,
+        typer.Option(
+            "--online",
+            help="Also check whether the hub is reachable, and call each route with one short text. The calls may cost "
+            "money: they are booked in the ledger, and no budget is exceeded.",
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Report what works here, what is missing and how to get it. Exit with 1 only if texts cannot be embedded."""
-    from embedway.cli import checks
+    """Report what works here, what is missing and how to get it, also if the settings are invalid.
 
-    report = checks.examine(Invocation.of(context).config(), online=online)
+    Each check has a line: ok, warning, problem (texts cannot be embedded), failed (the check itself), or skipped.
+    Secrets are never shown. Nothing is changed. Exit with 1 if texts cannot be embedded, which includes invalid
+    settings, and else with 0.
+    """
+    from embedway.cli.checks.registry import examine
+
+    invocation = Invocation.of(context)
+    report = examine(invocation.files, online=online)
     if as_json:
-        print_json(asdict(report))
+        print_json(report.document)
     else:
-        _print(asdict(report))
+        _print(report)
+    for warning in report.warnings:
+        sys.stderr.write(f"{printable(warning, keep_layout=True)}\n")
+    if invocation.traceback:
+        for trace in report.tracebacks:
+            sys.stderr.write(printable(trace, keep_layout=True))
     if not report.works:
         raise typer.Exit(1)
 
 
-def _print(report: dict[str, Any]) -> None:
-    machine, weights = report["machine"], report["weights"]
-    memory = "unknown"
-    if machine["memory_bytes"]:
-        memory = size(machine["memory_bytes"])
-        if machine["available_bytes"] is not None:
-            memory += f", {size(machine['available_bytes'])} free"
-    flags = [f"{name} {'yes' if there else 'no'}" for name, there in machine["flags"].items()]
-    free = f", {size(weights['free_bytes'])} free" if weights["free_bytes"] is not None else ""
-    facts = [
-        ("embedway", report["embedway"]),
-        ("python", report["python"]),
-        ("system", f"{machine['system']}, {machine['architecture']}"),
-        ("cpu", machine["cpu"]),
-        ("cpu flags", ", ".join(flags) or "unknown"),
-        ("usable cores", str(machine["cores"])),
-        ("memory", memory),
-        ("weights", f"{weights['path']} ({'writable' if weights['writable'] else 'NOT writable'}{free})"),
-        ("default model", f"{report['default_model']['name']} ({_model_state(report['default_model'])})"),
-        ("cache", _cache(report["cache"])),
-        ("hub", _hub(report["hub"])),
-        ("pip", report["pip"] or "not installed"),
-    ]
-    width = max(len(name) for name, _ in facts)
-    for name, value in facts:
-        print_line(f"{name.ljust(width)}  {one_line(value)}")
-    _print_tables(report)
-    print_line()
-    for advice in report["advice"]:
-        print_line(f"- {advice}")
-    print_line("Texts can be embedded here." if report["works"] else "Texts cannot be embedded here yet.")
-
-
-def _print_tables(report: dict[str, Any]) -> None:
-    tables: tuple[tuple[tuple[str, ...], list[tuple[str, ...]]], ...] = (
-        (
-            ("backend", "version", "precisions"),
-            [
-                (item["name"], item["version"] or item["why_not"] or "", ", ".join(item["precisions"]) or "-")
-                for item in report["backends"]
-            ],
-        ),
-        (
-            ("extra", "state"),
-            [
-                (item["name"], f"installed ({item['version']})" if item["version"] else item["how"])
-                for item in report["extras"]
-            ],
-        ),
-        (("setting", "value", "set by"), [(item["key"], item["value"], item["source"]) for item in report["settings"]]),
-        (("ignored setting of embedway.toml",), [(key,) for key in report["ignored"]]),
-        (("tuned model", "choice"), [(item["model"], item["choice"]) for item in report["tuned"]]),
-    )
-    for columns, rows in tables:
-        if rows:
+def _print(report: "Report") -> None:
+    width = max((len(_shown(one.name)) for _, lines in report.sections for one in lines), default=0)
+    for section, lines in report.sections:
+        if lines:
+            print_line(section.capitalize())
+        for one in lines:
+            print_line(f"  {one.status:8} {_shown(one.name).ljust(width)}  {_detail(one)}")
+        if lines:
             print_line()
-            print_table(columns, rows)
+    settings = report.facts["settings"]
+    if settings:
+        rows = [("setting", "value", "set by")]
+        rows += [(_shown(one["key"]), _shown(one["value"]), _shown(one["source"])) for one in settings]
+        widths = [max(len(row[i]) for row in rows) for i in range(2)]
+        for key, value, source in rows:
+            print_line(f"{key.ljust(widths[0])}  {value.ljust(widths[1])}  {source}")
+        print_line()
+    print_line(_count(report))
+    print_line("Texts can be embedded here." if report.works else "Texts cannot be embedded here yet.")
 
 
-def _model_state(model: dict[str, Any]) -> str:
-    if model["here"]:
-        return "available"
-    return model["problem"] or "not downloaded"
+def _shown(text: str) -> str:
+    """Return a text on one line, with escapes instead of control characters."""
+    return one_line(printable(text))
 
 
-def _cache(kept: dict[str, Any]) -> str:
-    folder = kept["folder"]
-    if folder is None:
-        return str(kept["backend"])
-    return f"{kept['backend']} in {folder['path']} ({'writable' if folder['writable'] else 'NOT writable'})"
+def _detail(finding: "Finding") -> str:
+    detail = _shown(finding.detail)
+    return f"{detail} -> {_shown(finding.remedy)}" if finding.remedy else detail
 
 
-def _hub(hub: dict[str, Any]) -> str:
-    if hub["offline"]:
-        state = "offline by setting"
-    elif hub["reachable"] is None:
-        state = "not checked; use --online to check"
-    else:
-        state = "reachable" if hub["reachable"] else f"unreachable: {hub['why_not']}"
-    return f"{hub['endpoint']} ({state})"
+def _count(report: "Report") -> str:
+    statuses = [one.status for _, lines in report.sections for one in lines]
+    counts = [(statuses.count("problem"), "problem"), (statuses.count("warning"), "warning")]
+    shown = [f"{number} {name}{'s' if number != 1 else ''}" for number, name in counts]
+    failed = statuses.count("failed")
+    shown += [f"{failed} check{'s' if failed != 1 else ''} failed"] if failed else []
+    return ", ".join(shown) + "."

@@ -59,6 +59,8 @@ class HashCache:
         self._root = store / "hashes"
         self._own = tuple((store / name).resolve() for name in ("blobs", "models"))
         self._others: dict[Path, tuple[Stamp, str]] = {}
+        #: Whether nothing is written, as `embedway doctor` needs.
+        self.is_read_only = False
 
     def owns(self, path: Path) -> bool:
         """Return whether a file belongs to the store, to which no other program writes."""
@@ -91,6 +93,8 @@ class HashCache:
         """Cache a hash."""
         if not self.owns(path):
             self._others[path.resolve()] = (stamp, sha256)
+            return
+        if self.is_read_only:
             return
         # A store on a read-only disk works too; it hashes each time.
         with contextlib.suppress(OSError):

@@ -1,0 +1,268 @@
+"""Redis and Valkey servers of the cache, the ledger and the pins. They are the user's own, so they are always asked.
+
+Only commands that read are sent.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from embedway.cache.redis_server import FORMAT, FORMAT_FIELD, FORMATS
+from embedway.cli.checks.base import Finding, Findings, describe
+from embedway.cli.checks.storage import status_without_ledger
+from embedway.errors import newer_version
+from embedway.ledger.redis import LEDGER_KEYS, PINS_KEYS
+from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
+from embedway.text import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from embedway.cli.checks.base import Setup, Status
+
+#: Time to connect, and for one answer, in seconds.
+ANSWER_S = 2.0
+#: Oldest version: scripts that read the time and then write need the replication of effects.
+_OLDEST = (5, 0)
+#: Consequences if a server cannot be used.
+_EFFECTS = {
+    "cache": "vectors are computed again",
+    "ledger": "calls of services are refused",
+    "pins": "writes to collections are refused",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """A server, and the parts of the settings that use it."""
+
+    url: str
+    parts: tuple[str, ...]
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether its data cannot be computed again."""
+        return self.parts != ("cache",)
+
+
+def check_servers(setup: Setup) -> Findings:
+    """Connect to each server, and report what prevents or endangers its use."""
+    servers = tuple(_servers(setup))
+    if not servers:
+        return Findings((Finding("redis", "skipped", "no setting names a server"),))
+    try:
+        import redis  # noqa: F401
+    except BaseException as error:  # noqa: BLE001  a broken library may raise anything when it is imported
+        used = ", ".join(part for server in servers for part in server.parts)
+        reason = "not installed" if isinstance(error, ModuleNotFoundError) else f"broken: {describe(error)}"
+        detail = f"{used}: backend is 'redis', and the library is {reason}"
+        return Findings((Finding("redis", "problem", detail, "pip install 'embedway[redis]'"),))
+    return Findings(tuple(finding for server in servers for finding in _check(server, setup)))
+
+
+def _servers(setup: Setup) -> Iterator[_Server]:
+    config = setup.config
+    named: dict[str, list[str]] = {}
+    for part, settings in (("cache", config.cache), ("ledger", config.ledger), ("pins", config.pins)):
+        if settings.backend == "redis":
+            named.setdefault(settings.url.get_secret_value(), []).append(part)
+    for url, parts in named.items():
+        yield _Server(url, tuple(parts))
+
+
+def _check(server: _Server, setup: Setup) -> Iterator[Finding]:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    name = f"redis of {', '.join(server.parts)}"
+    failed = status_without_ledger(setup.config) if "ledger" in server.parts else "warning"
+    limits: dict[str, Any] = {"socket_connect_timeout": ANSWER_S, "socket_timeout": ANSWER_S}
+    try:
+        client = redis.Redis.from_url(server.url, retry=Retry(NoBackoff(), 0), decode_responses=True, **limits)
+    except ValueError:
+        # The library's message repeats a part of the URL, which may be the password.
+        remedy = f"set {server.parts[0]}.url to a URL such as redis://HOST:6379/0; write / in the password as %2F"
+        yield Finding(name, "problem", "the URL is malformed", remedy)
+        return
+    place = _place(server.url)
+    try:
+        client.ping()
+        yield from _check_answer(name, place, client, server, failed)
+    except Exception as error:  # noqa: BLE001  the library raises errors of several trees
+        effects = "; ".join(_EFFECTS[part] for part in server.parts)
+        reason, remedy = _explain(error, server)
+        yield Finding(name, failed, f"{place}: {reason}, so {effects}", remedy)
+    finally:
+        client.close()
+
+
+def _place(url: str) -> str:
+    """Return the host and port of a URL."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.hostname or parts.path}" + (f":{parts.port}" if parts.port else "")
+    except ValueError:
+        return "the server"
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """An error of the library: its classes or a part of its message, the reason in plain words, and the advice."""
+
+    classes: tuple[str, ...]
+    message: str
+    reason: str
+    remedy: str
+
+
+#: Known failures, the most specific first. `{setting}` is the setting of the URL, `{text}` the library's message.
+_FAILURES = (
+    _Failure(
+        ("AuthenticationError", "AuthenticationWrongNumberOfArgsError"),
+        "NOAUTH|WRONGPASS|invalid password",
+        "it refuses the user or password",
+        "correct the user and password in {setting}",
+    ),
+    _Failure(
+        ("NoPermissionError",),
+        "NOPERM",
+        "its user may not run this command",
+        "give the user access to the keys and commands of embedway",
+    ),
+    _Failure(
+        ("SSLCertVerificationError",),
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate is not trusted",
+        "set SSL_CERT_FILE to the file of its CA",
+    ),
+    _Failure(
+        ("SSLError",),
+        r"\[SSL|SSL:",
+        "it does not speak TLS on this port",
+        "use redis:// in {setting}, or the port for TLS",
+    ),
+    _Failure(
+        ("InvalidResponse",),
+        "Protocol Error",
+        "it does not answer as Redis does",
+        "check host and port in {setting}; use rediss:// if the port is for TLS",
+    ),
+    _Failure(
+        ("TimeoutError",),
+        "timeout|timed out",
+        f"no answer within {ANSWER_S:g} s",
+        "check host, port and scheme (redis:// without TLS, rediss:// with TLS) in {setting}, and the firewall",
+    ),
+    _Failure(("BusyLoadingError",), "LOADING", "it is still loading its data", "wait until it has started"),
+    _Failure(
+        (),
+        "closed by server|reset by peer",
+        "it closes the connection",
+        "use rediss:// in {setting} if the port is for TLS; check host and port",
+    ),
+    _Failure(
+        ("ConnectionError", "OSError"),
+        "^$",
+        "it cannot be reached: {text}",
+        "start the server, or correct host and port in {setting}",
+    ),
+)
+
+
+def _explain(error: BaseException, server: _Server) -> tuple[str, str]:
+    """Return why a server cannot be used, and what to do."""
+    setting, text = f"{server.parts[0]}.url", redact(str(error)).rstrip(".")
+    causes = _causes(error)
+    names = {cls.__name__ for one in causes for cls in type(one).__mro__}
+    messages = " ".join(str(one) for one in causes)
+    for known in _FAILURES:
+        if names.intersection(known.classes) or re.search(known.message, messages, re.IGNORECASE):
+            return known.reason.format(text=text), known.remedy.format(setting=setting)
+    return f"{type(error).__name__}: {text}", f"check {setting}"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found:
+        found.append(current)
+        current = current.__cause__ or current.__context__
+    return found
+
+
+def _check_answer(name: str, place: str, client: Any, server: _Server, failed: Status) -> Iterator[Finding]:
+    """Check a server that answers: version, role, eviction, persistence, and the versions of our data."""
+    import redis.exceptions as known
+
+    found: list[Finding] = []
+    try:
+        info: Mapping[str, Any] = client.info()
+    except known.ResponseError as error:
+        if "NOAUTH" in str(error):
+            raise
+        info = {}
+        detail = f"{place}: INFO is not allowed, so eviction and persistence are not checked"
+        found.append(Finding(name, "warning", detail, "allow the command INFO"))
+    if info.get("aof_enabled") == 0:
+        info = {**info, "saves": _saves(client)}
+    judged = (*_judge(info, server, failed), *_newer(client, server, failed))
+    found += [Finding(name, status, f"{place}: {detail}", remedy) for status, detail, remedy in judged]
+    if found:
+        yield from found
+        return
+    brand = "Valkey" if "valkey_version" in info else "Redis"
+    yield Finding(name, "ok", f"{place}: {brand} {info.get('valkey_version') or info.get('redis_version', '')}")
+
+
+def _judge(info: Mapping[str, Any], server: _Server, failed: Status) -> Iterator[tuple[Status, str, str]]:
+    """Iterate over the problems that the answer of INFO shows: status, detail and remedy."""
+    version = str(info.get("redis_version", ""))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers and numbers < _OLDEST:
+        yield failed, f"Redis {version} is too old", "use Redis 5 or newer, or Valkey"
+    if info.get("role") not in {None, "master"}:
+        yield failed, "it is a replica, which is usually read-only", f"set {server.parts[0]}.url to the primary"
+    if not server.keeps_state:
+        return
+    kept = " and ".join(f"the {part}" for part in server.parts if part != "cache")
+    policy = str(info.get("maxmemory_policy") or "noeviction")
+    if policy != "noeviction":
+        remedy = "set maxmemory-policy to noeviction, or use another server for the cache"
+        yield "warning", f"maxmemory-policy is {policy}, so a full server may delete {kept}", remedy
+    if info.get("aof_enabled") == 0 and not info.get("saves"):
+        yield "warning", f"persistence is off, so a restart deletes {kept}", "set appendonly to yes"
+
+
+def _saves(client: Any) -> bool:
+    """Return whether snapshots are configured; True if the server does not say."""
+    import redis.exceptions as known
+
+    try:
+        return bool(client.config_get("save").get("save", "unknown"))
+    except known.ResponseError:
+        return True
+
+
+def _newer(client: Any, server: _Server, failed: Status) -> Iterator[tuple[Status, str, str]]:
+    """Iterate over the data on a server that a newer version of embedway wrote."""
+    import redis.exceptions as known
+
+    stamps: dict[str, tuple[Callable[[], Any], int]] = {
+        "cache": (lambda: client.hget(FORMATS, FORMAT_FIELD), FORMAT),
+        "ledger": (lambda: client.get(LEDGER_KEYS[0]), LEDGER_VERSION),
+        "pins": (lambda: client.get(PINS_KEYS[0]), PINS_VERSION),
+    }
+    for part in server.parts:
+        read, version = stamps[part]
+        try:
+            stamp = str(read() or "")
+        except known.ResponseError:
+            continue  # another type, no permission, or another node of a cluster
+        if stamp.isdecimal() and int(stamp[:9]) > version:
+            # Requests fail if the cache has a newer version: with a wrong key, it would return wrong vectors.
+            status: Status = "problem" if part == "cache" else failed
+            yield status, f"the {part} {newer_version(stamp[:9], version)}", f"or set {part}.url to another server"
