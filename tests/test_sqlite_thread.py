@@ -48,7 +48,7 @@ def test_calls_that_wait_share_a_transaction(tmp_path):
 def test_a_call_that_fails_leaves_nothing_and_fails_no_other(tmp_path):
     def add_and_fail(connection):
         add(connection, "lost")
-        raise ValueError("mine")
+        raise RuntimeError("mine")
 
     async def main():
         file = SqliteThread("test", tmp_path / "f", PINS, fail)
@@ -56,7 +56,7 @@ def test_a_call_that_fails_leaves_nothing_and_fails_no_other(tmp_path):
         found = await asyncio.gather(*(file.transact(*call) for call in calls), return_exceptions=True)
         await file.aclose()
         assert [found[0], found[2], found[4]] == ["a", "b", "c"]
-        assert isinstance(found[1], ValueError)
+        assert isinstance(found[1], RuntimeError)
         assert isinstance(found[3], FailedError)
 
     asyncio.run(main())

@@ -11,17 +11,21 @@ import errno
 import os
 import secrets
 import stat
+import time
 from typing import TYPE_CHECKING
 
 from embedway import unfinished
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 #: Without O_NONBLOCK, a pipe without a writer would block the program forever.
 READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
+#: Interval between tries to lock a folder, in seconds.
+_LOCK_AGAIN_S = 0.005
 
 
 def read_package_text(package: str, name: str) -> str:
@@ -81,6 +85,45 @@ def read_bounded(path: Path, *, most_bytes: int = 2**16) -> bytes:
 def _is_inherited(path: Path) -> bool:
     """Return whether a path is that of an open descriptor; any other pipe may never have a writer."""
     return str(path) == "/dev/stdin" or str(path.parent) in {"/dev/fd", "/proc/self/fd"}
+
+
+def place_of(path: Path) -> tuple[int, int] | None:
+    """Return the device and inode of a file, after links; None if it cannot be found."""
+    try:
+        state = os.stat(path)  # noqa: PTH116  faster, and called for each use of a ledger
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, timeout_s: float) -> Iterator[None]:
+    """Exclude other processes and threads that lock the same folder.
+
+    Nothing is locked where folders cannot be locked, or if another process holds the lock for longer than `timeout_s`.
+    """
+    if os.name != "posix":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        until = time.monotonic() + timeout_s
+        with contextlib.suppress(OSError):
+            while not _try_lock(descriptor) and time.monotonic() < until:
+                time.sleep(_LOCK_AGAIN_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    import fcntl  # noqa: PLC0415  POSIX only
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def make_private_folder(folder: Path) -> None:

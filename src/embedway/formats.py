@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from embedway import unfinished
+from embedway import files, unfinished
 from embedway.errors import ConfigError
+from embedway.sqlite_open import OPENING, connect, opened_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,6 +118,15 @@ def check(path: Path, kind: Kind) -> bool:
 
     Raises ConfigError for a file that is not ours, or is ours of another kind, and OSError if it cannot be read.
     """
+    with OPENING:
+        opened = opened_kind(path)
+        if opened not in {None, kind.name}:
+            raise _error(path, kind, f"is the file of embedway's {opened}, not of embedway's {kind.name}")
+        return opened is not None or _check_closed(path, kind)
+
+
+def _check_closed(path: Path, kind: Kind) -> bool:
+    """Check a file to which this process has no connection; see `check`."""
     for attempt in range(_LOOKS):
         size = _size(path, kind)
         real = path.resolve()  # SQLite keeps its files beside the target of a link
@@ -137,9 +147,23 @@ def check(path: Path, kind: Kind) -> bool:
 def is_ours(path: Path, kind: Kind) -> bool:
     """Return whether a file can be recognized as one of this kind, even if damaged."""
     try:
-        return _look(path.resolve()) is kind
+        with OPENING:
+            opened = opened_kind(path)
+            return opened == kind.name if opened is not None else _look(path.resolve()) is kind
     except OSError:
         return False
+
+
+def open_checked(path: Path, kind: Kind, *, create: bool = False, timeout_s: float) -> sqlite3.Connection:
+    """Open a file of this kind in autocommit mode, or a new one with `create`. Any thread may use the connection.
+
+    Raises as `check`, and sqlite3.Error.
+    """
+    with OPENING:
+        check(path, kind)
+        if create:
+            files.create_private_file(path)
+        return connect(path, uri(path, "mode=rw"), kind.name, timeout_s)
 
 
 def _belongs(path: Path, ending: str, size: int) -> bool:

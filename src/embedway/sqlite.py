@@ -8,6 +8,7 @@ intact.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -52,16 +53,11 @@ def connect(
     time. Raises ConfigError for a file that is not of this kind, `form.newer_error` for a newer version, OSError and
     sqlite3.Error.
     """
-    formats.check(path, form.kind)
     files.make_private_folder(path.parent)
-    files.create_private_file(path)
-    connection = sqlite3.connect(
-        formats.uri(path, "mode=rw"), uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False
-    )
+    # Another process must not rename a damaged file until this one has opened the files beside it.
+    with files.locked_folder(path.parent, busy_s):
+        connection, afterwards = _open(path, form, busy_s)
     try:
-        until = time.monotonic() + busy_s
-        afterwards = _retry_while_locked(lambda: _migrate(connection, path, form), until)
-        _retry_while_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"), until)
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
         for statement in extra:
@@ -75,6 +71,42 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+def _open(path: Path, form: Format, busy_s: float) -> tuple[sqlite3.Connection, list[Callable[[], None]] | None]:
+    connection = formats.open_checked(path, form.kind, create=True, timeout_s=busy_s)
+    try:
+        until = time.monotonic() + busy_s
+        afterwards = _retry_while_locked(lambda: _migrate(connection, path, form), until)
+        _retry_while_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"), until)
+        _check_tables(connection, form)
+    except BaseException:
+        connection.close()
+        raise
+    return connection, afterwards
+
+
+class SchemaError(sqlite3.DatabaseError):
+    """A file of ours whose tables another program changed. To SQLite it is a damaged file."""
+
+    def __init__(self) -> None:
+        super().__init__("its tables are not those of this version, or have views or triggers")
+        self.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def _check_tables(connection: sqlite3.Connection, form: Format) -> None:
+    """Raise SchemaError unless there are the tables of the format, and no views or triggers."""
+    found, wanted = formats.tables_of(connection), _tables_of_schema(form.schema)
+    if found is None or any(found.get(table) != columns for table, columns in wanted.items()):
+        raise SchemaError
+
+
+@functools.cache
+def _tables_of_schema(schema: tuple[str, ...]) -> dict[str, str]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
+        for statement in schema:
+            fresh.execute(statement)
+        return formats.tables_of(fresh) or {}
 
 
 def version_of(connection: sqlite3.Connection, path: Path, form: Format) -> int:

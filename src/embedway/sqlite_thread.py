@@ -8,9 +8,10 @@ import sqlite3
 import threading
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from embedway import sqlite
+from embedway.errors import EmbedwayError, UsageError
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: Errors of a file: those of SQLite and the disk, and those of Python for values that no version writes.
+_INVALID = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_FAILURES = (sqlite3.Error, OSError, *_INVALID)
 #: Maximum calls that share a transaction.
 _BATCH = 128
 
@@ -34,12 +38,29 @@ class _Call:
     error: Exception | None = None
 
 
+class Watch(Protocol):
+    """Checks of a file that must stay the same one while a process uses it. Each method may raise."""
+
+    def check(self, *, is_open: bool) -> None:
+        """Check the file before it is opened or used."""
+
+    def note(self) -> None:
+        """Remember the file after a use that succeeded."""
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Check the content at the start of a transaction."""
+
+    def commit(self) -> None:
+        """Remember the content after a transaction was committed."""
+
+
 class SqliteThread:
     """One worker thread with one connection. The file is opened at the first call, and again after `disconnect`.
 
-    `on_error` decides how a failure is handled. After the rollback, it receives the sqlite3.Error or OSError of a call.
-    Its return value is the result of the call, and its exception is the error of the call. Other errors are raised
-    unchanged, such as the ConfigError of a file that is not of this format.
+    `on_error` decides how a failure is handled. After the rollback, it receives the sqlite3.Error or OSError of a call,
+    or the error of Python for an invalid value in the file. Its return value is the result of the call, and its
+    exception is the error of the call. Other errors are raised unchanged, such as the ConfigError of a file that is not
+    of this format.
     """
 
     def __init__(
@@ -52,8 +73,10 @@ class SqliteThread:
         pragmas: tuple[str, ...] = (),
         extra: tuple[str, ...] = (),
         busy_s: float = sqlite.BUSY_S,
+        watch: Watch | None = None,
     ) -> None:
         """Create the thread lazily; see `sqlite.connect` for `pragmas`, `extra` and `busy_s`."""
+        self._watch = watch
         self.connection: sqlite3.Connection | None = None
         #: Inode of the file that was opened last; 0 for none.
         self.inode = 0
@@ -78,12 +101,17 @@ class SqliteThread:
         """Call a function with the connection. Only for functions that run on the thread."""
         with self._lock:
             try:
-                return function(self.connection or self._connect(), *arguments, **options)
-            except (sqlite3.Error, OSError) as error:
+                result = function(self._ready(), *arguments, **options)
+            except _FAILURES as error:
+                if _is_own(error):
+                    raise
                 if self.connection is not None and self.connection.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
                         self.connection.rollback()
                 return cast("R", self._on_error(error))
+            if self._watch is not None:
+                self._watch.note()
+            return result
 
     async def transact(
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
@@ -94,7 +122,7 @@ class SqliteThread:
         await self.submit(self._run_waiting)
         if call.error is None:
             return cast("R", call.result)
-        if isinstance(call.error, (sqlite3.Error, OSError)):
+        if isinstance(call.error, _FAILURES) and not _is_own(call.error):
             return cast("R", self._on_error(call.error))
         raise call.error
 
@@ -109,17 +137,25 @@ class SqliteThread:
         while transactions:
             calls = transactions.popleft()
             try:
-                # As a context manager, a connection commits, or rolls back after an error.
-                with self._lock, self.connection or self._connect() as connection:
-                    # A transaction that starts as a reader cannot become a writer while another process writes.
-                    connection.execute("BEGIN IMMEDIATE")
-                    for call in calls:
-                        call.result = call.function(connection)
+                with self._lock:
+                    self._run_together(calls)
             except Exception as error:  # noqa: BLE001  passed to the caller
                 if len(calls) == 1:
                     calls[0].error = error
                 else:
                     transactions.extend([call] for call in calls)
+
+    def _run_together(self, calls: list[_Call]) -> None:
+        # As a context manager, a connection commits, or rolls back after an error.
+        with self._ready() as connection:
+            # A transaction that starts as a reader cannot become a writer while another process writes.
+            connection.execute("BEGIN IMMEDIATE")
+            if self._watch is not None:
+                self._watch.begin(connection)
+            for call in calls:
+                call.result = call.function(connection)
+        if self._watch is not None:
+            self._watch.commit()
 
     def reopen_if_replaced(self) -> None:
         """Close the connection to a removed or replaced file, because writes to it are lost."""
@@ -141,11 +177,22 @@ class SqliteThread:
             await worker.call(self.disconnect)
             worker.close()
 
+    def _ready(self) -> sqlite3.Connection:
+        """Return the open connection, whose file is still the same."""
+        if self._watch is not None:
+            self._watch.check(is_open=self.connection is not None)
+        return self.connection or self._connect()
+
     def _connect(self) -> sqlite3.Connection:
         self.inode = inode_of(self._path)
         self.connection = self._open()
         self.inode = inode_of(self._path)
         return self.connection
+
+
+def _is_own(error: Exception) -> bool:
+    """Return whether an error is ours. A UsageError results from an invalid value in the file, such as a limit's."""
+    return isinstance(error, EmbedwayError) and not isinstance(error, UsageError)
 
 
 def inode_of(path: Path) -> int:

@@ -73,6 +73,7 @@ def _lengths(vectors: Vectors) -> npt.NDArray[np.float32]:
     return lengths
 
 
+@np.errstate(all="ignore")  # whatever the caller has set
 def to_size(vectors: Vectors, space: Space) -> Vectors:
     """Truncate to the space's dimensions and restore length 1 in a normalized space, as Matryoshka training expects."""
     if vectors.shape[1] == space.dimensions:

@@ -246,3 +246,33 @@ def test_a_lease_belongs_to_one_process_until_it_is_released(make, backend):
 
     assert ("redis" in backend) == make().supports_leases
     run(make, steps)
+
+
+@pytest.mark.parametrize("ahead", [120, 30 * 86_400])
+def test_an_entry_from_the_future_does_not_live_longer_than_its_time(make, clock, backend, ahead):
+    async def steps(cache):
+        if "redis" in backend:
+            return  # the server uses its own clock
+        clock.now += ahead
+        await cache.put_many(GROUP, items(range(3)))
+        clock.now -= ahead
+        assert await read_entries(cache, GROUP, [key(0), key(2)]) == [None, None]
+        assert await cache.group_sizes() == []
+        await cache.put_many(GROUP, items(range(5, 6)))
+        # It was deleted by the write, and is not found when its time comes.
+        clock.now += ahead + 1
+        assert await read_entries(cache, GROUP, [key(0), key(2)]) == [None, None]
+
+    run(make, steps, ttl_s=60.0)
+
+
+def test_an_entry_from_the_future_is_cleared_by_age(make, clock):
+    async def steps(cache):
+        clock.now += 30 * 86_400
+        await cache.put_many(GROUP, items(range(3)))
+        clock.now -= 30 * 86_400
+        await cache.put_many(GROUP, items(range(5, 7)))
+        assert await cache.clear(CacheFilter(older_than_s=3600)) == 3
+        assert await cache.clear(CacheFilter()) == 2
+
+    run(make, steps)

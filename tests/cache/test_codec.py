@@ -206,3 +206,13 @@ def test_entries_together_are_read_as_each_by_itself(kinds, seed, data):
             np.testing.assert_array_equal(together[row], vectors[row])
         elif kind != "f16":
             assert metas[row] is None
+
+
+@pytest.mark.parametrize("codec", ["f32", "f16", "i8"])
+def test_numpy_settings_of_the_caller_change_nothing(codec):
+    vectors = np.array([[1.0, 1e-40, 1e-7, 0.0], [3e38, 1e30, -3e38, 1.0], [0.0, 0.0, 0.0, 0.0]], np.float32)
+    keys, metas = [bytes([n]) * KEY_BYTES for n in range(3)], [TextMeta(1)] * 3
+    expected = encode(keys, vectors, metas, codec)
+    with np.errstate(all="raise"):
+        assert encode(keys, vectors, metas, codec) == expected
+        decode(keys, expected, 4, np.empty((3, 4), np.float32), normalized=False)

@@ -392,3 +392,65 @@ def test_counts_that_could_not_be_stored_are_stored_later(tmp_path, clock, monke
             assert (stats.total.hits, stats.total.misses, stats.failed_writes) == (40, 40, 1)
 
     asyncio.run(main())
+
+
+def test_a_clock_that_goes_back_does_not_turn_the_cache_off(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr("embedway.cache.sqlite_connection.BUSY_S", 0.05)
+    path = tmp_path / "v.sqlite"
+
+    async def main():
+        cache = SqliteCache(path, 2**26, clock=clock)
+        assert await cache.put_many(GROUP, [(b"k" * 32, b"v")]) == 1
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            assert await cache.put_many(GROUP, [(b"x" * 32, b"v")]) == 0
+            other.execute("ROLLBACK")
+        clock.now -= 86_400
+        assert await cache.put_many(GROUP, [(b"x" * 32, b"v")]) == 1
+        await cache.aclose()
+
+    asyncio.run(main())
+
+
+SPOILED = [
+    "UPDATE counts SET number = 'many'",
+    "UPDATE counts SET model = x'ff', name = NULL",
+    "UPDATE counts SET number = -5",
+    "INSERT OR REPLACE INTO cleared VALUES (1, 'often')",
+    "UPDATE groups SET model = NULL, space_id = 7, namespace = x'ff'",
+    "UPDATE entries SET created = 'today', used = NULL",
+    "UPDATE entries SET grp = 'none'",
+    "DROP TABLE counts",
+    "ALTER TABLE entries RENAME TO others",
+    "ALTER TABLE groups RENAME COLUMN model TO name_of_model",
+    "ALTER TABLE cleared RENAME TO others; CREATE VIEW cleared AS SELECT * FROM others",
+    "CREATE TRIGGER spoil BEFORE INSERT ON entries BEGIN SELECT RAISE(FAIL, 'no'); END",
+    "CREATE TRIGGER spoil AFTER INSERT ON counts BEGIN DELETE FROM entries; END",
+]
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("spoil", SPOILED)
+def test_what_others_wrote_into_the_file_fails_no_request(tmp_path, spoil, is_open):
+    path = tmp_path / "v.sqlite"
+
+    async def main():
+        config = config_for(backend="sqlite", path=str(path), tiered=True)
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedded(embedder)
+        async with AsyncEmbedder(config=config) as embedder:
+            if is_open:
+                await embedded(embedder, TEXTS[:3])
+            with contextlib.closing(sqlite3.connect(path)) as other:
+                other.executescript(spoil)
+            await embedded(embedder)
+            for work in (embedder.cache.stats, embedder.cache.clear):
+                with contextlib.suppress(CacheError):
+                    await work()
+            await embedded(embedder)
+        async with AsyncEmbedder(config=config) as embedder:
+            await embedded(embedder)
+            await embedded(embedder, ["another text"])
+            assert (await embedder.cache.stats()).total.entries > 0
+
+    asyncio.run(main())

@@ -70,3 +70,22 @@ def test_a_library_that_is_missing_is_said_when_the_cache_is_opened(tmp_path, mo
     with pytest.raises(RuntimeUnavailableError, match=r"embedway\[zstd\]"):
         AsyncEmbedder(config=config_for(backend="sqlite", path=str(tmp_path / "v.sqlite"), zstd=True))
     AsyncEmbedder(config=config_for(backend="none", zstd=True))
+
+
+def test_entries_used_while_the_clock_was_ahead_are_evicted_like_others(tmp_path, clock):
+    async def main():
+        cache = SqliteCache(tmp_path / "v.sqlite", 200_000, clock=clock)
+        clock.now += 30 * 86_400
+        await cache.put_many(GROUP, [(bytes([1, n]) * 16, bytes(1000)) for n in range(120)])
+        clock.now -= 30 * 86_400
+        newest = []
+        for n in range(200):
+            newest = [(bytes([2, n]) * 16, bytes(1000))]
+            await cache.put_many(GROUP, newest)
+            clock.now += 1
+            assert (await cache.get_many(GROUP, [newest[0][0]])) != [None]
+        held = [stored is not None for stored in await cache.get_many(GROUP, [bytes([1, n]) * 16 for n in range(120)])]
+        await cache.aclose()
+        assert sum(held) < 30
+
+    asyncio.run(main())

@@ -86,6 +86,25 @@ def test_costs_are_exact_and_never_rounded_down(tokens, name):
         assert exact <= facts.cost_nanousd(tokens) < exact + 1
 
 
+@pytest.mark.parametrize(
+    "context",
+    [
+        decimal.Context(prec=1, rounding=decimal.ROUND_UP),
+        decimal.Context(prec=2, Emax=1, Emin=-1, traps=[decimal.Inexact, decimal.Rounded, decimal.FloatOperation]),
+        decimal.Context(prec=3, traps=[]),
+    ],
+    ids=str,
+)
+def test_a_cost_is_the_same_in_any_decimal_context_of_the_caller(context):
+    def costs():
+        numbers = 1, 999, 1234, 987_654_321
+        return [facts.cost_nanousd(count, searches=count) for facts in SERVICES.values() for count in numbers]
+
+    expected = costs()
+    with decimal.localcontext(context):
+        assert costs() == expected
+
+
 def test_searches_cost_by_the_thousand():
     assert SERVICES["rerank-v3.5"].cost_nanousd(10**6, searches=3) == 6_000_000
     assert SERVICES["rerank-2.5"].cost_nanousd(10**6, searches=3) == 50_000_000

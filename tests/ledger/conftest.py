@@ -14,11 +14,21 @@ NOON = 1795435200.0
 
 
 class Clock:
+    """Wall clock and monotonic clock: with `now += s`, time passes; `jump` changes the wall clock alone."""
+
     def __init__(self):
         self.now = NOON
+        self.jumped = 0.0
 
     def __call__(self):
         return self.now
+
+    def ticks(self):
+        return self.now - self.jumped
+
+    def jump(self, seconds):
+        self.now += seconds
+        self.jumped += seconds
 
 
 @pytest.fixture
@@ -35,12 +45,12 @@ def kind(request):
 def make(kind, tmp_path, clock, request):
     """Return a function that makes ledgers over the same storage."""
     if kind == "sqlite":
-        return lambda: SqliteLedger(tmp_path / "state" / "ledger.sqlite", clock=clock)
+        return lambda: SqliteLedger(tmp_path / "state" / "ledger.sqlite", clock=clock, ticks=clock.ticks)
     cluster = kind == "redis cluster"
     url = request.getfixturevalue("valkey_cluster" if cluster else "valkey")
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.flushall()
-    return lambda: RedisLedger(url, cluster=cluster, clock=clock)
+    return lambda: RedisLedger(url, cluster=cluster, clock=clock, ticks=clock.ticks)
 
 
 @pytest.fixture

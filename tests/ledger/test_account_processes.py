@@ -171,16 +171,20 @@ class Estimated(Server):
 LUCK = ("limited", "broken", "dropped", "good")
 
 
+def clocks(seconds):
+    return {"clock": lambda: time.time() + seconds, "ticks": lambda: time.monotonic() + seconds}
+
+
 @pytest.fixture(params=["sqlite", "redis"])
 def books(request, tmp_path):
-    """Return the settings of a ledger, and a function that opens it with another clock."""
+    """Return the settings of a ledger, and a function that opens it some seconds later."""
     if request.param == "sqlite":
         path = tmp_path / "ledger.sqlite"
-        return {"ledger.path": str(path)}, lambda clock: SqliteLedger(path, clock=clock)
+        return {"ledger.path": str(path)}, lambda seconds: SqliteLedger(path, **clocks(seconds))
     url = request.getfixturevalue("valkey")
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.flushall()
-    return {"ledger.backend": "redis", "ledger.url": url}, lambda clock: RedisLedger(url, clock=clock)
+    return {"ledger.backend": "redis", "ledger.url": url}, lambda seconds: RedisLedger(url, **clocks(seconds))
 
 
 def text_of(kind, process, number, chance):
@@ -252,7 +256,7 @@ async def sampled(ledger, limit):
 async def under_fire(server, settings, open_ledger, model, calls_of):
     """Run three processes that end, and one that is killed while the server has its requests; check the books."""
     limit = LIMITS[model]
-    async with server.running() as base, sampled(open_ledger(time.time), limit) as samples:
+    async with server.running() as base, sampled(open_ledger(0), limit) as samples:
         doomed = await spend(settings, base, model, calls_of(3))
         await asyncio.wait_for(server.all_held.wait(), 60)
         # All slots are taken, so this process has no other request on its way.
@@ -264,7 +268,7 @@ async def under_fire(server, settings, open_ledger, model, calls_of):
         for output in outputs:
             outcomes.update(json.loads((await asyncio.wait_for(output, 120))[0]))
         server.release.set()
-    later = open_ledger(lambda: time.time() + 3600)
+    later = open_ledger(3600)
     await later.expire()
     (standing,) = await later.standings([limit])
     entries = await later.entries()

@@ -27,6 +27,7 @@ ORDER = (
     "space",
     "money",
     "types",
+    "sqlite_open",
     "formats",
     "sqlite",
     "sqlite_thread",

@@ -43,6 +43,16 @@ def test_retry_after_in_every_form():
     assert retry_after_s({"Retry-After": email.utils.format_datetime(earlier, usegmt=True)}) == 0
 
 
+def test_a_date_to_retry_after_is_by_the_clock_of_the_service():
+    there = dt.datetime.now(dt.UTC) + dt.timedelta(days=30)
+    until = there + dt.timedelta(seconds=7)
+    dates = {
+        name: email.utils.format_datetime(when, usegmt=True) for name, when in (("Date", there), ("Retry-After", until))
+    }
+    assert retry_after_s(dates) == 7
+    assert retry_after_s({**dates, "Date": "today"}) > 86_400
+
+
 @pytest.mark.parametrize("digits", ["9" * 31, "9" * 400, "9" * 5_000])
 def test_numbers_without_end_in_headers_are_none(digits):
     names = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-requests")

@@ -4,6 +4,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from embedway.cache.pause import Pause
 from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
 from embedway.ledger.redis import RedisLedger
@@ -190,8 +191,14 @@ def set_store_clock(store, clock):
     """Set the clock of a cache store."""
     for part in (store, *(getattr(store, name) for name in ("_reading", "_writing") if hasattr(store, name))):
         part._clock = clock
+        if hasattr(part, "_pause"):
+            part._pause = Pause(part._pause._seconds, clock, clock)
     if isinstance(store, RedisCache):
-        store._server.clock = clock
+        server = store._server
+        server.clock = clock
+        server._pause, server._format_is_known = (
+            Pause(pause._seconds, clock, clock) for pause in (server._pause, server._format_is_known)
+        )
 
 
 def set_cache_patience(monkeypatch, wait_s):

@@ -36,8 +36,8 @@ class Place:
 
     def ledger(self):
         if self.url is not None:
-            return RedisLedger(self.url, cluster=self.cluster, clock=lambda: NOON)
-        return SqliteLedger(self.folder / "ledger.sqlite", clock=lambda: NOON)
+            return RedisLedger(self.url, cluster=self.cluster, clock=lambda: NOON, ticks=lambda: NOON)
+        return SqliteLedger(self.folder / "ledger.sqlite", clock=lambda: NOON, ticks=lambda: NOON)
 
     def pins(self):
         if self.url is not None:

@@ -47,6 +47,7 @@ class TextWindows:
         tokens: list[int] = np.bincount(self.owner, lengths, minlength=self.texts).astype(np.int64).tolist()
         return tokens
 
+    @np.errstate(all="ignore")  # whatever the caller has set
     def merge(self, vectors: Vectors, space: Space) -> Vectors:
         """Merge part vectors into text vectors, float32 (texts, d). A text with one part keeps its vector."""
         merged = np.zeros((self.texts, vectors.shape[1]), np.float32)

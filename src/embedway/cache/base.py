@@ -129,6 +129,11 @@ class CacheStore(Protocol):
         """Close files and connections."""
 
 
+#: Maximum lead of an entry's time of storing over the clock, in seconds, on one machine and between machines. Beyond
+#: it, the clock was wrong when the entry was stored, and its age is unknown.
+MOST_AHEAD_S, MOST_AHEAD_BETWEEN_MACHINES_S = 60.0, 3600.0
+
+
 class LocalStore:
     """Store on one machine: entries expire by age, and there are no leases between processes."""
 
@@ -147,6 +152,19 @@ class LocalStore:
     async def release(self, group: Group, keys: Sequence[bytes]) -> None:
         """Do nothing: there are no leases."""
 
-    def _expired_at(self) -> float:
-        """Return the expiry limit: entries stored at this time or earlier have expired."""
-        return self._clock() - self._ttl_s if self._ttl_s is not None else float("-inf")
+    def _lifetime(self) -> tuple[float, float]:
+        """Return the times after which and until which valid entries were stored.
+
+        Without a time to live, every entry is valid. With one, an entry from the future is not: it would live too long.
+        """
+        if self._ttl_s is None:
+            return float("-inf"), float("inf")
+        now = self._clock()
+        return now - self._ttl_s, now + min(self._ttl_s, MOST_AHEAD_S)
+
+    def _cleared(self, older_than_s: float | None) -> tuple[float, float]:
+        """Return the times until which and from which entries are cleared. An unknown age counts as old."""
+        if older_than_s is None:
+            return float("inf"), float("inf")
+        now = self._clock()
+        return now - older_than_s, now + MOST_AHEAD_S

@@ -251,14 +251,14 @@ def _decompress(body: memoryview, wanted: int) -> memoryview:
         return memoryview(b"")
 
 
+@np.errstate(all="ignore")  # numbers that do not fit are detected
 def _encode_bodies(vectors: Vectors, codec: CodecName) -> list[tuple[CodecName, bytes]]:
     """Return the bytes of each row's numbers, and their codec."""
     exact: list[tuple[CodecName, bytes]] = [("f32", row.tobytes()) for row in np.ascontiguousarray(vectors, "<f4")]
     if codec == "f32":
         return exact
     if codec == "f16":
-        with np.errstate(over="ignore"):  # infinite numbers are detected below
-            halves = vectors.astype("<f2")
+        halves = vectors.astype("<f2")
         bodies = [row.tobytes() for row in halves]
         fits = np.isfinite(halves).all(axis=1) & halves.any(axis=1)
     else:

@@ -32,12 +32,12 @@ class MemoryCache(LocalStore):
         del group  # keys already differ between groups
         entries, touch = self._entries, self._entries.move_to_end
         found: list[StoredEntry | None] = []
-        expired_at = self._expired_at()
+        after, until = self._lifetime()
         for key in keys:
             stored = entries.get(key)
             if stored is None:
                 found.append(None)
-            elif stored[2] <= expired_at:
+            elif not after < stored[2] <= until:
                 self._remove(key)
                 found.append(None)
             else:
@@ -69,13 +69,14 @@ class MemoryCache(LocalStore):
 
     async def clear(self, which: CacheFilter) -> int:
         self._generation += 1
-        newest = self._clock() - which.older_than_s if which.older_than_s is not None else None
-        for key in [key for key, stored in self._entries.items() if stored[2] <= self._expired_at()]:
+        after, until = self._lifetime()
+        newest, ahead = self._cleared(which.older_than_s)
+        for key in [key for key, stored in self._entries.items() if not after < stored[2] <= until]:
             self._remove(key)  # expired, so not counted
         matching = [
             key
             for key, (_, group, stored_at) in self._entries.items()
-            if which.matches(group) and (newest is None or stored_at <= newest)
+            if which.matches(group) and not newest < stored_at <= ahead
         ]
         for key in matching:
             self._remove(key)
@@ -86,9 +87,9 @@ class MemoryCache(LocalStore):
 
     async def group_sizes(self) -> list[GroupSize]:
         sizes: dict[Group, tuple[int, int]] = {}
-        expired_at = self._expired_at()
+        after, until = self._lifetime()
         for entry, group, stored_at in self._entries.values():
-            if stored_at <= expired_at:
+            if not after < stored_at <= until:
                 continue
             entries, size = sizes.get(group, (0, 0))
             sizes[group] = (entries + 1, size + len(entry) + _OVERHEAD_BYTES)

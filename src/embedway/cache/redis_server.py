@@ -15,7 +15,9 @@ import re
 import struct
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from embedway.cache.base import MOST_AHEAD_BETWEEN_MACHINES_S
 from embedway.cache.codec import MAX_ENTRY_BYTES
+from embedway.cache.pause import Pause
 from embedway.errors import CacheError, RuntimeUnavailableError, newer_version
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ _REST_S = 5.0
 _FORMAT_S = 60.0
 
 
+#: Errors of Python for values that no version writes.
+_INVALID = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
 class _NoVersionError(Exception):
     """The stamp of the server is not a version: the server is skipped."""
 
@@ -72,8 +78,7 @@ class RedisServer:
         self.is_cluster = cluster
         self.clock = clock
         self._errors = errors
-        self._rests_until = 0.0
-        self._format_until = float("-inf")
+        self._pause, self._format_is_known = Pause(_REST_S, clock), Pause(_FORMAT_S, clock)
         self.is_stamped = True
 
     async def call(
@@ -85,12 +90,12 @@ class RedisServer:
         """
         import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
-        if self.clock() < self._rests_until:
+        if self._pause.is_running():
             self._count_failure(reading=reading)
             return None
         try:
             async with asyncio.timeout(limit_s):
-                if self.clock() >= self._format_until:
+                if not self._format_is_known.is_running():
                     await self._check_format()
                 return await function()
         except CacheError as error:
@@ -107,12 +112,13 @@ class RedisServer:
             OSError,
             TimeoutError,
             _NoVersionError,
+            *_INVALID,
         ) as error:
             self._count_failure(reading=reading)
             self._errors.last = str(error) if isinstance(error, _NoVersionError) else type(error).__name__
             # The server rejects a command at once, for example when it is full, and the next one may succeed.
             if not isinstance(error, redis.exceptions.ResponseError):
-                self._rests_until = self.clock() + _REST_S
+                self._pause.start()
             return None
 
     async def aclose(self) -> None:
@@ -170,7 +176,7 @@ class RedisServer:
         if version is not None and version > FORMAT:
             otherwise = f"set cache.url to another database (the version is in the key {FORMATS})"
             raise CacheError(f"the cache in Redis {newer_version(version, FORMAT, otherwise=otherwise)}")
-        self._format_until = self.clock() + _FORMAT_S
+        self._format_is_known.start()
 
 
 def key_names(prefix: str, group: Group, keys: Sequence[bytes]) -> list[str]:
@@ -200,11 +206,15 @@ def parse_entry(value: bytes) -> bytes:
 
 
 def parse_stored_at(value: object, now: float) -> float:
-    """Return the time of storing of a value, at most `now`; 0, older than any entry, if it has none."""
+    """Return the time of storing of a value, at most `now`; 0, older than any entry, if it is unknown.
+
+    It is unknown if it is far in the future: the clock that wrote it was wrong.
+    """
     if not isinstance(value, bytes) or len(value) < STORED_AT.size:
         return 0.0
     stored = float(STORED_AT.unpack_from(value)[0])
-    return min(stored, now) if math.isfinite(stored) else 0.0
+    known = math.isfinite(stored) and stored <= now + MOST_AHEAD_BETWEEN_MACHINES_S
+    return min(stored, now) if known else 0.0
 
 
 def limit_s(keys: Sequence[object]) -> float:

@@ -17,7 +17,7 @@ import time
 from sqlite3 import Connection, OperationalError
 from typing import TYPE_CHECKING
 
-from embedway.cache.base import Group, GroupSize, LocalStore
+from embedway.cache.base import MOST_AHEAD_S, Group, GroupSize, LocalStore
 from embedway.cache.sqlite_connection import BUSY_S, CacheConnection
 from embedway.cache.sqlite_format import CREATED_INDEX, shrink, used_bytes
 from embedway.errors import EmbedwayError
@@ -35,6 +35,8 @@ _BATCH = 500
 _REFRESH_S = 3600.0
 #: Maximum expired entries that one write deletes.
 _MAX_EXPIRED = 1000
+#: Condition of expired entries; its parameters are those of `LocalStore._lifetime`.
+_EXPIRED = "(created IS NULL OR created <= ? OR created > ?)"
 
 
 class SqliteCache(LocalStore):
@@ -97,19 +99,21 @@ class SqliteCache(LocalStore):
         self, connection: Connection, keys: list[bytes]
     ) -> tuple[dict[bytes, StoredEntry], list[tuple[float, int]]]:
         """Return the entries of keys, and the new time of use for each row that needs one."""
-        now = self._clock()
+        now, (after, until) = self._clock(), self._lifetime()
         found: dict[bytes, StoredEntry] = {}
         stale: list[tuple[float, int]] = []
         for start in range(0, len(keys), _BATCH):
             batch = keys[start : start + _BATCH]
             marks = ",".join("?" * len(batch))
-            query = f"SELECT key, value, id, used, created FROM entries WHERE key IN ({marks}) AND created > ?"  # noqa: S608
-            for key, value, row, used, created in connection.execute(query, (*batch, self._expired_at())):
+            query = f"SELECT key, value, id, used, created FROM entries WHERE key IN ({marks})"  # noqa: S608
+            for key, value, row, used, created in connection.execute(query, batch):
                 if not (isinstance(value, bytes) and isinstance(used, float) and isinstance(created, float)):
                     found[key] = (b"", 0.0)  # a damaged page: no version writes such an entry
                     continue
+                if not after < created <= until:
+                    continue
                 found[key] = (value, created)
-                if used < now - _REFRESH_S:
+                if not now - _REFRESH_S <= used <= now + MOST_AHEAD_S:
                     stale.append((now, row))
         return found, stale
 
@@ -122,15 +126,16 @@ class SqliteCache(LocalStore):
         finally:
             connection.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
 
-    def _generation(self, connection: Connection) -> int:
-        return int(connection.execute("SELECT COALESCE(MAX(times), 0) FROM cleared").fetchone()[0])
+    def _generation(self, connection: Connection) -> int | None:
+        (times,) = connection.execute("SELECT COALESCE(MAX(times), 0) FROM cleared").fetchone()
+        return times if type(times) is int else None
 
     def _put(self, connection: Connection, group: Group, items: list[tuple[bytes, bytes]]) -> int:
         now = self._clock()
         with transaction(connection):
             if self._ttl_s is not None:
-                expired = "SELECT id FROM entries WHERE created <= ? LIMIT ?"
-                connection.execute(f"DELETE FROM entries WHERE id IN ({expired})", (self._expired_at(), _MAX_EXPIRED))  # noqa: S608
+                expired = f"SELECT id FROM entries WHERE {_EXPIRED} LIMIT ?"  # noqa: S608
+                connection.execute(f"DELETE FROM entries WHERE id IN ({expired})", (*self._lifetime(), _MAX_EXPIRED))  # noqa: S608
             group_id = self._group_id(connection, group)
             connection.executemany(
                 "INSERT OR REPLACE INTO entries (key, grp, created, used, value) VALUES (?, ?, ?, ?, ?)",
@@ -147,6 +152,11 @@ class SqliteCache(LocalStore):
         return int(number)
 
     def _make_room(self, connection: Connection) -> None:
+        if used_bytes(connection) <= self._max_bytes:
+            return
+        # Entries used while the clock was ahead would otherwise stay longer than all others.
+        now = self._clock()
+        connection.execute("UPDATE entries SET used = ? WHERE used > ?", (now, now + MOST_AHEAD_S))
         while used_bytes(connection) > self._max_bytes:
             (count,) = connection.execute("SELECT COUNT(*) FROM entries").fetchone()
             batch = max(1, count // 20)
@@ -164,20 +174,24 @@ class SqliteCache(LocalStore):
     def _group_sizes(self, connection: Connection) -> list[GroupSize]:
         query = """
             SELECT g.model, g.space_id, g.namespace, COUNT(*), SUM(LENGTH(e.value) + LENGTH(e.key))
-            FROM entries e JOIN groups g ON g.id = e.grp WHERE e.created > ? GROUP BY g.id ORDER BY g.id
+            FROM entries e JOIN groups g ON g.id = e.grp WHERE e.created > ? AND e.created <= ?
+            GROUP BY g.id ORDER BY g.id
         """
-        rows = connection.execute(query, (self._expired_at(),))
-        return [GroupSize(Group(model, space, namespace), count, size) for model, space, namespace, count, size in rows]
+        rows = connection.execute(query, self._lifetime())
+        # Names of any other type were not written by us.
+        return [
+            GroupSize(Group(*map(str, names)), count, size if type(size) is int else 0) for *names, count, size in rows
+        ]
 
     def _clear(self, connection: Connection, which: CacheFilter) -> int:
         with transaction(connection):
             # Expired entries are not counted.
-            connection.execute("DELETE FROM entries WHERE created <= ?", (self._expired_at(),))
+            connection.execute(f"DELETE FROM entries WHERE {_EXPIRED}", self._lifetime())  # noqa: S608
             rows = connection.execute("SELECT id, model, space_id, namespace FROM groups").fetchall()
-            matching = [row[0] for row in rows if which.matches(Group(*row[1:]))]
-            newest = float("inf") if which.older_than_s is None else self._clock() - which.older_than_s
-            delete = "DELETE FROM entries WHERE grp = ? AND created <= ?"
-            deleted = sum(connection.execute(delete, (group_id, newest)).rowcount for group_id in matching)
+            matching = [number for number, *names in rows if which.matches(Group(*map(str, names)))]
+            ages = self._cleared(which.older_than_s)
+            delete = "DELETE FROM entries WHERE grp = ? AND (created IS NULL OR created <= ? OR created > ?)"
+            deleted = sum(connection.execute(delete, (group_id, *ages)).rowcount for group_id in matching)
             connection.execute("INSERT INTO cleared VALUES (1, 1) ON CONFLICT DO UPDATE SET times = times + 1")
         shrink(connection)
         return deleted
@@ -192,5 +206,6 @@ class SqliteCache(LocalStore):
     def _counts(self, connection: Connection) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
         for model, name, number in connection.execute("SELECT model, name, number FROM counts ORDER BY model, name"):
-            found.setdefault(model, {})[name] = number
+            if isinstance(model, str) and isinstance(name, str) and type(number) is int and number >= 0:
+                found.setdefault(model, {})[name] = number
         return found

@@ -7,7 +7,9 @@ import sqlite3
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from embedway import formats
+from embedway.cache.pause import Pause
 from embedway.cache.sqlite_format import FORMAT
+from embedway.files import locked_folder
 from embedway.sqlite_thread import SqliteThread, inode_of
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class CacheConnection:
         self._asides = asides
         self._is_reading = reading
         self._clock = clock
-        self._rests_until = 0.0
+        self._pause = Pause(_REST_S, clock)
         # A power failure may lose the last entries, which can be recomputed, but never damages the file.
         pragmas = ("synchronous = NORMAL", "mmap_size = 1073741824")
         self._thread = SqliteThread(
@@ -63,7 +65,7 @@ class CacheConnection:
     @property
     def rests(self) -> bool:
         """Whether calls are skipped now."""
-        return self._clock() < self._rests_until
+        return self._pause.is_running()
 
     def call(
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
@@ -97,19 +99,18 @@ class CacheConnection:
         if isinstance(error, sqlite3.Error) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGED:
             self._set_aside()
         else:
-            self._rests_until = self._clock() + _REST_S
+            self._pause.start()
 
     def _set_aside(self) -> None:
         self._thread.disconnect()
-        with self._asides:
+        with contextlib.suppress(OSError), self._asides, locked_folder(self._path.parent, BUSY_S):
             if inode_of(self._path) != self._thread.inode:
                 return  # another thread or process has renamed it
             if not formats.is_ours(self._path, FORMAT.kind):
                 return  # its owner is unknown: the next call reports that
             aside = _free_name(self._path.with_name(f"{self._path.name}.damaged-{int(self._clock())}"))
-            with contextlib.suppress(OSError):
-                self._path.replace(aside)
-                self._troubles.set_aside += 1
+            self._path.replace(aside)
+            self._troubles.set_aside += 1
             for ending in formats.BESIDE:
                 with contextlib.suppress(OSError):
                     left = formats.beside(self._path, ending)

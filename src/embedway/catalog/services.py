@@ -139,19 +139,23 @@ class ServiceFacts:
         None if no price is known.
         """
         if self.price_usd_per_thousand_searches is not None:
-            cost = self.price_usd_per_thousand_searches * _NANOUSD_A_SEARCH * searches
-            return int(cost.to_integral_value(decimal.ROUND_CEILING))
+            return _cost(self.price_usd_per_thousand_searches, _NANOUSD_A_SEARCH, searches)
         price = self.price(dimensions=dimensions) if self.prices else self.price_usd_per_million_tokens
         return None if price is None else tokens_nanousd(price, tokens)
 
 
 def tokens_nanousd(price: decimal.Decimal, tokens: int) -> int:
-    """Return the cost of tokens at a price in dollars per million, in nano-dollars, rounded up.
+    """Return the cost of tokens at a price in dollars per million, in nano-dollars, rounded up."""
+    return _cost(price, _NANOUSD, tokens)
+
+
+def _cost(price: decimal.Decimal, nanousd: int, count: int) -> int:
+    """Return price * nanousd * count, rounded up.
 
     It uses integers, because a product of decimals is rounded to the precision of the caller's decimal context.
     """
     numerator, denominator = price.as_integer_ratio()
-    return -(-numerator * _NANOUSD * tokens // denominator)
+    return -(-numerator * nanousd * count // denominator)
 
 
 def read_services(text: str, *, where: str) -> tuple[ServiceFacts, ...]:

@@ -275,6 +275,8 @@ def _standing_row(one: "Standing") -> tuple[str, ...]:
 def _entry_row(entry: "Entry") -> tuple[str, ...]:
     when = dt.datetime.fromtimestamp(entry.opened, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
     notes = []
+    if entry.state == "done" and not entry.route and not entry.tokens:
+        notes.append("no answer")
     if entry.unpriced:
         notes.append("no known price")
     if entry.estimated:

@@ -81,7 +81,10 @@ def remove(
     invocation = Invocation.of(context)
     if not _with_pins(invocation.config(), lambda pins: pins.remove(collection)):
         raise UsageError(f"collection {collection!r} is not pinned; `embedway budget pins` lists pinned collections")
-    note(invocation, f"collection {collection} is no longer pinned; its next write pins it again")
+    note(
+        invocation,
+        f"collection {collection} is no longer pinned; its next write pins it again; restart programs that use it",
+    )
 
 
 def _with_pins(config: "Config", work: "Callable[[Pins], Awaitable[T]]") -> T:

@@ -64,6 +64,7 @@ class TopRows:
         return [Hit.of(score, rows[row]) for score, row in zip(self.scores.tolist(), self.rows.tolist(), strict=True)]
 
 
+@np.errstate(all="ignore")  # whatever the caller has set
 def unit_query(query_vector: Vectors, top_n: int, *, dimensions: int, destination: str) -> Vectors:
     """Return the query vector with length 1. Raises `UsageError` for a wrong shape, and for `top_n` below 1."""
     query = np.asarray(query_vector, dtype=np.float32)
@@ -75,6 +76,7 @@ def unit_query(query_vector: Vectors, top_n: int, *, dimensions: int, destinatio
     return unit
 
 
+@np.errstate(all="ignore")  # whatever the caller has set
 def cosines(vectors: Vectors, query: Vectors) -> npt.NDArray[np.float32]:
     """Return the cosine similarities (n,) of vectors (n, d) with a query of length 1; 0 for a vector of length 0."""
     norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal  # noqa: TC003  pydantic evaluates the annotations
+import fractions
 import functools
 from typing import Annotated, Any
 
@@ -106,10 +107,13 @@ def unit_error(price: decimal.Decimal, listed: decimal.Decimal, known: str) -> s
     """Return the error of a price that differs from a known one by a factor of 100 or more; empty if none."""
     if price == listed:
         return ""
-    times = max(price, listed) / min(price, listed) if price and listed else None
+    # Fractions, because the result of decimal arithmetic depends on the caller's context.
+    times = (
+        fractions.Fraction(max(price, listed)) / fractions.Fraction(min(price, listed)) if price and listed else None
+    )
     if times is not None and times < _UNIT_ERROR:
         return ""
-    off = "and one of the two is 0" if times is None else f"{times:,.0f} times off"
+    off = "and one of the two is 0" if times is None else f"{round(times):,} times off"
     return f"must be dollars per million tokens; {known}, {off}; if it is correct, set cost_confirmed = true beside it"
 
 

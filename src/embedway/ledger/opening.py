@@ -46,11 +46,14 @@ def limits_of(config: Config, full_name: Callable[[str, Config], str]) -> tuple[
 
 def open_pins(config: Config) -> Pins:
     """Open the pins of `[pins]`. Nothing is read or connected yet."""
+    from embedway.ledger.remembered_pins import RememberedPins  # noqa: PLC0415
+
     settings = config.pins
     if settings.backend == "redis":
         from embedway.ledger.redis_pins import RedisPins  # noqa: PLC0415
 
-        return RedisPins(settings.url.get_secret_value(), cluster=settings.cluster)
+        url = settings.url.get_secret_value()
+        return RememberedPins(RedisPins(url, cluster=settings.cluster), url)
     from embedway.ledger.sqlite_pins import SqlitePins  # noqa: PLC0415
 
-    return SqlitePins(settings.path)
+    return RememberedPins(SqlitePins(settings.path), str(settings.path.absolute()))

@@ -17,8 +17,12 @@ from embedway.errors import LedgerError, newer_version
 from embedway.ledger.sqlite_formats import PINS_VERSION
 from embedway.space import Space, SpaceVersionError
 
+#: Longest lease of a claim, in seconds; longer ones are shortened to it. One that ends later was written by a clock
+#: that was ahead, and is expired.
+LONGEST_CLAIM_S = 86_400.0
 #: Fields of a stored pin; `until` is the end of a claim's lease, in SQLite.
 _FACTS = {"version", "model", "space", "since", "claim", "until"}
+_LATEST = 1e12
 _UNREADABLE = "the pin of collection {!r} cannot be read by this version"
 
 
@@ -58,6 +62,12 @@ def read_pin(collection: str, written: str) -> Pin:
         raise LedgerError(f"the pin of collection {collection!r} {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise LedgerError(_UNREADABLE.format(collection)) from error
+
+
+def until_of(written: str) -> float:
+    """Return the end of a claim's lease; 0 if there is none, or it is not a number."""
+    until = json.loads(written).get("until", 0)
+    return float(until) if type(until) in {int, float} and abs(until) < _LATEST else 0.0
 
 
 class Pins(Protocol):

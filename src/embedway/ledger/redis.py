@@ -6,11 +6,13 @@ clocks of the machines need not agree. Amounts are sent as text: the server's JS
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import time
 import uuid
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from embedway.errors import LedgerError, MissingExtraError, newer_version
 from embedway.files import read_package_text
@@ -25,18 +27,26 @@ from embedway.ledger.base import (
     Restored,
     Settlement,
     Standing,
+    State,
+    moment,
 )
+from embedway.ledger.continuity import OLDER, OTHER, Seen, replaced
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 LEDGER_PREFIX = "{embedway:ledger}:"
 LEDGER_KEYS = tuple(LEDGER_PREFIX + name for name in ("format", "open", "all", "accounts", "limits", "warned", "meta"))
 #: Pins by collection, and the lease ends of claims. Times are the server's.
 PINS_KEYS = ("{embedway:pins}:format", "{embedway:pins}", "{embedway:pins}:until")
 
+_INVALID = "{} in Redis contains values that no version writes: restore a backup (`embedway state restore`)"
+#: Errors of the script for a ledger that was replaced.
+_REPLACED = {"EMBEDWAYREPLACED older": OLDER, "EMBEDWAYREPLACED other": OTHER}
 _NEWER = re.compile(r"EMBEDWAYFORMAT (\w+)")
+#: Fields of the key `meta` with the ledger's identity; no content of a backup.
+IDENTITY = frozenset({"id", "changes", "before", "lease_s", "restarted", "until"})
 #: Integer fields of an entry.
 ENTRY_NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
 _CONNECT_S, _ANSWER_S = 2.0, 10.0
@@ -54,12 +64,34 @@ LEDGER_CHECK, PINS_CHECK = (
 _SCRIPT = LEDGER_CHECK + read_script("ledger")
 
 
+@contextlib.contextmanager
+def stored_values(what: str) -> Iterator[None]:
+    """Convert the errors of values that no version writes to LedgerError."""
+    try:
+        yield
+    except LedgerError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise LedgerError(_INVALID.format(what)) from error
+
+
 class RedisLedger:
     """Ledger on a server or a cluster. `clock` returns seconds since 1970; without it the server's time is used."""
 
-    def __init__(self, url: str, *, cluster: bool = False, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        cluster: bool = False,
+        clock: Callable[[], float] | None = None,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Create the ledger; it connects at its first use. Raises MissingExtraError without the library."""
         self._clock = clock
+        self._ticks = ticks
+        self._seen = Seen()
+        #: Server's time and our monotonic time at the last answer.
+        self._answered: tuple[float, float] | None = None
         self._client = redis_client(url, cluster=cluster, what="ledger.backend = 'redis'")
 
     async def reserve(
@@ -97,10 +129,11 @@ class RedisLedger:
         )
         if answer[0] == "gone":
             raise LedgerError(f"the ledger has no entry {entry}: check whether the server was emptied")
-        return [
-            Crossing(read_limit(written, name), period, int(level), int(spent))
-            for written, name, period, level, spent in _chunks(answer[1:], 5)
-        ]
+        with stored_values("the ledger"):
+            return [
+                Crossing(read_limit(written, name), period, int(level), int(spent))
+                for written, name, period, level, spent in _chunks(answer[1:], 5)
+            ]
 
     async def close(self, entry: str, *, route: str = "") -> None:
         await self._call("close", id=entry, route=route)
@@ -132,10 +165,11 @@ class RedisLedger:
 
     async def standings(self, limits: Sequence[Limit] = ()) -> list[Standing]:
         answer = await self._call("standings", limits=_write_limits(limits))
-        return [
-            Standing(read_limit(written, name), period, int(spent), int(held))
-            for written, name, period, spent, held in _chunks(answer[1:], 5)
-        ]
+        with stored_values("the ledger"):
+            return [
+                Standing(read_limit(written, name), period, int(spent), int(held))
+                for written, name, period, spent, held in _chunks(answer[1:], 5)
+            ]
 
     async def totals(self) -> list[PeriodTotals]:
         answer = await self._call("totals")
@@ -143,7 +177,8 @@ class RedisLedger:
 
     async def entries(self, *, newest: int | None = None, since: float | None = None) -> list[Entry]:
         answer = await self._call("entries", since=str(since or 0.0), newest=-1 if newest is None else newest)
-        return [_read_entry(dict(zip(fields[::2], fields[1::2], strict=True))) for fields in answer[1:]]
+        with stored_values("the ledger"):
+            return [_read_entry(dict(zip(fields[::2], fields[1::2], strict=True))) for fields in answer[1:]]
 
     async def restored(self) -> Restored | None:
         (written,) = (await self._call("restored"))[1:]
@@ -159,15 +194,29 @@ class RedisLedger:
     async def _call(self, operation: str, **call: Any) -> list[Any]:
         import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
-        call["now"] = None if self._clock is None else repr(self._clock())
+        call |= {"now": None if self._clock is None else repr(self._clock()), "expected": self._expected()}
+        call |= {"seen": self._seen.id, "changes": self._seen.changes, "new": uuid.uuid4().hex}
         try:
-            answer: list[Any] = await self._client.eval(
+            identity, changes, now, answer = await self._client.eval(
                 _SCRIPT, len(LEDGER_KEYS), *LEDGER_KEYS, operation, json.dumps(call)
             )
-        except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+        except (redis.exceptions.RedisError, OSError, TimeoutError, ValueError) as error:
+            how = next((how for code, how in _REPLACED.items() if code in str(error)), None)
+            if how is not None:
+                raise replaced("the ledger in Redis", how) from None
             otherwise = f"the ledger in Redis cannot be used: {type(error).__name__}; nothing is spent without it"
             raise failure(error, "the ledger", LEDGER_VERSION, otherwise) from error
-        return answer
+        self._answered = float(now), self._ticks()
+        self._seen.accept(identity, int(changes), "the ledger in Redis")
+        found: list[Any] = answer
+        return found
+
+    def _expected(self) -> str | None:
+        """Return the server's time by our monotonic clock; None before the first answer."""
+        if self._answered is None:
+            return None
+        now, ticks = self._answered
+        return repr(now + self._ticks() - ticks)
 
 
 def _write_limits(limits: Sequence[Limit]) -> list[str]:
@@ -190,15 +239,21 @@ def _read_refusal(answer: Sequence[Any]) -> Refused | None:
     if answer[0] != "refused":
         return None
     _, written, name, period, left, restored = answer
-    return Refused(read_limit(written, name), period, int(left), Restored.read(restored) if restored else None)
+    with stored_values("the ledger"):
+        return Refused(read_limit(written, name), period, int(left), Restored.read(restored) if restored else None)
 
 
 def _read_entry(fields: dict[str, str]) -> Entry:
+    times = {name: float(fields[name]) for name in ("opened", "closed") if name in fields}
+    for time_ in times.values():
+        moment(time_)
+    if fields["state"] not in get_args(State):
+        raise ValueError(fields["state"])
     return Entry(
         id=fields["id"],
-        opened=float(fields["opened"]),
-        closed=float(fields["closed"]) if "closed" in fields else None,
-        state=fields["state"],  # type: ignore[arg-type]  # written by our own script
+        opened=times["opened"],
+        closed=times.get("closed"),
+        state=fields["state"],  # type: ignore[arg-type]  # checked above
         model=fields["model"],
         route=fields.get("route", ""),
         collection=fields["collection"],
@@ -230,4 +285,6 @@ def redis_client(url: str, *, cluster: bool, what: str) -> Any:
 def failure(error: Exception, what: str, known: int, otherwise: str) -> LedgerError:
     """Return the error of a script: `what` has a newer version, or `otherwise`."""
     newer = _NEWER.search(str(error))
+    if newer is None and any(code in str(error) for code in ("EMBEDWAYINVALID", "WRONGTYPE", "not an integer")):
+        return LedgerError(_INVALID.format(what))
     return LedgerError(f"{what} in Redis {newer_version(newer[1], known)}" if newer is not None else otherwise)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from embedway.ledger.pins import read_pin
+from embedway.ledger.pins import LONGEST_CLAIM_S, read_pin
 from embedway.ledger.redis import PINS_CHECK, PINS_KEYS, failure, read_script, redis_client
 from embedway.ledger.sqlite_formats import PINS_VERSION
 
@@ -66,9 +66,9 @@ class RedisPins:
         import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
         now = "" if self._clock is None else repr(self._clock())
-        arguments = (operation, collection, given, claim, lease_s, now)
+        arguments = (operation, collection, given, claim, min(lease_s, LONGEST_CLAIM_S), now)
         try:
             return await self._client.eval(_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
-        except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+        except (redis.exceptions.RedisError, OSError, TimeoutError, ValueError) as error:
             otherwise = f"the pins of collections in Redis cannot be used: {type(error).__name__}"
             raise failure(error, "the store of pins", PINS_VERSION, otherwise) from error

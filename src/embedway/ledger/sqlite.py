@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from embedway.errors import LedgerError
 from embedway.ledger import sqlite_accounts as accounts
@@ -22,10 +22,14 @@ from embedway.ledger.base import (
     Restored,
     Settlement,
     Standing,
+    State,
     account_keys,
+    moment,
     periods_at,
 )
+from embedway.ledger.continuity import ReplacedFileError, replaced
 from embedway.ledger.sqlite_formats import LEDGER
+from embedway.ledger.sqlite_watch import LedgerWatch
 from embedway.sqlite_thread import SqliteThread, transacted
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ _FIELDS = (
     "id, opened, closed, state, model, route, collection, api_key, texts, hits, tokens, reserved, sent, spent, "
     "estimated, unsure, saved, unpriced"
 )
+_NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
 #: A restored ledger lacks later spending.
 _FIND = """
 SELECT model, collection, api_key, opened, state, reserved, sent, unsure,
@@ -61,6 +66,10 @@ UPDATE entries SET state = :state, closed = :now, route = :route, reserved = 0, 
     unsure = unsure + sent, lease_until = NULL
 WHERE id = :id
 """
+_EXPIRED = """
+SELECT id FROM entries WHERE state = 'open'
+AND (lease_until < ? OR typeof(lease_until) NOT IN ('real', 'integer'))
+"""
 _BOOK_SAVED = """
 INSERT INTO entries (id, opened, closed, state, model, route, collection, api_key, texts, hits, tokens, saved)
 VALUES (?, ?, ?, 'done', ?, 'cache', ?, ?, ?, ?, ?, ?)
@@ -83,14 +92,19 @@ class _Found:
 
 
 class SqliteLedger:
-    """Ledger in a file. `clock` returns seconds since 1970."""
+    """Ledger in a file. `clock` returns seconds since 1970, and `ticks` seconds of the monotonic clock."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, *, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic
+    ) -> None:
         self._path = path
         self._clock = clock
-        # A power failure must not lose spending. A removed file is not reopened: the open entries would be missing in
-        # the new one.
-        self._file = SqliteThread("embedway-ledger", path, LEDGER, self._fail, pragmas=("synchronous = FULL",))
+        self._watch = LedgerWatch(path, clock, ticks)
+        # A power failure must not lose spending. A removed file is not reopened: its spending would be missing in the
+        # new one.
+        self._file = SqliteThread(
+            "embedway-ledger", path, LEDGER, self._fail, pragmas=("synchronous = FULL",), watch=self._watch
+        )
 
     @transacted
     def reserve(
@@ -104,6 +118,7 @@ class SqliteLedger:
         texts: int,
     ) -> str | Refused:
         self._expire(connection)
+        self._watch.lease(connection, lease_s)
         now = self._clock()
         periods = periods_at(now)
         keys = account_keys(purpose, periods)
@@ -168,6 +183,7 @@ class SqliteLedger:
 
     @transacted
     def renew(self, connection: Connection, entries: Sequence[str], lease_s: float) -> None:
+        self._watch.lease(connection, lease_s)
         until = self._clock() + lease_s
         update = "UPDATE entries SET lease_until = ? WHERE id = ? AND state = 'open'"
         connection.executemany(update, [(until, entry) for entry in entries])
@@ -200,7 +216,7 @@ class SqliteLedger:
         self._expire(connection)
         query = f"SELECT {_FIELDS} FROM entries WHERE opened >= ? ORDER BY opened DESC, rowid DESC LIMIT ?"  # noqa: S608  a constant
         rows = connection.execute(query, (since or 0.0, -1 if newest is None else newest))
-        return [Entry(*(*row[:-1], bool(row[-1]))) for row in rows]
+        return [_read_entry(row) for row in rows]
 
     async def restored(self) -> Restored | None:
         return await self._file.transact(accounts.restored)
@@ -210,8 +226,11 @@ class SqliteLedger:
 
     async def aclose(self) -> None:
         await self._file.aclose()
+        self._watch.forget()
 
     def _fail(self, error: Exception) -> NoReturn:
+        if isinstance(error, ReplacedFileError):
+            raise replaced(f"the ledger {self._path}", str(error)) from None
         raise LedgerError(
             f"the ledger {self._path} cannot be used: {error}; set ledger.path, or set ledger.backend = none to "
             "spend without a ledger"
@@ -228,8 +247,10 @@ class SqliteLedger:
         accounts.add(connection, found.keys, held=held, spent=found.sent)
 
     def _expire(self, connection: Connection) -> int:
-        query = "SELECT id FROM entries WHERE state = 'open' AND lease_until < ?"
-        expired = connection.execute(query, (self._clock(),)).fetchall()
+        now = self._clock()
+        self._watch.shorten(connection, now)
+        # A lease of any other type was not written by us.
+        expired = connection.execute(_EXPIRED, (now,)).fetchall()
         for (entry,) in expired:
             self._close(connection, entry, "expired", "")
         return len(expired)
@@ -238,8 +259,22 @@ class SqliteLedger:
         row = connection.execute(_FIND, (RESTORED, entry)).fetchone()
         if row is None:
             raise LedgerError(f"the ledger {self._path} has no entry {entry}: check whether the file was replaced")
-        model, collection, api_key, opened, state, reserved, sent, unsure, is_restored = row
+        model, collection, api_key, opened, state, *numbers, is_restored = row
+        reserved, sent, unsure = map(accounts.amount, numbers)
         purpose = Purpose(model, collection, api_key)
         periods = periods_at(opened)
         keys = account_keys(purpose, periods)
         return _Found(purpose, periods, keys, state, reserved, sent, unsure, bool(is_restored))
+
+
+def _read_entry(row: tuple[Any, ...]) -> Entry:
+    """Return the entry of a row. Raises LedgerError and Python errors for values that no version writes."""
+    entry_id, opened, closed, state, model, route, collection, api_key, *numbers, unpriced = row
+    if state not in get_args(State):
+        raise LedgerError(f"the ledger contains an entry with the state {state!r}")
+    times = [None if one is None else float(one) for one in (opened, closed)]
+    for one in times:
+        moment(one or 0.0)
+    facts: dict[str, Any] = dict(zip(_NUMBERS, map(accounts.amount, numbers), strict=True))
+    facts |= {"model": str(model), "route": str(route), "collection": str(collection), "api_key": str(api_key)}
+    return Entry(str(entry_id), times[0] or 0.0, times[1], state, **facts, unpriced=bool(unpriced))

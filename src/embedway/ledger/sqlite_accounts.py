@@ -9,6 +9,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from embedway.errors import LedgerError
 from embedway.ledger.base import RESTORED, Crossing, Limit, Period, PeriodTotals, Refused, Restored, Standing
 
 if TYPE_CHECKING:
@@ -34,15 +35,30 @@ def add(
 def spent_and_held(connection: Connection, scope: str, period: str) -> tuple[int, int]:
     """Return the amounts of an account that count for limits."""
     query = "SELECT spent, held FROM accounts WHERE scope = ? AND period = ?"
-    row = connection.execute(query, (scope, period)).fetchone()
-    return (row[0], row[1]) if row else (0, 0)
+    spent, held = connection.execute(query, (scope, period)).fetchone() or (0, 0)
+    return amount(spent), amount(held)
+
+
+def amount(value: object) -> int:
+    """Return a stored amount or count. Raises LedgerError for any value that no version writes."""
+    if type(value) is not int or value < 0:
+        raise LedgerError("the ledger contains an invalid amount: restore a backup with `embedway state restore`")
+    return value
 
 
 def limits(connection: Connection, others: Sequence[Limit] = ()) -> list[Limit]:
     """Return the stored limits, by name, and `others`, which are renamed if their name is taken."""
     rows = connection.execute("SELECT name, nanousd, scope, period, hard, warn_at FROM limits ORDER BY name")
     found = {
-        name: Limit(name, nanousd, scope, period, hard=bool(hard), warn_at=tuple(json.loads(warn_at)))
+        name: Limit(
+            name,
+            amount(nanousd),
+            scope,
+            period,
+            # Anything but 0 is hard, as no version writes.
+            hard=hard != 0,
+            warn_at=tuple(amount(level) for level in json.loads(warn_at)),
+        )
         for name, nanousd, scope, period, hard, warn_at in rows
     }
     renamed = (replace(limit, name=f"{limit.name} (settings)") if limit.name in found else limit for limit in others)
@@ -105,7 +121,7 @@ def standings(connection: Connection, periods: dict[Period, str], others: Sequen
 def totals(connection: Connection, periods: dict[Period, str]) -> list[PeriodTotals]:
     query = "SELECT spent, held, saved FROM accounts WHERE scope = '*' AND period = ?"
     rows = [(period, connection.execute(query, (period,)).fetchone()) for period in periods.values()]
-    return [PeriodTotals(period, *(row or (0, 0, 0))) for period, row in rows]
+    return [PeriodTotals(period, *map(amount, row or (0, 0, 0))) for period, row in rows]
 
 
 def restored(connection: Connection) -> Restored | None:

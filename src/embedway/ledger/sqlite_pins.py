@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from embedway.errors import LedgerError
-from embedway.ledger.pins import read_pin
+from embedway.ledger.continuity import FileWatch, ReplacedFileError
+from embedway.ledger.pins import LONGEST_CLAIM_S, read_pin, until_of
 from embedway.ledger.sqlite_formats import PINS
 from embedway.sqlite_thread import SqliteThread
 
@@ -27,7 +27,7 @@ WHERE json_extract(pins.pin, '$.claim') != ''
 """
 _CLAIM = """
 INSERT INTO pins VALUES (?, json_set(?, '$.until', ?)) ON CONFLICT (collection) DO UPDATE SET pin = excluded.pin
-WHERE json_extract(pins.pin, '$.claim') != '' AND coalesce(json_extract(pins.pin, '$.until'), 0) < ?
+WHERE json_extract(pins.pin, '$.claim') != '' AND NOT coalesce(json_extract(pins.pin, '$.until'), 0) BETWEEN ? AND ?
 """
 _RENEW = """
 UPDATE pins SET pin = json_set(pin, '$.until', ?) WHERE collection = ? AND json_extract(pin, '$.claim') = ?
@@ -41,7 +41,8 @@ class SqlitePins:
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock = clock
-        self._file = SqliteThread("embedway-pins", path, PINS, self._fail)
+        self._watch = FileWatch(path)
+        self._file = SqliteThread("embedway-pins", path, PINS, self._fail, watch=self._watch)
 
     async def get(self, collection: str) -> Pin | None:
         return await self._file.submit(self._file.use, self._get, collection)
@@ -69,8 +70,14 @@ class SqlitePins:
 
     async def aclose(self) -> None:
         await self._file.aclose()
+        self._watch.forget()
 
     def _fail(self, error: Exception) -> NoReturn:
+        if isinstance(error, ReplacedFileError):
+            raise LedgerError(
+                f"the pins in {self._path} cannot be used: the file {error} while this process used it, so pins may be "
+                "missing from it; put the original back, or restart this process to use the file as it is"
+            ) from None
         raise LedgerError(f"the pins in {self._path} cannot be used: {error}; set pins.path") from error
 
     def _get(self, connection: Connection, collection: str) -> Pin | None:
@@ -79,8 +86,9 @@ class SqlitePins:
 
     def _read(self, row: tuple[str, str] | None) -> Pin | None:
         pin = None if row is None else read_pin(*row)
-        if row is not None and pin is not None and pin.claim and json.loads(row[1]).get("until", 0) < self._clock():
-            return None
+        if row is not None and pin is not None and pin.claim:
+            now = self._clock()
+            return pin if now <= until_of(row[1]) <= now + LONGEST_CLAIM_S else None
         return pin
 
     def _claim(self, connection: Connection, pin: Pin, lease_s: float) -> Pin:
@@ -88,12 +96,13 @@ class SqlitePins:
         # If it is withdrawn between the two statements, it is claimed again.
         while found is None:
             now = self._clock()
-            connection.execute(_CLAIM, (pin.collection, pin.written(), now + lease_s, now))
+            until = now + min(lease_s, LONGEST_CLAIM_S), now, now + LONGEST_CLAIM_S
+            connection.execute(_CLAIM, (pin.collection, pin.written(), *until))
             found = self._get(connection, pin.collection)
         return found
 
     def _renew(self, connection: Connection, pin: Pin, lease_s: float) -> None:
-        connection.execute(_RENEW, (self._clock() + lease_s, pin.collection, pin.claim))
+        connection.execute(_RENEW, (self._clock() + min(lease_s, LONGEST_CLAIM_S), pin.collection, pin.claim))
 
     def _withdraw(self, connection: Connection, pin: Pin) -> None:
         connection.execute(_WITHDRAW, (pin.collection, pin.claim))

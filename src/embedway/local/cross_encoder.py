@@ -44,7 +44,8 @@ class CrossEncoder(Encoder):
         logits = super().compute(options, rows, width, types)
         if self._activation == _IDENTITY:
             return logits
-        scores: Vectors = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+        with np.errstate(all="ignore"):  # the limits of a large logit are 0 and 1
+            scores: Vectors = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
         return scores
 
 

@@ -187,7 +187,8 @@ class CheckedProvider:
                 return f"returns {theirs.shape[-1]} dimensions, but {space.id} has {space.dimensions}"
             validate(theirs, count=1, space=replace(space, normalized=False), route=self._route)
             ours = (await self._local.embed([_PROBE], input_type=input_type, dimensions=None)).vectors[0]
-            cosine = float(theirs[0] @ ours / (np.linalg.norm(theirs[0]) * np.linalg.norm(ours)))
+            with np.errstate(all="ignore"):  # whatever the caller has set
+                cosine = float(theirs[0] @ ours / (np.linalg.norm(theirs[0]) * np.linalg.norm(ours)))
             if cosine < SAME_COSINE:
                 return (
                     f"returns vectors of another space than {space.id}: for a probe ({input_type}), the cosine to this "

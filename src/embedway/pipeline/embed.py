@@ -240,8 +240,9 @@ class EmbedPipeline:
             return CacheCheck(len(texts), 0, damaged, 0, None, None, 0)
         computed = await model.compute(asked.only(chosen))
         vectors = computed.blocks["dense"]
-        cosines = np.einsum("ij,ij->i", vectors, stored[chosen])
-        cosines /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(stored[chosen], axis=1)
+        with np.errstate(all="ignore"):  # whatever the caller has set
+            cosines = np.einsum("ij,ij->i", vectors, stored[chosen])
+            cosines /= np.linalg.norm(vectors, axis=1) * np.linalg.norm(stored[chosen], axis=1)
         worst = int(cosines.argmin())
         row = row_of(chosen[worst], positions)
         cost = computed.bill.cost_nanousd

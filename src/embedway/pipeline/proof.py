@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from embedway.types import Vectors
 
 
+@np.errstate(all="ignore")  # whatever the caller has set
 def check_same(
     stored: Vectors, computed: Vectors, *, name: str, recorded: Space, asked: Space, facts: Sequence[str]
 ) -> float:

@@ -338,8 +338,17 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After", "").strip()
     if _is_number(value):
         return float(value)
+    until = _date_s(value)
+    if until is None:
+        return None
+    # By the service's own clock: ours may be wrong by days.
+    now = _date_s(headers.get("Date", ""))
+    return max(0.0, until - (time.time() if now is None else now))
+
+
+def _date_s(value: str) -> float | None:
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        return email.utils.parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):
         return None
 

@@ -72,7 +72,8 @@ def decode(value: Any, *, row: int, route: str) -> Vectors:
         return np.frombuffer(raw, "<f4")
     if isinstance(value, list) and value:
         try:
-            array = np.array(value, np.float32)
+            with np.errstate(all="ignore"):  # infinite numbers are rejected below
+                array = np.array(value, np.float32)
         except (ValueError, TypeError):
             array = np.zeros((0, 0), np.float32)
         # numpy converts `null` to NaN, which is rejected here.
@@ -86,7 +87,7 @@ def normalize(vectors: Vectors) -> Vectors:
 
     Rows of zeros do not change, and rows with infinite numbers become NaN; validation rejects both.
     """
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(all="ignore"):
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
     return unit

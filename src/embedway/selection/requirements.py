@@ -122,11 +122,14 @@ def find_reasons(
 def _money_reasons(candidate: Candidate, criteria: ModelSelectionCriteria) -> Iterable[Reason]:
     price = candidate.benchmark.cost_per_million_tokens
     if criteria.max_cost_per_million is not None:
-        most = decimal.Decimal(to_nanousd(criteria.max_cost_per_million, name="max_cost_per_million")).scaleb(-9)
+        # From text, which is exact in any decimal context of the caller.
+        written = usd(to_nanousd(criteria.max_cost_per_million, name="max_cost_per_million"))
+        most = decimal.Decimal(written)
         if price is None:
             yield Reason("max_cost_per_million", "its price is unknown")
         elif price > most:
-            yield Reason("max_cost_per_million", f"${price} per million tokens is above ${most.normalize():f}", price)
+            message = f"${price} per million tokens is above ${written.rstrip('0').rstrip('.')}"
+            yield Reason("max_cost_per_million", message, price)
     if criteria.max_total_cost is not None:
         most_nano = to_nanousd(criteria.max_total_cost, name="max_total_cost")
         cost = candidate.cost_nanousd

@@ -66,7 +66,7 @@ class KeysPart(DatabasePart):
 
     @override
     def connect(self) -> sqlite3.Connection:
-        return writing(self.path)
+        return formats.open_checked(self.path, self.kind, timeout_s=WAIT_S)
 
     def check(self, source: Path) -> None:
         check_database(source, self.kind)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from embedway import files
 from embedway.errors import EmbedwayError, MissingExtraError, StateError, newer_version
 from embedway.ledger.base import RESTORED, Restored
-from embedway.ledger.redis import LEDGER_CHECK, LEDGER_KEYS, LEDGER_PREFIX, PINS_CHECK, PINS_KEYS, failure
+from embedway.ledger.continuity import Books
+from embedway.ledger.redis import IDENTITY, LEDGER_CHECK, LEDGER_KEYS, LEDGER_PREFIX, PINS_CHECK, PINS_KEYS, failure
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
 from embedway.state.parts import BadPartError, earliest
 from embedway.state.redis_values import check_ledger, check_pins, check_shape, pairs_of, strict_json
@@ -152,12 +153,12 @@ class _RedisTransaction:
 
     def is_empty(self) -> bool:
         self._look()
-        return not any(key != self.part.keys[0] and values for key, (_, values) in self.found.items())
+        return not any(key != self.part.keys[0] for key in self._content())
 
     def snapshot(self, to: Path) -> bool:
         if self.is_empty():
             return False
-        keys = [[key, kind, values] for key, (kind, values) in self.found.items() if key != self.part.keys[0]]
+        keys = [[key, kind, values] for key, (kind, values) in self._content().items() if key != self.part.keys[0]]
         document = {"format": _format(self.part.what), "version": self.part.version, "keys": keys}
         files.write_private_whole(to, json.dumps(document).encode())
         return True
@@ -166,14 +167,26 @@ class _RedisTransaction:
         self._look()
         self.wanted = self.part.read(source)
         if self.part.what == "ledger":
-            meta = LEDGER_PREFIX + "meta"
-            before = dict(pairs_of(self.wanted.get(meta, ("hash", []))[1])).get(RESTORED)
-            self.wanted[meta] = "hash", [RESTORED, earliest(mark, before).written()]
+            restored, live = dict(self._meta(self.wanted)).get(RESTORED), dict(self._meta(self.found))
+            books = Books.new(Books(live.get("id", ""), tuple(live.get("before", "").split())))
+            ends = [float(end) for _, end in pairs_of(self.wanted.get(LEDGER_PREFIX + "open", ("zset", []))[1])]
+            lease_s = max(0.0, max(ends, default=0.0) - mark.restored_at)
+            identity = ["id", books.id, "before", " ".join(books.before), "lease_s", f"{lease_s:.6f}"]
+            self.wanted[LEDGER_PREFIX + "meta"] = "hash", [RESTORED, earliest(mark, restored).written(), *identity]
 
     def commit(self) -> None:
         if self.wanted is not None and self.digest is not None:
             written = json.dumps([[key, kind, values] for key, (kind, values) in self.wanted.items()])
             self.part.call(self.client, _READ + _PUT, self.digest, written)
+
+    def _content(self) -> Keys:
+        """Return the keys that have values, without the ledger's identity."""
+        meta = [one for pair in self._meta(self.found) if pair[0] not in IDENTITY for one in pair]
+        found = {**self.found, LEDGER_PREFIX + "meta": ("hash", meta)}
+        return {key: (kind, values) for key, (kind, values) in found.items() if values}
+
+    def _meta(self, keys: Keys) -> list[tuple[str, str]]:
+        return pairs_of(keys.get(LEDGER_PREFIX + "meta", ("hash", []))[1])
 
     def _look(self) -> None:
         if self.digest is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedway.ledger.base import RESTORED, Restored
 from embedway.ledger.pins import read_pin
-from embedway.ledger.redis import ENTRY_NUMBERS, LEDGER_PREFIX, PINS_KEYS, read_limit, write_limit
+from embedway.ledger.redis import ENTRY_NUMBERS, IDENTITY, LEDGER_PREFIX, PINS_KEYS, read_limit, write_limit
 from embedway.state.parts import LATEST, BadPartError, check_limit
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def check_ledger(found: Keys) -> None:
         "accounts": ("hash", lambda name, value: _ACCOUNT.fullmatch(name) and _WHOLE.fullmatch(value)),
         "limits": ("hash", _is_limit),
         "warned": ("hash", lambda _, value: _WHOLE.fullmatch(value)),
-        "meta": ("hash", lambda name, value: name == RESTORED and Restored.read(value)),
+        "meta": ("hash", lambda name, value: Restored.read(value) if name == RESTORED else name in IDENTITY),
     }
     ids = {member for member, _ in pairs_of(found.get(LEDGER_PREFIX + "all", ("zset", []))[1])}
     entries = set()

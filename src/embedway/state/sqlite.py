@@ -17,6 +17,7 @@ from typing_extensions import override
 from embedway import formats, sqlite
 from embedway.errors import EmbedwayError
 from embedway.ledger.base import RESTORED
+from embedway.ledger.continuity import BOOKS, CHANGES, Books
 from embedway.ledger.pins import read_pin
 from embedway.ledger.sqlite_accounts import limits, restored
 from embedway.state.databases import DatabasePart, check_database, database_errors, reading
@@ -35,6 +36,7 @@ _VALUES = {"TEXT": "'text'", "INTEGER": "'integer'", "REAL": "'real', 'integer'"
 _OPTIONAL = {"closed", "lease_until"}
 #: As many digits as a server's part may have.
 _MOST_NANOUSD = 10**18 - 1
+_LATEST_LEASE = "SELECT MAX(lease_until) FROM entries WHERE state = 'open'"
 #: Columns with the values 0 or 1.
 _FLAGS = {"hard", "unpriced"}
 _BAD_ENTRIES = f"""
@@ -73,6 +75,8 @@ class SqlitePart(DatabasePart):
                         read_pin(*row)
         except EmbedwayError as error:
             raise BadPartError(f"cannot be used: {error}") from None
+        except sqlite.SchemaError:
+            raise BadPartError("has other tables than those of this version") from None
         except (sqlite3.Error, ValueError, TypeError, OverflowError, RecursionError):
             raise BadPartError("contains invalid rows") from None
 
@@ -97,7 +101,14 @@ class _SqliteTransaction:
 
     def is_empty(self) -> bool:
         tables = formats.tables_of(self.connection) or {}
-        return not any(self.connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608
+        # The record of a ledger's ID is no content.
+        marked = {
+            table: f" WHERE name != '{BOOKS}' AND name != '{CHANGES}'" if table == "meta" else "" for table in tables
+        }
+        return not any(
+            self.connection.execute(f"SELECT 1 FROM {table}{where} LIMIT 1").fetchone()  # noqa: S608
+            for table, where in marked.items()
+        )
 
     def snapshot(self, to: Path) -> bool:
         # Uses another connection, which does not see uncommitted changes.
@@ -105,6 +116,7 @@ class _SqliteTransaction:
 
     def stage(self, source: Path, mark: Restored) -> None:
         with database_errors(self.part.path), contextlib.closing(reading(source)) as restored:
+            books = self._books()
             for table, columns in (formats.tables_of(self.connection) or {}).items():
                 names = ", ".join(column.partition(" ")[0] for column in columns.split(", "))
                 marks = ", ".join("?" * (names.count(",") + 1))
@@ -114,7 +126,20 @@ class _SqliteTransaction:
             if self.part.kind is formats.LEDGER:
                 row = self.connection.execute("SELECT value FROM meta WHERE name = ?", (RESTORED,)).fetchone()
                 written = earliest(mark, row[0] if row else None).written()
-                self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (RESTORED, written))
+                (latest,) = self.connection.execute(_LATEST_LEASE).fetchone()
+                identity = Books.new(books, lease_s=max(0.0, (latest or 0.0) - mark.restored_at))
+                meta = [(RESTORED, written), (BOOKS, identity.written())]
+                self.connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta)
+                self.connection.execute("DELETE FROM meta WHERE name = ?", (CHANGES,))
+
+    def _books(self) -> Books | None:
+        """Return the identity of the ledger that is replaced; None if it has no readable one."""
+        if self.part.kind is not formats.LEDGER:
+            return None
+        row = self.connection.execute("SELECT value FROM meta WHERE name = ?", (BOOKS,)).fetchone()
+        with contextlib.suppress(EmbedwayError):
+            return None if row is None else Books.read(row[0])
+        return None
 
     def commit(self) -> None:
         with database_errors(self.part.path):

@@ -68,17 +68,20 @@ class WebhookHook(BaseHook):
             await asyncio.wait(late)
 
     async def _post(self, document: dict[str, Any]) -> None:
-        import aiohttp  # noqa: PLC0415  few programs have a webhook
-
         try:
+            import aiohttp  # noqa: PLC0415  few programs have a webhook
+
             timeout = aiohttp.ClientTimeout(total=REQUEST_S)
             async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.post(self._url, json=document) as response,
+                # No cookies and no redirects: the warning goes to the address of the settings, and nowhere else.
+                aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
+                # The body of the answer is not read.
+                session.post(self._url, json=document, allow_redirects=False) as response,
             ):
-                if response.status >= 400:
+                if response.status >= 300:
                     _log.warning("the webhook answered a budget's warning with HTTP %d", response.status)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        # Any error, because nobody waits for this task. Its message may contain the URL.
+        except Exception as error:  # noqa: BLE001
             _log.warning("a budget's warning could not be sent to the webhook: %s", type(error).__name__)
 
 

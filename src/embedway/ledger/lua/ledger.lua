@@ -9,6 +9,19 @@ if not now then
     now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 
+-- The ledger's ID and its number of changes: the caller has seen them before, unless it was replaced. A restored ledger
+-- names those that it replaced.
+local id, changes = redis.call('HGET', meta, 'id'), tonumber(redis.call('HGET', meta, 'changes') or '0')
+if not changes then return redis.error_reply('EMBEDWAYINVALID changes') end
+local before = ' ' .. (redis.call('HGET', meta, 'before') or '') .. ' '
+if call.seen ~= '' then
+    if id == call.seen then
+        if changes < tonumber(call.changes) then return redis.error_reply('EMBEDWAYREPLACED older') end
+    elseif not id or not string.find(before, ' ' .. call.seen .. ' ', 1, true) then
+        return redis.error_reply('EMBEDWAYREPLACED other')
+    end
+end
+
 local function text(number) return string.format('%.0f', number) end
 local function stamp(number) return string.format('%.6f', number) end
 
@@ -31,14 +44,32 @@ local function periods_at(seconds)
     return {total = 'total', day = day, month = string.sub(day, 1, 7)}
 end
 
+-- Amounts have digits only: `tonumber` also accepts signs and 'nan', with which no limit would refuse anything.
+local function amount_of(value)
+    if type(value) ~= 'string' or #value > 18 or not string.find(value, '^%d+$') then
+        error('EMBEDWAYINVALID amount')
+    end
+    return tonumber(value)
+end
+
 local function account(scope, period, name)
-    return tonumber(redis.call('HGET', accounts, scope .. '|' .. period .. '|' .. name) or '0')
+    return amount_of(redis.call('HGET', accounts, scope .. '|' .. period .. '|' .. name) or '0')
+end
+
+local function checked(limit)
+    amount_of(limit.nanousd)
+    local known = limit.period == 'total' or limit.period == 'day' or limit.period == 'month'
+    if not known or type(limit.name) ~= 'string' or type(limit.scope) ~= 'string' or type(limit.hard) ~= 'boolean'
+        or type(limit.warn_at) ~= 'table' then
+        error('EMBEDWAYINVALID limit')
+    end
+    return limit
 end
 
 local function all_limits()
     local found, names = {}, {}
     for _, written in ipairs(redis.call('HVALS', limits)) do
-        local limit = cjson.decode(written)
+        local limit = checked(cjson.decode(written))
         limit.written = written
         names[limit.name] = true
         table.insert(found, limit)
@@ -57,7 +88,10 @@ local function read(id)
     local fields = redis.call('HGETALL', prefix .. id)
     local entry = {}
     for at = 1, #fields, 2 do entry[fields[at]] = fields[at + 1] end
-    for _, name in ipairs({'opened', 'reserved', 'sent', 'unsure'}) do entry[name] = tonumber(entry[name] or '0') end
+    if not entry.state then return entry end
+    for _, name in ipairs({'reserved', 'sent', 'unsure'}) do entry[name] = amount_of(entry[name] or '0') end
+    if not string.find(entry.opened or '', '^%d+%.?%d*$') then error('EMBEDWAYINVALID time') end
+    entry.opened = tonumber(entry.opened)
     return entry
 end
 
@@ -125,166 +159,203 @@ local function expire()
     return #dead
 end
 
-if op == 'reserve' then
-    expire()
-    local amount = tonumber(call.amount)
-    local refused = refusal(call, now, amount)
-    if refused then return refused end
-    redis.call('HSET', prefix .. call.id, 'id', call.id, 'opened', stamp(now), 'state', 'open', 'model', call.model,
-        'collection', call.collection, 'api_key', call.api_key, 'texts', call.texts, 'reserved', text(amount or 0),
-        'unpriced', amount and '0' or '1')
-    redis.call('ZADD', all, stamp(now), call.id)
-    redis.call('ZADD', open, stamp(now + tonumber(call.lease_s)), call.id)
-    add(call, now, 'held', amount or 0)
-    return {'entry', call.id}
-end
-
-if op == 'send' then
-    local entry = read(call.id)
-    if entry.state ~= 'open' then return {'gone'} end
-    local amount = tonumber(call.amount)
-    local beyond = math.max(0, amount - entry.reserved)
-    -- A restored ledger lacks later spending, so even reserved amounts may already be spent.
-    if beyond > 0 or redis.call('HEXISTS', meta, 'restored') == 1 then
-        local refused = refusal(entry, entry.opened, beyond)
+local function operate()
+    if op == 'reserve' then
+        expire()
+        local amount = tonumber(call.amount)
+        local refused = refusal(call, now, amount)
         if refused then return refused end
-        add(entry, entry.opened, 'held', beyond)
+        redis.call('HSET', prefix .. call.id, 'id', call.id, 'opened', stamp(now), 'state', 'open', 'model', call.model,
+            'collection', call.collection, 'api_key', call.api_key, 'texts', call.texts, 'reserved', text(amount or 0),
+            'unpriced', amount and '0' or '1')
+        redis.call('ZADD', all, stamp(now), call.id)
+        redis.call('ZADD', open, stamp(now + tonumber(call.lease_s)), call.id)
+        add(call, now, 'held', amount or 0)
+        return {'entry', call.id}
     end
-    redis.call('HSET', prefix .. call.id, 'reserved', text(math.max(0, entry.reserved - amount)))
-    more(call.id, 'sent', amount)
-    return {'sent'}
-end
 
-if op == 'revert_send' then
-    local entry = read(call.id)
-    local back = entry.sent - tonumber(call.still_sent)
-    if entry.state == 'open' and back > 0 then
-        more(call.id, 'sent', -back)
+    if op == 'send' then
+        local entry = read(call.id)
+        if entry.state ~= 'open' then return {'gone'} end
+        local amount = tonumber(call.amount)
+        local beyond = math.max(0, amount - entry.reserved)
+        -- A restored ledger lacks later spending, so even reserved amounts may already be spent.
+        if beyond > 0 or redis.call('HEXISTS', meta, 'restored') == 1 then
+            local refused = refusal(entry, entry.opened, beyond)
+            if refused then return refused end
+            add(entry, entry.opened, 'held', beyond)
+        end
+        redis.call('HSET', prefix .. call.id, 'reserved', text(math.max(0, entry.reserved - amount)))
+        more(call.id, 'sent', amount)
+        return {'sent'}
+    end
+
+    if op == 'revert_send' then
+        local entry = read(call.id)
+        local back = entry.sent - tonumber(call.still_sent)
+        if entry.state == 'open' and back > 0 then
+            more(call.id, 'sent', -back)
+            more(call.id, 'reserved', back)
+        end
+        return {'unsent'}
+    end
+
+    if op == 'settle' then
+        local entry = read(call.id)
+        if not entry.state then return {'gone'} end
+        local sent, cost, kind = tonumber(call.sent), tonumber(call.cost), call.kind
+        -- Amounts under way when the entry ended are already booked as unsure; now the actual cost is known.
+        -- A restored ledger may contain less than was sent: at most what it contains is reverted.
+        local booked = entry.state == 'open' and 0 or math.min(sent, entry.unsure)
+        local over = entry.state == 'open' and math.min(sent, entry.sent) or 0
+        -- An unbilled amount is available to the next attempt of the call; a higher cost is taken from its reservation.
+        local back = kind == 'unbilled' and over or -math.min(entry.reserved, math.max(0, cost - over))
+        more(call.id, 'sent', -over)
         more(call.id, 'reserved', back)
-    end
-    return {'unsent'}
-end
-
-if op == 'settle' then
-    local entry = read(call.id)
-    if not entry.state then return {'gone'} end
-    local sent, cost, kind = tonumber(call.sent), tonumber(call.cost), call.kind
-    -- Amounts under way when the entry ended are already booked as unsure; now the actual cost is known.
-    -- A restored ledger may contain less than was sent: at most what it contains is reverted.
-    local booked = entry.state == 'open' and 0 or math.min(sent, entry.unsure)
-    local over = entry.state == 'open' and math.min(sent, entry.sent) or 0
-    -- An unbilled amount is available to the next attempt of the call; a higher cost is taken from its reservation.
-    local back = kind == 'unbilled' and over or -math.min(entry.reserved, math.max(0, cost - over))
-    more(call.id, 'sent', -over)
-    more(call.id, 'reserved', back)
-    more(call.id, 'spent', cost - booked)
-    if kind == 'reported' or kind == 'estimated' then more(call.id, 'tokens', tonumber(call.tokens)) end
-    if kind == 'estimated' then more(call.id, 'estimated', cost) end
-    more(call.id, 'unsure', (kind == 'unsure' and cost or 0) - booked)
-    add(entry, entry.opened, 'held', back - over)
-    add(entry, entry.opened, 'spent', cost - booked)
-    local found = {'settled'}
-    if cost == 0 then return found end
-    local scopes, periods = scopes_of(entry), periods_at(entry.opened)
-    for _, limit in ipairs(all_limits()) do
-        if takes(limit, scopes) then
-            local period = periods[limit.period]
-            local spent = account(limit.scope, period, 'spent')
-            -- The amount is part of the key: a raised limit warns again.
-            local key = limit.name .. '|' .. period .. '|' .. limit.nanousd
-            local before = tonumber(redis.call('HGET', warned, key) or '0')
-            local reached = nil
-            for _, level in ipairs(limit.warn_at) do
-                if level > before and spent > 0 and spent * 100 >= level * tonumber(limit.nanousd) then
-                    reached = math.max(reached or 0, level)
+        more(call.id, 'spent', cost - booked)
+        if kind == 'reported' or kind == 'estimated' then more(call.id, 'tokens', tonumber(call.tokens)) end
+        if kind == 'estimated' then more(call.id, 'estimated', cost) end
+        more(call.id, 'unsure', (kind == 'unsure' and cost or 0) - booked)
+        add(entry, entry.opened, 'held', back - over)
+        add(entry, entry.opened, 'spent', cost - booked)
+        local found = {'settled'}
+        if cost == 0 then return found end
+        local scopes, periods = scopes_of(entry), periods_at(entry.opened)
+        for _, limit in ipairs(all_limits()) do
+            if takes(limit, scopes) then
+                local period = periods[limit.period]
+                local spent = account(limit.scope, period, 'spent')
+                -- The amount is part of the key: a raised limit warns again.
+                local key = limit.name .. '|' .. period .. '|' .. limit.nanousd
+                local before = tonumber(redis.call('HGET', warned, key) or '0')
+                local reached = nil
+                for _, level in ipairs(limit.warn_at) do
+                    if level > before and spent > 0 and spent * 100 >= level * tonumber(limit.nanousd) then
+                        reached = math.max(reached or 0, level)
+                    end
+                end
+                if reached then
+                    redis.call('HSET', warned, key, text(reached))
+                    table.insert(found, limit.written)
+                    table.insert(found, limit.name)
+                    table.insert(found, period)
+                    table.insert(found, text(reached))
+                    table.insert(found, text(spent))
                 end
             end
-            if reached then
-                redis.call('HSET', warned, key, text(reached))
-                table.insert(found, limit.written)
-                table.insert(found, limit.name)
-                table.insert(found, period)
-                table.insert(found, text(reached))
-                table.insert(found, text(spent))
+        end
+        return found
+    end
+
+    if op == 'close' then
+        finish(call.id, 'done', call.route)
+        return {'closed'}
+    end
+
+    if op == 'saved' then
+        redis.call('HSET', prefix .. call.id, 'id', call.id, 'opened', stamp(now), 'closed', stamp(now), 'state', 'done',
+            'model', call.model, 'route', 'cache', 'collection', call.collection, 'api_key', call.api_key,
+            'texts', call.texts, 'hits', call.texts, 'tokens', call.tokens, 'saved', call.amount)
+        redis.call('ZADD', all, stamp(now), call.id)
+        add(call, now, 'saved', tonumber(call.amount))
+        return {'saved'}
+    end
+
+    if op == 'renew' then
+        for _, id in ipairs(call.ids) do
+            redis.call('ZADD', open, 'XX', stamp(now + tonumber(call.lease_s)), id)
+        end
+        return {'renewed'}
+    end
+
+    if op == 'expire' then return {'expired', expire()} end
+
+    if op == 'set_limit' then
+        local name = cjson.decode(call.limit).name
+        redis.call('HSET', limits, name, call.limit)
+        for _, field in ipairs(redis.call('HKEYS', warned)) do
+            if string.sub(field, 1, #name + 1) == name .. '|' then redis.call('HDEL', warned, field) end
+        end
+        return {'set'}
+    end
+
+    if op == 'remove_limit' then return {'removed', redis.call('HDEL', limits, call.name)} end
+
+    if op == 'standings' then
+        expire()
+        local periods, found = periods_at(now), {'standings'}
+        for _, limit in ipairs(all_limits()) do
+            local period = periods[limit.period]
+            for _, value in ipairs({limit.written, limit.name, period, text(account(limit.scope, period, 'spent')),
+                    text(account(limit.scope, period, 'held'))}) do
+                table.insert(found, value)
             end
         end
+        return found
     end
-    return found
-end
 
-if op == 'close' then
-    finish(call.id, 'done', call.route)
-    return {'closed'}
-end
-
-if op == 'saved' then
-    redis.call('HSET', prefix .. call.id, 'id', call.id, 'opened', stamp(now), 'closed', stamp(now), 'state', 'done',
-        'model', call.model, 'route', 'cache', 'collection', call.collection, 'api_key', call.api_key,
-        'texts', call.texts, 'hits', call.texts, 'tokens', call.tokens, 'saved', call.amount)
-    redis.call('ZADD', all, stamp(now), call.id)
-    add(call, now, 'saved', tonumber(call.amount))
-    return {'saved'}
-end
-
-if op == 'renew' then
-    for _, id in ipairs(call.ids) do
-        redis.call('ZADD', open, 'XX', stamp(now + tonumber(call.lease_s)), id)
-    end
-    return {'renewed'}
-end
-
-if op == 'expire' then return {'expired', expire()} end
-
-if op == 'set_limit' then
-    local name = cjson.decode(call.limit).name
-    redis.call('HSET', limits, name, call.limit)
-    for _, field in ipairs(redis.call('HKEYS', warned)) do
-        if string.sub(field, 1, #name + 1) == name .. '|' then redis.call('HDEL', warned, field) end
-    end
-    return {'set'}
-end
-
-if op == 'remove_limit' then return {'removed', redis.call('HDEL', limits, call.name)} end
-
-if op == 'standings' then
-    expire()
-    local periods, found = periods_at(now), {'standings'}
-    for _, limit in ipairs(all_limits()) do
-        local period = periods[limit.period]
-        for _, value in ipairs({limit.written, limit.name, period, text(account(limit.scope, period, 'spent')),
-                text(account(limit.scope, period, 'held'))}) do
-            table.insert(found, value)
+    if op == 'totals' then
+        expire()
+        local periods, found = periods_at(now), {'totals'}
+        for _, kind in ipairs({'total', 'day', 'month'}) do
+            table.insert(found, periods[kind])
+            for _, name in ipairs({'spent', 'held', 'saved'}) do
+                table.insert(found, text(account('*', periods[kind], name)))
+            end
         end
+        return found
     end
-    return found
-end
 
-if op == 'totals' then
-    expire()
-    local periods, found = periods_at(now), {'totals'}
-    for _, kind in ipairs({'total', 'day', 'month'}) do
-        table.insert(found, periods[kind])
-        for _, name in ipairs({'spent', 'held', 'saved'}) do
-            table.insert(found, text(account('*', periods[kind], name)))
-        end
+    if op == 'entries' then
+        expire()
+        local ids = redis.call('ZREVRANGEBYSCORE', all, '+inf', call.since, 'LIMIT', 0, tonumber(call.newest))
+        local found = {'entries'}
+        for _, id in ipairs(ids) do table.insert(found, redis.call('HGETALL', prefix .. id)) end
+        return found
     end
-    return found
+
+    if op == 'restored' then return {'restored', redis.call('HGET', meta, 'restored') or ''} end
+
+    if op == 'confirm' then
+        local restored = redis.call('HGET', meta, 'restored') or ''
+        redis.call('HDEL', meta, 'restored')
+        return {'confirmed', restored}
+    end
+
+    return redis.error_reply('unknown operation')
 end
 
-if op == 'entries' then
-    expire()
-    local ids = redis.call('ZREVRANGEBYSCORE', all, '+inf', call.since, 'LIMIT', 0, tonumber(call.newest))
-    local found = {'entries'}
-    for _, id in ipairs(ids) do table.insert(found, redis.call('HGETALL', prefix .. id)) end
-    return found
+if not id then
+    id = call.new
+    redis.call('HSET', meta, 'id', id)
+end
+local longest = tonumber(redis.call('HGET', meta, 'lease_s') or '0') or 0
+local lease_s = tonumber(call.lease_s)
+if lease_s and lease_s > longest then
+    longest = lease_s
+    redis.call('HSET', meta, 'lease_s', stamp(longest))
 end
 
-if op == 'restored' then return {'restored', redis.call('HGET', meta, 'restored') or ''} end
-
-if op == 'confirm' then
-    local restored = redis.call('HGET', meta, 'restored') or ''
-    redis.call('HDEL', meta, 'restored')
-    return {'confirmed', restored}
+-- A server's clock may jump. All open leases then restart: living processes renew theirs, and the others expire once
+-- more. `expected` is the time of the caller's last answer, and the time since then by its monotonic clock.
+local expected = tonumber(call.expected)
+local restarted = tonumber(redis.call('HGET', meta, 'restarted') or '0') or 0
+-- Once for each jump: not if another caller saw it since the last answer to this one.
+local jumped = expected and math.abs(now - expected) > 5 and restarted <= tonumber(call.changes)
+local wrong = jumped and '-inf' or '(' .. stamp(now + longest + 5)
+-- A lease that still ends where it restarted was not renewed, and does not restart again.
+local last = redis.call('HGET', meta, 'until') or ''
+local ends = redis.call('ZRANGEBYSCORE', open, wrong, '+inf', 'WITHSCORES')
+for at = 1, #ends, 2 do
+    local until_ = tonumber(ends[at + 1])
+    if stamp(until_) ~= last or until_ > now + longest + 5 then
+        redis.call('ZADD', open, stamp(now + longest), ends[at])
+    end
 end
+if jumped then redis.call('HSET', meta, 'restarted', text(changes + 1), 'until', stamp(now + longest)) end
 
-return redis.error_reply('unknown operation')
+local answer = operate()
+if answer.err then return answer end
+local reads = {standings = true, totals = true, entries = true, restored = true}
+if not reads[op] then changes = redis.call('HINCRBY', meta, 'changes', 1) end
+return {id, changes, stamp(now), answer}

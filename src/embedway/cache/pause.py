@@ -1,0 +1,40 @@
+"""Pause after a failure, by two clocks."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Pause:
+    """Pause of some seconds by the monotonic clock. A jump of the wall clock ends it early.
+
+    The wall clock may be set back by a day, so it cannot measure a pause. The monotonic clock of a suspended machine
+    stands still, so a wall clock that has advanced by more than the pause ends the pause too.
+    """
+
+    def __init__(
+        self, seconds: float, clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Create a pause that has not started. `clock` returns seconds since 1970, `ticks` monotonic seconds."""
+        self._seconds = seconds
+        self._clock = clock
+        self._ticks = ticks
+        self._started: tuple[float, float] | None = None
+
+    def start(self) -> None:
+        """Start the pause, again if it is running."""
+        self._started = self._clock(), self._ticks()
+
+    def is_running(self) -> bool:
+        """Return whether the pause was started and has not ended."""
+        if self._started is None:
+            return False
+        elapsed = self._clock() - self._started[0], self._ticks() - self._started[1]
+        if all(0 <= seconds < self._seconds for seconds in elapsed):
+            return True
+        self._started = None
+        return False

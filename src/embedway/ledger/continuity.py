@@ -1,0 +1,173 @@
+"""Detection of a ledger, or of pins, that was removed or replaced while this process uses it.
+
+A ledger has an ID and counts its changes. A process remembers both: under another ID, or with a lower count, the ledger
+is another one or an older copy, and spending is missing from it. A process that starts later cannot know that.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+import weakref
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from embedway.errors import LedgerError
+from embedway.files import place_of
+from embedway.formats import beside
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from sqlite3 import Connection
+
+#: Names of the records of a ledger's ID and of its number of changes, in the table `meta`.
+BOOKS, CHANGES = "books", "changes"
+#: Kinds of replacement.
+OLDER, OTHER = "was replaced by an older copy", "was removed, emptied or replaced by another one"
+#: Maximum IDs of replaced ledgers that a restored one names.
+_MOST_BEFORE = 20
+
+_log = logging.getLogger("embedway.budget")
+
+
+class ReplacedFileError(OSError):
+    """A file that this process uses was removed or replaced."""
+
+
+def replaced(what: str, how: str) -> LedgerError:
+    """Return the error for a ledger that is not the one that this process has used."""
+    return LedgerError(
+        f"{what} {how} while this process used it, so spending may be missing from it, and nothing is sent: put the "
+        "original back; or lower the budgets by the missing spending (`embedway budget show`, `embedway budget set "
+        "NAME USD`), and restart this process"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Identity of a ledger's content."""
+
+    id: str
+    #: IDs of the ledgers that a restored one replaced, the last first.
+    before: tuple[str, ...] = ()
+    #: Wall clock minus monotonic clock, in seconds; None if unknown.
+    offset_s: float | None = None
+    #: Longest lease that was requested, in seconds.
+    lease_s: float = 0.0
+    #: End of the leases that restarted at the last jump of the clock. One that still ends there was not renewed.
+    restarted_until: float = 0.0
+
+    @classmethod
+    def new(cls, replaced_one: Books | None = None, *, lease_s: float = 0.0) -> Books:
+        """Return the identity of a new ledger, or of one that is restored over another."""
+        before = () if replaced_one is None else (replaced_one.id, *replaced_one.before)
+        return cls(uuid.uuid4().hex, before=before[:_MOST_BEFORE], lease_s=lease_s)
+
+    def written(self) -> str:
+        """Return the stored form, JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, written: object) -> Books:
+        """Read the stored form. Raises LedgerError for anything else."""
+        try:
+            facts = json.loads(str(written))
+            found = cls(**{**facts, "before": tuple(facts["before"])})
+            texts = [found.id, *found.before]
+            numbers = [found.offset_s or 0.0, found.lease_s, found.restarted_until]
+            if all(isinstance(text, str) for text in texts) and sum(numbers) < 1e12:
+                return found
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+            pass
+        raise LedgerError("the ledger's own ID cannot be read; restore a backup with `embedway state restore`")
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Seen:
+    """State in which this process last saw a ledger or pins. All that have the same place open share it."""
+
+    #: Device and inode of the file.
+    place: tuple[int, int] | None = None
+    id: str = ""
+    changes: int = 0
+    #: The files beside an open database, with their places.
+    beside: list[tuple[Path, tuple[int, int] | None]] = field(default_factory=list)
+    users: int = 0
+
+    def check(self, books: Books, changes: int, what: str) -> None:
+        """Raise LedgerError if the ledger is another one or an older copy. A restored one is accepted."""
+        if self.id and books.id == self.id and changes < self.changes:
+            raise replaced(what, OLDER)
+        if self.id and self.id not in {books.id, *books.before}:
+            raise replaced(what, OTHER)
+
+    def accept(self, identity: str, changes: int, what: str) -> None:
+        """Remember a state that passed the check and is stored."""
+        if self.id == identity:
+            self.changes = max(self.changes, changes)  # answers may arrive in another order
+            return
+        if self.id:
+            _log.warning("%s was restored from a backup while this process used it", what)
+        self.id, self.changes = identity, changes
+
+
+_SEEN: weakref.WeakValueDictionary[str, Seen] = weakref.WeakValueDictionary()
+
+
+def seen_at(place: str) -> Seen:
+    """Return what this process has seen at a place; nothing if it has nothing open there."""
+    seen = _SEEN.setdefault(place, Seen())
+    seen.users += 1
+    return seen
+
+
+def forget(place: str, seen: Seen) -> Seen:
+    """Return a copy for a user that is closed: a later one starts anew, unless another is still open."""
+    seen.users -= 1
+    if seen.users <= 0 and _SEEN.get(place) is seen:
+        del _SEEN[place]
+    return replace(seen, users=0)
+
+
+class FileWatch:
+    """Detects that a SQLite file, its log or its index was removed or replaced while this process has it open.
+
+    SQLite removes the files beside a database only when its last connection is closed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._place = str(path.absolute())
+        self.seen = seen_at(self._place)
+
+    def check(self, *, is_open: bool) -> None:
+        """Raise ReplacedFileError if a file is not the one that was opened."""
+        if self.seen.place is not None:
+            place = place_of(self._path)
+            if place != self.seen.place:
+                raise ReplacedFileError("was removed" if place is None else "was replaced by another file")
+        if not is_open and self.seen.users <= 1:
+            self.seen.beside = []  # they exist only while the database is open
+        elif any(place_of(path) != place for path, place in self.seen.beside):
+            raise ReplacedFileError("lost its write-ahead log: another program removed files beside it")
+
+    def note(self) -> None:
+        """Remember the files of an open connection after its first use."""
+        if self.seen.place is None:
+            self.seen.place = place_of(self._path)
+        if not self.seen.beside:
+            real = self._path.resolve()
+            paths = (beside(real, ending) for ending in ("-wal", "-shm"))
+            self.seen.beside = [(path, place_of(path)) for path in paths]
+
+    def begin(self, connection: Connection) -> None:
+        """Do nothing: the content is not checked."""
+
+    def commit(self) -> None:
+        """Remember the file after a transaction."""
+        self.note()
+
+    def forget(self) -> None:
+        """Stop sharing what was seen."""
+        self.seen = forget(self._place, self.seen)

@@ -1,0 +1,113 @@
+"""Pins that a running process remembers: a pin that vanished or changed lets no other space be written."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from embedway.errors import LedgerError
+from embedway.ledger.pins import Pins
+from embedway.space import comparable
+
+if TYPE_CHECKING:
+    from embedway.ledger.pins import Pin
+    from embedway.space import Space
+
+#: Maximum pins that are remembered; the most recently used ones.
+_MOST_PINS = 10_000
+
+
+@dataclass(slots=True, weakref_slot=True)
+class _Shared:
+    """Spaces of the pins that were seen at a place, by collection."""
+
+    spaces: OrderedDict[str, Space] = field(default_factory=OrderedDict)
+    users: int = 0
+
+
+_SHARED: weakref.WeakValueDictionary[str, _Shared] = weakref.WeakValueDictionary()
+
+
+class RememberedPins(Pins):
+    """Store of pins that fails for a collection whose pin this process has seen and that was lost or replaced.
+
+    The pins may have been removed, or replaced by an older copy. Another process may also have removed the pin; a
+    removal by this process is known: all stores of a process that are open at a place share what they have seen.
+    """
+
+    def __init__(self, store: Pins, place: str) -> None:
+        self._store = store
+        self._place = place
+        self._shared = _SHARED.setdefault(place, _Shared())
+        self._shared.users += 1
+        self._seen = self._shared.spaces
+
+    @override
+    async def get(self, collection: str) -> Pin | None:
+        # Read first: another call may confirm the pin meanwhile.
+        seen = self._seen.get(collection)
+        pin = await self._store.get(collection)
+        if seen is not None and (pin is None or pin.claim or not comparable(pin.space, seen)):
+            raise self._lost(collection, seen, pin)
+        return pin if pin is None else self._remember(pin)
+
+    @override
+    async def claim(self, pin: Pin, lease_s: float) -> Pin:
+        seen = self._seen.get(pin.collection)
+        if seen is not None and not comparable(pin.space, seen):
+            raise self._lost(pin.collection, seen, None)
+        return self._remember(await self._store.claim(pin, lease_s))
+
+    @override
+    async def renew(self, pin: Pin, lease_s: float) -> None:
+        await self._store.renew(pin, lease_s)
+
+    @override
+    async def confirm(self, pin: Pin) -> Pin:
+        return self._remember(await self._store.confirm(pin))
+
+    @override
+    async def withdraw(self, pin: Pin) -> None:
+        await self._store.withdraw(pin)
+
+    @override
+    async def learn(self, pin: Pin, known: Space) -> bool:
+        return await self._store.learn(pin, known)
+
+    @override
+    async def remove(self, collection: str) -> bool:
+        removed = await self._store.remove(collection)
+        self._seen.pop(collection, None)
+        return removed
+
+    @override
+    async def all(self) -> list[Pin]:
+        return await self._store.all()
+
+    @override
+    async def aclose(self) -> None:
+        await self._store.aclose()
+        self._shared.users -= 1
+        if self._shared.users <= 0 and _SHARED.get(self._place) is self._shared:
+            del _SHARED[self._place]
+
+    def _remember(self, pin: Pin) -> Pin:
+        if not pin.claim:
+            self._seen[pin.collection] = pin.space
+            self._seen.move_to_end(pin.collection)
+            if len(self._seen) > _MOST_PINS:
+                self._seen.popitem(last=False)
+        return pin
+
+    def _lost(self, collection: str, seen: Space, pin: Pin | None) -> LedgerError:
+        happened = "is gone" if pin is None else f"now names the space {pin.space.id}"
+        return LedgerError(
+            f"collection {collection!r} was pinned to the space {seen.id}, and its pin {happened}: the pins were "
+            "removed or replaced, or another process removed this pin. Nothing is written in another space. Restore "
+            "the pins (`embedway state restore`); or restart this process if the pin was removed on purpose (`embedway "
+            "budget unpin`)"
+        )
