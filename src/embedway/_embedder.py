@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Self
 
 from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
 from embedway._public import public
-from embedway.arguments import as_texts, check_name, check_names, check_seconds
+from embedway.arguments import (
+    as_texts,
+    check_count,
+    check_flag,
+    check_name,
+    check_names,
+    check_progress,
+    check_seconds,
+    is_a,
+)
 from embedway.cache.vector_cache import open_vector_cache
 from embedway.config import Config
 from embedway.config.local_models import AUTO
@@ -19,7 +28,7 @@ from embedway.models.registry import ModelRegistry
 from embedway.models.reranker import names as reranker_names
 from embedway.pipeline.embed import EmbedPipeline
 from embedway.pipeline.receipt import CallFacts
-from embedway.pipeline.request import Call, inspect
+from embedway.pipeline.request import Call, check_overflow, inspect
 from embedway.pipeline.rerank import check_query, rerank
 from embedway.providers.names import full_name
 from embedway.selection.call_options import CallOptions
@@ -64,13 +73,14 @@ class AsyncEmbedder:
         progress: ProgressSink | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
-        if isinstance(model, Config):
+        if is_a(model, Config):
             raise UsageError("model is a Config; pass it by name: config=...")
-        if config is not None and not isinstance(config, Config):
+        if config is not None and not is_a(config, Config):
             raise UsageError(f"config is of type {type(config).__name__}; it must be a Config, such as Config.load()")
         self.model = AUTO if model is None else check_name(model, "model")
         if not self.model:
             raise UsageError("model is empty; leave it out for the default model")
+        progress = check_progress(progress)
         self.config = config = config if config is not None else Config.load()
         webhook = config.ledger.webhook
         self._hooks = open_hooks(hooks, webhook=None if webhook is None else webhook.get_secret_value())
@@ -191,14 +201,17 @@ class AsyncEmbedder:
         `partial`, errors of single documents are in `errors`. `max_cost` is in dollars; the budgets of `collection` and
         `api_key_name` are charged. Raises as `embed` does.
         """
-        name = self.config.rerank.default_model if model is None or model == "" else check_name(model, "model")
+        name = self.config.rerank.default_model if model is None else check_name(model, "model")
+        name = name or self.config.rerank.default_model
         checked = as_texts(documents, "documents")
         if name is None:
             known = ", ".join(reranker_names())
             raise UsageError(f"no reranker is named: pass model=... or set rerank.default_model to one of {known}")
+        on_overflow = check_overflow(on_overflow)
         if on_overflow == "mean":
             raise UsageError("on_overflow is 'mean', but scores cannot be averaged; it must be truncate or error")
-        check_query(query, top_n)
+        query = check_query(query)
+        top_n = check_count(top_n, "top_n")
         options = CallOptions.of(None, collection, api_key_name, max_cost)
         facts = CallFacts(time.perf_counter(), collection)
         with self._hooks.operation(RequestDetails, "rerank", name, len(checked), None, collection) as outcome:
@@ -276,6 +289,7 @@ class AsyncEmbedder:
         """
         self._models.check_open()
         wanted = self._selector.criteria(CallOptions.of(criteria, "", "", None).criteria)
+        anywhere = check_flag(anywhere, "anywhere")
         checked = inspect(Call(texts), "truncate")
         return await self._selector.select(checked.texts, wanted, anywhere=anywhere, rest=rest)
 

@@ -86,7 +86,12 @@ class _Running:
             raise
 
     def _run(self) -> None:
-        self.loop.run_forever()
+        while True:
+            try:
+                self.loop.run_forever()
+                break
+            except (KeyboardInterrupt, SystemExit):
+                continue  # other code raised it in a task, whose caller gets it; the other calls go on
         self.loop.close()
         _open.discard(self)
 

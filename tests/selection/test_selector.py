@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import decimal
+import itertools
+import json
 
 import numpy as np
 import pytest
@@ -566,3 +568,24 @@ def test_pins_are_shared_through_redis(config, valkey):
             assert await other.pins.forget("shared docs")
 
     run(config, work, **{"pins.backend": "redis", "pins.url": valkey})
+
+
+@pytest.mark.parametrize("field", ["require_local", "require_multilingual", "match_languages", "require_fit"])
+@pytest.mark.parametrize("value", ["false", 0, None, np.array([True])])
+def test_flags_of_criteria_are_booleans(field, value):
+    with pytest.raises(UsageError, match=f"{field} is .*; it must be True or False"):
+        ModelSelectionCriteria(**{field: value})
+
+
+def test_numbers_of_numpy_in_criteria_are_plain_numbers():
+    numbers = {"accuracy_weight": np.float32(0.5), "min_context": np.int64(8), "max_cost_per_million": np.float64(0.5)}
+    criteria = ModelSelectionCriteria(**numbers, require_local=np.bool_(True), dimensions=np.int32(384))
+    assert json.loads(json.dumps(criteria.to_json()))["min_context"] == 8
+    assert (type(criteria.accuracy_weight), type(criteria.dimensions), criteria.require_local) == (float, int, True)
+
+
+@pytest.mark.parametrize("field", ["languages", "licences"])
+@pytest.mark.parametrize("value", [lambda: itertools.repeat("en"), lambda: "en", lambda: {"en": 1}, lambda: [5]])
+def test_languages_and_licences_are_lists_with_an_end(field, value):
+    with pytest.raises(UsageError, match=field):
+        ModelSelectionCriteria(**{field: value()})

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.catalog.benchmarks import default_benchmarks
 from embedway.config.benchmarks import ModelBenchmark
 from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, overlay
+from embedway.config.plain_values import plain_table
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 def get_benchmarks(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,17 +106,10 @@ def find_misnamed(own: Mapping[str, Any], sources: Mapping[str, SettingSource]) 
     ]
 
 
-def check_changes(changes: object) -> None:
-    """Raise ConfigError for anything but a mapping of model names to benchmarks or to their fields."""
-    wrong = not isinstance(changes, Mapping) or not all(
-        isinstance(name, str)
-        and (
-            isinstance(change, ModelBenchmark)
-            or (isinstance(change, Mapping) and all(isinstance(field, str) for field in change))
-        )
-        for name, change in changes.items()
-    )
-    if wrong:
-        raise ConfigError(
-            "must be a mapping of model names to ModelBenchmark, or to a mapping of its fields", where="benchmarks"
-        )
+def check_changes(changes: object) -> dict[str, ModelBenchmark | dict[str, Any]]:
+    """Return a mapping of model names to benchmarks or to their fields, with plain values. Raises ConfigError."""
+    rule = "must be a mapping of model names to ModelBenchmark, or to a mapping of its fields"
+    checked = plain_table(changes, rule, where="benchmarks")
+    if not all(isinstance(change, (ModelBenchmark, dict)) for change in checked.values()):
+        raise ConfigError(rule, where="benchmarks")
+    return checked
