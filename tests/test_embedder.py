@@ -84,7 +84,10 @@ LONG = "x" * 5_000
         (lambda e: e.embed(["a"], collection=0), "collection is of type int"),
         (lambda e: e.embed(["a"], api_key_name=False), "api_key_name is of type bool"),
         (lambda e: e.embed(["a"], partial="false"), "partial is 'false'; it must be True or False"),
-        (lambda e: e.embed(["a"], max_cost=10**5000), "max_cost is of type int; it must be dollars"),
+        (
+            lambda e: e.embed(["a"], max_cost=10**5000),
+            "max_cost is of type int; it must be from 0 to 9,000,000",
+        ),
         (lambda e: e.embed(["a"], dimensions=10**5000), "dimensions is of type int; it is too large"),
         (lambda e: e.select("a text", "my private text"), "criteria is of type str, which is not a preset"),
         (lambda e: e.select("a", "fastest"), "criteria is 'fastest', which is not a preset; available: fast"),
@@ -102,11 +105,11 @@ LONG = "x" * 5_000
         (lambda e: e.rerank("q", ["a"], model=5), "model is of type int"),
         (lambda e: e.embed(["a"], model=HALF), "model: character 0 is half of a surrogate pair"),
         *(
-            (lambda e, name=name: e.embed(["a"], model=name), "too long for the name of a folder")
+            (lambda e, name=name: e.embed(["a"], model=name), "characters; a name has at most 4,096")
             for name in (f"./{LONG}", f"hf:a/{LONG}")
         ),
-        (lambda e: e.models.warm(f"/{LONG}"), "too long for the name of a folder"),
-        (lambda e: e.rerank("q", ["a"], model=f"./{LONG}"), "too long for the name of a folder"),
+        (lambda e: e.models.warm(f"/{LONG}"), "characters; a name has at most 4,096"),
+        (lambda e: e.rerank("q", ["a"], model=f"./{LONG}"), "characters; a name has at most 4,096"),
         (lambda e: e.embed(["a"], collection=HALF), "collection: character 0 is half of a surrogate pair"),
         (lambda e: e.embed(["a"], collection=5), "collection is of type int"),
         (lambda e: e.embed(["a"], api_key_name=HALF), "api_key_name: character 0 is half of a surrogate pair"),

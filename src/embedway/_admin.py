@@ -15,6 +15,8 @@ from embedway.pipeline.request import Call
 from embedway.selection.call_options import CallOptions
 from embedway.selection.collection_pins import space_mismatch
 from embedway.space import comparable
+from embedway.text import shown_name
+from embedway.third_party import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,14 +59,13 @@ class AsyncCacheAdmin:
         Filters are a model's full name, a space's id at full width, a namespace and an age in seconds. Raises
         CacheError if the cache cannot be read or written, UsageError if there is no cache.
         """
-        for name, value in (("model", model), ("space_id", space_id), ("namespace", namespace)):
-            if value is not None:
-                check_name(value, name)
+        given = {"model": model, "space_id": space_id, "namespace": namespace}
+        filters = {name: None if value is None else check_name(value, name) for name, value in given.items()}
         older_than_s = check_seconds(older_than_s, "older_than_s")
         if older_than_s is not None and not older_than_s >= 0:
             raise UsageError(f"older_than_s is {older_than_s}; it must be at least 0 seconds")
         async with self._engines.call() as engine:
-            return await _cache_of(engine).clear(CacheFilter(model, space_id, namespace, older_than_s))
+            return await _cache_of(engine).clear(CacheFilter(**filters, older_than_s=older_than_s))
 
     async def verify(
         self,
@@ -111,7 +112,7 @@ class AsyncPinAdmin:
         returns the lowest cosine. Raises UsageError if the collection has no pin or no text is given,
         SpaceMismatchError if the pin is of another space or a vector differs, and as `embed` does.
         """
-        check_name(collection, "collection")
+        collection = check_name(collection, "collection")
         checked = as_texts(texts, "texts")
         stored = as_vectors(vectors)
         async with self._engines.call() as engine:
@@ -150,7 +151,7 @@ class AsyncModelAdmin:
 
         if progress is not None and not callable(progress):
             raise UsageError(f"progress is of type {type(progress).__name__}; it must be a function")
-        report = progress or (lambda _: None)
+        report = (lambda _: None) if progress is None else guarded(progress, "progress")
         async with self._engines.call() as engine:
             encoder = (await engine.models.open(self._name(model))).encoder()
             return await asyncio.to_thread(tune_model, encoder, self._config, report, fill_batches)
@@ -169,7 +170,7 @@ async def _prove(engine: Engine, collection: str, checked: Sequence[str], stored
     """Prove and store missing facts of a pin; see `AsyncPinAdmin.prove`."""
     pin = await engine.pins.store.get(collection)
     if pin is None or pin.claim:
-        raise UsageError(f"collection {collection!r} has no pin to prove: nothing was written to it yet")
+        raise UsageError(f"collection {shown_name(collection)} has no pin to prove: nothing was written to it yet")
     if not checked or stored.shape != (len(checked), pin.space.dimensions):
         raise UsageError(
             f"{len(checked)} texts came with vectors of shape {stored.shape}; pass at least one text, and a vector "

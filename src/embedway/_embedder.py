@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, NoReturn, Self
 from embedway._admin import AsyncCacheAdmin, AsyncModelAdmin, AsyncPinAdmin
 from embedway._engine import Engines
 from embedway._public import public
-from embedway.arguments import as_texts, check_name, check_names, check_seconds
+from embedway.arguments import (
+    as_texts,
+    check_count,
+    check_flag,
+    check_name,
+    check_names,
+    check_progress,
+    check_seconds,
+    is_a,
+)
 from embedway.config import Config
 from embedway.config.local_models import AUTO
 from embedway.errors import UsageError
 from embedway.models.reranker import names as reranker_names
 from embedway.pipeline.receipt import CallFacts
-from embedway.pipeline.request import Call, inspect
+from embedway.pipeline.request import Call, check_overflow, inspect
 from embedway.pipeline.rerank import check_query, rerank
 from embedway.selection.call_options import CallOptions
 from embedway.telemetry.operations import RequestDetails
@@ -55,15 +64,15 @@ class AsyncEmbedder:
         progress: ProgressSink | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
-        if isinstance(model, Config):
+        if is_a(model, Config):
             raise UsageError("model is a Config; pass it by name: config=...")
-        if config is not None and not isinstance(config, Config):
+        if config is not None and not is_a(config, Config):
             raise UsageError(f"config is of type {type(config).__name__}; it must be a Config, such as Config.load()")
         self.model = AUTO if model is None else check_name(model, "model")
         if not self.model:
             raise UsageError("model is empty; leave it out for the default model")
         self.config = config if config is not None else Config.load()
-        self._engines = Engines(self.config, hooks, progress)
+        self._engines = Engines(self.config, hooks, check_progress(progress))
         self.cache = AsyncCacheAdmin(self._engines, self.model)
         self.pins = AsyncPinAdmin(self._engines)
         self.models = AsyncModelAdmin(self._engines, self.config, self.model)
@@ -165,14 +174,17 @@ class AsyncEmbedder:
         `partial`, errors of single documents are in `errors`. `max_cost` is in dollars; the budgets of `collection` and
         `api_key_name` are charged. Raises as `embed` does.
         """
-        name = self.config.rerank.default_model if model is None or model == "" else check_name(model, "model")
+        name = self.config.rerank.default_model if model is None else check_name(model, "model")
+        name = name or self.config.rerank.default_model
         checked = as_texts(documents, "documents")
         if name is None:
             known = ", ".join(reranker_names())
             raise UsageError(f"no reranker is named: pass model=... or set rerank.default_model to one of {known}")
+        on_overflow = check_overflow(on_overflow)
         if on_overflow == "mean":
             raise UsageError("on_overflow is 'mean', but scores cannot be averaged; it must be truncate or error")
-        check_query(query, top_n)
+        query = check_query(query)
+        top_n = check_count(top_n, "top_n")
         options = CallOptions.of(None, collection, api_key_name, max_cost)
         facts = CallFacts(time.perf_counter(), collection)
         async with self._engines.call() as engine:
@@ -253,6 +265,7 @@ class AsyncEmbedder:
         table, if no model meets every requirement.
         """
         asked = CallOptions.of(criteria, "", "", None).criteria
+        anywhere = check_flag(anywhere, "anywhere")
         checked = inspect(Call(texts), "truncate")
         async with self._engines.call() as engine:
             wanted = engine.selector.criteria(asked)

@@ -117,7 +117,12 @@ class _Running:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            loop.run_forever()
+            while True:
+                try:
+                    loop.run_forever()
+                    break
+                except (KeyboardInterrupt, SystemExit):
+                    continue  # other code raised it in a task, whose caller gets it; the other calls go on
             loop.run_until_complete(_cancel_tasks())
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:

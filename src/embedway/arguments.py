@@ -1,7 +1,13 @@
-"""Validation of arguments that several public methods share. Errors name the argument."""
+"""Validation of arguments that several public methods share. Errors name the argument.
+
+Classes are read with `type`: `isinstance` also believes the attribute `__class__`, which proxies and mocks set to a
+class that they do not derive from. Methods that an argument's class may override are called only where any error is
+caught.
+"""
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Iterable, KeysView, Mapping
 from collections.abc import Set as AbstractSet
@@ -10,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedway.errors import UsageError
-from embedway.text import shown
+from embedway.text import shown, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,39 +24,63 @@ if TYPE_CHECKING:
     from embedway.types import Vectors
 
 _BYTES = (bytes, bytearray, memoryview)
+#: Maximum texts of a call. The vectors of more do not fit the memory, and an endless iterator would fill it.
+MOST_TEXTS = 10_000_000
+#: Maximum elements of any other list, such as models or licences.
+_MOST_NAMES = 10_000
+#: Maximum characters of a name; that of a path on Linux.
+_LONGEST_NAME = 4096
+
+
+def is_a(value: object, kinds: Any) -> bool:
+    """Return whether the class of a value is one of `kinds` or derives from one, whatever its `__class__` is."""
+    return issubclass(type(value), kinds)
 
 
 def as_texts(texts: Any, name: str) -> tuple[Any, ...]:
     """Return one text or an iterable of texts as a tuple. The iterable is read once; its elements are not checked.
 
     Series and arrays of pandas, polars, numpy and pyarrow are accepted if they have one dimension. Raises UsageError
-    for everything whose iteration is not a list of texts: sets (no order), mappings and data frames (keys), bytes.
+    for everything whose iteration is not a list of texts: sets (no order), mappings and data frames (keys), bytes; and
+    for more than `MOST_TEXTS`. An error of the iteration is the caller's, and is not caught.
     """
     kind: Any = type(texts)  # attributes of a series itself may be labels of its index
     if kind is tuple:
         return tuple(texts)
-    if isinstance(texts, str):
+    if issubclass(kind, str):
         return (texts,)
-    has_order = isinstance(texts, KeysView) or not isinstance(texts, AbstractSet | Mapping)
-    if not has_order or isinstance(texts, _BYTES) or not isinstance(texts, Iterable):
+    has_order = issubclass(kind, KeysView) or not issubclass(kind, AbstractSet | Mapping)
+    if not has_order or issubclass(kind, _BYTES) or not issubclass(kind, Iterable):
         raise UsageError(
             f"{name} is of type {kind.__name__}; it must be a text, or a list, column or generator of texts"
         )
-    if (hasattr(kind, "ndim") and kind.ndim.__get__(texts) != 1) or hasattr(kind, "columns"):
+    if (hasattr(kind, "ndim") and attribute(texts, "ndim") != 1) or hasattr(kind, "columns"):
         raise UsageError(
             f"{name} is of type {kind.__name__} with columns or several dimensions; "
             "pass one of its columns, such as frame['text']"
         )
-    if hasattr(kind, "to_pylist") and isinstance(listed := kind.to_pylist(texts), list):
+    if hasattr(kind, "to_pylist") and type(listed := kind.to_pylist(texts)) is list:
         return tuple(listed)  # pyarrow's own elements are scalars
-    return tuple(texts)
+    read = tuple(itertools.islice(texts, MOST_TEXTS + 1))
+    if len(read) > MOST_TEXTS:
+        raise UsageError(f"{name} has more than {MOST_TEXTS:,} texts; embed them in several calls")
+    return read
+
+
+def attribute(value: object, name: str) -> Any:
+    """Return an attribute of a caller's object; None if it is missing or raises."""
+    try:
+        return getattr(value, name)
+    except Exception:  # noqa: BLE001  a property may raise anything
+        return None
 
 
 def as_vectors(vectors: Any) -> Vectors:
     """Return vectors as a float32 array. Raises UsageError."""
     try:
-        return np.asarray(vectors, np.float32)
-    except (TypeError, ValueError, OverflowError):
+        with np.errstate(over="ignore"):
+            return np.asarray(vectors, np.float32)
+    except Exception:  # noqa: BLE001  the argument's own conversion may raise anything
         raise UsageError("vectors must be an array of numbers, one row per text") from None
 
 
@@ -58,39 +88,56 @@ def check_names(names: Any, name: str) -> tuple[str, ...] | None:
     """Return a list of names as a tuple, or None. Raises UsageError."""
     if names is None:
         return None
-    if isinstance(names, str | bytes | Mapping) or not isinstance(names, Iterable):
-        raise UsageError(f"{name} is of type {type(names).__name__}; it must be a list of names")
-    return tuple(check_name(one, f"{name}[{place}]") for place, one in enumerate(names))
+    listed = as_list(names, name, "names")
+    return tuple(check_name(one, f"{name}[{place}]") for place, one in enumerate(listed))
+
+
+def as_list(values: Any, name: str, what: str) -> tuple[Any, ...]:
+    """Return an iterable as a tuple; `what` names its elements. Raises UsageError, also for an endless one."""
+    if is_a(values, (str, *_BYTES, Mapping)) or not is_a(values, Iterable):
+        raise UsageError(f"{name} is of type {type(values).__name__}; it must be a list of {what}")
+    try:
+        listed = tuple(itertools.islice(values, _MOST_NAMES + 1))
+    except Exception as error:
+        raise UsageError(f"{name} cannot be read: its iteration raised {type(error).__name__}") from error
+    if len(listed) > _MOST_NAMES:
+        raise UsageError(f"{name} has more than {_MOST_NAMES:,} elements")
+    return listed
 
 
 def check_flag(flag: Any, name: str) -> bool:
     """Return True or False. Raises UsageError for anything else, because a text such as "false" is true."""
-    if not isinstance(flag, bool | np.bool_):
+    if not is_a(flag, (bool, np.bool_)):
         raise UsageError(f"{name} is {shown(flag)}; it must be True or False")
     return bool(flag)
 
 
 def check_choice(choice: Any, choices: Sequence[str], name: str) -> str:
-    """Return `choice` if it is one of `choices`. Raises UsageError for anything else."""
-    for one in choices:
-        if type(choice) is type(one) and choice == one:
-            return one
-    raise UsageError(f"{name} is {shown(choice)}; it must be one of {', '.join(choices)}")
+    """Return `choice` as a plain string if it is one of `choices`. Raises UsageError for anything else."""
+    plain = str.__str__(choice) if is_a(choice, str) else None
+    if plain is None or plain not in choices:
+        raise UsageError(f"{name} is {shown(choice)}; it must be one of {', '.join(choices)}")
+    return plain
 
 
 def check_count(number: Any, name: str) -> int | None:
     """Return an integer of at least 1, or None. Raises UsageError."""
-    if number is None:
-        return None
+    return None if number is None else check_integer(number, name)
+
+
+def check_integer(number: Any, name: str, least: int = 1, most: int = 2**31 - 1) -> int:
+    """Return an integer from `least` to `most`: an int, or one of numpy. Raises UsageError, also for floats."""
     try:
-        checked = None if isinstance(number, bool) else operator.index(number)
-    except TypeError:
+        checked = None if is_a(number, (bool, np.bool_)) else int(operator.index(number))
+    except Exception:  # noqa: BLE001  the argument's own conversion may raise anything
         checked = None
     if checked is None:
         raise UsageError(f"{name} is {shown(number)}; it must be an integer")
-    if not 1 <= checked < 2**31:
-        rule = "it must be at least 1" if checked < 1 else "it is too large"
-        raise UsageError(f"{name} is {shown(checked)}; {rule}")
+    if not least <= checked <= most:
+        wrong = f"{name} is {shown(checked)}"
+        if checked < least:
+            raise UsageError(f"{wrong}; it must be at least {least}")
+        raise UsageError(f"{wrong}; it is too large" if most == 2**31 - 1 else f"{wrong}; it must be at most {most}")
     return checked
 
 
@@ -99,22 +146,37 @@ def check_seconds(number: Any, name: str) -> float | None:
     if number is None:
         return None
     try:
-        checked = None if isinstance(number, (bool, str)) else float(number)
-    except (TypeError, ValueError, OverflowError):
+        is_number = not is_a(number, (bool, np.bool_, str, *_BYTES)) and not getattr(number, "ndim", 0)
+        checked = float(number) if is_number else None
+    except Exception:  # noqa: BLE001  the argument's own conversion may raise anything
         checked = None
     if checked is None:
         raise UsageError(f"{name} is {shown(number)}; it must be a number of seconds")
     return checked
 
 
+def check_progress(sink: Any) -> Any:
+    """Return a progress sink, or None. Raises UsageError for an object without its methods."""
+    if sink is not None and not all(callable(attribute(sink, name)) for name in ("start", "advance", "done")):
+        raise UsageError(
+            f"progress is of type {type(sink).__name__}; it must be a ProgressSink, with start, advance and done"
+        )
+    return sink
+
+
 def check_name(text: Any, name: str) -> str:
-    """Return the name of a model, a collection or a key. Raises UsageError unless it is a valid string."""
-    if not isinstance(text, str):
+    """Return the name of a model, a collection or a key as a plain string. Raises UsageError unless it is valid."""
+    if not is_a(text, str):
         raise UsageError(f"{name} is of type {type(text).__name__}; it must be a string")
+    plain = str.__str__(text)
+    if len(plain) > _LONGEST_NAME:
+        raise UsageError(f"{name} has {len(plain):,} characters; a name has at most {_LONGEST_NAME:,}")
     try:
-        text.encode("utf-8")
+        plain.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError(
             f"{name}: character {error.start} is half of a surrogate pair, which is not valid in a name"
         ) from None
-    return text
+    if "\0" in plain:
+        raise UsageError(f"{name} is {shown_name(plain)}; a name must not contain a NUL character")
+    return plain

@@ -44,7 +44,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from embedway.text import printable
+from embedway.text import printable, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,7 +157,7 @@ class UnknownModelError(ModelError):
         self.nearest = tuple(nearest)
         hint = f"; nearest: {', '.join(self.nearest)}" if self.nearest else ""
         super().__init__(
-            f"no model is called {name!r}{hint}. `embedway models list` shows all; "
+            f"no model is called {shown_name(name)}{hint}. `embedway models list` shows all; "
             "write hf:OWNER/NAME for a repository of the Hugging Face hub, or the path of a folder"
         )
 

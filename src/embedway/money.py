@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import decimal
 import fractions
-from typing import TypeAlias
+import numbers
+import operator
+from typing import Any, TypeAlias
 
 from typing_extensions import override
 
@@ -14,9 +16,30 @@ from embedway.text import shown
 #: Dollars. A float means the decimal number that it is written as.
 Amount: TypeAlias = int | str | decimal.Decimal | float
 
-NANO = 10**9
+NANO_DECIMALS = 9
+NANO = 10**NANO_DECIMALS
 #: Maximum amount in dollars. Redis counts in doubles, exact up to 2**53 nano-dollars; this is a round number below.
 MOST_USD = 9_000_000
+
+
+def as_number(value: Any) -> int | float | None:
+    """Return an integer or a real number as a plain int or float, those of numpy included; None for anything else.
+
+    Methods of subclasses of int and float are not called: they may return anything, or raise.
+    """
+    kind = type(value)
+    if issubclass(kind, bool):
+        return None
+    if issubclass(kind, int):
+        return int.__index__(value)
+    if issubclass(kind, float):
+        return float.__float__(value)
+    try:
+        if issubclass(kind, numbers.Integral):
+            return int(operator.index(value))
+        return float(value) if issubclass(kind, numbers.Real) else None
+    except Exception:  # noqa: BLE001  a class of the caller may raise anything
+        return None
 
 
 def to_nanousd(amount: Amount, *, name: str) -> int:
@@ -25,19 +48,40 @@ def to_nanousd(amount: Amount, *, name: str) -> int:
     Raises UsageError, which names the amount `name`, if it is not a number, is below 0 or above 9,000,000, or has more
     than nine decimals.
     """
-    if isinstance(amount, bool) or not isinstance(amount, (int, str, float, decimal.Decimal)):
+    number, is_int = _as_decimal(amount), issubclass(type(amount), int)
+    if number is None:
         raise UsageError(f"{name} is {shown(amount)}; it must be dollars, such as 0.05")
-    try:
-        number = decimal.Decimal(str(amount).strip().removeprefix("$"))
-    except (decimal.InvalidOperation, ValueError):  # ValueError for an integer of thousands of digits
-        raise UsageError(f"{name} is {shown(amount)}; it must be dollars, such as 0.05") from None
+    written = shown(amount) if len(text := str(number)) > 32 or is_int else text
     if not number.is_finite() or not 0 <= number <= MOST_USD:
-        raise UsageError(f"{name} is {amount}; it must be from 0 to {MOST_USD:,} dollars")
+        raise UsageError(f"{name} is {written}; it must be from 0 to {MOST_USD:,} dollars")
+    if not number:
+        return 0
+    _, digits, exponent = number.as_tuple()
+    zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    # Before the conversion: the integers of a fraction such as 1e-999999999 fill the memory.
+    if int(exponent) + zeros < -NANO_DECIMALS:
+        raise UsageError(f"{name} is {written}; it must have at most nine decimals")
     # A fraction, because the result of decimal arithmetic depends on the caller's context.
-    nano = fractions.Fraction(number) * NANO
-    if nano.denominator != 1:
-        raise UsageError(f"{name} is {amount}; it must have at most nine decimals")
-    return int(nano)
+    return int(fractions.Fraction(number) * NANO)
+
+
+def _as_decimal(amount: Any) -> decimal.Decimal | None:
+    """Return a number, or the text of one, as a decimal; None for anything else."""
+    kind = type(amount)
+    if issubclass(kind, str):
+        text = str.__str__(amount).strip().removeprefix("$")
+    elif issubclass(kind, decimal.Decimal):
+        return decimal.Decimal(amount)
+    else:
+        number = as_number(amount)
+        if number is None:
+            return None
+        text = repr(number) if abs(number) <= 10 * MOST_USD else "inf"  # Python refuses to write some long integers
+        text = "-inf" if text == "inf" and number < 0 else text
+    try:
+        return decimal.Decimal(text)
+    except (decimal.InvalidOperation, ValueError):
+        return None
 
 
 def usd(nanousd: int) -> str:

@@ -3,6 +3,7 @@ r"""Sanitizing of external text for terminals, logs and error messages."""
 from __future__ import annotations
 
 import re
+from typing import Any
 from unicodedata import category
 
 
@@ -50,10 +51,34 @@ def has_surrogate(text: str) -> bool:
 _WORD = re.compile(r"[\w.+$%-]{0,32}|[\w.+$% -]{0,12}")
 
 
-def shown(value: object) -> str:
-    """Return the repr of a number or a short word, for an error message; else the type."""
-    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**18):
+#: Longest name, and longest name with white space, that a message repeats. Longer ones may be a text in its place.
+_LONGEST_NAME, _LONGEST_PHRASE = 200, 64
+
+
+def shown(value: Any) -> str:
+    """Return the repr of a number or a short word, for an error message; else the type.
+
+    Methods of subclasses are not called: they may return anything, or raise.
+    """
+    kind = type(value)
+    if kind is bool:
         return repr(value)
-    if isinstance(value, str) and _WORD.fullmatch(value):
-        return repr(str.__str__(value))
-    return f"of type {type(value).__name__}"
+    if issubclass(kind, float):
+        return float.__repr__(value)
+    if issubclass(kind, int) and abs(plain := int.__index__(value)) < 10**18:
+        return repr(plain)
+    if issubclass(kind, str) and _WORD.fullmatch(word := str.__str__(value)):
+        return repr(word)
+    return f"of type {kind.__name__}"
+
+
+def shown_name(name: str) -> str:
+    """Return the repr of a name of a model, a collection or a key for an error message; of a long one its length."""
+    phrase = len(name) <= _LONGEST_PHRASE
+    if phrase or (len(name) <= _LONGEST_NAME and not any(char.isspace() for char in name)) or _is_short_path(name):
+        return repr(name)
+    return f"(a name of {len(name):,} characters)"
+
+
+def _is_short_path(name: str) -> bool:
+    return len(name) <= _LONGEST_NAME and name.startswith(("/", "./", "../", "~/"))

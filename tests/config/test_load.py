@@ -1,11 +1,14 @@
 """Settings: layers, rules, errors that name every problem, and secrets that stay secret."""
 
+import functools
+import itertools
 import json
 import os
 import pickle
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ from embedway.cache.factory import open_secret_keys
 from embedway.config import Config
 from embedway.config.load import KEYS
 from embedway.config.problems import key_types
-from embedway.errors import ConfigError
+from embedway.errors import ConfigError, UsageError
 
 SECRET = "hf_thisIsTheSecret1234567890"  # noqa: S105  a fake
 
@@ -776,3 +779,65 @@ def test_texts_that_are_not_unicode_are_refused(tmp_path, overrides):
     assert "valid Unicode" in str(refused(path))
     with pytest.raises(ConfigError, match="must be a mapping of model names"):
         Config().with_benchmarks({"\ud800": {"quality_score": 50}})
+
+
+class Failing:
+    """Object whose class, truth and text fail."""
+
+    def fail(self, *_):
+        raise RuntimeError("a text of the user")
+
+    __class__ = property(fail)
+    __bool__ = __iter__ = __str__ = __repr__ = __eq__ = __fspath__ = fail
+    __hash__ = object.__hash__
+
+
+def recursive():
+    table = {}
+    table["a"] = table
+    return table
+
+
+@pytest.mark.parametrize("made", [Failing, object, lambda: np.zeros(3), lambda: itertools.repeat("a"), lambda: {1, 2}])
+@pytest.mark.parametrize("key", ["embedding", "embedding.default_model", "weights.folders", "models.m", "run.overlap"])
+def test_an_object_that_is_no_plain_value_is_refused_by_its_key(key, made):
+    with pytest.raises(ConfigError, match=f"arguments: {key}: is of type .*, which no setting has") as caught:
+        Config.load(environ={}, overrides={key: made()})
+    assert "user" not in str(caught.value)
+
+
+@pytest.mark.parametrize("made", [recursive, lambda: functools.reduce(lambda value, _: [value], range(5000), "a")])
+def test_endless_nesting_is_refused(made):
+    with pytest.raises(ConfigError, match=r"nested too deeply|which is too long"):
+        Config.load(environ={}, overrides={"models": made()})
+
+
+def test_numbers_and_texts_of_other_classes_are_plain_values():
+    class Text(str):
+        __slots__ = ()
+        __str__ = __repr__ = Failing.fail
+
+    config = Config.load(environ={}, overrides={"run.overlap": np.int64(7), "embedding.default_model": Text("a/b")})
+    assert (type(config.run.overlap), config.run.overlap) == (int, 7)
+    assert type(config.embedding.default_model) is str
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**5000), "x" * 100_000, float("nan")], ids=lambda _: "value")
+def test_a_long_value_is_not_repeated(value):
+    with pytest.raises(ConfigError) as caught:
+        Config.load(environ={}, overrides={"run.overlap": value})
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("files", [lambda: itertools.repeat("a.toml"), Failing, lambda: [Failing()], lambda: "a.toml"])
+def test_files_are_a_list_of_paths_with_an_end(files):
+    with pytest.raises(ConfigError, match="files must be a list of paths"):
+        Config.load(files(), environ={})
+
+
+@pytest.mark.parametrize("name", ["nothing", "x" * 5000])
+def test_a_route_that_does_not_exist_is_named(name):
+    for call in (Config().access, Config().key_for):
+        with pytest.raises(UsageError, match="is not a route; available: none") as caught:
+            call("openai", name)
+        assert len(str(caught.value)) < 200

@@ -128,3 +128,22 @@ def test_the_users_own_limit_is_never_lifted(time):
     assert made.tokens.limit == 50
     sent = asyncio.run(moments(made, time, [1] * 11))
     assert sent[-1][0] == pytest.approx(1006, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["requests", "tokens"])
+@pytest.mark.parametrize("reset_s", [1_764_100_000.0, 1e30])
+def test_a_reset_far_in_the_future_is_a_mistake_and_is_ignored(time, kind, reset_s):
+    made = limiter(time)
+    made.learn(RateState(**{f"{kind}_limit": 600, f"{kind}_remaining": 0, f"{kind}_reset_s": reset_s}), 1)
+    asyncio.run(made.acquire(1))
+    assert sum(time.slept) <= 60
+
+
+def test_a_limit_below_the_tokens_of_the_answered_request_is_ignored(time):
+    made = limiter(time)
+    made.learn(RateState(tokens_limit=1, tokens_remaining=0, tokens_reset_s=60.0), 50)
+    asyncio.run(made.acquire(50))
+    assert time.slept == []
+    made.learn(RateState(tokens_limit=50, tokens_remaining=0), 50)
+    asyncio.run(made.acquire(50))
+    assert sum(time.slept) == pytest.approx(60)

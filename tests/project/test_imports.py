@@ -16,6 +16,7 @@ ORDER = (
     "_public",
     "text",
     "errors",
+    "third_party",
     "_version",
     "opt_out",
     "unfinished",

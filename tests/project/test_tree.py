@@ -15,8 +15,9 @@ ASPECTS = {
     "peers": "needs torch and transformers, and runs with make test-peers",
     "processes": "several processes, some of them killed",
 }
-#: Folders that mirror no package: helpers, tests of the checkout, the comparison of two checkouts, and typing.
-OTHERS = {"support", "project", "differential", "typing"}
+#: Folders that mirror no package: helpers, tests of the checkout, the comparison of two checkouts, the
+#: fuzz harness, and typing.
+OTHERS = {"support", "project", "differential", "fuzz", "typing"}
 #: Tests of several commands that a user types one after the other, and of the way that commands are tested.
 COMMANDS = {
     "cli/test_in_process.py",

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import decimal
+import itertools
+import json
 
 import numpy as np
 import pytest
@@ -629,7 +631,7 @@ def test_wrong_arguments_of_select_are_usage_errors(config, arguments, message):
         ({"require_fit": None}, "require_fit is of type NoneType; it must be True or False"),
         ({"match_languages": 1}, "match_languages is 1; it must be True or False"),
         ({"require_multilingual": 0}, "require_multilingual is 0; it must be True or False"),
-        ({"min_accuracy": 62}, "min_accuracy is 62; it must be from 0 to 1, a quality score divided by 100"),
+        ({"min_accuracy": 62}, "min_accuracy is 62; it must be from 0 to 1, a score divided by 100"),
         ({"min_accuracy": "0.5"}, "min_accuracy is '0.5'; it must be from 0 to 1"),
         ({"max_total_cost": []}, "max_total_cost"),
         ({"languages": 5}, "languages is 5; it must be a list of strings"),
@@ -651,3 +653,24 @@ def test_the_default_model_meets_presets_and_not_the_default_minimum():
     benchmark = Config().embedding.model_benchmarks["sentence-transformers/all-MiniLM-L6-v2"]
     assert ModelSelectionCriteria.preset("balanced").min_accuracy <= benchmark.quality_score / 100
     assert benchmark.quality_score / 100 < ModelSelectionCriteria().min_accuracy == 0.6
+
+
+@pytest.mark.parametrize("field", ["require_local", "require_multilingual", "match_languages", "require_fit"])
+@pytest.mark.parametrize("value", ["false", 0, None, np.array([True])])
+def test_flags_of_criteria_are_booleans(field, value):
+    with pytest.raises(UsageError, match=f"{field} is .*; it must be True or False"):
+        ModelSelectionCriteria(**{field: value})
+
+
+def test_numbers_of_numpy_in_criteria_are_plain_numbers():
+    numbers = {"accuracy_weight": np.float32(0.5), "min_context": np.int64(8), "max_cost_per_million": np.float64(0.5)}
+    criteria = ModelSelectionCriteria(**numbers, require_local=np.bool_(True), dimensions=np.int32(384))
+    assert json.loads(json.dumps(criteria.to_json()))["min_context"] == 8
+    assert (type(criteria.accuracy_weight), type(criteria.dimensions), criteria.require_local) == (float, int, True)
+
+
+@pytest.mark.parametrize("field", ["languages", "licences"])
+@pytest.mark.parametrize("value", [lambda: itertools.repeat("en"), lambda: "en", lambda: {"en": 1}, lambda: [5]])
+def test_languages_and_licences_are_lists_with_an_end(field, value):
+    with pytest.raises(UsageError, match=field):
+        ModelSelectionCriteria(**{field: value()})

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import dataclasses
+import itertools
 import logging
 import sys
 import typing
@@ -510,3 +511,40 @@ def test_a_hook_that_cancels_itself_cancels_nothing_else():
         return "went on"
 
     assert asyncio.run(main()) == "went on"
+
+
+class Ending(BaseHook):
+    """Hook that ends the program, from one of its methods."""
+
+    def __init__(self, method, kind):
+        def fail(*_):
+            raise kind("a text of the user")
+
+        async def fail_later():
+            fail()
+
+        setattr(self, method, fail_later if method == "flush" else fail)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, BaseException, asyncio.CancelledError])
+@pytest.mark.parametrize("method", ["begin", "end", "context", "event", "flush"])
+def test_a_hook_that_ends_the_program_does_not_end_the_embedder(config, method, kind):
+    with embedway.Embedder(config=config, hooks=[Ending(method, kind)]) as embedder:
+        for text in ("a b", "c"):
+            assert len(embedder.embed([text])) == 1
+
+
+def test_an_error_that_ends_a_program_does_not_end_the_event_loop(config):
+    async def ends():
+        raise SystemExit(2)
+
+    with embedway.Embedder(config=config) as embedder:
+        with pytest.raises(SystemExit):
+            embedder._wait(ends())  # noqa: SLF001  any code in a task of the embedder
+        assert len(embedder.embed(["a b"])) == 1
+
+
+@pytest.mark.parametrize("hooks", [itertools.repeat(BaseHook()), 5, None, "a", {"a": BaseHook()}, [5], [BaseHook]])
+def test_hooks_are_a_list_with_an_end(config, hooks):
+    with pytest.raises(UsageError, match=r"^hooks? "):
+        AsyncEmbedder(config=config, hooks=hooks)

@@ -2,7 +2,11 @@
 
 import dataclasses
 import hashlib
+import http.client
 import importlib.util
+import io
+import itertools
+import json
 import os
 import shutil
 import sys
@@ -19,7 +23,10 @@ from embedway.errors import (
     WeightsUnavailableError,
 )
 from embedway.text import redact
+from embedway.weights.sources.base import FetchError
+from embedway.weights.sources.http import Pace, count_of
 from embedway.weights.store import StoreSettings, WeightsStore
+from hub_fixtures import Handler
 
 REPOSITORY = "acme/tiny"
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
@@ -374,3 +381,91 @@ def test_credentials_in_addresses_are_blanked(secret, scheme):
     assert "5ecret" not in text
     assert "host/simple" in text
     assert "\n" not in text
+
+
+def pull(settings):
+    return WeightsStore(settings).pull_repository(REPOSITORY)
+
+
+@pytest.mark.parametrize("value", ["a\tb", "-1", "9" * 5000, "1.5", "\u0663"])
+@pytest.mark.parametrize("name", ["Content-Length", "Retry-After", "X-Linked-Size"])
+def test_a_number_in_a_header_that_is_none_is_ignored(name, value):
+    assert count_of(http.client.parse_headers(io.BytesIO(f"{name}: {value}\r\n\r\n".encode())), name) is None
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        b"[" * 100_000,
+        b'{"sha": 5, "siblings": []}',
+        b'{"sha": "%s", "siblings": {}}' % COMMIT.encode(),
+        b"9" * 5000,
+        b"\xff\xfe",
+        b"",
+    ],
+    ids=len,
+)
+def test_a_listing_that_is_not_one_is_an_error_of_our_own(settings, hub, monkeypatch, listing):
+    monkeypatch.setattr(Handler, "listing", lambda self, repository, revision: self.answer(200, listing))
+    with pytest.raises(WeightsUnavailableError, match="hub: "):
+        pull(settings)
+
+
+@pytest.mark.parametrize("large", ["text", [1], 5, True, {"sha256": 5}, {"sha256": "no hash"}])
+@pytest.mark.parametrize("size", [-5, 10**400, "9", 1.5, None])
+def test_odd_facts_of_a_file_are_ignored(settings, hub, files, monkeypatch, large, size):
+    siblings = [{"rfilename": name, "lfs": large, "size": size} for name in files]
+    body = json.dumps({"sha": COMMIT, "siblings": siblings}).encode()
+    monkeypatch.setattr(Handler, "listing", lambda self, repository, revision: self.answer(200, body))
+    assert read(pull(settings))["config.json"] == files["config.json"]
+
+
+def test_a_listing_with_status_416_is_an_error_of_our_own(settings, hub, monkeypatch):
+    monkeypatch.setattr(Handler, "listing", lambda self, repository, revision: self.answer(416))
+    with pytest.raises(WeightsUnavailableError, match="416"):
+        pull(settings)
+
+
+@pytest.mark.parametrize(
+    ("target", "rule"),
+    [
+        ("http://[", "Invalid IPv6 URL"),
+        ("http://127.0.0.1:99999/", "redirects to a URL that is not https, or is invalid"),
+        ("", "redirects to a URL that is not https, or is invalid"),
+    ],
+)
+def test_a_redirect_to_an_invalid_url_is_an_error_of_our_own(settings, weights, hub, target, rule):
+    hub.failures["config.json"] = [(302, {"Location": target})]
+    tried, _ = reasons(settings, weights)
+    assert rule in tried["hub"]
+
+
+def test_a_hub_that_sends_a_byte_now_and_then_is_given_up():
+    now = itertools.count(0, 5.0)
+    pace = Pace(60, clock=lambda: next(now))
+    for _ in range(11):
+        pace.check(1, "config.json")
+    with pytest.raises(FetchError, match=r"config.json: 12 bytes came in 60 s, which is too slow"):
+        pace.check(1, "config.json")
+
+
+def test_a_slow_hub_is_not_given_up():
+    now = itertools.count(0, 5.0)
+    pace = Pace(60, clock=lambda: next(now))
+    for _ in range(1000):
+        pace.check(6000, "config.json")
+
+
+class FailingSink:
+    """Progress whose every method fails."""
+
+    def _fail(self, *_):
+        raise SystemExit("the user's own code")
+
+    start = advance = done = _fail
+
+
+def test_a_progress_that_fails_does_not_fail_the_pull(settings, weights, files, hub, caplog):
+    folder = WeightsStore(settings, progress=FailingSink()).pull(weights)
+    assert read(folder) == files
+    assert sum("progress FailingSink failed with SystemExit" in line for line in caplog.messages) <= 3

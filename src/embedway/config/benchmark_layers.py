@@ -12,10 +12,11 @@ from embedway.catalog.benchmarks import default_benchmarks
 from embedway.catalog.services import default_services
 from embedway.config.benchmarks import ModelBenchmark, unit_error
 from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, has_surrogates, overlay
+from embedway.config.plain_values import plain_table
 from embedway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from embedway.config.load import Config
 
@@ -150,21 +151,14 @@ def find_misnamed(own: Mapping[str, Any], sources: Mapping[str, SettingSource]) 
     ]
 
 
-def check_changes(changes: object) -> None:
-    """Raise ConfigError for anything but a mapping of model names to benchmarks or to their fields."""
-    wrong = not isinstance(changes, Mapping) or not all(
-        isinstance(name, str)
-        and not has_surrogates(name)
-        and (
-            isinstance(change, ModelBenchmark)
-            or (isinstance(change, Mapping) and all(isinstance(field, str) for field in change))
-        )
-        for name, change in changes.items()
-    )
-    if wrong:
-        raise ConfigError(
-            "must be a mapping of model names to ModelBenchmark, or to a mapping of its fields", where="benchmarks"
-        )
+def check_changes(changes: object) -> dict[str, ModelBenchmark | dict[str, Any]]:
+    """Return a mapping of model names to benchmarks or to their fields, with plain values. Raises ConfigError."""
+    rule = "must be a mapping of model names to ModelBenchmark, or to a mapping of its fields"
+    checked = plain_table(changes, rule, where="benchmarks")
+    for name, change in checked.items():
+        if has_surrogates(name) or not isinstance(change, (ModelBenchmark, dict)):
+            raise ConfigError(rule, where="benchmarks")
+    return checked
 
 
 def price_problems(config: Config, sources: Mapping[str, SettingSource]) -> list[Problem]:

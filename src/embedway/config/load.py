@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -43,6 +42,7 @@ from embedway.config.layers import (
     read_layer,
     set_key,
 )
+from embedway.config.plain_values import plain_paths, plain_table
 from embedway.config.problems import KnownKeys, combine_errors, key_types, unicode_problems, validation_problems
 from embedway.config.sections import (
     BatchingSettings,
@@ -63,17 +63,17 @@ from embedway.config.sections import (
 )
 from embedway.config.trust import read_trust
 from embedway.config.types import Section
-from embedway.errors import ConfigError
+from embedway.errors import ConfigError, UsageError
+from embedway.text import shown_name
 from embedway.weights.types import StoreSettings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
 
     from embedway.config.discovered_file import DiscoveredFile, FilteredSettings
 
 _log = logging.getLogger("embedway.config")
-#: Maximum depth of nested tables. Keys have at most four parts.
-_DEEPEST = 100
 
 
 @public
@@ -130,13 +130,14 @@ class Config(Section):
         problems = [*inputs.problems]
         named: list[Layer] = []
         ignored: tuple[str, ...] = ()
+        paths = plain_paths(files)
         try:
-            if not files and (found := discover()) is not None:
+            if not paths and (found := discover()) is not None:
                 layer, ignored = cls._discovered_layer(found, inputs)
                 named.append(layer)
         except ConfigError as error:
             problems.append(_to_problem(error))
-        for path in _check_paths(files):
+        for path in paths:
             try:
                 named.append(read_layer(path, inputs.folders))
             except ConfigError as error:
@@ -232,7 +233,7 @@ class Config(Section):
 
         A new model needs every required field of `ModelBenchmark`. Raises ConfigError, which names every problem.
         """
-        check_changes(changes)
+        changes = check_changes(changes)
         tables = {name: benchmark_values(known) for name, known in self.embedding.model_benchmarks.items()}
         spellings = canonical_names([*tables, *(model.name for model in self.models.values())])
         sources = dict(self._sources)
@@ -301,6 +302,10 @@ class Config(Section):
         the environment, or to a URL that the same layer sets as `api_key_env`. Raises ConfigError for a key that must
         not be sent to the URL, an unreadable file, an unset variable, or text that is not a valid key.
         """
+        if type(provider) is not str or type(name) is not str:
+            raise UsageError("provider and name must be strings")
+        if name and name not in self.routes:
+            raise UsageError(f"{shown_name(name)} is not a route; available: {', '.join(self.routes) or 'none'}")
         return self._credentials.access(provider, name, self.routes[name] if name else None)
 
     def key_for(self, provider: str, name: str = "") -> str:
@@ -354,35 +359,21 @@ class _Inputs:
 
 
 def _check_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return a call's overrides, checked. Raises ConfigError for keys that are not strings, at any depth."""
-    given = {} if overrides is None else overrides
-    tables: list[tuple[object, int]] = [(given, 0)]
-    for table, depth in tables:
-        if not isinstance(table, Mapping) or depth > _DEEPEST:
-            raise ConfigError("must be a mapping of keys such as run.overlap to values", where="arguments")
-        for key, value in table.items():
-            if not isinstance(key, str) or key.count(".") > _DEEPEST:
-                shown = repr(key) if isinstance(key, (str, int, float)) else f"of type {type(key).__name__}"
-                raise ConfigError(f"a key is {shown[:80]}; it must be a string such as run.overlap", where="arguments")
-            if isinstance(value, dict):
-                tables.append((value, depth + 1))
-    return given
+    """Return a call's overrides as plain values. Raises ConfigError for other objects, at any depth."""
+    rule = "must be a mapping of keys such as run.overlap to values"
+    return {} if overrides is None else plain_table(overrides, rule)
 
 
 def _check_environ(environ: Mapping[str, str] | None) -> Mapping[str, str]:
     """Return the environment or its replacement, checked. Raises ConfigError for names and values not of type str."""
     given = os.environ if environ is None else environ
-    if not isinstance(given, Mapping) or not all(isinstance(text, str) for item in given.items() for text in item):
+    try:
+        items = list(given.items()) if issubclass(type(given), Mapping) else [("", None)]
+    except Exception:  # noqa: BLE001  a mapping of the caller may raise anything
+        items = [("", None)]
+    if not all(issubclass(type(text), str) for item in items for text in item):
         raise ConfigError("environ must be a mapping of strings to strings", where="arguments")
-    return given
-
-
-def _check_paths(files: Sequence[Path | str]) -> list[Path]:
-    """Return the named files as paths. Raises ConfigError for anything but a list of paths."""
-    listed = isinstance(files, Iterable) and not isinstance(files, (str, bytes))
-    if not listed or not all(isinstance(file, (str, os.PathLike)) for file in files):
-        raise ConfigError("files must be a list of paths", where="arguments")
-    return [Path(file) for file in files]
+    return {str.__str__(name): str.__str__(text) for name, text in items}
 
 
 def _to_problem(error: ConfigError) -> Problem:

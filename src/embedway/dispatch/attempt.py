@@ -19,8 +19,9 @@ from embedway.errors import (
     UnavailableError,
     UpstreamError,
 )
-from embedway.providers.library import place_of
+from embedway.providers.answers import checked_answer
 from embedway.telemetry.operations import AttemptDetails, ValidationDetails, WaitDetails
+from embedway.third_party import must_pass, place_of
 from embedway.types import NO_RATES
 from embedway.vectors import to_size
 
@@ -78,7 +79,7 @@ class Attempt:
                 raise _circuit_error(route)
             answer = await self._exchange(tokens, places)
         if answer.rates != NO_RATES:
-            route.limiter.learn(answer.rates)
+            route.limiter.learn(answer.rates, tokens)
         response.searches += answer.searches or 0
         if answer.tokens is not None:
             response.billed_tokens += answer.tokens
@@ -183,11 +184,12 @@ class Attempt:
             timeout_s /= 2  # leave time for the next route if this one hangs
         try:
             async with asyncio.timeout(timeout_s):
-                return await route.provider.embed(
+                answer = await route.provider.embed(
                     [prompt + request.texts[row] for row in self.rows],
                     input_type=request.input_type,
                     dimensions=wanted if is_asked else None,
                 )
+                return checked_answer(answer, route=route.name)
         except DeadlineError:
             raise
         except TimeoutError as error:
@@ -196,7 +198,9 @@ class Attempt:
             raise UnavailableError("no answer in time", route=route.name, billed=True) from error
         except EmbedwayError:
             raise
-        except Exception as error:  # noqa: BLE001  a provider may be third-party code
+        except BaseException as error:
+            if must_pass(error):
+                raise
             place = place_of(error)
         # Not raised above: a third-party error may repeat texts, and would be the context of this one.
         raise UpstreamError(f"its provider failed ({place})", route=route.name, billed=True)

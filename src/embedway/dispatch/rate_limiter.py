@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from embedway.urgency import Urgency
 
 _MINUTE_S = 60.0
+#: Longest time until a limit is reset; limits per day are the longest. Larger numbers are mistakes, such as Unix times.
+_LONGEST_RESET_S = 2 * 86_400.0
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ class TokenBucket:
             return
         # The service knows other users of the key, but not the requests under way. So the level is only lowered.
         self.level = min(self.level, float(remaining))
-        if remaining == 0 and reset_s is not None:
+        if remaining == 0 and reset_s is not None and reset_s <= _LONGEST_RESET_S:
             self.level = min(self.level, 1.0 - reset_s * self.limit / _MINUTE_S)
 
 
@@ -113,12 +115,17 @@ class RateLimiter:
         # Ignore waits below a millisecond: sums of floats are not exact.
         return longest if longest > 1e-3 else 0.0
 
-    def learn(self, rates: RateState) -> None:
-        """Learn the limits from the headers of a response."""
+    def learn(self, rates: RateState, tokens: int = 0) -> None:
+        """Learn the limits from the headers of a response to a request of `tokens` tokens.
+
+        A limit below these tokens is ignored: the service has just processed more.
+        """
         now = self._clock()
         self.is_unlimited = False
         self.requests.learn(rates.requests_limit, rates.requests_remaining, rates.requests_reset_s, now)
-        self.tokens.learn(rates.tokens_limit, rates.tokens_remaining, rates.tokens_reset_s, now)
+        limit = rates.tokens_limit
+        if limit is None or limit >= tokens:
+            self.tokens.learn(limit, rates.tokens_remaining, rates.tokens_reset_s, now)
 
     def close_for(self, seconds: float) -> None:
         """Block all requests for `seconds`, as the service requested."""

@@ -12,7 +12,7 @@ from embedway.dispatch.circuit_breaker import CircuitBreaker
 from embedway.dispatch.rate_limiter import RateLimiter
 from embedway.dispatch.request import ServiceRoute
 from embedway.dispatch.semaphore import PrioritySemaphore
-from embedway.errors import ConfigError, RuntimeUnavailableError, UnsupportedModelError, UsageError
+from embedway.errors import ConfigError, EmbedwayError, RuntimeUnavailableError, UnsupportedModelError, UsageError
 from embedway.local import loading
 from embedway.local.cross_encoder import CrossEncoder
 from embedway.models.local import LocalModel
@@ -35,6 +35,8 @@ from embedway.providers.opening import counter_for, library_endpoint, library_fa
 from embedway.providers.registry import make_provider
 from embedway.rerank.base import Scoring, make_reranker
 from embedway.telemetry.operations import CircuitDetails, WaitDetails
+from embedway.text import shown_name
+from embedway.third_party import must_pass, place_of
 from embedway.weights.store import WeightsStore
 
 if TYPE_CHECKING:
@@ -64,6 +66,19 @@ def open_model(
 
     A service model whose keys are missing is opened as blocked: it sends no requests.
     """
+    try:
+        return _open(name, environment, task, progress)
+    except (EmbedwayError, OSError):
+        raise
+    except BaseException as error:
+        if must_pass(error):
+            raise
+        raise UnsupportedModelError(
+            f"{shown_name(name)} cannot be opened: the code that loads it failed ({place_of(error)})"
+        ) from error
+
+
+def _open(name: str, environment: ModelEnvironment, task: Task, progress: ProgressSink | None) -> Model:
     facts, library = service_of(name, environment.config), library_of(name)
     if facts is not None:
         _check_task(facts.name, facts.task, task)

@@ -22,6 +22,7 @@ from embedway.selection.call_options import ChosenModel
 from embedway.selection.selector import is_affordable, no_affordable_model, summarize
 from embedway.space import comparable
 from embedway.telemetry.operations import RequestDetails
+from embedway.text import shown_name
 from embedway.types import EmbedResult
 from embedway.urgency import Urgency
 
@@ -161,7 +162,7 @@ class EmbedPipeline:
     async def _choose(self, call: Call, options: CallOptions) -> ChosenModel:
         """Return the model that a call names, that its collection is pinned to, or that its criteria select."""
         if options.criteria is not None and call.model != AUTO:
-            raise UsageError(f"model is {call.model!r} and criteria are set; leave one of them out")
+            raise UsageError(f"model is {shown_name(call.model)} and criteria are set; leave one of them out")
         pin = await self._pins.store.get(options.collection) if options.collection else None
         if pin is not None:
             await self._pins.check_privacy(pin, options, named=call.model != AUTO)
@@ -173,8 +174,8 @@ class EmbedPipeline:
             return ChosenModel(call.model, call.dimensions)
         if call.input_type == "query" and options.collection:
             raise UsageError(
-                f"collection {options.collection!r} has no vectors yet, so it has no model; write documents to it "
-                "first, or name the model"
+                f"collection {shown_name(options.collection)} has no vectors yet, so it has no model; write documents "
+                "to it first, or name the model"
             )
         if call.has_token_ids:
             raise UsageError("token ids belong to one model; name it: model=...")

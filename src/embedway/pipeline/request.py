@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
-from embedway.arguments import as_texts, check_choice, check_count, check_flag, check_name
-from embedway.errors import InputError, UsageError
-from embedway.text import shown
+from embedway.arguments import as_texts, check_choice, check_count, check_flag, check_integer, check_name, is_a
+from embedway.errors import InputError
 from embedway.types import EmbedRequest, InputType, Overflow, Texts
 
 if TYPE_CHECKING:
@@ -41,14 +39,17 @@ class Call:
     def __post_init__(self) -> None:
         """Validate all arguments except the texts. Raises UsageError."""
         object.__setattr__(self, "texts", as_texts(self.texts, "texts"))
-        check_name(self.model, "model")
-        if self.dimensions is not None:
-            object.__setattr__(self, "dimensions", check_count(self.dimensions, "dimensions"))
-        check_choice(self.input_type, _INPUT_TYPES, "input_type")
-        if self.on_overflow is not None:
-            check_choice(self.on_overflow, _OVERFLOWS, "on_overflow")
-        check_flag(self.partial, "partial")
-        object.__setattr__(self, "priority", _check_priority(self.priority))
+        checked = {
+            "model": check_name(self.model, "model"),
+            "dimensions": check_count(self.dimensions, "dimensions"),
+            "input_type": check_choice(self.input_type, _INPUT_TYPES, "input_type"),
+            "on_overflow": check_overflow(self.on_overflow),
+            "partial": check_flag(self.partial, "partial"),
+            "priority": check_integer(self.priority, "priority", 0, 9),
+        }
+        for name, value in checked.items():  # plain values in place of those of subclasses and numpy
+            if value is not getattr(self, name):
+                object.__setattr__(self, name, value)
 
     @property
     def has_token_ids(self) -> bool:
@@ -59,6 +60,11 @@ class Call:
     def rows(self) -> tuple[Any, ...]:
         """The texts as a tuple, one row each."""
         return cast("tuple[Any, ...]", self.texts)  # `__post_init__` has converted it
+
+
+def check_overflow(choice: Any) -> Any:
+    """Return `on_overflow` as a plain string, or None. Raises UsageError."""
+    return None if choice is None else check_choice(choice, _OVERFLOWS, "on_overflow")
 
 
 def inspect(call: Call, on_overflow: Overflow) -> EmbedRequest:
@@ -109,7 +115,7 @@ def unique_texts(
 
 def is_token_ids(text: object) -> bool:
     """Return whether a text is a list of token ids."""
-    return isinstance(text, (list, tuple)) and bool(text) and all(type(item) is int for item in text)
+    return type(text) in {list, tuple} and bool(text) and all(type(item) is int for item in cast("list[object]", text))
 
 
 def decode_ids(row: int, text: Any, decode: Callable[[Sequence[int]], str | None], model: str) -> Any:
@@ -132,16 +138,6 @@ def decode_ids(row: int, text: Any, decode: Callable[[Sequence[int]], str | None
     return found
 
 
-def _check_priority(number: Any) -> int:
-    try:
-        checked = None if isinstance(number, bool) else operator.index(number)
-    except TypeError:
-        checked = None
-    if checked is None or checked not in range(10):
-        raise UsageError(f"priority is {shown(number)}; it must be an integer from 0 to 9")
-    return checked
-
-
 def _check(row: int, text: object) -> None:
     reason = reason_against(text)
     if reason:
@@ -150,8 +146,9 @@ def _check(row: int, text: object) -> None:
 
 def reason_against(text: object) -> str:
     """Return the reason why a text cannot be embedded; empty if it can."""
-    if not isinstance(text, str):
+    if not is_a(text, str):
         return f"it is of type {type(text).__name__}, not a string{_advice(text)}"
+    text = str.__str__(text)  # methods of a subclass may return anything
     # A text of NULs is empty too, because tokenizers drop them.
     if not text or text.isspace() or ("\x00" in text and not text.replace("\x00", "").strip()):
         return "it is empty; leave it out, because the vector of an empty text is meaningless"
@@ -164,7 +161,8 @@ def reason_against(text: object) -> str:
 
 
 def _advice(value: object) -> str:
-    if isinstance(value, bytes | bytearray):
+    if is_a(value, (bytes, bytearray)):
         return "; decode it first"
-    missing = value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in _MISSING
+    missing = value is None or (is_a(value, float) and math.isnan(cast("float", value)))
+    missing = missing or type(value).__name__ in _MISSING
     return "; drop or fill missing values first" if missing else ""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedway.arguments import check_count
 from embedway.compute import ComputeRequest
 from embedway.errors import InputError, TextTooLongError
 from embedway.pipeline.receipt import CallFacts, first_row, make_receipt, spread
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
     from embedway.types import Overflow, Vectors
 
 
-def check_query(query: str, top_n: int | None) -> None:
-    """Raise InputError for an invalid query, and UsageError for an invalid `top_n`."""
+def check_query(query: Any) -> str:
+    """Return a query as a plain string. Raises InputError."""
     reason = reason_against(query)
     if reason:
         raise InputError(f"the query: {reason}")
-    check_count(top_n, "top_n")
+    return str.__str__(query)
 
 
 async def rerank(

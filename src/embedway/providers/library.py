@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib.util
 import json
 import threading
-import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedway.errors import EmbedwayError, RuntimeUnavailableError, UnsupportedModelError, UpstreamError
 from embedway.providers.options import one_of
+from embedway.text import redact
+from embedway.third_party import must_pass, place_of
 from embedway.weights.hashes import hash_file
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from embedway.providers.base import Endpoint
     from embedway.types import Vectors
@@ -59,7 +59,9 @@ class LoadedOnce:
                     self._model = self._load()
                 except EmbedwayError:
                     raise
-                except Exception as error:
+                except BaseException as error:
+                    if must_pass(error):
+                        raise
                     raise UnsupportedModelError(_why(self._endpoint, error)) from error
             return self._model
 
@@ -79,12 +81,12 @@ class LoadedOnce:
 
         try:
             return await self._worker.call(call)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
         except EmbedwayError:
             raise
-        except Exception as error:  # noqa: BLE001  the library may raise anything
+        except BaseException as error:
+            if must_pass(error):
+                cancelled.set()
+                raise
             place = place_of(error)
         # Not raised above, so that it is not chained: the library's error may repeat texts.
         raise UpstreamError(f"the library failed ({place})", route=self._endpoint.route)
@@ -124,13 +126,7 @@ def digest_of(files: Sequence[Path], options: Mapping[str, str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def place_of(error: Exception) -> str:
-    """Return the class and location of a third-party error, without its message, which may repeat a text."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-
-
-def _why(endpoint: Endpoint, error: Exception) -> str:
+def _why(endpoint: Endpoint, error: BaseException) -> str:
     said: Any = str(error)
     if "trust_remote_code" in said:
         return (
@@ -138,4 +134,4 @@ def _why(endpoint: Endpoint, error: Exception) -> str:
             f'options.trust_remote_code = "true" on a route of the model'
         )
     line = said.splitlines()[0] if said else ""
-    return f"{endpoint.model}: the library cannot load it ({type(error).__name__}): {line}"
+    return f"{endpoint.model}: the library cannot load it ({type(error).__name__}): {redact(line, endpoint.secret)}"

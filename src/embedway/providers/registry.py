@@ -7,11 +7,10 @@ import functools
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from embedway.errors import ConfigError
+from embedway.errors import ConfigError, EmbedwayError
+from embedway.third_party import must_pass, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from embedway.providers.base import Endpoint, Provider
 
 PROVIDERS, RERANKERS = "embedway.providers", "embedway.rerankers"
@@ -25,8 +24,22 @@ def provider_names(group: str = PROVIDERS) -> tuple[str, ...]:
 
 def make_provider(name: str, endpoint: Endpoint) -> Provider:
     """Create the provider with that name. Raises ConfigError with the nearest name if there is none."""
-    make: Callable[[Endpoint], Provider] = load_entry(PROVIDERS, name, endpoint)
-    return make(endpoint)
+    made: Provider = make_entry(PROVIDERS, name, endpoint)
+    return made
+
+
+def make_entry(group: str, name: str, endpoint: Endpoint) -> Any:
+    """Load an entry point and call it with an endpoint. Raises ConfigError, also for any error of third-party code."""
+    try:
+        return load_entry(group, name, endpoint)(endpoint)
+    except EmbedwayError:
+        raise
+    except BaseException as error:
+        if must_pass(error):
+            raise
+        place = place_of(error)
+    # Not raised above: the error may repeat the endpoint's key, and would be the context of this one.
+    raise ConfigError(f"{name!r} cannot be loaded ({place})", where=endpoint.route, key="provider")
 
 
 def load_entry(group: str, name: str, endpoint: Endpoint) -> Any:

@@ -94,7 +94,7 @@ def normalize(vectors: Vectors) -> Vectors:
 
 
 #: Maximum tokens or searches of one request. More is not plausible, and its cost would overflow the ledger.
-_MOST_COUNT = 10**9
+MOST_COUNT = 10**9
 
 
 def count_of(body: Any, *path: str) -> int | None:
@@ -104,4 +104,4 @@ def count_of(body: Any, *path: str) -> int | None:
     # Some services write integers with a decimal point.
     if isinstance(body, float) and body.is_integer():
         body = int(body)
-    return body if type(body) is int and 0 <= body <= _MOST_COUNT else None
+    return body if type(body) is int and 0 <= body <= MOST_COUNT else None

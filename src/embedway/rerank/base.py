@@ -9,11 +9,11 @@ import numpy as np
 
 from embedway.errors import BadVectorsError, ProtocolError
 from embedway.providers.base import Answer
-from embedway.providers.registry import RERANKERS, load_entry
+from embedway.providers.registry import RERANKERS, make_entry
 from embedway.types import RateState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from embedway.providers.base import Declared, Endpoint
     from embedway.types import InputType, Space, Vectors
@@ -52,8 +52,8 @@ class RerankProvider(Protocol):
 
 def make_reranker(name: str, endpoint: Endpoint) -> RerankProvider:
     """Create the reranker with that name. Raises ConfigError with the nearest name if there is none."""
-    make: Callable[[Endpoint], RerankProvider] = load_entry(RERANKERS, name, endpoint)
-    return make(endpoint)
+    made: RerankProvider = make_entry(RERANKERS, name, endpoint)
+    return made
 
 
 class Scoring:

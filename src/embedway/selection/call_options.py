@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedway.arguments import check_name
+from embedway.arguments import check_name, is_a
 from embedway.config.local_models import AUTO
 from embedway.errors import UsageError
 from embedway.ledger.account import CallBudget
@@ -34,10 +34,12 @@ class CallOptions:
         cls, criteria: ModelSelectionCriteria | str | None, collection: str, api_key_name: str, max_cost: Amount | None
     ) -> CallOptions:
         """Check the arguments of a call. Raises UsageError."""
-        if criteria is not None and not isinstance(criteria, (ModelSelectionCriteria, str)):
+        if criteria is not None and not is_a(criteria, (ModelSelectionCriteria, str)):
             raise UsageError(
                 f"criteria is {shown(criteria)}; it must be ModelSelectionCriteria, or the name of a preset"
             )
+        if is_a(criteria, str):
+            criteria = str.__str__(criteria)  # the name of a preset
         collection = "" if collection is None else check_name(collection, "collection")
         api_key_name = "" if api_key_name is None else check_name(api_key_name, "api_key_name")
         max_cost_nanousd = None if max_cost is None else to_nanousd(max_cost, name="max_cost")

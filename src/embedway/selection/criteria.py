@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from embedway._public import public
+from embedway.arguments import as_list, check_flag, check_integer, is_a
 from embedway.errors import UsageError
-from embedway.money import to_nanousd, usd
+from embedway.money import as_number, to_nanousd, usd
 from embedway.text import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from embedway.money import Amount
 
 Preset: TypeAlias = Literal["fast", "balanced", "best", "cheap", "private"]
@@ -20,6 +22,7 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 #: Minimum accuracy in presets, below the class's default of 0.6, so that the default model (0.563) is a candidate.
 _PRESET_ACCURACY = 0.5
+_WEIGHTS = ("accuracy_weight", "speed_weight", "cost_weight")
 #: Maximum sum of weights; scores overflow above it.
 _MOST_WEIGHT = 1e300
 
@@ -57,43 +60,47 @@ class ModelSelectionCriteria:
 
     def __post_init__(self) -> None:
         """Raise UsageError, which names the field, for an invalid value."""
-        weights = (self.accuracy_weight, self.speed_weight, self.cost_weight)
-        for name, weight in zip(("accuracy_weight", "speed_weight", "cost_weight"), weights, strict=True):
-            if not _is_number(weight) or weight < 0:
-                raise UsageError(f"{name} is {shown(weight)}; it must be a number of at least 0")
+        weights = [self._check_number(name, "a number of at least 0", lambda weight: weight >= 0) for name in _WEIGHTS]
         if not any(weights):
             raise UsageError("accuracy_weight, speed_weight and cost_weight are all 0; one must be greater than 0")
         if sum(map(float, weights)) > _MOST_WEIGHT:
             raise UsageError("accuracy_weight, speed_weight and cost_weight are too large; divide all by one number")
         self._check_limits()
-        for name in ("require_multilingual", "require_local", "match_languages", "require_fit"):
-            if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name} is {shown(getattr(self, name))}; it must be True or False")
         for name in ("languages", "licences"):
-            value = getattr(self, name)
-            listed = None if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
-            if listed is None or not all(isinstance(one, str) for one in listed):
-                raise UsageError(f"{name} is {shown(value)}; it must be a list of strings")
-            object.__setattr__(self, name, listed)
+            given = getattr(self, name)
+            listed = () if is_a(given, str) else as_list(given, name, "strings")
+            if is_a(given, str) or not all(is_a(one, str) for one in listed):
+                raise UsageError(f"{name} is {shown(given)}; it must be a list of strings")
+            object.__setattr__(self, name, tuple(str.__str__(one) for one in listed))
+        for name in ("require_multilingual", "require_local", "match_languages", "require_fit"):
+            object.__setattr__(self, name, check_flag(getattr(self, name), name))
 
     def _check_limits(self) -> None:
-        if not _is_number(self.min_accuracy) or not 0 <= self.min_accuracy <= 1:
-            hint = ", a quality score divided by 100" if _is_number(self.min_accuracy) else ""
-            raise UsageError(f"min_accuracy is {shown(self.min_accuracy)}; it must be from 0 to 1{hint}")
-        if self.max_latency_ms is not None and (not _is_number(self.max_latency_ms) or self.max_latency_ms <= 0):
-            raise UsageError(f"max_latency_ms is {shown(self.max_latency_ms)}; it must be greater than 0")
+        self._check_number("min_accuracy", "from 0 to 1, a score divided by 100", lambda number: 0 <= number <= 1)
+        if self.max_latency_ms is not None:
+            self._check_number("max_latency_ms", "greater than 0", lambda number: number > 0)
         for name in ("min_context", "dimensions"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} is {shown(value)}; it must be an integer of at least 1")
-        for name in ("max_cost_per_million", "max_total_cost"):
             if getattr(self, name) is not None:
-                to_nanousd(getattr(self, name), name=name)
+                object.__setattr__(self, name, check_integer(getattr(self, name), name))
+        for name in ("max_cost_per_million", "max_total_cost"):
+            if (amount := getattr(self, name)) is not None:
+                to_nanousd(amount, name=name)
+                plain = str.__str__(amount) if is_a(amount, str) else as_number(amount)
+                object.__setattr__(self, name, amount if plain is None else plain)
+
+    def _check_number(self, name: str, rule: str, is_right: Callable[[float], bool]) -> float:
+        """Replace a field with a plain number. Raises UsageError unless it is finite and `is_right` accepts it."""
+        number = as_number(getattr(self, name))
+        if number is None or abs(number) > sys.float_info.max or not is_right(number):
+            raise UsageError(f"{name} is {shown(getattr(self, name))}; it must be {rule}")
+        object.__setattr__(self, name, number)
+        return number
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelSelectionCriteria:
         """Return the criteria of a preset, with changes. Raises UsageError for an unknown preset."""
-        if name not in PRESETS:
+        name = str.__str__(name) if is_a(name, str) else name
+        if not is_a(name, str) or name not in PRESETS:
             raise UsageError(f"criteria is {shown(name)}, which is not a preset; available: {', '.join(PRESETS)}")
         unknown = [change for change in changes if change not in cls.__dataclass_fields__]
         if unknown:
@@ -116,12 +123,3 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "cheap": {"accuracy_weight": 0.2, "speed_weight": 0.1, "cost_weight": 0.7},
     "private": {"accuracy_weight": 0.6, "speed_weight": 0.4, "cost_weight": 0.0, "require_local": True},
 }
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer above the largest float
-        return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,17 +25,17 @@ def open_hooks(own: Sequence[Hook] = (), *, webhook: str | None = None) -> Hooks
 
 def _check_hooks(own: Any) -> list[Hook]:
     """Return the caller's hooks. Raises UsageError for an object that is not a hook."""
+    from embedway.arguments import as_list, attribute, is_a  # noqa: PLC0415  as above
     from embedway.errors import UsageError  # noqa: PLC0415
 
-    if isinstance(own, (str, bytes)) or not isinstance(own, Iterable):
-        raise UsageError(f"hooks is of type {type(own).__name__}; it must be a list of hooks")
-    hooks = list(own)
+    hooks: list[Hook] = list(as_list(own, "hooks", "hooks"))
     for hook in hooks:
+        is_class = is_a(hook, type)
         for name in ("begin", "end", "context", "event", "flush"):
-            method = getattr(hook, name, None)
+            method = attribute(hook, name)
             is_right = callable(method) and inspect.iscoroutinefunction(method) is (name == "flush")
-            if isinstance(hook, type) or not is_right:
-                kind = hook.__name__ if isinstance(hook, type) else type(hook).__name__
-                what = "is a class; pass an instance" if isinstance(hook, type) else f"has no valid method {name}"
+            if is_class or not is_right:
+                kind = attribute(hook, "__name__") if is_class else type(hook).__name__
+                what = "is a class; pass an instance" if is_class else f"has no valid method {name}"
                 raise UsageError(f"hook {kind} {what}; derive it from embedway.telemetry.hooks.BaseHook")
     return hooks

@@ -7,13 +7,12 @@ import contextlib
 import itertools
 import logging
 import time
-import traceback
 from contextvars import ContextVar
-from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, Protocol
 
 from embedway._public import public
 from embedway.telemetry.operations import Operation, Outcome
+from embedway.third_party import is_interrupt, must_pass, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -122,9 +121,8 @@ class Hooks:
             try:
                 async with asyncio.timeout(FLUSH_S):
                     await hook.flush()
-            except (Exception, asyncio.CancelledError) as error:
-                task = asyncio.current_task()
-                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            except BaseException as error:
+                if must_pass(error):
                     raise
                 self.log_failure(hook, "flush", error)
 
@@ -132,7 +130,9 @@ class Hooks:
         """Call a method of a hook, and log a failure."""
         try:
             getattr(hook, method)(*arguments)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be third-party code
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             self.log_failure(hook, method, error)
 
     def log_failure(self, hook: Hook, method: str, error: BaseException) -> None:
@@ -140,14 +140,11 @@ class Hooks:
         if (id(hook), method) in self._failed:
             return
         self._failed.add((id(hook), method))
-        frame = traceback.extract_tb(error.__traceback__)[-1]
         _log.warning(
-            "hook %s: %s failed with %s at %s:%s and is ignored; its later failures are not logged",
+            "hook %s: %s failed with %s and is ignored; its later failures are not logged",
             type(hook).__name__,
             method,
-            type(error).__name__,
-            Path(frame.filename).name,
-            frame.lineno,
+            place_of(error),
         )
 
 
@@ -173,7 +170,9 @@ class _RunningOperation:
             try:
                 context = hook.context(operation)
                 context.__enter__()
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be third-party code
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
                 hooks.log_failure(hook, "context", error)
             else:
                 self._contexts.append((hook, context))
@@ -187,7 +186,9 @@ class _RunningOperation:
             for hook, context in reversed(self._contexts):
                 try:
                     context.__exit__(None, None, None)
-                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  a hook may be third-party code
+                except BaseException as error:
+                    if is_interrupt(error):
+                        raise
                     hooks.log_failure(hook, "context", error)
             for hook in reversed(hooks.operating):
                 hooks.call(hook, "end", self._operation, outcome)

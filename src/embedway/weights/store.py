@@ -21,7 +21,7 @@ from embedway.weights.pull import NO_WHEEL, RepositoryPull, SourceAttempts, open
 from embedway.weights.records import RECORD, ModelDirectory, ModelRecord, used_blobs
 from embedway.weights.sources.base import ExpectedFile, FetchRequest, FetchResult, split_present
 from embedway.weights.sources.hub import COMMIT
-from embedway.weights.types import ModelFolder, NoProgress, ProgressSink, StoreSettings
+from embedway.weights.types import GuardedProgress, ModelFolder, NoProgress, ProgressSink, StoreSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ class WeightsStore:
 
     def __init__(self, settings: StoreSettings, *, progress: ProgressSink | None = None) -> None:
         self._settings = settings
-        self._sink = progress or NoProgress()
+        self._sink = NoProgress() if progress is None else GuardedProgress(progress)
         self._blobs = BlobStore(settings.root)
         self._warned: set[tuple[Path, str]] = set()
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from embedway._public import public
 from embedway.errors import ConfigError
+from embedway.third_party import guarded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +82,28 @@ class ProgressSink(Protocol):
 
     def done(self) -> None:
         """End the file, whether it succeeded or failed."""
+
+
+class GuardedProgress:
+    """Progress sink around the caller's own. A method that raises never fails the download."""
+
+    def __init__(self, sink: ProgressSink) -> None:
+        name = f"progress {type(sink).__name__}"
+        self._start, self._advance, self._done = (
+            guarded(method, name) for method in (sink.start, sink.advance, sink.done)
+        )
+
+    def start(self, name: str, total_bytes: int | None, /) -> None:
+        """Start a file."""
+        self._start(name, total_bytes)
+
+    def advance(self, size_bytes: int, /) -> None:
+        """Add `size_bytes` to the file's bytes."""
+        self._advance(size_bytes)
+
+    def done(self) -> None:
+        """End the file."""
+        self._done()
 
 
 class NoProgress:

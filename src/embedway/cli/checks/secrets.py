@@ -17,8 +17,9 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, SecretStr
 
 from embedway.cli.checks.masking import ANYWHERE
+from embedway.config.environment import PREFIX
 from embedway.config.known_services import SERVICES, service_variables
-from embedway.config.layers import PREFIX, pattern_of
+from embedway.config.layers import pattern_of
 from embedway.config.load import KEYS
 from embedway.config.variables import all_variables, may_be_secret
 from embedway.files import read_bounded, read_regular

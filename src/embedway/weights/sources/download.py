@@ -11,7 +11,7 @@ import hashlib
 import http.client
 import logging
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from embedway.weights.blobs import CHUNK_BYTES
 from embedway.weights.hashes import WrongBytesError, hash_file
@@ -23,6 +23,7 @@ from embedway.weights.sources.http import (
     HubClient,
     RangeNotSatisfiableError,
     TransientError,
+    count_of,
 )
 
 if TYPE_CHECKING:
@@ -110,26 +111,26 @@ class ResumableDownload:
             if self.metadata.sha256 and named and self.metadata.sha256 != named:
                 raise WrongBytesError(self.name, expected=self.metadata.sha256, found=named)
             start = _first_byte(response, start)
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length and length.isdecimal() else self.metadata.size
+            length = count_of(response.headers, "Content-Length")
+            total = self.metadata.size if length is None else start + length
             if self.metadata.size is not None and total != self.metadata.size:
                 raise FetchError(f"{self.name} is {total} bytes long on the hub, expected {self.metadata.size}")
             self.sink.start(self.name, total)
             try:
-                self._copy(response.body, start, total)
+                self._copy(response, start, total)
             finally:
                 self.sink.done()
 
-    def _copy(self, body: IO[bytes], start: int, total: int | None) -> None:
+    def _copy(self, response: HttpResponse, start: int, total: int | None) -> None:
         with self.path.open("r+b" if start else "wb") as file:
             file.truncate(start)
             file.seek(start)
-            size = start
+            size, pace = start, self.client.pace()
             self.sink.advance(size)
             while total is None or size < total:
                 try:
-                    chunk = body.read(CHUNK_BYTES if total is None else min(CHUNK_BYTES, total - size))
-                except (OSError, http.client.HTTPException) as error:
+                    chunk = response.read(CHUNK_BYTES if total is None else min(CHUNK_BYTES, total - size))
+                except (OSError, http.client.HTTPException, ValueError) as error:
                     raise TransientError(f"{self.name}: the connection broke ({type(error).__name__})") from None
                 if not chunk:
                     break
@@ -137,6 +138,7 @@ class ResumableDownload:
                 file.flush()
                 size += len(chunk)
                 self.sink.advance(len(chunk))
+                pace.check(len(chunk), self.name)
         if total is not None and size < total:
             raise TransientError(f"{self.name}: the connection ended at byte {size:,} of {total:,}")
 

@@ -33,6 +33,10 @@ ATTEMPTS = 5
 _MAX_WAIT_S = 30.0
 #: Maximum size of a JSON response in bytes; a repository listing is far smaller.
 _MAX_JSON_BYTES = 64 * 1024 * 1024
+#: Maximum digits of a number in a header.
+_MOST_DIGITS = 15
+#: Slowest speed of a response in bytes per second, over a window of this many timeouts of a read.
+_SLOWEST, _PACE_TIMEOUTS = 1024, 6
 
 
 class TransientError(Exception):
@@ -65,6 +69,32 @@ class HttpResponse:
     status: int
     headers: Message
     metadata: FileMetadata
+
+    def read(self, most: int) -> bytes:
+        """Return at most `most` bytes as soon as there are any; empty at the end."""
+        read1 = getattr(self.body, "read1", None)
+        data: bytes = self.body.read(most) if read1 is None else read1(most)
+        return data
+
+
+class Pace:
+    """Check of a response's speed. A server that sends a byte per second would never exceed the timeout of a read."""
+
+    def __init__(self, window_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._window_s = window_s
+        self._clock = clock
+        self._start = clock()
+        self._received = 0
+
+    def check(self, size: int, name: str) -> None:
+        """Count received bytes. Raises FetchError if a whole window had fewer bytes than `_SLOWEST` per second."""
+        self._received += size
+        elapsed = self._clock() - self._start
+        if elapsed < self._window_s:
+            return
+        if self._received < _SLOWEST * elapsed:
+            raise FetchError(f"{name}: {self._received:,} bytes came in {elapsed:.0f} s, which is too slow")
+        self._start, self._received = self._clock(), 0
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -101,9 +131,9 @@ class HubClient:
         def request() -> FileMetadata:
             response = self.open(self.file_url(repository, revision, path), "HEAD")
             response.body.close()
-            length = response.headers.get("Content-Length", "")
-            if response.metadata.size is None and response.status == 200 and length.isdecimal():
-                return replace(response.metadata, size=int(length))
+            length = count_of(response.headers, "Content-Length")
+            if response.metadata.size is None and response.status == 200 and length is not None:
+                return replace(response.metadata, size=length)
             return response.metadata
 
         return self._retry(request)
@@ -118,22 +148,31 @@ class HubClient:
 
     def _get_json(self, url: str) -> Any:
         response = self.open(url)
+        data, pace = bytearray(), self.pace()
         try:
             with response.body:
-                data = response.body.read(_MAX_JSON_BYTES)
-        except (OSError, http.client.HTTPException) as error:
+                while len(data) < _MAX_JSON_BYTES and (chunk := response.read(2**16)):
+                    data += chunk
+                    pace.check(len(chunk), _redacted_url(url))
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise TransientError(f"{_redacted_url(url)}: the connection broke ({type(error).__name__})") from None
-        if len(data) < int(response.headers.get("Content-Length") or 0):
+        if len(data) < (count_of(response.headers, "Content-Length") or 0):
             raise TransientError(f"{_redacted_url(url)}: the connection ended too early")
         try:
             return json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise FetchError(f"{_redacted_url(url)} did not return JSON") from None
+
+    def pace(self) -> Pace:
+        """Return a new check of the speed of a response."""
+        return Pace(_PACE_TIMEOUTS * self.settings.timeout_s)
 
     def _retry(self, request: Callable[[], T]) -> T:
         for attempt in range(ATTEMPTS):
             try:
                 return request()
+            except RangeNotSatisfiableError:
+                raise FetchError("the hub returned 416 for a request without a range") from None
             except TransientError as error:
                 if attempt == ATTEMPTS - 1:
                     raise FetchError(f"{error} ({ATTEMPTS} attempts)") from None
@@ -157,10 +196,9 @@ class HubClient:
             body.close()
             if method == "HEAD" and metadata.sha256 is not None:
                 return HttpResponse(body, status, headers, metadata)  # metadata is complete without further redirects
-            target = urljoin(url, headers.get("Location", ""))
-            allowed = {"https", urlsplit(url).scheme}
-            if urlsplit(target).scheme not in allowed or not headers.get("Location"):
-                raise FetchError(f"{_redacted_url(url)} redirects to a URL that is not https")
+            target = _redirect_target(url, headers.get("Location", ""))
+            if target is None:
+                raise FetchError(f"{_redacted_url(url)} redirects to a URL that is not https, or is invalid")
             url = target
         raise FetchError(f"{_redacted_url(url)}: more than {_MAX_REDIRECTS} redirects")
 
@@ -190,8 +228,7 @@ class HubClient:
             return RangeNotSatisfiableError()
         text = f"{_redacted_url(url)} returned {_explain_status(error.code, self.settings.hub_token)}"
         if error.code in _TRANSIENT_STATUSES:
-            request = error.headers.get("Retry-After", "")
-            return TransientError(text, float(request) if request.isdecimal() else None)
+            return TransientError(text, count_of(error.headers, "Retry-After"))
         return FetchError(text)
 
     def _connection_error(self, url: str, error: Exception) -> Exception:
@@ -204,16 +241,32 @@ class HubClient:
         return _origin(url) == _origin(self._endpoint)
 
 
+def count_of(headers: Message, name: str) -> int | None:
+    """Return the number in a header: ASCII digits, as many as a size may have; None for anything else."""
+    value = headers.get(name) or ""
+    return int(value) if value.isascii() and value.isdecimal() and len(value) <= _MOST_DIGITS else None
+
+
+def _redirect_target(url: str, location: str) -> str | None:
+    """Return the URL that a redirect names; None if it is invalid, or less secure than `url`."""
+    try:
+        target = urljoin(url, location)
+        parts = urlsplit(target)
+        _ = parts.port  # raises ValueError for an invalid one
+    except ValueError:
+        return None
+    return target if location and parts.hostname and parts.scheme in {"https", urlsplit(url).scheme} else None
+
+
 def _metadata(headers: Message, before: FileMetadata, *, final: bool) -> FileMetadata:
     # The ETag of a redirect is not that of the file; the linked ETag is.
     etag = headers.get("X-Linked-Etag") or (headers.get("ETag") if final else None) or ""
     etag = etag.removeprefix("W/").strip('"').lower()
     is_hex = not set(etag) - set("0123456789abcdef")
-    size = headers.get("X-Linked-Size") or ""
     return FileMetadata(
         sha256=etag if is_hex and len(etag) == 64 else before.sha256,
         git_sha1=etag if is_hex and len(etag) == 40 else before.git_sha1,
-        size=int(size) if size.isdecimal() else before.size,
+        size=before.size if (size := count_of(headers, "X-Linked-Size")) is None else size,
         commit=headers.get("X-Repo-Commit") or before.commit,
     )
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+#: Sizes of files above it are not plausible.
+_MOST_BYTES = 10**15
 
 
 class HubSource:
@@ -43,10 +45,10 @@ class HubSource:
             path = sibling.get("rfilename") if isinstance(sibling, dict) else None
             if not isinstance(path, str) or not is_safe_path(path):
                 continue  # no model needs a file whose name is invalid on some systems
-            large = sibling.get("lfs") or {}
-            sha256, size = large.get("sha256"), sibling.get("size")
+            large, size = sibling.get("lfs"), sibling.get("size")
+            sha256 = large.get("sha256") if isinstance(large, dict) else None
             sha256 = sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None
-            files.append(ExpectedFile(path, sha256, size if type(size) is int else None))
+            files.append(ExpectedFile(path, sha256, size if type(size) is int and 0 <= size < _MOST_BYTES else None))
         return commit, tuple(files)
 
     def fetch(self, request: FetchRequest, blobs: BlobStore, sink: ProgressSink) -> FetchResult:
@@ -78,7 +80,7 @@ class HubSource:
         if file.sha256 is None:
             metadata = self._client.file_metadata(repository, commit, file.path)
             if metadata.commit not in {None, commit}:
-                raise FetchError(f"{file.path} came from commit {metadata.commit}, expected {commit}")
+                raise FetchError(f"{file.path} came from another commit than {commit}")
             if file.size is not None and metadata.size not in {None, file.size}:
                 raise FetchError(f"{file.path} is {metadata.size} bytes long, expected {file.size}")
         known = metadata.sha256 or metadata.git_sha1

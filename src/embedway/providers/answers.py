@@ -1,0 +1,52 @@
+"""Check of a provider's answer: a provider may be third-party code, and its numbers decide on money and waits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from embedway.errors import BadVectorsError, ProtocolError
+from embedway.money import as_number
+from embedway.providers.base import Answer
+from embedway.providers.vectors import MOST_COUNT
+from embedway.types import NO_RATES, RateState
+
+_RATES = tuple(RateState.__dataclass_fields__)
+#: Larger limits and waits are ignored: a float overflows far above.
+_MOST_RATE = 1e30
+
+
+def checked_answer(answer: Any, *, route: str) -> Answer:
+    """Return an answer with plain numbers, without implausible rate limits.
+
+    Raises ProtocolError for another object and for invalid usage, BadVectorsError unless the vectors are an array.
+    """
+    if type(answer) is not Answer:
+        raise ProtocolError(f"its provider returned a {type(answer).__name__}, not an Answer", route=route, billed=True)
+    if not issubclass(type(answer.vectors), np.ndarray) or answer.vectors.ndim != 2:
+        raise BadVectorsError("answered with something that is not an array of one row per text", route=route)
+    tokens, searches = (_count(value, route) for value in (answer.tokens, answer.searches))
+    return replace(answer, tokens=tokens, searches=searches, rates=_checked_rates(answer.rates))
+
+
+def _count(value: Any, route: str) -> int | None:
+    number = as_number(value)
+    if value is None or (type(number) is int and 0 <= number <= MOST_COUNT):
+        return None if number is None else int(number)
+    raise ProtocolError("answered with an invalid number of tokens or searches", route=route, billed=True)
+
+
+def _checked_rates(rates: object) -> RateState:
+    if rates is NO_RATES or type(rates) is not RateState:
+        return NO_RATES
+    return RateState(**{name: _rate(getattr(rates, name), whole=not name.endswith("_s")) for name in _RATES})
+
+
+def _rate(value: Any, *, whole: bool) -> Any:
+    number = as_number(value)
+    if number is None or not 0 <= number <= _MOST_RATE or not math.isfinite(number):
+        return None
+    return int(number) if whole else float(number)
