@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from embedway import errors
+from failing_worker import fail
 
 CLASSES = {
     name: value
@@ -154,7 +155,6 @@ THIRD_PARTY_ONLY = {
     "ledger/redis.py",
     "ledger/redis_pins.py",
     "providers/http.py",
-    "telemetry/budget_hooks.py",
 }
 
 
@@ -244,18 +244,14 @@ def test_errors_are_copied_unchanged(name, change):
     assert_same(change(error), error)
 
 
-def fail(name):
-    raise example(name)
-
-
 def test_pools_and_executors_return_the_errors_of_their_workers():
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
-        futures = {name: executor.submit(fail, name) for name in CLASSES}
+        futures = {name: executor.submit(fail, example(name)) for name in CLASSES}
         for name, future in futures.items():
             assert_same(future.exception(120), example(name))
     with context.Pool(1) as pool:
         for name, cls in CLASSES.items():
             with pytest.raises(cls) as caught:
-                pool.apply_async(fail, [name]).get(120)
+                pool.apply_async(fail, [example(name)]).get(120)
             assert_same(caught.value, example(name))

@@ -23,7 +23,7 @@ from embedway.pipeline.embed import EmbedPipeline
 from embedway.providers.names import full_name
 from embedway.selection.collection_pins import CollectionPins
 from embedway.selection.selector import ModelSelector
-from embedway.telemetry import open_hooks
+from embedway.telemetry import check_hooks, open_hooks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
@@ -141,7 +141,7 @@ class Engines:
 
     def __init__(self, config: Config, hooks: Sequence[Hook], progress: ProgressSink | None) -> None:
         """Open an engine. Raises ConfigError and UsageError."""
-        self._arguments = config, tuple(hooks), progress
+        self._arguments = config, check_hooks(hooks), progress
         #: The current engine; None in a forked process before its first call.
         self.engine: Engine | None = Engine(*self._arguments)
         self._is_closed = False

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from embedway.types import Vectors
 
 _BYTES = (bytes, bytearray, memoryview)
+#: Maximum of a number without a limit of its own.
+_MOST_INTEGER = 2**31 - 1
 #: Maximum texts of a call. The vectors of more do not fit the memory, and an endless iterator would fill it.
 MOST_TEXTS = 10_000_000
 #: Maximum elements of any other list, such as models or licences.
@@ -125,19 +127,24 @@ def check_count(number: Any, name: str) -> int | None:
     return None if number is None else check_integer(number, name)
 
 
-def check_integer(number: Any, name: str, least: int = 1, most: int = 2**31 - 1) -> int:
+def check_integer(number: Any, name: str, least: int = 1, most: int = _MOST_INTEGER) -> int:
     """Return an integer from `least` to `most`: an int, or one of numpy. Raises UsageError, also for floats."""
+    bounds = "" if most == _MOST_INTEGER else f" from {least} to {most}"
     try:
         checked = None if is_a(number, (bool, np.bool_)) else int(operator.index(number))
     except Exception:  # noqa: BLE001  the argument's own conversion may raise anything
         checked = None
     if checked is None:
-        raise UsageError(f"{name} is {shown(number)}; it must be an integer")
+        raise UsageError(f"{name} is {shown(number)}; it must be an integer{bounds}")
     if not least <= checked <= most:
-        wrong = f"{name} is {shown(checked)}"
-        if checked < least:
-            raise UsageError(f"{wrong}; it must be at least {least}")
-        raise UsageError(f"{wrong}; it is too large" if most == 2**31 - 1 else f"{wrong}; it must be at most {most}")
+        rule = (
+            f"must be an integer{bounds}"
+            if bounds
+            else f"must be at least {least}"
+            if checked < least
+            else "is too large"
+        )
+        raise UsageError(f"{name} is {shown(checked)}; it {rule}")
     return checked
 
 

@@ -7,6 +7,7 @@ a file releases all POSIX locks that the process has on it, also those of SQLite
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import weakref
@@ -45,8 +46,23 @@ def connect(path: Path, uri: str, kind: str, timeout_s: float) -> sqlite3.Connec
         return connection
 
 
+def is_open(place: tuple[int, int] | None) -> bool:
+    """Return whether this process has a connection to the file with a device and inode. Call it inside `OPENING`."""
+    return any(one == place for one, _ in _OPENED.values())
+
+
 def opened_kind(path: Path) -> str | None:
     """Return the kind of a file to which this process has a connection; None for any other file."""
     place = place_of(path)
     with OPENING:
         return next((kind for one, kind in _OPENED.values() if one == place), None) if place is not None else None
+
+
+def _after_fork() -> None:
+    """Forget the connections of the parent process, and release a lock that one of its threads held."""
+    _OPENED.clear()
+    OPENING._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001  as the standard library does
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -41,7 +41,7 @@ class _Call:
 class Watch(Protocol):
     """Checks of a file that must stay the same one while a process uses it. Each method may raise."""
 
-    def check(self, *, is_open: bool) -> None:
+    def check(self) -> None:
         """Check the file before it is opened or used."""
 
     def note(self) -> None:
@@ -180,7 +180,7 @@ class SqliteThread:
     def _ready(self) -> sqlite3.Connection:
         """Return the open connection, whose file is still the same."""
         if self._watch is not None:
-            self._watch.check(is_open=self.connection is not None)
+            self._watch.check()
         return self.connection or self._connect()
 
     def _connect(self) -> sqlite3.Connection:

@@ -98,5 +98,13 @@ def test_a_deep_folder(tmp_path, monkeypatch):
         Path("d").mkdir()
         monkeypatch.chdir("d")
     Path("a.md").write_text("deep")
+    deepest = os.open(".", os.O_RDONLY)
     monkeypatch.chdir(tmp_path)
     assert found(["d"])[0] == ["deep"]
+    # pytest removes its folders recursively, and would fail.
+    os.fchdir(deepest)
+    os.close(deepest)
+    Path("a.md").unlink()
+    for _ in range(1500):
+        os.chdir("..")
+        Path("d").rmdir()

@@ -56,6 +56,12 @@ def decode_text(param: typer.CallbackParam, value: Any) -> Any:
         raise UsageError(f"{name} is not UTF-8") from None
 
 
+def check_text(param: typer.CallbackParam, value: Any) -> Any:
+    """Return the name of a file unchanged. Raises UsageError if it is not UTF-8."""
+    decode_text(param, value)
+    return value
+
+
 BackendChoice: TypeAlias = Literal["auto", "openvino", "onnxruntime"]
 PrecisionChoice: TypeAlias = Literal["auto", "f32", "bf16"]
 InputTypeChoice: TypeAlias = Literal["query", "document"]

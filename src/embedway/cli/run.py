@@ -44,7 +44,12 @@ def run(  # long, because typer reads the options from the signature
         typer.Argument(metavar="SOURCE", help="Folders, text files, JSONL, CSV, Parquet, or - for standard input."),
     ],
     *,
-    destination: Annotated[str, typer.Option("--to", metavar="DEST", help="X.parquet, X.jsonl, or lancedb:DIR#TABLE.")],
+    destination: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="DEST", callback=shared.check_text, help="X.parquet, X.jsonl, or lancedb:DIR#TABLE."
+        ),
+    ],
     model: shared.ModelOption = None,
     preset: shared.PresetOption = None,
     max_cost: shared.MaxCostOption = None,

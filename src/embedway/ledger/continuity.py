@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import uuid
 import weakref
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from embedway.errors import LedgerError
 from embedway.files import place_of
 from embedway.formats import beside
+from embedway.sqlite_open import OPENING, is_open
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,16 +143,17 @@ class FileWatch:
         self._place = str(path.absolute())
         self.seen = seen_at(self._place)
 
-    def check(self, *, is_open: bool) -> None:
+    def check(self) -> None:
         """Raise ReplacedFileError if a file is not the one that was opened."""
         if self.seen.place is not None:
             place = place_of(self._path)
             if place != self.seen.place:
                 raise ReplacedFileError("was removed" if place is None else "was replaced by another file")
-        if not is_open and self.seen.users <= 1:
-            self.seen.beside = []  # they exist only while the database is open
-        elif any(place_of(path) != place for path, place in self.seen.beside):
-            raise ReplacedFileError("lost its write-ahead log: another program removed files beside it")
+        with OPENING:  # closing the last connection removes the files beside the database
+            if not is_open(self.seen.place):
+                self.seen.beside = []
+            elif any(place_of(path) != place for path, place in self.seen.beside):
+                raise ReplacedFileError("lost its write-ahead log: another program removed files beside it")
 
     def note(self) -> None:
         """Remember the files of an open connection after its first use."""
@@ -171,3 +174,8 @@ class FileWatch:
     def forget(self) -> None:
         """Stop sharing what was seen."""
         self.seen = forget(self._place, self.seen)
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process opens the files anew; their logs may be others by then.
+    os.register_at_fork(after_in_child=_SEEN.clear)

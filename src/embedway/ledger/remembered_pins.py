@@ -59,7 +59,11 @@ class RememberedPins(Pins):
     async def claim(self, pin: Pin, lease_s: float) -> Pin:
         seen = self._seen.get(pin.collection)
         if seen is not None and not comparable(pin.space, seen):
-            raise self._lost(pin.collection, seen, None)
+            # Another call confirmed its pin after this one found none; without that pin, it was lost.
+            found = await self.get(pin.collection)
+            if found is None:
+                raise self._lost(pin.collection, seen, None)
+            return found
         return self._remember(await self._store.claim(pin, lease_s))
 
     @override

@@ -20,10 +20,10 @@ def open_hooks(own: Sequence[Hook] = (), *, webhook: str | None = None) -> Hooks
     hooks: list[Hook] = [LogHook(), PrometheusHook()]
     if webhook is not None:
         hooks.append(WebhookHook(webhook))
-    return Hooks([*hooks, *_check_hooks(own)])
+    return Hooks([*hooks, *check_hooks(own)])
 
 
-def _check_hooks(own: Any) -> list[Hook]:
+def check_hooks(own: Any) -> list[Hook]:
     """Return the caller's hooks. Raises UsageError for an object that is not a hook."""
     from embedway.arguments import as_list, attribute, is_a  # noqa: PLC0415  as above
     from embedway.errors import UsageError  # noqa: PLC0415

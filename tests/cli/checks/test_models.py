@@ -82,10 +82,10 @@ def test_a_model_of_the_settings_needs_a_route(setup):
 
 def test_a_mistake_in_one_of_two_routes_blocks_the_model(setup):
     good = {"routes.r.model": "acme/m", "routes.r.provider": "fake"}
-    bad = {"routes.s.model": "acme/m", "routes.s.provider": "openai-compatible", "routes.s.base_url": "nope"}
+    bad = {"routes.s.model": "acme/m", "routes.s.provider": "openai-compatible", "routes.s.base_url": "http://h/v1"}
     line, _ = default(setup, "acme/m", **OWN, **good, **bad)
     assert line.status == "problem"
-    assert "routes.s: base_url: must be a URL" in line.detail
+    assert "routes.s: base_url: " in line.detail
 
 
 def test_a_library_must_be_installed(setup, monkeypatch):

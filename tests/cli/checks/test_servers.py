@@ -186,12 +186,6 @@ def test_a_web_server_is_not_redis():
     assert "use redis://" in secure.remedy
 
 
-@pytest.mark.parametrize("url", ["redis://:pass/word@h:1/0", "redis://h:port/0", "mysql://h/0", "h:6379"])
-def test_a_malformed_url_is_reported_without_its_parts(url):
-    line = only(check(pins=url))
-    assert (line.status, line.detail) == ("problem", "the URL is malformed")
-
-
 def test_a_certificate_that_is_not_trusted():
     error = redis.exceptions.ConnectionError("Error 1 connecting to h:6379")
     error.__cause__ = ssl.SSLCertVerificationError("certificate verify failed: self-signed certificate")

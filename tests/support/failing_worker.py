@@ -1,0 +1,6 @@
+"""Function that worker processes run."""
+
+
+def fail(error):
+    """Raise the error."""
+    raise error
