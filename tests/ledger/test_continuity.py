@@ -46,6 +46,25 @@ async def standing(ledger):
     return one.spent, one.held
 
 
+# ---- several ledgers of one process
+
+
+def test_an_idle_ledger_does_not_remember_the_log_of_one_that_was_closed(tmp_path):
+    async def main():
+        idle, first = SqliteLedger(tmp_path / "l"), SqliteLedger(tmp_path / "l")
+        await spend(first, 10)
+        await first.aclose()  # SQLite removes the log with the last connection
+        second = SqliteLedger(tmp_path / "l")
+        await spend(second, 20)
+        assert await standing(second) == (30, 0)
+        await spend(idle, 5)
+        await second.aclose()
+        assert await standing(idle) == (35, 0)
+        await idle.aclose()
+
+    asyncio.run(main())
+
+
 # ---- clocks
 
 
