@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedway.cli.checks import changed_settings
+from embedway.cli.checks.settings import changed_settings
 from embedway.config import Config
 from embedway.config.addresses import redact_address
 from embedway.errors import ConfigError

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedway.catalog import Catalog
-from embedway.cli.checks import changed_settings
+from embedway.cli.checks.settings import changed_settings
 from embedway.config import Config
 from embedway.config.load import KEYS
 from embedway.errors import ConfigError

@@ -634,7 +634,7 @@ def test_wrong_arguments_of_select_are_usage_errors(config, arguments, message):
         ({"min_accuracy": 62}, "min_accuracy is 62; it must be from 0 to 1, a score divided by 100"),
         ({"min_accuracy": "0.5"}, "min_accuracy is '0.5'; it must be from 0 to 1"),
         ({"max_total_cost": []}, "max_total_cost"),
-        ({"languages": 5}, "languages is 5; it must be a list of strings"),
+        ({"languages": 5}, "languages is of type int; it must be a list of strings"),
     ],
 )
 def test_criteria_of_wrong_types_are_usage_errors(changes, message):
