@@ -32,6 +32,7 @@ from embedway.ledger.base import (
 )
 from embedway.ledger.continuity import OLDER, OTHER, Seen, replaced
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
+from embedway.third_party import INVALID_VALUE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,12 +67,12 @@ _SCRIPT = LEDGER_CHECK + read_script("ledger")
 
 @contextlib.contextmanager
 def stored_values(what: str) -> Iterator[None]:
-    """Convert the errors of values that no version writes to LedgerError."""
+    """Convert the errors of invalid stored values to LedgerError."""
     try:
         yield
     except LedgerError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except INVALID_VALUE_ERRORS as error:
         raise LedgerError(_INVALID.format(what)) from error
 
 
