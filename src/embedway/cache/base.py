@@ -129,8 +129,8 @@ class CacheStore(Protocol):
         """Close files and connections."""
 
 
-#: Maximum lead of an entry's time of storing over the clock, in seconds, on one machine and between machines. Beyond
-#: it, the clock was wrong when the entry was stored, and its age is unknown.
+#: Maximum time, in seconds, by which an entry's time of storing may be ahead of the clock: on one machine, and between
+#: machines. Beyond it, the clock was wrong when the entry was stored, and its age is unknown.
 MOST_AHEAD_S, MOST_AHEAD_BETWEEN_MACHINES_S = 60.0, 3600.0
 
 
@@ -153,9 +153,10 @@ class LocalStore:
         """Do nothing: there are no leases."""
 
     def _lifetime(self) -> tuple[float, float]:
-        """Return the times after which and until which valid entries were stored.
+        """Return the exclusive start and the inclusive end of the time in which valid entries were stored.
 
-        Without a time to live, every entry is valid. With one, an entry from the future is not: it would live too long.
+        Without a time to live, every entry is valid. With one, an entry from the future is invalid, because it would
+        live too long.
         """
         if self._ttl_s is None:
             return float("-inf"), float("inf")
@@ -163,7 +164,10 @@ class LocalStore:
         return now - self._ttl_s, now + min(self._ttl_s, MOST_AHEAD_S)
 
     def _cleared(self, older_than_s: float | None) -> tuple[float, float]:
-        """Return the times until which and from which entries are cleared. An unknown age counts as old."""
+        """Return two times: entries stored until the first, or after the second, are cleared.
+
+        An unknown age counts as old.
+        """
         if older_than_s is None:
             return float("inf"), float("inf")
         now = self._clock()

@@ -17,11 +17,12 @@ from embedway.errors import LedgerError, newer_version
 from embedway.ledger.sqlite_formats import PINS_VERSION
 from embedway.space import Space, SpaceVersionError
 
-#: Longest lease of a claim, in seconds; longer ones are shortened to it. One that ends later was written by a clock
-#: that was ahead, and is expired.
+#: Maximum lease of a claim, in seconds. A stored claim that ends later was written while the clock was ahead, and
+#: counts as expired.
 LONGEST_CLAIM_S = 86_400.0
 #: Fields of a stored pin; `until` is the end of a claim's lease, in SQLite.
 _FACTS = {"version", "model", "space", "since", "claim", "until"}
+#: Maximum time that a lease may end, in seconds since 1970; a larger number is invalid.
 _LATEST = 1e12
 _UNREADABLE = "the pin of collection {!r} cannot be read by this version"
 

@@ -1,4 +1,4 @@
-"""Pins that a running process remembers: a pin that vanished or changed lets no other space be written."""
+"""Detection of a pin that is lost or replaced while a process uses it. Vectors of another space are then refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_PINS = 10_000
 
 @dataclass(slots=True, weakref_slot=True)
 class _Shared:
-    """Spaces of the pins that were seen at a place, by collection."""
+    """Spaces of the confirmed pins that this process has read at a place, by collection."""
 
     spaces: OrderedDict[str, Space] = field(default_factory=OrderedDict)
     users: int = 0
@@ -33,10 +33,10 @@ _SHARED: weakref.WeakValueDictionary[str, _Shared] = weakref.WeakValueDictionary
 
 
 class RememberedPins(Pins):
-    """Store of pins that fails for a collection whose pin this process has seen and that was lost or replaced.
+    """Wrapper of a store of pins. It fails for a collection whose pin this process has read and that was lost since.
 
-    The pins may have been removed, or replaced by an older copy. Another process may also have removed the pin; a
-    removal by this process is known: all stores of a process that are open at a place share what they have seen.
+    The pins may have been removed, or replaced by an older copy; or another process removed the pin. A removal by this
+    process is no loss: all wrappers of a process share what they have read at a place.
     """
 
     def __init__(self, store: Pins, place: str) -> None:
