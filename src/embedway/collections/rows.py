@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Advance = Callable[[int], None]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: Lines that are skipped because they are too long are read up to this size.
+#: Maximum bytes of a line that is skipped because it is too long; beyond it, the file is an error.
 _MAX_SKIPPED_BYTES = 1 << 30
 _SKIPPED_PART_BYTES = 1 << 20
 
