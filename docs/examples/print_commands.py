@@ -16,14 +16,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 over budget, 4 partly failed, 130
 by SIGHUP. With `--json`, standard output is one JSON document, and nothing else. Progress and notes go to standard
 error. A result that cannot be printed is a failure; a report of finished work, such as the table of `run`, is not.
 
-Ctrl-C and SIGTERM end every command within two seconds, and a second one at once. Nothing half-written is left: a
-destination is complete, or as before. Standard error says what is stored and how to continue; `run` finds the vectors
-that are in the cache again.
+Ctrl-C and SIGTERM end every command within two seconds. A second signal ends it at once. A destination is complete or
+unchanged, never half-written. Standard error says what is stored and how to continue. The next `run` reuses the vectors
+that are in the cache.
 
-`embedway doctor` also works if the settings are invalid: each mistake is a line of its report, the other checks use the
-defaults, and it exits with 1. It exits with 2 only for a wrong option. Its JSON document has a list `checks`, each with
-`section`, `name`, `status` (`ok`, `warning`, `problem`, `failed` or `skipped`), `detail` and `remedy`; `works`, which
-decides the exit code; and `advice`, the problems first.
+`embedway doctor` also works if the settings are invalid. Each mistake is then a line of its report, the other checks use
+the defaults, and the exit code is 1. Only a wrong option exits with 2. The JSON document contains `works`, which decides
+the exit code; `advice`, with the problems first; and a list `checks`. Each check has `section`, `name`, `status` (`ok`,
+`warning`, `problem`, `failed` or `skipped`), `detail` and `remedy`.
 
 """
 

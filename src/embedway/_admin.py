@@ -185,11 +185,11 @@ async def _prove(engine: Engine, collection: str, checked: Sequence[str], stored
     lowest = check_same(
         stored,
         computed.vectors,
-        name=f"collection {collection!r}",
+        name=f"collection {shown_name(collection)}",
         recorded=pin.space,
         asked=space,
         facts=comparison.unknown or ("space",),
     )
     if comparison.unknown and not await engine.pins.store.learn(pin, space):
-        raise UsageError(f"the pin of collection {collection!r} was changed meanwhile; try again")
+        raise UsageError(f"the pin of collection {shown_name(collection)} was changed meanwhile; try again")
     return lowest

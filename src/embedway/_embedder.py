@@ -174,8 +174,7 @@ class AsyncEmbedder:
         `partial`, errors of single documents are in `errors`. `max_cost` is in dollars; the budgets of `collection` and
         `api_key_name` are charged. Raises as `embed` does.
         """
-        name = self.config.rerank.default_model if model is None else check_name(model, "model")
-        name = name or self.config.rerank.default_model
+        name = (None if model is None else check_name(model, "model")) or self.config.rerank.default_model
         checked = as_texts(documents, "documents")
         if name is None:
             known = ", ".join(reranker_names())

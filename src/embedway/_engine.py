@@ -1,7 +1,7 @@
 """Engine of an embedder: its parts that belong to one event loop of one process.
 
 An embedder outlives event loops and forks. Its engine does not: connections, background tasks and threads end with the
-loop, and do not exist in a forked process. `Engines` opens a new engine when the former one cannot be used.
+loop, and do not exist in a forked process. `Engines` opens a new engine after the loop has ended, and after a fork.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CLOSED = "the embedder is closed; create a new one"
 
 
 class Engine:
-    """The parts of an embedder, and its pending calls. Used from one event loop, that of its first call."""
+    """The parts of an embedder, and its pending calls. Used only from the event loop of its first call."""
 
     def __init__(self, config: Config, hooks: Sequence[Hook], progress: ProgressSink | None) -> None:
         webhook = config.ledger.webhook
@@ -61,17 +61,17 @@ class Engine:
         #: Loop of the first call; None before it.
         self.loop: asyncio.AbstractEventLoop | None = None
         self._calls: set[_PendingCall] = set()
-        self._turn = asyncio.Lock()
+        self._closing = asyncio.Lock()
         self._end_of_loop: AsyncGenerator[None, None] | None = None
 
     async def start(self) -> None:
-        """Arrange that the engine is closed before its event loop is, as at the end of `asyncio.run`."""
+        """Register the engine with its event loop, so that `asyncio.run` closes the engine before the loop."""
         self._end_of_loop = _close_with_loop(self._finish)
         await anext(self._end_of_loop)
 
     @contextlib.contextmanager
     def call(self) -> Iterator[Engine]:
-        """Register a call of the current task. Raises ClosedError if the engine is closed meanwhile."""
+        """Register a call of the current task. Raises ClosedError if the engine is closed during the call."""
         call = _PendingCall()
         self._calls.add(call)
         try:
@@ -93,7 +93,7 @@ class Engine:
                 call.end()
         for call in pending:
             await call.done.wait()
-        async with self._turn:
+        async with self._closing:
             await (self._finish() if self._end_of_loop is None else self._end_of_loop.aclose())
 
     async def _finish(self) -> None:
@@ -108,7 +108,7 @@ class Engine:
 
 
 class _PendingCall:
-    """A call, and the task that awaits it. It is ended as `asyncio.timeout` ends a block: by a counted cancellation."""
+    """A call, and the task that awaits it. It is ended as `asyncio.timeout` does it: by a counted cancellation."""
 
     def __init__(self) -> None:
         task = asyncio.current_task()
@@ -124,12 +124,12 @@ class _PendingCall:
         self.task.cancel()
 
     def is_ended(self) -> bool:
-        """Return whether `end` alone cancelled the task, and withdraw that cancellation."""
+        """Return whether only `end` cancelled the task, and withdraw that cancellation."""
         return self._ended and self.task.uncancel() <= self._cancellations
 
 
 async def _close_with_loop(finish: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
-    """Wait for the end of the event loop, which closes its asynchronous generators, and close the engine then."""
+    """Await `finish` when this generator is closed. An event loop closes its asynchronous generators when it ends."""
     try:
         yield
     finally:
@@ -137,7 +137,7 @@ async def _close_with_loop(finish: Callable[[], Awaitable[None]]) -> AsyncGenera
 
 
 class Engines:
-    """The current engine of an embedder: a new one in a new event loop, if the former loop ended, and after a fork."""
+    """The current engine of an embedder. It is replaced after its event loop has ended, and after a fork."""
 
     def __init__(self, config: Config, hooks: Sequence[Hook], progress: ProgressSink | None) -> None:
         """Open an engine. Raises ConfigError and UsageError."""
@@ -152,7 +152,7 @@ class Engines:
     async def call(self) -> AsyncGenerator[Engine, None]:
         """Yield the engine of the running loop for one call.
 
-        Raises ClosedError after `aclose`, also if that happens meanwhile, and UsageError if another loop uses it.
+        Raises ClosedError after `aclose`, also during the call, and UsageError if another loop uses the engine.
         """
         engine = await self._current()
         with engine.call():
@@ -188,17 +188,17 @@ class Engines:
             await engine.aclose(drain=drain)
         elif loop.is_running():
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(engine.aclose(drain=drain), loop))
-        elif not loop.is_closed():  # a loop that was closed has closed the engine
+        elif not loop.is_closed():  # a closed loop has closed the engine
             raise UsageError("the event loop that used this AsyncEmbedder is not running; call aclose on that loop")
 
     def forget(self) -> None:
-        """Give up the engine of the parent process. It is kept, because freeing it would close the parent's files."""
+        """Replace the engine of the parent process. It is not freed, because that would close the parent's files."""
         _inherited.append(self.engine)
         self.engine, self._lock = None, threading.Lock()
 
 
 _all: weakref.WeakSet[Engines] = weakref.WeakSet()
-#: Engines of the parent process.
+#: Engines of the parent process, which are never freed.
 _inherited: list[Engine | None] = []
 
 

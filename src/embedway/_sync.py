@@ -93,7 +93,7 @@ class _Running:
             raise
 
     def forget(self) -> None:
-        """Give up the thread of the parent process, which does not exist in a forked one."""
+        """Forget the thread of the parent process, which does not exist in a forked one."""
         self._loop = self._thread = self._closing = None
         self._lock = threading.RLock()
 
@@ -122,7 +122,7 @@ class _Running:
                     loop.run_forever()
                     break
                 except (KeyboardInterrupt, SystemExit):
-                    continue  # other code raised it in a task, whose caller gets it; the other calls go on
+                    continue  # a task raised it, and its caller receives it; the other calls continue
             loop.run_until_complete(_cancel_tasks())
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
@@ -131,7 +131,7 @@ class _Running:
 
 
 async def _cancel_tasks() -> None:
-    """Cancel all other tasks, so that no caller waits for ever for one that a failed `aclose` left behind."""
+    """Cancel all other tasks, so that no caller waits forever for a task that a failed `aclose` left."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()

@@ -1,7 +1,7 @@
 """Validation of arguments that several public methods share. Errors name the argument.
 
-Classes are read with `type`: `isinstance` also believes the attribute `__class__`, which proxies and mocks set to a
-class that they do not derive from. Methods that an argument's class may override are called only where any error is
+Classes are checked with `type`: `isinstance` also uses the attribute `__class__`, which proxies and mocks set to a
+class that they do not derive from. Methods that an argument's class may override are called only where every error is
 caught.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _BYTES = (bytes, bytearray, memoryview)
 #: Maximum of a number without a limit of its own.
 _MOST_INTEGER = 2**31 - 1
-#: Maximum texts of a call. The vectors of more do not fit the memory, and an endless iterator would fill it.
+#: Maximum texts of a call. More vectors do not fit into memory, and an endless iterator would fill it.
 MOST_TEXTS = 10_000_000
 #: Maximum elements of any other list, such as models or licences.
 _MOST_NAMES = 10_000
@@ -43,8 +43,8 @@ def as_texts(texts: Any, name: str) -> tuple[Any, ...]:
     """Return one text or an iterable of texts as a tuple. The iterable is read once; its elements are not checked.
 
     Series and arrays of pandas, polars, numpy and pyarrow are accepted if they have one dimension. Raises UsageError
-    for everything whose iteration is not a list of texts: sets (no order), mappings and data frames (keys), bytes; and
-    for more than `MOST_TEXTS`. An error of the iteration is the caller's, and is not caught.
+    for more than `MOST_TEXTS`, and for everything that does not iterate over texts in order: sets, mappings, data
+    frames and bytes. An error of the iteration is the caller's, and is not caught.
     """
     kind: Any = type(texts)  # attributes of a series itself may be labels of its index
     if kind is tuple:

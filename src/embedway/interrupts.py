@@ -1,8 +1,8 @@
 """Signals that end the program: SIGINT (Ctrl-C), SIGTERM and SIGHUP.
 
 The first signal cancels the running task, or raises `Interrupted` in the main thread, so that work is cleaned up in
-order. A thread ends the process if that takes too long, or at a second signal. It learns of signals from the
-interpreter's wakeup descriptor, because no handler runs while the main thread is in C code.
+order. A thread ends the process if that takes too long, or at a second signal. It reads signals from the interpreter's
+wakeup descriptor, because no handler runs while the main thread is in C code.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Maximum time for an orderly end, in seconds.
+#: Maximum time for a clean end, in seconds.
 GRACE_S = 1.2
-#: Signals within this time of the first are the same request: `timeout` sends each twice.
+#: Time after the first signal in which others are the same request, in seconds: `timeout` sends each twice.
 SAME_S = 0.1
 #: Maximum wait for a commit, in seconds.
 COMMIT_S = 10.0
-#: Times of the watchdog, which acts if the thread here cannot, in the same order.
+#: Times of the watchdog, slightly longer, because it acts only if the thread cannot.
 _LIMITS = watchdog.Limits(GRACE_S + 0.3, SAME_S, COMMIT_S + 0.3)
 
-_NAMES = {name: getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
-_NUMBERS = {number: "Ctrl-C" if name == "SIGINT" else name for name, number in _NAMES.items()}
+_NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}
+#: Signals that end the program, with their names in messages.
+_SIGNALS = {getattr(signal, name): shown for name, shown in _NAMES.items() if hasattr(signal, name)}
 
 
 class Interrupted(BaseException):
-    """A signal ends the program. Not an Exception, nor a KeyboardInterrupt, so that no library handles it."""
+    """A signal ends the program. It is no Exception and no KeyboardInterrupt, so that no library catches it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -57,7 +58,7 @@ class _Program:
     leaving: threading.Lock = field(default_factory=threading.Lock)
 
     def handle(self, number: int, _frame: object = None) -> None:
-        """Begin to end the program. Called in the main thread; signals after the first concern only the watcher."""
+        """Begin to end the program, at the first signal. Called in the main thread; `watch` handles later signals."""
         if self.received is not None:
             return
         self.received = number
@@ -76,9 +77,9 @@ class _Program:
             raise Interrupted
 
     def watch(self, *descriptors: int) -> None:
-        """End the process some time after the first signal, or at the second one. Runs in a thread.
+        """End the process `GRACE_S` after the first signal, or at the second one. Runs in a thread.
 
-        A later descriptor is read if the earlier ones have ended, such as that of a watchdog that was killed.
+        The next descriptor is read if one has ended, such as that of a watchdog that was killed.
         """
         number, descriptor = next((found, one) for one in descriptors if (found := _first_signal(one)))
         began = time.monotonic()
@@ -91,13 +92,13 @@ class _Program:
         self.leave()
 
     def leave(self) -> NoReturn:
-        """Clean up, say what is stored, and end the process without waiting for threads."""
+        """Clean up, print what is stored, and end the process without waiting for threads."""
         self.leaving.acquire()  # never released: another thread that leaves waits until the process has ended
         number = self.received or signal.SIGTERM
         with contextlib.suppress(BaseException):
             unfinished.wait_for_commits(COMMIT_S)
             unfinished.clean_up()
-            _say(f"stopped by {_NUMBERS[number]}", self.explain())
+            _write_message(f"stopped by {_SIGNALS[number]}", self.explain())
         # The watchdog is not ended here: until the process ends, another thread may take the interpreter's lock.
         os._exit(128 + number)
 
@@ -107,9 +108,9 @@ _program = _Program()
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Handle signals in the block, which is the whole program. It ends the process after a signal.
+    """Handle signals in the block, which is the whole program. After a signal, the end of the block ends the process.
 
-    A signal that is ignored stays ignored, as with `nohup`. Only for the main thread.
+    A signal that is ignored stays ignored, as with `nohup`. Use it in the main thread only.
     """
     if not _is_installed():
         _install()
@@ -128,7 +129,7 @@ def handled() -> Iterator[None]:
 def open_missing_descriptors() -> None:
     """Open the null device on descriptors 0, 1 and 2 that are closed.
 
-    Otherwise, the next file that is opened, such as the cache, gets the number, and prints are written into it.
+    Otherwise, the next file that is opened, such as the cache, gets the number, and output is written into it.
     """
     for number in range(3):
         try:
@@ -157,7 +158,7 @@ async def cancellable(work: Coroutine[Any, Any, T]) -> T:
         return await work
     except asyncio.CancelledError:
         if _program.received is not None:
-            # Not back through `asyncio.run`, which waits for the threads of the default executor.
+            # Not by return to `asyncio.run`, which waits for the threads of the default executor.
             _program.leave()
         raise
     finally:
@@ -168,32 +169,32 @@ def _first_signal(descriptor: int) -> int:
     """Wait for a signal that ends the program; return 0 at the end of the file."""
     while data := os.read(descriptor, 1):
         # Other signals that have a handler are sent to the interpreter's wakeup descriptor, too.
-        if data[0] in _NUMBERS:
+        if data[0] in _SIGNALS:
             return data[0]
     return 0
 
 
 def _is_installed() -> bool:
-    return any(signal.getsignal(number) == _program.handle for number in _NUMBERS)
+    return any(signal.getsignal(number) == _program.handle for number in _SIGNALS)
 
 
 def _install() -> None:
-    handled = [number for number in _NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+    numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     unfinished.call_after_commits(_program.raise_if_received)
     if os.name == "nt":  # pipes cannot be wakeup descriptors there
-        for number in handled:
+        for number in numbers:
             signal.signal(number, _program.handle)
         return
     open_missing_descriptors()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
-        _program.watchdog = watchdog.start(reading, {number: _NUMBERS[number] for number in handled}, _LIMITS)
+        _program.watchdog = watchdog.start(reading, {number: _SIGNALS[number] for number in numbers}, _LIMITS)
         if _program.watchdog is not None:
-            unfinished.listen(_program.watchdog.tell)
+            unfinished.listen(_program.watchdog.send_event)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        for number in handled:
+        for number in numbers:
             signal.signal(number, _program.handle)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -203,17 +204,17 @@ def _install() -> None:
 
 
 def _uninstall() -> None:
-    """Restore the defaults in a forked child: a signal to it must not end this process."""
+    """Restore the default handlers in a forked child: a signal to the child must not end its parent."""
     signal.set_wakeup_fd(-1)
     if _program.watchdog is not None:
         os.close(_program.watchdog.pipe)
         _program.watchdog = None
-    for number in _NUMBERS:
+    for number in _SIGNALS:
         if signal.getsignal(number) == _program.handle:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
-def _say(*lines: str) -> None:
+def _write_message(*lines: str) -> None:
     """Write lines to standard error, unless that would block."""
     try:
         terminal = os.isatty(2)

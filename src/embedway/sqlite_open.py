@@ -1,8 +1,8 @@
-"""SQLite files that this process has open.
+"""Connections to SQLite files, registered while they are open.
 
-While this process has a connection to a file, nothing else in it may open and close the file: closing any descriptor of
-a file releases all POSIX locks that the process has on it, also those of SQLite (https://www.sqlite.org/howtocorrupt.html,
-2.2). Another process would then delete a write-ahead log that is in use.
+While this process has a connection to a file, no other code of it may open and close the file: closing any descriptor
+of a file releases all POSIX locks that the process has on it, also those of SQLite (section 2.2 of
+https://www.sqlite.org/howtocorrupt.html). Another process would then delete a write-ahead log that is in use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Held while a file is detected, opened or closed.
 OPENING = threading.RLock()
-#: Open connections, with the place of their file and the name of its kind.
+#: Open connections, with the device and inode of their file, and the name of its kind.
 _OPENED: weakref.WeakKeyDictionary[sqlite3.Connection, tuple[tuple[int, int] | None, str]] = weakref.WeakKeyDictionary()
 
 

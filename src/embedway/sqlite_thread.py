@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from embedway import sqlite
 from embedway.errors import EmbedwayError, UsageError
+from embedway.third_party import INVALID_VALUE_ERRORS
 from embedway.worker import Worker
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Errors of a file: those of SQLite and the disk, and those of Python for values that no version writes.
-_INVALID = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-_FAILURES = (sqlite3.Error, OSError, *_INVALID)
+#: Errors of a file: of SQLite, of the disk, and of invalid values in it.
+_FAILURES = (sqlite3.Error, OSError, *INVALID_VALUE_ERRORS)
 #: Maximum calls that share a transaction.
 _BATCH = 128
 
@@ -39,7 +39,7 @@ class _Call:
 
 
 class Watch(Protocol):
-    """Checks of a file that must stay the same one while a process uses it. Each method may raise."""
+    """Checks that a file is not replaced while a process uses it. Each method may raise."""
 
     def check(self) -> None:
         """Check the file before it is opened or used."""
@@ -178,7 +178,7 @@ class SqliteThread:
             worker.close()
 
     def _ready(self) -> sqlite3.Connection:
-        """Return the open connection, whose file is still the same."""
+        """Return the open connection, after a check of its file."""
         if self._watch is not None:
             self._watch.check()
         return self.connection or self._connect()
@@ -191,7 +191,7 @@ class SqliteThread:
 
 
 def _is_own(error: Exception) -> bool:
-    """Return whether an error is ours. A UsageError results from an invalid value in the file, such as a limit's."""
+    """Return whether an error is embedway's own. A UsageError results from an invalid value in the file."""
     return isinstance(error, EmbedwayError) and not isinstance(error, UsageError)
 
 

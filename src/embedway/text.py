@@ -1,4 +1,4 @@
-r"""Sanitizing of external text for terminals, logs and error messages."""
+"""Sanitizing of external text for terminals, logs and error messages."""
 
 from __future__ import annotations
 
@@ -43,15 +43,17 @@ def redact(text: str, *secrets: str | None) -> str:
 
 
 def has_surrogate(text: str) -> bool:
-    """Return whether a text contains half of a surrogate pair, as JSON may, and so cannot be encoded."""
-    return any("\ud800" <= char <= "\udfff" for char in text)
+    """Return whether a text is not valid Unicode: half of a surrogate pair in JSON, or a byte that is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 #: String that an error may repeat: a number, or the name of a choice. Longer ones may be a user's text.
 _WORD = re.compile(r"[\w.+$%-]{0,32}|[\w.+$% -]{0,12}")
-
-
-#: Longest name, and longest name with white space, that a message repeats. Longer ones may be a text in its place.
+#: Maximum characters of a name, and of a name with white space, that an error repeats. Longer ones may be a text.
 _LONGEST_NAME, _LONGEST_PHRASE = 200, 64
 
 

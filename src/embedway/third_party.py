@@ -1,4 +1,4 @@
-"""Errors of third-party code in this process: hooks, progress sinks, providers and libraries."""
+"""Errors of third-party code in this process (hooks, progress sinks, providers, libraries), and of stored values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Errors of Python that result from stored values that no version of embedway writes.
+INVALID_VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 _log = logging.getLogger(__name__)
 
 
 def must_pass(error: BaseException) -> bool:
-    """Return whether an error of awaited code is not its own: an interrupt, a cancellation of this task, or its end.
+    """Return whether an error must be raised again: an interrupt, a cancellation of this task, or GeneratorExit.
 
     All other errors, also SystemExit and PyO3's PanicException, are failures of the code that raised them.
     """
@@ -46,7 +49,7 @@ def place_of(error: BaseException) -> str:
 
 
 def guarded(function: Callable[..., object], name: str) -> Callable[..., None]:
-    """Return a function that calls a caller's function `name`. If it raises, this is logged once and ignored."""
+    """Return a wrapper of a caller's function. If it raises, the first error is logged with `name`; all are ignored."""
     failed = False
 
     def call(*arguments: object) -> None:

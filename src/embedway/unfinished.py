@@ -1,7 +1,7 @@
-"""Temporary files, child processes and commits in progress, for a program that must end at once.
+"""Registry of temporary files, child processes and commits in progress, for a program that must end at once.
 
-A program that a signal stops cannot wait for all its threads. It removes what they would have removed. It waits for
-commits, because a destination must be old or new, never half of each.
+A program that a signal stops cannot wait for its threads, so it removes their temporary files itself. It waits for
+commits, because a destination must be completely old or completely new.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ _listeners: list[Callable[[str, str], None]] = []
 
 
 def listen(function: Callable[[str, str], None]) -> None:
-    """Call a function for each temporary path that is registered (`+`) or not (`-`), and each commit (`c`, `d`)."""
+    """Call a function for each event, with its kind and a path.
+
+    Kinds: a path is registered (`+`) or unregistered (`-`); a commit begins (`c`) or ends (`d`), without a path.
+    """
     _listeners.append(function)
 
 
-def _tell(event: str, value: str = "") -> None:
+def _notify(event: str, value: str = "") -> None:
     for function in _listeners:
         function(event, value)
 
@@ -49,14 +52,14 @@ def _tell(event: str, value: str = "") -> None:
 def track(path: Path) -> Path:
     """Register a temporary file or folder that is about to be created, and return its path."""
     _temporary.add(path)
-    _tell("+", str(path.absolute()))
+    _notify("+", str(path.absolute()))
     return path
 
 
 def forget(path: Path) -> None:
     """Unregister a temporary file that was removed or renamed."""
     _temporary.discard(path)
-    _tell("-", str(path.absolute()))
+    _notify("-", str(path.absolute()))
 
 
 def remove(path: Path) -> None:
@@ -69,7 +72,7 @@ def remove(path: Path) -> None:
 
 
 def track_empty(folder: Path) -> None:
-    """Register a new folder, which is removed if nothing is in it at the end."""
+    """Register a new folder, which `clean_up` removes if it is empty."""
     _folders.add(folder)
 
 
@@ -97,18 +100,18 @@ def child(process: Child) -> Iterator[None]:
 
 @contextlib.contextmanager
 def commit() -> Iterator[None]:
-    """Delay the end of the program, and `Interrupted` in the main thread, until the block is done.
+    """Delay the end of the program, and `Interrupted` in the main thread, until the end of the block.
 
-    For short steps that make results visible.
+    Use it for short steps that make results visible.
     """
     token = object()
     _commits.add(token)
-    _tell("c")
+    _notify("c")
     try:
         yield
     finally:
         _commits.discard(token)
-        _tell("d")
+        _notify("d")
         if not _commits and threading.current_thread() is threading.main_thread():
             for function in _after_commit:
                 function()

@@ -1,7 +1,7 @@
-"""Process that ends this one after a signal if the interpreter cannot: code in C may hold its lock (GIL) for long.
+"""Watchdog process, which ends this one after a signal if no thread of it can run: code in C may hold the GIL for long.
 
-It is a fork of the program, made before other modules are imported. It reads the signals first and passes them on. From
-events of `unfinished` it knows the temporary files, and removes them.
+It is forked before other modules are imported. It reads the signals first and forwards them. Events of `unfinished`
+name the temporary files, which it removes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: Time that the program has after a second signal, and for its end before SIGKILL, in seconds.
 _SHORT_S = 0.2
 #: SIGEV_THREAD of Linux: a notification runs a function in a new thread.
-_IN_A_THREAD = 2
+_SIGEV_THREAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Watchdog:
-    """The process. `pipe` leads to it; `signals` contains the signals that it has read, one per byte."""
+    """The watchdog process. It reads events from `pipe`, and forwards signals to `signals`, one per byte."""
 
     process: int
     pipe: int
     signals: int
 
-    def tell(self, event: str, value: str = "") -> None:
+    def send_event(self, event: str, value: str = "") -> None:
         """Send an event of `unfinished`; without effect if the process has ended."""
         with contextlib.suppress(OSError):
             os.write(self.pipe, os.fsencode(f"{event}{value}\0"))
@@ -64,7 +64,7 @@ def start(signals: int, names: Mapping[int, str], limits: Limits) -> Watchdog | 
     """
     queues = _MessageQueues(128 + number for number in names)
     events, pipe = os.pipe()
-    passed_on, passing = os.pipe()
+    forwarded, forwarding = os.pipe()
     os.set_blocking(pipe, False)
     parent = os.getpid()
     try:
@@ -73,39 +73,41 @@ def start(signals: int, names: Mapping[int, str], limits: Limits) -> Watchdog | 
         return None
     if process:
         os.close(events)
-        os.close(passing)
+        os.close(forwarding)
         queues.listen()
-        return Watchdog(process, pipe, passed_on)
+        return Watchdog(process, pipe, forwarded)
     try:
         for number in names:
             signal.signal(number, signal.SIG_IGN)
-        _close_all_except({2, signals, events, passing, *queues.descriptors})
-        _Loop(parent, signals, events, passing, names, limits, queues).run()
+        _close_all_except({2, signals, events, forwarding, *queues.descriptors})
+        _Loop(parent, signals, events, forwarding, names, limits, queues).run()
     finally:
         os._exit(0)
 
 
 @dataclass(eq=False, slots=True)
 class _Loop:
+    """The watchdog's own loop: its descriptors, the signal, and the program's temporary files and commits."""
+
     parent: int
     signals: int
     events: int
-    passing: int
+    forwarding: int
     names: Mapping[int, str]
     limits: Limits
     queues: _MessageQueues
-    #: First signal, its time, and the time at which the program must have ended.
-    number: int = 0
+    #: First signal, its time, and the program's deadline to end.
+    first_signal: int = 0
     began: float = 0.0
     due: float = float("inf")
     paths: set[str] = field(default_factory=set)
     commits: int = 0
-    rest: bytes = b""
+    partial_event: bytes = b""
 
     def run(self) -> None:
         """Read signals and events until the program ends, or end it."""
         while True:
-            left = max(0.0, self.due - time.monotonic()) if self.number else None
+            left = max(0.0, self.due - time.monotonic()) if self.first_signal else None
             ready = select.select([self.events, self.signals], [], [], left)[0]
             if self.signals in ready:
                 self._read_signals()
@@ -118,22 +120,22 @@ class _Loop:
                 self.due += _SHORT_S
 
     def _read_signals(self) -> None:
-        """Note the signals and pass them on. Others that have a handler are not for the program's end."""
+        """Read and forward signals. Those that do not end the program, but have a handler, are ignored."""
         for number in os.read(self.signals, 1 << 10):
             if number not in self.names:
                 continue
             now = time.monotonic()
-            if not self.number:
-                self.number, self.began, self.due = number, now, now + self.limits.end_s
+            if not self.first_signal:
+                self.first_signal, self.began, self.due = number, now, now + self.limits.end_s
             elif now - self.began > self.limits.same_s:
                 self.due = min(self.due, now + _SHORT_S)
             with contextlib.suppress(OSError):
-                os.write(self.passing, bytes([number]))
+                os.write(self.forwarding, bytes([number]))
 
     def _read_events(self) -> bool:
         """Apply all events; return False at the end of the program."""
         data = os.read(self.events, 1 << 16)
-        *events, self.rest = (self.rest + data).split(b"\0")
+        *events, self.partial_event = (self.partial_event + data).split(b"\0")
         for event in map(os.fsdecode, events):
             kind, value = event[0], event[1:]
             if kind in "+-":
@@ -149,10 +151,10 @@ class _Loop:
             for path in self.paths:
                 with contextlib.suppress(OSError):
                     unfinished.remove(Path(path))
-        lines = (f"stopped by {self.names[self.number]} while it did not respond", "temporary files were removed")
+        lines = (f"stopped by {self.names[self.first_signal]} while it did not respond", "temporary files were removed")
         with contextlib.suppress(OSError):
             os.write(2, "".join(f"embedway: {line}\n" for line in lines).encode())
-        if self.queues.send(128 + self.number):
+        if self.queues.send(128 + self.first_signal):
             until = time.monotonic() + _SHORT_S
             while os.getppid() == self.parent and time.monotonic() < until:
                 time.sleep(_SHORT_S / 100)
@@ -161,16 +163,16 @@ class _Loop:
 
 
 class _MessageQueues:
-    """POSIX message queues, each of which ends this process with a status at a message, without the interpreter.
+    """POSIX message queues: a message to one ends this process with the queue's exit status.
 
-    The C library runs `_exit` in a new thread. There are none if the system has none, and only Linux is supported.
+    The C library calls `_exit` in a new thread, without the interpreter. On other systems than Linux there is no queue.
     """
 
     def __init__(self, statuses: Iterable[int]) -> None:
         self._queues: dict[int, int] = {}
         if sys.platform != "linux":
             return
-        import ctypes  # noqa: PLC0415  only here
+        import ctypes  # noqa: PLC0415  not needed on other systems
 
         self._libc = ctypes.CDLL(None)
         # struct mq_attr: flags, one message, of one byte. The defaults would soon exceed the user's limit.
@@ -188,10 +190,10 @@ class _MessageQueues:
         return set(self._queues.values())
 
     def listen(self) -> None:
-        """Let messages end this process from now on."""
+        """From now on, end this process at the first message."""
         if not self._queues:
             return
-        import ctypes  # noqa: PLC0415  see above
+        import ctypes  # noqa: PLC0415
 
         class Event(ctypes.Structure):
             # struct sigevent of Linux, 64 bytes.
@@ -206,7 +208,7 @@ class _MessageQueues:
 
         end = ctypes.cast(getattr(self._libc, "_exit"), ctypes.c_void_p)  # noqa: B009  not a private name
         for status, queue in self._queues.items():
-            self._libc.mq_notify(queue, ctypes.byref(Event(status, 0, _IN_A_THREAD, end, None)))
+            self._libc.mq_notify(queue, ctypes.byref(Event(status, 0, _SIGEV_THREAD, end, None)))
 
     def send(self, status: int) -> bool:
         """Send a message; return whether that was possible."""

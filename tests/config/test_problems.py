@@ -79,8 +79,8 @@ def test_flags_and_commands_that_messages_name_exist():
         "--only-binary",
         "--dest",
         "--no-input",
-        "--upgrade",
         "--force-reinstall",
+        "--upgrade",
     }
     assert sorted(f"{path.relative_to(SOURCE)}: {flag}" for path, flag in own if flag not in others) == []
     for path, text in MESSAGES:

@@ -15,7 +15,7 @@ from tiny_models import tiny_encoder, tiny_reranker
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "b", "c"]
 #: Arguments whose own errors reach the caller, because the caller's iteration raised them.
-_TEXTS = {"texts", "documents", "text"}
+_TEXTS = {"texts", "documents", "text", "rest"}
 _CALL = {
     "model": None,
     "dimensions": None,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from embedway import formats
 from embedway.errors import LedgerError
 from embedway.ledger.base import Limit, Purpose, Refused, Settlement
-from embedway.ledger.continuity import Books
+from embedway.ledger.continuity import LedgerIdentity
 from embedway.ledger.pins import new_pin
 from embedway.ledger.redis import LEDGER_KEYS, RedisLedger
 from embedway.ledger.redis_pins import RedisPins
@@ -608,6 +608,6 @@ def test_a_spoiled_amount_on_the_server_allows_no_spending(server, valkey, value
 )
 def test_an_identity_that_cannot_be_read_is_an_error(written):
     with pytest.raises(LedgerError, match="cannot be read"):
-        Books.read(written)
-    books = Books("a", ("b", "c"), 1.5, 60.0)
-    assert Books.read(books.written()) == books
+        LedgerIdentity.read(written)
+    books = LedgerIdentity("a", ("b", "c"), 1.5, 60.0)
+    assert LedgerIdentity.read(books.written()) == books

@@ -445,7 +445,7 @@ def test_a_hub_that_sends_a_byte_now_and_then_is_given_up():
     pace = Pace(60, clock=lambda: next(now))
     for _ in range(11):
         pace.check(1, "config.json")
-    with pytest.raises(FetchError, match=r"config.json: 12 bytes came in 60 s, which is too slow"):
+    with pytest.raises(FetchError, match=r"config.json: too slow, the server sent 12 bytes in 60 s"):
         pace.check(1, "config.json")
 
 

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from embedway.errors import EmbedwayError
     from embedway.types import Space, TokenizedTexts, Truncation, Vectors
 
-
-#: Characters of the part of a text that the first window is taken from, and its growth if they have too few tokens.
+#: Characters of the part of a text that is tokenized to find a window, and its growth if the part has too few tokens.
 _FIRST_CHARACTERS = 1 << 14
 _GROWTH = 4
-#: Tokens after a window that make the end of the part irrelevant.
+#: Truncated tokens of a part after which the rest of the text cannot change the window.
 _MARGIN_TOKENS = 64
 
 
@@ -91,7 +90,7 @@ def _windows(text: str, tokenize: Callable[[Sequence[str]], TokenizedTexts]) -> 
     found: list[str] = []
     start, size = 0, _FIRST_CHARACTERS
     while start < len(text):
-        # A part of the rest, because each window would read a long rest again.
+        # Only a part of the rest is tokenized: otherwise each window would tokenize all of it again.
         window = text[start : start + size]
         cuts = tokenize([window]).truncations
         if start + size < len(text) and not _is_certain(cuts):
@@ -102,7 +101,7 @@ def _windows(text: str, tokenize: Callable[[Sequence[str]], TokenizedTexts]) -> 
             window = window[: cuts[0].kept_characters]
             cuts = tokenize([window]).truncations
         if not window:
-            # Without any token, white space can be skipped.
+            # Not one token fits. White space at the beginning has none, and is skipped.
             part = text[start : start + size]
             window = part[: len(part) - len(part.lstrip())]
             if not window:
@@ -114,5 +113,5 @@ def _windows(text: str, tokenize: Callable[[Sequence[str]], TokenizedTexts]) -> 
 
 
 def _is_certain(cuts: Sequence[Truncation]) -> bool:
-    """Return whether a part of a text was truncated so far from its end that the end does not matter."""
+    """Return whether a part of a text was truncated so far before its end that the rest cannot change the window."""
     return bool(cuts) and (cuts[0].lost_tokens is None or cuts[0].lost_tokens >= _MARGIN_TOKENS)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+_log = logging.getLogger("embedway.cache")
 
 #: Entry bytes and the time of storing, in seconds since 1970.
 StoredEntry: TypeAlias = tuple[bytes, float]
@@ -76,6 +79,19 @@ class CacheErrors:
     #: Damaged files that were renamed, so that a new file can be created.
     set_aside: int = 0
     last: str = field(default="", repr=False)
+    _is_logged: bool = field(default=False, repr=False, compare=False)
+
+    def count(self, *, reading: bool) -> None:
+        """Count a failure. The first one of a store is logged: without the cache, texts are computed and paid again."""
+        self.failed_reads += reading
+        self.failed_writes += not reading
+        if not self._is_logged:
+            self._is_logged = True
+            _log.warning(
+                "the cache cannot be %s, so texts are computed again; `embedway doctor` shows why. Later failures are "
+                "not logged",
+                "read" if reading else "written",
+            )
 
 
 class CacheStore(Protocol):
@@ -129,8 +145,8 @@ class CacheStore(Protocol):
         """Close files and connections."""
 
 
-#: Maximum lead of an entry's time of storing over the clock, in seconds, on one machine and between machines. Beyond
-#: it, the clock was wrong when the entry was stored, and its age is unknown.
+#: Maximum time, in seconds, by which an entry's time of storing may be ahead of the clock: on one machine, and between
+#: machines. Beyond it, the clock was wrong when the entry was stored, and its age is unknown.
 MOST_AHEAD_S, MOST_AHEAD_BETWEEN_MACHINES_S = 60.0, 3600.0
 
 
@@ -153,9 +169,10 @@ class LocalStore:
         """Do nothing: there are no leases."""
 
     def _lifetime(self) -> tuple[float, float]:
-        """Return the times after which and until which valid entries were stored.
+        """Return the exclusive start and the inclusive end of the time in which valid entries were stored.
 
-        Without a time to live, every entry is valid. With one, an entry from the future is not: it would live too long.
+        Without a time to live, every entry is valid. With one, an entry from the future is invalid, because it would
+        live too long.
         """
         if self._ttl_s is None:
             return float("-inf"), float("inf")
@@ -163,7 +180,10 @@ class LocalStore:
         return now - self._ttl_s, now + min(self._ttl_s, MOST_AHEAD_S)
 
     def _cleared(self, older_than_s: float | None) -> tuple[float, float]:
-        """Return the times until which and from which entries are cleared. An unknown age counts as old."""
+        """Return two times: entries stored until the first, or after the second, are cleared.
+
+        An unknown age counts as old.
+        """
         if older_than_s is None:
             return float("inf"), float("inf")
         now = self._clock()

@@ -1,4 +1,4 @@
-"""Pause after a failure, by two clocks."""
+"""Time of some seconds by two clocks: the pause after a failure, and the validity of a check."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Pause:
-    """Pause of some seconds by the monotonic clock. A jump of the wall clock ends it early.
+    """Time of some seconds by the monotonic clock. A jump of the wall clock ends it early.
 
-    The wall clock may be set back by a day, so it cannot measure a pause. The monotonic clock of a suspended machine
-    stands still, so a wall clock that has advanced by more than the pause ends the pause too.
+    The wall clock may be set back by a day, so it cannot measure the time alone. The monotonic clock stops while the
+    machine is suspended, so the pause also ends if the wall clock has advanced by more.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from embedway.cache.base import MOST_AHEAD_BETWEEN_MACHINES_S
 from embedway.cache.codec import MAX_ENTRY_BYTES
 from embedway.cache.pause import Pause
 from embedway.errors import CacheError, RuntimeUnavailableError, newer_version
+from embedway.third_party import INVALID_VALUE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -54,10 +55,6 @@ _KEY_S = 100e-6
 _REST_S = 5.0
 #: Interval between reads of the stamp, in seconds. A newer version may have started to use the server.
 _FORMAT_S = 60.0
-
-
-#: Errors of Python for values that no version writes.
-_INVALID = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class _NoVersionError(Exception):
@@ -112,7 +109,7 @@ class RedisServer:
             OSError,
             TimeoutError,
             _NoVersionError,
-            *_INVALID,
+            *INVALID_VALUE_ERRORS,
         ) as error:
             self._count_failure(reading=reading)
             self._errors.last = str(error) if isinstance(error, _NoVersionError) else type(error).__name__
@@ -157,8 +154,7 @@ class RedisServer:
         return found
 
     def _count_failure(self, *, reading: bool) -> None:
-        self._errors.failed_reads += reading
-        self._errors.failed_writes += not reading
+        self._errors.count(reading=reading)
 
     async def _check_format(self) -> None:
         """Read the stamp. Raises CacheError if it is newer than this version."""

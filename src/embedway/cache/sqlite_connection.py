@@ -89,8 +89,7 @@ class CacheConnection:
         await self._thread.aclose()
 
     def _count(self) -> None:
-        self._troubles.failed_reads += self._is_reading
-        self._troubles.failed_writes += not self._is_reading
+        self._troubles.count(reading=self._is_reading)
 
     def _note(self, error: Exception) -> None:
         self._count()

@@ -204,7 +204,7 @@ class WriteBehind:
             self._count_failure(error)
 
     def _count_failure(self, error: Exception) -> None:
-        self._cache.errors.failed_writes += 1
+        self._cache.errors.count(reading=False)
         self._cache.errors.last = f"{type(error).__name__}: {error}"
 
     def _encode(self, chunk: _Chunk) -> list[bytes]:

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
@@ -40,7 +40,7 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
 
 
 def continuation(config: "Config") -> str:
-    """Say how to continue a command that a signal stopped while it computed vectors."""
+    """Return how to continue a command that a signal stopped while it computed vectors."""
     backend = config.cache.backend
     if backend in {"none", "memory"}:
         off = "off" if backend == "none" else "in memory"
@@ -48,7 +48,23 @@ def continuation(config: "Config") -> str:
     return f"vectors that are already in the cache ({backend}) are reused; run the same command again to continue"
 
 
-def file_version(path: Path) -> tuple[int, int] | None:
+def describe_destination(path: Path, name: str, unless_complete: str = "") -> Callable[[], str]:
+    """Return a function that says whether the destination `name` was written since now.
+
+    If it was not, the function also returns `unless_complete`.
+    """
+    before = _file_version(path)
+
+    def describe() -> str:
+        if _file_version(path) != before:
+            return f"{printable(name)} is complete"
+        state = "not written" if before is None else "unchanged"
+        return "\n".join(filter(None, (f"{printable(name)} is {state}", unless_complete)))
+
+    return describe
+
+
+def _file_version(path: Path) -> tuple[int, int] | None:
     """Return the identity of a file or folder, which a rename changes; None if it does not exist."""
     try:
         found = path.stat()

@@ -10,9 +10,9 @@ from embedway.cli.output import (
     DownloadProgress,
     continuation,
     count,
+    describe_destination,
     duration,
     error_console,
-    file_version,
     note,
     note_pipes,
     print_json,
@@ -24,7 +24,6 @@ from embedway.cli.output import (
     wants_progress,
 )
 from embedway.interrupts import explain
-from embedway.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,15 +143,7 @@ def stopped_job(config: "Config", destination: str) -> "Callable[[], str]":
     """Return a function that says what a job stopped by a signal has left."""
     folder, _, table = destination.removeprefix("lancedb:").partition("#")
     path = Path(folder) / f"{table}.lance" if destination.startswith("lancedb:") else Path(destination)
-    before = file_version(path)
-
-    def left() -> str:
-        if file_version(path) != before:
-            return f"{printable(destination)} is complete"
-        wrote = f"{printable(destination)} is " + ("not written" if before is None else "unchanged")
-        return f"{wrote}\n{continuation(config)}"
-
-    return left
+    return describe_destination(path, destination, continuation(config))
 
 
 async def _run(

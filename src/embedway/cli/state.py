@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import file_version, note, print_json, print_line, print_table, report_of_work, size
+from embedway.cli.output import describe_destination, note, print_json, print_line, print_table, report_of_work, size
 from embedway.interrupts import explain
-from embedway.text import printable
 
 app = typer.Typer(help="Back up and restore the state.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -26,14 +25,7 @@ def backup(
     from embedway.ledger.base import moment
     from embedway.state.backup import back_up, parts_of
 
-    before = file_version(file)
-
-    def left() -> str:
-        if file_version(file) != before:
-            return f"{printable(str(file))} is complete"
-        return f"{printable(str(file))} is " + ("not written" if before is None else "unchanged")
-
-    explain(left)
+    explain(describe_destination(file, str(file)))
     invocation = Invocation.of(context)
     done = back_up(parts_of(invocation.config()), file, overwrite=overwrite)
     parts = {

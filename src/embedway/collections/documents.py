@@ -22,13 +22,13 @@ SourceFormat: TypeAlias = Literal["auto", "text", "jsonl", "csv", "tsv", "parque
 #: Handler for the error of one row or file. It raises the error, or records it and returns, so that reading continues.
 OnBadRow: TypeAlias = "Callable[[SourceError], None]"
 
-#: Maximum bytes of a file that is one document, and of a row: a line, or a record of CSV.
+#: Maximum bytes of a file that is one document, and of a row, which is a line or a record of CSV.
 MAX_FILE_BYTES = 1 << 28
 MAX_ROW_BYTES = 1 << 26
 #: Maximum characters of an id, which is repeated for each chunk, and of a title. Longer titles are truncated.
 MAX_ID_CHARACTERS = 4096
 MAX_TITLE_CHARACTERS = 4096
-#: Ratio of unpacked to packed bytes that no real text reaches, and unpacked bytes that are accepted in any case.
+#: Maximum ratio of unpacked to packed bytes, and unpacked bytes below which the ratio is not checked.
 MAX_RATIO = 250
 UNCHECKED_BYTES = 1 << 28
 

@@ -47,7 +47,7 @@ class _Extractor:
             self._preformatted += 1
 
     def empty_tag(self, tag: str) -> None:
-        # `<nav/>` opens and closes at once, so nothing after it may be skipped.
+        # `<nav/>` has no content, so nothing after it is skipped.
         self._border(tag)
 
     def end_tag(self, tag: str) -> None:

@@ -1,8 +1,8 @@
-"""Scan HTML in linear time: tags, text between them, and source lines.
+"""Scanner of HTML in linear time: tags, the text between them, and its source lines.
 
 `html.parser` searches the rest of a page again for each construct that is not closed, so 80 kB of `<a ` take minutes.
-Here each position is scanned a constant number of times, and nothing except markup is dropped: a tag or comment that is
-never closed ends at its next `>`, and is text if there is none.
+Here each position is scanned a constant number of times. Only markup is dropped: an unclosed tag or comment ends at its
+next `>`, and is text if there is none.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Protocol
 
 _START = re.compile(r"<(?=[a-zA-Z/!?])")
 _NAME = re.compile(r"[a-zA-Z][^\s/>\x00]*")
-#: Part of a start tag before its end: an equals sign with a quoted value, which may contain `>`.
+#: Next character of a start tag that matters: its end, or an equals sign before a value that may be quoted.
 _TAG_PART = re.compile(r"[>=]")
 _QUOTED = re.compile(r"""\s*+(?:"[^"]*"|'[^']*')""")
 #: Elements whose content is not markup, with the beginning of their end tags.
 _RAW = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE) for name in ("script", "style")}
-#: Constructs with an end of their own.
+#: Beginnings and ends of constructs that may contain `>`.
 _CLOSED = (("<!--", "-->"), ("<![CDATA[", "]]>"))
 #: Character reference with so many digits that `html.unescape` cannot convert them.
 _LONG_REFERENCE = re.compile(r"&#[0-9]{20,};?")

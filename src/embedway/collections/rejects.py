@@ -8,7 +8,8 @@ import threading
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
-from embedway.collections.stores.temporary import refuse_existing, remove, remove_stale, replace_file, temporary_path
+from embedway import unfinished
+from embedway.collections.stores.temporary import refuse_existing, remove_stale, replace_file, temporary_path
 from embedway.errors import SinkError
 from embedway.files import open_regular
 
@@ -92,5 +93,5 @@ class RejectsFile:
                 with suppress(OSError):
                     self._file.close()
             if self._temporary is not None:
-                remove(self._temporary)
+                unfinished.remove(self._temporary)
                 self._temporary = None

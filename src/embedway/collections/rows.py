@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Advance = Callable[[int], None]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: Lines that are skipped because they are too long are read up to this size.
+#: Maximum bytes of a line that is skipped because it is too long; beyond it, the file is an error.
 _MAX_SKIPPED_BYTES = 1 << 30
 _SKIPPED_PART_BYTES = 1 << 20
 
@@ -150,7 +150,7 @@ def _refuse_bad_header(header: list[str], source: str, options: ReadOptions) -> 
     """Raise `SourceError` if a requested column is missing or ambiguous."""
     if options.text_field not in header:
         raise SourceError(
-            "the header has no such column; name the right one with the text field option",
+            "the header has no such column; name the right one: --text-field, or text_field=",
             path=source,
             line=1,
             field=options.text_field,

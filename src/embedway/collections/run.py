@@ -93,8 +93,8 @@ async def run_job(
 
     `clock` returns seconds. Raises `UsageError` and `SinkError` before anything is embedded, `SourceError` for an
     unreadable source or if there is nothing to embed, and the errors of the embedder. A job that ends early, also by
-    cancellation or SIGTERM, leaves nothing behind. After SIGTERM it raises `SystemExit(143)`.
-    A job that is cancelled while the destination appears is completed.
+    cancellation or SIGTERM, leaves nothing behind. After SIGTERM it raises `SystemExit(143)`. A job that is cancelled
+    during its commit is completed.
     """
     with _sigterm_cancels() as terminated:
         try:
@@ -210,7 +210,8 @@ class _Job:
             await writer.call(store.abort)
             closed = reader.call(chunk_reader.close)
             if not isinstance(error, asyncio.CancelledError) and all(file.size_bytes is not None for file in files):
-                # A reader of a pipe may wait forever, and one that parses a document for long. They leave nothing.
+                # A reader of a pipe may wait forever, so it is not awaited. Nor is any reader after a cancellation,
+                # because it may parse a document for long. Readers leave nothing behind.
                 await closed
             raise
         await reader.call(chunk_reader.close)
@@ -241,7 +242,7 @@ class _Job:
         await writing
 
     def _commit(self) -> None:
-        """Make the rejects, then the destination appear."""
+        """Commit the rejects, then the destination."""
         with unfinished.commit():
             self._rejects.commit()
             self._store.commit()
@@ -322,7 +323,7 @@ class _Job:
 
 
 async def _uncancelled(future: asyncio.Future[None]) -> None:
-    """Wait for a commit. A cancellation has no effect any more: the destination may have appeared."""
+    """Wait for a commit, and ignore cancellations, because the destination may already exist."""
     while not future.done():
         try:
             await asyncio.shield(future)

@@ -70,7 +70,7 @@ def _columns(file: Any, source: str, options: ReadOptions) -> list[str]:
     names = file.schema_arrow.names
     if options.text_field not in names:
         raise SourceError(
-            "the file has no such column; name the right one with the text field option",
+            "the file has no such column; name the right one: --text-field, or text_field=",
             path=source,
             field=options.text_field,
         )

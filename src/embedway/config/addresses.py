@@ -1,4 +1,4 @@
-"""Checks of URLs that keys and texts are sent to."""
+"""Rules for URLs to which keys and texts are sent."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_address(base_url: str, *, where: str, allow_http: bool) -> None:
 def redact_address(base_url: str) -> str:
     """Return a URL without user, password, query and fragment, which may be secret.
 
-    An @ behind the host may end a password with an unescaped character, so such a URL is not shown.
+    If there is an @ behind the host, a password may contain an unescaped character, so the URL is not returned.
     """
     parts = _split(base_url)
     if parts is None or "@" in f"{parts.path}{parts.query}{parts.fragment}":

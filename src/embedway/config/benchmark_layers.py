@@ -11,9 +11,10 @@ from embedway.catalog import default_catalog
 from embedway.catalog.benchmarks import default_benchmarks
 from embedway.catalog.services import default_services
 from embedway.config.benchmarks import ModelBenchmark, unit_error
-from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, has_surrogates, overlay
+from embedway.config.layers import BENCHMARKS, Layer, Problem, SettingSource, overlay
 from embedway.config.plain_values import plain_table
 from embedway.errors import ConfigError
+from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -156,7 +157,7 @@ def check_changes(changes: object) -> dict[str, ModelBenchmark | dict[str, Any]]
     rule = "must be a mapping of model names to ModelBenchmark, or to a mapping of its fields"
     checked = plain_table(changes, rule, where="benchmarks")
     for name, change in checked.items():
-        if has_surrogates(name) or not isinstance(change, (ModelBenchmark, dict)):
+        if has_surrogate(name) or not isinstance(change, (ModelBenchmark, dict)):
             raise ConfigError(rule, where="benchmarks")
     return checked
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from embedway.config.layers import ENVIRONMENT, JsonTable, Layer, Problem, duplicate_keys, has_surrogates, set_path
+from embedway.config.layers import ENVIRONMENT, NAMED, JsonTable, Layer, Problem, duplicate_keys, set_path
+from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,12 +24,11 @@ PREFIX = "EMBEDWAY_"
 _MOST_PARTS = 10
 #: Maximum depth of a value. Settings have at most four.
 _DEEPEST = 20
+#: Maximum characters of an unknown variable or key that an error repeats.
 _SHOWN = 60
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,9})?", re.IGNORECASE)
-#: Tables with names given by users, whose case variables do not preserve.
-_NAMED = ("budgets", "routes", "models")
 
 
 def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[type]]) -> tuple[Layer, list[Problem]]:
@@ -44,9 +44,12 @@ def environment_layer(environ: Mapping[str, str], kinds: Mapping[str, frozenset[
 
 
 def with_names_of(layer: Layer, files: Sequence[Layer]) -> Layer:
-    """Return the environment's layer with the names that files give to budgets, routes and models, in their case."""
+    """Return the environment's layer with names of budgets, routes and models spelled as in the files.
+
+    Names from variables are lower case.
+    """
     renamed = {}
-    for table in _NAMED:
+    for table in NAMED:
         tables = [one.values.get(table) for one in files]
         written = {name for one in tables if isinstance(one, dict) for name in one}
         own = layer.values.get(table)
@@ -57,7 +60,7 @@ def with_names_of(layer: Layer, files: Sequence[Layer]) -> Layer:
     if not renamed:
         return layer
     values = {
-        table: {renamed.get((table, name), name): value for name, value in names.items()} if table in _NAMED else names
+        table: {renamed.get((table, name), name): value for name, value in names.items()} if table in NAMED else names
         for table, names in layer.values.items()
     }
     variables = dict(layer.variables)
@@ -88,14 +91,14 @@ class _Reader:
 
     def add(self, parts: tuple[str, ...], name: str, text: str) -> None:
         """Parse the text of a variable, and set its key or the keys of its table."""
-        if len(parts) > _MOST_PARTS or has_surrogates(name):
+        if len(parts) > _MOST_PARTS or has_surrogate(name):
             self._refuse(".".join(parts)[:_SHOWN], "is not a setting", f"{name[:_SHOWN]}…")
             return
         key, kind = ".".join(parts), _find(self.tree, parts)
         may_be_none = isinstance(kind, frozenset) and type(None) in kind
         if not text and kind is not None and not may_be_none:
             return
-        if has_surrogates(text) and not (isinstance(kind, frozenset) and Path in kind):
+        if has_surrogate(text) and not (isinstance(kind, frozenset) and Path in kind):
             self._refuse(key, "is not UTF-8", name)
             return
         if not isinstance(kind, dict):

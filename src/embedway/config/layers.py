@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from embedway.config.paths import expand_user
 from embedway.errors import ConfigError
 from embedway.files import read_bounded
+from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -124,18 +125,13 @@ def parse_layer(data: bytes, path: Path, folders: frozenset[str]) -> Layer:
     try:
         values = reader(text, where)
         for key, value in list(leaves(values)):
-            if has_surrogates(key):
+            if has_surrogate(key):
                 raise ConfigError("must have a name of valid Unicode", where=where, key=key)
             if pattern_of(key) in folders:
                 set_key(values, key, _from_folder(value, path.absolute().parent))
         return Layer(where, values, problems=tuple(duplicate_keys(values, where)))
     except (RecursionError, ValueError):  # very deeply nested tables; integers of thousands of digits
         raise ConfigError("contains a value that is too large or too deeply nested", where=where) from None
-
-
-def has_surrogates(text: str) -> bool:
-    """Return whether a text is not valid Unicode: half of a pair in JSON, or a byte of a variable that is not UTF-8."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def reader_of(path: Path) -> Callable[[str, str], dict[str, Any]]:
@@ -204,8 +200,8 @@ def duplicate_keys(values: Mapping[str, Any], where: str, prefix: str = "") -> I
             yield from duplicate_keys(value, where, f"{prefix}{name}.")
 
 
-#: Tables with names given by users. Model names may contain dots.
-_NAMED = ("models.", "routes.", "budgets.")
+#: Tables with names given by users.
+NAMED = ("budgets", "routes", "models")
 BENCHMARKS = "embedding.model_benchmarks."
 
 
@@ -221,4 +217,4 @@ def pattern_and_name(key: str) -> tuple[str, str]:
         return (f"{BENCHMARKS}*.{field}", name) if name else (key, "*")
     first, _, rest = key.partition(".")
     name, _, field = rest.partition(".")
-    return (f"{first}.*.{field}", name) if f"{first}." in _NAMED and name and field else (key, "*")
+    return (f"{first}.*.{field}", name) if first in NAMED and name and field else (key, "*")

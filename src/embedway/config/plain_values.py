@@ -1,6 +1,6 @@
-"""Plain values of settings that a caller passes as objects: the first step, before anything reads them.
+"""Conversion of settings that a caller passes as objects to plain values, before other code uses them.
 
-Objects of other classes are refused here, because their methods may raise, never end, or return anything.
+Objects of other classes are refused, because their methods may raise, never return, or return anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from embedway.text import shown, shown_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Values that are passed on unchanged: their classes have no caller's code.
+#: Classes of values that are passed on unchanged.
 _KEPT = (bool, bytes, decimal.Decimal, dt.date, dt.time, PurePath, SecretBytes, SecretStr, BaseModel)
 #: Maximum depth of nested tables. Keys have at most four parts.
 _DEEPEST = 100
@@ -30,7 +30,7 @@ _MOST_ITEMS = 100_000
 #: Maximum files of a call; an endless iterator would fill the memory.
 _MOST_FILES = 1000
 _LONGEST_KEY = 1000
-#: Integers above it are no setting's value, and Python refuses to write some of them.
+#: Maximum integer. No setting has a larger one, and Python cannot convert some of them to text.
 _MOST = 10**300
 
 

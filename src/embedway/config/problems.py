@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
-from embedway.config.layers import BENCHMARKS, Problem, SettingSource, has_surrogates, leaves, pattern_and_name
+from embedway.config.layers import BENCHMARKS, Problem, SettingSource, leaves, pattern_and_name
 from embedway.errors import ConfigError
+from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -92,8 +93,8 @@ def unicode_problems(layer: Layer, paths: frozenset[str]) -> Iterator[Problem]:
     """Return errors of texts that are not valid Unicode, which no file, server or hash accepts; not of `paths`."""
     for key, value in leaves(layer.values):
         texts = [key, *(value if isinstance(value, (list, tuple)) else [value])]
-        is_path = pattern_and_name(key)[0] in paths and not has_surrogates(key)
-        if not is_path and any(isinstance(text, str) and has_surrogates(text) for text in texts):
+        is_path = pattern_and_name(key)[0] in paths and not has_surrogate(key)
+        if not is_path and any(isinstance(text, str) and has_surrogate(text) for text in texts):
             yield Problem(
                 layer.where, key, f"must be valid Unicode{_set_by(SettingSource('', layer.variables.get(key, '')))}"
             )

@@ -1,4 +1,4 @@
-"""Check of the URLs of Redis and Valkey servers: only what the client uses as it is written."""
+"""Validation of the URLs of Redis and Valkey servers. A URL that the client would read differently is refused."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from embedway.config.urls import ESCAPES, Url, check_characters, check_escapes, 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Schemes, with those that the client knows. Valkey's own are the same protocol.
+#: Supported schemes, each with the client's scheme for it. Valkey has the same protocol as Redis.
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
 _EXAMPLE = "redis://:PASSWORD@HOST:6379/0"
 _DATABASE = re.compile(r"[0-9]{1,9}")
 _FLAG = re.compile("true|false|yes|no|1|0", re.IGNORECASE)
 _TEXT = re.compile(".+")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
-#: Options of the query, with their values. The client accepts any other, and fails at the first connection.
+#: Supported options of the query, with their values. The client accepts others, and fails at the first connection.
 _OPTIONS: Mapping[str, re.Pattern[str]] = {
     "client_name": re.compile(r"[!-~]+"),
     "db": _DATABASE,

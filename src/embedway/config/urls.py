@@ -1,4 +1,4 @@
-"""Strict parser of URLs in settings. Errors contain no part of the URL, because any part may belong to a password."""
+"""Strict parser of URLs in settings. Errors contain no part of the URL, because each part may belong to a password."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def check_user(user: str) -> None:
 
 
 def _is_ambiguous(text: str) -> bool:
-    """Return whether Unicode normalization changes the parts of a URL; URL parsers refuse such characters."""
+    """Return whether Unicode normalization turns a character into a delimiter; URL parsers refuse such characters."""
     return any(set(unicodedata.normalize("NFKC", character)) & set("/?#@:") for character in text if character > "~")
 
 

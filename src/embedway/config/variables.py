@@ -1,6 +1,6 @@
-"""Variables of the environment that are no settings but affect requests: proxies, certificates, and secrets.
+"""Names of environment variables that are not settings: proxies, certificates, and secrets.
 
-`embedway doctor` reports them. Nothing else reads them here: the HTTP code reads proxies, and OpenSSL certificates.
+Only `embedway doctor` uses this file. The HTTP code reads the proxies, and OpenSSL the certificates.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Variables of proxies; programs also read them in lower case.
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-#: Variables of certificates: those that Python's TLS reads, and those that only other programs, such as pip, read.
+#: Variables of certificates that Python's TLS reads, and those that only other programs, such as pip, read.
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 OTHERS_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 

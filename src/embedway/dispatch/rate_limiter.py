@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from embedway.urgency import Urgency
 
 _MINUTE_S = 60.0
-#: Longest time until a limit is reset; limits per day are the longest. Larger numbers are mistakes, such as Unix times.
+#: Maximum time until a limit is reset, in seconds: limits per day are the longest. A larger number is a mistake, such
+#: as a Unix time.
 _LONGEST_RESET_S = 2 * 86_400.0
 
 

@@ -1,4 +1,4 @@
-"""Semaphore of a route with slots granted by urgency, then in order of arrival; adapts to an overloaded service."""
+"""Semaphore of a route. Slots are granted by urgency, then in order of arrival; an overloaded service gets fewer."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from embedway.urgency import Urgency
 
 
-#: Answers per allowed slot, after which one more slot is tried.
+#: Answers for each allowed slot after which one more slot is allowed.
 _ANSWERS_PER_SLOT = 10
 
 
 class PrioritySemaphore:
     """Semaphore of `limit` slots, plus with `express` one slot for queries and priorities above 5 only.
 
-    Of the slots, `allowed` are used: fewer after `narrow`, and slowly more after each `widen`.
+    At most `allowed` slots are used: `narrow` lowers this number at once, and `widen` raises it slowly.
 
     Waiters are ordered by the due time of their `Urgency`, so that none is overtaken for longer than its slack. Used
     from one event loop. Actual waits are inside `on_wait`.
@@ -56,15 +56,15 @@ class PrioritySemaphore:
 
     @property
     def allowed(self) -> int:
-        """Slots in use at most, from 1 to the limit."""
+        """Maximum slots in use, from 1 to the limit."""
         return int(self._allowed)
 
     def narrow(self) -> None:
-        """Use one slot less than are taken now: the service refused a request because of the others."""
+        """Allow one slot less than are taken now, because the service refused a request for too many at a time."""
         self._allowed = float(max(1, min(self.allowed, self._taken) - 1))
 
     def widen(self) -> None:
-        """Count an answer; after some for each slot, one more slot is used."""
+        """Count an answer. After `_ANSWERS_PER_SLOT` answers for each slot, one more slot is allowed."""
         if self._allowed < self.limit:
             self._allowed = min(float(self.limit), self._allowed + 1 / (_ANSWERS_PER_SLOT * self.allowed))
 

@@ -1,7 +1,7 @@
 """Detection of a ledger, or of pins, that was removed or replaced while this process uses it.
 
-A ledger has an ID and counts its changes. A process remembers both: under another ID, or with a lower count, the ledger
-is another one or an older copy, and spending is missing from it. A process that starts later cannot know that.
+A ledger has an ID and counts its changes. A process remembers both. If the ID differs or the count is lower, the ledger
+is another one or an older copy, and spending is missing from it. A process that starts later cannot detect that.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from sqlite3 import Connection
 
-#: Names of the records of a ledger's ID and of its number of changes, in the table `meta`.
-BOOKS, CHANGES = "books", "changes"
+#: Names of the records of a ledger's identity and of its number of changes, in the table `meta`.
+IDENTITY_RECORD, CHANGES = "books", "changes"
 #: Kinds of replacement.
 OLDER, OTHER = "was replaced by an older copy", "was removed, emptied or replaced by another one"
-#: Maximum IDs of replaced ledgers that a restored one names.
+#: Maximum IDs of replaced ledgers in the identity of a restored one.
 _MOST_BEFORE = 20
 
 _log = logging.getLogger("embedway.budget")
@@ -38,7 +38,7 @@ class ReplacedFileError(OSError):
 
 
 def replaced(what: str, how: str) -> LedgerError:
-    """Return the error for a ledger that is not the one that this process has used."""
+    """Return the error for a ledger `what` that was replaced, in the way `how`."""
     return LedgerError(
         f"{what} {how} while this process used it, so spending may be missing from it, and nothing is sent: put the "
         "original back; or lower the budgets by the missing spending (`embedway budget show`, `embedway budget set "
@@ -47,32 +47,32 @@ def replaced(what: str, how: str) -> LedgerError:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class LedgerIdentity:
     """Identity of a ledger's content."""
 
     id: str
-    #: IDs of the ledgers that a restored one replaced, the last first.
+    #: IDs of the ledgers that a restored one replaced, the most recent first.
     before: tuple[str, ...] = ()
     #: Wall clock minus monotonic clock, in seconds; None if unknown.
     offset_s: float | None = None
     #: Longest lease that was requested, in seconds.
     lease_s: float = 0.0
-    #: End of the leases that restarted at the last jump of the clock. One that still ends there was not renewed.
+    #: End of the leases that restarted at the last jump of the clock. A lease that still ends then was not renewed.
     restarted_until: float = 0.0
 
     @classmethod
-    def new(cls, replaced_one: Books | None = None, *, lease_s: float = 0.0) -> Books:
-        """Return the identity of a new ledger, or of one that is restored over another."""
-        before = () if replaced_one is None else (replaced_one.id, *replaced_one.before)
+    def new(cls, former: LedgerIdentity | None = None, *, lease_s: float = 0.0) -> LedgerIdentity:
+        """Return the identity of a new ledger, or of one that is restored over the ledger `former`."""
+        before = () if former is None else (former.id, *former.before)
         return cls(uuid.uuid4().hex, before=before[:_MOST_BEFORE], lease_s=lease_s)
 
     def written(self) -> str:
-        """Return the stored form, JSON."""
+        """Return the identity as JSON, to store it."""
         return json.dumps(asdict(self))
 
     @classmethod
-    def read(cls, written: object) -> Books:
-        """Read the stored form. Raises LedgerError for anything else."""
+    def read(cls, written: object) -> LedgerIdentity:
+        """Parse a stored identity. Raises LedgerError if it is invalid."""
         try:
             facts = json.loads(str(written))
             found = cls(**{**facts, "before": tuple(facts["before"])})
@@ -87,45 +87,45 @@ class Books:
 
 @dataclass(slots=True, weakref_slot=True)
 class Seen:
-    """State in which this process last saw a ledger or pins. All that have the same place open share it."""
+    """Last state of a ledger, or of pins, that this process has read. All objects for the same place share it."""
 
     #: Device and inode of the file.
     place: tuple[int, int] | None = None
     id: str = ""
     changes: int = 0
-    #: The files beside an open database, with their places.
+    #: The files beside an open database, each with its device and inode.
     beside: list[tuple[Path, tuple[int, int] | None]] = field(default_factory=list)
     users: int = 0
 
-    def check(self, books: Books, changes: int, what: str) -> None:
+    def check(self, identity: LedgerIdentity, changes: int, what: str) -> None:
         """Raise LedgerError if the ledger is another one or an older copy. A restored one is accepted."""
-        if self.id and books.id == self.id and changes < self.changes:
+        if self.id and identity.id == self.id and changes < self.changes:
             raise replaced(what, OLDER)
-        if self.id and self.id not in {books.id, *books.before}:
+        if self.id and self.id not in {identity.id, *identity.before}:
             raise replaced(what, OTHER)
 
-    def accept(self, identity: str, changes: int, what: str) -> None:
-        """Remember a state that passed the check and is stored."""
-        if self.id == identity:
+    def accept(self, ledger_id: str, changes: int, what: str) -> None:
+        """Remember a state that passed the check and is committed."""
+        if self.id == ledger_id:
             self.changes = max(self.changes, changes)  # answers may arrive in another order
             return
         if self.id:
             _log.warning("%s was restored from a backup while this process used it", what)
-        self.id, self.changes = identity, changes
+        self.id, self.changes = ledger_id, changes
 
 
 _SEEN: weakref.WeakValueDictionary[str, Seen] = weakref.WeakValueDictionary()
 
 
 def seen_at(place: str) -> Seen:
-    """Return what this process has seen at a place; nothing if it has nothing open there."""
+    """Return the state that this process shares for a place, and count a user; a new state if there was no user."""
     seen = _SEEN.setdefault(place, Seen())
     seen.users += 1
     return seen
 
 
 def forget(place: str, seen: Seen) -> Seen:
-    """Return a copy for a user that is closed: a later one starts anew, unless another is still open."""
+    """Uncount a user that is closed, and return a copy for it. The last user removes the shared state."""
     seen.users -= 1
     if seen.users <= 0 and _SEEN.get(place) is seen:
         del _SEEN[place]
@@ -165,14 +165,14 @@ class FileWatch:
             self.seen.beside = [(path, place_of(path)) for path in paths]
 
     def begin(self, connection: Connection) -> None:
-        """Do nothing: the content is not checked."""
+        """Do nothing: only the file is checked, not its content."""
 
     def commit(self) -> None:
         """Remember the file after a transaction."""
         self.note()
 
     def forget(self) -> None:
-        """Stop sharing what was seen."""
+        """Stop sharing the state."""
         self.seen = forget(self._place, self.seen)
 
 

@@ -16,12 +16,14 @@ from embedway._public import public
 from embedway.errors import LedgerError, newer_version
 from embedway.ledger.sqlite_formats import PINS_VERSION
 from embedway.space import Space, SpaceVersionError
+from embedway.text import shown_name
 
-#: Longest lease of a claim, in seconds; longer ones are shortened to it. One that ends later was written by a clock
-#: that was ahead, and is expired.
+#: Maximum lease of a claim, in seconds. A stored claim that ends later was written while the clock was ahead, and
+#: counts as expired.
 LONGEST_CLAIM_S = 86_400.0
 #: Fields of a stored pin; `until` is the end of a claim's lease, in SQLite.
 _FACTS = {"version", "model", "space", "since", "claim", "until"}
+#: Maximum time that a lease may end, in seconds since 1970; a larger number is invalid.
 _LATEST = 1e12
 _UNREADABLE = "the pin of collection {!r} cannot be read by this version"
 
@@ -51,7 +53,7 @@ def read_pin(collection: str, written: str) -> Pin:
         facts = json.loads(written)
         version = facts.get("version", 1)
         if type(version) is int and version > PINS_VERSION:
-            raise LedgerError(f"the pin of collection {collection!r} {newer_version(version, PINS_VERSION)}")
+            raise LedgerError(f"the pin of collection {shown_name(collection)} {newer_version(version, PINS_VERSION)}")
         if type(version) is not int or version < 1 or not facts.keys() <= _FACTS:
             raise LedgerError(_UNREADABLE.format(collection))
         model, since, claim = facts["model"], facts["since"], facts["claim"]
@@ -59,7 +61,7 @@ def read_pin(collection: str, written: str) -> Pin:
             raise LedgerError(_UNREADABLE.format(collection))
         return Pin(collection, model, Space.from_json(facts["space"]), float(since), claim)
     except SpaceVersionError as error:
-        raise LedgerError(f"the pin of collection {collection!r} {error}") from None
+        raise LedgerError(f"the pin of collection {shown_name(collection)} {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise LedgerError(_UNREADABLE.format(collection)) from error
 

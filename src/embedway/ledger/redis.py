@@ -32,6 +32,7 @@ from embedway.ledger.base import (
 )
 from embedway.ledger.continuity import OLDER, OTHER, Seen, replaced
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
+from embedway.third_party import INVALID_VALUE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,12 +67,12 @@ _SCRIPT = LEDGER_CHECK + read_script("ledger")
 
 @contextlib.contextmanager
 def stored_values(what: str) -> Iterator[None]:
-    """Convert the errors of values that no version writes to LedgerError."""
+    """Convert the errors of invalid stored values to LedgerError."""
     try:
         yield
     except LedgerError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except INVALID_VALUE_ERRORS as error:
         raise LedgerError(_INVALID.format(what)) from error
 
 
@@ -204,7 +205,10 @@ class RedisLedger:
             how = next((how for code, how in _REPLACED.items() if code in str(error)), None)
             if how is not None:
                 raise replaced("the ledger in Redis", how) from None
-            otherwise = f"the ledger in Redis cannot be used: {type(error).__name__}; nothing is spent without it"
+            otherwise = (
+                f"the ledger in Redis cannot be used: {type(error).__name__}; nothing is spent without it. "
+                "`embedway doctor` shows why"
+            )
             raise failure(error, "the ledger", LEDGER_VERSION, otherwise) from error
         self._answered = float(now), self._ticks()
         self._seen.accept(identity, int(changes), "the ledger in Redis")

@@ -70,5 +70,7 @@ class RedisPins:
         try:
             return await self._client.eval(_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
         except (redis.exceptions.RedisError, OSError, TimeoutError, ValueError) as error:
-            otherwise = f"the pins of collections in Redis cannot be used: {type(error).__name__}"
+            otherwise = (
+                f"the pins of collections in Redis cannot be used: {type(error).__name__}; `embedway doctor` shows why"
+            )
             raise failure(error, "the store of pins", PINS_VERSION, otherwise) from error

@@ -1,4 +1,4 @@
-"""Pins that a running process remembers: a pin that vanished or changed lets no other space be written."""
+"""Detection of a pin that is lost or replaced while a process uses it. Vectors of another space are then refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing_extensions import override
 from embedway.errors import LedgerError
 from embedway.ledger.pins import Pins
 from embedway.space import comparable
+from embedway.text import shown_name
 
 if TYPE_CHECKING:
     from embedway.ledger.pins import Pin
@@ -23,7 +24,7 @@ _MOST_PINS = 10_000
 
 @dataclass(slots=True, weakref_slot=True)
 class _Shared:
-    """Spaces of the pins that were seen at a place, by collection."""
+    """Spaces of the confirmed pins that this process has read at a place, by collection."""
 
     spaces: OrderedDict[str, Space] = field(default_factory=OrderedDict)
     users: int = 0
@@ -33,10 +34,10 @@ _SHARED: weakref.WeakValueDictionary[str, _Shared] = weakref.WeakValueDictionary
 
 
 class RememberedPins(Pins):
-    """Store of pins that fails for a collection whose pin this process has seen and that was lost or replaced.
+    """Wrapper of a store of pins. It fails for a collection whose pin this process has read and that was lost since.
 
-    The pins may have been removed, or replaced by an older copy. Another process may also have removed the pin; a
-    removal by this process is known: all stores of a process that are open at a place share what they have seen.
+    The pins may have been removed, or replaced by an older copy; or another process removed the pin. A removal by this
+    process is no loss: all wrappers of a process share what they have read at a place.
     """
 
     def __init__(self, store: Pins, place: str) -> None:
@@ -110,8 +111,8 @@ class RememberedPins(Pins):
     def _lost(self, collection: str, seen: Space, pin: Pin | None) -> LedgerError:
         happened = "is gone" if pin is None else f"now names the space {pin.space.id}"
         return LedgerError(
-            f"collection {collection!r} was pinned to the space {seen.id}, and its pin {happened}: the pins were "
-            "removed or replaced, or another process removed this pin. Nothing is written in another space. Restore "
+            f"collection {shown_name(collection)} was pinned to the space {seen.id}, and its pin {happened}: the pins "
+            "were removed or replaced, or another process removed this pin. Nothing is written in another space. Restore "
             "the pins (`embedway state restore`); or restart this process if the pin was removed on purpose (`embedway "
             "budget unpin`)"
         )

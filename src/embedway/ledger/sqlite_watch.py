@@ -1,11 +1,11 @@
-"""Watch over a ledger in SQLite: its identity, its file, and jumps of the clock."""
+"""Checks of a ledger in SQLite at each transaction: its identity, its file, and jumps of the clock."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from embedway.ledger.continuity import BOOKS, CHANGES, Books, FileWatch
+from embedway.ledger.continuity import CHANGES, IDENTITY_RECORD, FileWatch, LedgerIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 #: Change of the wall clock against the monotonic clock that counts as a jump, in seconds.
 _JUMP_S = 2.0
-_READ = f"SELECT name, value FROM meta WHERE name IN ('{BOOKS}', '{CHANGES}')"  # noqa: S608  constants
+_READ = f"SELECT name, value FROM meta WHERE name IN ('{IDENTITY_RECORD}', '{CHANGES}')"  # noqa: S608  constants
 _RESTART = "UPDATE entries SET lease_until = ? WHERE state = 'open' AND lease_until != ?"
 _SHORTEN = "UPDATE entries SET lease_until = ? WHERE state = 'open' AND lease_until > ?"
 _WRITE = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 
 
 class LedgerWatch(FileWatch):
-    """Watch over a ledger, at the start of each transaction.
+    """Checks of a ledger at the start of each transaction.
 
-    Leases end by the wall clock. If it jumps, or the machine was suspended or started again, all open leases restart:
-    living processes renew theirs, and those of dead processes expire once more. A lease restarts once before it is
-    renewed. All processes of a machine have the same monotonic clock.
+    Leases end by the wall clock. If it jumps, or the machine was suspended or rebooted, all open leases restart:
+    running processes renew theirs, and those of ended processes expire one lease later. A lease that was not renewed
+    does not restart again. All processes of a machine have the same monotonic clock.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float], ticks: Callable[[], float]) -> None:
@@ -33,50 +33,50 @@ class LedgerWatch(FileWatch):
         self._what = f"the ledger {path}"
         self._clock = clock
         self._ticks = ticks
-        self._books = Books("")
+        self._identity = LedgerIdentity("")
         self._written = ""
         self._changes = 0
 
     def begin(self, connection: Connection) -> None:
-        """Check and count the transaction. Raises LedgerError."""
+        """Check the ledger, and count the transaction. Raises LedgerError."""
         rows = dict(connection.execute(_READ).fetchall())
-        books = self._read(rows.get(BOOKS))
+        identity = self._read(rows.get(IDENTITY_RECORD))
         self._changes = int(rows.get(CHANGES, 0))
-        self.seen.check(books, self._changes, self._what)
+        self.seen.check(identity, self._changes, self._what)
         now = self._clock()
         offset_s = now - self._ticks()
-        if books.offset_s is None:
-            books = replace(books, offset_s=offset_s)
-        elif abs(offset_s - books.offset_s) > _JUMP_S:
-            until = now + books.lease_s
-            connection.execute(_RESTART, (until, books.restarted_until))
-            books = replace(books, offset_s=offset_s, restarted_until=until)
+        if identity.offset_s is None:
+            identity = replace(identity, offset_s=offset_s)
+        elif abs(offset_s - identity.offset_s) > _JUMP_S:
+            until = now + identity.lease_s
+            connection.execute(_RESTART, (until, identity.restarted_until))
+            identity = replace(identity, offset_s=offset_s, restarted_until=until)
         self._changes += 1
         connection.execute(_WRITE, (CHANGES, str(self._changes)))
-        self._write(connection, books)
+        self._write(connection, identity)
 
     def lease(self, connection: Connection, lease_s: float) -> None:
         """Remember the longest lease."""
-        if lease_s > self._books.lease_s:
-            self._write(connection, replace(self._books, lease_s=lease_s))
+        if lease_s > self._identity.lease_s:
+            self._write(connection, replace(self._identity, lease_s=lease_s))
 
     def shorten(self, connection: Connection, now: float) -> None:
-        """Restart leases that end later than any lease does: they were written while the clock was ahead."""
-        latest = now + self._books.lease_s
+        """Restart leases that end later than the longest lease can: they were written while the clock was ahead."""
+        latest = now + self._identity.lease_s
         connection.execute(_SHORTEN, (latest, latest + _JUMP_S))
 
     def commit(self) -> None:
         """Remember the ledger's state after a transaction."""
         self.note()
-        self.seen.accept(self._books.id, self._changes, self._what)
+        self.seen.accept(self._identity.id, self._changes, self._what)
 
-    def _read(self, written: object) -> Books:
+    def _read(self, written: object) -> LedgerIdentity:
         if written is None:
-            return Books.new()
-        return self._books if written == self._written else Books.read(written)
+            return LedgerIdentity.new()
+        return self._identity if written == self._written else LedgerIdentity.read(written)
 
-    def _write(self, connection: Connection, books: Books) -> None:
-        if books is self._books:
+    def _write(self, connection: Connection, identity: LedgerIdentity) -> None:
+        if identity is self._identity:
             return  # the row is unchanged, as in most transactions
-        self._books, self._written = books, books.written()
-        connection.execute(_WRITE, (BOOKS, self._written))
+        self._identity, self._written = identity, identity.written()
+        connection.execute(_WRITE, (IDENTITY_RECORD, self._written))

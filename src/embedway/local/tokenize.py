@@ -22,7 +22,7 @@ _CHARACTERS_PER_TOKEN = 16
 # Cutting by characters can split a word. This many tokens beyond the limit make that harmless.
 _MARGIN_TOKENS = 64
 _WINDOW_GROWTH = 8
-# The library needs 60 bytes for each character. Where so many characters have fewer tokens than the model accepts, such
+# The library needs 60 bytes for each character. If this many characters have fewer tokens than the model accepts, such
 # as a word of a million letters, the rest of the text is truncated.
 _MAX_WINDOW_CHARACTERS = 1 << 20
 

@@ -1,9 +1,9 @@
 """Local models that servers run too: local and remote routes in one vector space, with failover.
 
 A server reports its model, but not the weights, prompts and pooling. A wrong server would mix vectors of another space
-with the right ones, without an error. So each route to a server is compared with this machine on a probe, first and
-again after failures. If the
-weights of a reranker are not here, there is nothing to compare with, and its servers are trusted.
+with the right ones, without an error. So each route to a server is compared with this machine on a probe: before its
+first answer is used, after each failure, and every few minutes. If the weights of a reranker are not here, there is
+nothing to compare with, and its servers are trusted.
 """
 
 from __future__ import annotations

@@ -195,8 +195,8 @@ class EmbedPipeline:
             return await self._models.open(pin.model)
         except UnknownModelError as error:
             raise UsageError(
-                f"collection {pin.collection!r} has vectors of {pin.space.id}, whose model is not in the catalog: name "
-                "the model, as hf:OWNER/NAME or as its folder"
+                f"collection {shown_name(pin.collection)} has vectors of {pin.space.id}, whose model is not in the "
+                "catalog: name the model, as hf:OWNER/NAME or as its folder"
             ) from error
 
     async def _choose_affordable(self, call: Call, selection: Selection, options: CallOptions) -> ChosenModel:

@@ -1,4 +1,4 @@
-"""Check of a provider's answer: a provider may be third-party code, and its numbers decide on money and waits."""
+"""Check of a provider's answer. A provider may be third-party code, and its numbers decide costs and waits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from embedway.providers.vectors import MOST_COUNT
 from embedway.types import NO_RATES, RateState
 
 _RATES = tuple(RateState.__dataclass_fields__)
-#: Larger limits and waits are ignored: a float overflows far above.
+#: Maximum of a rate limit or wait; larger ones are ignored, far below the overflow of a float.
 _MOST_RATE = 1e30
 
 
 def checked_answer(answer: Any, *, route: str) -> Answer:
-    """Return an answer with plain numbers, without implausible rate limits.
+    """Return an answer with plain numbers and without implausible rate limits.
 
-    Raises ProtocolError for another object and for invalid usage, BadVectorsError unless the vectors are an array.
+    Raises ProtocolError for another object and for invalid usage, and BadVectorsError unless the vectors are an array.
     """
     if type(answer) is not Answer:
         raise ProtocolError(f"its provider returned a {type(answer).__name__}, not an Answer", route=route, billed=True)

@@ -165,7 +165,7 @@ class TiktokenCounter:
             kept = len(self._encoding.encode_ordinary(text[:characters]))
             if kept <= self.max_tokens:
                 break
-            # Nearly always, one token less is enough; steps double so that no text needs many.
+            # One token less is nearly always enough. Steps double, so that no text needs many.
             keep, step = max(0, keep - step), step * 2
         lost = len(tokens) - keep if len(text) <= window else None
         return Truncation(row, kept, characters, len(text) - characters, lost)

@@ -341,7 +341,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     until = _date_s(value)
     if until is None:
         return None
-    # By the service's own clock: ours may be wrong by days.
+    # Relative to the service's own clock, because this machine's may be wrong by days.
     now = _date_s(headers.get("Date", ""))
     return max(0.0, until - (time.time() if now is None else now))
 

@@ -69,7 +69,7 @@ _COMMAND_LINES = 0.6
 _DATA_LINES = 0.8
 _YAML_KEYS, _JSON_KEYS = 3, 2
 _MAGIKA_SURE = 0.9
-#: Characters that are inspected. Some patterns need quadratic time, so they must not see a long line.
+#: Maximum characters that are inspected. Some patterns need quadratic time in the length of a line.
 MAX_CHARACTERS = 4096
 
 

@@ -13,6 +13,7 @@ from embedway.errors import LedgerError, SpaceMismatchError, UsageError
 from embedway.ledger.opening import open_pins
 from embedway.ledger.pins import new_pin
 from embedway.space import comparable, explained
+from embedway.text import shown_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -65,7 +66,7 @@ class CollectionPins:
             reason = await self._selector.leaves_machine(pin.model)
             if reason:
                 raise UsageError(
-                    f"collection {pin.collection!r} has vectors of {pin.model}, and {reason}; "
+                    f"collection {shown_name(pin.collection)} has vectors of {pin.model}, and {reason}; "
                     "require_local forbids that"
                 )
 
@@ -144,7 +145,7 @@ class CollectionPins:
 def space_mismatch(pin: Pin, space: Space, input_type: InputType) -> SpaceMismatchError:
     """Return the error for vectors of another space than the collection's."""
     return SpaceMismatchError(
-        collection=f"collection {pin.collection!r}",
+        collection=f"collection {shown_name(pin.collection)}",
         claimed=bool(pin.claim),
         collection_space=pin.space.id,
         asked_space=explained(space, comparable(space, pin.space), pin.space),

@@ -64,11 +64,9 @@ class ModelSelector:
     ) -> Selection:
         """Select the best model for texts. Raises NoModelError.
 
-        `rest` are further texts, which are read only if the criteria limit the total cost. Raises UsageError for other
-        types of arguments.
+        `rest` are further texts, which are read only if the criteria limit the total cost. Raises UsageError for
+        anything else.
         """
-        if not isinstance(anywhere, bool):
-            raise UsageError(f"anywhere is {shown(anywhere)}; it must be True or False")
         if rest is not None and not isinstance(rest, AsyncIterable):
             raise UsageError(f"rest is {shown(rest)}; it must be an asynchronous iterable of lists of texts")
         totals = None

@@ -102,7 +102,7 @@ class TokenTotals:
 
 
 def _count_all(count: CountTokens, texts: Sequence[str]) -> int:
-    """Return the tokens of texts in groups, because tokenizers need far more memory than a text."""
+    """Return the number of tokens of texts. They are counted in groups, because tokenizers need much memory."""
     total = characters = 0
     group: list[str] = []
     for text in texts:

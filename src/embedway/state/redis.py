@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from embedway import files
 from embedway.errors import EmbedwayError, MissingExtraError, StateError, newer_version
 from embedway.ledger.base import RESTORED, Restored
-from embedway.ledger.continuity import Books
+from embedway.ledger.continuity import LedgerIdentity
 from embedway.ledger.redis import IDENTITY, LEDGER_CHECK, LEDGER_KEYS, LEDGER_PREFIX, PINS_CHECK, PINS_KEYS, failure
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
 from embedway.state.parts import BadPartError, earliest
@@ -168,11 +168,11 @@ class _RedisTransaction:
         self.wanted = self.part.read(source)
         if self.part.what == "ledger":
             restored, live = dict(self._meta(self.wanted)).get(RESTORED), dict(self._meta(self.found))
-            books = Books.new(Books(live.get("id", ""), tuple(live.get("before", "").split())))
+            identity = LedgerIdentity.new(LedgerIdentity(live.get("id", ""), tuple(live.get("before", "").split())))
             ends = [float(end) for _, end in pairs_of(self.wanted.get(LEDGER_PREFIX + "open", ("zset", []))[1])]
             lease_s = max(0.0, max(ends, default=0.0) - mark.restored_at)
-            identity = ["id", books.id, "before", " ".join(books.before), "lease_s", f"{lease_s:.6f}"]
-            self.wanted[LEDGER_PREFIX + "meta"] = "hash", [RESTORED, earliest(mark, restored).written(), *identity]
+            fields = ["id", identity.id, "before", " ".join(identity.before), "lease_s", f"{lease_s:.6f}"]
+            self.wanted[LEDGER_PREFIX + "meta"] = "hash", [RESTORED, earliest(mark, restored).written(), *fields]
 
     def commit(self) -> None:
         if self.wanted is not None and self.digest is not None:

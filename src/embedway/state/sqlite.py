@@ -17,7 +17,7 @@ from typing_extensions import override
 from embedway import formats, sqlite
 from embedway.errors import EmbedwayError
 from embedway.ledger.base import RESTORED
-from embedway.ledger.continuity import BOOKS, CHANGES, Books
+from embedway.ledger.continuity import CHANGES, IDENTITY_RECORD, LedgerIdentity
 from embedway.ledger.pins import read_pin
 from embedway.ledger.sqlite_accounts import limits, restored
 from embedway.state.databases import DatabasePart, check_database, database_errors, reading
@@ -101,9 +101,10 @@ class _SqliteTransaction:
 
     def is_empty(self) -> bool:
         tables = formats.tables_of(self.connection) or {}
-        # The record of a ledger's ID is no content.
+        # The records of a ledger's identity are not content.
         marked = {
-            table: f" WHERE name != '{BOOKS}' AND name != '{CHANGES}'" if table == "meta" else "" for table in tables
+            table: f" WHERE name != '{IDENTITY_RECORD}' AND name != '{CHANGES}'" if table == "meta" else ""
+            for table in tables
         }
         return not any(
             self.connection.execute(f"SELECT 1 FROM {table}{where} LIMIT 1").fetchone()  # noqa: S608
@@ -116,7 +117,7 @@ class _SqliteTransaction:
 
     def stage(self, source: Path, mark: Restored) -> None:
         with database_errors(self.part.path), contextlib.closing(reading(source)) as restored:
-            books = self._books()
+            replaced = self._identity()
             for table, columns in (formats.tables_of(self.connection) or {}).items():
                 names = ", ".join(column.partition(" ")[0] for column in columns.split(", "))
                 marks = ", ".join("?" * (names.count(",") + 1))
@@ -127,18 +128,18 @@ class _SqliteTransaction:
                 row = self.connection.execute("SELECT value FROM meta WHERE name = ?", (RESTORED,)).fetchone()
                 written = earliest(mark, row[0] if row else None).written()
                 (latest,) = self.connection.execute(_LATEST_LEASE).fetchone()
-                identity = Books.new(books, lease_s=max(0.0, (latest or 0.0) - mark.restored_at))
-                meta = [(RESTORED, written), (BOOKS, identity.written())]
+                identity = LedgerIdentity.new(replaced, lease_s=max(0.0, (latest or 0.0) - mark.restored_at))
+                meta = [(RESTORED, written), (IDENTITY_RECORD, identity.written())]
                 self.connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta)
                 self.connection.execute("DELETE FROM meta WHERE name = ?", (CHANGES,))
 
-    def _books(self) -> Books | None:
+    def _identity(self) -> LedgerIdentity | None:
         """Return the identity of the ledger that is replaced; None if it has no readable one."""
         if self.part.kind is not formats.LEDGER:
             return None
-        row = self.connection.execute("SELECT value FROM meta WHERE name = ?", (BOOKS,)).fetchone()
+        row = self.connection.execute("SELECT value FROM meta WHERE name = ?", (IDENTITY_RECORD,)).fetchone()
         with contextlib.suppress(EmbedwayError):
-            return None if row is None else Books.read(row[0])
+            return None if row is None else LedgerIdentity.read(row[0])
         return None
 
     def commit(self) -> None:

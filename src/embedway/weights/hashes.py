@@ -59,7 +59,7 @@ class HashCache:
         self._root = store / "hashes"
         self._own = tuple((store / name).resolve() for name in ("blobs", "models"))
         self._others: dict[Path, tuple[Stamp, str]] = {}
-        #: Whether nothing is written, as `embedway doctor` needs.
+        #: Whether hashes are not stored, so that `embedway doctor` changes nothing.
         self.is_read_only = False
 
     def owns(self, path: Path) -> bool:

@@ -5,8 +5,9 @@ import pytest
 
 from embedway.collections.stores import create_store, open_store
 from embedway.collections.stores import lancedb as lancedb_store
-from embedway.collections.stores.temporary import remove, stale_paths, temporary_path
+from embedway.collections.stores.temporary import stale_paths, temporary_path
 from embedway.errors import MissingExtraError, SinkError
+from embedway.unfinished import remove
 from inside import remove_stale
 
 

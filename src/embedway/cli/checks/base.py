@@ -1,4 +1,4 @@
-"""A check of `embedway doctor`: a function from the settings to findings, run alone and for a limited time."""
+"""A check of `embedway doctor`: a function from the settings to findings. It runs in a thread, with a time limit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Input of the checks. `config` contains only defaults if the settings are invalid (`is_loaded` is false)."""
+    """Input of the checks. If the settings are invalid, `is_loaded` is false and `config` contains the defaults."""
 
     config: Config
     is_loaded: bool
@@ -53,11 +53,11 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check, by name. Texts cannot be embedded if an `essential` check fails."""
+    """A check. If an `essential` check fails, texts cannot be embedded."""
 
     name: str
     section: str
-    #: Function from the setup to the findings; from None if it does not need the settings and there are none.
+    #: Function from the setup to the findings. Without settings, its argument is None if it needs none.
     run: Callable[[Any], Findings]
     essential: bool = False
     needs_settings: bool = True
@@ -68,7 +68,7 @@ class Check:
 
 @dataclass(slots=True)
 class Running:
-    """A check that runs in a daemon thread, so that one that hangs does not keep the process alive."""
+    """A started check. It runs in a daemon thread, so that a check that hangs does not keep the process alive."""
 
     check: Check
     thread: threading.Thread
@@ -77,7 +77,7 @@ class Running:
     error: BaseException | None = None
 
     def result(self) -> Findings:
-        """Wait for the findings, at most until the check's time is over. A check that fails is one line."""
+        """Wait for the findings, at most for the check's time limit. A check that fails has one line."""
         if self.thread.is_alive():
             self.thread.join(max(0.0, self.until - time.monotonic()))
         if self.findings is not None:
@@ -93,12 +93,12 @@ class Running:
 
     @property
     def traceback(self) -> str:
-        """Traceback of the error that ended the check; empty if there is none."""
+        """Traceback of the check's error; empty if there is none."""
         return "" if self.error is None else "".join(traceback.format_exception(self.error))
 
 
 def start(check: Check, setup: Setup | None) -> Running:
-    """Start a check. It may raise anything: a panic of a Rust library is not an `Exception`."""
+    """Start a check. Any error of it is recorded: a panic of a Rust library is not an `Exception`."""
 
     def work() -> None:
         try:
@@ -110,7 +110,7 @@ def start(check: Check, setup: Setup | None) -> Running:
     running = Running(check, thread, time.monotonic() + check.limit_s)
     try:
         thread.start()
-    except RuntimeError:  # a limit of the system on threads: the check then has no time limit
+    except RuntimeError:  # the system allows no more threads: the check runs here, without a time limit
         work()
     return running
 

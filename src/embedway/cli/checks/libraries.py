@@ -73,7 +73,7 @@ def check_backend(name: str, setup: Setup) -> Findings:
 
 
 def inspect_backend(name: str) -> BackendCheck:
-    """Import a backend's library. Any error of the import is its reason, also the panic of a Rust library."""
+    """Import a backend's library. Any error of the import, also a panic of a Rust library, is in `why_not`."""
     opt_out_of_telemetry()
     try:
         importlib.import_module(name)
@@ -132,7 +132,7 @@ def check_pip(setup: Setup) -> Findings:
 
 
 def check_package(setup: Setup) -> Findings:
-    """Report the version of the package, and whether an installation of another version is in its place."""
+    """Report the version of the package, and whether the installed metadata has another one."""
     del setup
     installed = version_of("embedway")
     if installed is not None and installed != __version__:

@@ -30,9 +30,9 @@ _X86_FLAGS = {
     "amx_bf16": "AMX_BF16",
     "amx_int8": "AMX_INT8",
 }
-#: Minimum memory for the default model and a batch, in bytes.
+#: Available memory, in bytes, below which the default model and a batch may not fit.
 LITTLE_MEMORY_BYTES = 700_000_000
-#: Difference of a clock from the newest date in the catalog that is a mistake: a day before, or this many days after.
+#: Maximum days by which a correct clock may be after the newest date in the catalog.
 _MOST_DAYS = 20 * 365
 #: Files that container runtimes create.
 _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
@@ -156,7 +156,7 @@ def check_container(setup: Setup) -> Findings:
 
 
 def check_clock(setup: Setup) -> Findings:
-    """Compare the clock with the newest date in the catalog: budgets are by day, and certificates have dates."""
+    """Compare the clock with the newest date in the catalog, because budgets and certificates depend on the date."""
     del setup
     return Findings((judge_clock(time.time()),))
 
@@ -178,7 +178,7 @@ def judge_clock(now: float) -> Finding:
 
 @functools.cache
 def _newest_date() -> dt.date:
-    """Return the newest date in the catalog: this version of the package was built on it, or later."""
+    """Return the newest date in the catalog. This version of the package was built on that day or later."""
     from embedway.catalog import default_catalog
     from embedway.catalog.services import default_services
 
@@ -187,7 +187,7 @@ def _newest_date() -> dt.date:
 
 
 def check_terminal(setup: Setup) -> Findings:
-    """Report encodings: names of files and texts with other characters need UTF-8."""
+    """Report encodings, because texts and names of files with non-ASCII characters need UTF-8."""
     del setup
     found = {
         "output": getattr(sys.__stdout__, "encoding", None) or "none",

@@ -1,4 +1,4 @@
-"""Replacement of secrets in texts. This file imports no library, so that it works whatever is installed."""
+"""Replacement of secrets in texts. This file imports no third-party library, which may be missing or broken."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MASK = "***"
 #: Minimum length of a secret that is replaced inside words, and of one that is replaced at all. Shorter ones, such as
 #: `1`, would make the report unreadable.
 ANYWHERE, _LEAST = 8, 4
-#: Values of variables with such names that are no secrets.
+#: Values that are not secrets, whatever the name of their variable is.
 _WORDS = frozenset({"true", "false", "none", "null", "auto", "yes", "no"})
 _CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/?#\s]*@")
 _QUERY = re.compile(r"(\w[\w+.-]*://[^\s?#]*)[?#][^\s'\",;)]*")
 _BEARER = re.compile(r"\b(Bearer|Basic|Token)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 
-#: Keys of services in a setting that is not for them, such as the name of a variable: their usual prefixes, and digits.
+#: Keys of services, by their usual prefixes and a digit: they may be in any setting, such as the name of a variable.
 _KEYS = re.compile(r"\b(?:(?:sk|pk|rk|hf|pa|jina|gh[a-z])[-_](?=[\w-]*\d)[\w-]{16,}|AIza[\w-]{20,})")
 
 
@@ -35,7 +35,7 @@ class Mask:
 
     @classmethod
     def of(cls, secrets: set[str]) -> Mask:
-        """Return the mask of some secrets, and of the forms in which URLs contain them."""
+        """Return the mask of secrets, and of their escaped forms in URLs, JSON and reprs."""
         forms = {form for secret in secrets for form in _forms(secret)}
         kept = sorted((form for form in forms if len(form) >= _LEAST and form.lower() not in _WORDS), key=len)
         parts = [

@@ -1,4 +1,4 @@
-"""Models: the default model, the weights that are here, and tuned choices."""
+"""Models: the default model and reranker, weights on this machine, and tuned choices."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class DefaultModel:
 def check_default_model(setup: Setup) -> Findings:
     """Report whether the default model can be used: its weights or a route."""
     config = setup.config
-    found, lines = inspect_model(config.embedding.default_model, "embed", "embedding.default_model", config)
-    return Findings((lines,), {"default_model": asdict(found)})
+    found, line = inspect_model(config.embedding.default_model, "embed", "embedding.default_model", config)
+    return Findings((line,), {"default_model": asdict(found)})
 
 
 def check_reranker(setup: Setup) -> Findings:
@@ -108,7 +108,7 @@ def _find_weights(name: str, config: Config) -> tuple[str, bool]:
 
 
 def _reading_store(config: Config) -> WeightsStore:
-    """Return the store of weights; it stores no hashes of the files that it reads."""
+    """Return the store of weights, without writes: hashes of files are not stored."""
     from embedway.weights.store import WeightsStore
 
     store = WeightsStore(config.store_settings())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def lazily(module: str, function: str) -> Callable[[Any], Findings]:
-    """Return a check that imports its file when it runs, because a broken library may prevent the import."""
+    """Return a check that imports its module when it runs, because a broken library may prevent the import."""
 
     def run(setup: Setup | None) -> Findings:
         found: Findings = getattr(importlib.import_module(f"embedway.cli.checks.{module}"), function)(setup)
@@ -175,7 +175,7 @@ def _loading_check(
 
 
 def _mask(setup: Setup | None, files: tuple[Path, ...]) -> tuple[Mask, Findings]:
-    """Return the mask of all secrets. Without pydantic there is none: then no setting was read either."""
+    """Return the mask of all secrets, and a line if they cannot be collected: without pydantic, no setting is read."""
     try:
         from embedway.cli.checks import secrets
 
@@ -243,7 +243,7 @@ def _advice(finding: Finding) -> str:
 
 
 def _missing_backend(backends: Sequence[Mapping[str, Any]], setup: Setup | None) -> Iterator[Finding]:
-    """Iterate over what prevents local models from running: no backend, or not the one that the settings name."""
+    """Iterate over problems of the backends: none is usable, the configured one is not, or a faster one is missing."""
     usable = {one["name"]: one for one in backends if one["version"]}
     wanted = setup.config.local.backend if setup is not None else "auto"
     if not usable:

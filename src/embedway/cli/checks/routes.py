@@ -1,4 +1,4 @@
-"""Routes: those of the settings, and the services whose keys the environment has. Nothing is sent here."""
+"""Routes of the settings, and services with a key in the environment. Only `online.py` sends requests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def route_checks(setup: Setup) -> tuple[Check, ...]:
 
 
 def check_models(setup: Setup) -> Findings:
-    """Check `[models.NAME]`: their names must be free, and a model without a route cannot be used."""
+    """Check `[models.NAME]`: the names must not be in the catalog, and each model needs a route."""
     from embedway.providers.names import own_models
 
     config = setup.config
@@ -107,7 +107,7 @@ def check_route(name: str, setup: Setup) -> Findings:
 
 
 def check_service(provider: str, setup: Setup) -> Findings:
-    """Check a service whose key the environment has; with `--online`, call its first model of the catalog."""
+    """Check a service with a key in the environment; with `--online`, call its first model in the catalog."""
     config, line = setup.config, f"service {provider}"
     try:
         access = config.access(provider)
@@ -130,7 +130,7 @@ def check_service(provider: str, setup: Setup) -> Findings:
 
 
 def _services(config: Config) -> tuple[str, ...]:
-    """Return the services that the environment has a key or a URL for. Azure needs a route for each deployment."""
+    """Return the services with a key or a URL in the environment, except Azure, which needs a route per deployment."""
     addressed = config.addresses
     return tuple(
         provider

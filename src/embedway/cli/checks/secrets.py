@@ -33,7 +33,7 @@ _MOST_BYTES = 2**20
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 #: Schemes of URLs whose host and path are not secret.
 _SERVERS = frozenset({"redis", "rediss", "unix"})
-#: Endings of names whose values are URLs, which may lack a scheme.
+#: Endings of names whose values are URLs, maybe without a scheme.
 _BARE = ("_PROXY", "URL", "ENDPOINT")
 
 
@@ -58,7 +58,7 @@ def _of_environment(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _is_secret(key: str) -> bool:
-    """Return whether the value of a setting or variable may be a secret. Names of known settings do not matter."""
+    """Return whether a value may be secret: by the type of a known setting, else by the name."""
     pattern = pattern_of(key)
     return pattern in KEYS.secrets or (pattern not in KEYS.all and may_be_secret(key.rpartition(".")[2]))
 

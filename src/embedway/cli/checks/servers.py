@@ -1,6 +1,6 @@
-"""Redis and Valkey servers of the cache, the ledger and the pins. They are the user's own, so they are always asked.
+"""Redis and Valkey servers of the cache, the ledger and the pins.
 
-Only commands that read are sent.
+They are the user's own, so they are contacted without `--online`. Only commands that read are sent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Time to connect, and for one answer, in seconds.
 ANSWER_S = 2.0
-#: Oldest version: scripts that read the time and then write need the replication of effects.
+#: Minimum version of Redis: scripts that read the time and then write need the replication of effects.
 _OLDEST = (5, 0)
 #: Consequences if a server cannot be used.
 _EFFECTS = {
@@ -248,7 +248,7 @@ def _saves(client: Any) -> bool:
 
 
 def _newer(client: Any, server: _Server, failed: Status) -> Iterator[tuple[Status, str, str]]:
-    """Iterate over the data on a server that a newer version of embedway wrote."""
+    """Iterate over the parts whose data a newer version of embedway wrote: status, detail and remedy."""
     import redis.exceptions as known
 
     stamps: dict[str, tuple[Callable[[], Any], int]] = {

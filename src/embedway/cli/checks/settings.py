@@ -1,4 +1,4 @@
-"""Settings: loading them whatever is wrong with them, their sources, and trust in a discovered file."""
+"""Settings: their errors, their sources, and trust in a discovered file."""
 
 from __future__ import annotations
 

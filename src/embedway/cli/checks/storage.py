@@ -69,7 +69,7 @@ def inspect_folder(path: Path) -> Folder:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether something has this path, also a link to nothing. A path in a forbidden folder is not found."""
+    """Return whether a path exists, also as a broken link; False for a path in a folder that may not be read."""
     try:
         return os.path.lexists(path)
     except (OSError, ValueError):
@@ -87,7 +87,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def check_home(setup: Setup) -> Findings:
-    """Report the home folder and the working directory, which other paths start at."""
+    """Report the home folder and the working directory, at which other paths start."""
     del setup
     return Findings((_check_home(os.path.expanduser("~")), _check_working_directory()))  # noqa: PTH111  also without one
 
@@ -187,7 +187,7 @@ def check_trust_file(setup: Setup) -> Findings:
 
 
 def status_without_ledger(config: Config) -> Status:
-    """Return the status of a ledger that cannot be used: calls of services are refused without it, others are not."""
+    """Return the status of an unusable ledger: a problem only if the default model is a service's, which needs it."""
     from embedway.providers.names import service_of
 
     return "warning" if service_of(config.embedding.default_model, config) is None else "problem"
@@ -268,9 +268,9 @@ def _newer(path: Path, form: Format) -> str:
 
 
 def _find_damage(path: Path) -> str:
-    """Return what SQLite finds wrong with a file, within some time; empty if nothing.
+    """Return the damage that SQLite finds in a file within a time limit; empty if none.
 
-    A file with a log that is not yet part of it is not checked: SQLite would create or change files beside it.
+    A file with a write-ahead log or a journal is not checked, because SQLite would create or change files beside it.
     """
     real = path.resolve()
     before = _states(real)

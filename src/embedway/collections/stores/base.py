@@ -14,6 +14,7 @@ from embedway.collections.search import unit_query
 from embedway.collections.stores.temporary import refuse_existing
 from embedway.errors import SinkError, SpaceMismatchError
 from embedway.space import Comparison, Space, comparable, explained
+from embedway.text import has_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ RESERVED_COLUMNS = frozenset(
 )
 #: Maximum rows of one batch of `Store.read`.
 READ_ROWS = 512
-#: What libraries raise for damaged or unusual files, besides their own subclasses of these.
+#: Errors that libraries raise for damaged or unusual files; their own classes derive from these.
 LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -82,16 +83,8 @@ def check_fields(fields: Mapping[str, Any], row: int, *, destination: str) -> No
         if name not in fields or not isinstance(value, types) or isinstance(value, bool):
             found = "missing" if value is None else f"of type {type(value).__name__}"
             raise SinkError(f"row {row + 1:,}: {name!r} is {found}; embed the texts again", destination=destination)
-        if isinstance(value, str) and not _is_unicode(value):
+        if isinstance(value, str) and has_surrogate(value):
             raise SinkError(f"row {row + 1:,}: {name!r} is not valid Unicode", destination=destination)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class Store(ABC):

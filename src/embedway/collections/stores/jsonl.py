@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import override
 
+from embedway import unfinished
 from embedway.collections.search import TopRows, cosines
 from embedway.collections.stores.arrow import sink_errors
 from embedway.collections.stores.base import READ_ROWS, FileStore, Rows, check_fields
@@ -28,7 +29,6 @@ from embedway.collections.stores.records import (
 )
 from embedway.collections.stores.temporary import (
     refuse_existing,
-    remove,
     remove_stale,
     replace_file,
     temporary_path,
@@ -131,7 +131,7 @@ class JsonlStore(FileStore):
             self._file = None
         for path in (self._temporary, self._sidecar_temporary):
             if path is not None:
-                remove(path)
+                unfinished.remove(path)
         self._temporary = self._sidecar_temporary = None
 
     def open(self) -> None:

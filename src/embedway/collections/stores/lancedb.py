@@ -21,7 +21,7 @@ from embedway.collections.search import HIT_COLUMNS, Hit
 from embedway.collections.stores.arrow import RowGroup, check_columns, rows_of, sink_errors
 from embedway.collections.stores.base import READ_ROWS, Store, check_fields
 from embedway.collections.stores.records import VerifiedFacts, space_from_metadata, space_metadata
-from embedway.collections.stores.temporary import refuse_existing, remove, stale_paths, temporary_path
+from embedway.collections.stores.temporary import refuse_existing, stale_paths, temporary_path
 from embedway.errors import MissingExtraError, SinkError, UsageError
 from embedway.opt_out import opt_out_of_telemetry
 
@@ -125,7 +125,7 @@ class LanceDBStore(Store):
                 if replaced.exists():
                     replaced.rename(self._path)
                 raise
-            remove(self._temporary)
+            unfinished.remove(self._temporary)
         self._temporary = None
 
     def abort(self) -> None:
@@ -134,7 +134,7 @@ class LanceDBStore(Store):
         if self._temporary is not None:
             self._group.clear()
             _restore(self._temporary, self._path)
-            remove(self._temporary)
+            unfinished.remove(self._temporary)
             self._temporary = None
         if self._made_folder:
             with suppress(OSError):
@@ -196,7 +196,7 @@ class LanceDBStore(Store):
         """Remove files left by killed processes, and restore a table that one of them moved away."""
         for stale in stale_paths(self._path):
             _restore(stale, self._path)
-            remove(stale)
+            unfinished.remove(stale)
 
 
 def _table_path(folder: Path, table: str) -> Path:

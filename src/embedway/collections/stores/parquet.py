@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from embedway import unfinished
 from embedway.collections.search import HIT_COLUMNS, TopRows, cosines
 from embedway.collections.stores.arrow import RowGroup, check_columns, rows_of, sink_errors, vectors_of
 from embedway.collections.stores.base import READ_ROWS, FileStore, check_fields
 from embedway.collections.stores.records import VerifiedFacts, space_from_metadata, space_metadata
-from embedway.collections.stores.temporary import refuse_existing, remove, remove_stale, replace_file, temporary_path
+from embedway.collections.stores.temporary import refuse_existing, remove_stale, replace_file, temporary_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +72,7 @@ class ParquetStore(FileStore):
             with contextlib.suppress(Exception):
                 writer.close()
         if self._temporary is not None:
-            remove(self._temporary)
+            unfinished.remove(self._temporary)
             self._temporary = None
 
     @override

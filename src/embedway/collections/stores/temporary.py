@@ -40,15 +40,10 @@ def stale_paths(path: Path) -> list[Path]:
     return stale
 
 
-def remove(path: Path) -> None:
-    """Remove a file, or a folder with its content; do nothing if it does not exist."""
-    unfinished.remove(path)
-
-
 def remove_stale(path: Path) -> None:
     """Remove temporary files that killed processes left for this destination."""
     for entry in stale_paths(path):
-        remove(entry)
+        unfinished.remove(entry)
 
 
 def replace_file(temporary: Path, path: Path) -> None:
@@ -69,7 +64,7 @@ def write_whole(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         replace_file(temporary, path)
     finally:
-        remove(temporary)
+        unfinished.remove(temporary)
 
 
 def refuse_existing(path: Path, *, overwrite: bool, destination: str) -> None:

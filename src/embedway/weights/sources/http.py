@@ -35,8 +35,8 @@ _MAX_WAIT_S = 30.0
 _MAX_JSON_BYTES = 64 * 1024 * 1024
 #: Maximum digits of a number in a header.
 _MOST_DIGITS = 15
-#: Slowest speed of a response in bytes per second, over a window of this many timeouts of a read.
-_SLOWEST, _PACE_TIMEOUTS = 1024, 6
+#: Minimum speed of a response, in bytes per second, and the time over which it is measured, in read timeouts.
+_LEAST_BYTES_PER_S, _PACE_TIMEOUTS = 1024, 6
 
 
 class TransientError(Exception):
@@ -78,7 +78,7 @@ class HttpResponse:
 
 
 class Pace:
-    """Check of a response's speed. A server that sends a byte per second would never exceed the timeout of a read."""
+    """Check of a response's speed. A server that sends one byte per second never exceeds the timeout of a read."""
 
     def __init__(self, window_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._window_s = window_s
@@ -87,13 +87,13 @@ class Pace:
         self._received = 0
 
     def check(self, size: int, name: str) -> None:
-        """Count received bytes. Raises FetchError if a whole window had fewer bytes than `_SLOWEST` per second."""
+        """Count received bytes. Raises FetchError if the speed of a complete window is below the minimum."""
         self._received += size
         elapsed = self._clock() - self._start
         if elapsed < self._window_s:
             return
-        if self._received < _SLOWEST * elapsed:
-            raise FetchError(f"{name}: {self._received:,} bytes came in {elapsed:.0f} s, which is too slow")
+        if self._received < _LEAST_BYTES_PER_S * elapsed:
+            raise FetchError(f"{name}: too slow, the server sent {self._received:,} bytes in {elapsed:.0f} s")
         self._start, self._received = self._clock(), 0
 
 
@@ -242,7 +242,7 @@ class HubClient:
 
 
 def count_of(headers: Message, name: str) -> int | None:
-    """Return the number in a header: ASCII digits, as many as a size may have; None for anything else."""
+    """Return the number in a header, which has at most `_MOST_DIGITS` ASCII digits; None for anything else."""
     value = headers.get(name) or ""
     return int(value) if value.isascii() and value.isdecimal() and len(value) <= _MOST_DIGITS else None
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-#: Sizes of files above it are not plausible.
+#: Maximum plausible size of a file, in bytes.
 _MOST_BYTES = 10**15
 
 
