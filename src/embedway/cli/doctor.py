@@ -1,12 +1,11 @@
 """`embedway doctor`: report what works here, what is missing, and how to get it."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import one_line, print_json, print_line
+from embedway.cli.output import one_line, print_json, print_line, print_to_standard_error
 from embedway.text import printable
 
 if TYPE_CHECKING:
@@ -42,10 +41,10 @@ def doctor(
     else:
         _print(report)
     for warning in report.warnings:
-        sys.stderr.write(f"{printable(warning, keep_layout=True)}\n")
+        print_to_standard_error(f"{warning}\n")
     if invocation.traceback:
         for trace in report.tracebacks:
-            sys.stderr.write(printable(trace, keep_layout=True))
+            print_to_standard_error(trace)
     if not report.works:
         raise typer.Exit(1)
 

@@ -158,7 +158,12 @@ def print_message(text: str) -> None:
 
 def print_traceback(error: BaseException) -> None:
     """Print the traceback of an error to standard error."""
-    sys.stderr.write(printable("".join(traceback.format_exception(error)), keep_layout=True))
+    print_to_standard_error("".join(traceback.format_exception(error)))
+
+
+def print_to_standard_error(text: str) -> None:
+    """Print lines of a log or a traceback to standard error, unchanged except for control characters."""
+    sys.stderr.write(printable(text, keep_layout=True))
 
 
 def one_line(text: str, width: int | None = None) -> str:
