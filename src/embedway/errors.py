@@ -63,7 +63,7 @@ class EmbedwayError(Exception):
 
 
 def _restore(kind: type[EmbedwayError], args: tuple[object, ...], attributes: dict[str, object]) -> EmbedwayError:
-    """Create an error from its parts, without `__init__`, whose arguments are not stored."""
+    """Create an error from its parts, without `__init__`, because its arguments are not stored."""
     error = kind.__new__(kind)
     error.args = args  # OSError, a base class of DeadlineError, sets no args in __new__
     error.__dict__.update(attributes)

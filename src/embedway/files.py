@@ -88,7 +88,7 @@ def _is_inherited(path: Path) -> bool:
 
 
 def place_of(path: Path) -> tuple[int, int] | None:
-    """Return the device and inode of a file, after links; None if it cannot be found."""
+    """Return the device and inode of a file, or of a link's target; None if it cannot be found."""
     try:
         state = os.stat(path)  # noqa: PTH116  faster, and called for each use of a ledger
     except OSError:
@@ -100,7 +100,8 @@ def place_of(path: Path) -> tuple[int, int] | None:
 def locked_folder(folder: Path, timeout_s: float) -> Iterator[None]:
     """Exclude other processes and threads that lock the same folder.
 
-    Nothing is locked where folders cannot be locked, or if another process holds the lock for longer than `timeout_s`.
+    Best effort: the block also runs if the folder cannot be locked, or if another process holds the lock for longer
+    than `timeout_s`.
     """
     if os.name != "posix":
         yield

@@ -58,7 +58,7 @@ def to_nanousd(amount: Amount, *, name: str) -> int:
         return 0
     _, digits, exponent = number.as_tuple()
     zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
-    # Before the conversion: the integers of a fraction such as 1e-999999999 fill the memory.
+    # Checked before the conversion, because the integers of a fraction such as 1e-999999999 fill the memory.
     if int(exponent) + zeros < -NANO_DECIMALS:
         raise UsageError(f"{name} is {written}; it must have at most nine decimals")
     # A fraction, because the result of decimal arithmetic depends on the caller's context.
@@ -76,7 +76,8 @@ def _as_decimal(amount: Any) -> decimal.Decimal | None:
         number = as_number(amount)
         if number is None:
             return None
-        text = repr(number) if abs(number) <= 10 * MOST_USD else "inf"  # Python refuses to write some long integers
+        # Larger numbers are refused anyway, and Python cannot convert some long integers to text.
+        text = repr(number) if abs(number) <= 10 * MOST_USD else "inf"
         text = "-inf" if text == "inf" and number < 0 else text
     try:
         return decimal.Decimal(text)

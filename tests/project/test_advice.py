@@ -13,17 +13,8 @@ from embedway.config.load import KEYS
 
 SOURCE = Path(__file__).parents[2] / "src" / "embedway"
 #: Flags of other programs: pip in the wheel source, redis-cli in a comment on its dumps.
-OTHERS = {
-    "--no-deps",
-    "--only-binary",
-    "--disable-pip-version-check",
-    "--no-input",
-    "--quiet",
-    "--dest",
-    "--rdb",
-    "--upgrade",
-    "--force-reinstall",
-}
+OTHERS = {"--no-deps", "--only-binary", "--disable-pip-version-check", "--no-input", "--quiet", "--dest", "--rdb"}
+OTHERS |= {"--upgrade", "--force-reinstall"}
 #: Files, and columns of the SQL statements of pins.
 NO_KEYS = re.compile(r"\.(py|toml|json|sqlite|html?|lock|tmp|pin)$")
 

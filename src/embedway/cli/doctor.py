@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedway.cli.options import Invocation, JsonFlag
-from embedway.cli.output import one_line, print_json, print_line, print_message
+from embedway.cli.output import one_line, print_json, print_line, print_to_standard_error
 from embedway.text import printable
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def doctor(
     else:
         _print(report)
     for warning in report.warnings:
-        print_message(warning)
+        print_to_standard_error(f"{warning}\n")
     if invocation.traceback:
         for trace in report.tracebacks:
-            print_message(trace)
+            print_to_standard_error(trace)
     if not report.works:
         raise typer.Exit(1)
 

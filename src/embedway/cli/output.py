@@ -89,8 +89,8 @@ def standard_input() -> IO[bytes]:
 
 
 def json_text(document: Any, *, indent: int | None = None) -> str:
-    """Return JSON in ASCII, without control characters, so that it fits every terminal and locale."""
-    # DEL is the only control character that json leaves as it is.
+    """Return JSON in ASCII, without control characters, for every terminal and locale."""
+    # DEL is the only control character that json does not escape.
     return json.dumps(document, allow_nan=False, indent=indent).replace("\x7f", "\\u007f")
 
 
@@ -123,9 +123,9 @@ def flush_result() -> None:
 
 @contextmanager
 def report_of_work(invocation: Invocation, *, as_json: bool = False) -> Iterator[None]:
-    """Print a report of finished work, whose result is not on standard output: a file, a store or a setting.
+    """Print, in the block, a report of finished work: the result is a file, a store or a setting.
 
-    The command succeeds even if the report cannot be printed, unless the user asked for it with --json.
+    The command succeeds even if the report cannot be printed, unless the report is requested with --json.
     """
     try:
         yield
@@ -158,7 +158,12 @@ def print_message(text: str) -> None:
 
 def print_traceback(error: BaseException) -> None:
     """Print the traceback of an error to standard error."""
-    sys.stderr.write(printable("".join(traceback.format_exception(error)), keep_layout=True))
+    print_to_standard_error("".join(traceback.format_exception(error)))
+
+
+def print_to_standard_error(text: str) -> None:
+    """Print lines of a log or a traceback to standard error, unchanged except for control characters."""
+    sys.stderr.write(printable(text, keep_layout=True))
 
 
 def one_line(text: str, width: int | None = None) -> str:
@@ -247,7 +252,7 @@ def error_console() -> "Console":
 def start_progress(progress: "Progress") -> None:
     """Start a progress bar. What is written to standard error meanwhile appears above it."""
     progress.start()
-    # rich installs its own stream, which executes colors.
+    # rich replaces sys.stderr by its own stream, which does not escape control characters.
     escape_standard_error()
 
 

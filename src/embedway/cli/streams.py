@@ -1,7 +1,7 @@
 """Standard streams of a command. All output passes through them, so no control character reaches a terminal.
 
-Other modules of this package do not write to `sys.stdout` and `sys.stderr` themselves: `output.py` does. Libraries that
-do (typer, logging, warnings, tracebacks) also write to the streams that `standard_streams` installs.
+Commands print with `output.py`. Libraries (typer, logging, warnings, tracebacks) write to the streams that
+`standard_streams` installs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SafeStream:
             self._try(self._stream.flush)
 
     def styled(self) -> SafeStream:
-        """Return the stream for text with escape sequences of our own, and with none from elsewhere."""
+        """Return the stream for text whose only escape sequences are our own styles."""
         return SafeStream(self._stream, self._failed, escape=False)
 
     @property
@@ -105,8 +105,8 @@ class SafeStream:
 def standard_streams() -> Iterator[None]:
     """Replace `sys.stdout` and `sys.stderr` while a command runs.
 
-    A write to standard output raises OutputError if it fails. One to standard error never fails: a message that nobody
-    can read does not end the work.
+    A failed write to standard output raises OutputError. A failed write to standard error is ignored, because a message
+    that nobody can read must not end the work.
     """
     open_missing_descriptors()
     kept = sys.stdout, sys.stderr
@@ -123,12 +123,12 @@ def standard_streams() -> Iterator[None]:
 
 
 def styled(stream: TextIO) -> TextIO:
-    """Return the stream for styled text, such as tables and progress bars, whose content is escaped already."""
+    """Return the stream for styled text, such as tables and progress bars, whose content is already escaped."""
     return cast("TextIO", stream.styled()) if isinstance(stream, SafeStream) else stream
 
 
 def escape_standard_error() -> None:
-    """Escape what is written to a `sys.stderr` that another library has installed. It restores its predecessor."""
+    """Wrap a `sys.stderr` that a library has installed, to escape its text. The library restores the former one."""
     if not isinstance(sys.stderr, SafeStream):
         sys.stderr = cast("TextIO", SafeStream(sys.stderr, _ignore))
 

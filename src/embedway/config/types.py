@@ -74,7 +74,7 @@ def _to_absolute(value: Any) -> Any:
 
 Folder: TypeAlias = Annotated[Path, BeforeValidator(_to_absolute)]
 File: TypeAlias = Folder
-#: Maximum integer and duration (30 years): larger ones are mistakes, and overflow in calculations.
+#: Maximum integer, and maximum duration in seconds (30 years). Larger ones are mistakes, and calculations overflow.
 _MOST_INTEGER, _MOST_SECONDS = 10**12, 10**9
 Positive: TypeAlias = Annotated[int, Field(strict=True, gt=0, le=_MOST_INTEGER)]
 NotNegative: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=_MOST_INTEGER)]

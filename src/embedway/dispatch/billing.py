@@ -134,7 +134,7 @@ async def _book_each(charges: Sequence[Charge], answer: Answer | None, *, billed
         if answer.tokens is not None:
             tokens = split_by_weight(answer.tokens, tokens)
         elif answer.searches is not None and charges[0].account.prices(0, 1) != 0:
-            # The service bills searches, and no tokens.
+            # The service bills searches, not tokens.
             tokens = [0] * len(charges)
         if answer.searches is not None:
             searches = split_by_weight(answer.searches, searches)

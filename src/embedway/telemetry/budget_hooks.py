@@ -80,7 +80,7 @@ class WebhookHook(BaseHook):
             ):
                 if response.status >= 300:
                     _log.warning("the webhook answered a budget's warning with HTTP %d", response.status)
-        # Any error, because nobody waits for this task. Its message may contain the URL.
+        # Every error is caught, because no code awaits this task. Its message may contain the URL.
         except Exception as error:  # noqa: BLE001
             _log.warning("a budget's warning could not be sent to the webhook: %s", type(error).__name__)
 
