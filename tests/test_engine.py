@@ -77,6 +77,19 @@ def test_closing_waits_for_pending_calls_if_asked(service, settings):
     np.testing.assert_allclose(asyncio.run(main()), [vector_of(text, WIDTH) for text in "ab"], atol=1e-6)
 
 
+def test_closing_twice_at_once_ends_a_call_once(service, settings):
+    async def main():
+        embedder = AsyncEmbedder(config=settings)
+        call = asyncio.create_task(embedder.embed("a"))
+        await arrival(service)
+        await asyncio.gather(embedder.aclose(), embedder.aclose(drain=True), embedder.aclose())
+        with pytest.raises(ClosedError):
+            await call
+        assert call.cancelling() == 0
+
+    asyncio.run(main())
+
+
 def test_a_task_that_goes_on_after_its_call_does_not_delay_closing(service, settings):
     service.going.set()
 

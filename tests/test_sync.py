@@ -71,6 +71,17 @@ def test_closing_drains_the_calls_of_other_threads_if_asked(service, settings):
     assert len(caller.end()) == 1
 
 
+def test_closing_without_drain_ends_a_drain(service, settings):
+    embedder = Embedder(config=settings)
+    caller = Caller(embedder.embed, ["a"])
+    service.wait()
+    closing = Caller(embedder.close, drain=True)
+    assert isinstance(Caller(later, embedder).end(), ClosedError)
+    embedder.close()
+    assert closing.end() is None
+    assert isinstance(caller.end(), ClosedError)
+
+
 def later(embedder):
     """Call until the embedder refuses."""
     while True:
@@ -120,7 +131,8 @@ def test_an_unused_embedder_is_closed(settings):
 
 def run(code, *arguments):
     """Run Python code in a process, and return its output."""
-    code = "import os, sys, threading\nfrom embedway import *\nfrom held_service import *\n" + code
+    modules = "import os, sys, threading", *(f"from {name} import *" for name in ("embedway", "held_service", "inside"))
+    code = "\n".join([*modules, code])
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
@@ -137,6 +149,8 @@ def run(code, *arguments):
 EXIT = """
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+def say(line):
+    os.write(1, f"{line}\\n".encode())  # at once: threads write at the same time
 service = HeldService()
 embedder = Embedder(config=config_of(service.url, Path(sys.argv[1])))
 def work(text):
@@ -144,7 +158,7 @@ def work(text):
         try:
             embedder.embed(text, priority=9)
         except ClosedError as error:
-            print(error, flush=True)
+            say(error)
 def start_late():
     try:
         while True:
@@ -154,14 +168,14 @@ def start_late():
     try:
         Embedder(config=embedder.config).embed("c")
     except ClosedError as error:
-        print(error, flush=True)
+        say(error)
 threading.Thread(target=work, args=['a']).start()
 threading.Thread(target=start_late).start()
 pool = ThreadPoolExecutor(1)
 pool.submit(work, 'b')
 service.wait()
 service.wait()
-print("end", flush=True)
+say("end")
 """
 
 
@@ -186,6 +200,15 @@ closed.close()
 here = used.embed(["a", "b"], collection="docs").vectors
 asyncio.run(asynchronous.embed("a"))
 
+# Another thread is inside the first call of an embedder when the process forks.
+held, going = threading.Event(), threading.Event()
+def hold():
+    with lock_of(unused):
+        held.set()
+        going.wait()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+
 def child(queue):
     there = [used.embed(["a", "b"], collection="docs").vectors, unused.embed(["a", "b"]).vectors]
     there.append(asyncio.run(asynchronous.embed(["a", "b"])).vectors)
@@ -199,7 +222,20 @@ process = multiprocessing.get_context("fork").Process(target=child, args=[queue]
 process.start()
 print(queue.get())
 process.join()
+going.set()
 print(process.exitcode, len(used.embed(["a", "c"])))
+
+# The parent closes its files while the child uses them.
+closing, closed_now = multiprocessing.Pipe()
+process = multiprocessing.get_context("fork").Process(
+    target=lambda: print("child", len(used.embed("f", collection="docs")), closed_now.recv(),
+                         len(used.embed("g", collection="docs")), flush=True))
+process.start()
+used.close()
+closing.send("closed")
+process.join()
+used = Embedder(config=config)
+print(process.exitcode, used.embed(["f", "g"], collection="docs").receipt.cache_hits)
 
 # A worker of a server that loads the program first, as gunicorn --preload: it ends as any process.
 if os.fork() == 0:
@@ -212,4 +248,4 @@ else:
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system has no fork")
 def test_a_forked_process_starts_afresh(tmp_path, default_model_directory):
     lines = run(FORK, default_model_directory, tmp_path)
-    assert lines == ["[True, True, True]", "0 2", "worker 1", "parent 0 1"]
+    assert lines == ["[True, True, True]", "0 2", "child 1 closed 1", "0 2", "worker 1", "parent 0 1"]

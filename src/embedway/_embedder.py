@@ -273,8 +273,8 @@ class AsyncEmbedder:
     async def aclose(self, *, drain: bool = False) -> None:
         """Release all models, connections and threads. Later calls raise ClosedError.
 
-        Calls that have not ended raise ClosedError; with `drain`, they are waited for. Batches that run are waited for
-        in both cases, and computed vectors are stored.
+        Calls that have not ended raise ClosedError, and their requests to services are dropped; these may be billed,
+        and are booked so. With `drain`, calls are waited for. Computed vectors are stored in both cases.
         """
         await self._engines.aclose(drain=drain)
 
@@ -284,6 +284,10 @@ class AsyncEmbedder:
             "an embedder has connections and threads, so it cannot be pickled or copied; create one in each process, "
             "such as in the worker's initializer"
         )
+
+    def _end_calls(self) -> None:
+        """End pending calls with ClosedError. Call it in the embedder's loop."""
+        self._engines.end_calls()
 
     def _model_of(self, model: str | None, criteria: object) -> str:
         """Return the model that a call names; else `auto` if the call has criteria, or the embedder's model."""

@@ -86,15 +86,22 @@ class Engine:
 
     async def aclose(self, *, drain: bool) -> None:
         """End pending calls with ClosedError, or wait for them with `drain`; then close all parts."""
-        own = asyncio.current_task()
-        pending = [call for call in self._calls if call.task is not own]
+        pending = self._pending()
         if not drain:
-            for call in pending:
-                call.end()
+            self.end_calls()
         for call in pending:
             await call.done.wait()
         async with self._closing:
             await (self._finish() if self._end_of_loop is None else self._end_of_loop.aclose())
+
+    def end_calls(self) -> None:
+        """End pending calls with ClosedError, also those that `aclose` waits for."""
+        for call in self._pending():
+            call.end()
+
+    def _pending(self) -> list[_PendingCall]:
+        own = asyncio.current_task(self.loop)
+        return [call for call in self._calls if call.task is not own]
 
     async def _finish(self) -> None:
         await self.models.aclose()
@@ -119,9 +126,10 @@ class _PendingCall:
         self._ended = False
 
     def end(self) -> None:
-        """Cancel the task."""
-        self._ended = True
-        self.task.cancel()
+        """Cancel the task, once: a second cancellation would be the caller's own."""
+        if not self._ended:
+            self._ended = True
+            self.task.cancel()
 
     def is_ended(self) -> bool:
         """Return whether only `end` cancelled the task, and withdraw that cancellation."""
@@ -188,8 +196,13 @@ class Engines:
             await engine.aclose(drain=drain)
         elif loop.is_running():
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(engine.aclose(drain=drain), loop))
-        elif not loop.is_closed():  # a closed loop has closed the engine
+        elif not loop.is_closed():  # `asyncio.run` closes the engine before it closes the loop
             raise UsageError("the event loop that used this AsyncEmbedder is not running; call aclose on that loop")
+
+    def end_calls(self) -> None:
+        """End pending calls. Call it in the engine's loop."""
+        if self.engine is not None:
+            self.engine.end_calls()
 
     def forget(self) -> None:
         """Replace the engine of the parent process. It is not freed, because that would close the parent's files."""

@@ -53,11 +53,15 @@ class _Running:
         self._closing: concurrent.futures.Future[None] | None = None
         # Reentrant: the garbage collector may call `leave` in a thread that holds it.
         self._lock = threading.RLock()
+        _all.add(self)
 
     def leave(self, *, drain: bool = False) -> None:
         """Start to close the embedder. Does not wait, because the garbage collector calls it in any thread."""
         with self._lock:
             if self._is_closed:
+                if not drain and self._loop is not None:
+                    with contextlib.suppress(RuntimeError):  # the loop has ended
+                        self._loop.call_soon_threadsafe(self._embedder._end_calls)  # noqa: SLF001  the same feature
                 return
             self._is_closed = True
             if self._loop is None:
@@ -156,6 +160,7 @@ class _User:
 
 #: Loops of embedders that may still have vectors to store.
 _open: set[_Running] = set()
+_all: weakref.WeakSet[_Running] = weakref.WeakSet()
 #: Set when the process begins to exit. A new loop could not end before the process does.
 _exiting = threading.Event()
 
@@ -178,9 +183,11 @@ getattr(threading, "_register_atexit", atexit.register)(_end_all)
 
 
 def _after_fork() -> None:
-    for one in list(_open):
+    # Also those that are not open yet: another thread may have been inside its first call.
+    for one in list(_all):
         one.forget()
     _open.clear()
+    _exiting.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -359,8 +366,8 @@ class Embedder:
     def close(self, *, drain: bool = False) -> None:
         """Release all models, connections and threads. Later calls raise ClosedError.
 
-        Calls of other threads that have not ended raise ClosedError; with `drain`, they are waited for. Batches that
-        run are waited for in both cases, and computed vectors are stored.
+        Calls of other threads that have not ended raise ClosedError, and their requests to services are dropped; these
+        may be billed, and are booked so. With `drain`, calls are waited for. Computed vectors are stored in both cases.
         """
         self._running.end(drain=drain)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
 import sqlite3
 import threading
+import weakref
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -88,6 +90,7 @@ class SqliteThread:
         self._waiting: collections.deque[_Call] = collections.deque()
         # A call during `aclose` starts a new thread.
         self._lock = threading.RLock()
+        _threads.add(self)
 
     def submit(self, function: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> asyncio.Future[R]:
         """Run a function on the thread, after all earlier submissions."""
@@ -170,6 +173,15 @@ class SqliteThread:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
 
+    def before_fork(self) -> None:
+        """Wait for the call that runs, hold the lock, and close the connection. The next call reopens the file."""
+        self._lock.acquire()
+        self.disconnect()
+
+    def after_fork(self) -> None:
+        """Release the lock."""
+        self._lock.release()
+
     async def aclose(self) -> None:
         """Close the file after the calls made so far, and end the thread. A later call starts both again."""
         worker, self._worker = self._worker, None
@@ -212,3 +224,28 @@ def transacted(
         return cast("R", await self._file.transact(partial(method, self), *arguments, **options))
 
     return run
+
+
+_threads: weakref.WeakSet[SqliteThread] = weakref.WeakSet()
+#: Threads whose lock is held during a fork.
+_held: list[SqliteThread] = []
+
+
+def _before_fork() -> None:
+    """Close all connections: SQLite takes no locks in a child for a file that was open in its parent."""
+    while True:
+        with contextlib.suppress(RuntimeError):  # another thread creates one
+            _held.extend(_threads)
+            break
+        _held.clear()
+    for one in _held:
+        one.before_fork()
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -52,8 +52,10 @@ class Watchdog:
     def close(self) -> None:
         """End the process and wait for it, so that it is no zombie."""
         with contextlib.suppress(OSError):
-            os.kill(self.process, signal.SIGKILL)
-            os.waitpid(self.process, 0)
+            # Fails if it has ended and was reaped, so that its number may be another process's.
+            if os.waitpid(self.process, os.WNOHANG)[0] == 0:
+                os.kill(self.process, signal.SIGKILL)
+                os.waitpid(self.process, 0)
 
 
 def start(signals: int, names: Mapping[int, str], limits: Limits) -> Watchdog | None:

@@ -122,3 +122,20 @@ def test_slots_are_fewer_after_a_refusal_and_return_with_answers():
         return sizes, semaphore.allowed
 
     assert asyncio.run(main()) == ([2, 1, 1, 1], 8)
+
+
+def test_a_narrowed_semaphore_has_no_slot_beyond_its_own_for_queries():
+    async def main():
+        semaphore = PrioritySemaphore(2, express=True)
+        async with semaphore.hold():
+            semaphore.narrow()
+            query = asyncio.create_task(enter(semaphore))
+            await asyncio.sleep(0)
+            assert places_of(semaphore)[:2] == (1, False)
+        await query
+
+    async def enter(semaphore):
+        async with semaphore.hold(Urgency(0, query=True)):
+            pass
+
+    asyncio.run(main())

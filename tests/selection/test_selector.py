@@ -674,3 +674,14 @@ def test_numbers_of_numpy_in_criteria_are_plain_numbers():
 def test_languages_and_licences_are_lists_with_an_end(field, value):
     with pytest.raises(UsageError, match=field):
         ModelSelectionCriteria(**{field: value()})
+
+
+@pytest.mark.parametrize("price", ["20", "1000"])
+def test_a_model_of_the_settings_may_have_any_price(config, price):
+    async def work(embedder, small, large):
+        del small, large
+        rows = {row.model: row for row in (await embedder.select(["a text"], anywhere=True)).table}
+        assert "acme/dear" in rows
+
+    own = {"name": "acme/dear", "dimensions": 8, "max_tokens": 512, "price_usd_per_million_tokens": price}
+    run(config, work, **{"models.dear": own, "routes.dear": {"model": "acme/dear", "provider": "fake"}})

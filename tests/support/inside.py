@@ -93,6 +93,11 @@ def thread_of(embedder):
     return embedder._running._thread
 
 
+def lock_of(embedder):
+    """Return the lock that the calls of a blocking embedder take."""
+    return embedder._running._lock
+
+
 # ---- providers, routes and their time
 
 

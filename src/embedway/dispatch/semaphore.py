@@ -72,7 +72,8 @@ class PrioritySemaphore:
     async def hold(self, urgency: Urgency = DOCUMENTS) -> AsyncIterator[None]:
         """Wait for a slot and hold it."""
         is_full = self._taken >= self.allowed
-        if is_full and self._express and not self._express_taken and (urgency.query or urgency.never_waits):
+        may_exceed = self._express and self.allowed == self.limit  # an overloaded service gets none beyond
+        if is_full and may_exceed and not self._express_taken and (urgency.query or urgency.never_waits):
             self._express_taken = True
             try:
                 yield

@@ -113,6 +113,6 @@ class RememberedPins(Pins):
         return LedgerError(
             f"collection {shown_name(collection)} was pinned to the space {seen.id}, and its pin {happened}: the pins "
             "were removed or replaced, or another process removed this pin. Nothing is written in another space. "
-            "Restore the pins (`embedway state restore`); or restart this process if the pin was removed on purpose (`embedway "
-            "budget unpin`)"
+            "Restore the pins (`embedway state restore`); or restart this process if the pin was removed on purpose "
+            "(`embedway budget unpin`)"
         )

@@ -130,6 +130,7 @@ class Candidates:
         """Return a benchmark for a model of the settings that has none: its facts, without a quality."""
         routes = self._config.routes_to(facts.names).values()
         return ModelBenchmark(
+            cost_confirmed=True,  # the price is set in the settings
             model_name=facts.name,
             provider=next((route.provider for route in routes), "none"),
             avg_latency_ms=_UNKNOWN_LATENCY_MS,
