@@ -48,7 +48,8 @@ class _FirstError(BaseHook):
             return
         if outcome.error is None:
             self.seconds = outcome.duration_s
-        self.error = self.error or outcome.error or ""
+        if outcome.error != "CancelledError":  # the deadline ended the attempt, and is reported
+            self.error = self.error or outcome.error or ""
 
 
 def call_route(line: str, detail: str, facts: RouteFacts, config: Config, route: str, *, only: str | None) -> Finding:
