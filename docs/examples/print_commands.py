@@ -21,10 +21,10 @@ Ctrl-C and SIGTERM end every command within two seconds. A second signal ends it
 unchanged, never half-written. Standard error says what is stored and how to continue. The next `run` reuses the vectors
 that are in the cache.
 
-`embedway doctor` also works if the settings are invalid. Each mistake is then a line of its report, the other checks use
-the defaults, and the exit code is 1. Only a wrong option exits with 2. The JSON document contains `works`, which decides
-the exit code; `advice`, with the problems first; and a list `checks`. Each check has `section`, `name`, `status` (`ok`,
-`warning`, `problem`, `failed` or `skipped`), `detail` and `remedy`.
+`embedway doctor` also works if the settings are invalid. Each mistake is then a line of its report, the other checks
+use the defaults, and the exit code is 1. Only a wrong option exits with 2. The JSON document contains `works`, which
+decides the exit code; `advice`, with the problems first; and a list `checks`. Each check has `section`, `name`,
+`status` (`ok`, `warning`, `problem`, `failed` or `skipped`), `detail` and `remedy`.
 
 """
 
