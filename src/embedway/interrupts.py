@@ -56,6 +56,8 @@ class _Program:
     ended: bool = False
     watchdog: watchdog.Watchdog | None = None
     leaving: threading.Lock = field(default_factory=threading.Lock)
+    #: Held after the task was cancelled.
+    cancelling: threading.Lock = field(default_factory=threading.Lock)
 
     def handle(self, number: int, _frame: object = None) -> None:
         """Begin to end the program, at the first signal. Called in the main thread; `watch` handles later signals."""
@@ -67,9 +69,16 @@ class _Program:
         # An exception in a finalizer or callback would be printed.
         sys.unraisablehook = lambda _: None
         if self.cancel is not None:
-            self.cancel()
+            self.cancel_once()
         elif not unfinished.is_committing():
             raise Interrupted
+
+    def cancel_once(self) -> None:
+        """Cancel the running task, if there is one. Any thread may call it."""
+        cancel = self.cancel
+        if cancel is not None and self.cancelling.acquire(blocking=False):
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                cancel()
 
     def raise_if_received(self) -> None:
         """Raise `Interrupted` after a signal."""
@@ -83,6 +92,10 @@ class _Program:
         """
         number, descriptor = next((found, one) for one in descriptors if (found := _first_signal(one)))
         began = time.monotonic()
+        # The main thread may have begun to wait for its event loop just before the signal; its handler runs after that.
+        if self.cancel is not None:
+            self.received = number
+            self.cancel_once()
         while (left := began + GRACE_S - time.monotonic()) > 0 and select.select([descriptor], [], [], left)[0]:
             if not os.read(descriptor, 1):
                 time.sleep(max(0.0, began + GRACE_S - time.monotonic()))
