@@ -1,6 +1,7 @@
 """Fixtures for all tests: the real default model, pulled once and stored in the checkout's cache."""
 
 import itertools
+import os
 import signal
 import tempfile
 from pathlib import Path
@@ -68,6 +69,16 @@ def own_cache_folder(monkeypatch, homes):
     home = next(homes)
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+
+
+@pytest.fixture(autouse=True)
+def own_search_path_of_children():
+    """Remove the variable that a command sets for its children; scripts of other tests import modules beside them."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    yield
+    os.environ.pop("PYTHONSAFEPATH", None)
+    if before is not None:
+        os.environ["PYTHONSAFEPATH"] = before
 
 
 @pytest.fixture(autouse=True)

@@ -447,8 +447,9 @@ def test_what_is_read_ahead_is_bounded_and_the_loop_stays_free(fake_embedder, tm
 
 
 def test_no_thread_stays(fake_embedder, rows_file, out):
+    before = set(threading.enumerate())
     run(fake_embedder(), [rows_file(10)], out / "o.jsonl")
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - before:
         if thread.name.startswith("embedway-"):
             thread.join(timeout=30)
             assert not thread.is_alive()
