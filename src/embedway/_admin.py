@@ -101,7 +101,7 @@ class AsyncPinAdmin:
 
     async def forget(self, collection: str) -> bool:
         """Delete the pin of a collection whose vectors no longer exist; False if it has no pin. Raises LedgerError."""
-        check_name(collection, "collection")
+        collection = check_name(collection, "collection")
         async with self._engines.call() as engine:
             return await engine.pins.store.remove(collection)
 

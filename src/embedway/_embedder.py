@@ -285,10 +285,6 @@ class AsyncEmbedder:
             "such as in the worker's initializer"
         )
 
-    def _end_calls(self) -> None:
-        """End pending calls with ClosedError. Call it in the embedder's loop."""
-        self._engines.end_calls()
-
     def _model_of(self, model: str | None, criteria: object) -> str:
         """Return the model that a call names; else `auto` if the call has criteria, or the embedder's model."""
         if model is not None:

@@ -86,22 +86,15 @@ class Engine:
 
     async def aclose(self, *, drain: bool) -> None:
         """End pending calls with ClosedError, or wait for them with `drain`; then close all parts."""
-        pending = self._pending()
-        if not drain:
-            self.end_calls()
+        own = asyncio.current_task()
+        pending = [call for call in self._calls if call.task is not own]
+        for call in pending:
+            if not drain:
+                call.end()
         for call in pending:
             await call.done.wait()
         async with self._closing:
             await (self._finish() if self._end_of_loop is None else self._end_of_loop.aclose())
-
-    def end_calls(self) -> None:
-        """End pending calls with ClosedError, also those that `aclose` waits for."""
-        for call in self._pending():
-            call.end()
-
-    def _pending(self) -> list[_PendingCall]:
-        own = asyncio.current_task(self.loop)
-        return [call for call in self._calls if call.task is not own]
 
     async def _finish(self) -> None:
         await self.models.aclose()
@@ -199,13 +192,8 @@ class Engines:
         elif not loop.is_closed():  # `asyncio.run` closes the engine before it closes the loop
             raise UsageError("the event loop that used this AsyncEmbedder is not running; call aclose on that loop")
 
-    def end_calls(self) -> None:
-        """End pending calls. Call it in the engine's loop."""
-        if self.engine is not None:
-            self.engine.end_calls()
-
     def forget(self) -> None:
-        """Replace the engine of the parent process. It is not freed, because that would close the parent's files."""
+        """Replace the engine of the parent process. Freeing it would end the parent's connections."""
         _inherited.append(self.engine)
         self.engine, self._lock = None, threading.Lock()
 

@@ -58,15 +58,14 @@ class _Running:
     def leave(self, *, drain: bool = False) -> None:
         """Start to close the embedder. Does not wait, because the garbage collector calls it in any thread."""
         with self._lock:
-            if self._is_closed:
-                if not drain and self._loop is not None:
+            loop, was_closed, self._is_closed = self._loop, self._is_closed, True
+            if loop is None:
+                return
+            if was_closed:
+                if not drain:  # another thread may drain: end the calls that it waits for
                     with contextlib.suppress(RuntimeError):  # the loop has ended
-                        self._loop.call_soon_threadsafe(self._embedder._end_calls)  # noqa: SLF001  the same feature
+                        loop.call_soon_threadsafe(lambda: loop.create_task(self._embedder.aclose()))
                 return
-            self._is_closed = True
-            if self._loop is None:
-                return
-            loop = self._loop
             self._closing = asyncio.run_coroutine_threadsafe(self._embedder.aclose(drain=drain), loop)
             self._closing.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
 

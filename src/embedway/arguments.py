@@ -137,13 +137,10 @@ def check_integer(number: Any, name: str, least: int = 1, most: int = _MOST_INTE
     if checked is None:
         raise UsageError(f"{name} is {shown(number)}; it must be an integer{bounds}")
     if not least <= checked <= most:
-        rule = (
-            f"must be an integer{bounds}"
-            if bounds
-            else f"must be at least {least}"
-            if checked < least
-            else "is too large"
-        )
+        if bounds:
+            rule = f"must be an integer{bounds}"
+        else:
+            rule = f"must be at least {least}" if checked < least else "is too large"
         raise UsageError(f"{name} is {shown(checked)}; it {rule}")
     return checked
 

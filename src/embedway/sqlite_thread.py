@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from embedway import sqlite
 from embedway.errors import EmbedwayError, UsageError
+from embedway.files import place_of
 from embedway.third_party import INVALID_VALUE_ERRORS
 from embedway.worker import Worker
 
@@ -80,8 +81,8 @@ class SqliteThread:
         """Create the thread lazily; see `sqlite.connect` for `pragmas`, `extra` and `busy_s`."""
         self._watch = watch
         self.connection: sqlite3.Connection | None = None
-        #: Inode of the file that was opened last; 0 for none.
-        self.inode = 0
+        #: Device and inode of the file that was opened last; None for none.
+        self.place: tuple[int, int] | None = None
         self._name = name
         self._path = path
         self._open = partial(sqlite.connect, path, form, *pragmas, extra=extra, busy_s=busy_s)
@@ -162,7 +163,7 @@ class SqliteThread:
 
     def reopen_if_replaced(self) -> None:
         """Close the connection to a removed or replaced file, because writes to it are lost."""
-        if self.connection is not None and inode_of(self._path) != self.inode:
+        if self.connection is not None and place_of(self._path) != self.place:
             self.disconnect()
 
     def disconnect(self) -> None:
@@ -196,23 +197,15 @@ class SqliteThread:
         return self.connection or self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        self.inode = inode_of(self._path)
+        self.place = place_of(self._path)
         self.connection = self._open()
-        self.inode = inode_of(self._path)
+        self.place = place_of(self._path)
         return self.connection
 
 
 def _is_own(error: Exception) -> bool:
     """Return whether an error is embedway's own. A UsageError results from an invalid value in the file."""
     return isinstance(error, EmbedwayError) and not isinstance(error, UsageError)
-
-
-def inode_of(path: Path) -> int:
-    """Return the inode of a file; 0 if it does not exist."""
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return 0
 
 
 def transacted(

@@ -10,16 +10,8 @@ import sys
 
 import pytest
 
-MODEL = """
-[models.m]
-name = "acme/m"
-dimensions = 16
-max_tokens = 50
-price_usd_per_million_tokens = "1000"
-[routes.r]
-model = "acme/m"
-provider = "fake"
-"""
+from paid_model import MODEL
+
 REUSED = "vectors that are already in the cache (sqlite) are reused; run the same command again to continue"
 #: Before the command: `ready` tells the test that the moment has come.
 START = """

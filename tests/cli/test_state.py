@@ -4,16 +4,7 @@ import stat
 
 import pytest
 
-MODEL = """
-[models.m]
-name = "acme/m"
-dimensions = 16
-max_tokens = 50
-price_usd_per_million_tokens = "1000"
-[routes.r]
-model = "acme/m"
-provider = "fake"
-"""
+from paid_model import MODEL
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from embedway import formats
 from embedway.cache.pause import Pause
 from embedway.cache.sqlite_format import FORMAT
-from embedway.files import locked_folder
-from embedway.sqlite_thread import SqliteThread, inode_of
+from embedway.files import locked_folder, place_of
+from embedway.sqlite_thread import SqliteThread
 
 if TYPE_CHECKING:
     import asyncio
@@ -103,7 +103,7 @@ class CacheConnection:
     def _set_aside(self) -> None:
         self._thread.disconnect()
         with contextlib.suppress(OSError), self._asides, locked_folder(self._path.parent, BUSY_S):
-            if inode_of(self._path) != self._thread.inode:
+            if place_of(self._path) != self._thread.place:
                 return  # another thread or process has renamed it
             if not formats.is_ours(self._path, FORMAT.kind):
                 return  # its owner is unknown: the next call reports that
