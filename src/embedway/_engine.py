@@ -7,7 +7,6 @@ loop, and do not exist in a forked process. `Engines` opens a new engine after t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
 import weakref
@@ -26,7 +25,7 @@ from embedway.selection.selector import ModelSelector
 from embedway.telemetry import check_hooks, open_hooks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from embedway.config import Config
     from embedway.telemetry.hooks import Hook
@@ -60,7 +59,7 @@ class Engine:
         )
         #: Loop of the first call; None before it.
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._calls: set[_PendingCall] = set()
+        self.calls: set[_PendingCall] = set()
         self._closing = asyncio.Lock()
         self._end_of_loop: AsyncGenerator[None, None] | None = None
 
@@ -69,25 +68,10 @@ class Engine:
         self._end_of_loop = _close_with_loop(self._finish)
         await anext(self._end_of_loop)
 
-    @contextlib.contextmanager
-    def call(self) -> Iterator[Engine]:
-        """Register a call of the current task. Raises ClosedError if the engine is closed during the call."""
-        call = _PendingCall()
-        self._calls.add(call)
-        try:
-            yield self
-        except asyncio.CancelledError:
-            if call.is_ended():
-                raise ClosedError("the embedder was closed before this call ended") from None
-            raise
-        finally:
-            self._calls.discard(call)
-            call.done.set()
-
     async def aclose(self, *, drain: bool) -> None:
         """End pending calls with ClosedError, or wait for them with `drain`; then close all parts."""
         own = asyncio.current_task()
-        pending = [call for call in self._calls if call.task is not own]
+        pending = [call for call in self.calls if call.task is not own]
         for call in pending:
             if not drain:
                 call.end()
@@ -108,25 +92,42 @@ class Engine:
 
 
 class _PendingCall:
-    """A call, and the task that awaits it. It is ended as `asyncio.timeout` does it: by a counted cancellation."""
+    """A call of the current task, as a context manager that yields the engine.
 
-    def __init__(self) -> None:
+    It is ended as `asyncio.timeout` does it: by a counted cancellation. Not a generator, which takes longer than a hit.
+    """
+
+    __slots__ = ("_cancellations", "_engines", "_is_ended", "done", "engine", "task")
+
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
+        self._is_ended = False
+        self.done = asyncio.Event()
+
+    async def __aenter__(self) -> Engine:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  public calls are coroutines
-        self.task = task
-        self.done = asyncio.Event()
-        self._cancellations = task.cancelling()
-        self._ended = False
+        self.engine = await self._engines.current()
+        self.task, self._cancellations = task, task.cancelling()
+        self.engine.calls.add(self)
+        return self.engine
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.engine.calls.discard(self)
+        self.done.set()
+        if (
+            kind is not None
+            and issubclass(kind, asyncio.CancelledError)
+            and self._is_ended
+            and self.task.uncancel() <= self._cancellations
+        ):
+            raise ClosedError("the embedder was closed before this call ended") from None
 
     def end(self) -> None:
         """Cancel the task, once: a second cancellation would be the caller's own."""
-        if not self._ended:
-            self._ended = True
+        if not self._is_ended:
+            self._is_ended = True
             self.task.cancel()
-
-    def is_ended(self) -> bool:
-        """Return whether only `end` cancelled the task, and withdraw that cancellation."""
-        return self._ended and self.task.uncancel() <= self._cancellations
 
 
 async def _close_with_loop(finish: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
@@ -149,17 +150,15 @@ class Engines:
         self._lock = threading.Lock()
         _all.add(self)
 
-    @contextlib.asynccontextmanager
-    async def call(self) -> AsyncGenerator[Engine, None]:
-        """Yield the engine of the running loop for one call.
+    def call(self) -> _PendingCall:
+        """Return a context manager that yields the engine of the running loop for one call.
 
         Raises ClosedError after `aclose`, also during the call, and UsageError if another loop uses the engine.
         """
-        engine = await self._current()
-        with engine.call():
-            yield engine
+        return _PendingCall(self)
 
-    async def _current(self) -> Engine:
+    async def current(self) -> Engine:
+        """Return the engine of the running loop. Raises as `call`."""
         loop = asyncio.get_running_loop()
         with self._lock:
             if self._is_closed:
