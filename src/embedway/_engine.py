@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from embedway.cache.vector_cache import open_vector_cache
 from embedway.errors import ClosedError, UsageError
+from embedway.forks import never_free
 from embedway.ledger.budgets import Budgets
 from embedway.ledger.opening import limits_of, open_ledger
 from embedway.models.base import ModelEnvironment
@@ -193,13 +194,11 @@ class Engines:
 
     def forget(self) -> None:
         """Replace the engine of the parent process. Freeing it would end the parent's connections."""
-        _inherited.append(self.engine)
+        never_free(self.engine)
         self.engine, self._lock = None, threading.Lock()
 
 
 _all: weakref.WeakSet[Engines] = weakref.WeakSet()
-#: Engines of the parent process, which are never freed.
-_inherited: list[Engine | None] = []
 
 
 def _after_fork() -> None:

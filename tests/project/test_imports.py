@@ -23,6 +23,7 @@ ORDER = (
     "watchdog",
     "interrupts",
     "isolation",
+    "forks",
     "worker",
     "files",
     "space",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from onnx import helper
 
 from embedway.errors import UnsupportedModelError
+from embedway.forks import keep_in_forked_processes, never_free
 from embedway.local import cpu
 from embedway.local.graph import build_graph, finish_output
 from embedway.local.onnx_file import self_contained, sentence_output
@@ -134,6 +136,7 @@ class OpenVinoSession:
     def __init__(self, recipe: Recipe, options: SessionOptions) -> None:
         self.options = options
         self._local = threading.local()
+        _keep_threads()
         core = ov.Core()
         # The model and its mapped weights are dropped once the plugin has packed its own copy. Embedding tables are not
         # packed; they stay mapped through the constants' own references.
@@ -155,6 +158,7 @@ class OpenVinoSession:
                     "ENABLE_CPU_PINNING": _worth_pinning(options),
                 },
             )
+        keep_in_forked_processes(self._compiled)
         self._inputs = [port.get_any_name() for port in self._compiled.inputs]
         self._types = {port.get_any_name(): port.get_element_type().to_dtype() for port in self._compiled.inputs}
         self._tensors.release_pages()
@@ -175,6 +179,18 @@ class OpenVinoSession:
         self._compiled = None
         self._local = threading.local()
         self._held = []
+
+
+@functools.cache
+def _keep_threads() -> None:
+    """Keep the threads of oneTBB until the process ends, with a small model that is never freed (12 ms).
+
+    oneTBB ends its threads when the last model is freed. In a forked process, which inherits their handles but not the
+    threads, this aborts the process.
+    """
+    parameter = op.parameter([1], ov.Type.f32)
+    settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
+    never_free(ov.Core().compile_model(ov.Model([parameter], [parameter], "threads"), "CPU", settings))
 
 
 def _worth_pinning(options: SessionOptions) -> bool:
