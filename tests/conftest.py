@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 
 from embedway.opt_out import opt_out_of_telemetry
-from inside import set_cache_patience
+from inside import another_process, set_cache_patience
 from library_folders import folder, onnx_folder  # noqa: F401 - fixtures
 from valkey_server import start_cluster, start_valkey
 
@@ -81,6 +81,13 @@ def own_search_path_of_children():
     os.environ.pop("PYTHONSAFEPATH", None)
     if before is not None:
         os.environ["PYTHONSAFEPATH"] = before
+
+
+@pytest.fixture(autouse=True)
+def own_ledgers():
+    """Forget the ledgers of each test: those of a server have the same address for all tests."""
+    with another_process():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -35,6 +35,7 @@ RESULT_IS_PRINTED = {
     "embed": ["embed", "a text"],
     "embed --json": ["embed", "a text", "--json"],
     "version": ["--version"],
+    "help": ["run", "--help"],
 }
 RESULT_IS_STORED = {
     "run": ["run", "d", "--to", "o.parquet"],
@@ -72,7 +73,7 @@ def shell(folder, environment):
 
 
 @pytest.mark.parametrize("streams", STREAMS)
-@pytest.mark.parametrize("command", ["embed --json", "version"])
+@pytest.mark.parametrize("command", ["embed --json", "version", "help"])
 def test_a_result_that_cannot_be_printed_fails(shell, command, streams):
     redirection, code = STREAMS[streams]
     done = shell(RESULT_IS_PRINTED[command], redirection)

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedway.cache.factory import open_secret_keys
-from embedway.config import Config
+from embedway.config import Config, ModelBenchmark
 from embedway.config.load import KEYS
 from embedway.config.problems import key_types
+from embedway.config.sections import RouteSettings
 from embedway.errors import ConfigError, UsageError
 
 SECRET = "hf_thisIsTheSecret1234567890"  # noqa: S105  a fake
@@ -610,6 +611,10 @@ class TestHub:
         assert config.weights.hub_cache == Path("/srv/cache")
         assert config.sources["weights.hub_token"].endswith(": HF_TOKEN")
 
+    @pytest.mark.parametrize("value", ["1", " 1", "true\n", " Yes "])
+    def test_blanks_around_offline(self, value):
+        assert Config.load(environ={"HF_HUB_OFFLINE": value}).weights.offline is True
+
     def test_home_holds_cache_and_token(self, tmp_path):
         write(tmp_path / "token", f"{SECRET}\n")
         config = Config.load(environ={"HF_HOME": str(tmp_path)})
@@ -841,3 +846,22 @@ def test_a_route_that_does_not_exist_is_named(name):
         with pytest.raises(UsageError, match="is not a route; available: none") as caught:
             call("openai", name)
         assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Config(nonsense=1), "nonsense: is not a setting"),
+        (lambda: Config(local={"streams": 0}), "local.streams: is 0; must be greater than 0"),
+        (lambda: Config(budgets={"a": {"usd": "x"}}), "budgets.a.usd: is 'x'; must be dollars, such as 0.05"),
+        (lambda: Config(routes={"r": {"model": "m", "api_key": 5}}), "2 settings are invalid:"),
+        (lambda: ModelBenchmark(model_name="m"), "lacks provider, avg_latency_ms"),
+        (lambda: RouteSettings(model="m", provider="p", options={"token": [SECRET]}), "options.token"),
+    ],
+)
+def test_settings_that_are_made_directly_raise_our_error(make, said):
+    with pytest.raises(ConfigError) as raised:
+        make()
+    assert said in str(raised.value)
+    assert SECRET not in str(raised.value)
+    assert raised.value.__context__ is None

@@ -24,6 +24,7 @@ from embedway.ledger.sqlite import SqliteLedger
 from embedway.ledger.sqlite_pins import SqlitePins
 from embedway.state.backup import back_up, restore
 from embedway.types import Space
+from inside import another_process
 from state_places import Place
 
 MODEL = Purpose("m")
@@ -324,7 +325,8 @@ def flush_and_use(server, url, _before):
         await spend(ledger, 1)
         await ledger.aclose()
 
-    asyncio.run(main())
+    with another_process():
+        asyncio.run(main())
 
 
 def put_older(server, _url, before):
@@ -345,6 +347,11 @@ def test_nothing_is_spent_after_a_server_was_emptied_or_put_back(server, valkey,
             for call in (spend(ledger, 10), ledger.send(entry, 10, LIMIT), ledger.renew([entry], 60)):
                 with pytest.raises(LedgerError, match=r"the ledger in Redis was .* while this process used it"):
                     await call
+        # Another user in this process knows it too.
+        second = RedisLedger(valkey)
+        with pytest.raises(LedgerError, match="while this process used it"):
+            await spend(second, 10)
+        await second.aclose()
         await ledger.aclose()
         later = RedisLedger(valkey)
         assert isinstance(await spend(later, 10), str)

@@ -1,5 +1,6 @@
 """Access to private parts that no public call offers. Only this module and `stored.py` name private attributes."""
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from embedway.cache.pause import Pause
 from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
+from embedway.ledger import continuity
 from embedway.ledger.redis import RedisLedger
 
 
@@ -26,6 +28,16 @@ def engine_of(embedder):
 def forget_engine(embedder):
     """Give up the engine of an embedder, as in a forked process."""
     embedder._engines.forget()
+
+
+@contextlib.contextmanager
+def another_process():
+    """Use ledgers as another process would, without what this process has read in them."""
+    kept = dict(continuity._SEEN)
+    continuity._SEEN.clear()
+    yield
+    continuity._SEEN.clear()
+    continuity._SEEN.update(kept)
 
 
 def cache_of(embedder):

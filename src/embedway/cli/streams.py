@@ -49,6 +49,8 @@ class SafeStream:
 
     def write(self, text: str) -> int:
         """Write a text, and return its length."""
+        if isinstance(text, str) and not text:  # click tries this, and ignores the error of a full disk
+            return 0
         shown = printable(text, keep_layout=True) if self._escape else text
         if self._stream is None:
             self._failed(OSError(errno.EBADF, "it is closed"))

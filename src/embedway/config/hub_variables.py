@@ -1,4 +1,7 @@
-"""Settings from the variables and the token file of huggingface_hub and fastembed, parsed as in these libraries."""
+"""Settings from the variables and the token file of huggingface_hub and fastembed, parsed as in these libraries.
+
+Blanks around HF_HUB_OFFLINE are no reason to go online, as they are for the hub's library.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def hub_layer(environ: Mapping[str, str]) -> tuple[Layer, list[Problem]]:
 
 def _simple_settings(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
     offline = next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if environ.get(name)), None)
-    if offline is not None and environ[offline].upper() in _TRUE:
+    if offline is not None and environ[offline].strip().upper() in _TRUE:
         yield "weights.offline", True, offline
     if environ.get("HF_ENDPOINT"):
         yield "weights.hub_endpoint", environ["HF_ENDPOINT"], "HF_ENDPOINT"

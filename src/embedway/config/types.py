@@ -5,21 +5,42 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from embedway.config.paths import absolute
+from embedway.config.problems import KnownKeys, combine_errors, validation_problems
 from embedway.errors import UsageError
 from embedway.money import to_nanousd, usd
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # pydantic has no public name for it
 
 _UNKNOWN = "unknown"
 #: Range of valid prices, in dollars. Prices outside it are mistakes, and overflow in comparisons.
 _LEAST_PRICE, _MOST_PRICE = decimal.Decimal("0.000000001"), decimal.Decimal(10**9)
 
 
-class Section(BaseModel):
-    """Table of settings: frozen, without unknown keys, and without the input in errors."""
+class _SectionType(ModelMetaclass):
+    """Class of sections. Its call, and no validation by pydantic within it, raises ConfigError."""
+
+    def __call__(cls, *arguments: Any, **values: Any) -> Any:  # noqa: N805  a metaclass
+        try:
+            return super().__call__(*arguments, **values)
+        except ValidationError as error:
+            problems = validation_problems(error, {}, KnownKeys.of(cls))  # type: ignore[arg-type]  # a section
+        # Outside of `except`: the chained error would contain the input, which may contain a secret.
+        raise combine_errors(problems)
+
+
+class Section(BaseModel, metaclass=_SectionType):
+    """Table of settings: frozen, without unknown keys, and without the input in errors.
+
+    Raises ConfigError, which lists every problem with its key and rule.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

@@ -30,7 +30,7 @@ from embedway.ledger.base import (
     State,
     moment,
 )
-from embedway.ledger.continuity import OLDER, OTHER, Seen, replaced
+from embedway.ledger.continuity import OLDER, OTHER, forget, replaced, seen_at
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
 from embedway.third_party import INVALID_VALUE_ERRORS
 
@@ -90,7 +90,8 @@ class RedisLedger:
         """Create the ledger; it connects at its first use. Raises MissingExtraError without the library."""
         self._clock = clock
         self._ticks = ticks
-        self._seen = Seen()
+        self._url = url
+        self._seen = seen_at(url)
         #: Server's time and our monotonic time at the last answer.
         self._answered: tuple[float, float] | None = None
         self._client = redis_client(url, cluster=cluster, what="ledger.backend = 'redis'")
@@ -190,6 +191,7 @@ class RedisLedger:
         return Restored.read(written) if written else None
 
     async def aclose(self) -> None:
+        self._seen = forget(self._url, self._seen)
         await self._client.aclose()
 
     async def _call(self, operation: str, **call: Any) -> list[Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer, normalizers
 
 from embedway.errors import InputError, WeightsError
+from embedway.text import redact
 from embedway.types import TokenizedTexts, Truncation
 from embedway.weights.model_files import read_required
 
@@ -39,7 +40,7 @@ class TextTokenizer:
         except BaseException as error:
             if not (isinstance(error, Exception) or _is_library_error(error)):
                 raise
-            raise WeightsError(f"{path}: the tokenizers library cannot read the file: {error}") from error
+            raise WeightsError(f"{path}: the tokenizers library cannot read the file: {redact(str(error))}") from error
         self._path = path
         if lowercase:
             for tokenizer in (self.plain, self._cutting):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from embedway.errors import WeightsError
+from embedway.text import redact
 
 if TYPE_CHECKING:
     import mmap
@@ -44,7 +45,7 @@ def external_files(data: Buffer, *, where: str) -> set[str]:
     try:
         return set(_locations(data, 0, len(data), _MODEL, 0))
     except (_MalformedError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{where} is not an ONNX model, or is damaged: {error}") from None
+        raise WeightsError(f"{where} is not an ONNX model, or is damaged: {redact(str(error))}") from None
 
 
 class _MalformedError(Exception):
