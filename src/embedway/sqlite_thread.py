@@ -220,12 +220,15 @@ def transacted(
 
 
 _threads: weakref.WeakSet[SqliteThread] = weakref.WeakSet()
+#: Held during a fork: two threads may fork at once.
+_forking = threading.Lock()
 #: Threads whose lock is held during a fork.
 _held: list[SqliteThread] = []
 
 
 def _before_fork() -> None:
     """Close all connections: SQLite takes no locks in a child for a file that was open in its parent."""
+    _forking.acquire()
     while True:
         with contextlib.suppress(RuntimeError):  # another thread creates one
             _held.extend(_threads)
@@ -238,6 +241,7 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     while _held:
         _held.pop().after_fork()
+    _forking.release()
 
 
 if hasattr(os, "register_at_fork"):

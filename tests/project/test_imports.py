@@ -63,7 +63,7 @@ ORDER = (
 )
 LEVELS = {part: level for level, part in enumerate(ORDER)}
 #: Parts that pass variables to other libraries and child processes; they read no setting.
-HANDING_ON = {"opt_out", "isolation"}
+HANDING_ON = {"forks", "opt_out", "isolation"}
 #: The program's start and the public names: both are above everything.
 TOP = {"__init__", "__main__"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

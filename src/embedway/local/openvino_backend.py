@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from onnx import helper
 
 from embedway.errors import UnsupportedModelError
-from embedway.forks import keep_in_forked_processes, never_free
+from embedway.forks import keep_in_forked_processes, native_calls, never_free
 from embedway.local import cpu
 from embedway.local.graph import build_graph, finish_output
 from embedway.local.onnx_file import self_contained, sentence_output
@@ -136,7 +137,6 @@ class OpenVinoSession:
     def __init__(self, recipe: Recipe, options: SessionOptions) -> None:
         self.options = options
         self._local = threading.local()
-        _keep_threads()
         core = ov.Core()
         # The model and its mapped weights are dropped once the plugin has packed its own copy. Embedding tables are not
         # packed; they stay mapped through the constants' own references.
@@ -147,7 +147,7 @@ class OpenVinoSession:
             operations = OpenVinoOperations(token_types=recipe.token_types)
             output = build_graph(operations, recipe, self._tensors)
             model, self._held = ov.Model([output], operations.parameters, "encoder"), operations.held
-        with self._tensors.sparing():
+        with native_calls, self._tensors.sparing():
             self._compiled: Any = core.compile_model(
                 model,
                 "CPU",
@@ -172,7 +172,8 @@ class OpenVinoSession:
         for name in self._inputs:
             array = arrays[name] if arrays[name] is not None else np.zeros_like(ids)
             inputs.append(np.ascontiguousarray(array, dtype=self._types[name]))
-        request.infer(inputs, share_inputs=True)
+        with native_calls:
+            request.infer(inputs, share_inputs=True)
         return np.array(request.get_output_tensor(0).data, dtype=np.float32)
 
     def close(self) -> None:
@@ -191,6 +192,10 @@ def _keep_threads() -> None:
     parameter = op.parameter([1], ov.Type.f32)
     settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
     never_free(ov.Core().compile_model(ov.Model([parameter], [parameter], "threads"), "CPU", settings))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_keep_threads)
 
 
 def _worth_pinning(options: SessionOptions) -> bool:
