@@ -1,10 +1,15 @@
 """Forks beside native libraries, SQLite files and other threads."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from embedway import Config, Embedder
+from embedway.errors import RuntimeUnavailableError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -13,6 +18,7 @@ import contextlib, gc, os, sys, threading
 from pathlib import Path
 import numpy as np
 from embedway import Config, Embedder
+from embedway.errors import RuntimeUnavailableError
 from embedway.local.backend import SessionOptions, open_session
 from embedway.local.recipe import read_recipe
 
@@ -23,6 +29,7 @@ def code(child):
 INHERITED = """
 recipe = read_recipe(Path(sys.argv[2]), name="m", weights_sha256="0" * 64, facts=None)
 options = SessionOptions(sys.argv[1], "f32", 1, 2)
+other = SessionOptions("onnxruntime", "f32", 1, 2)
 session, ones = open_session(recipe, options), np.ones((4, 64), np.int32)
 here = session.run(ones, ones)
 if (child := os.fork()) == 0:
@@ -30,9 +37,11 @@ if (child := os.fork()) == 0:
     blocked = threading.Event()
     for _ in range(60):
         threading.Thread(target=blocked.wait, daemon=True).start()
-    own = open_session(recipe, options)
+    own = open_session(recipe, other)
     print(np.allclose(own.run(ones, ones), here, atol=1e-5), flush=True)
     own.close()
+    with contextlib.suppress(RuntimeUnavailableError):
+        print(open_session(recipe, options).options.backend, flush=True)
     session.close()
     gc.collect()
     print("closed", flush=True)
@@ -55,7 +64,7 @@ for thread in threads:
     thread.start()
 for _ in range(8):
     if (child := os.fork()) == 0:
-        own = open_session(recipe, options)
+        own = open_session(recipe, SessionOptions("onnxruntime", "f32", 1, 2))
         os._exit(0 if np.allclose(own.run(ones, ones), here, atol=1e-5) else 7)
     codes.append(code(child))
 done.set()
@@ -110,26 +119,43 @@ else:
 
 
 def run(script, *arguments, **variables):
-    """Run a script in a process, and return its output. A hang ends it."""
-    done = subprocess.run(
+    """Run a script in a process, and return its output. After a hang, its children are ended too."""
+    process = subprocess.Popen(
         [sys.executable, "-c", IMPORTS + script, *map(str, arguments)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
-        check=False,
+        process_group=0,
         env={**os.environ, **variables},
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    try:
+        output, errors = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert (process.returncode, errors) == (0, "")
+    return output.splitlines()
+
+
+@pytest.mark.parametrize(("backend", "opened"), [("openvino", []), ("onnxruntime", ["onnxruntime"])])
+def test_a_forked_process_can_close_sessions_of_its_parent(backend, opened, tokenizer):
+    assert run(INHERITED, backend, tokenizer.parent) == ["True", *opened, "closed", "0 True"]
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_a_forked_process_can_close_sessions_of_its_parent(backend, tokenizer):
-    assert run(INHERITED, backend, tokenizer.parent) == ["True", "closed", "0 True"]
+def test_a_process_forks_while_it_computes(backend, tokenizer):
+    assert run(BUSY, backend, tokenizer.parent) == ["True"]
 
 
-def test_a_process_forks_while_it_computes(tokenizer):
-    assert run(BUSY, "openvino", tokenizer.parent) == ["True"]
+@pytest.mark.parametrize("choice", [{"local.backend": "openvino"}, {"local.precision": "bf16"}])
+def test_openvino_that_was_in_use_before_a_fork_is_refused(choice, monkeypatch, tmp_path, default_model_directory):
+    monkeypatch.setattr("embedway.forks._lost", {"openvino"})
+    places = {"weights.directory": default_model_directory, "cache.backend": "none", "ledger.backend": "none"}
+    with (
+        Embedder(config=Config.load(environ={}, overrides=places | choice)) as embedder,
+        pytest.raises(RuntimeUnavailableError, match=r"forked after a model was loaded: load models only in the child"),
+    ):
+        embedder.embed("a text")
 
 
 def test_two_threads_fork_at_once(default_model_directory, tmp_path):

@@ -192,7 +192,7 @@ FORK = """
 import asyncio, multiprocessing
 config = Config.load(environ={}, overrides={
     "weights.directory": sys.argv[1], "weights.offline": True, "cache.path": sys.argv[2] + "/cache.sqlite",
-    "ledger.path": sys.argv[2] + "/ledger.sqlite", "pins.path": sys.argv[2] + "/pins.sqlite",
+    "ledger.path": sys.argv[2] + "/ledger.sqlite", "pins.path": sys.argv[2] + "/pins.sqlite", "local.precision": "f32",
 })
 closed, unused, used = (Embedder(config=config) for _ in range(3))
 asynchronous = AsyncEmbedder(config=config)
@@ -215,7 +215,7 @@ def child(queue):
     try:
         closed.embed("a")
     except ClosedError:
-        queue.put([bool((vectors == here).all()) for vectors in there])
+        queue.put([bool((abs(vectors - here) < 1e-5).all()) for vectors in there])
 
 queue = multiprocessing.get_context("fork").Queue()
 process = multiprocessing.get_context("fork").Process(target=child, args=[queue])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from embedway._public import public
 from embedway.errors import RuntimeUnavailableError
+from embedway.forks import is_lost
 from embedway.local import cpu
 
 if TYPE_CHECKING:
@@ -58,12 +59,17 @@ class Session(Protocol):
 
 
 def available(backend: BackendName) -> bool:
-    """Return whether the library of a backend is installed."""
-    return importlib.util.find_spec(backend) is not None
+    """Return whether the library of a backend is installed and usable in this process."""
+    return importlib.util.find_spec(backend) is not None and not is_lost(backend)
 
 
 def open_session(recipe: Recipe, options: SessionOptions) -> Session:
     """Load a model. Raises RuntimeUnavailableError if the backend or its precision is not available."""
+    if is_lost("openvino") and (options.backend == "openvino" or options.precision == "bf16"):
+        raise RuntimeUnavailableError(
+            "OpenVINO cannot be used in this process, which was forked after a model was loaded: load models "
+            "only in the child, start processes with the method spawn, or use the backend auto and the precision auto"
+        )
     if not available(options.backend):
         raise RuntimeUnavailableError(
             f"the backend {options.backend} is not installed: set local.backend = 'onnxruntime'"

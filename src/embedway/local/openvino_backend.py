@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +9,7 @@ import numpy as np
 from onnx import helper
 
 from embedway.errors import UnsupportedModelError
-from embedway.forks import keep_in_forked_processes, native_calls, never_free
+from embedway.forks import keep_in_forked_processes, mark_used
 from embedway.local import cpu
 from embedway.local.graph import build_graph, finish_output
 from embedway.local.onnx_file import self_contained, sentence_output
@@ -137,6 +135,7 @@ class OpenVinoSession:
     def __init__(self, recipe: Recipe, options: SessionOptions) -> None:
         self.options = options
         self._local = threading.local()
+        mark_used("openvino")  # oneTBB's threads work for all sessions
         core = ov.Core()
         # The model and its mapped weights are dropped once the plugin has packed its own copy. Embedding tables are not
         # packed; they stay mapped through the constants' own references.
@@ -147,7 +146,7 @@ class OpenVinoSession:
             operations = OpenVinoOperations(token_types=recipe.token_types)
             output = build_graph(operations, recipe, self._tensors)
             model, self._held = ov.Model([output], operations.parameters, "encoder"), operations.held
-        with native_calls, self._tensors.sparing():
+        with self._tensors.sparing():
             self._compiled: Any = core.compile_model(
                 model,
                 "CPU",
@@ -172,30 +171,13 @@ class OpenVinoSession:
         for name in self._inputs:
             array = arrays[name] if arrays[name] is not None else np.zeros_like(ids)
             inputs.append(np.ascontiguousarray(array, dtype=self._types[name]))
-        with native_calls:
-            request.infer(inputs, share_inputs=True)
+        request.infer(inputs, share_inputs=True)
         return np.array(request.get_output_tensor(0).data, dtype=np.float32)
 
     def close(self) -> None:
         self._compiled = None
         self._local = threading.local()
         self._held = []
-
-
-@functools.cache
-def _keep_threads() -> None:
-    """Keep the threads of oneTBB until the process ends, with a small model that is never freed (12 ms).
-
-    oneTBB ends its threads when the last model is freed. In a forked process, which inherits their handles but not the
-    threads, this aborts the process.
-    """
-    parameter = op.parameter([1], ov.Type.f32)
-    settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
-    never_free(ov.Core().compile_model(ov.Model([parameter], [parameter], "threads"), "CPU", settings))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_keep_threads)
 
 
 def _worth_pinning(options: SessionOptions) -> bool:

@@ -35,9 +35,9 @@ class RuntimeChoice:
 def choose_runtime(config: Config, *, weights_sha256: str, weights_bytes: int) -> RuntimeChoice:
     """Choose a model's session options: from settings, else as tuned for this CPU and these weights, else by a rule.
 
-    The rule: OpenVINO in bfloat16 if the CPU multiplies it in hardware, OpenVINO in float32 if the CPU only has
-    AVX-512, else ONNX Runtime. Bulk work uses one stream per thread, up to four; queries use one stream over all
-    threads.
+    The rule: ONNX Runtime in a process that was forked while OpenVINO was in use. Else OpenVINO in bfloat16 if the CPU
+    multiplies it in hardware, OpenVINO in float32 if the CPU only has AVX-512, else ONNX Runtime. Bulk work uses one
+    stream per thread, up to four; queries use one stream over all threads.
     """
     local = config.local
     threads = local.threads or cpu.facts().cores
