@@ -1,15 +1,12 @@
 """Forks beside native libraries, SQLite files and other threads."""
 
-import contextlib
 import os
-import signal
-import subprocess
-import sys
 
 import pytest
 
 from embedway import Config, Embedder
 from embedway.errors import RuntimeUnavailableError
+from scripts import run_script
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -118,23 +115,9 @@ else:
 """
 
 
-def run(script, *arguments, **variables):
-    """Run a script in a process, and return its output. After a hang, its children are ended too."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", IMPORTS + script, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-        env={**os.environ, **variables},
-    )
-    try:
-        output, errors = process.communicate(timeout=120)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert (process.returncode, errors) == (0, "")
-    return output.splitlines()
+def run(script, *arguments, **environment):
+    """Run a script in a process, and return its output."""
+    return run_script(IMPORTS + script, *arguments, **environment)
 
 
 @pytest.mark.parametrize(("backend", "opened"), [("openvino", []), ("onnxruntime", ["onnxruntime"])])

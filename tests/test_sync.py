@@ -1,15 +1,13 @@
 """The blocking embedder's thread: closing, the end of the process, and forks, while other threads embed."""
 
 import contextlib
-import subprocess
-import sys
 import threading
 
 import pytest
 
 from embedway import ClosedError, Embedder
 from held_service import PATIENCE_S, config_of, held_service
-from inside import variables
+from scripts import run_script
 
 
 @pytest.fixture
@@ -132,18 +130,7 @@ def test_an_unused_embedder_is_closed(settings):
 def run(code, *arguments):
     """Run Python code in a process, and return its output."""
     modules = "import os, sys, threading", *(f"from {name} import *" for name in ("embedway", "held_service", "inside"))
-    code = "\n".join([*modules, code])
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE_S,
-        env=variables(),
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    return done.stdout.split("\n")[:-1]
+    return run_script("\n".join([*modules, code]), *arguments)
 
 
 EXIT = """

@@ -7,14 +7,13 @@ loop, and do not exist in a forked process. `Engines` opens a new engine after t
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import weakref
 from typing import TYPE_CHECKING
 
 from embedway.cache.vector_cache import open_vector_cache
 from embedway.errors import ClosedError, UsageError
-from embedway.forks import never_free
+from embedway.forks import at_fork, never_free
 from embedway.ledger.budgets import Budgets
 from embedway.ledger.opening import limits_of, open_ledger
 from embedway.models.base import ModelEnvironment
@@ -206,5 +205,4 @@ def _after_fork() -> None:
         engines.forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)

@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import concurrent.futures.thread
 import contextlib
-import os
 import threading
 import time
 import weakref
@@ -17,6 +16,7 @@ from embedway._public import blocking_form_of, public
 from embedway._sync_admin import CacheAdmin, ModelAdmin, PinAdmin
 from embedway.arguments import as_texts, check_names
 from embedway.errors import ClosedError, UsageError
+from embedway.forks import at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -189,8 +189,7 @@ def _after_fork() -> None:
     _exiting.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)
 
 
 @public

@@ -9,13 +9,22 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Native objects with threads. Their destructors end these threads.
 _native: weakref.WeakSet[Any] = weakref.WeakSet()
 #: Libraries whose threads work for all their objects: those in use here, and those that were in use before a fork.
 _used: set[str] = set()
 _lost: set[str] = set()
+
+
+def at_fork(**functions: Callable[[], object]) -> None:
+    """Register functions as `os.register_at_fork` does, by `before`, `after_in_parent` and `after_in_child`."""
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
+        os.register_at_fork(**functions)
 
 
 def never_free(thing: object) -> None:
@@ -51,5 +60,4 @@ def _after_fork_in_child() -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(after_in_child=_after_fork_in_child)

@@ -7,7 +7,6 @@ https://www.sqlite.org/howtocorrupt.html). Another process would then delete a w
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import weakref
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from embedway.files import place_of
+from embedway.forks import at_fork
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,6 @@ def opened_kind(path: Path) -> str | None:
         return next((kind for one, kind in _OPENED.values() if one == place), None) if place is not None else None
 
 
-if hasattr(os, "register_at_fork"):
-    # No file is being opened or closed during a fork. The child has none of the connections that are left.
-    os.register_at_fork(before=OPENING.acquire, after_in_parent=OPENING.release, after_in_child=OPENING.release)
-    os.register_at_fork(after_in_child=_OPENED.clear)
+# No file is being opened or closed during a fork. The child has none of the connections that are left.
+at_fork(before=OPENING.acquire, after_in_parent=OPENING.release, after_in_child=OPENING.release)
+at_fork(after_in_child=_OPENED.clear)

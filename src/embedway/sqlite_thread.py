@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import os
 import sqlite3
 import threading
 import weakref
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 from embedway import sqlite
 from embedway.errors import EmbedwayError, UsageError
 from embedway.files import place_of
+from embedway.forks import at_fork
 from embedway.third_party import INVALID_VALUE_ERRORS
 from embedway.worker import Worker
 
@@ -244,5 +244,4 @@ def _after_fork() -> None:
     _forking.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

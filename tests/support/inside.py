@@ -8,7 +8,7 @@ from pathlib import Path
 from embedway.cache.pause import Pause
 from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
-from embedway.ledger import continuity
+from embedway.ledger.continuity import SEEN
 from embedway.ledger.redis import RedisLedger
 
 
@@ -33,11 +33,11 @@ def forget_engine(embedder):
 @contextlib.contextmanager
 def another_process():
     """Use ledgers as another process would, without what this process has read in them."""
-    kept = dict(continuity._SEEN)
-    continuity._SEEN.clear()
+    kept = dict(SEEN._states)
+    SEEN.clear()
     yield
-    continuity._SEEN.clear()
-    continuity._SEEN.update(kept)
+    SEEN.clear()
+    SEEN._states.update(kept)
 
 
 def cache_of(embedder):

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import uuid
 import weakref
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from embedway.errors import LedgerError
 from embedway.files import place_of
+from embedway.forks import at_fork
 from embedway.formats import beside
 from embedway.sqlite_open import OPENING, is_open
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from sqlite3 import Connection
 
@@ -86,7 +87,14 @@ class LedgerIdentity:
 
 
 @dataclass(slots=True, weakref_slot=True)
-class Seen:
+class SharedState:
+    """State that users of a place share, and their number."""
+
+    users: int = 0
+
+
+@dataclass(slots=True)
+class Seen(SharedState):
     """Last state of a ledger, or of pins, that this process has read. All objects for the same place share it."""
 
     #: Device and inode of the file.
@@ -95,7 +103,6 @@ class Seen:
     changes: int = 0
     #: The files beside an open database, each with its device and inode.
     beside: list[tuple[Path, tuple[int, int] | None]] = field(default_factory=list)
-    users: int = 0
 
     def check(self, identity: LedgerIdentity, changes: int, what: str) -> None:
         """Raise LedgerError if the ledger is another one or an older copy. A restored one is accepted."""
@@ -114,22 +121,37 @@ class Seen:
         self.id, self.changes = ledger_id, changes
 
 
-_SEEN: weakref.WeakValueDictionary[str, Seen] = weakref.WeakValueDictionary()
+S = TypeVar("S", bound=SharedState)
 
 
-def seen_at(place: str) -> Seen:
-    """Return the state that this process shares for a place, and count a user; a new state if there was no user."""
-    seen = _SEEN.setdefault(place, Seen())
-    seen.users += 1
-    return seen
+class SharedStates(Generic[S]):
+    """States by place. All users of a place in this process share its state while there is one of them."""
+
+    def __init__(self, new: Callable[[], S]) -> None:
+        self._new = new
+        self._states: weakref.WeakValueDictionary[str, S] = weakref.WeakValueDictionary()
+
+    def join(self, place: str) -> S:
+        """Return the state of a place, and count a user; a new state if there was no user."""
+        state = self._states.setdefault(place, self._new())
+        state.users += 1
+        return state
+
+    def leave(self, place: str, state: S) -> S:
+        """Uncount a user that is closed, and return a copy for it. The last user removes the shared state."""
+        state.users -= 1
+        if state.users <= 0 and self._states.get(place) is state:
+            del self._states[place]
+        return replace(state, users=0)
+
+    def clear(self) -> None:
+        """Stop sharing: later users of a place get a new state."""
+        self._states.clear()
 
 
-def forget(place: str, seen: Seen) -> Seen:
-    """Uncount a user that is closed, and return a copy for it. The last user removes the shared state."""
-    seen.users -= 1
-    if seen.users <= 0 and _SEEN.get(place) is seen:
-        del _SEEN[place]
-    return replace(seen, users=0)
+SEEN = SharedStates(Seen)
+# A forked process opens the files anew; their logs may be others by then.
+at_fork(after_in_child=SEEN.clear)
 
 
 class FileWatch:
@@ -141,7 +163,7 @@ class FileWatch:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._place = str(path.absolute())
-        self.seen = seen_at(self._place)
+        self.seen = SEEN.join(self._place)
 
     def check(self) -> None:
         """Raise ReplacedFileError if a file is not the one that was opened."""
@@ -173,9 +195,4 @@ class FileWatch:
 
     def forget(self) -> None:
         """Stop sharing the state."""
-        self.seen = forget(self._place, self.seen)
-
-
-if hasattr(os, "register_at_fork"):
-    # A forked process opens the files anew; their logs may be others by then.
-    os.register_at_fork(after_in_child=_SEEN.clear)
+        self.seen = SEEN.leave(self._place, self.seen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from embedway.errors import LedgerError
+from embedway.ledger.continuity import SharedState, SharedStates
 from embedway.ledger.pins import Pins
 from embedway.space import comparable
 from embedway.text import shown_name
@@ -22,15 +22,14 @@ if TYPE_CHECKING:
 _MOST_PINS = 10_000
 
 
-@dataclass(slots=True, weakref_slot=True)
-class _Shared:
+@dataclass(slots=True)
+class _Shared(SharedState):
     """Spaces of the confirmed pins that this process has read at a place, by collection."""
 
     spaces: OrderedDict[str, Space] = field(default_factory=OrderedDict)
-    users: int = 0
 
 
-_SHARED: weakref.WeakValueDictionary[str, _Shared] = weakref.WeakValueDictionary()
+_SHARED = SharedStates(_Shared)
 
 
 class RememberedPins(Pins):
@@ -43,8 +42,7 @@ class RememberedPins(Pins):
     def __init__(self, store: Pins, place: str) -> None:
         self._store = store
         self._place = place
-        self._shared = _SHARED.setdefault(place, _Shared())
-        self._shared.users += 1
+        self._shared = _SHARED.join(place)
         self._seen = self._shared.spaces
 
     @override
@@ -96,9 +94,7 @@ class RememberedPins(Pins):
     @override
     async def aclose(self) -> None:
         await self._store.aclose()
-        self._shared.users -= 1
-        if self._shared.users <= 0 and _SHARED.get(self._place) is self._shared:
-            del _SHARED[self._place]
+        self._shared = _SHARED.leave(self._place, self._shared)
 
     def _remember(self, pin: Pin) -> Pin:
         if not pin.claim:
