@@ -132,11 +132,11 @@ def test_a_process_forks_while_it_computes(backend, tokenizer):
 
 @pytest.mark.parametrize("choice", [{"local.backend": "openvino"}, {"local.precision": "bf16"}])
 def test_openvino_that_was_in_use_before_a_fork_is_refused(choice, monkeypatch, tmp_path, default_model_directory):
-    monkeypatch.setattr("embedway.forks._lost", {"openvino"})
+    monkeypatch.setattr("embedway.forks._unusable", {"openvino"})
     places = {"weights.directory": default_model_directory, "cache.backend": "none", "ledger.backend": "none"}
     with (
         Embedder(config=Config.load(environ={}, overrides=places | choice)) as embedder,
-        pytest.raises(RuntimeUnavailableError, match=r"forked after a model was loaded: load models only in the child"),
+        pytest.raises(RuntimeUnavailableError, match="its parent used OpenVINO before the fork: load models only"),
     ):
         embedder.embed("a text")
 

@@ -192,7 +192,7 @@ class Engines:
             raise UsageError("the event loop that used this AsyncEmbedder is not running; call aclose on that loop")
 
     def forget(self) -> None:
-        """Replace the engine of the parent process. Freeing it would end the parent's connections."""
+        """Drop the engine of the parent process without freeing it. Freeing it would end the parent's connections."""
         never_free(self.engine)
         self.engine, self._lock = None, threading.Lock()
 

@@ -1,13 +1,14 @@
 """Native libraries and forked processes: what a child cannot use, and what it must not free.
 
-A forked process has only the thread that forked. The other threads of a library do not exist there, and what they did
-stays half done.
+A forked process has only the thread that forked. The other threads of a library do not exist there, and their
+unfinished work is never completed.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 #: Native objects with threads. Their destructors end these threads.
 _native: weakref.WeakSet[Any] = weakref.WeakSet()
-#: Libraries whose threads work for all their objects: those in use here, and those that were in use before a fork.
+#: Libraries whose threads serve all their objects, and which this process or a parent has used.
 _used: set[str] = set()
-_lost: set[str] = set()
+#: Those that a parent process used before the fork.
+_unusable: set[str] = set()
 
 
 def at_fork(**functions: Callable[[], object]) -> None:
@@ -32,31 +34,32 @@ def never_free(thing: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
-def keep_in_forked_processes(native: Any) -> None:
-    """Never free an object, such as a session of a model, in a process that is forked while it exists.
+def never_free_in_forked_processes(native: Any) -> None:
+    """Never free an object, such as a session of a model, in a process that is forked while the object exists.
 
-    Its threads do not exist there. Their stacks are reused, so its destructor would wait for other threads, or abort
-    the process ("pthread_detach has failed", oneTBB).
+    Its destructor would wait forever for threads that do not exist there (ONNX Runtime), or detach one whose stack
+    another thread has got, which aborts the process ("pthread_detach has failed", oneTBB).
     """
     _native.add(native)
 
 
-def mark_used(library: str) -> None:
-    """Remember that a library is in use, and lost to processes that are forked from now on."""
+def mark_unusable_after_fork(library: str) -> None:
+    """Record that this process uses a library. Later forks cannot use it, even after all its objects are freed."""
     _used.add(library)
 
 
-def is_lost(library: str) -> bool:
-    """Return whether a library was in use when this process was forked. Its next call may hang or crash."""
-    return library in _lost
+def is_unusable(library: str) -> bool:
+    """Return whether a parent process used a library before the fork. A call of it may then hang or crash."""
+    return library in _unusable
 
 
 def _after_fork_in_child() -> None:
-    _lost.update(_used)
+    _unusable.update(_used)
     for native in list(_native):
         never_free(native)
-    # The parent's threads of the tokenizers library do not exist here. It uses none unless this variable requests them.
-    if os.environ.get("TOKENIZERS_PARALLELISM"):
+    # The thread pool of the tokenizers library does not exist here, and a parallel call would wait for it. After a
+    # fork, the library uses none unless this variable is set.
+    if "tokenizers" in sys.modules and os.environ.get("TOKENIZERS_PARALLELISM"):
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 

@@ -851,12 +851,15 @@ def test_a_route_that_does_not_exist_is_named(name):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Config(nonsense=1), "nonsense: is not a setting"),
-        (lambda: Config(local={"streams": 0}), "local.streams: is 0; must be greater than 0"),
+        (lambda: Config(nonsense=1), "Config: nonsense: is not a setting"),
+        (lambda: Config(local={"streams": 0}), "Config: local.streams: is 0; must be greater than 0"),
         (lambda: Config(budgets={"a": {"usd": "x"}}), "budgets.a.usd: is 'x'; must be dollars, such as 0.05"),
         (lambda: Config(routes={"r": {"model": "m", "api_key": 5}}), "2 settings are invalid:"),
-        (lambda: ModelBenchmark(model_name="m"), "lacks provider, avg_latency_ms"),
-        (lambda: RouteSettings(model="m", provider="p", options={"token": [SECRET]}), "options.token"),
+        (lambda: ModelBenchmark(model_name="m"), "ModelBenchmark: lacks provider, avg_latency_ms"),
+        (
+            lambda: RouteSettings(model="m", provider="p", options={"token": [SECRET]}),
+            "RouteSettings: options.token: must be a string",
+        ),
     ],
 )
 def test_settings_that_are_made_directly_raise_our_error(make, said):

@@ -8,7 +8,7 @@ from pathlib import Path
 from embedway.cache.pause import Pause
 from embedway.cache.redis import RedisCache
 from embedway.cache.sqlite import SqliteCache
-from embedway.ledger.continuity import SEEN
+from embedway.ledger.continuity import SEEN_BY_PLACE
 from embedway.ledger.redis import RedisLedger
 
 
@@ -33,11 +33,13 @@ def forget_engine(embedder):
 @contextlib.contextmanager
 def another_process():
     """Use ledgers as another process would, without what this process has read in them."""
-    kept = dict(SEEN._states)
-    SEEN.clear()
-    yield
-    SEEN.clear()
-    SEEN._states.update(kept)
+    kept = dict(SEEN_BY_PLACE._states)
+    SEEN_BY_PLACE.clear()
+    try:
+        yield
+    finally:
+        SEEN_BY_PLACE.clear()
+        SEEN_BY_PLACE._states.update(kept)
 
 
 def cache_of(embedder):

@@ -11,7 +11,7 @@ from inside import variables
 
 
 def run_script(code, *arguments, **environment):
-    """Run code with arguments, and return the lines of its output. After a hang, its children are ended too."""
+    """Run code with arguments, and return the lines of its output. Its process group is always ended afterwards."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE,

@@ -49,7 +49,8 @@ class SafeStream:
 
     def write(self, text: str) -> int:
         """Write a text, and return its length."""
-        if isinstance(text, str) and not text:  # click tries this, and ignores the error of a full disk
+        # click writes b"" and then "" to detect a text stream, and ignores all errors. On a full disk, "" is one.
+        if isinstance(text, str) and not text:
             return 0
         shown = printable(text, keep_layout=True) if self._escape else text
         if self._stream is None:

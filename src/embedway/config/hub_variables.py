@@ -1,6 +1,7 @@
 """Settings from the variables and the token file of huggingface_hub and fastembed, parsed as in these libraries.
 
-Blanks around HF_HUB_OFFLINE are no reason to go online, as they are for the hub's library.
+One exception: blanks around HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE are ignored. With blanks, huggingface_hub goes
+online.
 """
 
 from __future__ import annotations

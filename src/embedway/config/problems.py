@@ -144,6 +144,7 @@ def _problem(details: ErrorDetails, sources: Mapping[str, SettingSource], keys: 
             return Problem(where, key, f"is one key with a dot in its name; write {last} in the table {above}{suffix}")
         return Problem(where, key, f"is not a setting{keys.nearest(pattern).replace('*', name)}{suffix}")
     table = details["type"] in {"model_type", "model_attributes_type", "dict_type"}
+    # The options of a route that is created directly have no prefix.
     private = pattern in keys.secrets or pattern.startswith(("routes.*.options", "options"))
     hidden = private or (table and bool(details["input"]) and not f"{key}.".startswith(BENCHMARKS))
     shown = "" if hidden else _describe_value(details["input"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -24,22 +25,25 @@ _UNKNOWN = "unknown"
 _LEAST_PRICE, _MOST_PRICE = decimal.Decimal("0.000000001"), decimal.Decimal(10**9)
 
 
-class _SectionType(ModelMetaclass):
-    """Class of sections. Its call, and no validation by pydantic within it, raises ConfigError."""
+class _SectionMeta(ModelMetaclass):
+    """Metaclass of sections. A call of a section raises ConfigError.
+
+    `model_validate`, and the validation of sections within it, raise ValidationError, which `Config.load` needs.
+    """
 
     def __call__(cls, *arguments: Any, **values: Any) -> Any:  # noqa: N805  a metaclass
         try:
             return super().__call__(*arguments, **values)
         except ValidationError as error:
-            problems = validation_problems(error, {}, KnownKeys.of(cls))  # type: ignore[arg-type]  # a section
+            found = validation_problems(error, {}, KnownKeys.of(cls))  # type: ignore[arg-type]  # a section
         # Outside of `except`: the chained error would contain the input, which may contain a secret.
-        raise combine_errors(problems)
+        raise combine_errors([replace(problem, where=cls.__name__) for problem in found])
 
 
-class Section(BaseModel, metaclass=_SectionType):
+class Section(BaseModel, metaclass=_SectionMeta):
     """Table of settings: frozen, without unknown keys, and without the input in errors.
 
-    Raises ConfigError, which lists every problem with its key and rule.
+    The constructor raises ConfigError, which lists every problem with its key and rule.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-import weakref
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from embedway.errors import LedgerError
 from embedway.files import place_of
 from embedway.forks import at_fork
 from embedway.formats import beside
+from embedway.ledger.shared_states import SharedState, SharedStates
 from embedway.sqlite_open import OPENING, is_open
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from sqlite3 import Connection
 
@@ -86,13 +85,6 @@ class LedgerIdentity:
         raise LedgerError("the ledger's own ID cannot be read; restore a backup with `embedway state restore`")
 
 
-@dataclass(slots=True, weakref_slot=True)
-class SharedState:
-    """State that users of a place share, and their number."""
-
-    users: int = 0
-
-
 @dataclass(slots=True)
 class Seen(SharedState):
     """Last state of a ledger, or of pins, that this process has read. All objects for the same place share it."""
@@ -121,37 +113,9 @@ class Seen(SharedState):
         self.id, self.changes = ledger_id, changes
 
 
-S = TypeVar("S", bound=SharedState)
-
-
-class SharedStates(Generic[S]):
-    """States by place. All users of a place in this process share its state while there is one of them."""
-
-    def __init__(self, new: Callable[[], S]) -> None:
-        self._new = new
-        self._states: weakref.WeakValueDictionary[str, S] = weakref.WeakValueDictionary()
-
-    def join(self, place: str) -> S:
-        """Return the state of a place, and count a user; a new state if there was no user."""
-        state = self._states.setdefault(place, self._new())
-        state.users += 1
-        return state
-
-    def leave(self, place: str, state: S) -> S:
-        """Uncount a user that is closed, and return a copy for it. The last user removes the shared state."""
-        state.users -= 1
-        if state.users <= 0 and self._states.get(place) is state:
-            del self._states[place]
-        return replace(state, users=0)
-
-    def clear(self) -> None:
-        """Stop sharing: later users of a place get a new state."""
-        self._states.clear()
-
-
-SEEN = SharedStates(Seen)
-# A forked process opens the files anew; their logs may be others by then.
-at_fork(after_in_child=SEEN.clear)
+SEEN_BY_PLACE = SharedStates(Seen)
+# A forked process opens ledgers anew, as a process that starts later does. The logs of files may be others by then.
+at_fork(after_in_child=SEEN_BY_PLACE.clear)
 
 
 class FileWatch:
@@ -163,7 +127,7 @@ class FileWatch:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._place = str(path.absolute())
-        self.seen = SEEN.join(self._place)
+        self.seen = SEEN_BY_PLACE.join(self._place)
 
     def check(self) -> None:
         """Raise ReplacedFileError if a file is not the one that was opened."""
@@ -195,4 +159,4 @@ class FileWatch:
 
     def forget(self) -> None:
         """Stop sharing the state."""
-        self.seen = SEEN.leave(self._place, self.seen)
+        self.seen = SEEN_BY_PLACE.leave(self._place, self.seen)

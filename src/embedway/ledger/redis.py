@@ -30,7 +30,7 @@ from embedway.ledger.base import (
     State,
     moment,
 )
-from embedway.ledger.continuity import OLDER, OTHER, SEEN, replaced
+from embedway.ledger.continuity import OLDER, OTHER, SEEN_BY_PLACE, replaced
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
 from embedway.third_party import INVALID_VALUE_ERRORS
 
@@ -91,7 +91,7 @@ class RedisLedger:
         self._clock = clock
         self._ticks = ticks
         self._url = url
-        self._seen = SEEN.join(url)
+        self._seen = SEEN_BY_PLACE.join(url)
         #: Server's time and our monotonic time at the last answer.
         self._answered: tuple[float, float] | None = None
         self._client = redis_client(url, cluster=cluster, what="ledger.backend = 'redis'")
@@ -191,7 +191,7 @@ class RedisLedger:
         return Restored.read(written) if written else None
 
     async def aclose(self) -> None:
-        self._seen = SEEN.leave(self._url, self._seen)
+        self._seen = SEEN_BY_PLACE.leave(self._url, self._seen)
         await self._client.aclose()
 
     async def _call(self, operation: str, **call: Any) -> list[Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from embedway.errors import LedgerError
-from embedway.ledger.continuity import SharedState, SharedStates
 from embedway.ledger.pins import Pins
+from embedway.ledger.shared_states import SharedState, SharedStates
 from embedway.space import comparable
 from embedway.text import shown_name
 
@@ -23,13 +23,14 @@ _MOST_PINS = 10_000
 
 
 @dataclass(slots=True)
-class _Shared(SharedState):
+class _ConfirmedSpaces(SharedState):
     """Spaces of the confirmed pins that this process has read at a place, by collection."""
 
     spaces: OrderedDict[str, Space] = field(default_factory=OrderedDict)
 
 
-_SHARED = SharedStates(_Shared)
+#: A forked process keeps what its parent has read.
+_CONFIRMED = SharedStates(_ConfirmedSpaces)
 
 
 class RememberedPins(Pins):
@@ -42,7 +43,7 @@ class RememberedPins(Pins):
     def __init__(self, store: Pins, place: str) -> None:
         self._store = store
         self._place = place
-        self._shared = _SHARED.join(place)
+        self._shared = _CONFIRMED.join(place)
         self._seen = self._shared.spaces
 
     @override
@@ -94,7 +95,7 @@ class RememberedPins(Pins):
     @override
     async def aclose(self) -> None:
         await self._store.aclose()
-        self._shared = _SHARED.leave(self._place, self._shared)
+        self._shared = _CONFIRMED.leave(self._place, self._shared)
 
     def _remember(self, pin: Pin) -> Pin:
         if not pin.claim:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from embedway._public import public
 from embedway.errors import RuntimeUnavailableError
-from embedway.forks import is_lost
+from embedway.forks import is_unusable
 from embedway.local import cpu
 
 if TYPE_CHECKING:
@@ -60,15 +60,16 @@ class Session(Protocol):
 
 def available(backend: BackendName) -> bool:
     """Return whether the library of a backend is installed and usable in this process."""
-    return importlib.util.find_spec(backend) is not None and not is_lost(backend)
+    return importlib.util.find_spec(backend) is not None and not is_unusable(backend)
 
 
 def open_session(recipe: Recipe, options: SessionOptions) -> Session:
     """Load a model. Raises RuntimeUnavailableError if the backend or its precision is not available."""
-    if is_lost("openvino") and (options.backend == "openvino" or options.precision == "bf16"):
+    if is_unusable("openvino") and (options.backend == "openvino" or options.precision == "bf16"):
         raise RuntimeUnavailableError(
-            "OpenVINO cannot be used in this process, which was forked after a model was loaded: load models "
-            "only in the child, start processes with the method spawn, or use the backend auto and the precision auto"
+            "OpenVINO cannot be used in this process, because its parent used OpenVINO before the fork: load "
+            "models only in the child, start processes with the method spawn, or set local.backend and "
+            "local.precision to 'auto'"
         )
     if not available(options.backend):
         raise RuntimeUnavailableError(

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from embedway.errors import UnsupportedModelError
-from embedway.forks import keep_in_forked_processes
+from embedway.forks import never_free_in_forked_processes
 from embedway.local.graph import build_graph, finish_output
 from embedway.local.onnx_file import self_contained, sentence_output
 from embedway.local.tensors import Tensors
@@ -205,7 +205,7 @@ class OnnxSession:
             self._session: Any = ort.InferenceSession(
                 model, settings, providers=[("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})]
             )
-        keep_in_forked_processes(self._session)
+        never_free_in_forked_processes(self._session)
         kinds = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
         self._inputs = {port.name: kinds[port.type] for port in self._session.get_inputs()}
         self._output = self._session.get_outputs()[0].name

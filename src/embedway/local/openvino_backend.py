@@ -9,7 +9,7 @@ import numpy as np
 from onnx import helper
 
 from embedway.errors import UnsupportedModelError
-from embedway.forks import keep_in_forked_processes, mark_used
+from embedway.forks import mark_unusable_after_fork, never_free_in_forked_processes
 from embedway.local import cpu
 from embedway.local.graph import build_graph, finish_output
 from embedway.local.onnx_file import self_contained, sentence_output
@@ -135,7 +135,7 @@ class OpenVinoSession:
     def __init__(self, recipe: Recipe, options: SessionOptions) -> None:
         self.options = options
         self._local = threading.local()
-        mark_used("openvino")  # oneTBB's threads work for all sessions
+        mark_unusable_after_fork("openvino")  # oneTBB's threads work for all sessions
         core = ov.Core()
         # The model and its mapped weights are dropped once the plugin has packed its own copy. Embedding tables are not
         # packed; they stay mapped through the constants' own references.
@@ -157,7 +157,7 @@ class OpenVinoSession:
                     "ENABLE_CPU_PINNING": _worth_pinning(options),
                 },
             )
-        keep_in_forked_processes(self._compiled)
+        never_free_in_forked_processes(self._compiled)
         self._inputs = [port.get_any_name() for port in self._compiled.inputs]
         self._types = {port.get_any_name(): port.get_element_type().to_dtype() for port in self._compiled.inputs}
         self._tensors.release_pages()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedway.files import write_private_whole
+from embedway.forks import is_unusable
 from embedway.local import cpu
 from embedway.local.backend import BACKENDS, BackendName, Precision, SessionOptions, available
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embedway.config import Config
+
+_log = logging.getLogger(__name__)
 
 #: Default padded tokens of a batch. Large enough to fill two cores' caches; small enough that a batch of the widest
 #: common models stays within 100 MB (benchmarks/RESULTS.md).
@@ -35,7 +39,7 @@ class RuntimeChoice:
 def choose_runtime(config: Config, *, weights_sha256: str, weights_bytes: int) -> RuntimeChoice:
     """Choose a model's session options: from settings, else as tuned for this CPU and these weights, else by a rule.
 
-    The rule: ONNX Runtime in a process that was forked while OpenVINO was in use. Else OpenVINO in bfloat16 if the CPU
+    The rule: ONNX Runtime in a process whose parent used OpenVINO before the fork. Else OpenVINO in bfloat16 if the CPU
     multiplies it in hardware, OpenVINO in float32 if the CPU only has AVX-512, else ONNX Runtime. Bulk work uses one
     stream per thread, up to four; queries use one stream over all threads.
     """
@@ -45,6 +49,8 @@ def choose_runtime(config: Config, *, weights_sha256: str, weights_bytes: int) -
     tuned = read_choice(config.tune.directory, weights_sha256) if free and local.threads is None else None
     if tuned is not None:
         return RuntimeChoice(tuned.bulk, tuned.single, local.token_budget or tuned.token_budget)
+    if local.backend == "auto" and is_unusable("openvino"):
+        _log.info("a parent process used OpenVINO before the fork, so ONNX Runtime is used here, which may be slower")
     worth = available("openvino") and _prefers_openvino(local.precision)
     suited: BackendName = "openvino" if worth else "onnxruntime"
     backend = suited if local.backend == "auto" else local.backend

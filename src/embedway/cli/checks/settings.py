@@ -86,8 +86,8 @@ def _remedy(line: str) -> str:
     if "cannot be read" in line:
         return "make the file readable, or name another one with --config"
     if line.startswith("environment"):
-        return "correct or unset the variable; docs/settings.md lists all settings"
-    return "correct the file; docs/settings.md lists all settings"
+        return "correct or unset the variable; docs/settings.md explains the rules"
+    return "correct the file; docs/settings.md explains the rules"
 
 
 # ---------------------------------------------------------------- checks
