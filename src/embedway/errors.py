@@ -280,6 +280,8 @@ class UpstreamError(EmbedwayError):
     transient = False
     #: Rate limits in the service's error response, a `RateState`; None if there are none.
     rates: Any = None
+    #: Limits that the service named when it refused a request, a `ServiceLimits`; None if it named none.
+    limits: Any = None
     #: Other models that are set up here, if no route of this one can help.
     elsewhere: tuple[str, ...] = ()
 
@@ -322,6 +324,8 @@ class UnavailableError(UpstreamError):
     """The service is unreachable, too slow, resets the connection, or fails (HTTP 408, 409, 425, 5xx but 501, 505)."""
 
     transient = True
+    #: Whether the service says that it still loads the model.
+    loading = False
 
 
 class RefusedInputError(UpstreamError):

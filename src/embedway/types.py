@@ -89,6 +89,16 @@ class RateState:
 NO_RATES = RateState()
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceLimits:
+    """Limits of one request that a service named when it refused one; None where it named none."""
+
+    max_inputs: int | None = None
+    max_request_tokens: int | None = None
+    #: Maximum tokens of one text.
+    max_tokens: int | None = None
+
+
 @public
 @dataclass(frozen=True, slots=True)
 class Truncation:
@@ -158,6 +168,8 @@ class Bill:
     unsure: int = 0
     #: The ledger's entries.
     entries: tuple[str, ...] = ()
+    #: Notes on the routes; see `Receipt.notes`.
+    notes: tuple[str, ...] = ()
 
     def __add__(self, other: Bill) -> Bill:
         """Return the sum of two bills; the cost is None if one of the costs is None."""
@@ -171,6 +183,7 @@ class Bill:
             searches=self.searches + other.searches,
             unsure=self.unsure + other.unsure,
             entries=(*self.entries, *other.entries),
+            notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
         )
 
 
@@ -317,6 +330,8 @@ class Receipt:
     ledger_entries: tuple[str, ...] = ()
     #: Cache hits that were stored with a lossy codec (`cache.codec`).
     lossy_hits: int = 0
+    #: What a route did that the API does not promise, such as an answer without `index`; one sentence each.
+    notes: tuple[str, ...] = ()
 
     @property
     def cost_usd(self) -> Decimal | None:

@@ -6,7 +6,8 @@ import email.utils
 import pytest
 
 from embedway.errors import AuthenticationError, QuotaExceededError, RateLimitedError
-from embedway.providers.http import duration_s, error_of, read_rates, retry_after_s
+from embedway.providers.http_errors import error_of
+from embedway.providers.http_headers import duration_s, read_rates, retry_after_s
 from embedway.providers.vectors import count_of
 from embedway.types import RateState
 

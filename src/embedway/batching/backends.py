@@ -247,7 +247,15 @@ class UpstreamBackend(BatchBackend["UpstreamRequest", UpstreamResponse]):
             else:
                 vectors, routes = response.vectors[start:end], list(response.routes)
                 results.append(
-                    UpstreamResponse(vectors, own, routes, response.attempts, billed_tokens, unreported_tokens)
+                    UpstreamResponse(
+                        vectors,
+                        own,
+                        routes,
+                        response.attempts,
+                        billed_tokens,
+                        unreported_tokens,
+                        notes=response.notes,
+                    )
                 )
             start = end
         return results

@@ -76,6 +76,7 @@ def make_bill(response: UpstreamResponse, prices: Prices, account: Account | Non
             searches=account.totals.searches,
             unsure=account.totals.unsure,
             entries=() if account.entry is None else (account.entry,),
+            notes=tuple(dict.fromkeys(response.notes)),
         )
     tokens, searches = response.billed_tokens + response.unreported_tokens, response.searches
     return Bill(
@@ -85,6 +86,7 @@ def make_bill(response: UpstreamResponse, prices: Prices, account: Account | Non
         tuple(response.routes),
         estimated=response.unreported_tokens > 0,
         searches=searches,
+        notes=tuple(dict.fromkeys(response.notes)),
     )
 
 

@@ -71,6 +71,8 @@ class UpstreamResponse:
     billed_tokens: int = 0
     unreported_tokens: int = 0
     searches: int = 0
+    #: Notes for the receipt; see `Receipt.notes`.
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,8 @@ only in headers.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import io
 import logging
-import re
-import time
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,23 +18,16 @@ import aiohttp
 import orjson
 
 from embedway.config.addresses import is_loopback
-from embedway.errors import (
-    AuthenticationError,
-    ConfigError,
-    ProtocolError,
-    QuotaExceededError,
-    RateLimitedError,
-    RefusedInputError,
-    UnavailableError,
-    UpstreamError,
-)
+from embedway.errors import ConfigError, ProtocolError, UnavailableError
+from embedway.providers.http_errors import error_of
+from embedway.providers.http_headers import read_rates
 from embedway.providers.options import known, yes
-from embedway.types import NO_RATES, RateState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from embedway.providers.base import Declared, Endpoint
+    from embedway.types import RateState
 
 V = TypeVar("V")
 
@@ -52,26 +42,6 @@ _CONNECTIONS = 64
 _LARGE_BYTES = 1_000_000
 #: Size above which a body is sent as a stream: aiohttp then sends it in pieces, without blocking the event loop.
 _LARGE_BODY_BYTES = 2**20
-#: Identifiers that services use for "no money left" with status 429.
-_EXHAUSTED = frozenset(
-    {
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "quota_exceeded",
-        "AUTHZ_INSUFFICIENT_BALANCE",
-        "AUTHZ_RESOURCE_LIMIT_EXCEEDED",
-    }
-)
-#: Gemini's error codes for an invalid key, which it answers with status 400.
-_NO_KEY = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
-#: Transient statuses below 500, and permanent ones above: not implemented, version not supported.
-_PASSING = frozenset({408, 409, 425})
-_LASTING = frozenset({501, 505})
-_RATES = "x-ratelimit-"
-_CODE = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
-#: Maximum digits of a number in a header. Python refuses to convert some thousands, and a float overflows earlier.
-_MOST_DIGITS = 30
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,130 +231,3 @@ def check_base_url(base_url: str, *, where: str, allow_http: bool) -> None:
             where=where,
             key="base_url",
         )
-
-
-def error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: str) -> UpstreamError:
-    """Return the error for a status and a body, with the rate limits from the headers.
-
-    The body's message is not shown: it may repeat the request.
-    """
-    error = _error_of(status, headers, content, route=route)
-    error.rates = read_rates(headers)
-    return error
-
-
-def _error_of(status: int, headers: Mapping[str, str], content: bytes, *, route: str) -> UpstreamError:
-    code = _error_code(content)
-    said = f": {code}" if code else ""
-    if status == 402 or code in _EXHAUSTED:
-        return QuotaExceededError(f"the account's quota is used up{said}", route=route, status=status)
-    if status in {401, 403} or code in _NO_KEY:
-        return AuthenticationError(f"the key was refused{said}; check api_key", route=route, status=status)
-    wait = retry_after_s(headers)
-    if wait is None:
-        wait = _retry_delay_s(content)
-    if status == 429:
-        return RateLimitedError(f"too many requests{said}", route=route, status=status, retry_after_s=wait)
-    if status in _PASSING or (status >= 500 and status not in _LASTING):
-        return UnavailableError(
-            f"the service failed{said}", route=route, status=status, billed=True, retry_after_s=wait
-        )
-    if status in {400, 413, 422}:
-        return RefusedInputError(f"the service refused the request{said}", route=route, status=status)
-    advice = "; check model and base_url" if status == 404 else ""
-    return ProtocolError(f"unexpected answer{said}{advice}", route=route, status=status)
-
-
-def _error_body(content: bytes) -> dict[str, Any]:
-    try:
-        body = orjson.loads(content[:65536])
-    except orjson.JSONDecodeError:
-        return {}
-    error = body.get("error", body) if isinstance(body, dict) else {}
-    return error if isinstance(error, dict) else {}
-
-
-def _details(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return Google's typed details of an error (google.rpc.ErrorInfo, RetryInfo)."""
-    details = error.get("details")
-    return [item for item in details if isinstance(item, dict)] if isinstance(details, list) else []
-
-
-def _retry_delay_s(content: bytes) -> float | None:
-    for detail in _details(_error_body(content)):
-        if isinstance(detail.get("retryDelay"), str):
-            return duration_s(detail["retryDelay"])
-    return None
-
-
-def _error_code(content: bytes) -> str:
-    """Return the short identifier in an error body, if any; never its message."""
-    error = _error_body(content)
-    for detail in _details(error):
-        if detail.get("reason") in _NO_KEY:
-            return str(detail["reason"])
-    for key in ("code", "type", "error_type", "status"):
-        value = error.get(key)
-        if isinstance(value, str) and _CODE.fullmatch(value):
-            return value
-    return ""
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds in `retry-after-ms` or `Retry-After` (seconds or a date, RFC 9110 10.2.3), or None."""
-    exact = headers.get("retry-after-ms", "")
-    if _is_number(exact):
-        return float(exact) / 1000
-    value = headers.get("Retry-After", "").strip()
-    if _is_number(value):
-        return float(value)
-    until = _date_s(value)
-    if until is None:
-        return None
-    # Relative to the service's own clock, because this machine's may be wrong by days.
-    now = _date_s(headers.get("Date", ""))
-    return max(0.0, until - (time.time() if now is None else now))
-
-
-def _date_s(value: str) -> float | None:
-    try:
-        return email.utils.parsedate_to_datetime(value).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def read_rates(headers: Mapping[str, str]) -> RateState:
-    """Parse the `x-ratelimit-*` headers in OpenAI's form (platform.openai.com/docs/guides/rate-limits)."""
-    if not any(name.lower().startswith(_RATES) for name in headers):
-        return NO_RATES
-
-    def count(name: str) -> int | None:
-        value = headers.get(name, "")
-        return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
-
-    return RateState(
-        requests_limit=count("x-ratelimit-limit-requests"),
-        requests_remaining=count("x-ratelimit-remaining-requests"),
-        requests_reset_s=duration_s(headers.get("x-ratelimit-reset-requests", "")),
-        tokens_limit=count("x-ratelimit-limit-tokens"),
-        tokens_remaining=count("x-ratelimit-remaining-tokens"),
-        tokens_reset_s=duration_s(headers.get("x-ratelimit-reset-tokens", "")),
-    )
-
-
-def duration_s(text: str) -> float | None:
-    """Return the seconds of a duration such as `1m30s`, `6ms`, `0.5s` or `12`; None for anything else."""
-    if _is_number(text):
-        return float(text)
-    found = _DURATION.fullmatch(text)
-    if not text or found is None or len(text) > _MOST_DIGITS:
-        return None
-    try:
-        days, hours, minutes, seconds, thousandths = (float(part or 0) for part in found.groups())
-    except ValueError:
-        return None
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds + thousandths / 1000
-
-
-def _is_number(text: str) -> bool:
-    return len(text) <= _MOST_DIGITS and re.fullmatch(r"\d+(\.\d+)?", text) is not None
