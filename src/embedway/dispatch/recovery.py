@@ -9,13 +9,25 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from embedway.dispatch.attempt import Attempt, RequestContext
+from embedway.dispatch.halving import (
+    MOST_ALONE,
+    UNLIKELY,
+    UNSURE,
+    Findings,
+    Search,
+    is_about_its_texts,
+    may_be_the_texts,
+)
 from embedway.dispatch.request import UpstreamResponse
+from embedway.dispatch.steps import Decision, Failed, History, RoutePlan
 from embedway.errors import (
     BadVectorsError,
     BudgetExceededError,
@@ -29,6 +41,7 @@ from embedway.errors import (
     RefusedInputError,
     UnavailableError,
     UpstreamError,
+    of_row,
 )
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import BatchDetails, WaitDetails
@@ -38,8 +51,8 @@ if TYPE_CHECKING:
 
     from embedway.dispatch.request import RetryPolicy, Rows, ServiceRoute, UpstreamRequest
 
-#: After this many texts were sent alone and all refused, the request itself counts as refused.
-_REFUSED_ALONE = 24
+#: A failure without a wait that the service requests.
+_NO_ERROR = EmbedwayError()
 
 
 class UpstreamClient:
@@ -88,36 +101,10 @@ class UpstreamClient:
         recovery = _Recovery(context, policy, self._sleep, self._chance)
         rows = np.arange(len(request.texts), dtype=np.int64)
         try:
-            await recovery.deliver(rows, _RoutePlan(tuple(routes)), attempts=0)
+            await recovery.deliver(rows, RoutePlan(tuple(routes)), attempts=0)
         except* EmbedwayError as errors:
             raise _first_error(errors) from None
         return response
-
-
-@dataclass(frozen=True, slots=True)
-class _RoutePlan:
-    """Routes that texts may still use, the current one first; the routes that failed before, and their reasons."""
-
-    routes: tuple[ServiceRoute, ...]
-    failed: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(slots=True)
-class _History:
-    """Attempts that some texts were part of: in total, on the current route, and with a bad answer from it."""
-
-    attempts: int
-    on_route: int = 0
-    bad_answers: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Decision:
-    """Next step after a failed attempt, and the wait before it; None for no wait."""
-
-    step: Literal["retry", "separate callers", "halve", "fail over", "give up"]
-    error: EmbedwayError
-    wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +115,13 @@ class _Recovery:
     policy: RetryPolicy
     sleep: Callable[[float], Awaitable[object]]
     chance: Callable[[], float]
-    #: Held while single texts are sent to find out whether the request itself is refused.
-    refusal_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    #: Routes that refuse all texts of a caller.
-    refused_whole: set[tuple[str, int]] = field(default_factory=set)
+    #: What is known of each route and caller.
+    found: dict[tuple[str, int], Findings] = field(default_factory=lambda: defaultdict(Findings))
+    #: Answers by route, and texts by route that had a valid vector when they were asked again.
+    answers: Counter[str] = field(default_factory=Counter)
+    healed: Counter[str] = field(default_factory=Counter)
 
-    async def deliver(self, rows: Rows, plan: _RoutePlan, attempts: int) -> None:
+    async def deliver(self, rows: Rows, plan: RoutePlan, attempts: int) -> None:
         """Send rows to the current route of a plan, in parts within its limits on inputs and tokens."""
         if not len(rows):
             return
@@ -155,77 +143,145 @@ class _Recovery:
             return
         await self._send_parts(parts, plan, attempts)
 
-    async def _send_parts(self, parts: Sequence[Rows], plan: _RoutePlan, attempts: int) -> None:
+    async def _send_parts(self, parts: Sequence[Rows], plan: RoutePlan, attempts: int) -> None:
         async with asyncio.TaskGroup() as group:
             for part in parts:
-                group.create_task(self._send_part(part, plan, attempts))
+                group.create_task(self._send_part(part, plan, History(attempts)))
 
-    async def _send_part(self, rows: Rows, plan: _RoutePlan, attempts: int) -> None:
-        """Send rows in one request to the current route, until they are answered or another step is decided."""
-        route, history = plan.routes[0], _History(attempts)
+    async def _send_part(self, rows: Rows, plan: RoutePlan, history: History, failed: Failed | None = None) -> None:
+        """Send rows in one request to the current route, until they are answered or another step is decided.
+
+        `failed` is their last attempt, if it is not followed by a decision yet.
+        """
         while True:
-            has_alternative, started_at = len(plan.routes) > 1, self.context.clock()
-            attempt = Attempt(
-                self.context,
-                rows,
-                route,
-                has_alternative=has_alternative,
-                started_at=started_at,
-                number=history.attempts + 1,
-            )
-            try:
-                self.context.response.vectors[rows] = await attempt.run()
-            except EmbedwayError as error:
-                history.attempts += attempt.is_sent
-                history.on_route += 1
-                history.bad_answers += isinstance(error, (BadVectorsError, ProtocolError))
-                decision = self._decide(error, attempt, history)
-                if decision.wait_s is not None:
-                    await self._back_off(decision.wait_s, error, route)
-                if decision.step == "retry":
-                    continue
-                if decision.step == "separate callers":
-                    parts = [own for _, own in self.context.request.by_caller(rows)]
-                    await self._send_parts(parts, plan, history.attempts)
-                elif decision.step == "halve":
-                    # A refusal does not count as an attempt.
-                    await self._halve(rows, plan, history.attempts - 1, error)
-                elif decision.step == "fail over":
-                    await self._fail_over(rows, plan, history.attempts, error)
-                else:
-                    self._fail(rows, decision.error)
+            if failed is None:
+                failed = await self._try(rows, plan, history)
+            if failed is None:
+                return
+            error, decision = failed.error, self._decide(failed.error, failed.attempt, history)
+            if len(rows) == 1 and decision.step != "retry" and is_about_its_texts(error):
+                self._found(rows, plan.routes[0]).count_alone(error)
+            failed = None
+            if decision.wait_s is not None:
+                await self._back_off(decision.wait_s, error, plan.routes[0])
+            if decision.step == "retry":
+                continue
+            if decision.step == "separate callers":
+                parts = [own for _, own in self.context.request.by_caller(rows)]
+                await self._send_parts(parts, plan, min(history.attempts, self.policy.max_attempts - 1))
+            elif decision.step == "halve":
+                await self._halve(rows, plan, history, error)
+            elif decision.step == "fail over":
+                await self._fail_over(rows, plan, history.attempts, error)
+            else:
+                self._fail(rows, decision.error)
             return
 
+    async def _try(self, rows: Rows, plan: RoutePlan, history: History) -> Failed | None:
+        """Send rows once to the current route. Accept the valid rows of an answer, and ask for the others again."""
+        context, route = self.context, plan.routes[0]
+        attempt = Attempt(
+            context,
+            rows,
+            route,
+            has_alternative=len(plan.routes) > 1,
+            started_at=context.clock(),
+            number=history.attempts + 1,
+            weigh=partial(self._weigh, rows, plan, history),
+            check_first=partial(self._check_first, rows, route),
+        )
+        try:
+            vectors = await attempt.run()
+        except EmbedwayError as error:
+            history.count(attempt, error)
+            if history.search is not None and attempt.is_sent:
+                history.search.failures_in_a_row(self.answers[route.name], more=1)
+                self._found(rows, route).failures += 1
+            return Failed(attempt, error)
+        self.answers[route.name] += 1
+        self.healed[route.name] += history.is_asked_again
+        for caller, _ in context.request.by_caller(rows):
+            self.found[route.name, caller].answers += 1
+        invalid = attempt.invalid
+        if invalid is not None and self._needs_one_answer(route) and not history.bad_answers:
+            # Scores of two answers are not comparable, so all texts are sent again.
+            history.count(attempt, invalid)
+            return Failed(attempt, invalid)
+        context.response.vectors[rows] = vectors
+        if invalid is not None:
+            await self._ask_again(rows[list(invalid.rows)], plan, history.attempts + 1, invalid)
+        return None
+
+    async def _ask_again(self, rows: Rows, plan: RoutePlan, attempts: int, error: BadVectorsError) -> None:
+        """Send texts alone whose vectors were invalid in an answer with valid ones. A second invalid vector is final.
+
+        If not one of the first texts has a valid vector then, the others are not sent again.
+        """
+        route = plan.routes[0]
+        if attempts >= self.policy.max_attempts or self._needs_one_answer(route):
+            groups, rest = [], rows
+        else:
+            groups, rest = [rows[start : start + MOST_ALONE] for start in range(0, len(rows), MOST_ALONE)], rows[:0]
+        for number, group in enumerate(groups):
+            if number and not self.healed[route.name]:
+                rest = np.concatenate(groups[number:])
+                break
+            async with asyncio.TaskGroup() as tasks:
+                for row in group:
+                    history = History(attempts, on_route=1, bad_answers=1, is_asked_again=True)
+                    tasks.create_task(self._send_part(row.reshape(1), plan, history))
+        if len(rest) and len(plan.routes) > 1 and not self._needs_one_answer(route):
+            await self._fail_over(rest, plan, attempts, error)
+            return
+        for row in rest:
+            self._fail(row.reshape(1), error)
+
+    def _weigh(self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError) -> float:
+        """Return the weight of a failure in the route's circuit, less if a text may be the reason."""
+        if isinstance(error, BadVectorsError) and history.is_asked_again:
+            return UNLIKELY
+        is_repeated = history.failures + history.bad_answers > 0
+        if len(rows) == 1 and is_repeated and history.search is None and is_about_its_texts(error):
+            return 0.0  # one text opens no circuit
+        if len(plan.routes) > 1 or not may_be_the_texts(error):
+            return 1.0
+        if history.search is not None:
+            return UNLIKELY if self._found(rows, plan.routes[0]).answers else UNSURE
+        return 1.0 if len(rows) == 1 else 0.0 if is_repeated else UNSURE
+
     def _decide(  # noqa: PLR0911  one return for each kind of failure
-        self, error: EmbedwayError, attempt: Attempt, history: _History
-    ) -> _Decision:
+        self, error: EmbedwayError, attempt: Attempt, history: History
+    ) -> Decision:
         """Decide the step after a failed attempt. Only this method decides on a retry."""
         several = self.context.request.has_several_callers(attempt.rows)
+        if not (attempt.is_sent or several) and self._found(attempt.rows, attempt.route).is_exhausted:
+            return Decision("give up", error)
         if isinstance(error, RefusedInputError):
-            return _Decision("halve", error)
-        if isinstance(error, (BudgetExceededError, LedgerError)):
+            return Decision("halve", error)
+        if isinstance(error, (BudgetExceededError, LedgerError, DeadlineError)):
             # The budget or account is one caller's, so the other callers' texts are sent again.
-            return _Decision("separate callers" if several else "give up", error)
-        if isinstance(error, DeadlineError):
-            return _Decision("give up", error)
+            is_shared = several and not isinstance(error, DeadlineError)
+            return Decision("separate callers" if is_shared else "give up", error)
+        if self._is_to_be_halved(error, attempt, history):
+            return Decision("separate callers" if several else "halve", error)
         if history.attempts >= self.policy.max_attempts:
-            return _Decision("fail over", error)
+            return Decision("fail over", error)
         # One text may cause the failure of several callers' texts, so they are retried separately.
         again: Literal["separate callers", "retry"] = "separate callers" if several else "retry"
         if isinstance(error, (BadVectorsError, ProtocolError)):
             # One bad answer may be chance; the second is the route's fault. So is an error that is not billed, such as
             # an unknown model.
             is_final = history.bad_answers > 1 or (isinstance(error, ProtocolError) and not error.billed)
-            return _Decision("fail over" if is_final else again, error)
+            return Decision("fail over" if is_final else again, error)
         if not isinstance(error, UpstreamError) or not error.transient:
-            return _Decision("fail over", error)
+            return Decision("fail over", error)
         is_limit = isinstance(error, RateLimitedError)
         wait_s, now = self._wait_s(history.on_route, error), self.context.clock()
         is_too_late = now + wait_s > self.context.deadline
         is_slow = history.on_route > 1 or wait_s + now - attempt.started_at > self.context.patience_s
         if attempt.has_alternative and (is_slow or is_too_late):
             # Another route of the space is available now; this one would require a wait.
-            return _Decision("fail over", error, wait_s if is_limit else None)
+            return Decision("fail over", error, wait_s if is_limit else None)
         if is_too_late:
             late = DeadlineError(
                 f"{attempt.route.name} could only be retried in {wait_s:.1f} s, after the deadline of the request; "
@@ -233,8 +289,19 @@ class _Recovery:
                 attempts=self.context.response.attempts,
             )
             late.__cause__ = error
-            return _Decision("give up", late)
-        return _Decision("retry" if is_limit else again, error, wait_s)
+            return Decision("give up", late)
+        return Decision("retry" if is_limit else again, error, wait_s)
+
+    def _is_to_be_halved(self, error: EmbedwayError, attempt: Attempt, history: History) -> bool:
+        """Return whether texts failed so often that one of them may be the reason, and can be sent apart."""
+        rows, most = attempt.rows, self.policy.max_attempts
+        if len(rows) == 1 or not may_be_the_texts(error) or self._needs_one_answer(attempt.route):
+            return False
+        is_last_try = history.attempts >= most
+        if self.context.request.has_several_callers(rows):
+            return is_last_try
+        is_repeated = history.failures > 1 and not attempt.has_alternative
+        return history.search is not None or is_repeated or (is_last_try and most > 1)
 
     def _wait_s(self, tries: int, error: EmbedwayError) -> float:
         """Return the seconds before the next try after `tries` tries (from 1) on a route, the last with this error."""
@@ -251,63 +318,83 @@ class _Recovery:
             with self.context.hooks.operation(WaitDetails, "retry", route.name):
                 await self.sleep(seconds)
 
-    async def _fail_over(self, rows: Rows, plan: _RoutePlan, attempts: int, error: EmbedwayError) -> None:
+    async def _fail_over(self, rows: Rows, plan: RoutePlan, attempts: int, error: EmbedwayError) -> None:
         """Send rows to the next route, or fail with the reasons of all routes."""
         failed = (*plan.failed, (plan.routes[0].name, str(error)))
         if len(plan.routes) > 1:
-            await self.deliver(rows, _RoutePlan(plan.routes[1:], failed), attempts)
+            await self.deliver(rows, RoutePlan(plan.routes[1:], failed), attempts)
         else:
-            self._fail(rows, NoRouteError(self.context.request.space.model, failed=failed) if plan.failed else error)
+            shown = NoRouteError(self.context.request.space.model, failed=failed) if plan.failed else error
+            self._fail(rows, shown, cause=error)
 
-    async def _halve(self, rows: Rows, plan: _RoutePlan, attempts: int, error: EmbedwayError) -> None:
-        """Halve refused rows until the texts at fault are alone."""
-        request, route = self.context.request, plan.routes[0]
-        if not request.has_several_callers(rows):
-            if len(rows) == 1 or self._needs_one_answer(route):
-                self._fail(rows, error)
-                return
-            ((caller, _),) = request.by_caller(rows)
-            if not self.context.response.routes:
-                async with self.refusal_lock:
-                    rows = await self._send_singly(rows, plan, attempts, caller)
-            if (route.name, caller) in self.refused_whole:
-                self._fail(rows, error)
-                return
-            if len(rows) < 2:
-                # The rows left after single texts were sent are sent alone too.
-                if len(rows):
-                    await self._send_part(rows, plan, attempts)
-                return
-        middle = request.middle(rows)
-        # If a single text is at fault, at least one half succeeds; the other is halved again.
-        await self._send_parts((rows[:middle], rows[middle:]), plan, attempts)
+    async def _halve(self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError) -> None:
+        """Halve refused or failing rows until the texts at fault are alone. A refusal does not count as an attempt."""
+        request, route, is_refused = self.context.request, plan.routes[0], isinstance(error, RefusedInputError)
+        if request.has_several_callers(rows):
+            middle = request.middle(rows)
+            await self._send_parts((rows[:middle], rows[middle:]), plan, history.attempts - 1)
+            return
+        if len(rows) == 1 or self._needs_one_answer(route):
+            self._fail(rows, error)
+            return
+        search, found = history.search, self._found(rows, route)
+        if not is_refused:
+            skipped = tuple((route.name, "not tried: no attempts were left") for route in plan.routes[1:])
+            plan = RoutePlan(plan.routes[:1], plan.failed + skipped)
+        attempts = history.attempts - 1 if is_refused else min(2, self.policy.max_attempts - 1)
+        new = Search(self.answers[route.name], 0 if is_refused else history.failures)
+        if search is None and not found.answers:
+            # One search at a time, until a text is answered or enough texts failed.
+            async with found.lock:
+                if not found.answers:
+                    await self._search(rows, plan, attempts, new)
+                    return
+        if search is None and is_refused:
+            await self._send_parts((rows[: len(rows) // 2], rows[len(rows) // 2 :]), plan, attempts)
+        else:
+            await self._search(rows, plan, attempts, search or new)
 
-    async def _send_singly(self, rows: Rows, plan: _RoutePlan, attempts: int, caller: int) -> Rows:
-        """Send texts alone until one is accepted, and return the rows that were not sent.
+    async def _search(self, rows: Rows, plan: RoutePlan, attempts: int, search: Search) -> None:
+        """Send both halves of rows, one after the other, and then the parts of a failed half.
 
-        No text was accepted so far. If the reason is the request and not a text, halving would end in one request per
-        text. This is assumed if texts from all parts of the request are sent alone and all are refused.
+        If one text is at fault, each pair of halves has an answer, which shows that the service is up.
         """
-        response, refused = self.context.response, (plan.routes[0].name, caller)
-        places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _REFUSED_ALONE)).astype(np.int64))
-        tried = 0
-        for place in places.tolist():
-            if response.routes or refused in self.refused_whole:
-                break
-            await self._send_part(rows[place : place + 1], plan, attempts)
-            tried += 1
-        else:
-            if not response.routes and len(places) == _REFUSED_ALONE:
-                self.refused_whole.add(refused)
-        return np.delete(rows, places[:tried])
+        route, failures = plan.routes[0], []
+        for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+            tries = search.failures_in_a_row(self.answers[route.name])
+            if 1 < tries < self.policy.max_attempts:
+                wait_s = self._wait_s(tries, _NO_ERROR)
+                if self.context.clock() + wait_s <= self.context.deadline:
+                    await self._back_off(wait_s, _NO_ERROR, route)
+            history = History(attempts, search=search)
+            failed = await self._try(half, plan, history)
+            if failed is not None:
+                failures.append((half, history, failed))
+        for half, history, failed in failures:
+            await self._send_part(half, plan, history, failed)
+
+    def _found(self, rows: Rows, route: ServiceRoute) -> Findings:
+        """Return what is known of a route and the caller of the first row."""
+        callers = self.context.request.callers
+        return self.found[route.name, 0 if callers is None else int(callers[rows[0]])]
+
+    def _check_first(self, rows: Rows, route: ServiceRoute) -> None:
+        """Raise an error if too many other texts of their caller failed."""
+        if not self.context.request.has_several_callers(rows):
+            self._found(rows, route).check(route.name)
 
     def _needs_one_answer(self, route: ServiceRoute) -> bool:
         return self.context.request.one_answer and route.provider.declared.batch_dependent
 
-    def _fail(self, rows: Rows, error: EmbedwayError) -> None:
+    def _fail(self, rows: Rows, error: EmbedwayError, *, cause: EmbedwayError | None = None) -> None:
+        """Record the error of rows, or raise it. The error of a text has its row; `cause` is its reason."""
+        cause, errors = cause or error, dict.fromkeys(rows.tolist(), error)
+        is_each_invalid = isinstance(cause, BadVectorsError) and len(cause.rows) == len(rows)
+        if is_each_invalid or (len(rows) == 1 and is_about_its_texts(cause)):
+            errors = {row: of_row(error, row) for row in errors}
         if not self.context.request.partial:
-            raise error
-        self.context.response.errors.update(dict.fromkeys(rows.tolist(), error))
+            raise next(iter(errors.values()))
+        self.context.response.errors.update(errors)
 
 
 def _first_error(errors: BaseException) -> EmbedwayError:
