@@ -135,8 +135,8 @@ class TextTooLongError(InputError):
         super().__init__(f"{have}; the model accepts {max_tokens}. Split it, or pass on_overflow='truncate'", row=row)
 
 
-def of_row(error: EmbedwayError, row: int) -> EmbedwayError:
-    """Return a copy of an error that is about the text in a row."""
+def of_row(error: EmbedwayError, row: int | None) -> EmbedwayError:
+    """Return a copy of an error that is about the text in a row; None if it is not about one text."""
     copied = copy.copy(error)
     copied.row = row
     copied.__cause__, copied.__suppress_context__ = error.__cause__, True

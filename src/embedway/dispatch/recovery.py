@@ -104,6 +104,7 @@ class UpstreamClient:
             await recovery.deliver(rows, RoutePlan(tuple(routes)), attempts=0)
         except* EmbedwayError as errors:
             raise _first_error(errors) from None
+        recovery.forget_rows_of_outages()
         return response
 
 
@@ -393,8 +394,25 @@ class _Recovery:
         if is_each_invalid or (len(rows) == 1 and is_about_its_texts(cause)):
             errors = {row: of_row(error, row) for row in errors}
         if not self.context.request.partial:
-            raise next(iter(errors.values()))
+            first = next(iter(errors.values()))
+            raise of_row(first, None) if self._is_outage(rows[0], first) else first
         self.context.response.errors.update(errors)
+
+    def _is_outage(self, row: int, error: EmbedwayError) -> bool:
+        """Return whether the service may be the reason for a text's error: it answered none of its caller's texts."""
+        callers = self.context.request.callers
+        caller, texts = 0, len(self.context.request.texts)
+        if callers is not None:
+            caller, texts = int(callers[row]), int((callers == callers[row]).sum())
+        is_answered = any(found.answers for (_, own), found in self.found.items() if own == caller)
+        return texts > 1 and not is_answered and isinstance(error, (UnavailableError, NoRouteError))
+
+    def forget_rows_of_outages(self) -> None:
+        """Remove the rows from errors that the service may be the reason for."""
+        errors = self.context.response.errors
+        for row, error in errors.items():
+            if error.row is not None and self._is_outage(row, error):
+                errors[row] = of_row(error, None)
 
 
 def _first_error(errors: BaseException) -> EmbedwayError:
