@@ -313,7 +313,7 @@ def test_the_deadline_ends_a_search():
     assert len(fake.calls) < 20
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(st.data(), st.integers(1, 60), st.integers(1, 40))
 def test_each_good_row_is_right_and_each_bad_one_has_its_error(data, count, inputs):
     texts = texts_of(count)

@@ -294,8 +294,9 @@ class _Job:
             if isinstance(error, InputError):
                 continue
             # If no row succeeds, the service is the cause, and not one row.
-            may_be_its_text = isinstance(error, RefusedInputError) or self._tally.chunks
-            if error.row is None or (is_none_good and not (len(batch.chunks) == 1 and may_be_its_text)):
+            is_refused = isinstance(error, RefusedInputError)
+            is_certain = not is_none_good or (len(batch.chunks) == 1 and (is_refused or self._tally.chunks > 0))
+            if not is_certain or (error.row is None and not is_refused):
                 raise of_row(error, None)
         for row, error in sorted(result.errors.items()):
             chunk = batch.chunks[row]

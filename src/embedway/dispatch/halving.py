@@ -46,13 +46,11 @@ class Findings:
         """Raise the error of texts that are not sent, if no more are to be sent."""
         if not self.is_exhausted:
             return
-        reason = (
-            f"{self.alone} texts failed alone and none succeeded"
-            if self._has_no_answer
-            else f"{self.failures} requests failed"
-        )
+        status = getattr(self.last, "status", None)
+        if not self._has_no_answer:
+            raise UnavailableError(f"not sent, because {self.failures} requests failed", route=route, status=status)
         kind = RefusedInputError if isinstance(self.last, RefusedInputError) else UnavailableError
-        raise kind(f"not sent, because {reason}", route=route, status=getattr(self.last, "status", None))
+        raise kind(f"not sent, because {self.alone} texts failed alone, and none succeeded", route=route, status=status)
 
 
 @dataclass(slots=True)

@@ -195,7 +195,7 @@ class _Recovery:
             vectors = await attempt.run()
         except EmbedwayError as error:
             history.count(attempt, error)
-            if history.search is not None and attempt.is_sent:
+            if history.search is not None and may_be_the_texts(error):
                 history.search.failures_in_a_row(self.answers[route.name], more=1)
                 self._found(rows, route).failures += 1
             return Failed(attempt, error)
