@@ -22,7 +22,6 @@ from embedway.dispatch.halving import (
     UNLIKELY,
     UNSURE,
     Findings,
-    Search,
     is_about_its_texts,
     may_be_the_texts,
 )
@@ -195,9 +194,8 @@ class _Recovery:
             vectors = await attempt.run()
         except EmbedwayError as error:
             history.count(attempt, error)
-            if history.search is not None and may_be_the_texts(error):
-                history.search.failures_in_a_row(self.answers[route.name], more=1)
-                self._found(rows, route).failures += 1
+            if history.is_searched and may_be_the_texts(error):
+                self._found(rows, route).count_failure(self.answers[route.name])
             return Failed(attempt, error)
         self.answers[route.name] += 1
         self.healed[route.name] += history.is_asked_again
@@ -242,11 +240,11 @@ class _Recovery:
         if isinstance(error, BadVectorsError) and history.is_asked_again:
             return UNLIKELY
         is_repeated = history.failures + history.bad_answers > 0
-        if len(rows) == 1 and is_repeated and history.search is None and is_about_its_texts(error):
+        if len(rows) == 1 and is_repeated and not history.is_searched and is_about_its_texts(error):
             return 0.0  # one text opens no circuit
         if len(plan.routes) > 1 or not may_be_the_texts(error):
             return 1.0
-        if history.search is not None:
+        if history.is_searched:
             return UNLIKELY if self._found(rows, plan.routes[0]).answers else UNSURE
         return 1.0 if len(rows) == 1 else 0.0 if is_repeated else UNSURE
 
@@ -302,7 +300,7 @@ class _Recovery:
         if self.context.request.has_several_callers(rows):
             return is_last_try
         is_repeated = history.failures > 1 and not attempt.has_alternative
-        return history.search is not None or is_repeated or (is_last_try and most > 1)
+        return history.is_searched or is_repeated or (is_last_try and most > 1)
 
     def _wait_s(self, tries: int, error: EmbedwayError) -> float:
         """Return the seconds before the next try after `tries` tries (from 1) on a route, the last with this error."""
@@ -338,36 +336,39 @@ class _Recovery:
         if len(rows) == 1 or self._needs_one_answer(route):
             self._fail(rows, error)
             return
-        search, found = history.search, self._found(rows, route)
+        found, attempts = self._found(rows, route), history.attempts - 1
         if not is_refused:
             skipped = tuple((route.name, "not tried: no attempts were left") for route in plan.routes[1:])
             plan = RoutePlan(plan.routes[:1], plan.failed + skipped)
-        attempts = history.attempts - 1 if is_refused else min(2, self.policy.max_attempts - 1)
-        new = Search(self.answers[route.name], 0 if is_refused else history.failures)
-        if search is None and not found.answers:
+            attempts = min(2, self.policy.max_attempts - 1)
+            found.begin(history.failures, self.answers[route.name])
+        if history.is_searched:
+            await self._search(rows, plan, attempts)
+            return
+        if not found.answers:
             # One search at a time, until a text is answered or enough texts failed.
             async with found.lock:
                 if not found.answers:
-                    await self._search(rows, plan, attempts, new)
+                    await self._search(rows, plan, attempts)
                     return
-        if search is None and is_refused:
+        if is_refused:
             await self._send_parts((rows[: len(rows) // 2], rows[len(rows) // 2 :]), plan, attempts)
         else:
-            await self._search(rows, plan, attempts, search or new)
+            await self._search(rows, plan, attempts)
 
-    async def _search(self, rows: Rows, plan: RoutePlan, attempts: int, search: Search) -> None:
+    async def _search(self, rows: Rows, plan: RoutePlan, attempts: int) -> None:
         """Send both halves of rows, one after the other, and then the parts of a failed half.
 
         If one text is at fault, each pair of halves has an answer, which shows that the service is up.
         """
         route, failures = plan.routes[0], []
         for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-            tries = search.failures_in_a_row(self.answers[route.name])
+            tries = self._found(rows, route).failures_in_a_row(self.answers[route.name])
             if 1 < tries < self.policy.max_attempts:
                 wait_s = self._wait_s(tries, _NO_ERROR)
                 if self.context.clock() + wait_s <= self.context.deadline:
                     await self._back_off(wait_s, _NO_ERROR, route)
-            history = History(attempts, search=search)
+            history = History(attempts, is_searched=True)
             failed = await self._try(half, plan, history)
             if failed is not None:
                 failures.append((half, history, failed))
