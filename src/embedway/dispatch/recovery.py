@@ -26,6 +26,7 @@ from embedway.dispatch.halving import (
     may_be_the_texts,
 )
 from embedway.dispatch.request import UpstreamResponse
+from embedway.dispatch.row_errors import RowErrors
 from embedway.dispatch.steps import Decision, Failed, History, RoutePlan
 from embedway.errors import (
     BadVectorsError,
@@ -40,7 +41,6 @@ from embedway.errors import (
     RefusedInputError,
     UnavailableError,
     UpstreamError,
-    of_row,
 )
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import BatchDetails, WaitDetails
@@ -97,13 +97,15 @@ class UpstreamClient:
             patience_s=2 * policy.first_wait_s,
             hooks=self._hooks,
         )
-        recovery = _Recovery(context, policy, self._sleep, self._chance)
+        found: dict[tuple[str, int], Findings] = defaultdict(Findings)
+        errors = RowErrors(request, response, found)
+        recovery = _Recovery(context, policy, self._sleep, self._chance, found, errors)
         rows = np.arange(len(request.texts), dtype=np.int64)
         try:
             await recovery.deliver(rows, RoutePlan(tuple(routes)), attempts=0)
         except* EmbedwayError as errors:
             raise _first_error(errors) from None
-        recovery.forget_rows_of_outages()
+        recovery.errors.forget_rows_of_outages()
         return response
 
 
@@ -116,7 +118,8 @@ class _Recovery:
     sleep: Callable[[float], Awaitable[object]]
     chance: Callable[[], float]
     #: What is known of each route and caller.
-    found: dict[tuple[str, int], Findings] = field(default_factory=lambda: defaultdict(Findings))
+    found: dict[tuple[str, int], Findings]
+    errors: RowErrors
     #: Answers by route, and texts by route that had a valid vector when they were asked again.
     answers: Counter[str] = field(default_factory=Counter)
     healed: Counter[str] = field(default_factory=Counter)
@@ -128,12 +131,12 @@ class _Recovery:
         request = self.context.request
         if not plan.routes or attempts >= self.policy.max_attempts:
             skipped = tuple((route.name, "not tried: no attempts were left") for route in plan.routes)
-            self._fail(rows, NoRouteError(request.space.model, failed=(*plan.failed, *skipped)))
+            self.errors.fail(rows, NoRouteError(request.space.model, failed=(*plan.failed, *skipped)))
             return
         route = plan.routes[0]
         parts = [rows] if len(rows) == 1 else route.split(rows, request.lengths)
         if len(parts) > 1 and self._needs_one_answer(route):
-            self._fail(
+            self.errors.fail(
                 rows,
                 InputError(
                     f"{route.name} scores all texts of a request together, and these texts need {len(parts)} requests, "
@@ -174,7 +177,7 @@ class _Recovery:
             elif decision.step == "fail over":
                 await self._fail_over(rows, plan, history.attempts, error)
             else:
-                self._fail(rows, decision.error)
+                self.errors.fail(rows, decision.error)
             return
 
     async def _try(self, rows: Rows, plan: RoutePlan, history: History) -> Failed | None:
@@ -233,7 +236,7 @@ class _Recovery:
             await self._fail_over(rest, plan, attempts, error)
             return
         for row in rest:
-            self._fail(row.reshape(1), error)
+            self.errors.fail(row.reshape(1), error)
 
     def _weigh(self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError) -> float:
         """Return the weight of a failure in the route's circuit, less if a text may be the reason."""
@@ -324,7 +327,7 @@ class _Recovery:
             await self.deliver(rows, RoutePlan(plan.routes[1:], failed), attempts)
         else:
             shown = NoRouteError(self.context.request.space.model, failed=failed) if plan.failed else error
-            self._fail(rows, shown, cause=error)
+            self.errors.fail(rows, shown, cause=error)
 
     async def _halve(self, rows: Rows, plan: RoutePlan, history: History, error: EmbedwayError) -> None:
         """Halve refused or failing rows until the texts at fault are alone. A refusal does not count as an attempt."""
@@ -334,7 +337,7 @@ class _Recovery:
             await self._send_parts((rows[:middle], rows[middle:]), plan, history.attempts - 1)
             return
         if len(rows) == 1 or self._needs_one_answer(route):
-            self._fail(rows, error)
+            self.errors.fail(rows, error)
             return
         found, attempts = self._found(rows, route), history.attempts - 1
         if not is_refused:
@@ -387,33 +390,6 @@ class _Recovery:
 
     def _needs_one_answer(self, route: ServiceRoute) -> bool:
         return self.context.request.one_answer and route.provider.declared.batch_dependent
-
-    def _fail(self, rows: Rows, error: EmbedwayError, *, cause: EmbedwayError | None = None) -> None:
-        """Record the error of rows, or raise it. The error of a text has its row; `cause` is its reason."""
-        cause, errors = cause or error, dict.fromkeys(rows.tolist(), error)
-        is_each_invalid = isinstance(cause, BadVectorsError) and len(cause.rows) == len(rows)
-        if is_each_invalid or (len(rows) == 1 and is_about_its_texts(cause)):
-            errors = {row: of_row(error, row) for row in errors}
-        if not self.context.request.partial:
-            first = next(iter(errors.values()))
-            raise of_row(first, None) if self._is_outage(rows[0], first) else first
-        self.context.response.errors.update(errors)
-
-    def _is_outage(self, row: int, error: EmbedwayError) -> bool:
-        """Return whether the service may be the reason for a text's error: it answered none of its caller's texts."""
-        callers = self.context.request.callers
-        caller, texts = 0, len(self.context.request.texts)
-        if callers is not None:
-            caller, texts = int(callers[row]), int((callers == callers[row]).sum())
-        is_answered = any(found.answers for (_, own), found in self.found.items() if own == caller)
-        return texts > 1 and not is_answered and isinstance(error, (UnavailableError, NoRouteError))
-
-    def forget_rows_of_outages(self) -> None:
-        """Remove the rows from errors that the service may be the reason for."""
-        errors = self.context.response.errors
-        for row, error in errors.items():
-            if error.row is not None and self._is_outage(row, error):
-                errors[row] = of_row(error, None)
 
 
 def _first_error(errors: BaseException) -> EmbedwayError:
