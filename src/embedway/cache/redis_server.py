@@ -19,12 +19,14 @@ from embedway.cache.base import MOST_AHEAD_BETWEEN_MACHINES_S
 from embedway.cache.codec import MAX_ENTRY_BYTES
 from embedway.cache.pause import Pause
 from embedway.errors import CacheError, RuntimeUnavailableError, newer_version
+from embedway.store_failures import StoreFailure, explain_server
 from embedway.third_party import INVALID_VALUE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from embedway.cache.base import CacheErrors, Group
+    from embedway.cache.base import Group
+    from embedway.cache.errors import Action, CacheErrors
 
 R = TypeVar("R")
 
@@ -60,8 +62,11 @@ _FORMAT_S = 60.0
 class _NoVersionError(Exception):
     """The stamp of the server is not a version: the server is skipped."""
 
-    def __str__(self) -> str:
-        return f"the field {FORMAT_FIELD} of the key {FORMATS} in Redis is not a version number; delete it"
+
+_NO_VERSION = StoreFailure(
+    "no version", f"the field {FORMAT_FIELD} of its key {FORMATS} is not a version number", "delete the field"
+)
+_NEWER = StoreFailure("version", "a newer version of embedway uses it", "update embedway, or set another cache.url")
 
 
 class RedisServer:
@@ -79,28 +84,27 @@ class RedisServer:
         self.is_stamped = True
 
     async def call(
-        self, function: Callable[[], Awaitable[R]], *, reading: bool = False, limit_s: float | None = None
+        self, function: Callable[[], Awaitable[R]], action: Action = "read", *, limit_s: float | None = None
     ) -> R | None:
         """Await a call; None if the server fails, exceeds `limit_s` or is skipped, which is counted.
 
-        When reading, raises CacheError if the server has a newer format.
+        When it reads, raises CacheError if the server has a newer format.
         """
         import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
         if self._pause.is_running():
-            self._count_failure(reading=reading)
+            self._errors.count(action)
             return None
         try:
             async with asyncio.timeout(limit_s):
                 if not self._format_is_known.is_running():
                     await self._check_format()
-                return await function()
-        except CacheError as error:
-            if reading:
+                result = await function()
+        except CacheError:
+            if action == "read":
                 raise
             # A request reads before it writes, and the read raises. A failed write must not lose computed vectors.
-            self._count_failure(reading=False)
-            self._errors.last = str(error)
+            self._errors.count(action, _NEWER)
             return None
         # RedisClusterException is not a RedisError.
         except (
@@ -111,12 +115,13 @@ class RedisServer:
             _NoVersionError,
             *INVALID_VALUE_ERRORS,
         ) as error:
-            self._count_failure(reading=reading)
-            self._errors.last = str(error) if isinstance(error, _NoVersionError) else type(error).__name__
+            self._errors.count(action, _explain(error, limit_s))
             # The server rejects a command at once, for example when it is full, and the next one may succeed.
             if not isinstance(error, redis.exceptions.ResponseError):
                 self._pause.start()
             return None
+        self._errors.note_success(action)
+        return result
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -153,9 +158,6 @@ class RedisServer:
                 break
         return found
 
-    def _count_failure(self, *, reading: bool) -> None:
-        self._errors.count(reading=reading)
-
     async def _check_format(self) -> None:
         """Read the stamp. Raises CacheError if it is newer than this version."""
         import redis.exceptions  # noqa: PLC0415  already loaded by the client
@@ -173,6 +175,12 @@ class RedisServer:
             otherwise = f"set cache.url to another database (the version is in the key {FORMATS})"
             raise CacheError(f"the cache in Redis {newer_version(version, FORMAT, otherwise=otherwise)}")
         self._format_is_known.start()
+
+
+def _explain(error: BaseException, limit_s: float | None) -> StoreFailure:
+    if isinstance(error, _NoVersionError):
+        return _NO_VERSION
+    return explain_server(error, setting="cache.url", answer_s=ANSWER_S if limit_s is None else limit_s)
 
 
 def key_names(prefix: str, group: Group, keys: Sequence[bytes]) -> list[str]:

@@ -45,7 +45,7 @@ class SqliteCache(LocalStore):
     def __init__(
         self, path: Path, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        super().__init__(ttl_s, clock)
+        super().__init__(f"the cache {path}", ttl_s, clock)
         self._max_bytes = max_bytes
         extra = () if ttl_s is None else (CREATED_INDEX,)
         asides = threading.Lock()
@@ -57,6 +57,7 @@ class SqliteCache(LocalStore):
         del group  # keys already differ between groups
         answer = await self._reading.call(self._select, list(keys))
         if answer is None:
+            self.errors.note_lookup()
             return [None] * len(keys)
         found, stale = answer
         if stale and not self._writing.rests:
