@@ -22,6 +22,8 @@ class StoreFailure:
     kind: str
     reason: str
     remedy: str
+    #: Whether nothing of the store can be used; false if one kind of call failed and others may succeed.
+    whole: bool = False
 
     def __str__(self) -> str:
         """Return the reason and the remedy."""
@@ -64,7 +66,7 @@ _SERVER = (
         "permission",
         ("NOPERM",),
         ("NoPermissionError",),
-        _NEVER,
+        "ACL failure in script|no permissions to|user executing the script can't",
         "its user may not run the command{command}",
         "give the user in {setting} the commands and keys (`embedway:*`, `{{embedway:*`) of embedway",
     ),
@@ -217,6 +219,14 @@ _SERVER = (
         "check host and port in {setting}; use rediss:// if the port is for TLS",
     ),
     _Known(
+        "connection",
+        (),
+        (),
+        "timeout connecting",
+        "no {tls}connection in time",
+        "check host, port and scheme (redis:// without TLS, rediss:// with TLS) in {setting}, and the firewall",
+    ),
+    _Known(
         "timeout",
         (),
         ("TimeoutError",),
@@ -248,28 +258,35 @@ _ERRNO = {
 }
 
 
-def explain_server(error: BaseException, *, setting: str, answer_s: float) -> StoreFailure:
-    """Explain an error of the Redis library. `setting` names the URL; `answer_s` is the time limit of an answer."""
+def explain_server(error: BaseException, url: str, *, setting: str, answer_s: float) -> StoreFailure:
+    """Explain an error of the Redis library for a server's URL, which `setting` names.
+
+    `answer_s` is the time limit of an answer.
+    """
     causes = _causes(error)
     names = {cls.__name__ for one in causes for cls in type(one).__mro__}
     messages = " ".join(str(one) for one in causes)
     codes = {code for one in causes if (code := _code(one))}
     values = {"setting": setting, "section": setting.partition(".")[0], "answer_s": f"{answer_s:g} s"}
+    values["tls"] = "TLS " if url.startswith("rediss:") else ""
+    whole = "ResponseError" not in names
     for known in _SERVER:
         if codes.intersection(known.codes) or (
             names.intersection(known.classes) or re.search(known.message, messages, re.IGNORECASE)
         ):
             reason = known.reason.format(command=_command(messages), **values)
-            return StoreFailure(known.kind, reason, known.remedy.format(**values))
+            return StoreFailure(known.kind, reason, known.remedy.format(**values), whole)
     if "gaierror" in names:
-        return StoreFailure("host", "it cannot be reached: its host name is unknown", f"correct the host in {setting}")
+        reason, remedy = "it cannot be reached: its host name is unknown", f"correct the host in {setting}"
+        return StoreFailure("host", reason, remedy, whole)
     if "ConnectionError" in names or "OSError" in names:
         number = next((one.errno for one in causes if isinstance(one, OSError) and one.errno in _ERRNO), 0)
         why = f": {_ERRNO[number]}" if number else ""
         remedy = f"start the server, or correct host and port in {setting}"
-        return StoreFailure(f"unreachable {number}", f"it cannot be reached{why}", remedy)
+        return StoreFailure(f"unreachable {number}", f"it cannot be reached{why}", remedy, whole)
     kind = type(error).__name__
-    return StoreFailure(kind, f"its answer is an unknown error ({kind})", f"check {setting}, and the server's log")
+    reason, remedy = f"its answer is an unknown error ({kind})", f"check {setting}, and the server's log"
+    return StoreFailure(kind, reason, remedy, whole)
 
 
 def _code(error: BaseException) -> str:
@@ -335,7 +352,7 @@ _SQLITE = {
 }
 #: Reasons of system errors that need other words than the system's.
 _FILE_ERRNO = {
-    errno.EISDIR: "is a folder, not a file",
+    errno.EISDIR: "it is a folder, not a file",
     errno.ENOTDIR: "a part of its path is a file, not a folder",
     errno.EROFS: "its disk is read-only",
     errno.ENOSPC: "the disk is full",
@@ -349,13 +366,13 @@ def explain_file(error: BaseException, *, setting: str, repair: str = "delete th
     if isinstance(error, sqlite3.Error) and isinstance(code, int):
         kind, reason, remedy = _SQLITE.get(code & 0xFF, ("sqlite", "", "check the file, or set {setting}"))
         reason = reason or f"SQLite reports {sqlite_name(error)}"
-        return StoreFailure(kind, reason, remedy.format(setting=setting, repair=repair))
+        return StoreFailure(kind, reason, remedy.format(setting=setting, repair=repair), kind in {"open", "damaged"})
     if isinstance(error, OSError):
         number = error.errno or 0
         reason = _FILE_ERRNO.get(number) or (os.strerror(number).lower() if number else type(error).__name__)
         remedy = f"set {setting} to a file that can be written"
         full = number in {errno.ENOSPC, errno.EDQUOT}
-        return StoreFailure("full" if full else f"system {number}", reason, remedy)
+        return StoreFailure("full" if full else f"system {number}", reason, remedy, not full)
     kind = type(error).__name__
     return StoreFailure(kind, f"it contains invalid values ({kind})", f"{repair}, or set {setting}")
 

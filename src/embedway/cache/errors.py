@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("embedway.cache")
 
-#: Use of a store: entries are read; written or deleted; leased; and counts are saved.
-Action: TypeAlias = Literal["read", "write", "lease", "counts"]
+#: Use of a store: entries are read, written or deleted; keys are leased; counts are saved; the content is inspected.
+#: Each may fail while the others succeed.
+Action: TypeAlias = Literal["read", "write", "delete", "lease", "count", "inspect"]
+#: Actions that count as reads.
+READS: frozenset[Action] = frozenset({"read", "inspect"})
 #: Interval in which a kind of failure is logged once, although the store works in between, in seconds.
 _REPEAT_S = 600.0
 #: Failure of a lookup in this task, since it was set to None.
@@ -53,8 +56,8 @@ class CacheErrors:
 
     def count(self, action: Action, failure: StoreFailure | None = None) -> None:
         """Count a failure, and log the first one of each kind; None for a call that was skipped after a failure."""
-        self.failed_reads += action == "read"
-        self.failed_writes += action != "read"
+        self.failed_reads += action in READS
+        self.failed_writes += action not in READS
         if failure is not None:
             self.last = failure
             if self._reporter.note_failure(action, failure, self.clock()):
@@ -62,7 +65,7 @@ class CacheErrors:
                     "%s cannot be %s: %s, so vectors are computed again, and paid again if they are a service's. "
                     "Remedy: %s. This is logged once",
                     self.name,
-                    "read" if action == "read" else "written",
+                    "read" if action in READS else "written",
                     failure.reason,
                     failure.remedy or "`embedway doctor` shows more",
                 )
@@ -135,9 +138,12 @@ class _Reporter:
             return True
 
     def note_success(self, action: Action) -> bool:
-        """Note a success, and return whether it must be logged: all actions that failed work again."""
+        """Note a success, and return whether it must be logged: all that failed works again."""
         with self._lock:
-            if self.failing.pop(action, None) is None or self.failing:
+            left = {other: failure for other, failure in self.failing.items() if other != action and not failure.whole}
+            is_over = bool(self.failing) and not left
+            self.failing = left
+            if not is_over:
                 return False
             self._kinds.clear()
             is_logged, self._is_logged = self._is_logged, False

@@ -90,7 +90,7 @@ class RedisCache:
                 values.extend(await read(names[start : start + BATCH]))
             return True
 
-        if keys and await self._server.call(read_all, limit_s=limit_s(keys)) is None:
+        if keys and await self._server.call(read_all, "read", limit_s=limit_s(keys)) is None:
             self.errors.note_lookup()
         now = self._server.clock()
         found = [(parse_entry(value), parse_stored_at(value, now)) if value is not None else None for value in values]
@@ -102,7 +102,7 @@ class RedisCache:
             value: bytes | None = await self._client.get(CLEARED)
             return value or b"0"
 
-        return parse_count(await self._server.call(read, limit_s=ANSWER_S))
+        return parse_count(await self._server.call(read, "inspect", limit_s=ANSWER_S))
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
         stored = 0
@@ -123,21 +123,21 @@ class RedisCache:
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         if keys:
             names = key_names(self._prefix, group, keys)
-            await self._server.call(lambda: self._server.delete(names), "write", limit_s=limit_s(keys))
+            await self._server.call(lambda: self._server.delete(names), "delete", limit_s=limit_s(keys))
 
     async def group_sizes(self) -> list[GroupSize]:
         """Return the sizes of all groups, with and without a secret. Reads the lengths of all values."""
-        return await self._server.call(lambda: _read_group_sizes(self._server)) or []
+        return await self._server.call(lambda: _read_group_sizes(self._server), "inspect") or []
 
     async def clear(self, which: CacheFilter) -> int:
         """Delete entries; see `CacheStore.clear`. Applies to entries with and without a secret."""
-        return await self._server.call(lambda: _clear_matching(self._server, which), "write") or 0
+        return await self._server.call(lambda: _clear_matching(self._server, which), "delete") or 0
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        return not counts or bool(await self._server.call(lambda: self._add_counts(counts), "counts", limit_s=ANSWER_S))
+        return not counts or bool(await self._server.call(lambda: self._add_counts(counts), "count", limit_s=ANSWER_S))
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        return await self._server.call(self._read_counts) or {}
+        return await self._server.call(self._read_counts, "inspect") or {}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
         """Lease keys; see `CacheStore.lease`. If the server fails, all are granted: each process computes them."""

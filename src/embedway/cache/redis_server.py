@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedway.cache.base import MOST_AHEAD_BETWEEN_MACHINES_S
 from embedway.cache.codec import MAX_ENTRY_BYTES
+from embedway.cache.errors import READS
 from embedway.cache.pause import Pause
 from embedway.errors import CacheError, RuntimeUnavailableError, newer_version
 from embedway.store_failures import StoreFailure, explain_server
@@ -77,6 +78,7 @@ class RedisServer:
 
     def __init__(self, url: str, errors: CacheErrors, *, cluster: bool, clock: Callable[[], float]) -> None:
         self.client = _open_client(url, cluster=cluster)
+        self._url = url
         self.is_cluster = cluster
         self.clock = clock
         self._errors = errors
@@ -84,7 +86,7 @@ class RedisServer:
         self.is_stamped = True
 
     async def call(
-        self, function: Callable[[], Awaitable[R]], action: Action = "read", *, limit_s: float | None = None
+        self, function: Callable[[], Awaitable[R]], action: Action, *, limit_s: float | None = None
     ) -> R | None:
         """Await a call; None if the server fails, exceeds `limit_s` or is skipped, which is counted.
 
@@ -101,7 +103,7 @@ class RedisServer:
                     await self._check_format()
                 result = await function()
         except CacheError:
-            if action == "read":
+            if action in READS:
                 raise
             # A request reads before it writes, and the read raises. A failed write must not lose computed vectors.
             self._errors.count(action, _NEWER)
@@ -115,7 +117,7 @@ class RedisServer:
             _NoVersionError,
             *INVALID_VALUE_ERRORS,
         ) as error:
-            self._errors.count(action, _explain(error, limit_s))
+            self._errors.count(action, self._explain(error, limit_s))
             # The server rejects a command at once, for example when it is full, and the next one may succeed.
             if not isinstance(error, redis.exceptions.ResponseError):
                 self._pause.start()
@@ -158,6 +160,11 @@ class RedisServer:
                 break
         return found
 
+    def _explain(self, error: BaseException, limit_s: float | None) -> StoreFailure:
+        if isinstance(error, _NoVersionError):
+            return _NO_VERSION
+        return explain_server(error, self._url, setting="cache.url", answer_s=ANSWER_S if limit_s is None else limit_s)
+
     async def _check_format(self) -> None:
         """Read the stamp. Raises CacheError if it is newer than this version."""
         import redis.exceptions  # noqa: PLC0415  already loaded by the client
@@ -175,12 +182,6 @@ class RedisServer:
             otherwise = f"set cache.url to another database (the version is in the key {FORMATS})"
             raise CacheError(f"the cache in Redis {newer_version(version, FORMAT, otherwise=otherwise)}")
         self._format_is_known.start()
-
-
-def _explain(error: BaseException, limit_s: float | None) -> StoreFailure:
-    if isinstance(error, _NoVersionError):
-        return _NO_VERSION
-    return explain_server(error, setting="cache.url", answer_s=ANSWER_S if limit_s is None else limit_s)
 
 
 def key_names(prefix: str, group: Group, keys: Sequence[bytes]) -> list[str]:

@@ -49,13 +49,13 @@ class CacheConnection:
         troubles: CacheErrors,
         asides: threading.Lock,
         *,
-        reading: bool,
         clock: Callable[[], float],
     ) -> None:
         self._path = path
         self._troubles = troubles
         self._asides = asides
-        self._action: Action = "read" if reading else "write"
+        #: Action of the current call; only the thread changes it.
+        self._action: Action = "inspect"
         self._clock = clock
         self._pause = Pause(_REST_S, clock)
         #: Number of failures; only the thread changes it.
@@ -72,7 +72,11 @@ class CacheConnection:
         return self._pause.is_running()
 
     def call(
-        self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
+        self,
+        action: Action,
+        function: Callable[Concatenate[sqlite3.Connection, P], R],
+        *arguments: P.args,
+        **options: P.kwargs,
     ) -> asyncio.Future[R | None]:
         """Call a function with the connection, on the thread; None if SQLite fails, which is counted.
 
@@ -81,13 +85,14 @@ class CacheConnection:
 
         def attempt() -> R | None:
             if self.rests:
-                self._troubles.count(self._action)
+                self._troubles.count(action)
                 return None
+            self._action = action
             self._thread.reopen_if_replaced()
             failed = self._failed
             result = self._thread.use(function, *arguments, **options)
             if self._failed == failed:
-                self._troubles.note_success(self._action)
+                self._troubles.note_success(action)
             return result
 
         return self._thread.submit(attempt)

@@ -209,7 +209,7 @@ class RedisLedger:
             how = next((how for code, how in _REPLACED.items() if code in str(error)), None)
             if how is not None:
                 raise replaced("the ledger in Redis", how) from None
-            why = explain_server(error, setting="ledger.url", answer_s=ANSWER_S)
+            why = explain_server(error, self._url, setting="ledger.url", answer_s=ANSWER_S)
             otherwise = (
                 f"the ledger in Redis at {server_address(self._url)} cannot be used: {why.reason}; nothing is spent "
                 f"without it: {why.remedy}"

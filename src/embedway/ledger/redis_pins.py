@@ -72,6 +72,6 @@ class RedisPins:
         try:
             return await self._client.eval(_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
         except (redis.exceptions.RedisError, OSError, TimeoutError, ValueError) as error:
-            why = explain_server(error, setting="pins.url", answer_s=ANSWER_S)
+            why = explain_server(error, self._url, setting="pins.url", answer_s=ANSWER_S)
             otherwise = f"the pins of collections in Redis at {server_address(self._url)} cannot be used: {why}"
             raise failure(error, "the store of pins", PINS_VERSION, otherwise) from error

@@ -129,7 +129,7 @@ class RedisPart:
                 raise StateError(
                     "was changed by another process, and is not replaced: try again", file=self.place
                 ) from None
-            why = explain_server(error, setting=f"{self.what}.url", answer_s=_ANSWER_S)
+            why = explain_server(error, self.url, setting=f"{self.what}.url", answer_s=_ANSWER_S)
             otherwise = f"{self.place} cannot be used: {why}"
             raise failure(error, f"the store of the {self.what}", self.version, otherwise) from error
 
@@ -142,7 +142,7 @@ class RedisPart:
         try:
             return kind.from_url(self.url, decode_responses=True, socket_connect_timeout=2.0, socket_timeout=_ANSWER_S)
         except (redis.exceptions.RedisError, OSError) as error:
-            why = explain_server(error, setting=f"{self.what}.url", answer_s=_ANSWER_S)
+            why = explain_server(error, self.url, setting=f"{self.what}.url", answer_s=_ANSWER_S)
             raise StateError(f"cannot be used: {why}", file=self.place) from error
 
 

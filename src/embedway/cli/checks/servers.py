@@ -86,7 +86,7 @@ def _check(server: _Server, setup: Setup) -> Iterator[Finding]:
         yield from _check_answer(name, place, client, server, failed)
     except Exception as error:  # noqa: BLE001  the library raises errors of several trees
         effects = "; ".join(_EFFECTS[part] for part in server.parts)
-        why = explain_server(error, setting=f"{server.parts[0]}.url", answer_s=ANSWER_S)
+        why = explain_server(error, server.url, setting=f"{server.parts[0]}.url", answer_s=ANSWER_S)
         yield Finding(name, failed, f"{place}: {why.reason}, so {effects}", why.remedy)
     finally:
         client.close()
