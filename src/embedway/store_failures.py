@@ -267,7 +267,7 @@ def explain_server(error: BaseException, url: str, *, setting: str, answer_s: fl
     names = {cls.__name__ for one in causes for cls in type(one).__mro__}
     messages = " ".join(str(one) for one in causes)
     codes = {code for one in causes if (code := _code(one))}
-    values = {"setting": setting, "section": setting.partition(".")[0], "answer_s": f"{answer_s:g} s"}
+    values = {"setting": setting, "section": setting.partition(".")[0], "answer_s": f"{round(answer_s, 1):g} s"}
     values["tls"] = "TLS " if url.startswith("rediss:") else ""
     whole = "ResponseError" not in names
     for known in _SERVER:

@@ -140,6 +140,14 @@ def test_a_missing_permission_is_told(client, own_server, logged, rights, said, 
     assert "in cache.url the commands and keys" in messages[0]
 
 
+@pytest.mark.parametrize("command", ["scan", "strlen"])
+def test_a_size_that_may_not_be_read_is_no_zero(client, own_server, logged, command):
+    client.execute_command("ACL", "SETUSER", "limited", "reset", "on", f">{SECRET}", "~*", "+@all", f"-{command}")
+    _, error = asyncio.run(calls(f"redis://limited:{SECRET}@127.0.0.1:{own_server.port}/0"))
+    assert f"cannot be read: its user may not run the command {command.upper()}" in error
+    assert logged() == []
+
+
 def test_a_database_that_does_not_exist_is_told(client, own_server, logged):
     asyncio.run(calls(f"redis://127.0.0.1:{own_server.port}/99"))
     (message,) = logged()

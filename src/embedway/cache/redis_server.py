@@ -135,11 +135,19 @@ class RedisServer:
             pipeline.hsetnx(FORMATS, FORMAT_FIELD, FORMAT)
 
     async def command_each(self, command: str, names: Sequence[bytes], *arguments: int) -> list[Any]:
-        """Return the response of each key to a command; an error if the key has another type, unlike any of ours."""
+        """Return the response of each key to a command; an error if the key has another type, unlike any of ours.
+
+        Raises the library's error if the user may not run the command.
+        """
+        import redis.exceptions  # noqa: PLC0415  already loaded by the client
+
         pipeline = self.client.pipeline(transaction=False)
         for name in names:
             pipeline.execute_command(command, name, *arguments)
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        refused = next((one for one in answers if isinstance(one, redis.exceptions.NoPermissionError)), None)
+        if refused is not None:
+            raise refused
         return answers
 
     async def delete(self, names: Sequence[str] | Sequence[bytes]) -> int:
