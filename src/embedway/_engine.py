@@ -38,8 +38,10 @@ class Engine:
     """The parts of an embedder, and its pending calls. Used only from the event loop of its first call."""
 
     def __init__(self, config: Config, hooks: Sequence[Hook], progress: ProgressSink | None) -> None:
-        webhook = config.ledger.webhook
-        self.hooks = open_hooks(hooks, webhook=None if webhook is None else webhook.get_secret_value())
+        webhook, alert_webhook = (
+            None if url is None else url.get_secret_value() for url in (config.ledger.webhook, config.alerts.webhook)
+        )
+        self.hooks = open_hooks(hooks, webhook=webhook, alerts=config.alerts.enabled, alert_webhook=alert_webhook)
         self.budgets = Budgets(
             open_ledger(config),
             limits_of(config, full_name),

@@ -45,7 +45,7 @@ def test_the_disk_is_full(tmp_path, clock):
             many = [f"more {n}" for n in range(2000)]
             await embedded(embedder, many)
             assert cache.errors.failed_writes > 0
-            assert cache.errors.last == "OperationalError: database or disk is full"
+            assert cache.errors.last.reason == "the disk is full"
             assert (await embedded(embedder)).cache_hits == 40
             assert counters_of(embedder).stored < 100
             connection.execute("PRAGMA max_page_count = 1000000")
@@ -130,7 +130,7 @@ def test_a_file_that_another_process_has_locked(tmp_path, clock, monkeypatch, be
                 assert receipt.cache_hits == (0 if before else 20)
                 failed = cache.errors.failed_writes
                 assert failed > 0
-                assert "locked" in cache.errors.last
+                assert cache.errors.last.reason == "another program has locked it"
                 await embedded(embedder)
                 assert cache.errors.failed_writes > failed
                 other.execute("ROLLBACK")

@@ -733,5 +733,5 @@ def test_a_cache_that_cannot_be_read_fails_only_who_asks_for_it(tmp_path):
         assert embedder.embed(["a"], model="acme/m").receipt.cache_hits == 0
         assert embedder.plan(["b"], model="acme/m").cached_texts == 0
         for call in (embedder.cache.stats, embedder.cache.clear):
-            with pytest.raises(CacheError, match="the cache cannot be"):
+            with pytest.raises(CacheError, match=r"v\.sqlite cannot be (read|cleared): a part of its path is a file"):
                 call()

@@ -228,4 +228,36 @@ def test_a_cache_that_cannot_be_read_is_an_error_of_the_command_and_of_no_embedd
     refused = ready_command("cache", "stats", variables=variables, code=2)
     assert "folder: cache.path: is a folder, not a file" in refused.stderr
     down = {"EMBEDWAY_CACHE__BACKEND": "redis", "EMBEDWAY_CACHE__URL": "redis://127.0.0.1:1"}
-    assert "the cache cannot be read: ConnectionError" in ready_command("cache", "stats", variables=down, code=1).stderr
+    refused = ready_command("cache", "stats", variables=down, code=1)
+    reason = "it cannot be reached: it refuses the connection: start the server, or correct host and port in cache.url"
+    assert refused.stderr == f"embedway: error: the cache in Redis at 127.0.0.1:1 cannot be read: {reason}\n"
+
+
+@pytest.mark.parametrize("store", ["redis", "sqlite"])
+def test_each_command_says_once_that_the_cache_fails(own_settings, place, store):
+    (place / "file").write_text("no folder")
+    settings = {
+        "redis": 'backend = "redis"\nurl = "redis://:TOPSECRETpw@127.0.0.1:1/0"',
+        "sqlite": f'path = "{place}/file/v.sqlite"',
+    }
+    (place / "embedway.toml").write_text(
+        '[models.m]\nname = "acme/m"\ndimensions = 16\nmax_tokens = 50\n[routes.r]\nmodel = "acme/m"\n'
+        f'provider = "fake"\n[ledger]\nbackend = "none"\n[cache]\n{settings[store]}\n'
+    )
+    (place / "rows.jsonl").write_text("".join(json.dumps({"id": n, "text": f"text {n}"}) + "\n" for n in range(200)))
+    name = {"redis": "the cache in Redis at 127.0.0.1:1", "sqlite": f"the cache {place}/file/v.sqlite"}[store]
+    reason = {"redis": "it cannot be reached", "sqlite": "a part of its path is a file"}[store]
+    for arguments in (
+        ("embed", "a text", "--model", "acme/m"),
+        ("plan", "rows.jsonl", "--model", "acme/m"),
+        ("run", "rows.jsonl", "--to", "out.parquet", "--model", "acme/m"),
+        ("search", "out.parquet", "a query"),
+    ):
+        done = own_settings(*arguments)
+        assert done.code == 0, done.stderr
+        told = [line for line in done.stderr.splitlines() if "cache" in line]
+        assert len(told) == 1, done.stderr
+        assert told[0].startswith(f"{name} cannot be read: {reason}")
+        assert "vectors are computed again, and paid again" in told[0]
+        assert "Remedy: " in told[0]
+        assert "TOPSECRETpw" not in done.stdout + done.stderr

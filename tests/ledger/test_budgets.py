@@ -29,7 +29,7 @@ from embedway.money import usd
 from embedway.providers.counting import EstimatingCounter
 from embedway.providers.fake import Fake
 from embedway.providers.names import full_name
-from embedway.telemetry import budget_hooks
+from embedway.telemetry import webhook
 from inside import budgets_of, ledger_connection, ledger_of, scheduler_of
 
 SMALL = "text-embedding-3-small"
@@ -671,7 +671,7 @@ def test_a_webhook_that_is_down_fails_no_call(caplog):
 
 
 def test_a_webhook_that_hangs_holds_nothing_up(monkeypatch, caplog):
-    monkeypatch.setattr(budget_hooks, "_FLUSH_S", 0.01)
+    monkeypatch.setattr(webhook, "_FLUSH_S", 0.01)
 
     async def main():
         told, over = asyncio.Event(), asyncio.Event()
@@ -700,7 +700,7 @@ def test_a_webhook_that_hangs_holds_nothing_up(monkeypatch, caplog):
         await runner.cleanup()
 
     asyncio.run(main())
-    assert "the webhook was too slow: 1 warnings of budgets were not sent before the end" in caplog.text
+    assert "the webhook was too slow: a budget's warning was not sent before the end (1 times)" in caplog.text
 
 
 # ------------------------------------------------------------------ properties

@@ -29,6 +29,7 @@ ORDER = (
     "space",
     "money",
     "types",
+    "store_failures",
     "sqlite_open",
     "formats",
     "sqlite",

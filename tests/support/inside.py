@@ -261,13 +261,13 @@ def forget_in_memory(store, key):
 async def on_reader(store, work):
     """Call `work` with the reading connection of a SQLite cache, on its thread."""
     assert isinstance(store, SqliteCache)
-    return await store._reading.call(work)
+    return await store._reading.call("inspect", work)
 
 
 async def on_writer(store, work):
     """Call `work` with the writing connection of a SQLite cache, on its thread."""
     assert isinstance(store, SqliteCache)
-    return await store._writing.call(work)
+    return await store._writing.call("write", work)
 
 
 def writing_connection(store):

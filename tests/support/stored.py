@@ -17,7 +17,7 @@ async def some_entries(store, group, count):
         pairs = [(key, entry) for key, (entry, of, _) in store._entries.items() if of == group]
     elif isinstance(store, SqliteCache):
         query = "SELECT e.key, e.value FROM entries e JOIN groups g ON g.id = e.grp WHERE g.name = ? ORDER BY e.used"
-        pairs = await store._reading.call(lambda connection: list(connection.execute(query, (group.id,))))
+        pairs = await store._reading.call("inspect", lambda connection: list(connection.execute(query, (group.id,))))
     else:
         client = store._server.client
         names = [name async for name in client.scan_iter(match=f"{store._prefix}{group.id}:*")]

@@ -7,7 +7,7 @@ import logging
 import pytest
 from aiohttp import web
 
-from embedway.telemetry import budget_hooks
+from embedway.telemetry import webhook
 from embedway.telemetry.budget_hooks import WebhookHook
 from embedway.telemetry.operations import BudgetWarningDetails, Operation
 
@@ -80,7 +80,7 @@ def test_an_answer_without_end_is_not_read(caplog):
 
 
 def test_a_request_has_a_time_limit(monkeypatch, caplog):
-    monkeypatch.setattr(budget_hooks, "REQUEST_S", 0.05)
+    monkeypatch.setattr(webhook, "REQUEST_S", 0.05)
 
     async def main():
         over = asyncio.Event()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from embedway.cache.errors import CacheErrors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-_log = logging.getLogger("embedway.cache")
 
 #: Entry bytes and the time of storing, in seconds since 1970.
 StoredEntry: TypeAlias = tuple[bytes, float]
@@ -69,36 +68,12 @@ def _without_size(space_id: str) -> str:
     return start if size.isdecimal() else space_id
 
 
-@dataclass(slots=True)
-class CacheErrors:
-    """Counts of store failures. None of them fails a request. Stores save the counts under these names."""
-
-    failed_reads: int = 0
-    failed_writes: int = 0
-    evictions: int = 0
-    #: Damaged files that were renamed, so that a new file can be created.
-    set_aside: int = 0
-    last: str = field(default="", repr=False)
-    _is_logged: bool = field(default=False, repr=False, compare=False)
-
-    def count(self, *, reading: bool) -> None:
-        """Count a failure. The first one of a store is logged: without the cache, texts are computed and paid again."""
-        self.failed_reads += reading
-        self.failed_writes += not reading
-        if not self._is_logged:
-            self._is_logged = True
-            _log.warning(
-                "the cache cannot be %s, so texts are computed again; `embedway doctor` shows why. Later failures are "
-                "not logged",
-                "read" if reading else "written",
-            )
-
-
 class CacheStore(Protocol):
     """Store of cache entries.
 
     No method raises for a failure of the store: an unreadable entry is a miss, and an entry that cannot be written is
-    not stored. `errors` counts both.
+    not stored. `errors` counts and reports both. A lookup that fails also calls its `note_lookup`, in the caller's
+    task.
     """
 
     errors: CacheErrors
@@ -155,8 +130,8 @@ class LocalStore:
 
     supports_leases = False
 
-    def __init__(self, ttl_s: float | None, clock: Callable[[], float]) -> None:
-        self.errors = CacheErrors()
+    def __init__(self, name: str, ttl_s: float | None, clock: Callable[[], float]) -> None:
+        self.errors = CacheErrors(name=name)
         self._ttl_s = ttl_s
         self._clock = clock
 

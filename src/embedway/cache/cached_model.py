@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from embedway.cache.base import Group
+from embedway.cache.errors import failed_lookup
 from embedway.cache.key import KeyMaker
 from embedway.cache.write_behind import Lease
 from embedway.compute import Computed, Computes
@@ -72,6 +74,7 @@ class CachedModel:
         """Look texts up and compute the missing ones; see `Computes.compute`."""
         cache, full = self._cache, self._model.space
         maker = self._maker(request)
+        failed_lookup.set(None)
         with cache.hooks.operation(CacheDetails, "lookup", self.group.model, len(request.texts)) as outcome:
             keys, former = await cache.lookup.keys(request.texts, maker)
             resolved = cache.flights.resolved
@@ -89,6 +92,9 @@ class CachedModel:
         if missing:
             through = _ReadThrough(self, self._model, cache, keys, request, found)
             await through.complete(missing, resolved)
+            note = cache.store.errors.receipt_note(len(missing))
+            if note is not None:
+                found.bill = replace(found.bill, notes=(*found.bill.notes, note))
         if found.saved_tokens:
             found.saved_nanousd = self._model.cost_nanousd(found.saved_tokens, full.dimensions) or 0
         if cache.is_lossy:
@@ -108,7 +114,8 @@ class CachedModel:
         cache = self._cache
         failed = cache.store.errors.failed_reads
         keys, former = await cache.lookup.keys(request.texts, self._maker(request))
-        read = await cache.lookup.read(self.group, keys, self._model.space, former)
+        with cache.store.errors.unlogged() if strict else contextlib.nullcontext():
+            read = await cache.lookup.read(self.group, keys, self._model.space, former)
         if strict:
             cache.raise_if_more(failed, cache.store.errors.failed_reads, "read")
         return read.vectors, read.metas, len(read.damaged) + len(read.invalid)

@@ -21,7 +21,7 @@ class MemoryCache(LocalStore):
     """Cache store in a dictionary. Used from one event loop."""
 
     def __init__(self, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(ttl_s, clock)
+        super().__init__("the cache in memory", ttl_s, clock)
         self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._max_bytes = max_bytes
         self._bytes = 0

@@ -17,7 +17,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from embedway.cache.base import CacheErrors, CacheFilter, Group, GroupSize
+from embedway.cache.base import CacheFilter, Group, GroupSize
+from embedway.cache.errors import CacheErrors
 from embedway.cache.redis_server import (
     ANSWER_S,
     BATCH,
@@ -38,6 +39,7 @@ from embedway.cache.redis_server import (
 )
 from embedway.cache.stats import STORE_COUNTS
 from embedway.files import read_package_text
+from embedway.store_failures import server_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +67,7 @@ class RedisCache:
         Raises RuntimeUnavailableError without the extra `redis`. Methods that read raise CacheError if a newer version
         of embedway stamped the server.
         """
-        self.errors = CacheErrors()
+        self.errors = CacheErrors(name=f"the cache in Redis at {server_address(url)}")
         self.supports_leases = True
         self._owner = secrets.token_hex(8).encode()
         self._ttl_ms = max(1, round(ttl_s * 1000)) if ttl_s is not None else None
@@ -88,8 +90,8 @@ class RedisCache:
                 values.extend(await read(names[start : start + BATCH]))
             return True
 
-        if keys:
-            await self._server.call(read_all, reading=True, limit_s=limit_s(keys))
+        if keys and await self._server.call(read_all, "read", limit_s=limit_s(keys)) is None:
+            self.errors.note_lookup()
         now = self._server.clock()
         found = [(parse_entry(value), parse_stored_at(value, now)) if value is not None else None for value in values]
         return found + [None] * (len(keys) - len(found))
@@ -100,7 +102,7 @@ class RedisCache:
             value: bytes | None = await self._client.get(CLEARED)
             return value or b"0"
 
-        return parse_count(await self._server.call(read, reading=True, limit_s=ANSWER_S))
+        return parse_count(await self._server.call(read, "inspect", limit_s=ANSWER_S))
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
         stored = 0
@@ -115,34 +117,34 @@ class RedisCache:
             return True
 
         if items:
-            await self._server.call(write_all, limit_s=limit_s(items))
+            await self._server.call(write_all, "write", limit_s=limit_s(items))
         return stored
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         if keys:
             names = key_names(self._prefix, group, keys)
-            await self._server.call(lambda: self._server.delete(names), limit_s=limit_s(keys))
+            await self._server.call(lambda: self._server.delete(names), "delete", limit_s=limit_s(keys))
 
     async def group_sizes(self) -> list[GroupSize]:
         """Return the sizes of all groups, with and without a secret. Reads the lengths of all values."""
-        return await self._server.call(lambda: _read_group_sizes(self._server), reading=True) or []
+        return await self._server.call(lambda: _read_group_sizes(self._server), "inspect") or []
 
     async def clear(self, which: CacheFilter) -> int:
         """Delete entries; see `CacheStore.clear`. Applies to entries with and without a secret."""
-        return await self._server.call(lambda: _clear_matching(self._server, which)) or 0
+        return await self._server.call(lambda: _clear_matching(self._server, which), "delete") or 0
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        return not counts or bool(await self._server.call(lambda: self._add_counts(counts), limit_s=ANSWER_S))
+        return not counts or bool(await self._server.call(lambda: self._add_counts(counts), "count", limit_s=ANSWER_S))
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        return await self._server.call(self._read_counts, reading=True) or {}
+        return await self._server.call(self._read_counts, "inspect") or {}
 
     async def lease(self, group: Group, keys: Sequence[bytes], seconds: float) -> list[bool]:
         """Lease keys; see `CacheStore.lease`. If the server fails, all are granted: each process computes them."""
         duration_ms = max(1, round(seconds * 1000))
         arguments = (self._owner, duration_ms, max(duration_ms, _LONGEST_LEASE_MS))
         answers = await self._server.call(
-            lambda: self._run_script(self._lease_script, group, keys, *arguments), limit_s=limit_s(keys)
+            lambda: self._run_script(self._lease_script, group, keys, *arguments), "lease", limit_s=limit_s(keys)
         )
         return (
             [bool(granted) for answer in answers for granted in answer] if answers is not None else [True] * len(keys)
@@ -151,7 +153,9 @@ class RedisCache:
     async def release(self, group: Group, keys: Sequence[bytes]) -> None:
         if keys:
             await self._server.call(
-                lambda: self._run_script(self._release_script, group, keys, self._owner), limit_s=limit_s(keys)
+                lambda: self._run_script(self._release_script, group, keys, self._owner),
+                "lease",
+                limit_s=limit_s(keys),
             )
 
     async def aclose(self) -> None:

@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedway.cache.base import MOST_AHEAD_BETWEEN_MACHINES_S
 from embedway.cache.codec import MAX_ENTRY_BYTES
+from embedway.cache.errors import READS
 from embedway.cache.pause import Pause
 from embedway.errors import CacheError, RuntimeUnavailableError, newer_version
+from embedway.store_failures import StoreFailure, explain_server
 from embedway.third_party import INVALID_VALUE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from embedway.cache.base import CacheErrors, Group
+    from embedway.cache.base import Group
+    from embedway.cache.errors import Action, CacheErrors
 
 R = TypeVar("R")
 
@@ -60,8 +63,11 @@ _FORMAT_S = 60.0
 class _NoVersionError(Exception):
     """The stamp of the server is not a version: the server is skipped."""
 
-    def __str__(self) -> str:
-        return f"the field {FORMAT_FIELD} of the key {FORMATS} in Redis is not a version number; delete it"
+
+_NO_VERSION = StoreFailure(
+    "no version", f"the field {FORMAT_FIELD} of its key {FORMATS} is not a version number", "delete the field"
+)
+_NEWER = StoreFailure("version", "a newer version of embedway uses it", "update embedway, or set another cache.url")
 
 
 class RedisServer:
@@ -72,6 +78,7 @@ class RedisServer:
 
     def __init__(self, url: str, errors: CacheErrors, *, cluster: bool, clock: Callable[[], float]) -> None:
         self.client = _open_client(url, cluster=cluster)
+        self._url = url
         self.is_cluster = cluster
         self.clock = clock
         self._errors = errors
@@ -79,28 +86,27 @@ class RedisServer:
         self.is_stamped = True
 
     async def call(
-        self, function: Callable[[], Awaitable[R]], *, reading: bool = False, limit_s: float | None = None
+        self, function: Callable[[], Awaitable[R]], action: Action, *, limit_s: float | None = None
     ) -> R | None:
         """Await a call; None if the server fails, exceeds `limit_s` or is skipped, which is counted.
 
-        When reading, raises CacheError if the server has a newer format.
+        When it reads, raises CacheError if the server has a newer format.
         """
         import redis.exceptions  # noqa: PLC0415  already loaded by the client
 
         if self._pause.is_running():
-            self._count_failure(reading=reading)
+            self._errors.count(action)
             return None
         try:
             async with asyncio.timeout(limit_s):
                 if not self._format_is_known.is_running():
                     await self._check_format()
-                return await function()
-        except CacheError as error:
-            if reading:
+                result = await function()
+        except CacheError:
+            if action in READS:
                 raise
             # A request reads before it writes, and the read raises. A failed write must not lose computed vectors.
-            self._count_failure(reading=False)
-            self._errors.last = str(error)
+            self._errors.count(action, _NEWER)
             return None
         # RedisClusterException is not a RedisError.
         except (
@@ -111,12 +117,13 @@ class RedisServer:
             _NoVersionError,
             *INVALID_VALUE_ERRORS,
         ) as error:
-            self._count_failure(reading=reading)
-            self._errors.last = str(error) if isinstance(error, _NoVersionError) else type(error).__name__
+            self._errors.count(action, self._explain(error, limit_s))
             # The server rejects a command at once, for example when it is full, and the next one may succeed.
             if not isinstance(error, redis.exceptions.ResponseError):
                 self._pause.start()
             return None
+        self._errors.note_success(action)
+        return result
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -128,11 +135,19 @@ class RedisServer:
             pipeline.hsetnx(FORMATS, FORMAT_FIELD, FORMAT)
 
     async def command_each(self, command: str, names: Sequence[bytes], *arguments: int) -> list[Any]:
-        """Return the response of each key to a command; an error if the key has another type, unlike any of ours."""
+        """Return the response of each key to a command; an error if the key has another type, unlike any of ours.
+
+        Raises the library's error if the user may not run the command.
+        """
+        import redis.exceptions  # noqa: PLC0415  already loaded by the client
+
         pipeline = self.client.pipeline(transaction=False)
         for name in names:
             pipeline.execute_command(command, name, *arguments)
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        refused = next((one for one in answers if isinstance(one, redis.exceptions.NoPermissionError)), None)
+        if refused is not None:
+            raise refused
         return answers
 
     async def delete(self, names: Sequence[str] | Sequence[bytes]) -> int:
@@ -153,8 +168,10 @@ class RedisServer:
                 break
         return found
 
-    def _count_failure(self, *, reading: bool) -> None:
-        self._errors.count(reading=reading)
+    def _explain(self, error: BaseException, limit_s: float | None) -> StoreFailure:
+        if isinstance(error, _NoVersionError):
+            return _NO_VERSION
+        return explain_server(error, self._url, setting="cache.url", answer_s=ANSWER_S if limit_s is None else limit_s)
 
     async def _check_format(self) -> None:
         """Read the stamp. Raises CacheError if it is newer than this version."""

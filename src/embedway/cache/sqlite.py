@@ -45,51 +45,52 @@ class SqliteCache(LocalStore):
     def __init__(
         self, path: Path, max_bytes: int, *, ttl_s: float | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        super().__init__(ttl_s, clock)
+        super().__init__(f"the cache {path}", ttl_s, clock)
         self._max_bytes = max_bytes
         extra = () if ttl_s is None else (CREATED_INDEX,)
         asides = threading.Lock()
         self._reading, self._writing = (
-            CacheConnection(path, extra, self.errors, asides, reading=reading, clock=clock) for reading in (True, False)
+            CacheConnection(path, extra, self.errors, asides, clock=clock) for _ in range(2)
         )
 
     async def get_many(self, group: Group, keys: Sequence[bytes]) -> list[StoredEntry | None]:
         del group  # keys already differ between groups
-        answer = await self._reading.call(self._select, list(keys))
+        answer = await self._reading.call("read", self._select, list(keys))
         if answer is None:
+            self.errors.note_lookup()
             return [None] * len(keys)
         found, stale = answer
         if stale and not self._writing.rests:
-            self._writing.call(self._refresh, stale)  # not awaited
+            self._writing.call("count", self._refresh, stale)  # not awaited
         return [found.get(key) for key in keys]
 
     async def put_many(self, group: Group, items: Sequence[tuple[bytes, bytes]]) -> int:
-        return (await self._writing.call(self._put, group, list(items)) or 0) if items else 0
+        return (await self._writing.call("write", self._put, group, list(items)) or 0) if items else 0
 
     async def delete_many(self, group: Group, keys: Sequence[bytes]) -> None:
         del group
         if keys:
-            await self._writing.call(self._delete, list(keys))
+            await self._writing.call("delete", self._delete, list(keys))
 
     async def clear(self, which: CacheFilter) -> int:
-        return await self._writing.call(self._clear, which) or 0
+        return await self._writing.call("delete", self._clear, which) or 0
 
     async def generation(self) -> int | None:
-        return await self._reading.call(self._generation)
+        return await self._reading.call("inspect", self._generation)
 
     async def group_sizes(self) -> list[GroupSize]:
-        return await self._reading.call(self._group_sizes) or []
+        return await self._reading.call("inspect", self._group_sizes) or []
 
     async def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
         rows = [(model, name, number) for model, numbers in counts.items() for name, number in numbers.items()]
         try:
-            return not rows or bool(await self._writing.call(self._add_counts, rows))
+            return not rows or bool(await self._writing.call("count", self._add_counts, rows))
         except EmbedwayError:
             # The file is no longer ours, which requests report. Counts are saved on closing, which must continue.
             return False
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        return await self._reading.call(self._counts) or {}
+        return await self._reading.call("inspect", self._counts) or {}
 
     async def aclose(self) -> None:
         await self._reading.aclose()

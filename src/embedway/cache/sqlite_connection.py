@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from embedway import formats
@@ -11,6 +12,7 @@ from embedway.cache.pause import Pause
 from embedway.cache.sqlite_format import FORMAT
 from embedway.files import locked_folder, place_of
 from embedway.sqlite_thread import SqliteThread
+from embedway.store_failures import explain_file
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from embedway.cache.base import CacheErrors
+    from embedway.cache.errors import Action, CacheErrors
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,15 +49,17 @@ class CacheConnection:
         troubles: CacheErrors,
         asides: threading.Lock,
         *,
-        reading: bool,
         clock: Callable[[], float],
     ) -> None:
         self._path = path
         self._troubles = troubles
         self._asides = asides
-        self._is_reading = reading
+        #: Action of the current call; only the thread changes it.
+        self._action: Action = "inspect"
         self._clock = clock
         self._pause = Pause(_REST_S, clock)
+        #: Number of failures; only the thread changes it.
+        self._failed = 0
         # A power failure may lose the last entries, which can be recomputed, but never damages the file.
         pragmas = ("synchronous = NORMAL", "mmap_size = 1073741824")
         self._thread = SqliteThread(
@@ -68,7 +72,11 @@ class CacheConnection:
         return self._pause.is_running()
 
     def call(
-        self, function: Callable[Concatenate[sqlite3.Connection, P], R], *arguments: P.args, **options: P.kwargs
+        self,
+        action: Action,
+        function: Callable[Concatenate[sqlite3.Connection, P], R],
+        *arguments: P.args,
+        **options: P.kwargs,
     ) -> asyncio.Future[R | None]:
         """Call a function with the connection, on the thread; None if SQLite fails, which is counted.
 
@@ -77,10 +85,15 @@ class CacheConnection:
 
         def attempt() -> R | None:
             if self.rests:
-                self._count()
+                self._troubles.count(action)
                 return None
+            self._action = action
             self._thread.reopen_if_replaced()
-            return self._thread.use(function, *arguments, **options)
+            failed = self._failed
+            result = self._thread.use(function, *arguments, **options)
+            if self._failed == failed:
+                self._troubles.note_success(action)
+            return result
 
         return self._thread.submit(attempt)
 
@@ -88,25 +101,25 @@ class CacheConnection:
         """Close the file after the calls made so far."""
         await self._thread.aclose()
 
-    def _count(self) -> None:
-        self._troubles.count(reading=self._is_reading)
-
     def _note(self, error: Exception) -> None:
-        self._count()
-        self._troubles.last = f"{type(error).__name__}: {error}"
+        self._failed += 1
+        failure = explain_file(error, setting="cache.path")
         # The lowest byte is the kind of error.
         if isinstance(error, sqlite3.Error) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGED:
-            self._set_aside()
+            if self._set_aside():
+                failure = replace(failure, remedy="none is needed: the file was renamed, and a new one is created")
         else:
             self._pause.start()
+        self._troubles.count(self._action, failure)
 
-    def _set_aside(self) -> None:
+    def _set_aside(self) -> bool:
+        """Rename a damaged file. Return whether another thread or process, or this one, has renamed it."""
         self._thread.disconnect()
         with contextlib.suppress(OSError), self._asides, locked_folder(self._path.parent, BUSY_S):
             if place_of(self._path) != self._thread.place:
-                return  # another thread or process has renamed it
+                return True  # another thread or process has renamed it
             if not formats.is_ours(self._path, FORMAT.kind):
-                return  # its owner is unknown: the next call reports that
+                return False  # its owner is unknown: the next call reports that
             aside = _free_name(self._path.with_name(f"{self._path.name}.damaged-{int(self._clock())}"))
             self._path.replace(aside)
             self._troubles.set_aside += 1
@@ -115,6 +128,8 @@ class CacheConnection:
                     left = formats.beside(self._path, ending)
                     if formats.is_sqlites(left, ending):
                         left.unlink()
+            return True
+        return False
 
 
 def _free_name(path: Path) -> Path:

@@ -173,7 +173,8 @@ class Counters:
             return await read_stats(self._store, self._fresh())
 
     def _fresh(self) -> dict[str, Counter[str]]:
-        errors = asdict(self._store.errors)
-        del errors["last"]
-        now = {STORE_COUNTS: errors, **{model: asdict(counts) for model, counts in self.by_model.items()}}
+        now = {
+            STORE_COUNTS: self._store.errors.counts(),
+            **{model: asdict(counts) for model, counts in self.by_model.items()},
+        }
         return {model: more for model, numbers in now.items() if (more := Counter(numbers) - self._known[model])}

@@ -87,7 +87,8 @@ class VectorCache:
         """Return the content and use of the cache. Raises CacheError if it cannot be read."""
         await self.settle()
         failed = self.store.errors.failed_reads
-        stats = await self.counters.stats()
+        with self.store.errors.unlogged():
+            stats = await self.counters.stats()
         self.raise_if_more(failed, self.store.errors.failed_reads, "read")
         return stats
 
@@ -96,15 +97,17 @@ class VectorCache:
         await self.settle()
         errors = self.store.errors
         failed = errors.failed_reads + errors.failed_writes
-        before = sum(size.entries for size in await self.store.group_sizes() if which.matches(size.group))
-        gone = await self.store.clear(which)
+        with errors.unlogged():
+            before = sum(size.entries for size in await self.store.group_sizes() if which.matches(size.group))
+            gone = await self.store.clear(which)
         self.raise_if_more(failed, errors.failed_reads + errors.failed_writes, "cleared")
         return ClearResult(before, max(0, before - gone))
 
     def raise_if_more(self, before: int, now: int, done: str) -> None:
         """Raise CacheError if the number of store failures has grown."""
         if now > before:
-            raise CacheError(f"the cache cannot be {done}: {self.store.errors.last or 'it failed recently'}")
+            errors = self.store.errors
+            raise CacheError(f"{errors.name} cannot be {done}: {errors.last or 'it failed recently'}")
 
     async def remove(self, group: Group, read: Read) -> None:
         """Delete and count entries that are damaged or invalid."""

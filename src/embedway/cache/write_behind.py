@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from embedway.cache.codec import encode
+from embedway.errors import EmbedwayError
+from embedway.store_failures import StoreFailure
 from embedway.telemetry.hooks import Hooks
 from embedway.telemetry.operations import CacheDetails
+from embedway.third_party import place_of
 from embedway.types import TextMeta, Vectors
 
 if TYPE_CHECKING:
@@ -204,8 +207,11 @@ class WriteBehind:
             self._count_failure(error)
 
     def _count_failure(self, error: Exception) -> None:
-        self._cache.errors.count(reading=False)
-        self._cache.errors.last = f"{type(error).__name__}: {error}"
+        if isinstance(error, EmbedwayError):  # of a store that is not ours, or of a missing library
+            self._cache.errors.count("write", StoreFailure(type(error).__name__, str(error), ""))
+        else:
+            reason = f"vectors cannot be encoded ({place_of(error)})"
+            self._cache.errors.count("write", StoreFailure("encoding", reason, ""))
 
     def _encode(self, chunk: _Chunk) -> list[bytes]:
         vectors = np.array([vector for vector, _ in chunk.computed.values()], np.float32)

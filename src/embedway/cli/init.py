@@ -37,6 +37,12 @@ default_model = "auto"
 # usd = "10"
 # period = "month"
 
+# Alerts on routes that fail: on standard error, and as JSON to a webhook if one is set.
+# [alerts]
+# error_rate = 0.2
+# window_s = 300
+# min_requests = 10
+
 # A route to a model, tried before the catalog's routes. The environment variable `api_key_env` contains the key.
 # [routes.mine]
 # model = "text-embedding-3-small"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
 from embedway._public import public
+from embedway.config.alerts import AlertSettings
 from embedway.config.benchmark_layers import (
     canonical_names,
     check_changes,
@@ -83,8 +84,8 @@ class Config(Section):
     Sections: `embedding` (default_model, on_overflow, model_benchmarks), `rerank` (default_model), `local` (backend,
     precision, threads, streams, token_budget), `weights` (directory, places, folders, offline, allow_http,
     hub_endpoint, hub_token, hub_cache), `tune` (directory), `run` (chunk_tokens, overlap, on_error), `cache` (backend,
-    codec and limits), `upstream` (retries and timeouts of services), `selection`, `ledger`, `pins`, and `budgets`,
-    `routes` and `models` (tables by name). Each section documents its keys.
+    codec and limits), `upstream` (retries and timeouts of services), `selection`, `ledger`, `alerts`, `pins`, and
+    `budgets`, `routes` and `models` (tables by name). Each section documents its keys.
     `Config()` contains the defaults and reads nothing; `Config.load()` reads files and environment;
     `with_benchmarks` returns a copy with other model facts.
     Secrets have secret types: no repr, dump or error shows them. Each section is one attribute.
@@ -101,6 +102,7 @@ class Config(Section):
     upstream: UpstreamSettings = Field(default_factory=UpstreamSettings)
     selection: SelectionSettings = Field(default_factory=SelectionSettings)
     ledger: LedgerSettings = Field(default_factory=LedgerSettings)
+    alerts: AlertSettings = Field(default_factory=AlertSettings)
     pins: PinsSettings = Field(default_factory=PinsSettings)
     budgets: dict[str, BudgetSettings] = Field(default_factory=dict)
     routes: dict[str, RouteSettings] = Field(default_factory=dict)

@@ -10,6 +10,7 @@ from platformdirs import user_cache_path, user_data_path, user_state_path
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from embedway.config.addresses import is_loopback, parse_address, parse_http_url
+from embedway.config.alerts import WebhookUrl  # noqa: TC001  pydantic evaluates the annotations
 from embedway.config.benchmarks import ModelBenchmark, shipped_benchmarks
 from embedway.config.known_services import SERVICES
 from embedway.config.paths import expand_user
@@ -262,17 +263,7 @@ class LedgerSettings(Section):
     #: Time until the reservations of a process that ended are released, in seconds.
     lease_s: Seconds = 60.0
     #: URL that receives JSON when a part of a budget is spent; it may contain a token.
-    webhook: SecretStr | None = None
-
-    @field_validator("webhook")
-    @classmethod
-    def _check_webhook(cls, webhook: SecretStr | None) -> SecretStr | None:
-        if webhook is not None:
-            rule = "must be an https URL, or http to this machine"
-            parts = parse_http_url(webhook.get_secret_value(), rule=rule)
-            if parts.scheme == "http" and not is_loopback(parts.host):
-                raise ValueError(rule)
-        return webhook
+    webhook: WebhookUrl | None = None
 
 
 class BudgetSettings(Section):

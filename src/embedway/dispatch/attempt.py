@@ -137,6 +137,7 @@ class Attempt:
             answer = self._check(answer)
             is_judged = True
             route.circuit.record_success()
+            route.note_outcome()
             route.semaphore.widen()
             # Before it is booked: a caller that is cancelled meanwhile has paid for it.
             self._pass_on(answer.vectors)
@@ -153,6 +154,7 @@ class Attempt:
                 route.semaphore.narrow()
             if isinstance(error, UpstreamError) and error.rates not in {None, NO_RATES}:
                 route.limiter.learn(error.rates)
+            route.note_outcome(error)
             # A refusal and a rate limit are answers of a healthy service.
             if isinstance(error, (RefusedInputError, RateLimitedError)):
                 route.circuit.record_success()
@@ -255,4 +257,6 @@ class Attempt:
 
 
 def _circuit_error(route: ServiceRoute) -> UpstreamError:
+    if route.error_rate is not None:
+        route.error_rate.record_skip()
     return UpstreamError("skipped for a while after several failures in a row", route=route.name)

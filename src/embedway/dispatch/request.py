@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from embedway.dispatch.error_rate import ErrorRate
     from embedway.errors import EmbedwayError
     from embedway.ledger.account import Account
     from embedway.providers.base import Provider
@@ -53,6 +54,13 @@ class ServiceRoute:
     limiter: RateLimiter = field(default_factory=RateLimiter)
     circuit: CircuitBreaker = field(default_factory=CircuitBreaker)
     semaphore: PrioritySemaphore = field(default_factory=lambda: PrioritySemaphore(8))
+    #: None without alerts.
+    error_rate: ErrorRate | None = None
+
+    def note_outcome(self, error: EmbedwayError | None = None) -> None:
+        """Count a request that was sent for alerts, with its error."""
+        if self.error_rate is not None:
+            self.error_rate.record(error)
 
     def split(self, rows: Rows, lengths: npt.NDArray[np.int32]) -> list[Rows]:
         """Split rows, in order, into parts within the service's limits on inputs and tokens per request."""

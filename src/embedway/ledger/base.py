@@ -29,6 +29,8 @@ State: TypeAlias = Literal["open", "done", "expired"]
 EVERYTHING = "*"
 #: Name of the mark of a restored ledger that is not confirmed.
 RESTORED = "restored"
+#: Remedy of a damaged file.
+RESTORE = "restore a backup (`embedway state restore`)"
 WARN_AT = (50, 80, 100)
 RAN_OUT = "the reservation of this call expired before use: the process was paused for longer than ledger.lease_s"
 #: Kinds of scopes of limits; a scope starts with its kind.

@@ -32,6 +32,7 @@ from embedway.ledger.base import (
 )
 from embedway.ledger.continuity import OLDER, OTHER, SEEN_BY_PLACE, replaced
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
+from embedway.store_failures import explain_server, server_address
 from embedway.third_party import INVALID_VALUE_ERRORS
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ _NEWER = re.compile(r"EMBEDWAYFORMAT (\w+)")
 IDENTITY = frozenset({"id", "changes", "before", "lease_s", "restarted", "until"})
 #: Integer fields of an entry.
 ENTRY_NUMBERS = ("texts", "hits", "tokens", "reserved", "sent", "spent", "estimated", "unsure", "saved")
-_CONNECT_S, _ANSWER_S = 2.0, 10.0
+#: Time limits of a connection and of an answer, in seconds.
+_CONNECT_S, ANSWER_S = 2.0, 10.0
 
 
 def read_script(name: str) -> str:
@@ -207,9 +209,10 @@ class RedisLedger:
             how = next((how for code, how in _REPLACED.items() if code in str(error)), None)
             if how is not None:
                 raise replaced("the ledger in Redis", how) from None
+            why = explain_server(error, self._url, setting="ledger.url", answer_s=ANSWER_S)
             otherwise = (
-                f"the ledger in Redis cannot be used: {type(error).__name__}; nothing is spent without it. "
-                "`embedway doctor` shows why"
+                f"the ledger in Redis at {server_address(self._url)} cannot be used: {why.reason}; nothing is spent "
+                f"without it: {why.remedy}"
             )
             raise failure(error, "the ledger", LEDGER_VERSION, otherwise) from error
         self._answered = float(now), self._ticks()
@@ -282,7 +285,7 @@ def redis_client(url: str, *, cluster: bool, what: str) -> Any:
     except ImportError:
         raise MissingExtraError(what, extra="redis", package="redis") from None
     # No retries: a script may have run although its answer was lost, and a second run would book twice.
-    options: dict[str, Any] = {"socket_connect_timeout": _CONNECT_S, "socket_timeout": _ANSWER_S}
+    options: dict[str, Any] = {"socket_connect_timeout": _CONNECT_S, "socket_timeout": ANSWER_S}
     if cluster:
         return redis.RedisCluster.from_url(url, decode_responses=True, **options)
     return redis.Redis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options)

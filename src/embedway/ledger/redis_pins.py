@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embedway.ledger.pins import LONGEST_CLAIM_S, read_pin
-from embedway.ledger.redis import PINS_CHECK, PINS_KEYS, failure, read_script, redis_client
+from embedway.ledger.redis import ANSWER_S, PINS_CHECK, PINS_KEYS, failure, read_script, redis_client
 from embedway.ledger.sqlite_formats import PINS_VERSION
+from embedway.store_failures import explain_server, server_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ class RedisPins:
     def __init__(self, url: str, *, cluster: bool = False, clock: Callable[[], float] | None = None) -> None:
         """Create the store; it connects at its first use. Raises MissingExtraError without the library."""
         self._clock = clock
+        self._url = url
         self._client = redis_client(url, cluster=cluster, what="pins.backend = 'redis'")
 
     async def get(self, collection: str) -> Pin | None:
@@ -70,7 +72,6 @@ class RedisPins:
         try:
             return await self._client.eval(_SCRIPT, len(PINS_KEYS), *PINS_KEYS, *arguments)
         except (redis.exceptions.RedisError, OSError, TimeoutError, ValueError) as error:
-            otherwise = (
-                f"the pins of collections in Redis cannot be used: {type(error).__name__}; `embedway doctor` shows why"
-            )
+            why = explain_server(error, self._url, setting="pins.url", answer_s=ANSWER_S)
+            otherwise = f"the pins of collections in Redis at {server_address(self._url)} cannot be used: {why}"
             raise failure(error, "the store of pins", PINS_VERSION, otherwise) from error

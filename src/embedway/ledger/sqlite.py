@@ -11,6 +11,7 @@ from embedway.errors import LedgerError
 from embedway.ledger import sqlite_accounts as accounts
 from embedway.ledger.base import (
     RAN_OUT,
+    RESTORE,
     RESTORED,
     Crossing,
     Entry,
@@ -31,6 +32,7 @@ from embedway.ledger.continuity import ReplacedFileError, replaced
 from embedway.ledger.sqlite_formats import LEDGER
 from embedway.ledger.sqlite_watch import LedgerWatch
 from embedway.sqlite_thread import SqliteThread, transacted
+from embedway.store_failures import explain_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -231,9 +233,9 @@ class SqliteLedger:
     def _fail(self, error: Exception) -> NoReturn:
         if isinstance(error, ReplacedFileError):
             raise replaced(f"the ledger {self._path}", str(error)) from None
+        why = explain_file(error, setting="ledger.path", repair=RESTORE)
         raise LedgerError(
-            f"the ledger {self._path} cannot be used: {error}; set ledger.path, or set ledger.backend = none to "
-            "spend without a ledger"
+            f"the ledger {self._path} cannot be used: {why}, or set ledger.backend = none to spend without a ledger"
         ) from error
 
     def _close(self, connection: Connection, entry: str, state: str, route: str) -> None:

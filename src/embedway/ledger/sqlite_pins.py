@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from embedway.errors import LedgerError
+from embedway.ledger.base import RESTORE
 from embedway.ledger.continuity import FileWatch, ReplacedFileError
 from embedway.ledger.pins import LONGEST_CLAIM_S, read_pin, until_of
 from embedway.ledger.sqlite_formats import PINS
 from embedway.sqlite_thread import SqliteThread
+from embedway.store_failures import explain_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +80,8 @@ class SqlitePins:
                 f"the pins in {self._path} cannot be used: the file {error} while this process used it, so pins may be "
                 "missing from it; put the original back, or restart this process to use the file as it is"
             ) from None
-        raise LedgerError(f"the pins in {self._path} cannot be used: {error}; set pins.path") from error
+        why = explain_file(error, setting="pins.path", repair=RESTORE)
+        raise LedgerError(f"the pins in {self._path} cannot be used: {why}") from error
 
     def _get(self, connection: Connection, collection: str) -> Pin | None:
         query = "SELECT collection, pin FROM pins WHERE collection = ?"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from embedway.batching.ready_rows import ReadyRows
 from embedway.batching.work import Work, make_work
 from embedway.compute import Computed, ComputeRequest
+from embedway.dispatch.error_rate import AlertPolicy, ErrorRates
 from embedway.dispatch.recovery import UpstreamClient
 from embedway.dispatch.request import RetryPolicy
 from embedway.errors import DimensionsError, EmbedwayError, UsageError, with_row
@@ -46,12 +47,17 @@ class ModelEnvironment:
     budgets: Budgets = field(default_factory=lambda: Budgets(None))
     hooks: Hooks = field(default_factory=Hooks)
     client: UpstreamClient = field(init=False)
+    #: Error rates of routes; None without alerts.
+    error_rates: ErrorRates | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """Create the client from the settings."""
-        upstream = self.config.upstream
-        policy = RetryPolicy(upstream.max_attempts, upstream.first_wait_s, upstream.longest_wait_s, upstream.deadline_s)
-        object.__setattr__(self, "client", UpstreamClient(policy, hooks=self.hooks))
+        """Create the client and the error rates from the settings."""
+        alerts, upstream = self.config.alerts, self.config.upstream
+        policy = AlertPolicy(alerts.error_rate, alerts.window_s, alerts.min_requests)
+        object.__setattr__(self, "error_rates", ErrorRates(policy, self.hooks) if alerts.enabled else None)
+        waits = upstream.first_wait_s, upstream.longest_wait_s, upstream.deadline_s
+        retries = RetryPolicy(upstream.max_attempts, *waits)
+        object.__setattr__(self, "client", UpstreamClient(retries, hooks=self.hooks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,7 @@ def _routes(
     served: Sequence[tuple[str, Any, tuple[int | None, int | None]]], task: Task, environment: ModelEnvironment
 ) -> tuple[ServiceRoute, ...]:
     hooks, concurrency = environment.hooks, environment.config.upstream.concurrency
+    rates = environment.error_rates
     return tuple(
         ServiceRoute(
             name,
@@ -148,6 +149,7 @@ def _routes(
                 on_wait=partial(hooks.operation, WaitDetails, "rate_limit", name),
             ),
             circuit=CircuitBreaker(on_change=partial(_tell_change, hooks, name)),
+            error_rate=None if rates is None else rates.of(name),
             semaphore=PrioritySemaphore(concurrency, on_wait=partial(hooks.operation, WaitDetails, "semaphore", name)),
         )
         for name, provider, (requests, tokens) in served

@@ -19,6 +19,7 @@ from embedway.ledger.redis import IDENTITY, LEDGER_CHECK, LEDGER_KEYS, LEDGER_PR
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
 from embedway.state.parts import BadPartError, earliest
 from embedway.state.redis_values import check_ledger, check_pins, check_shape, pairs_of, strict_json
+from embedway.store_failures import explain_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +129,8 @@ class RedisPart:
                 raise StateError(
                     "was changed by another process, and is not replaced: try again", file=self.place
                 ) from None
-            otherwise = f"{self.place} cannot be used: {type(error).__name__}"
+            why = explain_server(error, self.url, setting=f"{self.what}.url", answer_s=_ANSWER_S)
+            otherwise = f"{self.place} cannot be used: {why}"
             raise failure(error, f"the store of the {self.what}", self.version, otherwise) from error
 
     def _client(self) -> Any:
@@ -140,7 +142,8 @@ class RedisPart:
         try:
             return kind.from_url(self.url, decode_responses=True, socket_connect_timeout=2.0, socket_timeout=_ANSWER_S)
         except (redis.exceptions.RedisError, OSError) as error:
-            raise StateError(f"cannot be reached: {type(error).__name__}", file=self.place) from error
+            why = explain_server(error, self.url, setting=f"{self.what}.url", answer_s=_ANSWER_S)
+            raise StateError(f"cannot be used: {why}", file=self.place) from error
 
 
 @dataclass(slots=True)

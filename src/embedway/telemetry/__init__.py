@@ -11,15 +11,24 @@ if TYPE_CHECKING:
     from embedway.telemetry.hooks import Hook, Hooks
 
 
-def open_hooks(own: Sequence[Hook] = (), *, webhook: str | None = None) -> Hooks:
-    """Create the hooks of an embedder: log, metrics, webhook if there is one, then the caller's own hooks."""
+def open_hooks(
+    own: Sequence[Hook] = (), *, webhook: str | None = None, alerts: bool = False, alert_webhook: str | None = None
+) -> Hooks:
+    """Create the hooks of an embedder: log, metrics, webhook if there is one, then the caller's own hooks.
+
+    `webhook` receives warnings of budgets. With `alerts`, `alert_webhook` receives alerts on routes, and warnings of
+    budgets if there is no `webhook`.
+    """
     # Imported late: modules that import only a submodule do not need these.
+    from embedway.telemetry.alert_hooks import AlertHook  # noqa: PLC0415
     from embedway.telemetry.budget_hooks import LogHook, PrometheusHook, WebhookHook  # noqa: PLC0415
     from embedway.telemetry.hooks import Hooks  # noqa: PLC0415
 
     hooks: list[Hook] = [LogHook(), PrometheusHook()]
     if webhook is not None:
         hooks.append(WebhookHook(webhook))
+    if alerts:
+        hooks.append(AlertHook(alert_webhook, budgets=webhook is None))
     return Hooks([*hooks, *check_hooks(own)])
 
 

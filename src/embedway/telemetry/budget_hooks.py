@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from embedway.money import usd
 from embedway.telemetry.hooks import BaseHook
 from embedway.telemetry.operations import BudgetRefusalDetails, BudgetWarningDetails
+from embedway.telemetry.webhook import Webhook
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from embedway.telemetry.operations import Operation
 
 _log = logging.getLogger("embedway.budget")
-
-#: Timeout of one request, in seconds.
-REQUEST_S = 10.0
-#: Maximum wait for pending requests on close, in seconds.
-_FLUSH_S = 1.0
 
 
 class LogHook(BaseHook):
@@ -45,47 +40,21 @@ class WebhookHook(BaseHook):
     """Hook that posts warnings of budgets in the background. The URL may contain a token and is never logged."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._posting: set[asyncio.Task[None]] = set()
+        self._webhook = Webhook(url, "a budget's warning", _log)
 
     def event(self, operation: Operation) -> None:
         """Start to post a warning of a budget."""
         details = operation.details
         if isinstance(details, BudgetWarningDetails):
-            task = asyncio.create_task(self._post(_document(details)))
-            self._posting.add(task)
-            task.add_done_callback(self._posting.discard)
+            self._webhook.post(budget_document(details))
 
     async def flush(self) -> None:
-        """Wait briefly for pending requests, then cancel them: a webhook must not block."""
-        if not self._posting:
-            return
-        _, late = await asyncio.wait(self._posting, timeout=_FLUSH_S)
-        for task in late:
-            task.cancel()
-        if late:
-            _log.warning("the webhook was too slow: %d warnings of budgets were not sent before the end", len(late))
-            await asyncio.wait(late)
-
-    async def _post(self, document: dict[str, Any]) -> None:
-        try:
-            import aiohttp  # noqa: PLC0415  few programs have a webhook
-
-            timeout = aiohttp.ClientTimeout(total=REQUEST_S)
-            async with (
-                # No cookies and no redirects: the warning goes to the address of the settings, and nowhere else.
-                aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-                # The body of the answer is not read.
-                session.post(self._url, json=document, allow_redirects=False) as response,
-            ):
-                if response.status >= 300:
-                    _log.warning("the webhook answered a budget's warning with HTTP %d", response.status)
-        # Every error is caught, because no code awaits this task. Its message may contain the URL.
-        except Exception as error:  # noqa: BLE001
-            _log.warning("a budget's warning could not be sent to the webhook: %s", type(error).__name__)
+        """Wait briefly for pending requests, then cancel them."""
+        await self._webhook.flush()
 
 
-def _document(details: BudgetWarningDetails) -> dict[str, Any]:
+def budget_document(details: BudgetWarningDetails) -> dict[str, Any]:
+    """Return the document of a warning for a webhook."""
     return {
         "budget": details.budget,
         "level": details.level,

@@ -22,6 +22,7 @@ Kind: TypeAlias = Literal[
     "wait",
     "cache",
     "circuit",
+    "error_rate",
     "load",
     "reservation",
     "validation",
@@ -106,6 +107,25 @@ class CircuitDetails:
 
 @public
 @dataclass(frozen=True, slots=True)
+class ErrorRateDetails:
+    """The error rate of a route exceeds `alerts.error_rate` (raised), or is below half of it again (cleared).
+
+    `failed` of `requests` failed in the last `window_s` seconds. `errors` counts the failures by class name and HTTP
+    status, such as `UnavailableError 503`, the most frequent first.
+    """
+
+    kind: ClassVar[Kind] = "error_rate"
+    route: str
+    level: Literal["raised", "cleared"]
+    failed: int
+    requests: int
+    rate: float
+    window_s: float
+    errors: tuple[tuple[str, int], ...] = ()
+
+
+@public
+@dataclass(frozen=True, slots=True)
 class LoadDetails:
     """Loading of a model, or opening of its service."""
 
@@ -166,6 +186,7 @@ Details: TypeAlias = (
     | WaitDetails
     | CacheDetails
     | CircuitDetails
+    | ErrorRateDetails
     | LoadDetails
     | ReservationDetails
     | ValidationDetails

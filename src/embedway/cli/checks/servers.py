@@ -5,10 +5,8 @@ They are the user's own, so they are contacted without `--online`. Only commands
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from embedway.cache.redis_server import FORMAT, FORMAT_FIELD, FORMATS
 from embedway.cli.checks.base import Finding, Findings, describe
@@ -16,7 +14,7 @@ from embedway.cli.checks.storage import status_without_ledger
 from embedway.errors import newer_version
 from embedway.ledger.redis import LEDGER_KEYS, PINS_KEYS
 from embedway.ledger.sqlite_formats import LEDGER_VERSION, PINS_VERSION
-from embedway.text import redact
+from embedway.store_failures import explain_server, server_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -88,104 +86,15 @@ def _check(server: _Server, setup: Setup) -> Iterator[Finding]:
         yield from _check_answer(name, place, client, server, failed)
     except Exception as error:  # noqa: BLE001  the library raises errors of several trees
         effects = "; ".join(_EFFECTS[part] for part in server.parts)
-        reason, remedy = _explain(error, server)
-        yield Finding(name, failed, f"{place}: {reason}, so {effects}", remedy)
+        why = explain_server(error, server.url, setting=f"{server.parts[0]}.url", answer_s=ANSWER_S)
+        yield Finding(name, failed, f"{place}: {why.reason}, so {effects}", why.remedy)
     finally:
         client.close()
 
 
 def _place(url: str) -> str:
-    """Return the host and port of a URL."""
-    try:
-        parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.hostname or parts.path}" + (f":{parts.port}" if parts.port else "")
-    except ValueError:
-        return "the server"
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """An error of the library: its classes or a part of its message, the reason in plain words, and the advice."""
-
-    classes: tuple[str, ...]
-    message: str
-    reason: str
-    remedy: str
-
-
-#: Known failures, the most specific first. `{setting}` is the setting of the URL, `{text}` the library's message.
-_FAILURES = (
-    _Failure(
-        ("AuthenticationError", "AuthenticationWrongNumberOfArgsError"),
-        "NOAUTH|WRONGPASS|invalid password",
-        "it refuses the user or password",
-        "correct the user and password in {setting}",
-    ),
-    _Failure(
-        ("NoPermissionError",),
-        "NOPERM",
-        "its user may not run this command",
-        "give the user access to the keys and commands of embedway",
-    ),
-    _Failure(
-        ("SSLCertVerificationError",),
-        "CERTIFICATE_VERIFY_FAILED",
-        "its certificate is not trusted",
-        "set SSL_CERT_FILE to the file of its CA",
-    ),
-    _Failure(
-        ("SSLError",),
-        r"\[SSL|SSL:",
-        "it does not speak TLS on this port",
-        "use redis:// in {setting}, or the port for TLS",
-    ),
-    _Failure(
-        ("InvalidResponse",),
-        "Protocol Error",
-        "it does not answer as Redis does",
-        "check host and port in {setting}; use rediss:// if the port is for TLS",
-    ),
-    _Failure(
-        ("TimeoutError",),
-        "timeout|timed out",
-        f"no answer within {ANSWER_S:g} s",
-        "check host, port and scheme (redis:// without TLS, rediss:// with TLS) in {setting}, and the firewall",
-    ),
-    _Failure(("BusyLoadingError",), "LOADING", "it is still loading its data", "wait until it has started"),
-    _Failure(
-        (),
-        "closed by server|reset by peer",
-        "it closes the connection",
-        "use rediss:// in {setting} if the port is for TLS; check host and port",
-    ),
-    _Failure(
-        ("ConnectionError", "OSError"),
-        "^$",
-        "it cannot be reached: {text}",
-        "start the server, or correct host and port in {setting}",
-    ),
-)
-
-
-def _explain(error: BaseException, server: _Server) -> tuple[str, str]:
-    """Return why a server cannot be used, and what to do."""
-    setting, text = f"{server.parts[0]}.url", redact(str(error)).rstrip(".")
-    causes = _causes(error)
-    names = {cls.__name__ for one in causes for cls in type(one).__mro__}
-    messages = " ".join(str(one) for one in causes)
-    for known in _FAILURES:
-        if names.intersection(known.classes) or re.search(known.message, messages, re.IGNORECASE):
-            return known.reason.format(text=text), known.remedy.format(setting=setting)
-    return f"{type(error).__name__}: {text}", f"check {setting}"
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in found:
-        found.append(current)
-        current = current.__cause__ or current.__context__
-    return found
+    """Return scheme, host and port of a URL."""
+    return f"{url.partition('://')[0]}://{server_address(url)}"
 
 
 def _check_answer(name: str, place: str, client: Any, server: _Server, failed: Status) -> Iterator[Finding]:

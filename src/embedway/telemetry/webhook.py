@@ -1,0 +1,60 @@
+"""Posts of JSON documents to a webhook, in the background and in limited time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+#: Timeout of one request, in seconds.
+REQUEST_S = 10.0
+#: Maximum wait for pending requests on close, in seconds.
+_FLUSH_S = 1.0
+
+
+class Webhook:
+    """Webhook of a URL, which may contain a token and is never logged. `what` names a document in log messages."""
+
+    def __init__(self, url: str, what: str, log: Logger) -> None:
+        self._url = url
+        self._what = what
+        self._log = log
+        self._posting: set[asyncio.Task[None]] = set()
+
+    def post(self, document: dict[str, Any]) -> None:
+        """Start to post a document. Used in an event loop."""
+        task = asyncio.create_task(self._post(document))
+        self._posting.add(task)
+        task.add_done_callback(self._posting.discard)
+
+    async def flush(self) -> None:
+        """Wait briefly for pending requests, then cancel them: a webhook must not block."""
+        if not self._posting:
+            return
+        _, late = await asyncio.wait(self._posting, timeout=_FLUSH_S)
+        for task in late:
+            task.cancel()
+        if late:
+            self._log.warning(
+                "the webhook was too slow: %s was not sent before the end (%d times)", self._what, len(late)
+            )
+            await asyncio.wait(late)
+
+    async def _post(self, document: dict[str, Any]) -> None:
+        try:
+            import aiohttp  # noqa: PLC0415  few programs have a webhook
+
+            timeout = aiohttp.ClientTimeout(total=REQUEST_S)
+            async with (
+                # No cookies and no redirects: the document goes to the address of the settings, and nowhere else.
+                aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
+                # The body of the answer is not read.
+                session.post(self._url, json=document, allow_redirects=False) as response,
+            ):
+                if response.status >= 300:
+                    self._log.warning("the webhook answered %s with HTTP %d", self._what, response.status)
+        # Every error is caught, because no code awaits this task. Its message may contain the URL.
+        except Exception as error:  # noqa: BLE001
+            self._log.warning("%s could not be sent to the webhook: %s", self._what, type(error).__name__)

@@ -1,0 +1,203 @@
+"""Alerts on routes: to the log, the metrics and a webhook, once for each episode, without texts and secrets."""
+
+import asyncio
+import contextlib
+import logging
+
+import pytest
+from aiohttp import web
+from prometheus_client import REGISTRY
+
+from api_servers import KEY, CompatibleServer
+from embedway import AsyncEmbedder, BaseHook, Config, ErrorRateDetails, UnavailableError
+from embedway.telemetry import open_hooks
+from embedway.telemetry.operations import BudgetWarningDetails, CircuitDetails
+
+RAISED = ErrorRateDetails("routes.r", "raised", 3, 12, 0.25, 300.0, (("UnavailableError 503", 3),))
+CLEARED = ErrorRateDetails("routes.r", "cleared", 1, 40, 0.025, 300.0, (("UnavailableError 503", 1),))
+WARNING = BudgetWarningDetails("b", 50, 5, 10, "*", "total", hard=True)
+
+
+@pytest.fixture
+def logged(caplog):
+    """Return a function that returns the alerts in the log so far."""
+    caplog.set_level(logging.INFO, "embedway.alerts")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "embedway.alerts"]
+
+
+@contextlib.asynccontextmanager
+async def receiving(status=200):
+    """Run a receiver of webhooks, and yield its URL and the documents."""
+    documents = []
+
+    async def receive(request):
+        documents.append(await request.json())
+        return web.Response(status=status)
+
+    app = web.Application()
+    app.router.add_post("/secret-token", receive)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/secret-token", documents
+    finally:
+        await runner.cleanup()
+
+
+def tell(hooks, *all_details):
+    for details in all_details:
+        hooks.event(lambda details=details: details)
+
+
+def circuit(*states):
+    """Return the changes of a circuit that is closed at first."""
+    befores = ("closed", *states[:-1])
+    return [CircuitDetails("routes.r", before, after) for before, after in zip(befores, states, strict=True)]
+
+
+def test_an_error_rate_is_logged_with_its_counts(logged):
+    tell(open_hooks(alerts=True), RAISED, CLEARED)
+    assert logged() == [
+        "route routes.r: 3 of 12 requests failed in 300 s (UnavailableError 503: 3)",
+        "route routes.r works again: 1 of 40 requests failed in 300 s",
+    ]
+
+
+def test_a_circuit_is_one_alert_until_it_closes(logged):
+    probes = ["half-open", "open"] * 5
+    tell(open_hooks(alerts=True), *circuit("open", *probes, "half-open", "closed", "open"))
+    assert [message.split(" ", 2)[2] for message in logged()] == [
+        "failed several times in a row: it is skipped for a while, then probed",
+        "answers again, and is used again",
+        "failed several times in a row: it is skipped for a while, then probed",
+    ]
+
+
+def test_alerts_are_counted(logged):
+    def counted(kind):
+        return REGISTRY.get_sample_value("embedway_route_alerts_total", {"kind": kind, "route": "routes.r"}) or 0
+
+    before = counted("error_rate"), counted("circuit")
+    tell(open_hooks(alerts=True), RAISED, CLEARED, *circuit("open", "half-open", "closed"))
+    assert (counted("error_rate"), counted("circuit")) == (before[0] + 1, before[1] + 1)
+
+
+def test_without_alerts_nothing_is_sent(logged):
+    tell(open_hooks(alert_webhook="http://127.0.0.1:1/secret"), RAISED, *circuit("open"))
+    assert logged() == []
+
+
+RATE_DOCUMENT = {
+    "kind": "error_rate",
+    "level": "raised",
+    "route": "routes.r",
+    "failed": 3,
+    "requests": 12,
+    "rate": 0.25,
+    "window_s": 300.0,
+    "errors": {"UnavailableError 503": 3},
+}
+CIRCUIT_DOCUMENT = {"kind": "circuit", "level": "raised", "route": "routes.r"}
+BUDGET_DOCUMENT = {
+    "budget": "b",
+    "level": 50,
+    "spent_usd": "0.000000005",
+    "limit_usd": "0.00000001",
+    "scope": "*",
+    "period": "total",
+    "hard": True,
+}
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_one_webhook_receives_alerts_and_warnings_of_budgets(own):
+    """With `ledger.webhook`, warnings of budgets go only there, in their own form."""
+
+    async def main():
+        async with receiving() as (url, documents), receiving() as (ledgers, warnings):
+            hooks = open_hooks(webhook=ledgers if own else None, alerts=True, alert_webhook=url)
+            tell(hooks, RAISED, WARNING, *circuit("open"))
+            await hooks.flush()
+            return documents, warnings
+
+    documents, warnings = asyncio.run(main())
+    budget = {"kind": "budget", **BUDGET_DOCUMENT}
+    wanted = [RATE_DOCUMENT, CIRCUIT_DOCUMENT] + ([] if own else [budget])
+    assert sorted(documents, key=str) == sorted(wanted, key=str)
+    assert warnings == ([BUDGET_DOCUMENT] if own else [])
+
+
+@pytest.mark.parametrize("status", [302, 500])
+def test_a_webhook_that_fails_is_logged_without_its_url(status, logged):
+    async def main():
+        async with receiving(status) as (url, documents):
+            hooks = open_hooks(alerts=True, alert_webhook=url)
+            tell(hooks, RAISED)
+            await hooks.flush()
+            assert len(documents) == 1
+
+    asyncio.run(main())
+    assert logged()[1] == f"the webhook answered an alert with HTTP {status}"
+    assert "secret-token" not in str(logged())
+
+
+class Listener(BaseHook):
+    def __init__(self):
+        self.rates = []
+
+    def event(self, operation):
+        if isinstance(operation.details, ErrorRateDetails):
+            self.rates.append(operation.details)
+
+
+def load(server, **overrides):
+    return Config.load(
+        environ={},
+        overrides={
+            "models.m": {"name": "acme/m", "dimensions": 16, "max_tokens": 50},
+            "routes.r": {
+                "model": "acme/m",
+                "provider": "openai-compatible",
+                "base_url": server.url + "/v1",
+                "upstream_model": "text-embedding-3-small",
+                "api_key": KEY,
+            },
+            "cache.backend": "none",
+            "ledger.backend": "none",
+            "upstream.max_attempts": 1,
+            **overrides,
+        },
+    )
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_service_that_fails_raises_an_alert_and_clears_it(enabled, logged):
+    """From a real server over the settings to a real receiver."""
+
+    async def main():
+        server, listener = CompatibleServer(), Listener()
+        async with receiving() as (url, documents), server.running():
+            settings = {"alerts.webhook": url, "alerts.min_requests": 5, "alerts.error_rate": 0.5}
+            config = load(server, **settings, **{"alerts.enabled": enabled})
+            async with AsyncEmbedder(config=config, hooks=[listener]) as embedder:
+                server.misdeeds = ["500"] * 5
+                for number in range(20):
+                    with contextlib.suppress(UnavailableError):
+                        await embedder.embed([f"secret text {number}"], model="acme/m")
+                assert len(server.bodies) == 20
+        return documents, listener.rates
+
+    documents, rates = asyncio.run(main())
+    if not enabled:
+        assert (documents, rates, logged()) == ([], [], [])
+        return
+    raised = ErrorRateDetails("routes.r", "raised", 5, 5, 1.0, 300.0, (("UnavailableError 500", 5),))
+    assert rates == [raised, ErrorRateDetails("routes.r", "cleared", 5, 20, 0.25, 300.0, raised.errors)]
+    assert [(one["level"], one["failed"], one["requests"]) for one in documents] == [
+        ("raised", 5, 5),
+        ("cleared", 5, 20),
+    ]
+    assert len(logged()) == 2
+    assert "secret" not in f"{documents} {rates} {logged()}"
+    assert KEY not in f"{documents} {rates} {logged()}"
