@@ -1,0 +1,271 @@
+"""The judge of a mix: what the caller got, the ledger and everything shown, against the server's own bill."""
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from service_behaviours import BAD, FAILING_TEXT, FINAL, INDEXES, SPOILING_ROWS
+from service_play import PRICE
+from service_server import score_of, tokens_of, vector_of
+
+from embedway.errors import BudgetExceededError, EmbedwayError
+
+#: Estimated tokens are reserved twice.
+_MARGIN = 2
+#: Names of a row in a message: the row of the caller's texts.
+_ROW = re.compile(r"\b(?:text|texts|row|rows|document|documents) (\d+)\b")
+_SLOW_S = 6.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: its kind, and what was seen."""
+
+    kind: str
+    what: str
+
+
+def judge(seen):
+    """Return the faults of an observed mix."""
+    found = [Finding("leak" if not leak.startswith("hang") else "hang", leak) for leak in seen.leaks]
+    if seen.seconds > _SLOW_S:
+        found.append(Finding("slow", f"{seen.seconds:.1f} s"))
+    for outcome in seen.outcomes:
+        found += _judge_call(seen, outcome)
+    return [*found, *_judge_sends(seen), *_judge_money(seen), *_judge_secrets(seen)]
+
+
+# ---- rows
+
+
+def is_sound(route):
+    """Return whether a route must answer at last."""
+    return not (route.final or route.unreachable or route.space != "right" or INDEXES[route.index].effect == "wrong")
+
+
+def is_tame(mix):
+    """Return whether the faults of the mix leave each good text a way, within the limits on attempts."""
+    kinds = [kind for route in mix.routes for _, kind, _ in route.poison]
+    failing = sum(kind in FAILING_TEXT for kind in kinds)
+    faults = [len([one for one in route.faults if one]) for route in mix.routes]
+    bad = [len([one for one in route.faults if one in BAD]) for route in mix.routes]
+    return (
+        mix.budget is None
+        and any(map(is_sound, mix.routes))
+        and all(route.space == "right" for route in mix.routes)
+        and not any(kind in SPOILING_ROWS for kind in kinds)
+        and failing <= 2
+        and not (failing and any(faults))
+        and not (failing and any(route.loading for route in mix.routes))
+        and sum(faults) <= 2
+        and sum(bad) <= 1
+        # A bad answer and a bad row are two bad answers of one text.
+        and not (any(bad) and kinds)
+    )
+
+
+def poisoned(mix):
+    """Return the texts that some route never answers well."""
+    return {text for route in mix.routes for text, _, times in route.poison if times == "always"}
+
+
+def _judge_call(seen, outcome):
+    mix, error = seen.mix, outcome.error
+    texts = [mix.texts[row] for row in outcome.call.rows]
+    if outcome.call.cancel_at is not None and error is not None and not isinstance(error, EmbedwayError):
+        return []
+    if error is not None and not isinstance(error, EmbedwayError):
+        return [Finding("outside", f"{type(error).__name__}: {error}")]
+    found, at_fault = [], poisoned(mix)
+    tame = is_tame(mix) and outcome.call.cancel_at is None
+    if error is not None:
+        bad_rows = [row for row, text in enumerate(texts) if text in at_fault]
+        if tame and not (bad_rows and not outcome.call.partial):
+            found.append(Finding("lost", f"all texts of a call: {_short(error)}"))
+        found += _judge_error(mix, error, bad_rows, tame=tame)
+        return found
+    errors, rows = outcome.result.errors, _rows(outcome.result)
+    for row, text in enumerate(texts):
+        if row in errors:
+            if not np.isnan(rows[row]).all():
+                found.append(Finding("row", "a failed row is not NaN"))
+            if tame and text not in at_fault:
+                found.append(Finding("lost", f"a good text: {_short(errors[row])}"))
+            found += _judge_error(mix, errors[row], [row] if text in at_fault else [], tame=tame)
+        elif not _is_right(mix, text, rows[row]):
+            found.append(Finding("row" if not _is_of_other_space(mix, text, rows[row]) else "space", "a wrong vector"))
+    if errors and not outcome.call.partial:
+        found.append(Finding("row", "errors without partial"))
+    return [*found, *_judge_notes(seen, outcome)]
+
+
+def _rows(result):
+    return result.vectors if hasattr(result, "vectors") else result.scores.reshape(-1, 1)
+
+
+def _is_right(mix, text, row):
+    expected = vector_of(text) if mix.task == "embed" else score_of(mix.query, text)
+    return np.allclose(row, expected, atol=1e-3)
+
+
+def _is_of_other_space(mix, text, row):
+    return mix.task == "embed" and np.allclose(row, vector_of(text, "other"), atol=1e-3)
+
+
+def _judge_error(mix, error, bad_rows, *, tame):
+    """Judge the class of an error, and the row that it names."""
+    found = []
+    if isinstance(error, BudgetExceededError):
+        return [] if mix.budget is not None else [Finding("class", "a budget without one")]
+    named = {int(row) for row in _ROW.findall(str(error))}
+    if bad_rows and named - set(bad_rows):
+        found.append(Finding("name", f"rows {bad_rows} are at fault: {_short(error)}"))
+    elif bad_rows and not named and tame:
+        found.append(Finding("name", f"no row is named: {_short(error)}"))
+    (first, *others) = mix.routes
+    if not others and first.final and not first.key_rotates and mix.budget is None:
+        wanted = FINAL[first.final].ends_as
+        if wanted and type(error).__name__ not in {*wanted, "UpstreamError", "DeadlineError"}:
+            found.append(Finding("class", f"{first.final} is not {wanted[0]}: {_short(error)}"))
+    return found
+
+
+def _judge_notes(seen, outcome):
+    """An answer without indexes is told in the receipt."""
+    (first, *others) = seen.mix.routes
+    receipt = outcome.result.receipt
+    if others or INDEXES[first.index].effect != "noted" or receipt.cache_hits or outcome.result.errors:
+        return []
+    if receipt.unique_texts < 2 or receipt.notes:
+        return []
+    return [Finding("note", f"no note on index {first.index}")]
+
+
+def _short(error):
+    return f"{type(error).__name__}: {str(error)[:150]!r}"
+
+
+# ---- requests
+
+
+def _judge_sends(seen):
+    """No text that was answered well is sent again, and the number of requests is bounded."""
+    mix, found = seen.mix, []
+    cancelled = any(call.cancel_at is not None for call in mix.calls)
+    allowed = Counter(text for call in mix.calls for text in {mix.texts[row] for row in call.rows})
+    for text, calls in allowed.items():
+        most = 1 if mix.cache != "none" else calls
+        answered = sorted(one.answered_before for one in seen.bill.served if text in one.good)
+        if cancelled or mix.budget is not None:
+            continue
+        if len(answered) >= most:
+            after = [one for one in seen.bill.served[answered[most - 1] :] if text in one.texts]
+            if after:
+                found.append(Finding("twice", f"text {mix.texts.index(text)} was answered, and sent {len(after)} times more"))
+                break
+    most = most_requests(mix)
+    if len(seen.bill.served) > most:
+        found.append(Finding("requests", f"{len(seen.bill.served)} requests, at most {most} were expected"))
+    if any(f"Bearer {key}" not in {f"Bearer {one}" for one in seen.secrets["key"]} for key in _keys_sent(seen)):
+        found.append(Finding("secret", "an unknown credential was sent"))
+    return found
+
+
+def _keys_sent(seen):
+    return [key.removeprefix("Bearer ") for key in seen.bill.strange_keys if key]
+
+
+def most_requests(mix):
+    """Return a generous bound of the requests of a mix."""
+    bound = 10
+    for call in mix.calls:
+        texts = {mix.texts[row] for row in call.rows}
+        depth = 2 + math.ceil(math.log2(len(texts) + 1))
+        for route in mix.routes:
+            bad = len(texts & {text for text, _, _ in route.poison})
+            parts = len(texts) if route.max_texts or route.max_tokens else 0
+            bound += 6 + 3 * bad * depth + 4 * parts + len(route.faults) + route.loading_for
+    return bound
+
+
+# ---- money
+
+
+def _judge_money(seen):
+    """Compare the ledger with the server's bill: reported, estimated and unsure amounts, and the receipts."""
+    low, high = expected(seen)
+    entries = seen.ledger.values()
+    booked = {name: sum(entry[name] for entry in entries) for name in ("spent", "estimated", "unsure")}
+    booked["reported"] = booked["spent"] - booked["estimated"] - booked["unsure"]
+    found = []
+    for name in ("reported", "estimated", "unsure", "spent"):
+        if not low[name] * PRICE <= booked[name] <= high[name] * PRICE:
+            span = f"{low[name] * PRICE:,}" if low[name] == high[name] else f"{low[name] * PRICE:,} to {high[name] * PRICE:,}"
+            found.append(Finding("money", f"{name} is {booked[name]:,} nano-dollars; the bill is {span}"))
+    if any(entry["reserved"] or entry["sent"] or entry["state"] == "open" for entry in entries):
+        found.append(Finding("money", "an entry is still open"))
+    if seen.mix.budget is not None:
+        over = sum(max(0, one.reported - _MARGIN * one.tokens) for one in seen.bill.served) * PRICE
+        if booked["spent"] > seen.mix.budget + over:
+            found.append(Finding("money", f"{booked['spent']:,} were spent of a hard budget of {seen.mix.budget:,}"))
+    for outcome in seen.outcomes:
+        if outcome.result is not None:
+            receipt = outcome.result.receipt
+            own = [seen.ledger[entry] for entry in receipt.ledger_entries if entry in seen.ledger]
+            if receipt.cost_nanousd != sum(entry["spent"] for entry in own):
+                found.append(Finding("receipt", f"cost {receipt.cost_nanousd:,}, but entries {sum(entry['spent'] for entry in own):,}"))
+            if receipt.unsure_nanousd != sum(entry["unsure"] for entry in own):
+                found.append(Finding("receipt", "the unsure part is not that of its entries"))
+    return found
+
+
+def expected(seen):
+    """Return the least and the most tokens that must be booked, by kind."""
+    low, high = Counter(), Counter()
+    cancelled = any(call.cancel_at is not None for call in seen.mix.calls)
+    for one in seen.bill.served:
+        ours, theirs, most = one.tokens, one.reported, _MARGIN * one.tokens
+        spans = {
+            "free": {},
+            "maybe": {"unsure": (0, most)},
+            "computed": {"unsure": (ours, most)},
+            "exact": {"reported": (theirs, theirs)},
+            "ours": {"estimated": (ours, ours)},
+            "either": {"reported": (0, theirs), "estimated": (0, ours), "spent": (min(ours, theirs), max(ours, theirs))},
+            # The tokens of an answer that was refused as a whole, or of an implausible report.
+            "bad": _any_of(min(ours, theirs), max(most, theirs)),
+            "unsure": _any_of(min(ours, theirs), max(most, theirs)),
+        }[one.money if not cancelled or one.money == "free" else "bad"]
+        spans = {"spent": _sum(spans), **spans}
+        for name, (least, most) in spans.items():
+            low[name] += least
+            high[name] += most
+    if cancelled:
+        # A request may be cancelled before it arrives, and after it was marked as sent.
+        more = sum(_MARGIN * 2 * tokens_of(seen.mix.texts[row] + seen.mix.query) for call in seen.mix.calls for row in call.rows)
+        low = Counter()
+        high += Counter({"unsure": more, "spent": more})
+    return low, high
+
+
+def _any_of(least, most):
+    return {"reported": (0, most), "estimated": (0, most), "unsure": (0, most), "spent": (least, most)}
+
+
+def _sum(spans):
+    return sum(least for least, _ in spans.values()), sum(most for _, most in spans.values())
+
+
+# ---- secrets
+
+
+def _judge_secrets(seen):
+    found = []
+    for kind, values in seen.secrets.items():
+        for value in values:
+            where = sorted({place for place, text in seen.shown if value in text})
+            # Files of vectors and money contain no text of a server; the settings contain no text at all.
+            found += [Finding("secret" if kind != "words of the server" else "words", f"{kind} in {place}") for place in where]
+    return found
