@@ -1,7 +1,7 @@
 """Odd behaviours of services, as data: each with its outcome for texts and money.
 
-Texts in a body may contain `{text}`, `{key}` and `{word}`: the server then repeats a text, the key, or a word of its own,
-none of which may appear in an error. Sources are public reports about the servers that a name contains.
+Texts in a body may contain `{text}`, `{key}` and `{word}`: the server then repeats a text, the key, or a word of its
+own, none of which may appear in an error. Sources are public reports about the servers that a name contains.
 """
 
 import base64
@@ -19,7 +19,8 @@ class Fault:
     """One answer that is not a good one.
 
     `body` is JSON, or bytes and text that are sent unchanged; None is the good answer, sent as `wire` says. `money` is
-    `free` if it must not be booked, `maybe` if the service may bill it, and `computed` if the vectors were computed.
+    `free` if it must not be booked, `maybe` if the service may bill it, `computed` if the vectors were computed and no
+    usage can be read, and `bad` if a usage can be read.
     `ends_as` are the classes of errors by which a call may end if this is the only answer; empty for any.
     """
 
@@ -35,8 +36,12 @@ def _error(message, kind="api_error", code="{word}"):
     return {"error": {"message": f"{message} {{text}} {{key}}", "type": kind, "param": None, "code": code}}
 
 
-def _limited(headers=None, body=None, status=429):
-    return Fault(status, body or _error("too many requests", "requests", "rate_limit_exceeded"), headers or {}, money="free")
+def _free(status, body, headers=None, *, ends_as=()):
+    return Fault(status, body, headers or {}, money="free", ends_as=ends_as)
+
+
+def _limited(headers=None, body=None):
+    return _free(429, body or _error("too many requests", "requests", "rate_limit_exceeded"), headers)
 
 
 _LATER = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.02s"}
@@ -72,7 +77,9 @@ PASSING = {
     "429 past date": _limited({"Retry-After": "Thu, 01 Jan 2015 10:00:00 GMT"}),
     "429 google list": _limited(body=[_GOOGLE]),
     "429 google": _limited(body=_GOOGLE),
-    "429 phrase in ms": _limited(body=_error("Rate limit reached. Please try again in 20ms.", "tokens", "rate_limit_exceeded")),
+    "429 phrase in ms": _limited(
+        body=_error("Rate limit reached. Please try again in 20ms.", "tokens", "rate_limit_exceeded")
+    ),
     "429 reset header": _limited({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "20ms"}),
     "429 Unix time": _limited({"Retry-After": "1764100000"}),
     "429 400 digits": _limited({"Retry-After": "9" * 400}),
@@ -92,75 +99,115 @@ BAD = {
     "data empty": Fault(200, {"object": "list", "data": [], "results": [], "usage": {"total_tokens": 0}}),
     "not json": Fault(200, "{text} {key}"),
     "a number": Fault(200, 5),
-    "a row less": Fault(wire="a row less", money="computed"),
-    "a row more": Fault(wire="a row more", money="computed"),
-    "zeros once": Fault(wire="zeros", money="computed"),
-    "NaN literals once": Fault(wire="NaN literals", money="computed"),
+    "a row less": Fault(wire="a row less", money="bad"),
+    "a row more": Fault(wire="a row more", money="bad"),
+    "zeros once": Fault(wire="zeros", money="bad"),
+    "NaN literals once": Fault(wire="NaN literals", money="bad"),
 }
 
 #: Refusals while a model is loaded.
 LOADING = {
-    "llama.cpp": Fault(503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, money="free"),
-    "Hugging Face": Fault(503, {"error": "Model acme/m is currently loading", "estimated_time": 0.02}, money="free"),
-    "Hugging Face, float text": Fault(503, {"error": "Model acme/m is currently loading", "estimated_time": 0.05}, money="free"),
-    "Ollama": Fault(503, {"error": {"message": "llm server loading model", "type": "api_error"}}, money="free"),
+    "llama.cpp": _free(503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}),
+    "Hugging Face": _free(503, {"error": "Model acme/m is currently loading", "estimated_time": 0.02}),
+    "Hugging Face, float text": _free(503, {"error": "Model acme/m is currently loading", "estimated_time": 0.05}),
+    "Ollama": _free(503, {"error": {"message": "llm server loading model", "type": "api_error"}}),
 }
 
 _QUOTA, _KEY, _PROTOCOL = ("QuotaExceededError",), ("AuthenticationError",), ("ProtocolError",)
 _BAD_KEY = {"reason": "API_KEY_INVALID", "@type": "type.googleapis.com/google.rpc.ErrorInfo"}
 #: Answers that a route gives to each request: another route must serve the texts.
 FINAL = {
-    "401": Fault(401, _error("Incorrect API key provided: {key}", "invalid_request_error", "invalid_api_key"), money="free", ends_as=_KEY),
-    "401 with the key as code": Fault(401, _error("wrong", "{key}", "{key}"), money="free", ends_as=_KEY),
-    "403 firewall": Fault(403, _HTML, _AS_HTML, money="free"),
-    "402": Fault(402, {"error": {"message": "Insufficient credits {text}", "code": 402}}, money="free", ends_as=_QUOTA),
-    "429 no money": Fault(429, _error("quota", "insufficient_quota", "insufficient_quota"), money="free", ends_as=_QUOTA),
-    "LiteLLM 400 budget": Fault(400, _error("Budget has been exceeded!", "budget_exceeded", "400"), money="free", ends_as=_QUOTA),
-    "LiteLLM 429 budget": Fault(429, _error("Budget has been exceeded!", "budget_exceeded", "429"), money="free", ends_as=_QUOTA),
-    "Gemini's list, bad key": Fault(
-        400, [{"error": {"code": 400, "message": "{key}", "status": "INVALID_ARGUMENT", "details": [_BAD_KEY]}}],
-        money="free", ends_as=_KEY,
+    "401": _free(
+        401,
+        _error("Incorrect API key provided: {key}", "invalid_request_error", "invalid_api_key"),
+        ends_as=_KEY,
     ),
-    "Ollama 404": Fault(404, _error('model "m" not found, try pulling it first', "not_found_error", None), money="free", ends_as=_PROTOCOL),
-    "vLLM 404": Fault(
-        404, {"object": "error", "message": "The model `{text}` does not exist.", "type": "NotFoundError", "code": 404},
-        money="free", ends_as=_PROTOCOL,
+    "401 with the key as code": _free(401, _error("wrong", "{key}", "{key}"), ends_as=_KEY),
+    "403 firewall": _free(403, _HTML, _AS_HTML),
+    "402": _free(402, {"error": {"message": "Insufficient credits {text}", "code": 402}}, ends_as=_QUOTA),
+    "429 no money": _free(429, _error("quota", "insufficient_quota", "insufficient_quota"), ends_as=_QUOTA),
+    "LiteLLM 400 budget": _free(400, _error("Budget has been exceeded!", "budget_exceeded", "400"), ends_as=_QUOTA),
+    "LiteLLM 429 budget": _free(429, _error("Budget has been exceeded!", "budget_exceeded", "429"), ends_as=_QUOTA),
+    "Gemini's list, bad key": _free(
+        400,
+        [{"error": {"code": 400, "message": "{key}", "status": "INVALID_ARGUMENT", "details": [_BAD_KEY]}}],
+        ends_as=_KEY,
     ),
-    "400 model not found": Fault(400, _error("The model `m` does not exist", "invalid_request_error", "model_not_found"), money="free", ends_as=_PROTOCOL),
-    "405": Fault(405, {"detail": "Method Not Allowed"}, money="free", ends_as=_PROTOCOL),
-    "307": Fault(307, b"", {"Location": "/elsewhere/{word}"}, money="free", ends_as=_PROTOCOL),
-    "301 html": Fault(301, _HTML, {**_AS_HTML, "Location": "https://example.com/{key}"}, money="free", ends_as=_PROTOCOL),
+    "Ollama 404": _free(
+        404,
+        _error('model "m" not found, try pulling it first', "not_found_error", None),
+        ends_as=_PROTOCOL,
+    ),
+    "vLLM 404": _free(
+        404,
+        {"object": "error", "message": "The model `{text}` does not exist.", "type": "NotFoundError", "code": 404},
+        ends_as=_PROTOCOL,
+    ),
+    "400 model not found": _free(
+        400,
+        _error("The model `m` does not exist", "invalid_request_error", "model_not_found"),
+        ends_as=_PROTOCOL,
+    ),
+    "405": _free(405, {"detail": "Method Not Allowed"}, ends_as=_PROTOCOL),
+    "307": _free(307, b"", {"Location": "/elsewhere/{word}"}, ends_as=_PROTOCOL),
+    "301 html": _free(301, _HTML, {**_AS_HTML, "Location": "https://example.com/{key}"}, ends_as=_PROTOCOL),
     "LM Studio 200": Fault(200, {"error": "Unexpected endpoint or method. (POST /embeddings) {text}"}),
-    "200 with error 402": Fault(200, {"error": {"message": "Insufficient credits", "code": 402}, "user_id": "{word}"}, ends_as=_QUOTA),
-    "Cloudflare 200": Fault(200, {"success": False, "errors": [{"code": 10000, "message": "Authentication error {key}"}], "result": None}),
+    "200 with error 402": Fault(
+        200, {"error": {"message": "Insufficient credits", "code": 402}, "user_id": "{word}"}, ends_as=_QUOTA
+    ),
+    "Cloudflare 200": Fault(
+        200, {"success": False, "errors": [{"code": 10000, "message": "Authentication error {key}"}], "result": None}
+    ),
     "html for ever": Fault(200, _HTML, _AS_HTML),
     "429 for a day": _limited({"Retry-After": "86400"}),
-    "429 for hours, headers": _limited({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7h12m0s"}),
-}  # fmt: skip
+    "429 for hours, headers": _limited(
+        {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7h12m0s"}
+    ),
+}
 
 #: Addresses that no request reaches: nothing may be booked.
 UNREACHABLE = ("closed port", "TLS on a plain port", "proxy 403", "proxy 407", "proxy closes")
 
 #: Failures of each request that contains the text at fault.
 REFUSED_TEXT = {
-    "400": Fault(400, _error("bad input", "invalid_request_error", "{word}"), money="free"),
-    "OpenAI context": Fault(
-        400, _error("This model's maximum context length is 8192 tokens, however you requested 9001 tokens (9001 in your "
-        "prompt; 0 for the completion).", "invalid_request_error", "context_length_exceeded"), money="free",
+    "400": _free(400, _error("bad input", "invalid_request_error", "{word}")),
+    "OpenAI context": _free(
+        400,
+        _error(
+            "This model's maximum context length is 8192 tokens, however you requested 9001 tokens (9001 in your "
+            "prompt; 0 for the completion).",
+            "invalid_request_error",
+            "context_length_exceeded",
+        ),
     ),
-    "TEI context": Fault(413, {"error": "Input validation error: `inputs` must have less than 512 tokens. Given: 600", "error_type": "Validation"}, money="free"),
-    "Ollama context": Fault(400, _error("the input length exceeds the context length", code=None), money="free"),
-    "vLLM context": Fault(
-        400, {"object": "error", "message": "This model's maximum context length is 512 tokens. However, you requested 600 "
-        "tokens in the input.", "type": "BadRequestError", "param": None, "code": 400}, money="free",
+    "TEI context": _free(
+        413,
+        {
+            "error": "Input validation error: `inputs` must have less than 512 tokens. Given: 600",
+            "error_type": "Validation",
+        },
     ),
-    "content filter": Fault(400, _error("filtered", None, "content_filter"), money="free"),
-    "422": Fault(422, {"detail": [{"loc": ["body", "input"], "msg": "{text}", "type": "value_error"}]}, money="free"),
-}  # fmt: skip
+    "Ollama context": _free(400, _error("the input length exceeds the context length", code=None)),
+    "vLLM context": _free(
+        400,
+        {
+            "object": "error",
+            "message": "This model's maximum context length is 512 tokens. However, you requested 600 "
+            "tokens in the input.",
+            "type": "BadRequestError",
+            "param": None,
+            "code": 400,
+        },
+    ),
+    "content filter": _free(400, _error("filtered", None, "content_filter")),
+    "422": _free(422, {"detail": [{"loc": ["body", "input"], "msg": "{text}", "type": "value_error"}]}),
+}
 FAILING_TEXT = {
     "500": Fault(500, _error("do encoding: EOF")),
     "Ollama NaN": Fault(500, _error("failed to encode response: json: unsupported value: NaN", code=None)),
-    "llama.cpp batch": Fault(500, _error("input is too large to process. increase the physical batch size", "server_error", 500)),
+    "llama.cpp batch": Fault(
+        500, _error("input is too large to process. increase the physical batch size", "server_error", 500)
+    ),
     "503": Fault(503, {"error": "{text}"}),
     "reset": Fault(wire="reset"),
     "closed": Fault(wire="closed"),
@@ -174,7 +221,9 @@ BAD_ROWS = {
     "no numbers": lambda vector, written: [],
     "words": lambda vector, written: ["a"] * len(vector),
     "bad base64": lambda vector, written: "not base64!",
-    "base64 of NaN": lambda vector, written: base64.b64encode(struct.pack(f"<{len(vector)}f", *[float("nan")] * len(vector))).decode(),
+    "base64 of NaN": lambda vector, written: base64.b64encode(
+        struct.pack(f"<{len(vector)}f", *[float("nan")] * len(vector))
+    ).decode(),
     "infinity": lambda vector, written: [1e300] * len(vector),
     "not normalized": lambda vector, written: [float(number) * 9 for number in vector],
 }
@@ -187,22 +236,63 @@ BAD_SCORES = {"null": None, "a word": "high", "a list": [0.5]}
 
 #: Refusals of a request with too many texts, or too many tokens.
 MANY_TEXTS = {
-    "TEI": Fault(413, {"error": "batch size {given} > maximum allowed batch size {limit}", "error_type": "Validation"}, money="free"),
-    "TEI 422": Fault(422, {"error": "Input validation error: batch size {given} > maximum allowed batch size {limit}", "error_type": "Validation"}, money="free"),
-    "OpenAI": Fault(
-        400, _error("Invalid 'input': array too long. Expected an array with maximum length {limit}, but got an array with "
-        "length {given} instead.", "invalid_request_error", "array_above_max_length"), money="free",
+    "TEI": _free(
+        413,
+        {"error": "batch size {given} > maximum allowed batch size {limit}", "error_type": "Validation"},
     ),
-    "Gemini": Fault(400, [{"error": {"code": 400, "message": "* BatchEmbedContentsRequest.requests: at most {limit} requests can be in one batch", "status": "INVALID_ARGUMENT"}}], money="free"),
-    "Cohere": Fault(400, {"message": "invalid request: total number of texts must be at most {limit} - received {given}"}, money="free"),
-    "bare 413": Fault(413, b"", money="free"),
-    "bare 400": Fault(400, _error("bad request", "invalid_request_error", None), money="free"),
-}  # fmt: skip
+    "TEI 422": _free(
+        422,
+        {
+            "error": "Input validation error: batch size {given} > maximum allowed batch size {limit}",
+            "error_type": "Validation",
+        },
+    ),
+    "OpenAI": _free(
+        400,
+        _error(
+            "Invalid 'input': array too long. Expected an array with maximum length {limit}, but got an array with "
+            "length {given} instead.",
+            "invalid_request_error",
+            "array_above_max_length",
+        ),
+    ),
+    "Gemini": _free(
+        400,
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": "* BatchEmbedContentsRequest.requests: at most {limit} requests can be in one batch",
+                    "status": "INVALID_ARGUMENT",
+                }
+            }
+        ],
+    ),
+    "Cohere": _free(
+        400,
+        {"message": "invalid request: total number of texts must be at most {limit} - received {given}"},
+    ),
+    "bare 413": _free(413, b""),
+    "bare 400": _free(400, _error("bad request", "invalid_request_error", None)),
+}
 MANY_TOKENS = {
-    "OpenAI": Fault(400, _error("Requested {given} tokens, max {limit} tokens per request", "max_tokens_per_request", "max_tokens_per_request"), money="free"),
-    "Voyage": Fault(400, {"detail": "The max allowed tokens per submitted batch is {limit}. Your batch has {given} tokens after truncation. Please lower the number of tokens in the batch."}, money="free"),
-    "bare 413": Fault(413, b"", money="free"),
-}  # fmt: skip
+    "OpenAI": _free(
+        400,
+        _error(
+            "Requested {given} tokens, max {limit} tokens per request",
+            "max_tokens_per_request",
+            "max_tokens_per_request",
+        ),
+    ),
+    "Voyage": _free(
+        400,
+        {
+            "detail": "The max allowed tokens per submitted batch is {limit}. "
+            "Your batch has {given} tokens after truncation. Please lower the number of tokens in the batch."
+        },
+    ),
+    "bare 413": _free(413, b""),
+}
 
 
 def _each(change):
@@ -235,7 +325,8 @@ INDEXES = {
     "all zero": Rows(_each(lambda number, row: {**row, INDEX: 0}), "wrong"),
     "from one": Rows(_each(lambda number, row: {**row, INDEX: number + 1}), "wrong"),
     "some missing, one from nowhere": Rows(
-        lambda rows: [{**row, INDEX: len(rows)} if number == 0 else _without(row) for number, row in enumerate(rows)], "wrong"
+        lambda rows: [{**row, INDEX: len(rows)} if number == 0 else _without(row) for number, row in enumerate(rows)],
+        "wrong",
     ),
 }
 
@@ -244,13 +335,13 @@ INDEXES = {
 class Usage:
     """Reported usage: `report(tokens)` is the object, and `effect` how it must be booked.
 
-    `exact`: with the tokens of `booked(tokens)`; `ours`: by our own count, as an estimate; `unsure`: the report is
-    implausible; `either`: exactly or by our count.
+    `exact`: with the tokens of `booked(tokens)`; `ours`: by our own count, as an estimate; `no number`: so, or as
+    unsure; `implausible`: as unsure; `either`: exactly or by our count.
     """
 
     report: Any
     effect: str
-    booked: Any = staticmethod(lambda tokens: tokens)
+    booked: Any = int
 
 
 USAGES = {
@@ -263,12 +354,14 @@ USAGES = {
     "absent": Usage(lambda tokens: None, "ours"),
     "empty": Usage(lambda tokens: {}, "ours"),
     "null": Usage(lambda tokens: {"prompt_tokens": None, "total_tokens": None}, "ours"),
-    "negative": Usage(lambda tokens: {"prompt_tokens": -3, "total_tokens": -3}, "ours"),
+    "negative": Usage(lambda tokens: {"prompt_tokens": -3, "total_tokens": -3}, "no number"),
     "text": Usage(lambda tokens: {"prompt_tokens": str(tokens), "total_tokens": str(tokens)}, "either"),
-    "huge": Usage(lambda tokens: {"prompt_tokens": 10**12, "total_tokens": 10**12}, "ours"),
-    "too small": Usage(lambda tokens: {"prompt_tokens": 1, "total_tokens": 1}, "unsure", lambda tokens: 1),
+    "huge": Usage(lambda tokens: {"prompt_tokens": 10**12, "total_tokens": 10**12}, "no number"),
+    "too small": Usage(lambda tokens: {"prompt_tokens": 1, "total_tokens": 1}, "implausible", lambda tokens: 1),
     "too large": Usage(
-        lambda tokens: {"prompt_tokens": 100 * tokens, "total_tokens": 100 * tokens}, "unsure", lambda tokens: 100 * tokens
+        lambda tokens: {"prompt_tokens": 100 * tokens, "total_tokens": 100 * tokens},
+        "implausible",
+        lambda tokens: 100 * tokens,
     ),
 }
 

@@ -48,7 +48,9 @@ def is_sound(route):
 def is_tame(mix):
     """Return whether the faults of the mix leave each good text a way, within the limits on attempts."""
     kinds = [kind for route in mix.routes for _, kind, _ in route.poison]
-    failing = sum(kind in FAILING_TEXT for kind in kinds)
+    # Each of these fails some requests in a row, and the circuit opens after eight.
+    failing_texts = {text for route in mix.routes for text, kind, _ in route.poison if kind in FAILING_TEXT}
+    failing = sum(mix.texts[row] in failing_texts for call in mix.calls for row in set(call.rows))
     faults = [len([one for one in route.faults if one]) for route in mix.routes]
     bad = [len([one for one in route.faults if one in BAD]) for route in mix.routes]
     return (
@@ -72,33 +74,36 @@ def poisoned(mix):
 
 
 def _judge_call(seen, outcome):
-    mix, error = seen.mix, outcome.error
-    texts = [mix.texts[row] for row in outcome.call.rows]
-    if outcome.call.cancel_at is not None and error is not None and not isinstance(error, EmbedwayError):
-        return []
-    if error is not None and not isinstance(error, EmbedwayError):
-        return [Finding("outside", f"{type(error).__name__}: {error}")]
+    mix, call, error = seen.mix, outcome.call, outcome.error
+    tame = is_tame(mix) and call.cancel_at is None
+    if error is None:
+        return [*_judge_result(mix, outcome, tame=tame), *_judge_notes(seen, outcome)]
+    if not isinstance(error, EmbedwayError):
+        return [] if call.cancel_at is not None else [Finding("outside", f"{type(error).__name__}: {error}")]
+    at_fault = poisoned(mix)
+    bad_rows = [row for row, number in enumerate(call.rows) if mix.texts[number] in at_fault]
+    found = _judge_error(mix, error, bad_rows, tame=tame, is_raised=True)
+    if tame and not (bad_rows and not call.partial):
+        found.append(Finding("lost", f"all texts of a call: {_short(error)}"))
+    return found
+
+
+def _judge_result(mix, outcome, *, tame):
     found, at_fault = [], poisoned(mix)
-    tame = is_tame(mix) and outcome.call.cancel_at is None
-    if error is not None:
-        bad_rows = [row for row, text in enumerate(texts) if text in at_fault]
-        if tame and not (bad_rows and not outcome.call.partial):
-            found.append(Finding("lost", f"all texts of a call: {_short(error)}"))
-        found += _judge_error(mix, error, bad_rows, tame=tame)
-        return found
     errors, rows = outcome.result.errors, _rows(outcome.result)
-    for row, text in enumerate(texts):
-        if row in errors:
-            if not np.isnan(rows[row]).all():
-                found.append(Finding("row", "a failed row is not NaN"))
-            if tame and text not in at_fault:
-                found.append(Finding("lost", f"a good text: {_short(errors[row])}"))
-            found += _judge_error(mix, errors[row], [row] if text in at_fault else [], tame=tame)
-        elif not _is_right(mix, text, rows[row]):
-            found.append(Finding("row" if not _is_of_other_space(mix, text, rows[row]) else "space", "a wrong vector"))
+    for row, text in enumerate(mix.texts[number] for number in outcome.call.rows):
+        if row not in errors:
+            if not _is_right(mix, text, rows[row]):
+                found.append(Finding("space" if _is_of_other_space(mix, text, rows[row]) else "row", "a wrong vector"))
+            continue
+        if not np.isnan(rows[row]).all():
+            found.append(Finding("row", "a failed row is not NaN"))
+        if tame and text not in at_fault:
+            found.append(Finding("lost", f"a good text: {_short(errors[row])}"))
+        found += _judge_error(mix, errors[row], [row] if text in at_fault else [], tame=tame)
     if errors and not outcome.call.partial:
         found.append(Finding("row", "errors without partial"))
-    return [*found, *_judge_notes(seen, outcome)]
+    return found
 
 
 def _rows(result):
@@ -106,15 +111,16 @@ def _rows(result):
 
 
 def _is_right(mix, text, row):
-    expected = vector_of(text) if mix.task == "embed" else score_of(mix.query, text)
+    # The space of a model is that of its first route.
+    expected = vector_of(text, mix.routes[0].space) if mix.task == "embed" else score_of(mix.query, text)
     return np.allclose(row, expected, atol=1e-3)
 
 
 def _is_of_other_space(mix, text, row):
-    return mix.task == "embed" and np.allclose(row, vector_of(text, "other"), atol=1e-3)
+    return mix.task == "embed" and any(np.allclose(row, vector_of(text, one.space), atol=1e-3) for one in mix.routes)
 
 
-def _judge_error(mix, error, bad_rows, *, tame):
+def _judge_error(mix, error, bad_rows, *, tame, is_raised=False):
     """Judge the class of an error, and the row that it names."""
     found = []
     if isinstance(error, BudgetExceededError):
@@ -122,7 +128,7 @@ def _judge_error(mix, error, bad_rows, *, tame):
     named = {int(row) for row in _ROW.findall(str(error))}
     if bad_rows and named - set(bad_rows):
         found.append(Finding("name", f"rows {bad_rows} are at fault: {_short(error)}"))
-    elif bad_rows and not named and tame:
+    elif bad_rows and not named and tame and is_raised:
         found.append(Finding("name", f"no row is named: {_short(error)}"))
     (first, *others) = mix.routes
     if not others and first.final and not first.key_rotates and mix.budget is None:
@@ -153,17 +159,19 @@ def _short(error):
 def _judge_sends(seen):
     """No text that was answered well is sent again, and the number of requests is bounded."""
     mix, found = seen.mix, []
-    cancelled = any(call.cancel_at is not None for call in mix.calls)
     allowed = Counter(text for call in mix.calls for text in {mix.texts[row] for row in call.rows})
     for text, calls in allowed.items():
-        most = 1 if mix.cache != "none" else calls
-        answered = sorted(one.answered_before for one in seen.bill.served if text in one.good)
-        if cancelled or mix.budget is not None:
+        # Scores are not cached.
+        most = 1 if mix.cache != "none" and mix.task == "embed" else calls
+        answered = sorted(one.answered_before for one in seen.bill.served if text in one.good and not one.dropped)
+        if mix.budget is not None:
             continue
         if len(answered) >= most:
             after = [one for one in seen.bill.served[answered[most - 1] :] if text in one.texts]
             if after:
-                found.append(Finding("twice", f"text {mix.texts.index(text)} was answered, and sent {len(after)} times more"))
+                found.append(
+                    Finding("twice", f"text {mix.texts.index(text)} was answered, and sent {len(after)} times more")
+                )
                 break
     most = most_requests(mix)
     if len(seen.bill.served) > most:
@@ -186,7 +194,7 @@ def most_requests(mix):
         for route in mix.routes:
             bad = len(texts & {text for text, _, _ in route.poison})
             parts = len(texts) if route.max_texts or route.max_tokens else 0
-            bound += 6 + 3 * bad * depth + 4 * parts + len(route.faults) + route.loading_for
+            bound += 6 + min(len(texts), 24) + 3 * bad * depth + 4 * parts + len(route.faults) + route.loading_for
     return bound
 
 
@@ -202,7 +210,11 @@ def _judge_money(seen):
     found = []
     for name in ("reported", "estimated", "unsure", "spent"):
         if not low[name] * PRICE <= booked[name] <= high[name] * PRICE:
-            span = f"{low[name] * PRICE:,}" if low[name] == high[name] else f"{low[name] * PRICE:,} to {high[name] * PRICE:,}"
+            span = (
+                f"{low[name] * PRICE:,}"
+                if low[name] == high[name]
+                else f"{low[name] * PRICE:,} to {high[name] * PRICE:,}"
+            )
             found.append(Finding("money", f"{name} is {booked[name]:,} nano-dollars; the bill is {span}"))
     if any(entry["reserved"] or entry["sent"] or entry["state"] == "open" for entry in entries):
         found.append(Finding("money", "an entry is still open"))
@@ -215,7 +227,12 @@ def _judge_money(seen):
             receipt = outcome.result.receipt
             own = [seen.ledger[entry] for entry in receipt.ledger_entries if entry in seen.ledger]
             if receipt.cost_nanousd != sum(entry["spent"] for entry in own):
-                found.append(Finding("receipt", f"cost {receipt.cost_nanousd:,}, but entries {sum(entry['spent'] for entry in own):,}"))
+                found.append(
+                    Finding(
+                        "receipt",
+                        f"cost {receipt.cost_nanousd:,}, but entries {sum(entry['spent'] for entry in own):,}",
+                    )
+                )
             if receipt.unsure_nanousd != sum(entry["unsure"] for entry in own):
                 found.append(Finding("receipt", "the unsure part is not that of its entries"))
     return found
@@ -224,7 +241,6 @@ def _judge_money(seen):
 def expected(seen):
     """Return the least and the most tokens that must be booked, by kind."""
     low, high = Counter(), Counter()
-    cancelled = any(call.cancel_at is not None for call in seen.mix.calls)
     for one in seen.bill.served:
         ours, theirs, most = one.tokens, one.reported, _MARGIN * one.tokens
         spans = {
@@ -233,20 +249,27 @@ def expected(seen):
             "computed": {"unsure": (ours, most)},
             "exact": {"reported": (theirs, theirs)},
             "ours": {"estimated": (ours, ours)},
-            "either": {"reported": (0, theirs), "estimated": (0, ours), "spent": (min(ours, theirs), max(ours, theirs))},
-            # The tokens of an answer that was refused as a whole, or of an implausible report.
+            "either": {
+                "reported": (0, theirs),
+                "estimated": (0, ours),
+                "spent": (min(ours, theirs), max(ours, theirs)),
+            },
+            "no number": {"estimated": (0, ours), "unsure": (0, most), "spent": (ours, most)},
+            "implausible": {"unsure": (min(ours, theirs), max(most, theirs))},
+            # The tokens of an answer that was refused as a whole.
             "bad": _any_of(min(ours, theirs), max(most, theirs)),
-            "unsure": _any_of(min(ours, theirs), max(most, theirs)),
-        }[one.money if not cancelled or one.money == "free" else "bad"]
+        }[one.money if not one.dropped else "bad"]
         spans = {"spent": _sum(spans), **spans}
         for name, (least, most) in spans.items():
             low[name] += least
             high[name] += most
-    if cancelled:
-        # A request may be cancelled before it arrives, and after it was marked as sent.
-        more = sum(_MARGIN * 2 * tokens_of(seen.mix.texts[row] + seen.mix.query) for call in seen.mix.calls for row in call.rows)
-        low = Counter()
-        high += Counter({"unsure": more, "spent": more})
+    for outcome in seen.outcomes:
+        if outcome.error is not None:
+            # Its other requests are cancelled, perhaps before they arrive, but after they were marked as sent.
+            texts = {seen.mix.texts[row] for row in outcome.call.rows}
+            more = _MARGIN * sum(tokens_of(text) + tokens_of(seen.mix.query) for text in texts)
+            may_cancel = outcome.call.cancel_at is not None or (len(texts) > 1 and not outcome.call.partial)
+            high += Counter({"unsure": more, "spent": more} if may_cancel else {})
     return low, high
 
 
@@ -267,5 +290,7 @@ def _judge_secrets(seen):
         for value in values:
             where = sorted({place for place, text in seen.shown if value in text})
             # Files of vectors and money contain no text of a server; the settings contain no text at all.
-            found += [Finding("secret" if kind != "words of the server" else "words", f"{kind} in {place}") for place in where]
+            found += [
+                Finding("secret" if kind != "words of the server" else "words", f"{kind} in {place}") for place in where
+            ]
     return found

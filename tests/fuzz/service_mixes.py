@@ -1,4 +1,4 @@
-"""Mixes of odd behaviours: one or two routes, calls in rounds, a cache and a budget. A mix depends on its seed and number."""
+"""Mixes of odd behaviours: one or two routes, calls in rounds, a cache and a budget, drawn from a seed and a number."""
 
 import dataclasses
 import random as randoms
@@ -24,7 +24,23 @@ from service_behaviours import (
 )
 from service_server import tokens_of
 
-_WORDS = "river stone lamp north copper window garden paper signal harbour winter engine thread market silver".split()
+_WORDS = [
+    "river",
+    "stone",
+    "lamp",
+    "north",
+    "copper",
+    "window",
+    "garden",
+    "paper",
+    "signal",
+    "harbour",
+    "winter",
+    "engine",
+    "thread",
+    "market",
+    "silver",
+]
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,10 @@ class RoutePlan:
 
 @dataclass(frozen=True)
 class CallPlan:
-    """One call: positions of its texts among those of the mix; `cancel_at` is the request at whose arrival it is cancelled."""
+    """One call: positions of its texts among those of the mix.
+
+    `cancel_at` is the number of the request at whose arrival it is cancelled, from the start of its round.
+    """
 
     rows: tuple[int, ...]
     partial: bool = False
@@ -91,13 +110,19 @@ class Mix:
 
     def to_text(self):
         """Describe the mix, without the fields that have their defaults."""
-        lines = [f"mix {self.number} of seed {self.seed}: {self.task}, {len(self.texts)} texts, cache {self.cache}, budget {self.budget}"]
+        name = f"mix {self.number} of seed {self.seed}: {self.task}, {len(self.texts)} texts"
+        lines = [f"{name}, cache {self.cache}, budget {self.budget}"]
         for route in self.routes:
-            odd = {f.name: getattr(route, f.name) for f in dataclasses.fields(route) if getattr(route, f.name) != f.default}
+            odd = {
+                f.name: getattr(route, f.name) for f in dataclasses.fields(route) if getattr(route, f.name) != f.default
+            }
             if "poison" in odd:
                 odd["poison"] = [(self.texts.index(text), kind, times) for text, kind, times in route.poison]
             lines.append(f"  route {odd}")
-        lines += [f"  round {[(call.rows, 'partial' if call.partial else 'all', call.cancel_at) for call in one]}" for one in self.rounds]
+        lines += [
+            f"  round {[(call.rows, 'partial' if call.partial else 'all', call.cancel_at) for call in one]}"
+            for one in self.rounds
+        ]
         return "\n".join(lines)
 
 
@@ -145,7 +170,9 @@ def _add_faults(random, route, texts, task):
     if random.random() < 0.3:
         names = [random.choice(list(BAD)), *names[:1]]
     random.shuffle(names)
-    return replace(route, faults=tuple(one for name in names for one in ([name, None] if random.random() < 0.2 else [name])))
+    return replace(
+        route, faults=tuple(one for name in names for one in ([name, None] if random.random() < 0.2 else [name]))
+    )
 
 
 def _add_loading(random, route, texts, task):
@@ -173,7 +200,8 @@ def _poison(kinds):
     def add(random, route, texts, task):
         own = list(BAD_SCORES if kinds is BAD_ROWS and task == "rerank" else kinds)
         chosen = random.sample(texts, min(len(texts), random.choice([1, 1, 1, 2, 3])))
-        times = random.choice(["always", "always", "once"])
+        # A refused text is not sent again, so it is never refused only once.
+        times = "always" if kinds is REFUSED_TEXT else random.choice(["always", "always", "once"])
         return replace(route, poison=(*route.poison, *((text, random.choice(own), times) for text in chosen)))
 
     return add
@@ -197,21 +225,81 @@ def _add_rotation(random, route, texts, task):
 
 
 _FEATURES = [
-    _add_faults, _add_faults, _add_loading, _add_final, _add_unreachable, _add_max_texts, _add_max_tokens,
-    _poison(FAILING_TEXT), _poison(FAILING_TEXT), _poison(REFUSED_TEXT), _poison(BAD_ROWS), _poison(BAD_ROWS), _add_spoiling,
-    _add_index, _add_index, _of("usage", USAGES), _of("usage", USAGES), _of("rates", RATES), _of("wire", WIRES), _add_rotation,
-]  # fmt: skip
+    _add_faults,
+    _add_faults,
+    _add_loading,
+    _add_final,
+    _add_unreachable,
+    _add_max_texts,
+    _add_max_tokens,
+    _poison(FAILING_TEXT),
+    _poison(FAILING_TEXT),
+    _poison(REFUSED_TEXT),
+    _poison(BAD_ROWS),
+    _poison(BAD_ROWS),
+    _add_spoiling,
+    _add_index,
+    _add_index,
+    _of("usage", USAGES),
+    _of("usage", USAGES),
+    _of("rates", RATES),
+    _of("wire", WIRES),
+    _add_rotation,
+]
+
+
+def singles():
+    """Yield each behaviour alone, by its name: two calls for the same texts, for one and for two routes."""
+    alone = {f"fault: {name}": {"faults": (name,)} for name in {**PASSING, **BAD}}
+    alone |= {f"loading: {name}": {"loading": name, "loading_for": 3} for name in LOADING}
+    alone |= {f"final: {name}": {"final": name} for name in FINAL}
+    alone |= {f"unreachable: {name}": {"unreachable": name} for name in UNREACHABLE}
+    alone |= {f"many texts: {name}": {"max_texts": 3, "many_texts": name} for name in MANY_TEXTS}
+    alone |= {f"many tokens: {name}": {"max_tokens": 60, "many_tokens": name} for name in MANY_TOKENS}
+    for field_, table in (("index", INDEXES), ("usage", USAGES), ("rates", RATES), ("wire", WIRES)):
+        alone |= {f"{field_}: {name}": {field_: name} for name in table}
+    alone["key rotates"] = {"key_rotates": True}
+    kinds = [*FAILING_TEXT, *REFUSED_TEXT, *BAD_ROWS, *SPOILING_ROWS]
+    for task in ("embed", "rerank"):
+        for partial in (False, True):
+            base = dataclasses.replace(draw(1, 0), task=task, cache="memory", budget=None, headers=False)
+            base = replace(base, texts=tuple(f"{base.marker} river stone lamp {row}" for row in range(8)))
+            base = replace(base, query=f"{base.marker} which one" if task == "rerank" else "")
+            calls = (CallPlan(tuple(range(8)), partial=partial),)
+            base = replace(base, rounds=(calls, (CallPlan(tuple(range(7, -1, -1)), partial=partial),)))
+            own = dict(alone)
+            for kind in BAD_SCORES if task == "rerank" else kinds:
+                own[f"text: {kind}"] = {"poison": ((base.texts[5], kind, "always"),)}
+                if kind not in REFUSED_TEXT:
+                    own[f"text once: {kind}"] = {"poison": ((base.texts[5], kind, "once"),)}
+            for name, change in own.items():
+                first = replace(RoutePlan("a"), **change)
+                if task == "rerank" and (name.startswith("index") and INDEXES[first.index].effect != "right"):
+                    continue
+                yield name, replace(base, routes=(first,))
+                yield f"{name}, two routes", replace(base, routes=(first, RoutePlan("b")))
 
 
 def smaller(mix):
     """Yield simpler mixes, the simplest first."""
-    for number in range(len(mix.rounds)):
-        if len(mix.rounds) > 1:
-            yield replace(mix, rounds=mix.rounds[:number] + mix.rounds[number + 1 :])
-        for call in range(len(mix.rounds[number])):
-            own = mix.rounds[number]
+    rounds = mix.rounds
+    yield from (replace(mix, rounds=_without(rounds, at)) for at in range(len(rounds)) if len(rounds) > 1)
+    for number, own in enumerate(rounds):
+        for at in range(len(own)):
             if len(own) > 1:
-                yield replace(mix, rounds=(*mix.rounds[:number], own[:call] + own[call + 1 :], *mix.rounds[number + 1 :]))
+                yield replace(mix, rounds=_with(rounds, number, _without(own, at)))
+    yield from _simpler_routes(mix)
+    yield from (replace(mix, **change) for change in ({"cache": "none"}, {"budget": None}, {"headers": False}))
+    for number, own in enumerate(rounds):
+        for at, call in enumerate(own):
+            middle = len(call.rows) // 2
+            shorter = (call.rows[:middle], call.rows[middle:], call.rows[:-1], call.rows[1:])
+            changes = [{"rows": rows} for rows in shorter if rows] + [{"cancel_at": None}, {"partial": False}]
+            for change in changes:
+                yield replace(mix, rounds=_with(rounds, number, _with(own, at, replace(call, **change))))
+
+
+def _simpler_routes(mix):
     if len(mix.routes) > 1:
         yield replace(mix, routes=mix.routes[:1])
         yield replace(mix, routes=(replace(mix.routes[1], name="a"),))
@@ -222,18 +310,17 @@ def smaller(mix):
                 continue
             options = [one.default]
             if isinstance(value, tuple):
-                options += [value[:at] + value[at + 1 :] for at in range(len(value)) if len(value) > 1]
+                options += [_without(value, at) for at in range(len(value)) if len(value) > 1]
             for option in options:
-                routes = (*mix.routes[:position], replace(route, **{one.name: option}), *mix.routes[position + 1 :])
-                yield replace(mix, routes=routes)
-    yield from (replace(mix, **change) for change in ({"cache": "none"}, {"budget": None}, {"headers": False}))
-    for number, own in enumerate(mix.rounds):
-        for at, call in enumerate(own):
-            shorter = [call.rows[: len(call.rows) // 2], call.rows[len(call.rows) // 2 :], call.rows[:-1], call.rows[1:]]
-            changes = [{"rows": rows} for rows in shorter if rows] + [{"cancel_at": None}, {"partial": False}]
-            for change in changes:
-                calls = (*own[:at], replace(call, **change), *own[at + 1 :])
-                yield replace(mix, rounds=(*mix.rounds[:number], calls, *mix.rounds[number + 1 :]))
+                yield replace(mix, routes=_with(mix.routes, position, replace(route, **{one.name: option})))
+
+
+def _without(values, at):
+    return values[:at] + values[at + 1 :]
+
+
+def _with(values, at, value):
+    return (*values[:at], value, *values[at + 1 :])
 
 
 async def shrink(mix, still_fails, tries=250):

@@ -13,9 +13,10 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service_server import WIDTH, Bill
+
 from embedway import AsyncEmbedder, Config
 from embedway.config.sections import RouteSettings
-from service_server import WIDTH, Bill
 
 MODEL = "acme/m"
 #: Nano-dollars of a token.
@@ -82,7 +83,9 @@ class Player:
         root.handlers = [self._seen]
         root.setLevel(logging.DEBUG)
         logging.getLogger("asyncio").setLevel(logging.WARNING)
-        loop.set_exception_handler(lambda _, context: self._leaks.append(str(context.get("exception") or context["message"])))
+        loop.set_exception_handler(
+            lambda _, context: self._leaks.append(str(context.get("exception") or context["message"]))
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.showwarning = lambda message, kind, *_: self._leaks.append(f"{kind.__name__}: {message}")
@@ -117,6 +120,7 @@ class Player:
                     async with AsyncEmbedder(config=config) as embedder:
                         for round_ in mix.rounds:
                             seen.outcomes += await self._round(embedder, mix, round_)
+                        self._server.closing = True
                     seen.shown.append(("repr of the embedder", repr(embedder)))
             except TimeoutError:
                 seen.leaks.append(f"hang: it did not end within {HANG_S} s")
@@ -170,7 +174,9 @@ class Player:
 
     async def _round(self, embedder, mix, round_):
         tasks = [asyncio.create_task(self._call(embedder, mix, call)) for call in round_]
-        cancels = [(call.cancel_at, task) for call, task in zip(round_, tasks, strict=True) if call.cancel_at is not None]
+        cancels = [
+            (call.cancel_at, task) for call, task in zip(round_, tasks, strict=True) if call.cancel_at is not None
+        ]
         before = len(self._server.bill.served)
 
         def on_request(number):

@@ -1,7 +1,7 @@
 """A service on the loopback that plays the behaviours of a mix, and keeps its own bill.
 
-The bill is what the server did, not what a client may conclude from it: which texts arrived, which rows it computed, which
-answers it sent completely, and the tokens that it reported.
+The bill is what the server did, not what a client may conclude from it: which texts arrived, which rows it computed,
+which answers it sent completely, and the tokens that it reported.
 """
 
 import asyncio
@@ -37,7 +37,9 @@ from service_behaviours import (
 
 WIDTH = 8
 #: Wires on which the client receives a complete answer.
-_COMPLETE = frozenset({"whole", "chunks", "byte-order mark", "gzip", "text/plain", "no content type", "spaces", "close", "slow"})
+_COMPLETE = frozenset(
+    {"whole", "chunks", "byte-order mark", "gzip", "text/plain", "no content type", "spaces", "close", "slow"}
+)
 _UNAUTHORIZED = FINAL["401"]
 
 
@@ -76,8 +78,10 @@ class Served:
     reported: int = 0
     #: Texts whose right rows were sent in a complete answer.
     good: frozenset[str] = frozenset()
-    #: Number of the request that had arrived last when the answer was complete; later ones must not repeat the good texts.
+    #: Requests that had arrived when the answer was complete; later ones must not repeat the good texts.
     answered_before: int | None = None
+    #: Whether the client closed the connection before or after the answer, as it does when a request is cancelled.
+    dropped: bool = False
 
 
 @dataclass
@@ -98,6 +102,8 @@ class OddServer:
         self.connections = set()
         self.on_request = lambda number: None
         self.on_refused_key = lambda route: None
+        #: Whether the client closes all connections now.
+        self.closing = False
         self._routes = {}
         self._keys = {}
         self._server = None
@@ -116,7 +122,7 @@ class OddServer:
 
     def play(self, mix, keys):
         """Play a mix from now on, with the keys of its routes."""
-        self.mix, self.bill = mix, Bill()
+        self.mix, self.bill, self.closing = mix, Bill(), False
         self._routes = {route.name: route for route in mix.routes}
         self._keys = dict(keys)
         self._left = {route.name: list(route.faults) for route in mix.routes}
@@ -135,16 +141,19 @@ class OddServer:
     async def _serve(self, reader, writer):
         task = asyncio.current_task()
         self.connections.add(task)
+        own = []
         try:
-            while await self._serve_one(reader, writer):
+            while await self._serve_one(reader, writer, own):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError, ValueError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            if own and not self.closing:
+                own[-1].dropped = True
         finally:
             self.connections.discard(task)
             writer.close()
 
-    async def _serve_one(self, reader, writer):
+    async def _serve_one(self, reader, writer, own):
+        """Answer a request, and add it to those of the connection; return whether the connection stays open."""
         first = await reader.readexactly(1)
         if first == b"\x16":  # the start of TLS
             writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -157,33 +166,34 @@ class OddServer:
                     writer.write(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
             return False
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-        path = head[0].split(" ")[1]
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-        name = path.split("/")[1]
+        name = head[0].split(" ")[1].split("/")[1]
         if name not in self._routes:
             return False
-        return await self._answer(self._routes[name], headers, json.loads(body), writer)
-
-    async def _answer(self, route, headers, body, writer):
+        route, body = self._routes[name], json.loads(body)
         query = body.get("query", "")
         texts = tuple(body.get("input") or body.get("texts") or body.get("documents") or ())
         each = tokens_of(query) if query else 0
         served = Served(len(self.bill.served), route.name, texts, sum(tokens_of(text) + each for text in texts))
         self.bill.served.append(served)
+        own.append(served)
         self.on_request(served.number)
         await asyncio.sleep(0)
+        return await self._answer(route, headers, query, served, writer)
+
+    async def _answer(self, route, headers, query, served, writer):
         served.fate, fault = self._fault(route, headers, served)
         answer = None
         if fault.body is None and fault.wire not in {"reset", "closed"}:
-            answer = self._good(route, query, texts, served)
+            answer = self._good(route, query, served)
         served.money = fault.money if fault.money != "good" else USAGES[route.usage].effect
-        sent = await self._send(fault, answer, headers, texts, writer)
+        is_open = await self._send(fault, answer, headers, served.texts, writer)
         if served.fate == "good":
             self._note_good(route, served)
-        return sent
+        return is_open
 
     def _note_good(self, route, served):
-        poison = {text: kind for text, kind in self._poison_now(route, served)}
+        poison = dict(self._poison_now(route, served))
         served.good = frozenset(text for text in served.texts if text not in poison)
         wrong = INDEXES[route.index].effect == "wrong" and (len(served.texts) > 1 or "from" in route.index)
         if wrong or route.space != "right" or any(kind in SPOILING_ROWS for kind in poison.values()):
@@ -212,23 +222,33 @@ class OddServer:
         if self._loading[route.name] > 0:
             self._loading[route.name] -= 1
             return "loading", LOADING[route.loading]
+        found = self._refusal(route, served) or self._fault_of_text(route, served)
+        if found is None and self._left[route.name]:
+            name = self._left[route.name].pop(0)
+            found = (name, {**PASSING, **BAD}[name]) if name else None
+        return found or ("good", Fault(headers=RATES[route.rates], wire=route.wire, money="good"))
+
+    def _refusal(self, route, served):
+        """Return the refusal of a request over the server's limits, or None."""
         if route.max_texts and len(served.texts) > route.max_texts:
             return "many texts", _filled(MANY_TEXTS[route.many_texts], len(served.texts), route.max_texts)
         if route.max_tokens and served.tokens > route.max_tokens and len(served.texts) > 1:
             return "many tokens", _filled(MANY_TOKENS[route.many_tokens], served.tokens, route.max_tokens)
-        for text, kind, times in route.poison:
-            if text in served.texts and kind in {**FAILING_TEXT, **REFUSED_TEXT}:
-                if times == "always" or (route.name, text) in self._once:
-                    self._once.discard((route.name, text))
-                    return f"text: {kind}", {**FAILING_TEXT, **REFUSED_TEXT}[kind]
-        if self._left[route.name]:
-            name = self._left[route.name].pop(0)
-            if name:
-                return name, {**PASSING, **BAD}[name]
-        return "good", Fault(headers=RATES[route.rates], wire=route.wire, money="good")
+        return None
 
-    def _good(self, route, query, texts, served):
+    def _fault_of_text(self, route, served):
+        """Return the fault of the whole request because of one of its texts, or None."""
+        kinds = {**FAILING_TEXT, **REFUSED_TEXT}
+        for text, kind, times in route.poison:
+            is_now = times == "always" or (route.name, text) in self._once
+            if text in served.texts and kind in kinds and is_now:
+                self._once.discard((route.name, text))
+                return f"text: {kind}", kinds[kind]
+        return None
+
+    def _good(self, route, query, served):
         """Return the good answer, with the odd rows and the odd usage of the route."""
+        texts = served.texts
         rerank = self.mix.task == "rerank"
         bad = dict(self._poison_now(route, served))
         if rerank:
@@ -277,7 +297,7 @@ class OddServer:
             await writer.drain()
             if fault.wire == "slow":
                 await asyncio.sleep(0.002)
-        return fault.wire in _COMPLETE and fault.wire != "close" and fault.wire != "lying gzip"
+        return fault.wire in _COMPLETE and fault.wire != "close"
 
 
 def _filled(fault, given, limit):
@@ -298,7 +318,10 @@ def _spoiled(answer, wire):
         return {**answer, name: [*rows, rows[-1]]}
     if wire in {"zeros", "NaN literals"}:
         number = 0.0 if wire == "zeros" else float("nan")
-        rows = [{**row, **({EMBEDDING: [number] * WIDTH} if EMBEDDING in row else {"relevance_score": float("nan")})} for row in rows]
+        rows = [
+            {**row, **({EMBEDDING: [number] * WIDTH} if EMBEDDING in row else {"relevance_score": float("nan")})}
+            for row in rows
+        ]
         return {**answer, name: rows}
     return answer
 
@@ -330,4 +353,6 @@ def _written(fault, headers, data):
     if not chunked:
         return [head, data[:middle], data[middle:]] if wire == "slow" else [head + data]
     whole = b"%x\r\n%b\r\n" % (len(data), data)
-    return [head + {"chunks": whole + b"0\r\n\r\n", "cut chunks": whole[: len(whole) // 2], "no last chunk": whole}[wire]]
+    return [
+        head + {"chunks": whole + b"0\r\n\r\n", "cut chunks": whole[: len(whole) // 2], "no last chunk": whole}[wire]
+    ]

@@ -1,8 +1,8 @@
-"""Random mixes of odd behaviours of services, over real HTTP: `python tests/fuzz/services.py --mixes 10000 --seed 1 [--jobs 2]`.
+"""Random mixes of odd behaviours of services, over real HTTP: `python tests/fuzz/services.py --mixes 10000 --seed 1`.
 
 Each mix is one or two routes, some calls in rounds, a cache and a budget. Prints the rate, the faults by kind with the
 first mixes that show them, and exits with 1 if there are any. `--first NUMBER --mixes 1` plays one mix again, and
-`--shrink` simplifies the first mix of each kind.
+`--shrink` simplifies the first mix of each kind. `--each` plays each behaviour alone.
 """
 
 import argparse
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [path for path in (str(HERE), str(HERE.parent / "support")) if path not in sys.path]
 
 from service_judge import judge  # noqa: E402
-from service_mixes import draw, shrink  # noqa: E402
+from service_mixes import draw, shrink, singles  # noqa: E402
 from service_play import Player  # noqa: E402
 from service_server import OddServer  # noqa: E402
 
@@ -64,6 +64,18 @@ def _memory():
     return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  a new folder of our own is made in it
 
 
+async def _sweep():
+    """Play each behaviour alone, and return the kinds of faults of each."""
+    found = {}
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+        async with OddServer().running() as server:
+            player = Player(server, folder)
+            with player.watching():
+                for name, mix in singles():
+                    found.setdefault(name, {}).update({one.kind: one.what for one in judge(await player.play(mix))})
+    return found
+
+
 async def _smallest(seed, number, kind):
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
         async with OddServer().running() as server:
@@ -84,8 +96,8 @@ async def _smallest(seed, number, kind):
 def show(report, seconds, *, seed, shrinks):
     """Print the report."""
     print(
-        f"{report.mixes:,} mixes, {report.requests:,} requests, {report.rows:,} right or judged rows, {report.failed_calls:,} failed "
-        f"calls, {report.mixes / seconds:.0f} mixes/s"
+        f"{report.mixes:,} mixes, {report.requests:,} requests, {report.rows:,} rows, "
+        f"{report.failed_calls:,} failed calls, {report.mixes / seconds:.0f} mixes/s"
     )
     kinds = collections.defaultdict(list)
     for number, finding in report.faults:
@@ -110,7 +122,17 @@ def main():
     parser.add_argument("--first", type=int, default=0, help="number of the first mix")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--shrink", action="store_true", help="simplify the first mix of each kind of fault")
+    parser.add_argument(
+        "--each", action="store_true", help="play each behaviour alone instead, and list those with faults"
+    )
     chosen = parser.parse_args()
+    if chosen.each:
+        found = asyncio.run(_sweep())
+        for name, kinds in found.items():
+            if kinds:
+                print(f"{name}: " + "; ".join(f"{kind} ({what})" for kind, what in sorted(kinds.items())))
+        print(f"{sum(map(bool, found.values()))} of {len(found)} behaviours with faults")
+        return 1 if any(found.values()) else 0
     numbers = range(chosen.first, chosen.first + chosen.mixes)
     started = time.monotonic()
     if chosen.jobs == 1:
