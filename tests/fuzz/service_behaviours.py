@@ -212,6 +212,8 @@ FAILING_TEXT = {
     "reset": Fault(wire="reset"),
     "closed": Fault(wire="closed"),
 }
+#: Those of them that do not say that the text is the reason.
+PASSING_TEXT = frozenset({"500", "503", "reset", "closed"})
 #: Values of a row, instead of the right ones, in a good answer; a function of the right vector and its written form.
 BAD_ROWS = {
     "null numbers": lambda vector, written: [None] * len(vector),

@@ -15,6 +15,7 @@ from service_behaviours import (
     MANY_TEXTS,
     MANY_TOKENS,
     PASSING,
+    PASSING_TEXT,
     RATES,
     REFUSED_TEXT,
     SPOILING_ROWS,
@@ -200,9 +201,12 @@ def _poison(kinds):
     def add(random, route, texts, task):
         own = list(BAD_SCORES if kinds is BAD_ROWS and task == "rerank" else kinds)
         chosen = random.sample(texts, min(len(texts), random.choice([1, 1, 1, 2, 3])))
-        # A refused text is not sent again, so it is never refused only once.
-        times = "always" if kinds is REFUSED_TEXT else random.choice(["always", "always", "once"])
-        return replace(route, poison=(*route.poison, *((text, random.choice(own), times) for text in chosen)))
+        times = random.choice(["always", "always", "once"])
+        drawn = ((text, random.choice(own)) for text in chosen)
+        # A text that is refused for itself is not sent again, so it is never refused only once.
+        is_final = {*REFUSED_TEXT, *FAILING_TEXT} - PASSING_TEXT
+        poison = tuple((text, kind, "always" if kind in is_final else times) for text, kind in drawn)
+        return replace(route, poison=(*route.poison, *poison))
 
     return add
 
@@ -270,7 +274,7 @@ def singles():
             own = dict(alone)
             for kind in BAD_SCORES if task == "rerank" else kinds:
                 own[f"text: {kind}"] = {"poison": ((base.texts[5], kind, "always"),)}
-                if kind not in REFUSED_TEXT:
+                if kind not in REFUSED_TEXT and (kind not in FAILING_TEXT or kind in PASSING_TEXT):
                     own[f"text once: {kind}"] = {"poison": ((base.texts[5], kind, "once"),)}
             for name, change in own.items():
                 first = replace(RoutePlan("a"), **change)

@@ -16,7 +16,7 @@ from pathlib import Path
 from service_server import WIDTH, Bill
 
 from embedway import AsyncEmbedder, Config
-from embedway.config.sections import RouteSettings
+from embedway.errors import ConfigError
 
 MODEL = "acme/m"
 #: Nano-dollars of a token.
@@ -163,9 +163,11 @@ class Player:
                 settings[f"{name}.api_key"] = keys[route.name]
             if route.base64 and mix.task == "embed":
                 settings[f"{name}.options.encoding"] = "base64"
-            if mix.headers and "headers" in RouteSettings.model_fields:
-                settings[f"{name}.headers"] = {"X-Tenant-Token": hidden["header"][0]}
-        return Config.load(environ={}, overrides=settings), rotated
+        headers = {f"routes.{route.name}.headers": {"X-Tenant-Token": hidden["header"][0]} for route in mix.routes}
+        try:
+            return Config.load(environ={}, overrides=settings | (headers if mix.headers else {})), rotated
+        except ConfigError:
+            return Config.load(environ={}, overrides=settings), rotated
 
     def _rotate(self, folder, rotated, route):
         if route in rotated:

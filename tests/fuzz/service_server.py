@@ -219,7 +219,7 @@ class OddServer:
             return "401", _UNAUTHORIZED
         if route.final:
             return route.final, FINAL[route.final]
-        if self._loading[route.name] > 0:
+        if route.loading and self._loading[route.name] > 0:
             self._loading[route.name] -= 1
             return "loading", LOADING[route.loading]
         found = self._refusal(route, served) or self._fault_of_text(route, served)
