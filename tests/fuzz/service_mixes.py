@@ -2,7 +2,7 @@
 
 import dataclasses
 import random as randoms
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from service_behaviours import (
     BAD,
@@ -42,6 +42,10 @@ _WORDS = [
     "market",
     "silver",
 ]
+
+
+#: Providers besides `openai-compatible`.
+_PROVIDERS = {"embed": ("cohere", "gemini", "voyage", "jina", "mistral"), "rerank": ("voyage", "jina")}
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,9 @@ class Mix:
     #: Hard limit in nano-dollars, or None.
     budget: int | None = None
     query: str = ""
-    headers: bool = field(default=False)
+    #: Whether routes have a secret header of their own.
+    headers: bool = False
+    provider: str = "openai-compatible"
 
     @property
     def calls(self):
@@ -112,7 +118,7 @@ class Mix:
     def to_text(self):
         """Describe the mix, without the fields that have their defaults."""
         name = f"mix {self.number} of seed {self.seed}: {self.task}, {len(self.texts)} texts"
-        lines = [f"{name}, cache {self.cache}, budget {self.budget}"]
+        lines = [f"{name}, {self.provider}, cache {self.cache}, budget {self.budget}"]
         for route in self.routes:
             odd = {
                 f.name: getattr(route, f.name) for f in dataclasses.fields(route) if getattr(route, f.name) != f.default
@@ -145,13 +151,37 @@ def draw(seed, number):
         routes = (first, second) if random.random() < 0.75 else (replace(second, name="a"), replace(first, name="b"))
     if task == "embed" and len(routes) == 2 and random.random() < 0.1:
         routes = (routes[0], RoutePlan("b", space="other"))
+    provider = random.choice(_PROVIDERS[task]) if random.random() < 0.3 else "openai-compatible"
+    routes = tuple(_for_provider(route, provider) for route in routes)
     cache = random.choice(["none", "memory", "memory", "sqlite"])
     budget = None
     if random.random() < 0.12:
         budget = round(sum(map(tokens_of, texts)) * 1000 * random.choice([0.3, 1.0, 2.0, 2.5, 5.0]))
     rounds = tuple(_round(random, count) for _ in range(random.choice([1, 2, 2, 3])))
-    return Mix(seed, number, task, marker, word, texts, routes, rounds, cache, budget,
-               query=f"{marker} which one" if task == "rerank" else "", headers=random.random() < 0.3)  # fmt: skip
+    query = f"{marker} which one" if task == "rerank" else ""
+    return Mix(
+        seed,
+        number,
+        task,
+        marker,
+        word,
+        texts,
+        routes,
+        rounds,
+        cache,
+        budget,
+        query,
+        headers=random.random() < 0.3,
+        provider=provider,
+    )
+
+
+def _for_provider(route, provider):
+    """Return the route without behaviours that the answers of a provider do not have."""
+    if provider not in {"cohere", "gemini"}:
+        return route
+    usage = route.usage if not route.usage.startswith("prompt") else "both"
+    return replace(route, index="full", usage=usage, base64=False)
 
 
 def _round(random, count):
@@ -284,6 +314,9 @@ def singles():
                 yield f"{name}, two routes", replace(base, routes=(first, RoutePlan("b")))
 
 
+_NEUTRAL = ({"cache": "none"}, {"budget": None}, {"headers": False}, {"provider": "openai-compatible"})
+
+
 def smaller(mix):
     """Yield simpler mixes, the simplest first."""
     rounds = mix.rounds
@@ -293,7 +326,7 @@ def smaller(mix):
             if len(own) > 1:
                 yield replace(mix, rounds=_with(rounds, number, _without(own, at)))
     yield from _simpler_routes(mix)
-    yield from (replace(mix, **change) for change in ({"cache": "none"}, {"budget": None}, {"headers": False}))
+    yield from (replace(mix, **change) for change in _NEUTRAL)
     for number, own in enumerate(rounds):
         for at, call in enumerate(own):
             middle = len(call.rows) // 2

@@ -151,7 +151,7 @@ class Player:
         rotated = {}
         for route in mix.routes:
             name = f"routes.{route.name}"
-            settings |= {f"{name}.model": MODEL, f"{name}.provider": "openai-compatible"}
+            settings |= {f"{name}.model": MODEL, f"{name}.provider": mix.provider}
             settings[f"{name}.base_url"] = self._server.url(route)
             if route.key_rotates:
                 rotated[route.name] = f"sk-{secrets.token_hex(10)}"
@@ -161,7 +161,7 @@ class Player:
                 settings[f"{name}.api_key_file"] = str(file)
             else:
                 settings[f"{name}.api_key"] = keys[route.name]
-            if route.base64 and mix.task == "embed":
+            if route.base64 and mix.task == "embed" and mix.provider == "openai-compatible":
                 settings[f"{name}.options.encoding"] = "base64"
         headers = {f"routes.{route.name}.headers": {"X-Tenant-Token": hidden["header"][0]} for route in mix.routes}
         try:

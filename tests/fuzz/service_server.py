@@ -41,6 +41,7 @@ _COMPLETE = frozenset(
     {"whole", "chunks", "byte-order mark", "gzip", "text/plain", "no content type", "spaces", "close", "slow"}
 )
 _UNAUTHORIZED = FINAL["401"]
+_GEMINI_PROMPT = "title: none | text: "
 
 
 @functools.lru_cache(100_000)
@@ -166,13 +167,13 @@ class OddServer:
                     writer.write(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
             return False
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        headers["key"] = headers.get("x-goog-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         name = head[0].split(" ")[1].split("/")[1]
         if name not in self._routes:
             return False
         route, body = self._routes[name], json.loads(body)
-        query = body.get("query", "")
-        texts = tuple(body.get("input") or body.get("texts") or body.get("documents") or ())
+        query, texts = body.get("query", ""), _texts_of(body)
         each = tokens_of(query) if query else 0
         served = Served(len(self.bill.served), route.name, texts, sum(tokens_of(text) + each for text in texts))
         self.bill.served.append(served)
@@ -213,8 +214,8 @@ class OddServer:
 
     def _fault(self, route, headers, served):
         """Return the name and the fault of this request; a good answer is a fault without a body."""
-        if headers.get("authorization") != f"Bearer {self._keys[route.name]}":
-            self.bill.strange_keys.append(headers.get("authorization", ""))
+        if headers["key"] != self._keys[route.name]:
+            self.bill.strange_keys.append(headers["key"])
             self.on_refused_key(route.name)
             return "401", _UNAUTHORIZED
         if route.final:
@@ -264,7 +265,9 @@ class OddServer:
         usage = USAGES[route.usage]
         report = usage.report(served.reported)
         served.reported = usage.booked(served.reported)
-        answer = {"object": "list", "model": "m", ("results" if rerank else "data"): rows}
+        if self.mix.provider in {"cohere", "gemini"}:
+            return _listed(self.mix.provider, rows, (report or {}).get("total_tokens"))
+        answer = {"object": "list", "model": "m", _list_name(self.mix): rows}
         return answer if report is None else {**answer, "usage": report}
 
     def _row(self, route, number, text, bad):
@@ -281,8 +284,7 @@ class OddServer:
             return False
         if fault.wire == "closed":
             return False
-        key = headers.get("authorization", "").removeprefix("Bearer ")
-        words = {"{text}": texts[0] if texts else "", "{key}": key, "{word}": self.mix.word}
+        words = {"{text}": texts[0] if texts else "", "{key}": headers["key"], "{word}": self.mix.word}
 
         def fill(text):
             for name, value in words.items():
@@ -300,6 +302,26 @@ class OddServer:
         return fault.wire in _COMPLETE and fault.wire != "close"
 
 
+def _texts_of(body):
+    """Return the texts of a request; Gemini's provider puts a prompt before each."""
+    parts = [one["content"]["parts"][0]["text"].removeprefix(_GEMINI_PROMPT) for one in body.get("requests", ())]
+    return tuple(parts or body.get("input") or body.get("texts") or body.get("documents") or ())
+
+
+def _list_name(mix):
+    return "results" if mix.task == "rerank" and mix.provider != "voyage" else "data"
+
+
+def _listed(provider, rows, tokens):
+    """Return an answer without indexes, whose rows are in the order of the texts."""
+    values = [row[EMBEDDING] for row in rows]
+    if provider == "gemini":
+        usage = {} if tokens is None else {"usageMetadata": {"promptTokenCount": tokens}}
+        return {"embeddings": [{"values": value} for value in values], **usage}
+    usage = {} if tokens is None else {"meta": {"billed_units": {"input_tokens": tokens}}}
+    return {"embeddings": {"float": values}, **usage}
+
+
 def _filled(fault, given, limit):
     body = fault.body
     if not isinstance(body, bytes):
@@ -310,20 +332,28 @@ def _filled(fault, given, limit):
 
 def _spoiled(answer, wire):
     """Return the answer with a fault of the whole answer."""
-    name = "data" if "data" in answer else "results"
-    rows = answer[name]
-    if wire == "a row less":
-        return {**answer, name: rows[:-1]}
-    if wire == "a row more":
-        return {**answer, name: [*rows, rows[-1]]}
-    if wire in {"zeros", "NaN literals"}:
-        number = 0.0 if wire == "zeros" else float("nan")
-        rows = [
-            {**row, **({EMBEDDING: [number] * WIDTH} if EMBEDDING in row else {"relevance_score": float("nan")})}
-            for row in rows
-        ]
-        return {**answer, name: rows}
-    return answer
+    if wire not in {"a row less", "a row more", "zeros", "NaN literals"}:
+        return answer
+    number = 0.0 if wire == "zeros" else float("nan")
+
+    def spoil(value):
+        if not isinstance(value, list) or not value:
+            return {key: spoil(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+        if wire == "a row less":
+            return value[:-1]
+        if wire == "a row more":
+            return [*value, value[-1]]
+        return [_with_number(row, number) for row in value]
+
+    return {key: spoil(value) for key, value in answer.items()}
+
+
+def _with_number(row, number):
+    """Return a row whose numbers are replaced."""
+    if not isinstance(row, dict):
+        return [number] * WIDTH
+    changed = {key: [number] * WIDTH for key in (EMBEDDING, "values") if key in row}
+    return {**row, **(changed or {"relevance_score": float("nan")})}
 
 
 def _written(fault, headers, data):
