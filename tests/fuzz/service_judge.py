@@ -36,7 +36,7 @@ def judge(seen):
         found.append(Finding("slow", f"{seen.seconds:.1f} s"))
     for outcome in seen.outcomes:
         found += _judge_call(seen, outcome)
-    return [*found, *_judge_sends(seen), *_judge_money(seen), *_judge_secrets(seen)]
+    return [*found, *_judge_spaces(seen), *_judge_sends(seen), *_judge_money(seen), *_judge_secrets(seen)]
 
 
 # ---- rows
@@ -95,8 +95,8 @@ def _judge_result(mix, outcome, *, tame):
     errors, rows = outcome.result.errors, _rows(outcome.result)
     for row, text in enumerate(mix.texts[number] for number in outcome.call.rows):
         if row not in errors:
-            if not _is_right(mix, text, rows[row]):
-                found.append(Finding("space" if _is_of_other_space(mix, text, rows[row]) else "row", "a wrong vector"))
+            if not _spaces_of(mix, text, rows[row]):
+                found.append(Finding("row", "a wrong vector"))
             continue
         if not np.isnan(rows[row]).all():
             found.append(Finding("row", "a failed row is not NaN"))
@@ -112,14 +112,22 @@ def _rows(result):
     return result.vectors if hasattr(result, "vectors") else result.scores.reshape(-1, 1)
 
 
-def _is_right(mix, text, row):
-    # The space of a model is that of its first route.
-    expected = vector_of(text, mix.routes[0].space) if mix.task == "embed" else score_of(mix.query, text)
-    return np.allclose(row, expected, atol=1e-3)
+def _spaces_of(mix, text, row):
+    """Return the spaces of the routes in which the row is the vector of the text."""
+    if mix.task == "rerank":
+        return {"right"} if np.allclose(row, score_of(mix.query, text), atol=1e-3) else set()
+    spaces = {route.space for route in mix.routes}
+    return {space for space in spaces if np.allclose(row, vector_of(text, space), atol=1e-3)}
 
 
-def _is_of_other_space(mix, text, row):
-    return mix.task == "embed" and any(np.allclose(row, vector_of(text, one.space), atol=1e-3) for one in mix.routes)
+def _judge_spaces(seen):
+    """All vectors of a model are of one space, whichever of its routes answered first."""
+    spaces = set()
+    for outcome in seen.outcomes:
+        if outcome.result is not None and seen.mix.task == "embed":
+            for row, number in enumerate(outcome.call.rows):
+                spaces |= _spaces_of(seen.mix, seen.mix.texts[number], outcome.result.vectors[row])
+    return [Finding("space", "vectors of two spaces")] if len(spaces) > 1 else []
 
 
 def _judge_error(mix, error, bad_rows, *, tame, is_raised=False):
@@ -175,9 +183,12 @@ def _judge_sends(seen):
                     Finding("twice", f"text {mix.texts.index(text)} was answered, and sent {len(after)} times more")
                 )
                 break
-    most = most_requests(mix)
-    if len(seen.bill.served) > most:
-        found.append(Finding("requests", f"{len(seen.bill.served)} requests, at most {most} were expected"))
+    probes = sum(not any(mix.marker in text for text in one.texts) for one in seen.bill.served)
+    sent, most = len(seen.bill.served) - probes, most_requests(mix)
+    if sent > most:
+        found.append(Finding("requests", f"{sent} requests, at most {most} were expected"))
+    if probes > 10 + 4 * sent:
+        found.append(Finding("requests", f"{probes} probes for {sent} requests"))
     if not set(seen.bill.strange_keys) <= set(seen.secrets["key"]):
         found.append(Finding("secret", "an unknown credential was sent"))
     return found
