@@ -13,7 +13,8 @@ from embedway.errors import (
     RefusedInputError,
     UnavailableError,
 )
-from embedway.providers.error_table import RULES, WORDS
+from embedway.providers.error_table import RULES
+from embedway.providers.error_words import WORDS
 from embedway.providers.http_errors import SentRequest, error_of
 from embedway.types import ServiceLimits
 

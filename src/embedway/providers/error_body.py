@@ -142,8 +142,10 @@ def _is_known(code: str) -> bool:
 
 
 def _is_marked(body: dict[Any, Any]) -> bool:
-    """Return whether a body says that it is an error, or has nothing but a message."""
+    """Return whether a body says that it is an error, has null for its rows, or has nothing but a message."""
     lower = {str(key).lower(): value for key, value in body.items()}
+    if any(lower.get(key, "") is None for key in ("data", "embeddings", "results")):
+        return True
     code, status = lower.get("code"), lower.get("status")
     if any(lower.get(key) for key in _MARKS) or lower.get("success") is False or lower.get("object") == "error":
         return True

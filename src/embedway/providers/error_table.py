@@ -95,8 +95,8 @@ PARAMETER = Meaning(
 NO_PATH = Meaning(ProtocolError, "the service has no such path")
 HTTPS = Meaning(ProtocolError, "the service requires https", "start base_url with https://")
 UNEXPECTED = Meaning(ProtocolError, "unexpected answer")
-#: Inside HTTP 200 nothing says that the texts were not computed.
-UNKNOWN = Meaning(ProtocolError, "unknown error", computed=True)
+#: Inside HTTP 200. Nothing says that the texts were not computed.
+UNKNOWN = Meaning(ProtocolError, "the answer has no rows and no known code", computed=True)
 
 #: Meanings of statuses without a rule. Others below 500, and 501 and 505, are unexpected; the rest are failures.
 BY_STATUS = {

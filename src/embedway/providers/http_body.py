@@ -34,7 +34,7 @@ _BARE_NAN = re.compile(
 )
 _LENIENT = json.JSONDecoder(strict=False)
 
-CUT = "the connection ended before the answer was complete"
+CUT = "the answer is incomplete: it was cut off"
 CORRUPT = "the answer's compression is corrupt"
 UNKNOWN_ENCODING = "the answer is compressed in a way that was not requested"
 EMPTY = "the answer is empty"
